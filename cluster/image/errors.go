@@ -1,0 +1,134 @@
+package image
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Kind says what went wrong in a way that programs act on; it travels between nodes and to clients
+// as the "code" of an application/problem+json body, and every Kind has one HTTP status.
+type Kind string
+
+// The kinds, with their HTTP status.
+const (
+	KindInvalid        Kind = "invalid"            // 400: malformed name, header or body
+	KindDigest         Kind = "digest-mismatch"    // 400: the body is not what Content-Digest promised
+	KindIncomplete     Kind = "incomplete-body"    // 400: the body ended before Content-Length
+	KindNotFound       Kind = "not-found"          // 404
+	KindMethod         Kind = "method-not-allowed" // 405
+	KindConflict       Kind = "upload-conflict"    // 409: the same upload ID with other bytes
+	KindStale          Kind = "stale-epoch"        // 409: the upload was given to another node meanwhile
+	KindLengthRequired Kind = "length-required"    // 411
+	KindExists         Kind = "exists"             // 412: If-None-Match: * and the name is taken
+	KindTooLarge       Kind = "too-large"          // 413
+	KindOverload       Kind = "overload"           // 429: too many uploads at once; retry
+	KindNoQuorum       Kind = "no-quorum"          // 503: the shard has no leader, or nobody answers; retry
+	KindAborted        Kind = "aborted"            // 503: no node could finish the upload; retry
+	KindDamaged        Kind = "no-good-copy"       // 503: no copy that authenticates can be reached
+	KindDiskFull       Kind = "disk-full"          // 507
+	KindInternal       Kind = "internal"           // 500: a fault in the program
+)
+
+// statuses by kind; what is missing is 500.
+var statuses = map[Kind]int{
+	KindInvalid: 400, KindDigest: 400, KindIncomplete: 400, KindNotFound: 404, KindMethod: 405, KindConflict: 409, KindStale: 409,
+	KindLengthRequired: 411, KindExists: 412, KindTooLarge: 413, KindOverload: 429,
+	KindNoQuorum: 503, KindAborted: 503, KindDamaged: 503, KindDiskFull: 507, KindInternal: 500,
+}
+
+// Status returns the kind's HTTP status.
+func (k Kind) Status() int {
+	if s, ok := statuses[k]; ok {
+		return s
+	}
+	return 500
+}
+
+// Temporary tells whether the same request may succeed a little later.
+func (k Kind) Temporary() bool {
+	switch k {
+	case KindOverload, KindNoQuorum, KindAborted, KindDamaged:
+		return true
+	}
+	return false
+}
+
+// Error is a failure with its kind, a sentence for the user, and what to do next. Two Errors are
+// the same to errors.Is when their kinds are.
+type Error struct {
+	Kind       Kind
+	Detail     string
+	Hint       string        // the next step; may be empty
+	RetryAfter time.Duration // 0: not said
+	Err        error         // the cause; stays on this node
+}
+
+// Errorf makes an Error; %w keeps a cause for errors.Is and errors.As.
+func Errorf(kind Kind, format string, args ...any) *Error {
+	err := fmt.Errorf(format, args...)
+	return &Error{Kind: kind, Detail: err.Error(), Err: errors.Unwrap(err)}
+}
+
+// WithHint returns e with its next step set.
+func (e *Error) WithHint(hint string) *Error { e.Hint = hint; return e }
+
+// WithRetry returns e with the time after which a retry makes sense.
+func (e *Error) WithRetry(after time.Duration) *Error { e.RetryAfter = after; return e }
+
+func (e *Error) Error() string { return e.Detail }
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Is reports whether target is an Error of the same kind.
+func (e *Error) Is(target error) bool {
+	t, ok := target.(*Error)
+	return ok && t.Kind == e.Kind
+}
+
+// KindOf returns the kind of err, KindInternal for an error of another type, "" for nil.
+func KindOf(err error) Kind {
+	var e *Error
+	switch {
+	case err == nil:
+		return ""
+	case errors.As(err, &e):
+		return e.Kind
+	}
+	return KindInternal
+}
+
+// Problem is the application/problem+json body (RFC 9457) of an Error.
+type Problem struct {
+	Type       string `json:"type"`
+	Title      string `json:"title"`
+	Status     int    `json:"status"`
+	Detail     string `json:"detail"`
+	Code       Kind   `json:"code"`
+	Hint       string `json:"hint,omitempty"`
+	RetryAfter int    `json:"retry_after_s,omitempty"`
+}
+
+// AsProblem returns what a client is told of err. Errors of other types are told as internal,
+// without their text, which may name things of this node.
+func AsProblem(err error) Problem {
+	var e *Error
+	if !errors.As(err, &e) {
+		e = &Error{Kind: KindInternal, Detail: "the node failed on this request", Hint: "see the node's log"}
+	}
+	return Problem{
+		Type: "urn:imgcluster:problem:" + string(e.Kind), Title: strings.ReplaceAll(string(e.Kind), "-", " "), Status: e.Kind.Status(), Detail: e.Detail,
+		Code: e.Kind, Hint: e.Hint, RetryAfter: int((e.RetryAfter + time.Second - 1) / time.Second),
+	}
+}
+
+// Err returns the Error that p describes.
+func (p Problem) Err() *Error {
+	return &Error{Kind: p.Code, Detail: p.Detail, Hint: p.Hint, RetryAfter: time.Duration(p.RetryAfter) * time.Second}
+}
+
+// MarshalJSON gives the problem form.
+func (e *Error) MarshalJSON() ([]byte, error) { return json.Marshal(AsProblem(e)) }

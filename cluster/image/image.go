@@ -1,0 +1,222 @@
+// Package image is the vocabulary of the cluster: the identities, names, records, receipts and
+// errors that every other package speaks in. It does nothing by itself and imports only the
+// standard library.
+package image
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// NodeID is a node's number in the configuration, from 1.
+type NodeID uint32
+
+// ID identifies one upload and, once committed, the image it stored. It is a UUID (RFC 9562); the
+// cluster and its clients make version 7, other versions are taken from foreign clients.
+type ID [16]byte
+
+// NewID returns a fresh UUIDv7: 48 bits of milliseconds, 74 random bits.
+func NewID() ID {
+	var id ID
+	rand.Read(id[:]) // never fails, see crypto/rand
+	ms := uint64(time.Now().UnixMilli())
+	for i := range 6 {
+		id[i] = byte(ms >> (40 - 8*i))
+	}
+	id[6] = id[6]&0x0f | 0x70
+	id[8] = id[8]&0x3f | 0x80
+	return id
+}
+
+// ParseID reads the 36-character text form of a UUID. Its error is a KindInvalid.
+func ParseID(s string) (ID, error) {
+	var id ID
+	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
+		return ID{}, badID(s)
+	}
+	if _, err := hex.Decode(id[:], []byte(s[:8]+s[9:13]+s[14:18]+s[19:23]+s[24:])); err != nil || id == (ID{}) {
+		return ID{}, badID(s)
+	}
+	return id, nil
+}
+
+func badID(s string) error {
+	if len(s) > 64 {
+		s = s[:64] + "..."
+	}
+	return Errorf(KindInvalid, "%q is not an upload ID", s).WithHint("send a UUID, such as 0190b6a0-7c1e-7cc0-a1f4-5d6e7f8091a2, as Idempotency-Key")
+}
+
+// String returns the 36-character text form.
+func (id ID) String() string {
+	h := hex.EncodeToString(id[:])
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (id *ID) UnmarshalText(b []byte) (err error) {
+	*id, err = ParseID(string(b))
+	return err
+}
+
+// Digest is a SHA-256 of an image's plaintext; its text form is lowercase hexadecimal.
+type Digest [32]byte
+
+// String returns 64 hexadecimal digits.
+func (d Digest) String() string { return hex.EncodeToString(d[:]) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *Digest) UnmarshalText(b []byte) error {
+	if len(b) != 64 {
+		return fmt.Errorf("a SHA-256 has 64 hexadecimal digits, not %d", len(b))
+	}
+	_, err := hex.Decode(d[:], b)
+	return err
+}
+
+// Copy is one durable copy of an image: the node that holds it and the epoch it was assigned in,
+// which is also in the stored file's header and in its name.
+type Copy struct {
+	Node  NodeID `json:"node"`
+	Epoch uint32 `json:"epoch"`
+}
+
+// Record is what the catalog keeps for one image. Copies[0] need not be the owner's.
+type Record struct {
+	User    string    `json:"user"`
+	Name    string    `json:"name"`
+	Version uint64    `json:"version"` // index of the commit in its shard's log: grows, never comes twice in a shard
+	ID      ID        `json:"id"`
+	Bytes   int64     `json:"bytes"` // plaintext length
+	SHA256  Digest    `json:"sha256"`
+	Owner   NodeID    `json:"owner"`
+	Copies  []Copy    `json:"copies"`
+	Shard   uint64    `json:"shard"`
+	Wanted  int       `json:"wanted"` // copies it should have; fewer Copies is under-replicated
+	Created time.Time `json:"created"`
+}
+
+// Replicas lists the nodes that hold a copy.
+func (r *Record) Replicas() []NodeID {
+	ids := make([]NodeID, len(r.Copies))
+	for i, c := range r.Copies {
+		ids[i] = c.Node
+	}
+	return ids
+}
+
+// Receipt returns what the client of a committed upload is told.
+func (r *Record) Receipt() Receipt {
+	return Receipt{
+		User: r.User, Name: r.Name, Version: r.Version, Bytes: r.Bytes, SHA256: r.SHA256.String(),
+		Owner: r.Owner, Replicas: r.Replicas(), Shard: r.Shard, Committed: true,
+	}
+}
+
+// Request is an upload's header.
+type Request struct {
+	ID       ID
+	User     string
+	Name     string
+	Size     int64   // plaintext bytes
+	IfAbsent bool    // refuse with KindExists when the name is taken
+	Digest   *Digest // what the body must hash to; nil: not said
+	// Broadcast are the nodes that the sender sends to, this one among them; empty for a relay, in
+	// which the node that is asked sends on.
+	Broadcast []NodeID
+}
+
+// Receipt acknowledges an upload: its copies are durable and its record is committed.
+type Receipt struct {
+	User      string   `json:"user"`
+	Name      string   `json:"name"`
+	Version   uint64   `json:"version"`
+	Bytes     int64    `json:"bytes"`
+	SHA256    string   `json:"sha256,omitempty"`
+	Owner     NodeID   `json:"owner"`
+	Replicas  []NodeID `json:"replicas"`
+	Shard     uint64   `json:"shard"`
+	Committed bool     `json:"committed"`
+}
+
+// Info is one image in a list.
+type Info struct {
+	Name     string    `json:"name"`
+	Bytes    int64     `json:"bytes"`
+	Version  uint64    `json:"version"`
+	Owner    NodeID    `json:"owner"`
+	Replicas []NodeID  `json:"replicas"`
+	Created  time.Time `json:"created"`
+	SHA256   string    `json:"sha256,omitempty"`
+}
+
+// Info returns the record as it is listed.
+func (r *Record) Info() Info {
+	return Info{
+		Name: r.Name, Bytes: r.Bytes, Version: r.Version, Owner: r.Owner,
+		Replicas: r.Replicas(), Created: r.Created, SHA256: r.SHA256.String(),
+	}
+}
+
+// List is one page of a user's images, by name in byte order. Next is empty on the last page,
+// else the value for ?after= that gives the next page.
+type List struct {
+	Images []Info `json:"images"`
+	Next   string `json:"next,omitempty"`
+}
+
+// Limits on names, in bytes.
+const (
+	userBytesMax = 128
+	nameBytesMax = 1024
+)
+
+// CheckUser refuses what cannot be a user's name: one path part of 1 to 128 bytes of UTF-8.
+func CheckUser(user string) error {
+	if strings.Contains(user, "/") {
+		return Errorf(KindInvalid, "user name %q contains a slash", clip(user))
+	}
+	return checkParts("user name", user, userBytesMax)
+}
+
+// CheckName refuses what cannot be an image's name: 1 to 1,024 bytes of UTF-8 without control
+// characters, whose parts between slashes are not empty, "." or "..".
+func CheckName(name string) error { return checkParts("image name", name, nameBytesMax) }
+
+func checkParts(what, s string, max int) error {
+	hint := "use letters, digits, '-', '_' and '.', with '/' between folders"
+	switch {
+	case len(s) > max:
+		return Errorf(KindInvalid, "%s of %d bytes is longer than %d", what, len(s), max).WithHint("shorten it")
+	case !utf8.ValidString(s):
+		return Errorf(KindInvalid, "%s %q is not UTF-8", what, clip(s)).WithHint(hint)
+	}
+	for _, r := range s {
+		if r < 0x20 || r >= 0x7f && r < 0xa0 {
+			return Errorf(KindInvalid, "%s %q has a control character", what, clip(s)).WithHint(hint)
+		}
+	}
+	for part := range strings.SplitSeq(s, "/") {
+		if part == "" || part == "." || part == ".." {
+			return Errorf(KindInvalid, "%s %q has the part %q", what, clip(s), part).WithHint(hint)
+		}
+	}
+	return nil
+}
+
+func clip(s string) string {
+	if len(s) > 80 {
+		return s[:80] + "..."
+	}
+	return s
+}

@@ -1,0 +1,54 @@
+package image
+
+// NodeState is what a node thinks of another one.
+type NodeState string
+
+// The node states.
+const (
+	NodeUp       NodeState = "up"
+	NodeDown     NodeState = "down"
+	NodeDraining NodeState = "draining"
+)
+
+// NodeStatus is one node's figures. Byte counts are bytes, counters grow from the start of the
+// node's process. The figures of a node that is down are those last heard, or zero.
+type NodeStatus struct {
+	ID           NodeID    `json:"id"`
+	API          string    `json:"api"` // host:port
+	State        NodeState `json:"state"`
+	Ready        bool      `json:"ready"`
+	Version      string    `json:"version,omitempty"`
+	LeaderOf     int       `json:"leader_of"`    // data and system shards led
+	OwnedImages  int64     `json:"owned_images"` // committed images whose owner it is
+	OwnedBytes   int64     `json:"owned_bytes"`
+	StoredImages int64     `json:"stored_images"` // committed images it holds a copy of
+	StoredBytes  int64     `json:"stored_bytes"`  // plaintext length of these
+	RSSBytes     int64     `json:"rss_bytes"`
+	DiskFree     int64     `json:"disk_free_bytes"`
+	StagingBytes int64     `json:"staging_bytes"` // image bytes held in memory now
+	Uploads      int       `json:"uploads"`       // uploads in progress
+	CPUSeconds   float64   `json:"cpu_s"`
+	NetRx        int64     `json:"net_rx_bytes"` // bytes on API connections, both directions from the node's view
+	NetTx        int64     `json:"net_tx_bytes"`
+	UptimeS      float64   `json:"uptime_s"`
+}
+
+// ShardStatus is one Raft group. Leader is 0 when it has none.
+type ShardStatus struct {
+	ID     uint64   `json:"id"`
+	Leader NodeID   `json:"leader"`
+	Term   uint64   `json:"term"`
+	Nodes  []NodeID `json:"nodes"`
+}
+
+// ClusterStatus is the cluster as one node sees it. Ready means that every shard has a leader.
+type ClusterStatus struct {
+	Name            string        `json:"name"`
+	Ready           bool          `json:"ready"`
+	Replicas        int           `json:"replicas"`
+	Images          int64         `json:"images"`
+	Bytes           int64         `json:"bytes"`
+	UnderReplicated int64         `json:"under_replicated"`
+	Nodes           []NodeStatus  `json:"nodes"`
+	Shards          []ShardStatus `json:"shards"`
+}

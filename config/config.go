@@ -1,0 +1,163 @@
+// Package config holds every setting of the system: its type, default, range and description, in one
+// place, the struct tags below. Load merges flags, environment, file and defaults (in this order
+// of precedence), refuses what cannot work, and says all that is wrong at once, with line numbers.
+//
+// Everything else receives a checked *Config and never looks at files, flags or the environment.
+package config
+
+import (
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"imgcluster/cluster/image"
+)
+
+// Config is the whole configuration. The one that Load and Default return is valid; after a change
+// by hand, Check tells. It is not modified once nodes use it, so sharing it is safe.
+//
+// Tags: yaml is the key; default, min and max are in the setting's text form; oneof lists the
+// allowed texts; help is the description that users see.
+type Config struct {
+	Cluster  Cluster  `yaml:"cluster"`
+	Local    Local    `yaml:"node"` // what each node has for itself
+	Limits   Limits   `yaml:"limits"`
+	Timeouts Timeouts `yaml:"timeouts"`
+	Raft     Raft     `yaml:"raft"`
+	Client   Client   `yaml:"client"`
+	Log      Log      `yaml:"log"`
+
+	File   string           `yaml:"-"` // the file that was read; empty when there was none
+	places map[string]place // where each setting that is no default was set
+}
+
+// Cluster is what all nodes must agree on.
+type Cluster struct {
+	Name        string `yaml:"name" default:"imgcluster" help:"name of the cluster; nodes of another name are refused; fixed once data exists"`
+	DataShards  int    `yaml:"data_shards" default:"12" min:"1" max:"256" help:"Raft groups that share the images' records; fixed once data exists"`
+	Replicas    int    `yaml:"replicas" default:"2" min:"1" help:"durable copies of each image, on different nodes, before an upload is acknowledged"`
+	MinReplicas int    `yaml:"min_replicas" default:"1" min:"1" help:"copies that are enough while too few nodes are up; the rest is made when they return"`
+	Nodes       []Node `yaml:"nodes" default:"1=127.0.0.1:8001:9001,2=127.0.0.1:8002:9002,3=127.0.0.1:8003:9003" help:"the nodes and their fixed addresses; as one text: id=host:api_port:raft_port,..."`
+}
+
+// Node is one node of the cluster and its fixed addresses.
+type Node struct {
+	ID       image.NodeID `yaml:"id" json:"id" min:"1" max:"4294967295" help:"number of the node, never used again for another one"`
+	Host     string       `yaml:"host" json:"host" help:"IPv4 address or host name that every node and client reaches it by"`
+	APIPort  int          `yaml:"api_port" json:"api_port" min:"1" max:"65535" help:"TCP port of the HTTP API"`
+	RaftPort int          `yaml:"raft_port" json:"raft_port" min:"1" max:"65535" help:"TCP port of the Raft transport"`
+}
+
+// Local is where a node keeps its files. Relative paths start at the working directory.
+type Local struct {
+	DataDir       string `yaml:"data_dir" default:"./imgcluster-data/node{id}" help:"folder of a node's log, catalog and images; {id} stands for the node's ID"`
+	MasterKeyFile string `yaml:"master_key_file" default:"./imgcluster-keys/master.key" help:"file of the cluster's master key, outside every data_dir"`
+}
+
+// Limits bounds what a node holds or accepts.
+type Limits struct {
+	ImageBytes    Bytes `yaml:"image_bytes" default:"64MiB" min:"1" max:"4GiB" help:"largest image that is accepted"`
+	Uploads       int   `yaml:"uploads" default:"64" min:"1" max:"65536" help:"uploads in progress at once on one node; more are told to retry"`
+	StagingBytes  Bytes `yaml:"staging_bytes" default:"256MiB" min:"1" max:"1TiB" help:"image bytes that one node holds in memory for uploads in progress"`
+	MemoryBytes   Bytes `yaml:"memory_bytes" default:"448MiB" min:"16MiB" max:"4TiB" help:"soft limit of a node's memory, given to the Go runtime"`
+	ListPage      int   `yaml:"list_page" default:"1000" min:"1" max:"100000" help:"most images in one page of a list"`
+	Connections   int   `yaml:"connections" default:"1024" min:"4" max:"1048576" help:"open API connections on one node"`
+	HeaderBytes   Bytes `yaml:"header_bytes" default:"16KiB" min:"4KiB" max:"1MiB" help:"largest header of an HTTP request"`
+	DiskFreeBytes Bytes `yaml:"disk_free_bytes" default:"1GiB" min:"0" max:"1PiB" help:"free disk space below which a node takes no more uploads"`
+}
+
+// Timeouts holds every wait of a node, and the periods of its regular work.
+type Timeouts struct {
+	Header          time.Duration `yaml:"header" default:"5s" help:"to receive the header of a request"`
+	BodyIdle        time.Duration `yaml:"body_idle" default:"15s" help:"without a byte before a body counts as cut off"`
+	Idle            time.Duration `yaml:"idle" default:"1m30s" help:"to keep an unused API connection open"`
+	Assign          time.Duration `yaml:"assign" default:"300ms" help:"for the leader to assign an upload before a follower proposes it"`
+	Takeover        time.Duration `yaml:"takeover" default:"3s" help:"without progress, or after the body's end, before a storing node loses the upload to another"`
+	Upload          time.Duration `yaml:"upload" default:"2m" help:"for one upload in all, from header to receipt"`
+	ProposalAttempt time.Duration `yaml:"proposal_attempt" default:"400ms" help:"for one attempt of a Raft proposal"`
+	Proposal        time.Duration `yaml:"proposal" default:"10s" help:"for a Raft proposal with all its attempts"`
+	Read            time.Duration `yaml:"read" default:"5s" help:"for a linearizable read of the catalog"`
+	Shutdown        time.Duration `yaml:"shutdown" default:"10s" help:"for a stopping node to finish what is in progress"`
+	Start           time.Duration `yaml:"start" default:"1m" help:"for a starting node to become ready"`
+	PeerInterval    time.Duration `yaml:"peer_interval" default:"500ms" help:"between two exchanges of state with another node"`
+	PeerSilence     time.Duration `yaml:"peer_silence" default:"1.5s" help:"without an answer before a node counts as down"`
+	Sweep           time.Duration `yaml:"sweep" default:"10m" help:"between two sweeps for files that no record needs"`
+}
+
+// Raft tunes consensus. RTT is the unit that elections and heartbeats count in.
+type Raft struct {
+	RTT                time.Duration `yaml:"rtt" default:"50ms" min:"1ms" max:"10s" help:"tick of Raft, in whole milliseconds; above the round trip between nodes, 20ms at least on busy machines"`
+	ElectionRTT        int           `yaml:"election_rtt" default:"10" min:"3" max:"1000" help:"ticks without a leader before an election"`
+	HeartbeatRTT       int           `yaml:"heartbeat_rtt" default:"1" min:"1" max:"100" help:"ticks between two heartbeats of a leader"`
+	SnapshotEntries    int           `yaml:"snapshot_entries" default:"20000" min:"1" max:"100000000" help:"log entries between two snapshots of a shard"`
+	CompactionOverhead int           `yaml:"compaction_overhead" default:"10000" min:"1" max:"100000000" help:"log entries kept behind a snapshot for nodes that lag"`
+	Rebalance          time.Duration `yaml:"rebalance" default:"1s" help:"between two looks at whether leaders are spread evenly"`
+}
+
+// Client tunes the client side: put, get and the stress run.
+type Client struct {
+	Attempts   int           `yaml:"attempts" default:"6" min:"1" max:"1000" help:"attempts of one request, the first included"`
+	BackoffMin time.Duration `yaml:"backoff_min" default:"100ms" help:"wait before the second attempt; doubles from there"`
+	BackoffMax time.Duration `yaml:"backoff_max" default:"3s" help:"longest wait between two attempts"`
+	Dial       time.Duration `yaml:"dial" default:"2s" help:"to connect to a node"`
+	Response   time.Duration `yaml:"response" default:"1m" help:"for a node's answer after the request was sent"`
+}
+
+// Log says what is logged and how.
+type Log struct {
+	Level  string `yaml:"level" default:"info" oneof:"debug,info,warn,error" help:"least severity that is logged: debug, info, warn or error"`
+	Format string `yaml:"format" default:"console" oneof:"console,json" help:"form of a log line: console or json"`
+}
+
+// APIAddr is where the node serves HTTP, as host:port.
+func (n Node) APIAddr() string { return net.JoinHostPort(n.Host, strconv.Itoa(n.APIPort)) }
+
+// RaftAddr is where the node serves Raft, as host:port.
+func (n Node) RaftAddr() string { return net.JoinHostPort(n.Host, strconv.Itoa(n.RaftPort)) }
+
+// Default returns the built-in configuration: three nodes on the loopback addresses.
+func Default() *Config {
+	cfg, err := merge() // no layers: nothing but defaults, which a test checks
+	if err != nil {
+		panic(err)
+	}
+	return cfg
+}
+
+// Node returns the node with this ID. The error is an *UnknownNodeError.
+func (c *Config) Node(id image.NodeID) (Node, error) {
+	known := make([]image.NodeID, len(c.Cluster.Nodes))
+	for i, n := range c.Cluster.Nodes {
+		if n.ID == id {
+			return n, nil
+		}
+		known[i] = n.ID
+	}
+	return Node{}, &UnknownNodeError{ID: id, Known: known}
+}
+
+// DataDir returns the folder of the node with this ID.
+func (c *Config) DataDir(id image.NodeID) string {
+	return filepath.Clean(strings.ReplaceAll(c.Local.DataDir, "{id}", strconv.FormatUint(uint64(id), 10)))
+}
+
+// Loopback tells whether all nodes are on loopback addresses, out of reach of other machines.
+func (c *Config) Loopback() bool {
+	for _, n := range c.Cluster.Nodes {
+		if addr, err := netip.ParseAddr(loopbackName(n.Host)); err != nil || !addr.IsLoopback() {
+			return false
+		}
+	}
+	return true
+}
+
+// loopbackName gives localhost its address, so that both spellings are one host.
+func loopbackName(host string) string {
+	if host = strings.ToLower(host); host == "localhost" {
+		return "127.0.0.1"
+	}
+	return host
+}

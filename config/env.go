@@ -1,0 +1,110 @@
+package config
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// Variables that start with envPrefix and are no settings: the commands read them.
+const (
+	EnvConfig    = "IMGCLUSTER_CONFIG"     // the default of --config
+	EnvMasterKey = "IMGCLUSTER_MASTER_KEY" // the master key itself; never read here
+)
+
+// readEnv takes the settings from variables such as IMGCLUSTER_CLUSTER_REPLICAS=2. An empty one
+// counts as not set. The value of an unknown one is never shown: it may be a secret.
+func readEnv(env []string, c *collector) *layer {
+	l := newLayer()
+	names := []string{EnvConfig, EnvMasterKey}
+	byEnv := map[string]*field{}
+	for _, f := range fields {
+		names = append(names, f.env)
+		byEnv[f.env] = f
+	}
+	for _, variable := range env {
+		name, text, _ := strings.Cut(variable, "=")
+		if !strings.HasPrefix(name, envPrefix) || slices.Contains(names[:2], name) {
+			continue
+		}
+		at := place{source: "env " + plain(name)}
+		f := byEnv[name]
+		switch {
+		case f == nil:
+			c.fault(at, "", faultf(suggest(name, names, "unset it; `imgcluster config show` lists the settings"), "no setting has this name"))
+		case text != "":
+			l.setText(f, text, at, c)
+		}
+	}
+	return l
+}
+
+// setText reads the text form of a setting into the layer.
+func (l *layer) setText(f *field, text string, at place, c *collector) {
+	value, fault := f.parse(text)
+	if fault != nil {
+		c.fault(at, f.key, fault)
+		return
+	}
+	l.values[f.key] = value
+	l.places[f.key] = at
+}
+
+// flagKey annotates a flag with the key of its setting.
+const flagKey = "imgcluster_setting"
+
+// flagValue is the text of a flag; Load reads and checks it with everything else.
+type flagValue struct {
+	text string
+	kind string
+}
+
+func (v *flagValue) String() string     { return v.text }
+func (v *flagValue) Type() string       { return v.kind }
+func (v *flagValue) Set(s string) error { v.text = s; return nil }
+
+// AddFlag adds a flag for a setting, with its description and default: AddFlag(fs,
+// "node.data_dir", "data-dir") adds --data-dir. Like pflag itself it panics on a mistake of the
+// program, here a key that is no setting.
+func AddFlag(fs *pflag.FlagSet, key, name string) {
+	f := byKey[key]
+	if f == nil {
+		panic("config: no setting " + key)
+	}
+	flag := fs.VarPF(&flagValue{text: f.def, kind: f.kind()}, name, "", f.help)
+	flag.Annotations = map[string][]string{flagKey: {key}}
+}
+
+// readFlags takes the settings from the flags that were given.
+func readFlags(fs *pflag.FlagSet, c *collector) *layer {
+	l := newLayer()
+	if fs == nil {
+		return l
+	}
+	fs.VisitAll(func(flag *pflag.Flag) {
+		if keys := flag.Annotations[flagKey]; flag.Changed && len(keys) == 1 {
+			l.setText(byKey[keys[0]], flag.Value.String(), place{source: "flag --" + flag.Name}, c)
+		}
+	})
+	return l
+}
+
+// readSet takes the settings from texts such as cluster.replicas=2.
+func readSet(set []string, c *collector) *layer {
+	l := newLayer()
+	for _, s := range set {
+		key, text, ok := strings.Cut(s, "=")
+		at := place{source: "flag --set"}
+		switch f := byKey[key]; {
+		case !ok:
+			c.fault(at, "", faultf("write --set key=value, such as --set cluster.replicas=1", "%q has no value", plain(s)))
+		case f == nil:
+			c.fault(at, "", faultf(suggest(key, slices.Sorted(maps.Keys(byKey)), "`imgcluster config show` lists the settings"), "no setting has the name %s", quote(key)))
+		default:
+			l.setText(f, text, at, c)
+		}
+	}
+	return l
+}
