@@ -1,0 +1,194 @@
+package crypto
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+const (
+	// keyFileBytesMax bounds a key file; a real one has about 300 bytes.
+	keyFileBytesMax = 4096
+	// loadOrCreateTries bounds the rounds in which the file comes and goes between two looks.
+	loadOrCreateTries = 3
+
+	keyFileComment = "# The master key of an imgcluster. Who has it can read every image, and without it every image is\n" +
+		"# lost. Keep a copy in a safe place, and give each node of the cluster this same file.\n"
+)
+
+// CreateMasterKey makes a new master key and its file, mode 0400, and its folder with mode 0700 if
+// there is none. The file appears whole and durable or not at all, and one that exists is never
+// touched: of several processes that start together exactly one creates it, the others get
+// ErrKeyExists.
+func CreateMasterKey(path string) (*MasterKey, error) {
+	m, err := newMasterKey(NewKey())
+	if err != nil {
+		return nil, err
+	}
+	err = placeKeyFile(path, keyFileComment+m.line()+"\n")
+	switch {
+	case err == nil:
+		return m, nil
+	case errors.Is(err, fs.ErrExist):
+		return nil, &Error{Kind: ErrKeyExists, Detail: path + " exists", Hint: "use it, or choose another path; it is never overwritten"}
+	}
+	return nil, &Error{
+		Kind: ErrKeyUnwritable, Detail: "cannot make master key file " + path, Err: err,
+		Hint: "choose a folder that this user can write to, on a file system that has hard links",
+	}
+}
+
+// placeKeyFile writes a temporary file and links it to its name: a link, unlike a rename, fails
+// when the name is taken.
+func placeKeyFile(path, text string) error {
+	dir := filepath.Dir(path)
+	if err := makeDirs(dir); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*.tmp")
+	if err != nil {
+		return err
+	}
+	err = writeAndSync(f, text)
+	if err == nil {
+		err = os.Link(f.Name(), path)
+	}
+	if err = errors.Join(err, os.Remove(f.Name())); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+func writeAndSync(f *os.File, text string) error {
+	_, err := f.WriteString(text)
+	if err == nil {
+		err = f.Chmod(0o400)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// makeDirs makes dir and its missing parents, and makes them durable.
+func makeDirs(dir string) error {
+	var parents []string
+	for d := dir; ; d = filepath.Dir(d) {
+		if _, err := os.Stat(d); !errors.Is(err, fs.ErrNotExist) || d == filepath.Dir(d) {
+			break
+		}
+		parents = append(parents, filepath.Dir(d))
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, p := range parents {
+		if err := syncDir(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// LoadMasterKey reads a master key file. Its errors are of kind ErrKeyMissing, ErrKeyUnreadable,
+// ErrKeyMode, ErrKeyTooLarge, ErrKeyMalformed or ErrKeyMismatch.
+func LoadMasterKey(path string) (*MasterKey, error) {
+	// Looked at before it is opened: to open a pipe would wait for its writer.
+	if info, err := os.Stat(path); err != nil {
+		return nil, loadError(path, err)
+	} else if !info.Mode().IsRegular() {
+		return nil, &Error{Kind: ErrKeyUnreadable, Detail: path + " is not a regular file", Hint: "give the path of the master key file itself"}
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, loadError(path, err)
+	}
+	defer f.Close()
+	text, err := readKeyFile(path, f)
+	if err != nil {
+		return nil, err
+	}
+	return parseMaster(string(text), path)
+}
+
+// readKeyFile judges the open file, not its name, so that nothing can change in between.
+func readKeyFile(path string, f *os.File) ([]byte, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, loadError(path, err)
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return nil, &Error{
+			Kind: ErrKeyMode, Detail: fmt.Sprintf("master key file %s has mode %04o: others than its owner can use it", path, mode),
+			Hint: "chmod 400 " + path,
+		}
+	}
+	text, err := io.ReadAll(io.LimitReader(f, keyFileBytesMax+1))
+	if err != nil {
+		return nil, loadError(path, err)
+	}
+	if len(text) > keyFileBytesMax {
+		return nil, &Error{
+			Kind: ErrKeyTooLarge, Detail: fmt.Sprintf("%s is larger than %d bytes", path, keyFileBytesMax),
+			Hint: "this is not a master key file: check the path",
+		}
+	}
+	return text, nil
+}
+
+func loadError(path string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return &Error{
+			Kind: ErrKeyMissing, Detail: "there is no master key file " + path, Err: err,
+			Hint: "copy it from another node of this cluster; for a new cluster, make one: imgcluster init",
+		}
+	}
+	return &Error{
+		Kind: ErrKeyUnreadable, Detail: "cannot read master key file " + path, Err: err,
+		Hint: "run as the user that owns the file, or give the right path",
+	}
+}
+
+// LoadOrCreateMasterKey loads the file, and makes it when there is none. Processes that do this
+// together all get the same key, and none before the file is durable.
+func LoadOrCreateMasterKey(path string) (m *MasterKey, err error) {
+	for range loadOrCreateTries {
+		m, err = LoadMasterKey(path)
+		if err == nil {
+			return m, syncLoaded(path)
+		}
+		if !errors.Is(err, ErrKeyMissing) {
+			return nil, err
+		}
+		m, err = CreateMasterKey(path)
+		if !errors.Is(err, ErrKeyExists) {
+			return m, err
+		}
+	}
+	return nil, err
+}
+
+// syncLoaded makes the name of a key file durable before the key is used: the process that made
+// it may not have come to that yet. A folder that this user may not even list was not made by one
+// that starts with us.
+func syncLoaded(path string) error {
+	err := syncDir(filepath.Dir(path))
+	if err == nil || errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
+	return &Error{
+		Kind: ErrKeyUnreadable, Detail: "cannot sync the folder of master key file " + path, Err: err,
+		Hint: "check the disk",
+	}
+}

@@ -1,0 +1,201 @@
+package crypto
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// Purposes, bound into what each key gives so that no two uses can be taken for each other.
+const (
+	infoMasterID    = "imgcluster v1 master key id"
+	infoUserKeyWrap = "imgcluster v1 user key wrap"
+)
+
+const (
+	masterIDBytes = 8
+	// keyLineMagic starts the line of a master key file that has the key.
+	keyLineMagic = "imgcluster-master-key-v1"
+	// userWrapVersion is the first byte of a wrapped user key.
+	userWrapVersion = 1
+	userWrapBytes   = 1 + masterIDBytes + wrappedBytes
+)
+
+// MasterKey wraps the users' keys. It prints as its ID. It is safe for use by several goroutines.
+type MasterKey struct {
+	key Key
+	id  [masterIDBytes]byte
+}
+
+// newMasterKey computes the ID of key.
+func newMasterKey(key Key) (*MasterKey, error) {
+	m := &MasterKey{key: key}
+	return m, derive(m.id[:], key, nil, infoMasterID)
+}
+
+// ID returns 16 hexadecimal digits that tell master keys apart. They are derived from the key and
+// reveal nothing of it.
+func (m *MasterKey) ID() string { return hex.EncodeToString(m.id[:]) }
+
+// Format implements fmt.Formatter: every verb prints the ID, none the key.
+func (m *MasterKey) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "master key %s", m.ID()) }
+
+// MarshalText implements encoding.TextMarshaler: the ID.
+func (m *MasterKey) MarshalText() ([]byte, error) { return []byte(m.ID()), nil }
+
+// Zero overwrites the key; m is of no use after it.
+func (m *MasterKey) Zero() { m.key.Zero() }
+
+// line is the text form that LoadMasterKey and MasterKeyFromEnv read.
+func (m *MasterKey) line() string {
+	return keyLineMagic + " " + m.ID() + " " + base64.StdEncoding.EncodeToString(m.key.b()[:])
+}
+
+// MasterKeyFromEnv reads a master key from text: the line of a key file, with or without the
+// comments around it. Its errors never quote the text.
+func MasterKeyFromEnv(text string) (*MasterKey, error) { return parseMaster(text, "the given text") }
+
+func parseMaster(text, from string) (*MasterKey, error) {
+	malformed := func(why string) error {
+		return &Error{
+			Kind: ErrKeyMalformed, Detail: "master key in " + from + ": " + why,
+			Hint: "restore it from your backup; it is one line: " + keyLineMagic + " ID KEY",
+		}
+	}
+	line, problem := keyLine(text)
+	if problem != "" {
+		return nil, malformed(problem)
+	}
+	fields := strings.Fields(line)
+	if fields[0] != keyLineMagic {
+		return nil, malformed("the line does not start with " + keyLineMagic)
+	}
+	if len(fields) != 3 {
+		return nil, malformed("the line does not have three fields")
+	}
+	raw, derr := base64.StdEncoding.Strict().DecodeString(fields[2])
+	if derr != nil || len(raw) != keyBytes { // the decoder's error would quote the key
+		return nil, malformed("the key is not 32 bytes in base64")
+	}
+	m, err := newMasterKey(keyOf((*[keyBytes]byte)(raw)))
+	if err != nil {
+		return nil, malformed("the key is all zero")
+	}
+	if fields[1] != m.ID() {
+		return nil, &Error{
+			Kind: ErrKeyMismatch, Detail: "master key in " + from + " does not match the ID before it",
+			Hint: "one of the two was changed: restore the line from your backup",
+		}
+	}
+	return m, nil
+}
+
+// keyLine finds the one line that is neither empty nor a comment, or says why there is none.
+func keyLine(text string) (line, problem string) {
+	for l := range strings.Lines(text) {
+		l = strings.TrimSpace(l)
+		if l == "" || strings.HasPrefix(l, "#") {
+			continue
+		}
+		if line != "" {
+			return "", "more than one line that is not a comment"
+		}
+		line = l
+	}
+	if line == "" {
+		return "", "no line with a key"
+	}
+	return line, ""
+}
+
+// UserKey is one version of a user's key. The ID is in the header of every file that it wraps the
+// data key of.
+type UserKey struct {
+	ID  uint32
+	Key Key
+}
+
+// NewUserKey returns a fresh random key under the given ID. The caller sees to it that no user
+// has an ID twice.
+func NewUserKey(id uint32) UserKey { return UserKey{ID: id, Key: NewKey()} }
+
+// WrapUserKey encrypts a user's key for storage: version, master key ID, and AES-256-GCM with a
+// random 96-bit nonce under a key derived from the master key for this purpose, bound to tenant
+// and id.
+//
+// NIST SP 800-38D (8.3) allows 2^32 encryptions with random nonces under one key; this design
+// stops at half of that. A master key makes one wrap for each user key version, so 2^31 of them
+// is far beyond any catalog; rotate the master key before.
+func (m *MasterKey) WrapUserKey(tenant string, id uint32, k Key) ([]byte, error) {
+	return m.wrapUserKey(tenant, id, k, rand.Reader)
+}
+
+func (m *MasterKey) wrapUserKey(tenant string, id uint32, k Key, random io.Reader) ([]byte, error) {
+	if err := checkTenant(tenant); err != nil {
+		return nil, err
+	}
+	if err := k.check(); err != nil {
+		return nil, err
+	}
+	a, err := deriveGCM(m.key, nil, infoUserKeyWrap)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]byte, userWrapBytes)
+	out[0] = userWrapVersion
+	copy(out[1:], m.id[:])
+	err = wrap(out[1+masterIDBytes:], a, k, userWrapAD(out, tenant, id), random)
+	return out, err
+}
+
+// UnwrapUserKey is the inverse of WrapUserKey. Its errors are of kind ErrFormat, ErrOtherMaster
+// (this master key did not wrap it) or ErrAuth (changed, or of another tenant or ID).
+func (m *MasterKey) UnwrapUserKey(tenant string, id uint32, wrapped []byte) (Key, error) {
+	by, err := WrappedBy(wrapped)
+	if err != nil {
+		return Key{}, err
+	}
+	if by != m.ID() {
+		return Key{}, &Error{
+			Kind:   ErrOtherMaster,
+			Detail: fmt.Sprintf("key %d of user %q is wrapped by master key %s, not by %s", id, tenant, by, m.ID()),
+			Hint:   "give this node the cluster's master key file; it is the same on all nodes",
+		}
+	}
+	a, err := deriveGCM(m.key, nil, infoUserKeyWrap)
+	if err != nil {
+		return Key{}, err
+	}
+	k, ok := unwrap(a, wrapped[1+masterIDBytes:], userWrapAD(wrapped, tenant, id))
+	if !ok {
+		return Key{}, &Error{
+			Kind: ErrAuth, Detail: fmt.Sprintf("wrapped key %d of user %q was changed or is of another user", id, tenant),
+			Hint: "restore the catalog from another node",
+		}
+	}
+	return k, nil
+}
+
+// WrappedBy returns the ID of the master key that a wrapped user key needs; it is not
+// authenticated.
+func WrappedBy(wrapped []byte) (masterID string, err error) {
+	if len(wrapped) != userWrapBytes || wrapped[0] != userWrapVersion {
+		return "", &Error{
+			Kind: ErrFormat, Detail: fmt.Sprintf("%d bytes are not a wrapped user key of version %d", len(wrapped), userWrapVersion),
+			Hint: hintNewer,
+		}
+	}
+	return hex.EncodeToString(wrapped[1 : 1+masterIDBytes]), nil
+}
+
+// userWrapAD binds purpose, version, master key, key ID and tenant. All but the last have a
+// fixed length.
+func userWrapAD(wrapped []byte, tenant string, id uint32) []byte {
+	ad := append([]byte(infoUserKeyWrap), wrapped[:1+masterIDBytes]...)
+	ad = binary.BigEndian.AppendUint32(ad, id)
+	return append(ad, tenant...)
+}

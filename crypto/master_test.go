@@ -1,0 +1,98 @@
+package crypto
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
+
+func TestWrapUserKey(t *testing.T) {
+	m := must[*MasterKey](t)(newMasterKey(testKey(1)))
+	u := NewUserKey(4)
+	wrapped := must[[]byte](t)(m.WrapUserKey("alice", u.ID, u.Key))
+	again := must[[]byte](t)(m.WrapUserKey("alice", u.ID, u.Key))
+	if bytes.Equal(wrapped, again) || bytes.Contains(wrapped, u.Key.b()[:8]) {
+		t.Error("two wraps are the same, or show the key")
+	}
+	if by := must[string](t)(WrappedBy(wrapped)); by != m.ID() {
+		t.Errorf("wrapped by %s, want %s", by, m.ID())
+	}
+	if got := must[Key](t)(m.UnwrapUserKey("alice", u.ID, wrapped)); !got.Equal(u.Key) {
+		t.Error("another key came back")
+	}
+}
+
+func TestUnwrapUserKeyRefuses(t *testing.T) {
+	m := must[*MasterKey](t)(newMasterKey(testKey(1)))
+	other := must[*MasterKey](t)(newMasterKey(testKey(2)))
+	wrapped := must[[]byte](t)(m.WrapUserKey("alice", 4, NewKey()))
+	for name, c := range map[string]struct {
+		m       *MasterKey
+		tenant  string
+		id      uint32
+		wrapped []byte
+		kind    error
+	}{
+		"another tenant":     {m, "bob", 4, wrapped, ErrAuth},
+		"another ID":         {m, "alice", 5, wrapped, ErrAuth},
+		"another master key": {other, "alice", 4, wrapped, ErrOtherMaster},
+		"cut":                {m, "alice", 4, wrapped[:len(wrapped)-1], ErrFormat},
+		"longer":             {m, "alice", 4, append(bytes.Clone(wrapped), 0), ErrFormat},
+		"empty":              {m, "alice", 4, nil, ErrFormat},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := c.m.UnwrapUserKey(c.tenant, c.id, c.wrapped)
+			wantKind(t, err, c.kind)
+		})
+	}
+	for i := range wrapped {
+		bad := bytes.Clone(wrapped)
+		bad[i] ^= 1
+		if _, err := m.UnwrapUserKey("alice", 4, bad); err == nil {
+			t.Errorf("byte %d flipped is accepted", i)
+		}
+	}
+}
+
+func TestWrapUserKeyRefusesTenants(t *testing.T) {
+	m := must[*MasterKey](t)(newMasterKey(testKey(1)))
+	for _, tenant := range []string{"", strings.Repeat("a", TenantMaxBytes+1), "\xff"} {
+		_, err := m.WrapUserKey(tenant, 1, NewKey())
+		wantKind(t, err, ErrInvalid)
+	}
+}
+
+func TestMasterKeyID(t *testing.T) {
+	a := must[*MasterKey](t)(newMasterKey(testKey(1)))
+	b := must[*MasterKey](t)(newMasterKey(testKey(2)))
+	if len(a.ID()) != 16 || a.ID() == b.ID() {
+		t.Errorf("IDs %q and %q", a.ID(), b.ID())
+	}
+	if text := must[[]byte](t)(a.MarshalText()); string(text) != a.ID() {
+		t.Errorf("text %q, want the ID", text)
+	}
+}
+
+func TestZeroedMasterKeyIsRefused(t *testing.T) {
+	m := must[*MasterKey](t)(newMasterKey(NewKey()))
+	wrapped := must[[]byte](t)(m.WrapUserKey("alice", 1, NewKey()))
+	m.Zero()
+	_, err := m.UnwrapUserKey("alice", 1, wrapped)
+	wantKind(t, err, ErrInvalid)
+	_, err = m.WrapUserKey("alice", 1, NewKey())
+	wantKind(t, err, ErrInvalid)
+}
+
+// A rotation is an unwrap with the old master key and a wrap with the new one; files stay.
+func TestRotation(t *testing.T) {
+	old := must[*MasterKey](t)(newMasterKey(NewKey()))
+	next := must[*MasterKey](t)(newMasterKey(NewKey()))
+	u := NewUserKey(7)
+	file := encrypt(t, u.Key, testFields(3, 0), []byte("abc"))
+	wrapped := must[[]byte](t)(old.WrapUserKey("alice", u.ID, u.Key))
+	rewrapped := must[[]byte](t)(next.WrapUserKey("alice", u.ID, must[Key](t)(old.UnwrapUserKey("alice", u.ID, wrapped))))
+	k := must[Key](t)(next.UnwrapUserKey("alice", u.ID, rewrapped))
+	if got := must[[]byte](t)(decrypt(file, k)); string(got) != "abc" {
+		t.Errorf("read %q", got)
+	}
+}
