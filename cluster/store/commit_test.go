@@ -1,0 +1,221 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"imgcluster/cluster/image"
+)
+
+// openFault opens a store on the real file system through a faultFS that has recorded nothing yet.
+func openFault(t *testing.T, dir string, opts Options) (*Store, *faultFS) {
+	t.Helper()
+	inner, err := openOS(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &faultFS{fileSystem: inner}
+	s, err := openStore(f, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	f.reset(0, nil)
+	return s, f
+}
+
+const goldenSize = 2*directBytes + 3*alignBytes + 10
+
+// The order of the operations is the promise of durability: go test -run Golden -update remakes the file.
+func TestGoldenOperations(t *testing.T) {
+	mem := newMemFS()
+	f := &faultFS{fileSystem: mem}
+	var out strings.Builder
+	section := func(title string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(title, err)
+		}
+		out.WriteString("# " + title + "\n" + f.text() + "\n")
+		f.reset(0, nil)
+	}
+	_, err := openStore(f, Options{})
+	section("first open", err)
+	s, err := openStore(f, Options{})
+	section("later open", err)
+	section("commit, direct", put(s, testID, 1, noise(1, goldenSize)))
+	s.direct = false
+	section("commit, buffered", put(s, testID, 2, noise(1, writeBackBytes+10)))
+	w, err := s.Create(testID, 3, 100)
+	if err == nil {
+		err = w.Abort()
+	}
+	section("abort", err)
+	section("remove", s.Remove(testID, 1))
+	mem.names.put(testKey(4).tmpPath(), &memNode{})
+	_, _, err = s.Sweep(func(image.ID, uint32) (bool, error) { return false, nil })
+	section("sweep", err)
+	_, err = firstStart(f, "dir", Identity{Cluster: "c", Node: 1})
+	f.ops[1] = "write (json)" // its length is no promise
+	section("first start of a data directory", err)
+
+	const golden = "testdata/commit_ops.golden"
+	if *update {
+		if err := os.WriteFile(golden, []byte(out.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out.String() != string(want) {
+		t.Errorf("operations changed (-update accepts them):\n%s", out.String())
+	}
+}
+
+// Fails each operation of a commit in turn on the real file system, before and after it takes effect.
+func TestFailEachOperation(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		opts Options
+		err  error
+		kind image.Kind
+		late bool
+	}{
+		{"EIO", Options{}, syscall.EIO, image.KindInternal, false},
+		{"EIO done", Options{}, syscall.EIO, image.KindInternal, true},
+		{"EIO buffered", Options{Buffered: true}, syscall.EIO, image.KindInternal, false},
+		{"ENOSPC", Options{}, syscall.ENOSPC, image.KindDiskFull, false},
+		{"EDQUOT done", Options{}, syscall.EDQUOT, image.KindDiskFull, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			i, dir := 1, t.TempDir()
+			for ; failOperation(t, dir, i, c.opts, c.err, c.kind, c.late); i++ {
+			}
+			if i < 10 {
+				t.Errorf("only %d operations failed", i-1)
+			}
+		})
+	}
+}
+
+// failOperation fails operation i of a commit. It returns false when there is no such operation.
+func failOperation(t *testing.T, dir string, i int, opts Options, cause error, kind image.Kind, late bool) bool {
+	s, f := openFault(t, dir, opts)
+	f.late = late
+	f.reset(i, cause)
+	size := directBytes + alignBytes + 10
+	if opts.Buffered {
+		size = writeBackBytes
+	}
+	data := noise(uint64(i), size)
+	err := put(s, testID, uint32(i), data)
+	got, openErr := get(s, testID, uint32(i))
+	if err == nil {
+		if len(f.ops) >= i && f.ops[i-1] != "open "+testKey(uint32(i)).path() {
+			t.Fatalf("operation %d, %s, failed without an error", i, f.ops[i-1])
+		}
+		return false
+	}
+	op := f.ops[i-1]
+	if !errors.Is(err, cause) || image.KindOf(err) != kind {
+		t.Errorf("%s: error %v of kind %s, want %v of kind %s", op, err, image.KindOf(err), cause, kind)
+	}
+	visible := strings.HasPrefix(op, "syncdir") || late && strings.HasPrefix(op, "rename")
+	if visible != (openErr == nil) {
+		t.Errorf("%s: visible is %v, want %v", op, openErr == nil, visible)
+	}
+	if visible && !bytes.Equal(got, data) {
+		t.Errorf("%s: the visible file has other bytes", op)
+	}
+	if n := f.count("fsync"); n > 1 {
+		t.Errorf("%s: fsync was called %d times", op, n)
+	}
+	checkFailed(t, s, op, kind)
+	checkSwept(t, dir, op)
+	return true
+}
+
+// checkFailed checks that a store on a doubtful disk acknowledges nothing more.
+func checkFailed(t *testing.T, s *Store, op string, kind image.Kind) {
+	t.Helper()
+	failed := s.Failed()
+	if want := kind != image.KindDiskFull || strings.HasPrefix(op, "syncdir"); want != (failed != nil) {
+		t.Errorf("%s: Failed is %v", op, failed)
+	}
+	if failed == nil {
+		return
+	}
+	if _, err := s.Create(image.NewID(), 1, 10); !errors.Is(err, failed) {
+		t.Errorf("%s: Create on a failed store: %v", op, err)
+	}
+}
+
+// checkSwept opens the directory again, as after a restart, and sweeps it empty.
+func checkSwept(t *testing.T, dir, op string) {
+	t.Helper()
+	s := openTest(t, dir, Options{})
+	if _, _, err := s.Sweep(func(image.ID, uint32) (bool, error) { return false, nil }); err != nil {
+		t.Errorf("%s: sweep: %v", op, err)
+	}
+	if files, bytes := s.Usage(); files != 0 || bytes != 0 {
+		t.Errorf("%s: %d files of %d bytes after the sweep", op, files, bytes)
+	}
+	wantNames(t, dir)
+}
+
+func TestFailEachOpen(t *testing.T) {
+	for i := 1; ; i++ {
+		f := &faultFS{fileSystem: newMemFS(), failAt: i, err: syscall.EIO}
+		_, err := openStore(f, Options{})
+		if err == nil {
+			if i < foldersCount {
+				t.Errorf("only %d operations failed", i-1)
+			}
+			return
+		}
+		wantError(t, err, image.KindInternal)
+		f.reset(0, nil)
+		if _, err := openStore(f, Options{}); err != nil {
+			t.Fatalf("opening again after operation %d failed: %v", i, err)
+		}
+	}
+}
+
+// A commit that ends after another Writer's directory fsync failed must not be acknowledged: the kernel
+// reports a lost directory write once.
+func TestNoAcknowledgementAfterFailure(t *testing.T) {
+	s, f := openFault(t, t.TempDir(), Options{})
+	w, err := s.Create(testID, 1, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Abort()
+	w.Write(noise(1, 10))
+	f.before = func(op string) {
+		if strings.HasPrefix(op, "syncdir") {
+			_ = s.fault(opSyncDir, "another", syscall.EIO)
+		}
+	}
+	if err := w.Commit(); err == nil || !errors.Is(err, s.Failed()) {
+		t.Errorf("Commit returned %v, Failed is %v", err, s.Failed())
+	}
+}
+
+func TestScarce(t *testing.T) {
+	s, f := openFault(t, t.TempDir(), Options{})
+	f.reset(2, syscall.EMFILE)
+	_, err := s.Create(testID, 1, 10)
+	wantError(t, err, image.KindOverload)
+	if s.Failed() != nil {
+		t.Error("too many open files failed the node:", s.Failed())
+	}
+	f.reset(0, nil)
+	mustPut(t, s, testID, 1, noise(1, 10))
+}

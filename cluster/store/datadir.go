@@ -1,0 +1,335 @@
+package store
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"imgcluster/cluster/image"
+)
+
+const (
+	// FormatVersion is the layout of data directories that this program reads and writes.
+	FormatVersion = 1
+
+	identityName     = "node.json"
+	identityTmp      = identityName + tmpSuffix
+	lockName         = "LOCK"
+	identityBytesMax = 64 << 10
+	pidBytesMax      = 32
+)
+
+// Identity says whose data directory it is: the content of node.json.
+type Identity struct {
+	Format      int          `json:"format"`
+	Cluster     string       `json:"cluster"`
+	Node        image.NodeID `json:"node"`
+	KeyID       string       `json:"key_id"` // of the cluster master key
+	Incarnation string       `json:"incarnation"`
+	Created     time.Time    `json:"created"`
+}
+
+// The reasons why Claim refuses a data directory, for errors.Is.
+var (
+	ErrInUse        = errors.New("data directory is in use")
+	ErrOtherCluster = errors.New("data directory is another cluster's")
+	ErrOtherNode    = errors.New("data directory is another node's")
+	ErrOtherKey     = errors.New("data directory needs another master key")
+	ErrFormat       = errors.New("data directory has an unknown format")
+	ErrNotOurs      = errors.New("directory is not a data directory")
+	ErrDataDir      = errors.New("data directory cannot be used") // the cause is wrapped too
+)
+
+// ClaimError is why a data directory was refused. Nothing in it was changed.
+type ClaimError struct {
+	Reason error // one of the sentinels above
+	Detail string
+	hint   string
+	cause  error
+}
+
+func (e *ClaimError) Error() string { return e.Detail }
+
+// Hint returns the next step for the user.
+func (e *ClaimError) Hint() string { return e.hint }
+
+// Unwrap returns the reason and the cause.
+func (e *ClaimError) Unwrap() []error {
+	if e.cause == nil {
+		return []error{e.Reason}
+	}
+	return []error{e.Reason, e.cause}
+}
+
+// DataDir is a claimed data directory. The claim ends with Close or with the process.
+type DataDir struct {
+	lock     *os.File
+	identity Identity
+}
+
+// Identity returns what node.json says.
+func (d *DataDir) Identity() Identity { return d.identity }
+
+// Close gives the claim up. The stores in the directory must have been closed before.
+func (d *DataDir) Close() error { return d.lock.Close() }
+
+// Claim takes the data directory dir for this process and the node that want describes. It makes a missing
+// directory (mode 0700) and, on the first start, writes node.json with a fresh Incarnation, by which a
+// node that came back with an empty disk is told from the one that left. Later it refuses a
+// directory of another cluster, node or master key. want's Format, Incarnation and Created are not looked at.
+// All refusals are *ClaimError.
+func Claim(dir string, want Identity) (*DataDir, error) {
+	if err := makeDir(dir); err != nil {
+		return nil, unusable(dir, err)
+	}
+	fsys, err := openOS(dir)
+	if err != nil {
+		return nil, unusable(dir, err)
+	}
+	defer fsys.close()
+	// Before the lock file is made, so that a foreign directory stays as it was.
+	if err := checkOurs(fsys, dir); err != nil {
+		return nil, err
+	}
+	lock, err := takeLock(fsys.root, dir)
+	if err != nil {
+		return nil, err
+	}
+	id, err := identify(fsys, dir, want)
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return &DataDir{lock, id}, nil
+}
+
+func unusable(dir string, err error) error {
+	return &ClaimError{
+		ErrDataDir, fmt.Sprintf("data directory %s: %v", dir, err),
+		"check that the path is a directory which this user may write, or choose another --data-dir", err,
+	}
+}
+
+// makeDir makes dir and its missing parents durable: an entry is only as durable as the directory it is in.
+func makeDir(dir string) error {
+	var missing []string
+	at := filepath.Clean(dir)
+	for {
+		_, err := os.Stat(at)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		missing = append(missing, at)
+		at = filepath.Dir(at)
+	}
+	for _, name := range slices.Backward(missing) {
+		if err := os.Mkdir(name, dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		if err := syncPath(filepath.Dir(name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func syncPath(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// checkOurs refuses a directory with content but without node.json.
+func checkOurs(fsys fileSystem, dir string) error {
+	entries, err := fsys.readDir(".")
+	if err != nil {
+		return unusable(dir, err)
+	}
+	foreign := ""
+	for _, e := range entries {
+		switch e.name {
+		case identityName:
+			return nil
+		case lockName, identityTmp, "lost+found": // a first start cut short; a mounted file system
+		default:
+			foreign = e.name
+		}
+	}
+	if foreign != "" {
+		return &ClaimError{
+			ErrNotOurs, fmt.Sprintf("%s is not empty (it has %s) and has no %s: it is not a data directory", dir, foreign, identityName),
+			"choose an empty or a new directory with --data-dir", nil,
+		}
+	}
+	return nil
+}
+
+// takeLock takes the lock that the kernel drops when the process ends, and notes the process in it.
+func takeLock(root *os.Root, dir string) (*os.File, error) {
+	f, err := root.OpenFile(lockName, os.O_RDWR|os.O_CREATE, fileMode)
+	if err != nil {
+		return nil, unusable(dir, err)
+	}
+	err = restart(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
+	if err == nil {
+		err = notePID(f)
+	}
+	switch {
+	case err == nil:
+		return f, nil
+	case errors.Is(err, syscall.EWOULDBLOCK):
+		err = inUse(dir, f)
+	default:
+		err = unusable(dir, err)
+	}
+	f.Close()
+	return nil, err
+}
+
+func notePID(f *os.File) error {
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	_, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	return err
+}
+
+func inUse(dir string, lock *os.File) error {
+	who := "another process"
+	b, _ := io.ReadAll(io.LimitReader(lock, pidBytesMax)) // not known is an answer too
+	if pid, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && pid > 0 {
+		who = fmt.Sprintf("process %d", pid)
+	}
+	return &ClaimError{
+		ErrInUse, fmt.Sprintf("data directory %s is in use by %s", dir, who),
+		"stop that server first, or choose another --data-dir", nil,
+	}
+}
+
+// identify reads node.json and compares it with want, or writes it.
+func identify(fsys *osFS, dir string, want Identity) (Identity, error) {
+	have, err := readIdentity(fsys.root, dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := checkOurs(fsys, dir); err != nil {
+			return Identity{}, err
+		}
+		return firstStart(fsys, dir, want)
+	}
+	if err != nil {
+		return Identity{}, err
+	}
+	return have, have.check(dir, want)
+}
+
+func readIdentity(root *os.Root, dir string) (Identity, error) {
+	f, err := root.Open(identityName)
+	if err != nil {
+		return Identity{}, unusable(dir, err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, identityBytesMax))
+	if err != nil {
+		return Identity{}, unusable(dir, err)
+	}
+	var id Identity
+	// The format comes first: another one may mean anything by the other fields.
+	var format struct{ Format int }
+	if err = json.Unmarshal(b, &format); err == nil && format.Format == FormatVersion {
+		err = json.Unmarshal(b, &id)
+	}
+	switch {
+	case err != nil || format.Format == FormatVersion && id.Incarnation == "":
+		return Identity{}, &ClaimError{
+			ErrDataDir, fmt.Sprintf("%s in data directory %s is damaged", identityName, dir),
+			"restore " + identityName + " from a backup, or start the node with an empty --data-dir so that its images are copied back", err,
+		}
+	case format.Format != FormatVersion:
+		return Identity{}, &ClaimError{
+			ErrFormat, fmt.Sprintf("data directory %s has format %d, this program knows format %d", dir, format.Format, FormatVersion),
+			"start the version of imgcluster that wrote it, or choose another --data-dir", nil,
+		}
+	}
+	return id, nil
+}
+
+// check refuses to serve another identity than the directory's.
+func (have Identity) check(dir string, want Identity) error {
+	switch {
+	case have.Cluster != want.Cluster:
+		return &ClaimError{
+			ErrOtherCluster, fmt.Sprintf("data directory %s belongs to cluster %q, not %q", dir, have.Cluster, want.Cluster),
+			fmt.Sprintf("set cluster.name to %q, or choose another --data-dir", have.Cluster), nil,
+		}
+	case have.Node != want.Node:
+		return &ClaimError{
+			ErrOtherNode, fmt.Sprintf("data directory %s belongs to node %d, not %d", dir, have.Node, want.Node),
+			fmt.Sprintf("start with --id %d or another --data-dir", have.Node), nil,
+		}
+	case have.KeyID != want.KeyID:
+		return &ClaimError{
+			ErrOtherKey, fmt.Sprintf("data directory %s was written under master key %s, not %s", dir, have.KeyID, want.KeyID),
+			"give the key file of this cluster, or choose another --data-dir", nil,
+		}
+	}
+	return nil
+}
+
+func firstStart(fsys fileSystem, dir string, want Identity) (Identity, error) {
+	id := want
+	id.Format = FormatVersion
+	id.Incarnation = newIncarnation()
+	id.Created = time.Now().UTC().Truncate(time.Second)
+	b, err := json.MarshalIndent(id, "", "  ")
+	if err == nil {
+		err = writeDurably(fsys, identityTmp, identityName, append(b, '\n'))
+	}
+	if err != nil {
+		return Identity{}, unusable(dir, err)
+	}
+	return id, nil
+}
+
+func newIncarnation() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails, see crypto/rand
+	return hex.EncodeToString(b[:])
+}
+
+// writeDurably is the commit of an image file, in small.
+func writeDurably(fsys fileSystem, tmp, name string, content []byte) error {
+	f, err := fsys.create(tmp, false)
+	if err != nil {
+		return err
+	}
+	if err := f.write(content); err != nil {
+		return errors.Join(err, f.close())
+	}
+	if err := f.sync(); err != nil {
+		return errors.Join(err, f.close())
+	}
+	if err := f.close(); err != nil {
+		return err
+	}
+	if err := fsys.rename(tmp, name); err != nil {
+		return err
+	}
+	return fsys.syncDir(".")
+}

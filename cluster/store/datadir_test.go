@@ -1,0 +1,224 @@
+package store
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+var testIdentity = Identity{Cluster: "imgcluster", Node: 2, KeyID: "k1"}
+
+func mustClaim(t *testing.T, dir string) *DataDir {
+	t.Helper()
+	d, err := Claim(dir, testIdentity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+// wantRefusal checks the reason, that the text and the hint name the parts given, and that the claim changed nothing.
+func wantRefusal(t *testing.T, dir string, want Identity, reason error, parts ...string) {
+	t.Helper()
+	before := tree(t, dir)
+	d, err := Claim(dir, want)
+	if err == nil {
+		d.Close()
+		t.Fatalf("%+v was let in, want %v", want, reason)
+	}
+	var e *ClaimError
+	if !errors.As(err, &e) || !errors.Is(err, reason) || e.Hint() == "" {
+		t.Fatalf("error %v, want a ClaimError for %q with a hint", err, reason)
+	}
+	for _, part := range parts {
+		if text := e.Error() + "\n" + e.Hint(); !strings.Contains(text, part) {
+			t.Errorf("%q does not say %q", text, part)
+		}
+	}
+	if after := tree(t, dir); after != before {
+		t.Errorf("the refused directory changed from\n%s\nto\n%s", before, after)
+	}
+}
+
+// tree lists names and contents; the lock's content does not count.
+func tree(t *testing.T, dir string) string {
+	t.Helper()
+	var b strings.Builder
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		content, _ := os.ReadFile(filepath.Join(dir, e.Name()))
+		if e.Name() == lockName {
+			content = nil
+		}
+		fmt.Fprintf(&b, "%s %q\n", e.Name(), content)
+	}
+	return b.String()
+}
+
+func TestClaim(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data", "node2")
+	d := mustClaim(t, dir)
+	id := d.Identity()
+	if id.Format != FormatVersion || id.Cluster != "imgcluster" || id.Node != 2 || id.KeyID != "k1" || len(id.Incarnation) != 32 || id.Created.IsZero() {
+		t.Errorf("identity %+v", id)
+	}
+	info, err := os.Stat(dir)
+	if err != nil || info.Mode().Perm() != 0o700 {
+		t.Error(info.Mode(), err)
+	}
+	wantRefusal(t, dir, testIdentity, ErrInUse, fmt.Sprintf("process %d", os.Getpid()), "--data-dir")
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := mustClaim(t, dir)
+	if again.Identity() != id {
+		t.Errorf("the identity changed from %+v to %+v", id, again.Identity())
+	}
+	if other := mustClaim(t, t.TempDir()); other.Identity().Incarnation == id.Incarnation {
+		t.Error("two directories have the same incarnation")
+	}
+	openTest(t, dir, Options{}) // a store fits into a claimed directory
+}
+
+func TestClaimRefusals(t *testing.T) {
+	dir := t.TempDir()
+	mustClaim(t, dir).Close()
+	with := func(change func(*Identity)) Identity { id := testIdentity; change(&id); return id }
+	wantRefusal(t, dir, with(func(id *Identity) { id.Cluster = "other" }), ErrOtherCluster, `"imgcluster"`, `"other"`, dir)
+	wantRefusal(t, dir, with(func(id *Identity) { id.Node = 3 }), ErrOtherNode, "belongs to node 2", "start with --id 2 or another --data-dir")
+	wantRefusal(t, dir, with(func(id *Identity) { id.KeyID = "k9" }), ErrOtherKey, "k1", "k9")
+	mustClaim(t, dir) // refusals let the lock go
+
+	for name, c := range map[string]struct {
+		file, content string
+		reason        error
+		parts         []string
+	}{
+		"foreign":   {"photo.jpg", "x", ErrNotOurs, []string{"photo.jpg", "empty"}},
+		"newer":     {identityName, `{"format":2,"node":"two"}`, ErrFormat, []string{"format 2", "format 1"}},
+		"cut":       {identityName, `{"format":1,"clus`, ErrDataDir, []string{"damaged", "restore"}},
+		"no fields": {identityName, `{"format":1}`, ErrDataDir, []string{"damaged"}},
+		"empty":     {identityName, "", ErrDataDir, []string{"damaged"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if c.file == identityName { // so that the lock file is not new
+				os.WriteFile(filepath.Join(dir, lockName), nil, 0o600)
+			}
+			if err := os.WriteFile(filepath.Join(dir, c.file), []byte(c.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			wantRefusal(t, dir, testIdentity, c.reason, c.parts...)
+		})
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	os.WriteFile(file, nil, 0o600)
+	wantRefusal(t, file, testIdentity, ErrDataDir, file, "--data-dir")
+	wantRefusal(t, filepath.Join(file, "below"), testIdentity, ErrDataDir, "--data-dir")
+}
+
+// What a first start leaves when it is cut short does not keep the next one out.
+func TestClaimAfterCutStart(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{lockName, identityTmp} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("part"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	os.Mkdir(filepath.Join(dir, "lost+found"), 0o700)
+	mustClaim(t, dir)
+	if _, err := os.Stat(filepath.Join(dir, identityTmp)); !errors.Is(err, os.ErrNotExist) {
+		t.Error("the temporary file is still there:", err)
+	}
+}
+
+// node.json is whole and durable, or absent, wherever the power fails.
+func TestClaimPowerLoss(t *testing.T) {
+	for cut, done := 1, false; !done; cut++ {
+		for name, crash := range crashes() {
+			mem := newMemFS()
+			f := &faultFS{fileSystem: growFS{mem}, failAt: cut, onward: true, err: errOff}
+			id, err := firstStart(f, "dir", testIdentity)
+			done = err == nil
+			r, size, openErr := crash(mem).open(identityName)
+			if err == nil && openErr != nil {
+				t.Errorf("cut at %d, keeping %s: node.json is lost", cut, name)
+			}
+			if openErr != nil {
+				continue
+			}
+			b := make([]byte, size)
+			r.ReadAt(b, 0)
+			if err == nil && !bytes.Contains(b, []byte(id.Incarnation)) || !bytes.HasSuffix(b, []byte("}\n")) {
+				t.Errorf("cut at %d, keeping %s: node.json is %q", cut, name, b)
+			}
+		}
+	}
+}
+
+// growFS lets writes extend files, which those of images never do.
+type growFS struct{ *memFS }
+
+func (g growFS) create(name string, direct bool) (file, error) {
+	f, err := g.memFS.create(name, direct)
+	if err != nil {
+		return nil, err
+	}
+	return growFile{f.(*memWriter)}, nil
+}
+
+type growFile struct{ *memWriter }
+
+func (g growFile) write(p []byte) error {
+	g.n.data = append(g.n.data, make([]byte, len(p))...)
+	return g.memWriter.write(p)
+}
+
+const childEnv = "STORE_TEST_CLAIM_DIR"
+
+// TestMain lets the test binary be the other process of TestClaimOtherProcess.
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childEnv); dir != "" {
+		if _, err := Claim(dir, testIdentity); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		fmt.Println("claimed")
+		select {} // until it is killed
+	}
+	os.Exit(m.Run())
+}
+
+// A killed process leaves no claim behind.
+func TestClaimOtherProcess(t *testing.T) {
+	dir := t.TempDir()
+	child := exec.Command(os.Args[0])
+	child.Env = append(os.Environ(), childEnv+"="+dir)
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if line == "claimed\n" && err == nil {
+		wantRefusal(t, dir, testIdentity, ErrInUse, fmt.Sprintf("process %d", child.Process.Pid))
+	} else {
+		t.Error(line, err)
+	}
+	child.Process.Kill()
+	child.Wait()
+	mustClaim(t, dir)
+}

@@ -1,0 +1,176 @@
+package store
+
+import (
+	"errors"
+	"io"
+	"os"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// fileSystem is every operation that the package does on the disk, so that tests can record them, fail
+// them one by one, and forget what was not synced. Names are relative to the data directory.
+type fileSystem interface {
+	mkdir(name string) error
+	canDirect(probe string) bool // tries direct I/O on a file of that name, and removes it
+	create(name string, direct bool) (file, error)
+	open(name string) (r readFile, size int64, err error)
+	stat(name string) (size int64, err error)
+	rename(from, to string) error
+	remove(name string) error
+	readDir(name string) ([]entry, error) // by name
+	syncDir(name string) error
+	free() (int64, error)
+	close() error
+}
+
+// file is a file being written. The operations come in the order of this list.
+type file interface {
+	allocate(size int64) error
+	write(p []byte) error
+	writeBack(off, n int64) error // starts writing to the disk, and does not wait
+	endDirect() error             // later writes need no alignment
+	sync() error
+	close() error
+}
+
+// entry is one name in a directory. other: not a regular file.
+type entry struct {
+	name  string
+	size  int64
+	other bool
+}
+
+const (
+	dirMode  = 0o700
+	fileMode = 0o600
+	// interruptsMax bounds how often a system call is repeated after a signal.
+	interruptsMax = 100
+)
+
+// osFS is the real file system below one directory.
+type osFS struct{ root *os.Root }
+
+func openOS(dir string) (*osFS, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &osFS{root}, nil
+}
+
+func (o *osFS) close() error                 { return o.root.Close() }
+func (o *osFS) mkdir(name string) error      { return o.root.Mkdir(name, dirMode) }
+func (o *osFS) rename(from, to string) error { return o.root.Rename(from, to) }
+func (o *osFS) remove(name string) error     { return o.root.Remove(name) }
+
+func (o *osFS) create(name string, direct bool) (file, error) {
+	flags := os.O_WRONLY | os.O_CREATE | os.O_TRUNC
+	if direct {
+		flags |= directFlag
+	}
+	f, err := o.root.OpenFile(name, flags, fileMode)
+	if err != nil {
+		return nil, err
+	}
+	return osFile{f}, nil
+}
+
+func (o *osFS) canDirect(probe string) bool {
+	if directFlag == 0 {
+		return false
+	}
+	f, err := o.create(probe, true)
+	if err != nil {
+		return false
+	}
+	buf := directBuffers.Get().(*[]byte)
+	defer directBuffers.Put(buf)
+	err = errors.Join(f.write((*buf)[:alignBytes]), f.close())
+	return errors.Join(err, o.remove(probe)) == nil
+}
+
+func (o *osFS) open(name string) (readFile, int64, error) {
+	f, err := o.root.Open(name)
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, 0, errors.Join(err, f.Close())
+	}
+	return f, info.Size(), nil
+}
+
+func (o *osFS) stat(name string) (int64, error) {
+	info, err := o.root.Lstat(name)
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+func (o *osFS) readDir(name string) ([]entry, error) {
+	d, err := o.root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	infos, err := d.Readdir(-1) // leaves out what vanished before its Lstat
+	if err != nil {
+		return nil, err
+	}
+	entries := make([]entry, len(infos))
+	for i, info := range infos {
+		entries[i] = entry{info.Name(), info.Size(), !info.Mode().IsRegular()}
+	}
+	slices.SortFunc(entries, byName)
+	return entries, nil
+}
+
+func (o *osFS) syncDir(name string) error {
+	d, err := o.root.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func (o *osFS) free() (int64, error) {
+	d, err := o.root.Open(".")
+	if err != nil {
+		return 0, err
+	}
+	defer d.Close()
+	var st unix.Statfs_t
+	if err := restart(func() error { return unix.Fstatfs(int(d.Fd()), &st) }); err != nil {
+		return 0, err
+	}
+	return int64(st.Bavail) * int64(st.Bsize), nil
+}
+
+// osFile is a file of osFS.
+type osFile struct{ f *os.File }
+
+func (o osFile) write(p []byte) error {
+	n, err := o.f.Write(p)
+	if err == nil && n < len(p) {
+		err = io.ErrShortWrite
+	}
+	return err
+}
+
+func (o osFile) sync() error  { return o.f.Sync() }
+func (o osFile) close() error { return o.f.Close() }
+
+// restart repeats a system call that a signal interrupted.
+func restart(call func() error) error {
+	for range interruptsMax {
+		if err := call(); !errors.Is(err, syscall.EINTR) {
+			return err
+		}
+	}
+	return syscall.EINTR
+}

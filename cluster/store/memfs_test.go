@@ -1,0 +1,198 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"path"
+	"slices"
+)
+
+// memFS is a file system in memory that tells what was synced from what was not. Names and contents
+// become durable apart, as POSIX has it: a file's fsync keeps its content, its directory's fsync its name.
+type memFS struct {
+	names, durable memTree
+	freeBytes      int64
+}
+
+// memTree has the content of each directory, by its path and then by name.
+type memTree map[string]map[string]*memNode
+
+// memNode is a file, or a directory when dir is set.
+type memNode struct {
+	dir          bool
+	data, synced []byte
+}
+
+func newMemFS() *memFS {
+	return &memFS{names: memTree{".": {}}, durable: memTree{".": {}}, freeBytes: 1 << 40}
+}
+
+func (t memTree) at(name string) *memNode { return t[path.Dir(name)][path.Base(name)] }
+
+func (t memTree) put(name string, n *memNode) {
+	t[path.Dir(name)][path.Base(name)] = n
+	if n.dir && t[name] == nil {
+		t[name] = map[string]*memNode{}
+	}
+}
+
+// crash returns what a power loss leaves. Of what was not synced, keepName and keepData choose.
+func (m *memFS) crash(keepName func(string) bool, keepData bool) *memFS {
+	after := newMemFS()
+	for _, dir := range slices.Sorted(maps.Keys(m.names)) { // parents first; in order, for random choices
+		if after.names[dir] == nil {
+			continue // what lost its directory is lost
+		}
+		either := maps.Clone(m.names[dir])
+		maps.Copy(either, m.durable[dir])
+		for _, base := range slices.Sorted(maps.Keys(either)) {
+			n := m.durable[dir][base]
+			if live := m.names[dir][base]; live != n && keepName(base) {
+				n = live
+			}
+			if n == nil {
+				continue
+			}
+			left := n.synced
+			if keepData {
+				left = n.data
+			}
+			c := &memNode{n.dir, slices.Clone(left), slices.Clone(left)}
+			after.names.put(path.Join(dir, base), c)
+			after.durable.put(path.Join(dir, base), c)
+		}
+	}
+	return after
+}
+
+// clone returns a copy to try something on.
+func (m *memFS) clone() *memFS { return m.crash(func(string) bool { return true }, true) }
+
+func (m *memFS) get(name string) (*memNode, error) {
+	if n := m.names.at(name); n != nil {
+		return n, nil
+	}
+	return nil, &fs.PathError{Op: "get", Path: name, Err: fs.ErrNotExist}
+}
+
+// parent checks that name's directory exists.
+func (m *memFS) parent(name string) error {
+	if m.names[path.Dir(name)] == nil {
+		return &fs.PathError{Op: "get", Path: name, Err: fs.ErrNotExist}
+	}
+	return nil
+}
+
+func (m *memFS) mkdir(name string) error {
+	if m.names.at(name) != nil {
+		return fs.ErrExist
+	}
+	if err := m.parent(name); err != nil {
+		return err
+	}
+	m.names.put(name, &memNode{dir: true})
+	return nil
+}
+
+func (m *memFS) rename(from, to string) error {
+	n, err := m.get(from)
+	if err != nil {
+		return err
+	}
+	if err := m.parent(to); err != nil {
+		return err
+	}
+	m.names.put(to, n)
+	return m.remove(from)
+}
+
+func (m *memFS) remove(name string) error {
+	_, err := m.get(name)
+	delete(m.names[path.Dir(name)], path.Base(name))
+	return err
+}
+
+func (m *memFS) syncDir(name string) error {
+	if m.names[name] == nil {
+		return fs.ErrNotExist
+	}
+	m.durable[name] = map[string]*memNode{}
+	for base, n := range m.names[name] {
+		m.durable.put(path.Join(name, base), n)
+	}
+	return nil
+}
+
+func (m *memFS) readDir(name string) (list []entry, err error) {
+	if m.names[name] == nil {
+		return nil, fs.ErrNotExist
+	}
+	for base, n := range m.names[name] {
+		list = append(list, entry{base, int64(len(n.data)), n.dir})
+	}
+	slices.SortFunc(list, byName)
+	return list, nil
+}
+
+func (m *memFS) stat(name string) (int64, error) {
+	n, err := m.get(name)
+	if err != nil {
+		return 0, err
+	}
+	return int64(len(n.data)), nil
+}
+
+type memReader struct{ *bytes.Reader }
+
+func (memReader) Close() error { return nil }
+
+func (m *memFS) open(name string) (readFile, int64, error) {
+	n, err := m.get(name)
+	if err != nil {
+		return nil, 0, err
+	}
+	return memReader{bytes.NewReader(n.data)}, int64(len(n.data)), nil
+}
+
+func (m *memFS) create(name string, direct bool) (file, error) {
+	if err := m.parent(name); err != nil {
+		return nil, err
+	}
+	n := m.names.at(name)
+	if n == nil {
+		n = &memNode{}
+		m.names.put(name, n)
+	}
+	n.data = nil
+	return &memWriter{n: n, direct: direct}, nil
+}
+
+func (m *memFS) canDirect(string) bool { return true }
+func (m *memFS) free() (int64, error)  { return m.freeBytes, nil }
+func (m *memFS) close() error          { return nil }
+
+// memWriter holds direct writes to their alignment.
+type memWriter struct {
+	n      *memNode
+	at     int
+	direct bool
+}
+
+var errAlign = errors.New("direct write is not aligned")
+
+func (w *memWriter) write(p []byte) error {
+	if w.direct && (len(p)%alignBytes != 0 || w.at%alignBytes != 0) {
+		return fmt.Errorf("%w: %d bytes at %d", errAlign, len(p), w.at)
+	}
+	w.at += copy(w.n.data[w.at:], p)
+	return nil
+}
+
+func (w *memWriter) allocate(size int64) error    { w.n.data = make([]byte, size); return nil }
+func (w *memWriter) writeBack(int64, int64) error { return nil }
+func (w *memWriter) endDirect() error             { w.direct = false; return nil }
+func (w *memWriter) sync() error                  { w.n.synced = slices.Clone(w.n.data); return nil }
+func (w *memWriter) close() error                 { return nil }

@@ -1,0 +1,259 @@
+// Package store keeps one node's ciphertext files: it makes them durable, gives them back, and
+// sweeps away what no record names. It knows nothing of what is in them.
+//
+// A data directory looks like this:
+//
+//	node.json, LOCK                      whose directory it is, and that it is in use (Claim)
+//	images/tmp/<image-id>-<epoch>.tmp    files being written
+//	images/<xx>/<image-id>-<epoch>.img   committed files
+//
+// xx is the last byte of the image ID, the random end of a UUIDv7. One level of 256 folders, all made
+// and fsynced when the store is opened, is enough for millions of files. A second level would be
+// made as it is needed, and cost nearly every image a chain of directory fsyncs.
+//
+// The order of a commit is: write, fsync the file, close, rename, fsync the directory. Only then may
+// the node say Stored. Files are written with direct I/O: on a node that takes in images for minutes
+// on end, filling the page cache with ciphertext that nobody reads soon costs several times the CPU
+// of the encryption (see BenchmarkCommit). Names come from IDs only, through os.Root.
+package store
+
+import (
+	"cmp"
+	"errors"
+	"io/fs"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"imgcluster/cluster/image"
+)
+
+// Options are a store's settings. The zero value is useful.
+type Options struct {
+	// FreeBytesMin is what Create leaves free on the file system, for the log and the catalog.
+	FreeBytesMin int64
+	// Buffered writes through the page cache even where direct I/O works.
+	Buffered bool
+	// OnUnknown is told each file under images/ that is not the store's, by its path in the data
+	// directory, when Open and Sweep come across it. Such files are never touched.
+	OnUnknown func(path string)
+}
+
+// Store is the images folder of one data directory. Its methods are safe for concurrent use. One
+// process at a time may have it open, which Claim sees to.
+type Store struct {
+	fs      fileSystem
+	opts    Options
+	direct  bool
+	failed  atomic.Pointer[image.Error]
+	sweepMu sync.Mutex // one sweep at a time
+
+	// mu orders what changes the set of visible files: rename and remove happen under it.
+	mu    sync.Mutex
+	live  map[key]bool // writers between Create and the end of Commit or Abort
+	fresh map[key]bool // became visible since the running sweep began; nil without one
+	files int64        // visible files
+	bytes int64        // and their length
+}
+
+// Open opens the store in the data directory dir, which must exist, and makes its folders durable.
+// It counts the files, so its time grows with them.
+func Open(dir string, opts Options) (*Store, error) {
+	osfs, err := openOS(dir)
+	if err != nil {
+		return nil, image.Errorf(image.KindInternal, "open data directory: %w", err).
+			WithHint("claim the data directory first; check that it exists and is this user's")
+	}
+	s, err := openStore(osfs, opts)
+	if err != nil {
+		return nil, errors.Join(err, osfs.close())
+	}
+	return s, nil
+}
+
+func openStore(fsys fileSystem, opts Options) (*Store, error) {
+	s := &Store{fs: fsys, opts: opts, live: map[key]bool{}}
+	if err := s.makeFolders(); err != nil {
+		return nil, err
+	}
+	s.direct = !opts.Buffered && fsys.canDirect(tmpDir+"/probe"+tmpSuffix)
+	err := s.List(func(_ image.ID, _ uint32, bytes int64) error {
+		s.files++
+		s.bytes += bytes
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// makeFolders makes what is missing, and always fsyncs: folders that a killed process left may be
+// visible without being durable.
+func (s *Store) makeFolders() error {
+	if err := s.fs.mkdir(imagesDir); err != nil && !errors.Is(err, fs.ErrExist) {
+		return s.fault("mkdir", imagesDir, err)
+	}
+	entries, err := s.fs.readDir(imagesDir)
+	if err != nil {
+		return s.fault(opRead, imagesDir, err)
+	}
+	missing := map[string]bool{tmpDir: true}
+	for i := range foldersCount {
+		missing[folder(byte(i))] = true
+	}
+	for _, e := range entries {
+		delete(missing, imagesDir+"/"+e.name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(missing)) {
+		if err := s.fs.mkdir(name); err != nil {
+			return s.fault("mkdir", name, err)
+		}
+	}
+	for _, name := range []string{imagesDir, "."} {
+		if err := s.fs.syncDir(name); err != nil {
+			return s.fault(opSyncDir, name, err)
+		}
+	}
+	return nil
+}
+
+// Close releases the directory. Writers must have ended, Files must be closed.
+func (s *Store) Close() error { return s.fs.close() }
+
+// Direct tells whether files are written with direct I/O.
+func (s *Store) Direct() bool { return s.direct }
+
+// Usage returns the number of committed files and their length together.
+func (s *Store) Usage() (files, bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.files, s.bytes
+}
+
+// FreeBytes returns what the file system has left for this process.
+func (s *Store) FreeBytes() (int64, error) {
+	n, err := s.fs.free()
+	if err != nil {
+		return 0, s.fault("statfs", imagesDir, err)
+	}
+	return n, nil
+}
+
+// Failed returns nil, or the first failure to make something durable. From then on Create and
+// Commit fail, so that nothing more is acknowledged: after a failed fsync the kernel may have
+// dropped what it could not write, and a second fsync would say yes to it. Files can still be read.
+// A full disk is not a failure.
+func (s *Store) Failed() error {
+	if e := s.failed.Load(); e != nil {
+		return e
+	}
+	return nil
+}
+
+// Remove removes a committed file; it is no error when there is none. After a power loss the file
+// may be there again, for the sweep at start to remove.
+func (s *Store) Remove(id image.ID, epoch uint32) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, err := s.removeLocked(key{id, epoch})
+	return err
+}
+
+// removeLocked returns the length of the file removed, -1 when there was none.
+func (s *Store) removeLocked(k key) (int64, error) {
+	size, err := s.fs.stat(k.path())
+	if err == nil {
+		err = s.fs.remove(k.path())
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return -1, nil
+	case err != nil:
+		return -1, s.fault("remove", k.String(), err)
+	}
+	s.files--
+	s.bytes -= size
+	return size, nil
+}
+
+// Names of operations that fault treats apart.
+const (
+	opRead    = "read"
+	opSyncDir = "fsync directory of"
+)
+
+// fault turns the failure of one file operation into the error for the caller, and remembers it in
+// Failed when it puts the disk in doubt. The text names the file, not where this node keeps it.
+func (s *Store) fault(op, name string, err error) error {
+	cause := err
+	if no := syscall.Errno(0); errors.As(err, &no) {
+		cause = no
+	}
+	e := image.Errorf(image.KindInternal, "%s %s: %w", op, name, cause)
+	full := isFull(err)
+	switch {
+	case full:
+		e.Kind, e.Hint = image.KindDiskFull, "free space on the node's data disk, or remove images"
+	case isScarce(err):
+		e.Kind, e.Hint = image.KindOverload, "raise the node's limit of open files (ulimit -n) or its memory"
+	default:
+		e.Hint = "check the node's disk (dmesg), then restart the node and run verify"
+	}
+	// A failed directory fsync is never put down to the file at hand: others renamed into it too.
+	if op == opSyncDir || !full && !isScarce(err) && op != opRead {
+		s.failed.CompareAndSwap(nil, e)
+	}
+	return e
+}
+
+// isFull reports that the disk, the quota or the file size limit is used up.
+func isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
+}
+
+// isScarce reports that the process or the machine ran out of something else.
+func isScarce(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
+}
+
+// List calls fn for each committed file, folder by folder and by name in each, until fn fails. Files that
+// come or go meanwhile may be missed.
+func (s *Store) List(fn func(id image.ID, epoch uint32, bytes int64) error) error {
+	for i := range foldersCount {
+		err := s.listFolder(byte(i), func(k key, bytes int64) error { return fn(k.id, k.epoch, bytes) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) listFolder(last byte, fn func(k key, bytes int64) error) error {
+	dir := folder(last)
+	entries, err := s.fs.readDir(dir)
+	if err != nil {
+		return s.fault(opRead, dir, err)
+	}
+	for _, e := range entries {
+		k, ok := parseName(e.name, imgSuffix)
+		if !ok || e.other || k.id[15] != last {
+			s.unknown(dir + "/" + e.name)
+			continue
+		}
+		if err := fn(k, e.size); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) unknown(path string) {
+	if s.opts.OnUnknown != nil {
+		s.opts.OnUnknown(path)
+	}
+}
+
+func byName(a, b entry) int { return cmp.Compare(a.name, b.name) }

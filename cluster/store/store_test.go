@@ -1,0 +1,361 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"imgcluster/cluster/image"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files in testdata")
+
+// testID is the same in every run, for golden files.
+var testID = image.ID{0x01, 0x90, 0xb6, 0xa0, 0x7c, 0x1e, 0x7c, 0xc0, 0xa1, 0xf4, 0x5d, 0x6e, 0x7f, 0x80, 0x91, 0xa2}
+
+// noise returns n bytes that differ from block to block.
+func noise(seed uint64, n int) []byte {
+	b := make([]byte, n)
+	rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)}).Read(b)
+	return b
+}
+
+func openTest(t testing.TB, dir string, opts Options) *Store {
+	t.Helper()
+	s, err := Open(dir, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// put stores data and returns the first error.
+func put(s *Store, id image.ID, epoch uint32, data []byte) error {
+	w, err := s.Create(id, epoch, int64(len(data)))
+	if err != nil {
+		return err
+	}
+	defer w.Abort()
+	if _, err := w.Write(data); err != nil {
+		return err
+	}
+	return w.Commit()
+}
+
+func mustPut(t testing.TB, s *Store, id image.ID, epoch uint32, data []byte) {
+	t.Helper()
+	if err := put(s, id, epoch, data); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// get reads a whole file.
+func get(s *Store, id image.ID, epoch uint32) ([]byte, error) {
+	f, err := s.Open(id, epoch)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.NewSectionReader(f, 0, f.Size()))
+}
+
+// wantError checks the kind, and that the error says what to do next.
+func wantError(t testing.TB, err error, kind image.Kind) {
+	t.Helper()
+	var e *image.Error
+	if !errors.As(err, &e) || e.Kind != kind {
+		t.Fatalf("error %v of kind %q, want kind %q", err, image.KindOf(err), kind)
+	}
+	if e.Hint == "" && kind != image.KindInternal {
+		t.Errorf("error %q has no hint", err)
+	}
+}
+
+func TestRoundTrip(t *testing.T) {
+	sizes := []int{
+		1, alignBytes - 1, alignBytes, alignBytes + 1, directBytes - 1, directBytes, directBytes + 1,
+		writeBackBytes + alignBytes, 3*directBytes + 12345,
+	}
+	for _, buffered := range []bool{false, true} {
+		s := openTest(t, t.TempDir(), Options{Buffered: buffered})
+		if buffered && s.Direct() {
+			t.Error("Buffered was not honoured")
+		}
+		for i, size := range sizes {
+			for _, chunk := range []int{size, 77777, directBytes + 28} {
+				data, id := noise(uint64(i), size), image.NewID()
+				w, err := s.Create(id, 1, int64(size))
+				if err != nil {
+					t.Fatal(err)
+				}
+				for part := range slices.Chunk(data, chunk) {
+					if n, err := w.Write(part); n != len(part) || err != nil {
+						t.Fatal(n, err)
+					}
+				}
+				if err := w.Commit(); err != nil {
+					t.Fatal(err)
+				}
+				if got, err := get(s, id, 1); err != nil || !bytes.Equal(got, data) {
+					t.Fatalf("buffered %v, %d bytes in chunks of %d: read back %d bytes, %v", buffered, size, chunk, len(got), err)
+				}
+			}
+		}
+	}
+}
+
+func TestUsageListRemove(t *testing.T) {
+	dir := t.TempDir()
+	s := openTest(t, dir, Options{})
+	want := map[key]int64{}
+	for i := range 20 {
+		k := key{image.NewID(), uint32(i % 3)}
+		want[k] = int64(1000 + i)
+		mustPut(t, s, k.id, k.epoch, noise(uint64(i), 1000+i))
+	}
+	check := func(s *Store) {
+		t.Helper()
+		got, sum := map[key]int64{}, int64(0)
+		err := s.List(func(id image.ID, epoch uint32, bytes int64) error {
+			got[key{id, epoch}] = bytes
+			sum += bytes
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(got) != len(want) {
+			t.Errorf("listed %d files, want %d", len(got), len(want))
+		}
+		for k, n := range want {
+			if got[k] != n {
+				t.Errorf("%v: listed with %d bytes, want %d", k, got[k], n)
+			}
+		}
+		if files, bytes := s.Usage(); files != int64(len(want)) || bytes != sum {
+			t.Errorf("usage %d files, %d bytes; want %d, %d", files, bytes, len(want), sum)
+		}
+	}
+	check(s)
+	for k := range want {
+		delete(want, k)
+		for range 2 { // the second time there is none
+			if err := s.Remove(k.id, k.epoch); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(want) == 10 {
+			break
+		}
+	}
+	check(s)
+	check(openTest(t, dir, Options{}))
+
+	stop := errors.New("stop")
+	if err := s.List(func(image.ID, uint32, int64) error { return stop }); !errors.Is(err, stop) {
+		t.Errorf("List returned %v, want fn's error", err)
+	}
+}
+
+func TestReplaceKeepsReadersAndCounts(t *testing.T) {
+	s := openTest(t, t.TempDir(), Options{})
+	old, repaired := noise(1, 5000), noise(2, 7000)
+	mustPut(t, s, testID, 3, old)
+	f, err := s.Open(testID, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	mustPut(t, s, testID, 3, repaired)
+	got, err := io.ReadAll(io.NewSectionReader(f, 0, f.Size()))
+	if err != nil || !bytes.Equal(got, old) {
+		t.Errorf("the open file changed: %d bytes, %v", len(got), err)
+	}
+	if got, err := get(s, testID, 3); err != nil || !bytes.Equal(got, repaired) {
+		t.Errorf("read %d bytes, %v; want the repaired file", len(got), err)
+	}
+	if files, bytes := s.Usage(); files != 1 || bytes != 7000 {
+		t.Errorf("usage %d files, %d bytes", files, bytes)
+	}
+}
+
+func TestBadCalls(t *testing.T) {
+	dir := t.TempDir()
+	s := openTest(t, dir, Options{})
+	for _, size := range []int64{0, -1} {
+		_, err := s.Create(testID, 1, size)
+		wantError(t, err, image.KindInvalid)
+	}
+	_, err := s.Open(testID, 1)
+	wantError(t, err, image.KindNotFound)
+
+	w, err := s.Create(testID, 1, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.Create(testID, 1, 10)
+	wantError(t, err, image.KindConflict)
+	if _, err := w.Write(make([]byte, 9)); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, w.Commit(), image.KindIncomplete)
+	_, err = w.Write(make([]byte, 1)) // the failure is final
+	wantError(t, err, image.KindIncomplete)
+	if err := w.Abort(); err != nil {
+		t.Fatal(err)
+	}
+
+	if w, err = s.Create(testID, 1, 10); err != nil {
+		t.Fatal("after Abort the name is free again:", err)
+	}
+	_, err = w.Write(make([]byte, 11))
+	wantError(t, err, image.KindInternal)
+	wantError(t, w.Commit(), image.KindInternal)
+	w.Abort()
+	wantError(t, w.Commit(), image.KindInternal)
+
+	mustPut(t, s, testID, 1, noise(1, 10))
+	if n, _ := s.Usage(); n != 1 || s.Failed() != nil {
+		t.Errorf("%d files, failed: %v; want 1 file on a healthy store", n, s.Failed())
+	}
+	wantNames(t, dir, testKey(1).path())
+}
+
+func TestEndedWriter(t *testing.T) {
+	s := openTest(t, t.TempDir(), Options{})
+	w, err := s.Create(testID, 1, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Write([]byte("abc"))
+	if err := w.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Abort(); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, w.Commit(), image.KindInternal)
+	if got, err := get(s, testID, 1); string(got) != "abc" || err != nil {
+		t.Errorf("Abort after Commit: %q, %v", got, err)
+	}
+}
+
+func testKey(epoch uint32) key { return key{testID, epoch} }
+
+// wantNames checks which files are under images/.
+func wantNames(t testing.TB, dir string, want ...string) {
+	t.Helper()
+	var got []string
+	err := filepath.WalkDir(filepath.Join(dir, imagesDir), func(p string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			rel, _ := filepath.Rel(dir, p)
+			got = append(got, filepath.ToSlash(rel))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("files %v, want %v", got, want)
+	}
+}
+
+func TestDiskFull(t *testing.T) {
+	dir := t.TempDir()
+	s := openTest(t, dir, Options{})
+	free, err := s.FreeBytes()
+	if err != nil || free <= 0 {
+		t.Fatal(free, err)
+	}
+	_, err = s.Create(testID, 1, free+1<<40)
+	wantError(t, err, image.KindDiskFull)
+
+	reserved := openTest(t, dir, Options{FreeBytesMin: 1 << 60})
+	_, err = reserved.Create(testID, 1, 1)
+	wantError(t, err, image.KindDiskFull)
+	wantNames(t, dir)
+	if s.Failed() != nil || reserved.Failed() != nil {
+		t.Error("a full disk failed the node")
+	}
+}
+
+func TestOpenMissing(t *testing.T) {
+	_, err := Open(filepath.Join(t.TempDir(), "none"), Options{})
+	if !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	var e *image.Error
+	if !errors.As(err, &e) || e.Hint == "" {
+		t.Errorf("%v has no hint", err)
+	}
+}
+
+func TestNames(t *testing.T) {
+	good := testKey(7).String()
+	if good != "0190b6a0-7c1e-7cc0-a1f4-5d6e7f8091a2-7" || testKey(7).path() != "images/a2/"+good+".img" {
+		t.Errorf("the layout on disk changed: %s", testKey(7).path())
+	}
+	if k, ok := parseName(good+".img", imgSuffix); !ok || k != testKey(7) {
+		t.Error(k, ok)
+	}
+	for _, bad := range []string{
+		"", ".img", good, good + ".tmp", good + ".img.img", strings.ToUpper(good) + ".img", good[:36] + ".img", good[:36] + "-.img",
+		good[:36] + "-07.img", good[:36] + "+7.img", good[:36] + "--7.img", good[:36] + "-4294967296.img", "00000000-0000-0000-0000-000000000000-1.img",
+	} {
+		if k, ok := parseName(bad, imgSuffix); ok {
+			t.Errorf("%q was read as %v", bad, k)
+		}
+	}
+}
+
+// Many at once, each replaced, read, and half of them removed while a sweep runs.
+func TestConcurrent(t *testing.T) {
+	dir := t.TempDir()
+	s := openTest(t, dir, Options{})
+	const workers, each = 8, 6
+	var wg sync.WaitGroup
+	for g := range workers {
+		wg.Go(func() {
+			for i := range each {
+				id, data := image.NewID(), noise(uint64(g*100+i), directBytes+g*999+i)
+				for range 2 {
+					if err := put(s, id, 1, data); err != nil {
+						t.Error(err)
+					}
+				}
+				if got, err := get(s, id, 1); err != nil || !bytes.Equal(got, data) {
+					t.Errorf("read %d bytes, %v", len(got), err)
+				}
+				if i%2 == 0 {
+					if err := s.Remove(id, 1); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	wg.Go(func() {
+		for range 5 {
+			if _, _, err := s.Sweep(func(image.ID, uint32) (bool, error) { return true, nil }); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	wg.Wait()
+	files, bytes := s.Usage()
+	again := openTest(t, dir, Options{})
+	if f, b := again.Usage(); files != workers*each/2 || f != files || b != bytes {
+		t.Errorf("counted %d files of %d bytes, on disk are %d of %d", files, bytes, f, b)
+	}
+}

@@ -1,0 +1,93 @@
+package store
+
+import (
+	"errors"
+	"io/fs"
+
+	"imgcluster/cluster/image"
+)
+
+// Sweep removes temporary files without a live Writer, and committed files that keep refuses, and
+// returns their number and length. It stops at the first error, keep's included; what it did
+// stands, and the next sweep does the rest.
+//
+// It never removes what this process is writing, nor what became visible after it began. It cannot know of a
+// file that became visible before, whose Stored is still on its way through the log: keep must
+// accept an upload that is assigned to this node in this epoch and not yet decided.
+func (s *Store) Sweep(keep func(id image.ID, epoch uint32) (bool, error)) (removed int, bytes int64, err error) {
+	s.sweepMu.Lock()
+	defer s.sweepMu.Unlock()
+	s.setFresh(map[key]bool{})
+	defer s.setFresh(nil)
+
+	count := func(size int64, err error) error {
+		if err == nil && size >= 0 {
+			removed++
+			bytes += size
+		}
+		return err
+	}
+	if err = s.sweepTmp(count); err != nil {
+		return removed, bytes, err
+	}
+	for i := range foldersCount {
+		err = s.listFolder(byte(i), func(k key, _ int64) error {
+			if ok, err := keep(k.id, k.epoch); ok || err != nil {
+				return err
+			}
+			return count(s.sweepOne(k))
+		})
+		if err != nil {
+			break
+		}
+	}
+	return removed, bytes, err
+}
+
+func (s *Store) setFresh(m map[key]bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fresh = m
+}
+
+// sweepOne removes a refused file, unless it is no longer the one that was refused.
+func (s *Store) sweepOne(k key) (int64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.live[k] || s.fresh[k] {
+		return -1, nil
+	}
+	return s.removeLocked(k)
+}
+
+func (s *Store) sweepTmp(count func(int64, error) error) error {
+	entries, err := s.fs.readDir(tmpDir)
+	if err != nil {
+		return s.fault(opRead, tmpDir, err)
+	}
+	for _, e := range entries {
+		if e.other || !isTmp(e.name) {
+			s.unknown(tmpDir + "/" + e.name)
+			continue
+		}
+		if err := count(s.sweepTmpOne(e)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) sweepTmpOne(e entry) (int64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if k, ok := parseName(e.name, tmpSuffix); ok && s.live[k] {
+		return -1, nil
+	}
+	switch err := s.fs.remove(tmpDir + "/" + e.name); {
+	case errors.Is(err, fs.ErrNotExist):
+		return -1, nil
+	case err != nil:
+		return -1, s.fault("remove", e.name, err)
+	}
+	return e.size, nil
+}

@@ -1,0 +1,275 @@
+package store
+
+import (
+	"errors"
+	"io/fs"
+	"sync"
+	"unsafe"
+
+	"imgcluster/cluster/image"
+)
+
+const (
+	// directBytes is the length of one direct write. 4 MiB was not faster, and every Writer has such a buffer.
+	directBytes = 1 << 20
+	// alignBytes is the alignment of direct I/O in memory and in the file.
+	alignBytes = 4096
+	// writeBackBytes is how much is written through the page cache before its write-back is started,
+	// so that the disk works while the rest is encrypted.
+	writeBackBytes = 4 << 20
+)
+
+// directBuffers holds aligned buffers of directBytes. There are as many as live Writers.
+var directBuffers = sync.Pool{New: func() any {
+	b := make([]byte, directBytes+alignBytes)
+	skip := -uintptr(unsafe.Pointer(&b[0])) % alignBytes // the heap does not move
+	b = b[skip : skip+directBytes : skip+directBytes]
+	return &b
+}}
+
+// Writer takes one file's ciphertext. It is for one goroutine. Every Writer must end in Abort, or in
+// a Commit that returned nil; `defer w.Abort()` is right in either case. Any failure is final: all
+// later calls return it.
+type Writer struct {
+	s     *Store
+	key   key
+	f     file // nil when closed
+	size  int64
+	taken int64   // bytes accepted by Write
+	buf   *[]byte // direct I/O only; holds the last taken%directBytes bytes
+	begun int64   // buffered only: write-back was started up to here
+	ended bool    // committed or aborted
+	err   error
+}
+
+var errEnded = image.Errorf(image.KindInternal, "the image file was already committed or aborted")
+
+// Create starts the file of an upload in one epoch. size is its exact final length in bytes, which is
+// allocated here: a full disk is a KindDiskFull now, not after the body has come. A committed file
+// of the same name stays in place until Commit replaces it (a repair); a second live Writer is refused with KindConflict.
+func (s *Store) Create(id image.ID, epoch uint32, size int64) (*Writer, error) {
+	if size <= 0 {
+		return nil, image.Errorf(image.KindInvalid, "image file of %d bytes", size).WithHint("give the length of the ciphertext with its header")
+	}
+	if err := s.Failed(); err != nil {
+		return nil, err
+	}
+	k := key{id, epoch}
+	if err := s.checkFree(size); err != nil {
+		return nil, err
+	}
+	if !s.enter(k) {
+		return nil, image.Errorf(image.KindConflict, "%v is already being written", k).
+			WithHint("wait for the first attempt to end, or retry under a new epoch")
+	}
+	f, err := s.fs.create(k.tmpPath(), s.direct)
+	if err != nil {
+		s.leave(k)
+		return nil, s.fault("create", k.String(), err)
+	}
+	w := &Writer{s: s, key: k, f: f, size: size}
+	if s.direct {
+		w.buf = directBuffers.Get().(*[]byte)
+	}
+	if err := f.allocate(size); err != nil {
+		err = s.fault("allocate", k.String(), err)
+		return nil, errors.Join(err, w.Abort())
+	}
+	return w, nil
+}
+
+func (s *Store) checkFree(size int64) error {
+	free, err := s.FreeBytes()
+	if err != nil {
+		return err
+	}
+	if free-size < s.opts.FreeBytesMin {
+		return image.Errorf(image.KindDiskFull, "%d bytes are free, %d are needed and %d are kept in reserve", free, size, s.opts.FreeBytesMin).
+			WithHint("free space on the node's data disk, or remove images")
+	}
+	return nil
+}
+
+func (s *Store) enter(k key) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.live[k] {
+		return false
+	}
+	s.live[k] = true
+	return true
+}
+
+func (s *Store) leave(k key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.live, k)
+}
+
+// Write takes the next bytes. It may keep them in memory until Commit.
+func (w *Writer) Write(p []byte) (int, error) {
+	if w.err != nil {
+		return 0, w.err
+	}
+	if int64(len(p)) > w.size-w.taken {
+		w.err = image.Errorf(image.KindInternal, "%v: %d bytes at %d are more than its length of %d", w.key, len(p), w.taken, w.size)
+		return 0, w.err
+	}
+	put := w.putBuffered
+	if w.buf != nil {
+		put = w.putDirect
+	}
+	n, err := put(p)
+	if err != nil {
+		w.err = w.s.fault("write", w.key.String(), err)
+	}
+	return n, w.err
+}
+
+func (w *Writer) putDirect(p []byte) (n int, err error) {
+	for len(p) > 0 {
+		at := int(w.taken % directBytes)
+		c := copy((*w.buf)[at:], p)
+		n, p, w.taken = n+c, p[c:], w.taken+int64(c)
+		if at+c == directBytes {
+			if err := w.f.write(*w.buf); err != nil {
+				return n, err
+			}
+		}
+	}
+	return n, nil
+}
+
+func (w *Writer) putBuffered(p []byte) (int, error) {
+	if err := w.f.write(p); err != nil {
+		return 0, err
+	}
+	w.taken += int64(len(p))
+	if ready := w.taken - w.begun; ready >= writeBackBytes {
+		if err := w.f.writeBack(w.begun, ready); err != nil {
+			return len(p), err
+		}
+		w.begun = w.taken
+	}
+	return len(p), nil
+}
+
+// drain writes what the buffer still holds. The end of the file, less than a block, cannot be written
+// directly.
+func (w *Writer) drain() error {
+	if w.buf == nil {
+		return nil
+	}
+	rest := (*w.buf)[:w.taken%directBytes]
+	whole := len(rest) &^ (alignBytes - 1)
+	if whole > 0 {
+		if err := w.f.write(rest[:whole]); err != nil {
+			return err
+		}
+	}
+	if rest = rest[whole:]; len(rest) == 0 {
+		return nil
+	}
+	if err := w.f.endDirect(); err != nil {
+		return err
+	}
+	return w.f.write(rest)
+}
+
+// Commit makes the file durable under its final name. When it returns nil the file survives a power
+// loss; otherwise nothing may be acknowledged, and what is left is for Abort and the sweep.
+func (w *Writer) Commit() error {
+	if w.err == nil && w.taken != w.size {
+		w.err = image.Errorf(image.KindIncomplete, "%v has %d bytes of %d", w.key, w.taken, w.size).WithHint("send the whole body")
+	}
+	steps := []struct {
+		op string
+		do func() error
+	}{
+		{"write", w.drain},
+		{"fsync", w.sync},
+		{"close", w.close},
+		{"rename", w.publish},
+		{opSyncDir, func() error { return w.s.fs.syncDir(w.key.folder()) }},
+	}
+	for _, step := range steps {
+		if w.err != nil {
+			return w.err
+		}
+		if err := step.do(); err != nil {
+			w.err = w.s.fault(step.op, w.key.String(), err)
+		}
+	}
+	// Another Writer's failed fsync of the same directory may have used up the error report for this rename.
+	if w.err == nil {
+		w.err = w.s.Failed()
+	}
+	if w.err != nil {
+		return w.err
+	}
+	w.end()
+	return nil
+}
+
+func (w *Writer) sync() error { return w.f.sync() }
+
+// close closes the file once, whatever it returns: POSIX leaves the descriptor's state open.
+func (w *Writer) close() error {
+	if w.f == nil {
+		return nil
+	}
+	f := w.f
+	w.f = nil
+	return f.close()
+}
+
+// publish gives the file its final name, and counts it.
+func (w *Writer) publish() error {
+	s := w.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old, err := s.fs.stat(w.key.path())
+	replaces := err == nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := s.fs.rename(w.key.tmpPath(), w.key.path()); err != nil {
+		return err
+	}
+	if s.fresh != nil {
+		s.fresh[w.key] = true
+	}
+	if !replaces {
+		s.files++
+	}
+	s.bytes += w.size - old
+	return nil
+}
+
+// Abort gives the file up and removes its temporary name. After Commit returned nil, or a first
+// Abort, it does nothing.
+func (w *Writer) Abort() error {
+	if w.ended {
+		return nil
+	}
+	// The outcome of closing a file that goes away does not matter.
+	_ = w.close()
+	err := w.s.fs.remove(w.key.tmpPath())
+	w.end()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return w.s.fault("remove", w.key.String(), err)
+	}
+	return nil
+}
+
+func (w *Writer) end() {
+	w.ended = true
+	if w.err == nil {
+		w.err = errEnded
+	}
+	if w.buf != nil {
+		directBuffers.Put(w.buf)
+		w.buf = nil
+	}
+	w.s.leave(w.key)
+}
