@@ -1,0 +1,139 @@
+// Package placement decides which node owns an image and which nodes store it. It is pure: a table
+// of loads in, an order of nodes out. The deciding leader calls it once for an upload and puts the
+// answer into the command, so nothing else needs to come to the same result.
+//
+// Nodes are ranked for each image by rendezvous hashing (Thaler and Ravishankar, 1998), and the
+// owner is the first in that rank whose load allows it: consistent hashing with bounded loads
+// (Mirrokni, Thorup, Zadimoghaddam, 2016), with a rule that weighs images and bytes together; see
+// the type table. Two images in five go to the first in their rank.
+//
+// Only differences from the mean of the given candidates count. So a node that comes back far below
+// the mean is given every image until it has caught up. That keeps the promise of equal shares; a
+// caller that wants the catching up slower has to level the loads that it gives.
+package placement
+
+import (
+	"cmp"
+	"encoding/binary"
+	"math/bits"
+	"slices"
+
+	"github.com/cespare/xxhash/v2"
+
+	"imgcluster/cluster/image"
+)
+
+// candidatesMax bounds the nodes of one decision.
+const candidatesMax = 64
+
+// Load is work assigned to a node, in images and in their bytes of plaintext.
+type Load struct{ Images, Bytes int64 }
+
+// Candidate is a live node and what the log has assigned to it so far, in flight included.
+type Candidate struct {
+	ID     image.NodeID
+	Owned  Load // images that it owns
+	Stored Load // images that it keeps a copy of, those that it owns included
+
+	// Others is the part of Owned that other leaders decided, whose latest decisions may not show
+	// here yet. Zero means that Owned is up to date.
+	Others Load
+}
+
+// Rank returns the nodes in the order in which an image prefers them. The order of two nodes does
+// not depend on which others there are.
+func Rank(user, name string, nodes []image.NodeID) []image.NodeID {
+	key := imageKey(user, name)
+	ranked := slices.Clone(nodes)
+	slices.SortFunc(ranked, func(a, b image.NodeID) int { return byScore(key, a, b) })
+	return ranked
+}
+
+// byScore sorts the higher score first; a tie, one in 2^64, goes to the lower number.
+func byScore(key uint64, a, b image.NodeID) int {
+	return cmp.Or(cmp.Compare(score(key, b), score(key, a)), cmp.Compare(a, b))
+}
+
+// imageKey hashes an image's full name. No name contains a zero byte.
+func imageKey(user, name string) uint64 {
+	var d xxhash.Digest
+	d.Reset()
+	d.WriteString(user)
+	d.Write([]byte{0})
+	d.WriteString(name)
+	return d.Sum64()
+}
+
+// What a hash is for; it keeps the ranks and the shards independent of each other.
+const (
+	forRank  = 'r'
+	forShard = 's'
+)
+
+func score(key uint64, node image.NodeID) uint64 {
+	var b [13]byte
+	binary.LittleEndian.PutUint64(b[:], key)
+	binary.LittleEndian.PutUint32(b[8:], uint32(node))
+	b[12] = forRank
+	return xxhash.Sum64(b[:])
+}
+
+// Shard returns which of so many shards, 0 to shards-1, keeps an image's record: each has an equal
+// slice of the hash space. It returns 0 when there are no shards to choose from.
+func Shard(user, name string, shards int) int {
+	if shards < 1 {
+		return 0
+	}
+	var b [9]byte
+	binary.LittleEndian.PutUint64(b[:], imageKey(user, name))
+	b[8] = forShard
+	slice, _ := bits.Mul64(xxhash.Sum64(b[:]), uint64(shards))
+	return int(slice)
+}
+
+// Place orders all candidates for an image of size bytes: first the owner, then the nodes that
+// store the other copies, then the standbys. The first replicas of them store it, all of them when
+// there are fewer. Its errors are image.Errors.
+func Place(user, name string, size int64, nodes []Candidate, replicas int) ([]image.NodeID, error) {
+	key := imageKey(user, name)
+	left := slices.Clone(nodes)
+	slices.SortFunc(left, func(a, b Candidate) int { return byScore(key, a.ID, b.ID) })
+	if err := check(size, left, replicas); err != nil {
+		return nil, err
+	}
+	order := make([]image.NodeID, 0, len(left))
+	take := func(i int) {
+		order = append(order, left[i].ID)
+		left = slices.Delete(left, i, i+1)
+	}
+
+	stored := newTable(left, size, storedLoad)
+	take(newTable(left, size, ownedLoad).choose(left))
+	for len(order) < min(replicas, len(nodes)) {
+		take(stored.choose(left))
+	}
+	for len(left) > 0 {
+		take(0)
+	}
+	return order, nil
+}
+
+// check refuses what cannot be placed; of ranked nodes, so that twins stand side by side.
+func check(size int64, ranked []Candidate, replicas int) error {
+	switch {
+	case size < 0:
+		return image.Errorf(image.KindInvalid, "an image of %d bytes cannot be placed", size).WithHint("send its length")
+	case replicas < 1:
+		return image.Errorf(image.KindInternal, "%d replicas of an image cannot be placed", replicas).WithHint("set cluster.replicas to 1 or more")
+	case len(ranked) == 0:
+		return image.Errorf(image.KindNoQuorum, "no live node can take the image").WithHint("start a node, or end the draining of one")
+	case len(ranked) > candidatesMax:
+		return image.Errorf(image.KindInternal, "%d nodes are too many for one image; the limit is %d", len(ranked), candidatesMax).WithHint("give each shard fewer nodes")
+	}
+	for i := range ranked[1:] {
+		if ranked[i].ID == ranked[i+1].ID {
+			return image.Errorf(image.KindInternal, "node %d is twice among the candidates", ranked[i].ID).WithHint("see the list of members")
+		}
+	}
+	return nil
+}
