@@ -1,0 +1,419 @@
+package catalog
+
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+
+	"imgcluster/cluster/image"
+)
+
+// Event is what a node acts on after a command: an upload that changed (assigned, reassigned,
+// committed or failed), or a record that is no more (replaced or deleted), whose files are garbage.
+// Events of commands that are applied again after a restart come again.
+type Event struct {
+	Upload  *Upload
+	Removed *image.Record
+}
+
+// Apply executes one command of a shard's log on tx. index is the command's place in the log.
+// result answers the proposer (DecodeResult). An error means that tx failed, not the command: the
+// node must not go on.
+func Apply(tx Tx, shard, index uint64, command []byte) (result []byte, events []Event, err error) {
+	m := machine{tx: tx, shard: shard, index: index}
+	c, err := decode(command)
+	if err != nil {
+		return reject(err).encode(), nil, nil
+	}
+	r, err := m.apply(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	return r.encode(), m.events, nil
+}
+
+// machine is the context of one command.
+type machine struct {
+	tx     Tx
+	shard  uint64
+	index  uint64
+	events []Event
+}
+
+func reject(err error) Result {
+	p := image.AsProblem(err)
+	return Result{Problem: &p}
+}
+
+func (m *machine) apply(c Command) (Result, error) {
+	switch {
+	case c.Assign != nil:
+		return m.assign(c.Assign)
+	case c.Stored != nil:
+		return m.stored(c.Stored)
+	case c.Reassign != nil:
+		return m.reassign(c.Reassign)
+	case c.Delete != nil:
+		return m.delete(c.Delete)
+	case c.Join != nil:
+		return m.join(c.Join)
+	case c.PutKey != nil:
+		return m.putKey(c.PutKey)
+	}
+	return reject(image.Errorf(image.KindInvalid, "empty command")), nil
+}
+
+func (m *machine) put(key []byte, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return m.tx.Set(key, b)
+}
+
+func (m *machine) updateTotals(change func(*Totals)) error {
+	t, err := GetTotals(m.tx)
+	if err != nil {
+		return err
+	}
+	change(t)
+	return m.put([]byte{totalsKey}, t)
+}
+
+func (a *Assign) check() error {
+	if err := image.CheckUser(a.User); err != nil {
+		return err
+	}
+	if err := image.CheckName(a.Name); err != nil {
+		return err
+	}
+	sorted := slices.Clone(a.Holders)
+	slices.Sort(sorted)
+	switch {
+	case a.ID == image.ID{} || a.Bytes <= 0:
+		return image.Errorf(image.KindInvalid, "assignment without an upload ID or bytes")
+	case a.Replicas < 1 || len(a.Holders) == 0 || slices.Contains(a.Holders, 0):
+		return image.Errorf(image.KindInvalid, "assignment of %d replicas to nodes %v", a.Replicas, a.Holders)
+	case len(slices.Compact(sorted)) != len(a.Holders):
+		return image.Errorf(image.KindInvalid, "assignment names a node twice: %v", a.Holders)
+	}
+	return nil
+}
+
+func (m *machine) assign(a *Assign) (Result, error) {
+	if err := a.check(); err != nil {
+		return reject(err), nil
+	}
+	old, err := GetUpload(m.tx, a.ID)
+	if err != nil {
+		return Result{}, err
+	}
+	epoch := uint32(1)
+	if old != nil {
+		if old.User != a.User || old.Name != a.Name || old.Bytes != a.Bytes {
+			return reject(conflict(a.ID)), nil
+		}
+		if old.State != Failed {
+			return Result{Upload: old}, nil
+		}
+		epoch = old.Epoch + 1
+		if err := m.forget(old); err != nil {
+			return Result{}, err
+		}
+	}
+	if a.IfAbsent {
+		rec, err := GetRecord(m.tx, a.User, a.Name)
+		if err != nil {
+			return Result{}, err
+		}
+		if rec != nil {
+			return reject(exists(a.Name)), nil
+		}
+	}
+	u := &Upload{
+		ID: a.ID, User: a.User, Name: a.Name, Bytes: a.Bytes, IfAbsent: a.IfAbsent, State: Pending,
+		Epoch: epoch, Holders: a.Holders, Replicas: a.Replicas, Created: a.Created,
+	}
+	u.fill(epoch)
+	u.Owner = u.Storing[0].Node
+	if err := m.updateTotals(func(t *Totals) { t.Reserve(u, +1) }); err != nil {
+		return Result{}, err
+	}
+	return m.save(u)
+}
+
+// fill gives free parts of u to holders without one, in their order, in the given epoch.
+func (u *Upload) fill(epoch uint32) {
+	for _, n := range u.Holders {
+		if len(u.Storing) >= u.Replicas {
+			return
+		}
+		if u.Slot(n) == nil {
+			u.Storing = append(u.Storing, Slot{Node: n, Epoch: epoch})
+		}
+	}
+}
+
+// Reserve counts an upload in (sign +1) or out (-1) of the loads.
+func (t *Totals) Reserve(u *Upload, sign int64) {
+	t.node(u.Owner).Assigned.add(sign, sign*u.Bytes)
+	for _, s := range u.Storing {
+		t.node(s.Node).Storing.add(sign, sign*u.Bytes)
+	}
+}
+
+func conflict(id image.ID) error {
+	return image.Errorf(image.KindConflict, "upload ID %s was used for other bytes or another name", id).
+		WithHint("send each image under a fresh Idempotency-Key")
+}
+
+func exists(name string) error {
+	return image.Errorf(image.KindExists, "an image named %q exists", name).
+		WithHint("leave out If-None-Match: * to replace it")
+}
+
+// save writes a pending or finished upload and tells the node.
+func (m *machine) save(u *Upload) (Result, error) {
+	m.events = append(m.events, Event{Upload: u})
+	if !u.Finished() {
+		return Result{Upload: u}, m.put(idKey(pendingTable, u.ID), u)
+	}
+	if err := m.tx.Delete(idKey(pendingTable, u.ID)); err != nil {
+		return Result{}, err
+	}
+	var forgotten image.ID
+	err := m.updateTotals(func(t *Totals) {
+		u.Seq = t.NextSeq
+		t.NextSeq++
+	})
+	if err == nil {
+		err = m.tx.Set(seqKey(u.Seq), u.ID[:])
+	}
+	if err == nil {
+		err = m.put(idKey(finishedTable, u.ID), u)
+	}
+	if err == nil {
+		forgotten, err = m.oldest(u.Seq)
+	}
+	if err == nil && forgotten != (image.ID{}) {
+		err = m.tx.Delete(idKey(finishedTable, forgotten))
+	}
+	return Result{Upload: u}, err
+}
+
+// oldest takes the finished upload out of the order that has to go when seq is the newest, and
+// returns its ID, zero when none has to.
+func (m *machine) oldest(seq uint64) (id image.ID, err error) {
+	if seq < finishedMax {
+		return id, nil
+	}
+	key := seqKey(seq - finishedMax)
+	b, err := m.tx.Get(key)
+	if err != nil || len(b) != len(id) {
+		return id, err
+	}
+	copy(id[:], b)
+	return id, m.tx.Delete(key)
+}
+
+// forget takes a failed upload out of the finished ones, for its ID is assigned again.
+func (m *machine) forget(u *Upload) error {
+	if err := m.tx.Delete(idKey(finishedTable, u.ID)); err != nil {
+		return err
+	}
+	return m.tx.Delete(seqKey(u.Seq))
+}
+
+func (m *machine) stored(s *Stored) (Result, error) {
+	u, err := GetUpload(m.tx, s.ID)
+	if err != nil {
+		return Result{}, err
+	}
+	if u == nil {
+		return reject(image.Errorf(image.KindStale, "upload %s is not known", s.ID)), nil
+	}
+	for _, c := range s.Copies {
+		slot := u.Slot(c.Node)
+		if slot == nil || slot.Epoch != c.Epoch || u.State == Failed {
+			r := reject(image.Errorf(image.KindStale, "node %d no longer stores upload %s in epoch %d", c.Node, s.ID, c.Epoch))
+			r.Upload = u
+			return r, nil
+		}
+	}
+	if u.SHA256 != nil && *u.SHA256 != s.SHA256 {
+		if u.State == Committed {
+			return reject(conflict(u.ID)), nil
+		}
+		return m.fail(u, conflict(u.ID))
+	}
+	if u.State == Committed {
+		return Result{Upload: u}, nil
+	}
+	u.SHA256 = &s.SHA256
+	for _, c := range s.Copies {
+		u.Slot(c.Node).Stored = true
+	}
+	return m.advance(u)
+}
+
+// advance commits u when every storing node has stored, else saves it as it is.
+func (m *machine) advance(u *Upload) (Result, error) {
+	for _, s := range u.Storing {
+		if !s.Stored {
+			return m.save(u)
+		}
+	}
+	old, err := GetRecord(m.tx, u.User, u.Name)
+	if err != nil {
+		return Result{}, err
+	}
+	if old != nil && u.IfAbsent {
+		return m.fail(u, exists(u.Name))
+	}
+	if old != nil {
+		if err := m.remove(old); err != nil {
+			return Result{}, err
+		}
+	}
+	return m.commit(u)
+}
+
+func (m *machine) commit(u *Upload) (Result, error) {
+	rec := &image.Record{
+		User: u.User, Name: u.Name, Version: m.index, ID: u.ID, Bytes: u.Bytes, SHA256: *u.SHA256,
+		Owner: u.Owner, Shard: m.shard, Wanted: u.Replicas, Created: u.Created,
+	}
+	for _, s := range u.Storing {
+		rec.Copies = append(rec.Copies, image.Copy{Node: s.Node, Epoch: s.Epoch})
+	}
+	key := nameKey(u.User, u.Name)
+	err := m.put(key, rec)
+	if err == nil {
+		err = m.tx.Set(idKey(imageTable, u.ID), key)
+	}
+	if err == nil {
+		err = m.updateTotals(func(t *Totals) { t.count(rec, +1) })
+	}
+	if err != nil {
+		return Result{}, err
+	}
+	u.State, u.Record, u.Holders = Committed, rec, nil
+	return m.save(u)
+}
+
+// count takes a record in (sign +1) or out (-1) of the totals.
+func (t *Totals) count(rec *image.Record, sign int64) {
+	t.Images += sign
+	t.Bytes += sign * rec.Bytes
+	if len(rec.Copies) < rec.Wanted {
+		t.UnderReplicated += sign
+	}
+	t.node(rec.Owner).Owned.add(sign, sign*rec.Bytes)
+	for _, c := range rec.Copies {
+		t.node(c.Node).Stored.add(sign, sign*rec.Bytes)
+	}
+}
+
+// fail ends a pending upload without a record and gives its reservation back.
+func (m *machine) fail(u *Upload, cause error) (Result, error) {
+	if err := m.updateTotals(func(t *Totals) { t.Reserve(u, -1) }); err != nil {
+		return Result{}, err
+	}
+	p := image.AsProblem(cause)
+	u.State, u.Problem, u.Holders, u.Storing = Failed, &p, nil, nil
+	r, err := m.save(u)
+	r.Problem = &p
+	return r, err
+}
+
+func (m *machine) reassign(a *Reassign) (Result, error) {
+	u, err := GetUpload(m.tx, a.ID)
+	if err != nil {
+		return Result{}, err
+	}
+	if u == nil || u.Finished() || u.Epoch != a.Epoch {
+		r := reject(image.Errorf(image.KindStale, "upload %s is no longer in epoch %d", a.ID, a.Epoch))
+		r.Upload = u
+		return r, nil
+	}
+	if err := m.updateTotals(func(t *Totals) { t.Reserve(u, -1) }); err != nil {
+		return Result{}, err
+	}
+	dropped := func(n image.NodeID) bool { return slices.Contains(a.Drop, n) }
+	u.Epoch++
+	u.Holders = slices.DeleteFunc(u.Holders, dropped)
+	u.Storing = slices.DeleteFunc(u.Storing, func(s Slot) bool { return dropped(s.Node) && !s.Stored })
+	u.fill(u.Epoch)
+	if u.Slot(u.Owner) == nil && len(u.Storing) > 0 {
+		u.Owner = u.Storing[0].Node
+	}
+	if err := m.updateTotals(func(t *Totals) { t.Reserve(u, +1) }); err != nil {
+		return Result{}, err
+	}
+	if len(u.Storing) < max(a.Min, 1) {
+		return m.fail(u, image.Errorf(a.Cause, "%s", a.Text).WithHint("send the image again"))
+	}
+	return m.advance(u)
+}
+
+// remove deletes a record and tells the node that its files are garbage.
+func (m *machine) remove(rec *image.Record) error {
+	m.events = append(m.events, Event{Removed: rec})
+	err := m.tx.Delete(nameKey(rec.User, rec.Name))
+	if err == nil {
+		err = m.tx.Delete(idKey(imageTable, rec.ID))
+	}
+	if err == nil {
+		err = m.updateTotals(func(t *Totals) { t.count(rec, -1) })
+	}
+	return err
+}
+
+func (m *machine) delete(d *Delete) (Result, error) {
+	rec, err := GetRecord(m.tx, d.User, d.Name)
+	if err != nil {
+		return Result{}, err
+	}
+	if rec == nil {
+		return reject(image.Errorf(image.KindNotFound, "user %q has no image %q", d.User, d.Name)), nil
+	}
+	return Result{}, m.remove(rec)
+}
+
+func (m *machine) join(j *Join) (Result, error) {
+	state, err := GetMembership(m.tx)
+	if err != nil {
+		return Result{}, err
+	}
+	if state == nil {
+		state = &Membership{Identity: j.Identity, KeyID: j.KeyID, Incarnations: map[image.NodeID]string{}}
+	}
+	known := state.Incarnations[j.Node]
+	switch {
+	case !bytes.Equal(state.Identity, j.Identity):
+		return reject(image.Errorf(image.KindInvalid, "the cluster runs with another configuration: %s", state.Identity).
+			WithHint("use the same configuration file on every node")), nil
+	case state.KeyID != j.KeyID:
+		return reject(image.Errorf(image.KindInvalid, "the cluster's master key is %s, not %s", state.KeyID, j.KeyID).
+			WithHint("copy the cluster's master key file to this node")), nil
+	case known != "" && known != j.Incarnation:
+		return reject(image.Errorf(image.KindInvalid, "node %d is known with another data directory", j.Node).
+			WithHint("restore the node's data directory")), nil
+	}
+	state.Incarnations[j.Node] = j.Incarnation
+	return Result{}, m.put([]byte{memberKey}, state)
+}
+
+func (m *machine) putKey(k *PutKey) (Result, error) {
+	if err := image.CheckUser(k.User); err != nil {
+		return reject(err), nil
+	}
+	old, err := GetUserKey(m.tx, k.User, k.KeyID)
+	if err != nil {
+		return Result{}, err
+	}
+	if old != nil {
+		return Result{Key: old}, nil
+	}
+	return Result{Key: k}, m.put(userKeyKey(k.User, k.KeyID), k)
+}

@@ -1,0 +1,444 @@
+package catalog
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"imgcluster/cluster/clustertest/memkv"
+	"imgcluster/cluster/image"
+)
+
+// shard is a shard in memory with its log.
+type shard struct {
+	t      testing.TB
+	db     memkv.KV
+	index  uint64
+	log    [][]byte
+	events []Event
+}
+
+func newShard(t testing.TB) *shard { return &shard{t: t, db: memkv.KV{}} }
+
+func (s *shard) do(c Command) Result {
+	s.t.Helper()
+	s.index++
+	cmd := c.Encode()
+	s.log = append(s.log, cmd)
+	b, events, err := Apply(s.db, 2, s.index, cmd)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.events = append(s.events, events...)
+	r, err := DecodeResult(b)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return r
+}
+
+func (s *shard) mustKind(r Result, want image.Kind) {
+	s.t.Helper()
+	if got := image.KindOf(r.Err()); got != want {
+		s.t.Fatalf("the command was answered with %q (%v), want %q", got, r.Err(), want)
+	}
+}
+
+func (s *shard) totals() *Totals {
+	s.t.Helper()
+	t, err := GetTotals(s.db)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return t
+}
+
+func (s *shard) record(name string) *image.Record {
+	s.t.Helper()
+	rec, err := GetRecord(s.db, "alice", name)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return rec
+}
+
+var (
+	clock = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	sumA  = image.Digest{0xaa}
+	sumB  = image.Digest{0xbb}
+)
+
+func id(n byte) image.ID { return image.ID{15: n} }
+
+func assign(n byte, name string, holders ...image.NodeID) Command {
+	return Command{Assign: &Assign{ID: id(n), User: "alice", Name: name, Bytes: 100, Holders: holders, Replicas: 2, Created: clock}}
+}
+
+func stored(n byte, sum image.Digest, copies ...image.Copy) Command {
+	return Command{Stored: &Stored{ID: id(n), Copies: copies, SHA256: sum}}
+}
+
+func drop(n byte, epoch uint32, min int, nodes ...image.NodeID) Command {
+	return Command{Reassign: &Reassign{ID: id(n), Epoch: epoch, Drop: nodes, Min: min, Cause: image.KindAborted, Text: "gone"}}
+}
+
+func TestUploadCommitsWhenAllStored(t *testing.T) {
+	s := newShard(t)
+	r := s.do(assign(1, "a.png", 2, 3, 1))
+	if u := r.Upload; u.Owner != 2 || u.Epoch != 1 || len(u.Storing) != 2 || u.Slot(1) != nil || u.Slot(3) == nil {
+		t.Fatalf("assigned %+v", u)
+	}
+	if r = s.do(stored(1, sumA, image.Copy{Node: 2, Epoch: 1})); r.Upload.State != Pending || s.record("a.png") != nil {
+		t.Fatalf("committed with one of two copies: %+v", r.Upload)
+	}
+	r = s.do(stored(1, sumA, image.Copy{Node: 3, Epoch: 1}))
+	rec := s.record("a.png")
+	if r.Upload.State != Committed || rec == nil {
+		t.Fatalf("not committed with both copies: %+v", r.Upload)
+	}
+	want := image.Record{
+		User: "alice", Name: "a.png", Version: 3, ID: id(1), Bytes: 100, SHA256: sumA, Owner: 2,
+		Copies: []image.Copy{{Node: 2, Epoch: 1}, {Node: 3, Epoch: 1}}, Shard: 2, Wanted: 2, Created: clock,
+	}
+	if fmt.Sprint(*rec) != fmt.Sprint(want) {
+		t.Errorf("record %+v\nwant %+v", *rec, want)
+	}
+	tot := s.totals()
+	if tot.Images != 1 || tot.Bytes != 100 || tot.UnderReplicated != 0 || tot.Nodes[2].Owned.Images != 1 || tot.Nodes[3].Stored.Bytes != 100 {
+		t.Errorf("totals %+v", tot)
+	}
+	for _, c := range []struct {
+		node  image.NodeID
+		epoch uint32
+		want  bool
+	}{{2, 1, true}, {3, 1, true}, {1, 1, false}, {2, 2, false}} {
+		if got, _ := Wants(s.db, c.node, id(1), c.epoch); got != c.want {
+			t.Errorf("node %d wants its file of epoch %d: %v", c.node, c.epoch, got)
+		}
+	}
+}
+
+func TestRepeatedCommandsChangeNothing(t *testing.T) {
+	s := newShard(t)
+	s.do(assign(1, "a.png", 1, 2, 3))
+	if r := s.do(assign(1, "a.png", 3, 2, 1)); r.Upload.Owner != 1 {
+		t.Fatalf("the second Assign won: %+v", r.Upload)
+	}
+	s.do(stored(1, sumA, image.Copy{Node: 1, Epoch: 1}, image.Copy{Node: 2, Epoch: 1}))
+	before := s.totals()
+	s.mustKind(s.do(stored(1, sumA, image.Copy{Node: 1, Epoch: 1})), "")
+	if r := s.do(assign(1, "a.png", 1, 2, 3)); r.Upload.State != Committed {
+		t.Fatalf("a committed upload was assigned again: %+v", r.Upload)
+	}
+	if after := s.totals(); fmt.Sprint(after.Nodes[1]) != fmt.Sprint(before.Nodes[1]) || after.Images != 1 {
+		t.Errorf("totals changed from %+v to %+v", before, after)
+	}
+	s.mustKind(s.do(assign(1, "b.png", 1, 2, 3)), image.KindConflict)
+	s.mustKind(s.do(stored(1, sumB, image.Copy{Node: 1, Epoch: 1})), image.KindConflict)
+}
+
+func TestTakeoverGivesThePartToTheNextHolder(t *testing.T) {
+	s := newShard(t)
+	s.do(assign(1, "a.png", 1, 2, 3))
+	s.do(stored(1, sumA, image.Copy{Node: 2, Epoch: 1}))
+	r := s.do(drop(1, 1, 2, 1))
+	if u := r.Upload; u.Epoch != 2 || u.Owner != 2 || u.Slot(1) != nil || u.Slot(3).Epoch != 2 || !u.Slot(2).Stored {
+		t.Fatalf("reassigned %+v", u)
+	}
+	s.mustKind(s.do(stored(1, sumA, image.Copy{Node: 1, Epoch: 1})), image.KindStale)
+	s.mustKind(s.do(drop(1, 1, 2, 3)), image.KindStale)
+	if r = s.do(stored(1, sumA, image.Copy{Node: 3, Epoch: 2})); r.Upload.State != Committed {
+		t.Fatalf("not committed: %+v", r.Upload)
+	}
+	if rec := s.record("a.png"); rec.Owner != 2 || !slices.Equal(rec.Replicas(), []image.NodeID{2, 3}) {
+		t.Errorf("record %+v", rec)
+	}
+	if got, _ := Wants(s.db, 1, id(1), 1); got {
+		t.Error("the dead owner's file is still wanted")
+	}
+	tot := s.totals()
+	if n := tot.Nodes[1]; n.Assigned.Images != 0 || n.Storing.Images != 0 {
+		t.Errorf("node 1 is still charged: %+v", n)
+	}
+}
+
+func TestTooFewHoldersFailOrCommitWithLess(t *testing.T) {
+	t.Run("fail", func(t *testing.T) {
+		s := newShard(t)
+		s.do(assign(1, "a.png", 1, 2))
+		r := s.do(drop(1, 1, 2, 1))
+		s.mustKind(r, image.KindAborted)
+		if r.Upload.State != Failed || s.totals().Nodes[2].Assigned.Images != 0 {
+			t.Fatalf("upload %+v, totals %+v", r.Upload, s.totals().Nodes[2])
+		}
+		s.mustKind(s.do(stored(1, sumA, image.Copy{Node: 2, Epoch: 1})), image.KindStale)
+		if r = s.do(assign(1, "a.png", 2, 3)); r.Upload.State != Pending || r.Upload.Epoch <= 2 {
+			t.Fatalf("the retry is %+v, want a later epoch", r.Upload)
+		}
+	})
+	t.Run("less", func(t *testing.T) {
+		s := newShard(t)
+		s.do(assign(1, "a.png", 1, 2))
+		s.do(stored(1, sumA, image.Copy{Node: 2, Epoch: 1}))
+		if r := s.do(drop(1, 1, 1, 1)); r.Upload.State != Committed {
+			t.Fatalf("upload %+v", r.Upload)
+		}
+		if got := s.totals().UnderReplicated; got != 1 {
+			t.Errorf("%d are under-replicated, want 1", got)
+		}
+		s.mustKind(s.do(Command{Delete: &Delete{User: "alice", Name: "a.png"}}), "")
+		if got := s.totals(); got.UnderReplicated != 0 || got.Images != 0 || got.Bytes != 0 {
+			t.Errorf("after the delete: %+v", got)
+		}
+	})
+}
+
+func TestDifferentBytesUnderOneIDFail(t *testing.T) {
+	s := newShard(t)
+	s.do(assign(1, "a.png", 1, 2, 3))
+	s.do(stored(1, sumA, image.Copy{Node: 1, Epoch: 1}))
+	r := s.do(stored(1, sumB, image.Copy{Node: 2, Epoch: 1}))
+	s.mustKind(r, image.KindConflict)
+	if r.Upload.State != Failed || s.record("a.png") != nil {
+		t.Fatalf("upload %+v", r.Upload)
+	}
+}
+
+func TestReplaceAndIfAbsent(t *testing.T) {
+	s := newShard(t)
+	both := func(n byte, sum image.Digest) Result {
+		return s.do(stored(n, sum, image.Copy{Node: 1, Epoch: 1}, image.Copy{Node: 2, Epoch: 1}))
+	}
+	absent := assign(2, "a.png", 1, 2, 3)
+	absent.Assign.IfAbsent = true
+	late := assign(3, "a.png", 1, 2, 3)
+	late.Assign.IfAbsent = true
+	s.mustKind(s.do(late), "")
+	s.do(assign(1, "a.png", 1, 2, 3))
+	both(1, sumA)
+	s.mustKind(s.do(absent), image.KindExists)
+	s.mustKind(both(3, sumB), image.KindExists) // assigned when the name was free
+	first := s.record("a.png")
+	s.do(assign(4, "a.png", 1, 2, 3))
+	s.events = nil
+	both(4, sumB)
+	now := s.record("a.png")
+	if now.SHA256 != sumB || now.Version <= first.Version {
+		t.Fatalf("the second upload is not the newest: %+v after %+v", now, first)
+	}
+	removed := s.events[0].Removed
+	if removed == nil || removed.ID != id(1) {
+		t.Fatalf("events %+v do not name the replaced record", s.events)
+	}
+	if got, _ := Wants(s.db, 1, id(1), 1); got {
+		t.Error("the replaced file is still wanted")
+	}
+}
+
+func TestListIsOrderedAndPaged(t *testing.T) {
+	s := newShard(t)
+	for i, name := range []string{"b", "a/2", "a/1", "a0", "c"} {
+		s.do(assign(byte(i+1), name, 1, 2, 3))
+		s.do(stored(byte(i+1), sumA, image.Copy{Node: 1, Epoch: 1}, image.Copy{Node: 2, Epoch: 1}))
+	}
+	list := func(prefix, after string) (names []string) {
+		err := ListRecords(s.db, "alice", prefix, after, func(r *image.Record) bool {
+			names = append(names, r.Name)
+			return true
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return names
+	}
+	for _, c := range []struct {
+		prefix, after string
+		want          []string
+	}{
+		{"", "", []string{"a/1", "a/2", "a0", "b", "c"}},
+		{"a/", "", []string{"a/1", "a/2"}},
+		{"", "a/2", []string{"a0", "b", "c"}},
+		{"a", "a/1", []string{"a/2", "a0"}},
+		{"b", "a", []string{"b"}},
+		{"", "c", nil},
+		{"x", "", nil},
+	} {
+		if got := list(c.prefix, c.after); !slices.Equal(got, c.want) {
+			t.Errorf("prefix %q after %q: %q, want %q", c.prefix, c.after, got, c.want)
+		}
+	}
+}
+
+func TestJoinFixesWhatMustAgree(t *testing.T) {
+	s := newShard(t)
+	join := func(node image.NodeID, identity, key, incarnation string) Result {
+		return s.do(Command{Join: &Join{Node: node, Identity: json.RawMessage(identity), KeyID: key, Incarnation: incarnation}})
+	}
+	s.mustKind(join(1, `{"name":"a"}`, "k", "i1"), "")
+	s.mustKind(join(2, `{"name":"a"}`, "k", "i2"), "")
+	s.mustKind(join(1, `{"name":"a"}`, "k", "i1"), "")
+	s.mustKind(join(3, `{"name":"b"}`, "k", "i3"), image.KindInvalid)
+	s.mustKind(join(3, `{"name":"a"}`, "other", "i3"), image.KindInvalid)
+	s.mustKind(join(2, `{"name":"a"}`, "k", "wiped"), image.KindInvalid)
+	m, err := GetMembership(s.db)
+	if err != nil || len(m.Incarnations) != 2 || m.Incarnations[2] != "i2" {
+		t.Fatalf("membership %+v, %v", m, err)
+	}
+}
+
+func TestFirstUserKeyWins(t *testing.T) {
+	s := newShard(t)
+	s.do(Command{PutKey: &PutKey{User: "alice", KeyID: 1, Wrapped: []byte("first")}})
+	r := s.do(Command{PutKey: &PutKey{User: "alice", KeyID: 1, Wrapped: []byte("second")}})
+	if string(r.Key.Wrapped) != "first" {
+		t.Fatalf("the second key won: %q", r.Key.Wrapped)
+	}
+}
+
+func TestFinishedUploadsAreBounded(t *testing.T) {
+	s := newShard(t)
+	for i := range finishedMax + 10 {
+		c := assign(0, "a.png", 1, 2)
+		c.Assign.ID = image.ID{0: 1, 14: byte(i >> 8), 15: byte(i)}
+		s.do(c)
+		c = stored(0, sumA, image.Copy{Node: 1, Epoch: 1}, image.Copy{Node: 2, Epoch: 1})
+		c.Stored.ID = image.ID{0: 1, 14: byte(i >> 8), 15: byte(i)}
+		s.do(c)
+		s.log, s.events = nil, nil
+	}
+	for table, want := range map[byte]int{finishedTable: finishedMax, orderTable: finishedMax, recordTable: 1, imageTable: 1, pendingTable: 0} {
+		n := 0
+		s.db.Scan([]byte{table}, []byte{table + 1}, func(_, _ []byte) bool { n++; return true })
+		if n != want {
+			t.Errorf("table %c has %d rows, want %d", table, n, want)
+		}
+	}
+}
+
+func TestBadCommandsAreRejected(t *testing.T) {
+	bad := map[string]Command{
+		"empty":        {},
+		"no holders":   assign(1, "a.png"),
+		"node twice":   assign(1, "a.png", 1, 1),
+		"node zero":    assign(1, "a.png", 0, 1),
+		"bad name":     assign(1, "../a.png", 1),
+		"no ID":        assign(0, "a.png", 1),
+		"unknown user": {Assign: &Assign{ID: id(1), User: "a/b", Name: "x", Bytes: 1, Holders: []image.NodeID{1}, Replicas: 1}},
+		"stored first": stored(9, sumA, image.Copy{Node: 1, Epoch: 1}),
+		"no such name": {Delete: &Delete{User: "alice", Name: "nothing"}},
+	}
+	for name, c := range bad {
+		t.Run(name, func(t *testing.T) {
+			s := newShard(t)
+			if s.do(c).Err() == nil {
+				t.Error("accepted")
+			}
+			if len(s.db) != 0 || len(s.events) != 0 {
+				t.Errorf("left %v and %v", s.db, s.events)
+			}
+		})
+	}
+	for _, raw := range []string{"", "\x02{}", "\x01{", "\x01[]", "\x01" + `{"unknown":1}`} {
+		b, _, err := Apply(memkv.KV{}, 2, 1, []byte(raw))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r, err := DecodeResult(b); err != nil || r.Err() == nil {
+			t.Errorf("command %q was accepted: %v", raw, err)
+		}
+	}
+}
+
+// TestRandomHistories drives a shard with random commands and checks after each what must always
+// hold; at the end a second replica that applies the same log must have the same state.
+func TestRandomHistories(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		s := newShard(t)
+		steps := rapid.IntRange(1, 60).Draw(rt, "steps")
+		epochs := map[image.ID]uint32{}
+		for range steps {
+			s.do(randomCommand(rt))
+			checkInvariants(rt, s, epochs)
+		}
+		replica := memkv.KV{}
+		for i, cmd := range s.log {
+			if _, _, err := Apply(replica, 2, uint64(i+1), cmd); err != nil {
+				rt.Fatal(err)
+			}
+		}
+		if !replica.Equal(s.db) {
+			rt.Fatal("two replicas of the same log differ")
+		}
+	})
+}
+
+func randomCommand(rt *rapid.T) Command {
+	n := rapid.ByteRange(1, 4).Draw(rt, "upload")
+	node := image.NodeID(rapid.IntRange(1, 3).Draw(rt, "node"))
+	epoch := uint32(rapid.IntRange(1, 4).Draw(rt, "epoch"))
+	switch rapid.IntRange(0, 4).Draw(rt, "command") {
+	case 0:
+		c := assign(n, fmt.Sprintf("name%d", n%2), rapid.Permutation([]image.NodeID{1, 2, 3}).Draw(rt, "order")...)
+		c.Assign.IfAbsent = rapid.Bool().Draw(rt, "absent")
+		return c
+	case 1, 2:
+		return stored(n, sumA, image.Copy{Node: node, Epoch: epoch})
+	case 3:
+		return drop(n, epoch, rapid.IntRange(1, 2).Draw(rt, "min"), node)
+	default:
+		return Command{Delete: &Delete{User: "alice", Name: fmt.Sprintf("name%d", n%2)}}
+	}
+}
+
+func checkInvariants(rt *rapid.T, s *shard, epochs map[image.ID]uint32) {
+	tot := s.totals()
+	want := &Totals{Nodes: map[image.NodeID]*NodeTotals{}}
+	for n := range byte(2) {
+		if rec := s.record(fmt.Sprintf("name%d", n)); rec != nil {
+			want.count(rec, 1)
+			if len(rec.Copies) == 0 || !slices.Contains(rec.Replicas(), rec.Owner) {
+				rt.Fatalf("record %+v has no copy on its owner", rec)
+			}
+		}
+	}
+	if tot.Images != want.Images || tot.Bytes != want.Bytes || tot.UnderReplicated != want.UnderReplicated {
+		rt.Fatalf("totals %+v do not match the records %+v", tot, want)
+	}
+	for n := range byte(5) {
+		u, err := GetUpload(s.db, id(n))
+		if err != nil {
+			rt.Fatal(err)
+		}
+		if u == nil {
+			continue
+		}
+		if u.Epoch < epochs[u.ID] {
+			rt.Fatalf("epoch of %s fell from %d to %d", u.ID, epochs[u.ID], u.Epoch)
+		}
+		epochs[u.ID] = u.Epoch
+		if u.State == Pending && (u.Slot(u.Owner) == nil || len(u.Storing) > u.Replicas) {
+			rt.Fatalf("pending upload without a storing owner: %+v", u)
+		}
+	}
+	for node, l := range tot.Nodes {
+		if l.Assigned.Images < 0 || l.Storing.Images < 0 || l.Owned.Images < 0 || l.Stored.Images < 0 {
+			rt.Fatalf("node %d has negative loads %+v", node, l)
+		}
+	}
+}
+
+func FuzzApply(f *testing.F) {
+	f.Add(assign(1, "a.png", 1, 2, 3).Encode())
+	f.Add(stored(1, sumA, image.Copy{Node: 1, Epoch: 1}).Encode())
+	f.Fuzz(func(t *testing.T, cmd []byte) {
+		s := newShard(t)
+		s.do(assign(1, "a.png", 1, 2, 3))
+		if _, _, err := Apply(s.db, 2, 2, cmd); err != nil {
+			t.Fatalf("a command must be answered, not fail: %v", err)
+		}
+	})
+}

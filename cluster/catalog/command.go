@@ -1,0 +1,146 @@
+// Package catalog is the replicated state of the cluster: uploads on their way, the records of
+// committed images, the loads that placement balances, and the cluster's identity and user keys.
+//
+// It is a pure function: Apply takes the state of one shard and one command of its Raft log and
+// gives the new state, the proposer's answer and the events that the node acts on. There is no
+// clock, no randomness, no disk and no network in it; a bad command is answered with a rejection.
+// Package consensus calls it on every replica in log order.
+package catalog
+
+import (
+	"bytes"
+	"encoding/json"
+	"time"
+
+	"imgcluster/cluster/image"
+)
+
+// commandVersion leads every encoded command. A node refuses versions it does not know.
+const commandVersion = 1
+
+// Command is one entry of a shard's log: exactly one field is set. Join and PutKey belong in the
+// system shard, the others in the data shard of the image's name.
+type Command struct {
+	Assign   *Assign   `json:"assign,omitempty"`
+	Stored   *Stored   `json:"stored,omitempty"`
+	Reassign *Reassign `json:"reassign,omitempty"`
+	Delete   *Delete   `json:"delete,omitempty"`
+	Join     *Join     `json:"join,omitempty"`
+	PutKey   *PutKey   `json:"put_key,omitempty"`
+}
+
+// Assign gives an upload to its owner. The first Assign of an upload ID in the log wins; later ones
+// are answered with what it decided.
+type Assign struct {
+	ID   image.ID `json:"id"`
+	User string   `json:"user"`
+	Name string   `json:"name"`
+	// Bytes is the plaintext length.
+	Bytes int64 `json:"bytes"`
+	// IfAbsent is the client's If-None-Match: *.
+	IfAbsent bool `json:"if_absent,omitempty"`
+	// Holders are the nodes that receive the bytes, in the order of placement: the owner, the other
+	// storing nodes, the standbys.
+	Holders []image.NodeID `json:"holders"`
+	// Replicas is how many of them store a copy, from the front.
+	Replicas int `json:"replicas"`
+	// Created is the proposer's time, kept in the record.
+	Created time.Time `json:"created"`
+}
+
+// Stored says that copies of an upload are durable: fsynced under their final names.
+type Stored struct {
+	ID     image.ID     `json:"id"`
+	Copies []image.Copy `json:"copies"`
+	SHA256 image.Digest `json:"sha256"`
+}
+
+// Reassign takes an upload away from nodes that are gone, failed or too slow, and gives their part
+// to the next holders. It counts only in the epoch it was decided in.
+type Reassign struct {
+	ID    image.ID       `json:"id"`
+	Epoch uint32         `json:"epoch"`
+	Drop  []image.NodeID `json:"drop"`
+	// Min is the least number of copies to commit with when no holder is left to take over. With
+	// fewer the upload fails.
+	Min int `json:"min"`
+	// Cause tells why, for the client and the log, should the upload fail.
+	Cause image.Kind `json:"cause"`
+	Text  string     `json:"text,omitempty"`
+}
+
+// Delete removes an image's record.
+type Delete struct {
+	User string `json:"user"`
+	Name string `json:"name"`
+}
+
+// Join introduces a node at its start. The first Join fixes what all nodes must agree on.
+type Join struct {
+	Node        image.NodeID    `json:"node"`
+	Identity    json.RawMessage `json:"identity"`    // what must agree, in canonical JSON
+	KeyID       string          `json:"key_id"`      // of the master key
+	Incarnation string          `json:"incarnation"` // of the node's data directory
+}
+
+// PutKey stores a user's wrapped key. The first one for a user and key ID wins.
+type PutKey struct {
+	User    string `json:"user"`
+	KeyID   uint32 `json:"key_id"`
+	Wrapped []byte `json:"wrapped"`
+}
+
+// Encode returns the command as a log entry.
+func (c Command) Encode() []byte {
+	b, err := json.Marshal(c)
+	if err != nil {
+		panic(err) // its types cannot fail; see TestEveryCommandEncodes
+	}
+	return append([]byte{commandVersion}, b...)
+}
+
+func decode(b []byte) (Command, error) {
+	var c Command
+	if len(b) == 0 || b[0] != commandVersion {
+		return c, image.Errorf(image.KindInvalid, "command of an unknown version").
+			WithHint("run the same imgcluster version on every node")
+	}
+	d := json.NewDecoder(bytes.NewReader(b[1:]))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&c); err != nil {
+		return c, image.Errorf(image.KindInvalid, "malformed command: %v", err)
+	}
+	return c, nil
+}
+
+// Result answers a proposer: Problem when the command was rejected, and the state it met or made.
+type Result struct {
+	Problem *image.Problem `json:"problem,omitempty"`
+	Upload  *Upload        `json:"upload,omitempty"`
+	Key     *PutKey        `json:"key,omitempty"`
+}
+
+// DecodeResult reads what Apply answered.
+func DecodeResult(b []byte) (Result, error) {
+	var r Result
+	if err := json.Unmarshal(b, &r); err != nil {
+		return r, image.Errorf(image.KindInternal, "malformed result of a command: %w", err)
+	}
+	return r, nil
+}
+
+// Err returns the rejection as an *image.Error, nil when the command was accepted.
+func (r Result) Err() error {
+	if r.Problem == nil {
+		return nil
+	}
+	return r.Problem.Err()
+}
+
+func (r Result) encode() []byte {
+	b, err := json.Marshal(r)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}

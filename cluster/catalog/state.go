@@ -1,0 +1,279 @@
+package catalog
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"imgcluster/cluster/image"
+)
+
+// State is where an upload stands.
+type State string
+
+// The states of an upload. Failed is not final: the same upload ID may be assigned again, in a
+// later epoch.
+const (
+	Pending   State = "pending"
+	Committed State = "committed"
+	Failed    State = "failed"
+)
+
+// Slot is one node's part in an upload: to store a copy, in the epoch it was asked in.
+type Slot struct {
+	Node   image.NodeID `json:"node"`
+	Epoch  uint32       `json:"epoch"`
+	Stored bool         `json:"stored,omitempty"`
+}
+
+// Upload is what a shard knows of one upload ID.
+type Upload struct {
+	ID       image.ID       `json:"id"`
+	User     string         `json:"user"`
+	Name     string         `json:"name"`
+	Bytes    int64          `json:"bytes"`
+	IfAbsent bool           `json:"if_absent,omitempty"`
+	State    State          `json:"state"`
+	Epoch    uint32         `json:"epoch"` // of the last assignment; only grows
+	Owner    image.NodeID   `json:"owner"`
+	Holders  []image.NodeID `json:"holders,omitempty"` // who holds the bytes, best first
+	Storing  []Slot         `json:"storing,omitempty"` // it commits when all of these stored
+	Replicas int            `json:"replicas"`
+	SHA256   *image.Digest  `json:"sha256,omitempty"` // from the first Stored
+	Created  time.Time      `json:"created"`
+	Record   *image.Record  `json:"record,omitempty"`  // when committed
+	Problem  *image.Problem `json:"problem,omitempty"` // when failed
+	Seq      uint64         `json:"seq,omitempty"`     // place among the finished uploads
+}
+
+// Slot returns the node's slot, nil when the node does not store this upload.
+func (u *Upload) Slot(node image.NodeID) *Slot {
+	for i := range u.Storing {
+		if u.Storing[i].Node == node {
+			return &u.Storing[i]
+		}
+	}
+	return nil
+}
+
+// Finished tells that the upload is committed or has failed.
+func (u *Upload) Finished() bool { return u.State != Pending }
+
+// Load is an amount of work: images and their plaintext bytes.
+type Load struct {
+	Images int64 `json:"images"`
+	Bytes  int64 `json:"bytes"`
+}
+
+func (l *Load) add(images, bytes int64) { l.Images += images; l.Bytes += bytes }
+
+// NodeTotals sums up one node over a shard.
+type NodeTotals struct {
+	Assigned Load `json:"assigned"` // uploads ever given to it as owner, less the failed ones
+	Storing  Load `json:"storing"`  // the same for every copy it was asked to store
+	Owned    Load `json:"owned"`    // committed images whose owner it is
+	Stored   Load `json:"stored"`   // committed copies it holds
+}
+
+// Totals sums up one shard.
+type Totals struct {
+	Images          int64                        `json:"images"`
+	Bytes           int64                        `json:"bytes"`
+	UnderReplicated int64                        `json:"under_replicated"`
+	Nodes           map[image.NodeID]*NodeTotals `json:"nodes"`
+	NextSeq         uint64                       `json:"next_seq"`
+}
+
+func (t *Totals) node(id image.NodeID) *NodeTotals {
+	n := t.Nodes[id]
+	if n == nil {
+		n = &NodeTotals{}
+		t.Nodes[id] = n
+	}
+	return n
+}
+
+// Membership is what the system shard keeps of the cluster.
+type Membership struct {
+	Identity     json.RawMessage         `json:"identity"`
+	KeyID        string                  `json:"key_id"`
+	Incarnations map[image.NodeID]string `json:"incarnations"`
+}
+
+// Keys of a shard's part of the database, by their first byte.
+const (
+	recordTable   = 'r' // user NUL name -> image.Record
+	imageTable    = 'i' // image ID -> user NUL name, for committed images
+	pendingTable  = 'p' // upload ID -> Upload
+	finishedTable = 'u' // upload ID -> Upload, the last finishedMax of them
+	orderTable    = 'f' // finish sequence, 8 bytes -> upload ID
+	totalsKey     = 't' // Totals
+	memberKey     = 'm' // Membership
+	userKeyTable  = 'k' // user NUL key ID, 4 bytes -> PutKey
+)
+
+// finishedMax is how many finished uploads a shard remembers, so that a repeated upload ID gets its
+// first answer.
+const finishedMax = 4096
+
+func nameKey(user, name string) []byte {
+	return append(append(append([]byte{recordTable}, user...), 0), name...)
+}
+
+func idKey(table byte, id image.ID) []byte { return append([]byte{table}, id[:]...) }
+
+func seqKey(seq uint64) []byte { return binary.BigEndian.AppendUint64([]byte{orderTable}, seq) }
+
+func userKeyKey(user string, id uint32) []byte {
+	return binary.BigEndian.AppendUint32(append(append([]byte{userKeyTable}, user...), 0), id)
+}
+
+// get reads the JSON value of key into v and tells whether there was one.
+func get(r Reader, key []byte, v any) (bool, error) {
+	b, err := r.Get(key)
+	if err != nil || b == nil {
+		return false, err
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return false, fmt.Errorf("catalog: value of key %q: %w", key, err)
+	}
+	return true, nil
+}
+
+// GetRecord returns the record of a name, nil when there is none.
+func GetRecord(r Reader, user, name string) (*image.Record, error) {
+	var rec image.Record
+	ok, err := get(r, nameKey(user, name), &rec)
+	if !ok {
+		return nil, err
+	}
+	return &rec, nil
+}
+
+// GetUpload returns what the shard knows of an upload ID, nil when nothing.
+func GetUpload(r Reader, id image.ID) (*Upload, error) {
+	for _, table := range []byte{pendingTable, finishedTable} {
+		var u Upload
+		ok, err := get(r, idKey(table, id), &u)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			return &u, nil
+		}
+	}
+	return nil, nil
+}
+
+// PendingUploads returns the uploads that are not finished.
+func PendingUploads(r Reader) ([]*Upload, error) {
+	var all []*Upload
+	var bad error
+	err := r.Scan([]byte{pendingTable}, []byte{pendingTable + 1}, func(_, v []byte) bool {
+		u := new(Upload)
+		bad = json.Unmarshal(v, u)
+		all = append(all, u)
+		return bad == nil
+	})
+	if err == nil {
+		err = bad
+	}
+	return all, err
+}
+
+// Wants tells whether the node's file of this image and epoch belongs to a record or to an upload on
+// its way; a file that no shard wants is garbage.
+func Wants(r Reader, node image.NodeID, id image.ID, epoch uint32) (bool, error) {
+	var pending Upload
+	if ok, err := get(r, idKey(pendingTable, id), &pending); err != nil || ok {
+		s := pending.Slot(node)
+		return ok && s != nil && s.Epoch == epoch, err
+	}
+	key, err := r.Get(idKey(imageTable, id))
+	if err != nil || key == nil {
+		return false, err
+	}
+	var rec image.Record
+	if ok, err := get(r, key, &rec); err != nil || !ok {
+		return false, err
+	}
+	return rec.ID == id && slices.Contains(rec.Copies, image.Copy{Node: node, Epoch: epoch}), nil
+}
+
+// ListRecords calls fn with the user's records whose names start with prefix and come after the
+// name `after` (empty: from the first), in byte order of the names, until fn returns false.
+func ListRecords(r Reader, user, prefix, after string, fn func(*image.Record) bool) error {
+	from := nameKey(user, prefix)
+	if next := nameKey(user, after+"\x00"); after != "" && string(next) > string(from) {
+		from = next
+	}
+	var bad error
+	err := r.Scan(from, prefixEnd(nameKey(user, prefix)), func(_, v []byte) bool {
+		rec := new(image.Record)
+		if bad = json.Unmarshal(v, rec); bad != nil {
+			return false
+		}
+		return fn(rec)
+	})
+	if err == nil {
+		err = bad
+	}
+	return err
+}
+
+// prefixEnd returns the first key after all keys with this prefix, whose first byte is a table and
+// so never 0xff.
+func prefixEnd(prefix []byte) []byte {
+	end := slices.Clone(prefix)
+	for end[len(end)-1] == 0xff {
+		end = end[:len(end)-1]
+	}
+	end[len(end)-1]++
+	return end
+}
+
+// GetTotals returns the shard's sums.
+func GetTotals(r Reader) (*Totals, error) {
+	t := &Totals{}
+	_, err := get(r, []byte{totalsKey}, t)
+	if t.Nodes == nil {
+		t.Nodes = map[image.NodeID]*NodeTotals{}
+	}
+	return t, err
+}
+
+// GetMembership returns what the system shard keeps of the cluster, nil before the first Join.
+func GetMembership(r Reader) (*Membership, error) {
+	m := &Membership{}
+	ok, err := get(r, []byte{memberKey}, m)
+	if !ok {
+		return nil, err
+	}
+	return m, nil
+}
+
+// GetUserKey returns a user's wrapped key from the system shard, nil when there is none.
+func GetUserKey(r Reader, user string, id uint32) (*PutKey, error) {
+	k := &PutKey{}
+	ok, err := get(r, userKeyKey(user, id), k)
+	if !ok {
+		return nil, err
+	}
+	return k, nil
+}
+
+// Add adds the sums of another shard.
+func (t *Totals) Add(other *Totals) {
+	t.Images += other.Images
+	t.Bytes += other.Bytes
+	t.UnderReplicated += other.UnderReplicated
+	for id, o := range other.Nodes {
+		n := t.node(id)
+		n.Assigned.add(o.Assigned.Images, o.Assigned.Bytes)
+		n.Storing.add(o.Storing.Images, o.Storing.Bytes)
+		n.Owned.add(o.Owned.Images, o.Owned.Bytes)
+		n.Stored.add(o.Stored.Images, o.Stored.Bytes)
+	}
+}

@@ -1,0 +1,219 @@
+package consensus
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/image"
+)
+
+// tryRoundsMax bounds how many rounds the balancer waits before it asks for a transfer again. A
+// shard takes no proposals while a transfer hangs, up to one election timeout.
+const tryRoundsMax = 31
+
+// handoverTries bounds how often a closing node gives one shard away.
+const handoverTries = 3
+
+// plan says who should lead each shard. The i-th shard (they come by ID) belongs to its member
+// i mod n, by ID; 13 shards on three nodes are thus led 5, 4 and 4. When that one is not live, the
+// live member with the fewest shards gets it. Nodes that see the same live nodes make the same plan;
+// a shard without a live member is not in it.
+func plan(shards []Shard, live map[image.NodeID]bool) map[uint64]image.NodeID {
+	leads := map[image.NodeID]int{}
+	plan := map[uint64]image.NodeID{}
+	for i, s := range shards {
+		ids := members(s)
+		if first := ids[i%len(ids)]; live[first] {
+			plan[s.ID] = first
+			leads[first]++
+		}
+	}
+	for _, s := range shards {
+		if plan[s.ID] != 0 {
+			continue
+		}
+		ids := slices.DeleteFunc(members(s), func(id image.NodeID) bool { return !live[id] })
+		if len(ids) == 0 {
+			continue
+		}
+		least := slices.MinFunc(ids, func(a, b image.NodeID) int { return leads[a] - leads[b] })
+		plan[s.ID] = least
+		leads[least]++
+	}
+	return plan
+}
+
+// members returns the Raft addresses of all members of all shards.
+func (c *Consensus) members() map[image.NodeID]string {
+	all := map[image.NodeID]string{}
+	for _, s := range c.opts.Shards {
+		maps.Copy(all, s.Members)
+	}
+	return all
+}
+
+// allowed lists the nodes that may lead if they are up.
+func (c *Consensus) allowed() map[image.NodeID]bool {
+	allowed := map[image.NodeID]bool{}
+	for id := range c.members() {
+		allowed[id] = true
+	}
+	if c.opts.Live != nil {
+		live := c.opts.Live()
+		maps.DeleteFunc(allowed, func(id image.NodeID, _ bool) bool { return !slices.Contains(live, id) })
+	}
+	return allowed
+}
+
+// answering keeps of allowed this node and those whose Raft port answers.
+func (c *Consensus) answering(allowed map[image.NodeID]bool) map[image.NodeID]bool {
+	all := c.members()
+	delete(all, c.opts.NodeID)
+	answers := probe(all)
+	live := maps.Clone(allowed)
+	maps.DeleteFunc(live, func(id image.NodeID, _ bool) bool { return id != c.opts.NodeID && !answers[id] })
+	return live
+}
+
+// balancer takes over the shards that this node should lead. The one who should lead asks for it,
+// because it alone knows that it hears the leader and has caught up: a leader would have to guess,
+// and a transfer to a node that is not there yet stops the shard.
+type balancer struct {
+	self     image.NodeID
+	shards   []Shard
+	leader   func(shard uint64) (image.NodeID, uint64, bool)
+	caughtUp func(shard uint64) bool
+	transfer func(shard uint64, to image.NodeID)
+	tries    map[uint64]try
+}
+
+// try is a transfer that is not done yet.
+type try struct{ count, wait int } // wait is in rounds
+
+// settled reports whether all shards that have a leader have the one that is planned.
+func (b *balancer) settled(live map[image.NodeID]bool) bool {
+	for shard, planned := range plan(b.shards, live) {
+		if leader, _, ok := b.leader(shard); ok && leader != planned {
+			return false
+		}
+	}
+	return true
+}
+
+// round looks once. A transfer that does not come about is asked for again in the next round, then
+// after 1, 3, 7 ... rounds.
+func (b *balancer) round(live map[image.NodeID]bool) {
+	plan := plan(b.shards, live)
+	for _, s := range b.shards {
+		leader, _, ok := b.leader(s.ID)
+		if !ok || leader == b.self || plan[s.ID] != b.self {
+			delete(b.tries, s.ID)
+			continue
+		}
+		t := b.tries[s.ID]
+		if t.wait > 0 {
+			t.wait--
+		} else if b.caughtUp(s.ID) {
+			b.transfer(s.ID, b.self)
+			t.wait = min(1<<t.count-1, tryRoundsMax)
+			t.count = min(t.count+1, 5)
+		}
+		b.tries[s.ID] = t
+	}
+}
+
+func (c *Consensus) newBalancer(ctx context.Context) *balancer {
+	return &balancer{
+		self: c.opts.NodeID, shards: c.opts.Shards, leader: c.Leader, transfer: c.transfer, tries: map[uint64]try{},
+		caughtUp: func(shard uint64) bool { return c.caughtUp(ctx, shard) },
+	}
+}
+
+// caughtUp reports whether this node answers linearizable reads of the shard: it reaches the leader
+// and has applied everything.
+func (c *Consensus) caughtUp(ctx context.Context, shard uint64) bool {
+	ctx, cancel := context.WithTimeout(ctx, c.opts.ProposalAttempt)
+	defer cancel()
+	_, err := c.host.SyncRead(ctx, shard, func(catalog.Reader) error { return nil })
+	return err == nil
+}
+
+// keepBalanced runs the balancer until Close. The others are only looked at when something is not
+// where it would be if all were up.
+func (c *Consensus) keepBalanced(ctx context.Context) {
+	b := c.newBalancer(ctx)
+	ticker := time.NewTicker(c.opts.RebalanceEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if allowed := c.allowed(); !b.settled(allowed) {
+			b.round(c.answering(allowed))
+		}
+	}
+}
+
+func (c *Consensus) transfer(shard uint64, to image.NodeID) {
+	c.counters.transfers.Add(1)
+	err := c.host.RequestLeaderTransfer(shard, uint64(to))
+	c.log.Debug("leader transfer", zap.Uint64("shard", shard), zap.Uint32("to", uint32(to)), zap.Error(err))
+}
+
+// handover gives the shards that this node leads away before it closes.
+type handover struct {
+	shards   []Shard
+	leads    func(shard uint64) bool
+	transfer func(shard uint64, to image.NodeID)
+	asked    map[uint64]int // transfers asked for, up to handoverTries
+	wait     map[uint64]int // rounds until a transfer under way is asked for again
+}
+
+// round asks for transfers to the nodes in live and reports whether some are not done. A shard may
+// come back, from a balancer that sees this node alive or from a node that closes too. It is given
+// away again, but not for ever.
+func (h *handover) round(live map[image.NodeID]bool, patience int) (more bool) {
+	for shard, to := range plan(h.shards, live) {
+		switch {
+		case !h.leads(shard):
+			delete(h.wait, shard)
+			continue
+		case h.wait[shard] > 0:
+			h.wait[shard]--
+		case h.asked[shard] == handoverTries:
+			continue
+		default:
+			h.transfer(shard, to)
+			h.asked[shard]++
+			h.wait[shard] = patience
+		}
+		more = true
+	}
+	return more
+}
+
+// handOver moves all shards that this node leads to others that answer, and waits until it is done
+// or not worth waiting for.
+func (c *Consensus) handOver(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, handoverTimeout)
+	defer cancel()
+	ticker := time.NewTicker(c.opts.RTT)
+	defer ticker.Stop()
+	live := c.answering(c.allowed())
+	delete(live, c.opts.NodeID)
+	h := handover{shards: c.opts.Shards, leads: c.LeaderOf, transfer: c.transfer, asked: map[uint64]int{}, wait: map[uint64]int{}}
+	for h.round(live, int(c.opts.ElectionRTT)) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}

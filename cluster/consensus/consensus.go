@@ -1,0 +1,220 @@
+// Package consensus runs this node's part of the Raft groups and is the only user of dragonboat. It
+// keeps the replicated state of all shards in one database: a command goes in with Propose, the
+// shard's Apply changes the state on every node, readers see it with Read or View.
+//
+// It knows nothing of images: what a command means is up to Apply, and what follows from it up to
+// those who are told of Apply's events.
+package consensus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/lni/dragonboat/v4"
+	"github.com/lni/dragonboat/v4/config"
+	sm "github.com/lni/dragonboat/v4/statemachine"
+	"go.uber.org/zap"
+)
+
+// Limits on what waits in memory, in bytes.
+const (
+	// CommandBytesMax is the size of a command. Records are below 4 KiB.
+	CommandBytesMax = 256 << 10
+
+	shardLogBytesMax = 8 << 20  // a shard's commands not applied yet; beyond that Propose waits
+	peerQueueBytes   = 32 << 20 // messages to or from one node
+)
+
+// logShards and execShards are fixed once a data directory exists.
+const (
+	logShards   = 4
+	execShards  = 4
+	otherShards = 4 // workers of each other kind; these may change
+)
+
+// handoverTimeout bounds how long Close waits for others to take the shards that this node leads.
+const handoverTimeout = 2 * time.Second
+
+// Consensus is a running node. Its methods are safe to call from many goroutines.
+type Consensus struct {
+	opts     Options
+	log      *zap.Logger
+	db       *database
+	host     *dragonboat.NodeHost
+	leaders  map[uint64]*leadership // by shard; the map itself never changes
+	counters counters
+
+	calls   gate            // of the host
+	life    context.Context // ends when the host is about to close
+	end     context.CancelFunc
+	balance sync.WaitGroup
+	stop    context.CancelFunc // ends the balancer
+
+	closing sync.Once
+	closed  error
+}
+
+// Start opens the data directory, making it on the first start, and starts the shards. It does not
+// wait for leaders: see Ready. ctx bounds the start, not the life of the node.
+//
+// A configuration that does not fit the directory, a directory or port in use and the like are
+// KindInvalid with a hint.
+func Start(ctx context.Context, opts Options) (*Consensus, error) {
+	opts = opts.withDefaults()
+	if err := opts.validate(); err != nil {
+		return nil, err
+	}
+	setLogger(opts.Logger)
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	c := &Consensus{
+		opts: opts, log: opts.Logger.Named("consensus"), leaders: map[uint64]*leadership{},
+		life: life, end: end,
+	}
+	for _, s := range opts.Shards {
+		c.leaders[s.ID] = &leadership{}
+	}
+	if err := c.start(ctx); err != nil {
+		end()
+		return nil, startError(errors.Join(err, c.closeParts()), &opts)
+	}
+	balancing, stop := context.WithCancel(life)
+	c.stop = stop
+	c.balance.Go(func() { c.keepBalanced(balancing) })
+	return c, nil
+}
+
+// start brings up the database, the host and the shards; the caller closes what is up when it fails.
+func (c *Consensus) start(ctx context.Context) (err error) {
+	raftDir, catalogDir := filepath.Join(c.opts.Dir, "raft"), filepath.Join(c.opts.Dir, "catalog")
+	if err := os.MkdirAll(catalogDir, 0o700); err != nil {
+		return err
+	}
+	if c.db, err = openDatabase(defaultFS, catalogDir, c.log); err != nil {
+		return err
+	}
+	if err := c.db.claim(identityOf(&c.opts), raftDir); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(raftDir, 0o700); err != nil {
+		return err
+	}
+	if err := c.newHost(raftDir); err != nil {
+		return err
+	}
+	for _, s := range c.opts.Shards {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := c.startShard(s); err != nil {
+			return err
+		}
+	}
+	return c.db.started()
+}
+
+// newHost starts dragonboat, which panics on some failures instead of returning them.
+func (c *Consensus) newHost(dir string) (err error) {
+	logDB := config.GetTinyMemLogDBConfig()
+	logDB.Shards = logShards
+	defer recovered(&err)
+	c.host, err = dragonboat.NewNodeHost(config.NodeHostConfig{
+		DeploymentID:        c.opts.DeploymentID,
+		NodeHostDir:         dir,
+		RTTMillisecond:      uint64(c.opts.RTT.Milliseconds()),
+		RaftAddress:         c.opts.RaftAddress,
+		EnableMetrics:       true,
+		RaftEventListener:   (*listener)(c),
+		SystemEventListener: (*listener)(c),
+		MaxSendQueueSize:    peerQueueBytes,
+		MaxReceiveQueueSize: peerQueueBytes,
+		Expert: config.ExpertConfig{
+			LogDB: logDB,
+			Engine: config.EngineConfig{
+				ExecShards: execShards, CommitShards: otherShards, ApplyShards: otherShards,
+				SnapshotShards: otherShards, CloseShards: otherShards,
+			},
+		},
+	})
+	if err == nil && c.host == nil {
+		err = errors.New("dragonboat did not start")
+	}
+	return err
+}
+
+// startShard starts one replica. The initial members are given at every start: dragonboat compares
+// them with those that it wrote down at the first.
+func (c *Consensus) startShard(s Shard) (err error) {
+	defer recovered(&err)
+	members := map[uint64]dragonboat.Target{}
+	for id, address := range s.Members {
+		members[uint64(id)] = address
+	}
+	create := func(uint64, uint64) sm.IOnDiskStateMachine {
+		return &machine{shard: s.ID, db: c.db, apply: s.Apply, applied: c.opts.Applied, restored: c.opts.Restored, log: c.log}
+	}
+	err = c.host.StartOnDiskReplica(members, false, create, config.Config{
+		ReplicaID:          uint64(c.opts.NodeID),
+		ShardID:            s.ID,
+		CheckQuorum:        true,
+		PreVote:            true,
+		ElectionRTT:        c.opts.ElectionRTT,
+		HeartbeatRTT:       c.opts.HeartbeatRTT,
+		SnapshotEntries:    c.opts.SnapshotEntries,
+		CompactionOverhead: c.opts.CompactionOverhead,
+		MaxInMemLogSize:    shardLogBytesMax,
+		Quiesce:            false, // a quiesced shard whose leader died does not elect
+	})
+	if err != nil {
+		return fmt.Errorf("shard %d: %w", s.ID, err)
+	}
+	return nil
+}
+
+// recovered turns a panic of dragonboat into an error.
+func recovered(err *error) {
+	switch p := recover().(type) {
+	case nil:
+	case error:
+		*err = p
+	default:
+		*err = fmt.Errorf("dragonboat: %v", p)
+	}
+}
+
+// Close hands the shards that this node leads to others, waiting at most handoverTimeout or until
+// ctx ends, and stops the node. What is proposed or read meanwhile fails with KindNoQuorum. A
+// second call returns what the first did.
+func (c *Consensus) Close(ctx context.Context) error {
+	c.closing.Do(func() {
+		c.calls.shut()   // first: no new work; what is under way may still finish during the handover
+		c.stop()         // then the balancer, which would take shards back
+		c.balance.Wait() //
+		c.handOver(ctx)  // while the host still runs
+		c.end()          // ends what is still under way,
+		c.calls.wait()   // since nobody may be inside the host
+		c.closed = c.closeParts()
+	})
+	return c.closed
+}
+
+// closeParts stops the host before the database: until it stopped, shards apply commands.
+func (c *Consensus) closeParts() (err error) {
+	if c.host != nil {
+		err = closeHost(c.host)
+	}
+	if c.db != nil {
+		err = errors.Join(err, c.db.close())
+	}
+	return err
+}
+
+func closeHost(h *dragonboat.NodeHost) (err error) {
+	defer recovered(&err)
+	h.Close()
+	return nil
+}

@@ -1,0 +1,163 @@
+package consensus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
+	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.uber.org/zap"
+
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/image"
+)
+
+// Limits of the shared database. Records are small and few megabytes in all, so are these.
+const (
+	cacheBytes    = 8 << 20
+	memTableBytes = 4 << 20
+	openFilesMax  = 128
+)
+
+// database is the one pebble database of all shards.
+type database struct {
+	pebble  *pebble.DB
+	fs      vfs.FS
+	restore string // folder of half-read snapshots
+	readers gate
+}
+
+// defaultFS is the file system of a node.
+var defaultFS = vfs.Default
+
+// openDatabase opens or makes the database in dir.
+func openDatabase(fs vfs.FS, dir string, log *zap.Logger) (*database, error) {
+	cache := pebble.NewCache(cacheBytes)
+	defer cache.Unref() // pebble keeps its own reference
+	db, err := pebble.Open(dir, &pebble.Options{
+		FS: fs, Cache: cache, MemTableSize: memTableBytes, MaxOpenFiles: openFilesMax,
+		FormatMajorVersion: pebble.FormatColumnarBlocks, // written into the database; raise it on purpose
+		Logger:             pebbleLogger{log.Named("pebble").Sugar()},
+	})
+	if err != nil {
+		return nil, err
+	}
+	d := &database{pebble: db, fs: fs, restore: fs.PathJoin(dir, "restore")}
+	// What is there was cut by a crash. dragonboat still has the snapshot and gives it again.
+	if err := errors.Join(fs.RemoveAll(d.restore), fs.MkdirAll(d.restore, 0o700)); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return d, nil
+}
+
+// view runs fn on the shard's state as it is now. The result is fn's error.
+func (d *database) view(shard uint64, fn func(catalog.Reader) error) (result any, err error) {
+	leave, err := d.readers.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	v, err := newView(d.pebble, shard)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, v.it.Close()) }()
+	if e := fn(v); e != nil {
+		return e, nil
+	}
+	return nil, nil
+}
+
+// close waits for the readers, syncs and closes.
+func (d *database) close() error {
+	d.readers.shut()
+	d.readers.wait()
+	return errors.Join(d.pebble.LogData(nil, pebble.Sync), d.pebble.Close())
+}
+
+// replace puts the snapshot in r in the place of all that the shard has. It goes through a table
+// file, so that memory does not grow with the snapshot and the change is one entry in the manifest.
+func (d *database) replace(r io.Reader, shard uint64, stop <-chan struct{}) error {
+	name := d.fs.PathJoin(d.restore, fmt.Sprintf("%d.sst", shard))
+	if err := d.writeTable(name, r, shard, stop); err != nil {
+		return errors.Join(err, d.fs.Remove(name))
+	}
+	_, err := d.pebble.IngestAndExcise(context.Background(), []string{name}, nil, nil, span(shard))
+	return err
+}
+
+func (d *database) writeTable(name string, r io.Reader, shard uint64, stop <-chan struct{}) error {
+	f, err := d.fs.Create(name, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
+	}
+	w := sstable.NewWriter(objstorageprovider.NewFileWritable(f), sstable.WriterOptions{TableFormat: d.pebble.TableFormat()})
+	err = readSnapshot(r, shard, stop, w.Set)
+	return errors.Join(err, w.Close()) // syncs the file
+}
+
+// identity is what may not change under a data directory.
+type identity struct {
+	Version      int                                `json:"version"`
+	Node         image.NodeID                       `json:"node"`
+	Address      string                             `json:"address"`
+	DeploymentID uint64                             `json:"deployment_id"`
+	Shards       map[uint64]map[image.NodeID]string `json:"shards"`
+}
+
+var (
+	identityKey = prefixed(0, sectionOwn, []byte("identity"))
+	startedKey  = prefixed(0, sectionOwn, []byte("started"))
+)
+
+func identityOf(o *Options) identity {
+	id := identity{Version: 1, Node: o.NodeID, Address: o.RaftAddress, DeploymentID: o.DeploymentID, Shards: map[uint64]map[image.NodeID]string{}}
+	for _, s := range o.Shards {
+		id.Shards[s.ID] = s.Members
+	}
+	return id
+}
+
+// claim refuses a database that belongs to another configuration, or whose other half, the Raft
+// log, is lost: going on alone would panic or, worse, forget a vote. A new database is marked.
+//
+// The order makes a crash at any point recoverable: identity, then the Raft log, then started.
+func (d *database) claim(want identity, raftDir string) error {
+	raft, err := d.fs.List(raftDir)
+	raftThere := err == nil && len(raft) > 0
+	stored, err := get(d.pebble, identityKey)
+	if err != nil {
+		return err
+	}
+	if stored == nil {
+		if raftThere {
+			return errHalfLost(filepath.Dir(raftDir), "the catalog")
+		}
+		b, err := json.Marshal(want)
+		if err != nil {
+			return err
+		}
+		return d.pebble.Set(identityKey, b, pebble.Sync)
+	}
+	var have identity
+	if err := json.Unmarshal(stored, &have); err != nil {
+		return fmt.Errorf("identity in the catalog: %w", err)
+	}
+	if err := have.differs(want); err != nil {
+		return err
+	}
+	started, err := get(d.pebble, startedKey)
+	if err == nil && started != nil && !raftThere {
+		return errHalfLost(filepath.Dir(raftDir), "the Raft log")
+	}
+	return err
+}
+
+// started marks that the Raft log exists from now on.
+func (d *database) started() error { return d.pebble.Set(startedKey, []byte{1}, pebble.Sync) }

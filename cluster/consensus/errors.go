@@ -1,0 +1,83 @@
+package consensus
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"syscall"
+
+	"github.com/lni/dragonboat/v4"
+
+	"imgcluster/cluster/image"
+)
+
+// errStopping is the answer of a node that closes.
+func errStopping() error {
+	return image.Errorf(image.KindNoQuorum, "the node is shutting down").WithHint("ask another node")
+}
+
+func errShard(shard uint64) error {
+	return image.Errorf(image.KindInternal, "shard %d does not run on this node", shard).
+		WithHint("ask a node that the shard map names for it")
+}
+
+func errHalfLost(dir, what string) error {
+	return image.Errorf(image.KindInvalid, "%s in %s is lost, but the rest of the node's data is there", what, dir).
+		WithHint("put it back from a backup, or replace this node: remove it from the cluster, wipe the directory and add it under a new ID")
+}
+
+// differs returns an error that names the first thing that is not as it was.
+func (id identity) differs(now identity) error {
+	changed := func(what string, before, after any, hint string) error {
+		return image.Errorf(image.KindInvalid, "the data directory belongs to %s %v, the configuration says %v", what, before, after).WithHint(hint)
+	}
+	switch {
+	case id.Version != now.Version:
+		return changed("data version", id.Version, now.Version, "run the version of the program that wrote it")
+	case id.DeploymentID != now.DeploymentID:
+		return changed("deployment", id.DeploymentID, now.DeploymentID, "set the cluster's name back, or choose another data_dir")
+	case id.Node != now.Node:
+		return changed("node", id.Node, now.Node, "start it with that --id, or choose another data_dir")
+	case id.Address != now.Address:
+		return changed("Raft address", id.Address, now.Address, "a node keeps its Raft address: set it back, or replace the node")
+	case len(id.Shards) != len(now.Shards):
+		return changed("a cluster whose number of shards is", len(id.Shards), len(now.Shards), "the number of shards is fixed when a cluster is made: set cluster.data_shards back")
+	}
+	for shard, members := range id.Shards {
+		if !maps.Equal(members, now.Shards[shard]) {
+			return changed(fmt.Sprintf("a shard %d with the members", shard), members, now.Shards[shard], "the first nodes and their Raft addresses are fixed: set cluster.nodes back")
+		}
+	}
+	return nil
+}
+
+// startError gives what stops a start its kind and its next step. Some of dragonboat's errors are
+// in internal packages; only for these is the text looked at.
+func startError(err error, o *Options) error {
+	var typed *image.Error
+	if err == nil || errors.As(err, &typed) {
+		return err
+	}
+	text := err.Error()
+	kind, hint := image.KindInternal, "see the log"
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		kind, hint = image.KindInvalid, "another program listens on "+o.RaftAddress+": stop it, or change raft_port before the first start"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		kind, hint = image.KindInvalid, o.RaftAddress+" is not an address of this machine: correct the node's host"
+	case errors.Is(err, syscall.ENOSPC):
+		kind, hint = image.KindDiskFull, "make room under "+o.Dir
+	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EROFS):
+		kind, hint = image.KindInvalid, "make "+o.Dir+" writable for this user, or choose another data_dir"
+	case errors.Is(err, syscall.EAGAIN), strings.Contains(text, "lock"):
+		kind, hint = image.KindInvalid, o.Dir+" is in use: stop the other process, or choose another data_dir"
+	case errors.Is(err, dragonboat.ErrInvalidShardSettings):
+		kind, hint = image.KindInvalid, "the first nodes and their Raft addresses are fixed: set cluster.nodes back"
+	case strings.Contains(text, "hostname changed"):
+		kind, hint = image.KindInvalid, "give the machine its former host name back, or replace the node"
+	case strings.Contains(text, "changed"), strings.Contains(text, "not the owner"):
+		kind, hint = image.KindInvalid, "the data directory belongs to another configuration: set it back, or choose another data_dir"
+	}
+	return image.Errorf(kind, "the node cannot start: %w", err).WithHint(hint)
+}

@@ -1,0 +1,67 @@
+package consensus
+
+import (
+	"log"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/lni/dragonboat/v4/logger"
+	"go.uber.org/zap"
+)
+
+// dragonboat has one logger for the whole process, and importing it takes the standard log over.
+// Both go to the logger of the node that started last; a server process has one node.
+var (
+	rootLogger  atomic.Pointer[zap.Logger]
+	takeLogOver sync.Once
+)
+
+func setLogger(l *zap.Logger) {
+	rootLogger.Store(l)
+	takeLogOver.Do(func() {
+		logger.SetLoggerFactory(func(pkg string) logger.ILogger { return raftLogger{pkg} })
+		log.SetFlags(0)
+		log.SetPrefix("")
+		log.SetOutput(standardLog{})
+	})
+}
+
+// standardLog is where the standard log writes to.
+type standardLog struct{}
+
+func (standardLog) Write(p []byte) (int, error) {
+	rootLogger.Load().Named("stdlog").Info(strings.TrimSpace(string(p)))
+	return len(p), nil
+}
+
+// raftLogger is dragonboat's logger for one of its packages. Its info is debug here: it tells of
+// every step of every shard. Levels belong to zap, so SetLevel does nothing.
+type raftLogger struct{ pkg string }
+
+func (l raftLogger) to() *zap.SugaredLogger {
+	return rootLogger.Load().Named("dragonboat").Named(l.pkg).Sugar()
+}
+
+func (l raftLogger) debug(format string, args []any) {
+	if rootLogger.Load().Core().Enabled(zap.DebugLevel) {
+		l.to().Debugf(format, args...)
+	}
+}
+
+func (l raftLogger) SetLevel(logger.LogLevel)            {}
+func (l raftLogger) Debugf(format string, args ...any)   { l.debug(format, args) }
+func (l raftLogger) Infof(format string, args ...any)    { l.debug(format, args) }
+func (l raftLogger) Warningf(format string, args ...any) { l.to().Warnf(format, args...) }
+func (l raftLogger) Errorf(format string, args ...any)   { l.to().Errorf(format, args...) }
+
+// Panicf must panic: dragonboat calls it where going on would lose data.
+func (l raftLogger) Panicf(format string, args ...any) { l.to().Panicf(format, args...) }
+
+// pebbleLogger is pebble's logger; its Fatalf must not return, and must not end the process behind
+// the back of main.
+type pebbleLogger struct{ log *zap.SugaredLogger }
+
+func (l pebbleLogger) Infof(format string, args ...any)  { l.log.Debugf(format, args...) }
+func (l pebbleLogger) Errorf(format string, args ...any) { l.log.Errorf(format, args...) }
+func (l pebbleLogger) Fatalf(format string, args ...any) { l.log.Panicf(format, args...) }

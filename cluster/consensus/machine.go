@@ -1,0 +1,166 @@
+package consensus
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"runtime/debug"
+
+	"github.com/cockroachdb/pebble/v2"
+	sm "github.com/lni/dragonboat/v4/statemachine"
+	"go.uber.org/zap"
+
+	"imgcluster/cluster/catalog"
+)
+
+// What Result.Value says of a command.
+const (
+	resultDone     = 0
+	resultPanicked = 1 // Apply panicked, nothing was changed
+)
+
+// machine is one shard's state machine: a thin adapter between dragonboat and Apply on a span of
+// the database that all shards share.
+//
+// Update does not sync. What a crash takes away is the newest part of one write-ahead log, so never
+// an older command without the newer ones; dragonboat replays from the index that Open returns.
+type machine struct {
+	shard    uint64
+	db       *database
+	apply    func(tx catalog.Tx, index uint64, cmd []byte) ([]byte, []any)
+	applied  func(shard uint64, events []any)
+	restored func(shard uint64)
+	log      *zap.Logger
+}
+
+var _ sm.IOnDiskStateMachine = (*machine)(nil)
+
+func appliedKey(shard uint64) []byte { return prefixed(shard, sectionOwn, []byte("applied")) }
+
+// Open returns the index of the last command in the database. The index is written for a new shard
+// too, so that a snapshot always has it.
+func (m *machine) Open(<-chan struct{}) (uint64, error) {
+	v, err := get(m.db.pebble, appliedKey(m.shard))
+	switch {
+	case err != nil:
+		return 0, err
+	case v == nil:
+		return 0, m.db.pebble.Set(appliedKey(m.shard), make([]byte, 8), pebble.NoSync)
+	case len(v) != 8:
+		return 0, fmt.Errorf("applied index of shard %d has %d bytes", m.shard, len(v))
+	}
+	return binary.BigEndian.Uint64(v), nil
+}
+
+// Update applies the entries as one batch; one that panics ends the batch before it.
+func (m *machine) Update(entries []sm.Entry) ([]sm.Entry, error) {
+	for start := 0; start < len(entries); {
+		n, err := m.update(entries[start:], len(entries))
+		if err != nil {
+			return nil, fmt.Errorf("shard %d: %w", m.shard, err)
+		}
+		start += n
+	}
+	return entries, nil
+}
+
+// update commits entries up to the first that panics, at most limit, and returns how many. The batch
+// of a panic is thrown away, since it holds half a command, and what came before is applied again.
+func (m *machine) update(entries []sm.Entry, limit int) (int, error) {
+	batch := m.db.pebble.NewIndexedBatch()
+	defer batch.Close()
+	t := &tx{shard: m.shard, batch: batch}
+	var events []any
+	n := min(limit, len(entries))
+	for i := range entries[:n] {
+		result, evs, panicked := m.run(t, &entries[i])
+		switch {
+		case t.err != nil:
+			return 0, t.err // the disk, not the command: the node must not go on
+		case panicked && i > 0:
+			return m.update(entries, i)
+		case panicked:
+			entries[i].Result = sm.Result{Value: resultPanicked}
+			return 1, m.commit(nil, entries[i].Index, nil)
+		}
+		entries[i].Result = sm.Result{Value: resultDone, Data: result}
+		events = append(events, evs...)
+	}
+	return n, m.commit(batch, entries[n-1].Index, events)
+}
+
+// run calls Apply and tells whether it panicked. A panic that got through would come back at every
+// restart of every node.
+func (m *machine) run(t *tx, e *sm.Entry) (result []byte, events []any, panicked bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			panicked = true
+			m.log.Error("apply panicked: the command is answered as failed", zap.Uint64("shard", m.shard),
+				zap.Uint64("index", e.Index), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+		}
+	}()
+	result, events = m.apply(t, e.Index, e.Cmd)
+	return result, events, false
+}
+
+// commit makes batch, or nothing when it is nil, and the applied index visible as one.
+func (m *machine) commit(batch *pebble.Batch, index uint64, events []any) error {
+	if batch == nil {
+		batch = m.db.pebble.NewBatch()
+		defer batch.Close()
+	}
+	if err := batch.Set(appliedKey(m.shard), binary.BigEndian.AppendUint64(nil, index), nil); err != nil {
+		return err
+	}
+	if err := batch.Commit(pebble.NoSync); err != nil {
+		return err
+	}
+	if len(events) > 0 {
+		m.applied(m.shard, events)
+	}
+	return nil
+}
+
+// Lookup runs a func(catalog.Reader) error on the state as it is now. The function's own error is
+// the result, not Lookup's error.
+func (m *machine) Lookup(query any) (any, error) {
+	fn, ok := query.(func(catalog.Reader) error)
+	if !ok {
+		return nil, fmt.Errorf("shard %d cannot look up a %T", m.shard, query)
+	}
+	return m.db.view(m.shard, fn)
+}
+
+// Sync makes all that was applied durable. Shards share the write-ahead log, so this is for all.
+func (m *machine) Sync() error { return m.db.pebble.LogData(nil, pebble.Sync) }
+
+// PrepareSnapshot pins the state. An iterator, for the reason that view has one.
+func (m *machine) PrepareSnapshot() (any, error) {
+	s := span(m.shard)
+	return m.db.pebble.NewIter(&pebble.IterOptions{LowerBound: s.Start, UpperBound: s.End})
+}
+
+// SaveSnapshot streams the pinned state to a node that is too far behind for the log.
+func (m *machine) SaveSnapshot(pinned any, w io.Writer, stop <-chan struct{}) (err error) {
+	it := pinned.(*pebble.Iterator)
+	defer func() {
+		if e := it.Close(); err == nil {
+			err = e
+		}
+	}()
+	return writeSnapshot(w, m.shard, it, stop)
+}
+
+// RecoverFromSnapshot replaces the shard's state by the snapshot in one step: a crash leaves the
+// old state or the new one, and dragonboat keeps the snapshot until Sync returned.
+func (m *machine) RecoverFromSnapshot(r io.Reader, stop <-chan struct{}) error {
+	if err := m.db.replace(r, m.shard, stop); err != nil {
+		return err
+	}
+	m.log.Info("state replaced by a snapshot", zap.Uint64("shard", m.shard))
+	m.restored(m.shard)
+	return nil
+}
+
+// Close has nothing to do: the database belongs to Consensus.
+func (m *machine) Close() error { return nil }

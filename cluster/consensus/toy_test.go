@@ -1,0 +1,262 @@
+package consensus
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/image"
+)
+
+// deadline bounds every wait of the tests. It is long because it tells nothing about speed.
+const deadline = 60 * time.Second
+
+// until polls until ok holds and fails the test after deadline.
+func until(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	end := time.After(deadline)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-end:
+			t.Fatalf("%s: not within %v", what, deadline)
+		}
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// toyApply is a state machine of words: "set K V", "del K", "add K" counts up, "half K" changes two
+// keys and panics, "big K" writes a value beyond the limit. The event is "K@index".
+func toyApply(tx catalog.Tx, index uint64, cmd []byte) (result []byte, events []any) {
+	f := strings.Fields(string(cmd))
+	key := []byte(f[1])
+	switch f[0] {
+	case "set":
+		tx.Set(key, []byte(f[2]))
+		result = []byte("was set")
+	case "del":
+		tx.Delete(key)
+	case "add":
+		old, _ := tx.Get(key)
+		n, _ := strconv.Atoi(string(old))
+		result = strconv.AppendInt(nil, int64(n+1), 10)
+		tx.Set(key, result)
+	case "half":
+		tx.Set(key, []byte("half"))
+		tx.Delete([]byte("kept"))
+		panic("half a command")
+	case "big":
+		tx.Set(key, make([]byte, valueBytesMax+1))
+	}
+	return result, []any{fmt.Sprintf("%s@%d", key, index)}
+}
+
+// dump returns all that a reader shows.
+func dump(t testing.TB, r catalog.Reader) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	must(t, r.Scan(nil, nil, func(k, v []byte) bool { all[string(k)] = string(v); return true }))
+	return all
+}
+
+// node is one node of a test cluster, with what it was told.
+type node struct {
+	opts Options
+	*Consensus
+
+	mu       sync.Mutex
+	events   map[uint64][]any
+	restored map[uint64]int
+}
+
+// toyCluster is n nodes on loopback ports.
+type toyCluster struct {
+	t     testing.TB
+	nodes []*node
+}
+
+// freeAddresses returns loopback addresses that nobody listens on.
+func freeAddresses(t testing.TB, n int) []string {
+	t.Helper()
+	addresses := make([]string, n)
+	for i := range addresses {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		must(t, err)
+		defer l.Close() // all at the end, so that they differ
+		addresses[i] = l.Addr().String()
+	}
+	return addresses
+}
+
+// newCluster makes n nodes with the shards 1 to shards; change, which may be nil, edits the options.
+func newCluster(t testing.TB, n, shards int, change func(*Options)) *toyCluster {
+	t.Helper()
+	c := &toyCluster{t: t}
+	addresses := freeAddresses(t, n)
+	all := map[image.NodeID]string{}
+	for i, a := range addresses {
+		all[image.NodeID(i+1)] = a
+	}
+	for i := range n {
+		nd := &node{events: map[uint64][]any{}, restored: map[uint64]int{}}
+		nd.opts = Options{
+			NodeID: image.NodeID(i + 1), RaftAddress: addresses[i], Dir: t.TempDir(), DeploymentID: 7,
+			RTT: 20 * time.Millisecond, RebalanceEvery: 100 * time.Millisecond, ProposalTimeout: deadline,
+			Applied: func(shard uint64, events []any) {
+				nd.mu.Lock()
+				defer nd.mu.Unlock()
+				nd.events[shard] = append(nd.events[shard], events...)
+			},
+			Restored: func(shard uint64) {
+				nd.mu.Lock()
+				defer nd.mu.Unlock()
+				nd.restored[shard]++
+			},
+		}
+		for s := range shards {
+			nd.opts.Shards = append(nd.opts.Shards, Shard{ID: uint64(s + 1), Members: maps.Clone(all), Apply: toyApply})
+		}
+		if change != nil {
+			change(&nd.opts)
+		}
+		c.nodes = append(c.nodes, nd)
+	}
+	t.Cleanup(c.stopAll)
+	return c
+}
+
+// startAll starts every node and waits for all leaders.
+func (c *toyCluster) startAll() {
+	c.t.Helper()
+	for i := range c.nodes {
+		c.start(i)
+	}
+	for _, n := range c.nodes {
+		until(c.t, "all shards have a leader", n.Ready)
+	}
+}
+
+func (c *toyCluster) start(i int) {
+	c.t.Helper()
+	n := c.nodes[i]
+	running, err := Start(context.Background(), n.opts)
+	must(c.t, err)
+	n.Consensus = running
+}
+
+func (c *toyCluster) stop(i int) {
+	c.t.Helper()
+	running := c.nodes[i].Consensus
+	if running == nil {
+		return
+	}
+	c.nodes[i].Consensus = nil
+	if err := running.Close(context.Background()); err != nil {
+		c.t.Errorf("close of node %d: %v", i+1, err)
+	}
+}
+
+// stopAll stops all at once, as a whole cluster that goes down does.
+func (c *toyCluster) stopAll() {
+	var all sync.WaitGroup
+	for i := range c.nodes {
+		all.Go(func() { c.stop(i) })
+	}
+	all.Wait()
+}
+
+func (c *toyCluster) propose(i int, shard uint64, cmd string) string {
+	c.t.Helper()
+	b, err := c.nodes[i].Propose(context.Background(), shard, []byte(cmd))
+	if err != nil {
+		c.t.Fatalf("%q by node %d: %v", cmd, i+1, err)
+	}
+	return string(b)
+}
+
+// state returns a digest of a shard as node i has it now.
+func (c *toyCluster) state(i int, shard uint64) string {
+	c.t.Helper()
+	sum := sha256.New()
+	must(c.t, c.nodes[i].View(shard, func(r catalog.Reader) error {
+		return r.Scan(nil, nil, func(k, v []byte) bool {
+			fmt.Fprintf(sum, "%d %s %d %s\n", len(k), k, len(v), v)
+			return true
+		})
+	}))
+	return hex.EncodeToString(sum.Sum(nil))
+}
+
+// sameEverywhere waits until all running nodes have the same state of every shard.
+func (c *toyCluster) sameEverywhere() {
+	c.t.Helper()
+	for _, s := range c.nodes[0].opts.Shards {
+		until(c.t, fmt.Sprintf("shard %d is the same everywhere", s.ID), func() bool {
+			var states []string
+			for i, n := range c.nodes {
+				if n.Consensus != nil {
+					states = append(states, c.state(i, s.ID))
+				}
+			}
+			return len(slices.Compact(states)) == 1
+		})
+	}
+}
+
+// balanced waits until each running node sees the leaders that the plan gives.
+func (c *toyCluster) balanced() map[image.NodeID]int {
+	c.t.Helper()
+	live := map[image.NodeID]bool{}
+	for _, n := range c.nodes {
+		live[n.opts.NodeID] = n.Consensus != nil
+	}
+	want := plan(c.nodes[0].opts.Shards, live)
+	for _, n := range c.nodes {
+		if n.Consensus == nil {
+			continue
+		}
+		until(c.t, fmt.Sprintf("node %d sees the planned leaders", n.opts.NodeID), func() bool {
+			for shard, leader := range want {
+				if l, _, _ := n.Leader(shard); l != leader {
+					return false
+				}
+			}
+			return true
+		})
+	}
+	counts := map[image.NodeID]int{}
+	for _, leader := range want {
+		counts[leader]++
+	}
+	return counts
+}
+
+// read returns a value by a linearizable read.
+func (c *toyCluster) read(i int, shard uint64, key string) (value string) {
+	c.t.Helper()
+	must(c.t, c.nodes[i].Read(context.Background(), shard, func(r catalog.Reader) error {
+		v, err := r.Get([]byte(key))
+		value = string(bytes.Clone(v))
+		return err
+	}))
+	return value
+}
