@@ -1,0 +1,335 @@
+package load
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"imgcluster/cluster/image"
+	"imgcluster/genimg"
+	"imgcluster/modes/result"
+)
+
+// target is a cluster as far as a test lets it.
+type target struct {
+	put    func(ctx context.Context, up Upload) (Outcome, error)
+	status func() ([]result.NodeSample, error)
+}
+
+func (t target) Put(ctx context.Context, up Upload) (Outcome, error) { return t.put(ctx, up) }
+
+func (t target) Status(context.Context) ([]result.NodeSample, error) {
+	if t.status == nil {
+		return nil, errors.New("no status")
+	}
+	return t.status()
+}
+
+var spec = genimg.Spec{Seed: 1, MinPixels: 16, MaxPixels: 200}
+
+// good is the outcome of an upload that three nodes got.
+func good(up Upload) Outcome {
+	return Outcome{Owner: 2, Replicas: []int{2, 3}, Attempts: 1, SentBytes: func() int64 { return 3 * up.Size }}
+}
+
+// line is a record of any type.
+type line struct {
+	Type string `json:"type"`
+	Kind string `json:"kind"`
+	ID   int    `json:"id"`
+	Up   bool   `json:"up"`
+	Node int    `json:"node"`
+	result.Upload
+	Count    int64     `json:"count"`
+	Started  time.Time `json:"started"`
+	TS       float64   `json:"t_s"`
+	ElapsedS float64   `json:"elapsed_s"`
+	RSSBytes int64     `json:"rss_bytes"`
+	Replicas any       `json:"replicas"` // a number in run, a list in upload
+}
+
+// drive makes a run and returns its records by type, after checking what is true of every log.
+func drive(t *testing.T, ctx context.Context, o Options) (map[string][]line, error) {
+	t.Helper()
+	var buf bytes.Buffer
+	o.Log = result.NewWriter(&buf)
+	o.User = "stresstest"
+	if o.Source == nil {
+		o.Source = Generated{spec}
+	}
+	err := Run(ctx, o)
+	text := buf.String()
+	if _, err := result.Read(strings.NewReader(text)); err != nil {
+		t.Errorf("the log cannot be read: %v", err)
+	}
+	byType := map[string][]line{}
+	var types []string
+	for row := range strings.Lines(text) {
+		var l line
+		if err := json.Unmarshal([]byte(row), &l); err != nil {
+			t.Fatal(err)
+		}
+		byType[l.Type] = append(byType[l.Type], l)
+		types = append(types, l.Type)
+	}
+	if n := len(types); n < 2 || types[0] != "run" || types[n-1] != "end" || len(byType["run"]) != 1 || len(byType["end"]) != 1 {
+		t.Errorf("the log has the records %v", types)
+	}
+	return byType, err
+}
+
+// Every image comes whole, and stays as it is until Done: the fake looks again after the receipt.
+func TestRun(t *testing.T) {
+	const count, workers = 100, 8
+	var flying, most atomic.Int64
+	var mu sync.Mutex
+	sums := map[string][32]byte{}
+	put := func(_ context.Context, up Upload) (Outcome, error) {
+		now := flying.Add(1)
+		defer flying.Add(-1)
+		for was := most.Load(); now > was && !most.CompareAndSwap(was, now); was = most.Load() {
+		}
+		sum := digest(up)
+		mu.Lock()
+		sums[up.Name] = sum
+		mu.Unlock()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if digest(up) != sum {
+				t.Errorf("%s changed before Done", up.Name)
+			}
+		}()
+		out := good(up)
+		out.Done = done
+		return out, nil
+	}
+	var last Snapshot
+	logged, err := drive(t, t.Context(), Options{
+		Run: result.Run{Count: count, Concurrency: workers, Nodes: []int{1, 2, 3}}, Target: target{put: put},
+		Progress: func(s Snapshot) { last = s },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if logged["run"][0].Count != count || logged["run"][0].Started.IsZero() || len(logged["client"]) < 2 || logged["client"][0].RSSBytes < 1<<20 {
+		t.Errorf("records %+v, %+v", logged["run"], logged["client"])
+	}
+	seen := map[int64]bool{}
+	var total int64
+	for _, u := range logged["upload"] {
+		img := spec.Image(int(u.Seq))
+		if u.Name != img.Name || u.Class != img.Class || u.Bytes != img.Size || !u.OK || u.Owner != 2 || u.SentBytes != 3*img.Size || u.Attempts != 1 || fmt.Sprint(u.Replicas) != "[2 3]" {
+			t.Errorf("record %+v", u)
+		}
+		if sha256.Sum256(img.AppendTo(nil)) != sums[img.Name] {
+			t.Errorf("%s came as something else", img.Name)
+		}
+		seen[u.Seq] = true
+		total += u.Bytes
+	}
+	if len(seen) != count || len(logged["upload"]) != count || most.Load() > workers {
+		t.Errorf("%d uploads of %d images, %d at once", len(logged["upload"]), len(seen), most.Load())
+	}
+	last.Elapsed = 0
+	if want := (Snapshot{Count: count, Done: count, Bytes: total, SentBytes: 3 * total}); last != want {
+		t.Errorf("last snapshot %+v, want %+v", last, want)
+	}
+}
+
+func digest(up Upload) [32]byte {
+	b, err := io.ReadAll(up.Body())
+	if err != nil || int64(len(b)) != up.Size {
+		panic(fmt.Sprintf("%s has %d of %d bytes, %v", up.Name, len(b), up.Size, err))
+	}
+	return sha256.Sum256(b)
+}
+
+// In virtual time: uploads of 4 s, node 2 down from 3 s to 6 s, nobody to ask from 8 s to 10 s.
+func TestSamples(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		status := func() ([]result.NodeSample, error) {
+			at := time.Since(begun).Seconds()
+			if at > 7.5 && at < 9.5 {
+				return nil, errors.New("nobody")
+			}
+			return []result.NodeSample{{ID: 1, Up: true, RSSBytes: 5}, {ID: 2, Up: at < 2.5 || at > 5.5, RSSBytes: 6}}, nil
+		}
+		put := func(_ context.Context, up Upload) (Outcome, error) {
+			<-time.After(4 * time.Second)
+			out := good(up)
+			done := make(chan struct{})
+			time.AfterFunc(time.Second, func() { close(done) })
+			out.Done = done
+			return out, nil
+		}
+		logged, err := drive(t, t.Context(), Options{Run: result.Run{Count: 6, Concurrency: 3}, Target: target{put, status}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, e := range logged["event"] {
+			got = append(got, fmt.Sprintf("%.0f s %s %d", e.TS, e.Kind, e.Node))
+		}
+		if want := "[3 s node_down 2 6 s node_up 2]"; fmt.Sprint(got) != want {
+			t.Errorf("events %v, want %v", got, want)
+		}
+		at := map[int]int{}
+		for _, n := range logged["node"] {
+			at[int(n.TS+0.5)]++
+			if n.Up != (n.RSSBytes > 0) {
+				t.Errorf("sample %+v", n)
+			}
+		}
+		for s := range 11 {
+			if want := at[s] >= 2; want == (s == 8 || s == 9) {
+				t.Errorf("%d node samples at %d s", at[s], s)
+			}
+		}
+		for _, u := range logged["upload"] {
+			if u.LatencyS != 4 || u.StartS != float64((u.Seq-1)/3*5) {
+				t.Errorf("upload %d: start %v, latency %v", u.Seq, u.StartS, u.LatencyS)
+			}
+		}
+		if e := logged["end"][0].ElapsedS; e != 10 {
+			t.Errorf("elapsed %v s, want 10", e)
+		}
+	})
+}
+
+func TestFailedUploads(t *testing.T) {
+	put := func(_ context.Context, up Upload) (Outcome, error) {
+		if strings.HasSuffix(up.Name, "_3.png") {
+			return Outcome{Attempts: 6, SentBytes: func() int64 { return 11 }}, image.Errorf(image.KindNoQuorum, "no quorum")
+		}
+		return good(up), nil
+	}
+	var last Snapshot
+	logged, err := drive(t, t.Context(), Options{
+		Run: result.Run{Count: 5, Concurrency: 2}, Target: target{put: put}, Progress: func(s Snapshot) { last = s },
+	})
+	if err != nil || last.Failed != 1 || last.Retried != 1 || last.Done != 5 {
+		t.Errorf("%v, %+v", err, last)
+	}
+	for _, u := range logged["upload"] {
+		if bad := u.Seq == 3; bad && (u.OK || u.Error != "no quorum" || u.Attempts != 6 || u.SentBytes != 11 || u.Owner != 0) || !bad && !u.OK {
+			t.Errorf("record %+v", u)
+		}
+	}
+}
+
+func TestDrain(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var puts atomic.Int64
+	put := func(ctx context.Context, up Upload) (Outcome, error) {
+		if puts.Add(1) == 5 {
+			cancel()
+		}
+		return good(up), ctx.Err()
+	}
+	logged, err := drive(t, ctx, Options{Run: result.Run{Count: 1000, Concurrency: 4}, Target: target{put: put}})
+	if !errors.Is(err, ErrInterrupted) {
+		t.Errorf("%v", err)
+	}
+	if n := len(logged["upload"]); n != int(puts.Load()) || n < 5 || n > 5+4 {
+		t.Errorf("%d records of %d uploads", n, puts.Load())
+	}
+	for _, u := range logged["upload"] {
+		if !u.OK {
+			t.Errorf("upload under way was cut: %+v", u)
+		}
+	}
+}
+
+func TestAbort(t *testing.T) {
+	abort := make(chan struct{})
+	var puts atomic.Int64
+	put := func(ctx context.Context, up Upload) (Outcome, error) {
+		if puts.Add(1) == 4 {
+			close(abort)
+		}
+		<-ctx.Done()
+		return Outcome{Attempts: 1}, ctx.Err()
+	}
+	logged, err := drive(t, t.Context(), Options{Run: result.Run{Count: 1000, Concurrency: 4}, Target: target{put: put}, Abort: abort})
+	if !errors.Is(err, ErrInterrupted) || len(logged["upload"]) != 4 || logged["upload"][0].OK {
+		t.Errorf("%v, %d records", err, len(logged["upload"]))
+	}
+}
+
+// failing is a disk that is full after n bytes.
+type failing struct{ left int }
+
+var errFull = errors.New("disk full")
+
+func (f *failing) Write(p []byte) (int, error) {
+	if f.left -= len(p); f.left < 0 {
+		return 0, errFull
+	}
+	return len(p), nil
+}
+
+func TestLogCannotBeWritten(t *testing.T) {
+	for _, left := range []int{0, 100_000} {
+		var puts atomic.Int64
+		put := func(_ context.Context, up Upload) (Outcome, error) { puts.Add(1); return good(up), nil }
+		err := Run(t.Context(), Options{
+			Run: result.Run{Count: 20_000, Concurrency: 2}, User: "u", Source: Generated{genimg.Spec{MinPixels: 16, MaxPixels: 16}},
+			Target: target{put: put}, Log: result.NewWriter(&failing{left}),
+		})
+		if !errors.Is(err, errFull) || puts.Load() == 20_000 {
+			t.Errorf("%v after %d uploads", err, puts.Load())
+		}
+	}
+}
+
+// The images in memory fit the budget, whatever the number of workers; one that is larger than the
+// budget is alone.
+func TestMemoryBudget(t *testing.T) {
+	const budget = 100_000 // images here have up to 80 kB
+	for _, spec := range []genimg.Spec{{MinPixels: 16, MaxPixels: 200}, {MinPixels: 300, MaxPixels: 300}} {
+		var held, most atomic.Int64
+		put := func(_ context.Context, up Upload) (Outcome, error) {
+			now := held.Add(up.Size)
+			defer held.Add(-up.Size)
+			for was := most.Load(); now > was && !most.CompareAndSwap(was, now); was = most.Load() {
+			}
+			digest(up)
+			return good(up), nil
+		}
+		logged, err := drive(t, t.Context(), Options{
+			Run: result.Run{Count: 60, Concurrency: 16}, Target: target{put: put}, Source: Generated{spec}, Memory: budget,
+		})
+		if err != nil || len(logged["upload"]) != 60 {
+			t.Errorf("%v, %d uploads", err, len(logged["upload"]))
+		}
+		if limit := max(budget, spec.Image(3).Size); most.Load() > limit {
+			t.Errorf("%d bytes of images at once, the limit is %d", most.Load(), limit)
+		}
+	}
+}
+
+func TestBadOptions(t *testing.T) {
+	for name, o := range map[string]Options{
+		"no uploads":   {User: "u", Run: result.Run{Concurrency: 1}},
+		"no workers":   {User: "u", Run: result.Run{Count: 1}},
+		"many workers": {User: "u", Run: result.Run{Count: 1, Concurrency: concurrencyMax + 1}},
+		"no user":      {Run: result.Run{Count: 1, Concurrency: 1}},
+	} {
+		o.Log = result.NewWriter(io.Discard)
+		if err := Run(t.Context(), o); image.KindOf(err) != image.KindInvalid {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -1,0 +1,82 @@
+package load
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"imgcluster/modes/result"
+)
+
+// startSampler looks at the nodes and at this process at once, then every second, and once more
+// when the uploads have ended. The channel it returns is closed after that.
+func (r *run) startSampler(ended <-chan struct{}) <-chan struct{} {
+	sampled := make(chan struct{})
+	go func() {
+		defer close(sampled)
+		tick := time.NewTicker(sampleInterval)
+		defer tick.Stop()
+		up := map[int]bool{} // by node, as last seen
+		for {
+			r.sample(up)
+			select {
+			case <-tick.C:
+			case <-ended:
+				r.sample(up)
+				return
+			}
+		}
+	}()
+	return sampled
+}
+
+// sample writes what it sees. When no node can be asked it writes nothing of the nodes: that says
+// as much about this process as about them.
+func (r *run) sample(up map[int]bool) {
+	if rss, cpu, err := self(); err == nil {
+		r.write(result.ClientSample{TS: r.now(), RSSBytes: rss, CPUS: cpu})
+	}
+	ctx, cancel := context.WithTimeout(r.hard, sampleTimeout)
+	defer cancel()
+	nodes, err := r.o.Target.Status(ctx)
+	if err != nil {
+		return
+	}
+	now := r.now()
+	for _, n := range nodes {
+		n.TS = now
+		if !n.Up {
+			n = result.NodeSample{TS: now, ID: n.ID}
+		}
+		if was, seen := up[n.ID]; seen && was != n.Up {
+			kind := result.EventNodeDown
+			if n.Up {
+				kind = result.EventNodeUp
+			}
+			r.write(result.Event{TS: now, Kind: kind, Node: n.ID})
+		}
+		up[n.ID] = n.Up
+		r.write(n)
+	}
+}
+
+// self returns this process's resident memory in bytes and the CPU time it has used in seconds.
+func self() (rss int64, cpu float64, err error) {
+	statm, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0, 0, err
+	}
+	var total, resident int64
+	if _, err := fmt.Sscan(string(statm), &total, &resident); err != nil {
+		return 0, 0, fmt.Errorf("/proc/self/statm: %w", err)
+	}
+	var use unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &use); err != nil {
+		return 0, 0, err
+	}
+	spent := time.Duration(use.Utime.Nano() + use.Stime.Nano())
+	return resident * int64(os.Getpagesize()), spent.Seconds(), nil
+}

@@ -1,0 +1,199 @@
+package result
+
+import (
+	"strings"
+	"testing"
+)
+
+// checkCases has at least one run for every outcome of every check.
+var checkCases = []struct {
+	name    string
+	check   string
+	records func() []Record
+	want    Status
+	says    string // part of the evidence
+}{
+	{"default set", "production_scale_files", even(200), Passed, "all classes"},
+	{"too small", "production_scale_files", changed(200, func(u *Upload) { u.Bytes /= 4 }), Failed, "wanted 4.50 MB"},
+	{"too large", "production_scale_files", changed(200, func(u *Upload) { u.Bytes += 5e6 }), Failed, "wanted"},
+	{"class missing", "production_scale_files", changed(200, func(u *Upload) { u.Class = "small" }), Failed, "missing: medium, large, xlarge"},
+	{"given images", "production_scale_files", asked(200, func(r *Run) { r.Images = "photos" }), Skipped, "given images"},
+	{"other pixels", "production_scale_files", asked(200, func(r *Run) { r.MaxPixels = 400 }), Skipped, "asked for"},
+	{"default pixels", "production_scale_files", asked(200, func(r *Run) { r.MinPixels, r.MaxPixels = 1600, 3500 }), Passed, "all classes"},
+	{"too few", "production_scale_files", even(3), Skipped, "too few"},
+	{"none", "production_scale_files", even(0), Skipped, "no image sizes"},
+
+	{"steady", "sustained_load", even(200), Passed, "in the second"},
+	{"slower", "sustained_load", changed(200, func(u *Upload) {
+		if u.Seq > 100 {
+			u.StartS = 4 + 3*(u.StartS-4)
+		}
+	}), Failed, "uploads/s in the first half"},
+	{"a little slower", "sustained_load", changed(200, func(u *Upload) {
+		if u.Seq > 100 {
+			u.StartS = 4 + 1.5*(u.StartS-4)
+		}
+	}), Passed, "(6"},
+	{"few", "sustained_load", even(19), Skipped, "19 successes"},
+	{"short", "sustained_load", func() []Record {
+		recs := mutate(evenRecords(40), func(u *Upload) { u.StartS, u.LatencyS = u.StartS/100, 0.1 })
+		recs[len(recs)-1] = End{ElapsedS: 0.2}
+		return recs
+	}, Skipped, "needs 20 and 2 s"},
+	{"all at once", "sustained_load", changed(60, func(u *Upload) { u.StartS, u.LatencyS = 0, 3 }), Skipped, "same moment"},
+
+	{"even", "balance", even(1500), Passed, "at most 0.15 %"},
+	{"one image off", "balance", changed(1500, func(u *Upload) {
+		if u.Seq == 4 {
+			u.Owner = 1
+		}
+	}), Passed, "0.0"},
+	{"nine images off", "balance", changed(1500, func(u *Upload) {
+		if u.Seq <= 9*12 && u.Owner == 2 && u.Seq%4 == 1 {
+			u.Owner = 1
+		}
+	}), Failed, "at most 0.15 %"},
+	{"uneven bytes only", "balance", changed(300, func(u *Upload) { u.Bytes += int64(u.Owner) * 2e6 }), Failed, "0.00 % by uploads"},
+	{"scaled limit", "balance", even(30), Passed, "at most 7.50 %"},
+	{"one node", "balance", singleRecords, Skipped, "two nodes"},
+	{"tiny", "balance", even(17), Skipped, "needs 6 for each"},
+	{"no owners", "balance", changed(60, func(u *Upload) { u.Owner = 0 }), Skipped, "does not say who owns"},
+	{"owner from outside", "balance", changed(120, func(u *Upload) {
+		if u.Seq == 9 {
+			u.Owner = 9
+		}
+	}), Passed, "1 owner not of the run"},
+	{"node was down", "balance", with(changed(300, ownerOne), Event{TS: 2, Kind: EventNodeDown, Node: 2}), Skipped, "missing for a time"},
+
+	{"flat", "memory_stable", even(500), Passed, "181, 182, 183 of 512 MiB; client's 88 of 256 MiB"},
+	{"over", "memory_stable", with(even(500), NodeSample{TS: 9, ID: 2, Up: true, RSSBytes: 512 << 20}), Failed, "node 2: over the limit"},
+	{"client over", "memory_stable", with(even(500), ClientSample{TS: 9, RSSBytes: 300 << 20}), Failed, "client: over the limit"},
+	{"growing", "memory_stable", growing, Failed, "node 3: grew from"},
+	{"node unseen", "memory_stable", with(even(20), NodeSample{TS: 9, ID: 2, Up: true, RSSBytes: 1 << 20}), Skipped, "no samples of node 1, 3"},
+	{"down does not count", "memory_stable", with(even(20), NodeSample{TS: 9, ID: 2}), Skipped, "no samples"},
+
+	{"each once", "network", even(100), Passed, "0.0 % sent again; 0 uploads retried"},
+	{"twice", "network", changed(100, func(u *Upload) {
+		if u.Seq%10 == 0 {
+			u.SentBytes, u.Attempts = 2*u.SentBytes, 2
+		}
+	}), Failed, "10 uploads retried"},
+	{"less elsewhere hides nothing", "network", changed(100, func(u *Upload) {
+		u.SentBytes = u.SentBytes * 2 / 3
+		if u.Seq%10 == 0 {
+			u.SentBytes *= 3
+		}
+	}), Failed, "sent again"},
+	{"relay", "network", relay, Passed, "0.0 % sent again"},
+	{"five nodes, three receivers", "network", asked(100, func(r *Run) { r.Nodes = []int{1, 2, 3, 4, 5} }), Passed, "0.0 % sent again"},
+	{"five nodes, all of them sent to", "network", fiveSent, Failed, "66.7 % sent again"},
+	{"announce to the replicas", "network", asked(100, func(r *Run) { r.Delivery = DeliveryAnnounce }), Failed, "50.0 % sent again"},
+	{"unknown delivery", "network", asked(100, func(r *Run) { r.Delivery = "pigeon" }), Skipped, "pigeon"},
+	{"nothing known", "network", changed(100, func(u *Upload) { u.SentBytes = 0 }), Skipped, "does not say"},
+
+	{"even", "hash_quality", even(300), Passed, "p = 1.000"},
+	{"first choice", "hash_quality", eventRecords, Passed, "80.0 % went to the hash's first choice"},
+	{"one-sided", "hash_quality", changed(300, ownerOne), Failed, "p = 0.000"},
+	{"few", "hash_quality", even(29), Skipped, "needs 30"},
+	{"one node", "hash_quality", singleRecords, Skipped, "two nodes"},
+	{"no owners", "hash_quality", changed(60, func(u *Upload) { u.Owner = 0 }), Skipped, "does not say who owns"},
+	{"node was down", "hash_quality", with(changed(300, ownerOne), Event{TS: 2, Kind: EventPause, Node: 2}), Skipped, "missing for a time"},
+
+	{"no event", "fault_tolerance", even(100), Skipped, "no node was lost"},
+	{"information only", "fault_tolerance", with(even(100), Event{TS: 1, Kind: EventNodeUp, Node: 1}, Event{TS: 1, Kind: "phase"}), Skipped, "no node was lost"},
+	{"survived", "fault_tolerance", eventRecords, Passed, "1 fault, 0 uploads failed; longest pause between successes 1.359 s"},
+	{"two faults", "fault_tolerance", with(even(300), Event{TS: 1, Kind: EventKill, Node: 1}, Event{TS: 2, Kind: EventNodeDown, Node: 2}), Passed, "2 faults"},
+	{"lost uploads", "fault_tolerance", with(changed(100, func(u *Upload) { u.OK = u.Seq%10 != 0 }), Event{TS: 1, Kind: EventPartition}), Failed, "10 uploads failed"},
+	{"after the end", "fault_tolerance", with(even(100), Event{TS: 99, Kind: EventKill, Node: 1}), Skipped, "no upload ended after"},
+}
+
+func even(n int64) func() []Record { return func() []Record { return evenRecords(n) } }
+
+func changed(n int64, f func(*Upload)) func() []Record {
+	return func() []Record { return mutate(evenRecords(n), f) }
+}
+
+func asked(n int64, f func(*Run)) func() []Record {
+	return func() []Record { return setRun(evenRecords(n), f) }
+}
+
+func with(records func() []Record, more ...Record) func() []Record {
+	return func() []Record { return append(records(), more...) }
+}
+
+func ownerOne(u *Upload) {
+	if u.Seq%3 != 0 {
+		u.Owner = 1
+	}
+}
+
+func growing() []Record {
+	recs := evenRecords(25)
+	for i := range 12 {
+		recs = append(recs, NodeSample{TS: float64(i), ID: 3, Up: true, RSSBytes: int64(100+25*i) << 20})
+	}
+	return recs
+}
+
+func relay() []Record {
+	return setRun(mutate(evenRecords(100), func(u *Upload) { u.SentBytes = u.Bytes }), func(r *Run) { r.Delivery = DeliveryRelay })
+}
+
+func fiveSent() []Record {
+	recs := mutate(evenRecords(100), func(u *Upload) { u.SentBytes = 5 * u.Bytes })
+	return setRun(recs, func(r *Run) { r.Nodes = []int{1, 2, 3, 4, 5} })
+}
+
+func TestChecks(t *testing.T) {
+	for _, c := range checkCases {
+		t.Run(c.check+"/"+c.name, func(t *testing.T) {
+			got := checkNamed(t, compute(t, c.records()...), c.check)
+			if got.Status != c.want || !strings.Contains(got.Evidence, c.says) {
+				t.Errorf("%s: %s; want %s with %q", got.Status, got.Evidence, c.want, c.says)
+			}
+		})
+	}
+}
+
+func TestEveryOutcomeIsTested(t *testing.T) {
+	seen := map[string]map[Status]bool{}
+	for _, c := range checkCases {
+		if seen[c.check] == nil {
+			seen[c.check] = map[Status]bool{}
+		}
+		seen[c.check][c.want] = true
+	}
+	for _, c := range checks {
+		for _, s := range []Status{Passed, Failed, Skipped} {
+			if !seen[c.name][s] {
+				t.Errorf("no case in which %s is %s", c.name, s)
+			}
+		}
+	}
+}
+
+func TestVerdict(t *testing.T) {
+	lost := func(u *Upload) { u.OK = u.Seq != 7 }
+	for _, c := range []struct {
+		name    string
+		records []Record
+		passed  bool
+		text    string
+	}{
+		{"all", eventRecords(), true, "SYSTEM PASSED ALL TESTS (7 passed)"},
+		{"some skipped", evenRecords(1500), true, "SYSTEM PASSED ALL TESTS (6 passed, 1 skipped)"},
+		{"all skipped", []Record{evenRun(1), Upload{Seq: 1, OK: true, Owner: 1}}, true, "ALL UPLOADS SUCCEEDED, NO TEST APPLIED (7 skipped)"},
+		{"upload lost", mutate(evenRecords(1500), lost), false, "SYSTEM FAILED 1 OF 1500 UPLOADS"},
+		{"tests failed", idleRecords(), false, "SYSTEM FAILED 2 OF 7 TESTS (balance, hash_quality)"},
+		{"both", mutate(idleRecords(), lost), false, "SYSTEM FAILED 2 OF 7 TESTS (balance, hash_quality) AND 1 OF 60 UPLOADS"},
+		{"nothing attempted", evenRecords(0), false, "SYSTEM FAILED: NO UPLOAD WAS ATTEMPTED"},
+	} {
+		v := compute(t, c.records...).Verdict
+		if v.Passed != c.passed || v.Text != c.text {
+			t.Errorf("%s: passed %v, %s; want %v, %s", c.name, v.Passed, v.Text, c.passed, c.text)
+		}
+		if len(v.Checks) != 7 {
+			t.Errorf("%s: %d checks", c.name, len(v.Checks))
+		}
+	}
+}

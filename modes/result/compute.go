@@ -1,0 +1,323 @@
+package result
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+)
+
+// Report is a run in figures, with a verdict. Fields that end in Percent go from 0 to 100 and are
+// of the successful uploads, SuccessRate goes from 0 to 1; times are seconds, sizes bytes. A
+// figure for which the log has no data is 0.
+type Report struct {
+	Attempted           int         `json:"attempted"`
+	Succeeded           int         `json:"succeeded"`
+	Failed              int         `json:"failed"`
+	SuccessRate         float64     `json:"success_rate"`
+	ElapsedS            float64     `json:"elapsed_s"`
+	ThroughputPerS      float64     `json:"throughput_per_s"`       // successful uploads
+	ThroughputBytesPerS float64     `json:"throughput_bytes_per_s"` // their images, each counted once
+	Bytes               int64       `json:"bytes"`                  // of the images stored, each counted once
+	SentBytes           int64       `json:"sent_bytes"`             // what left the client
+	LatencyS            Latency     `json:"latency_s"`              // of successful uploads
+	Nodes               []NodeShare `json:"nodes"`                  // by id
+	Balance             Balance     `json:"balance"`                // over the nodes of the run
+	Classes             []Class     `json:"classes"`                // from small to large
+	Failures            []Failure   `json:"failures"`               // the most frequent first
+	Run                 *Run        `json:"run,omitempty"`          // nil when the log does not say
+	Notes               []string    `json:"notes"`                  // what is odd about the log
+	Verdict             Verdict     `json:"verdict"`
+}
+
+// Latency gives quantiles by nearest rank: each is the latency of some upload.
+type Latency struct {
+	Mean float64 `json:"mean"`
+	P50  float64 `json:"p50"`
+	P95  float64 `json:"p95"`
+	P99  float64 `json:"p99"`
+	Max  float64 `json:"max"`
+}
+
+// NodeShare is what one node owned of the successful uploads. A node that is not in Run.Nodes but
+// owned something is listed too.
+type NodeShare struct {
+	ID                int     `json:"id"`
+	Uploads           int64   `json:"uploads"`
+	Bytes             int64   `json:"bytes"`
+	SharePercent      float64 `json:"share_percent"`
+	BytesSharePercent float64 `json:"bytes_share_percent"`
+	PeakRSSBytes      int64   `json:"peak_rss_bytes"`
+}
+
+// Balance says how even the shares are. The standard deviations are those of the whole population
+// of nodes in the run, in percentage points.
+type Balance struct {
+	ExpectedPercent    float64 `json:"expected_percent"`
+	StddevPercent      float64 `json:"stddev_percent"`
+	BytesStddevPercent float64 `json:"bytes_stddev_percent"`
+	Grade              string  `json:"grade"`        // excellent, very good, good, poor; none without an owner
+	ChiSquareP         float64 `json:"chi_square_p"` // of the counts, against equal chances
+}
+
+// Class sums up the successful uploads of one size class, and counts the failed ones.
+type Class struct {
+	Class    string       `json:"class"`
+	Uploads  int64        `json:"uploads"`
+	Failed   int64        `json:"failed"`
+	Bytes    int64        `json:"bytes"`
+	MinBytes int64        `json:"min_bytes"`
+	MaxBytes int64        `json:"max_bytes"`
+	LatencyS ClassLatency `json:"latency_s"`
+}
+
+// ClassLatency is the latency of a class.
+type ClassLatency struct {
+	Mean float64 `json:"mean"`
+	P95  float64 `json:"p95"`
+}
+
+// Failure counts the uploads that failed for one reason.
+type Failure struct {
+	Error   string `json:"error"`
+	Uploads int    `json:"uploads"`
+}
+
+// Verdict passes when no check failed and every attempted upload succeeded, at least one.
+type Verdict struct {
+	Passed bool    `json:"passed"`
+	Text   string  `json:"text"`
+	Checks []Check `json:"checks"`
+}
+
+// Compute works out the report of a log.
+func Compute(l *Log) *Report {
+	r := &Report{Notes: l.notes()}
+	if l.runs > 0 {
+		run := l.Run
+		r.Run = &run
+	}
+	r.total(l)
+	r.Nodes = l.shares(r.Succeeded, r.Bytes)
+	r.Balance = l.balance(r.Nodes, r.Succeeded)
+	r.Classes = l.classTable()
+	r.Failures = l.failures()
+	r.Verdict = judge(l, r)
+	return r
+}
+
+// WriteJSON writes the report as one indented JSON object.
+func (r *Report) WriteJSON(w io.Writer) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(r); err != nil {
+		return fmt.Errorf("writing the report: %w", err)
+	}
+	return nil
+}
+
+// notes tells what the reader of the figures should know of the log.
+func (l *Log) notes() []string {
+	n := []string{}
+	add := func(when bool, format string, args ...any) {
+		if when {
+			n = append(n, fmt.Sprintf(format, args...))
+		}
+	}
+	add(l.cut, "the last line is cut off and was left out")
+	add(l.runs == 0, "no run record: the nodes and the plan are taken from the uploads")
+	add(l.runs > 1, "the log holds %d runs; this is the last one", l.runs)
+	add(!l.ended, "no end record: elapsed is up to the last finished upload")
+	add(l.repeated > 0, "%s recorded more than once; the last record counts", plural(int64(l.repeated), "upload"))
+	add(l.unowned() > 0, "%s without an owner in the log", plural(int64(l.unowned()), "successful upload"))
+	add(int64(len(l.uploads)) < l.Run.Count, "%d of %d planned uploads are in the log", len(l.uploads), l.Run.Count)
+	return n
+}
+
+// unowned counts the successful uploads whose owner the log does not say.
+func (l *Log) unowned() (n int) {
+	for i := range l.uploads {
+		if u := &l.uploads[i]; u.ok && u.owner == 0 {
+			n++
+		}
+	}
+	return n
+}
+
+func (r *Report) total(l *Log) {
+	var last float64
+	latency := make([]float64, 0, len(l.uploads))
+	for i := range l.uploads {
+		u := &l.uploads[i]
+		last = max(last, u.finish())
+		r.SentBytes += u.sent
+		if u.ok {
+			r.Bytes += u.bytes
+			latency = append(latency, u.latency)
+		}
+	}
+	slices.Sort(latency)
+	r.Attempted, r.Succeeded = len(l.uploads), len(latency)
+	r.Failed = r.Attempted - r.Succeeded
+	r.SuccessRate = ratio(float64(r.Succeeded), float64(r.Attempted))
+	r.ElapsedS = last
+	if l.ended && l.elapsed > 0 {
+		r.ElapsedS = l.elapsed
+	}
+	r.ThroughputPerS = ratio(float64(r.Succeeded), r.ElapsedS)
+	r.ThroughputBytesPerS = ratio(float64(r.Bytes), r.ElapsedS)
+	r.LatencyS = Latency{
+		Mean: mean(latency), P50: quantile(latency, 0.5), P95: quantile(latency, 0.95),
+		P99: quantile(latency, 0.99), Max: quantile(latency, 1),
+	}
+}
+
+// shares lists the run's nodes and all others that own an upload.
+func (l *Log) shares(succeeded int, bytes int64) []NodeShare {
+	at := map[uint32]*NodeShare{}
+	node := func(id uint32) *NodeShare {
+		if at[id] == nil {
+			at[id] = &NodeShare{ID: int(id)}
+		}
+		return at[id]
+	}
+	for _, id := range l.members() {
+		node(uint32(id))
+	}
+	for i := range l.uploads {
+		if u := &l.uploads[i]; u.ok && u.owner != 0 {
+			n := node(u.owner)
+			n.Uploads++
+			n.Bytes += u.bytes
+		}
+	}
+	for _, s := range l.samples {
+		if n := at[s.id]; n != nil {
+			n.PeakRSSBytes = max(n.PeakRSSBytes, s.rss)
+		}
+	}
+	list := make([]NodeShare, 0, len(at))
+	for _, n := range at {
+		n.SharePercent = 100 * ratio(float64(n.Uploads), float64(succeeded))
+		n.BytesSharePercent = 100 * ratio(float64(n.Bytes), float64(bytes))
+		list = append(list, *n)
+	}
+	slices.SortFunc(list, func(a, b NodeShare) int { return cmp.Compare(a.ID, b.ID) })
+	return list
+}
+
+// members returns the nodes of the run; where the log does not say, those it mentions.
+func (l *Log) members() []int {
+	if len(l.Run.Nodes) > 0 {
+		return l.Run.Nodes
+	}
+	var ids []int
+	for id := range l.ids {
+		ids = append(ids, int(id))
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// ofMembers returns the shares of the run's nodes only.
+func (l *Log) ofMembers(nodes []NodeShare) []NodeShare {
+	members := l.members()
+	return slices.DeleteFunc(slices.Clone(nodes), func(n NodeShare) bool {
+		_, ok := slices.BinarySearch(members, n.ID)
+		return !ok
+	})
+}
+
+func (l *Log) balance(nodes []NodeShare, succeeded int) Balance {
+	var counts []int64
+	var share, bytesShare []float64
+	for _, n := range l.ofMembers(nodes) {
+		counts = append(counts, n.Uploads)
+		share = append(share, n.SharePercent)
+		bytesShare = append(bytesShare, n.BytesSharePercent)
+	}
+	b := Balance{
+		ExpectedPercent: ratio(100, float64(len(counts))), StddevPercent: stddev(share),
+		BytesStddevPercent: stddev(bytesShare), ChiSquareP: chiSquareP(counts),
+	}
+	b.Grade = grade(b.StddevPercent)
+	if succeeded == l.unowned() {
+		b.Grade = "none"
+	}
+	return b
+}
+
+func grade(stddevPercent float64) string {
+	switch {
+	case stddevPercent < 1:
+		return "excellent"
+	case stddevPercent < 2:
+		return "very good"
+	case stddevPercent < 5:
+		return "good"
+	}
+	return "poor"
+}
+
+// defaultClasses are the classes of the default test set, from small to large.
+var defaultClasses = []string{"small", "medium", "large", "xlarge"}
+
+// classTable sums up the classes: those of the default test set first, then the others by name.
+func (l *Log) classTable() []Class {
+	table := make([]Class, len(l.classes.list))
+	latency := make([][]float64, len(table))
+	for i := range l.uploads {
+		u := &l.uploads[i]
+		c := &table[u.class]
+		if !u.ok {
+			c.Failed++
+			continue
+		}
+		if c.Uploads == 0 || u.bytes < c.MinBytes {
+			c.MinBytes = u.bytes
+		}
+		c.MaxBytes = max(c.MaxBytes, u.bytes)
+		c.Uploads++
+		c.Bytes += u.bytes
+		latency[u.class] = append(latency[u.class], u.latency)
+	}
+	for i := range table {
+		slices.Sort(latency[i])
+		table[i].Class = l.classes.list[i]
+		table[i].LatencyS = ClassLatency{Mean: mean(latency[i]), P95: quantile(latency[i], 0.95)}
+	}
+	table = slices.DeleteFunc(table, func(c Class) bool { return c.Uploads+c.Failed == 0 })
+	slices.SortFunc(table, func(a, b Class) int {
+		return cmp.Or(cmp.Compare(classRank(a.Class), classRank(b.Class)), cmp.Compare(a.Class, b.Class))
+	})
+	return table
+}
+
+func classRank(class string) int {
+	if i := slices.Index(defaultClasses, class); i >= 0 {
+		return i
+	}
+	return len(defaultClasses)
+}
+
+// failures counts the reasons of failed uploads.
+func (l *Log) failures() []Failure {
+	counts := make([]int, len(l.reasons.list))
+	for i := range l.uploads {
+		if !l.uploads[i].ok {
+			counts[l.uploads[i].reason]++
+		}
+	}
+	list := []Failure{}
+	for i, n := range counts {
+		if n > 0 {
+			list = append(list, Failure{Error: cmp.Or(l.reasons.list[i], "no reason given"), Uploads: n})
+		}
+	}
+	slices.SortFunc(list, func(a, b Failure) int {
+		return cmp.Or(cmp.Compare(b.Uploads, a.Uploads), cmp.Compare(a.Error, b.Error))
+	})
+	return list
+}

@@ -1,0 +1,223 @@
+// Package result is a run's memory and its judge: it writes what happens during a stress run as a
+// log of JSON lines (Writer), reads such a log back (Read), computes the figures and the verdict
+// from it (Compute) and shows them as text or JSON (Report). The load driver writes, the report
+// command reads; nothing is known here of how uploads are made.
+package result
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Schema is the version of the log that this package writes, and the newest that it reads.
+const Schema = 1
+
+// Bounds on what a log may say. A number outside is an error that names the line, because figures
+// computed from it would be nonsense; the sums of recordsMax such numbers still fit an int64.
+const (
+	bytesMax      = 1 << 40 // of one image, and of what was sent for it
+	sampleMax     = 1 << 60 // bytes in a node's counters
+	secondsMax    = 1e9     // a time or a duration, 31 years
+	countMax      = 1 << 40 // a sequence number or a planned count
+	attemptsMax   = 1 << 20
+	nodesMax      = 1024 // different nodes in one log
+	nodeIDMax     = math.MaxUint32
+	errorBytesMax = 512 // of an error's text; Write cuts what is longer
+	lineBytesMax  = 1 << 20
+)
+
+// Delivery is how the client hands an image to the cluster.
+const (
+	DeliveryBroadcast = "broadcast"
+	DeliveryAnnounce  = "announce"
+	DeliveryRelay     = "relay"
+)
+
+// The kinds of events that a report acts on; others are read and counted as information. Down,
+// Kill, Pause and Partition are faults, the rest tells of their end.
+const (
+	EventNodeDown  = "node_down" // a node was seen to stop answering
+	EventNodeUp    = "node_up"
+	EventKill      = "kill" // a node was killed on purpose
+	EventRestart   = "restart"
+	EventPause     = "pause" // a node was stopped on purpose
+	EventResume    = "resume"
+	EventPartition = "partition"
+	EventHeal      = "heal"
+)
+
+// Record is one line of the log: a Run, Upload, NodeSample, ClientSample, Event or End.
+type Record interface {
+	// typed returns the line's type and the record as it is written, or why it cannot be.
+	typed() (string, any, error)
+}
+
+// Run opens a log: what was asked for. A later Run in the same log starts over. MinPixels and
+// MaxPixels are 0 when they were left at the defaults, Images is empty when the images were
+// generated.
+type Run struct {
+	Schema      int       `json:"schema"` // set by Write when 0
+	Started     time.Time `json:"started"`
+	Profile     string    `json:"profile"`
+	Nodes       []int     `json:"nodes"`
+	Count       int64     `json:"count"` // uploads planned
+	Concurrency int       `json:"concurrency"`
+	Delivery    string    `json:"delivery"`
+	Replicas    int       `json:"replicas"`
+	Seed        uint64    `json:"seed,omitempty"`
+	MinPixels   int       `json:"min_pixels,omitempty"`
+	MaxPixels   int       `json:"max_pixels,omitempty"`
+	Images      string    `json:"images,omitempty"`  // where the images were read from
+	Version     string    `json:"version,omitempty"` // of the program that ran
+}
+
+// Upload is one finished upload, whatever the outcome. Times are seconds since Run.Started; Bytes
+// is the image's size, SentBytes what left the client for it: to all nodes, in all attempts.
+// FirstChoice tells whether the owner was the first node in the hash's rank; nil when unknown.
+type Upload struct {
+	Seq         int64   `json:"seq"` // from 1, one per image; the last record of a Seq counts
+	Name        string  `json:"name"`
+	Class       string  `json:"class"`
+	Bytes       int64   `json:"bytes"`
+	StartS      float64 `json:"start_s"`
+	LatencyS    float64 `json:"latency_s"`
+	OK          bool    `json:"ok"`
+	Error       string  `json:"error,omitempty"`
+	Owner       int     `json:"owner,omitempty"`
+	Replicas    []int   `json:"replicas,omitempty"`
+	Attempts    int     `json:"attempts"`
+	SentBytes   int64   `json:"sent_bytes"`
+	FirstChoice *bool   `json:"first_choice,omitempty"`
+}
+
+// NodeSample is a node's figures at one moment. Counters grow from the start of the node's
+// process; all figures are 0 when the node is not up.
+type NodeSample struct {
+	TS            float64 `json:"t_s"`
+	ID            int     `json:"id"`
+	Up            bool    `json:"up"`
+	RSSBytes      int64   `json:"rss_bytes"`
+	DiskFreeBytes int64   `json:"disk_free_bytes"`
+	CPUS          float64 `json:"cpu_s"`
+	NetRxBytes    int64   `json:"net_rx_bytes"`
+	NetTxBytes    int64   `json:"net_tx_bytes"`
+}
+
+// ClientSample is the load driver's own figures at one moment.
+type ClientSample struct {
+	TS       float64 `json:"t_s"`
+	RSSBytes int64   `json:"rss_bytes"`
+	CPUS     float64 `json:"cpu_s"`
+}
+
+// Event is something that happened at one moment; Node is 0 when it concerns no single one.
+type Event struct {
+	TS     float64 `json:"t_s"`
+	Kind   string  `json:"kind"`
+	Node   int     `json:"node,omitempty"`
+	Detail string  `json:"detail,omitempty"`
+}
+
+// End closes a log: the run came to its end, complete or drained after an interrupt.
+type End struct {
+	ElapsedS float64 `json:"elapsed_s"`
+}
+
+func (r Run) typed() (string, any, error) {
+	if r.Schema == 0 {
+		r.Schema = Schema
+	}
+	if r.Nodes == nil {
+		r.Nodes = []int{}
+	}
+	return "run", r, r.check()
+}
+
+// check returns why r cannot be a run.
+func (r *Run) check() error {
+	if len(r.Nodes) > nodesMax {
+		return fmt.Errorf("nodes has %d entries, more than %d", len(r.Nodes), nodesMax)
+	}
+	errs := []error{
+		within("schema", r.Schema, 0, Schema), within("count", r.Count, 0, countMax),
+		within("concurrency", r.Concurrency, 0, attemptsMax), within("replicas", r.Replicas, 0, nodesMax),
+		within("min_pixels", r.MinPixels, 0, countMax), within("max_pixels", r.MaxPixels, 0, countMax),
+	}
+	for _, id := range r.Nodes {
+		errs = append(errs, within("nodes", id, 1, nodeIDMax))
+	}
+	return first(errs...)
+}
+
+func (u Upload) typed() (string, any, error) {
+	u.StartS, u.LatencyS = micros(u.StartS), micros(u.LatencyS)
+	u.Error = cut(u.Error, errorBytesMax)
+	return "upload", u, first(
+		within("seq", u.Seq, 0, countMax), within("bytes", u.Bytes, 0, bytesMax),
+		within("start_s", u.StartS, 0, secondsMax), within("latency_s", u.LatencyS, 0, secondsMax),
+		within("owner", u.Owner, 0, nodeIDMax), within("attempts", u.Attempts, 0, attemptsMax),
+		within("sent_bytes", u.SentBytes, 0, bytesMax))
+}
+
+func (s NodeSample) typed() (string, any, error) {
+	s.TS, s.CPUS = micros(s.TS), micros(s.CPUS)
+	return "node", s, first(
+		within("t_s", s.TS, 0, secondsMax), within("id", s.ID, 1, nodeIDMax), within("rss_bytes", s.RSSBytes, 0, sampleMax),
+		within("disk_free_bytes", s.DiskFreeBytes, 0, sampleMax), within("cpu_s", s.CPUS, 0, secondsMax),
+		within("net_rx_bytes", s.NetRxBytes, 0, sampleMax), within("net_tx_bytes", s.NetTxBytes, 0, sampleMax))
+}
+
+func (s ClientSample) typed() (string, any, error) {
+	s.TS, s.CPUS = micros(s.TS), micros(s.CPUS)
+	return "client", s, first(within("t_s", s.TS, 0, secondsMax),
+		within("rss_bytes", s.RSSBytes, 0, sampleMax), within("cpu_s", s.CPUS, 0, secondsMax))
+}
+
+func (e Event) typed() (string, any, error) {
+	e.TS = micros(e.TS)
+	e.Detail = cut(e.Detail, errorBytesMax)
+	return "event", e, first(within("t_s", e.TS, 0, secondsMax), within("node", e.Node, 0, nodeIDMax))
+}
+
+func (e End) typed() (string, any, error) {
+	e.ElapsedS = micros(e.ElapsedS)
+	return "end", e, within("elapsed_s", e.ElapsedS, 0, secondsMax)
+}
+
+// errRange is wrapped by every error about a number that cannot be.
+var errRange = errors.New("out of range")
+
+// within returns an error unless lo <= v <= hi; NaN is never within.
+func within[T int | int64 | float64](field string, v, lo, hi T) error {
+	if v >= lo && v <= hi {
+		return nil
+	}
+	return fmt.Errorf("%s is %v, %w: %v to %v is possible", field, v, errRange, lo, hi)
+}
+
+func first(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// micros rounds seconds to microseconds, which keeps lines short.
+func micros(s float64) float64 { return math.Round(s*1e6) / 1e6 }
+
+// cut shortens s to at most n bytes of valid UTF-8.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return strings.Clone(s[:n])
+}

@@ -1,0 +1,177 @@
+package result
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"math"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"testing/iotest"
+	"unicode/utf8"
+)
+
+// TestWriteFields holds the field names and their order, which readers in other languages rely on.
+func TestWriteFields(t *testing.T) {
+	for _, c := range []struct {
+		rec  Record
+		want string
+	}{
+		{evenRun(1500), `{"type":"run","schema":1,"started":"2026-01-02T15:04:05Z","profile":"extreme","nodes":[1,2,3],"count":1500,"concurrency":8,"delivery":"broadcast","replicas":2}`},
+		{
+			Upload{Seq: 1, Name: "stress_image_1.png", Class: "medium", Bytes: 9013320, StartS: 0.012, LatencyS: 0.143, OK: true, Owner: 2, Replicas: []int{2, 3}, Attempts: 1, SentBytes: 27039960},
+			`{"type":"upload","seq":1,"name":"stress_image_1.png","class":"medium","bytes":9013320,"start_s":0.012,"latency_s":0.143,"ok":true,"owner":2,"replicas":[2,3],"attempts":1,"sent_bytes":27039960}`,
+		},
+		{
+			Upload{Seq: 2, Name: "stress_image_2.png", Class: "large", Bytes: 14013320, StartS: 0.1 + 0.2, LatencyS: 5, Error: "no quorum", Attempts: 3},
+			`{"type":"upload","seq":2,"name":"stress_image_2.png","class":"large","bytes":14013320,"start_s":0.3,"latency_s":5,"ok":false,"error":"no quorum","attempts":3,"sent_bytes":0}`,
+		},
+		{
+			NodeSample{TS: 5, ID: 1, Up: true, RSSBytes: 181000000, DiskFreeBytes: 70000000000, CPUS: 3.1, NetRxBytes: 1, NetTxBytes: 1},
+			`{"type":"node","t_s":5,"id":1,"up":true,"rss_bytes":181000000,"disk_free_bytes":70000000000,"cpu_s":3.1,"net_rx_bytes":1,"net_tx_bytes":1}`,
+		},
+		{ClientSample{TS: 5, RSSBytes: 90, CPUS: 1}, `{"type":"client","t_s":5,"rss_bytes":90,"cpu_s":1}`},
+		{Event{TS: 12.3, Kind: EventNodeDown, Node: 2}, `{"type":"event","t_s":12.3,"kind":"node_down","node":2}`},
+		{&End{ElapsedS: 38.2}, `{"type":"end","elapsed_s":38.2}`},
+	} {
+		if got := string(encode(t, c.rec)); got != c.want+"\n" {
+			t.Errorf("got  %swant %s", got, c.want)
+		}
+	}
+}
+
+func TestWriteRefusesAbsurdRecords(t *testing.T) {
+	var buf bytes.Buffer
+	w := NewWriter(&buf)
+	for _, rec := range []Record{
+		Upload{Bytes: -1},
+		Upload{LatencyS: -0.1},
+		Upload{LatencyS: math.NaN()},
+		Upload{StartS: math.Inf(1)},
+		Upload{Attempts: -1},
+		Upload{SentBytes: bytesMax + 1},
+		Upload{Owner: -2},
+		Upload{Seq: -1},
+		NodeSample{},
+		NodeSample{ID: 1, RSSBytes: -1},
+		ClientSample{CPUS: -1},
+		Event{Node: -1},
+		End{ElapsedS: -1},
+		Run{Count: -1},
+		Run{Nodes: []int{0}},
+		Run{Schema: Schema + 1},
+	} {
+		if err := w.Write(rec); !errors.Is(err, errRange) {
+			t.Errorf("%+v: %v, want %v", rec, err, errRange)
+		}
+	}
+	for _, rec := range []Record{Run{Nodes: make([]int, nodesMax+1)}, Upload{Name: strings.Repeat("n", lineBytesMax)}} {
+		if err := w.Write(rec); err == nil {
+			t.Errorf("%T that Read would refuse was written", rec)
+		}
+	}
+	if err := w.Write(End{ElapsedS: 1}); err != nil {
+		t.Errorf("a good record after bad ones: %v", err)
+	}
+	if err := w.Close(); !errors.Is(err, errRange) {
+		t.Errorf("Close returned %v, want the first refusal", err)
+	}
+	if got := buf.String(); got != `{"type":"end","elapsed_s":1}`+"\n" {
+		t.Errorf("written: %q", got)
+	}
+	if err := w.Write(End{}); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+}
+
+func TestWriteCutsErrors(t *testing.T) {
+	long := "x" + strings.Repeat("é", errorBytesMax)
+	var u Upload
+	if err := json.Unmarshal(encode(t, Upload{Error: long}), &u); err != nil {
+		t.Fatal(err)
+	}
+	if len(u.Error) != errorBytesMax-1 || !utf8.ValidString(u.Error) || !strings.HasPrefix(long, u.Error) {
+		t.Errorf("%d bytes kept: %q", len(u.Error), u.Error)
+	}
+}
+
+// TestWriteErrorSticks fails the underlying writer once: nothing may be written behind the hole.
+func TestWriteErrorSticks(t *testing.T) {
+	disk := &failingOnce{err: errors.New("no space left on device")}
+	w := NewWriter(disk)
+	if err := w.Write(End{}); err != nil {
+		t.Fatalf("buffered: %v", err)
+	}
+	for name, got := range map[string]error{"Flush": w.Flush(), "Write": w.Write(End{}), "Flush again": w.Flush(), "Close": w.Close()} {
+		if !errors.Is(got, disk.err) {
+			t.Errorf("%s: %v, want %v", name, got, disk.err)
+		}
+	}
+	if disk.after > 0 {
+		t.Errorf("%d writes after the failed one", disk.after)
+	}
+}
+
+type failingOnce struct {
+	err    error
+	failed bool
+	after  int
+}
+
+func (f *failingOnce) Write(p []byte) (int, error) {
+	if f.failed {
+		f.after++
+		return len(p), nil
+	}
+	f.failed = true
+	return 0, f.err
+}
+
+func TestWriteConcurrently(t *testing.T) {
+	const writers, each = 8, 500
+	var buf bytes.Buffer
+	w := NewWriter(&buf)
+	var wg sync.WaitGroup
+	for g := range writers {
+		wg.Go(func() {
+			for i := range each {
+				if err := w.Write(evenUpload(int64(g*each + i + 1))); err != nil {
+					t.Error(err)
+				}
+				if i%100 == 0 {
+					if err := w.Flush(); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r := Compute(read(t, buf.String()))
+	if r.Succeeded != writers*each {
+		t.Errorf("%d uploads read back, %d written", r.Succeeded, writers*each)
+	}
+}
+
+// TestReportWriteErrors checks that a report that could not be written says so.
+func TestReportWriteErrors(t *testing.T) {
+	r := compute(t, evenRecords(3)...)
+	broken := errors.New("broken pipe")
+	pr, pw := io.Pipe()
+	pr.CloseWithError(broken)
+	if err := r.WriteText(pw, TextOptions{}); !errors.Is(err, broken) {
+		t.Errorf("text: %v", err)
+	}
+	if err := r.WriteJSON(pw); !errors.Is(err, broken) {
+		t.Errorf("JSON: %v", err)
+	}
+	if _, err := Read(iotest.ErrReader(broken)); !errors.Is(err, broken) {
+		t.Errorf("Read: %v", err)
+	}
+}
