@@ -1,0 +1,41 @@
+# The same commands that CI runs, and the slow loops that it does not.
+
+# Packages in which goroutines meet.
+RACE = ./cluster/... ./modes/load ./modes/result
+
+.PHONY: build test race race-packages lint format bench extreme fuzz clean
+
+build: ## the binary
+	go build -o imgcluster .
+
+test: ## what the README says
+	go test ./...
+
+race:
+	go test -race -shuffle=on $(RACE)
+
+race-packages:
+	@echo $(RACE)
+
+lint:
+	go vet ./...
+	go tool staticcheck ./...
+	go tool deadcode -test ./...
+
+format:
+	go tool gofumpt -w .
+
+# Throughput against a bare broadcast of the same bytes, interleaved; see BENCHMARKS.md.
+bench:
+	go test ./modes -run '^$$' -bench Broadcast -benchtime 1x -timeout 30m
+
+# The whole extreme run on a local cluster: 40 GB of disk while it runs, and some minutes.
+extreme: build
+	./testdata/extreme.sh
+
+FUZZTIME = 30s
+fuzz:
+	go test ./cluster/catalog -run '^$$' -fuzz FuzzApply -fuzztime $(FUZZTIME)
+
+clean:
+	rm -f imgcluster log.jsonl

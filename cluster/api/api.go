@@ -1,0 +1,254 @@
+// Package api is a node's HTTP side: it turns requests into calls of the interfaces below, and
+// results and errors into responses. It bounds what a client can make the node hold or wait for.
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"imgcluster/cluster/image"
+)
+
+// Images is what clients come for. Errors are *image.Error; others are told as internal.
+type Images interface {
+	// Put takes an upload to its record. body fails in bounded time when the client is gone.
+	Put(ctx context.Context, req image.Request, body io.Reader) (*image.Record, error)
+	// Record returns the newest record of a name.
+	Record(ctx context.Context, user, name string) (*image.Record, error)
+	// List returns up to limit images whose names start with prefix and come after `after`.
+	List(ctx context.Context, user, prefix, after string, limit int) (image.List, error)
+	Delete(ctx context.Context, user, name string) error
+	// Open returns the image's plaintext, only what was authenticated.
+	Open(ctx context.Context, rec *image.Record) Content
+	// OpenEncrypted returns one copy's file as it is stored.
+	OpenEncrypted(ctx context.Context, rec *image.Record) (Content, error)
+}
+
+// Content is a body that can be read in part; its size is found by seeking.
+type Content interface {
+	io.ReadSeeker
+	io.Closer
+}
+
+// Node is what the node tells of itself.
+type Node interface {
+	// Ready says why the node cannot serve, nil when it can.
+	Ready() error
+	Cluster() image.ClusterStatus
+	WriteMetrics(w io.Writer)
+}
+
+// Peers is what other nodes ask for.
+type Peers interface {
+	// Hello compares what the nodes must agree on and answers with this node's side.
+	Hello(theirs []byte) (ours []byte, err error)
+	Status() image.NodeStatus
+	// OpenCopy opens this node's file of a copy.
+	OpenCopy(id image.ID, epoch uint32) (Content, error)
+}
+
+// Options bounds and wires a Handler. All fields are needed.
+type Options struct {
+	ID          image.NodeID
+	Images      Images
+	Node        Node
+	Peers       Peers
+	Logger      *zap.Logger
+	ImageBytes  int64         // largest body
+	ListPage    int           // largest page of a list
+	BodyIdle    time.Duration // a body that does not move for this long is given up
+	StatusEvery time.Duration // period of the status stream
+}
+
+// Handler serves the HTTP API.
+type Handler struct {
+	Options
+	mux    *http.ServeMux
+	rx, tx atomic.Int64
+}
+
+const imagesPath = "/v1/images/"
+
+// New returns the handler of a node's API address.
+func New(o Options) *Handler {
+	h := &Handler{Options: o, mux: http.NewServeMux()}
+	h.mux.HandleFunc("GET /v1/cluster", h.cluster)
+	h.mux.HandleFunc("GET /livez", h.livez)
+	h.mux.HandleFunc("GET /readyz", h.readyz)
+	h.mux.HandleFunc("GET /metrics", h.metrics)
+	h.mux.HandleFunc("POST /internal/v1/hello", h.hello)
+	h.mux.HandleFunc("GET /internal/v1/status", h.status)
+	h.mux.HandleFunc("GET /internal/v1/copies/{id}/{epoch}", h.copy)
+	h.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		h.fail(w, r, image.Errorf(image.KindNotFound, "there is nothing at %s", r.URL.Path).
+			WithHint("images are under /v1/images/{user}/{name}, the cluster's state at /v1/cluster"))
+	})
+	return h
+}
+
+// Traffic returns the body bytes received and sent so far.
+func (h *Handler) Traffic() (rx, tx int64) { return h.rx.Load(), h.tx.Load() }
+
+// ServeHTTP implements http.Handler. Image paths do not go through the mux, which would clean ".."
+// away where it has to be refused.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Imgcluster-Node", strconv.Itoa(int(h.ID)))
+	path := r.URL.EscapedPath()
+	if strings.HasPrefix(path, imagesPath) {
+		h.images(w, r, path[len(imagesPath):])
+		return
+	}
+	h.mux.ServeHTTP(w, r)
+}
+
+// fail answers with err as application/problem+json. The part of the body that the handler did not
+// read is read first, within bounds: else a client that is still sending would see a reset
+// connection in place of the answer.
+func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
+	if r.Context().Err() != nil && !errors.As(err, new(*image.Error)) {
+		return // nobody listens
+	}
+	p := image.AsProblem(err)
+	if p.Status >= 500 && p.Status != http.StatusServiceUnavailable {
+		h.Logger.Error("request failed", zap.String("method", r.Method), zap.String("path", r.URL.Path), zap.Error(err))
+	}
+	h.drain(w, r)
+	if p.RetryAfter == 0 && p.Code.Temporary() {
+		p.RetryAfter = 1
+	}
+	if p.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(p.RetryAfter))
+	}
+	w.Header().Del("ETag")
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(p.Status)
+	json.NewEncoder(w).Encode(p)
+}
+
+// drain reads on to the end of a body of up to twice the image limit. A client that waits for 100
+// Continue has sent nothing, and does not get one.
+func (h *Handler) drain(w http.ResponseWriter, r *http.Request) {
+	if r.Body == nil || r.Header.Get("Expect") != "" || r.ContentLength > 2*h.ImageBytes {
+		return
+	}
+	io.Copy(io.Discard, io.LimitReader(h.body(w, r), 2*h.ImageBytes))
+}
+
+// body returns the request's body, which fails when it does not move for BodyIdle.
+func (h *Handler) body(w http.ResponseWriter, r *http.Request) io.Reader {
+	return &idleReader{r: r.Body, control: http.NewResponseController(w), idle: h.BodyIdle, count: &h.rx}
+}
+
+type idleReader struct {
+	r       io.Reader
+	control *http.ResponseController
+	idle    time.Duration
+	count   *atomic.Int64
+}
+
+func (b *idleReader) Read(p []byte) (int, error) {
+	if err := b.control.SetReadDeadline(time.Now().Add(b.idle)); err != nil {
+		return 0, err
+	}
+	n, err := b.r.Read(p)
+	b.count.Add(int64(n))
+	if err == io.EOF { // net/http goes on reading to notice a client that leaves
+		b.control.SetReadDeadline(time.Time{})
+	}
+	return n, err
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(v)
+}
+
+func (h *Handler) cluster(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, h.Node.Cluster())
+}
+
+func (h *Handler) livez(w http.ResponseWriter, _ *http.Request) {
+	io.WriteString(w, "ok\n")
+}
+
+func (h *Handler) readyz(w http.ResponseWriter, r *http.Request) {
+	if err := h.Node.Ready(); err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	io.WriteString(w, "ok\n")
+}
+
+func (h *Handler) metrics(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+	h.Node.WriteMetrics(w)
+}
+
+// helloBytesMax bounds what a node says to introduce itself.
+const helloBytesMax = 256 << 10
+
+func (h *Handler) hello(w http.ResponseWriter, r *http.Request) {
+	theirs, err := io.ReadAll(http.MaxBytesReader(w, r.Body, helloBytesMax))
+	if err != nil {
+		h.fail(w, r, image.Errorf(image.KindInvalid, "unreadable hello: %w", err))
+		return
+	}
+	ours, err := h.Peers.Hello(theirs)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Write(ours)
+}
+
+// status streams this node's figures, a JSON object a line, until the peer goes away. The open
+// connection is what peers know each other alive by: it ends with the process.
+func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
+	control := http.NewResponseController(w)
+	ticker := time.NewTicker(h.StatusEvery)
+	defer ticker.Stop()
+	for enc := json.NewEncoder(w); ; {
+		control.SetWriteDeadline(time.Now().Add(h.BodyIdle))
+		if enc.Encode(h.Peers.Status()) != nil || control.Flush() != nil {
+			return
+		}
+		select {
+		case <-r.Context().Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+func (h *Handler) copy(w http.ResponseWriter, r *http.Request) {
+	id, err := image.ParseID(r.PathValue("id"))
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	epoch, err := strconv.ParseUint(r.PathValue("epoch"), 10, 32)
+	if err != nil || epoch > math.MaxUint32 {
+		h.fail(w, r, image.Errorf(image.KindInvalid, "%q is not an epoch", r.PathValue("epoch")))
+		return
+	}
+	c, err := h.Peers.OpenCopy(id, uint32(epoch))
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	defer c.Close()
+	w.Header().Set("Content-Type", "application/octet-stream")
+	h.serve(w, r, c, time.Time{})
+}

@@ -1,0 +1,167 @@
+// Package client is the cluster's HTTP client: it broadcasts an upload to all nodes and returns
+// with the first receipt, and it reads, lists and deletes through any node that answers.
+// Connections are kept alive; every wait, retry and answer is bounded. Failures are *image.Error
+// values, with the kind the node gave.
+package client
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"imgcluster/cluster/image"
+)
+
+// Node is one node's identity and the address of its API, host:port.
+type Node struct {
+	ID   image.NodeID
+	Addr string
+}
+
+// Delivery is the way in which an upload reaches the nodes that store it.
+type Delivery string
+
+// The deliveries. With Broadcast the client sends to every node, with Relay to one, which sends on.
+const (
+	Broadcast Delivery = "broadcast"
+	Relay     Delivery = "relay"
+)
+
+// Options are the client's settings; a zero value takes the default named at its field.
+type Options struct {
+	Nodes            []Node
+	Delivery         Delivery      // Broadcast
+	Attempts         int           // 6: tries of one request before it fails, each over all nodes
+	BackoffMin       time.Duration // 100 ms: the longest wait before the second try; doubles with each further one
+	BackoffMax       time.Duration // 3 s: the longest wait between two tries
+	DialTimeout      time.Duration // 2 s
+	ResponseTimeout  time.Duration // 60 s: from the end of an upload's body to its answer; also the longest stall in a body
+	ReadTimeout      time.Duration // 10 s: from any other request to its answer
+	StragglerTimeout time.Duration // 5 s: what the other nodes get to end an upload after the first receipt
+	IdleConns        int           // 64: kept-alive connections for each node
+}
+
+const (
+	idleConnTimeout   = 60 * time.Second // shorter than the node's own, so that the client closes first
+	keepAliveInterval = 5 * time.Second  // TCP probes: a half-open connection is noticed within 15 s
+	keepAliveCount    = 2
+	readBufferBytes   = 64 << 10               // of each connection
+	answerBytesMax    = 64 << 10               // of a receipt or an error
+	documentBytesMax  = 16 << 20               // of a list or a status
+	writePieceBytes   = 1 << 20                // of memory given to the kernel at once
+	copyBufferBytes   = 256 << 10              // for bodies that are not in memory
+	hedgeDelay        = 300 * time.Millisecond // before Cluster asks one more node
+	connectGrace      = 100 * time.Millisecond // for a stream without a connection when a receipt is there
+)
+
+// ErrNobodyAnswers is in the chain of the error of a request that reached no node. The error's kind
+// is image.KindNoQuorum.
+var ErrNobodyAnswers = errors.New("no node answers")
+
+// ErrNotModified is Get's answer when the image still has the ETag of GetOptions.IfNoneMatch.
+var ErrNotModified = errors.New("the image has not changed")
+
+// Client speaks to one cluster. It is safe for concurrent use.
+type Client struct {
+	o        Options
+	http     *http.Client
+	everyone string        // the IDs of all nodes, as Imgcluster-Broadcast has them
+	turn     atomic.Uint32 // the node that gets the next relayed upload
+	last     atomic.Uint32 // the node that answered last; asked first
+	open     context.Context
+	shut     context.CancelFunc
+}
+
+// New returns a client of the given nodes. It connects to none of them yet.
+func New(o Options) (*Client, error) {
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	o.setDefaults()
+	ids := make([]string, len(o.Nodes))
+	for i, n := range o.Nodes {
+		ids[i] = strconv.FormatUint(uint64(n.ID), 10)
+	}
+	c := &Client{o: o, everyone: strings.Join(ids, ",")}
+	c.open, c.shut = context.WithCancel(context.Background())
+	c.http = &http.Client{
+		Transport:     newTransport(o),
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return c, nil
+}
+
+func newTransport(o Options) *http.Transport {
+	dialer := &net.Dialer{Timeout: o.DialTimeout, KeepAliveConfig: net.KeepAliveConfig{
+		Enable: true, Idle: keepAliveInterval, Interval: keepAliveInterval, Count: keepAliveCount,
+	}}
+	return &http.Transport{
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			raw, err := dialer.DialContext(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			return &conn{Conn: raw, stall: o.ResponseTimeout}, nil
+		},
+		MaxIdleConnsPerHost:   o.IdleConns,
+		IdleConnTimeout:       idleConnTimeout,
+		ResponseHeaderTimeout: o.ResponseTimeout,
+		ReadBufferSize:        readBufferBytes, // bodies bypass the write buffer, see conn.ReadFrom
+		DisableCompression:    true,
+	}
+}
+
+// Close ends what is still under way and closes the kept-alive connections. A client that was
+// closed sends nothing any more.
+func (c *Client) Close() {
+	c.shut()
+	c.http.CloseIdleConnections()
+}
+
+func (o *Options) validate() error {
+	hint := "list the nodes as in the cluster's configuration"
+	if len(o.Nodes) == 0 {
+		return image.Errorf(image.KindInvalid, "the client has no nodes").WithHint(hint)
+	}
+	seen := map[any]bool{}
+	for _, n := range o.Nodes {
+		if _, _, err := net.SplitHostPort(n.Addr); n.ID == 0 || err != nil {
+			return image.Errorf(image.KindInvalid, "node %d has the address %q", n.ID, n.Addr).
+				WithHint("give each node an ID from 1 and host:port")
+		}
+		if seen[n.ID] || seen[n.Addr] {
+			return image.Errorf(image.KindInvalid, "node %d (%s) is listed twice", n.ID, n.Addr).WithHint(hint)
+		}
+		seen[n.ID], seen[n.Addr] = true, true
+	}
+	switch o.Delivery {
+	case "", Broadcast, Relay:
+		return nil
+	}
+	return image.Errorf(image.KindInvalid, "unknown delivery %q", o.Delivery).WithHint("use broadcast or relay")
+}
+
+func (o *Options) setDefaults() {
+	if o.Delivery == "" {
+		o.Delivery = Broadcast
+	}
+	setDefault(&o.Attempts, 6)
+	setDefault(&o.IdleConns, 64)
+	setDefault(&o.BackoffMin, 100*time.Millisecond)
+	setDefault(&o.BackoffMax, 3*time.Second)
+	setDefault(&o.DialTimeout, 2*time.Second)
+	setDefault(&o.ResponseTimeout, 60*time.Second)
+	setDefault(&o.ReadTimeout, 10*time.Second)
+	setDefault(&o.StragglerTimeout, 5*time.Second)
+}
+
+func setDefault[T int | time.Duration](v *T, def T) {
+	if *v <= 0 {
+		*v = def
+	}
+}

@@ -1,0 +1,364 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"iter"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"imgcluster/cluster/image"
+)
+
+// Info is one image as its headers tell it.
+type Info struct {
+	User string `json:"user"`
+	image.Info
+	Shard uint64 `json:"shard"`
+}
+
+// GetOptions narrow a Get.
+type GetOptions struct {
+	Range       string // as the HTTP header, such as "bytes=0-99"
+	Encrypted   bool   // the stored file instead of the image
+	IfNoneMatch string // an ETag; ErrNotModified when the image still has it
+}
+
+// Object is an image being read.
+type Object struct {
+	Info Info
+	// Body must be closed. It fails with an *image.Error when the image ends before Size bytes.
+	Body    io.ReadCloser
+	Size    int64 // of Body
+	Partial bool  // Body is the range asked for, not the whole
+	Header  http.Header
+	Node    image.NodeID // the node that sends it
+}
+
+// Get opens an image at the first node that can serve it.
+func (c *Client) Get(ctx context.Context, user, name string, o GetOptions) (*Object, error) {
+	path, err := imagePath(user, name)
+	if err != nil {
+		return nil, err
+	}
+	header := http.Header{}
+	if o.Range != "" {
+		header.Set("Range", o.Range)
+	}
+	if o.IfNoneMatch != "" {
+		header.Set("If-None-Match", o.IfNoneMatch)
+	}
+	if o.Encrypted {
+		path += "?form=encrypted"
+	}
+	r, err := c.ask(ctx, http.MethodGet, path, header)
+	if err != nil {
+		return nil, err
+	}
+	if r.resp.StatusCode == http.StatusNotModified {
+		r.close()
+		return nil, ErrNotModified
+	}
+	obj := &Object{
+		Info: info(user, name, r.resp), Size: r.resp.ContentLength, Header: r.resp.Header, Node: r.node.ID,
+		Partial: r.resp.StatusCode == http.StatusPartialContent,
+	}
+	if obj.Size < 0 {
+		r.close()
+		return nil, badAnswer(r.node, "an image without its length")
+	}
+	obj.Body = &objectBody{reply: r, left: obj.Size, size: obj.Size, stall: c.o.ResponseTimeout}
+	return obj, nil
+}
+
+// objectBody checks that all of the image comes, and ends a stream that stalls.
+type objectBody struct {
+	*reply
+	left, size int64
+	stall      time.Duration
+}
+
+func (b *objectBody) Read(p []byte) (int, error) {
+	timer := time.AfterFunc(b.stall, b.cancel) // the read then fails
+	n, err := b.resp.Body.Read(p)
+	timer.Stop()
+	b.left -= int64(n)
+	if err == nil || err == io.EOF && b.left == 0 {
+		return n, err
+	}
+	return n, image.Errorf(image.KindAborted, "node %d ended the image after %d of %d bytes: %w", b.node.ID, b.size-b.left, b.size, err).
+		WithHint("get it again: another node is asked when this one is gone")
+}
+
+func (b *objectBody) Close() error {
+	b.cancel() // what was not read costs the connection, not the time to read it
+	return b.resp.Body.Close()
+}
+
+// Head returns what is known of an image, without its bytes.
+func (c *Client) Head(ctx context.Context, user, name string) (Info, error) {
+	path, err := imagePath(user, name)
+	if err != nil {
+		return Info{}, err
+	}
+	r, err := c.ask(ctx, http.MethodHead, path, nil)
+	if err != nil {
+		return Info{}, err
+	}
+	defer r.close()
+	return info(user, name, r.resp), nil
+}
+
+// info reads the headers that a node sends with an image; what is missing stays zero.
+func info(user, name string, resp *http.Response) Info {
+	h := resp.Header
+	number := func(key string, bits int) uint64 {
+		n, _ := strconv.ParseUint(h.Get(key), 10, bits) // zero says "unknown"
+		return n
+	}
+	i := Info{User: user, Shard: number("Imgcluster-Shard", 64), Info: image.Info{
+		Name: name, Bytes: resp.ContentLength, Version: number("Imgcluster-Version", 64),
+		Owner: image.NodeID(number("Imgcluster-Owner", 32)), SHA256: h.Get("Imgcluster-Sha256"),
+	}}
+	if _, total, ok := strings.Cut(h.Get("Content-Range"), "/"); ok {
+		i.Bytes, _ = strconv.ParseInt(total, 10, 64)
+	}
+	for id := range strings.SplitSeq(h.Get("Imgcluster-Replicas"), ",") {
+		if n, err := strconv.ParseUint(strings.TrimSpace(id), 10, 32); err == nil {
+			i.Replicas = append(i.Replicas, image.NodeID(n))
+		}
+	}
+	i.Created, _ = time.Parse(time.RFC3339Nano, h.Get("Imgcluster-Created"))
+	return i
+}
+
+// Delete removes an image.
+func (c *Client) Delete(ctx context.Context, user, name string) error {
+	path, err := imagePath(user, name)
+	if err != nil {
+		return err
+	}
+	r, err := c.ask(ctx, http.MethodDelete, path, nil)
+	if err != nil {
+		return err
+	}
+	r.close()
+	return nil
+}
+
+// ListOptions narrow a List: names with Prefix, in byte order behind After, at most Limit of them
+// (0: as many as the node gives on a page).
+type ListOptions struct {
+	Prefix, After string
+	Limit         int
+}
+
+// List returns one page of a user's images.
+func (c *Client) List(ctx context.Context, user string, o ListOptions) (image.List, error) {
+	path, err := userPath(user)
+	if err != nil {
+		return image.List{}, err
+	}
+	query := url.Values{}
+	if o.Prefix != "" {
+		query.Set("prefix", o.Prefix)
+	}
+	if o.After != "" {
+		query.Set("after", o.After)
+	}
+	if o.Limit > 0 {
+		query.Set("limit", strconv.Itoa(o.Limit))
+	}
+	if len(query) > 0 {
+		path += "?" + query.Encode()
+	}
+	r, err := c.ask(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return image.List{}, err
+	}
+	var list image.List
+	return list, r.decode(&list)
+}
+
+// All yields all images of a user that have the prefix, page by page. It ends after an error.
+func (c *Client) All(ctx context.Context, user, prefix string) iter.Seq2[image.Info, error] {
+	return func(yield func(image.Info, error) bool) {
+		o := ListOptions{Prefix: prefix}
+		for {
+			page, err := c.List(ctx, user, o)
+			if err == nil && page.Next != "" && page.Next <= o.After {
+				err = image.Errorf(image.KindInternal, "the list of %q goes on at %q again", user, page.Next)
+			}
+			if err != nil {
+				yield(image.Info{}, err)
+				return
+			}
+			for _, i := range page.Images {
+				if !yield(i, nil) {
+					return
+				}
+			}
+			if o.After = page.Next; o.After == "" {
+				return
+			}
+		}
+	}
+}
+
+// Cluster returns the cluster's state as one node sees it: the one that answered last time, or the
+// first of the others to answer when it does not do so quickly. It does not try again.
+func (c *Client) Cluster(ctx context.Context) (image.ClusterStatus, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type answer struct {
+		index   int
+		status  image.ClusterStatus
+		failure *failure
+	}
+	nodes, first := c.o.Nodes, int(c.last.Load())
+	answers := make(chan answer, len(nodes))
+	next := time.NewTicker(hedgeDelay)
+	defer next.Stop()
+	var failures []failure
+	for asked := 0; len(failures) < len(nodes); {
+		if asked < len(nodes) {
+			i := (first + asked) % len(nodes)
+			asked++
+			go func() {
+				status, f := c.status(ctx, nodes[i])
+				answers <- answer{i, status, f}
+			}()
+		}
+		select {
+		case a := <-answers:
+			if a.failure == nil {
+				c.last.Store(uint32(a.index))
+				return a.status, nil
+			}
+			failures = append(failures, *a.failure)
+		case <-next.C:
+		}
+	}
+	if ctx.Err() != nil {
+		return image.ClusterStatus{}, errors.Join(nobodyAnswers(failures), context.Cause(ctx))
+	}
+	err, _ := verdict(failures)
+	return image.ClusterStatus{}, err
+}
+
+// NodeCluster returns the cluster's state as the given node sees it.
+func (c *Client) NodeCluster(ctx context.Context, id image.NodeID) (image.ClusterStatus, error) {
+	for _, n := range c.o.Nodes {
+		if n.ID != id {
+			continue
+		}
+		status, f := c.status(ctx, n)
+		if f != nil {
+			err, _ := verdict([]failure{*f})
+			return status, err
+		}
+		return status, nil
+	}
+	return image.ClusterStatus{}, image.Errorf(image.KindInvalid, "unknown node ID %d", id).WithHint("the client knows the nodes " + c.everyone)
+}
+
+func (c *Client) status(ctx context.Context, n Node) (status image.ClusterStatus, f *failure) {
+	r, f := c.askNode(ctx, n, http.MethodGet, "/v1/cluster", nil)
+	if f != nil {
+		return status, f
+	}
+	if err := r.decode(&status); err != nil {
+		return status, &failure{node: n, status: http.StatusBadGateway, err: err}
+	}
+	return status, nil
+}
+
+// reply is a node's good answer, to be closed.
+type reply struct {
+	node   Node
+	resp   *http.Response
+	cancel context.CancelFunc
+}
+
+func (r *reply) close() {
+	drain(r.resp)
+	r.cancel()
+}
+
+func (r *reply) decode(v any) error {
+	defer r.close()
+	if err := json.NewDecoder(io.LimitReader(r.resp.Body, documentBytesMax)).Decode(v); err != nil {
+		return badAnswer(r.node, "a document that cannot be read: %w", err)
+	}
+	return nil
+}
+
+func badAnswer(n Node, format string, args ...any) error {
+	err := image.Errorf(image.KindInternal, format, args...)
+	err.Detail = "node " + strconv.Itoa(int(n.ID)) + " sent " + err.Detail
+	return err.WithHint("check that " + n.Addr + " is a node of the cluster")
+}
+
+// ask sends a request without a body to the nodes in turn until one serves or refuses it.
+func (c *Client) ask(ctx context.Context, method, path string, header http.Header) (*reply, error) {
+	nodes := c.o.Nodes
+	for attempt := 1; ; attempt++ {
+		var failures []failure
+		first := int(c.last.Load())
+		for i := range nodes {
+			at := (first + i) % len(nodes)
+			r, f := c.askNode(ctx, nodes[at], method, path, header)
+			if f == nil {
+				c.last.Store(uint32(at))
+				return r, nil
+			}
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			if failures = append(failures, *f); f.refused() {
+				break
+			}
+		}
+		err, retry := verdict(failures)
+		if !retry || attempt == c.o.Attempts {
+			return nil, err
+		}
+		if err := c.pause(ctx, attempt, err); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// askNode sends one request. The node has ReadTimeout for the head of its answer.
+func (c *Client) askNode(ctx context.Context, n Node, method, path string, header http.Header) (*reply, *failure) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(c.open, func() { cancel(errClosed) })
+	end := func() { stop(); cancel(nil) }
+	timer := time.AfterFunc(c.o.ReadTimeout, func() { cancel(errSilent) })
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+n.Addr+path, nil)
+	if err != nil {
+		end()
+		return nil, &failure{node: n, err: err}
+	}
+	for k, v := range header {
+		req.Header[k] = v
+	}
+	resp, err := c.http.Do(req)
+	timer.Stop()
+	if err != nil {
+		end()
+		return nil, &failure{node: n, err: err}
+	}
+	if resp.StatusCode >= 300 && resp.StatusCode != http.StatusNotModified {
+		defer end()
+		defer drain(resp)
+		f := problem(n, resp)
+		return nil, &f
+	}
+	return &reply{node: n, resp: resp, cancel: end}, nil
+}

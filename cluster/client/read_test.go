@@ -1,0 +1,301 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"imgcluster/cluster/image"
+)
+
+// discardServer is a node that reads uploads and throws them away.
+func discardServer(b *testing.B) string {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		buf := copyBuffers.Get().(*[]byte)
+		defer copyBuffers.Put(buf)
+		for {
+			if _, err := r.Body.Read(*buf); err != nil {
+				break
+			}
+		}
+		receipt(w, r.ContentLength)
+	}))
+	b.Cleanup(s.Close)
+	return s.Listener.Addr().String()
+}
+
+var created = time.Date(2026, 1, 2, 3, 4, 5, 678, time.UTC)
+
+// keep is a node that has one image, "abcdefghij".
+func keep(w http.ResponseWriter, r *http.Request) {
+	for k, v := range map[string]string{
+		"Imgcluster-Version": "9", "Imgcluster-Owner": "2", "Imgcluster-Replicas": "2,3", "Imgcluster-Shard": "5",
+		"Imgcluster-Created": created.Format(time.RFC3339Nano), "Imgcluster-Sha256": "00ff", "ETag": `"00ff"`,
+	} {
+		w.Header().Set(k, v)
+	}
+	http.ServeContent(w, r, "", time.Time{}, strings.NewReader("abcdefghij"))
+}
+
+func TestGetAndHead(t *testing.T) {
+	f := newFleet(t, 3, Options{}, func(f *fleet, id int, w http.ResponseWriter, r *http.Request) {
+		if id == 1 { // is not ready yet
+			refuse(w, image.Errorf(image.KindNoQuorum, "starting"))
+			return
+		}
+		keep(w, r)
+	})
+	want := Info{User: "alice", Shard: 5, Info: image.Info{
+		Name: "a.png", Bytes: 10, Version: 9, Owner: 2, Replicas: []image.NodeID{2, 3}, Created: created, SHA256: "00ff",
+	}}
+	if got, err := f.Head(t.Context(), "alice", "a.png"); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("Head: %+v, %v", got, err)
+	}
+	for _, test := range []struct{ ranged, text string }{{"", "abcdefghij"}, {"bytes=2-4", "cde"}} {
+		obj, err := f.Get(t.Context(), "alice", "a.png", GetOptions{Range: test.ranged})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(obj.Body)
+		if string(b) != test.text || err != nil || obj.Size != int64(len(b)) || obj.Partial != (test.ranged != "") {
+			t.Errorf("range %q: %q, %v, %+v", test.ranged, b, err, obj)
+		}
+		if !reflect.DeepEqual(obj.Info, want) || obj.Node != 2 {
+			t.Errorf("range %q: node %d, %+v", test.ranged, obj.Node, obj.Info)
+		}
+		obj.Body.Close()
+	}
+	if _, err := f.Get(t.Context(), "alice", "a.png", GetOptions{IfNoneMatch: `"00ff"`}); !errors.Is(err, ErrNotModified) {
+		t.Errorf("the same ETag: %v", err)
+	}
+	if _, err := f.Get(t.Context(), "alice", "a.png", GetOptions{Range: "bytes=90-"}); image.KindOf(err) != image.KindInvalid {
+		t.Errorf("a range behind the end: %v", err)
+	}
+	if n := f.conns.Load(); n != 2 {
+		t.Errorf("%d connections for requests to two nodes", n)
+	}
+}
+
+func TestEncryptedForm(t *testing.T) {
+	f := newFleet(t, 1, Options{}, func(_ *fleet, _ int, w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.URL.RawQuery) })
+	obj, err := f.Get(t.Context(), "alice", "a.png", GetOptions{Encrypted: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer obj.Body.Close()
+	if b, _ := io.ReadAll(obj.Body); string(b) != "form=encrypted" {
+		t.Errorf("query %q", b)
+	}
+}
+
+func TestTruncatedImage(t *testing.T) {
+	f := newFleet(t, 1, Options{}, func(_ *fleet, _ int, w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "1000")
+		io.WriteString(w, "half")
+		http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	obj, err := f.Get(t.Context(), "alice", "a.png", GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer obj.Body.Close()
+	b, err := io.ReadAll(obj.Body)
+	if string(b) != "half" || !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("%q, %v", b, err)
+	}
+	wantKind(t, err, image.KindAborted)
+}
+
+// A node that stops in the middle of an image, or says nothing at all, is given up.
+func TestSilentNode(t *testing.T) {
+	release := make(chan struct{})
+	defer close(release)
+	silent := func(_ *fleet, _ int, w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/v1/cluster" {
+			w.Header().Set("Content-Length", "10")
+			http.NewResponseController(w).Flush()
+		}
+		<-release
+	}
+	f := newFleet(t, 1, Options{ResponseTimeout: 20 * time.Millisecond}, silent)
+	obj, err := f.Get(t.Context(), "alice", "a.png", GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer obj.Body.Close()
+	_, err = io.ReadAll(obj.Body)
+	wantKind(t, err, image.KindAborted)
+
+	f = newFleet(t, 1, Options{ReadTimeout: 20 * time.Millisecond}, silent)
+	_, err = f.Cluster(t.Context())
+	if wantKind(t, err, image.KindNoQuorum); !errors.Is(err, errSilent) {
+		t.Errorf("%v", errors.Unwrap(err))
+	}
+}
+
+func TestNamesAreEscaped(t *testing.T) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/v1/images/{user}/{name...}", func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, r.PathValue("user")+"|"+r.PathValue("name"))
+	})
+	f := newFleet(t, 1, Options{}, func(_ *fleet, _ int, w http.ResponseWriter, r *http.Request) { mux.ServeHTTP(w, r) })
+	for _, user := range []string{"alice", "a b", "ä%2Fö", "x?y#z;&+", "~é~"} {
+		for _, name := range []string{"a.png", "b c/d%20e.png", "q?a=b#c", "日本/山.jpg", "%2e%2e/x", "a+b&c=d;e", "...", `w:\i"n'd`} {
+			obj, err := f.Get(t.Context(), user, name, GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b, _ := io.ReadAll(obj.Body); string(b) != user+"|"+name {
+				t.Errorf("%q/%q arrives as %q", user, name, b)
+			}
+			obj.Body.Close()
+		}
+	}
+}
+
+func TestMissingImage(t *testing.T) {
+	f := newFleet(t, 3, Options{}, func(f *fleet, id int, w http.ResponseWriter, r *http.Request) {
+		f.take(id, r)
+		refuse(w, image.Errorf(image.KindNotFound, "no such image").WithHint("imgcluster ls alice"))
+	})
+	_, err := f.Get(t.Context(), "alice", "a.png", GetOptions{})
+	wantKind(t, err, image.KindNotFound)
+	wantKind(t, f.Delete(t.Context(), "alice", "a.png"), image.KindNotFound)
+	if _, err = f.Head(t.Context(), "alice", "a.png"); image.KindOf(err) != image.KindNotFound {
+		t.Errorf("Head: %v", err)
+	}
+	if n := len(f.taken()); n != 3 {
+		t.Errorf("%d requests for three that are refused", n)
+	}
+	for _, err := range []error{
+		f.Delete(t.Context(), "alice", ".."), f.Delete(t.Context(), "", "a"), second(f.Head(t.Context(), "a", "")),
+		second(f.Get(t.Context(), "a", "/", GetOptions{})), second(f.List(t.Context(), "a/b", ListOptions{})),
+	} {
+		if image.KindOf(err) != image.KindInvalid {
+			t.Errorf("a bad name: %v", err)
+		}
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+func TestListAndAll(t *testing.T) {
+	var queries []string
+	f := newFleet(t, 1, Options{}, func(_ *fleet, _ int, w http.ResponseWriter, r *http.Request) {
+		queries = append(queries, r.URL.RawQuery)
+		list := image.List{Images: []image.Info{{Name: "a"}, {Name: "b"}}, Next: "b"}
+		switch after := r.FormValue("after"); {
+		case r.FormValue("prefix") == "loop":
+		case after == "b":
+			list = image.List{Images: []image.Info{{Name: "c"}}}
+		}
+		json.NewEncoder(w).Encode(list)
+	})
+	var names []string
+	for i, err := range f.All(t.Context(), "alice", "x &") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, i.Name)
+	}
+	if got := fmt.Sprint(names, queries); got != "[a b c] [prefix=x+%26 after=b&prefix=x+%26]" {
+		t.Error(got)
+	}
+	var last error
+	for _, last = range f.All(t.Context(), "alice", "loop") {
+	}
+	if image.KindOf(last) != image.KindInternal {
+		t.Errorf("a list that goes round: %v", last)
+	}
+	for range f.All(t.Context(), "alice", "") {
+		break
+	}
+	if _, err := f.List(t.Context(), "alice", ListOptions{Limit: 3}); err != nil || queries[len(queries)-1] != "limit=3" {
+		t.Errorf("%v, %q", err, queries)
+	}
+}
+
+func TestCluster(t *testing.T) {
+	release := make(chan struct{})
+	f := newFleet(t, 3, Options{}, func(_ *fleet, id int, w http.ResponseWriter, r *http.Request) {
+		switch id {
+		case 1:
+			<-release // silent: the next one is asked meanwhile
+		case 2:
+			io.WriteString(w, "not a status")
+		case 3:
+			json.NewEncoder(w).Encode(image.ClusterStatus{Name: "test", Ready: true})
+		}
+	})
+	defer close(release)
+	s, err := f.Cluster(t.Context())
+	if err != nil || s.Name != "test" {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	if s, err = f.NodeCluster(t.Context(), 3); err != nil || !s.Ready {
+		t.Errorf("%+v, %v", s, err)
+	}
+	_, err = f.NodeCluster(t.Context(), 2)
+	wantKind(t, err, image.KindInternal)
+	_, err = f.NodeCluster(t.Context(), 4)
+	wantKind(t, err, image.KindInvalid)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err = f.Cluster(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestBadOptions(t *testing.T) {
+	for name, o := range map[string]Options{
+		"no nodes":   {},
+		"no ID":      {Nodes: []Node{{0, "a:1"}}},
+		"no port":    {Nodes: []Node{{1, "a"}}},
+		"same ID":    {Nodes: []Node{{1, "a:1"}, {1, "a:2"}}},
+		"same place": {Nodes: []Node{{1, "a:1"}, {2, "a:1"}}},
+		"delivery":   {Nodes: []Node{{1, "a:1"}}, Delivery: "pigeon"},
+	} {
+		_, err := New(o)
+		t.Run(name, func(t *testing.T) { wantKind(t, err, image.KindInvalid) })
+	}
+}
+
+// The waits grow, stay in bounds, and respect what the node asks for, within reason.
+func TestPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, err := New(Options{Nodes: []Node{{1, "a:1"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		for attempt, most := range []time.Duration{100, 200, 400, 800, 1600, 3000, 3000, 3000} {
+			if got := c.backoff(attempt + 1); got != most*time.Millisecond {
+				t.Errorf("back-off %d is at most %v", attempt+1, got)
+			}
+		}
+		for ask, want := range map[time.Duration]time.Duration{0: 0, 7 * time.Second: 7 * time.Second, time.Hour: retryAfterMax} {
+			start := time.Now()
+			if err := c.pause(t.Context(), 1, image.Errorf(image.KindNoQuorum, "x").WithRetry(ask)); err != nil {
+				t.Fatal(err)
+			}
+			if d := time.Since(start); d < want || d > want+c.o.BackoffMin {
+				t.Errorf("a node asks for %v: the client waits %v", ask, d)
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := c.pause(ctx, 1, image.Errorf(image.KindNoQuorum, "x").WithRetry(time.Minute)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v", err)
+		}
+	})
+}

@@ -1,0 +1,340 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"imgcluster/cluster/api"
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/image"
+	"imgcluster/cluster/ingest"
+	"imgcluster/cluster/store"
+	"imgcluster/crypto"
+)
+
+// images answers what clients ask of images: it implements api.Images.
+type images struct {
+	*ingest.Service
+	log         *replicated
+	store       *store.Store
+	keys        *keyring
+	peers       *peers
+	shardOf     func(user, name string) uint64
+	shards      []uint64
+	readTimeout time.Duration
+	logger      *zap.Logger
+}
+
+// Put implements api.Images.
+func (m *images) Put(ctx context.Context, req image.Request, body io.Reader) (*image.Record, error) {
+	return m.Receive(ctx, req, body)
+}
+
+// Record implements api.Images: a linearizable read.
+func (m *images) Record(ctx context.Context, user, name string) (*image.Record, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.readTimeout)
+	defer cancel()
+	var rec *image.Record
+	err := m.log.Read(ctx, m.shardOf(user, name), func(r catalog.Reader) (err error) {
+		rec, err = catalog.GetRecord(r, user, name)
+		return err
+	})
+	if err == nil && rec == nil {
+		err = image.Errorf(image.KindNotFound, "user %q has no image %q", user, name).
+			WithHint("list the user's images with GET /v1/images/{user}")
+	}
+	return rec, err
+}
+
+// List implements api.Images. It reads one page from every shard and merges them.
+func (m *images) List(ctx context.Context, user, prefix, after string, limit int) (image.List, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.readTimeout)
+	defer cancel()
+	pages := make([][]image.Info, len(m.shards))
+	g, ctx := errgroup.WithContext(ctx)
+	for i, shard := range m.shards {
+		g.Go(func() error {
+			return m.log.Read(ctx, shard, func(r catalog.Reader) error {
+				return catalog.ListRecords(r, user, prefix, after, func(rec *image.Record) bool {
+					pages[i] = append(pages[i], rec.Info())
+					return len(pages[i]) <= limit
+				})
+			})
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return image.List{}, err
+	}
+	all := slices.Concat(pages...)
+	slices.SortFunc(all, func(a, b image.Info) int { return strings.Compare(a.Name, b.Name) })
+	if len(all) <= limit {
+		return image.List{Images: all}, nil
+	}
+	return image.List{Images: all[:limit], Next: all[limit-1].Name}, nil
+}
+
+// Delete implements api.Images. The files go once the log has it.
+func (m *images) Delete(ctx context.Context, user, name string) error {
+	r, err := m.log.Propose(ctx, m.shardOf(user, name), catalog.Command{Delete: &catalog.Delete{User: user, Name: name}})
+	if err != nil {
+		return err
+	}
+	return r.Err()
+}
+
+// Open implements api.Images.
+func (m *images) Open(ctx context.Context, rec *image.Record) api.Content {
+	return &plaintext{m: m, ctx: ctx, rec: rec, copies: m.order(rec)}
+}
+
+// order lists a record's copies, this node's first and those of nodes that are down last.
+func (m *images) order(rec *image.Record) []image.Copy {
+	live := m.peers.live()
+	rank := func(c image.Copy) int {
+		switch {
+		case c.Node == m.peers.self:
+			return 0
+		case slices.Contains(live, c.Node):
+			return 1
+		}
+		return 2
+	}
+	copies := slices.Clone(rec.Copies)
+	slices.SortStableFunc(copies, func(a, b image.Copy) int { return rank(a) - rank(b) })
+	return copies
+}
+
+// source reads a stored file, here or on another node.
+func (m *images) source(ctx context.Context, rec *image.Record, c image.Copy, off, n int64) (io.ReadCloser, error) {
+	if c.Node != m.peers.self {
+		return m.peers.openCopy(ctx, c.Node, rec.ID, c.Epoch, off, n)
+	}
+	f, err := m.store.Open(rec.ID, c.Epoch)
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.NewSectionReader(f, off, n), f}, nil
+}
+
+// open authenticates the header of a copy and that it is the one the record names.
+func (m *images) open(ctx context.Context, rec *image.Record, c image.Copy) (*crypto.Opened, error) {
+	src, err := m.source(ctx, rec, c, 0, crypto.PrefixMaxBytes)
+	if err != nil {
+		return nil, err
+	}
+	defer src.Close()
+	o, err := crypto.OpenStream(src, func(h *crypto.Header) (crypto.Key, error) {
+		return m.keys.get(ctx, rec.User, h.UserKey)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return o, o.Header().Matches(rec.ID, rec.User, c.Epoch, rec.Bytes)
+}
+
+// plaintext is an image's content. When a copy fails, in whatever segment, it goes on with the next
+// copy at the same place.
+type plaintext struct {
+	m      *images
+	ctx    context.Context
+	rec    *image.Record
+	copies []image.Copy // the first is being read, earlier ones have failed
+	opened *crypto.Opened
+	body   io.Reader
+	close  func()
+	off    int64
+}
+
+// Seek implements io.Seeker.
+func (p *plaintext) Seek(offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		offset += p.off
+	case io.SeekEnd:
+		offset += p.rec.Bytes
+	}
+	if offset < 0 {
+		return p.off, errors.New("seek before the start of an image")
+	}
+	if offset != p.off {
+		p.Close()
+	}
+	p.off = offset
+	return offset, nil
+}
+
+// Close implements io.Closer.
+func (p *plaintext) Close() error {
+	if p.close != nil {
+		p.close()
+	}
+	p.body, p.close = nil, nil
+	return nil
+}
+
+// Read implements io.Reader.
+func (p *plaintext) Read(b []byte) (int, error) {
+	for p.off < p.rec.Bytes {
+		err := p.position()
+		if err == nil {
+			var n int
+			if n, err = p.body.Read(b); n > 0 {
+				p.off += int64(n)
+				return n, nil
+			}
+		}
+		if p.ctx.Err() != nil {
+			return 0, context.Cause(p.ctx)
+		}
+		if err != nil {
+			if err = p.next(err); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return 0, io.EOF
+}
+
+// position starts to read the first copy at off.
+func (p *plaintext) position() (err error) {
+	if p.body != nil {
+		return nil
+	}
+	c := p.copies[0]
+	if p.opened == nil {
+		if p.opened, err = p.m.open(p.ctx, p.rec, c); err != nil {
+			return err
+		}
+	}
+	n := p.rec.Bytes - p.off
+	start, size, err := p.opened.Range(p.off, n)
+	if err != nil {
+		return err
+	}
+	src, err := p.m.source(p.ctx, p.rec, c, start, size)
+	if err != nil {
+		return err
+	}
+	body, err := p.opened.NewRangeReader(src, p.off, n)
+	if err != nil {
+		src.Close()
+		return err
+	}
+	p.body, p.close = body, func() { body.Close(); src.Close() }
+	return nil
+}
+
+// next goes over to another copy because of err.
+func (p *plaintext) next(err error) error {
+	c := p.copies[0]
+	p.m.logger.Error("copy of an image is unreadable", zap.String("user", p.rec.User), zap.Stringer("image", p.rec.ID),
+		zap.Uint32("node", uint32(c.Node)), zap.Int64("offset", p.off), zap.Error(err))
+	p.Close()
+	p.opened = nil
+	if p.copies = p.copies[1:]; len(p.copies) > 0 {
+		return nil
+	}
+	p.copies = p.m.order(p.rec)
+	return image.Errorf(image.KindDamaged, "no copy of image %q on nodes %v can be read and authenticated", p.rec.Name, p.rec.Replicas()).
+		WithHint("start the nodes that are down; the nodes' logs name what is wrong with each copy")
+}
+
+// OpenEncrypted implements api.Images: the first copy that can be reached, as it is stored.
+func (m *images) OpenEncrypted(ctx context.Context, rec *image.Record) (api.Content, error) {
+	var errs []error
+	for _, c := range m.order(rec) {
+		if c.Node == m.peers.self {
+			f, err := m.store.Open(rec.ID, c.Epoch)
+			if err == nil {
+				return newFileContent(f), nil
+			}
+			errs = append(errs, err)
+			continue
+		}
+		size, err := m.peers.copyBytes(ctx, c.Node, rec.ID, c.Epoch)
+		if err == nil {
+			return &remoteFile{ctx: ctx, m: m, rec: rec, c: c, size: size}, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, image.Errorf(image.KindDamaged, "no copy of image %q can be reached: %w", rec.Name, errors.Join(errs...)).
+		WithHint("start the nodes that are down")
+}
+
+// fileContent is a stored file as it is.
+type fileContent struct {
+	*io.SectionReader
+	io.Closer
+}
+
+func newFileContent(f *store.File) fileContent {
+	return fileContent{io.NewSectionReader(f, 0, f.Size()), f}
+}
+
+// remoteFile is another node's file as it is.
+type remoteFile struct {
+	ctx  context.Context
+	m    *images
+	rec  *image.Record
+	c    image.Copy
+	size int64
+	off  int64
+	body io.ReadCloser
+}
+
+// Seek implements io.Seeker.
+func (r *remoteFile) Seek(offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		offset += r.off
+	case io.SeekEnd:
+		offset += r.size
+	}
+	if offset < 0 {
+		return r.off, errors.New("seek before the start of a file")
+	}
+	if offset != r.off {
+		r.Close()
+	}
+	r.off = offset
+	return offset, nil
+}
+
+// Read implements io.Reader.
+func (r *remoteFile) Read(b []byte) (n int, err error) {
+	if r.off >= r.size {
+		return 0, io.EOF
+	}
+	if r.body == nil {
+		if r.body, err = r.m.source(r.ctx, r.rec, r.c, r.off, r.size-r.off); err != nil {
+			return 0, image.Errorf(image.KindDamaged, "the copy on node %d: %w", r.c.Node, err)
+		}
+	}
+	n, err = r.body.Read(b)
+	r.off += int64(n)
+	if err == io.EOF && r.off < r.size {
+		err = fmt.Errorf("the copy on node %d: %w", r.c.Node, io.ErrUnexpectedEOF)
+	}
+	return n, err
+}
+
+// Close implements io.Closer.
+func (r *remoteFile) Close() error {
+	if r.body == nil {
+		return nil
+	}
+	err := r.body.Close()
+	r.body = nil
+	return err
+}

@@ -1,0 +1,308 @@
+package ingest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/image"
+	"imgcluster/cluster/placement"
+)
+
+// assignDelay is how long this node waits for another one's assignment: not at all when it is the
+// one to decide.
+func (s *Service) assignDelay(u *upload) time.Duration {
+	to := u.req.Broadcast
+	if len(to) == 0 {
+		return 0
+	}
+	decider := s.Log.Leader(u.shard)
+	if decider != 0 && !slices.Contains(to, decider) {
+		decider = slices.Min(to)
+	}
+	if decider == s.Node {
+		return 0
+	}
+	return s.AssignTimeout
+}
+
+// assign decides who owns the upload and proposes it. What the log says reaches u.
+func (s *Service) assign(u *upload) error {
+	a, err := s.decide(u)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		s.placing.Lock()
+		delete(s.decided, a.ID)
+		s.placing.Unlock()
+	}()
+	r, err := s.Log.Propose(u.ctx, u.shard, catalog.Command{Assign: a})
+	if err != nil {
+		return err
+	}
+	if r.Upload != nil {
+		u.update(r.Upload)
+	}
+	return r.Err()
+}
+
+// decide chooses the nodes of an upload by placement, from what all shards have assigned and from
+// the decisions of this node that the log does not show yet.
+func (s *Service) decide(u *upload) (*catalog.Assign, error) {
+	s.placing.Lock()
+	defer s.placing.Unlock()
+	loads, err := s.loads()
+	if err != nil {
+		return nil, err
+	}
+	live := s.Live()
+	var candidates []placement.Candidate
+	for _, n := range s.Members(u.shard) {
+		sentTo := len(u.req.Broadcast) == 0 || slices.Contains(u.req.Broadcast, n)
+		if slices.Contains(live, n) && sentTo {
+			c := placement.Candidate{ID: n}
+			if l := loads[n]; l != nil {
+				c.Owned, c.Stored = placement.Load(l.Assigned), placement.Load(l.Storing)
+			}
+			candidates = append(candidates, c)
+		}
+	}
+	if err := s.enough(u, len(candidates), live); err != nil {
+		return nil, err
+	}
+	order, err := placement.Place(u.req.User, u.req.Name, u.req.Size, candidates, s.Replicas)
+	if err != nil {
+		return nil, err
+	}
+	holders := order
+	if len(u.req.Broadcast) == 0 {
+		holders = slices.Clone(order[:min(s.Replicas, len(order))])
+		if !slices.Contains(holders, s.Node) {
+			holders = append(holders, s.Node)
+		}
+	}
+	a := &catalog.Assign{
+		ID: u.req.ID, User: u.req.User, Name: u.req.Name, Bytes: u.req.Size, IfAbsent: u.req.IfAbsent,
+		Holders: holders, Replicas: s.Replicas, Created: time.Now().UTC().Truncate(time.Millisecond),
+	}
+	s.remember(a)
+	return a, nil
+}
+
+// enough refuses an upload that would get fewer copies than the live nodes allow.
+func (s *Service) enough(u *upload, candidates int, live []image.NodeID) error {
+	if candidates < s.MinReplicas {
+		return image.Errorf(image.KindNoQuorum, "%d of the %d nodes needed are up", candidates, s.MinReplicas).
+			WithHint("start the other nodes").WithRetry(time.Second)
+	}
+	if need := s.needed(u.shard, live); candidates < need {
+		return image.Errorf(image.KindInvalid, "Imgcluster-Broadcast names %d live nodes, %d are needed", candidates, need).
+			WithHint("broadcast to all nodes that GET /v1/cluster lists for the shard, or leave the header out")
+	}
+	return nil
+}
+
+// needed is how many copies an upload must have now: replicas, or what the live nodes allow.
+func (s *Service) needed(shard uint64, live []image.NodeID) int {
+	n := 0
+	for _, m := range s.Members(shard) {
+		if slices.Contains(live, m) {
+			n++
+		}
+	}
+	return max(s.MinReplicas, min(s.Replicas, n))
+}
+
+// remember keeps a decision until the log shows it. Held: placing.
+func (s *Service) remember(a *catalog.Assign) {
+	d := &catalog.Upload{ID: a.ID, Bytes: a.Bytes, Owner: a.Holders[0]}
+	for _, n := range a.Holders[:min(a.Replicas, len(a.Holders))] {
+		d.Storing = append(d.Storing, catalog.Slot{Node: n})
+	}
+	s.decided[a.ID] = d
+}
+
+// loads adds up the work that was given to each node. Held: placing.
+func (s *Service) loads() (map[image.NodeID]*catalog.NodeTotals, error) {
+	sum := &catalog.Totals{Nodes: map[image.NodeID]*catalog.NodeTotals{}}
+	for _, shard := range s.Shards {
+		err := s.Log.View(shard, func(r catalog.Reader) error {
+			t, err := catalog.GetTotals(r)
+			if err == nil {
+				sum.Add(t)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	for _, d := range s.decided {
+		sum.Reserve(d, +1)
+	}
+	return sum.Nodes, nil
+}
+
+// takeOver takes an upload away from a node that has not stored it in time, when this node holds
+// all bytes and was not asked to store them.
+func (s *Service) takeOver(u *upload, state *catalog.Upload) {
+	if state.Finished() || state.Slot(s.Node) != nil || !slices.Contains(state.Holders, s.Node) || !u.spool.holds() {
+		return
+	}
+	for _, slot := range state.Storing {
+		if !slot.Stored {
+			cause := image.Errorf(image.KindAborted, "node %d did not store upload %s in time", slot.Node, state.ID)
+			s.reassign(u.ctx, u.shard, state, []image.NodeID{slot.Node}, cause)
+			return
+		}
+	}
+}
+
+// reassign proposes to take the parts of some nodes in an upload away from them.
+func (s *Service) reassign(ctx context.Context, shard uint64, state *catalog.Upload, drop []image.NodeID, cause error) {
+	kind := image.KindOf(cause)
+	if kind == image.KindInternal {
+		cause = fmt.Errorf("no node could store upload %s; see the nodes' logs", state.ID)
+		kind = image.KindAborted
+	}
+	r, err := s.Log.Propose(ctx, shard, catalog.Command{Reassign: &catalog.Reassign{
+		ID: state.ID, Epoch: state.Epoch, Drop: drop, Min: s.needed(shard, s.Live()), Cause: kind, Text: cause.Error(),
+	}})
+	if err != nil {
+		s.Logger.Warn("reassignment not proposed", zap.Stringer("upload", state.ID), zap.Error(err))
+		return
+	}
+	s.mu.Lock()
+	u := s.uploads[state.ID]
+	s.mu.Unlock()
+	if u != nil && r.Upload != nil {
+		u.update(r.Upload)
+	}
+	if r.Upload != nil && image.KindOf(r.Err()) != image.KindStale {
+		s.Logger.Info("upload reassigned", zap.Stringer("upload", state.ID), zap.Any("dropped", drop),
+			zap.Uint32("epoch", r.Upload.Epoch), zap.String("state", string(r.Upload.State)), zap.String("cause", cause.Error()))
+	}
+}
+
+// watched is an upload that the log has not decided, with the time since which this node knows.
+type watched struct {
+	shard uint64
+	state *catalog.Upload
+	since time.Time
+	busy  bool
+}
+
+// watchEvery is the period in which the leader looks over the pending uploads of its shards, beside
+// every change of who is alive.
+const watchEvery = 500 * time.Millisecond
+
+// Kick makes the service look at once for uploads that a node left behind. It does not block.
+func (s *Service) Kick() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (s *Service) watch() {
+	ticker := time.NewTicker(watchEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-ticker.C:
+		case <-s.kick:
+		}
+		s.rescue()
+	}
+}
+
+// track remembers a pending upload. Held: mu.
+func (s *Service) track(shard uint64, state *catalog.Upload) {
+	if w := s.pending[state.ID]; w != nil {
+		w.state = state
+		return
+	}
+	s.pending[state.ID] = &watched{shard: shard, state: state, since: time.Now()}
+}
+
+// rescue reassigns, as the leader, the uploads whose storing nodes are gone or that take too long.
+func (s *Service) rescue() {
+	live := s.Live()
+	var mine []watched
+	s.mu.Lock()
+	for _, w := range s.pending {
+		if !w.busy {
+			mine = append(mine, *w)
+		}
+	}
+	s.mu.Unlock()
+	for _, w := range mine {
+		if s.Log.Leader(w.shard) != s.Node {
+			continue
+		}
+		if drop, cause := w.lost(live, s.UploadTimeout); len(drop) > 0 && s.busy(w.state.ID, true) {
+			s.wg.Go(func() {
+				s.reassign(s.ctx, w.shard, w.state, drop, cause)
+				s.busy(w.state.ID, false)
+			})
+		}
+	}
+}
+
+// busy marks a pending upload as being reassigned, or no longer, and tells whether it is still
+// pending.
+func (s *Service) busy(id image.ID, is bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.pending[id]
+	if w != nil {
+		w.busy = is
+	}
+	return w != nil && !s.closed
+}
+
+// lost returns the nodes that cannot be waited for, and why.
+func (w *watched) lost(live []image.NodeID, timeout time.Duration) ([]image.NodeID, error) {
+	if time.Since(w.since) > timeout {
+		return w.state.Holders, image.Errorf(image.KindAborted, "upload %s was not stored within %s", w.state.ID, timeout)
+	}
+	var gone []image.NodeID
+	for _, slot := range w.state.Storing {
+		if !slot.Stored && !slices.Contains(live, slot.Node) {
+			gone = append(gone, slot.Node)
+		}
+	}
+	return gone, image.Errorf(image.KindAborted, "nodes %v went away before upload %s was stored", gone, w.state.ID)
+}
+
+// Recover takes up the shards' pending uploads after a start or a snapshot: it watches over them,
+// and gives up the parts that an earlier process of this node had in them.
+func (s *Service) Recover(ctx context.Context, shard uint64) error {
+	var pending []*catalog.Upload
+	err := s.Log.View(shard, func(r catalog.Reader) (err error) {
+		pending, err = catalog.PendingUploads(r)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, state := range pending {
+		s.mu.Lock()
+		s.track(shard, state)
+		_, here := s.uploads[state.ID]
+		s.mu.Unlock()
+		slot := state.Slot(s.Node)
+		if !here && slot != nil && !slot.Stored {
+			cause := image.Errorf(image.KindAborted, "node %d restarted before it stored upload %s", s.Node, state.ID)
+			s.reassign(ctx, shard, state, []image.NodeID{s.Node}, cause)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,323 @@
+package ingest
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/clustertest/memkv"
+	"imgcluster/cluster/image"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const testShard = 2
+
+// fakeLog is one shard's log in memory, with the real catalog behind it. Every node applies at once.
+type fakeLog struct {
+	mu     sync.Mutex
+	db     memkv.KV
+	index  uint64
+	leader image.NodeID
+	nodes  map[image.NodeID]*Service
+	hold   map[string]chan struct{} // proposals of this kind wait, until the channel is closed
+	cut    bool                     // no quorum
+}
+
+func kindOf(c catalog.Command) string {
+	switch {
+	case c.Assign != nil:
+		return "assign"
+	case c.Stored != nil:
+		return "stored"
+	}
+	return "other"
+}
+
+func (l *fakeLog) Propose(ctx context.Context, shard uint64, c catalog.Command) (catalog.Result, error) {
+	l.mu.Lock()
+	gate := l.hold[kindOf(c)]
+	l.mu.Unlock()
+	if gate != nil {
+		select {
+		case <-gate:
+		case <-ctx.Done():
+			return catalog.Result{}, context.Cause(ctx)
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cut {
+		return catalog.Result{}, image.Errorf(image.KindNoQuorum, "no quorum")
+	}
+	l.index++
+	b, events, err := catalog.Apply(l.db, shard, l.index, c.Encode())
+	if err != nil {
+		return catalog.Result{}, err
+	}
+	for _, s := range l.nodes {
+		s.Applied(shard, events)
+	}
+	return catalog.DecodeResult(b)
+}
+
+func (l *fakeLog) View(_ uint64, fn func(catalog.Reader) error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return fn(l.db)
+}
+
+func (l *fakeLog) Leader(uint64) image.NodeID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.leader
+}
+
+// fakeVault keeps "encrypted" copies in memory.
+type fakeVault struct {
+	mu    sync.Mutex
+	files map[image.Copy][]byte // by epoch; Node is unused
+	fail  error                 // of Create
+	stall chan struct{}         // Commit waits for it
+}
+
+type fakeFile struct {
+	bytes.Buffer
+	v     *fakeVault
+	epoch uint32
+}
+
+func (v *fakeVault) Create(_ context.Context, _ string, _ image.ID, epoch uint32, _ int64) (CopyWriter, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.fail != nil {
+		return nil, v.fail
+	}
+	return &fakeFile{v: v, epoch: epoch}, nil
+}
+
+func (v *fakeVault) Remove(_ image.ID, epoch uint32) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.files, image.Copy{Epoch: epoch})
+	return nil
+}
+
+func (v *fakeVault) count() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.files)
+}
+
+func (f *fakeFile) Commit() error {
+	if f.v.stall != nil {
+		<-f.v.stall
+	}
+	f.v.mu.Lock()
+	defer f.v.mu.Unlock()
+	f.v.files[image.Copy{Epoch: f.epoch}] = slices.Clone(f.Bytes())
+	return nil
+}
+
+func (f *fakeFile) Abort() {}
+
+// fleet is three nodes' services on one fake log.
+type fleet struct {
+	t      *testing.T
+	log    *fakeLog
+	nodes  map[image.NodeID]*Service
+	vaults map[image.NodeID]*fakeVault
+	mu     sync.Mutex
+	live   []image.NodeID
+}
+
+// Send implements Peers by a call.
+func (f *fleet) Send(ctx context.Context, to image.NodeID, req image.Request, body io.Reader) error {
+	_, err := f.nodes[to].Receive(ctx, req, body)
+	return err
+}
+
+func (f *fleet) alive() []image.NodeID {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.live)
+}
+
+func (f *fleet) kill(id image.NodeID) {
+	f.mu.Lock()
+	f.live = slices.DeleteFunc(f.live, func(n image.NodeID) bool { return n == id })
+	f.mu.Unlock()
+	for _, s := range f.nodes {
+		s.Kick()
+	}
+}
+
+func newFleet(t *testing.T, change func(*Options)) *fleet {
+	f := &fleet{
+		t: t, nodes: map[image.NodeID]*Service{}, vaults: map[image.NodeID]*fakeVault{}, live: []image.NodeID{1, 2, 3},
+		log: &fakeLog{db: memkv.KV{}, leader: 1, nodes: map[image.NodeID]*Service{}, hold: map[string]chan struct{}{}},
+	}
+	for _, id := range f.live {
+		f.vaults[id] = &fakeVault{files: map[image.Copy][]byte{}}
+		o := Options{
+			Node: id, Log: f.log, Vault: f.vaults[id], Peers: f, Logger: zap.NewNop(), Shards: []uint64{testShard},
+			ShardOf: func(string, string) uint64 { return testShard },
+			Members: func(uint64) []image.NodeID { return []image.NodeID{1, 2, 3} }, Live: f.alive,
+			Replicas: 2, MinReplicas: 1, UploadsMax: 8, StagingBytes: 16 << 20, ImageBytes: 64 << 20,
+			AssignTimeout: 50 * time.Millisecond, TakeoverTimeout: 200 * time.Millisecond, UploadTimeout: 20 * time.Second,
+		}
+		if change != nil {
+			change(&o)
+		}
+		s, err := New(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.nodes[id] = s
+	}
+	f.log.mu.Lock()
+	f.log.nodes = f.nodes
+	f.log.mu.Unlock()
+	t.Cleanup(func() {
+		for _, s := range f.nodes {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+			if _, staging := s.Stats(); staging != 0 {
+				t.Errorf("node %d leaked %d bytes of staging", s.Node, staging)
+			}
+		}
+	})
+	return f
+}
+
+// answer is what one node said.
+type answer struct {
+	node image.NodeID
+	rec  *image.Record
+	err  error
+}
+
+// broadcast sends a body to the nodes at once; bodies has another reader for some of them.
+func (f *fleet) broadcast(req image.Request, body []byte, bodies map[image.NodeID]io.Reader) []answer {
+	f.t.Helper()
+	req.Size = int64(len(body))
+	req.Broadcast = []image.NodeID{1, 2, 3}
+	answers := make(chan answer)
+	for id, s := range f.nodes {
+		go func() {
+			r := bodies[id]
+			if r == nil {
+				r = bytes.NewReader(body)
+			}
+			rec, err := s.Receive(f.t.Context(), req, r)
+			answers <- answer{id, rec, err}
+		}()
+	}
+	var all []answer
+	for range f.nodes {
+		select {
+		case a := <-answers:
+			all = append(all, a)
+		case <-time.After(30 * time.Second):
+			f.t.Fatalf("no answer; so far %+v", all)
+		}
+	}
+	return all
+}
+
+// record returns the one record that all successful answers agree on.
+func (f *fleet) record(answers []answer, dead ...image.NodeID) *image.Record {
+	f.t.Helper()
+	var rec *image.Record
+	for _, a := range answers {
+		if slices.Contains(dead, a.node) {
+			continue
+		}
+		if a.err != nil {
+			f.t.Fatalf("node %d: %v", a.node, a.err)
+		}
+		if rec == nil {
+			rec = a.rec
+		}
+		if a.rec.ID != rec.ID || a.rec.Version != rec.Version || !slices.Equal(a.rec.Copies, rec.Copies) {
+			f.t.Fatalf("node %d says %+v, another %+v", a.node, a.rec, rec)
+		}
+	}
+	return rec
+}
+
+// stored checks that the copies of a record are on its nodes, whole, and nothing else is anywhere.
+func (f *fleet) stored(rec *image.Record, body []byte) {
+	f.t.Helper()
+	if sum := sha256.Sum256(body); rec.SHA256 != sum {
+		f.t.Errorf("the record's digest is not the body's")
+	}
+	for id, v := range f.vaults {
+		i := slices.IndexFunc(rec.Copies, func(c image.Copy) bool { return c.Node == id })
+		if i < 0 {
+			eventually(f.t, "files of a node without a copy to go", func() bool { return v.count() == 0 })
+			continue
+		}
+		v.mu.Lock()
+		if !bytes.Equal(v.files[image.Copy{Epoch: rec.Copies[i].Epoch}], body) {
+			f.t.Errorf("node %d has not the whole image", id)
+		}
+		v.mu.Unlock()
+	}
+}
+
+// eventually polls until ok, with a deadline.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited too long for %s", what)
+		}
+	}
+}
+
+func randomBytes(n int) []byte {
+	b := make([]byte, n)
+	rand.NewChaCha8([32]byte{byte(n)}).Read(b)
+	return b
+}
+
+func request(name string) image.Request {
+	return image.Request{ID: image.NewID(), User: "alice", Name: name}
+}
+
+// errCut is a broken connection.
+var errCut = errors.New("connection reset")
+
+// cutAfter reads the first n bytes of b and then fails.
+func cutAfter(b []byte, n int) io.Reader {
+	return io.MultiReader(bytes.NewReader(b[:n]), errReader{errCut})
+}
+
+type errReader struct{ err error }
+
+func (e errReader) Read([]byte) (int, error) { return 0, e.err }
+
+// gated gives no byte after the first n before open is closed.
+func gated(b []byte, n int, open <-chan struct{}) io.Reader {
+	return io.MultiReader(bytes.NewReader(b[:n]), waitReader{open}, bytes.NewReader(b[n:]))
+}
+
+type waitReader struct{ open <-chan struct{} }
+
+func (w waitReader) Read([]byte) (int, error) {
+	<-w.open
+	return 0, io.EOF
+}

@@ -1,0 +1,418 @@
+package ingest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/image"
+)
+
+func TestBroadcastStoresOnOwnerAndReplica(t *testing.T) {
+	for _, size := range []int{1, chunkBytes - 1, chunkBytes, chunkBytes + 1, 3*chunkBytes + 7, 5 << 20} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			f := newFleet(t, nil)
+			body := randomBytes(size)
+			rec := f.record(f.broadcast(request("a.png"), body, nil))
+			if len(rec.Copies) != 2 || rec.Owner != rec.Copies[0].Node {
+				t.Fatalf("record %+v", rec)
+			}
+			f.stored(rec, body)
+		})
+	}
+}
+
+func TestRelayAtAnyNode(t *testing.T) {
+	f := newFleet(t, nil)
+	body := randomBytes(3 << 20)
+	for id, s := range f.nodes {
+		for i := range 4 { // so that each node is owner, replica and outsider
+			req := request(fmt.Sprintf("relay-%d-%d", id, i))
+			req.Size = int64(len(body))
+			rec, err := s.Receive(t.Context(), req, bytes.NewReader(body))
+			if err != nil {
+				t.Fatalf("node %d: %v", id, err)
+			}
+			if len(rec.Copies) != 2 {
+				t.Fatalf("record %+v", rec)
+			}
+		}
+	}
+}
+
+// TestLargerThanMemory sends more at once than the nodes can hold: uploads go through the window.
+func TestLargerThanMemory(t *testing.T) {
+	f := newFleet(t, func(o *Options) { o.StagingBytes = 8 * windowChunks * chunkBytes })
+	body := randomBytes(6 << 20)
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			if i%2 == 0 {
+				f.record(f.broadcast(request(fmt.Sprint(i)), body, nil))
+				return
+			}
+			req := request(fmt.Sprint(i))
+			req.Size = int64(len(body))
+			if _, err := f.nodes[1].Receive(t.Context(), req, bytes.NewReader(body)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestOwnerDiesBeforeStored(t *testing.T) {
+	f := newFleet(t, nil)
+	body := randomBytes(2 << 20)
+	gate := make(chan struct{})
+	for _, v := range f.vaults {
+		v.stall = gate
+	}
+	done := make(chan []answer)
+	req := request("a.png")
+	go func() { done <- f.broadcast(req, body, nil) }()
+	owner := f.assigned(req.ID).Owner
+	f.kill(owner)
+	eventually(t, "a reassignment", func() bool { return f.assigned(req.ID).Epoch > 1 })
+	close(gate)
+	rec := f.record(<-done, owner)
+	if len(rec.Copies) != 2 || slices.Contains(rec.Replicas(), owner) {
+		t.Fatalf("the dead owner %d is in the record %+v", owner, rec)
+	}
+	f.stored(rec, body) // its late file is gone too
+}
+
+// assigned waits for the assignment of an upload and returns its newest state.
+func (f *fleet) assigned(id image.ID) (u *catalog.Upload) {
+	f.t.Helper()
+	eventually(f.t, "an assignment", func() bool {
+		f.log.mu.Lock()
+		defer f.log.mu.Unlock()
+		u, _ = catalog.GetUpload(f.log.db, id)
+		return u != nil
+	})
+	return u
+}
+
+func TestSlowReplicaLosesItsPart(t *testing.T) {
+	f := newFleet(t, nil)
+	body := randomBytes(1 << 20)
+	gate := make(chan struct{})
+	req := request("a.png")
+	hold := make(chan struct{}) // nobody stores before the slow node is chosen
+	f.log.mu.Lock()
+	f.log.hold["assign"] = hold
+	f.log.mu.Unlock()
+	done := make(chan []answer)
+	go func() { done <- f.broadcast(req, body, nil) }()
+	f.vaults[3].stall = gate
+	f.vaults[2].stall = gate
+	close(hold)
+	slow := func() (n int) {
+		for _, s := range f.assigned(req.ID).Storing {
+			if s.Node != 1 && s.Epoch == 1 {
+				n++
+			}
+		}
+		return n
+	}
+	before := slow()
+	eventually(t, "the standby to take a slow node's part", func() bool { return slow() < before || before == 1 && f.assigned(req.ID).Epoch > 1 })
+	close(gate)
+	rec := f.record(<-done)
+	f.stored(rec, body)
+}
+
+func TestAssignNeverComesFromTheLeader(t *testing.T) {
+	f := newFleet(t, nil)
+	f.log.leader = 9 // a leader that is not among the receivers, and then none at all
+	body := randomBytes(1 << 20)
+	f.stored(f.record(f.broadcast(request("a.png"), body, nil)), body)
+	f.log.leader = 0
+	f.vaults[1].files, f.vaults[2].files, f.vaults[3].files = map[image.Copy][]byte{}, map[image.Copy][]byte{}, map[image.Copy][]byte{}
+	f.stored(f.record(f.broadcast(request("b.png"), body, nil)), body)
+}
+
+func TestDiskFullGoesToTheStandby(t *testing.T) {
+	f := newFleet(t, nil)
+	full := image.Errorf(image.KindDiskFull, "disk full")
+	f.vaults[2].fail = full
+	body := randomBytes(1 << 20)
+	for i := range 6 {
+		rec := f.record(f.broadcast(request(fmt.Sprint(i)), body, nil))
+		if slices.Contains(rec.Replicas(), 2) || len(rec.Copies) != 2 {
+			t.Fatalf("record %+v", rec)
+		}
+	}
+	f.vaults[3].fail = full
+	for _, a := range f.broadcast(request("too many"), body, nil) {
+		if image.KindOf(a.err) != image.KindDiskFull {
+			t.Errorf("node %d: %v, want disk-full", a.node, a.err)
+		}
+	}
+	f.empty("too many")
+}
+
+// empty checks that a failed upload left no record and no file.
+func (f *fleet) empty(name string) {
+	f.t.Helper()
+	f.log.mu.Lock()
+	rec, err := catalog.GetRecord(f.log.db, "alice", name)
+	f.log.mu.Unlock()
+	if rec != nil || err != nil {
+		f.t.Errorf("a failed upload has the record %+v, %v", rec, err)
+	}
+	for _, s := range f.nodes {
+		eventually(f.t, "the upload to leave node", func() bool { n, _ := s.Stats(); return n == 0 })
+	}
+}
+
+func TestConnectionCut(t *testing.T) {
+	body := randomBytes(2 << 20)
+	t.Run("to the storing nodes", func(t *testing.T) {
+		for _, node := range []image.NodeID{1, 2, 3} {
+			f := newFleet(t, nil)
+			answers := f.broadcast(request("a.png"), body, map[image.NodeID]io.Reader{node: cutAfter(body, 1<<20)})
+			rec := f.record(answers, node)
+			if slices.Contains(rec.Replicas(), node) || len(rec.Copies) != 2 {
+				t.Errorf("cut to node %d: record %+v", node, rec)
+			}
+			f.stored(rec, body)
+		}
+	})
+	t.Run("everywhere", func(t *testing.T) {
+		f := newFleet(t, nil)
+		req := request("a.png")
+		cut := map[image.NodeID]io.Reader{}
+		for n := range f.nodes {
+			cut[n] = cutAfter(body, 1<<20)
+		}
+		for _, a := range f.broadcast(req, body, cut) {
+			if image.KindOf(a.err) != image.KindIncomplete {
+				t.Errorf("node %d: %v, want incomplete-body", a.node, a.err)
+			}
+		}
+		f.empty("a.png")
+		for id, v := range f.vaults {
+			if v.count() != 0 {
+				t.Errorf("node %d kept a file", id)
+			}
+		}
+		rec := f.record(f.broadcast(req, body, nil)) // the client's retry, same ID
+		f.stored(rec, body)
+	})
+}
+
+func TestWrongDigestLeavesNothing(t *testing.T) {
+	f := newFleet(t, nil)
+	req := request("a.png")
+	req.Digest = &image.Digest{1}
+	for _, a := range f.broadcast(req, randomBytes(1<<20), nil) {
+		if image.KindOf(a.err) != image.KindDigest {
+			t.Errorf("node %d: %v, want digest-mismatch", a.node, a.err)
+		}
+	}
+	f.empty("a.png")
+}
+
+func TestSameIDAgain(t *testing.T) {
+	f := newFleet(t, nil)
+	body := randomBytes(1 << 20)
+	req := request("a.png")
+	first := f.record(f.broadcast(req, body, nil))
+	again := f.record(f.broadcast(req, body, nil))
+	if again.Version != first.Version {
+		t.Errorf("the repeated upload became version %d after %d", again.Version, first.Version)
+	}
+	other := slices.Clone(body)
+	other[0]++
+	for _, b := range [][]byte{other, body[1:]} {
+		for _, a := range f.broadcast(req, b, nil) {
+			if image.KindOf(a.err) != image.KindConflict {
+				t.Errorf("node %d: %v, want upload-conflict", a.node, a.err)
+			}
+		}
+	}
+	f.stored(first, body)
+}
+
+func TestDifferentBytesToTheNodes(t *testing.T) {
+	f := newFleet(t, nil)
+	body := randomBytes(1 << 20)
+	other := slices.Clone(body)
+	other[len(other)-1]++
+	third := slices.Clone(body)
+	third[1]++
+	answers := f.broadcast(request("a.png"), body, map[image.NodeID]io.Reader{2: bytes.NewReader(other), 3: bytes.NewReader(third)})
+	for _, a := range answers {
+		if image.KindOf(a.err) != image.KindConflict {
+			t.Errorf("node %d: %v, want upload-conflict", a.node, a.err)
+		}
+	}
+	f.empty("a.png")
+}
+
+func TestIfAbsent(t *testing.T) {
+	f := newFleet(t, nil)
+	body := randomBytes(1 << 20)
+	f.record(f.broadcast(request("a.png"), body, nil))
+	req := request("a.png")
+	req.IfAbsent = true
+	for _, a := range f.broadcast(req, body, nil) {
+		if image.KindOf(a.err) != image.KindExists {
+			t.Errorf("node %d: %v, want exists", a.node, a.err)
+		}
+	}
+}
+
+func TestRefusedBeforeAnything(t *testing.T) {
+	f := newFleet(t, nil)
+	for _, c := range []struct {
+		req  image.Request
+		want image.Kind
+	}{
+		{image.Request{ID: image.NewID(), User: "alice", Name: "a", Size: 0}, image.KindInvalid},
+		{image.Request{ID: image.NewID(), User: "alice", Name: "a", Size: -1}, image.KindLengthRequired},
+		{image.Request{ID: image.NewID(), User: "alice", Name: "a", Size: 65 << 20}, image.KindTooLarge},
+		{image.Request{ID: image.NewID(), User: "alice", Name: "../a", Size: 1}, image.KindInvalid},
+		{image.Request{ID: image.NewID(), User: "", Name: "a", Size: 1}, image.KindInvalid},
+		{image.Request{ID: image.NewID(), User: "alice", Name: "a", Size: 1, Broadcast: []image.NodeID{1}}, image.KindInvalid},
+	} {
+		if _, err := f.nodes[1].Receive(t.Context(), c.req, bytes.NewReader([]byte{1})); image.KindOf(err) != c.want {
+			t.Errorf("%+v: %v, want %s", c.req, err, c.want)
+		}
+	}
+	if f.log.index != 0 {
+		t.Errorf("%d commands were proposed", f.log.index)
+	}
+}
+
+func TestTooManyUploads(t *testing.T) {
+	f := newFleet(t, func(o *Options) { o.UploadsMax = 1 })
+	open := make(chan struct{})
+	body := randomBytes(1 << 20)
+	first := make(chan error)
+	go func() {
+		req := request("a.png")
+		req.Size = int64(len(body))
+		_, err := f.nodes[1].Receive(t.Context(), req, gated(body, 1000, open))
+		first <- err
+	}()
+	eventually(t, "the first upload", func() bool { n, _ := f.nodes[1].Stats(); return n == 1 })
+	req := request("b.png")
+	req.Size = 10
+	if _, err := f.nodes[1].Receive(t.Context(), req, bytes.NewReader(body)); image.KindOf(err) != image.KindOverload {
+		t.Errorf("%v, want overload", err)
+	}
+	close(open)
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNoQuorumIsSaid(t *testing.T) {
+	f := newFleet(t, nil)
+	f.log.cut = true
+	for _, a := range f.broadcast(request("a.png"), randomBytes(1000), nil) {
+		if image.KindOf(a.err) != image.KindNoQuorum {
+			t.Errorf("node %d: %v, want no-quorum", a.node, a.err)
+		}
+	}
+}
+
+func TestOneNodeLeftCommitsWithOneCopy(t *testing.T) {
+	f := newFleet(t, nil)
+	f.live = []image.NodeID{1}
+	body := randomBytes(1000)
+	req := request("a.png")
+	req.Size = int64(len(body))
+	rec, err := f.nodes[1].Receive(t.Context(), req, bytes.NewReader(body))
+	if err != nil || len(rec.Copies) != 1 || rec.Wanted != 2 {
+		t.Fatalf("%+v, %v", rec, err)
+	}
+}
+
+func TestRestartGivesUpOldParts(t *testing.T) {
+	f := newFleet(t, nil)
+	id := image.NewID()
+	r, err := f.log.Propose(t.Context(), testShard, catalog.Command{Assign: &catalog.Assign{
+		ID: id, User: "alice", Name: "a.png", Bytes: 10, Holders: []image.NodeID{2}, Replicas: 1, Created: time.Unix(0, 0),
+	}})
+	if err != nil || r.Err() != nil {
+		t.Fatal(err, r.Err())
+	}
+	if err := f.nodes[2].Recover(t.Context(), testShard); err != nil {
+		t.Fatal(err)
+	}
+	if u := f.assigned(id); u.State != catalog.Failed {
+		t.Errorf("the upload is %+v", u)
+	}
+}
+
+func TestAbandonedUploadIsFailed(t *testing.T) {
+	f := newFleet(t, func(o *Options) { o.UploadTimeout = 100 * time.Millisecond })
+	id := image.NewID()
+	_, err := f.log.Propose(t.Context(), testShard, catalog.Command{Assign: &catalog.Assign{
+		ID: id, User: "alice", Name: "a.png", Bytes: 10, Holders: []image.NodeID{2, 3}, Replicas: 2, Created: time.Unix(0, 0),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the leader to fail it", func() bool { return f.assigned(id).State == catalog.Failed })
+}
+
+func TestDeletedFilesGo(t *testing.T) {
+	f := newFleet(t, nil)
+	body := randomBytes(1000)
+	f.record(f.broadcast(request("a.png"), body, nil))
+	if _, err := f.log.Propose(t.Context(), testShard, catalog.Command{Delete: &catalog.Delete{User: "alice", Name: "a.png"}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range f.vaults {
+		eventually(t, "the file to go", func() bool { return v.count() == 0 })
+	}
+}
+
+func TestShareIsBalanced(t *testing.T) {
+	f := newFleet(t, nil)
+	owners := map[image.NodeID]int{}
+	for i := range 60 {
+		rec := f.record(f.broadcast(request(fmt.Sprint(i)), randomBytes(1000), nil))
+		owners[rec.Owner]++
+	}
+	for n := range f.nodes {
+		if owners[n] < 18 || owners[n] > 22 {
+			t.Errorf("owners %v of 60 uploads", owners)
+			break
+		}
+	}
+}
+
+func TestCloseEndsUploads(t *testing.T) {
+	f := newFleet(t, nil)
+	open := make(chan struct{})
+	defer close(open)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	hold := make(chan struct{})
+	defer close(hold)
+	f.log.hold["stored"] = hold
+	result := make(chan error)
+	go func() {
+		req := request("a.png")
+		req.Size = 1000
+		_, err := f.nodes[1].Receive(ctx, req, bytes.NewReader(randomBytes(1000)))
+		result <- err
+	}()
+	eventually(t, "the upload", func() bool { n, _ := f.nodes[1].Stats(); return n == 1 })
+	cancel()
+	if err := <-result; err == nil {
+		t.Error("an upload that was not decided succeeded")
+	}
+}

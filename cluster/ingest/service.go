@@ -1,0 +1,277 @@
+// Package ingest takes one upload from its header to its receipt on this node: it holds the bytes,
+// learns its part from the log, encrypts and stores or stands by, and takes over when another node
+// fails. What it needs of the node around it are the interfaces Log, Vault and Peers.
+package ingest
+
+import (
+	"context"
+	"io"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/image"
+)
+
+// Log is the replicated catalog.
+type Log interface {
+	// Propose appends a command to a shard's log and returns its result once applied here. A rejected
+	// command is a result, not an error.
+	Propose(ctx context.Context, shard uint64, c catalog.Command) (catalog.Result, error)
+	// View reads this node's state of a shard, which may lag behind.
+	View(shard uint64, fn func(catalog.Reader) error) error
+	// Leader returns the shard's leader, 0 when it is not known.
+	Leader(shard uint64) image.NodeID
+}
+
+// Vault stores encrypted copies.
+type Vault interface {
+	// Create starts the file of one copy; size is the plaintext's.
+	Create(ctx context.Context, user string, id image.ID, epoch uint32, size int64) (CopyWriter, error)
+	// Remove deletes a copy's file, if there is one.
+	Remove(id image.ID, epoch uint32) error
+}
+
+// CopyWriter takes the plaintext of one copy. Commit makes it durable; Abort after Commit does nothing.
+type CopyWriter interface {
+	io.Writer
+	Commit() error
+	Abort()
+}
+
+// Peers sends an upload on to another node.
+type Peers interface {
+	// Send returns when the node has answered: nil once the upload is committed.
+	Send(ctx context.Context, to image.NodeID, req image.Request, body io.Reader) error
+}
+
+// Options says how a Service works. All fields are needed.
+type Options struct {
+	Node   image.NodeID
+	Log    Log
+	Vault  Vault
+	Peers  Peers
+	Logger *zap.Logger
+	// Shards are the data shards; ShardOf maps a name to one of them.
+	Shards  []uint64
+	ShardOf func(user, name string) uint64
+	// Members are the nodes of a shard; Live are the nodes that are up.
+	Members func(shard uint64) []image.NodeID
+	Live    func() []image.NodeID
+
+	Replicas, MinReplicas int
+
+	UploadsMax   int   // uploads at once
+	StagingBytes int64 // memory for image bytes
+	ImageBytes   int64 // the largest image
+
+	AssignTimeout   time.Duration // a follower without an assignment proposes one itself
+	TakeoverTimeout time.Duration // with all bytes here, a node that has not stored loses the upload
+	UploadTimeout   time.Duration // no upload is pending for longer
+}
+
+// Service runs the uploads of one node.
+type Service struct {
+	Options
+	arena *arena
+	ctx   context.Context // ends the uploads' goroutines
+	stop  context.CancelFunc
+	wg    sync.WaitGroup
+
+	placing sync.Mutex // one decision at a time
+	decided map[image.ID]*catalog.Upload
+
+	mu      sync.Mutex
+	closed  bool
+	uploads map[image.ID]*upload
+	pending map[image.ID]*watched // in the log, of all shards
+	kick    chan struct{}
+	remove  chan image.Record
+}
+
+// removalsMax bounds the queue of files to delete; what does not fit is left to the sweep.
+const removalsMax = 1024
+
+// New returns a Service; Close it.
+func New(o Options) (*Service, error) {
+	a, err := newArena(o.StagingBytes, o.UploadsMax)
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{
+		Options: o, arena: a,
+		decided: map[image.ID]*catalog.Upload{},
+		uploads: map[image.ID]*upload{}, pending: map[image.ID]*watched{},
+		kick: make(chan struct{}, 1), remove: make(chan image.Record, removalsMax),
+	}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.wg.Go(s.watch)
+	s.wg.Go(s.collect)
+	return s, nil
+}
+
+// Close ends all uploads and waits for their goroutines. The handlers that call Receive must have
+// returned or be about to.
+func (s *Service) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	for _, u := range s.uploads {
+		u.spool.close()
+	}
+	s.mu.Unlock()
+	s.stop()
+	s.wg.Wait()
+	return s.arena.close()
+}
+
+// Stats returns how many uploads are on their way here and the memory that their bytes take.
+func (s *Service) Stats() (uploads int, stagingBytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.uploads), s.arena.bytes()
+}
+
+// Receive takes one upload from its header to its record. body must be at least req.Size long and
+// fail in bounded time when the sender is gone. The errors are *image.Error.
+func (s *Service) Receive(ctx context.Context, req image.Request, body io.Reader) (*image.Record, error) {
+	if err := s.check(req); err != nil {
+		return nil, err
+	}
+	u, err := s.register(req)
+	if err != nil {
+		return nil, err
+	}
+	if u == nil {
+		return s.replay(ctx, req, body)
+	}
+	known, err := s.lookup(u.shard, req.ID)
+	if err != nil {
+		s.unregister(u)
+		return nil, err
+	}
+	if known != nil && known.State == catalog.Committed {
+		s.unregister(u)
+		return s.replay(ctx, req, body)
+	}
+	if known != nil && known.State == catalog.Pending {
+		u.update(known)
+	}
+	s.wg.Go(func() { s.run(u) })
+	err = u.spool.fill(body)
+	u.signal()
+	u.filling.Done()
+	if err != nil {
+		return nil, err
+	}
+	return s.wait(ctx, u)
+}
+
+func (s *Service) check(req image.Request) error {
+	if err := image.CheckUser(req.User); err != nil {
+		return err
+	}
+	if err := image.CheckName(req.Name); err != nil {
+		return err
+	}
+	switch {
+	case req.Size == 0:
+		return image.Errorf(image.KindInvalid, "the image is empty").WithHint("send the image's bytes as the body")
+	case req.Size < 0:
+		return image.Errorf(image.KindLengthRequired, "no Content-Length").WithHint("send the length of the body in Content-Length")
+	case req.Size > s.ImageBytes:
+		return image.Errorf(image.KindTooLarge, "%d bytes are more than the limit of %d", req.Size, s.ImageBytes).
+			WithHint("raise limits.image_bytes on every node, or send a smaller image")
+	}
+	return nil
+}
+
+// register makes the local upload; nil when this ID is on its way here already.
+func (s *Service) register(req image.Request) (*upload, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, image.Errorf(image.KindNoQuorum, "node %d is stopping", s.Node).WithHint("send to another node")
+	}
+	if old := s.uploads[req.ID]; old != nil && old.spool.failed() == nil {
+		if old.req.User != req.User || old.req.Name != req.Name || old.req.Size != req.Size {
+			return nil, image.Errorf(image.KindConflict, "upload ID %s is on its way with other bytes or another name", req.ID).
+				WithHint("send each image under a fresh Idempotency-Key")
+		}
+		return nil, nil
+	}
+	if len(s.uploads) >= s.UploadsMax {
+		return nil, image.Errorf(image.KindOverload, "node %d has %d uploads on their way, its limit", s.Node, s.UploadsMax).
+			WithHint("send fewer at once").WithRetry(time.Second)
+	}
+	u := newUpload(s, req)
+	s.uploads[req.ID] = u
+	return u, nil
+}
+
+func (s *Service) unregister(u *upload) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.uploads[u.req.ID] == u {
+		delete(s.uploads, u.req.ID)
+	}
+	u.spool.close()
+	u.spool.free()
+	u.cancel(nil)
+}
+
+func (s *Service) lookup(shard uint64, id image.ID) (u *catalog.Upload, err error) {
+	err = s.Log.View(shard, func(r catalog.Reader) error {
+		u, err = catalog.GetUpload(r, id)
+		return err
+	})
+	return u, err
+}
+
+// Applied takes the events of a shard's log, in order. It does not block.
+func (s *Service) Applied(shard uint64, events []catalog.Event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range events {
+		if e.Removed != nil {
+			select {
+			case s.remove <- *e.Removed:
+			default: // the sweep takes it
+			}
+		}
+		if e.Upload == nil {
+			continue
+		}
+		if e.Upload.Finished() {
+			delete(s.pending, e.Upload.ID)
+		} else {
+			s.track(shard, e.Upload)
+		}
+		if u := s.uploads[e.Upload.ID]; u != nil {
+			u.update(e.Upload)
+		}
+	}
+}
+
+// collect deletes the files of records that are no more.
+func (s *Service) collect() {
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case rec := <-s.remove:
+			for _, c := range rec.Copies {
+				if c.Node == s.Node {
+					s.discard(rec.ID, c.Epoch)
+				}
+			}
+		}
+	}
+}
+
+func (s *Service) discard(id image.ID, epoch uint32) {
+	if err := s.Vault.Remove(id, epoch); err != nil {
+		s.Logger.Warn("a copy was not deleted; the sweep will try again", zap.Stringer("image", id), zap.Error(err))
+	}
+}

@@ -1,0 +1,296 @@
+package ingest
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	"imgcluster/cluster/image"
+)
+
+// errNotHeld says that the beginning of the bytes was let go already.
+var errNotHeld = errors.New("the node does not hold the bytes of this upload")
+
+// errSpoolClosed ends readers and writers of an upload that is over.
+var errSpoolClosed = errors.New("the upload is over")
+
+// spool holds one upload's bytes on this node while they are needed. One goroutine fills it from
+// the network; cursors read it from the start, each at its own pace. Until settle is called nothing
+// is let go; from then on a chunk is let go once every cursor is past it, unless the spool keeps
+// all for a takeover. All methods may be called at once.
+type spool struct {
+	arena *arena
+	size  int64
+
+	mu      sync.Mutex
+	wake    *sync.Cond
+	chunks  [][]byte // chunks[0] is chunk number `first`
+	first   int
+	quota   int // chunks it may have
+	whole   bool
+	keep    bool
+	settled bool
+	filled  int64
+	err     error // why no more bytes come, nil while they do or when all came
+	closed  bool
+	cursors []*cursor
+}
+
+func newSpool(a *arena, size int64) *spool {
+	s := &spool{arena: a, size: size, quota: windowChunks}
+	s.wake = sync.NewCond(&s.mu)
+	if n := int((size + chunkBytes - 1) / chunkBytes); a.reserve(n) {
+		s.quota, s.whole, s.keep = n, true, true
+	}
+	return s
+}
+
+// fill reads the body, all of size and not a byte more. A short body is KindIncomplete. What comes
+// after the spool was closed is read and dropped, so that the connection stays usable.
+func (s *spool) fill(body io.Reader) error {
+	var c []byte
+	for s.filled < s.size {
+		if c == nil {
+			if c = s.grow(); c == nil {
+				return s.drain(body)
+			}
+		}
+		at := int(s.filled % chunkBytes)
+		end := int(min(chunkBytes, s.size-s.filled+int64(at)))
+		n, err := body.Read(c[at:end])
+		s.mu.Lock()
+		s.filled += int64(n)
+		if s.filled == s.size {
+			err = nil
+		}
+		if err != nil {
+			s.err = incomplete(s.filled, s.size, err)
+		}
+		err = s.err
+		s.wake.Broadcast()
+		s.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		if at+n == chunkBytes {
+			c = nil
+		}
+	}
+	return nil
+}
+
+func (s *spool) drain(body io.Reader) error {
+	n, err := io.Copy(io.Discard, io.LimitReader(body, s.size-s.filled))
+	if err != nil || n < s.size-s.filled {
+		return incomplete(s.filled+n, s.size, cmp.Or(err, io.ErrUnexpectedEOF))
+	}
+	return nil
+}
+
+func incomplete(got, want int64, cause error) error {
+	return image.Errorf(image.KindIncomplete, "the body ended after %d of %d bytes: %w", got, want, cause).
+		WithHint("send the image again, with the same Idempotency-Key")
+}
+
+// grow waits until the quota has room and appends a chunk; nil when there is no need to.
+func (s *spool) grow() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.release()
+	for len(s.chunks) >= s.quota && !s.closed {
+		s.wake.Wait()
+	}
+	if s.closed {
+		return nil
+	}
+	c := s.arena.take()
+	s.chunks = append(s.chunks, c)
+	return c
+}
+
+// settle ends the time in which all is kept because the node's part is not known yet. keep asks to
+// hold everything for a takeover, which works only when there was room for all of it.
+func (s *spool) settle(keep bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settled, s.keep = true, keep && s.whole
+	s.release()
+	s.wake.Broadcast()
+}
+
+// release lets chunks go that nobody needs. Held: mu.
+func (s *spool) release() {
+	if !s.settled || s.keep {
+		return
+	}
+	done := s.first + len(s.chunks)
+	if int64(done)*chunkBytes > s.filled && s.filled < s.size {
+		done-- // the last chunk is being filled
+	}
+	for _, c := range s.cursors {
+		done = min(done, c.next)
+	}
+	n := 0
+	for s.first < done {
+		s.arena.give(s.chunks[n])
+		n++
+		s.first++
+	}
+	s.chunks = append(s.chunks[:0], s.chunks[n:]...)
+	if s.whole && n > 0 {
+		give := min(n, s.quota-windowChunks)
+		if give > 0 {
+			s.quota -= give
+			s.arena.unreserve(give)
+		}
+	}
+}
+
+// close lets everything go and wakes whoever waits.
+func (s *spool) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.closed = true
+	s.wake.Broadcast()
+}
+
+// free gives the memory back. Nothing may use the spool or its cursors any more.
+func (s *spool) free() {
+	for _, c := range s.chunks {
+		s.arena.give(c)
+	}
+	if s.whole {
+		s.arena.unreserve(s.quota)
+	}
+	s.chunks = nil
+}
+
+// holds tells whether a new cursor could still read all bytes from the start.
+func (s *spool) holds() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.first == 0 && !s.closed && s.err == nil
+}
+
+// complete tells whether all bytes came.
+func (s *spool) complete() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.filled == s.size
+}
+
+// failed returns why no more bytes come.
+func (s *spool) failed() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// cursor reads a spool from the start. It is used by one goroutine at a time.
+type cursor struct {
+	s    *spool
+	next int   // the chunk it reads; earlier ones it needs no more
+	pos  int64 // bytes read
+	stop func() bool
+	ctx  context.Context
+}
+
+// cursor returns a reader of the whole upload that ends with ctx, errNotHeld when the beginning is
+// gone. close it.
+func (s *spool) cursor(ctx context.Context) (*cursor, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.first > 0 || s.closed || s.err != nil {
+		return nil, errNotHeld
+	}
+	c := &cursor{s: s, ctx: ctx}
+	c.stop = context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.wake.Broadcast()
+	})
+	s.cursors = append(s.cursors, c)
+	return c, nil
+}
+
+// chunk waits for bytes that were not read so far, and returns what there is of one chunk; io.EOF
+// after the last. The bytes are valid until the next call.
+func (c *cursor) chunk() ([]byte, error) {
+	s := c.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.next = int(c.pos / chunkBytes)
+	s.release()
+	s.wake.Broadcast()
+	if c.pos == s.size {
+		return nil, io.EOF
+	}
+	for s.filled == c.pos && s.err == nil && !s.closed && c.ctx.Err() == nil {
+		s.wake.Wait()
+	}
+	switch {
+	case c.ctx.Err() != nil:
+		return nil, context.Cause(c.ctx)
+	case s.closed:
+		return nil, errSpoolClosed
+	case s.filled == c.pos:
+		return nil, s.err
+	}
+	at := int(c.pos % chunkBytes)
+	end := min(int64(chunkBytes), s.filled-int64(c.next)*chunkBytes)
+	b := s.chunks[c.next-s.first][at:end]
+	c.pos += int64(len(b))
+	return b, nil
+}
+
+// WriteTo writes all bytes to w as they come.
+func (c *cursor) WriteTo(w io.Writer) (int64, error) {
+	var written int64
+	for {
+		b, err := c.chunk()
+		if err == io.EOF {
+			return written, nil
+		}
+		if err != nil {
+			return written, err
+		}
+		n, err := w.Write(b)
+		written += int64(n)
+		if err != nil {
+			return written, err
+		}
+	}
+}
+
+// Read implements io.Reader for the sender to another node. It may return fewer bytes than there
+// are; what it copies stays valid.
+func (c *cursor) Read(p []byte) (int, error) {
+	b, err := c.chunk()
+	if err != nil {
+		return 0, err
+	}
+	n := copy(p, b)
+	c.pos -= int64(len(b) - n)
+	return n, nil
+}
+
+// close ends the cursor; bytes that only it needed are let go.
+func (c *cursor) close() {
+	c.stop()
+	s := c.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, x := range s.cursors {
+		if x == c {
+			s.cursors = append(s.cursors[:i], s.cursors[i+1:]...)
+			break
+		}
+	}
+	s.release()
+	s.wake.Broadcast()
+}

@@ -1,0 +1,340 @@
+package ingest
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/image"
+)
+
+// upload is one upload on this node.
+type upload struct {
+	req     image.Request
+	shard   uint64
+	spool   *spool
+	filling sync.WaitGroup // Receive is reading the body
+	changed chan struct{}  // capacity 1: state or spool changed
+	done    chan struct{}  // closed when the log has decided
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+
+	mu    sync.Mutex
+	state *catalog.Upload // newest from the log, nil before the assignment
+}
+
+func newUpload(s *Service, req image.Request) *upload {
+	u := &upload{
+		req: req, shard: s.ShardOf(req.User, req.Name), spool: newSpool(s.arena, req.Size),
+		changed: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	u.ctx, u.cancel = context.WithCancelCause(s.ctx)
+	u.filling.Add(1)
+	return u
+}
+
+func (u *upload) signal() {
+	select {
+	case u.changed <- struct{}{}:
+	default:
+	}
+}
+
+// update takes what the log says, unless something newer is known.
+func (u *upload) update(state *catalog.Upload) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if old := u.state; old != nil && (old.State == catalog.Committed || old.Epoch > state.Epoch || old.Epoch == state.Epoch && old.Finished()) {
+		return
+	}
+	if state.Finished() && (u.state == nil || !u.state.Finished()) {
+		close(u.done)
+	}
+	u.state = state
+	u.signal()
+}
+
+func (u *upload) latest() *catalog.Upload {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.state
+}
+
+// wait returns what the log decided.
+func (s *Service) wait(ctx context.Context, u *upload) (*image.Record, error) {
+	timer := time.NewTimer(s.UploadTimeout)
+	defer timer.Stop()
+	cause := context.DeadlineExceeded
+	select {
+	case <-u.done:
+	case <-ctx.Done():
+		cause = context.Cause(ctx)
+	case <-u.ctx.Done():
+		cause = context.Cause(u.ctx)
+	case <-timer.C:
+	}
+	switch state := u.latest(); {
+	case state == nil || !state.Finished():
+		return nil, undecided(u.req.ID, cause)
+	case state.State == catalog.Failed:
+		return nil, state.Problem.Err()
+	default:
+		return state.Record, nil
+	}
+}
+
+func undecided(id image.ID, cause error) error {
+	if e := (*image.Error)(nil); errors.As(cause, &e) {
+		return e
+	}
+	return image.Errorf(image.KindNoQuorum, "upload %s is not decided: %w", id, cause).
+		WithHint("send it again with the same Idempotency-Key").WithRetry(time.Second)
+}
+
+// run plays this node's part in an upload until the log has decided.
+func (s *Service) run(u *upload) {
+	p := &part{s: s, u: u, sending: map[image.NodeID]bool{}}
+	p.play()
+	p.linger()
+	u.cancel(errSpoolClosed)
+	u.spool.close()
+	p.wg.Wait()
+	u.filling.Wait()
+	s.unregister(u)
+}
+
+// lingerMax is how long a relay lets its senders end by themselves once the log has decided, which
+// keeps their connections.
+const lingerMax = time.Second
+
+func (p *part) linger() {
+	timer := time.AfterFunc(lingerMax, func() { p.u.cancel(errSpoolClosed) })
+	defer timer.Stop()
+	p.senders.Wait()
+}
+
+// part is the state of run: what this node has begun to do for an upload.
+type part struct {
+	s       *Service
+	u       *upload
+	wg      sync.WaitGroup // all its goroutines but senders
+	senders sync.WaitGroup
+	asking  bool   // an assignment is being proposed
+	epoch   uint32 // in which it stores or has stored, 0: not yet
+	stop    context.CancelCauseFunc
+	sending map[image.NodeID]bool
+	settled bool
+	waiting bool // for the storing nodes, with all bytes here
+}
+
+func (p *part) play() {
+	deadline := time.NewTimer(p.s.UploadTimeout)
+	defer deadline.Stop()
+	next := time.NewTimer(p.s.assignDelay(p.u))
+	defer next.Stop()
+	for {
+		state := p.u.latest()
+		if state != nil {
+			p.follow(state)
+			if state.Finished() {
+				return
+			}
+		}
+		select {
+		case <-p.u.changed:
+			if p.u.spool.complete() && !p.waiting && p.u.latest() != nil {
+				p.waiting = true
+				next.Reset(p.s.TakeoverTimeout)
+			}
+		case <-next.C:
+			next.Reset(p.due())
+		case <-deadline.C:
+			return
+		case <-p.u.ctx.Done():
+			return
+		}
+	}
+}
+
+// due acts on what should have happened by now, and returns when to look again.
+func (p *part) due() time.Duration {
+	s, u := p.s, p.u
+	state := u.latest()
+	switch {
+	case state == nil && u.spool.failed() != nil:
+		u.cancel(u.spool.failed()) // nobody was asked to store it, and this node cannot
+	case state == nil && !p.asking:
+		p.asking = true
+		p.wg.Go(func() {
+			if err := s.assign(u); err != nil {
+				u.cancel(err)
+			}
+		})
+	case state != nil && u.spool.complete():
+		s.takeOver(u, state)
+		return s.TakeoverTimeout
+	}
+	return s.AssignTimeout
+}
+
+// follow brings what this node does in line with the log.
+func (p *part) follow(state *catalog.Upload) {
+	if state.Finished() {
+		p.finish(state)
+		return
+	}
+	slot := state.Slot(p.s.Node)
+	if p.stop != nil && (slot == nil || slot.Epoch != p.epoch) {
+		p.stop(errStale)
+		p.stop = nil
+	}
+	if slot != nil && slot.Epoch != p.epoch && !slot.Stored {
+		p.epoch = slot.Epoch
+		p.startStoring(slot.Epoch)
+	}
+	if p.relay() {
+		for _, sl := range state.Storing {
+			if sl.Node != p.s.Node && !sl.Stored && !p.sending[sl.Node] {
+				p.sending[sl.Node] = true
+				p.startSending(sl.Node)
+			}
+		}
+	}
+	if !p.settled {
+		p.settled = true
+		p.u.spool.settle(p.relay() || slot == nil)
+	}
+}
+
+func (p *part) relay() bool { return len(p.u.req.Broadcast) == 0 }
+
+// finish ends this node's work on a decided upload and deletes its file when the record does not
+// name it.
+func (p *part) finish(state *catalog.Upload) {
+	if p.stop != nil {
+		p.stop(errStale)
+	}
+	p.u.spool.settle(false)
+	if rec := state.Record; p.epoch != 0 && (rec == nil || !slices.Contains(rec.Copies, image.Copy{Node: p.s.Node, Epoch: p.epoch})) {
+		p.wg.Wait()
+		p.s.discard(p.u.req.ID, p.epoch)
+	}
+}
+
+var errStale = errors.New("the upload was given to another node")
+
+func (p *part) startStoring(epoch uint32) {
+	ctx, stop := context.WithCancelCause(p.u.ctx)
+	p.stop = stop
+	cur, err := p.u.spool.cursor(ctx)
+	p.wg.Go(func() {
+		if err == nil {
+			err = p.s.store(ctx, p.u, cur, epoch)
+			cur.close()
+		}
+		if err != nil && ctx.Err() == nil {
+			p.s.giveUp(p.u, p.s.Node, err)
+		}
+	})
+}
+
+// store encrypts and stores one copy and tells the log.
+func (s *Service) store(ctx context.Context, u *upload, cur *cursor, epoch uint32) error {
+	w, err := s.Vault.Create(ctx, u.req.User, u.req.ID, epoch, u.req.Size)
+	if err != nil {
+		return err
+	}
+	defer w.Abort()
+	hash := sha256.New()
+	if _, err := cur.WriteTo(io.MultiWriter(w, hash)); err != nil {
+		return err
+	}
+	var sum image.Digest
+	hash.Sum(sum[:0])
+	if want := u.req.Digest; want != nil && *want != sum {
+		return image.Errorf(image.KindDigest, "the body's SHA-256 is %s, Content-Digest says %s", sum, want).
+			WithHint("send the image again")
+	}
+	if err := w.Commit(); err != nil {
+		return err
+	}
+	return s.tellStored(ctx, u, image.Copy{Node: s.Node, Epoch: epoch}, sum)
+}
+
+func (s *Service) tellStored(ctx context.Context, u *upload, c image.Copy, sum image.Digest) error {
+	r, err := s.Log.Propose(ctx, u.shard, catalog.Command{Stored: &catalog.Stored{ID: u.req.ID, Copies: []image.Copy{c}, SHA256: sum}})
+	if err != nil {
+		return err
+	}
+	if r.Upload != nil {
+		u.update(r.Upload)
+	}
+	if image.KindOf(r.Err()) == image.KindStale {
+		s.discard(u.req.ID, c.Epoch)
+	}
+	return nil
+}
+
+// startSending streams the bytes of a relayed upload on to a storing node.
+func (p *part) startSending(to image.NodeID) {
+	s, u := p.s, p.u
+	cur, err := u.spool.cursor(u.ctx)
+	req := u.req
+	req.Broadcast = slices.Clone(u.latest().Holders)
+	p.senders.Go(func() {
+		if err == nil {
+			err = s.Peers.Send(u.ctx, to, req, cur)
+			cur.close()
+		}
+		if err != nil && u.ctx.Err() == nil && !u.latest().Finished() {
+			s.giveUp(u, to, err)
+		}
+	})
+}
+
+// giveUp takes a node's part in an upload away from it because of err. A body that is not what the
+// client promised ends the upload on all nodes.
+func (s *Service) giveUp(u *upload, node image.NodeID, err error) {
+	drop := []image.NodeID{node}
+	if kind := image.KindOf(err); kind == image.KindDigest || kind == image.KindConflict {
+		drop = u.latest().Holders
+	}
+	s.Logger.Warn("upload gives up a node", zap.Stringer("upload", u.req.ID), zap.Uint32("node", uint32(node)), zap.Error(err))
+	s.reassign(u.ctx, u.shard, u.latest(), drop, err)
+}
+
+// replay answers an upload whose ID is on its way here or was decided: it reads the body and compares.
+func (s *Service) replay(ctx context.Context, req image.Request, body io.Reader) (*image.Record, error) {
+	hash := sha256.New()
+	if n, err := io.Copy(hash, io.LimitReader(body, req.Size)); err != nil || n < req.Size {
+		return nil, incomplete(n, req.Size, errors.Join(err, io.ErrUnexpectedEOF))
+	}
+	var sum image.Digest
+	hash.Sum(sum[:0])
+	s.mu.Lock()
+	u := s.uploads[req.ID]
+	s.mu.Unlock()
+	if u != nil {
+		if _, err := s.wait(ctx, u); err != nil {
+			return nil, err
+		}
+	}
+	state, err := s.lookup(s.ShardOf(req.User, req.Name), req.ID)
+	switch {
+	case err != nil:
+		return nil, err
+	case state == nil || state.State != catalog.Committed:
+		return nil, undecided(req.ID, errors.New("the first attempt failed"))
+	case state.Record.User != req.User || state.Record.Name != req.Name || state.Record.SHA256 != sum:
+		return nil, image.Errorf(image.KindConflict, "upload ID %s was used for other bytes or another name", req.ID).
+			WithHint("send each image under a fresh Idempotency-Key")
+	}
+	return state.Record, nil
+}

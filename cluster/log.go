@@ -1,0 +1,95 @@
+package cluster
+
+import (
+	"context"
+	"sync/atomic"
+
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/consensus"
+	"imgcluster/cluster/image"
+)
+
+// systemShard is the Raft group of the cluster's own state; the data shards follow it.
+const systemShard = 1
+
+// dataShards lists the IDs of n data shards.
+func dataShards(n int) []uint64 {
+	ids := make([]uint64, n)
+	for i := range ids {
+		ids[i] = systemShard + 1 + uint64(i)
+	}
+	return ids
+}
+
+// replicated is the catalog on top of consensus. It exists before consensus has started, since
+// starting replays the log into those who use it; until then it has no leader and answers
+// KindNoQuorum.
+type replicated struct {
+	c atomic.Pointer[consensus.Consensus]
+}
+
+func (l *replicated) started() (*consensus.Consensus, error) {
+	if c := l.c.Load(); c != nil {
+		return c, nil
+	}
+	return nil, image.Errorf(image.KindNoQuorum, "the node is starting").WithHint("try again in a second")
+}
+
+// Propose implements ingest.Log.
+func (l *replicated) Propose(ctx context.Context, shard uint64, cmd catalog.Command) (catalog.Result, error) {
+	c, err := l.started()
+	if err != nil {
+		return catalog.Result{}, err
+	}
+	b, err := c.Propose(ctx, shard, cmd.Encode())
+	if err != nil {
+		return catalog.Result{}, err
+	}
+	return catalog.DecodeResult(b)
+}
+
+// View implements ingest.Log.
+func (l *replicated) View(shard uint64, fn func(catalog.Reader) error) error {
+	c, err := l.started()
+	if err != nil {
+		return err
+	}
+	return c.View(shard, fn)
+}
+
+// Read calls fn with a state of the shard that has all that was committed before the call.
+func (l *replicated) Read(ctx context.Context, shard uint64, fn func(catalog.Reader) error) error {
+	c, err := l.started()
+	if err != nil {
+		return err
+	}
+	return c.Read(ctx, shard, fn)
+}
+
+// Leader implements ingest.Log.
+func (l *replicated) Leader(shard uint64) image.NodeID {
+	c := l.c.Load()
+	if c == nil {
+		return 0
+	}
+	leader, _, ok := c.Leader(shard)
+	if !ok {
+		return 0
+	}
+	return leader
+}
+
+// applier makes catalog.Apply the state machine of one shard.
+func applier(shard uint64) func(tx catalog.Tx, index uint64, cmd []byte) ([]byte, []any) {
+	return func(tx catalog.Tx, index uint64, cmd []byte) ([]byte, []any) {
+		result, events, err := catalog.Apply(tx, shard, index, cmd)
+		if err != nil {
+			return nil, nil // the database failed: consensus, which knows, stops the node
+		}
+		list := make([]any, len(events))
+		for i, e := range events {
+			list[i] = e
+		}
+		return result, list
+	}
+}

@@ -1,0 +1,445 @@
+// Package cluster puts one node together from the packages below it, and takes it apart again: it
+// claims the data directory, meets the other nodes, joins the Raft groups, and serves the API.
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/net/netutil"
+
+	"imgcluster/cluster/api"
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/consensus"
+	"imgcluster/cluster/image"
+	"imgcluster/cluster/ingest"
+	"imgcluster/cluster/placement"
+	"imgcluster/cluster/store"
+	"imgcluster/config"
+	"imgcluster/crypto"
+)
+
+// RefusedError says that this node may not run with what it was given.
+type RefusedError struct {
+	Reason string
+	hint   string
+}
+
+func (r *RefusedError) Error() string { return r.Reason }
+
+// Hint returns the next step for the user.
+func (r *RefusedError) Hint() string { return r.hint }
+
+// Node is one running node.
+type Node struct {
+	cfg     *config.Config
+	self    config.Node
+	version string
+	logger  *zap.Logger
+	began   time.Time
+
+	dir     *store.DataDir
+	master  *crypto.MasterKey
+	store   *store.Store
+	log     *replicated
+	keys    *keyring
+	peers   *peers
+	ingest  *ingest.Service
+	images  *images
+	handler *api.Handler
+	http    *http.Server
+	metrics *metrics
+	shards  []uint64 // data shards
+	ctx     context.Context
+	stop    context.CancelFunc
+	wg      sync.WaitGroup
+	failed  chan error
+	ready   atomic.Bool
+	closing atomic.Bool
+}
+
+// Start starts the node with this ID. It returns when the node serves its API, though not yet
+// images: that it does, and is ready, once it has reached a majority of the nodes. The error is a
+// *RefusedError, or a typed one of config, crypto or store, when the node may not run like this.
+func Start(ctx context.Context, cfg *config.Config, id image.NodeID, version string, logger *zap.Logger) (*Node, error) {
+	self, err := cfg.Node(id)
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{
+		cfg: cfg, self: self, version: version, logger: logger, began: time.Now(),
+		log: &replicated{}, shards: dataShards(cfg.Cluster.DataShards), failed: make(chan error, 1),
+	}
+	n.ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
+	if err := n.start(ctx); err != nil {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Timeouts.Shutdown)
+		defer cancel()
+		return nil, errors.Join(err, n.Close(closing))
+	}
+	return n, nil
+}
+
+// Failed gives the error for which the node cannot go on.
+func (n *Node) Failed() <-chan error { return n.failed }
+
+func (n *Node) start(ctx context.Context) (err error) {
+	if err := n.openDisk(); err != nil {
+		return err
+	}
+	n.keys = &keyring{master: n.master, log: n.log, keys: map[keyName]crypto.Key{}}
+	n.peers = n.newPeers()
+	if n.ingest, err = ingest.New(n.ingestOptions()); err != nil {
+		return &RefusedError{Reason: err.Error(), hint: "raise limits.staging_bytes or lower limits.uploads"}
+	}
+	n.images = &images{
+		Service: n.ingest, log: n.log, store: n.store, keys: n.keys, peers: n.peers, shardOf: n.shardOf, shards: n.shards,
+		readTimeout: n.cfg.Timeouts.Read, logger: n.logger.Named("read"),
+	}
+	n.metrics = newMetrics(n)
+	if err := n.listen(); err != nil {
+		return err
+	}
+	// Peers that run are met before Raft starts: a node of another cluster, or with an emptied disk,
+	// must not take part in a single election.
+	if err := n.meet(ctx); err != nil {
+		return err
+	}
+	n.wg.Go(func() { n.peers.watch(n.ctx) })
+	c, err := consensus.Start(ctx, n.consensusOptions())
+	if err != nil {
+		return err
+	}
+	n.log.c.Store(c)
+	n.wg.Go(n.join)
+	return nil
+}
+
+// openDisk loads the master key and opens the data directory.
+func (n *Node) openDisk() (err error) {
+	if n.master, err = n.loadMaster(); err != nil {
+		return err
+	}
+	path := n.cfg.DataDir(n.self.ID)
+	n.dir, err = store.Claim(path, store.Identity{Cluster: n.cfg.Cluster.Name, Node: n.self.ID, KeyID: n.master.ID()})
+	if err != nil {
+		return err
+	}
+	n.store, err = store.Open(path, store.Options{
+		FreeBytesMin: int64(n.cfg.Limits.DiskFreeBytes),
+		OnUnknown:    func(path string) { n.logger.Warn("unknown file among the images", zap.String("path", path)) },
+	})
+	return err
+}
+
+// masterKeyEnv names the variable that holds the master key where there is no file.
+const masterKeyEnv = "IMGCLUSTER_MASTER_KEY"
+
+func (n *Node) loadMaster() (*crypto.MasterKey, error) {
+	if text := os.Getenv(masterKeyEnv); text != "" {
+		return crypto.MasterKeyFromEnv(text)
+	}
+	if n.cfg.Loopback() {
+		return crypto.LoadOrCreateMasterKey(n.cfg.Local.MasterKeyFile)
+	}
+	return crypto.LoadMasterKey(n.cfg.Local.MasterKeyFile)
+}
+
+func (n *Node) newPeers() *peers {
+	p := &peers{
+		self: n.self.ID, addr: map[image.NodeID]string{}, state: map[image.NodeID]peerState{},
+		every: n.cfg.Timeouts.PeerInterval, silence: n.cfg.Timeouts.PeerSilence,
+		logger: n.logger.Named("peers"), changed: func() { n.ingest.Kick() },
+		http: &http.Client{Transport: transport(n.cfg.Client.Dial)},
+	}
+	for _, other := range n.cfg.Cluster.Nodes {
+		if other.ID != n.self.ID {
+			p.addr[other.ID] = other.APIAddr()
+		}
+	}
+	return p
+}
+
+func (n *Node) shardOf(user, name string) uint64 {
+	return n.shards[placement.Shard(user, name, len(n.shards))]
+}
+
+// members are the nodes of a shard: so far, all.
+func (n *Node) members(uint64) []image.NodeID {
+	ids := make([]image.NodeID, len(n.cfg.Cluster.Nodes))
+	for i, m := range n.cfg.Cluster.Nodes {
+		ids[i] = m.ID
+	}
+	return ids
+}
+
+func (n *Node) ingestOptions() ingest.Options {
+	c := n.cfg
+	return ingest.Options{
+		Node: n.self.ID, Log: n.log, Vault: vault{keys: n.keys, store: n.store}, Peers: n.peers, Logger: n.logger.Named("ingest"),
+		Shards: n.shards, ShardOf: n.shardOf, Members: n.members, Live: n.peers.live,
+		Replicas: c.Cluster.Replicas, MinReplicas: c.Cluster.MinReplicas,
+		UploadsMax: c.Limits.Uploads, StagingBytes: int64(c.Limits.StagingBytes), ImageBytes: int64(c.Limits.ImageBytes),
+		AssignTimeout: c.Timeouts.Assign, TakeoverTimeout: c.Timeouts.Takeover, UploadTimeout: c.Timeouts.Upload,
+	}
+}
+
+func (n *Node) consensusOptions() consensus.Options {
+	c := n.cfg
+	members := map[image.NodeID]string{}
+	for _, m := range c.Cluster.Nodes {
+		members[m.ID] = m.RaftAddr()
+	}
+	o := consensus.Options{
+		NodeID: n.self.ID, RaftAddress: n.self.RaftAddr(), Dir: c.DataDir(n.self.ID), DeploymentID: n.deploymentID(),
+		Applied: n.applied, Restored: n.restored, Live: n.peers.live, LeaderChanged: n.leaderChanged, Logger: n.logger.Named("raft"),
+		RTT: c.Raft.RTT, ElectionRTT: uint64(c.Raft.ElectionRTT), HeartbeatRTT: uint64(c.Raft.HeartbeatRTT),
+		SnapshotEntries: uint64(c.Raft.SnapshotEntries), CompactionOverhead: uint64(c.Raft.CompactionOverhead), RebalanceEvery: c.Raft.Rebalance,
+		ProposalAttempt: c.Timeouts.ProposalAttempt, ProposalTimeout: c.Timeouts.Proposal,
+	}
+	for _, id := range append([]uint64{systemShard}, n.shards...) {
+		o.Shards = append(o.Shards, consensus.Shard{ID: id, Members: members, Apply: applier(id)})
+	}
+	return o
+}
+
+// applied takes the events of a shard from consensus.
+func (n *Node) applied(shard uint64, events []any) {
+	list := make([]catalog.Event, len(events))
+	for i, e := range events {
+		list[i] = e.(catalog.Event)
+	}
+	n.ingest.Applied(shard, list)
+}
+
+// restored takes up a shard whose state came as a snapshot.
+func (n *Node) restored(shard uint64) {
+	if shard == systemShard || !n.ready.Load() {
+		return // join does it for all
+	}
+	n.wg.Go(func() {
+		if err := n.ingest.Recover(n.ctx, shard); err != nil {
+			n.logger.Warn("pending uploads of a restored shard", zap.Uint64("shard", shard), zap.Error(err))
+		}
+	})
+}
+
+func (n *Node) leaderChanged(shard uint64, leader image.NodeID, term uint64) {
+	n.logger.Debug("leader changed", zap.Uint64("shard", shard), zap.Uint32("leader", uint32(leader)), zap.Uint64("term", term))
+	n.ingest.Kick()
+}
+
+// listen opens the API's port and serves it.
+func (n *Node) listen() error {
+	l, err := net.Listen("tcp", n.self.APIAddr())
+	if err != nil {
+		return fmt.Errorf("API of node %d: %w", n.self.ID, listenError(err))
+	}
+	n.handler = api.New(api.Options{
+		ID: n.self.ID, Images: n.images, Node: n, Peers: n, Logger: n.logger.Named("api"),
+		ImageBytes: int64(n.cfg.Limits.ImageBytes), ListPage: n.cfg.Limits.ListPage,
+		BodyIdle: n.cfg.Timeouts.BodyIdle, StatusEvery: n.cfg.Timeouts.PeerInterval,
+	})
+	n.http = &http.Server{
+		Handler: n.handler, ReadHeaderTimeout: n.cfg.Timeouts.Header, IdleTimeout: n.cfg.Timeouts.Idle,
+		MaxHeaderBytes: int(n.cfg.Limits.HeaderBytes), ErrorLog: zap.NewStdLog(n.logger.Named("http")),
+		BaseContext: func(net.Listener) context.Context { return n.ctx },
+	}
+	limited := netutil.LimitListener(l, n.cfg.Limits.Connections)
+	n.wg.Go(func() {
+		if err := n.http.Serve(limited); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			n.fail(fmt.Errorf("API of node %d: %w", n.self.ID, err))
+		}
+	})
+	n.logger.Info("API listens", zap.String("address", n.self.APIAddr()))
+	return nil
+}
+
+func listenError(err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return &RefusedError{
+			Reason: err.Error(),
+			hint:   "another process has this port: end it, or change api_port of this node in every node's configuration",
+		}
+	}
+	return err
+}
+
+func (n *Node) fail(err error) {
+	select {
+	case n.failed <- err:
+	default:
+	}
+}
+
+// join introduces the node to the cluster, takes up what an earlier process left, and makes the node
+// ready.
+func (n *Node) join() {
+	err := n.propose()
+	if err == nil {
+		n.awaitPeers()
+		err = n.recover()
+	}
+	switch {
+	case n.ctx.Err() != nil:
+	case err != nil:
+		n.fail(err)
+	default:
+		n.ready.Store(true)
+		n.logger.Info("ready", zap.Duration("after", time.Since(n.began).Round(time.Millisecond)))
+		n.sweep()
+	}
+}
+
+// joinRetry is the pause between two attempts to reach a majority.
+const joinRetry = 200 * time.Millisecond
+
+// propose puts the node's Join into the system shard's log, for as long as it takes to find a
+// majority of the nodes.
+func (n *Node) propose() error {
+	h := n.introduction()
+	identity, err := marshal(h.Identity)
+	if err != nil {
+		return err
+	}
+	cmd := catalog.Command{Join: &catalog.Join{Node: n.self.ID, Identity: identity, KeyID: h.KeyID, Incarnation: h.Incarnation}}
+	for {
+		r, err := n.log.Propose(n.ctx, systemShard, cmd)
+		if err == nil {
+			if err = r.Err(); err != nil {
+				return &RefusedError{Reason: err.Error(), hint: hint(err)}
+			}
+			return nil
+		}
+		n.logger.Warn("waiting for a majority of the nodes", zap.Error(err))
+		if !sleep(n.ctx, joinRetry) {
+			return n.ctx.Err()
+		}
+	}
+}
+
+func hint(err error) string {
+	if e := (*image.Error)(nil); errors.As(err, &e) {
+		return e.Hint
+	}
+	return ""
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+// peersGrace is how long a node that starts waits to see all others, so that its first decisions
+// count them in.
+const peersGrace = 2 * time.Second
+
+func (n *Node) awaitPeers() {
+	deadline := time.Now().Add(peersGrace)
+	for len(n.peers.live()) < len(n.cfg.Cluster.Nodes) && time.Now().Before(deadline) {
+		if !sleep(n.ctx, 20*time.Millisecond) {
+			return
+		}
+	}
+}
+
+// recover brings every data shard up to date here and takes up its pending uploads.
+func (n *Node) recover() error {
+	for _, shard := range n.shards {
+		for {
+			err := n.log.Read(n.ctx, shard, func(catalog.Reader) error { return nil })
+			if err == nil {
+				err = n.ingest.Recover(n.ctx, shard)
+			}
+			if err == nil {
+				break
+			}
+			if !sleep(n.ctx, joinRetry) {
+				return n.ctx.Err()
+			}
+		}
+	}
+	return nil
+}
+
+// sweep deletes files that no record names, now and every Timeouts.Sweep.
+func (n *Node) sweep() {
+	for {
+		began := time.Now()
+		removed, bytes, err := n.store.Sweep(n.wants)
+		if err != nil {
+			n.logger.Warn("sweep", zap.Error(err))
+		} else if removed > 0 {
+			n.logger.Info("swept files without a record", zap.Int("files", removed), zap.Int64("bytes", bytes), zap.Duration("in", time.Since(began)))
+		}
+		if !sleep(n.ctx, n.cfg.Timeouts.Sweep) {
+			return
+		}
+	}
+}
+
+// wants tells whether any shard has a use for a file of this node. The file was there before the
+// call, so its assignment is in this node's state of the shard.
+func (n *Node) wants(id image.ID, epoch uint32) (keep bool, err error) {
+	for _, shard := range n.shards {
+		err := n.log.View(shard, func(r catalog.Reader) (err error) {
+			keep, err = catalog.Wants(r, n.self.ID, id, epoch)
+			return err
+		})
+		if keep || err != nil {
+			return true, err
+		}
+	}
+	return false, nil
+}
+
+// Close stops the node: no new requests, running ones to their end or until ctx is done, the
+// leaders handed over, then Raft, the store and the claim. It is safe after a failed start.
+func (n *Node) Close(ctx context.Context) error {
+	n.closing.Store(true)
+	var errs []error
+	if n.http != nil {
+		n.stop() // ends the status streams, which peers take as a farewell
+		if err := n.http.Shutdown(ctx); err != nil {
+			errs = append(errs, n.http.Close())
+		}
+	}
+	n.stop()
+	if n.ingest != nil {
+		errs = append(errs, n.ingest.Close())
+	}
+	n.wg.Wait()
+	if c := n.log.c.Load(); c != nil {
+		errs = append(errs, c.Close(ctx))
+	}
+	for _, c := range []io.Closer{closer(n.store), closer(n.dir)} {
+		if c != nil {
+			errs = append(errs, c.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// closer makes a nil pointer a nil interface.
+func closer[T any, P interface {
+	*T
+	io.Closer
+}](p P) io.Closer {
+	if p == nil {
+		return nil
+	}
+	return p
+}

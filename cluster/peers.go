@@ -1,0 +1,239 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"imgcluster/cluster/image"
+)
+
+// answerBytesMax bounds what a peer answers, but for images.
+const answerBytesMax = 256 << 10
+
+// peers knows the other nodes: who is up, what they say of themselves, and how to reach them. Each
+// is known alive by an open stream of its figures, which ends with its process; nothing is asked on
+// the way of an upload.
+type peers struct {
+	self    image.NodeID
+	addr    map[image.NodeID]string // API host:port of the others
+	every   time.Duration           // period of a peer's figures
+	silence time.Duration           // without figures for this long, a peer is down
+	logger  *zap.Logger
+	changed func() // called when a peer goes up or down
+	http    *http.Client
+
+	mu    sync.Mutex
+	state map[image.NodeID]peerState
+}
+
+type peerState struct {
+	up     bool
+	status image.NodeStatus // the last heard
+}
+
+// transport returns connections to the other nodes.
+func transport(dial time.Duration) *http.Transport {
+	return &http.Transport{
+		DialContext:         (&net.Dialer{Timeout: dial, KeepAlive: 5 * time.Second}).DialContext,
+		MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute, DisableCompression: true,
+		WriteBufferSize: 256 << 10, ReadBufferSize: 256 << 10,
+	}
+}
+
+// watch keeps a stream of each peer's figures open until ctx ends.
+func (p *peers) watch(ctx context.Context) {
+	var wg sync.WaitGroup
+	for id := range p.addr {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				err := p.follow(ctx, id)
+				p.set(id, func(s *peerState) { s.up = false }, err)
+				select {
+				case <-ctx.Done():
+				case <-time.After(p.every / 2):
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// follow reads one stream to its end.
+func (p *peers) follow(ctx context.Context, id image.NodeID) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	quiet := time.AfterFunc(p.silence, cancel)
+	defer quiet.Stop()
+	resp, err := p.get(ctx, id, "/internal/v1/status", "")
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	for d := json.NewDecoder(resp.Body); ; {
+		var status image.NodeStatus
+		if err := d.Decode(&status); err != nil {
+			return err
+		}
+		quiet.Reset(p.silence)
+		p.set(id, func(s *peerState) { s.up, s.status = true, status }, nil)
+	}
+}
+
+func (p *peers) set(id image.NodeID, change func(*peerState), cause error) {
+	p.mu.Lock()
+	old := p.state[id]
+	s := old
+	change(&s)
+	p.state[id] = s
+	p.mu.Unlock()
+	if s.up == old.up {
+		return
+	}
+	if s.up {
+		p.logger.Info("peer is up", zap.Uint32("peer", uint32(id)))
+	} else {
+		p.logger.Warn("peer is down", zap.Uint32("peer", uint32(id)), zap.Error(cause))
+	}
+	p.changed()
+}
+
+// live lists this node and the peers that are up, in order.
+func (p *peers) live() []image.NodeID {
+	ids := []image.NodeID{p.self}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for id, s := range p.state {
+		if s.up {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+func (p *peers) get(ctx context.Context, id image.NodeID, path, byteRange string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.addr[id]+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	if byteRange != "" {
+		req.Header.Set("Range", byteRange)
+	}
+	return p.do(req)
+}
+
+// do sends a request and turns an answer that is not a success into its error.
+func (p *peers) do(req *http.Request) (*http.Response, error) {
+	resp, err := p.http.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode < 300 {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	var problem image.Problem
+	b, err := io.ReadAll(io.LimitReader(resp.Body, answerBytesMax))
+	if err == nil {
+		err = json.Unmarshal(b, &problem)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s answered %s: %w", req.URL.Host, resp.Status, err)
+	}
+	return nil, problem.Err()
+}
+
+// Send implements ingest.Peers: it passes an upload on to a storing node.
+func (p *peers) Send(ctx context.Context, to image.NodeID, up image.Request, body io.Reader) error {
+	parts := strings.Split(up.Name, "/")
+	for i := range parts {
+		parts[i] = url.PathEscape(parts[i])
+	}
+	target := "http://" + p.addr[to] + "/v1/images/" + url.PathEscape(up.User) + "/" + strings.Join(parts, "/")
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, target, io.NopCloser(body))
+	if err != nil {
+		return err
+	}
+	req.ContentLength = up.Size
+	req.Header.Set("Idempotency-Key", up.ID.String())
+	ids := make([]string, len(up.Broadcast))
+	for i, id := range up.Broadcast {
+		ids[i] = strconv.Itoa(int(id))
+	}
+	req.Header.Set("Imgcluster-Broadcast", strings.Join(ids, ","))
+	if up.IfAbsent {
+		req.Header.Set("If-None-Match", "*")
+	}
+	resp, err := p.do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, answerBytesMax))
+	return err
+}
+
+// openCopy returns bytes [off, off+n) of a peer's file of a copy.
+func (p *peers) openCopy(ctx context.Context, node image.NodeID, id image.ID, epoch uint32, off, n int64) (io.ReadCloser, error) {
+	resp, err := p.get(ctx, node, copyPath(id, epoch), fmt.Sprintf("bytes=%d-%d", off, off+n-1))
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusPartialContent || resp.ContentLength > n {
+		resp.Body.Close()
+		return nil, fmt.Errorf("node %d answered %s to a range request", node, resp.Status)
+	}
+	return resp.Body, nil
+}
+
+// copyBytes asks for the length of a peer's file of a copy.
+func (p *peers) copyBytes(ctx context.Context, node image.NodeID, id image.ID, epoch uint32) (int64, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, "http://"+p.addr[node]+copyPath(id, epoch), nil)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := p.http.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return 0, fmt.Errorf("node %d answered %s", node, resp.Status)
+	}
+	return resp.ContentLength, nil
+}
+
+func copyPath(id image.ID, epoch uint32) string {
+	return fmt.Sprintf("/internal/v1/copies/%s/%d", id, epoch)
+}
+
+// hello introduces this node to a peer, and returns what the peer says of itself.
+func (p *peers) hello(ctx context.Context, id image.NodeID, ours []byte) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+p.addr[id]+"/internal/v1/hello", bytes.NewReader(ours))
+	if err != nil {
+		return nil, err
+	}
+	resp, err := p.do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	return io.ReadAll(io.LimitReader(resp.Body, answerBytesMax))
+}
+
+// unreachable tells that a peer did not answer at all, as opposed to refusing.
+func unreachable(err error) bool { return err != nil && !errors.As(err, new(*image.Error)) }

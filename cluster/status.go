@@ -1,0 +1,131 @@
+package cluster
+
+import (
+	"bytes"
+	"os"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/image"
+)
+
+// Ready implements api.Node.
+func (n *Node) Ready() error {
+	switch {
+	case n.closing.Load():
+		return image.Errorf(image.KindNoQuorum, "node %d is stopping", n.self.ID).WithHint("ask another node")
+	case !n.ready.Load():
+		return image.Errorf(image.KindNoQuorum, "node %d is starting and has not reached a majority of the nodes", n.self.ID).
+			WithHint("start the other nodes, or wait a moment").WithRetry(time.Second)
+	}
+	for _, shard := range n.allShards() {
+		if n.log.Leader(shard) == 0 {
+			return image.Errorf(image.KindNoQuorum, "shard %d has no leader", shard).
+				WithHint("wait for the election; if it does not end, start more nodes").WithRetry(time.Second)
+		}
+	}
+	if err := n.store.Failed(); err != nil {
+		return err
+	}
+	return nil
+}
+
+func (n *Node) allShards() []uint64 { return append([]uint64{systemShard}, n.shards...) }
+
+// Status implements api.Peers: this node's figures, without what all nodes know from the catalog.
+func (n *Node) Status() image.NodeStatus {
+	uploads, staging := n.ingest.Stats()
+	free, _ := n.store.FreeBytes() // 0 says it too
+	rx, tx := n.handler.Traffic()
+	return image.NodeStatus{
+		ID: n.self.ID, API: n.self.APIAddr(), State: image.NodeUp, Ready: n.Ready() == nil, Version: n.version,
+		RSSBytes: residentBytes(), DiskFree: free, StagingBytes: staging, Uploads: uploads,
+		CPUSeconds: cpuSeconds(), NetRx: rx, NetTx: tx, UptimeS: time.Since(n.began).Seconds(),
+	}
+}
+
+// residentBytes is the memory of this process that is in RAM.
+func residentBytes() int64 {
+	b, err := os.ReadFile("/proc/self/statm")
+	fields := bytes.Fields(b)
+	if err != nil || len(fields) < 2 {
+		return 0
+	}
+	pages, err := strconv.ParseInt(string(fields[1]), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return pages * int64(os.Getpagesize())
+}
+
+// cpuSeconds is the processor time of this process.
+func cpuSeconds() float64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
+}
+
+// Cluster implements api.Node.
+func (n *Node) Cluster() image.ClusterStatus {
+	s := image.ClusterStatus{Name: n.cfg.Cluster.Name, Ready: true, Replicas: n.cfg.Cluster.Replicas}
+	led := map[image.NodeID]int{}
+	for _, shard := range n.allShards() {
+		sh := image.ShardStatus{ID: shard, Nodes: n.members(shard)}
+		if c := n.log.c.Load(); c != nil {
+			if leader, term, ok := c.Leader(shard); ok {
+				sh.Leader, sh.Term = leader, term
+			}
+		}
+		s.Ready = s.Ready && sh.Leader != 0
+		led[sh.Leader]++
+		s.Shards = append(s.Shards, sh)
+	}
+	sums := n.totals()
+	s.Images, s.Bytes, s.UnderReplicated = sums.Images, sums.Bytes, sums.UnderReplicated
+	for _, m := range n.members(systemShard) {
+		st := n.nodeStatus(m)
+		st.LeaderOf = led[m]
+		if t := sums.Nodes[m]; t != nil {
+			st.OwnedImages, st.OwnedBytes = t.Owned.Images, t.Owned.Bytes
+			st.StoredImages, st.StoredBytes = t.Stored.Images, t.Stored.Bytes
+		}
+		s.Nodes = append(s.Nodes, st)
+	}
+	slices.SortFunc(s.Nodes, func(a, b image.NodeStatus) int { return int(a.ID) - int(b.ID) })
+	return s
+}
+
+// nodeStatus returns this node's figures or the last that a peer told.
+func (n *Node) nodeStatus(id image.NodeID) image.NodeStatus {
+	if id == n.self.ID {
+		return n.Status()
+	}
+	n.peers.mu.Lock()
+	defer n.peers.mu.Unlock()
+	p := n.peers.state[id]
+	p.status.ID, p.status.API, p.status.State = id, n.peers.addr[id], image.NodeUp
+	if !p.up {
+		p.status.State, p.status.Ready = image.NodeDown, false
+	}
+	return p.status
+}
+
+// totals adds up the data shards as this node knows them.
+func (n *Node) totals() *catalog.Totals {
+	sum := &catalog.Totals{Nodes: map[image.NodeID]*catalog.NodeTotals{}}
+	for _, shard := range n.shards {
+		n.log.View(shard, func(r catalog.Reader) error { // not started: nothing to add
+			t, err := catalog.GetTotals(r)
+			if err == nil {
+				sum.Add(t)
+			}
+			return err
+		})
+	}
+	return sum
+}

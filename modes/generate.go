@@ -1,0 +1,91 @@
+package modes
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"imgcluster/genimg"
+)
+
+type generateOptions struct {
+	count   int
+	out     string
+	spec    genimg.Spec
+	workers int
+}
+
+func newGenerate(e *env) *cobra.Command {
+	o := generateOptions{}
+	cmd := &cobra.Command{
+		Use:   "generate",
+		Short: "Write the test set of noise images",
+		Long: `Write stress_image_1.png and so on: square PNGs of incompressible noise in four
+classes. The same seed gives the same bytes. The stress test makes the same images in
+memory and does not need the files.`,
+		Example: "  imgcluster generate --count 1500 --out images\n  imgcluster generate --count 8 --min-pixels 200 --max-pixels 400",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return runGenerate(cmd.Context(), e, o) },
+	}
+	cmd.Flags().IntVar(&o.count, "count", 1500, "number of images")
+	cmd.Flags().StringVar(&o.out, "out", "stress_images", "folder to write to")
+	cmd.Flags().IntVar(&o.workers, "workers", 0, "images made at once (default one a processor)")
+	specFlags(cmd, &o.spec)
+	return cmd
+}
+
+// specFlags are the options of the image set.
+func specFlags(cmd *cobra.Command, s *genimg.Spec) {
+	cmd.Flags().Uint64Var(&s.Seed, "seed", 1, "seed of the images")
+	cmd.Flags().IntVar(&s.MinPixels, "min-pixels", genimg.MinPixelsDefault, "smallest side")
+	cmd.Flags().IntVar(&s.MaxPixels, "max-pixels", genimg.MaxPixelsDefault, "largest side")
+}
+
+func runGenerate(ctx context.Context, e *env, o generateOptions) error {
+	cfg, err := e.load()
+	if err != nil {
+		return err
+	}
+	began, last := time.Now(), time.Now()
+	err = genimg.Generate(ctx, o.spec, o.count, o.out, o.workers, func(done int, bytes int64) {
+		if time.Since(last) >= progressEvery || done == o.count {
+			last = time.Now()
+			e.say("%d of %d images, %s, %s/s", done, o.count, formatBytes(bytes),
+				formatBytes(int64(float64(bytes)/time.Since(began).Seconds())))
+		}
+	})
+	if err != nil {
+		return err
+	}
+	sum := o.spec.Summary(o.count)
+	if e.json {
+		return json.NewEncoder(e.out).Encode(sum)
+	}
+	return writeSummary(e.out, sum, len(cfg.Cluster.Nodes))
+}
+
+// progressEvery is the period of progress lines.
+const progressEvery = 2 * time.Second
+
+// writeSummary prints what a set of images takes.
+func writeSummary(w io.Writer, s genimg.Summary, nodes int) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "class\timages\tpixels\tbytes\taverage\t")
+	for _, c := range s.Classes {
+		if c.Images > 0 {
+			fmt.Fprintf(t, "%s\t%d\t%d-%d\t%s\t%s\t\n", c.Class, c.Images, c.MinPixels, c.MaxPixels,
+				formatBytes(c.Bytes), formatBytes(c.Bytes/int64(c.Images)))
+		}
+	}
+	fmt.Fprintf(t, "total\t%d\t\t%s\t%s\t\n", s.Images, formatBytes(s.Bytes), formatBytes(s.Average()))
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "broadcast to %d nodes: %s\n", nodes, formatBytes(s.Broadcast(nodes)))
+	return err
+}

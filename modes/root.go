@@ -1,0 +1,165 @@
+// Package modes is the command line: one file a command, with its options, the wiring of the
+// packages below, and the words to the user. A command's runX function does the work and can be
+// tested without cobra.
+package modes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+
+	"imgcluster/cluster/client"
+	"imgcluster/config"
+)
+
+// env is what every command gets: where it reads and writes, and the options that all share.
+type env struct {
+	in       io.Reader
+	out, err io.Writer
+	path     string   // --config
+	set      []string // --set key=value
+	json     bool
+	quiet    bool
+	noColor  bool
+	flags    *pflag.FlagSet // of the command that runs, some of which are settings
+}
+
+// Main runs the program and returns its exit status. The first SIGINT or SIGTERM cancels the
+// context, the second ends the process at once.
+func Main(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) int {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // back to the default for the second signal
+	e := &env{in: in, out: out, err: errw}
+	root := newRoot(e)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err != nil {
+		printError(errw, err)
+	}
+	return exitStatus(err)
+}
+
+func newRoot(e *env) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "imgcluster",
+		Short: "Store large images, encrypted and balanced, on a small cluster",
+		Long: `imgcluster takes in large images on a cluster of machines with fixed addresses, gives
+each to one node by a balanced hash to encrypt, stores them durably, and gives them
+back. It carries its own stress test and report.
+
+  imgcluster demo      see all of it in a minute, in a temporary folder
+  imgcluster up        three nodes on this machine, until Ctrl-C
+
+Exit status: 0 done, 1 failed, 2 usage or configuration, 3 no quorum or nobody
+answers, 99 the report's verdict is a failure.`,
+		SilenceUsage: true, SilenceErrors: true,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) { e.flags = cmd.Flags() }
+	root.SetIn(e.in)
+	root.SetOut(e.out)
+	root.SetErr(e.err)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &usageError{err: err, hint: "see " + cmd.CommandPath() + " --help"}
+	})
+	f := root.PersistentFlags()
+	f.StringVar(&e.path, "config", os.Getenv(config.EnvConfig), "configuration file (default imgcluster.yaml, else three nodes on loopback)")
+	f.StringArrayVar(&e.set, "set", nil, "set one setting, as `key=value`; repeat for more (see config show)")
+	f.BoolVar(&e.json, "json", false, "print JSON where there is something to say")
+	f.BoolVar(&e.quiet, "quiet", false, "print no progress")
+	f.BoolVar(&e.noColor, "no-color", false, "print no colours")
+	root.AddGroup(&cobra.Group{ID: "run", Title: "Run a cluster:"}, &cobra.Group{ID: "use", Title: "Use it:"},
+		&cobra.Group{ID: "test", Title: "Test it:"})
+	group(root, "run", newDemo(e), newUp(e), newServer(e), newInit(e), newStatus(e), newConfig(e))
+	group(root, "use", newPut(e), newGet(e), newLs(e), newRm(e), newStat(e))
+	group(root, "test", newGenerate(e), newStress(e), newReport(e))
+	root.AddCommand(newVersion(e))
+	return root
+}
+
+func group(root *cobra.Command, id string, commands ...*cobra.Command) {
+	for _, c := range commands {
+		c.GroupID = id
+		root.AddCommand(c)
+	}
+}
+
+// usageArgs makes a complaint about arguments a usage error.
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return &usageError{err: err, hint: "see " + cmd.CommandPath() + " --help"}
+		}
+		return nil
+	}
+}
+
+// usageError is a mistake on the command line.
+type usageError struct {
+	err  error
+	hint string
+}
+
+func (u *usageError) Error() string { return u.err.Error() }
+func (u *usageError) Unwrap() error { return u.err }
+
+func usagef(hint, format string, args ...any) error {
+	return &usageError{err: fmt.Errorf(format, args...), hint: hint}
+}
+
+// load reads the configuration with this command's flags.
+func (e *env) load() (*config.Config, error) {
+	return config.Load(config.Options{Path: e.path, Flags: e.flags, Set: e.set, Env: os.Environ()})
+}
+
+// client connects to the configuration's nodes.
+func (e *env) client(cfg *config.Config, delivery client.Delivery) (*client.Client, error) {
+	o := client.Options{
+		Delivery: delivery, Attempts: cfg.Client.Attempts, BackoffMin: cfg.Client.BackoffMin, BackoffMax: cfg.Client.BackoffMax,
+		DialTimeout: cfg.Client.Dial, ResponseTimeout: cfg.Client.Response,
+	}
+	for _, n := range cfg.Cluster.Nodes {
+		o.Nodes = append(o.Nodes, client.Node{ID: n.ID, Addr: n.APIAddr()})
+	}
+	return client.New(o)
+}
+
+// connect is load and client in one, for commands that only speak to a cluster. Close the client.
+func (e *env) connect() (*config.Config, *client.Client, error) {
+	cfg, err := e.load()
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := e.client(cfg, client.Broadcast)
+	return cfg, c, err
+}
+
+// say prints progress and asides, which --quiet turns off.
+func (e *env) say(format string, args ...any) {
+	if !e.quiet {
+		fmt.Fprintf(e.err, format+"\n", args...)
+	}
+}
+
+// color tells whether to colour what goes to w.
+func (e *env) color(w io.Writer) bool {
+	return !e.noColor && os.Getenv("NO_COLOR") == "" && isTerminal(w)
+}
+
+func isTerminal(v any) bool {
+	f, ok := v.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// errVerdict is the report's failure.
+var errVerdict = errors.New("the run failed")

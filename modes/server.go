@@ -1,0 +1,126 @@
+package modes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"strconv"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"golang.org/x/sys/unix"
+
+	"imgcluster/cluster"
+	"imgcluster/cluster/image"
+	"imgcluster/config"
+)
+
+func newServer(e *env) *cobra.Command {
+	var id int
+	cmd := &cobra.Command{
+		Use:   "server --id N",
+		Short: "Run one node of the configuration",
+		Long: `Run the node with this ID until SIGINT or SIGTERM. The first signal hands the node's
+leaders over and lets running uploads end, the second stops it at once.`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runServer(cmd.Context(), e, id)
+		},
+	}
+	cmd.Flags().IntVar(&id, "id", 0, "the node's ID in the configuration (required)")
+	config.AddFlag(cmd.Flags(), "node.data_dir", "data-dir")
+	config.AddFlag(cmd.Flags(), "log.level", "log-level")
+	return cmd
+}
+
+func runServer(ctx context.Context, e *env, id int) error {
+	cfg, err := e.load()
+	if err != nil {
+		return err
+	}
+	if id <= 0 {
+		return usagef("add --id with one of the configuration's node IDs: "+nodeIDs(cfg), "which node is this?")
+	}
+	logger, err := newLogger(cfg, e.err)
+	if err != nil {
+		return err
+	}
+	defer logger.Sync()
+	if err := harden(cfg); err != nil {
+		return err
+	}
+	node, err := cluster.Start(ctx, cfg, image.NodeID(id), version(), logger.With(zap.Int("node", id)))
+	if err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		logger.Info("stopping", zap.Int("node", id))
+	case err = <-node.Failed():
+	}
+	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Timeouts.Shutdown)
+	defer cancel()
+	return errors.Join(err, node.Close(stopping))
+}
+
+func nodeIDs(cfg *config.Config) string {
+	var ids []image.NodeID
+	for _, n := range cfg.Cluster.Nodes {
+		ids = append(ids, n.ID)
+	}
+	return formatNodes(ids)
+}
+
+// harden keeps plaintext and keys out of core files and the Go heap within its share of the node's
+// memory: image bytes are staged outside of the heap.
+func harden(cfg *config.Config) error {
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return fmt.Errorf("forbid core files: %w", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("forbid core files: %w", err)
+	}
+	debug.SetMemoryLimit(int64(cfg.Limits.MemoryBytes - cfg.Limits.StagingBytes))
+	return nil
+}
+
+// newLogger returns the process's logger, writing to w.
+func newLogger(cfg *config.Config, w io.Writer) (*zap.Logger, error) {
+	level, err := zapcore.ParseLevel(cfg.Log.Level)
+	if err != nil {
+		return nil, usagef("use debug, info, warn or error", "log level: %v", err)
+	}
+	enc := zap.NewProductionEncoderConfig()
+	enc.EncodeTime = zapcore.ISO8601TimeEncoder
+	encoder := zapcore.NewJSONEncoder(enc)
+	if cfg.Log.Format == "console" {
+		enc.EncodeLevel = zapcore.CapitalLevelEncoder
+		encoder = zapcore.NewConsoleEncoder(enc)
+	}
+	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), level)), nil
+}
+
+// serverArgs is the command line of a child process that runs one node.
+func serverArgs(e *env, cfgPath string, id image.NodeID) []string {
+	args := []string{"server", "--id", strconv.Itoa(int(id))}
+	if cfgPath != "" {
+		args = append(args, "--config", cfgPath)
+	}
+	for _, s := range e.set {
+		args = append(args, "--set", s)
+	}
+	return args
+}
+
+// executable is this program, for child processes.
+func executable() (string, error) {
+	path, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find this program: %w", err)
+	}
+	return path, nil
+}
