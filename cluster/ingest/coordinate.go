@@ -56,7 +56,7 @@ func (s *Service) assign(u *upload) error {
 func (s *Service) decide(u *upload) (*catalog.Assign, error) {
 	s.placing.Lock()
 	defer s.placing.Unlock()
-	loads, err := s.loads()
+	loads, others, err := s.loads()
 	if err != nil {
 		return nil, err
 	}
@@ -68,6 +68,9 @@ func (s *Service) decide(u *upload) (*catalog.Assign, error) {
 			c := placement.Candidate{ID: n}
 			if l := loads[n]; l != nil {
 				c.Owned, c.Stored = placement.Load(l.Assigned), placement.Load(l.Storing)
+			}
+			if l := others[n]; l != nil {
+				c.Others = placement.Load(l.Assigned)
 			}
 			candidates = append(candidates, c)
 		}
@@ -127,25 +130,29 @@ func (s *Service) remember(a *catalog.Assign) {
 	s.decided[a.ID] = d
 }
 
-// loads adds up the work that was given to each node. Held: placing.
-func (s *Service) loads() (map[image.NodeID]*catalog.NodeTotals, error) {
+// loads adds up the work that was given to each node, in all and in the shards that other nodes
+// lead, whose newest decisions may not be here yet. Held: placing.
+func (s *Service) loads() (all, others map[image.NodeID]*catalog.NodeTotals, err error) {
 	sum := &catalog.Totals{Nodes: map[image.NodeID]*catalog.NodeTotals{}}
+	theirs := &catalog.Totals{Nodes: map[image.NodeID]*catalog.NodeTotals{}}
 	for _, shard := range s.Shards {
-		err := s.Log.View(shard, func(r catalog.Reader) error {
-			t, err := catalog.GetTotals(r)
-			if err == nil {
-				sum.Add(t)
-			}
+		var t *catalog.Totals
+		err := s.Log.View(shard, func(r catalog.Reader) (err error) {
+			t, err = catalog.GetTotals(r)
 			return err
 		})
 		if err != nil {
-			return nil, err
+			return nil, nil, err
+		}
+		sum.Add(t)
+		if s.Log.Leader(shard) != s.Node {
+			theirs.Add(t)
 		}
 	}
 	for _, d := range s.decided {
 		sum.Reserve(d, +1)
 	}
-	return sum.Nodes, nil
+	return sum.Nodes, theirs.Nodes, nil
 }
 
 // takeOver takes an upload away from a node that has not stored it in time, when this node holds

@@ -1,0 +1,224 @@
+package modes
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"testing"
+
+	"imgcluster/cluster/client"
+	"imgcluster/cluster/image"
+	"imgcluster/config"
+	"imgcluster/genimg"
+	"imgcluster/modes/load"
+	"imgcluster/modes/result"
+)
+
+// bareEnv makes this test binary a process that takes uploads and throws them away: what any
+// cluster's throughput is measured against.
+const bareEnv = "BARE_BROADCAST_LISTEN"
+
+func init() {
+	addr := os.Getenv(bareEnv)
+	if addr == "" {
+		return
+	}
+	http.ListenAndServe(addr, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		buf := make([]byte, 256<<10)
+		n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{r.Body}, buf)
+		if err != nil {
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(image.Receipt{User: "u", Name: "n", Bytes: n, Owner: 1, Replicas: []image.NodeID{1}, Committed: true})
+	}))
+	os.Exit(1)
+}
+
+const (
+	benchUploads     = 96
+	benchConcurrency = 8
+	benchImages      = 16 // different ones, made before the clock starts
+	benchRounds      = 5
+)
+
+// madeImages are images in memory.
+type madeImages []load.Image
+
+func (m madeImages) Open(_ context.Context, n int64, _ *load.Memory) (load.Image, error) {
+	im := m[n%int64(len(m))]
+	im.Name = fmt.Sprintf("bench-%d.png", n)
+	return im, nil
+}
+
+func makeImages() (m madeImages) {
+	spec := genimg.Default(1)
+	for n := 1; n <= benchImages; n++ {
+		im := spec.Image(n)
+		b := im.AppendTo(make([]byte, 0, im.Size))
+		m = append(m, load.Image{Name: im.Name, Class: im.Class, Size: im.Size, Body: func() io.Reader { return bytes.NewReader(b) }})
+	}
+	return m
+}
+
+// BenchmarkBroadcast compares clusters of three processes with one and with two durable copies to
+// three processes that discard the same bytes, in turn, and reports medians. Run it with
+// -benchtime 1x.
+func BenchmarkBroadcast(b *testing.B) {
+	images := makeImages()
+	exe := buildProgram(b)
+	for b.Loop() {
+		var bare, one, two []float64
+		for range benchRounds {
+			bare = append(bare, benchBare(b, images))
+			one = append(one, benchCluster(b, exe, images, 1))
+			two = append(two, benchCluster(b, exe, images, 2))
+		}
+		ratio := func(x []float64) float64 {
+			r := make([]float64, len(x))
+			for i := range x {
+				r[i] = x[i] / bare[i]
+			}
+			return median(r)
+		}
+		b.ReportMetric(0, "ns/op")
+		b.ReportMetric(median(bare), "bare-uploads/s")
+		b.ReportMetric(median(one), "one-copy-uploads/s")
+		b.ReportMetric(median(two), "two-copies-uploads/s")
+		b.ReportMetric(ratio(one), "one-copy/bare")
+		b.ReportMetric(ratio(two), "two-copies/bare")
+		b.Logf("uploads/s: bare %.1f, one copy %.1f, two copies %.1f", bare, one, two)
+	}
+}
+
+func median(x []float64) float64 {
+	s := slices.Sorted(slices.Values(x))
+	return s[len(s)/2]
+}
+
+func buildProgram(b *testing.B) string {
+	exe := filepath.Join(b.TempDir(), "imgcluster")
+	if out, err := exec.Command("go", "build", "-o", exe, "imgcluster").CombinedOutput(); err != nil {
+		b.Fatalf("%v\n%s", err, out)
+	}
+	return exe
+}
+
+// drive uploads the images and returns uploads a second.
+func drive(b *testing.B, images madeImages, nodes []client.Node) float64 {
+	c, err := client.New(client.Options{Nodes: nodes})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	var log bytes.Buffer
+	w := result.NewWriter(&log)
+	err = load.Run(b.Context(), load.Options{
+		Run:    result.Run{Profile: "bench", Nodes: []int{1, 2, 3}, Count: benchUploads, Concurrency: benchConcurrency, Delivery: "broadcast"},
+		Source: images, Target: target{c}, Log: w, User: "bench",
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		b.Fatal(err)
+	}
+	l, err := result.Read(&log)
+	if err != nil {
+		b.Fatal(err)
+	}
+	r := result.Compute(l)
+	if r.Failed > 0 {
+		b.Fatalf("%d uploads failed", r.Failed)
+	}
+	return r.ThroughputPerS
+}
+
+func benchBare(b *testing.B, images madeImages) float64 {
+	ports, err := freePorts(3)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var nodes []client.Node
+	for i, port := range ports {
+		addr := fmt.Sprintf("127.0.0.1:%d", port)
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), bareEnv+"="+addr)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		if err := cmd.Start(); err != nil {
+			b.Fatal(err)
+		}
+		defer func() {
+			cmd.Process.Kill()
+			cmd.Wait()
+		}()
+		waitPort(b, addr)
+		nodes = append(nodes, client.Node{ID: image.NodeID(i + 1), Addr: addr})
+	}
+	return drive(b, images, nodes)
+}
+
+func waitPort(b *testing.B, addr string) {
+	for {
+		conn, err := net.Dial("tcp", addr)
+		if err == nil {
+			conn.Close()
+			return
+		}
+		if b.Context().Err() != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func benchCluster(b *testing.B, exe string, images madeImages, replicas int) float64 {
+	dir := b.TempDir()
+	e := &env{in: nil, out: io.Discard, err: io.Discard, quiet: true}
+	e.set = []string{fmt.Sprintf("cluster.replicas=%d", replicas), "log.level=warn"}
+	path, err := e.demoConfig(dir)
+	if err != nil {
+		b.Fatal(err)
+	}
+	e.path = path
+	cfg, err := config.Load(config.Options{Path: path})
+	if err != nil {
+		b.Fatal(err)
+	}
+	l := startProgram(b, e, exe, cfg, path)
+	defer func() {
+		if err := l.stop(b.Context()); err != nil {
+			b.Error(err)
+		}
+		os.RemoveAll(dir)
+	}()
+	var nodes []client.Node
+	for _, n := range cfg.Cluster.Nodes {
+		nodes = append(nodes, client.Node{ID: n.ID, Addr: n.APIAddr()})
+	}
+	return drive(b, images, nodes)
+}
+
+// startProgram is startLocal with another executable than this one.
+func startProgram(b *testing.B, e *env, exe string, cfg *config.Config, path string) *localCluster {
+	l := &localCluster{cfg: cfg}
+	for _, n := range cfg.Cluster.Nodes {
+		node := &localNode{id: n.ID, api: n.APIAddr(), logPath: filepath.Join(filepath.Dir(path), fmt.Sprintf("node%d.log", n.ID))}
+		if err := node.start(exe, serverArgs(e, path, n.ID)); err != nil {
+			b.Fatal(err)
+		}
+		l.nodes = append(l.nodes, node)
+	}
+	if err := l.waitReady(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	return l
+}
