@@ -84,7 +84,7 @@ func applier(shard uint64) func(tx catalog.Tx, index uint64, cmd []byte) ([]byte
 	return func(tx catalog.Tx, index uint64, cmd []byte) ([]byte, []any) {
 		result, events, err := catalog.Apply(tx, shard, index, cmd)
 		if err != nil {
-			return nil, nil // the database failed: consensus, which knows, stops the node
+			panic(err) // a failing disk stops the node; anything else is undone and answered as failed
 		}
 		list := make([]any, len(events))
 		for i, e := range events {

@@ -103,6 +103,8 @@ type Client struct {
 	BackoffMin time.Duration `yaml:"backoff_min" default:"100ms" help:"wait before the second attempt; doubles from there"`
 	BackoffMax time.Duration `yaml:"backoff_max" default:"3s" help:"longest wait between two attempts"`
 	Dial       time.Duration `yaml:"dial" default:"2s" help:"to connect to a node"`
+	Read       time.Duration `yaml:"read" default:"10s" help:"for a node's answer to anything but an upload"`
+	Straggler  time.Duration `yaml:"straggler" default:"5s" help:"for the other nodes to end an upload after the first receipt"`
 	Response   time.Duration `yaml:"response" default:"1m" help:"for a node's answer after the request was sent"`
 }
 

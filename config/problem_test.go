@@ -62,7 +62,7 @@ var keyErrors = []one{
 	{"key that is a list", "log:\n  [a, b]: c\n", hint("c.yaml:2: log: has a list for a key", "write a name, a colon and a value")},
 	{"alias", "cluster:\n  min_replicas: &a 1\n  replicas: *a\n", hint("c.yaml:3: cluster.replicas: aliases are not supported", "write the value out")},
 	{"alias for a key", "cluster:\n  name: &a x\n  *a : 1\n", hint("c.yaml:3: cluster: has an alias for a key", "write a name, a colon and a value")},
-	{"merge key", "log: &a {level: info}\nclient:\n  <<: *a\n", hint("c.yaml:3: client.<<: unknown key", "known here: attempts, backoff_min, backoff_max, dial, response")},
+	{"merge key", "log: &a {level: info}\nclient:\n  <<: *a\n", hint("c.yaml:3: client.<<: unknown key", "known here: attempts, backoff_min, backoff_max, dial, read, straggler, response")},
 	{"no mapping", "- a\n", hint("c.yaml:1: wants a section, got a list", "write entries such as cluster: ..., one a line")},
 	{"text", "hello\n", hint(`c.yaml:1: wants a section, got text "hello"`, "write entries such as cluster: ..., one a line")},
 	{"section that is a list", "raft:\n  - 1\n", hint("c.yaml:2: raft: wants a section, got a list", "write entries such as rtt: ..., one a line")},

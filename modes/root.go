@@ -127,6 +127,7 @@ func (e *env) client(cfg *config.Config, delivery client.Delivery) (*client.Clie
 	o := client.Options{
 		Delivery: delivery, Attempts: cfg.Client.Attempts, BackoffMin: cfg.Client.BackoffMin, BackoffMax: cfg.Client.BackoffMax,
 		DialTimeout: cfg.Client.Dial, ResponseTimeout: cfg.Client.Response,
+		ReadTimeout: cfg.Client.Read, StragglerTimeout: cfg.Client.Straggler,
 	}
 	for _, n := range cfg.Cluster.Nodes {
 		o.Nodes = append(o.Nodes, client.Node{ID: n.ID, Addr: n.APIAddr()})

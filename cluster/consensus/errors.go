@@ -70,7 +70,7 @@ func startError(err error, o *Options) error {
 		kind, hint = image.KindDiskFull, "make room under "+o.Dir
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EROFS):
 		kind, hint = image.KindInvalid, "make "+o.Dir+" writable for this user, or choose another data_dir"
-	case errors.Is(err, syscall.EAGAIN), strings.Contains(text, "lock"):
+	case errors.Is(err, syscall.EAGAIN), strings.Contains(text, "failed to lock"), strings.Contains(text, "lock held"):
 		kind, hint = image.KindInvalid, o.Dir+" is in use: stop the other process, or choose another data_dir"
 	case errors.Is(err, dragonboat.ErrInvalidShardSettings):
 		kind, hint = image.KindInvalid, "the first nodes and their Raft addresses are fixed: set cluster.nodes back"

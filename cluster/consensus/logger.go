@@ -35,8 +35,9 @@ func (standardLog) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// raftLogger is dragonboat's logger for one of its packages. Its info is debug here: it tells of
-// every step of every shard. Levels belong to zap, so SetLevel does nothing.
+// raftLogger is dragonboat's logger for one of its packages. Its info is debug here, and so are the
+// warnings of its package raft: both tell of every step of every shard, a vote for example. Levels
+// belong to zap, so SetLevel does nothing.
 type raftLogger struct{ pkg string }
 
 func (l raftLogger) to() *zap.SugaredLogger {
@@ -49,11 +50,18 @@ func (l raftLogger) debug(format string, args []any) {
 	}
 }
 
-func (l raftLogger) SetLevel(logger.LogLevel)            {}
-func (l raftLogger) Debugf(format string, args ...any)   { l.debug(format, args) }
-func (l raftLogger) Infof(format string, args ...any)    { l.debug(format, args) }
-func (l raftLogger) Warningf(format string, args ...any) { l.to().Warnf(format, args...) }
-func (l raftLogger) Errorf(format string, args ...any)   { l.to().Errorf(format, args...) }
+func (l raftLogger) SetLevel(logger.LogLevel)          {}
+func (l raftLogger) Debugf(format string, args ...any) { l.debug(format, args) }
+func (l raftLogger) Infof(format string, args ...any)  { l.debug(format, args) }
+func (l raftLogger) Errorf(format string, args ...any) { l.to().Errorf(format, args...) }
+
+func (l raftLogger) Warningf(format string, args ...any) {
+	if l.pkg == "raft" {
+		l.debug(format, args)
+		return
+	}
+	l.to().Warnf(format, args...)
+}
 
 // Panicf must panic: dragonboat calls it where going on would lose data.
 func (l raftLogger) Panicf(format string, args ...any) { l.to().Panicf(format, args...) }

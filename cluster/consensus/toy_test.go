@@ -20,7 +20,7 @@ import (
 )
 
 // deadline bounds every wait of the tests. It is long because it tells nothing about speed.
-const deadline = 60 * time.Second
+const deadline = 2 * time.Minute
 
 // until polls until ok holds and fails the test after deadline.
 func until(t testing.TB, what string, ok func() bool) {
