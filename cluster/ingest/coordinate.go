@@ -198,10 +198,11 @@ func (s *Service) reassign(ctx context.Context, shard uint64, state *catalog.Upl
 
 // watched is an upload that the log has not decided, with the time since which this node knows.
 type watched struct {
-	shard uint64
-	state *catalog.Upload
-	since time.Time
-	busy  bool
+	shard  uint64
+	state  *catalog.Upload
+	since  time.Time
+	busy   bool // a reassignment is being proposed
+	absent bool // the upload is not on its way here
 }
 
 // watchEvery is the period in which the leader looks over the pending uploads of its shards, beside
@@ -239,22 +240,31 @@ func (s *Service) track(shard uint64, state *catalog.Upload) {
 	s.pending[state.ID] = &watched{shard: shard, state: state, since: time.Now()}
 }
 
-// rescue reassigns, as the leader, the uploads whose storing nodes are gone or that take too long.
+// rescue reassigns the uploads that cannot go on as they are: as the leader, those whose storing
+// nodes are gone or that take too long; on any node, those of which it should store a copy but
+// never got a byte: before a standby, which cannot know, takes over from the wrong one.
 func (s *Service) rescue() {
 	live := s.Live()
-	var mine []watched
+	var idle []watched
 	s.mu.Lock()
-	for _, w := range s.pending {
+	for id, w := range s.pending {
 		if !w.busy {
-			mine = append(mine, *w)
+			w.absent = s.uploads[id] == nil
+			idle = append(idle, *w)
 		}
 	}
 	s.mu.Unlock()
-	for _, w := range mine {
-		if s.Log.Leader(w.shard) != s.Node {
-			continue
+	for _, w := range idle {
+		var drop []image.NodeID
+		var cause error
+		if s.Log.Leader(w.shard) == s.Node {
+			drop, cause = w.lost(live, s.UploadTimeout)
 		}
-		if drop, cause := w.lost(live, s.UploadTimeout); len(drop) > 0 && s.busy(w.state.ID, true) {
+		if slot := w.state.Slot(s.Node); w.absent && slot != nil && !slot.Stored && time.Since(w.since) > s.TakeoverTimeout/2 {
+			drop = append(drop, s.Node)
+			cause = image.Errorf(image.KindAborted, "upload %s did not reach node %d", w.state.ID, s.Node)
+		}
+		if len(drop) > 0 && s.busy(w.state.ID, true) {
 			s.wg.Go(func() {
 				s.reassign(s.ctx, w.shard, w.state, drop, cause)
 				s.busy(w.state.ID, false)

@@ -355,6 +355,19 @@ func TestRestartGivesUpOldParts(t *testing.T) {
 	}
 }
 
+// TestUploadReachesOneNodeOnly is a broadcast that two nodes refused: the third must not wait for
+// them for ever, and the client's retry under the same ID succeeds.
+func TestUploadReachesOneNodeOnly(t *testing.T) {
+	f := newFleet(t, nil)
+	body := randomBytes(1 << 20)
+	req := request("a.png")
+	req.Size, req.Broadcast = int64(len(body)), []image.NodeID{1, 2, 3}
+	if _, err := f.nodes[2].Receive(t.Context(), req, bytes.NewReader(body)); image.KindOf(err) != image.KindAborted {
+		t.Fatalf("%v, want aborted", err)
+	}
+	f.stored(f.record(f.broadcast(req, body, nil)), body)
+}
+
 func TestAbandonedUploadIsFailed(t *testing.T) {
 	f := newFleet(t, func(o *Options) { o.UploadTimeout = 100 * time.Millisecond })
 	id := image.NewID()
