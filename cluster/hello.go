@@ -39,7 +39,10 @@ func marshal(v any) ([]byte, error) {
 func (n *Node) introduction() hello {
 	h := hello{
 		Node: n.self.ID, Version: n.version, Identity: n.cfg.Identity(), KeyID: n.master.ID(),
-		Replicas: n.cfg.Cluster.Replicas, MinReplicas: n.cfg.Cluster.MinReplicas, Incarnation: n.dir.Identity().Incarnation,
+		Replicas: n.cfg.Cluster.Replicas, MinReplicas: n.cfg.Cluster.MinReplicas,
+	}
+	if n.dir != nil {
+		h.Incarnation = n.dir.Identity().Incarnation
 	}
 	n.log.View(systemShard, func(r catalog.Reader) error { // not started yet: nothing known
 		m, err := catalog.GetMembership(r)
@@ -66,29 +69,33 @@ func (n *Node) meet(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, n.cfg.Client.Dial)
-	defer cancel()
 	for id := range n.peers.addr {
-		b, err := n.peers.hello(ctx, id, ours)
-		if unreachable(err) {
-			n.logger.Debug("peer not met", zap.Uint32("peer", uint32(id)), zap.Error(err))
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		var theirs hello
-		if err := json.Unmarshal(b, &theirs); err != nil {
-			return &RefusedError{
-				Reason: fmt.Sprintf("at %s, where node %d should be, something else answers", n.peers.addr[id], id),
-				hint:   "check the nodes' addresses in the configuration",
-			}
-		}
-		if err := n.compare(id, theirs); err != nil {
+		if err := n.meetPeer(ctx, id, ours); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (n *Node) meetPeer(ctx context.Context, id image.NodeID, ours []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Client.Dial)
+	defer cancel()
+	b, err := n.peers.hello(ctx, id, ours)
+	if unreachable(err) {
+		n.logger.Debug("peer not met", zap.Uint32("peer", uint32(id)), zap.Error(err))
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var theirs hello
+	if err := json.Unmarshal(b, &theirs); err != nil {
+		return &RefusedError{
+			Reason: fmt.Sprintf("at %s, where node %d should be, something else answers", n.peers.addr[id], id),
+			hint:   "check the nodes' addresses in the configuration",
+		}
+	}
+	return n.compare(id, theirs)
 }
 
 // compare refuses to run beside a peer that differs in what must agree.
@@ -108,13 +115,21 @@ func (n *Node) compare(id image.NodeID, theirs hello) error {
 			n.cfg.Cluster.Replicas, n.cfg.Cluster.MinReplicas, theirs.Replicas, theirs.MinReplicas)
 	case theirs.KeyID != n.master.ID():
 		return refuse("copy the cluster's master key file to this node", "its master key is %s, this one is %s", theirs.KeyID, n.master.ID())
-	case known != "" && known != n.dir.Identity().Incarnation:
+	case known != "" && n.otherDirectory(known):
 		return &RefusedError{
 			Reason: fmt.Sprintf("the cluster knows node %d with another data directory than %s", n.self.ID, n.cfg.DataDir(n.self.ID)),
 			hint:   "a node must not come back with an empty or other disk under its old ID: restore its data directory",
 		}
 	}
 	return nil
+}
+
+// otherDirectory tells that this node's data directory is not the one that the cluster knows.
+func (n *Node) otherDirectory(known string) bool {
+	if n.dir == nil { // not claimed yet: an empty one is told before it is, the others after
+		return !claimed(n.cfg.DataDir(n.self.ID))
+	}
+	return known != n.dir.Identity().Incarnation
 }
 
 // Hello implements api.Peers. The node that asks decides; this one notes who came.

@@ -48,10 +48,14 @@ func (m *images) Record(ctx context.Context, user, name string) (*image.Record, 
 		return err
 	})
 	if err == nil && rec == nil {
-		err = image.Errorf(image.KindNotFound, "user %q has no image %q", user, name).
-			WithHint("list the user's images with GET /v1/images/{user}")
+		err = notFound(user, name)
 	}
 	return rec, err
+}
+
+func notFound(user, name string) error {
+	return image.Errorf(image.KindNotFound, "user %q has no image %q", user, name).
+		WithHint("list the user's images with GET /v1/images/{user}")
 }
 
 // List implements api.Images. It reads one page from every shard and merges them.
@@ -84,10 +88,13 @@ func (m *images) List(ctx context.Context, user, prefix, after string, limit int
 // Delete implements api.Images. The files go once the log has it.
 func (m *images) Delete(ctx context.Context, user, name string) error {
 	r, err := m.log.Propose(ctx, m.shardOf(user, name), catalog.Command{Delete: &catalog.Delete{User: user, Name: name}})
-	if err != nil {
-		return err
+	if err == nil {
+		err = r.Err()
 	}
-	return r.Err()
+	if image.KindOf(err) == image.KindNotFound {
+		return notFound(user, name)
+	}
+	return err
 }
 
 // Open implements api.Images.
@@ -251,24 +258,24 @@ func (p *plaintext) next(err error) error {
 }
 
 // OpenEncrypted implements api.Images: the first copy that can be reached, as it is stored.
-func (m *images) OpenEncrypted(ctx context.Context, rec *image.Record) (api.Content, error) {
+func (m *images) OpenEncrypted(ctx context.Context, rec *image.Record) (api.Content, image.Copy, error) {
 	var errs []error
 	for _, c := range m.order(rec) {
 		if c.Node == m.peers.self {
 			f, err := m.store.Open(rec.ID, c.Epoch)
 			if err == nil {
-				return newFileContent(f), nil
+				return newFileContent(f), c, nil
 			}
 			errs = append(errs, err)
 			continue
 		}
 		size, err := m.peers.copyBytes(ctx, c.Node, rec.ID, c.Epoch)
 		if err == nil {
-			return &remoteFile{ctx: ctx, m: m, rec: rec, c: c, size: size}, nil
+			return &remoteFile{ctx: ctx, m: m, rec: rec, c: c, size: size}, c, nil
 		}
 		errs = append(errs, err)
 	}
-	return nil, image.Errorf(image.KindDamaged, "no copy of image %q can be reached: %w", rec.Name, errors.Join(errs...)).
+	return nil, image.Copy{}, image.Errorf(image.KindDamaged, "no copy of image %q can be reached: %w", rec.Name, errors.Join(errs...)).
 		WithHint("start the nodes that are down")
 }
 

@@ -7,9 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -48,24 +51,25 @@ type Node struct {
 	logger  *zap.Logger
 	began   time.Time
 
-	dir     *store.DataDir
-	master  *crypto.MasterKey
-	store   *store.Store
-	log     *replicated
-	keys    *keyring
-	peers   *peers
-	ingest  *ingest.Service
-	images  *images
-	handler *api.Handler
-	http    *http.Server
-	metrics *metrics
-	shards  []uint64 // data shards
-	ctx     context.Context
-	stop    context.CancelFunc
-	wg      sync.WaitGroup
-	failed  chan error
-	ready   atomic.Bool
-	closing atomic.Bool
+	dir      *store.DataDir
+	master   *crypto.MasterKey
+	store    *store.Store
+	log      *replicated
+	keys     *keyring
+	peers    *peers
+	ingest   *ingest.Service
+	images   *images
+	handler  *api.Handler
+	http     *http.Server
+	metrics  *metrics
+	listener net.Listener // of the API
+	shards   []uint64     // data shards
+	ctx      context.Context
+	stop     context.CancelFunc
+	wg       sync.WaitGroup
+	failed   chan error
+	ready    atomic.Bool
+	closing  atomic.Bool
 }
 
 // Start starts the node with this ID. It returns when the node serves its API, though not yet
@@ -93,11 +97,22 @@ func Start(ctx context.Context, cfg *config.Config, id image.NodeID, version str
 func (n *Node) Failed() <-chan error { return n.failed }
 
 func (n *Node) start(ctx context.Context) (err error) {
+	// What can be wrong is found out before the disk is touched, so that a refused first start leaves
+	// nothing that the next one would stumble over.
+	if n.master, err = n.loadMaster(); err != nil {
+		return err
+	}
+	if n.listener, err = n.openPorts(); err != nil {
+		return err
+	}
+	n.peers = n.newPeers()
+	if err := n.meet(ctx); err != nil {
+		return err
+	}
 	if err := n.openDisk(); err != nil {
 		return err
 	}
 	n.keys = &keyring{master: n.master, log: n.log, keys: map[keyName]crypto.Key{}}
-	n.peers = n.newPeers()
 	if n.ingest, err = ingest.New(n.ingestOptions()); err != nil {
 		return &RefusedError{Reason: err.Error(), hint: "raise limits.staging_bytes or lower limits.uploads"}
 	}
@@ -106,11 +121,10 @@ func (n *Node) start(ctx context.Context) (err error) {
 		readTimeout: n.cfg.Timeouts.Read, logger: n.logger.Named("read"),
 	}
 	n.metrics = newMetrics(n)
-	if err := n.listen(); err != nil {
-		return err
-	}
+	n.serve()
 	// Peers that run are met before Raft starts: a node of another cluster, or with an emptied disk,
-	// must not take part in a single election.
+	// must not take part in a single election. Now that this one answers too, of two that start at
+	// once at least one sees the other.
 	if err := n.meet(ctx); err != nil {
 		return err
 	}
@@ -124,11 +138,8 @@ func (n *Node) start(ctx context.Context) (err error) {
 	return nil
 }
 
-// openDisk loads the master key and opens the data directory.
+// openDisk claims and opens the data directory.
 func (n *Node) openDisk() (err error) {
-	if n.master, err = n.loadMaster(); err != nil {
-		return err
-	}
 	path := n.cfg.DataDir(n.self.ID)
 	n.dir, err = store.Claim(path, store.Identity{Cluster: n.cfg.Cluster.Name, Node: n.self.ID, KeyID: n.master.ID()})
 	if err != nil {
@@ -148,10 +159,22 @@ func (n *Node) loadMaster() (*crypto.MasterKey, error) {
 	if text := os.Getenv(masterKeyEnv); text != "" {
 		return crypto.MasterKeyFromEnv(text)
 	}
-	if n.cfg.Loopback() {
+	if n.cfg.Loopback() && !n.anyData() {
 		return crypto.LoadOrCreateMasterKey(n.cfg.Local.MasterKeyFile)
 	}
 	return crypto.LoadMasterKey(n.cfg.Local.MasterKeyFile)
+}
+
+// claimed tells whether a node has run in a data directory before: then it has its store's node.json.
+func claimed(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "node.json"))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// anyData tells whether a node of a loopback cluster has run before. Then its master key exists: a
+// fresh one in the place of a lost one would only hide the loss.
+func (n *Node) anyData() bool {
+	return slices.ContainsFunc(n.cfg.Cluster.Nodes, func(m config.Node) bool { return claimed(n.cfg.DataDir(m.ID)) })
 }
 
 func (n *Node) newPeers() *peers {
@@ -185,7 +208,7 @@ func (n *Node) members(uint64) []image.NodeID {
 func (n *Node) ingestOptions() ingest.Options {
 	c := n.cfg
 	return ingest.Options{
-		Node: n.self.ID, Log: n.log, Vault: vault{keys: n.keys, store: n.store}, Peers: n.peers, Logger: n.logger.Named("ingest"),
+		Node: n.self.ID, Log: n.log, Vault: vault{keys: n.keys, store: n.store, wanted: n.wanted}, Peers: n.peers, Logger: n.logger.Named("ingest"),
 		Shards: n.shards, ShardOf: n.shardOf, Members: n.members, Live: n.peers.live,
 		Replicas: c.Cluster.Replicas, MinReplicas: c.Cluster.MinReplicas,
 		UploadsMax: c.Limits.Uploads, StagingBytes: int64(c.Limits.StagingBytes), ImageBytes: int64(c.Limits.ImageBytes),
@@ -238,12 +261,24 @@ func (n *Node) leaderChanged(shard uint64, leader image.NodeID, term uint64) {
 	n.ingest.Kick()
 }
 
-// listen opens the API's port and serves it.
-func (n *Node) listen() error {
+// openPorts opens the API's port, and finds out whether Raft can open its own.
+func (n *Node) openPorts() (net.Listener, error) {
+	raft, err := net.Listen("tcp", n.self.RaftAddr())
+	if err != nil {
+		return nil, listenError(fmt.Sprintf("Raft of node %d", n.self.ID), "raft_port", err)
+	}
+	if err := raft.Close(); err != nil {
+		return nil, err
+	}
 	l, err := net.Listen("tcp", n.self.APIAddr())
 	if err != nil {
-		return fmt.Errorf("API of node %d: %w", n.self.ID, listenError(err))
+		return nil, listenError(fmt.Sprintf("API of node %d", n.self.ID), "api_port", err)
 	}
+	return l, nil
+}
+
+// serve answers on the API's port from now on.
+func (n *Node) serve() {
 	n.handler = api.New(api.Options{
 		ID: n.self.ID, Images: n.images, Node: n, Peers: n, Logger: n.logger.Named("api"),
 		ImageBytes: int64(n.cfg.Limits.ImageBytes), ListPage: n.cfg.Limits.ListPage,
@@ -254,24 +289,28 @@ func (n *Node) listen() error {
 		MaxHeaderBytes: int(n.cfg.Limits.HeaderBytes), ErrorLog: zap.NewStdLog(n.logger.Named("http")),
 		BaseContext: func(net.Listener) context.Context { return n.ctx },
 	}
-	limited := netutil.LimitListener(l, n.cfg.Limits.Connections)
+	limited := netutil.LimitListener(n.listener, n.cfg.Limits.Connections)
 	n.wg.Go(func() {
 		if err := n.http.Serve(limited); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			n.fail(fmt.Errorf("API of node %d: %w", n.self.ID, err))
 		}
 	})
 	n.logger.Info("API listens", zap.String("address", n.self.APIAddr()))
-	return nil
 }
 
-func listenError(err error) error {
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return &RefusedError{
-			Reason: err.Error(),
-			hint:   "another process has this port: end it, or change api_port of this node in every node's configuration",
-		}
+func listenError(what, setting string, err error) error {
+	hint := ""
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		hint = "another process has this port: end it, or change " + setting + " of this node in every node's configuration before its first start"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		hint = "this is not an address of this machine: check --id and the node's host in the configuration"
+	case errors.Is(err, syscall.EACCES):
+		hint = "this user may not open the port: choose a " + setting + " from 1024"
+	default:
+		return fmt.Errorf("%s: %w", what, err)
 	}
-	return err
+	return &RefusedError{Reason: what + ": " + err.Error(), hint: hint}
 }
 
 func (n *Node) fail(err error) {
@@ -393,17 +432,26 @@ func (n *Node) sweep() {
 
 // wants tells whether any shard has a use for a file of this node. The file was there before the
 // call, so its assignment is in this node's state of the shard.
-func (n *Node) wants(id image.ID, epoch uint32) (keep bool, err error) {
+func (n *Node) wants(id image.ID, epoch uint32) (bool, error) {
+	count, err := n.wanted(id, epoch)
+	return count > 0 || err != nil, err
+}
+
+// wanted counts the shards that have a use for a file of this node.
+func (n *Node) wanted(id image.ID, epoch uint32) (count int, err error) {
 	for _, shard := range n.shards {
-		err := n.log.View(shard, func(r catalog.Reader) (err error) {
-			keep, err = catalog.Wants(r, n.self.ID, id, epoch)
+		err := n.log.View(shard, func(r catalog.Reader) error {
+			keep, err := catalog.Wants(r, n.self.ID, id, epoch)
+			if keep {
+				count++
+			}
 			return err
 		})
-		if keep || err != nil {
-			return true, err
+		if err != nil {
+			return count, err
 		}
 	}
-	return false, nil
+	return count, nil
 }
 
 // Close stops the node: no new requests, running ones to their end or until ctx is done, the
@@ -412,16 +460,21 @@ func (n *Node) Close(ctx context.Context) error {
 	n.closing.Store(true)
 	var errs []error
 	if n.http != nil {
-		n.stop() // ends the status streams, which peers take as a farewell
+		n.handler.Farewell() // peers give the uploads of this node to others
 		if err := n.http.Shutdown(ctx); err != nil {
 			errs = append(errs, n.http.Close())
 		}
+	} else if n.listener != nil {
+		errs = append(errs, n.listener.Close())
 	}
 	n.stop()
 	if n.ingest != nil {
 		errs = append(errs, n.ingest.Close())
 	}
 	n.wg.Wait()
+	if n.peers != nil {
+		n.peers.http.CloseIdleConnections()
+	}
 	if c := n.log.c.Load(); c != nil {
 		errs = append(errs, c.Close(ctx))
 	}

@@ -3,6 +3,7 @@ package cluster
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -175,8 +176,14 @@ func (p *peers) Send(ctx context.Context, to image.NodeID, up image.Request, bod
 		ids[i] = strconv.Itoa(int(id))
 	}
 	req.Header.Set("Imgcluster-Broadcast", strings.Join(ids, ","))
+	if up.WantDigest {
+		req.Header.Set("Want-Content-Digest", "sha-256=1")
+	}
 	if up.IfAbsent {
 		req.Header.Set("If-None-Match", "*")
+	}
+	if up.Digest != nil { // the sending node need not be one that stores, and only these compare
+		req.Header.Set("Content-Digest", "sha-256=:"+base64.StdEncoding.EncodeToString(up.Digest[:])+":")
 	}
 	resp, err := p.do(req)
 	if err != nil {

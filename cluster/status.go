@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"slices"
 	"strconv"
@@ -14,6 +15,14 @@ import (
 
 // Ready implements api.Node.
 func (n *Node) Ready() error {
+	if err := n.serving(); err != nil {
+		return err
+	}
+	return n.led(n.allShards())
+}
+
+// serving says why this node cannot serve, whatever the others do.
+func (n *Node) serving() error {
 	switch {
 	case n.closing.Load():
 		return image.Errorf(image.KindNoQuorum, "node %d is stopping", n.self.ID).WithHint("ask another node")
@@ -21,16 +30,41 @@ func (n *Node) Ready() error {
 		return image.Errorf(image.KindNoQuorum, "node %d is starting and has not reached a majority of the nodes", n.self.ID).
 			WithHint("start the other nodes, or wait a moment").WithRetry(time.Second)
 	}
-	for _, shard := range n.allShards() {
+	if err := n.store.Failed(); err != nil {
+		return err
+	}
+	return nil
+}
+
+func (n *Node) led(shards []uint64) error {
+	for _, shard := range shards {
 		if n.log.Leader(shard) == 0 {
 			return image.Errorf(image.KindNoQuorum, "shard %d has no leader", shard).
 				WithHint("wait for the election; if it does not end, start more nodes").WithRetry(time.Second)
 		}
 	}
-	if err := n.store.Failed(); err != nil {
-		return err
-	}
 	return nil
+}
+
+// electionsAwaited is how many times the least time of an election a request waits for a leader.
+const electionsAwaited = 3
+
+// Await implements api.Node.
+func (n *Node) Await(ctx context.Context, user, name string) error {
+	shards := n.allShards()
+	if name != "" {
+		shards = []uint64{systemShard, n.shardOf(user, name)}
+	}
+	limit := time.Now().Add(electionsAwaited * time.Duration(n.cfg.Raft.ElectionRTT) * n.cfg.Raft.RTT)
+	for {
+		if err := n.serving(); err != nil {
+			return err
+		}
+		err := n.led(shards)
+		if err == nil || time.Now().After(limit) || !sleep(ctx, n.cfg.Raft.RTT) {
+			return err
+		}
+	}
 }
 
 func (n *Node) allShards() []uint64 { return append([]uint64{systemShard}, n.shards...) }

@@ -9,25 +9,40 @@ import (
 	"imgcluster/crypto"
 )
 
+// segmentBytes is the size of a file's segments: small enough to stay in a core's cache between its
+// copy, its encryption and its way to the disk.
+const segmentBytes = 128 << 10
+
 // vault encrypts copies into the store: it implements ingest.Vault.
 type vault struct {
 	keys  *keyring
 	store *store.Store
+	// wanted counts the shards that have a use for a file of this node.
+	wanted func(id image.ID, epoch uint32) (int, error)
 }
 
-// Create implements ingest.Vault.
+// Create implements ingest.Vault. A file is named by upload ID and epoch alone, and a client may have
+// used one ID for two names, whose shards know nothing of each other: the second would overwrite
+// the first one's file. Of two shards that both want it, each upload that is not stored yet is refused.
 func (v vault) Create(ctx context.Context, user string, id image.ID, epoch uint32, size int64) (ingest.CopyWriter, error) {
+	count, err := v.wanted(id, epoch)
+	if err != nil {
+		return nil, err
+	}
+	if count > 1 {
+		return nil, image.Errorf(image.KindConflict, "upload ID %s was used for other bytes or another name", id).
+			WithHint("send each image under a fresh Idempotency-Key")
+	}
 	key, err := v.keys.current(ctx, user)
 	if err != nil {
 		return nil, err
 	}
-	file, err := v.store.Create(id, epoch, crypto.CiphertextLen(size, crypto.HeaderLen(user)))
+	fields := crypto.HeaderFields{Image: id, Tenant: user, Epoch: epoch, UserKey: key.ID, Length: size, SegmentSize: segmentBytes}
+	file, err := v.store.Create(id, epoch, (&crypto.Header{HeaderFields: fields}).FileLen())
 	if err != nil {
 		return nil, err
 	}
-	enc, err := crypto.NewEncryptWriter(file, key.Key, crypto.HeaderFields{
-		Image: id, Tenant: user, Epoch: epoch, UserKey: key.ID, Length: size, SegmentSize: crypto.SegmentSizeDefault,
-	})
+	enc, err := crypto.NewEncryptWriter(file, key.Key, fields)
 	if err != nil {
 		file.Abort()
 		return nil, err
@@ -35,8 +50,13 @@ func (v vault) Create(ctx context.Context, user string, id image.ID, epoch uint3
 	return &copyWriter{EncryptWriter: enc, file: file}, nil
 }
 
-// Remove implements ingest.Vault.
-func (v vault) Remove(id image.ID, epoch uint32) error { return v.store.Remove(id, epoch) }
+// Remove implements ingest.Vault. What another shard wants stays, see Create.
+func (v vault) Remove(id image.ID, epoch uint32) error {
+	if count, err := v.wanted(id, epoch); count > 0 || err != nil {
+		return err
+	}
+	return v.store.Remove(id, epoch)
+}
 
 // copyWriter takes plaintext; its file gets ciphertext.
 type copyWriter struct {

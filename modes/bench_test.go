@@ -77,27 +77,59 @@ func BenchmarkBroadcast(b *testing.B) {
 	images := makeImages()
 	exe := buildProgram(b)
 	for b.Loop() {
-		var bare, one, two []float64
+		var bare, one, two series
 		for range benchRounds {
-			bare = append(bare, benchBare(b, images))
-			one = append(one, benchCluster(b, exe, images, 1))
-			two = append(two, benchCluster(b, exe, images, 2))
-		}
-		ratio := func(x []float64) float64 {
-			r := make([]float64, len(x))
-			for i := range x {
-				r[i] = x[i] / bare[i]
-			}
-			return median(r)
+			bare.add(benchBare(b, images))
+			one.add(benchCluster(b, exe, images, 1))
+			two.add(benchCluster(b, exe, images, 2))
 		}
 		b.ReportMetric(0, "ns/op")
-		b.ReportMetric(median(bare), "bare-uploads/s")
-		b.ReportMetric(median(one), "one-copy-uploads/s")
-		b.ReportMetric(median(two), "two-copies-uploads/s")
-		b.ReportMetric(ratio(one), "one-copy/bare")
-		b.ReportMetric(ratio(two), "two-copies/bare")
-		b.Logf("uploads/s: bare %.1f, one copy %.1f, two copies %.1f", bare, one, two)
+		b.ReportMetric(median(bare.rate), "bare-uploads/s")
+		b.ReportMetric(median(one.rate), "one-copy-uploads/s")
+		b.ReportMetric(median(two.rate), "two-copies-uploads/s")
+		b.ReportMetric(one.ratio(bare), "one-copy/bare")
+		b.ReportMetric(two.ratio(bare), "two-copies/bare")
+		for name, s := range map[string]series{"bare": bare, "one copy": one, "two copies": two} {
+			b.Logf("%-10s  uploads/s %.1f, CPU ms an upload: client %.1f, nodes %.1f", name, s.rate, s.client, s.nodes)
+		}
 	}
+}
+
+// outcome is one run: uploads a second, and the CPU time that an upload took on either side, which
+// says more than the rate when the machine has other work.
+type outcome struct{ rate, client, nodes float64 }
+
+type series struct{ rate, client, nodes []float64 }
+
+func (s *series) add(o outcome) {
+	s.rate = append(s.rate, o.rate)
+	s.client = append(s.client, o.client)
+	s.nodes = append(s.nodes, o.nodes)
+}
+
+// ratio is the median of the rounds' ratios.
+func (s series) ratio(to series) float64 {
+	r := make([]float64, len(s.rate))
+	for i := range r {
+		r[i] = s.rate[i] / to.rate[i]
+	}
+	return median(r)
+}
+
+// cpuMillis is the CPU time of processes so far. The kernel counts it in hundredths of a second.
+func cpuMillis(b *testing.B, pids []int) (ms float64) {
+	for _, pid := range pids {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			b.Fatal(err)
+		}
+		var user, system float64
+		fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+2:])
+		fmt.Sscan(string(fields[11]), &user)
+		fmt.Sscan(string(fields[12]), &system)
+		ms += 10 * (user + system)
+	}
+	return ms
 }
 
 func median(x []float64) float64 {
@@ -113,13 +145,15 @@ func buildProgram(b *testing.B) string {
 	return exe
 }
 
-// drive uploads the images and returns uploads a second.
-func drive(b *testing.B, images madeImages, nodes []client.Node) float64 {
+// drive uploads the images to the nodes, which run in the processes pids.
+func drive(b *testing.B, images madeImages, nodes []client.Node, pids []int) outcome {
 	c, err := client.New(client.Options{Nodes: nodes})
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer c.Close()
+	self := []int{os.Getpid()}
+	clientBefore, nodesBefore := cpuMillis(b, self), cpuMillis(b, pids)
 	var log bytes.Buffer
 	w := result.NewWriter(&log)
 	err = load.Run(b.Context(), load.Options{
@@ -129,6 +163,7 @@ func drive(b *testing.B, images madeImages, nodes []client.Node) float64 {
 	if err != nil {
 		b.Fatal(err)
 	}
+	clientCPU, nodesCPU := cpuMillis(b, self)-clientBefore, cpuMillis(b, pids)-nodesBefore
 	if err := w.Close(); err != nil {
 		b.Fatal(err)
 	}
@@ -140,15 +175,16 @@ func drive(b *testing.B, images madeImages, nodes []client.Node) float64 {
 	if r.Failed > 0 {
 		b.Fatalf("%d uploads failed", r.Failed)
 	}
-	return r.ThroughputPerS
+	return outcome{r.ThroughputPerS, clientCPU / benchUploads, nodesCPU / benchUploads}
 }
 
-func benchBare(b *testing.B, images madeImages) float64 {
+func benchBare(b *testing.B, images madeImages) outcome {
 	ports, err := freePorts(3)
 	if err != nil {
 		b.Fatal(err)
 	}
 	var nodes []client.Node
+	var pids []int
 	for i, port := range ports {
 		addr := fmt.Sprintf("127.0.0.1:%d", port)
 		cmd := exec.Command(os.Args[0])
@@ -163,8 +199,9 @@ func benchBare(b *testing.B, images madeImages) float64 {
 		}()
 		waitPort(b, addr)
 		nodes = append(nodes, client.Node{ID: image.NodeID(i + 1), Addr: addr})
+		pids = append(pids, cmd.Process.Pid)
 	}
-	return drive(b, images, nodes)
+	return drive(b, images, nodes, pids)
 }
 
 func waitPort(b *testing.B, addr string) {
@@ -180,7 +217,7 @@ func waitPort(b *testing.B, addr string) {
 	}
 }
 
-func benchCluster(b *testing.B, exe string, images madeImages, replicas int) float64 {
+func benchCluster(b *testing.B, exe string, images madeImages, replicas int) outcome {
 	dir := b.TempDir()
 	e := &env{in: nil, out: io.Discard, err: io.Discard, quiet: true}
 	e.set = []string{fmt.Sprintf("cluster.replicas=%d", replicas), "log.level=warn"}
@@ -201,10 +238,12 @@ func benchCluster(b *testing.B, exe string, images madeImages, replicas int) flo
 		os.RemoveAll(dir)
 	}()
 	var nodes []client.Node
-	for _, n := range cfg.Cluster.Nodes {
+	var pids []int
+	for i, n := range cfg.Cluster.Nodes {
 		nodes = append(nodes, client.Node{ID: n.ID, Addr: n.APIAddr()})
+		pids = append(pids, l.nodes[i].cmd.Process.Pid)
 	}
-	return drive(b, images, nodes)
+	return drive(b, images, nodes, pids)
 }
 
 // startProgram is startLocal with another executable than this one.

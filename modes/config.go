@@ -1,35 +1,46 @@
 package modes
 
 import (
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"text/tabwriter"
+	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
+
+	"imgcluster/config"
 )
 
 func newConfig(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
 		Short: "Show or check the configuration",
-		Args:  usageArgs(cobra.NoArgs),
+		Args:  onlyCommands,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(&cobra.Command{
+	var verbose bool
+	show := &cobra.Command{
 		Use:   "show",
-		Short: "Print every setting, its value, where it comes from, and what it means",
-		Args:  usageArgs(cobra.NoArgs),
-		RunE:  func(*cobra.Command, []string) error { return runConfigShow(e) },
-	}, &cobra.Command{
+		Short: "Print every setting, its value and where it comes from",
+		Long: `Print every setting, its value and where it comes from: default, file, environment or
+flag, each outweighed by the next. A setting such as cluster.replicas is
+IMGCLUSTER_CLUSTER_REPLICAS in the environment and --set cluster.replicas=1 as a flag.`,
+		Args: args(0, 0),
+		RunE: func(*cobra.Command, []string) error { return runConfigShow(e, verbose) },
+	}
+	show.Flags().BoolVar(&verbose, "verbose", false, "say what each setting means, too")
+	cmd.AddCommand(show, &cobra.Command{
 		Use:   "validate",
 		Short: "Check the configuration and list everything that is wrong with it",
-		Args:  usageArgs(cobra.NoArgs),
+		Args:  args(0, 0),
 		RunE:  func(*cobra.Command, []string) error { return runConfigValidate(e) },
 	})
 	return cmd
 }
 
-func runConfigShow(e *env) error {
+func runConfigShow(e *env, verbose bool) error {
 	cfg, err := e.load()
 	if err != nil {
 		return err
@@ -38,19 +49,70 @@ func runConfigShow(e *env) error {
 	if e.json {
 		return json.NewEncoder(e.out).Encode(settings)
 	}
-	t := tabwriter.NewWriter(e.out, 0, 0, 2, ' ', 0)
-	for _, s := range settings {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", s.Key, s.Value, s.Origin, s.Description)
+	if err := writeSettings(e.out, settings, verbose); err != nil {
+		return err
 	}
-	return t.Flush()
+	if !verbose {
+		e.say("What they mean: imgcluster config show --verbose")
+	}
+	return nil
+}
+
+// writeSettings prints the settings in columns, a list of nodes in a line each.
+func writeSettings(w io.Writer, settings []config.Setting, verbose bool) error {
+	keys, values := 0, 0
+	for _, s := range settings {
+		keys = max(keys, len(s.Key))
+		for value := range strings.SplitSeq(s.Value, ",") {
+			values = max(values, len(value))
+		}
+	}
+	values = min(values, columns-keys-len("    default"))
+	var out strings.Builder
+	for _, s := range settings {
+		key, origin := s.Key, s.Origin
+		parts := []string{s.Value}
+		if s.Type == "nodes" {
+			parts = strings.Split(s.Value, ",")
+		}
+		for _, value := range parts {
+			line := fmt.Sprintf("%-*s  %-*s  %s", keys, key, values, value, origin)
+			fmt.Fprintln(&out, strings.TrimRight(line, " "))
+			key, origin = "", ""
+		}
+		if verbose {
+			fmt.Fprintf(&out, "%s\n", wrap("    ", s.Description))
+		}
+	}
+	_, err := io.WriteString(w, out.String())
+	return err
+}
+
+// validation is the JSON of config validate.
+type validation struct {
+	Valid    bool             `json:"valid"`
+	File     string           `json:"file"` // empty: built in
+	Problems []config.Problem `json:"problems"`
+	Warnings []config.Problem `json:"warnings"`
 }
 
 func runConfigValidate(e *env) error {
 	cfg, err := e.load()
-	if err != nil {
+	var problems config.Problems
+	if err != nil && (!e.json || !errors.As(err, &problems)) {
 		return err
 	}
-	_, err = fmt.Fprintf(e.out, "valid: %d nodes, %d data shards, %d copies of each image\n",
-		len(cfg.Cluster.Nodes), cfg.Cluster.DataShards, cfg.Cluster.Replicas)
-	return err
+	if e.json {
+		v := validation{Valid: err == nil, File: e.path, Problems: append([]config.Problem{}, problems...), Warnings: []config.Problem{}}
+		if err == nil {
+			v.File, v.Warnings = cfg.File, append(v.Warnings, cfg.Warnings()...)
+		}
+		return errors.Join(json.NewEncoder(e.out).Encode(v), err)
+	}
+	fmt.Fprintf(e.out, "%s is valid: %s, %s, %s of each image\n", cmp.Or(cfg.File, "the built-in configuration"),
+		plural(len(cfg.Cluster.Nodes), "node"), plural(cfg.Cluster.DataShards, "data shard"), copies(cfg.Cluster.Replicas))
+	for _, w := range cfg.Warnings() {
+		fmt.Fprintf(e.out, "%s\n  hint: %s\n", wrap("", "warning: "+w.String()), w.Hint)
+	}
+	return nil
 }

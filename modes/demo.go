@@ -9,12 +9,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"imgcluster/cluster/client"
-	"imgcluster/cluster/image"
 	"imgcluster/config"
 	"imgcluster/genimg"
 )
@@ -25,7 +27,7 @@ func newDemo(e *env) *cobra.Command {
 		Short: "Three nodes, 30 images and the report, in a temporary folder",
 		Long: `Start three nodes on free ports of this machine, store 30 images of 5 to 25 MB on
 them, read one back, print the report, and delete everything again.`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runDemo(cmd.Context(), e) },
 	}
 }
@@ -36,7 +38,10 @@ func runDemo(ctx context.Context, e *env) (err error) {
 	if err != nil {
 		return fmt.Errorf("folder of the demo: %w", err)
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() {
+		err = errors.Join(err, os.RemoveAll(dir))
+		e.say("demo over after %.1f s, everything deleted", time.Since(began).Seconds())
+	}()
 	path, err := e.demoConfig(dir)
 	if err != nil {
 		return err
@@ -46,20 +51,21 @@ func runDemo(ctx context.Context, e *env) (err error) {
 	if err != nil {
 		return err
 	}
+	spec := genimg.Default(demoSeed)
+	if err := checkRoom(dir, spec, cfg); err != nil {
+		return err
+	}
 	e.say("starting %d nodes in %s", len(cfg.Cluster.Nodes), dir)
 	l, err := startLocal(ctx, e, cfg, path)
 	if err != nil {
 		return err
 	}
 	defer func() {
-		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Timeouts.Shutdown+stopMargin)
-		defer cancel()
-		err = errors.Join(err, l.stop(stopping))
-		e.say("demo over after %.1f s, everything deleted", time.Since(began).Seconds())
+		err = errors.Join(err, l.shutdown(ctx))
 	}()
 	e.say("ready after %.1f s", time.Since(began).Seconds())
 	o := stressOptions{
-		profile: "quick", spec: genimg.Default(demoSeed), concurrency: concurrencyDefault,
+		profile: "quick", count: demoCount, spec: spec, concurrency: concurrencyDefault,
 		user: stressUser, log: filepath.Join(dir, "log.jsonl"), delivery: string(client.Broadcast),
 	}
 	if err := runStress(ctx, e, o); err != nil {
@@ -91,34 +97,50 @@ func (e *env) readBack(ctx context.Context, cfg *config.Config, want genimg.Imag
 	return nil
 }
 
-const demoSeed = 1
+const (
+	demoSeed  = 1
+	demoCount = 30
+)
 
 // demoConfig writes a configuration of three nodes on free ports, with all data in dir, and returns
-// its path. What the user configured otherwise holds.
+// its path. What the user configured otherwise holds. Nodes and folders become settings of the
+// command line too, which no file or environment outweighs: a demo touches no data of others.
 func (e *env) demoConfig(dir string) (string, error) {
-	cfg, err := e.load()
-	if err != nil {
-		return "", err
-	}
 	const nodes = 3
 	ports, err := freePorts(2 * nodes)
 	if err != nil {
 		return "", err
 	}
-	cfg.Cluster.Nodes = nil
-	for i := range nodes {
-		cfg.Cluster.Nodes = append(cfg.Cluster.Nodes, config.Node{
-			ID: image.NodeID(i + 1), Host: "127.0.0.1", APIPort: ports[2*i], RaftPort: ports[2*i+1],
-		})
+	list := make([]string, nodes)
+	for i := range list {
+		list[i] = fmt.Sprintf("%d=127.0.0.1:%d:%d", i+1, ports[2*i], ports[2*i+1])
 	}
-	cfg.Local.DataDir = filepath.Join(dir, "node{id}")
-	cfg.Local.MasterKeyFile = filepath.Join(dir, "keys", "master.key")
+	e.set = append(slices.Clip(e.set), "cluster.nodes="+strings.Join(list, ","), "node.data_dir="+filepath.Join(dir, "node{id}"),
+		"node.master_key_file="+filepath.Join(dir, "keys", "master.key"))
+	cfg, err := e.load()
+	if err != nil {
+		return "", err
+	}
 	b, err := cfg.YAML()
 	if err != nil {
 		return "", err
 	}
 	path := filepath.Join(dir, "imgcluster.yaml")
 	return path, os.WriteFile(path, b, 0o600)
+}
+
+// checkRoom refuses a disk that the demo would fill.
+func checkRoom(dir string, spec genimg.Spec, cfg *config.Config) error {
+	var disk unix.Statfs_t
+	if err := unix.Statfs(dir, &disk); err != nil {
+		return fmt.Errorf("room for the demo: %w", err)
+	}
+	free := int64(disk.Bavail) * disk.Bsize
+	need := spec.Summary(demoCount).Bytes*int64(cfg.Cluster.Replicas) + int64(cfg.Limits.DiskFreeBytes)
+	if free < need {
+		return usagef("name a folder on another disk with TMPDIR", "the demo needs %s of disk, and %s has %s", formatBytes(need), filepath.Dir(dir), formatBytes(free))
+	}
+	return nil
 }
 
 // freePorts finds n different ports of the loopback address that nobody uses. They are free until

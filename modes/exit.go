@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
+	"io/fs"
 
 	"imgcluster/cluster"
 	"imgcluster/cluster/client"
@@ -24,8 +24,54 @@ const (
 	exitUsage    = 2
 	exitNobody   = 3
 	exitVerdict  = 99
-	exitCanceled = 130
+	exitCanceled = 130 // as a shell tells of SIGINT
 )
+
+// errVerdict is the report's failure.
+var errVerdict = errors.New("the run failed")
+
+// errDeclined is the user's no.
+var errDeclined = errors.New("not started; nothing was sent")
+
+// usageError is a mistake on the command line.
+type usageError struct {
+	err  error
+	hint string
+}
+
+func (u *usageError) Error() string { return u.err.Error() }
+func (u *usageError) Unwrap() error { return u.err }
+
+// Hint returns the next step.
+func (u *usageError) Hint() string { return u.hint }
+
+func usagef(hint, format string, args ...any) error {
+	return &usageError{err: fmt.Errorf(format, args...), hint: hint}
+}
+
+// hintedError gives an error the next step that fits this command line.
+type hintedError struct {
+	error
+	hint string
+}
+
+func (h *hintedError) Unwrap() error { return h.error }
+
+// Hint returns the next step.
+func (h *hintedError) Hint() string { return h.hint }
+
+// partError sums up a command over several things of which some failed. Each failure was printed
+// when it happened.
+type partError struct {
+	text   string
+	causes []error
+}
+
+func (p *partError) Error() string   { return p.text }
+func (p *partError) Unwrap() []error { return p.causes }
+
+// Hint keeps the hints of the causes from being printed again.
+func (p *partError) Hint() string { return "" }
 
 // exitStatus maps an error to the exit status that the help lists.
 func exitStatus(err error) int {
@@ -51,48 +97,48 @@ func exitStatus(err error) int {
 // file has to change.
 func isUsage(err error) bool {
 	var (
-		usage    *usageError
-		problems config.Problems
-		key      *crypto.Error
-		claim    *store.ClaimError
-		refused  *cluster.RefusedError
-		log      *result.ReadError
-		kind     *image.Error
+		usage   *usageError
+		key     *crypto.Error
+		claim   *store.ClaimError
+		refused *cluster.RefusedError
+		log     *result.ReadError
+		node    *nodeError
+		kind    *image.Error
 	)
-	if errors.As(err, &kind) && kind.Kind == image.KindInvalid {
+	switch {
+	case errors.As(err, &kind) && kind.Kind == image.KindInvalid, errors.As(err, &node) && node.status == exitUsage:
+		return true
+	case errors.Is(err, config.ErrInvalid), errors.Is(err, genimg.ErrSpec):
 		return true
 	}
-	return errors.As(err, &usage) || errors.As(err, &problems) || errors.As(err, &key) || errors.As(err, &claim) ||
-		errors.As(err, &refused) || errors.As(err, &log) || errors.Is(err, genimg.ErrSpec) ||
-		strings.HasPrefix(err.Error(), "unknown command ") // cobra has no type for it
+	return errors.As(err, &usage) || errors.As(err, &key) || errors.As(err, &claim) || errors.As(err, &refused) || errors.As(err, &log)
 }
 
 // printError writes an error and its next step.
-func printError(w io.Writer, err error) {
+func (e *env) printError(w io.Writer, err error) {
 	if errors.Is(err, errVerdict) {
 		return // the report has said it
 	}
 	fmt.Fprintf(w, "imgcluster: %v\n", err)
-	if hint := hintOf(err); hint != "" {
+	if hint := e.hintOf(err); hint != "" {
 		fmt.Fprintf(w, "hint: %s\n", hint)
 	}
 }
 
 // hintOf finds the next step that an error names.
-func hintOf(err error) string {
+func (e *env) hintOf(err error) string {
 	var (
-		usage  *usageError
+		hinted interface{ Hint() string }
 		kind   *image.Error
 		key    *crypto.Error
 		gen    *genimg.Error
 		log    *result.ReadError
-		hinted interface{ Hint() string }
 	)
 	switch {
-	case errors.As(err, &usage):
-		return usage.hint
 	case errors.As(err, &hinted):
 		return hinted.Hint()
+	case errors.Is(err, client.ErrNobodyAnswers):
+		return e.startHint()
 	case errors.As(err, &kind):
 		return kind.Hint
 	case errors.As(err, &key):
@@ -103,4 +149,21 @@ func hintOf(err error) string {
 		return log.Hint
 	}
 	return ""
+}
+
+// startHint says how the nodes of the configuration in use are started.
+func (e *env) startHint() string {
+	if e.cfg == nil || e.cfg.Loopback() {
+		return "start them with: imgcluster up" + e.sameConfig()
+	}
+	return "start each on its machine, with: imgcluster server --id N" + e.sameConfig()
+}
+
+// noPath is err without the path of the file, where the words before it name that already.
+func noPath(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"text/tabwriter"
 	"time"
 
@@ -29,7 +30,7 @@ func newGenerate(e *env) *cobra.Command {
 classes. The same seed gives the same bytes. The stress test makes the same images in
 memory and does not need the files.`,
 		Example: "  imgcluster generate --count 1500 --out images\n  imgcluster generate --count 8 --min-pixels 200 --max-pixels 400",
-		Args:    usageArgs(cobra.NoArgs),
+		Args:    args(0, 0),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runGenerate(cmd.Context(), e, o) },
 	}
 	cmd.Flags().IntVar(&o.count, "count", 1500, "number of images")
@@ -51,14 +52,15 @@ func runGenerate(ctx context.Context, e *env, o generateOptions) error {
 	if err != nil {
 		return err
 	}
-	began, last := time.Now(), time.Now()
+	if info, err := os.Stat(o.out); err == nil && !info.IsDir() {
+		return usagef("name a folder with --out", "%s is not a folder", o.out)
+	}
+	began, p := time.Now(), e.progress()
 	err = genimg.Generate(ctx, o.spec, o.count, o.out, o.workers, func(done int, bytes int64) {
-		if time.Since(last) >= progressEvery || done == o.count {
-			last = time.Now()
-			e.say("%d of %d images, %s, %s/s", done, o.count, formatBytes(bytes),
-				formatBytes(int64(float64(bytes)/time.Since(began).Seconds())))
-		}
+		p.show(done == o.count, "%d of %d images, %s, %s/s", done, o.count, formatBytes(bytes),
+			formatBytes(int64(float64(bytes)/time.Since(began).Seconds())))
 	})
+	p.end()
 	if err != nil {
 		return err
 	}
@@ -68,9 +70,6 @@ func runGenerate(ctx context.Context, e *env, o generateOptions) error {
 	}
 	return writeSummary(e.out, sum, len(cfg.Cluster.Nodes))
 }
-
-// progressEvery is the period of progress lines.
-const progressEvery = 2 * time.Second
 
 // writeSummary prints what a set of images takes.
 func writeSummary(w io.Writer, s genimg.Summary, nodes int) error {

@@ -3,14 +3,10 @@ package modes
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
-
-	"imgcluster/cluster/image"
 )
 
 func newLs(e *env) *cobra.Command {
@@ -18,7 +14,7 @@ func newLs(e *env) *cobra.Command {
 		Use:     "ls [USER[/PREFIX]]",
 		Short:   "List a user's images",
 		Example: "  imgcluster ls alice\n  imgcluster ls alice/holiday/ --json",
-		Args:    usageArgs(cobra.MaximumNArgs(1)),
+		Args:    args(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runLs(cmd.Context(), e, append(args, defaultUser)[0])
 		},
@@ -32,8 +28,6 @@ func runLs(ctx context.Context, e *env, what string) error {
 		return err
 	}
 	defer c.Close()
-	table := tabwriter.NewWriter(e.out, 0, 0, 2, ' ', 0)
-	defer table.Flush()
 	enc := json.NewEncoder(e.out)
 	count, bytes := 0, int64(0)
 	for info, err := range c.All(ctx, user, prefix) {
@@ -42,14 +36,18 @@ func runLs(ctx context.Context, e *env, what string) error {
 		}
 		count, bytes = count+1, bytes+info.Bytes
 		if e.json {
-			enc.Encode(info)
-			continue
+			err = enc.Encode(info)
+		} else {
+			_, err = fmt.Fprintf(e.out, "%s  %7s  owner %d  copies %s  %s\n", info.Created.Local().Format("2006-01-02 15:04:05"),
+				formatBytes(info.Bytes), info.Owner, formatNodes(info.Replicas), info.Name)
 		}
-		fmt.Fprintf(table, "%s\t%s\towner %d\tcopies %s\t%s\n", info.Created.Local().Format("2006-01-02 15:04:05"),
-			formatBytes(info.Bytes), info.Owner, formatNodes(info.Replicas), info.Name)
+		if err != nil {
+			return err
+		}
 	}
-	table.Flush()
-	e.say("%d images, %s", count, formatBytes(bytes))
+	if !e.json {
+		e.say("%s, %s", plural(count, "image"), formatBytes(bytes))
+	}
 	return nil
 }
 
@@ -57,7 +55,7 @@ func newRm(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "rm USER/NAME...",
 		Short: "Delete images",
-		Args:  usageArgs(cobra.MinimumNArgs(1)),
+		Args:  args(1, anyNumber),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runRm(cmd.Context(), e, args)
 		},
@@ -75,23 +73,21 @@ func runRm(ctx context.Context, e *env, names []string) error {
 		return err
 	}
 	defer c.Close()
-	var failed error
-	for _, n := range names {
-		user, name, _ := splitImage(n)
+	return e.forEach(ctx, "deleted", names, func(i int) error {
+		user, name, _ := splitImage(names[i])
 		if err := c.Delete(ctx, user, name); err != nil {
-			failed = errors.Join(failed, fmt.Errorf("%s: %w", n, err))
-			continue
+			return missing(user, name, err)
 		}
-		e.say("deleted %s", n)
-	}
-	return failed
+		e.say("deleted %s", names[i])
+		return nil
+	})
 }
 
 func newStat(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "stat USER/NAME",
 		Short: "Show what is recorded of an image",
-		Args:  usageArgs(cobra.ExactArgs(1)),
+		Args:  args(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runStat(cmd.Context(), e, args[0])
 		},
@@ -110,36 +106,13 @@ func runStat(ctx context.Context, e *env, what string) error {
 	defer c.Close()
 	info, err := c.Head(ctx, user, name)
 	if err != nil {
-		return err
+		return missing(user, name, err)
 	}
 	if e.json {
 		return json.NewEncoder(e.out).Encode(info)
 	}
-	_, err = fmt.Fprintf(e.out, "image    %s/%s\nsize     %s (%d bytes)\nsha256   %s\nversion  %d\nowner    node %d\ncopies   %s\nshard    %d\ncreated  %s\n",
+	_, err = fmt.Fprintf(e.out, "image    %s/%s\nsize     %s (%d bytes)\nsha256   %s\nversion  %d\nowner    node %d\ncopies   nodes %s\nshard    %d\ncreated  %s\n",
 		user, info.Name, formatBytes(info.Bytes), info.Bytes, info.SHA256, info.Version, info.Owner,
 		formatNodes(info.Replicas), info.Shard, info.Created.Local().Format("2006-01-02 15:04:05.000 -07:00"))
 	return err
-}
-
-// formatBytes writes a size for people, in powers of ten.
-func formatBytes(n int64) string {
-	switch {
-	case n >= 1e12:
-		return fmt.Sprintf("%.2f TB", float64(n)/1e12)
-	case n >= 1e9:
-		return fmt.Sprintf("%.2f GB", float64(n)/1e9)
-	case n >= 1e6:
-		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
-	case n >= 1e3:
-		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
-	}
-	return fmt.Sprintf("%d B", n)
-}
-
-func formatNodes(ids []image.NodeID) string {
-	s := make([]string, len(ids))
-	for i, id := range ids {
-		s[i] = fmt.Sprint(id)
-	}
-	return strings.Join(s, ", ")
 }

@@ -1,6 +1,7 @@
 package modes
 
 import (
+	"encoding/json"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -15,7 +16,7 @@ func newInit(e *env) *cobra.Command {
 		Long: `Make the master key file of a new cluster, once and on one machine. Copy it to the
 other machines, and keep a copy in a safe place: without it, no image can be read.
 A cluster on loopback makes its own at the first start.`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: args(0, 0),
 		RunE: func(*cobra.Command, []string) error { return runInit(e) },
 	}
 }
@@ -29,6 +30,9 @@ func runInit(e *env) error {
 	key, err := crypto.CreateMasterKey(path)
 	if err != nil {
 		return err
+	}
+	if e.json {
+		return json.NewEncoder(e.out).Encode(map[string]string{"file": path, "key_id": fmt.Sprint(key.ID())})
 	}
 	_, err = fmt.Fprintf(e.out, "%s: master key %s\nCopy it to the same place on every node, readable by its user alone.\n", path, key.ID())
 	return err

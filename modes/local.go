@@ -1,16 +1,17 @@
 package modes
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -29,38 +30,73 @@ type localCluster struct {
 type localNode struct {
 	id      image.NodeID
 	api     string
-	data    string
 	logPath string
+	logFrom int64 // where this process's words begin in the log
 	cmd     *exec.Cmd
 	exited  chan struct{} // closed when the process is gone
 	err     error         // how it ended; read after exited
 }
 
+// nodeError says how a node's process ended.
+type nodeError struct {
+	id     image.NodeID
+	said   string // its last words, or how it ended
+	hint   string
+	status int // its exit status, -1 for a signal
+}
+
+func (n *nodeError) Error() string { return fmt.Sprintf("node %d: %s", n.id, n.said) }
+
+// Hint returns the next step.
+func (n *nodeError) Hint() string { return n.hint }
+
 // startLocal starts every node of a loopback configuration as a process of its own and waits until
 // all are ready. Whatever fails, the processes that were started are ended.
-func startLocal(ctx context.Context, e *env, cfg *config.Config, cfgPath string) (*localCluster, error) {
+func startLocal(ctx context.Context, e *env, cfg *config.Config, cfgPath string) (l *localCluster, err error) {
 	if !cfg.Loopback() {
-		return nil, usagef("start each machine's node there, with: imgcluster server --id N", "the configuration's nodes are not all on this machine")
+		return nil, usagef("start each machine's node there, with: imgcluster server --id N"+e.sameConfig(), "the configuration's nodes are not all on this machine")
+	}
+	if err := checkPorts(cfg); err != nil {
+		return nil, err
 	}
 	exe, err := executable()
 	if err != nil {
 		return nil, err
 	}
-	l := &localCluster{cfg: cfg}
+	l = &localCluster{cfg: cfg}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.shutdown(ctx))
+		}
+	}()
 	for _, n := range cfg.Cluster.Nodes {
-		node := &localNode{id: n.ID, api: n.APIAddr(), data: cfg.DataDir(n.ID)}
-		node.logPath = filepath.Join(filepath.Dir(node.data), fmt.Sprintf("node%d.log", n.ID))
+		log := filepath.Join(filepath.Dir(cfg.DataDir(n.ID)), fmt.Sprintf("node%d.log", n.ID))
+		node := &localNode{id: n.ID, api: n.APIAddr(), logPath: log}
 		if err := node.start(exe, serverArgs(e, cfgPath, n.ID)); err != nil {
-			return nil, errors.Join(err, l.stop(ctx))
+			return l, err
 		}
 		l.nodes = append(l.nodes, node)
 	}
-	if err := l.waitReady(ctx); err != nil {
-		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Timeouts.Shutdown)
-		defer cancel()
-		return nil, errors.Join(err, l.stop(stopping))
+	return l, l.waitReady(ctx)
+}
+
+// checkPorts finds ports that are taken before anything is started or made. Without it a cluster
+// that runs already would answer for the new one.
+func checkPorts(cfg *config.Config) error {
+	for _, n := range cfg.Cluster.Nodes {
+		for _, addr := range []string{n.APIAddr(), n.RaftAddr()} {
+			l, err := net.Listen("tcp", addr)
+			if errors.Is(err, syscall.EADDRINUSE) {
+				return usagef("imgcluster status tells whether a cluster runs already; else end that process, or configure other ports",
+					"node %d needs %s, which another process has", n.ID, addr)
+			}
+			if err != nil {
+				return usagef("configure an address of this machine", "node %d cannot use %s: %w", n.ID, addr, err)
+			}
+			l.Close()
+		}
 	}
-	return l, nil
+	return nil
 }
 
 // start runs one server. It has a process group of its own, so that Ctrl-C reaches it through
@@ -71,6 +107,10 @@ func (n *localNode) start(exe string, args []string) error {
 	}
 	log, err := os.OpenFile(n.logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
+		return fmt.Errorf("log of node %d: %w", n.id, err)
+	}
+	if n.logFrom, err = log.Seek(0, io.SeekEnd); err != nil {
+		log.Close()
 		return fmt.Errorf("log of node %d: %w", n.id, err)
 	}
 	n.cmd = exec.Command(exe, args...)
@@ -106,9 +146,14 @@ func (l *localCluster) waitReady(ctx context.Context) error {
 			case <-n.exited:
 				return n.failure()
 			case <-ctx.Done():
-				return fmt.Errorf("node %d is not ready: %w; its log is %s", n.id, ctx.Err(), n.logPath)
+				return fmt.Errorf("node %d is not ready: %w; its log is %s", n.id, context.Cause(ctx), n.logPath)
 			case <-time.After(readyPoll):
 			}
+		}
+	}
+	for _, n := range l.nodes {
+		if n.gone() {
+			return n.failure()
 		}
 	}
 	return nil
@@ -125,37 +170,67 @@ func (n *localNode) ready(ctx context.Context) bool {
 	}
 	defer resp.Body.Close()
 	io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode == http.StatusOK && !n.gone() // or someone else answers there
+}
+
+func (n *localNode) gone() bool {
 	select {
-	case <-n.exited: // someone else answers there
-		return false
+	case <-n.exited:
+		return true
 	default:
-		return resp.StatusCode == http.StatusOK
+		return false
 	}
 }
 
 // logTailBytes is how much of a failed node's log is looked at.
 const logTailBytes = 4096
 
-// failure says how a node ended, in the last words of its log.
-func (n *localNode) failure() error {
-	tail := lastBytes(n.logPath, logTailBytes)
-	if _, said, ok := bytes.Cut(tail, []byte("imgcluster: ")); ok {
-		return fmt.Errorf("node %d: %s", n.id, bytes.TrimSpace(said))
+// failure says how a node ended, in the last words of its log. The node must be gone.
+func (n *localNode) failure() *nodeError {
+	f := &nodeError{id: n.id, said: fmt.Sprintf("the process ended: %v", n.err), hint: "its log is " + n.logPath, status: n.cmd.ProcessState.ExitCode()}
+	if n.err == nil {
+		f.said = "the process ended"
 	}
-	return fmt.Errorf("node %d ended (%v); its log is %s", n.id, n.err, n.logPath)
+	if f.status <= 0 {
+		return f // it had no last words: what the log ends with is another's
+	}
+	tail := "\n" + string(n.words())
+	at := strings.LastIndex(tail, "\nimgcluster: ")
+	if at < 0 {
+		return f
+	}
+	said, hint, hinted := strings.Cut(tail[at+len("\nimgcluster: "):], "\nhint: ")
+	f.said = strings.TrimSpace(said)
+	if hinted {
+		f.hint = strings.TrimSpace(hint)
+	}
+	return f
 }
 
-func lastBytes(path string, n int64) []byte {
-	f, err := os.Open(path)
+// words returns the end of what this process logged.
+func (n *localNode) words() []byte {
+	f, err := os.Open(n.logPath)
 	if err != nil {
 		return nil
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err == nil && info.Size() > n {
-		f.Seek(-n, io.SeekEnd)
+	info, err := f.Stat()
+	if err != nil {
+		return nil
 	}
-	b, _ := io.ReadAll(f)
+	from := max(n.logFrom, info.Size()-logTailBytes)
+	b, _ := io.ReadAll(io.NewSectionReader(f, from, logTailBytes)) // what can be read is enough
 	return b
+}
+
+// stopMargin is what a node gets beyond its own bound before it is killed.
+const stopMargin = 5 * time.Second
+
+// shutdown is stop within the bound that the nodes have for it, also when ctx is over.
+func (l *localCluster) shutdown(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.cfg.Timeouts.Shutdown+stopMargin)
+	defer cancel()
+	return l.stop(ctx)
 }
 
 // stop asks all nodes to end, and kills those that still run when ctx is done.

@@ -5,7 +5,6 @@ package modes
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -30,6 +29,7 @@ type env struct {
 	quiet    bool
 	noColor  bool
 	flags    *pflag.FlagSet // of the command that runs, some of which are settings
+	cfg      *config.Config // as loaded last; nil before
 }
 
 // Main runs the program and returns its exit status. The first SIGINT or SIGTERM cancels the
@@ -43,7 +43,7 @@ func Main(ctx context.Context, args []string, in io.Reader, out, errw io.Writer)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err != nil {
-		printError(errw, err)
+		e.printError(errw, err)
 	}
 	return exitStatus(err)
 }
@@ -62,16 +62,14 @@ back. It carries its own stress test and report.
 Exit status: 0 done, 1 failed, 2 usage or configuration, 3 no quorum or nobody
 answers, 99 the report's verdict is a failure.`,
 		SilenceUsage: true, SilenceErrors: true,
-		Args: usageArgs(cobra.NoArgs),
+		Args: onlyCommands,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) { e.flags = cmd.Flags() }
 	root.SetIn(e.in)
 	root.SetOut(e.out)
 	root.SetErr(e.err)
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return &usageError{err: err, hint: "see " + cmd.CommandPath() + " --help"}
-	})
+	root.SetFlagErrorFunc(flagError)
 	f := root.PersistentFlags()
 	f.StringVar(&e.path, "config", os.Getenv(config.EnvConfig), "configuration file (default imgcluster.yaml, else three nodes on loopback)")
 	f.StringArrayVar(&e.set, "set", nil, "set one setting, as `key=value`; repeat for more (see config show)")
@@ -79,11 +77,13 @@ answers, 99 the report's verdict is a failure.`,
 	f.BoolVar(&e.quiet, "quiet", false, "print no progress")
 	f.BoolVar(&e.noColor, "no-color", false, "print no colours")
 	root.AddGroup(&cobra.Group{ID: "run", Title: "Run a cluster:"}, &cobra.Group{ID: "use", Title: "Use it:"},
-		&cobra.Group{ID: "test", Title: "Test it:"})
+		&cobra.Group{ID: "test", Title: "Test it:"}, &cobra.Group{ID: "more", Title: "More:"})
+	root.SetHelpCommandGroupID("more")
+	root.SetCompletionCommandGroupID("more")
 	group(root, "run", newDemo(e), newUp(e), newServer(e), newInit(e), newStatus(e), newConfig(e))
 	group(root, "use", newPut(e), newGet(e), newLs(e), newRm(e), newStat(e))
 	group(root, "test", newGenerate(e), newStress(e), newReport(e))
-	root.AddCommand(newVersion(e))
+	group(root, "more", newVersion(e))
 	return root
 }
 
@@ -94,32 +94,26 @@ func group(root *cobra.Command, id string, commands ...*cobra.Command) {
 	}
 }
 
-// usageArgs makes a complaint about arguments a usage error.
-func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return &usageError{err: err, hint: "see " + cmd.CommandPath() + " --help"}
-		}
-		return nil
-	}
-}
-
-// usageError is a mistake on the command line.
-type usageError struct {
-	err  error
-	hint string
-}
-
-func (u *usageError) Error() string { return u.err.Error() }
-func (u *usageError) Unwrap() error { return u.err }
-
-func usagef(hint, format string, args ...any) error {
-	return &usageError{err: fmt.Errorf(format, args...), hint: hint}
-}
-
 // load reads the configuration with this command's flags.
 func (e *env) load() (*config.Config, error) {
-	return config.Load(config.Options{Path: e.path, Flags: e.flags, Set: e.set, Env: os.Environ()})
+	cfg, err := config.Load(config.Options{Path: e.path, Flags: e.flags, Set: e.set, Env: os.Environ()})
+	if err != nil {
+		return nil, err
+	}
+	e.cfg = cfg
+	return cfg, nil
+}
+
+// sameConfig is the end of a command line that has the configuration of this one.
+func (e *env) sameConfig() string {
+	line := ""
+	if e.path != "" {
+		line += " --config " + shellQuote(e.path)
+	}
+	for _, s := range e.set {
+		line += " --set " + shellQuote(s)
+	}
+	return line
 }
 
 // client connects to the configuration's nodes.
@@ -161,6 +155,3 @@ func isTerminal(v any) bool {
 	f, ok := v.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
-
-// errVerdict is the report's failure.
-var errVerdict = errors.New("the run failed")

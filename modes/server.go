@@ -26,7 +26,7 @@ func newServer(e *env) *cobra.Command {
 		Short: "Run one node of the configuration",
 		Long: `Run the node with this ID until SIGINT or SIGTERM. The first signal hands the node's
 leaders over and lets running uploads end, the second stops it at once.`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runServer(cmd.Context(), e, id)
 		},
@@ -50,6 +50,9 @@ func runServer(ctx context.Context, e *env, id int) error {
 		return err
 	}
 	defer logger.Sync()
+	for _, w := range cfg.Warnings() {
+		logger.Warn(w.String(), zap.String("hint", w.Hint))
+	}
 	if err := harden(cfg); err != nil {
 		return err
 	}
@@ -85,8 +88,13 @@ func harden(cfg *config.Config) error {
 		return fmt.Errorf("forbid core files: %w", err)
 	}
 	debug.SetMemoryLimit(int64(cfg.Limits.MemoryBytes - cfg.Limits.StagingBytes))
+	debug.SetGCPercent(gcPercent)
 	return nil
 }
+
+// gcPercent lets the heap grow further than usual between two collections: it is small, and the
+// memory limit holds whatever it is.
+const gcPercent = 400
 
 // newLogger returns the process's logger, writing to w.
 func newLogger(cfg *config.Config, w io.Writer) (*zap.Logger, error) {

@@ -18,7 +18,8 @@ func newStatus(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show the cluster's nodes, leaders and counts",
-		Args:  usageArgs(cobra.NoArgs),
+		Long:  "Show the cluster's nodes, leaders and counts. Exit status 3 when it has no quorum.",
+		Args:  args(0, 0),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return runStatus(cmd.Context(), e, watch) },
 	}
 	cmd.Flags().BoolVar(&watch, "watch", false, "show it again every second until Ctrl-C")
@@ -50,6 +51,9 @@ func runStatus(ctx context.Context, e *env, watch bool) error {
 			err = writeStatus(e.out, s)
 		}
 		if !watch {
+			if err == nil && !s.Ready {
+				err = notReady(s)
+			}
 			return err
 		}
 		select {
@@ -60,24 +64,34 @@ func runStatus(ctx context.Context, e *env, watch bool) error {
 	}
 }
 
+// leaders counts the shards that have one.
+func leaders(s image.ClusterStatus) (n int) {
+	for _, shard := range s.Shards {
+		if shard.Leader != 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// notReady is the failure of a cluster that cannot serve, for exit status 3.
+func notReady(s image.ClusterStatus) error {
+	return image.Errorf(image.KindNoQuorum, "%d of %s have no leader", len(s.Shards)-leaders(s), plural(len(s.Shards), "shard")).
+		WithHint("wait for the election; if it does not end, start the nodes that are down, with: imgcluster server --id N")
+}
+
 func writeStatus(w io.Writer, s image.ClusterStatus) error {
 	ready := "ready"
 	if !s.Ready {
 		ready = "not ready"
 	}
-	led := 0
-	for _, sh := range s.Shards {
-		if sh.Leader != 0 {
-			led++
-		}
-	}
-	fmt.Fprintf(w, "%s is %s: %d images, %s, %d copies each, %d under-replicated; %d of %d shards have a leader\n",
-		s.Name, ready, s.Images, formatBytes(s.Bytes), s.Replicas, s.UnderReplicated, led, len(s.Shards))
+	fmt.Fprintf(w, "%s is %s: %d of %s have a leader\n", s.Name, ready, leaders(s), plural(len(s.Shards), "shard"))
+	fmt.Fprintf(w, "%s, %s, %s each, %d under-replicated\n", plural(s.Images, "image"), formatBytes(s.Bytes), copies(s.Replicas), s.UnderReplicated)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "node\tstate\tAPI\tleads\towns\t\tstores\t\tmemory\tdisk free")
+	fmt.Fprintln(t, "node\tstate\tAPI\tleads\towns\t\tstores\tmemory\tfree")
 	for _, n := range s.Nodes {
-		fmt.Fprintf(t, "%d\t%s\t%s\t%d\t%d\t%s\t%d\t%s\t%s\t%s\n", n.ID, n.State, n.API, n.LeaderOf, n.OwnedImages,
-			formatBytes(n.OwnedBytes), n.StoredImages, formatBytes(n.StoredBytes), formatBytes(n.RSSBytes), formatBytes(n.DiskFree))
+		fmt.Fprintf(t, "%d\t%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\n", n.ID, n.State, n.API, n.LeaderOf, n.OwnedImages,
+			formatBytes(n.OwnedBytes), formatBytes(n.StoredBytes), formatBytes(n.RSSBytes), formatBytes(n.DiskFree))
 	}
 	return t.Flush()
 }

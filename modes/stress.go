@@ -1,11 +1,10 @@
 package modes
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"runtime/debug"
@@ -27,8 +26,9 @@ const (
 	concurrencyDefault = 8
 	stressUser         = "stresstest"
 
-	preflightTimeout = 3 * time.Second // for a first answer of the cluster
-	clientHeapBytes  = 64 << 20        // soft limit of the client's heap; images are outside of it
+	preflightTimeout = 2500 * time.Millisecond // for a first answer of the cluster, and for its quorum
+	preflightPoll    = 100 * time.Millisecond
+	clientHeapBytes  = 64 << 20 // soft limit of the client's heap; images are outside of it
 )
 
 // profiles are the sizes of a run, in images.
@@ -58,8 +58,13 @@ the same for the same seed, unless --images names a folder.
 Profiles: quick 30, demo 50, extreme 1500 images of 5 to 25 MB. The first Ctrl-C lets
 running uploads end and reports on what was done, the second stops at once.`,
 		Example: "  imgcluster stress\n  imgcluster stress --profile extreme --yes\n  imgcluster stress --count 200 --min-pixels 200 --max-pixels 800",
-		Args:    usageArgs(cobra.NoArgs),
-		RunE:    func(cmd *cobra.Command, _ []string) error { return runStress(cmd.Context(), e, o) },
+		Args:    args(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Changed("count") && o.count < 1 {
+				return usagef("give --count a number from 1, or leave it out", "a run of %d uploads", o.count)
+			}
+			return runStress(cmd.Context(), e, o)
+		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.profile, "profile", "quick", "quick, demo or extreme")
@@ -83,20 +88,31 @@ func runStress(ctx context.Context, e *env, o stressOptions) error {
 	if err != nil {
 		return err
 	}
+	if err := checkUser(o.user); err != nil {
+		return err
+	}
+	run := load.Options{Run: o.run(cfg), User: o.user, Source: source}
+	if err := run.Check(); err != nil {
+		return err
+	}
 	c, err := e.client(cfg, client.Delivery(o.delivery))
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	status, err := preflight(ctx, c)
+	log, err := openLog(o.log)
 	if err != nil {
 		return err
 	}
-	if err := e.confirm(o, cfg, status); err != nil {
-		return err
+	status, err := preflight(ctx, c)
+	if err == nil {
+		err = e.confirm(o, cfg, status)
 	}
-	debug.SetMemoryLimit(clientHeapBytes)
-	runErr := e.drive(ctx, o, cfg, c, source)
+	if err != nil {
+		return errors.Join(err, log.discard())
+	}
+	run.Target = target{c}
+	runErr := e.drive(ctx, run, log)
 	if runErr != nil && !errors.Is(runErr, load.ErrInterrupted) {
 		return runErr
 	}
@@ -132,79 +148,8 @@ func (o *stressOptions) source() (load.Source, error) {
 	return load.Generated{Spec: o.spec}, o.spec.Validate()
 }
 
-// preflight finds the cluster and that it has a quorum.
-func preflight(ctx context.Context, c *client.Client) (image.ClusterStatus, error) {
-	ctx, cancel := context.WithTimeout(ctx, preflightTimeout)
-	defer cancel()
-	status, err := c.Cluster(ctx)
-	if err == nil && !status.Ready {
-		err = image.Errorf(image.KindNoQuorum, "the cluster has no quorum").WithHint("start more of its nodes; imgcluster status shows who is missing")
-	}
-	return status, err
-}
-
-// confirm shows what an extreme run will take, and asks.
-func (e *env) confirm(o stressOptions, cfg *config.Config, status image.ClusterStatus) error {
-	if o.profile != "extreme" || o.images != "" {
-		return nil
-	}
-	e.plan(o, cfg, status)
-	if o.yes {
-		return nil
-	}
-	if !isTerminal(e.in) {
-		return usagef("add --yes to start it without a terminal", "the extreme profile asks before it starts")
-	}
-	fmt.Fprint(e.err, "Start? [y/N] ")
-	answer, err := bufio.NewReader(e.in).ReadString('\n')
-	if err != nil && err != io.EOF {
-		return err
-	}
-	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
-		return usagef("nothing was sent", "not started")
-	}
-	return nil
-}
-
-// Rates between which a run's time is estimated, in bytes of images a second: a gigabit network, and
-// local disks of two cores.
-const (
-	slowBytesPerSecond = 40e6
-	fastBytesPerSecond = 500e6
-)
-
-func (e *env) plan(o stressOptions, cfg *config.Config, status image.ClusterStatus) {
-	sum := o.spec.Summary(int(o.count))
-	nodes := len(cfg.Cluster.Nodes)
-	sent := sum.Broadcast(nodes)
-	if o.delivery == string(client.Relay) {
-		sent = sum.Bytes
-	}
-	stored := sum.Bytes * int64(cfg.Cluster.Replicas)
-	free := int64(0)
-	for _, n := range status.Nodes {
-		free += n.DiskFree
-	}
-	e.say("%d images, %s, %s each on average", sum.Images, formatBytes(sum.Bytes), formatBytes(sum.Average()))
-	e.say("  network  %s sent by this machine", formatBytes(sent))
-	e.say("  disk     %s in %d copies, %s on each of %d nodes (%s free in all, counted once for each node)",
-		formatBytes(stored), cfg.Cluster.Replicas, formatBytes(stored/int64(nodes)), nodes, formatBytes(free))
-	e.say("  memory   up to 256 MiB here, 512 MiB on each node")
-	e.say("  time     %s to %s", estimate(sum.Bytes, fastBytesPerSecond), estimate(sum.Bytes, slowBytesPerSecond))
-}
-
-func estimate(bytes int64, rate float64) time.Duration {
-	return time.Duration(float64(bytes) / rate * float64(time.Second)).Round(time.Second)
-}
-
-// drive makes the uploads and writes the log.
-func (e *env) drive(ctx context.Context, o stressOptions, cfg *config.Config, c *client.Client, source load.Source) (err error) {
-	file, err := createLog(o.log)
-	if err != nil {
-		return err
-	}
-	log := result.NewWriter(file)
-	defer func() { err = errors.Join(err, log.Close(), file.Close()) }()
+// run is the first record of the log.
+func (o stressOptions) run(cfg *config.Config) result.Run {
 	run := result.Run{
 		Profile: o.profile, Count: o.count, Concurrency: o.concurrency, Delivery: o.delivery,
 		Replicas: cfg.Cluster.Replicas, Version: version(), Images: o.images,
@@ -218,58 +163,84 @@ func (e *env) drive(ctx context.Context, o stressOptions, cfg *config.Config, c 
 	for _, n := range cfg.Cluster.Nodes {
 		run.Nodes = append(run.Nodes, int(n.ID))
 	}
-	return load.Run(ctx, load.Options{
-		Run: run, User: o.user, Source: source, Target: target{c}, Log: log, Progress: e.progress(),
-	})
+	return run
 }
 
-func createLog(path string) (*os.File, error) {
-	f, err := os.Create(path)
-	if err != nil {
-		return nil, usagef("name a file that can be written with --log", "the log: %v", err)
-	}
-	return f, nil
-}
-
-// progress returns a function that prints how far a run is, at most every progressEvery.
-func (e *env) progress() func(load.Snapshot) {
-	last := time.Now()
-	return func(s load.Snapshot) {
-		if time.Since(last) < progressEvery && s.Done < s.Count {
-			return
+// preflight finds the cluster, and waits a little for its quorum: an election is over soon.
+func preflight(ctx context.Context, c *client.Client) (image.ClusterStatus, error) {
+	limited, cancel := context.WithTimeout(ctx, preflightTimeout)
+	defer cancel()
+	for {
+		status, err := c.Cluster(limited)
+		switch {
+		case ctx.Err() != nil:
+			return status, ctx.Err()
+		case limited.Err() != nil && err != nil:
+			return status, fmt.Errorf("%w within %s", client.ErrNobodyAnswers, preflightTimeout)
+		case err != nil || status.Ready:
+			return status, err
 		}
-		last = time.Now()
+		select {
+		case <-limited.Done():
+			return status, notReady(status)
+		case <-time.After(preflightPoll):
+		}
+	}
+}
+
+// drive makes the uploads and writes the log, to its end also when the run is stopped.
+func (e *env) drive(ctx context.Context, run load.Options, file *logFile) (err error) {
+	if err := file.start(); err != nil {
+		return err
+	}
+	run.Log = result.NewWriter(file)
+	defer func() { err = errors.Join(err, run.Log.Close(), file.Close()) }()
+	p := e.progress()
+	defer p.end()
+	run.Progress = func(s load.Snapshot) {
 		seconds := s.Elapsed.Seconds()
-		e.say("%d of %d uploads, %.1f/s, %s/s, %d failed", s.Done, s.Count, float64(s.Done)/seconds,
+		p.show(s.Done == s.Count, "%d of %d uploads, %.1f/s, %s/s, %d failed", s.Done, s.Count, float64(s.Done)/seconds,
 			formatBytes(int64(float64(s.Bytes)/seconds)), s.Failed)
 	}
+	stop := context.AfterFunc(ctx, func() { p.note("Stopping when the running uploads have ended; Ctrl-C again stops at once.") })
+	defer stop()
+	debug.SetMemoryLimit(clientHeapBytes)
+	return load.Run(ctx, run)
 }
 
-// target is the cluster as the load driver sees it.
-type target struct{ c *client.Client }
-
-// Put implements load.Target.
-func (t target) Put(ctx context.Context, up load.Upload) (load.Outcome, error) {
-	r, err := t.c.Put(ctx, client.Upload{User: up.User, Name: up.Name, Size: up.Size, Body: up.Body})
-	o := load.Outcome{Owner: int(r.Receipt.Owner), Attempts: r.Attempts, Done: r.Done, SentBytes: r.SentBytes}
-	for _, n := range r.Receipt.Replicas {
-		o.Replicas = append(o.Replicas, int(n))
-	}
-	return o, err
+// logFile is the run's log. What it held before stays until the run starts.
+type logFile struct {
+	*os.File
+	fresh bool // was not there before
 }
 
-// Status implements load.Target.
-func (t target) Status(ctx context.Context) ([]result.NodeSample, error) {
-	s, err := t.c.Cluster(ctx)
+// openLog finds out that the log can be written.
+func openLog(path string) (*logFile, error) {
+	const hint = "name a file that can be written with --log"
+	_, statErr := os.Stat(path)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
-		return nil, err
+		return nil, usagef(hint, "the log %s: %w", path, noPath(err))
 	}
-	samples := make([]result.NodeSample, len(s.Nodes))
-	for i, n := range s.Nodes {
-		samples[i] = result.NodeSample{
-			ID: int(n.ID), Up: n.State != image.NodeDown, RSSBytes: n.RSSBytes, DiskFreeBytes: n.DiskFree,
-			CPUS: n.CPUSeconds, NetRxBytes: n.NetRx, NetTxBytes: n.NetTx,
-		}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		f.Close()
+		return nil, usagef(hint, "the log %s is not a file", path)
 	}
-	return samples, nil
+	return &logFile{f, errors.Is(statErr, fs.ErrNotExist)}, nil
+}
+
+// start empties the log.
+func (l *logFile) start() error {
+	if err := l.Truncate(0); err != nil {
+		return fmt.Errorf("the log: %w", err)
+	}
+	return nil
+}
+
+// discard leaves the file as it was found.
+func (l *logFile) discard() error {
+	if l.fresh {
+		os.Remove(l.Name()) // an empty file is all that stays
+	}
+	return l.Close()
 }

@@ -2,6 +2,7 @@ package modes
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -15,7 +16,7 @@ func newUp(e *env) *cobra.Command {
 		Long: `Run every node of a loopback configuration as a process of its own: without a
 configuration file, three nodes on 127.0.0.1:8001 to 8003, with their data and logs
 under ./imgcluster-data. The data stays; the next up goes on with it.`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runUp(cmd.Context(), e) },
 	}
 }
@@ -34,33 +35,37 @@ func runUp(ctx context.Context, e *env) error {
 	for _, n := range l.nodes {
 		fmt.Fprintf(e.out, "  node %d  http://%s  process %d  log %s\n", n.id, n.api, n.cmd.Process.Pid, n.logPath)
 	}
-	fmt.Fprintf(e.out, "Store an image:  curl -T photo.png http://%s/v1/images/alice/photo.png\n", l.nodes[0].api)
-	fmt.Fprintf(e.out, "Test it:         imgcluster stress\nStop:            Ctrl-C\n")
+	same := e.sameConfig()
+	fmt.Fprintf(e.out, "Store    curl -T photo.png http://%s/v1/images/alice/photo.png\n", l.nodes[0].api)
+	fmt.Fprintf(e.out, "Look     imgcluster status%s\nTest     imgcluster stress%s\nStop     Ctrl-C\n", same, same)
+	err = e.watchNodes(ctx, l)
+	e.say("stopping")
+	return errors.Join(err, l.shutdown(ctx))
+}
+
+// watchNodes tells of nodes that end by themselves, until ctx is done. That all have ended is an
+// error.
+func (e *env) watchNodes(ctx context.Context, l *localCluster) error {
+	ended := make(chan *localNode)
 	for _, n := range l.nodes {
 		go func() {
 			<-n.exited
-			if ctx.Err() == nil {
-				fmt.Fprintf(e.err, "imgcluster: %v; start it again with: imgcluster server --id %d\n", n.failure(), n.id)
+			select {
+			case ended <- n:
+			case <-ctx.Done():
 			}
 		}()
 	}
-	l.wait(ctx)
-	e.say("stopping")
-	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Timeouts.Shutdown+stopMargin)
-	defer cancel()
-	return l.stop(stopping)
-}
-
-// stopMargin is what a node gets beyond its own bound before it is killed.
-const stopMargin = 5 * time.Second
-
-// wait returns when ctx is done or all nodes have ended.
-func (l *localCluster) wait(ctx context.Context) {
-	for _, n := range l.nodes {
+	for range l.nodes {
 		select {
 		case <-ctx.Done():
-			return
-		case <-n.exited:
+			return nil
+		case n := <-ended:
+			fmt.Fprintf(e.err, "imgcluster: %v\nhint: start it again with: imgcluster server --id %d%s\n", n.failure(), n.id, e.sameConfig())
 		}
 	}
+	return errAllEnded
 }
+
+// errAllEnded says that nothing is left to wait for.
+var errAllEnded = errors.New("all nodes have ended")

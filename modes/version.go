@@ -13,7 +13,7 @@ func newVersion(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		Args:  usageArgs(cobra.NoArgs),
+		Args:  args(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			if e.json {
 				return json.NewEncoder(e.out).Encode(map[string]string{"version": version(), "go": runtime.Version()})

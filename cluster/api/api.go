@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -30,8 +29,8 @@ type Images interface {
 	Delete(ctx context.Context, user, name string) error
 	// Open returns the image's plaintext, only what was authenticated.
 	Open(ctx context.Context, rec *image.Record) Content
-	// OpenEncrypted returns one copy's file as it is stored.
-	OpenEncrypted(ctx context.Context, rec *image.Record) (Content, error)
+	// OpenEncrypted returns one copy's file as it is stored, and which copy it is.
+	OpenEncrypted(ctx context.Context, rec *image.Record) (Content, image.Copy, error)
 }
 
 // Content is a body that can be read in part; its size is found by seeking.
@@ -42,8 +41,11 @@ type Content interface {
 
 // Node is what the node tells of itself.
 type Node interface {
-	// Ready says why the node cannot serve, nil when it can.
+	// Ready says why the node cannot serve all images, nil when it can.
 	Ready() error
+	// Await is Ready for one image, or for all of a user's when name is empty. It waits for as long
+	// as an election takes: a client need not notice one.
+	Await(ctx context.Context, user, name string) error
 	Cluster() image.ClusterStatus
 	WriteMetrics(w io.Writer)
 }
@@ -75,6 +77,8 @@ type Handler struct {
 	Options
 	mux    *http.ServeMux
 	rx, tx atomic.Int64
+	leave  context.Context // ends when the node says farewell
+	end    context.CancelFunc
 }
 
 const imagesPath = "/v1/images/"
@@ -82,19 +86,38 @@ const imagesPath = "/v1/images/"
 // New returns the handler of a node's API address.
 func New(o Options) *Handler {
 	h := &Handler{Options: o, mux: http.NewServeMux()}
-	h.mux.HandleFunc("GET /v1/cluster", h.cluster)
-	h.mux.HandleFunc("GET /livez", h.livez)
-	h.mux.HandleFunc("GET /readyz", h.readyz)
-	h.mux.HandleFunc("GET /metrics", h.metrics)
-	h.mux.HandleFunc("POST /internal/v1/hello", h.hello)
-	h.mux.HandleFunc("GET /internal/v1/status", h.status)
-	h.mux.HandleFunc("GET /internal/v1/copies/{id}/{epoch}", h.copy)
+	h.leave, h.end = context.WithCancel(context.Background())
+	h.route("GET", "/v1/cluster", h.cluster)
+	h.route("GET", "/livez", h.livez)
+	h.route("GET", "/readyz", h.readyz)
+	h.route("GET", "/metrics", h.metrics)
+	h.route("POST", "/internal/v1/hello", h.hello)
+	h.route("GET", "/internal/v1/status", h.status)
+	h.route("GET", "/internal/v1/copies/{id}/{epoch}", h.copy)
 	h.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, image.Errorf(image.KindNotFound, "there is nothing at %s", r.URL.Path).
 			WithHint("images are under /v1/images/{user}/{name}, the cluster's state at /v1/cluster"))
 	})
 	return h
 }
+
+// route serves a path by one method, and HEAD with GET; others are refused.
+func (h *Handler) route(method, path string, serve http.HandlerFunc) {
+	allow := method
+	if method == http.MethodGet {
+		allow = "GET, HEAD"
+	}
+	h.mux.HandleFunc(method+" "+path, serve)
+	h.mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { h.refuseMethod(w, r, allow) })
+}
+
+func (h *Handler) refuseMethod(w http.ResponseWriter, r *http.Request, allow string) {
+	w.Header().Set("Allow", allow)
+	h.fail(w, r, image.Errorf(image.KindMethod, "%.20q is not for this path", r.Method).WithHint("use one of "+allow))
+}
+
+// Farewell ends the status streams, which tells the peers that this node goes. Other requests run on.
+func (h *Handler) Farewell() { h.end() }
 
 // Traffic returns the body bytes received and sent so far.
 func (h *Handler) Traffic() (rx, tx int64) { return h.rx.Load(), h.tx.Load() }
@@ -103,6 +126,7 @@ func (h *Handler) Traffic() (rx, tx int64) { return h.rx.Load(), h.tx.Load() }
 // away where it has to be refused.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Imgcluster-Node", strconv.Itoa(int(h.ID)))
+	h.extend(w)
 	path := r.URL.EscapedPath()
 	if strings.HasPrefix(path, imagesPath) {
 		h.images(w, r, path[len(imagesPath):])
@@ -111,12 +135,18 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.mux.ServeHTTP(w, r)
 }
 
+// extend gives the client BodyIdle from now to take what is written. Every request and every part of
+// an answer that had to be waited for does so, for a deadline outlasts the request that set it.
+func (h *Handler) extend(w http.ResponseWriter) {
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(h.BodyIdle)) // not on a real connection: no need
+}
+
 // fail answers with err as application/problem+json. The part of the body that the handler did not
 // read is read first, within bounds: else a client that is still sending would see a reset
 // connection in place of the answer.
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Context().Err() != nil && !errors.As(err, new(*image.Error)) {
-		return // nobody listens
+		panic(http.ErrAbortHandler) // nobody listens; to return would be a success without a body
 	}
 	p := image.AsProblem(err)
 	if p.Status >= 500 && p.Status != http.StatusServiceUnavailable {
@@ -131,6 +161,7 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	w.Header().Del("ETag")
 	w.Header().Set("Content-Type", "application/problem+json")
+	h.extend(w)
 	w.WriteHeader(p.Status)
 	json.NewEncoder(w).Encode(p)
 }
@@ -168,14 +199,15 @@ func (b *idleReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func writeJSON(w http.ResponseWriter, status int, v any) {
+func (h *Handler) writeJSON(w http.ResponseWriter, status int, v any) {
+	h.extend(w)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	json.NewEncoder(w).Encode(v)
 }
 
 func (h *Handler) cluster(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, h.Node.Cluster())
+	h.writeJSON(w, http.StatusOK, h.Node.Cluster())
 }
 
 func (h *Handler) livez(w http.ResponseWriter, _ *http.Request) {
@@ -219,14 +251,15 @@ func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(w)
 	ticker := time.NewTicker(h.StatusEvery)
 	defer ticker.Stop()
-	for enc := json.NewEncoder(w); ; {
-		control.SetWriteDeadline(time.Now().Add(h.BodyIdle))
+	for enc := json.NewEncoder(w); h.leave.Err() == nil; {
+		h.extend(w)
 		if enc.Encode(h.Peers.Status()) != nil || control.Flush() != nil {
 			return
 		}
 		select {
 		case <-r.Context().Done():
 			return
+		case <-h.leave.Done():
 		case <-ticker.C:
 		}
 	}
@@ -239,8 +272,8 @@ func (h *Handler) copy(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	epoch, err := strconv.ParseUint(r.PathValue("epoch"), 10, 32)
-	if err != nil || epoch > math.MaxUint32 {
-		h.fail(w, r, image.Errorf(image.KindInvalid, "%q is not an epoch", r.PathValue("epoch")))
+	if err != nil {
+		h.fail(w, r, image.Errorf(image.KindInvalid, "%.20q is not an epoch", r.PathValue("epoch")).WithHint("an epoch is a number from 1"))
 		return
 	}
 	c, err := h.Peers.OpenCopy(id, uint32(epoch))
@@ -248,7 +281,8 @@ func (h *Handler) copy(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
-	defer c.Close()
 	w.Header().Set("Content-Type", "application/octet-stream")
-	h.serve(w, r, c, time.Time{})
+	if err := h.serve(w, r, c, time.Time{}); err != nil {
+		h.fail(w, r, err)
+	}
 }

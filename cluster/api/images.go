@@ -3,7 +3,7 @@ package api
 import (
 	"cmp"
 	"encoding/base64"
-	"io"
+	"fmt"
 	"mime"
 	"net/http"
 	"net/url"
@@ -19,7 +19,7 @@ import (
 func (h *Handler) images(w http.ResponseWriter, r *http.Request, rest string) {
 	user, name, one, err := parsePath(rest)
 	if err == nil {
-		err = h.Node.Ready()
+		err = h.Node.Await(r.Context(), user, name)
 	}
 	if err != nil {
 		h.fail(w, r, err)
@@ -35,9 +35,7 @@ func (h *Handler) images(w http.ResponseWriter, r *http.Request, rest string) {
 	case !one && r.Method == http.MethodGet:
 		h.list(w, r, user)
 	default:
-		allow := map[bool]string{true: "PUT, GET, HEAD, DELETE", false: "GET"}[one]
-		w.Header().Set("Allow", allow)
-		h.fail(w, r, image.Errorf(image.KindMethod, "%.20q is not for this path", r.Method).WithHint("use one of "+allow))
+		h.refuseMethod(w, r, map[bool]string{true: "PUT, GET, HEAD, DELETE", false: "GET"}[one])
 	}
 }
 
@@ -48,6 +46,10 @@ func parsePath(rest string) (user, name string, one bool, err error) {
 	}
 	if err != nil {
 		return "", "", false, image.Errorf(image.KindInvalid, "malformed path: %w", err).WithHint("percent-encode the name")
+	}
+	if strings.Contains(user, "/") {
+		return "", "", false, image.Errorf(image.KindInvalid, "user name %.80q contains a slash", user).
+			WithHint("a user's name is one part of the path; an image's may have several")
 	}
 	if err = image.CheckUser(user); err == nil && one {
 		err = image.CheckName(name)
@@ -72,7 +74,7 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request, user, name string)
 		status = http.StatusCreated
 	}
 	recordHeaders(w.Header(), rec)
-	writeJSON(w, status, rec.Receipt())
+	h.writeJSON(w, status, rec.Receipt())
 }
 
 // parsePut reads an upload's header.
@@ -98,27 +100,39 @@ func (h *Handler) parsePut(r *http.Request) (req image.Request, err error) {
 			return req, err
 		}
 	}
-	if req.Digest, err = parseDigest(r.Header.Get("Content-Digest")); err != nil {
+	if r.Header.Get("Content-Range") != "" {
+		return req, image.Errorf(image.KindInvalid, "Content-Range with PUT").WithHint("send the whole image: parts of one are not stored")
+	}
+	if req.Digest, err = parseDigest(r.Header.Values("Content-Digest")); err != nil {
 		return req, err
 	}
 	req.Broadcast, err = h.parseBroadcast(r.Header.Get("Imgcluster-Broadcast"))
+	req.WantDigest = len(req.Broadcast) == 0 || wantsDigest(r.Header.Get("Want-Content-Digest"))
 	return req, err
 }
 
-// parseDigest finds the sha-256 in a Content-Digest (RFC 9530), nil when there is none.
-func parseDigest(header string) (*image.Digest, error) {
-	for member := range strings.SplitSeq(header, ",") {
-		algorithm, value, _ := strings.Cut(strings.TrimSpace(member), "=")
-		if !strings.EqualFold(algorithm, "sha-256") {
-			continue
+// parseDigest finds the sha-256 in a Content-Digest (RFC 9530), nil when there is none. Digests of
+// other algorithms are left alone, but what is no digest at all is refused: a check that was asked
+// for must not be skipped in silence.
+func parseDigest(header []string) (sum *image.Digest, err error) {
+	for member := range strings.SplitSeq(strings.Join(header, ","), ",") {
+		member = strings.Trim(member, " \t")
+		if member == "" && len(header) == 0 {
+			return nil, nil
 		}
-		raw, err := base64.StdEncoding.DecodeString(strings.Trim(value, ":"))
-		if err != nil || len(raw) != 32 || !strings.HasPrefix(value, ":") || !strings.HasSuffix(value, ":") {
-			return nil, image.Errorf(image.KindInvalid, "malformed Content-Digest").WithHint("send sha-256=:BASE64:")
+		algorithm, value, _ := strings.Cut(member, "=")
+		inner, opened := strings.CutPrefix(value, ":")
+		inner, closed := strings.CutSuffix(inner, ":")
+		raw, err := base64.StdEncoding.DecodeString(inner)
+		isSHA256 := strings.EqualFold(algorithm, "sha-256")
+		if err != nil || algorithm == "" || !opened || !closed || isSHA256 && len(raw) != len(image.Digest{}) {
+			return nil, image.Errorf(image.KindInvalid, "malformed Content-Digest %.80q", member).WithHint("send sha-256=:BASE64:")
 		}
-		return (*image.Digest)(raw), nil
+		if isSHA256 {
+			sum = (*image.Digest)(raw)
+		}
 	}
-	return nil, nil
+	return sum, nil
 }
 
 // broadcastMax bounds the nodes of one broadcast.
@@ -148,9 +162,28 @@ func (h *Handler) parseBroadcast(header string) ([]image.NodeID, error) {
 	return to, nil
 }
 
+// etag is the image's digest, or where it has none its upload ID, which no other bytes ever have.
+func etag(rec *image.Record) string {
+	if rec.SHA256 != nil {
+		return `"` + rec.SHA256.String() + `"`
+	}
+	return `"` + rec.ID.String() + `"`
+}
+
+// wantsDigest reads Want-Content-Digest (RFC 9530): is sha-256 wanted?
+func wantsDigest(header string) bool {
+	for member := range strings.SplitSeq(header, ",") {
+		algorithm, weight, _ := strings.Cut(strings.TrimSpace(member), "=")
+		if strings.EqualFold(algorithm, "sha-256") && weight != "0" {
+			return true
+		}
+	}
+	return false
+}
+
 // recordHeaders tells of a record what HTTP has no header for.
 func recordHeaders(header http.Header, rec *image.Record) {
-	header.Set("ETag", `"`+rec.SHA256.String()+`"`)
+	header.Set("ETag", etag(rec))
 	header.Set("Imgcluster-Version", strconv.FormatUint(rec.Version, 10))
 	header.Set("Imgcluster-Owner", strconv.Itoa(int(rec.Owner)))
 	nodes := make([]string, len(rec.Copies))
@@ -160,49 +193,67 @@ func recordHeaders(header http.Header, rec *image.Record) {
 	header.Set("Imgcluster-Replicas", strings.Join(nodes, ","))
 	header.Set("Imgcluster-Shard", strconv.FormatUint(rec.Shard, 10))
 	header.Set("Imgcluster-Created", rec.Created.Format(time.RFC3339Nano))
-	header.Set("Imgcluster-Sha256", rec.SHA256.String())
+	if rec.SHA256 != nil {
+		header.Set("Imgcluster-Sha256", rec.SHA256.String())
+	}
 	header.Set("Imgcluster-Upload", rec.ID.String())
 }
 
+// replacedMax bounds how often a read starts again because the image was replaced under it.
+const replacedMax = 4
+
 func (h *Handler) get(w http.ResponseWriter, r *http.Request, user, name string) {
-	rec, err := h.Images.Record(r.Context(), user, name)
-	if err != nil {
-		h.fail(w, r, err)
-		return
-	}
-	var c Content
-	switch form := r.URL.Query().Get("form"); form {
-	case "":
-		c = h.Images.Open(r.Context(), rec)
-	case "encrypted":
-		if c, err = h.Images.OpenEncrypted(r.Context(), rec); err != nil {
-			h.fail(w, r, err)
-			return
-		}
-	default:
+	form := r.URL.Query().Get("form")
+	if form != "" && form != "encrypted" {
 		h.fail(w, r, image.Errorf(image.KindInvalid, "form=%.40q", form).WithHint("leave form out, or ask for form=encrypted"))
 		return
 	}
-	defer c.Close()
-	recordHeaders(w.Header(), rec)
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.Header().Set("Content-Type", cmp.Or(mime.TypeByExtension(path.Ext(name)), "application/octet-stream"))
-	if r.URL.Query().Get("form") == "encrypted" {
-		w.Header().Set("Content-Type", "application/octet-stream")
-		w.Header().Set("ETag", `"`+rec.SHA256.String()+`-encrypted"`)
+	rec, err := h.Images.Record(r.Context(), user, name)
+	for range replacedMax {
+		if err != nil {
+			break
+		}
+		if err = h.send(w, r, rec, form == "encrypted"); err == nil {
+			return
+		}
+		// The copies may be gone because the record is: then the answer is the newer one.
+		newer, again := h.Images.Record(r.Context(), user, name)
+		if again == nil && newer.Version == rec.Version {
+			break
+		}
+		rec, err = newer, again
 	}
-	h.serve(w, r, c, rec.Created)
+	h.fail(w, r, err)
 }
 
-// serve answers with content, or the range of it that is asked for. When the first read fails the
-// client gets the error; later the connection is cut, for the length was promised.
-func (h *Handler) serve(w http.ResponseWriter, r *http.Request, c Content, modified time.Time) {
-	lazy := &lazyWriter{ResponseWriter: w, control: http.NewResponseController(w), idle: h.BodyIdle, count: &h.tx}
-	body := &errReader{Content: c}
+// send answers with a record's image. Its error means that nothing was sent.
+func (h *Handler) send(w http.ResponseWriter, r *http.Request, rec *image.Record, encrypted bool) error {
+	recordHeaders(w.Header(), rec)
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if !encrypted {
+		w.Header().Set("Content-Type", cmp.Or(mime.TypeByExtension(path.Ext(rec.Name)), "application/octet-stream"))
+		return h.serve(w, r, h.Images.Open(r.Context(), rec), rec.Created)
+	}
+	c, from, err := h.Images.OpenEncrypted(r.Context(), rec)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	// Copies differ in every byte, so each has its own tag: parts of two make no file.
+	w.Header().Set("ETag", fmt.Sprintf(`"%s-encrypted-%d-%d"`, rec.ID, from.Node, from.Epoch))
+	return h.serve(w, r, c, rec.Created)
+}
+
+// serve answers with content, or the range of it that is asked for, and closes it. When the first
+// read fails nothing is sent and the error is returned; later the connection is cut, for the length
+// was promised.
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, c Content, modified time.Time) error {
+	lazy := &lazyWriter{ResponseWriter: w, extend: func() { h.extend(w) }, count: &h.tx}
+	body := &guarded{c: c}
 	http.ServeContent(lazy, r, "", modified, body)
-	defer lazy.control.SetWriteDeadline(time.Time{}) // it would outlast the request
+	err := body.close()
 	switch {
-	case body.err == nil:
+	case err == nil:
 		lazy.flushHeader()
 	case lazy.started:
 		panic(http.ErrAbortHandler)
@@ -210,22 +261,8 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, c Content, modif
 		for _, k := range []string{"Content-Length", "Content-Range", "Accept-Ranges", "Last-Modified", "Content-Encoding"} {
 			w.Header().Del(k)
 		}
-		h.fail(w, r, body.err)
 	}
-}
-
-// errReader remembers why reading failed.
-type errReader struct {
-	Content
-	err error
-}
-
-func (e *errReader) Read(p []byte) (int, error) {
-	n, err := e.Content.Read(p)
-	if err != nil && err != io.EOF {
-		e.err = err
-	}
-	return n, err
+	return err
 }
 
 func (h *Handler) delete(w http.ResponseWriter, r *http.Request, user, name string) {
@@ -233,6 +270,7 @@ func (h *Handler) delete(w http.ResponseWriter, r *http.Request, user, name stri
 		h.fail(w, r, err)
 		return
 	}
+	h.extend(w)
 	w.WriteHeader(http.StatusNoContent)
 }
 
@@ -255,5 +293,5 @@ func (h *Handler) list(w http.ResponseWriter, r *http.Request, user string) {
 	if page.Images == nil {
 		page.Images = []image.Info{}
 	}
-	writeJSON(w, http.StatusOK, page)
+	h.writeJSON(w, http.StatusOK, page)
 }

@@ -240,7 +240,7 @@ func (m *machine) stored(s *Stored) (Result, error) {
 			return r, nil
 		}
 	}
-	if u.SHA256 != nil && *u.SHA256 != s.SHA256 {
+	if u.Check != nil && *u.Check != s.Check || u.SHA256 != nil && s.SHA256 != nil && *u.SHA256 != *s.SHA256 {
 		if u.State == Committed {
 			return reject(conflict(u.ID)), nil
 		}
@@ -249,7 +249,10 @@ func (m *machine) stored(s *Stored) (Result, error) {
 	if u.State == Committed {
 		return Result{Upload: u}, nil
 	}
-	u.SHA256 = &s.SHA256
+	u.Check = &s.Check
+	if u.SHA256 == nil {
+		u.SHA256 = s.SHA256
+	}
 	for _, c := range s.Copies {
 		u.Slot(c.Node).Stored = true
 	}
@@ -280,7 +283,7 @@ func (m *machine) advance(u *Upload) (Result, error) {
 
 func (m *machine) commit(u *Upload) (Result, error) {
 	rec := &image.Record{
-		User: u.User, Name: u.Name, Version: m.index, ID: u.ID, Bytes: u.Bytes, SHA256: *u.SHA256,
+		User: u.User, Name: u.Name, Version: m.index, ID: u.ID, Bytes: u.Bytes, Check: *u.Check, SHA256: u.SHA256,
 		Owner: u.Owner, Shard: m.shard, Wanted: u.Replicas, Created: u.Created,
 	}
 	for _, s := range u.Storing {

@@ -68,8 +68,8 @@ func (s *shard) record(name string) *image.Record {
 
 var (
 	clock = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	sumA  = image.Digest{0xaa}
-	sumB  = image.Digest{0xbb}
+	sumA  = uint64(0xaa)
+	sumB  = uint64(0xbb)
 )
 
 func id(n byte) image.ID { return image.ID{15: n} }
@@ -78,8 +78,8 @@ func assign(n byte, name string, holders ...image.NodeID) Command {
 	return Command{Assign: &Assign{ID: id(n), User: "alice", Name: name, Bytes: 100, Holders: holders, Replicas: 2, Created: clock}}
 }
 
-func stored(n byte, sum image.Digest, copies ...image.Copy) Command {
-	return Command{Stored: &Stored{ID: id(n), Copies: copies, SHA256: sum}}
+func stored(n byte, sum uint64, copies ...image.Copy) Command {
+	return Command{Stored: &Stored{ID: id(n), Copies: copies, Check: sum}}
 }
 
 func drop(n byte, epoch uint32, min int, nodes ...image.NodeID) Command {
@@ -101,7 +101,7 @@ func TestUploadCommitsWhenAllStored(t *testing.T) {
 		t.Fatalf("not committed with both copies: %+v", r.Upload)
 	}
 	want := image.Record{
-		User: "alice", Name: "a.png", Version: 3, ID: id(1), Bytes: 100, SHA256: sumA, Owner: 2,
+		User: "alice", Name: "a.png", Version: 3, ID: id(1), Bytes: 100, Check: sumA, Owner: 2,
 		Copies: []image.Copy{{Node: 2, Epoch: 1}, {Node: 3, Epoch: 1}}, Shard: 2, Wanted: 2, Created: clock,
 	}
 	if fmt.Sprint(*rec) != fmt.Sprint(want) {
@@ -210,7 +210,7 @@ func TestDifferentBytesUnderOneIDFail(t *testing.T) {
 
 func TestReplaceAndIfAbsent(t *testing.T) {
 	s := newShard(t)
-	both := func(n byte, sum image.Digest) Result {
+	both := func(n byte, sum uint64) Result {
 		return s.do(stored(n, sum, image.Copy{Node: 1, Epoch: 1}, image.Copy{Node: 2, Epoch: 1}))
 	}
 	absent := assign(2, "a.png", 1, 2, 3)
@@ -227,7 +227,7 @@ func TestReplaceAndIfAbsent(t *testing.T) {
 	s.events = nil
 	both(4, sumB)
 	now := s.record("a.png")
-	if now.SHA256 != sumB || now.Version <= first.Version {
+	if now.Check != sumB || now.Version <= first.Version {
 		t.Fatalf("the second upload is not the newest: %+v after %+v", now, first)
 	}
 	removed := s.events[0].Removed

@@ -41,7 +41,8 @@ type Upload struct {
 	Holders  []image.NodeID `json:"holders,omitempty"` // who holds the bytes, best first
 	Storing  []Slot         `json:"storing,omitempty"` // it commits when all of these stored
 	Replicas int            `json:"replicas"`
-	SHA256   *image.Digest  `json:"sha256,omitempty"` // from the first Stored
+	Check    *uint64        `json:"check,omitempty"`  // from the first Stored
+	SHA256   *image.Digest  `json:"sha256,omitempty"` // from the first Stored that has one
 	Created  time.Time      `json:"created"`
 	Record   *image.Record  `json:"record,omitempty"`  // when committed
 	Problem  *image.Problem `json:"problem,omitempty"` // when failed

@@ -72,6 +72,13 @@ type Digest [32]byte
 // String returns 64 hexadecimal digits.
 func (d Digest) String() string { return hex.EncodeToString(d[:]) }
 
+func (d *Digest) orEmpty() string {
+	if d == nil {
+		return ""
+	}
+	return d.String()
+}
+
 // MarshalText implements encoding.TextMarshaler.
 func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
@@ -93,12 +100,15 @@ type Copy struct {
 
 // Record is what the catalog keeps for one image. Copies[0] need not be the owner's.
 type Record struct {
-	User    string    `json:"user"`
-	Name    string    `json:"name"`
-	Version uint64    `json:"version"` // index of the commit in its shard's log: grows, never comes twice in a shard
-	ID      ID        `json:"id"`
-	Bytes   int64     `json:"bytes"` // plaintext length
-	SHA256  Digest    `json:"sha256"`
+	User    string `json:"user"`
+	Name    string `json:"name"`
+	Version uint64 `json:"version"` // index of the commit in its shard's log: grows, never comes twice in a shard
+	ID      ID     `json:"id"`
+	Bytes   int64  `json:"bytes"` // plaintext length
+	// Check is the xxHash64 of the plaintext, by which copies and repeated uploads are compared.
+	Check uint64 `json:"check"`
+	// SHA256 is that of the plaintext, nil when the client neither sent nor asked for it.
+	SHA256  *Digest   `json:"sha256,omitempty"`
 	Owner   NodeID    `json:"owner"`
 	Copies  []Copy    `json:"copies"`
 	Shard   uint64    `json:"shard"`
@@ -118,7 +128,7 @@ func (r *Record) Replicas() []NodeID {
 // Receipt returns what the client of a committed upload is told.
 func (r *Record) Receipt() Receipt {
 	return Receipt{
-		User: r.User, Name: r.Name, Version: r.Version, Bytes: r.Bytes, SHA256: r.SHA256.String(),
+		User: r.User, Name: r.Name, Version: r.Version, Bytes: r.Bytes, SHA256: r.SHA256.orEmpty(),
 		Owner: r.Owner, Replicas: r.Replicas(), Shard: r.Shard, Committed: true,
 	}
 }
@@ -131,6 +141,8 @@ type Request struct {
 	Size     int64   // plaintext bytes
 	IfAbsent bool    // refuse with KindExists when the name is taken
 	Digest   *Digest // what the body must hash to; nil: not said
+	// WantDigest asks for the SHA-256 in the record even without Digest.
+	WantDigest bool
 	// Broadcast are the nodes that the sender sends to, this one among them; empty for a relay, in
 	// which the node that is asked sends on.
 	Broadcast []NodeID
@@ -164,7 +176,7 @@ type Info struct {
 func (r *Record) Info() Info {
 	return Info{
 		Name: r.Name, Bytes: r.Bytes, Version: r.Version, Owner: r.Owner,
-		Replicas: r.Replicas(), Created: r.Created, SHA256: r.SHA256.String(),
+		Replicas: r.Replicas(), Created: r.Created, SHA256: r.SHA256.orEmpty(),
 	}
 }
 

@@ -69,7 +69,9 @@ func (s *spool) fill(body io.Reader) error {
 			s.err = incomplete(s.filled, s.size, err)
 		}
 		err = s.err
-		s.wake.Broadcast()
+		if err != nil || at+n == chunkBytes || s.filled == s.size { // waking for less costs more than it gains
+			s.wake.Broadcast()
+		}
 		s.mu.Unlock()
 		if err != nil {
 			return err

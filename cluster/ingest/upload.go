@@ -4,11 +4,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"hash"
 	"io"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"go.uber.org/zap"
 
 	"imgcluster/cluster/catalog"
@@ -209,8 +211,20 @@ func (p *part) follow(state *catalog.Upload) {
 	}
 	if !p.settled {
 		p.settled = true
-		p.u.spool.settle(p.relay() || slot == nil)
+		p.u.spool.settle(p.relay() || p.standsBy(state))
 	}
+}
+
+// standsBy tells whether this node is the one that holds the bytes for a takeover: the first holder
+// that does not store. More than one would cost memory bandwidth for the case that two nodes fail
+// during one upload, and then the client sends it again.
+func (p *part) standsBy(state *catalog.Upload) bool {
+	for _, n := range state.Holders {
+		if state.Slot(n) == nil {
+			return n == p.s.Node
+		}
+	}
+	return false
 }
 
 func (p *part) relay() bool { return len(p.u.req.Broadcast) == 0 }
@@ -252,24 +266,56 @@ func (s *Service) store(ctx context.Context, u *upload, cur *cursor, epoch uint3
 		return err
 	}
 	defer w.Abort()
-	hash := sha256.New()
-	if _, err := cur.WriteTo(io.MultiWriter(w, hash)); err != nil {
+	sums := newSums(u.req.WantDigest || u.req.Digest != nil)
+	if _, err := cur.WriteTo(io.MultiWriter(w, sums)); err != nil {
 		return err
 	}
-	var sum image.Digest
-	hash.Sum(sum[:0])
-	if want := u.req.Digest; want != nil && *want != sum {
+	sum := sums.digest()
+	if want := u.req.Digest; want != nil && *want != *sum {
 		return image.Errorf(image.KindDigest, "the body's SHA-256 is %s, Content-Digest says %s", sum, want).
 			WithHint("send the image again")
 	}
 	if err := w.Commit(); err != nil {
 		return err
 	}
-	return s.tellStored(ctx, u, image.Copy{Node: s.Node, Epoch: epoch}, sum)
+	return s.tellStored(ctx, u, image.Copy{Node: s.Node, Epoch: epoch}, sums)
 }
 
-func (s *Service) tellStored(ctx context.Context, u *upload, c image.Copy, sum image.Digest) error {
-	r, err := s.Log.Propose(ctx, u.shard, catalog.Command{Stored: &catalog.Stored{ID: u.req.ID, Copies: []image.Copy{c}, SHA256: sum}})
+// sums are what is computed of the plaintext on its way: always the check by which copies are
+// compared, and on request the SHA-256, which costs as much as encrypting and writing together.
+type sums struct {
+	check  *xxhash.Digest
+	sha256 hash.Hash // nil: not wanted
+}
+
+func newSums(sha bool) *sums {
+	s := &sums{check: xxhash.New()}
+	if sha {
+		s.sha256 = sha256.New()
+	}
+	return s
+}
+
+// Write implements io.Writer.
+func (s *sums) Write(p []byte) (int, error) {
+	s.check.Write(p)
+	if s.sha256 != nil {
+		s.sha256.Write(p)
+	}
+	return len(p), nil
+}
+
+// digest returns the SHA-256, nil when it was not wanted.
+func (s *sums) digest() *image.Digest {
+	if s.sha256 == nil {
+		return nil
+	}
+	return (*image.Digest)(s.sha256.Sum(nil))
+}
+
+func (s *Service) tellStored(ctx context.Context, u *upload, c image.Copy, sums *sums) error {
+	stored := &catalog.Stored{ID: u.req.ID, Copies: []image.Copy{c}, Check: sums.check.Sum64(), SHA256: sums.digest()}
+	r, err := s.Log.Propose(ctx, u.shard, catalog.Command{Stored: stored})
 	if err != nil {
 		return err
 	}
@@ -312,12 +358,10 @@ func (s *Service) giveUp(u *upload, node image.NodeID, err error) {
 
 // replay answers an upload whose ID is on its way here or was decided: it reads the body and compares.
 func (s *Service) replay(ctx context.Context, req image.Request, body io.Reader) (*image.Record, error) {
-	hash := sha256.New()
-	if n, err := io.Copy(hash, io.LimitReader(body, req.Size)); err != nil || n < req.Size {
+	sums := newSums(false)
+	if n, err := io.Copy(sums, io.LimitReader(body, req.Size)); err != nil || n < req.Size {
 		return nil, incomplete(n, req.Size, errors.Join(err, io.ErrUnexpectedEOF))
 	}
-	var sum image.Digest
-	hash.Sum(sum[:0])
 	s.mu.Lock()
 	u := s.uploads[req.ID]
 	s.mu.Unlock()
@@ -332,7 +376,7 @@ func (s *Service) replay(ctx context.Context, req image.Request, body io.Reader)
 		return nil, err
 	case state == nil || state.State != catalog.Committed:
 		return nil, undecided(req.ID, errors.New("the first attempt failed"))
-	case state.Record.User != req.User || state.Record.Name != req.Name || state.Record.SHA256 != sum:
+	case state.Record.User != req.User || state.Record.Name != req.Name || state.Record.Check != sums.check.Sum64():
 		return nil, image.Errorf(image.KindConflict, "upload ID %s was used for other bytes or another name", req.ID).
 			WithHint("send each image under a fresh Idempotency-Key")
 	}

@@ -81,7 +81,7 @@ type Snapshot struct {
 // drains: no upload begins any more, those under way end, and the error is ErrInterrupted. Failed
 // uploads are records, not errors; a log that cannot be written ends the run.
 func Run(ctx context.Context, o Options) error {
-	if err := o.check(); err != nil {
+	if err := o.Check(); err != nil {
 		return err
 	}
 	r := &run{o: o, begun: time.Now(), budget: semaphore.NewWeighted(o.Memory)}
@@ -107,7 +107,8 @@ func Run(ctx context.Context, o Options) error {
 	return r.outcome()
 }
 
-func (o *Options) check() error {
+// Check refuses what Run would refuse, and sets the defaults. Run calls it too.
+func (o *Options) Check() error {
 	bad := func(format string, args ...any) *image.Error { return image.Errorf(image.KindInvalid, format, args...) }
 	if o.Memory <= 0 {
 		o.Memory = memoryBytesMax

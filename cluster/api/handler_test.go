@@ -1,0 +1,246 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"imgcluster/cluster/image"
+)
+
+// shelf has one image, whose content fails when it is told to: what real copies do not do on demand.
+type shelf struct {
+	Images
+	mu       sync.Mutex
+	rec      image.Record
+	contents []Content // of the next reads
+}
+
+func (s *shelf) Record(ctx context.Context, _, _ string) (*image.Record, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rec := s.rec
+	return &rec, ctx.Err()
+}
+
+func (s *shelf) Open(context.Context, *image.Record) Content {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.contents[0]
+	if len(s.contents) > 1 {
+		s.contents = s.contents[1:]
+	}
+	return c
+}
+
+// flaky is size bytes of which only the first `good` can be read.
+type flaky struct {
+	*io.SectionReader
+	good   int64
+	read   func() // called before every read; may be nil
+	closed atomic.Bool
+}
+
+func newFlaky(size, good int64, read func()) *flaky {
+	return &flaky{SectionReader: io.NewSectionReader(bytes.NewReader(make([]byte, size)), 0, size), good: good, read: read}
+}
+
+func (f *flaky) Read(p []byte) (int, error) {
+	if f.read != nil {
+		f.read()
+	}
+	at, _ := f.Seek(0, io.SeekCurrent)
+	if at >= f.good {
+		return 0, image.Errorf(image.KindDamaged, "no good copy").WithHint("start the other nodes")
+	}
+	return f.SectionReader.Read(p[:min(int64(len(p)), f.good-at)])
+}
+
+func (f *flaky) Close() error { f.closed.Store(true); return nil }
+
+// readyNode is a node that is always ready.
+type readyNode struct{ Node }
+
+func (readyNode) Ready() error                                { return nil }
+func (readyNode) Await(context.Context, string, string) error { return nil }
+
+func serve(t *testing.T, s *shelf) (*Handler, *httptest.Server) {
+	t.Helper()
+	h := New(Options{
+		ID: 1, Images: s, Node: readyNode{}, Peers: peers{}, Logger: zap.NewNop(),
+		ImageBytes: 1 << 20, ListPage: 10, BodyIdle: 10 * time.Second, StatusEvery: time.Millisecond,
+	})
+	srv := httptest.NewServer(h)
+	srv.Config.ErrorLog = zap.NewStdLog(zap.NewNop())
+	t.Cleanup(srv.Close)
+	return h, srv
+}
+
+type peers struct{ Peers }
+
+func (peers) Status() image.NodeStatus { return image.NodeStatus{ID: 1} }
+
+func get(t *testing.T, srv *httptest.Server, header ...string) (*http.Response, []byte, error) {
+	t.Helper()
+	req, err := http.NewRequest(http.MethodGet, srv.URL+"/v1/images/alice/a.png", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(header) > 0 {
+		req.Header.Set(header[0], header[1])
+	}
+	resp, err := srv.Client().Do(req)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return resp, b, err
+}
+
+func TestReadThatFailsAtOnceIsAnError(t *testing.T) {
+	c := newFlaky(5000, 0, nil)
+	_, srv := serve(t, &shelf{contents: []Content{c}})
+	for _, header := range [][]string{nil, {"Range", "bytes=10-20"}} {
+		resp, body, err := get(t, srv, header...)
+		if err != nil || resp.StatusCode != 503 || resp.Header.Get("Content-Type") != "application/problem+json" {
+			t.Fatalf("%v, %+v", err, resp)
+		}
+		for _, k := range []string{"ETag", "Content-Range", "Last-Modified", "Accept-Ranges"} {
+			if v := resp.Header.Get(k); v != "" {
+				t.Errorf("the error has the image's %s: %s", k, v)
+			}
+		}
+		if !strings.Contains(string(body), `"code":"no-good-copy"`) || !c.closed.Load() {
+			t.Errorf("%s, closed %v", body, c.closed.Load())
+		}
+	}
+}
+
+func TestReadThatFailsLaterCutsTheConnection(t *testing.T) {
+	const size = 4 << 20
+	for _, header := range [][]string{nil, {"Range", fmt.Sprintf("bytes=0-%d,5-9", size-1)}} {
+		_, srv := serve(t, &shelf{contents: []Content{newFlaky(size, size/2, nil)}})
+		resp, body, err := get(t, srv, header...)
+		if resp == nil || resp.StatusCode >= 300 || !errors.Is(err, io.ErrUnexpectedEOF) || len(body) > size/2+1000 {
+			t.Errorf("%v: %v, %d bytes, %+v", header, err, len(body), resp)
+		}
+	}
+}
+
+func TestReplacedImageIsReadAnew(t *testing.T) {
+	s := &shelf{rec: image.Record{Version: 1}}
+	// The first copy fails since the image was replaced meanwhile.
+	s.contents = []Content{newFlaky(10, 0, func() { s.mu.Lock(); s.rec.Version = 2; s.mu.Unlock() }), newFlaky(20, 20, nil)}
+	_, srv := serve(t, s)
+	resp, body, err := get(t, srv)
+	if err != nil || resp.StatusCode != 200 || len(body) != 20 || resp.Header.Get("Imgcluster-Version") != "2" {
+		t.Errorf("%v, %d bytes, %+v", err, len(body), resp)
+	}
+}
+
+// TestClosedOnlyAfterReading leaves in the middle of several ranges, which are read by a goroutine
+// that the response does not wait for. The race detector is the judge.
+func TestClosedOnlyAfterReading(t *testing.T) {
+	const size = 8 << 20
+	for range 20 {
+		c := newFlaky(size, size, nil)
+		racy := 0
+		c.read = func() { racy++ }
+		_, srv := serve(t, &shelf{contents: []Content{closing{c, &racy}}})
+		conn, err := net.Dial("tcp", srv.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(conn, "GET /v1/images/alice/a.png HTTP/1.1\r\nHost: x\r\nRange: bytes=0-%d,1-%d\r\n\r\n", size-2, size-1)
+		if _, err := io.ReadFull(conn, make([]byte, 1000)); err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+		srv.Close() // waits for the handler
+		if !c.closed.Load() {
+			t.Error("not closed")
+		}
+	}
+}
+
+// closing touches in Close what Read touches, as a real content does.
+type closing struct {
+	*flaky
+	racy *int
+}
+
+func (c closing) Close() error { *c.racy++; return c.flaky.Close() }
+
+func TestGoneRequestIsNoSuccess(t *testing.T) {
+	h, _ := serve(t, &shelf{contents: []Content{newFlaky(1, 1, nil)}})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	w := httptest.NewRecorder()
+	defer func() {
+		if p := recover(); p != http.ErrAbortHandler {
+			t.Errorf("status %d with %d bytes, and no abort: %v", w.Code, w.Body.Len(), p)
+		}
+	}()
+	h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, "/v1/images/alice/a.png", nil))
+}
+
+func TestFarewellEndsStatusStreams(t *testing.T) {
+	h, srv := serve(t, &shelf{})
+	resp, err := srv.Client().Get(srv.URL + "/internal/v1/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := io.ReadFull(resp.Body, make([]byte, 10)); err != nil {
+		t.Fatal(err)
+	}
+	h.Farewell()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		t.Error(err)
+	}
+	again, err := srv.Client().Get(srv.URL + "/internal/v1/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Body.Close()
+	if b, err := io.ReadAll(again.Body); err != nil || len(b) != 0 {
+		t.Errorf("a node that goes says %q, %v", b, err)
+	}
+}
+
+// TestLazyClientIsLeft asks for more than the connection's buffers hold and takes nothing.
+func TestLazyClientIsLeft(t *testing.T) {
+	const size = 64 << 20
+	c := newFlaky(size, size, nil)
+	h, srv := serve(t, &shelf{contents: []Content{c}})
+	h.BodyIdle = 50 * time.Millisecond
+	conn, err := net.Dial("tcp", srv.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, "GET /v1/images/alice/a.png HTTP/1.1\r\nHost: x\r\n\r\n")
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	end := time.After(time.Minute)
+	for !c.closed.Load() {
+		select {
+		case <-tick.C:
+		case <-end:
+			t.Fatal("the node waits for a client that takes nothing")
+		}
+	}
+}

@@ -1,0 +1,228 @@
+package cluster_test
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"imgcluster/cluster/clustertest"
+	"imgcluster/cluster/image"
+)
+
+// testBadRequests sends headers and paths that must be refused before anything is stored.
+func testBadRequests(t *testing.T, c *clustertest.Cluster) {
+	body := clustertest.Image(40, 3000)
+	good := clustertest.Path("bad", "a.png")
+	h := func(kv ...string) http.Header { return http.Header{kv[0]: kv[1:]} }
+	for _, x := range []struct {
+		what, method, path string
+		header             http.Header
+		kind               image.Kind
+	}{
+		{"malformed upload ID", "PUT", good, h("Idempotency-Key", "1"), image.KindInvalid},
+		{"zero upload ID", "PUT", good, h("Idempotency-Key", "00000000-0000-0000-0000-000000000000"), image.KindInvalid},
+		{"long upload ID", "PUT", good, h("Idempotency-Key", strings.Repeat("1", 4000)), image.KindInvalid},
+		{"words in the broadcast", "PUT", good, h("Imgcluster-Broadcast", "one,two"), image.KindInvalid},
+		{"broadcast without this node", "PUT", good, h("Imgcluster-Broadcast", "2,3"), image.KindInvalid},
+		{"a node twice in the broadcast", "PUT", good, h("Imgcluster-Broadcast", "1,2,2"), image.KindInvalid},
+		{"node 0 in the broadcast", "PUT", good, h("Imgcluster-Broadcast", "1,0"), image.KindInvalid},
+		{"empty place in the broadcast", "PUT", good, h("Imgcluster-Broadcast", "1,,2"), image.KindInvalid},
+		{"node ID too large", "PUT", good, h("Imgcluster-Broadcast", "1,4294967296"), image.KindInvalid},
+		{"too few nodes in the broadcast", "PUT", good, h("Imgcluster-Broadcast", "1"), image.KindInvalid},
+		{"unknown nodes in the broadcast", "PUT", good, h("Imgcluster-Broadcast", "1,8,9"), image.KindInvalid},
+		{"digest without base64", "PUT", good, h("Content-Digest", "sha-256=:%%%:"), image.KindInvalid},
+		{"digest of the wrong length", "PUT", good, h("Content-Digest", "sha-256=:AAAA:"), image.KindInvalid},
+		{"digest without colons", "PUT", good, h("Content-Digest", strings.ReplaceAll(contentDigest(body), ":", "")), image.KindInvalid},
+		{"no digest in the header", "PUT", good, h("Content-Digest", "nonsense"), image.KindInvalid},
+		{"wrong digest", "PUT", good, h("Content-Digest", contentDigest([]byte("other"))), image.KindDigest},
+		{"a second, wrong digest", "PUT", good, h("Content-Digest", "sha-512=:AAAA:", contentDigest([]byte("other"))), image.KindDigest},
+		{"a tag in If-None-Match", "PUT", good, h("If-None-Match", `"tag"`), image.KindInvalid},
+		{"a part of an image", "PUT", good, h("Content-Range", "bytes 0-2999/6000"), image.KindInvalid},
+		{"no length", "PUT", good, h("Content-Length", "-1"), image.KindLengthRequired},
+		{"control character", "PUT", "/v1/images/bad/a%0Ab.png", nil, image.KindInvalid},
+		{"NUL", "PUT", "/v1/images/bad/a%00b.png", nil, image.KindInvalid},
+		{"C1 control character", "PUT", "/v1/images/bad/a%C2%85b.png", nil, image.KindInvalid},
+		{"no UTF-8", "PUT", "/v1/images/bad/%FF.png", nil, image.KindInvalid},
+		{"escaped ..", "PUT", "/v1/images/bad/%2e%2e/a.png", nil, image.KindInvalid},
+		{"escaped .. in a part", "PUT", "/v1/images/bad/x%2F..%2Fa.png", nil, image.KindInvalid},
+		{"empty part", "PUT", "/v1/images/bad/x//a.png", nil, image.KindInvalid},
+		{"slash at the end", "PUT", "/v1/images/bad/x/", nil, image.KindInvalid},
+		{"no image name", "PUT", "/v1/images/bad/", nil, image.KindInvalid},
+		{"no user name", "PUT", "/v1/images//a.png", nil, image.KindInvalid},
+		{"slash in the user's name", "PUT", "/v1/images/b%2Fad/a.png", nil, image.KindInvalid},
+		{"user ..", "PUT", "/v1/images/%2E%2E/a.png", nil, image.KindInvalid},
+		{"long user name", "PUT", "/v1/images/" + strings.Repeat("u", 129) + "/a.png", nil, image.KindInvalid},
+		{"long image name", "PUT", "/v1/images/bad/" + strings.Repeat("n", 1025), nil, image.KindInvalid},
+		{"unknown method for an image", "PATCH", good, nil, image.KindMethod},
+		{"PUT of a list", "PUT", "/v1/images/bad", nil, image.KindMethod},
+		{"POST of the state", "POST", "/v1/cluster", nil, image.KindMethod},
+		{"DELETE of a probe", "DELETE", "/livez", nil, image.KindMethod},
+		{"unknown path", "GET", "/v2/images", nil, image.KindNotFound},
+		{"no path", "GET", "/", nil, image.KindNotFound},
+		{"no image of that name", "GET", clustertest.Path("bad", "none.png"), nil, image.KindNotFound},
+		{"no copy of that ID", "GET", "/internal/v1/copies/x/1", nil, image.KindInvalid},
+		{"no copy of that epoch", "GET", "/internal/v1/copies/0190b6a0-7c1e-7cc0-a1f4-5d6e7f8091a2/-1", nil, image.KindInvalid},
+		{"no such copy", "GET", "/internal/v1/copies/0190b6a0-7c1e-7cc0-a1f4-5d6e7f8091a2/1", nil, image.KindNotFound},
+	} {
+		t.Run(x.what, func(t *testing.T) {
+			var r clustertest.Response
+			if x.method == http.MethodPut {
+				r = c.Do(x.method, 1, x.path, bytes.NewReader(body), x.header)
+			} else {
+				r = c.Do(x.method, 1, x.path, nil, x.header)
+			}
+			clustertest.ExpectProblem(t, r, x.kind)
+			if allow := r.Header.Get("Allow"); (x.kind == image.KindMethod) != (allow != "") {
+				t.Errorf("Allow: %q", allow)
+			}
+		})
+	}
+	nothingLeft(t, c)
+}
+
+// nothingLeft checks that no refused upload of the user "bad" left anything anywhere.
+func nothingLeft(t *testing.T, c *clustertest.Cluster) {
+	t.Helper()
+	for _, id := range c.IDs() {
+		if l := c.List(t, id, "bad"); len(l) != 0 {
+			t.Errorf("node %d lists %+v", id, l)
+		}
+	}
+	c.ExpectSettled(t)
+}
+
+// head is the start of an upload by hand.
+func head(path string, length int, more ...string) string {
+	return fmt.Sprintf("PUT %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%s\r\n", path, length, strings.Join(more, ""))
+}
+
+func testBadBodies(t *testing.T, c *clustertest.Cluster) {
+	path := clustertest.Path("bad", "body.png")
+	body := clustertest.Image(41, 300_000)
+	limit := int(c.Config.Limits.ImageBytes)
+	for _, id := range c.IDs() { // the owner, the replica and a node that only passes on
+		t.Run(fmt.Sprintf("node %d", id), func(t *testing.T) {
+			t.Run("empty", func(t *testing.T) {
+				clustertest.ExpectProblem(t, c.Do(http.MethodPut, id, path, nil, nil), image.KindInvalid)
+			})
+			t.Run("wrong digest", func(t *testing.T) {
+				r := c.Do(http.MethodPut, id, path, bytes.NewReader(body), http.Header{"Content-Digest": {contentDigest(body[1:])}})
+				clustertest.ExpectProblem(t, r, image.KindDigest)
+			})
+			t.Run("cut", func(t *testing.T) {
+				conn := c.Dial(t, id)
+				conn.Send(head(path, len(body)), body[:len(body)/2])
+				conn.Close()
+			})
+			t.Run("shorter than said", func(t *testing.T) {
+				conn := c.Dial(t, id)
+				conn.Send(head(path, len(body)), body[:len(body)-1])
+				conn.Conn.(interface{ CloseWrite() error }).CloseWrite()
+				clustertest.ExpectProblem(t, conn.Answer(), image.KindIncomplete)
+			})
+			// The bytes beyond Content-Length are the next request by the rules of HTTP/1.1. The
+			// digest tells that they were meant to be the image's.
+			t.Run("longer than said", func(t *testing.T) {
+				conn := c.Dial(t, id)
+				conn.Send(head(path, len(body)-9, "Content-Digest: "+contentDigest(body)+"\r\n"), body)
+				clustertest.ExpectProblem(t, conn.Answer(), image.KindDigest)
+				if r := conn.Answer(); r.Status != http.StatusBadRequest && r.Err == nil {
+					t.Errorf("the rest was taken as a request: %d", r.Status)
+				}
+			})
+			t.Run("too large", func(t *testing.T) {
+				r := c.Do(http.MethodPut, id, path, bytes.NewReader(clustertest.Image(42, limit+1)), nil)
+				clustertest.ExpectProblem(t, r, image.KindTooLarge)
+			})
+			t.Run("too large, asked first", func(t *testing.T) {
+				conn := c.Dial(t, id)
+				conn.Send(head(path, 1<<40, "Expect: 100-continue\r\n"))
+				clustertest.ExpectProblem(t, conn.Answer(), image.KindTooLarge)
+			})
+		})
+	}
+	t.Run("raw ..", func(t *testing.T) { // a client's library would clean the path
+		for _, path := range []string{"/v1/images/bad/../x.png", "/v1/images/bad/a/../../x", "/v1/images/../../etc/passwd", "/v1/images/bad/./x"} {
+			conn := c.Dial(t, 1)
+			conn.Send(head(path, 4), "body")
+			clustertest.ExpectProblem(t, conn.Answer(), image.KindInvalid)
+		}
+	})
+	t.Run("two lengths", func(t *testing.T) {
+		conn := c.Dial(t, 1)
+		conn.Send("PUT " + path + " HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nbody")
+		if r := conn.Answer(); r.Status != http.StatusBadRequest {
+			t.Errorf("status %d, %v", r.Status, r.Err)
+		}
+	})
+	nothingLeft(t, c)
+	// After a cut the same upload ID may be sent again at once.
+	id := image.NewID()
+	key := http.Header{"Idempotency-Key": {id.String()}}
+	conn := c.Dial(t, 1)
+	conn.Send(head(clustertest.Path("again", "cut.png"), len(body), "Idempotency-Key: "+id.String()+"\r\n"), body[:len(body)/2])
+	clustertest.Poll(t, "the upload is on its way", func() bool { return c.Status(1).Nodes[0].Uploads > 0 })
+	conn.Close()
+	clustertest.Poll(t, "the second attempt", func() bool {
+		r := c.Do(http.MethodPut, 1, clustertest.Path("again", "cut.png"), bytes.NewReader(body), key)
+		if k := r.Problem.Code; k != "" && !k.Temporary() && k != image.KindIncomplete {
+			t.Fatalf("an upload that was cut is refused for good: %s", r.Body)
+		}
+		return r.Status == http.StatusCreated
+	})
+	c.ExpectImage(t, "again", "cut.png", body, c.IDs()...)
+	c.ExpectSettled(t)
+}
+
+// testUploadIDs uses upload IDs twice.
+func testUploadIDs(t *testing.T, c *clustertest.Cluster) {
+	a, b := clustertest.Image(50, 5000), clustertest.Image(51, 5000)
+	shorter := a[:4000]
+	key := http.Header{"Idempotency-Key": {image.NewID().String()}}
+	first := c.Put(t, 1, "alice", "once.png", a, key)
+	for _, id := range c.IDs() {
+		put := func(user, name string, body []byte) clustertest.Response {
+			return c.Do(http.MethodPut, id, clustertest.Path(user, name), bytes.NewReader(body), key)
+		}
+		if again := clustertest.Receipt(t, put("alice", "once.png", a)); again.Version != first.Version || again.Owner != first.Owner {
+			t.Errorf("node %d: receipt %+v of the second attempt, %+v of the first", id, again, first)
+		}
+		clustertest.ExpectProblem(t, put("alice", "once.png", b), image.KindConflict)
+		clustertest.ExpectProblem(t, put("alice", "once.png", shorter), image.KindConflict)
+		for i := range 8 { // names of other shards, too, which know nothing of the upload ID
+			for _, user := range []string{"alice", "mallory"} {
+				name := fmt.Sprintf("twice-%d-%d.png", id, i)
+				if r := put(user, name, b); r.Status < 300 {
+					c.ExpectImage(t, user, name, b, c.IDs()...)
+				} else {
+					clustertest.ExpectProblem(t, r, image.KindConflict)
+				}
+			}
+		}
+	}
+	c.ExpectImage(t, "alice", "once.png", a, c.IDs()...)
+	c.ExpectSettled(t)
+}
+
+// testSlowClients leaves requests unfinished: they end in bounded time, without a trace.
+func testSlowClients(t *testing.T, c *clustertest.Cluster) {
+	body := clustertest.Image(60, 300_000)
+	began := time.Now()
+	silent, header, half, broadcast := c.Dial(t, 1), c.Dial(t, 1), c.Dial(t, 2), c.Dial(t, 3)
+	header.Send("PUT " + clustertest.Path("bad", "slow.png") + " HTTP/1.1\r\nHost: x\r\nX: ")
+	half.Send(head(clustertest.Path("bad", "slow.png"), len(body)), body[:100_000])
+	broadcast.Send(head(clustertest.Path("bad", "slow2.png"), len(body), "Imgcluster-Broadcast: 1,2,3\r\n"), body[:100_000])
+	for _, conn := range []*clustertest.Conn{half, broadcast} {
+		clustertest.ExpectProblem(t, conn.Answer(), image.KindIncomplete)
+	}
+	for what, conn := range map[string]*clustertest.Conn{"no header": silent, "half a header": header, "half a body": half} {
+		if !conn.Ended() {
+			t.Errorf("%s: the connection does not end", what)
+		}
+	}
+	t.Logf("over after %v", time.Since(began))
+	nothingLeft(t, c)
+}

@@ -1,0 +1,175 @@
+package clustertest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"imgcluster/cluster/image"
+	"imgcluster/crypto"
+)
+
+// Marker is in every image at least every markerEvery bytes: it must not be found on any disk.
+const (
+	Marker      = "PLAINTEXT-OF-AN-IMAGE-0123456789"
+	markerEvery = 4096
+)
+
+// Image returns size bytes of noise with the Marker in them, the same for the same seed.
+func Image(seed uint64, size int) []byte {
+	r := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16), byte(seed >> 24)})
+	b := make([]byte, size)
+	r.Read(b)
+	for at := 0; at < size; at += markerEvery {
+		copy(b[at:], Marker)
+	}
+	return b
+}
+
+// Files lists the stored files of a node: those under images/ with the given ending.
+func (c *Cluster) Files(t testing.TB, id image.NodeID, suffix string) []string {
+	t.Helper()
+	var files []string
+	err := filepath.WalkDir(filepath.Join(c.Config.DataDir(id), "images"), func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // it went meanwhile
+		}
+		if err == nil && !d.IsDir() && strings.HasSuffix(path, suffix) {
+			files = append(files, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+// FilesOf lists a node's files of one upload.
+func (c *Cluster) FilesOf(t testing.TB, id image.NodeID, upload image.ID) []string {
+	t.Helper()
+	return slices.DeleteFunc(c.Files(t, id, ""), func(path string) bool {
+		return !strings.HasPrefix(filepath.Base(path), upload.String())
+	})
+}
+
+// ExpectSettled waits until the nodes that run agree on the catalog's sums, hold the files of these
+// and not one more, and have no upload and no image bytes in memory.
+func (c *Cluster) ExpectSettled(t testing.TB) {
+	t.Helper()
+	var why string
+	defer func() {
+		if why != "" {
+			t.Log(why)
+		}
+	}()
+	Poll(t, "the nodes settle", func() bool {
+		why = c.unsettled(t)
+		return why == ""
+	})
+}
+
+func (c *Cluster) unsettled(t testing.TB) string {
+	first := ""
+	for _, id := range c.running() {
+		s := c.Status(id)
+		sums := fmt.Sprint(s.Images, s.Bytes, s.UnderReplicated)
+		for _, n := range s.Nodes {
+			sums += fmt.Sprint(" ", n.ID, n.OwnedImages, n.OwnedBytes, n.StoredImages, n.StoredBytes)
+			if n.ID != id {
+				continue
+			}
+			files, temporary := c.Files(t, id, ".img"), c.Files(t, id, ".tmp")
+			if int64(len(files)) != n.StoredImages || len(temporary) > 0 {
+				return fmt.Sprintf("node %d: %d copies in the catalog, %d files, %d temporary files", id, n.StoredImages, len(files), len(temporary))
+			}
+			if n.StagingBytes != 0 || n.Uploads != 0 {
+				return fmt.Sprintf("node %d: %d bytes of %d uploads in memory", id, n.StagingBytes, n.Uploads)
+			}
+		}
+		if first == "" {
+			first = sums
+		}
+		if sums != first {
+			return fmt.Sprintf("node %d: %s, another one: %s", id, sums, first)
+		}
+	}
+	return ""
+}
+
+// ExpectNoPlaintext looks for the Marker in every file of every node (invariant I3).
+func (c *Cluster) ExpectNoPlaintext(t testing.TB) {
+	t.Helper()
+	err := filepath.WalkDir(c.dir, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if bytes.Contains(b, []byte(Marker)) {
+			t.Errorf("plaintext of an image in %s", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Header reads the header of a stored file.
+func Header(t testing.TB, path string) (h *crypto.Header, raw []byte) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err = crypto.ParseHeader(b)
+	if err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+	return h, h.Marshal()
+}
+
+// Where the fields lie in a file's header; crypto/FORMAT.md has the table.
+const (
+	headerWrappedAt, headerWrappedEnd = 48, 108
+	headerSaltEnd                     = 140
+	headerCommitmentEnd               = 172
+)
+
+// ExpectUniqueKeys checks that no wrapped data key, salt or commitment (which two headers share when
+// they share data key and salt) is in two stored files (invariant I4).
+func (c *Cluster) ExpectUniqueKeys(t testing.TB) {
+	t.Helper()
+	seen := map[string]string{}
+	count := 0
+	for _, id := range c.IDs() {
+		for _, path := range c.Files(t, id, ".img") {
+			_, h := Header(t, path)
+			count++
+			for _, field := range [][]byte{
+				h[headerWrappedAt:headerWrappedEnd], h[headerWrappedEnd:headerSaltEnd], h[headerSaltEnd:headerCommitmentEnd],
+			} {
+				if other := seen[string(field)]; other != "" {
+					t.Errorf("%s and %s have the same %x", other, path, field)
+				}
+				seen[string(field)] = path
+			}
+		}
+	}
+	if count == 0 {
+		t.Error("no stored file to look at")
+	}
+}

@@ -1,0 +1,294 @@
+// Package clustertest runs whole clusters for tests, with the real parts only: nodes in this
+// process, or nodes that are processes of their own (the test binary run again), which a signal can
+// kill or stop for real. Beside starting and stopping it has what tests ask of a cluster again and
+// again: requests by hand, images with a marker in them, and the invariants that hold after a fault.
+//
+// The test binary must call Main from TestMain.
+package clustertest
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"imgcluster/cluster"
+	"imgcluster/cluster/client"
+	"imgcluster/cluster/image"
+	"imgcluster/config"
+)
+
+// Deadline bounds every wait. It is long because it says nothing about speed.
+const Deadline = time.Minute
+
+// Poll waits until ok holds, and fails the test after Deadline.
+func Poll(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	end := time.After(Deadline)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-end:
+			t.Fatalf("%s: not within %v", what, Deadline)
+		}
+	}
+}
+
+// Options of a cluster. The zero value is three nodes in this process.
+type Options struct {
+	Processes bool                 // every node is a process of its own
+	Dir       string               // where its data goes; empty: a folder of the test
+	Change    func(*config.Config) // edits the configuration; may be nil
+}
+
+// Cluster is a cluster of a test. Its methods are for the test's own goroutine, but for Do, Put, Get
+// and what else only sends requests.
+type Cluster struct {
+	Config *config.Config
+	HTTP   *http.Client
+
+	t         testing.TB
+	dir       string
+	processes bool
+	nodes     map[image.NodeID]*cluster.Node
+	procs     map[image.NodeID]*process
+}
+
+// New makes a cluster of which no node runs yet. Whatever runs is stopped when t ends.
+func New(t testing.TB, o Options) *Cluster {
+	t.Helper()
+	c := &Cluster{
+		t: t, dir: o.Dir, processes: o.Processes,
+		nodes: map[image.NodeID]*cluster.Node{}, procs: map[image.NodeID]*process{},
+		HTTP: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8, DisableCompression: true}},
+	}
+	if c.dir == "" {
+		c.dir = t.TempDir()
+	}
+	c.Config = quick(t, c.dir)
+	if o.Change != nil {
+		o.Change(c.Config)
+	}
+	if err := c.Config.Check(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.close)
+	return c
+}
+
+// Start makes a cluster and waits until all its nodes serve images.
+func Start(t testing.TB, o Options) *Cluster {
+	t.Helper()
+	c := New(t, o)
+	c.StartAll()
+	return c
+}
+
+// quick is a configuration of three nodes with short times and little of everything.
+func quick(t testing.TB, dir string) *config.Config {
+	t.Helper()
+	cfg := config.Default()
+	const nodes = 3
+	ports := FreePorts(t, 2*nodes)
+	for i := range nodes {
+		cfg.Cluster.Nodes[i].APIPort, cfg.Cluster.Nodes[i].RaftPort = ports[2*i], ports[2*i+1]
+	}
+	cfg.Cluster.Name = "clustertest"
+	cfg.Cluster.DataShards = 3
+	cfg.Local.DataDir = filepath.Join(dir, "node{id}")
+	cfg.Local.MasterKeyFile = filepath.Join(dir, "keys", "master.key")
+	cfg.Limits.StagingBytes, cfg.Limits.Uploads, cfg.Limits.DiskFreeBytes = 96<<20, 32, 0
+	cfg.Limits.ImageBytes = 8 << 20
+	cfg.Raft.RTT, cfg.Raft.Rebalance = 30*time.Millisecond, 200*time.Millisecond
+	cfg.Timeouts.PeerInterval = 100 * time.Millisecond
+	cfg.Timeouts.Takeover, cfg.Timeouts.Upload = 2*time.Second, 10*time.Second
+	cfg.Timeouts.Proposal, cfg.Timeouts.Read = 3*time.Second, 2*time.Second
+	return cfg
+}
+
+// FreePorts finds n ports of the loopback address that nobody listens on. They lie below the range
+// that outgoing connections take theirs from, so that a node finds its port again after a stop.
+func FreePorts(t testing.TB, n int) []int {
+	t.Helper()
+	const low, high, tries = 10_000, 32_000, 1000
+	var ports []int
+	for range tries {
+		port := low + rand.IntN(high-low)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			continue
+		}
+		defer l.Close() // all at the end, so that they differ
+		if ports = append(ports, port); len(ports) == n {
+			return ports
+		}
+	}
+	t.Fatalf("no %d free ports", n)
+	return nil
+}
+
+// logger writes warnings to the standard error of the tests when IMGCLUSTER_TEST_LOG names a level.
+func logger(id image.NodeID) *zap.Logger {
+	level, err := zapcore.ParseLevel(os.Getenv("IMGCLUSTER_TEST_LOG"))
+	if err != nil || os.Getenv("IMGCLUSTER_TEST_LOG") == "" {
+		return zap.NewNop()
+	}
+	enc := zapcore.NewConsoleEncoder(zap.NewDevelopmentEncoderConfig())
+	return zap.New(zapcore.NewCore(enc, zapcore.Lock(os.Stderr), level)).With(zap.Uint32("node", uint32(id)))
+}
+
+// IDs lists the nodes of the configuration.
+func (c *Cluster) IDs() []image.NodeID {
+	var ids []image.NodeID
+	for _, n := range c.Config.Cluster.Nodes {
+		ids = append(ids, n.ID)
+	}
+	return ids
+}
+
+// Others lists the nodes but the given ones.
+func (c *Cluster) Others(but ...image.NodeID) []image.NodeID {
+	return slices.DeleteFunc(c.IDs(), func(id image.NodeID) bool { return slices.Contains(but, id) })
+}
+
+// Addr is the API address of a node, host:port.
+func (c *Cluster) Addr(id image.NodeID) string {
+	n, err := c.Config.Node(id)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return n.APIAddr()
+}
+
+// Node returns a node that runs in this process.
+func (c *Cluster) Node(id image.NodeID) *cluster.Node { return c.nodes[id] }
+
+// TryStart starts a node in this process and returns why it does not.
+func (c *Cluster) TryStart(cfg *config.Config, id image.NodeID) error {
+	ctx, cancel := context.WithTimeout(context.Background(), Deadline)
+	defer cancel()
+	n, err := cluster.Start(ctx, cfg, id, "test", logger(id))
+	if err != nil {
+		return err
+	}
+	c.nodes[id] = n
+	return nil
+}
+
+// Start starts nodes, without waiting until they are ready.
+func (c *Cluster) Start(ids ...image.NodeID) {
+	c.t.Helper()
+	for _, id := range ids {
+		if c.processes {
+			c.spawn(id)
+			continue
+		}
+		if err := c.TryStart(c.Config, id); err != nil {
+			c.t.Fatalf("start node %d: %v", id, err)
+		}
+	}
+}
+
+// StartAll starts all nodes and waits until they serve images and see each other.
+func (c *Cluster) StartAll() {
+	c.t.Helper()
+	c.Start(c.IDs()...)
+	c.WaitReady(c.IDs()...)
+}
+
+// Stop ends nodes in the orderly way.
+func (c *Cluster) Stop(ids ...image.NodeID) {
+	c.t.Helper()
+	for _, id := range ids {
+		if err := c.stop(id); err != nil {
+			c.t.Errorf("stop node %d: %v", id, err)
+		}
+	}
+}
+
+func (c *Cluster) stop(id image.NodeID) error {
+	if p := c.procs[id]; p != nil {
+		delete(c.procs, id)
+		return p.stop()
+	}
+	n := c.nodes[id]
+	if n == nil {
+		return nil
+	}
+	delete(c.nodes, id)
+	ctx, cancel := context.WithTimeout(context.Background(), c.Config.Timeouts.Shutdown)
+	defer cancel()
+	return n.Close(ctx)
+}
+
+// Restart stops nodes, all before the first starts again, and waits until they serve.
+func (c *Cluster) Restart(ids ...image.NodeID) {
+	c.t.Helper()
+	c.Stop(ids...)
+	c.Start(ids...)
+	c.WaitReady(c.running()...)
+}
+
+func (c *Cluster) running() []image.NodeID {
+	var ids []image.NodeID
+	for _, id := range c.IDs() {
+		if c.nodes[id] != nil || c.procs[id] != nil {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+func (c *Cluster) close() {
+	c.HTTP.CloseIdleConnections()
+	for _, id := range c.running() {
+		if err := c.stop(id); err != nil {
+			c.t.Errorf("stop node %d: %v", id, err)
+		}
+	}
+}
+
+// WaitReady waits until the given nodes serve images and each sees the others up.
+func (c *Cluster) WaitReady(ids ...image.NodeID) {
+	c.t.Helper()
+	Poll(c.t, fmt.Sprintf("nodes %v ready", ids), func() bool {
+		for _, id := range ids {
+			if c.Do(http.MethodGet, id, "/readyz", nil, nil).Status != http.StatusOK {
+				return false
+			}
+			s := c.Status(id)
+			for _, n := range s.Nodes {
+				if slices.Contains(ids, n.ID) && (n.State != image.NodeUp || !n.Ready) {
+					return false
+				}
+			}
+		}
+		return true
+	})
+}
+
+// Client returns a client of all nodes, closed when the test ends.
+func (c *Cluster) Client(t testing.TB, d client.Delivery) *client.Client {
+	t.Helper()
+	o := client.Options{Delivery: d, Attempts: 100, BackoffMax: 500 * time.Millisecond, StragglerTimeout: time.Second}
+	for _, n := range c.Config.Cluster.Nodes {
+		o.Nodes = append(o.Nodes, client.Node{ID: n.ID, Addr: n.APIAddr()})
+	}
+	cl, err := client.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cl.Close)
+	return cl
+}

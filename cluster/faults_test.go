@@ -1,0 +1,265 @@
+package cluster_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"imgcluster/cluster/client"
+	"imgcluster/cluster/clustertest"
+	"imgcluster/cluster/image"
+	"imgcluster/cluster/placement"
+)
+
+// pauseMax is the longest pause of the service that a fault may cause here. The design says 2 s; the
+// machine that runs the tests may be busy.
+const pauseMax = 10 * time.Second
+
+// The processes are killed and stopped for real. Of each cluster the first fault comes with the
+// first upload, whose owner is known beforehand.
+
+func TestKilledOwner(t *testing.T) {
+	f := startFaults(t)
+	t.Run("Owner", f.killOwner)
+	t.Run("All", f.killAll)
+	f.expectSecrets(t)
+}
+
+func TestPausedOwner(t *testing.T) {
+	f := startFaults(t)
+	t.Run("Owner", f.pauseOwner)
+	t.Run("Leader", f.killLeader) // before any restart, after which dead connections come to light one by one
+	f.expectSecrets(t)
+}
+
+func startFaults(t *testing.T) *faults {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("starts processes")
+	}
+	t.Parallel()
+	c := clustertest.Start(t, clustertest.Options{Processes: true})
+	return &faults{c: c, cl: c.Client(t, client.Broadcast), bodies: map[string][]byte{}}
+}
+
+type faults struct {
+	c  *clustertest.Cluster
+	cl *client.Client
+
+	mu     sync.Mutex
+	bodies map[string][]byte // of all acknowledged images
+}
+
+// put broadcasts an image and notes that it was acknowledged.
+func (f *faults) put(ctx context.Context, name string, body []byte, reader func() io.Reader) (client.Result, error) {
+	res, err := f.cl.Put(ctx, client.Upload{User: "alice", Name: name, Size: int64(len(body)), Body: reader})
+	if err == nil {
+		f.mu.Lock()
+		f.bodies[name] = body
+		f.mu.Unlock()
+	}
+	return res, err
+}
+
+// expectAll reads every acknowledged image back through every node (invariant I1), and checks that
+// files, records and nodes agree (I5, I6).
+func (f *faults) expectAll(t *testing.T) {
+	t.Helper()
+	f.c.WaitReady(f.c.IDs()...)
+	for name, body := range f.bodies {
+		f.c.ExpectImage(t, "alice", name, body, f.c.IDs()...)
+	}
+	f.c.ExpectSettled(t)
+	if l := f.c.List(t, 1, "alice"); len(l) != len(f.bodies) {
+		t.Errorf("%d images are listed, %d were acknowledged", len(l), len(f.bodies))
+	}
+}
+
+func (f *faults) expectSecrets(t *testing.T) {
+	t.Helper()
+	f.c.ExpectNoPlaintext(t)
+	f.c.ExpectUniqueKeys(t)
+}
+
+// gated is a body that stops in the middle until the gate is opened.
+type gated struct {
+	*bytes.Reader
+	gate <-chan struct{}
+	half int64
+}
+
+func newGated(body []byte, gate <-chan struct{}) io.Reader {
+	return struct{ io.Reader }{&gated{bytes.NewReader(body), gate, int64(len(body) / 2)}}
+}
+
+func (g *gated) Read(p []byte) (int, error) {
+	at := g.Size() - int64(g.Len())
+	if at < g.half {
+		return g.Reader.Read(p[:min(int64(len(p)), g.half-at)])
+	}
+	<-g.gate
+	return g.Reader.Read(p)
+}
+
+// half begins a broadcast upload and returns when its storing nodes have begun to write it. finish
+// sends the rest and returns the result.
+func (f *faults) half(t *testing.T, name string, body []byte) (finish func() client.Result) {
+	t.Helper()
+	gate := make(chan struct{})
+	type result struct {
+		res client.Result
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		res, err := f.put(context.WithoutCancel(t.Context()), name, body, func() io.Reader { return newGated(body, gate) })
+		done <- result{res, err}
+	}()
+	clustertest.Poll(t, "two nodes write the image", func() bool {
+		writing := 0
+		for _, id := range f.c.IDs() {
+			writing += len(f.c.Files(t, id, ".tmp"))
+		}
+		return writing == 2
+	})
+	return func() client.Result {
+		t.Helper()
+		close(gate)
+		r := <-done
+		if r.err != nil {
+			t.Fatal(r.err)
+		}
+		<-r.res.Done
+		return r.res
+	}
+}
+
+// firstOwner is the owner of a cluster's first upload, which depends on its name alone.
+func (f *faults) firstOwner(t *testing.T, name string, body []byte) image.NodeID {
+	t.Helper()
+	var nodes []placement.Candidate
+	for _, id := range f.c.IDs() {
+		nodes = append(nodes, placement.Candidate{ID: id})
+	}
+	order, err := placement.Place("alice", name, int64(len(body)), nodes, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return order[0]
+}
+
+// withoutOwner checks an upload whose owner went away in the middle.
+func withoutOwner(t *testing.T, res client.Result, owner image.NodeID) {
+	t.Helper()
+	if res.Attempts != 1 {
+		t.Errorf("the client sent the image %d times", res.Attempts)
+	}
+	if rec := res.Receipt; rec.Owner == owner || slices.Contains(rec.Replicas, owner) || len(rec.Replicas) != 2 {
+		t.Errorf("node %d is away, receipt %+v", owner, rec)
+	}
+}
+
+// resumes stores an image after a fault at `since`, and reports how long that took.
+func (f *faults) resumes(t *testing.T, name string, since time.Time) {
+	t.Helper()
+	body := clustertest.Image(uint64(len(f.bodies)), 50_000)
+	ctx, cancel := context.WithTimeout(t.Context(), clustertest.Deadline)
+	defer cancel()
+	if _, err := f.put(ctx, name, body, func() io.Reader { return bytes.NewReader(body) }); err != nil {
+		t.Fatal(err)
+	}
+	pause := time.Since(since)
+	t.Logf("an upload was acknowledged %v after the fault", pause.Round(time.Millisecond))
+	if pause > pauseMax {
+		t.Errorf("uploads resumed only after %v", pause)
+	}
+}
+
+func (f *faults) killOwner(t *testing.T) {
+	body := clustertest.Image(500, 2*segment)
+	owner := f.firstOwner(t, "owner-dies.png", body)
+	finish := f.half(t, "owner-dies.png", body)
+	f.c.Kill(owner)
+	since := time.Now()
+	for i := range 3 { // of several shards
+		f.resumes(t, fmt.Sprintf("owner-died-%d.png", i), since)
+	}
+	withoutOwner(t, finish(), owner)
+	for name, body := range f.bodies {
+		f.c.ExpectImage(t, "alice", name, body, f.c.Others(owner)...)
+	}
+	f.c.Start(owner)
+	f.expectAll(t) // the file that it had begun is swept
+}
+
+// killLeader kills the node that leads most shards, under load.
+func (f *faults) killLeader(t *testing.T) {
+	var status image.ClusterStatus
+	clustertest.Poll(t, "leaders", func() bool {
+		status = f.c.Status(1)
+		return status.Ready
+	})
+	most := slices.MaxFunc(status.Nodes, func(a, b image.NodeStatus) int { return a.LeaderOf - b.LeaderOf })
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for w := range 3 {
+		wg.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				body := clustertest.Image(uint64(600+100*w+i), 20_000)
+				if _, err := f.put(t.Context(), fmt.Sprintf("leader-%d-%d.png", w, i), body, func() io.Reader { return bytes.NewReader(body) }); err != nil {
+					t.Errorf("upload %d-%d: %v", w, i, err)
+				}
+			}
+		})
+	}
+	f.c.Kill(most.ID)
+	since := time.Now()
+	for i := range 3 {
+		f.resumes(t, fmt.Sprintf("leader-died-%d.png", i), since)
+	}
+	stop()
+	wg.Wait()
+	f.c.Start(most.ID)
+	f.expectAll(t)
+}
+
+// killAll kills every node at once. The client sends its image again, under the same upload ID, and
+// nothing that was acknowledged is lost.
+func (f *faults) killAll(t *testing.T) {
+	finish := f.half(t, "all-die.png", clustertest.Image(502, segment))
+	for _, id := range f.c.IDs() {
+		f.c.Kill(id)
+	}
+	f.c.Start(f.c.IDs()...)
+	finish()
+	f.expectAll(t)
+}
+
+// pauseOwner stops the owner until another node has its part. When it goes on, in the belief
+// that the upload is still its own, the log rejects what it stores, and its file goes.
+func (f *faults) pauseOwner(t *testing.T) {
+	body := clustertest.Image(501, segment)
+	owner := f.firstOwner(t, "owner-sleeps.png", body)
+	finish := f.half(t, "owner-sleeps.png", body)
+	f.c.Pause(owner)
+	since := time.Now()
+	res := finish()
+	t.Logf("taken over %v after the owner stopped", time.Since(since).Round(time.Millisecond))
+	withoutOwner(t, res, owner)
+	f.resumes(t, "while-owner-sleeps.png", since)
+	f.c.Resume(owner)
+	f.expectAll(t)
+	id, err := image.ParseID(f.c.Do(http.MethodHead, owner, clustertest.Path("alice", "owner-sleeps.png"), nil, nil).Header.Get("Imgcluster-Upload"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := f.c.FilesOf(t, owner, id); len(left) != 0 {
+		t.Errorf("the late owner keeps %v", left)
+	}
+}

@@ -1,0 +1,65 @@
+package cluster_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/http"
+	"testing"
+
+	"imgcluster/cluster/clustertest"
+	"imgcluster/cluster/image"
+)
+
+func digest(b []byte) image.Digest { return sha256.Sum256(b) }
+
+// contentDigest is the header's value for a body.
+func contentDigest(b []byte) string {
+	sum := digest(b)
+	return "sha-256=:" + base64.StdEncoding.EncodeToString(sum[:]) + ":"
+}
+
+// checkRanges asks for three ranges at once.
+func checkRanges(t *testing.T, c *clustertest.Cluster, id image.NodeID, body []byte) {
+	t.Helper()
+	n := len(body)
+	want := [][]byte{body[:3], body[segment-2 : segment+3], body[n-7:]}
+	r := c.Do(http.MethodGet, id, clustertest.Path("alice", "range.png"), nil,
+		http.Header{"Range": {fmt.Sprintf("bytes=0-2,%d-%d,-7", segment-2, segment+2)}})
+	_, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if r.Status != http.StatusPartialContent || err != nil {
+		t.Fatalf("node %d, three ranges: status %d, %v", id, r.Status, r.Header)
+	}
+	parts := multipart.NewReader(bytes.NewReader(r.Body), params["boundary"])
+	for i := range want {
+		part, err := parts.NextPart()
+		if err != nil {
+			t.Fatalf("node %d, range %d: %v", id, i, err)
+		}
+		got, err := io.ReadAll(part)
+		if err != nil || !bytes.Equal(got, want[i]) {
+			t.Errorf("node %d, range %d: %d bytes, %v", id, i, len(got), err)
+		}
+	}
+}
+
+// expectEqualCatalogs waits until the nodes' replicas of all shards are the same, key by key
+// (invariant I6).
+func expectEqualCatalogs(t *testing.T, c *clustertest.Cluster) {
+	t.Helper()
+	clustertest.Poll(t, "equal catalogs", func() bool {
+		hashes := map[string]bool{}
+		for _, id := range c.IDs() {
+			h, err := c.Node(id).CatalogHash()
+			if err != nil {
+				t.Fatal(err)
+			}
+			hashes[h] = true
+		}
+		return len(hashes) == 1
+	})
+}

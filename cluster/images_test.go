@@ -1,0 +1,309 @@
+package cluster_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"imgcluster/cluster/client"
+	"imgcluster/cluster/clustertest"
+	"imgcluster/cluster/image"
+	"imgcluster/config"
+	"imgcluster/crypto"
+)
+
+// segment is the plaintext that the segments of a stored file hold, but for the first one, which
+// shares its place with the stream's header; the tests only need sizes around its multiples.
+const segment = crypto.SegmentSizeDefault
+
+// TestServing is what a cluster does while nothing fails, and what it refuses.
+func TestServing(t *testing.T) {
+	t.Parallel()
+	c := clustertest.Start(t, clustertest.Options{Change: func(cfg *config.Config) {
+		cfg.Timeouts.Header, cfg.Timeouts.BodyIdle = time.Second, 2*time.Second
+	}})
+	t.Run("PutAndGet", func(t *testing.T) { testPutAndGet(t, c) })
+	t.Run("Names", func(t *testing.T) { testNames(t, c) })
+	t.Run("Range", func(t *testing.T) { testRange(t, c) })
+	t.Run("Conditions", func(t *testing.T) { testConditions(t, c) })
+	t.Run("Encrypted", func(t *testing.T) { testEncrypted(t, c) })
+	t.Run("List", func(t *testing.T) { testList(t, c) })
+	t.Run("ReplaceAndDelete", func(t *testing.T) { testReplaceAndDelete(t, c) })
+	t.Run("ReplacedUnderReaders", func(t *testing.T) { testReplacedUnderReaders(t, c) })
+	t.Run("LeavingReaders", func(t *testing.T) { testLeavingReaders(t, c) })
+	t.Run("BadRequests", func(t *testing.T) { testBadRequests(t, c) })
+	t.Run("BadBodies", func(t *testing.T) { testBadBodies(t, c) })
+	t.Run("UploadIDs", func(t *testing.T) { testUploadIDs(t, c) })
+	t.Run("SlowClients", func(t *testing.T) { testSlowClients(t, c) })
+	t.Run("Invariants", func(t *testing.T) {
+		c.ExpectSettled(t)
+		expectEqualCatalogs(t, c)
+		c.ExpectNoPlaintext(t)
+		c.ExpectUniqueKeys(t)
+	})
+}
+
+func testPutAndGet(t *testing.T, c *clustertest.Cluster) {
+	for i, size := range []int{1, 4096, segment - 1, segment, segment + 1, 3*segment + 7} {
+		body := clustertest.Image(uint64(i), size)
+		name := fmt.Sprintf("broadcast-%d.png", size)
+		res, err := c.Client(t, client.Broadcast).Put(t.Context(), client.Upload{
+			User: "alice", Name: name, Size: int64(size), Body: func() io.Reader { return bytes.NewReader(body) }, Digest: new(digest(body)),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-res.Done
+		checkReceipt(t, res.Receipt, name, body)
+		c.ExpectImage(t, "alice", name, body, c.IDs()...)
+
+		at := c.IDs()[i%3]
+		name = fmt.Sprintf("relay-%d.png", size)
+		checkReceipt(t, c.Put(t, at, "alice", name, body, nil), name, body)
+		c.ExpectImage(t, "alice", name, body, c.IDs()...)
+	}
+	c.ExpectSettled(t)
+}
+
+func checkReceipt(t *testing.T, r image.Receipt, name string, body []byte) {
+	t.Helper()
+	if r.User != "alice" || r.Name != name || r.Bytes != int64(len(body)) || r.SHA256 != "" && r.SHA256 != digest(body).String() {
+		t.Errorf("receipt %+v", r)
+	}
+	if len(r.Replicas) != 2 || !slices.Contains(r.Replicas, r.Owner) || r.Shard < 2 {
+		t.Errorf("receipt %+v", r)
+	}
+}
+
+func testNames(t *testing.T, c *clustertest.Cluster) {
+	for i, name := range []string{
+		"a b.png", "100%.png", "a#b?c&d=e+f;g.png", "%41.png", "Zürich/☃/日本.jpg", "a/b/c/d", "...", ".hidden", "a..b",
+		"~tilde'\"<>|\\^`{}", "\u00e9", "e\u0301", string(bytes.Repeat([]byte("n"), 1024)),
+	} {
+		user := "nämes & co"
+		body := clustertest.Image(uint64(100+i), 100+i)
+		c.Put(t, c.IDs()[i%3], user, name, body, nil)
+		c.ExpectImage(t, user, name, body, c.IDs()[(i+1)%3])
+		res, err := c.Client(t, client.Broadcast).Put(t.Context(), client.Upload{
+			User: user, Name: name, Size: int64(len(body)), Body: func() io.Reader { return bytes.NewReader(body) },
+		})
+		if err != nil || res.Receipt.Name != name {
+			t.Errorf("%q: %v, %+v", name, err, res.Receipt)
+		}
+	}
+	if got := c.List(t, 1, "nämes & co"); len(got) != 13 {
+		t.Errorf("%d of 13 names are listed", len(got))
+	}
+}
+
+func testRange(t *testing.T, c *clustertest.Cluster) {
+	body := clustertest.Image(7, 3*segment+100)
+	rec := c.Put(t, 1, "alice", "range.png", body, nil)
+	n := len(body)
+	for _, id := range c.IDs() { // holders and a node that has no copy
+		for _, x := range []struct {
+			header   string
+			from, to int // [from, to)
+		}{
+			{"bytes=0-0", 0, 1},
+			{fmt.Sprintf("bytes=%d-%d", segment-300, segment+300), segment - 300, segment + 301},
+			{fmt.Sprintf("bytes=%d-%d", segment-5, 2*segment+5), segment - 5, 2*segment + 6},
+			{"bytes=-10", n - 10, n},
+			{fmt.Sprintf("bytes=%d-", n-1), n - 1, n},
+			{fmt.Sprintf("bytes=5-%d", n+1000), 5, n},
+			{fmt.Sprintf("bytes=-%d", n+1000), 0, n},
+		} {
+			r := c.Do(http.MethodGet, id, clustertest.Path("alice", "range.png"), nil, http.Header{"Range": {x.header}})
+			if r.Status != http.StatusPartialContent || !bytes.Equal(r.Body, body[x.from:x.to]) {
+				t.Errorf("node %d, %s: status %d, %d bytes, %v", id, x.header, r.Status, len(r.Body), r.Err)
+			}
+			if want := fmt.Sprintf("bytes %d-%d/%d", x.from, x.to-1, n); r.Header.Get("Content-Range") != want {
+				t.Errorf("node %d, %s: Content-Range %q", id, x.header, r.Header.Get("Content-Range"))
+			}
+		}
+		r := c.Do(http.MethodGet, id, clustertest.Path("alice", "range.png"), nil, http.Header{"Range": {fmt.Sprintf("bytes=%d-", n)}})
+		if r.Status != http.StatusRequestedRangeNotSatisfiable || r.Header.Get("Content-Range") != fmt.Sprintf("bytes */%d", n) {
+			t.Errorf("node %d, behind the end: status %d, %v", id, r.Status, r.Header)
+		}
+		checkRanges(t, c, id, body)
+	}
+	if len(rec.Replicas) != 2 {
+		t.Errorf("receipt %+v: every node has a copy, nothing was read over the network", rec)
+	}
+}
+
+func testConditions(t *testing.T, c *clustertest.Cluster) {
+	path := clustertest.Path("alice", "conditions.png")
+	body := clustertest.Image(8, 5000)
+	rec := c.Put(t, 1, "alice", "conditions.png", body, http.Header{"If-None-Match": {"*"}})
+	for _, id := range c.IDs() {
+		head := c.Do(http.MethodHead, id, path, nil, nil)
+		tag := head.Header.Get("ETag")
+		if head.Status != http.StatusOK || head.Header.Get("Content-Length") != "5000" || len(head.Body) != 0 || tag != `"`+rec.SHA256+`"` ||
+			head.Header.Get("Content-Type") != "image/png" {
+			t.Errorf("HEAD: status %d, %v", head.Status, head.Header)
+		}
+		same := c.Do(http.MethodGet, id, path, nil, http.Header{"If-None-Match": {tag}})
+		if same.Status != http.StatusNotModified || len(same.Body) != 0 {
+			t.Errorf("If-None-Match with the image's tag: status %d, %d bytes", same.Status, len(same.Body))
+		}
+		if r := c.Do(http.MethodGet, id, path, nil, http.Header{"If-None-Match": {`"other"`}}); r.Status != http.StatusOK || !bytes.Equal(r.Body, body) {
+			t.Errorf("If-None-Match with another tag: status %d", r.Status)
+		}
+		taken := c.Do(http.MethodPut, id, path, bytes.NewReader(clustertest.Image(9, 6000)), http.Header{"If-None-Match": {"*"}})
+		clustertest.ExpectProblem(t, taken, image.KindExists)
+	}
+	c.ExpectImage(t, "alice", "conditions.png", body, c.IDs()...)
+	c.ExpectSettled(t)
+}
+
+func testEncrypted(t *testing.T, c *clustertest.Cluster) {
+	body := clustertest.Image(10, segment+5000)
+	rec := c.Put(t, 1, "alice", "encrypted.png", body, nil)
+	tags := map[string]image.NodeID{}
+	for _, id := range c.IDs() {
+		r := c.Do(http.MethodGet, id, clustertest.Path("alice", "encrypted.png")+"?form=encrypted", nil, nil)
+		if r.Status != http.StatusOK || r.Err != nil {
+			t.Fatalf("node %d: status %d, %v", id, r.Status, r.Err)
+		}
+		h, err := crypto.ParseHeader(r.Body)
+		if err != nil || h.Length != int64(len(body)) || h.Tenant != "alice" || h.FileLen() != int64(len(r.Body)) {
+			t.Errorf("node %d: header %+v, %v", id, h, err)
+		}
+		if bytes.Contains(r.Body, []byte(clustertest.Marker)) {
+			t.Errorf("node %d: plaintext in the encrypted form", id)
+		}
+		// A copy has a tag of its own: a download that goes on at another node must not mix two.
+		if slices.Contains(rec.Replicas, id) {
+			tags[r.Header.Get("ETag")] = id
+		}
+		part := c.Do(http.MethodGet, id, clustertest.Path("alice", "encrypted.png")+"?form=encrypted", nil, http.Header{"Range": {"bytes=100-199"}})
+		if part.Status != http.StatusPartialContent || part.Header.Get("ETag") == r.Header.Get("ETag") && !bytes.Equal(part.Body, r.Body[100:200]) {
+			t.Errorf("node %d: a range of the encrypted form: status %d", id, part.Status)
+		}
+	}
+	if len(tags) != 2 {
+		t.Errorf("tags %v of two different copies", tags)
+	}
+	clustertest.ExpectProblem(t, c.Do(http.MethodGet, 1, clustertest.Path("alice", "encrypted.png")+"?form=xml", nil, nil), image.KindInvalid)
+}
+
+func testList(t *testing.T, c *clustertest.Cluster) {
+	var names []string
+	for i := range 12 {
+		name := fmt.Sprintf("%s/%02d.png", []string{"a", "b"}[i%2], i)
+		names = append(names, name)
+		c.Put(t, c.IDs()[i%3], "lister", name, clustertest.Image(uint64(i), 100), nil)
+	}
+	slices.Sort(names)
+	cl := c.Client(t, client.Relay)
+	for _, x := range []struct {
+		o    client.ListOptions
+		want []string
+		next bool
+	}{
+		{client.ListOptions{}, names, false},
+		{client.ListOptions{Limit: 12}, names, false},
+		{client.ListOptions{Limit: 5}, names[:5], true},
+		{client.ListOptions{Limit: 5, After: names[4]}, names[5:10], true},
+		{client.ListOptions{Limit: 5, After: names[9]}, names[10:], false},
+		{client.ListOptions{Prefix: "b/"}, names[6:], false},
+		{client.ListOptions{Prefix: "b/", After: "a/04.png"}, names[6:], false},
+		{client.ListOptions{Prefix: "b/", After: names[7], Limit: 2}, names[8:10], true},
+		{client.ListOptions{Prefix: "c"}, nil, false},
+		{client.ListOptions{After: names[11]}, nil, false},
+	} {
+		l, err := cl.List(t.Context(), "lister", x.o)
+		var got []string
+		for _, i := range l.Images {
+			got = append(got, i.Name)
+		}
+		if err != nil || !slices.Equal(got, x.want) || (l.Next != "") != x.next {
+			t.Errorf("%+v: %v, next %q, %v", x.o, got, l.Next, err)
+		}
+	}
+	if r := c.Do(http.MethodGet, 2, "/v1/images/nobody", nil, nil); r.Status != http.StatusOK || string(bytes.TrimSpace(r.Body)) != `{"images":[]}` {
+		t.Errorf("a user without images: status %d, %s", r.Status, r.Body)
+	}
+	for _, limit := range []string{"0", "-1", "x", "1e9", "99999999999999999999"} {
+		clustertest.ExpectProblem(t, c.Do(http.MethodGet, 2, "/v1/images/lister?limit="+limit, nil, nil), image.KindInvalid)
+	}
+}
+
+// testReplacedUnderReaders reads a name through every node while it is replaced: each answer is one
+// whole version, never an error, though the files of the old one go.
+func testReplacedUnderReaders(t *testing.T, c *clustertest.Cluster) {
+	const versions = 8
+	var bodies [versions][]byte
+	for i := range bodies {
+		bodies[i] = clustertest.Image(uint64(200+i), 2000+i)
+	}
+	path := clustertest.Path("alice", "replaced.png")
+	c.Put(t, 1, "alice", "replaced.png", bodies[0], nil)
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for _, id := range c.IDs() {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				r := c.Do(http.MethodGet, id, path, nil, nil)
+				i := len(r.Body) - 2000
+				if r.Status != http.StatusOK || i < 0 || i >= versions || !bytes.Equal(r.Body, bodies[i]) {
+					t.Errorf("node %d: status %d, %v, %d bytes, %s", id, r.Status, r.Err, len(r.Body), r.Problem.Detail)
+					return
+				}
+			}
+		})
+	}
+	for i := 1; i < versions; i++ {
+		c.Put(t, c.IDs()[i%3], "alice", "replaced.png", bodies[i], nil)
+	}
+	stop()
+	wg.Wait()
+}
+
+// testLeavingReaders goes away in the middle of answers, of one range and of several, which the
+// server writes from a goroutine of its own.
+func testLeavingReaders(t *testing.T, c *clustertest.Cluster) {
+	body := clustertest.Image(30, 3*segment)
+	c.Put(t, 1, "alice", "leave.png", body, nil)
+	for i := range 12 {
+		ranges := fmt.Sprintf("bytes=0-%d,10-%d", 2*segment, 3*segment-1)
+		if i%3 == 0 {
+			ranges = fmt.Sprintf("bytes=1-%d", 3*segment-1)
+		}
+		conn := c.Dial(t, c.IDs()[i%3])
+		conn.Send("GET "+clustertest.Path("alice", "leave.png")+" HTTP/1.1\r\nHost: x\r\nRange: "+ranges, "\r\n\r\n")
+		if _, err := io.ReadFull(conn, make([]byte, 1000+50_000*i)); err != nil {
+			t.Error(err)
+		}
+		conn.Close()
+	}
+	c.ExpectImage(t, "alice", "leave.png", body, c.IDs()...)
+}
+
+func testReplaceAndDelete(t *testing.T, c *clustertest.Cluster) {
+	path := clustertest.Path("alice", "replace.png")
+	old := c.Put(t, 1, "alice", "replace.png", clustertest.Image(20, 3000), nil)
+	body := clustertest.Image(21, 4000)
+	rec := c.Put(t, 2, "alice", "replace.png", body, nil)
+	if rec.Version <= old.Version {
+		t.Errorf("version %d after %d", rec.Version, old.Version)
+	}
+	c.ExpectImage(t, "alice", "replace.png", body, c.IDs()...)
+	c.ExpectSettled(t) // the old one's files are gone
+	if r := c.Do(http.MethodDelete, 3, path, nil, nil); r.Status != http.StatusNoContent || len(r.Body) != 0 {
+		t.Errorf("delete: status %d, %s", r.Status, r.Body)
+	}
+	for _, id := range c.IDs() {
+		for _, method := range []string{http.MethodGet, http.MethodDelete} {
+			clustertest.ExpectProblem(t, c.Do(method, id, path, nil, nil), image.KindNotFound)
+		}
+	}
+	c.ExpectSettled(t)
+}

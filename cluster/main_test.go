@@ -1,0 +1,26 @@
+package cluster_test
+
+import (
+	"fmt"
+	"os"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"imgcluster/cluster/clustertest"
+)
+
+func TestMain(m *testing.M) {
+	clustertest.Main()
+	code := m.Run()
+	if err := goleak.Find(leaksOfOthers()...); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// leaksOfOthers are goroutines that libraries start once for the process and never end.
+func leaksOfOthers() []goleak.Option {
+	return nil
+}

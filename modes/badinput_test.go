@@ -1,0 +1,245 @@
+package modes
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Logs of runs, for report.
+const (
+	goodLog   = `{"type":"run","schema":1,"started":"2026-01-02T15:04:05Z","profile":"quick","nodes":[1],"count":1,"concurrency":1,"delivery":"broadcast","replicas":1}` + "\n" + `{"type":"upload","seq":1,"name":"a.png","class":"small","bytes":10,"start_s":0,"latency_s":0.1,"ok":true,"owner":1,"replicas":[1],"attempts":1,"sent_bytes":10}` + "\n"
+	failedLog = goodLog + `{"type":"upload","seq":2,"name":"b.png","class":"small","bytes":10,"start_s":0,"latency_s":0.1,"ok":false,"error":"no quorum","attempts":3,"sent_bytes":0}` + "\n"
+	brokenLog = goodLog + "{nonsense\n" + goodLog
+	cutLog    = goodLog + `{"type":"upl`
+)
+
+// TestBadInput gives mistakes to every command: the exit status, the words, a next step, and nothing
+// on standard output. No cluster runs.
+func TestBadInput(t *testing.T) {
+	dir := badFolder(t)
+	t.Chdir(dir)
+	for _, test := range []struct {
+		args   string
+		status int
+		said   string
+	}{
+		{"frobnicate", 2, `unknown command "frobnicate"`},
+		{"statsu", 2, "did you mean status"},
+		{"config frobnicate", 2, `unknown command "config frobnicate"`},
+		{"ls --frobnicate", 2, "unknown flag: --frobnicate"},
+		{"ls --frobnicate", 2, "see imgcluster ls --help"},
+		{"ls a b", 2, `ls does not take the argument "b"`},
+		{"get", 2, "use: imgcluster get USER/NAME"},
+		{"get photo.png", 2, `"photo.png" is not USER/NAME`},
+		{"get alice/../photo.png", 2, `has the part ".."`},
+		{"get alice/photo.png -o missing/photo.png", 2, "there is no folder missing"},
+		{"get alice/one.png", 2, "one.png exists"},
+		{"get alice/none", 3, "imgcluster up"},
+		{"put", 2, "put is missing an argument"},
+		{"put missing.png", 2, "missing.png: no such file or directory"},
+		{"put missing.png one.png folder", 2, "nothing was sent"},
+		{"put folder", 2, "folder is a folder"},
+		{"put empty.png", 2, "empty.png is empty"},
+		{"put large.png", 2, "large.png is larger than limits.image_bytes, 64MiB"},
+		{"put -", 2, "add --name"},
+		{"put --name a.png -", 2, "standard input: it is empty"},
+		{"put --name a.png one.png two.png", 2, "--name with 2 files"},
+		{"put one.png sub/one.png", 2, `would both be stored as "one.png"`},
+		{"put --name ../a.png one.png", 2, `has the part ".."`},
+		{"put --user a/b one.png", 2, "contains a slash"},
+		{"put one.png two.png", 3, "2 of 2 images were not stored"},
+		{"rm alice", 2, "is not USER/NAME"},
+		{"ls", 3, "no node answers"},
+		{"stat alice/a", 3, "no node answers"},
+		{"status", 3, "start them with: imgcluster up"},
+		{"status --set log.level=warn", 3, "start them with: imgcluster up --set log.level=warn"},
+		{"server", 2, "1, 2, 3"},
+		{"server --id 9", 2, "unknown node ID 9"},
+		{"server --id x", 2, `invalid argument "x" for "--id" flag`},
+		{"server --id 1 --log-level loud", 2, "log.level"},
+		{"stress", 3, "start them with: imgcluster up"},
+		{"stress --count 0", 2, "give --count a number from 1"},
+		{"stress --count -3", 2, "a run of -3 uploads"},
+		{"stress --concurrency 0", 2, "--concurrency between 1 and 1024"},
+		{"stress --profile huge", 2, "use one of demo, extreme, quick"},
+		{"stress --delivery pigeon", 2, "use broadcast or relay"},
+		{"stress --user a/b", 2, "contains a slash"},
+		{"stress --log missing/log.jsonl", 2, "the log missing/log.jsonl: no such file or directory"},
+		{"stress --log folder", 2, "name a file that can be written with --log"},
+		{"stress --log /dev/null", 2, "is not a file"},
+		{"stress --min-pixels 9 --max-pixels 20", 2, "--min-pixels"},
+		{"stress --min-pixels 300 --max-pixels 200", 2, "swap"},
+		{"stress --images missing", 2, "--images"},
+		{"stress --images empty", 2, "has no files"},
+		{"generate --count 0", 2, "--count"},
+		{"generate --count 99999999999999999999", 2, "for \"--count\" flag"},
+		{"generate --min-pixels 100000 --max-pixels 200000", 2, "--max-pixels"},
+		{"generate --count 1000000", 1, "name another disk with --out"},
+		{"generate --count 1 --out one.png", 2, "name a folder with --out"},
+		{"generate --workers -1", 2, "--workers"},
+		{"report", 2, "use: imgcluster report LOG"},
+		{"report missing.jsonl", 2, "missing.jsonl: no such file or directory"},
+		{"report folder", 2, "it is a folder"},
+		{"report empty.png", 2, "the file is empty"},
+		{"report one.png", 2, "line 1"},
+		{"report broken.jsonl", 2, "line 3"},
+		{"up --set cluster.nodes=1=10.0.0.1:1:2,2=10.0.0.2:1:2,3=10.0.0.3:1:2", 2, "imgcluster server --id N --set cluster.nodes=1=10.0.0.1:1:2"},
+		{"--config missing.yaml status", 2, "there is no such file"},
+		{"--config bad.yaml config validate", 2, "bad.yaml:2: cluster.colour"},
+		{"config show --set cluster.replicas=7", 2, "cluster.replicas"},
+		{"init", 2, "master.key exists"},
+	} {
+		t.Run(test.args, func(t *testing.T) {
+			e := call(t, strings.Fields(test.args)...)
+			if e.status != test.status || !strings.Contains(e.err, test.said) || !strings.Contains(e.err, "hint: ") || e.out != "" {
+				t.Errorf("want status %d, %q and a hint of %v", test.status, test.said, e)
+			}
+		})
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != badFolderFiles {
+		t.Errorf("%d files in the folder, not %d: %v", len(left), badFolderFiles, err)
+	}
+}
+
+const badFolderFiles = 14
+
+// badFolder is a folder with the files that TestBadInput names.
+func badFolder(t *testing.T) string {
+	dir := t.TempDir()
+	writeConfig(t, dir, "")
+	for name, text := range map[string]string{
+		"one.png": "1", "two.png": "2", "sub/one.png": "1", "empty.png": "", "imgcluster-keys/master.key": "",
+		"bad.yaml": "cluster:\n  colour: blue\n", "good.jsonl": goodLog, "failed.jsonl": failedLog, "broken.jsonl": brokenLog, "cut.jsonl": cutLog,
+		"folder/x/y": "", "empty/x/y": "",
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	large, err := os.Create(filepath.Join(dir, "large.png"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer large.Close()
+	if err := large.Truncate(64<<20 + 1); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestReportOfLogs(t *testing.T) {
+	t.Chdir(badFolder(t))
+	for _, test := range []struct {
+		args   string
+		status int
+		out    string
+	}{
+		{"report good.jsonl", 0, "Success 1 of 1"},
+		{"report cut.jsonl", 0, "the last line is cut off"},
+		{"report failed.jsonl", exitVerdict, "Success 1 of 2"},
+		{"report failed.jsonl --json", exitVerdict, `"passed": false`},
+	} {
+		if e := call(t, strings.Fields(test.args)...); e.status != test.status || !strings.Contains(e.out, test.out) || e.err != "" {
+			t.Errorf("want status %d and %q of %v", test.status, test.out, e)
+		}
+	}
+}
+
+// TestLocalCommands are those that need no cluster.
+func TestLocalCommands(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	writeConfig(t, dir, "")
+	for _, test := range []struct{ args, out string }{
+		{"", "Run a cluster:"},
+		{"version", "imgcluster "},
+		{"version --json", `"version":`},
+		{"completion bash", "bash completion"},
+		{"config show", "cluster.replicas "},
+		{"config show", "imgcluster.yaml:2"},
+		{"config show --verbose", "durable copies of each image"},
+		{"config show --json", `"key":"cluster.replicas"`},
+		{"config validate", "imgcluster.yaml is valid: 3 nodes, 12 data shards, 2 copies of each image"},
+		{"config validate --set cluster.replicas=1", "warning: flag --set: cluster.replicas: one copy"},
+		{"config validate --json --set cluster.replicas=1", `"valid":true,"file":"imgcluster.yaml","problems":[],"warnings":[{`},
+		{"init --json --set node.master_key_file=keys/a.key", `"file":"keys/a.key"`},
+		{"init --set node.master_key_file=keys/b.key", "Copy it to the same place on every node"},
+		{"generate --count 8 --min-pixels 16 --max-pixels 40 --out set", "broadcast to 3 nodes: "},
+		{"generate --count 8 --min-pixels 16 --max-pixels 40 --out set --json", `"images":8`},
+	} {
+		e := call(t, strings.Fields(test.args)...)
+		if e.status != 0 || !strings.Contains(e.out, test.out) {
+			t.Errorf("want %q of %v", test.out, e)
+		}
+		if columnsOf(e.out) > columns && !strings.Contains(test.args, "--json") && !strings.HasPrefix(test.args, "completion") && test.args != "" {
+			t.Errorf("%d columns: %v", columnsOf(e.out), e)
+		}
+	}
+	if e := call(t, "config", "validate", "--json", "--set", "cluster.replicas=7"); e.status != 2 || !strings.Contains(e.out, `"valid":false`) {
+		t.Error(e)
+	}
+	if info, err := os.Stat(filepath.Join(dir, "keys/a.key")); err != nil || info.Mode().Perm() != 0o400 {
+		t.Errorf("the key: %v, %v", info, err)
+	}
+}
+
+// TestSilentCluster has nodes that take connections and never answer.
+func TestSilentCluster(t *testing.T) {
+	t.Parallel()
+	nodes := "cluster.nodes="
+	for _, id := range []string{"1", "2", "3"} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		nodes += id + "=127.0.0.1:" + port + ":" + id + ","
+	}
+	e := finish(t, program(t, t.TempDir(), "stress", "--count", "1", "--set", strings.TrimSuffix(nodes, ",")))
+	if e.status != exitNobody || !strings.Contains(e.err, "no node answers within 2.5s") || !strings.Contains(e.err, "hint: start them with") {
+		t.Error(e)
+	}
+}
+
+// TestUpPortTaken leaves nothing behind when a port of a later node is taken.
+func TestUpPortTaken(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	dir := t.TempDir()
+	writeConfig(t, dir, "")
+	text := string(read(t, filepath.Join(dir, "imgcluster.yaml")))
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	at := strings.LastIndex(text, "raft_port: ")
+	text = text[:at] + "raft_port: " + port + text[at+strings.Index(text[at:], "}"):]
+	if err := os.WriteFile(filepath.Join(dir, "taken.yaml"), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	e := finish(t, program(t, dir, "up", "--config", "taken.yaml"))
+	if e.status != 2 || !strings.Contains(e.err, "node 3 needs 127.0.0.1:"+port) || !strings.Contains(e.err, "hint: ") || e.out != "" {
+		t.Error(e)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 2 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+func columnsOf(text string) int {
+	most := 0
+	for line := range strings.SplitSeq(text, "\n") {
+		most = max(most, len([]rune(line)))
+	}
+	return most
+}

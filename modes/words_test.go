@@ -1,0 +1,139 @@
+package modes
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"imgcluster/cluster/client"
+	"imgcluster/cluster/image"
+	"imgcluster/config"
+)
+
+func TestFormatBytes(t *testing.T) {
+	for n, want := range map[int64]string{
+		0: "0 B", 999: "999 B", 1000: "1.00 kB", 9994: "9.99 kB", 9995: "10.0 kB", 99949: "99.9 kB", 99950: "100 kB",
+		999_499: "999 kB", 999_500: "1.00 MB", 13_227_000: "13.2 MB", 19_840_000_000: "19.8 GB", 1e18: "1.00 EB",
+	} {
+		if got := formatBytes(n); got != want {
+			t.Errorf("%d bytes are %q, not %q", n, got, want)
+		}
+	}
+}
+
+func TestShellQuote(t *testing.T) {
+	for s, want := range map[string]string{"a/b.yaml": "a/b.yaml", "": "''", "a b": "'a b'", "it's": `'it'\''s'`, "node{id}": "'node{id}'", "$x": "'$x'"} {
+		if got := shellQuote(s); got != want {
+			t.Errorf("%q becomes %s, not %s", s, got, want)
+		}
+	}
+}
+
+func TestWrap(t *testing.T) {
+	long := wrap("    ", strings.Repeat("word ", 40))
+	if columnsOf(long) > columns || strings.Count(long, "word") != 40 || strings.Count(long, "\n") != 2 {
+		t.Errorf("%q", long)
+	}
+}
+
+// The status of a large cluster of real addresses still fits the terminal.
+func TestStatusFits(t *testing.T) {
+	s := image.ClusterStatus{Name: "imgcluster", Ready: true, Images: 123456, Bytes: 987654321987, Replicas: 2, UnderReplicated: 12345}
+	for id := range image.NodeID(3) {
+		s.Nodes = append(s.Nodes, image.NodeStatus{
+			ID: id + 1, API: fmt.Sprintf("10.40.45.20%d:8001", id), State: image.NodeUp, LeaderOf: 13, OwnedImages: 41152,
+			OwnedBytes: 329218107329, StoredBytes: 658436214658, RSSBytes: 498765432, DiskFree: 72444620800,
+		})
+	}
+	var out bytes.Buffer
+	if err := writeStatus(&out, s); err != nil {
+		t.Fatal(err)
+	}
+	if columnsOf(out.String()) > columns || strings.Count(out.String(), "10.40.45.20") != 3 {
+		t.Errorf("%d columns:\n%s", columnsOf(out.String()), &out)
+	}
+}
+
+func TestExitStatus(t *testing.T) {
+	for want, errs := range map[int][]error{
+		exitDone:    {nil},
+		exitFailed:  {errors.New("x"), errDeclined, image.Errorf(image.KindNotFound, "x"), &nodeError{status: -1}},
+		exitUsage:   {usagef("", "x"), image.Errorf(image.KindInvalid, "x"), &config.UnknownNodeError{ID: 9}, &nodeError{status: 2}, fmt.Errorf("y: %w", config.Problems{{}})},
+		exitNobody:  {fmt.Errorf("y: %w", client.ErrNobodyAnswers), notReady(image.ClusterStatus{}), &partError{"x", []error{errors.New("y"), notReady(image.ClusterStatus{})}}},
+		exitVerdict: {errors.Join(errVerdict, errors.New("x"))},
+	} {
+		for _, err := range errs {
+			if got := exitStatus(err); got != want {
+				t.Errorf("%v gives %d, not %d", err, got, want)
+			}
+		}
+	}
+}
+
+// The hint for a cluster that does not answer is a command line that starts this one.
+func TestStartHint(t *testing.T) {
+	e := &env{path: "my cluster.yaml", set: []string{"log.level=warn"}, cfg: config.Default()}
+	if got := e.hintOf(client.ErrNobodyAnswers); got != "start them with: imgcluster up --config 'my cluster.yaml' --set log.level=warn" {
+		t.Error(got)
+	}
+	e.cfg.Cluster.Nodes[1].Host = "10.0.0.1"
+	if got := e.hintOf(client.ErrNobodyAnswers); !strings.HasPrefix(got, "start each on its machine, with: imgcluster server --id N --config") {
+		t.Error(got)
+	}
+}
+
+// Off a terminal, progress is lines, few of them, and the last one always.
+func TestProgressLines(t *testing.T) {
+	var out bytes.Buffer
+	p := (&env{err: &out}).progress()
+	for i := range 1000 {
+		p.show(false, "%d", i)
+	}
+	p.note("note")
+	p.show(true, "1000")
+	p.end()
+	if got := out.String(); !strings.HasSuffix(got, "note\n1000\n") || strings.Contains(got, "\r") || len(got) > 200 {
+		t.Errorf("%q", got)
+	}
+	out.Reset()
+	p = (&env{err: &out, quiet: true}).progress()
+	p.show(true, "1000")
+	p.note("note")
+	if out.Len() > 0 {
+		t.Errorf("--quiet says %q", &out)
+	}
+}
+
+func TestOpenLog(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log.jsonl")
+	l, err := openLog(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.discard(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err == nil {
+		t.Error("a discarded log stays")
+	}
+	if err := os.WriteFile(path, []byte("old"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if l, err = openLog(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.discard(); err != nil || string(read(t, path)) != "old" {
+		t.Errorf("the old log is lost: %v", err)
+	}
+	if l, err = openLog(path); err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := l.start(); err != nil || len(read(t, path)) != 0 {
+		t.Errorf("the old log stays: %v", err)
+	}
+}
