@@ -47,10 +47,6 @@ func parsePath(rest string) (user, name string, one bool, err error) {
 	if err != nil {
 		return "", "", false, image.Errorf(image.KindInvalid, "malformed path: %w", err).WithHint("percent-encode the name")
 	}
-	if strings.Contains(user, "/") {
-		return "", "", false, image.Errorf(image.KindInvalid, "user name %.80q contains a slash", user).
-			WithHint("a user's name is one part of the path; an image's may have several")
-	}
 	if err = image.CheckUser(user); err == nil && one {
 		err = image.CheckName(name)
 	}

@@ -442,3 +442,26 @@ func FuzzApply(f *testing.F) {
 		}
 	})
 }
+
+// TestForgottenUploadIDOfAStoredImage sends an upload ID again after the shard has forgotten it.
+func TestForgottenUploadIDOfAStoredImage(t *testing.T) {
+	s := newShard(t)
+	put := func(n int, name string) {
+		a := assign(0, name, 1, 2)
+		a.Assign.ID = image.ID{14: byte(n >> 8), 15: byte(n)}
+		a.Assign.ID[0] = 1
+		s.do(a)
+		st := stored(0, sumA, image.Copy{Node: 1, Epoch: 1}, image.Copy{Node: 2, Epoch: 1})
+		st.Stored.ID = a.Assign.ID
+		s.do(st)
+	}
+	put(0, "first.png")
+	for n := 1; n <= finishedMax; n++ {
+		put(n, "other.png")
+	}
+	a := assign(0, "first.png", 1, 2)
+	a.Assign.ID = image.ID{0: 1}
+	if r := s.do(a); r.Upload == nil || r.Upload.State != Committed {
+		t.Fatalf("the ID of a stored image is assigned anew, in epoch %d: its files will be overwritten in place", r.Upload.Epoch)
+	}
+}

@@ -153,7 +153,8 @@ func GetRecord(r Reader, user, name string) (*image.Record, error) {
 	return &rec, nil
 }
 
-// GetUpload returns what the shard knows of an upload ID, nil when nothing.
+// GetUpload returns what the shard knows of an upload ID, nil when nothing. Of a stored image it
+// knows the record, even when the upload itself is no longer remembered.
 func GetUpload(r Reader, id image.ID) (*Upload, error) {
 	for _, table := range []byte{pendingTable, finishedTable} {
 		var u Upload
@@ -165,7 +166,33 @@ func GetUpload(r Reader, id image.ID) (*Upload, error) {
 			return &u, nil
 		}
 	}
-	return nil, nil
+	rec, err := recordOf(r, id)
+	if rec == nil {
+		return nil, err
+	}
+	u := &Upload{
+		ID: id, User: rec.User, Name: rec.Name, Bytes: rec.Bytes, State: Committed, Owner: rec.Owner, Replicas: rec.Wanted,
+		Check: &rec.Check, SHA256: rec.SHA256, Created: rec.Created, Record: rec,
+	}
+	for _, c := range rec.Copies {
+		u.Storing = append(u.Storing, Slot{Node: c.Node, Epoch: c.Epoch, Stored: true})
+		u.Epoch = max(u.Epoch, c.Epoch)
+	}
+	return u, nil
+}
+
+// recordOf returns the record of a stored image by its upload ID, nil when there is none.
+func recordOf(r Reader, id image.ID) (*image.Record, error) {
+	key, err := r.Get(idKey(imageTable, id))
+	if err != nil || key == nil {
+		return nil, err
+	}
+	rec := &image.Record{}
+	ok, err := get(r, key, rec)
+	if !ok || rec.ID != id {
+		return nil, err
+	}
+	return rec, nil
 }
 
 // PendingUploads returns the uploads that are not finished.
@@ -192,15 +219,11 @@ func Wants(r Reader, node image.NodeID, id image.ID, epoch uint32) (bool, error)
 		s := pending.Slot(node)
 		return ok && s != nil && s.Epoch == epoch, err
 	}
-	key, err := r.Get(idKey(imageTable, id))
-	if err != nil || key == nil {
+	rec, err := recordOf(r, id)
+	if rec == nil {
 		return false, err
 	}
-	var rec image.Record
-	if ok, err := get(r, key, &rec); err != nil || !ok {
-		return false, err
-	}
-	return rec.ID == id && slices.Contains(rec.Copies, image.Copy{Node: node, Epoch: epoch}), nil
+	return slices.Contains(rec.Copies, image.Copy{Node: node, Epoch: epoch}), nil
 }
 
 // ListRecords calls fn with the user's records whose names start with prefix and come after the

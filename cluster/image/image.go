@@ -196,7 +196,8 @@ const (
 // CheckUser refuses what cannot be a user's name: one path part of 1 to 128 bytes of UTF-8.
 func CheckUser(user string) error {
 	if strings.Contains(user, "/") {
-		return Errorf(KindInvalid, "user name %q contains a slash", clip(user))
+		return Errorf(KindInvalid, "user name %q contains a slash", clip(user)).
+			WithHint("a user's name is one part of the path; an image's may have several")
 	}
 	return checkParts("user name", user, userBytesMax)
 }

@@ -170,8 +170,9 @@ func (s *Service) takeOver(u *upload, state *catalog.Upload) {
 	}
 }
 
-// reassign proposes to take the parts of some nodes in an upload away from them.
-func (s *Service) reassign(ctx context.Context, shard uint64, state *catalog.Upload, drop []image.NodeID, cause error) {
+// reassign proposes to take the parts of some nodes in an upload away from them. It tells whether
+// somebody else's decision came first.
+func (s *Service) reassign(ctx context.Context, shard uint64, state *catalog.Upload, drop []image.NodeID, cause error) (stale bool) {
 	kind := image.KindOf(cause)
 	if kind == image.KindInternal {
 		cause = fmt.Errorf("no node could store upload %s; see the nodes' logs", state.ID)
@@ -182,7 +183,7 @@ func (s *Service) reassign(ctx context.Context, shard uint64, state *catalog.Upl
 	}})
 	if err != nil {
 		s.Logger.Warn("reassignment not proposed", zap.Stringer("upload", state.ID), zap.Error(err))
-		return
+		return false
 	}
 	s.mu.Lock()
 	u := s.uploads[state.ID]
@@ -190,10 +191,14 @@ func (s *Service) reassign(ctx context.Context, shard uint64, state *catalog.Upl
 	if u != nil && r.Upload != nil {
 		u.update(r.Upload)
 	}
-	if r.Upload != nil && image.KindOf(r.Err()) != image.KindStale {
+	if image.KindOf(r.Err()) == image.KindStale {
+		return true
+	}
+	if r.Upload != nil {
 		s.Logger.Info("upload reassigned", zap.Stringer("upload", state.ID), zap.Any("dropped", drop),
 			zap.Uint32("epoch", r.Upload.Epoch), zap.String("state", string(r.Upload.State)), zap.String("cause", cause.Error()))
 	}
+	return false
 }
 
 // watched is an upload that the log has not decided, with the time since which this node knows.

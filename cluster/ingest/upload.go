@@ -347,14 +347,35 @@ func (p *part) startSending(to image.NodeID) {
 
 // giveUp takes a node's part in an upload away from it because of err. A body that is not what the
 // client promised ends the upload on all nodes.
+//
+// When several nodes give up at once the log takes one of them, and the others, whose epoch is past
+// then, decide again from what that left.
 func (s *Service) giveUp(u *upload, node image.NodeID, err error) {
-	drop := []image.NodeID{node}
-	if kind := image.KindOf(err); kind == image.KindDigest || kind == image.KindConflict {
-		drop = u.latest().Holders
-	}
+	kind := image.KindOf(err)
+	all := kind == image.KindDigest || kind == image.KindConflict
 	s.Logger.Warn("upload gives up a node", zap.Stringer("upload", u.req.ID), zap.Uint32("node", uint32(node)), zap.Error(err))
-	s.reassign(u.ctx, u.shard, u.latest(), drop, err)
+	epoch := uint32(0) // of the part that is given up
+	for range giveUpTries {
+		state := u.latest()
+		slot := state.Slot(node)
+		if state.Finished() || !all && (slot == nil || slot.Stored || epoch != 0 && slot.Epoch != epoch) {
+			return
+		}
+		drop := []image.NodeID{node}
+		if all {
+			drop = state.Holders
+		}
+		if slot != nil {
+			epoch = slot.Epoch
+		}
+		if !s.reassign(u.ctx, u.shard, state, drop, err) {
+			return
+		}
+	}
 }
+
+// giveUpTries bounds how often a node tries to give up its part while others do too.
+const giveUpTries = 8
 
 // replay answers an upload whose ID is on its way here or was decided: it reads the body and compares.
 func (s *Service) replay(ctx context.Context, req image.Request, body io.Reader) (*image.Record, error) {
