@@ -45,7 +45,7 @@ func init() {
 }
 
 const (
-	benchUploads     = 96
+	benchUploads     = 240
 	benchConcurrency = 8
 	benchImages      = 16 // different ones, made before the clock starts
 	benchRounds      = 5
