@@ -7,6 +7,9 @@ import (
 	"imgcluster/cluster/catalog"
 )
 
+// SegmentBytes is the size of a stored file's segments.
+const SegmentBytes = segmentBytes
+
 // CatalogHash is the SHA-256 of all that this node's replicas of the shards hold, with the number of
 // keys, for tests that compare nodes.
 func (n *Node) CatalogHash() (string, error) {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"imgcluster/cluster"
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/clustertest"
 	"imgcluster/cluster/image"
@@ -18,9 +19,12 @@ import (
 	"imgcluster/crypto"
 )
 
-// segment is the plaintext that the segments of a stored file hold, but for the first one, which
-// shares its place with the stream's header; the tests only need sizes around its multiples.
+// segment is the largest segment a file may have, for images of several segments.
 const segment = crypto.SegmentSizeDefault
+
+// firstSegment is the plaintext in the first segment of the files that a node writes: beside it
+// there are the stream's header and the tag.
+const firstSegment = cluster.SegmentBytes - crypto.StreamHeaderBytes - 16
 
 // TestServing is what a cluster does while nothing fails, and what it refuses.
 func TestServing(t *testing.T) {
@@ -50,7 +54,7 @@ func TestServing(t *testing.T) {
 }
 
 func testPutAndGet(t *testing.T, c *clustertest.Cluster) {
-	for i, size := range []int{1, 4096, segment - 1, segment, segment + 1, 3*segment + 7} {
+	for i, size := range []int{1, 4096, firstSegment - 1, firstSegment, firstSegment + 1, segment - 1, segment, segment + 1, 3*segment + 7} {
 		body := clustertest.Image(uint64(i), size)
 		name := fmt.Sprintf("broadcast-%d.png", size)
 		res, err := c.Client(t, client.Broadcast).Put(t.Context(), client.Upload{
@@ -112,6 +116,9 @@ func testRange(t *testing.T, c *clustertest.Cluster) {
 			from, to int // [from, to)
 		}{
 			{"bytes=0-0", 0, 1},
+			{fmt.Sprintf("bytes=%d-%d", firstSegment-1, firstSegment-1), firstSegment - 1, firstSegment},
+			{fmt.Sprintf("bytes=%d-%d", firstSegment, firstSegment), firstSegment, firstSegment + 1},
+			{fmt.Sprintf("bytes=%d-%d", firstSegment-1, firstSegment), firstSegment - 1, firstSegment + 1},
 			{fmt.Sprintf("bytes=%d-%d", segment-300, segment+300), segment - 300, segment + 301},
 			{fmt.Sprintf("bytes=%d-%d", segment-5, 2*segment+5), segment - 5, 2*segment + 6},
 			{"bytes=-10", n - 10, n},

@@ -57,12 +57,6 @@ func (l layout) fileLen() int64 {
 	return l.header + StreamHeaderBytes + l.length + l.segments()*tagBytes
 }
 
-// CiphertextLen returns the size of the file for plain bytes of plaintext and a header of
-// headerLen bytes, with segments of the default size.
-func CiphertextLen(plain int64, headerLen int) int64 {
-	return layout{header: int64(headerLen), segment: SegmentSizeDefault, length: plain}.fileLen()
-}
-
 // setNonce fills n as Tink does: prefix, counter, last-segment flag. A stream key is used for one
 // file only, so no nonce comes twice under it.
 func setNonce(n *[nonceBytes]byte, prefix *[prefixBytes]byte, k int64, last bool) {

@@ -69,11 +69,12 @@ func checkFile(t *testing.T, file, plain []byte, k Key, size int) {
 	}
 }
 
-func TestCiphertextLen(t *testing.T) {
+func TestFileLen(t *testing.T) {
 	const first = SegmentSizeDefault - tagBytes - StreamHeaderBytes
 	for _, length := range []int{0, 1, first, first + 1} {
 		file := encrypt(t, testKey(1), testFields(length, 0), testPlain(length))
-		if got := CiphertextLen(int64(length), HeaderLen("alice")); got != int64(len(file)) {
+		h := Header{HeaderFields: HeaderFields{Tenant: "alice", Length: int64(length), SegmentSize: SegmentSizeDefault}}
+		if got := h.FileLen(); got != int64(len(file)) {
 			t.Errorf("%d bytes of plaintext: %d, the file has %d", length, got, len(file))
 		}
 	}

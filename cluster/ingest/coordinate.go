@@ -41,14 +41,20 @@ func (s *Service) assign(u *upload) error {
 		delete(s.decided, a.ID)
 		s.placing.Unlock()
 	}()
-	r, err := s.Log.Propose(u.ctx, u.shard, catalog.Command{Assign: a})
+	r, err := s.propose(u.ctx, u, catalog.Command{Assign: a})
 	if err != nil {
 		return err
 	}
-	if r.Upload != nil {
+	return r.Err()
+}
+
+// propose puts a command about an upload into the log; u takes over what the log then says of it.
+func (s *Service) propose(ctx context.Context, u *upload, c catalog.Command) (catalog.Result, error) {
+	r, err := s.Log.Propose(ctx, u.shard, c)
+	if err == nil && r.Upload != nil {
 		u.update(r.Upload)
 	}
-	return r.Err()
+	return r, err
 }
 
 // decide chooses the nodes of an upload by placement, from what all shards have assigned and from

@@ -315,12 +315,9 @@ func (s *sums) digest() *image.Digest {
 
 func (s *Service) tellStored(ctx context.Context, u *upload, c image.Copy, sums *sums) error {
 	stored := &catalog.Stored{ID: u.req.ID, Copies: []image.Copy{c}, Check: sums.check.Sum64(), SHA256: sums.digest()}
-	r, err := s.Log.Propose(ctx, u.shard, catalog.Command{Stored: stored})
+	r, err := s.propose(ctx, u, catalog.Command{Stored: stored})
 	if err != nil {
 		return err
-	}
-	if r.Upload != nil {
-		u.update(r.Upload)
 	}
 	if image.KindOf(r.Err()) == image.KindStale {
 		s.discard(u.req.ID, c.Epoch)
