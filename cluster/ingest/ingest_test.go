@@ -49,9 +49,9 @@ func TestRelayAtAnyNode(t *testing.T) {
 // TestLargerThanMemory sends more at once than the nodes can hold: uploads go through the window.
 func TestLargerThanMemory(t *testing.T) {
 	f := newFleet(t, func(o *Options) { o.StagingBytes = 8 * windowChunks * chunkBytes })
-	body := randomBytes(6 << 20)
+	body := randomBytes(5 << 20)
 	var wg sync.WaitGroup
-	for i := range 8 {
+	for i := range 6 {
 		wg.Go(func() {
 			if i%2 == 0 {
 				f.record(f.broadcast(request(fmt.Sprint(i)), body, nil))
@@ -101,7 +101,7 @@ func (f *fleet) assigned(id image.ID) (u *catalog.Upload) {
 }
 
 func TestSlowReplicaLosesItsPart(t *testing.T) {
-	f := newFleet(t, nil)
+	f := newFleet(t, quickTakeover)
 	body := randomBytes(1 << 20)
 	gate := make(chan struct{})
 	req := request("a.png")
@@ -358,7 +358,7 @@ func TestRestartGivesUpOldParts(t *testing.T) {
 // TestUploadReachesOneNodeOnly is a broadcast that two nodes refused: the third must not wait for
 // them for ever, and the client's retry under the same ID succeeds.
 func TestUploadReachesOneNodeOnly(t *testing.T) {
-	f := newFleet(t, nil)
+	f := newFleet(t, func(o *Options) { o.TakeoverTimeout = 2 * time.Second })
 	body := randomBytes(1 << 20)
 	req := request("a.png")
 	req.Size, req.Broadcast = int64(len(body)), []image.NodeID{1, 2, 3}
@@ -366,6 +366,41 @@ func TestUploadReachesOneNodeOnly(t *testing.T) {
 		t.Fatalf("%v, want aborted", err)
 	}
 	f.stored(f.record(f.broadcast(req, body, nil)), body)
+}
+
+// TestLateNewsOfAnUploadThatIsOver is an upload that failed, and was sent again under its ID: the
+// second attempt's news reach what is left of the first one here.
+func TestLateNewsOfAnUploadThatIsOver(t *testing.T) {
+	f := newFleet(t, nil)
+	s := f.nodes[1]
+	req := request("a.png")
+	req.Size = 10
+	u, err := s.register(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.unregister(u)
+	for _, state := range []catalog.Upload{
+		{ID: req.ID, Epoch: 1, State: catalog.Pending},
+		{ID: req.ID, Epoch: 1, State: catalog.Failed},
+		{ID: req.ID, Epoch: 2, State: catalog.Pending},
+		{ID: req.ID, Epoch: 2, State: catalog.Committed},
+	} {
+		s.Applied(testShard, []catalog.Event{{Upload: &state}})
+	}
+	if got := u.latest(); got.State != catalog.Failed || got.Epoch != 1 {
+		t.Errorf("the failed upload became %s in epoch %d", got.State, got.Epoch)
+	}
+	again, err := s.register(req)
+	if err != nil || again == nil {
+		t.Fatalf("sent again: %v, %v", again, err)
+	}
+	defer s.unregister(again)
+	again.join(&catalog.Upload{ID: req.ID, Epoch: 1, State: catalog.Failed})
+	s.Applied(testShard, []catalog.Event{{Upload: &catalog.Upload{ID: req.ID, Epoch: 1, State: catalog.Failed}}})
+	if got := again.latest(); got != nil {
+		t.Errorf("the second attempt hears of the first: %+v", got)
+	}
 }
 
 func TestAbandonedUploadIsFailed(t *testing.T) {

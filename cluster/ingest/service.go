@@ -155,8 +155,8 @@ func (s *Service) Receive(ctx context.Context, req image.Request, body io.Reader
 		s.unregister(u)
 		return s.replay(ctx, req, body)
 	}
-	if known != nil && known.State == catalog.Pending {
-		u.update(known)
+	if known != nil {
+		u.join(known)
 	}
 	s.wg.Go(func() { s.run(u) })
 	err = u.spool.fill(body)
@@ -187,14 +187,15 @@ func (s *Service) check(req image.Request) error {
 	return nil
 }
 
-// register makes the local upload; nil when this ID is on its way here already.
+// register makes the local upload; nil when this ID is on its way here already,
+// and not as an attempt that failed and is only being cleared away.
 func (s *Service) register(req image.Request) (*upload, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil, image.Errorf(image.KindNoQuorum, "node %d is stopping", s.Node).WithHint("send to another node")
 	}
-	if old := s.uploads[req.ID]; old != nil && old.spool.failed() == nil {
+	if old := s.uploads[req.ID]; old != nil && !old.failed() {
 		if old.req.User != req.User || old.req.Name != req.Name || old.req.Size != req.Size {
 			return nil, image.Errorf(image.KindConflict, "upload ID %s is on its way with other bytes or another name", req.ID).
 				WithHint("send each image under a fresh Idempotency-Key")

@@ -29,6 +29,7 @@ type upload struct {
 	cancel  context.CancelCauseFunc
 
 	mu    sync.Mutex
+	past  uint32          // epoch in which an earlier attempt failed
 	state *catalog.Upload // newest from the log, nil before the assignment
 }
 
@@ -49,14 +50,28 @@ func (u *upload) signal() {
 	}
 }
 
-// update takes what the log says, unless something newer is known.
+// join takes what the log said before the upload came here: an attempt that goes on, or one that
+// failed, of which it hears no more.
+func (u *upload) join(known *catalog.Upload) {
+	if known.State == catalog.Failed {
+		u.mu.Lock()
+		u.past = known.Epoch
+		u.mu.Unlock()
+		return
+	}
+	u.update(known)
+}
+
+// update takes what the log says, unless something newer is known. What is decided stays: a failed
+// upload that is sent again under its ID is another upload here.
 func (u *upload) update(state *catalog.Upload) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if old := u.state; old != nil && (old.State == catalog.Committed || old.Epoch > state.Epoch || old.Epoch == state.Epoch && old.Finished()) {
+	old := u.state
+	if state.Epoch <= u.past || old != nil && (old.Finished() || old.Epoch > state.Epoch) {
 		return
 	}
-	if state.Finished() && (u.state == nil || !u.state.Finished()) {
+	if state.Finished() {
 		close(u.done)
 	}
 	u.state = state
@@ -67,6 +82,12 @@ func (u *upload) latest() *catalog.Upload {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.state
+}
+
+// failed tells whether this attempt can have no success any more.
+func (u *upload) failed() bool {
+	state := u.latest()
+	return u.spool.failed() != nil || state != nil && state.State == catalog.Failed
 }
 
 // wait returns what the log decided.
@@ -129,6 +150,7 @@ type part struct {
 	wg      sync.WaitGroup // all its goroutines but senders
 	senders sync.WaitGroup
 	asking  bool   // an assignment is being proposed
+	cutOff  bool   // the body ended early, before an assignment
 	epoch   uint32 // in which it stores or has stored, 0: not yet
 	stop    context.CancelCauseFunc
 	sending map[image.NodeID]bool
@@ -170,6 +192,9 @@ func (p *part) due() time.Duration {
 	s, u := p.s, p.u
 	state := u.latest()
 	switch {
+	case state == nil && u.spool.failed() != nil && !p.cutOff:
+		p.cutOff = true // another node decides now; if it asks this one, the part is given up at once
+		return 2 * s.AssignTimeout
 	case state == nil && u.spool.failed() != nil:
 		u.cancel(u.spool.failed()) // nobody was asked to store it, and this node cannot
 	case state == nil && !p.asking:
@@ -179,7 +204,7 @@ func (p *part) due() time.Duration {
 				u.cancel(err)
 			}
 		})
-	case state != nil && u.spool.complete():
+	case state != nil && u.spool.complete() && p.waiting:
 		s.takeOver(u, state)
 		return s.TakeoverTimeout
 	}
