@@ -163,22 +163,31 @@ type plaintext struct {
 	off    int64
 }
 
-// Seek implements io.Seeker.
-func (p *plaintext) Seek(offset int64, whence int) (int64, error) {
+// seekTo returns where a Seek leads that starts at the position at, in something of size bytes.
+func seekTo(offset int64, whence int, at, size int64) (int64, error) {
 	switch whence {
 	case io.SeekCurrent:
-		offset += p.off
+		offset += at
 	case io.SeekEnd:
-		offset += p.rec.Bytes
+		offset += size
 	}
 	if offset < 0 {
-		return p.off, errors.New("seek before the start of an image")
+		return 0, errors.New("seek before the start of an image")
 	}
-	if offset != p.off {
+	return offset, nil
+}
+
+// Seek implements io.Seeker.
+func (p *plaintext) Seek(offset int64, whence int) (int64, error) {
+	to, err := seekTo(offset, whence, p.off, p.rec.Bytes)
+	if err != nil {
+		return p.off, err
+	}
+	if to != p.off {
 		p.Close()
 	}
-	p.off = offset
-	return offset, nil
+	p.off = to
+	return to, nil
 }
 
 // Close implements io.Closer.
@@ -302,20 +311,15 @@ type remoteFile struct {
 
 // Seek implements io.Seeker.
 func (r *remoteFile) Seek(offset int64, whence int) (int64, error) {
-	switch whence {
-	case io.SeekCurrent:
-		offset += r.off
-	case io.SeekEnd:
-		offset += r.size
+	to, err := seekTo(offset, whence, r.off, r.size)
+	if err != nil {
+		return r.off, err
 	}
-	if offset < 0 {
-		return r.off, errors.New("seek before the start of a file")
-	}
-	if offset != r.off {
+	if to != r.off {
 		r.Close()
 	}
-	r.off = offset
-	return offset, nil
+	r.off = to
+	return to, nil
 }
 
 // Read implements io.Reader.

@@ -204,7 +204,7 @@ func (p *part) due() time.Duration {
 				u.cancel(err)
 			}
 		})
-	case state != nil && u.spool.complete() && p.waiting:
+	case p.waiting:
 		s.takeOver(u, state)
 		return s.TakeoverTimeout
 	}
