@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"imgcluster/cluster/durable"
 )
 
 const (
@@ -45,7 +47,7 @@ func CreateMasterKey(path string) (*MasterKey, error) {
 // when the name is taken.
 func placeKeyFile(path, text string) error {
 	dir := filepath.Dir(path)
-	if err := makeDirs(dir); err != nil {
+	if err := durable.MakeDir(dir); err != nil {
 		return err
 	}
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*.tmp")
@@ -59,7 +61,7 @@ func placeKeyFile(path, text string) error {
 	if err = errors.Join(err, os.Remove(f.Name())); err != nil {
 		return err
 	}
-	return syncDir(dir)
+	return durable.SyncDir(dir)
 }
 
 func writeAndSync(f *os.File, text string) error {
@@ -71,34 +73,6 @@ func writeAndSync(f *os.File, text string) error {
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())
-}
-
-// makeDirs makes dir and its missing parents, and makes them durable.
-func makeDirs(dir string) error {
-	var parents []string
-	for d := dir; ; d = filepath.Dir(d) {
-		if _, err := os.Stat(d); !errors.Is(err, fs.ErrNotExist) || d == filepath.Dir(d) {
-			break
-		}
-		parents = append(parents, filepath.Dir(d))
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	for _, p := range parents {
-		if err := syncDir(p); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // LoadMasterKey reads a master key file. Its errors are of kind ErrKeyMissing, ErrKeyUnreadable,
@@ -183,7 +157,7 @@ func LoadOrCreateMasterKey(path string) (m *MasterKey, err error) {
 // it may not have come to that yet. A folder that this user may not even list was not made by one
 // that starts with us.
 func syncLoaded(path string) error {
-	err := syncDir(filepath.Dir(path))
+	err := durable.SyncDir(filepath.Dir(path))
 	if err == nil || errors.Is(err, fs.ErrPermission) {
 		return nil
 	}

@@ -20,6 +20,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"imgcluster/cluster/clustertest/poll"
 )
 
 // programEnv makes this test binary the program itself. The server processes that up and demo start
@@ -88,15 +90,7 @@ func finish(t *testing.T, cmd *exec.Cmd) ended {
 // eventually polls until something holds.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	tick, deadline := time.NewTicker(20*time.Millisecond), time.After(waitMax)
-	defer tick.Stop()
-	for !holds() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("never: %s", what)
-		}
-	}
+	poll.Until(t, waitMax, what, holds)
 }
 
 // lines collects what a running process says, and lets a test wait for a part of it.

@@ -23,6 +23,7 @@ import (
 
 	"imgcluster/cluster"
 	"imgcluster/cluster/client"
+	"imgcluster/cluster/clustertest/poll"
 	"imgcluster/cluster/image"
 	"imgcluster/config"
 )
@@ -33,16 +34,7 @@ const Deadline = time.Minute
 // Poll waits until ok holds, and fails the test after Deadline.
 func Poll(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	end := time.After(Deadline)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-end:
-			t.Fatalf("%s: not within %v", what, Deadline)
-		}
-	}
+	poll.Until(t, Deadline, what, ok)
 }
 
 // Options of a cluster. The zero value is three nodes in this process.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/clustertest/poll"
 	"imgcluster/cluster/image"
 )
 
@@ -25,16 +26,7 @@ const deadline = 2 * time.Minute
 // until polls until ok holds and fails the test after deadline.
 func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	end := time.After(deadline)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-end:
-			t.Fatalf("%s: not within %v", what, deadline)
-		}
-	}
+	poll.Until(t, deadline, what, ok)
 }
 
 func must(t testing.TB, err error) {

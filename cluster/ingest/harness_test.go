@@ -18,6 +18,7 @@ import (
 
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/clustertest/memkv"
+	"imgcluster/cluster/clustertest/poll"
 	"imgcluster/cluster/image"
 )
 
@@ -285,11 +286,7 @@ func (f *fleet) stored(rec *image.Record, body []byte) {
 // eventually polls until ok, with a deadline.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited too long for %s", what)
-		}
-	}
+	poll.Until(t, 20*time.Second, what, ok)
 }
 
 func randomBytes(n int) []byte {

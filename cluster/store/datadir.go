@@ -9,8 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -18,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"imgcluster/cluster/durable"
 	"imgcluster/cluster/image"
 )
 
@@ -92,7 +91,7 @@ func (d *DataDir) Close() error { return d.lock.Close() }
 // directory of another cluster, node or master key. want's Format, Incarnation and Created are not looked at.
 // All refusals are *ClaimError.
 func Claim(dir string, want Identity) (*DataDir, error) {
-	if err := makeDir(dir); err != nil {
+	if err := durable.MakeDir(dir); err != nil {
 		return nil, unusable(dir, err)
 	}
 	fsys, err := openOS(dir)
@@ -121,40 +120,6 @@ func unusable(dir string, err error) error {
 		ErrDataDir, fmt.Sprintf("data directory %s: %v", dir, err),
 		"check that the path is a directory which this user may write, or choose another --data-dir", err,
 	}
-}
-
-// makeDir makes dir and its missing parents durable: an entry is only as durable as the directory it is in.
-func makeDir(dir string) error {
-	var missing []string
-	at := filepath.Clean(dir)
-	for {
-		_, err := os.Stat(at)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		missing = append(missing, at)
-		at = filepath.Dir(at)
-	}
-	for _, name := range slices.Backward(missing) {
-		if err := os.Mkdir(name, dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-		if err := syncPath(filepath.Dir(name)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func syncPath(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // checkOurs refuses a directory with content but without node.json.
