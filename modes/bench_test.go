@@ -179,7 +179,7 @@ func drive(b *testing.B, images madeImages, nodes []client.Node, pids []int) out
 }
 
 func benchBare(b *testing.B, images madeImages) outcome {
-	ports, err := freePorts(3)
+	ports, err := config.FreePorts(3)
 	if err != nil {
 		b.Fatal(err)
 	}

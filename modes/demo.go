@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -107,7 +106,7 @@ const (
 // command line too, which no file or environment outweighs: a demo touches no data of others.
 func (e *env) demoConfig(dir string) (string, error) {
 	const nodes = 3
-	ports, err := freePorts(2 * nodes)
+	ports, err := config.FreePorts(2 * nodes)
 	if err != nil {
 		return "", err
 	}
@@ -141,19 +140,4 @@ func checkRoom(dir string, spec genimg.Spec, cfg *config.Config) error {
 		return usagef("name a folder on another disk with TMPDIR", "the demo needs %s of disk, and %s has %s", formatBytes(need), filepath.Dir(dir), formatBytes(free))
 	}
 	return nil
-}
-
-// freePorts finds n different ports of the loopback address that nobody uses. They are free until
-// someone takes them: the servers say so if that happens first.
-func freePorts(n int) ([]int, error) {
-	var ports []int
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
-		}
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return ports, nil
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"imgcluster/cluster/image"
+	"imgcluster/config"
 	"imgcluster/modes/result"
 )
 
@@ -180,7 +181,7 @@ func testSecondUp(t *testing.T, l *local) {
 	if e := l.run("up"); e.status != 2 || !strings.Contains(e.err, "which another process has") || e.out != "" {
 		t.Error(e)
 	}
-	ports, err := freePorts(6)
+	ports, err := config.FreePorts(6)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"imgcluster/cluster/clustertest/poll"
+	"imgcluster/config"
 )
 
 // programEnv makes this test binary the program itself. The server processes that up and demo start
@@ -204,7 +205,7 @@ func up(t *testing.T) *local {
 // writeConfig writes an imgcluster.yaml of three nodes on free ports.
 func writeConfig(t *testing.T, dir, more string) {
 	t.Helper()
-	ports, err := freePorts(6)
+	ports, err := config.FreePorts(6)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,8 +9,6 @@ package clustertest
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -113,21 +111,11 @@ func quick(t testing.TB, dir string) *config.Config {
 // that outgoing connections take theirs from, so that a node finds its port again after a stop.
 func FreePorts(t testing.TB, n int) []int {
 	t.Helper()
-	const low, high, tries = 10_000, 32_000, 1000
-	var ports []int
-	for range tries {
-		port := low + rand.IntN(high-low)
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		defer l.Close() // all at the end, so that they differ
-		if ports = append(ports, port); len(ports) == n {
-			return ports
-		}
+	ports, err := config.FreePorts(n)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatalf("no %d free ports", n)
-	return nil
+	return ports
 }
 
 // logger writes warnings to the standard error of the tests when IMGCLUSTER_TEST_LOG names a level.

@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,6 +17,7 @@ import (
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/clustertest/poll"
 	"imgcluster/cluster/image"
+	"imgcluster/config"
 )
 
 // deadline bounds every wait of the tests. It is long because it tells nothing about speed.
@@ -89,12 +89,11 @@ type toyCluster struct {
 // freeAddresses returns loopback addresses that nobody listens on.
 func freeAddresses(t testing.TB, n int) []string {
 	t.Helper()
+	ports, err := config.FreePorts(n)
+	must(t, err)
 	addresses := make([]string, n)
-	for i := range addresses {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		must(t, err)
-		defer l.Close() // all at the end, so that they differ
-		addresses[i] = l.Addr().String()
+	for i, port := range ports {
+		addresses[i] = fmt.Sprintf("127.0.0.1:%d", port)
 	}
 	return addresses
 }
