@@ -176,6 +176,9 @@ func (p *peers) Send(ctx context.Context, to image.NodeID, up image.Request, bod
 		ids[i] = strconv.Itoa(int(id))
 	}
 	req.Header.Set("Imgcluster-Broadcast", strings.Join(ids, ","))
+	if up.Relayed {
+		req.Header.Set("Imgcluster-Relayed", "true")
+	}
 	if up.WantDigest {
 		req.Header.Set("Want-Content-Digest", "sha-256=1")
 	}

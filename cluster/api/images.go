@@ -103,6 +103,7 @@ func (h *Handler) parsePut(r *http.Request) (req image.Request, err error) {
 		return req, err
 	}
 	req.Broadcast, err = h.parseBroadcast(r.Header.Get("Imgcluster-Broadcast"))
+	req.Relayed = r.Header.Get("Imgcluster-Relayed") == "true"
 	req.WantDigest = len(req.Broadcast) == 0 || wantsDigest(r.Header.Get("Want-Content-Digest"))
 	return req, err
 }

@@ -146,6 +146,8 @@ type Request struct {
 	// Broadcast are the nodes that the sender sends to, this one among them; empty for a relay, in
 	// which the node that is asked sends on.
 	Broadcast []NodeID
+	// Relayed says that another node, which has had the upload assigned, sends on what it gets.
+	Relayed bool
 }
 
 // Receipt acknowledges an upload: its copies are durable and its record is committed.

@@ -109,11 +109,23 @@ func (s *Service) enough(u *upload, candidates int, live []image.NodeID) error {
 		return image.Errorf(image.KindNoQuorum, "%d of the %d nodes needed are up", candidates, s.MinReplicas).
 			WithHint("start the other nodes").WithRetry(time.Second)
 	}
-	if need := s.needed(u.shard, live); candidates < need {
-		return image.Errorf(image.KindInvalid, "Imgcluster-Broadcast names %d live nodes, %d are needed", candidates, need).
-			WithHint("broadcast to all nodes that GET /v1/cluster lists for the shard, or leave the header out")
+	need := s.needed(u.shard, live)
+	named := 0
+	for _, n := range s.Members(u.shard) {
+		if slices.Contains(u.req.Broadcast, n) {
+			named++
+		}
 	}
-	return nil
+	switch {
+	case candidates >= need:
+		return nil
+	case named < need:
+		return image.Errorf(image.KindInvalid, "Imgcluster-Broadcast names %d nodes of the shard, %d are needed", named, need).
+			WithHint("broadcast to all nodes that GET /v1/cluster lists for the shard, or leave the header out")
+	default:
+		return image.Errorf(image.KindNoQuorum, "%d of the nodes that Imgcluster-Broadcast names are up, %d are needed", candidates, need).
+			WithHint("broadcast to all nodes that GET /v1/cluster lists for the shard").WithRetry(time.Second)
+	}
 }
 
 // needed is how many copies an upload must have now: replicas, or what the live nodes allow.

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -26,7 +27,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const testShard = 2
 
-// fakeLog is one shard's log in memory, with the real catalog behind it. Every node applies at once.
+// fakeLog is one shard's log in memory, with the real catalog behind it. Every node applies at once,
+// but for those that fall behind.
 type fakeLog struct {
 	mu     sync.Mutex
 	db     memkv.KV
@@ -35,6 +37,44 @@ type fakeLog struct {
 	nodes  map[image.NodeID]*Service
 	hold   map[string]chan struct{} // proposals of this kind wait, until the channel is closed
 	cut    bool                     // no quorum
+	behind map[image.NodeID]*replica
+}
+
+// replica is what a node that has fallen behind sees, and what it is yet to hear.
+type replica struct {
+	db     memkv.KV
+	events [][]catalog.Event
+}
+
+// nodeLog is the log as one node sees it.
+type nodeLog struct {
+	*fakeLog
+	node image.NodeID
+}
+
+func (l nodeLog) View(shard uint64, fn func(catalog.Reader) error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r := l.behind[l.node]; r != nil {
+		return fn(r.db)
+	}
+	return fn(l.db)
+}
+
+// fallBehind keeps what is committed from now on from a node, until catchUp.
+func (l *fakeLog) fallBehind(id image.NodeID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.behind[id] = &replica{db: maps.Clone(l.db)}
+}
+
+func (l *fakeLog) catchUp(id image.NodeID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, events := range l.behind[id].events {
+		l.nodes[id].Applied(testShard, events)
+	}
+	delete(l.behind, id)
 }
 
 func kindOf(c catalog.Command) string {
@@ -68,16 +108,14 @@ func (l *fakeLog) Propose(ctx context.Context, shard uint64, c catalog.Command) 
 	if err != nil {
 		return catalog.Result{}, err
 	}
-	for _, s := range l.nodes {
+	for id, s := range l.nodes {
+		if r := l.behind[id]; r != nil {
+			r.events = append(r.events, events)
+			continue
+		}
 		s.Applied(shard, events)
 	}
 	return catalog.DecodeResult(b)
-}
-
-func (l *fakeLog) View(_ uint64, fn func(catalog.Reader) error) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return fn(l.db)
 }
 
 func (l *fakeLog) Leader(uint64) image.NodeID {
@@ -171,12 +209,12 @@ func quickTakeover(o *Options) { o.TakeoverTimeout = 200 * time.Millisecond }
 func newFleet(t *testing.T, change func(*Options)) *fleet {
 	f := &fleet{
 		t: t, nodes: map[image.NodeID]*Service{}, vaults: map[image.NodeID]*fakeVault{}, live: []image.NodeID{1, 2, 3},
-		log: &fakeLog{db: memkv.KV{}, leader: 1, nodes: map[image.NodeID]*Service{}, hold: map[string]chan struct{}{}},
+		log: &fakeLog{db: memkv.KV{}, leader: 1, nodes: map[image.NodeID]*Service{}, hold: map[string]chan struct{}{}, behind: map[image.NodeID]*replica{}},
 	}
 	for _, id := range f.live {
 		f.vaults[id] = &fakeVault{files: map[image.Copy][]byte{}}
 		o := Options{
-			Node: id, Log: f.log, Vault: f.vaults[id], Peers: f, Logger: zap.NewNop(), Shards: []uint64{testShard},
+			Node: id, Log: nodeLog{f.log, id}, Vault: f.vaults[id], Peers: f, Logger: zap.NewNop(), Shards: []uint64{testShard},
 			ShardOf: func(string, string) uint64 { return testShard },
 			Members: func(uint64) []image.NodeID { return []image.NodeID{1, 2, 3} }, Live: f.alive,
 			Replicas: 2, MinReplicas: 1, UploadsMax: 8, StagingBytes: 16 << 20, ImageBytes: 64 << 20,

@@ -46,6 +46,42 @@ func TestRelayAtAnyNode(t *testing.T) {
 	}
 }
 
+// TestRelayToANodeThatIsBehind passes bytes on to the leader of the shard before it has heard of the
+// assignment: it waits for that and decides nothing itself.
+func TestRelayToANodeThatIsBehind(t *testing.T) {
+	f := newFleet(t, nil)
+	f.kill(2)
+	f.log.fallBehind(1)
+	req, body, open := request("a.png"), randomBytes(1<<20), make(chan struct{})
+	req.Size = int64(len(body))
+	type result struct {
+		rec *image.Record
+		err error
+	}
+	done := make(chan result)
+	go func() {
+		rec, err := f.nodes[3].Receive(t.Context(), req, gated(body, 1000, open))
+		done <- result{rec, err}
+	}()
+	eventually(t, "the bytes to reach node 1", func() bool {
+		uploads, _ := f.nodes[1].Stats()
+		return uploads == 1
+	})
+	time.Sleep(3 * f.nodes[1].AssignTimeout) // in which a broadcast's receiver would have decided
+	f.log.mu.Lock()
+	if f.log.index != 1 {
+		t.Errorf("%d commands were proposed, want the assignment alone", f.log.index)
+	}
+	f.log.mu.Unlock()
+	f.log.catchUp(1)
+	close(open)
+	r := <-done
+	if r.err != nil {
+		t.Fatal(r.err)
+	}
+	f.stored(r.rec, body)
+}
+
 // TestLargerThanMemory sends more at once than the nodes can hold: uploads go through the window.
 func TestLargerThanMemory(t *testing.T) {
 	f := newFleet(t, func(o *Options) { o.StagingBytes = 8 * windowChunks * chunkBytes })

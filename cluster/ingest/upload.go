@@ -197,10 +197,10 @@ func (p *part) due() time.Duration {
 		return 2 * s.AssignTimeout
 	case state == nil && u.spool.failed() != nil:
 		u.cancel(u.spool.failed()) // nobody was asked to store it, and this node cannot
-	case state == nil && !p.asking:
+	case state == nil && !p.asking && !u.req.Relayed: // a relayed one is in the log, on its way here
 		p.asking = true
 		p.wg.Go(func() {
-			if err := s.assign(u); err != nil {
+			if err := s.assign(u); err != nil && u.latest() == nil {
 				u.cancel(err)
 			}
 		})
@@ -355,7 +355,7 @@ func (p *part) startSending(to image.NodeID) {
 	s, u := p.s, p.u
 	cur, err := u.spool.cursor(u.ctx)
 	req := u.req
-	req.Broadcast = slices.Clone(u.latest().Holders)
+	req.Broadcast, req.Relayed = slices.Clone(u.latest().Holders), true
 	p.senders.Go(func() {
 		if err == nil {
 			err = s.Peers.Send(u.ctx, to, req, cur)
