@@ -204,7 +204,7 @@ func (s *Service) reassign(ctx context.Context, shard uint64, state *catalog.Upl
 		return false
 	}
 	s.mu.Lock()
-	u := s.uploads[state.ID]
+	u := s.here(shard, state.ID)
 	s.mu.Unlock()
 	if u != nil && r.Upload != nil {
 		u.update(r.Upload)
@@ -219,9 +219,15 @@ func (s *Service) reassign(ctx context.Context, shard uint64, state *catalog.Upl
 	return false
 }
 
+// pendingKey names an upload that the log has not decided.
+type pendingKey struct {
+	shard uint64
+	id    image.ID
+}
+
 // watched is an upload that the log has not decided, with the time since which this node knows.
 type watched struct {
-	shard  uint64
+	pendingKey
 	state  *catalog.Upload
 	since  time.Time
 	busy   bool // a reassignment is being proposed
@@ -256,11 +262,12 @@ func (s *Service) watch() {
 
 // track remembers a pending upload. Held: mu.
 func (s *Service) track(shard uint64, state *catalog.Upload) {
-	if w := s.pending[state.ID]; w != nil {
+	key := pendingKey{shard, state.ID}
+	if w := s.pending[key]; w != nil {
 		w.state = state
 		return
 	}
-	s.pending[state.ID] = &watched{shard: shard, state: state, since: time.Now()}
+	s.pending[key] = &watched{pendingKey: key, state: state, since: time.Now()}
 }
 
 // rescue reassigns the uploads that cannot go on as they are: as the leader, those whose storing
@@ -270,9 +277,9 @@ func (s *Service) rescue() {
 	live := s.Live()
 	var idle []watched
 	s.mu.Lock()
-	for id, w := range s.pending {
+	for _, w := range s.pending {
 		if !w.busy {
-			w.absent = s.uploads[id] == nil
+			w.absent = s.here(w.shard, w.id) == nil
 			idle = append(idle, *w)
 		}
 	}
@@ -287,10 +294,10 @@ func (s *Service) rescue() {
 			drop = append(drop, s.Node)
 			cause = image.Errorf(image.KindAborted, "upload %s did not reach node %d", w.state.ID, s.Node)
 		}
-		if len(drop) > 0 && s.busy(w.state.ID, true) {
+		if len(drop) > 0 && s.busy(w.pendingKey, true) {
 			s.wg.Go(func() {
 				s.reassign(s.ctx, w.shard, w.state, drop, cause)
-				s.busy(w.state.ID, false)
+				s.busy(w.pendingKey, false)
 			})
 		}
 	}
@@ -298,10 +305,10 @@ func (s *Service) rescue() {
 
 // busy marks a pending upload as being reassigned, or no longer, and tells whether it is still
 // pending.
-func (s *Service) busy(id image.ID, is bool) bool {
+func (s *Service) busy(key pendingKey, is bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	w := s.pending[id]
+	w := s.pending[key]
 	if w != nil {
 		w.busy = is
 	}
@@ -336,7 +343,7 @@ func (s *Service) Recover(ctx context.Context, shard uint64) error {
 	for _, state := range pending {
 		s.mu.Lock()
 		s.track(shard, state)
-		_, here := s.uploads[state.ID]
+		here := s.here(shard, state.ID) != nil
 		s.mu.Unlock()
 		slot := state.Slot(s.Node)
 		if !here && slot != nil && !slot.Stored {

@@ -82,6 +82,28 @@ func TestRelayToANodeThatIsBehind(t *testing.T) {
 	f.stored(r.rec, body)
 }
 
+// TestNewsOfAnotherShard uses an ID that an upload of another shard has: the news of the one are not
+// those of the other, neither where it is on its way nor where it is waited for.
+func TestNewsOfAnotherShard(t *testing.T) {
+	f := newFleet(t, quickTakeover)
+	req, body, open := request("a.png"), randomBytes(1<<20), make(chan struct{})
+	other := func(state catalog.State) {
+		u := &catalog.Upload{ID: req.ID, User: "alice", Name: "b.png", Bytes: 5, State: state, Epoch: 9, Owner: 1, Replicas: 2, Problem: &image.Problem{Code: image.KindAborted}}
+		for _, s := range f.nodes {
+			s.Applied(testShard+1, []catalog.Event{{Upload: u}})
+		}
+	}
+	other(catalog.Pending)
+	answers := make(chan []answer)
+	go func() {
+		answers <- f.broadcast(req, body, map[image.NodeID]io.Reader{1: gated(body, 1000, open), 2: gated(body, 1000, open), 3: cutAfter(body, 0)})
+	}()
+	eventually(t, "the assignment", func() bool { return f.assigned(req.ID) != nil })
+	other(catalog.Failed)
+	close(open)
+	f.stored(f.record(<-answers, 3), body)
+}
+
 // TestLargerThanMemory sends more at once than the nodes can hold: uploads go through the window.
 func TestLargerThanMemory(t *testing.T) {
 	f := newFleet(t, func(o *Options) { o.StagingBytes = 8 * windowChunks * chunkBytes })

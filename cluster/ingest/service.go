@@ -86,7 +86,7 @@ type Service struct {
 	mu      sync.Mutex
 	closed  bool
 	uploads map[image.ID]*upload
-	pending map[image.ID]*watched // in the log, of all shards
+	pending map[pendingKey]*watched // in the log
 	kick    chan struct{}
 	remove  chan image.Record
 }
@@ -103,7 +103,7 @@ func New(o Options) (*Service, error) {
 	s := &Service{
 		Options: o, arena: a,
 		decided: map[image.ID]*catalog.Upload{},
-		uploads: map[image.ID]*upload{}, pending: map[image.ID]*watched{},
+		uploads: map[image.ID]*upload{}, pending: map[pendingKey]*watched{},
 		kick: make(chan struct{}, 1), remove: make(chan image.Record, removalsMax),
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
@@ -245,14 +245,23 @@ func (s *Service) Applied(shard uint64, events []catalog.Event) {
 			continue
 		}
 		if e.Upload.Finished() {
-			delete(s.pending, e.Upload.ID)
+			delete(s.pending, pendingKey{shard, e.Upload.ID})
 		} else {
 			s.track(shard, e.Upload)
 		}
-		if u := s.uploads[e.Upload.ID]; u != nil {
+		if u := s.here(shard, e.Upload.ID); u != nil {
 			u.update(e.Upload)
 		}
 	}
+}
+
+// here returns the upload that is on its way to this node, nil when there is none. A client may have
+// used its ID for a name of another shard before: that is another upload. Held: mu.
+func (s *Service) here(shard uint64, id image.ID) *upload {
+	if u := s.uploads[id]; u != nil && u.shard == shard {
+		return u
+	}
+	return nil
 }
 
 // collect deletes the files of records that are no more.
