@@ -104,12 +104,12 @@ func (m *images) Open(ctx context.Context, rec *image.Record) api.Content {
 
 // order lists a record's copies, this node's first and those of nodes that are down last.
 func (m *images) order(rec *image.Record) []image.Copy {
-	live := m.peers.live()
+	up := m.peers.up()
 	rank := func(c image.Copy) int {
 		switch {
 		case c.Node == m.peers.self:
 			return 0
-		case slices.Contains(live, c.Node):
+		case slices.Contains(up, c.Node):
 			return 1
 		}
 		return 2

@@ -69,7 +69,7 @@ type Node struct {
 	wg       sync.WaitGroup
 	failed   chan error
 	ready    atomic.Bool
-	closing  atomic.Bool
+	draining atomic.Bool // it ends what it has begun and takes on no more
 }
 
 // Start starts the node with this ID. It returns when the node serves its API, though not yet
@@ -181,7 +181,7 @@ func (n *Node) newPeers() *peers {
 	p := &peers{
 		self: n.self.ID, addr: map[image.NodeID]string{}, state: map[image.NodeID]peerState{},
 		every: n.cfg.Timeouts.PeerInterval, silence: n.cfg.Timeouts.PeerSilence,
-		logger: n.logger.Named("peers"), changed: func() { n.ingest.Kick() },
+		logger: n.logger.Named("peers"), changed: func() { n.ingest.Kick() }, leaving: &n.draining,
 		http: &http.Client{Transport: transport(n.cfg.Client.Dial)},
 	}
 	for _, other := range n.cfg.Cluster.Nodes {
@@ -209,7 +209,7 @@ func (n *Node) ingestOptions() ingest.Options {
 	c := n.cfg
 	return ingest.Options{
 		Node: n.self.ID, Log: n.log, Vault: vault{keys: n.keys, store: n.store, wanted: n.wanted}, Peers: n.peers, Logger: n.logger.Named("ingest"),
-		Shards: n.shards, ShardOf: n.shardOf, Members: n.members, Live: n.peers.live,
+		Shards: n.shards, ShardOf: n.shardOf, Members: n.members, Live: n.peers.live, Up: n.peers.up,
 		Replicas: c.Cluster.Replicas, MinReplicas: c.Cluster.MinReplicas,
 		UploadsMax: c.Limits.Uploads, StagingBytes: int64(c.Limits.StagingBytes), ImageBytes: int64(c.Limits.ImageBytes),
 		AssignTimeout: c.Timeouts.Assign, TakeoverTimeout: c.Timeouts.Takeover, UploadTimeout: c.Timeouts.Upload,
@@ -388,7 +388,7 @@ const peersGrace = 2 * time.Second
 
 func (n *Node) awaitPeers() {
 	deadline := time.Now().Add(peersGrace)
-	for len(n.peers.live()) < len(n.cfg.Cluster.Nodes) && time.Now().Before(deadline) {
+	for len(n.peers.up()) < len(n.cfg.Cluster.Nodes) && time.Now().Before(deadline) {
 		if !sleep(n.ctx, 20*time.Millisecond) {
 			return
 		}
@@ -454,13 +454,16 @@ func (n *Node) wanted(id image.ID, epoch uint32) (count int, err error) {
 	return count, nil
 }
 
-// Close stops the node: no new requests, running ones to their end or until ctx is done, the
-// leaders handed over, then Raft, the store and the claim. It is safe after a failed start.
+// Close stops the node: no new uploads, running ones to their end or until ctx is done, then no
+// requests at all, the leaders handed over, then Raft, the store and the claim. It is safe after a
+// failed start.
 func (n *Node) Close(ctx context.Context) error {
-	n.closing.Store(true)
+	n.draining.Store(true)
 	var errs []error
 	if n.http != nil {
-		n.handler.Farewell() // peers give the uploads of this node to others
+		n.handler.Draining()
+		n.ingest.Drain(ctx)
+		n.handler.Farewell() // peers give what is left to others
 		if err := n.http.Shutdown(ctx); err != nil {
 			errs = append(errs, n.http.Close())
 		}

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -34,7 +35,8 @@ type peers struct {
 	every   time.Duration           // period of a peer's figures
 	silence time.Duration           // without figures for this long, a peer is down
 	logger  *zap.Logger
-	changed func() // called when a peer goes up or down
+	changed func()       // called when a peer goes up or down or drains
+	leaving *atomic.Bool // this node drains
 	http    *http.Client
 
 	mu    sync.Mutex
@@ -45,6 +47,8 @@ type peerState struct {
 	up     bool
 	status image.NodeStatus // the last heard
 }
+
+func (s peerState) draining() bool { return s.status.State == image.NodeDraining }
 
 // transport returns connections to the other nodes.
 func transport(dial time.Duration) *http.Transport {
@@ -101,24 +105,37 @@ func (p *peers) set(id image.NodeID, change func(*peerState), cause error) {
 	change(&s)
 	p.state[id] = s
 	p.mu.Unlock()
-	if s.up == old.up {
+	switch peer := zap.Uint32("peer", uint32(id)); {
+	case s.up == old.up && s.draining() == old.draining():
 		return
-	}
-	if s.up {
-		p.logger.Info("peer is up", zap.Uint32("peer", uint32(id)))
-	} else {
-		p.logger.Warn("peer is down", zap.Uint32("peer", uint32(id)), zap.Error(cause))
+	case !s.up:
+		p.logger.Warn("peer is down", peer, zap.Error(cause))
+	case s.draining():
+		p.logger.Info("peer is stopping", peer)
+	default:
+		p.logger.Info("peer is up", peer)
 	}
 	p.changed()
 }
 
-// live lists this node and the peers that are up, in order.
+// up lists this node and the peers that are up, in order.
+func (p *peers) up() []image.NodeID {
+	return p.list(true, func(s peerState) bool { return s.up })
+}
+
+// live lists the nodes that take on work, in order: those that are up and not draining.
 func (p *peers) live() []image.NodeID {
-	ids := []image.NodeID{p.self}
+	return p.list(!p.leaving.Load(), func(s peerState) bool { return s.up && !s.draining() })
+}
+
+func (p *peers) list(self bool, ok func(peerState) bool) (ids []image.NodeID) {
+	if self {
+		ids = append(ids, p.self)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for id, s := range p.state {
-		if s.up {
+		if ok(s) {
 			ids = append(ids, id)
 		}
 	}

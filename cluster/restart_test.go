@@ -103,32 +103,51 @@ func leaveJunk(t *testing.T, c *clustertest.Cluster, id image.NodeID) (j junk) {
 	return j
 }
 
-// testOrderlyStop stops a node in the middle of an upload that it relays: the upload goes through,
-// for a stopping node ends what it has begun.
+// testOrderlyStop stops a node in the middle of uploads that it relays, of some of which it stores a
+// copy itself: they go through, for a stopping node ends what it has begun. It gives images until
+// then, and takes on no more.
 func testOrderlyStop(t *testing.T, c *clustertest.Cluster) {
 	body := clustertest.Image(410, 200_000)
-	conn := c.Dial(t, 3)
-	conn.Send(head(clustertest.Path("alice", "stopping.png"), len(body)), body[:100_000])
-	clustertest.Poll(t, "the upload is on its way", func() bool {
+	names := []string{"stopping-1.png", "stopping-2.png", "stopping-3.png"}
+	var conns []*clustertest.Conn
+	for _, name := range names {
+		conn := c.Dial(t, 3)
+		conn.Send(head(clustertest.Path("alice", name), len(body)), body[:100_000])
+		conns = append(conns, conn)
+	}
+	clustertest.Poll(t, "the uploads are on their way", func() bool {
 		n := c.Status(3).Nodes
-		return len(n) == 3 && n[2].Uploads == 1
+		return len(n) == 3 && n[2].Uploads == len(names)
 	})
 	stopped := make(chan struct{})
 	go func() {
 		c.Stop(3)
 		close(stopped)
 	}()
-	clustertest.Poll(t, "the node says farewell", func() bool {
+	clustertest.Poll(t, "the node says that it stops", func() bool {
 		n := c.Status(1).Nodes
-		return len(n) == 3 && n[2].State == image.NodeDown
+		return len(n) == 3 && n[2].State == image.NodeDraining
 	})
-	conn.Send(body[100_000:])
-	clustertest.Receipt(t, conn.Answer())
+	clustertest.ExpectProblem(t, c.Do(http.MethodPut, 3, clustertest.Path("alice", "late.png"), bytes.NewReader(body), nil), image.KindNoQuorum)
+	clustertest.ExpectProblem(t, c.Do(http.MethodGet, 3, "/readyz", nil, nil), image.KindNoQuorum)
+	c.ExpectImage(t, "alice", "1.png", c.Do(http.MethodGet, 1, clustertest.Path("alice", "1.png"), nil, nil).Body, 3)
+	copies := 0
+	for i, name := range names {
+		conns[i].Send(body[100_000:])
+		if rec := clustertest.Receipt(t, conns[i].Answer()); slices.Contains(rec.Replicas, 3) {
+			copies++
+		}
+		c.ExpectImage(t, "alice", name, body, 1, 2)
+	}
+	if copies == 0 {
+		t.Error("the node was to store copies")
+	}
 	<-stopped
-	c.ExpectImage(t, "alice", "stopping.png", body, 1, 2)
 	c.Start(3)
 	c.WaitReady(c.IDs()...)
-	c.ExpectImage(t, "alice", "stopping.png", body, 3)
+	for _, name := range names {
+		c.ExpectImage(t, "alice", name, body, 3)
+	}
 	c.ExpectSettled(t)
 }
 

@@ -15,6 +15,9 @@ import (
 
 // Ready implements api.Node.
 func (n *Node) Ready() error {
+	if n.draining.Load() {
+		return image.Errorf(image.KindNoQuorum, "node %d is stopping", n.self.ID).WithHint("ask another node")
+	}
 	if err := n.serving(); err != nil {
 		return err
 	}
@@ -23,10 +26,7 @@ func (n *Node) Ready() error {
 
 // serving says why this node cannot serve, whatever the others do.
 func (n *Node) serving() error {
-	switch {
-	case n.closing.Load():
-		return image.Errorf(image.KindNoQuorum, "node %d is stopping", n.self.ID).WithHint("ask another node")
-	case !n.ready.Load():
+	if !n.ready.Load() {
 		return image.Errorf(image.KindNoQuorum, "node %d is starting and has not reached a majority of the nodes", n.self.ID).
 			WithHint("start the other nodes, or wait a moment").WithRetry(time.Second)
 	}
@@ -74,8 +74,12 @@ func (n *Node) Status() image.NodeStatus {
 	uploads, staging := n.ingest.Stats()
 	free, _ := n.store.FreeBytes() // 0 says it too
 	rx, tx := n.handler.Traffic()
+	state := image.NodeUp
+	if n.draining.Load() {
+		state = image.NodeDraining
+	}
 	return image.NodeStatus{
-		ID: n.self.ID, API: n.self.APIAddr(), State: image.NodeUp, Ready: n.Ready() == nil, Version: n.version,
+		ID: n.self.ID, API: n.self.APIAddr(), State: state, Ready: n.Ready() == nil, Version: n.version,
 		RSSBytes: residentBytes(), DiskFree: free, StagingBytes: staging, Uploads: uploads,
 		CPUSeconds: cpuSeconds(), NetRx: rx, NetTx: tx, UptimeS: time.Since(n.began).Seconds(),
 	}
@@ -142,7 +146,7 @@ func (n *Node) nodeStatus(id image.NodeID) image.NodeStatus {
 	n.peers.mu.Lock()
 	defer n.peers.mu.Unlock()
 	p := n.peers.state[id]
-	p.status.ID, p.status.API, p.status.State = id, n.peers.addr[id], image.NodeUp
+	p.status.ID, p.status.API = id, n.peers.addr[id]
 	if !p.up {
 		p.status.State, p.status.Ready = image.NodeDown, false
 	}

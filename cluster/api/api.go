@@ -77,6 +77,7 @@ type Handler struct {
 	Options
 	mux    *http.ServeMux
 	rx, tx atomic.Int64
+	news   chan struct{}   // closed when the figures have changed for good
 	leave  context.Context // ends when the node says farewell
 	end    context.CancelFunc
 }
@@ -85,7 +86,7 @@ const imagesPath = "/v1/images/"
 
 // New returns the handler of a node's API address.
 func New(o Options) *Handler {
-	h := &Handler{Options: o, mux: http.NewServeMux()}
+	h := &Handler{Options: o, mux: http.NewServeMux(), news: make(chan struct{})}
 	h.leave, h.end = context.WithCancel(context.Background())
 	h.route("GET", "/v1/cluster", h.cluster)
 	h.route("GET", "/livez", h.livez)
@@ -115,6 +116,9 @@ func (h *Handler) refuseMethod(w http.ResponseWriter, r *http.Request, allow str
 	w.Header().Set("Allow", allow)
 	h.fail(w, r, image.Errorf(image.KindMethod, "%.20q is not for this path", r.Method).WithHint("use one of "+allow))
 }
+
+// Draining tells the peers at once what the node's status now says. It is for one call.
+func (h *Handler) Draining() { close(h.news) }
 
 // Farewell ends the status streams, which tells the peers that this node goes. Other requests run on.
 func (h *Handler) Farewell() { h.end() }
@@ -251,6 +255,7 @@ func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(w)
 	ticker := time.NewTicker(h.StatusEvery)
 	defer ticker.Stop()
+	news := h.news
 	for enc := json.NewEncoder(w); h.leave.Err() == nil; {
 		h.extend(w)
 		if enc.Encode(h.Peers.Status()) != nil || control.Flush() != nil {
@@ -260,6 +265,8 @@ func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 			return
 		case <-h.leave.Done():
+		case <-news:
+			news = nil
 		case <-ticker.C:
 		}
 	}

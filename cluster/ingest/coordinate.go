@@ -274,9 +274,13 @@ func (s *Service) track(shard uint64, state *catalog.Upload) {
 // nodes are gone or that take too long; on any node, those of which it should store a copy but
 // never got a byte: before a standby, which cannot know, takes over from the wrong one.
 func (s *Service) rescue() {
-	live := s.Live()
+	up := s.Up()
 	var idle []watched
 	s.mu.Lock()
+	patience := s.TakeoverTimeout / 2
+	if s.draining() { // what is not here now will not come
+		patience = 0
+	}
 	for _, w := range s.pending {
 		if !w.busy {
 			w.absent = s.here(w.shard, w.id) == nil
@@ -288,9 +292,9 @@ func (s *Service) rescue() {
 		var drop []image.NodeID
 		var cause error
 		if s.Log.Leader(w.shard) == s.Node {
-			drop, cause = w.lost(live, s.UploadTimeout)
+			drop, cause = w.lost(up, s.UploadTimeout)
 		}
-		if slot := w.state.Slot(s.Node); w.absent && slot != nil && !slot.Stored && time.Since(w.since) > s.TakeoverTimeout/2 {
+		if slot := w.state.Slot(s.Node); w.absent && slot != nil && !slot.Stored && time.Since(w.since) > patience {
 			drop = append(drop, s.Node)
 			cause = image.Errorf(image.KindAborted, "upload %s did not reach node %d", w.state.ID, s.Node)
 		}
@@ -316,13 +320,13 @@ func (s *Service) busy(key pendingKey, is bool) bool {
 }
 
 // lost returns the nodes that cannot be waited for, and why.
-func (w *watched) lost(live []image.NodeID, timeout time.Duration) ([]image.NodeID, error) {
+func (w *watched) lost(up []image.NodeID, timeout time.Duration) ([]image.NodeID, error) {
 	if time.Since(w.since) > timeout {
 		return w.state.Holders, image.Errorf(image.KindAborted, "upload %s was not stored within %s", w.state.ID, timeout)
 	}
 	var gone []image.NodeID
 	for _, slot := range w.state.Storing {
-		if !slot.Stored && !slices.Contains(live, slot.Node) {
+		if !slot.Stored && !slices.Contains(up, slot.Node) {
 			gone = append(gone, slot.Node)
 		}
 	}

@@ -500,6 +500,32 @@ func TestShareIsBalanced(t *testing.T) {
 	}
 }
 
+// TestDrain lets an upload end that a node has begun, and gives up at once what does not reach it.
+func TestDrain(t *testing.T) {
+	f := newFleet(t, func(o *Options) { o.TakeoverTimeout = time.Hour })
+	s, body, open := f.nodes[1], randomBytes(1<<20), make(chan struct{})
+	begun := make(chan []answer)
+	go func() {
+		begun <- f.broadcast(request("begun.png"), body, map[image.NodeID]io.Reader{1: gated(body, 1000, open)})
+	}()
+	eventually(t, "the upload to begin", func() bool { n, _ := s.Stats(); return n == 1 })
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	s.Drain(ctx)
+	late := f.broadcast(request("late.png"), body, nil)
+	rec := f.record(late, 1)
+	f.stored(rec, body)
+	if i := slices.IndexFunc(late, func(a answer) bool { return a.node == 1 }); image.KindOf(late[i].err) != image.KindNoQuorum {
+		t.Errorf("a node that drains answers %v", late[i].err)
+	}
+	close(open)
+	f.record(<-begun)
+	s.Drain(t.Context())
+	if n, _ := s.Stats(); n != 0 {
+		t.Errorf("%d uploads after draining", n)
+	}
+}
+
 func TestCloseEndsUploads(t *testing.T) {
 	f := newFleet(t, nil)
 	open := make(chan struct{})

@@ -57,8 +57,10 @@ type Options struct {
 	// Shards are the data shards; ShardOf maps a name to one of them.
 	Shards  []uint64
 	ShardOf func(user, name string) uint64
-	// Members are the nodes of a shard; Live are the nodes that are up.
+	// Members are the nodes of a shard; Up are the nodes that are up, Live those of them that take on
+	// uploads.
 	Members func(shard uint64) []image.NodeID
+	Up      func() []image.NodeID
 	Live    func() []image.NodeID
 
 	Replicas, MinReplicas int
@@ -85,6 +87,7 @@ type Service struct {
 
 	mu      sync.Mutex
 	closed  bool
+	idle    chan struct{} // made by Drain, closed when no upload is left
 	uploads map[image.ID]*upload
 	pending map[pendingKey]*watched // in the log
 	kick    chan struct{}
@@ -111,6 +114,24 @@ func New(o Options) (*Service, error) {
 	s.wg.Go(s.collect)
 	return s, nil
 }
+
+// Drain refuses new uploads and returns when those on their way have ended or ctx is done.
+func (s *Service) Drain(ctx context.Context) {
+	s.mu.Lock()
+	s.idle = make(chan struct{})
+	if len(s.uploads) == 0 {
+		close(s.idle)
+	}
+	s.mu.Unlock()
+	s.Kick()
+	select {
+	case <-s.idle:
+	case <-ctx.Done():
+	}
+}
+
+// draining tells whether Drain was called. Held: mu.
+func (s *Service) draining() bool { return s.idle != nil }
 
 // Close ends all uploads and waits for their goroutines. The handlers that call Receive must have
 // returned or be about to.
@@ -192,7 +213,7 @@ func (s *Service) check(req image.Request) error {
 func (s *Service) register(req image.Request) (*upload, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
+	if s.closed || s.draining() && s.uploads[req.ID] == nil {
 		return nil, image.Errorf(image.KindNoQuorum, "node %d is stopping", s.Node).WithHint("send to another node")
 	}
 	if old := s.uploads[req.ID]; old != nil && !old.failed() {
@@ -216,6 +237,9 @@ func (s *Service) unregister(u *upload) {
 	defer s.mu.Unlock()
 	if s.uploads[u.req.ID] == u {
 		delete(s.uploads, u.req.ID)
+		if s.draining() && len(s.uploads) == 0 {
+			close(s.idle)
+		}
 	}
 	u.spool.close()
 	u.spool.free()
