@@ -115,9 +115,12 @@ func testOrderlyStop(t *testing.T, c *clustertest.Cluster) {
 		conn.Send(head(clustertest.Path("alice", name), len(body)), body[:100_000])
 		conns = append(conns, conn)
 	}
-	clustertest.Poll(t, "the uploads are on their way", func() bool {
-		n := c.Status(3).Nodes
-		return len(n) == 3 && n[2].Uploads == len(names)
+	clustertest.Poll(t, "two nodes write each image", func() bool {
+		writing := 0
+		for _, id := range c.IDs() {
+			writing += len(c.Files(t, id, ".tmp"))
+		}
+		return writing == 2*len(names)
 	})
 	stopped := make(chan struct{})
 	go func() {
