@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"imgcluster/cluster/api"
 	"imgcluster/cluster/catalog"
@@ -69,12 +70,11 @@ func (n *Node) meet(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var all errgroup.Group
 	for id := range n.peers.addr {
-		if err := n.meetPeer(ctx, id, ours); err != nil {
-			return err
-		}
+		all.Go(func() error { return n.meetPeer(ctx, id, ours) })
 	}
-	return nil
+	return all.Wait()
 }
 
 func (n *Node) meetPeer(ctx context.Context, id image.NodeID, ours []byte) error {
