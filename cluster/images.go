@@ -30,6 +30,7 @@ type images struct {
 	shardOf     func(user, name string) uint64
 	shards      []uint64
 	readTimeout time.Duration
+	suspect     func(*image.Record, image.NodeID) // a copy on this node could not be read
 	logger      *zap.Logger
 }
 
@@ -256,6 +257,7 @@ func (p *plaintext) next(err error) error {
 	c := p.copies[0]
 	p.m.logger.Error("copy of an image is unreadable", zap.String("user", p.rec.User), zap.Stringer("image", p.rec.ID),
 		zap.Uint32("node", uint32(c.Node)), zap.Int64("offset", p.off), zap.Error(err))
+	p.m.suspect(p.rec, c.Node)
 	p.Close()
 	p.opened = nil
 	if p.copies = p.copies[1:]; len(p.copies) > 0 {

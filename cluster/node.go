@@ -27,6 +27,7 @@ import (
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/ingest"
 	"imgcluster/cluster/placement"
+	"imgcluster/cluster/repair"
 	"imgcluster/cluster/store"
 	"imgcluster/config"
 	"imgcluster/crypto"
@@ -51,25 +52,28 @@ type Node struct {
 	logger  *zap.Logger
 	began   time.Time
 
-	dir      *store.DataDir
-	master   *crypto.MasterKey
-	store    *store.Store
-	log      *replicated
-	keys     *keyring
-	peers    *peers
-	ingest   *ingest.Service
-	images   *images
-	handler  *api.Handler
-	http     *http.Server
-	metrics  *metrics
-	listener net.Listener // of the API
-	shards   []uint64     // data shards
-	ctx      context.Context
-	stop     context.CancelFunc
-	wg       sync.WaitGroup
-	failed   chan error
-	ready    atomic.Bool
-	draining atomic.Bool // it ends what it has begun and takes on no more
+	dir       *store.DataDir
+	master    *crypto.MasterKey
+	store     *store.Store
+	log       *replicated
+	keys      *keyring
+	peers     *peers
+	ingest    *ingest.Service
+	repair    *repair.Service
+	kept      kept
+	images    *images
+	handler   *api.Handler
+	http      *http.Server
+	metrics   *metrics
+	listener  net.Listener // of the API
+	shards    []uint64     // data shards
+	ctx       context.Context
+	stop      context.CancelFunc
+	wg        sync.WaitGroup
+	failed    chan error
+	ready     atomic.Bool
+	verifying sync.Mutex  // one Verify for a person at a time
+	draining  atomic.Bool // it ends what it has begun and takes on no more
 }
 
 // Start starts the node with this ID. It returns when the node serves its API, though not yet
@@ -120,6 +124,8 @@ func (n *Node) start(ctx context.Context) (err error) {
 		Service: n.ingest, log: n.log, store: n.store, keys: n.keys, peers: n.peers, shardOf: n.shardOf, shards: n.shards,
 		readTimeout: n.cfg.Timeouts.Read, logger: n.logger.Named("read"),
 	}
+	n.repair = repair.New(n.repairOptions())
+	n.images.suspect = n.repair.Suspect
 	n.metrics = newMetrics(n)
 	n.serve()
 	// Peers that run are met before Raft starts: a node of another cluster, or with an emptied disk,
@@ -181,12 +187,13 @@ func (n *Node) newPeers() *peers {
 	p := &peers{
 		self: n.self.ID, addr: map[image.NodeID]string{}, state: map[image.NodeID]peerState{},
 		every: n.cfg.Timeouts.PeerInterval, silence: n.cfg.Timeouts.PeerSilence,
-		logger: n.logger.Named("peers"), changed: func() { n.ingest.Kick() }, leaving: &n.draining,
+		logger: n.logger.Named("peers"), changed: n.peersChanged, leaving: &n.draining,
 		http: &http.Client{Transport: transport(n.cfg.Client.Dial)},
 	}
 	for _, other := range n.cfg.Cluster.Nodes {
 		if other.ID != n.self.ID {
 			p.addr[other.ID] = other.APIAddr()
+			p.state[other.ID] = peerState{since: n.began}
 		}
 	}
 	return p
@@ -208,12 +215,30 @@ func (n *Node) members(uint64) []image.NodeID {
 func (n *Node) ingestOptions() ingest.Options {
 	c := n.cfg
 	return ingest.Options{
-		Node: n.self.ID, Log: n.log, Vault: vault{keys: n.keys, store: n.store, wanted: n.wanted}, Peers: n.peers, Logger: n.logger.Named("ingest"),
+		Node: n.self.ID, Log: n.log, Vault: n.vault(), Peers: n.peers, Logger: n.logger.Named("ingest"),
 		Shards: n.shards, ShardOf: n.shardOf, Members: n.members, Live: n.peers.live, Up: n.peers.up,
 		Replicas: c.Cluster.Replicas, MinReplicas: c.Cluster.MinReplicas,
 		UploadsMax: c.Limits.Uploads, StagingBytes: int64(c.Limits.StagingBytes), ImageBytes: int64(c.Limits.ImageBytes),
 		AssignTimeout: c.Timeouts.Assign, TakeoverTimeout: c.Timeouts.Takeover, UploadTimeout: c.Timeouts.Upload,
 	}
+}
+
+func (n *Node) repairOptions() repair.Options {
+	c := n.cfg
+	return repair.Options{
+		Node: n.self.ID, Log: n.log, Logger: n.logger.Named("repair"), Shards: n.shards,
+		Copies:  &copies{images: n.images, vault: n.vault(), kept: &n.kept, timeout: c.Timeouts.Upload},
+		Members: n.members, Up: n.peers.up, Live: n.peers.live, Gone: func() []image.NodeID { return n.peers.gone(c.Repair.Delay) },
+		Every: c.Repair.Every, Rate: int64(c.Repair.Rate), ScrubEvery: c.Repair.ScrubEvery, ScrubRate: int64(c.Repair.ScrubRate),
+	}
+}
+
+func (n *Node) vault() vault { return vault{keys: n.keys, store: n.store, wanted: n.wanted} }
+
+// peersChanged looks at what a peer that came or went leaves to do.
+func (n *Node) peersChanged() {
+	n.ingest.Kick()
+	n.repair.Kick()
 }
 
 func (n *Node) consensusOptions() consensus.Options {
@@ -334,6 +359,7 @@ func (n *Node) join() {
 		n.fail(err)
 	default:
 		n.ready.Store(true)
+		n.repair.Start()
 		n.logger.Info("ready", zap.Duration("after", time.Since(n.began).Round(time.Millisecond)))
 		n.sweep()
 	}
@@ -430,15 +456,16 @@ func (n *Node) sweep() {
 	}
 }
 
-// wants tells whether any shard has a use for a file of this node. The file was there before the
-// call, so its assignment is in this node's state of the shard.
+// wants tells whether there is a use for a file of this node. The file was there before the call, so
+// its assignment is in this node's state of the shard.
 func (n *Node) wants(id image.ID, epoch uint32) (bool, error) {
 	count, err := n.wanted(id, epoch)
 	return count > 0 || err != nil, err
 }
 
-// wanted counts the shards that have a use for a file of this node.
+// wanted counts the uses of a file of this node: shards that name it, and a repair under way.
 func (n *Node) wanted(id image.ID, epoch uint32) (count int, err error) {
+	count = n.kept.count(id, epoch)
 	for _, shard := range n.shards {
 		err := n.log.View(shard, func(r catalog.Reader) error {
 			keep, err := catalog.Wants(r, n.self.ID, id, epoch)
@@ -473,6 +500,9 @@ func (n *Node) Close(ctx context.Context) error {
 	n.stop()
 	if n.ingest != nil {
 		errs = append(errs, n.ingest.Close())
+	}
+	if n.repair != nil {
+		n.repair.Close()
 	}
 	n.wg.Wait()
 	if n.peers != nil {

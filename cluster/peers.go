@@ -45,6 +45,7 @@ type peers struct {
 
 type peerState struct {
 	up     bool
+	since  time.Time        // it is up or down
 	status image.NodeStatus // the last heard
 }
 
@@ -103,6 +104,9 @@ func (p *peers) set(id image.NodeID, change func(*peerState), cause error) {
 	old := p.state[id]
 	s := old
 	change(&s)
+	if s.up != old.up {
+		s.since = time.Now()
+	}
 	p.state[id] = s
 	p.mu.Unlock()
 	switch peer := zap.Uint32("peer", uint32(id)); {
@@ -126,6 +130,18 @@ func (p *peers) up() []image.NodeID {
 // live lists the nodes that take on work, in order: those that are up and not draining.
 func (p *peers) live() []image.NodeID {
 	return p.list(!p.leaving.Load(), func(s peerState) bool { return s.up && !s.draining() })
+}
+
+// gone lists the peers that have been down for longer than delay, in no order.
+func (p *peers) gone(delay time.Duration) (ids []image.NodeID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for id, s := range p.state {
+		if !s.up && time.Since(s.since) > delay {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 func (p *peers) list(self bool, ok func(peerState) bool) (ids []image.NodeID) {
@@ -260,6 +276,20 @@ func (p *peers) hello(ctx context.Context, id image.NodeID, ours []byte) ([]byte
 	}
 	defer resp.Body.Close()
 	return io.ReadAll(io.LimitReader(resp.Body, answerBytesMax))
+}
+
+// suspect asks a peer to look at its copy of an image.
+func (p *peers) suspect(ctx context.Context, node image.NodeID, rec *image.Record) error {
+	q := url.Values{"user": {rec.User}, "name": {rec.Name}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+p.addr[node]+"/internal/v1/suspect?"+q.Encode(), nil)
+	if err != nil {
+		return err
+	}
+	resp, err := p.do(req)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
 }
 
 // unreachable tells that a peer did not answer at all, as opposed to refusing.

@@ -170,30 +170,38 @@ func testDamage(t *testing.T, c *clustertest.Cluster, where int, name string, bo
 	h, raw := clustertest.Header(t, files[0])
 	at := []int64{100, int64(len(raw)) + crypto.StreamHeaderBytes + 5, h.FileLen() - 1}[where]
 	flip(t, files[0], at)
+	// With the other copy damaged too there is nothing to return: an error, or a cut connection.
+	var others []string
+	for _, n := range rec.Replicas {
+		if n != owner {
+			others = append(others, c.FilesOf(t, n, id)...)
+		}
+	}
+	for _, other := range others {
+		flip(t, other, at)
+	}
+	for _, n := range c.IDs() {
+		r := c.Do(http.MethodGet, n, clustertest.Path("alice", name), nil, nil)
+		if r.Status == http.StatusOK && r.Err == nil || !bytes.HasPrefix(body, r.Body) && r.Status == http.StatusOK {
+			t.Errorf("%s, both copies damaged at %d: node %d answers %d with %d bytes", name, at, n, r.Status, len(r.Body))
+		}
+		if where < 2 { // known before the first byte is out
+			clustertest.ExpectProblem(t, r, image.KindDamaged)
+		}
+	}
+	for _, other := range others {
+		flip(t, other, at)
+	}
+	// With one good copy all is well, and the bad one is replaced.
 	c.ExpectImage(t, "alice", name, body, c.IDs()...)
 	tail := c.Do(http.MethodGet, owner, clustertest.Path("alice", name), nil, http.Header{"Range": {"bytes=-3"}})
 	if tail.Status != http.StatusPartialContent || !bytes.Equal(tail.Body, body[len(body)-3:]) {
 		t.Errorf("the end of %s: status %d, %v, %d bytes", name, tail.Status, tail.Err, len(tail.Body))
 	}
-	// With the other copy damaged too there is nothing to return: an error, or a cut connection.
-	for _, n := range rec.Replicas {
-		if n == owner {
-			continue
-		}
-		other := c.FilesOf(t, n, id)[0]
-		flip(t, other, at)
-		for _, n := range c.IDs() {
-			r := c.Do(http.MethodGet, n, clustertest.Path("alice", name), nil, nil)
-			if r.Status == http.StatusOK && r.Err == nil || !bytes.HasPrefix(body, r.Body) && r.Status == http.StatusOK {
-				t.Errorf("%s, both copies damaged at %d: node %d answers %d with %d bytes", name, at, n, r.Status, len(r.Body))
-			}
-			if where < 2 { // known before the first byte is out
-				clustertest.ExpectProblem(t, r, image.KindDamaged)
-			}
-		}
-		flip(t, other, at)
-	}
-	flip(t, files[0], at)
+	clustertest.Poll(t, "the damaged copy to be replaced", func() bool {
+		bad, _ := c.Verify(t, owner, true)
+		return len(bad) == 0
+	})
 	c.ExpectImage(t, "alice", name, body, c.IDs()...)
 }
 

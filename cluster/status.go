@@ -11,6 +11,7 @@ import (
 
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/repair"
 )
 
 // Ready implements api.Node.
@@ -127,6 +128,9 @@ func (n *Node) Cluster() image.ClusterStatus {
 	s.Images, s.Bytes, s.UnderReplicated = sums.Images, sums.Bytes, sums.UnderReplicated
 	for _, m := range n.members(systemShard) {
 		st := n.nodeStatus(m)
+		if t := sums.Nodes[m]; t != nil && st.State == image.NodeDown {
+			s.UnderReplicated = min(s.Images, s.UnderReplicated+t.Stored.Images)
+		}
 		st.LeaderOf = led[m]
 		if t := sums.Nodes[m]; t != nil {
 			st.OwnedImages, st.OwnedBytes = t.Owned.Images, t.Owned.Bytes
@@ -151,6 +155,29 @@ func (n *Node) nodeStatus(id image.NodeID) image.NodeStatus {
 		p.status.State, p.status.Ready = image.NodeDown, false
 	}
 	return p.status
+}
+
+// Verify implements api.Node.
+func (n *Node) Verify(ctx context.Context, sample float64, fix bool, report func(image.VerifyLine) error) (image.VerifySummary, error) {
+	if !n.verifying.TryLock() {
+		return image.VerifySummary{}, image.Errorf(image.KindOverload, "node %d is verifying already", n.self.ID).
+			WithHint("wait for the other verify to end").WithRetry(time.Minute)
+	}
+	defer n.verifying.Unlock()
+	return n.repair.Verify(ctx, repair.VerifyOptions{Sample: sample, Repair: fix}, report)
+}
+
+// Suspect implements api.Peers.
+func (n *Node) Suspect(user, name string) error {
+	var rec *image.Record
+	err := n.log.View(n.shardOf(user, name), func(r catalog.Reader) (err error) {
+		rec, err = catalog.GetRecord(r, user, name)
+		return err
+	})
+	if err == nil && rec != nil {
+		n.repair.Suspect(rec, n.self.ID)
+	}
+	return err
 }
 
 // totals adds up the data shards as this node knows them.

@@ -26,6 +26,7 @@ type Config struct {
 	Local    Local    `yaml:"node"` // what each node has for itself
 	Limits   Limits   `yaml:"limits"`
 	Timeouts Timeouts `yaml:"timeouts"`
+	Repair   Repair   `yaml:"repair"`
 	Raft     Raft     `yaml:"raft"`
 	Client   Client   `yaml:"client"`
 	Log      Log      `yaml:"log"`
@@ -85,6 +86,15 @@ type Timeouts struct {
 	PeerInterval    time.Duration `yaml:"peer_interval" default:"500ms" help:"between two exchanges of state with another node"`
 	PeerSilence     time.Duration `yaml:"peer_silence" default:"1.5s" help:"without an answer before a node counts as down"`
 	Sweep           time.Duration `yaml:"sweep" default:"10m" help:"between two sweeps for files that no record needs"`
+}
+
+// Repair says how images get copies back that were lost, and how stored ones are checked.
+type Repair struct {
+	Every      time.Duration `yaml:"every" default:"10s" help:"between two looks for images with too few copies"`
+	Delay      time.Duration `yaml:"delay" default:"10m" help:"for a node to be down before its copies are made anew on others"`
+	Rate       Bytes         `yaml:"rate" default:"64MiB" min:"1KiB" max:"1TiB" help:"bytes a second that one node copies to repair"`
+	ScrubEvery time.Duration `yaml:"scrub_every" default:"168h" help:"between two starts of a check of every copy on a node"`
+	ScrubRate  Bytes         `yaml:"scrub_rate" default:"16MiB" min:"1KiB" max:"1TiB" help:"bytes a second that such a check reads"`
 }
 
 // Raft tunes consensus. RTT is the unit that elections and heartbeats count in.

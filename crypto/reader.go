@@ -128,7 +128,11 @@ func (r *Reader) Close() error {
 
 // Verify reads a whole file from r and authenticates every byte of it, and that nothing follows. It
 // returns the authenticated header, for the caller to compare with its record (see Matches).
-func Verify(r io.Reader, keys KeyFunc) (*Header, error) {
+func Verify(r io.Reader, keys KeyFunc) (*Header, error) { return VerifyTo(io.Discard, r, keys) }
+
+// VerifyTo is Verify, and writes the plaintext to w. What w got is authenticated but may lack its end
+// when there is an error.
+func VerifyTo(w io.Writer, r io.Reader, keys KeyFunc) (*Header, error) {
 	o, err := OpenStream(r, keys)
 	if err != nil {
 		return nil, err
@@ -137,7 +141,7 @@ func Verify(r io.Reader, keys KeyFunc) (*Header, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := body.WriteTo(io.Discard); err != nil {
+	if _, err := body.WriteTo(w); err != nil {
 		return nil, err
 	}
 	var one [1]byte

@@ -47,6 +47,9 @@ type Node interface {
 	// as an election takes: a client need not notice one.
 	Await(ctx context.Context, user, name string) error
 	Cluster() image.ClusterStatus
+	// Verify reads this node's copies, or a sample of that share of them, calls report after each one,
+	// and ends with report's error. fix replaces what is bad.
+	Verify(ctx context.Context, sample float64, fix bool, report func(image.VerifyLine) error) (image.VerifySummary, error)
 	WriteMetrics(w io.Writer)
 }
 
@@ -57,6 +60,8 @@ type Peers interface {
 	Status() image.NodeStatus
 	// OpenCopy opens this node's file of a copy.
 	OpenCopy(id image.ID, epoch uint32) (Content, error)
+	// Suspect has the node look at its copy of an image.
+	Suspect(user, name string) error
 }
 
 // Options bounds and wires a Handler. All fields are needed.
@@ -92,7 +97,9 @@ func New(o Options) *Handler {
 	h.route("GET", "/livez", h.livez)
 	h.route("GET", "/readyz", h.readyz)
 	h.route("GET", "/metrics", h.metrics)
+	h.route("POST", "/v1/verify", h.verify)
 	h.route("POST", "/internal/v1/hello", h.hello)
+	h.route("POST", "/internal/v1/suspect", h.suspect)
 	h.route("GET", "/internal/v1/status", h.status)
 	h.route("GET", "/internal/v1/copies/{id}/{epoch}", h.copy)
 	h.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {

@@ -9,7 +9,8 @@ import (
 )
 
 // Event is what a node acts on after a command: an upload that changed (assigned, reassigned,
-// committed or failed), or a record that is no more (replaced or deleted), whose files are garbage.
+// committed or failed), or a record that is no more (replaced or deleted), or the copies that a
+// record no longer names, whose files are garbage.
 // Events of commands that are applied again after a restart come again.
 type Event struct {
 	Upload  *Upload
@@ -55,6 +56,8 @@ func (m *machine) apply(c Command) (Result, error) {
 		return m.reassign(c.Reassign)
 	case c.Delete != nil:
 		return m.delete(c.Delete)
+	case c.Recopy != nil:
+		return m.recopy(c.Recopy)
 	case c.Join != nil:
 		return m.join(c.Join)
 	case c.PutKey != nil:
@@ -381,6 +384,54 @@ func (m *machine) delete(d *Delete) (Result, error) {
 		return reject(image.Errorf(image.KindNotFound, "user %q has no image %q", d.User, d.Name)), nil
 	}
 	return Result{}, m.remove(rec)
+}
+
+func (m *machine) recopy(c *Recopy) (Result, error) {
+	rec, err := GetRecord(m.tx, c.User, c.Name)
+	if err != nil {
+		return Result{}, err
+	}
+	stale := reject(image.Errorf(image.KindStale, "image %s has other copies now", c.ID))
+	if rec == nil || rec.ID != c.ID {
+		return stale, nil
+	}
+	has := func(x image.Copy) bool { return slices.Contains(rec.Copies, x) }
+	if !slices.ContainsFunc(c.Add, func(x image.Copy) bool { return !has(x) }) && !slices.ContainsFunc(c.Drop, has) {
+		return Result{}, nil
+	}
+	copies := slices.Clone(rec.Copies)
+	for _, drop := range c.Drop {
+		i := slices.Index(copies, drop)
+		if i < 0 {
+			return stale, nil
+		}
+		copies = slices.Delete(copies, i, i+1)
+	}
+	for _, add := range c.Add {
+		if slices.ContainsFunc(copies, func(x image.Copy) bool { return x.Node == add.Node }) {
+			return stale, nil
+		}
+		copies = append(copies, add)
+	}
+	if len(copies) < len(rec.Copies) || len(copies) > rec.Wanted {
+		return stale, nil
+	}
+	if err := m.updateTotals(func(t *Totals) { t.count(rec, -1) }); err != nil {
+		return Result{}, err
+	}
+	rec.Copies = copies
+	if !slices.Contains(rec.Replicas(), rec.Owner) {
+		rec.Owner = copies[0].Node
+	}
+	if err := m.updateTotals(func(t *Totals) { t.count(rec, +1) }); err != nil {
+		return Result{}, err
+	}
+	if len(c.Drop) > 0 {
+		gone := *rec
+		gone.Copies = c.Drop
+		m.events = append(m.events, Event{Removed: &gone})
+	}
+	return Result{}, m.put(nameKey(rec.User, rec.Name), rec)
 }
 
 func (m *machine) join(j *Join) (Result, error) {

@@ -380,7 +380,7 @@ func randomCommand(rt *rapid.T) Command {
 	n := rapid.ByteRange(1, 4).Draw(rt, "upload")
 	node := image.NodeID(rapid.IntRange(1, 3).Draw(rt, "node"))
 	epoch := uint32(rapid.IntRange(1, 4).Draw(rt, "epoch"))
-	switch rapid.IntRange(0, 4).Draw(rt, "command") {
+	switch rapid.IntRange(0, 5).Draw(rt, "command") {
 	case 0:
 		c := assign(n, fmt.Sprintf("name%d", n%2), rapid.Permutation([]image.NodeID{1, 2, 3}).Draw(rt, "order")...)
 		c.Assign.IfAbsent = rapid.Bool().Draw(rt, "absent")
@@ -389,8 +389,100 @@ func randomCommand(rt *rapid.T) Command {
 		return stored(n, sumA, image.Copy{Node: node, Epoch: epoch})
 	case 3:
 		return drop(n, epoch, rapid.IntRange(1, 2).Draw(rt, "min"), node)
+	case 4:
+		add, gone := image.Copy{Node: node, Epoch: epoch}, image.Copy{Node: node%3 + 1, Epoch: uint32(rapid.IntRange(1, 2).Draw(rt, "gone"))}
+		return recopy(n, fmt.Sprintf("name%d", n%2), []image.Copy{add}, rapid.SampledFrom([][]image.Copy{nil, {gone}}).Draw(rt, "drop")...)
 	default:
 		return Command{Delete: &Delete{User: "alice", Name: fmt.Sprintf("name%d", n%2)}}
+	}
+}
+
+func recopy(n byte, name string, add []image.Copy, drop ...image.Copy) Command {
+	return Command{Recopy: &Recopy{User: "alice", Name: name, ID: id(n), Add: add, Drop: drop}}
+}
+
+func TestRecopy(t *testing.T) {
+	at := func(node image.NodeID, epoch uint32) image.Copy { return image.Copy{Node: node, Epoch: epoch} }
+	one := func(c ...image.Copy) []image.Copy { return c }
+	s := newShard(t)
+	s.do(assign(1, "a.png", 1, 2, 3))
+	s.do(drop(1, 1, 1, 2, 3)) // one copy, of two wanted
+	s.do(stored(1, sumA, at(1, 1)))
+	if tot := s.totals(); tot.UnderReplicated != 1 {
+		t.Fatalf("totals %+v", tot)
+	}
+	steps := []struct {
+		what string
+		cmd  Command
+		kind image.Kind
+		want []image.Copy
+	}{
+		{"another image", recopy(2, "a.png", one(at(3, 1))), image.KindStale, one(at(1, 1))},
+		{"no image", recopy(1, "b.png", one(at(3, 1))), image.KindStale, one(at(1, 1))},
+		{"fewer copies", recopy(1, "a.png", nil, at(1, 1)), image.KindStale, one(at(1, 1))},
+		{"second copy on a node", recopy(1, "a.png", one(at(1, 2))), image.KindStale, one(at(1, 1))},
+		{"too many", recopy(1, "a.png", one(at(2, 1), at(3, 1))), image.KindStale, one(at(1, 1))},
+		{"healed", recopy(1, "a.png", one(at(3, 1))), "", one(at(1, 1), at(3, 1))},
+		{"healed again", recopy(1, "a.png", one(at(3, 1))), "", one(at(1, 1), at(3, 1))},
+		{"healed enough", recopy(1, "a.png", one(at(2, 1))), image.KindStale, one(at(1, 1), at(3, 1))},
+		{"the owner's moved", recopy(1, "a.png", one(at(2, 1)), at(1, 1)), "", one(at(3, 1), at(2, 1))},
+		{"moved again", recopy(1, "a.png", one(at(2, 1)), at(1, 1)), "", one(at(3, 1), at(2, 1))},
+		{"dropped before", recopy(1, "a.png", one(at(1, 2)), at(1, 1)), image.KindStale, one(at(3, 1), at(2, 1))},
+		{"other epoch on the node", recopy(1, "a.png", one(at(3, 2)), at(3, 1)), "", one(at(2, 1), at(3, 2))},
+	}
+	for _, step := range steps {
+		s.mustKind(s.do(step.cmd), step.kind)
+		if rec := s.record("a.png"); !slices.Equal(rec.Copies, step.want) {
+			t.Fatalf("%s: copies %v, want %v", step.what, rec.Copies, step.want)
+		}
+	}
+	rec, tot := s.record("a.png"), s.totals()
+	if rec.Owner != 3 || rec.Version != 3 {
+		t.Errorf("record %+v", rec)
+	}
+	if tot.UnderReplicated != 0 || tot.Nodes[1].Stored.Images != 0 || tot.Nodes[2].Stored.Bytes != 100 || tot.Nodes[3].Owned.Images != 1 {
+		t.Errorf("totals %+v", tot)
+	}
+	var gone []image.Copy
+	for _, e := range s.events {
+		if e.Removed != nil {
+			gone = append(gone, e.Removed.Copies...)
+		}
+	}
+	if want := one(at(1, 1), at(3, 1)); !slices.Equal(gone, want) {
+		t.Errorf("the nodes were told that %v are gone, want %v", gone, want)
+	}
+	for c, want := range map[image.Copy]bool{at(1, 1): false, at(2, 1): true, at(3, 1): false, at(3, 2): true} {
+		if got, err := Wants(s.db, c.Node, id(1), c.Epoch); got != want || err != nil {
+			t.Errorf("copy %v is wanted: %v, %v", c, got, err)
+		}
+	}
+}
+
+// TestRecordsArePaged reads all records of a shard in parts.
+func TestRecordsArePaged(t *testing.T) {
+	s := newShard(t)
+	for n := range byte(7) {
+		s.do(assign(n+1, fmt.Sprintf("%d.png", n), 1, 2))
+		s.do(stored(n+1, sumA, image.Copy{Node: 1, Epoch: 1}, image.Copy{Node: 2, Epoch: 1}))
+	}
+	for limit := 1; limit < 9; limit++ {
+		var names string
+		for after := []byte(nil); ; {
+			recs, last, err := Records(s.db, after, limit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, rec := range recs {
+				names += rec.Name[:1]
+			}
+			if after = last; after == nil {
+				break
+			}
+		}
+		if names != "0123456" {
+			t.Errorf("pages of %d: %s", limit, names)
+		}
 	}
 }
 

@@ -25,6 +25,7 @@ type Command struct {
 	Stored   *Stored   `json:"stored,omitempty"`
 	Reassign *Reassign `json:"reassign,omitempty"`
 	Delete   *Delete   `json:"delete,omitempty"`
+	Recopy   *Recopy   `json:"recopy,omitempty"`
 	Join     *Join     `json:"join,omitempty"`
 	PutKey   *PutKey   `json:"put_key,omitempty"`
 }
@@ -74,6 +75,18 @@ type Reassign struct {
 type Delete struct {
 	User string `json:"user"`
 	Name string `json:"name"`
+}
+
+// Recopy changes where the copies of a stored image are, once new ones are durable: to heal a record
+// that has too few, or to put one in the place of another that is damaged or out of reach. It never
+// leaves a record with fewer copies than before, nor with more than are wanted. Applied again it
+// changes nothing.
+type Recopy struct {
+	User string       `json:"user"`
+	Name string       `json:"name"`
+	ID   image.ID     `json:"id"` // of the record; another one has other copies
+	Add  []image.Copy `json:"add"`
+	Drop []image.Copy `json:"drop,omitempty"`
 }
 
 // Join introduces a node at its start. The first Join fixes what all nodes must agree on.

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -245,6 +246,28 @@ func ListRecords(r Reader, user, prefix, after string, fn func(*image.Record) bo
 		err = bad
 	}
 	return err
+}
+
+// Records returns up to limit records of all users that come after the place `after` (nil: from the
+// first), in the order of users and names, and the place of the last one; nil when there are no more.
+func Records(r Reader, after []byte, limit int) (recs []*image.Record, last []byte, err error) {
+	from := []byte{recordTable}
+	if after != nil {
+		from = append(slices.Clone(after), 0)
+	}
+	var bad error
+	err = r.Scan(from, []byte{recordTable + 1}, func(k, v []byte) bool {
+		rec := new(image.Record)
+		if bad = json.Unmarshal(v, rec); bad != nil {
+			return false
+		}
+		recs, last = append(recs, rec), slices.Clone(k)
+		return len(recs) < limit
+	})
+	if len(recs) < limit {
+		last = nil
+	}
+	return recs, last, cmp.Or(err, bad)
 }
 
 // prefixEnd returns the first key after all keys with this prefix, whose first byte is a table and

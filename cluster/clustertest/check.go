@@ -2,10 +2,12 @@ package clustertest
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -74,6 +76,29 @@ func (c *Cluster) ExpectSettled(t testing.TB) {
 		why = c.unsettled(t)
 		return why == ""
 	})
+}
+
+// Verify has a node read its copies, and returns those that are bad and the sum.
+func (c *Cluster) Verify(t testing.TB, id image.NodeID, repair bool) (bad []image.VerifyLine, end image.VerifyLine) {
+	t.Helper()
+	r := c.Do(http.MethodPost, id, fmt.Sprintf("/v1/verify?repair=%t", repair), nil, nil)
+	if r.Status != http.StatusOK || r.Err != nil {
+		t.Fatalf("verify of node %d: status %d, %v, %s", id, r.Status, r.Err, r.Body)
+	}
+	for d := json.NewDecoder(bytes.NewReader(r.Body)); ; {
+		var line image.VerifyLine
+		if err := d.Decode(&line); err != nil {
+			break
+		}
+		if line.Type == image.VerifyBad {
+			bad = append(bad, line)
+		}
+		end = line
+	}
+	if end.Type != image.VerifyEnd {
+		t.Fatalf("verify of node %d ended with %+v", id, end)
+	}
+	return bad, end
 }
 
 func (c *Cluster) unsettled(t testing.TB) string {

@@ -104,6 +104,7 @@ func quick(t testing.TB, dir string) *config.Config {
 	cfg.Timeouts.PeerInterval = 100 * time.Millisecond
 	cfg.Timeouts.Takeover, cfg.Timeouts.Upload = 2*time.Second, 10*time.Second
 	cfg.Timeouts.Proposal, cfg.Timeouts.Read = 3*time.Second, 2*time.Second
+	cfg.Repair.Every, cfg.Repair.Delay, cfg.Repair.ScrubEvery = 200*time.Millisecond, time.Hour, time.Hour
 	return cfg
 }
 
