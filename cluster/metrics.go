@@ -35,6 +35,10 @@ var (
 	descOwned    = prometheus.NewDesc("imgcluster_owned_images", "Committed images by owner.", []string{"node"}, nil)
 	descStored   = prometheus.NewDesc("imgcluster_stored_bytes", "Plaintext bytes of the copies by node.", []string{"node"}, nil)
 	descLeads    = prometheus.NewDesc("imgcluster_shards_led", "Raft groups led by node.", []string{"node"}, nil)
+	descMade     = prometheus.NewDesc("imgcluster_repair_copies_made_total", "Missing copies that this node made.", nil, nil)
+	descReplaced = prometheus.NewDesc("imgcluster_repair_copies_replaced_total", "Damaged copies of this node that were replaced.", nil, nil)
+	descDamaged  = prometheus.NewDesc("imgcluster_repair_copies_damaged_total", "Copies of this node that were found damaged or missing.", nil, nil)
+	descScrubbed = prometheus.NewDesc("imgcluster_scrubbed_copies_total", "Copies that the background check has read.", nil, nil)
 	descUp       = prometheus.NewDesc("imgcluster_node_up", "1 when this node sees the node up.", []string{"node"}, nil)
 )
 
@@ -47,6 +51,14 @@ func (m *metrics) Collect(c chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		c <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
+	count := func(d *prometheus.Desc, v float64) {
+		c <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v)
+	}
+	done := m.node.repair.Stats()
+	count(descMade, float64(done.Made))
+	count(descReplaced, float64(done.Replaced))
+	count(descDamaged, float64(done.Damaged))
+	count(descScrubbed, float64(done.Scrubbed))
 	s := m.node.Cluster()
 	gauge(descImages, float64(s.Images))
 	gauge(descUnder, float64(s.UnderReplicated))
@@ -63,8 +75,8 @@ func (m *metrics) Collect(c chan<- prometheus.Metric) {
 		gauge(descUploads, float64(n.Uploads))
 		gauge(descStaging, float64(n.StagingBytes))
 		gauge(descDiskFree, float64(n.DiskFree))
-		c <- prometheus.MustNewConstMetric(descRx, prometheus.CounterValue, float64(n.NetRx))
-		c <- prometheus.MustNewConstMetric(descTx, prometheus.CounterValue, float64(n.NetTx))
+		count(descRx, float64(n.NetRx))
+		count(descTx, float64(n.NetTx))
 	}
 }
 

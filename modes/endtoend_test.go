@@ -26,6 +26,7 @@ func TestCluster(t *testing.T) {
 	}{
 		{"status", testStatus},
 		{"images", testImages},
+		{"verify", testVerify},
 		{"refusals", testRefusals},
 		{"second up", testSecondUp},
 		{"stress", testStress},
@@ -375,6 +376,39 @@ func (l *local) state(id int, want image.NodeState) {
 		s := decode[image.ClusterStatus](l.t, e.out)
 		return e.status == 0 && s.Nodes[id-1].State == want && s.Nodes[id-1].Ready == (want == image.NodeUp)
 	})
+}
+
+// testVerify damages a copy and removes another: verify lists them, and replaces them when told to.
+func testVerify(t *testing.T, l *local) {
+	l.must(0, "put", "--user", "vera", photos(t)[0], photos(t)[1])
+	out := l.must(0, "verify", "--sample", "1")
+	if n := strings.Count(out, ": all good\n"); n != 3 {
+		t.Fatalf("verify of three nodes: %s", out)
+	}
+	files, err := filepath.Glob(filepath.Join(l.dir, "imgcluster-data", "node2", "images", "??", "*.img"))
+	if err != nil || len(files) < 2 {
+		t.Fatalf("files %v of node 2, %v", files, err)
+	}
+	if err := os.Truncate(files[0], 1000); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(files[1]); err != nil {
+		t.Fatal(err)
+	}
+	e := l.run("verify", "--node", "2")
+	if e.status != 1 || strings.Count(e.out, "\nnode 2  ") != 2 || !strings.Contains(e.out, ": 2 bad\n") || !strings.Contains(e.err, "hint: replace them with: imgcluster verify --repair") {
+		t.Error(e)
+	}
+	lines := strings.Split(strings.TrimSpace(l.must(0, "verify", "--json", "--repair", "--node", "2")), "\n")
+	if end := decode[image.VerifyLine](t, lines[len(lines)-1]); len(lines) != 3 || end.Type != image.VerifyEnd || end.Bad != 2 || end.Repaired != 2 {
+		t.Errorf("repair: %v", lines)
+	}
+	l.must(0, "verify")
+	for _, args := range [][]string{{"--sample", "0"}, {"--sample", "half"}, {"--node", "9"}} {
+		if e := l.run(append([]string{"verify"}, args...)...); e.status != exitUsage || !strings.Contains(e.err, "hint: ") {
+			t.Error(e)
+		}
+	}
 }
 
 // testNodeDies kills a node, goes on without it, and restarts it with the words that up prints.

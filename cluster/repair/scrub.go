@@ -15,10 +15,8 @@ import (
 func (s *Service) scrubLoop() {
 	for next := min(s.ScrubEvery, scrubGrace); sleep(s.ctx, next); {
 		began := time.Now()
-		sum, err := s.Verify(s.ctx, VerifyOptions{Sample: 1, Repair: true, Rate: s.ScrubRate}, func(image.VerifyLine) error {
-			s.scrubbed.Add(1)
-			return nil
-		})
+		sum, err := s.Verify(s.ctx, VerifyOptions{Sample: 1, Repair: true, Rate: s.ScrubRate}, func(image.VerifyLine) error { return nil })
+		s.scrubbed.Add(sum.Images)
 		if s.ctx.Err() != nil {
 			return
 		}
@@ -35,8 +33,8 @@ type VerifyOptions struct {
 	Rate   int64   // bytes a second; 0 is no limit
 }
 
-// Verify reads this node's copies and authenticates every byte of them. It calls report after each
-// one, with what was found when it is bad, and ends with report's error.
+// Verify reads this node's copies and authenticates every byte of them. It calls report first, and after
+// each one, with what was found when it is bad, and ends with report's error.
 func (s *Service) Verify(ctx context.Context, o VerifyOptions, report func(image.VerifyLine) error) (image.VerifySummary, error) {
 	sum := image.VerifySummary{Node: s.Node}
 	for _, shard := range s.Shards {
@@ -51,6 +49,9 @@ func (s *Service) Verify(ctx context.Context, o VerifyOptions, report func(image
 		if err != nil {
 			return sum, err
 		}
+	}
+	if err := report(image.VerifyLine{Type: image.VerifyProgress, VerifySummary: sum}); err != nil {
+		return sum, err
 	}
 	limit := pace{rate: o.Rate}
 	for _, shard := range s.Shards {

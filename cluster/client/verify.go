@@ -1,0 +1,55 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"imgcluster/cluster/image"
+)
+
+// verifySilence is how long a node that verifies may say nothing: longer than it takes to repair one
+// image.
+const verifySilence = 3 * time.Minute
+
+// Verify has one node read and authenticate its copies, or a sample of that share of them, up to 1,
+// and calls fn with each line it says: progress, and the copies that are bad. With repair it replaces
+// these. It is tried once; the summary is what the node had done when it ended.
+func (c *Client) Verify(ctx context.Context, n Node, sample float64, repair bool, fn func(image.VerifyLine) error) (image.VerifySummary, error) {
+	var sum image.VerifySummary
+	r, f := c.askNode(ctx, n, http.MethodPost, fmt.Sprintf("/v1/verify?sample=%g&repair=%t", sample, repair), nil)
+	if f != nil {
+		err, _ := verdict([]failure{*f})
+		return sum, err
+	}
+	quiet := time.AfterFunc(verifySilence, r.cancel)
+	defer quiet.Stop()
+	defer r.cancel() // first: what is left of the answer is not waited for
+	for d := json.NewDecoder(r.resp.Body); ; {
+		var line image.VerifyLine
+		if err := d.Decode(&line); err != nil {
+			if ctx.Err() != nil {
+				return sum, context.Cause(ctx)
+			}
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return sum, image.Errorf(image.KindAborted, "node %d did not finish: %w", n.ID, err).WithHint("run verify again when the node is up")
+		}
+		quiet.Reset(verifySilence)
+		sum = line.VerifySummary
+		switch line.Type {
+		case image.VerifyEnd:
+			return sum, nil
+		case image.VerifyFailed:
+			return sum, image.Errorf(image.KindAborted, "node %d: %s", n.ID, line.Problem).WithHint("run verify again")
+		}
+		if err := fn(line); err != nil {
+			return sum, err
+		}
+	}
+}
