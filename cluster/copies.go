@@ -2,7 +2,9 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"io"
+	"io/fs"
 	"slices"
 	"sync"
 	"time"
@@ -29,6 +31,18 @@ func (m *copies) Verify(ctx context.Context, rec *image.Record, epoch uint32) er
 	}
 	defer f.Close()
 	return m.authenticate(ctx, rec, epoch, io.NewSectionReader(f, 0, f.Size()))
+}
+
+// Has implements repair.Copies.
+func (m *copies) Has(id image.ID, epoch uint32) (bool, error) {
+	f, err := m.store.Open(id, epoch)
+	if image.KindOf(err) == image.KindNotFound || errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, f.Close()
 }
 
 // authenticate reads a copy of an image to its end, and tells whether it is whole.

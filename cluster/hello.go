@@ -1,18 +1,25 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/sync/errgroup"
 
 	"imgcluster/cluster/api"
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/store"
 	"imgcluster/config"
 )
 
@@ -25,8 +32,10 @@ type hello struct {
 	MinReplicas int             `json:"min_replicas"`
 	KeyID       string          `json:"key_id"`
 	Incarnation string          `json:"incarnation"`
-	// Known are the incarnations of the nodes' data directories that the system shard knows.
-	Known map[image.NodeID]string `json:"known,omitempty"`
+	// ClusterID is what the cluster was founded as, and Members are those that the node last knew;
+	// without members it knows of no cluster yet.
+	ClusterID string           `json:"cluster_id,omitempty"`
+	Members   []catalog.Member `json:"members,omitempty"`
 }
 
 func marshal(v any) ([]byte, error) {
@@ -42,69 +51,96 @@ func (n *Node) introduction() hello {
 		Node: n.self.ID, Version: n.version, Identity: n.cfg.Identity(), KeyID: n.master.ID(),
 		Replicas: n.cfg.Cluster.Replicas, MinReplicas: n.cfg.Cluster.MinReplicas,
 	}
-	if n.dir != nil {
-		h.Incarnation = n.dir.Identity().Incarnation
+	if dir := n.dir.Load(); dir != nil {
+		id := dir.Identity()
+		h.Incarnation, h.ClusterID, h.Members = id.Incarnation, id.ClusterID, members(id)
 	}
-	n.log.View(systemShard, func(r catalog.Reader) error { // not started yet: nothing known
-		m, err := catalog.GetMembership(r)
-		if m != nil {
-			h.Known = m.Incarnations
-		}
-		return err
-	})
+	if m := n.membership(); m.Version > 0 {
+		h.Members = m.Members
+	}
 	return h
 }
 
-// deploymentID keeps Raft messages of clusters apart that differ in what must agree.
+// members are those that a data directory has noted.
+func members(id store.Identity) (list []catalog.Member) {
+	if len(id.Members) > 0 && json.Unmarshal(id.Members, &list) != nil {
+		return nil // it is noted anew before it is needed
+	}
+	return list
+}
+
+// deploymentID keeps Raft messages of clusters apart.
 func (n *Node) deploymentID() uint64 {
-	b, err := hex.DecodeString(n.cfg.Fingerprint())
-	if err != nil {
-		panic(err) // hexadecimal by definition
+	b, err := hex.DecodeString(n.dir.Load().Identity().ClusterID)
+	if err != nil || len(b) < 8 {
+		return 1
 	}
 	return binary.BigEndian.Uint64(b) | 1
 }
 
-// meet compares this node with every peer that runs, and refuses to start beside one that differs.
-func (n *Node) meet(ctx context.Context) error {
+// meet introduces this node to every peer that runs, and refuses to start beside one that differs. It
+// returns what they say.
+func (n *Node) meet(ctx context.Context) ([]hello, error) {
 	ours, err := marshal(n.introduction())
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var all errgroup.Group
-	for id := range n.peers.addr {
-		all.Go(func() error { return n.meetPeer(ctx, id, ours) })
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	var met []hello
+	var errs []error
+	for id, addr := range n.peers.addresses() {
+		all.Go(func() {
+			h, err := n.meetPeer(ctx, id, addr, ours)
+			mu.Lock()
+			defer mu.Unlock()
+			if h != nil {
+				met = append(met, *h)
+			}
+			errs = append(errs, err)
+		})
 	}
-	return all.Wait()
+	all.Wait()
+	slices.SortFunc(met, func(a, b hello) int { return cmp.Compare(a.Node, b.Node) })
+	for _, err := range errs {
+		if err != nil {
+			return met, err
+		}
+	}
+	return met, nil
 }
 
-func (n *Node) meetPeer(ctx context.Context, id image.NodeID, ours []byte) error {
+func (n *Node) meetPeer(ctx context.Context, id image.NodeID, addr string, ours []byte) (*hello, error) {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Client.Dial)
 	defer cancel()
-	b, err := n.peers.hello(ctx, id, ours)
+	b, err := n.peers.post(ctx, addr, "/internal/v1/hello", ours)
 	if unreachable(err) {
 		n.logger.Debug("peer not met", zap.Uint32("peer", uint32(id)), zap.Error(err))
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var theirs hello
 	if err := json.Unmarshal(b, &theirs); err != nil {
-		return &RefusedError{
-			Reason: fmt.Sprintf("at %s, where node %d should be, something else answers", n.peers.addr[id], id),
+		return nil, &RefusedError{
+			Reason: fmt.Sprintf("at %s, where node %d should be, something else answers", addr, id),
 			hint:   "check the nodes' addresses in the configuration",
 		}
 	}
-	return n.compare(id, theirs)
+	return &theirs, n.compare(id, addr, theirs)
 }
 
 // compare refuses to run beside a peer that differs in what must agree.
-func (n *Node) compare(id image.NodeID, theirs hello) error {
+func (n *Node) compare(id image.NodeID, addr string, theirs hello) error {
 	refuse := func(hint, format string, args ...any) error {
-		return &RefusedError{Reason: fmt.Sprintf("node %d at %s runs with another configuration: ", id, n.peers.addr[id]) + fmt.Sprintf(format, args...), hint: hint}
+		return &RefusedError{Reason: fmt.Sprintf("node %d at %s runs with another configuration: ", id, addr) + fmt.Sprintf(format, args...), hint: hint}
 	}
 	const sameFile = "use the same configuration file on every node"
-	known := theirs.Known[n.self.ID]
+	known := n.introduction().Members
+	if theirs.Members != nil || known != nil { // then these count, not the lists of the configurations
+		theirs.Identity.Nodes = n.cfg.Identity().Nodes
+	}
 	switch diff := n.cfg.Difference(theirs.Identity); {
 	case diff != "":
 		return refuse(sameFile, "%s", diff)
@@ -115,21 +151,16 @@ func (n *Node) compare(id image.NodeID, theirs hello) error {
 			n.cfg.Cluster.Replicas, n.cfg.Cluster.MinReplicas, theirs.Replicas, theirs.MinReplicas)
 	case theirs.KeyID != n.master.ID():
 		return refuse("copy the cluster's master key file to this node", "its master key is %s, this one is %s", theirs.KeyID, n.master.ID())
-	case known != "" && n.otherDirectory(known):
-		return &RefusedError{
-			Reason: fmt.Sprintf("the cluster knows node %d with another data directory than %s", n.self.ID, n.cfg.DataDir(n.self.ID)),
-			hint:   "a node must not come back with an empty or other disk under its old ID: restore its data directory",
+	}
+	for _, x := range known {
+		if x.ID == id && x.Incarnation != "" && theirs.Incarnation != "" && theirs.Incarnation != x.Incarnation && theirs.Members == nil {
+			return &RefusedError{
+				Reason: fmt.Sprintf("node %d at %s runs with a new data directory, without what it has acknowledged", id, addr),
+				hint:   fmt.Sprintf("stop node %d; start this one and one more first, then node %d with --replace", id, id),
+			}
 		}
 	}
 	return nil
-}
-
-// otherDirectory tells that this node's data directory is not the one that the cluster knows.
-func (n *Node) otherDirectory(known string) bool {
-	if n.dir == nil { // not claimed yet: an empty one is told before it is, the others after
-		return !claimed(n.cfg.DataDir(n.self.ID))
-	}
-	return known != n.dir.Identity().Incarnation
 }
 
 // Hello implements api.Peers. The node that asks decides; this one notes who came.
@@ -138,11 +169,180 @@ func (n *Node) Hello(b []byte) ([]byte, error) {
 	if err := json.Unmarshal(b, &theirs); err != nil {
 		return nil, image.Errorf(image.KindInvalid, "malformed hello: %w", err)
 	}
-	if err := n.compare(theirs.Node, theirs); err != nil {
+	if err := n.compare(theirs.Node, "its address", theirs); err != nil {
 		n.logger.Warn("a node with another configuration came", zap.Uint32("peer", uint32(theirs.Node)), zap.Error(err))
 	}
 	return marshal(n.introduction())
 }
+
+// standing is what this node is to the cluster, as the others and its own data directory tell.
+type standing struct {
+	fresh     bool            // there is no data directory yet
+	cluster   string          // the cluster's ID, empty before it is founded
+	member    *catalog.Member // this node as the cluster last knew it
+	lost      string          // why its data directory cannot be used, empty when it can
+	mayFound  bool            // neither the others nor this one know of a cluster
+	mustAdmit bool            // it has no part in Raft yet
+}
+
+// stand finds out this node's standing.
+func (n *Node) stand(met []hello) (s standing, err error) {
+	path := n.cfg.DataDir(n.self.ID)
+	s.fresh = !claimed(path)
+	var own store.Identity
+	if dir := n.dir.Load(); dir != nil {
+		own = dir.Identity()
+	}
+	known := members(own)
+	s.cluster = own.ClusterID
+	for _, h := range met {
+		if h.Members == nil {
+			continue
+		}
+		i := slices.IndexFunc(h.Members, func(x catalog.Member) bool { return x.ID == n.self.ID })
+		if i < 0 {
+			return s, &RefusedError{
+				Reason: fmt.Sprintf("node %d is not a member of the cluster, says node %d", n.self.ID, h.Node),
+				hint: fmt.Sprintf("take it in first: imgcluster member add --id %d --host %s --api-port %d --raft-port %d; an ID that was removed cannot come back",
+					n.self.ID, n.self.Host, n.self.APIPort, n.self.RaftPort),
+			}
+		}
+		x := h.Members[i]
+		if x.API != n.self.APIAddr() || x.Raft != n.self.RaftAddr() {
+			return s, &RefusedError{
+				Reason: fmt.Sprintf("the cluster knows node %d at %s (Raft %s), the configuration has it at %s (Raft %s)", n.self.ID, x.API, x.Raft, n.self.APIAddr(), n.self.RaftAddr()),
+				hint:   "set its address back, or add a node with a new ID there and remove this one",
+			}
+		}
+		if s.member == nil || x.Starts > s.member.Starts || s.member.Incarnation == "" {
+			s.member = &x
+		}
+		s.cluster, known = h.ClusterID, h.Members
+	}
+	s.mayFound, s.mustAdmit = known == nil, !own.Joined && known != nil
+	switch x := s.member; {
+	case !s.fresh && n.dir.Load() == nil: // claimed first
+	case !s.fresh && own.Joined && !exists(filepath.Join(path, "catalog")) && !exists(filepath.Join(path, "raft")):
+		s.lost = fmt.Sprintf("data directory %s has lost its Raft log and its catalog", path)
+	case x == nil || x.Incarnation == "":
+	case s.fresh || x.Incarnation != own.Incarnation:
+		s.lost = fmt.Sprintf("the cluster knows node %d with another data directory than %s", n.self.ID, path)
+	case x.Starts > own.Starts:
+		s.lost = fmt.Sprintf("data directory %s is an older copy: it was started %d times, the cluster knows %d", path, own.Starts, x.Starts)
+	}
+	if s.lost != "" && n.cfg.Local.LostData != config.LostDataReplace {
+		return s, lostError(s.lost)
+	}
+	return s, nil
+}
+
+func lostError(reason string) error {
+	return &RefusedError{
+		Reason: reason,
+		hint:   "a node must not come back under its old identity without what it has acknowledged: restore its newest data directory, or start it with --replace so that it is made anew from the others",
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// claimed tells whether a node has run in a data directory before: then it has its store's node.json.
+func claimed(dir string) bool { return exists(filepath.Join(dir, "node.json")) }
+
+// raftFolders are what consensus keeps in the data directory.
+var raftFolders = []string{"raft", "catalog"}
+
+// enter takes this node's place in the cluster, before it takes part in anything: it claims the data
+// directory, renews it when what it had is lost, and has the others admit it when it is new.
+func (n *Node) enter(ctx context.Context, met []hello) error {
+	s, err := n.stand(met)
+	if err != nil {
+		return err
+	}
+	cluster := cmp.Or(s.cluster, n.cfg.Fingerprint())
+	if err := n.openDisk(cluster); err != nil {
+		return err
+	}
+	if s, err = n.stand(met); err != nil { // now that it is known what the directory has
+		return err
+	}
+	dir := n.dir.Load()
+	if s.lost != "" {
+		n.logger.Warn("the node is made anew from the others", zap.String("cause", s.lost))
+		if err := dir.Renew(raftFolders...); err != nil {
+			return err
+		}
+		s.mustAdmit = true
+	}
+	err = dir.Update(func(id *store.Identity) {
+		id.Starts++
+		id.ClusterID = cluster
+	})
+	if err != nil {
+		return err
+	}
+	n.run = image.NewID().String()
+	if s.mustAdmit {
+		return n.admit(ctx, met)
+	}
+	return nil
+}
+
+// introduce is this node's Join.
+func (n *Node) introduce() (catalog.Join, error) {
+	id := n.dir.Load().Identity()
+	what := n.cfg.Identity()
+	what.Nodes = nil
+	identity, err := marshal(what)
+	return catalog.Join{
+		Node: n.self.ID, Identity: identity, KeyID: n.master.ID(), Members: n.founders(), Shards: n.shards,
+		Incarnation: id.Incarnation, Starts: id.Starts, Run: n.run, Replace: n.cfg.Local.LostData == config.LostDataReplace,
+	}, err
+}
+
+// admit asks the others to take this node in, for as long as a start may take.
+func (n *Node) admit(ctx context.Context, met []hello) error {
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Timeouts.Start)
+	defer cancel()
+	j, err := n.introduce()
+	if err != nil {
+		return err
+	}
+	body, err := marshal(j)
+	if err != nil {
+		return err
+	}
+	addresses := n.peers.addresses()
+	for {
+		for _, h := range met {
+			var b []byte
+			if b, err = n.peers.post(ctx, addresses[h.Node], "/internal/v1/join", body); err == nil {
+				m := &catalog.Membership{}
+				if err = json.Unmarshal(b, m); err == nil {
+					n.admitted = m
+					n.known.Store(m)
+					n.peers.update(m)
+					return nil
+				}
+			}
+			if kind := image.KindOf(err); kind == image.KindInvalid || kind == image.KindNotFound {
+				return &RefusedError{Reason: err.Error(), hint: hint(err)}
+			}
+			n.logger.Warn("not admitted yet", zap.Uint32("peer", uint32(h.Node)), zap.Error(err))
+		}
+		if !sleep(ctx, joinRetry) {
+			return &RefusedError{
+				Reason: fmt.Sprintf("node %d was not admitted to the cluster within %s: %v", n.self.ID, n.cfg.Timeouts.Start, errors.Join(err, context.Cause(ctx))),
+				hint:   "most of the other nodes must be up",
+			}
+		}
+	}
+}
+
+// joinRetry is the pause between two attempts to reach a majority.
+const joinRetry = 200 * time.Millisecond
 
 // OpenCopy implements api.Peers.
 func (n *Node) OpenCopy(id image.ID, epoch uint32) (api.Content, error) {

@@ -28,7 +28,7 @@ type images struct {
 	keys        *keyring
 	peers       *peers
 	shardOf     func(user, name string) uint64
-	shards      []uint64
+	served      func() []uint64 // data shards that this node has the newest state of
 	readTimeout time.Duration
 	suspect     func(*image.Record, image.NodeID) // a copy on this node could not be read
 	logger      *zap.Logger
@@ -63,9 +63,10 @@ func notFound(user, name string) error {
 func (m *images) List(ctx context.Context, user, prefix, after string, limit int) (image.List, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.readTimeout)
 	defer cancel()
-	pages := make([][]image.Info, len(m.shards))
+	shards := m.served()
+	pages := make([][]image.Info, len(shards))
 	g, ctx := errgroup.WithContext(ctx)
-	for i, shard := range m.shards {
+	for i, shard := range shards {
 		g.Go(func() error {
 			return m.log.Read(ctx, shard, func(r catalog.Reader) error {
 				return catalog.ListRecords(r, user, prefix, after, func(rec *image.Record) bool {

@@ -3,15 +3,14 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -52,7 +51,7 @@ type Node struct {
 	logger  *zap.Logger
 	began   time.Time
 
-	dir       *store.DataDir
+	dir       atomic.Pointer[store.DataDir]
 	master    *crypto.MasterKey
 	store     *store.Store
 	log       *replicated
@@ -74,6 +73,16 @@ type Node struct {
 	ready     atomic.Bool
 	verifying sync.Mutex  // one Verify for a person at a time
 	draining  atomic.Bool // it ends what it has begun and takes on no more
+
+	run        string                             // tells this start of the node from others
+	known      atomic.Pointer[catalog.Membership] // see membership
+	admitted   *catalog.Membership                // what the others took this node in with at this start
+	leads      atomic.Int64                       // counts changes of leaders
+	servingMu  sync.Mutex
+	current    map[uint64]bool // see serves
+	tendKick   chan struct{}
+	tended     map[uint64]tended // by shard; tend's own
+	remembered uint64            // version of the membership in the data directory; tend's own
 }
 
 // Start starts the node with this ID. It returns when the node serves its API, though not yet
@@ -87,7 +96,9 @@ func Start(ctx context.Context, cfg *config.Config, id image.NodeID, version str
 	n := &Node{
 		cfg: cfg, self: self, version: version, logger: logger, began: time.Now(),
 		log: &replicated{}, shards: dataShards(cfg.Cluster.DataShards), failed: make(chan error, 1),
+		current: map[uint64]bool{}, tendKick: make(chan struct{}, 1), tended: map[uint64]tended{},
 	}
+	n.known.Store(n.founding())
 	n.ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if err := n.start(ctx); err != nil {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Timeouts.Shutdown)
@@ -100,7 +111,8 @@ func Start(ctx context.Context, cfg *config.Config, id image.NodeID, version str
 // Failed gives the error for which the node cannot go on.
 func (n *Node) Failed() <-chan error { return n.failed }
 
-func (n *Node) start(ctx context.Context) (err error) {
+func (n *Node) start(ctx context.Context) error {
+	var err error
 	// What can be wrong is found out before the disk is touched, so that a refused first start leaves
 	// nothing that the next one would stumble over.
 	if n.master, err = n.loadMaster(); err != nil {
@@ -110,10 +122,11 @@ func (n *Node) start(ctx context.Context) (err error) {
 		return err
 	}
 	n.peers = n.newPeers()
-	if err := n.meet(ctx); err != nil {
+	met, err := n.meet(ctx)
+	if err != nil {
 		return err
 	}
-	if err := n.openDisk(); err != nil {
+	if err := n.enter(ctx, met); err != nil {
 		return err
 	}
 	n.keys = &keyring{master: n.master, log: n.log, keys: map[keyName]crypto.Key{}}
@@ -121,7 +134,7 @@ func (n *Node) start(ctx context.Context) (err error) {
 		return &RefusedError{Reason: err.Error(), hint: "raise limits.staging_bytes or lower limits.uploads"}
 	}
 	n.images = &images{
-		Service: n.ingest, log: n.log, store: n.store, keys: n.keys, peers: n.peers, shardOf: n.shardOf, shards: n.shards,
+		Service: n.ingest, log: n.log, store: n.store, keys: n.keys, peers: n.peers, shardOf: n.shardOf, served: n.served,
 		readTimeout: n.cfg.Timeouts.Read, logger: n.logger.Named("read"),
 	}
 	n.repair = repair.New(n.repairOptions())
@@ -131,26 +144,81 @@ func (n *Node) start(ctx context.Context) (err error) {
 	// Peers that run are met before Raft starts: a node of another cluster, or with an emptied disk,
 	// must not take part in a single election. Now that this one answers too, of two that start at
 	// once at least one sees the other.
-	if err := n.meet(ctx); err != nil {
+	if _, err := n.meet(ctx); err != nil {
 		return err
 	}
 	n.wg.Go(func() { n.peers.watch(n.ctx) })
+	return n.startRaft(ctx)
+}
+
+// startRaft starts this node's replicas. Where the data directory turns out to have lost or damaged
+// them, and the configuration allows it, the node gives up what it had and is made anew.
+func (n *Node) startRaft(ctx context.Context) error {
+	if err := n.dir.Load().Update(func(id *store.Identity) { id.Joined = true }); err != nil {
+		return err
+	}
+	err := n.openRaft(ctx)
+	if err != nil && damagedRaft(err) && n.cfg.Local.LostData == config.LostDataReplace && n.admitted == nil {
+		n.logger.Warn("the node is made anew from the others", zap.Error(err))
+		err = n.renew(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	n.relearn()
+	if err := n.sameIdentity(); err != nil {
+		return err
+	}
+	n.wg.Go(n.join)
+	return nil
+}
+
+// openRaft starts consensus and this node's replicas.
+func (n *Node) openRaft(ctx context.Context) error {
 	c, err := consensus.Start(ctx, n.consensusOptions())
 	if err != nil {
 		return err
 	}
 	n.log.c.Store(c)
-	n.wg.Go(n.join)
-	return nil
+	return n.startShards(c)
 }
 
-// openDisk claims and opens the data directory.
-func (n *Node) openDisk() (err error) {
-	path := n.cfg.DataDir(n.self.ID)
-	n.dir, err = store.Claim(path, store.Identity{Cluster: n.cfg.Cluster.Name, Node: n.self.ID, KeyID: n.master.ID()})
+// damagedRaft tells whether Raft did not start because of what is on the disk.
+func damagedRaft(err error) bool { return errors.Is(err, consensus.ErrDamaged) }
+
+// renew gives up what this node had of the log and the catalog, and has the others admit it again.
+func (n *Node) renew(ctx context.Context) error {
+	if c := n.log.c.Swap(nil); c != nil {
+		c.Close(ctx) // it is given up anyway
+	}
+	met, err := n.meet(ctx)
 	if err != nil {
 		return err
 	}
+	dir := n.dir.Load()
+	if err := dir.Renew(raftFolders...); err != nil {
+		return err
+	}
+	if err := dir.Update(func(id *store.Identity) { id.Starts++ }); err != nil {
+		return err
+	}
+	if err := n.admit(ctx, met); err != nil {
+		return err
+	}
+	if err := dir.Update(func(id *store.Identity) { id.Joined = true }); err != nil {
+		return err
+	}
+	return n.openRaft(ctx)
+}
+
+// openDisk claims and opens the data directory.
+func (n *Node) openDisk(clusterID string) error {
+	path := n.cfg.DataDir(n.self.ID)
+	dir, err := store.Claim(path, store.Identity{Cluster: n.cfg.Cluster.Name, ClusterID: clusterID, Node: n.self.ID, KeyID: n.master.ID()})
+	if err != nil {
+		return err
+	}
+	n.dir.Store(dir)
 	n.store, err = store.Open(path, store.Options{
 		FreeBytesMin: int64(n.cfg.Limits.DiskFreeBytes),
 		OnUnknown:    func(path string) { n.logger.Warn("unknown file among the images", zap.String("path", path)) },
@@ -171,12 +239,6 @@ func (n *Node) loadMaster() (*crypto.MasterKey, error) {
 	return crypto.LoadMasterKey(n.cfg.Local.MasterKeyFile)
 }
 
-// claimed tells whether a node has run in a data directory before: then it has its store's node.json.
-func claimed(dir string) bool {
-	_, err := os.Stat(filepath.Join(dir, "node.json"))
-	return !errors.Is(err, fs.ErrNotExist)
-}
-
 // anyData tells whether a node of a loopback cluster has run before. Then its master key exists: a
 // fresh one in the place of a lost one would only hide the loss.
 func (n *Node) anyData() bool {
@@ -185,7 +247,7 @@ func (n *Node) anyData() bool {
 
 func (n *Node) newPeers() *peers {
 	p := &peers{
-		self: n.self.ID, addr: map[image.NodeID]string{}, state: map[image.NodeID]peerState{},
+		self: n.self.ID, addr: map[image.NodeID]string{}, state: map[image.NodeID]peerState{}, ends: map[image.NodeID]context.CancelFunc{},
 		every: n.cfg.Timeouts.PeerInterval, silence: n.cfg.Timeouts.PeerSilence,
 		logger: n.logger.Named("peers"), changed: n.peersChanged, leaving: &n.draining,
 		http: &http.Client{Transport: transport(n.cfg.Client.Dial)},
@@ -203,20 +265,11 @@ func (n *Node) shardOf(user, name string) uint64 {
 	return n.shards[placement.Shard(user, name, len(n.shards))]
 }
 
-// members are the nodes of a shard: so far, all.
-func (n *Node) members(uint64) []image.NodeID {
-	ids := make([]image.NodeID, len(n.cfg.Cluster.Nodes))
-	for i, m := range n.cfg.Cluster.Nodes {
-		ids[i] = m.ID
-	}
-	return ids
-}
-
 func (n *Node) ingestOptions() ingest.Options {
 	c := n.cfg
 	return ingest.Options{
 		Node: n.self.ID, Log: n.log, Vault: n.vault(), Peers: n.peers, Logger: n.logger.Named("ingest"),
-		Shards: n.shards, ShardOf: n.shardOf, Members: n.members, Live: n.peers.live, Up: n.peers.up,
+		Shards: n.served, ShardOf: n.shardOf, Members: n.members, Live: n.liveOn, Up: n.peers.up,
 		Replicas: c.Cluster.Replicas, MinReplicas: c.Cluster.MinReplicas,
 		UploadsMax: c.Limits.Uploads, StagingBytes: int64(c.Limits.StagingBytes), ImageBytes: int64(c.Limits.ImageBytes),
 		AssignTimeout: c.Timeouts.Assign, TakeoverTimeout: c.Timeouts.Takeover, UploadTimeout: c.Timeouts.Upload,
@@ -226,9 +279,9 @@ func (n *Node) ingestOptions() ingest.Options {
 func (n *Node) repairOptions() repair.Options {
 	c := n.cfg
 	return repair.Options{
-		Node: n.self.ID, Log: n.log, Logger: n.logger.Named("repair"), Shards: n.shards,
+		Node: n.self.ID, Log: n.log, Logger: n.logger.Named("repair"), Shards: n.served,
 		Copies:  &copies{images: n.images, vault: n.vault(), kept: &n.kept, timeout: c.Timeouts.Upload},
-		Members: n.members, Up: n.peers.up, Live: n.peers.live, Gone: func() []image.NodeID { return n.peers.gone(c.Repair.Delay) },
+		Members: n.members, Up: n.peers.up, Live: n.liveOn, Leaving: n.leaving,
 		Every: c.Repair.Every, Rate: int64(c.Repair.Rate), ScrubEvery: c.Repair.ScrubEvery, ScrubRate: int64(c.Repair.ScrubRate),
 	}
 }
@@ -243,21 +296,13 @@ func (n *Node) peersChanged() {
 
 func (n *Node) consensusOptions() consensus.Options {
 	c := n.cfg
-	members := map[image.NodeID]string{}
-	for _, m := range c.Cluster.Nodes {
-		members[m.ID] = m.RaftAddr()
-	}
-	o := consensus.Options{
+	return consensus.Options{
 		NodeID: n.self.ID, RaftAddress: n.self.RaftAddr(), Dir: c.DataDir(n.self.ID), DeploymentID: n.deploymentID(),
-		Applied: n.applied, Restored: n.restored, Live: n.peers.live, LeaderChanged: n.leaderChanged, Logger: n.logger.Named("raft"),
+		Applied: n.applied, Restored: n.restored, Live: n.live, Rows: n.rows, LeaderChanged: n.leaderChanged, Logger: n.logger.Named("raft"),
 		RTT: c.Raft.RTT, ElectionRTT: uint64(c.Raft.ElectionRTT), HeartbeatRTT: uint64(c.Raft.HeartbeatRTT),
 		SnapshotEntries: uint64(c.Raft.SnapshotEntries), CompactionOverhead: uint64(c.Raft.CompactionOverhead), RebalanceEvery: c.Raft.Rebalance,
 		ProposalAttempt: c.Timeouts.ProposalAttempt, ProposalTimeout: c.Timeouts.Proposal,
 	}
-	for _, id := range append([]uint64{systemShard}, n.shards...) {
-		o.Shards = append(o.Shards, consensus.Shard{ID: id, Members: members, Apply: applier(id)})
-	}
-	return o
 }
 
 // applied takes the events of a shard from consensus.
@@ -265,14 +310,21 @@ func (n *Node) applied(shard uint64, events []any) {
 	list := make([]catalog.Event, len(events))
 	for i, e := range events {
 		list[i] = e.(catalog.Event)
+		if m := list[i].Members; m != nil {
+			n.learn(m)
+		}
 	}
 	n.ingest.Applied(shard, list)
 }
 
 // restored takes up a shard whose state came as a snapshot.
 func (n *Node) restored(shard uint64) {
-	if shard == systemShard || !n.ready.Load() {
-		return // join does it for all
+	if !n.serves(shard) {
+		return // takeUp does it
+	}
+	if shard == systemShard {
+		n.wg.Go(n.relearn)
+		return
 	}
 	n.wg.Go(func() {
 		if err := n.ingest.Recover(n.ctx, shard); err != nil {
@@ -283,7 +335,9 @@ func (n *Node) restored(shard uint64) {
 
 func (n *Node) leaderChanged(shard uint64, leader image.NodeID, term uint64) {
 	n.logger.Debug("leader changed", zap.Uint64("shard", shard), zap.Uint32("leader", uint32(leader)), zap.Uint64("term", term))
+	n.leads.Add(1)
 	n.ingest.Kick()
+	n.kickTend()
 }
 
 // openPorts opens the API's port, and finds out whether Raft can open its own.
@@ -360,23 +414,20 @@ func (n *Node) join() {
 	default:
 		n.ready.Store(true)
 		n.repair.Start()
+		n.wg.Go(n.tend)
 		n.logger.Info("ready", zap.Duration("after", time.Since(n.began).Round(time.Millisecond)))
 		n.sweep()
 	}
 }
 
-// joinRetry is the pause between two attempts to reach a majority.
-const joinRetry = 200 * time.Millisecond
-
 // propose puts the node's Join into the system shard's log, for as long as it takes to find a
 // majority of the nodes.
 func (n *Node) propose() error {
-	h := n.introduction()
-	identity, err := marshal(h.Identity)
+	j, err := n.introduce()
 	if err != nil {
 		return err
 	}
-	cmd := catalog.Command{Join: &catalog.Join{Node: n.self.ID, Identity: identity, KeyID: h.KeyID, Incarnation: h.Incarnation}}
+	cmd := catalog.Command{Join: &j}
 	for {
 		r, err := n.log.Propose(n.ctx, systemShard, cmd)
 		if err == nil {
@@ -414,27 +465,36 @@ const peersGrace = 2 * time.Second
 
 func (n *Node) awaitPeers() {
 	deadline := time.Now().Add(peersGrace)
-	for len(n.peers.up()) < len(n.cfg.Cluster.Nodes) && time.Now().Before(deadline) {
+	for len(n.peers.up()) < len(n.membership().Members) && time.Now().Before(deadline) {
 		if !sleep(n.ctx, 20*time.Millisecond) {
 			return
 		}
 	}
 }
 
-// recover brings every data shard up to date here and takes up its pending uploads.
+// recover brings every shard of this node up to date here and takes up its pending uploads.
 func (n *Node) recover() error {
-	for _, shard := range n.shards {
-		for {
-			err := n.log.Read(n.ctx, shard, func(catalog.Reader) error { return nil })
-			if err == nil {
-				err = n.ingest.Recover(n.ctx, shard)
-			}
-			if err == nil {
-				break
-			}
-			if !sleep(n.ctx, joinRetry) {
+	c := n.log.c.Load()
+	for _, shard := range c.Hosted() {
+		for !n.serves(shard) {
+			if n.takeUp(c, shard); !n.serves(shard) && !sleep(n.ctx, n.cfg.Raft.RTT) {
 				return n.ctx.Err()
 			}
+		}
+	}
+	return nil
+}
+
+// sameIdentity refuses to run where the data directory's cluster was founded with other settings.
+func (n *Node) sameIdentity() error {
+	j, err := n.introduce()
+	if err != nil {
+		return err
+	}
+	if m := n.membership(); m.Version > 0 && !bytes.Equal(m.Identity, j.Identity) {
+		return &RefusedError{
+			Reason: fmt.Sprintf("the cluster was founded with %s, the configuration says %s", m.Identity, j.Identity),
+			hint:   "set cluster.name and cluster.data_shards back: they are fixed once data exists",
 		}
 	}
 	return nil
@@ -457,8 +517,13 @@ func (n *Node) sweep() {
 }
 
 // wants tells whether there is a use for a file of this node. The file was there before the call, so
-// its assignment is in this node's state of the shard.
+// its assignment is in this node's state of the shard, once that is the newest.
 func (n *Node) wants(id image.ID, epoch uint32) (bool, error) {
+	for shard, l := range n.membership().Shards {
+		if _, ok := l.Of(n.self.ID); ok && !n.serves(shard) {
+			return true, image.Errorf(image.KindNoQuorum, "shard %d is not up to date on this node", shard)
+		}
+	}
 	count, err := n.wanted(id, epoch)
 	return count > 0 || err != nil, err
 }
@@ -466,7 +531,7 @@ func (n *Node) wants(id image.ID, epoch uint32) (bool, error) {
 // wanted counts the uses of a file of this node: shards that name it, and a repair under way.
 func (n *Node) wanted(id image.ID, epoch uint32) (count int, err error) {
 	count = n.kept.count(id, epoch)
-	for _, shard := range n.shards {
+	for _, shard := range n.served() {
 		err := n.log.View(shard, func(r catalog.Reader) error {
 			keep, err := catalog.Wants(r, n.self.ID, id, epoch)
 			if keep {
@@ -511,7 +576,7 @@ func (n *Node) Close(ctx context.Context) error {
 	if c := n.log.c.Load(); c != nil {
 		errs = append(errs, c.Close(ctx))
 	}
-	for _, c := range []io.Closer{closer(n.store), closer(n.dir)} {
+	for _, c := range []io.Closer{closer(n.store), closer(n.dir.Load())} {
 		if c != nil {
 			errs = append(errs, c.Close())
 		}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -20,6 +21,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/image"
 )
 
@@ -31,16 +33,19 @@ const answerBytesMax = 256 << 10
 // the way of an upload.
 type peers struct {
 	self    image.NodeID
-	addr    map[image.NodeID]string // API host:port of the others
-	every   time.Duration           // period of a peer's figures
-	silence time.Duration           // without figures for this long, a peer is down
+	every   time.Duration // period of a peer's figures
+	silence time.Duration // without figures for this long, a peer is down
 	logger  *zap.Logger
 	changed func()       // called when a peer goes up or down or drains
 	leaving *atomic.Bool // this node drains
 	http    *http.Client
 
-	mu    sync.Mutex
-	state map[image.NodeID]peerState
+	mu       sync.Mutex
+	addr     map[image.NodeID]string // API host:port of the others
+	state    map[image.NodeID]peerState
+	watching context.Context // of watch; nil before
+	ends     map[image.NodeID]context.CancelFunc
+	wg       sync.WaitGroup
 }
 
 type peerState struct {
@@ -60,22 +65,96 @@ func transport(dial time.Duration) *http.Transport {
 	}
 }
 
+// addresses are those of all peers.
+func (p *peers) addresses() map[image.NodeID]string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return maps.Clone(p.addr)
+}
+
+// url returns the start of a peer's URLs.
+func (p *peers) url(id image.NodeID) (string, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	addr := p.addr[id]
+	if addr == "" {
+		return "", image.Errorf(image.KindNoQuorum, "node %d is not a member of the cluster", id)
+	}
+	return "http://" + addr, nil
+}
+
+// update makes the peers those of a membership.
+func (p *peers) update(m *catalog.Membership) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, x := range m.Members {
+		if x.ID != p.self {
+			p.add(x.ID, x.API)
+		}
+	}
+	for id := range p.addr {
+		if m.Member(id) == nil {
+			if p.ends[id] != nil {
+				p.ends[id]()
+			}
+			delete(p.addr, id)
+			delete(p.state, id)
+			delete(p.ends, id)
+		}
+	}
+}
+
+// add takes a peer in and follows it if others are. Held: mu.
+func (p *peers) add(id image.NodeID, addr string) {
+	if p.addr[id] == addr {
+		return
+	}
+	if p.ends[id] != nil {
+		p.ends[id]()
+	}
+	p.addr[id] = addr
+	p.state[id] = peerState{since: time.Now()}
+	if p.watching != nil && p.watching.Err() == nil {
+		p.start(id)
+	}
+}
+
+// start follows a peer. Held: mu.
+func (p *peers) start(id image.NodeID) {
+	ctx, end := context.WithCancel(p.watching)
+	p.ends[id] = end
+	p.wg.Go(func() {
+		for ctx.Err() == nil {
+			err := p.follow(ctx, id)
+			if ctx.Err() != nil {
+				return
+			}
+			p.set(id, func(s *peerState) { s.up = false }, err)
+			sleep(ctx, p.every/2)
+		}
+	})
+}
+
 // watch keeps a stream of each peer's figures open until ctx ends.
 func (p *peers) watch(ctx context.Context) {
-	var wg sync.WaitGroup
+	p.mu.Lock()
+	p.watching = ctx
 	for id := range p.addr {
-		wg.Go(func() {
-			for ctx.Err() == nil {
-				err := p.follow(ctx, id)
-				p.set(id, func(s *peerState) { s.up = false }, err)
-				select {
-				case <-ctx.Done():
-				case <-time.After(p.every / 2):
-				}
-			}
-		})
+		p.start(id)
 	}
-	wg.Wait()
+	p.mu.Unlock()
+	<-ctx.Done()
+	p.wg.Wait()
+}
+
+// serves lists the shards that an up peer has the newest state of.
+func (p *peers) serves(id image.NodeID) []uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s := p.state[id]; s.up {
+		return s.status.Serves
+	}
+	return nil
 }
 
 // follow reads one stream to its end.
@@ -101,7 +180,11 @@ func (p *peers) follow(ctx context.Context, id image.NodeID) error {
 
 func (p *peers) set(id image.NodeID, change func(*peerState), cause error) {
 	p.mu.Lock()
-	old := p.state[id]
+	old, known := p.state[id]
+	if !known { // removed meanwhile
+		p.mu.Unlock()
+		return
+	}
 	s := old
 	change(&s)
 	if s.up != old.up {
@@ -110,8 +193,9 @@ func (p *peers) set(id image.NodeID, change func(*peerState), cause error) {
 	p.state[id] = s
 	p.mu.Unlock()
 	switch peer := zap.Uint32("peer", uint32(id)); {
-	case s.up == old.up && s.draining() == old.draining():
+	case s.up == old.up && s.draining() == old.draining() && slices.Equal(s.status.Serves, old.status.Serves):
 		return
+	case s.up == old.up && s.draining() == old.draining():
 	case !s.up:
 		p.logger.Warn("peer is down", peer, zap.Error(cause))
 	case s.draining():
@@ -160,7 +244,11 @@ func (p *peers) list(self bool, ok func(peerState) bool) (ids []image.NodeID) {
 }
 
 func (p *peers) get(ctx context.Context, id image.NodeID, path, byteRange string) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.addr[id]+path, nil)
+	base, err := p.url(id)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+path, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -197,7 +285,11 @@ func (p *peers) Send(ctx context.Context, to image.NodeID, up image.Request, bod
 	for i := range parts {
 		parts[i] = url.PathEscape(parts[i])
 	}
-	target := "http://" + p.addr[to] + "/v1/images/" + url.PathEscape(up.User) + "/" + strings.Join(parts, "/")
+	base, err := p.url(to)
+	if err != nil {
+		return err
+	}
+	target := base + "/v1/images/" + url.PathEscape(up.User) + "/" + strings.Join(parts, "/")
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, target, io.NopCloser(body))
 	if err != nil {
 		return err
@@ -245,7 +337,11 @@ func (p *peers) openCopy(ctx context.Context, node image.NodeID, id image.ID, ep
 
 // copyBytes asks for the length of a peer's file of a copy.
 func (p *peers) copyBytes(ctx context.Context, node image.NodeID, id image.ID, epoch uint32) (int64, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodHead, "http://"+p.addr[node]+copyPath(id, epoch), nil)
+	base, err := p.url(node)
+	if err != nil {
+		return 0, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, base+copyPath(id, epoch), nil)
 	if err != nil {
 		return 0, err
 	}
@@ -264,9 +360,9 @@ func copyPath(id image.ID, epoch uint32) string {
 	return fmt.Sprintf("/internal/v1/copies/%s/%d", id, epoch)
 }
 
-// hello introduces this node to a peer, and returns what the peer says of itself.
-func (p *peers) hello(ctx context.Context, id image.NodeID, ours []byte) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+p.addr[id]+"/internal/v1/hello", bytes.NewReader(ours))
+// post sends a JSON body to a peer's address and returns the answer.
+func (p *peers) post(ctx context.Context, addr, path string, body []byte) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+addr+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
@@ -281,15 +377,8 @@ func (p *peers) hello(ctx context.Context, id image.NodeID, ours []byte) ([]byte
 // suspect asks a peer to look at its copy of an image.
 func (p *peers) suspect(ctx context.Context, node image.NodeID, rec *image.Record) error {
 	q := url.Values{"user": {rec.User}, "name": {rec.Name}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+p.addr[node]+"/internal/v1/suspect?"+q.Encode(), nil)
-	if err != nil {
-		return err
-	}
-	resp, err := p.do(req)
-	if err != nil {
-		return err
-	}
-	return resp.Body.Close()
+	_, err := p.post(ctx, p.addresses()[node], "/internal/v1/suspect?"+q.Encode(), nil)
+	return err
 }
 
 // unreachable tells that a peer did not answer at all, as opposed to refusing.

@@ -22,7 +22,7 @@ func (n *Node) Ready() error {
 	if err := n.serving(); err != nil {
 		return err
 	}
-	return n.led(n.allShards())
+	return n.led(n.hosted())
 }
 
 // serving says why this node cannot serve, whatever the others do.
@@ -52,7 +52,7 @@ const electionsAwaited = 3
 
 // Await implements api.Node.
 func (n *Node) Await(ctx context.Context, user, name string) error {
-	shards := n.allShards()
+	shards := n.hosted()
 	if name != "" {
 		shards = []uint64{systemShard, n.shardOf(user, name)}
 	}
@@ -70,6 +70,9 @@ func (n *Node) Await(ctx context.Context, user, name string) error {
 
 func (n *Node) allShards() []uint64 { return append([]uint64{systemShard}, n.shards...) }
 
+// hosted lists the shards of this node, the system shard first.
+func (n *Node) hosted() []uint64 { return append([]uint64{systemShard}, n.served()...) }
+
 // Status implements api.Peers: this node's figures, without what all nodes know from the catalog.
 func (n *Node) Status() image.NodeStatus {
 	uploads, staging := n.ingest.Stats()
@@ -82,7 +85,7 @@ func (n *Node) Status() image.NodeStatus {
 	return image.NodeStatus{
 		ID: n.self.ID, API: n.self.APIAddr(), State: state, Ready: n.Ready() == nil, Version: n.version,
 		RSSBytes: residentBytes(), DiskFree: free, StagingBytes: staging, Uploads: uploads,
-		CPUSeconds: cpuSeconds(), NetRx: rx, NetTx: tx, UptimeS: time.Since(n.began).Seconds(),
+		CPUSeconds: cpuSeconds(), NetRx: rx, NetTx: tx, UptimeS: time.Since(n.began).Seconds(), Serves: n.serveList(), MissingCopies: n.repair.Stats().Missing,
 	}
 }
 
@@ -126,11 +129,17 @@ func (n *Node) Cluster() image.ClusterStatus {
 	}
 	sums := n.totals()
 	s.Images, s.Bytes, s.UnderReplicated = sums.Images, sums.Bytes, sums.UnderReplicated
-	for _, m := range n.members(systemShard) {
+	for _, x := range n.membership().Members {
+		m := x.ID
 		st := n.nodeStatus(m)
+		if x.State != catalog.MemberActive && st.State == image.NodeUp {
+			st.State = image.NodeDraining
+		}
+		st.Serves = nil
 		if t := sums.Nodes[m]; t != nil && st.State == image.NodeDown {
 			s.UnderReplicated = min(s.Images, s.UnderReplicated+t.Stored.Images)
 		}
+		s.UnderReplicated = min(s.Images, s.UnderReplicated+st.MissingCopies)
 		st.LeaderOf = led[m]
 		if t := sums.Nodes[m]; t != nil {
 			st.OwnedImages, st.OwnedBytes = t.Owned.Images, t.Owned.Bytes
@@ -183,7 +192,7 @@ func (n *Node) Suspect(user, name string) error {
 // totals adds up the data shards as this node knows them.
 func (n *Node) totals() *catalog.Totals {
 	sum := &catalog.Totals{Nodes: map[image.NodeID]*catalog.NodeTotals{}}
-	for _, shard := range n.shards {
+	for _, shard := range n.served() {
 		n.log.View(shard, func(r catalog.Reader) error { // not started: nothing to add
 			t, err := catalog.GetTotals(r)
 			if err == nil {

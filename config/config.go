@@ -56,7 +56,11 @@ type Node struct {
 type Local struct {
 	DataDir       string `yaml:"data_dir" default:"./imgcluster-data/node{id}" help:"folder of a node's log, catalog and images; {id} stands for the node's ID"`
 	MasterKeyFile string `yaml:"master_key_file" default:"./imgcluster-keys/master.key" help:"file of the cluster's master key, outside every data_dir"`
+	LostData      string `yaml:"lost_data" default:"refuse" oneof:"refuse,replace" help:"what a node does that starts with an empty, older or damaged data_dir: refuse, or replace it by what the others have"`
 }
+
+// LostDataReplace is the value of node.lost_data that lets a node start without the data it had.
+const LostDataReplace = "replace"
 
 // Limits bounds what a node holds or accepts.
 type Limits struct {

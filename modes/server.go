@@ -21,26 +21,35 @@ import (
 
 func newServer(e *env) *cobra.Command {
 	var id int
+	var replace bool
 	cmd := &cobra.Command{
 		Use:   "server --id N",
 		Short: "Run one node of the configuration",
 		Long: `Run the node with this ID until SIGINT or SIGTERM. The first signal hands the node's
-leaders over and lets running uploads end, the second stops it at once.`,
+leaders over and lets running uploads end, the second stops it at once.
+
+A node whose data directory is empty, an older copy or damaged is refused, since what it once
+acknowledged is not there. With --replace it is made anew: it joins as a new replica and copies
+its catalog and its images from the other nodes, most of which must be up.`,
 		Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runServer(cmd.Context(), e, id)
+			return runServer(cmd.Context(), e, id, replace)
 		},
 	}
 	cmd.Flags().IntVar(&id, "id", 0, "the node's ID in the configuration (required)")
+	cmd.Flags().BoolVar(&replace, "replace", false, "replace what the data directory has lost by what the other nodes have")
 	config.AddFlag(cmd.Flags(), "node.data_dir", "data-dir")
 	config.AddFlag(cmd.Flags(), "log.level", "log-level")
 	return cmd
 }
 
-func runServer(ctx context.Context, e *env, id int) error {
+func runServer(ctx context.Context, e *env, id int, replace bool) error {
 	cfg, err := e.load()
 	if err != nil {
 		return err
+	}
+	if replace {
+		cfg.Local.LostData = config.LostDataReplace
 	}
 	if id <= 0 {
 		return usagef("add --id with one of the configuration's node IDs: "+nodeIDs(cfg), "which node is this?")

@@ -57,6 +57,8 @@ type Node interface {
 type Peers interface {
 	// Hello compares what the nodes must agree on and answers with this node's side.
 	Hello(theirs []byte) (ours []byte, err error)
+	// Join takes in a node that starts with an empty data directory and answers with the membership.
+	Join(ctx context.Context, theirs []byte) (members []byte, err error)
 	Status() image.NodeStatus
 	// OpenCopy opens this node's file of a copy.
 	OpenCopy(id image.ID, epoch uint32) (Content, error)
@@ -99,6 +101,7 @@ func New(o Options) *Handler {
 	h.route("GET", "/metrics", h.metrics)
 	h.route("POST", "/v1/verify", h.verify)
 	h.route("POST", "/internal/v1/hello", h.hello)
+	h.route("POST", "/internal/v1/join", h.join)
 	h.route("POST", "/internal/v1/suspect", h.suspect)
 	h.route("GET", "/internal/v1/status", h.status)
 	h.route("GET", "/internal/v1/copies/{id}/{epoch}", h.copy)
@@ -242,12 +245,19 @@ func (h *Handler) metrics(w http.ResponseWriter, _ *http.Request) {
 const helloBytesMax = 256 << 10
 
 func (h *Handler) hello(w http.ResponseWriter, r *http.Request) {
+	h.introduced(w, r, func(_ context.Context, theirs []byte) ([]byte, error) { return h.Peers.Hello(theirs) })
+}
+
+func (h *Handler) join(w http.ResponseWriter, r *http.Request) { h.introduced(w, r, h.Peers.Join) }
+
+// introduced answers a node that says who it is.
+func (h *Handler) introduced(w http.ResponseWriter, r *http.Request, answer func(context.Context, []byte) ([]byte, error)) {
 	theirs, err := io.ReadAll(http.MaxBytesReader(w, r.Body, helloBytesMax))
 	if err != nil {
-		h.fail(w, r, image.Errorf(image.KindInvalid, "unreadable hello: %w", err))
+		h.fail(w, r, image.Errorf(image.KindInvalid, "unreadable introduction: %w", err))
 		return
 	}
-	ours, err := h.Peers.Hello(theirs)
+	ours, err := answer(r.Context(), theirs)
 	if err != nil {
 		h.fail(w, r, err)
 		return

@@ -1,7 +1,6 @@
 package catalog
 
 import (
-	"bytes"
 	"encoding/json"
 	"slices"
 
@@ -10,11 +9,12 @@ import (
 
 // Event is what a node acts on after a command: an upload that changed (assigned, reassigned,
 // committed or failed), or a record that is no more (replaced or deleted), or the copies that a
-// record no longer names, whose files are garbage.
+// record no longer names, whose files are garbage, or new members or layouts.
 // Events of commands that are applied again after a restart come again.
 type Event struct {
 	Upload  *Upload
 	Removed *image.Record
+	Members *Membership
 }
 
 // Apply executes one command of a shard's log on tx. index is the command's place in the log.
@@ -62,6 +62,14 @@ func (m *machine) apply(c Command) (Result, error) {
 		return m.join(c.Join)
 	case c.PutKey != nil:
 		return m.putKey(c.PutKey)
+	case c.AddMember != nil:
+		return m.addMember(c.AddMember)
+	case c.DrainMember != nil:
+		return m.drainMember(c.DrainMember)
+	case c.RemoveMember != nil:
+		return m.removeMember(c.RemoveMember)
+	case c.Settle != nil:
+		return m.settle(c.Settle)
 	}
 	return reject(image.Errorf(image.KindInvalid, "empty command")), nil
 }
@@ -432,30 +440,6 @@ func (m *machine) recopy(c *Recopy) (Result, error) {
 		m.events = append(m.events, Event{Removed: &gone})
 	}
 	return Result{}, m.put(nameKey(rec.User, rec.Name), rec)
-}
-
-func (m *machine) join(j *Join) (Result, error) {
-	state, err := GetMembership(m.tx)
-	if err != nil {
-		return Result{}, err
-	}
-	if state == nil {
-		state = &Membership{Identity: j.Identity, KeyID: j.KeyID, Incarnations: map[image.NodeID]string{}}
-	}
-	known := state.Incarnations[j.Node]
-	switch {
-	case !bytes.Equal(state.Identity, j.Identity):
-		return reject(image.Errorf(image.KindInvalid, "the cluster runs with another configuration: %s", state.Identity).
-			WithHint("use the same configuration file on every node")), nil
-	case state.KeyID != j.KeyID:
-		return reject(image.Errorf(image.KindInvalid, "the cluster's master key is %s, not %s", state.KeyID, j.KeyID).
-			WithHint("copy the cluster's master key file to this node")), nil
-	case known != "" && known != j.Incarnation:
-		return reject(image.Errorf(image.KindInvalid, "node %d is known with another data directory", j.Node).
-			WithHint("restore the node's data directory")), nil
-	}
-	state.Incarnations[j.Node] = j.Incarnation
-	return Result{}, m.put([]byte{memberKey}, state)
 }
 
 func (m *machine) putKey(k *PutKey) (Result, error) {

@@ -1,7 +1,6 @@
 package catalog
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"testing"
@@ -270,23 +269,6 @@ func TestListIsOrderedAndPaged(t *testing.T) {
 		if got := list(c.prefix, c.after); !slices.Equal(got, c.want) {
 			t.Errorf("prefix %q after %q: %q, want %q", c.prefix, c.after, got, c.want)
 		}
-	}
-}
-
-func TestJoinFixesWhatMustAgree(t *testing.T) {
-	s := newShard(t)
-	join := func(node image.NodeID, identity, key, incarnation string) Result {
-		return s.do(Command{Join: &Join{Node: node, Identity: json.RawMessage(identity), KeyID: key, Incarnation: incarnation}})
-	}
-	s.mustKind(join(1, `{"name":"a"}`, "k", "i1"), "")
-	s.mustKind(join(2, `{"name":"a"}`, "k", "i2"), "")
-	s.mustKind(join(1, `{"name":"a"}`, "k", "i1"), "")
-	s.mustKind(join(3, `{"name":"b"}`, "k", "i3"), image.KindInvalid)
-	s.mustKind(join(3, `{"name":"a"}`, "other", "i3"), image.KindInvalid)
-	s.mustKind(join(2, `{"name":"a"}`, "k", "wiped"), image.KindInvalid)
-	m, err := GetMembership(s.db)
-	if err != nil || len(m.Incarnations) != 2 || m.Incarnations[2] != "i2" {
-		t.Fatalf("membership %+v, %v", m, err)
 	}
 }
 

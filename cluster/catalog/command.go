@@ -18,16 +18,21 @@ import (
 // commandVersion leads every encoded command. A node refuses versions it does not know.
 const commandVersion = 1
 
-// Command is one entry of a shard's log: exactly one field is set. Join and PutKey belong in the
-// system shard, the others in the data shard of the image's name.
+// Command is one entry of a shard's log: exactly one field is set. The first five belong in the data
+// shard of the image's name, the others in the system shard.
 type Command struct {
 	Assign   *Assign   `json:"assign,omitempty"`
 	Stored   *Stored   `json:"stored,omitempty"`
 	Reassign *Reassign `json:"reassign,omitempty"`
 	Delete   *Delete   `json:"delete,omitempty"`
 	Recopy   *Recopy   `json:"recopy,omitempty"`
-	Join     *Join     `json:"join,omitempty"`
-	PutKey   *PutKey   `json:"put_key,omitempty"`
+
+	PutKey       *PutKey       `json:"put_key,omitempty"`
+	Join         *Join         `json:"join,omitempty"`
+	AddMember    *AddMember    `json:"add_member,omitempty"`
+	DrainMember  *DrainMember  `json:"drain_member,omitempty"`
+	RemoveMember *RemoveMember `json:"remove_member,omitempty"`
+	Settle       *Settle       `json:"settle,omitempty"`
 }
 
 // Assign gives an upload to its owner. The first Assign of an upload ID in the log wins; later ones
@@ -89,14 +94,6 @@ type Recopy struct {
 	Drop []image.Copy `json:"drop,omitempty"`
 }
 
-// Join introduces a node at its start. The first Join fixes what all nodes must agree on.
-type Join struct {
-	Node        image.NodeID    `json:"node"`
-	Identity    json.RawMessage `json:"identity"`    // what must agree, in canonical JSON
-	KeyID       string          `json:"key_id"`      // of the master key
-	Incarnation string          `json:"incarnation"` // of the node's data directory
-}
-
 // PutKey stores a user's wrapped key. The first one for a user and key ID wins.
 type PutKey struct {
 	User    string `json:"user"`
@@ -132,6 +129,7 @@ type Result struct {
 	Problem *image.Problem `json:"problem,omitempty"`
 	Upload  *Upload        `json:"upload,omitempty"`
 	Key     *PutKey        `json:"key,omitempty"`
+	Members *Membership    `json:"members,omitempty"`
 }
 
 // DecodeResult reads what Apply answered.

@@ -97,13 +97,6 @@ func (t *Totals) node(id image.NodeID) *NodeTotals {
 	return n
 }
 
-// Membership is what the system shard keeps of the cluster.
-type Membership struct {
-	Identity     json.RawMessage         `json:"identity"`
-	KeyID        string                  `json:"key_id"`
-	Incarnations map[image.NodeID]string `json:"incarnations"`
-}
-
 // Keys of a shard's part of the database, by their first byte.
 const (
 	recordTable   = 'r' // user NUL name -> image.Record
@@ -289,16 +282,6 @@ func GetTotals(r Reader) (*Totals, error) {
 		t.Nodes = map[image.NodeID]*NodeTotals{}
 	}
 	return t, err
-}
-
-// GetMembership returns what the system shard keeps of the cluster, nil before the first Join.
-func GetMembership(r Reader) (*Membership, error) {
-	m := &Membership{}
-	ok, err := get(r, []byte{memberKey}, m)
-	if !ok {
-		return nil, err
-	}
-	return m, nil
 }
 
 // GetUserKey returns a user's wrapped key from the system shard, nil when there is none.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/lni/dragonboat/v4"
 	"go.uber.org/zap"
 
 	"imgcluster/cluster/catalog"
@@ -19,42 +20,75 @@ const tryRoundsMax = 31
 // handoverTries bounds how often a closing node gives one shard away.
 const handoverTries = 3
 
-// plan says who should lead each shard. The i-th shard (they come by ID) belongs to its member
-// i mod n, by ID; 13 shards on three nodes are thus led 5, 4 and 4. When that one is not live, the
-// live member with the fewest shards gets it. Nodes that see the same live nodes make the same plan;
-// a shard without a live member is not in it.
-func plan(shards []Shard, live map[image.NodeID]bool) map[uint64]image.NodeID {
+// Row is one shard as the balancer sees it: the nodes that may lead it, the one that should first.
+type Row struct {
+	Shard uint64
+	Nodes []image.NodeID
+}
+
+// rotated makes rows of shards of which nobody says who should lead: the i-th shard (they come by ID)
+// belongs to its member i mod n, by ID; 13 shards on three nodes are thus led 5, 4 and 4.
+func rotated(shards []Shard) []Row {
+	rows := make([]Row, len(shards))
+	for i, s := range shards {
+		ids := slices.Sorted(maps.Keys(s.Members))
+		if len(ids) > 0 {
+			ids[0], ids[i%len(ids)] = ids[i%len(ids)], ids[0]
+		}
+		rows[i] = Row{s.ID, ids}
+	}
+	return rows
+}
+
+// plan says who should lead each shard: its first node, or when that one is not live, the live one with
+// the fewest shards. Nodes that see the same live nodes make the same plan; a shard without a live
+// node is not in it.
+func plan(rows []Row, live map[image.NodeID]bool) map[uint64]image.NodeID {
 	leads := map[image.NodeID]int{}
 	plan := map[uint64]image.NodeID{}
-	for i, s := range shards {
-		ids := members(s)
-		if first := ids[i%len(ids)]; live[first] {
-			plan[s.ID] = first
-			leads[first]++
+	for _, r := range rows {
+		if len(r.Nodes) > 0 && live[r.Nodes[0]] {
+			plan[r.Shard] = r.Nodes[0]
+			leads[r.Nodes[0]]++
 		}
 	}
-	for _, s := range shards {
-		if plan[s.ID] != 0 {
+	for _, r := range rows {
+		if plan[r.Shard] != 0 {
 			continue
 		}
-		ids := slices.DeleteFunc(members(s), func(id image.NodeID) bool { return !live[id] })
+		ids := slices.DeleteFunc(slices.Clone(r.Nodes), func(id image.NodeID) bool { return !live[id] })
 		if len(ids) == 0 {
 			continue
 		}
+		slices.Sort(ids)
 		least := slices.MinFunc(ids, func(a, b image.NodeID) int { return leads[a] - leads[b] })
-		plan[s.ID] = least
+		plan[r.Shard] = least
 		leads[least]++
 	}
 	return plan
 }
 
-// members returns the Raft addresses of all members of all shards.
+// members returns the Raft addresses of the nodes in the groups that this node is in.
 func (c *Consensus) members() map[image.NodeID]string {
 	all := map[image.NodeID]string{}
-	for _, s := range c.opts.Shards {
-		maps.Copy(all, s.Members)
+	for _, s := range c.host.GetNodeHostInfo(dragonboat.NodeHostInfoOption{SkipLogInfo: true}).ShardInfoList {
+		for id, address := range s.Replicas {
+			all[catalog.ReplicaOf(id).Node] = address
+		}
 	}
 	return all
+}
+
+// replicaOn returns the ID of a node's replica of a shard.
+func (c *Consensus) replicaOn(shard uint64, node image.NodeID) (replica uint64, ok bool) {
+	for _, s := range c.host.GetNodeHostInfo(dragonboat.NodeHostInfoOption{SkipLogInfo: true}).ShardInfoList {
+		for id := range s.Replicas {
+			if s.ShardID == shard && catalog.ReplicaOf(id).Node == node {
+				replica, ok = max(replica, id), true
+			}
+		}
+	}
+	return replica, ok
 }
 
 // allowed lists the nodes that may lead if they are up.
@@ -85,7 +119,7 @@ func (c *Consensus) answering(allowed map[image.NodeID]bool) map[image.NodeID]bo
 // and a transfer to a node that is not there yet stops the shard.
 type balancer struct {
 	self     image.NodeID
-	shards   []Shard
+	rows     func() []Row
 	leader   func(shard uint64) (image.NodeID, uint64, bool)
 	caughtUp func(shard uint64) bool
 	transfer func(shard uint64, to image.NodeID)
@@ -97,7 +131,7 @@ type try struct{ count, wait int } // wait is in rounds
 
 // settled reports whether all shards that have a leader have the one that is planned.
 func (b *balancer) settled(live map[image.NodeID]bool) bool {
-	for shard, planned := range plan(b.shards, live) {
+	for shard, planned := range plan(b.rows(), live) {
 		if leader, _, ok := b.leader(shard); ok && leader != planned {
 			return false
 		}
@@ -108,28 +142,29 @@ func (b *balancer) settled(live map[image.NodeID]bool) bool {
 // round looks once. A transfer that does not come about is asked for again in the next round, then
 // after 1, 3, 7 ... rounds.
 func (b *balancer) round(live map[image.NodeID]bool) {
-	plan := plan(b.shards, live)
-	for _, s := range b.shards {
-		leader, _, ok := b.leader(s.ID)
-		if !ok || leader == b.self || plan[s.ID] != b.self {
-			delete(b.tries, s.ID)
+	rows := b.rows()
+	plan := plan(rows, live)
+	for _, r := range rows {
+		leader, _, ok := b.leader(r.Shard)
+		if !ok || leader == b.self || plan[r.Shard] != b.self {
+			delete(b.tries, r.Shard)
 			continue
 		}
-		t := b.tries[s.ID]
+		t := b.tries[r.Shard]
 		if t.wait > 0 {
 			t.wait--
-		} else if b.caughtUp(s.ID) {
-			b.transfer(s.ID, b.self)
+		} else if b.caughtUp(r.Shard) {
+			b.transfer(r.Shard, b.self)
 			t.wait = min(1<<t.count-1, tryRoundsMax)
 			t.count = min(t.count+1, 5)
 		}
-		b.tries[s.ID] = t
+		b.tries[r.Shard] = t
 	}
 }
 
 func (c *Consensus) newBalancer(ctx context.Context) *balancer {
 	return &balancer{
-		self: c.opts.NodeID, shards: c.opts.Shards, leader: c.Leader, transfer: c.transfer, tries: map[uint64]try{},
+		self: c.opts.NodeID, rows: c.opts.Rows, leader: c.Leader, transfer: c.transfer, tries: map[uint64]try{},
 		caughtUp: func(shard uint64) bool { return c.caughtUp(ctx, shard) },
 	}
 }
@@ -162,14 +197,18 @@ func (c *Consensus) keepBalanced(ctx context.Context) {
 }
 
 func (c *Consensus) transfer(shard uint64, to image.NodeID) {
+	replica, ok := c.replicaOn(shard, to)
+	if !ok {
+		return
+	}
 	c.counters.transfers.Add(1)
-	err := c.host.RequestLeaderTransfer(shard, uint64(to))
+	err := c.host.RequestLeaderTransfer(shard, replica)
 	c.log.Debug("leader transfer", zap.Uint64("shard", shard), zap.Uint32("to", uint32(to)), zap.Error(err))
 }
 
 // handover gives the shards that this node leads away before it closes.
 type handover struct {
-	shards   []Shard
+	rows     []Row
 	leads    func(shard uint64) bool
 	transfer func(shard uint64, to image.NodeID)
 	asked    map[uint64]int // transfers asked for, up to handoverTries
@@ -180,7 +219,7 @@ type handover struct {
 // come back, from a balancer that sees this node alive or from a node that closes too. It is given
 // away again, but not for ever.
 func (h *handover) round(live map[image.NodeID]bool, patience int) (more bool) {
-	for shard, to := range plan(h.shards, live) {
+	for shard, to := range plan(h.rows, live) {
 		switch {
 		case !h.leads(shard):
 			delete(h.wait, shard)
@@ -208,7 +247,7 @@ func (c *Consensus) handOver(ctx context.Context) {
 	defer ticker.Stop()
 	live := c.answering(c.allowed())
 	delete(live, c.opts.NodeID)
-	h := handover{shards: c.opts.Shards, leads: c.LeaderOf, transfer: c.transfer, asked: map[uint64]int{}, wait: map[uint64]int{}}
+	h := handover{rows: c.opts.Rows(), leads: c.LeaderOf, transfer: c.transfer, asked: map[uint64]int{}, wait: map[uint64]int{}}
 	for h.round(live, int(c.opts.ElectionRTT)) {
 		select {
 		case <-ctx.Done():

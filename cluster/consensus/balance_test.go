@@ -10,8 +10,8 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// shardsOn makes n shards; the i-th is on the members that on returns.
-func shardsOn(n int, on func(i int) []image.NodeID) []Shard {
+// rowsOn makes n rows as those of n founded shards; the i-th is on the members that on returns.
+func rowsOn(n int, on func(i int) []image.NodeID) []Row {
 	shards := make([]Shard, n)
 	for i := range shards {
 		shards[i] = Shard{ID: uint64(i + 1), Members: map[image.NodeID]string{}}
@@ -19,7 +19,7 @@ func shardsOn(n int, on func(i int) []image.NodeID) []Shard {
 			shards[i].Members[id] = fmt.Sprint(id)
 		}
 	}
-	return shards
+	return rotated(shards)
 }
 
 func set(ids ...image.NodeID) map[image.NodeID]bool {
@@ -33,25 +33,25 @@ func set(ids ...image.NodeID) map[image.NodeID]bool {
 func TestPlan(t *testing.T) {
 	three := func(int) []image.NodeID { return []image.NodeID{1, 2, 3} }
 	for _, c := range []struct {
-		what   string
-		shards []Shard
-		live   map[image.NodeID]bool
-		want   map[image.NodeID]int
+		what string
+		rows []Row
+		live map[image.NodeID]bool
+		want map[image.NodeID]int
 	}{
-		{"all live", shardsOn(13, three), set(1, 2, 3), map[image.NodeID]int{1: 5, 2: 4, 3: 4}},
-		{"1 away", shardsOn(13, three), set(2, 3), map[image.NodeID]int{2: 7, 3: 6}},
-		{"2 away", shardsOn(13, three), set(1, 3), map[image.NodeID]int{1: 7, 3: 6}},
-		{"only 3", shardsOn(13, three), set(3), map[image.NodeID]int{3: 13}},
-		{"nobody", shardsOn(13, three), set(), map[image.NodeID]int{}},
-		{"one node", shardsOn(13, func(int) []image.NodeID { return []image.NodeID{1} }), set(1), map[image.NodeID]int{1: 13}},
-		{"three of five", shardsOn(15, func(i int) []image.NodeID {
+		{"all live", rowsOn(13, three), set(1, 2, 3), map[image.NodeID]int{1: 5, 2: 4, 3: 4}},
+		{"1 away", rowsOn(13, three), set(2, 3), map[image.NodeID]int{2: 7, 3: 6}},
+		{"2 away", rowsOn(13, three), set(1, 3), map[image.NodeID]int{1: 7, 3: 6}},
+		{"only 3", rowsOn(13, three), set(3), map[image.NodeID]int{3: 13}},
+		{"nobody", rowsOn(13, three), set(), map[image.NodeID]int{}},
+		{"one node", rowsOn(13, func(int) []image.NodeID { return []image.NodeID{1} }), set(1), map[image.NodeID]int{1: 13}},
+		{"three of five", rowsOn(15, func(i int) []image.NodeID {
 			return []image.NodeID{image.NodeID(i%5 + 1), image.NodeID((i+1)%5 + 1), image.NodeID((i+2)%5 + 1)}
 		}), set(1, 2, 3, 4, 5), map[image.NodeID]int{1: 3, 2: 3, 3: 3, 4: 3, 5: 3}},
 	} {
 		got := map[image.NodeID]int{}
-		for shard, leader := range plan(c.shards, c.live) {
+		for shard, leader := range plan(c.rows, c.live) {
 			got[leader]++
-			if c.shards[shard-1].Members[leader] == "" || !c.live[leader] {
+			if !slices.Contains(c.rows[shard-1].Nodes, leader) || !c.live[leader] {
 				t.Errorf("%s: shard %d is planned for %d", c.what, shard, leader)
 			}
 		}
@@ -68,7 +68,7 @@ func FuzzPlan(f *testing.F) {
 	f.Fuzz(func(t *testing.T, n, nodes uint8, liveBits uint16) {
 		nodes = nodes%16 + 1
 		live, all := set(), set()
-		shards := shardsOn(int(n), func(i int) []image.NodeID {
+		rows := rowsOn(int(n), func(i int) []image.NodeID {
 			var ids []image.NodeID
 			for j := range min(int(nodes), 3) {
 				ids = append(ids, image.NodeID((i*7+j)%int(nodes)+1))
@@ -82,17 +82,17 @@ func FuzzPlan(f *testing.F) {
 				live[id] = true
 			}
 		}
-		first, got := plan(shards, all), plan(shards, live)
-		for _, s := range shards {
-			leader, planned := got[s.ID]
-			any := slices.ContainsFunc(members(s), func(id image.NodeID) bool { return live[id] })
+		first, got := plan(rows, all), plan(rows, live)
+		for _, r := range rows {
+			leader, planned := got[r.Shard]
+			any := slices.ContainsFunc(r.Nodes, func(id image.NodeID) bool { return live[id] })
 			switch {
 			case planned != any:
-				t.Fatalf("shard %d planned %v, has live members %v", s.ID, planned, any)
-			case planned && (!live[leader] || s.Members[leader] == ""):
-				t.Fatalf("shard %d is planned for %d", s.ID, leader)
-			case live[first[s.ID]] && leader != first[s.ID]:
-				t.Fatalf("shard %d moved from %d to %d", s.ID, first[s.ID], leader)
+				t.Fatalf("shard %d planned %v, has live members %v", r.Shard, planned, any)
+			case planned && (!live[leader] || !slices.Contains(r.Nodes, leader)):
+				t.Fatalf("shard %d is planned for %d", r.Shard, leader)
+			case live[first[r.Shard]] && leader != first[r.Shard]:
+				t.Fatalf("shard %d moved from %d to %d", r.Shard, first[r.Shard], leader)
 			}
 		}
 	})
@@ -104,7 +104,7 @@ func TestBalancerRounds(t *testing.T) {
 	leads := map[uint64]image.NodeID{1: 2, 2: 2, 3: 2, 4: 2}
 	behind := map[uint64]bool{}
 	b := balancer{
-		self: 1, shards: shardsOn(4, func(int) []image.NodeID { return []image.NodeID{1, 2} }), tries: map[uint64]try{},
+		self: 1, rows: func() []Row { return rowsOn(4, func(int) []image.NodeID { return []image.NodeID{1, 2} }) }, tries: map[uint64]try{},
 		leader:   func(s uint64) (image.NodeID, uint64, bool) { return leads[s], 1, leads[s] != 0 },
 		caughtUp: func(s uint64) bool { return !behind[s] },
 		transfer: func(s uint64, to image.NodeID) { asked = append(asked, fmt.Sprintf("%d to %d", s, to)) },
@@ -155,8 +155,8 @@ func TestHandoverRounds(t *testing.T) {
 	var asked []uint64
 	leads := map[uint64]bool{1: true, 2: true}
 	h := handover{
-		shards: shardsOn(2, func(int) []image.NodeID { return []image.NodeID{1, 2} }),
-		leads:  func(s uint64) bool { return leads[s] }, asked: map[uint64]int{}, wait: map[uint64]int{},
+		rows:  rowsOn(2, func(int) []image.NodeID { return []image.NodeID{1, 2} }),
+		leads: func(s uint64) bool { return leads[s] }, asked: map[uint64]int{}, wait: map[uint64]int{},
 		transfer: func(s uint64, to image.NodeID) { asked = append(asked, s); leads[s] = s == 2 },
 	}
 	rounds := 0

@@ -123,10 +123,10 @@ func panicInApply(t *testing.T, c *toyCluster) {
 }
 
 func statusAndMetrics(t *testing.T, c *toyCluster) {
-	for i, s := range c.nodes[1].Shards() {
-		leader, term, ok := c.nodes[1].Leader(s.ID)
-		if s.ID != uint64(i+1) || !ok || s.Leader != leader || s.Term != term || !slices.Equal(s.Nodes, []image.NodeID{1, 2, 3}) {
-			t.Errorf("status %+v", s)
+	for i, shard := range c.nodes[1].Hosted() {
+		group, err := c.nodes[1].Group(t.Context(), shard)
+		if err != nil || shard != uint64(i+1) || len(group) != 3 || !slices.Contains(group, catalog.Replica{Node: 3}) {
+			t.Errorf("shard %d: group %v, %v", shard, group, err)
 		}
 	}
 	if _, _, ok := c.nodes[1].Leader(99); ok || c.nodes[1].LeaderOf(99) {

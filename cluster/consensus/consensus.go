@@ -17,7 +17,6 @@ import (
 
 	"github.com/lni/dragonboat/v4"
 	"github.com/lni/dragonboat/v4/config"
-	sm "github.com/lni/dragonboat/v4/statemachine"
 	"go.uber.org/zap"
 )
 
@@ -47,8 +46,10 @@ type Consensus struct {
 	log      *zap.Logger
 	db       *database
 	host     *dragonboat.NodeHost
-	leaders  map[uint64]*leadership // by shard; the map itself never changes
 	counters counters
+
+	mu     sync.RWMutex
+	shards map[uint64]*running // by ID
 
 	calls   gate            // of the host
 	life    context.Context // ends when the host is about to close
@@ -60,7 +61,7 @@ type Consensus struct {
 	closed  error
 }
 
-// Start opens the data directory, making it on the first start, and starts the shards. It does not
+// Start opens the data directory, making it on the first start, and starts Options.Shards. It does not
 // wait for leaders: see Ready. ctx bounds the start, not the life of the node.
 //
 // A configuration that does not fit the directory, a directory or port in use and the like are
@@ -73,11 +74,8 @@ func Start(ctx context.Context, opts Options) (*Consensus, error) {
 	setLogger(opts.Logger)
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	c := &Consensus{
-		opts: opts, log: opts.Logger.Named("consensus"), leaders: map[uint64]*leadership{},
+		opts: opts, log: opts.Logger.Named("consensus"), shards: map[uint64]*running{},
 		life: life, end: end,
-	}
-	for _, s := range opts.Shards {
-		c.leaders[s.ID] = &leadership{}
 	}
 	if err := c.start(ctx); err != nil {
 		end()
@@ -107,6 +105,9 @@ func (c *Consensus) start(ctx context.Context) (err error) {
 	if err := c.newHost(raftDir); err != nil {
 		return err
 	}
+	if err := c.db.started(); err != nil {
+		return err
+	}
 	for _, s := range c.opts.Shards {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -115,7 +116,7 @@ func (c *Consensus) start(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	return c.db.started()
+	return nil
 }
 
 // newHost starts dragonboat, which panics on some failures instead of returning them.
@@ -145,35 +146,6 @@ func (c *Consensus) newHost(dir string) (err error) {
 		err = errors.New("dragonboat did not start")
 	}
 	return err
-}
-
-// startShard starts one replica. The initial members are given at every start: dragonboat compares
-// them with those that it wrote down at the first.
-func (c *Consensus) startShard(s Shard) (err error) {
-	defer recovered(&err)
-	members := map[uint64]dragonboat.Target{}
-	for id, address := range s.Members {
-		members[uint64(id)] = address
-	}
-	create := func(uint64, uint64) sm.IOnDiskStateMachine {
-		return &machine{shard: s.ID, db: c.db, apply: s.Apply, applied: c.opts.Applied, restored: c.opts.Restored, log: c.log}
-	}
-	err = c.host.StartOnDiskReplica(members, false, create, config.Config{
-		ReplicaID:          uint64(c.opts.NodeID),
-		ShardID:            s.ID,
-		CheckQuorum:        true,
-		PreVote:            true,
-		ElectionRTT:        c.opts.ElectionRTT,
-		HeartbeatRTT:       c.opts.HeartbeatRTT,
-		SnapshotEntries:    c.opts.SnapshotEntries,
-		CompactionOverhead: c.opts.CompactionOverhead,
-		MaxInMemLogSize:    shardLogBytesMax,
-		Quiesce:            false, // a quiesced shard whose leader died does not elect
-	})
-	if err != nil {
-		return fmt.Errorf("shard %d: %w", s.ID, err)
-	}
-	return nil
 }
 
 // recovered turns a panic of dragonboat into an error.

@@ -104,11 +104,10 @@ func (d *database) writeTable(name string, r io.Reader, shard uint64, stop <-cha
 
 // identity is what may not change under a data directory.
 type identity struct {
-	Version      int                                `json:"version"`
-	Node         image.NodeID                       `json:"node"`
-	Address      string                             `json:"address"`
-	DeploymentID uint64                             `json:"deployment_id"`
-	Shards       map[uint64]map[image.NodeID]string `json:"shards"`
+	Version      int          `json:"version"`
+	Node         image.NodeID `json:"node"`
+	Address      string       `json:"address"`
+	DeploymentID uint64       `json:"deployment_id"`
 }
 
 var (
@@ -117,11 +116,7 @@ var (
 )
 
 func identityOf(o *Options) identity {
-	id := identity{Version: 1, Node: o.NodeID, Address: o.RaftAddress, DeploymentID: o.DeploymentID, Shards: map[uint64]map[image.NodeID]string{}}
-	for _, s := range o.Shards {
-		id.Shards[s.ID] = s.Members
-	}
-	return id
+	return identity{Version: 1, Node: o.NodeID, Address: o.RaftAddress, DeploymentID: o.DeploymentID}
 }
 
 // claim refuses a database that belongs to another configuration, or whose other half, the Raft

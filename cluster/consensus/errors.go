@@ -1,9 +1,9 @@
 package consensus
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"strings"
 	"syscall"
 
@@ -22,9 +22,14 @@ func errShard(shard uint64) error {
 		WithHint("ask a node that the shard map names for it")
 }
 
+// ErrDamaged is why Start refuses a data directory whose log or catalog is lost in part or unreadable.
+var ErrDamaged = errors.New("damaged")
+
+const replaceHint = "replace this node: start it with --replace, so that it is made anew from the others"
+
 func errHalfLost(dir, what string) error {
-	return image.Errorf(image.KindInvalid, "%s in %s is lost, but the rest of the node's data is there", what, dir).
-		WithHint("put it back from a backup, or replace this node: remove it from the cluster, wipe the directory and add it under a new ID")
+	return image.Errorf(image.KindInvalid, "%s in %s is lost, but the rest of the node's data is there: %w", what, dir, ErrDamaged).
+		WithHint(replaceHint)
 }
 
 // differs returns an error that names the first thing that is not as it was.
@@ -41,13 +46,6 @@ func (id identity) differs(now identity) error {
 		return changed("node", id.Node, now.Node, "start it with that --id, or choose another data_dir")
 	case id.Address != now.Address:
 		return changed("Raft address", id.Address, now.Address, "a node keeps its Raft address: set it back, or replace the node")
-	case len(id.Shards) != len(now.Shards):
-		return changed("a cluster whose number of shards is", len(id.Shards), len(now.Shards), "the number of shards is fixed when a cluster is made: set cluster.data_shards back")
-	}
-	for shard, members := range id.Shards {
-		if !maps.Equal(members, now.Shards[shard]) {
-			return changed(fmt.Sprintf("a shard %d with the members", shard), members, now.Shards[shard], "the first nodes and their Raft addresses are fixed: set cluster.nodes back")
-		}
 	}
 	return nil
 }
@@ -62,6 +60,7 @@ func startError(err error, o *Options) error {
 	text := err.Error()
 	kind, hint := image.KindInternal, "see the log"
 	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 	case errors.Is(err, syscall.EADDRINUSE):
 		kind, hint = image.KindInvalid, "another program listens on "+o.RaftAddress+": stop it, or change raft_port before the first start"
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
@@ -78,6 +77,9 @@ func startError(err error, o *Options) error {
 		kind, hint = image.KindInvalid, "give the machine its former host name back, or replace the node"
 	case strings.Contains(text, "changed"), strings.Contains(text, "not the owner"):
 		kind, hint = image.KindInvalid, "the data directory belongs to another configuration: set it back, or choose another data_dir"
+	default: // pebble's and dragonboat's checks of what they read, as errors or recovered panics
+		err = fmt.Errorf("%w: %w", ErrDamaged, err)
+		kind, hint = image.KindDamaged, replaceHint
 	}
 	return image.Errorf(kind, "the node cannot start: %w", err).WithHint(hint)
 }

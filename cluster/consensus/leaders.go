@@ -1,12 +1,12 @@
 package consensus
 
 import (
-	"slices"
 	"sync/atomic"
 
 	"github.com/lni/dragonboat/v4/raftio"
 	"go.uber.org/zap"
 
+	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/image"
 )
 
@@ -18,15 +18,15 @@ type leadership struct {
 // Leader returns the shard's leader and its term from memory; ok is false when there is none. A
 // leader that just died is named until the next election, so this is a hint and no proof.
 func (c *Consensus) Leader(shard uint64) (node image.NodeID, term uint64, ok bool) {
-	l := c.leaders[shard]
-	if l == nil {
+	s := c.shard(shard)
+	if s == nil {
 		return 0, 0, false
 	}
-	info := l.now.Load()
+	info := s.now.Load()
 	if info == nil || info.LeaderID == raftio.NoLeader {
 		return 0, 0, false
 	}
-	return image.NodeID(info.LeaderID), info.Term, true
+	return catalog.ReplicaOf(info.LeaderID).Node, info.Term, true
 }
 
 // LeaderOf reports whether this node leads the shard, with the limits of Leader.
@@ -35,34 +35,14 @@ func (c *Consensus) LeaderOf(shard uint64) bool {
 	return ok && node == c.opts.NodeID
 }
 
-// Ready reports whether every shard has a leader.
+// Ready reports whether every shard on this node has a leader.
 func (c *Consensus) Ready() bool {
-	for shard := range c.leaders {
+	for _, shard := range c.Hosted() {
 		if _, _, ok := c.Leader(shard); !ok {
 			return false
 		}
 	}
 	return true
-}
-
-// Shards returns the state of every shard on this node, by ID.
-func (c *Consensus) Shards() []image.ShardStatus {
-	list := make([]image.ShardStatus, 0, len(c.opts.Shards))
-	for _, s := range c.opts.Shards {
-		leader, term, _ := c.Leader(s.ID)
-		list = append(list, image.ShardStatus{ID: s.ID, Leader: leader, Term: term, Nodes: members(s)})
-	}
-	return list
-}
-
-// members lists the shard's nodes by ID.
-func members(s Shard) []image.NodeID {
-	ids := make([]image.NodeID, 0, len(s.Members))
-	for id := range s.Members {
-		ids = append(ids, id)
-	}
-	slices.Sort(ids)
-	return ids
 }
 
 // listener takes dragonboat's events. All come from one goroutine, which must never wait.
@@ -75,8 +55,8 @@ var (
 
 // LeaderUpdated keeps who leads.
 func (l *listener) LeaderUpdated(info raftio.LeaderInfo) {
-	known := l.leaders[info.ShardID]
-	if known == nil {
+	known := (*Consensus)(l).shard(info.ShardID)
+	if known == nil || known.Replica.ID() != info.ReplicaID {
 		return
 	}
 	before := known.now.Swap(&info)
@@ -85,7 +65,7 @@ func (l *listener) LeaderUpdated(info raftio.LeaderInfo) {
 	}
 	l.counters.leaderChanges.Add(1)
 	l.log.Debug("leader", zap.Uint64("shard", info.ShardID), zap.Uint64("leader", info.LeaderID), zap.Uint64("term", info.Term))
-	l.opts.LeaderChanged(info.ShardID, image.NodeID(info.LeaderID), info.Term)
+	l.opts.LeaderChanged(info.ShardID, catalog.ReplicaOf(info.LeaderID).Node, info.Term)
 }
 
 // SendSnapshotStarted counts the snapshots sent to other nodes.

@@ -35,7 +35,7 @@ func (c *Consensus) WriteMetrics(w io.Writer) {
 		fmt.Fprintf(w, "# TYPE %s counter\n%s %d\n", name, name, m.v.Load())
 	}
 	led := 0
-	for shard := range c.leaders {
+	for _, shard := range c.Hosted() {
 		if c.LeaderOf(shard) {
 			led++
 		}

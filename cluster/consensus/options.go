@@ -15,8 +15,12 @@ import (
 
 // Shard is one Raft group as this node runs it.
 type Shard struct {
-	ID      uint64                  // from 1; the same on every node
-	Members map[image.NodeID]string // the initial members' Raft addresses, host:port, this node among them
+	ID uint64 // from 1; the same on every node
+	// Replica is this node's in the group; zero is the one of a founding member.
+	Replica catalog.Replica
+	// Members are the founding members' Raft addresses, host:port, this node among them; none when the
+	// group exists already and this replica joins it.
+	Members map[image.NodeID]string
 
 	// Apply executes one command. It is a pure function of what tx holds, index and cmd: no clock, no
 	// randomness, no state of its own. It must not keep cmd or use tx after it returns. When tx
@@ -28,10 +32,10 @@ type Shard struct {
 // Options configure one node. Durations and counts that are zero take the default named beside them.
 type Options struct {
 	NodeID       image.NodeID
-	RaftAddress  string // host:port to listen on, as the other nodes know it
-	Dir          string // data directory; raft/ and catalog/ are made in it
-	DeploymentID uint64 // of the cluster; messages of another one are dropped
-	Shards       []Shard
+	RaftAddress  string  // host:port to listen on, as the other nodes know it
+	Dir          string  // data directory; raft/ and catalog/ are made in it
+	DeploymentID uint64  // of the cluster; messages of another one are dropped
+	Shards       []Shard // to start with; see StartShard
 
 	// Applied is told of the events that Apply returned, in log order for each shard, once readers
 	// see the state they tell of. Commands that were applied but not yet synced before a crash are
@@ -46,6 +50,10 @@ type Options struct {
 	// Live lists the nodes that may lead, this one too; nil means all. A node whose Raft port does
 	// not answer is never given a shard, whatever Live says.
 	Live func() []image.NodeID
+
+	// Rows says who should lead which shard, of all there are; nil: the founding members of Shards in
+	// turn.
+	Rows func() []Row
 
 	RTT                time.Duration // one tick, 50 ms
 	ElectionRTT        uint64        // ticks without a leader before an election, 10
@@ -83,6 +91,10 @@ func (o Options) withDefaults() Options {
 	}
 	o.Shards = slices.Clone(o.Shards)
 	slices.SortFunc(o.Shards, func(a, b Shard) int { return int(int64(a.ID) - int64(b.ID)) })
+	if o.Rows == nil {
+		rows := rotated(o.Shards)
+		o.Rows = func() []Row { return rows }
+	}
 	return o
 }
 
@@ -118,9 +130,6 @@ func (o *Options) validate() error {
 	if o.RebalanceEvery < 0 {
 		bad("RebalanceEvery %v is negative", o.RebalanceEvery)
 	}
-	if len(o.Shards) == 0 {
-		bad("there are no shards")
-	}
 	for i, s := range o.Shards {
 		switch {
 		case s.ID == 0:
@@ -129,7 +138,7 @@ func (o *Options) validate() error {
 			bad("shard %d is there twice", s.ID)
 		case s.Apply == nil:
 			bad("shard %d has no Apply", s.ID)
-		case s.Members[o.NodeID] != o.RaftAddress:
+		case s.Members != nil && s.Members[o.NodeID] != o.RaftAddress:
 			bad("shard %d has %q as this node's address, not %q", s.ID, s.Members[o.NodeID], o.RaftAddress)
 		}
 	}

@@ -59,7 +59,7 @@ func (c *Consensus) Read(ctx context.Context, shard uint64, fn func(catalog.Read
 // View calls fn with this node's state of the shard, which is consistent but may be behind. It asks
 // no other node and works without a leader.
 func (c *Consensus) View(shard uint64, fn func(catalog.Reader) error) error {
-	if c.leaders[shard] == nil {
+	if c.shard(shard) == nil {
 		return errShard(shard)
 	}
 	result, err := c.db.view(shard, fn)
@@ -73,7 +73,7 @@ func (c *Consensus) View(shard uint64, fn func(catalog.Reader) error) error {
 // retry calls attempt until it is done, fails for good, or time is up. An attempt is short, since
 // one that went to a dead leader hangs for its whole time.
 func (c *Consensus) retry(parent context.Context, shard uint64, attempt func(context.Context) error) error {
-	if c.leaders[shard] == nil {
+	if c.shard(shard) == nil {
 		return errShard(shard)
 	}
 	leave, err := c.calls.enter()

@@ -39,18 +39,19 @@ func TestStartRefusesOptions(t *testing.T) {
 		"ElectionRTT":      func(o *Options) { o.ElectionRTT = 2 },
 		"ProposalAttempt":  func(o *Options) { o.ProposalTimeout = time.Millisecond },
 		"RebalanceEvery":   func(o *Options) { o.RebalanceEvery = -1 },
-		"no shards":        func(o *Options) { o.Shards = nil },
 		"shard ID 0":       func(o *Options) { o.Shards = []Shard{{Members: one, Apply: apply}} },
 		"shard 1 is there": func(o *Options) { o.Shards = append(o.Shards, o.Shards[0]) },
 		"no Apply":         func(o *Options) { o.Shards = []Shard{{ID: 1, Members: one}} },
-		"this node's":      func(o *Options) { o.Shards = []Shard{{ID: 1, Apply: apply}} },
+		"this node's": func(o *Options) {
+			o.Shards = []Shard{{ID: 1, Members: map[image.NodeID]string{2: "127.0.0.1:1"}, Apply: apply}}
+		},
 	} {
 		o := good
 		change(&o)
 		refused(t, o, want, "correct")
 	}
 	all := Options{RTT: time.Microsecond}
-	refused(t, all, "no shards", "correct")
+	refused(t, all, "data directory", "correct")
 	refused(t, all, "node ID", "correct")
 }
 
@@ -74,11 +75,8 @@ func TestStartRefusesDirectory(t *testing.T) {
 		change(&o)
 		return o
 	}
-	nothing := func(*Options) {}
-	refused(t, with(freeAddresses(t, 1)[0], 2, nothing), "Raft address", "set it back")
-	refused(t, with(good.RaftAddress, 3, nothing), "number of shards", "data_shards")
+	refused(t, with(freeAddresses(t, 1)[0], 2, func(*Options) {}), "Raft address", "set it back")
 	refused(t, with(good.RaftAddress, 2, func(o *Options) { o.DeploymentID++ }), "deployment", "cluster's name")
-	refused(t, with(good.RaftAddress, 2, func(o *Options) { o.Shards[1].Members[2] = "127.0.0.1:1" }), "shard 2", "cluster.nodes")
 	refused(t, with(good.RaftAddress, 2, func(o *Options) {
 		o.NodeID = 2
 		for _, s := range o.Shards {

@@ -220,7 +220,7 @@ func (c *toyCluster) balanced() map[image.NodeID]int {
 	for _, n := range c.nodes {
 		live[n.opts.NodeID] = n.Consensus != nil
 	}
-	want := plan(c.nodes[0].opts.Shards, live)
+	want := plan(rotated(c.nodes[0].opts.Shards), live)
 	for _, n := range c.nodes {
 		if n.Consensus == nil {
 			continue

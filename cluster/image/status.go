@@ -31,6 +31,11 @@ type NodeStatus struct {
 	NetRx        int64     `json:"net_rx_bytes"` // bytes on API connections, both directions from the node's view
 	NetTx        int64     `json:"net_tx_bytes"`
 	UptimeS      float64   `json:"uptime_s"`
+	// MissingCopies are on the node by the catalog but not on its disk, as after a change of disks.
+	MissingCopies int64 `json:"missing_copies,omitempty"`
+
+	// Serves are the shards that the node has the newest state of. Only nodes tell each other.
+	Serves []uint64 `json:"serves,omitempty"`
 }
 
 // ShardStatus is one Raft group. Leader is 0 when it has none.

@@ -66,7 +66,7 @@ func (s *Service) decide(u *upload) (*catalog.Assign, error) {
 	if err != nil {
 		return nil, err
 	}
-	live := s.Live()
+	live := s.Live(u.shard)
 	var candidates []placement.Candidate
 	for _, n := range s.Members(u.shard) {
 		sentTo := len(u.req.Broadcast) == 0 || slices.Contains(u.req.Broadcast, n)
@@ -153,7 +153,7 @@ func (s *Service) remember(a *catalog.Assign) {
 func (s *Service) loads() (all, others map[image.NodeID]*catalog.NodeTotals, err error) {
 	sum := &catalog.Totals{Nodes: map[image.NodeID]*catalog.NodeTotals{}}
 	theirs := &catalog.Totals{Nodes: map[image.NodeID]*catalog.NodeTotals{}}
-	for _, shard := range s.Shards {
+	for _, shard := range s.Shards() {
 		var t *catalog.Totals
 		err := s.Log.View(shard, func(r catalog.Reader) (err error) {
 			t, err = catalog.GetTotals(r)
@@ -197,7 +197,7 @@ func (s *Service) reassign(ctx context.Context, shard uint64, state *catalog.Upl
 		kind = image.KindAborted
 	}
 	r, err := s.Log.Propose(ctx, shard, catalog.Command{Reassign: &catalog.Reassign{
-		ID: state.ID, Epoch: state.Epoch, Drop: drop, Min: s.needed(shard, s.Live()), Cause: kind, Text: cause.Error(),
+		ID: state.ID, Epoch: state.Epoch, Drop: drop, Min: s.needed(shard, s.Live(shard)), Cause: kind, Text: cause.Error(),
 	}})
 	if err != nil {
 		s.Logger.Warn("reassignment not proposed", zap.Stringer("upload", state.ID), zap.Error(err))

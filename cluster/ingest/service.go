@@ -6,6 +6,7 @@ package ingest
 import (
 	"context"
 	"io"
+	"maps"
 	"sync"
 	"time"
 
@@ -54,14 +55,15 @@ type Options struct {
 	Vault  Vault
 	Peers  Peers
 	Logger *zap.Logger
-	// Shards are the data shards; ShardOf maps a name to one of them.
-	Shards  []uint64
+	// Shards are the data shards that this node has the newest state of; ShardOf maps a name to its
+	// shard.
+	Shards  func() []uint64
 	ShardOf func(user, name string) uint64
 	// Members are the nodes of a shard; Up are the nodes that are up, Live those of them that take on
-	// uploads.
+	// uploads of a shard.
 	Members func(shard uint64) []image.NodeID
 	Up      func() []image.NodeID
-	Live    func() []image.NodeID
+	Live    func(shard uint64) []image.NodeID
 
 	Replicas, MinReplicas int
 
@@ -277,6 +279,13 @@ func (s *Service) Applied(shard uint64, events []catalog.Event) {
 			u.update(e.Upload)
 		}
 	}
+}
+
+// Forget stops watching over the uploads of a shard that leaves this node.
+func (s *Service) Forget(shard uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.pending, func(k pendingKey, _ *watched) bool { return k.shard == shard })
 }
 
 // here returns the upload that is on its way to this node, nil when there is none. A client may have

@@ -32,6 +32,8 @@ type Copies interface {
 	// Verify reads this node's copy of an image to its end and authenticates every byte. KindNoQuorum
 	// and KindOverload say nothing about the copy.
 	Verify(ctx context.Context, rec *image.Record, epoch uint32) error
+	// Has tells whether there is a file of this node's copy.
+	Has(id image.ID, epoch uint32) (bool, error)
 	// Fetch makes a copy on this node, of the same epoch, from the one that another node has. It is
 	// authenticated, and durable when Fetch returns.
 	Fetch(ctx context.Context, rec *image.Record, from image.Copy) error
@@ -49,11 +51,14 @@ type Options struct {
 	Log    Log
 	Copies Copies
 	Logger *zap.Logger
-	Shards []uint64
+	// Shards are the data shards that this node has the newest state of.
+	Shards func() []uint64
 	// Members are the nodes of a shard; Up are the nodes that answer, Live those of them that take on
-	// work, Gone those that have been down for so long that their copies do not count any more.
-	Members        func(shard uint64) []image.NodeID
-	Up, Live, Gone func() []image.NodeID
+	// work for a shard, Leaving those whose copies must go to others: that drain, or have been down for
+	// long.
+	Members     func(shard uint64) []image.NodeID
+	Up, Leaving func() []image.NodeID
+	Live        func(shard uint64) []image.NodeID
 
 	Every      time.Duration // between two looks for missing copies
 	Rate       int64         // bytes a second that are fetched
@@ -68,6 +73,7 @@ type Stats struct {
 	Damaged  int64 // copies that were found damaged
 	Bytes    int64 // fetched, plaintext length
 	Scrubbed int64 // copies read over in the background
+	Missing  int64 // copies that should be on this node and are not, now
 }
 
 // Service repairs the copies of one node.
@@ -84,7 +90,9 @@ type Service struct {
 	mu    sync.Mutex
 	asked map[suspectKey]time.Time // when a copy was last suspected
 
-	made, replaced, damaged, bytes, scrubbed atomic.Int64
+	scanned map[uint64]bool // shards whose copies on this node were looked for; healLoop's own
+
+	made, replaced, damaged, bytes, scrubbed, missing atomic.Int64
 }
 
 type suspect struct {
@@ -117,7 +125,7 @@ const (
 func New(o Options) *Service {
 	s := &Service{
 		Options: o, kick: make(chan struct{}, 1), suspects: make(chan suspect, suspectsMax), fixing: make(chan struct{}, 1),
-		pace: pace{rate: o.Rate}, asked: map[suspectKey]time.Time{},
+		pace: pace{rate: o.Rate}, asked: map[suspectKey]time.Time{}, scanned: map[uint64]bool{},
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	return s
@@ -141,6 +149,7 @@ func (s *Service) Close() {
 func (s *Service) Stats() Stats {
 	return Stats{
 		Made: s.made.Load(), Replaced: s.replaced.Load(), Damaged: s.damaged.Load(), Bytes: s.bytes.Load(), Scrubbed: s.scrubbed.Load(),
+		Missing: s.missing.Load(),
 	}
 }
 
@@ -208,8 +217,11 @@ func (s *Service) healLoop() {
 
 // heal looks once at all shards that have something to repair.
 func (s *Service) heal(ctx context.Context) error {
-	gone := s.Gone()
-	for _, shard := range s.Shards {
+	if err := s.recover(ctx); err != nil {
+		return err
+	}
+	leaving := s.Leaving()
+	for _, shard := range s.Shards() {
 		var t *catalog.Totals
 		err := s.Log.View(shard, func(r catalog.Reader) (err error) {
 			t, err = catalog.GetTotals(r)
@@ -219,18 +231,69 @@ func (s *Service) heal(ctx context.Context) error {
 			return err
 		}
 		todo := t.UnderReplicated > 0
-		for _, id := range gone {
-			todo = todo || t.Nodes[id] != nil && t.Nodes[id].Stored.Images > 0
+		for id, sum := range t.Nodes {
+			todo = todo || sum.Stored.Images > 0 && (slices.Contains(leaving, id) || !slices.Contains(s.Members(shard), id))
 		}
 		if !todo {
 			continue
 		}
 		err = s.records(ctx, shard, func(rec *image.Record) error {
-			s.healOne(ctx, rec, gone)
+			s.healOne(ctx, rec, leaving)
 			return nil
 		})
 		if err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// recover makes the copies anew that the log has on this node and that are not there, as when its
+// disk is new. It looks once at each shard.
+func (s *Service) recover(ctx context.Context) error {
+	type lost struct {
+		rec *image.Record
+		c   image.Copy
+	}
+	var all []lost
+	var shards []uint64
+	for _, shard := range s.Shards() {
+		if s.scanned[shard] {
+			continue
+		}
+		err := s.records(ctx, shard, func(rec *image.Record) error {
+			i := slices.Index(rec.Replicas(), s.Node)
+			if i < 0 {
+				return nil
+			}
+			has, err := s.Copies.Has(rec.ID, rec.Copies[i].Epoch)
+			if err == nil && !has {
+				all = append(all, lost{rec, rec.Copies[i]})
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		shards = append(shards, shard)
+	}
+	if len(all) > 0 {
+		s.Logger.Warn("copies are missing on this node", zap.Int("images", len(all)))
+	}
+	s.missing.Store(int64(len(all)))
+	for _, x := range all {
+		// Damaged or out of reach elsewhere: reading, the scrub and the next start look again.
+		if s.make(ctx, x.rec, []image.Copy{x.c}) {
+			s.made.Add(1)
+			s.missing.Add(-1)
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+	if s.missing.Load() == 0 {
+		for _, shard := range shards {
+			s.scanned[shard] = true
 		}
 	}
 	return nil
@@ -262,8 +325,8 @@ func (s *Service) records(ctx context.Context, shard uint64, fn func(*image.Reco
 }
 
 // healOne makes a copy of an image on this node if it is the one to do so.
-func (s *Service) healOne(ctx context.Context, rec *image.Record, gone []image.NodeID) {
-	drop, mine := missing(rec, s.Node, s.Members(rec.Shard), s.Live(), gone)
+func (s *Service) healOne(ctx context.Context, rec *image.Record, leaving []image.NodeID) {
+	drop, mine := missing(rec, s.Node, s.Members(rec.Shard), s.Live(rec.Shard), leaving)
 	if !mine {
 		return
 	}
@@ -272,14 +335,14 @@ func (s *Service) healOne(ctx context.Context, rec *image.Record, gone []image.N
 	}
 }
 
-// missing tells whether a node is to make one of an image's missing copies, and which copy of a node
-// that is gone that one replaces. All nodes come to the same answer from the same view, but nothing
+// missing tells whether a node is to make one of an image's missing copies, and which copy it
+// replaces: one of a node that leaves, or that does not hold the shard any more. All nodes come to the same answer from the same view, but nothing
 // is wrong when they do not.
-func missing(rec *image.Record, self image.NodeID, members, live, gone []image.NodeID) (drop []image.Copy, mine bool) {
+func missing(rec *image.Record, self image.NodeID, members, live, leaving []image.NodeID) (drop []image.Copy, mine bool) {
 	var lost []image.Copy
 	var free []image.NodeID
 	for _, c := range rec.Copies {
-		if slices.Contains(gone, c.Node) {
+		if slices.Contains(leaving, c.Node) || !slices.Contains(members, c.Node) {
 			lost = append(lost, c)
 		}
 	}
@@ -291,7 +354,7 @@ func missing(rec *image.Record, self image.NodeID, members, live, gone []image.N
 	place := slices.Index(free, self)
 	fresh := max(0, rec.Wanted-len(rec.Copies))
 	switch {
-	case place < 0 || place >= fresh+len(lost) || len(lost) == len(rec.Copies):
+	case place < 0 || place >= fresh+len(lost):
 		return nil, false
 	case place < fresh:
 		return nil, true

@@ -37,7 +37,7 @@ type VerifyOptions struct {
 // each one, with what was found when it is bad, and ends with report's error.
 func (s *Service) Verify(ctx context.Context, o VerifyOptions, report func(image.VerifyLine) error) (image.VerifySummary, error) {
 	sum := image.VerifySummary{Node: s.Node}
-	for _, shard := range s.Shards {
+	for _, shard := range s.Shards() {
 		err := s.Log.View(shard, func(r catalog.Reader) error {
 			t, err := catalog.GetTotals(r)
 			if err == nil && t.Nodes[s.Node] != nil {
@@ -54,7 +54,7 @@ func (s *Service) Verify(ctx context.Context, o VerifyOptions, report func(image
 		return sum, err
 	}
 	limit := pace{rate: o.Rate}
-	for _, shard := range s.Shards {
+	for _, shard := range s.Shards() {
 		err := s.records(ctx, shard, func(rec *image.Record) error {
 			if o.Sample < 1 && rand.Float64() >= o.Sample || !holds(rec, s.Node) {
 				return nil

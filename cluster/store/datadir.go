@@ -9,8 +9,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -39,6 +41,14 @@ type Identity struct {
 	KeyID       string       `json:"key_id"` // of the cluster master key
 	Incarnation string       `json:"incarnation"`
 	Created     time.Time    `json:"created"`
+	// ClusterID is what the cluster was founded as, in hexadecimal digits.
+	ClusterID string `json:"cluster_id"`
+	// Starts counts the starts with this incarnation.
+	Starts uint64 `json:"starts"`
+	// Joined tells that the node has taken part in Raft: without its log it must not again.
+	Joined bool `json:"joined,omitempty"`
+	// Members is what the node last knew of the cluster's members; JSON, not looked at here.
+	Members json.RawMessage `json:"members,omitempty"`
 }
 
 // The reasons why Claim refuses a data directory, for errors.Is.
@@ -75,12 +85,69 @@ func (e *ClaimError) Unwrap() []error {
 
 // DataDir is a claimed data directory. The claim ends with Close or with the process.
 type DataDir struct {
-	lock     *os.File
+	path string
+	lock *os.File
+
+	mu       sync.Mutex
 	identity Identity
 }
 
 // Identity returns what node.json says.
-func (d *DataDir) Identity() Identity { return d.identity }
+func (d *DataDir) Identity() Identity {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.identity
+}
+
+// Update changes node.json and makes it durable.
+func (d *DataDir) Update(change func(*Identity)) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	id := d.identity
+	change(&id)
+	fsys, err := openOS(d.path)
+	if err != nil {
+		return unusable(d.path, err)
+	}
+	defer fsys.close()
+	if err := writeIdentity(fsys, d.path, id); err != nil {
+		return err
+	}
+	d.identity = id
+	return nil
+}
+
+// quarantineName is the folder for what a node had of the log and the catalog before it was renewed.
+const quarantineName = "quarantine"
+
+// Renew makes the directory that of a new incarnation, which has no part in the cluster yet. What the
+// old one had in the given folders is put aside, in place of what was put aside before.
+func (d *DataDir) Renew(folders ...string) error {
+	aside := filepath.Join(d.path, quarantineName)
+	// The identity comes first: a crash leaves folders that the new incarnation puts aside again.
+	err := d.Update(func(id *Identity) { id.Incarnation, id.Starts, id.Joined, id.Members = newIncarnation(), 0, false, nil })
+	if err == nil {
+		err = os.RemoveAll(aside)
+	}
+	if err == nil {
+		err = os.Mkdir(aside, 0o700)
+	}
+	for _, name := range folders {
+		if err != nil {
+			break
+		}
+		if err = os.Rename(filepath.Join(d.path, name), filepath.Join(aside, name)); errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+	}
+	if err == nil {
+		err = durable.SyncDir(d.path)
+	}
+	if err != nil {
+		return unusable(d.path, err)
+	}
+	return nil
+}
 
 // Close gives the claim up. The stores in the directory must have been closed before.
 func (d *DataDir) Close() error { return d.lock.Close() }
@@ -88,7 +155,7 @@ func (d *DataDir) Close() error { return d.lock.Close() }
 // Claim takes the data directory dir for this process and the node that want describes. It makes a missing
 // directory (mode 0700) and, on the first start, writes node.json with a fresh Incarnation, by which a
 // node that came back with an empty disk is told from the one that left. Later it refuses a
-// directory of another cluster, node or master key. want's Format, Incarnation and Created are not looked at.
+// directory of another cluster, node or master key. Of want, a later start looks at nothing else.
 // All refusals are *ClaimError.
 func Claim(dir string, want Identity) (*DataDir, error) {
 	if err := durable.MakeDir(dir); err != nil {
@@ -112,7 +179,7 @@ func Claim(dir string, want Identity) (*DataDir, error) {
 		lock.Close()
 		return nil, err
 	}
-	return &DataDir{lock, id}, nil
+	return &DataDir{path: dir, lock: lock, identity: id}, nil
 }
 
 func unusable(dir string, err error) error {
@@ -224,7 +291,7 @@ func readIdentity(root *os.Root, dir string) (Identity, error) {
 	case err != nil || format.Format == FormatVersion && id.Incarnation == "":
 		return Identity{}, &ClaimError{
 			ErrDataDir, fmt.Sprintf("%s in data directory %s is damaged", identityName, dir),
-			"restore " + identityName + " from a backup, or start the node with an empty --data-dir so that its images are copied back", err,
+			"restore " + identityName + " from a backup, or start the node with an empty --data-dir and --replace, so that it is made anew from the others", err,
 		}
 	case format.Format != FormatVersion:
 		return Identity{}, &ClaimError{
@@ -262,14 +329,21 @@ func firstStart(fsys fileSystem, dir string, want Identity) (Identity, error) {
 	id.Format = FormatVersion
 	id.Incarnation = newIncarnation()
 	id.Created = time.Now().UTC().Truncate(time.Second)
+	if err := writeIdentity(fsys, dir, id); err != nil {
+		return Identity{}, err
+	}
+	return id, nil
+}
+
+func writeIdentity(fsys fileSystem, dir string, id Identity) error {
 	b, err := json.MarshalIndent(id, "", "  ")
 	if err == nil {
 		err = writeDurably(fsys, identityTmp, identityName, append(b, '\n'))
 	}
 	if err != nil {
-		return Identity{}, unusable(dir, err)
+		return unusable(dir, err)
 	}
-	return id, nil
+	return nil
 }
 
 func newIncarnation() string {

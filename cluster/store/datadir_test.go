@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
@@ -82,7 +83,7 @@ func TestClaim(t *testing.T) {
 		t.Fatal(err)
 	}
 	again := mustClaim(t, dir)
-	if again.Identity() != id {
+	if !reflect.DeepEqual(again.Identity(), id) {
 		t.Errorf("the identity changed from %+v to %+v", id, again.Identity())
 	}
 	if other := mustClaim(t, t.TempDir()); other.Identity().Incarnation == id.Incarnation {

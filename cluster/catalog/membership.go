@@ -1,0 +1,330 @@
+package catalog
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"maps"
+	"slices"
+
+	"imgcluster/cluster/image"
+	"imgcluster/cluster/placement"
+)
+
+// membersMax bounds the members of a cluster.
+const membersMax = 64
+
+// Join introduces a node at its start. The first Join founds the cluster: it fixes what all nodes must
+// agree on, the members, and where the shards are.
+type Join struct {
+	Node     image.NodeID    `json:"node"`
+	Identity json.RawMessage `json:"identity"` // what must agree, in canonical JSON
+	KeyID    string          `json:"key_id"`   // of the master key
+	Members  []Member        `json:"members"`  // that found the cluster
+	Shards   []uint64        `json:"shards"`   // the data shards
+	// Of the node's data directory; see Member.
+	Incarnation string `json:"incarnation"`
+	Starts      uint64 `json:"starts"`
+	Run         string `json:"run"`
+	// Replace says that the node has lost what another incarnation of it had.
+	Replace bool `json:"replace,omitempty"`
+}
+
+// AddMember takes in a new node, which holds nothing until it starts.
+type AddMember struct {
+	ID   image.NodeID `json:"id"`
+	API  string       `json:"api"`
+	Raft string       `json:"raft"`
+}
+
+// DrainMember takes work and copies from a node, or makes it take on work again.
+type DrainMember struct {
+	ID    image.NodeID `json:"id"`
+	Drain bool         `json:"drain"`
+}
+
+// RemoveMember takes a node out for good.
+type RemoveMember struct {
+	ID image.NodeID `json:"id"`
+	// Least is how many active members must stay.
+	Least int `json:"least"`
+}
+
+// Settle says that a step of a shard's move is done. It counts only for the Version it was decided on.
+type Settle struct {
+	Shard   uint64 `json:"shard"`
+	Version uint64 `json:"version"`
+	// Moved: all of Next are in the Raft group and up to date, so they hold the shard now.
+	Moved bool `json:"moved,omitempty"`
+	// Left are replicas of Old that are no more in the Raft group.
+	Left []Replica `json:"left,omitempty"`
+}
+
+// changeMembers runs change on the membership, and keeps and tells the new one when change returns nil.
+func (m *machine) changeMembers(change func(*Membership) error) (Result, error) {
+	state, err := GetMembership(m.tx)
+	if err != nil {
+		return Result{}, err
+	}
+	if state == nil {
+		state = &Membership{}
+	}
+	before, err := json.Marshal(state)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := change(state); err != nil {
+		return reject(err), nil
+	}
+	after, err := json.Marshal(state)
+	if err != nil || bytes.Equal(before, after) {
+		return Result{Members: state}, err
+	}
+	state.Version++
+	m.events = append(m.events, Event{Members: state})
+	return Result{Members: state}, m.put([]byte{memberKey}, state)
+}
+
+func (m *machine) join(j *Join) (Result, error) {
+	return m.changeMembers(func(s *Membership) error {
+		if s.Members == nil {
+			*s = *Found(m.shard, j)
+		}
+		me := s.Member(j.Node)
+		switch {
+		case !bytes.Equal(s.Identity, j.Identity):
+			return image.Errorf(image.KindInvalid, "the cluster runs with another configuration: %s", s.Identity).
+				WithHint("use the same configuration file on every node")
+		case s.KeyID != j.KeyID:
+			return image.Errorf(image.KindInvalid, "the cluster's master key is %s, not %s", s.KeyID, j.KeyID).
+				WithHint("copy the cluster's master key file to this node")
+		case me == nil:
+			return errNoMember(j.Node)
+		case me.Incarnation != "" && me.Incarnation != j.Incarnation && !j.Replace:
+			return image.Errorf(image.KindInvalid, "node %d is known with another data directory", j.Node).
+				WithHint("restore the node's data directory, or start it with --replace so that it is made anew from the others")
+		case me.Incarnation == j.Incarnation && me.Run != j.Run && me.Starts >= j.Starts:
+			return image.Errorf(image.KindInvalid, "the data directory of node %d is an older copy: it was started %d times, the cluster knows %d", j.Node, j.Starts, me.Starts).
+				WithHint("restore the newest data directory, or start the node with --replace so that it is made anew from the others")
+		}
+		if me.Incarnation != "" && me.Incarnation != j.Incarnation {
+			s.replace(j.Node)
+		}
+		me.Incarnation, me.Starts, me.Run = j.Incarnation, j.Starts, j.Run
+		return nil
+	})
+}
+
+func errNoMember(id image.NodeID) error {
+	return image.Errorf(image.KindNotFound, "node %d is not a member of the cluster", id).
+		WithHint("list the members with imgcluster member list; take a new one in with imgcluster member add")
+}
+
+// Found is the cluster as the configuration describes it, before the first Join: the system shard on
+// all nodes, the data shards as placement.Layout has them.
+func Found(system uint64, j *Join) *Membership {
+	s := &Membership{Identity: j.Identity, KeyID: j.KeyID, Members: slices.Clone(j.Members), Shards: map[uint64]*Layout{}}
+	slices.SortFunc(s.Members, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
+	var nodes []image.NodeID
+	for i := range s.Members {
+		s.Members[i].State = MemberActive
+		nodes = append(nodes, s.Members[i].ID)
+	}
+	shards := slices.Sorted(slices.Values(j.Shards))
+	where := map[uint64][]image.NodeID{system: nodes}
+	for i, row := range placement.Layout(make([][]image.NodeID, len(shards)), nodes) {
+		where[shards[i]] = row
+	}
+	for shard, nodes := range where {
+		l := &Layout{Version: 1}
+		for _, n := range nodes {
+			l.Nodes = append(l.Nodes, Replica{Node: n})
+		}
+		s.Shards[shard] = l
+	}
+	return s
+}
+
+// replace gives a node new replicas in place of those that it has lost.
+func (s *Membership) replace(id image.NodeID) {
+	for _, shard := range slices.Sorted(maps.Keys(s.Shards)) {
+		l := s.Shards[shard]
+		for _, list := range [][]Replica{l.Nodes, l.Next} {
+			if i := on(list, id); i >= 0 {
+				s.Replicas++
+				list[i].Number = s.Replicas
+				l.Version++
+			}
+		}
+	}
+}
+
+func (m *machine) addMember(a *AddMember) (Result, error) {
+	return m.changeMembers(func(s *Membership) error {
+		if old := s.Member(a.ID); old != nil && old.API == a.API && old.Raft == a.Raft && old.State == MemberActive {
+			return nil
+		}
+		switch {
+		case a.ID == 0 || a.API == "" || a.Raft == "" || a.API == a.Raft:
+			return image.Errorf(image.KindInvalid, "member %d at %q and %q", a.ID, a.API, a.Raft).WithHint("give an ID from 1, a host and two different ports")
+		case s.Members == nil:
+			return image.Errorf(image.KindNoQuorum, "the cluster is not founded yet")
+		case s.Member(a.ID) != nil || slices.Contains(s.Removed, a.ID):
+			return image.Errorf(image.KindInvalid, "ID %d is or was another node's", a.ID).WithHint("choose an ID that was never used")
+		case slices.ContainsFunc(s.Members, func(x Member) bool {
+			return x.API == a.API || x.Raft == a.Raft || x.API == a.Raft || x.Raft == a.API
+		}):
+			return image.Errorf(image.KindInvalid, "another member has the address %s or %s", a.API, a.Raft).WithHint("remove that member first, or choose other ports")
+		case len(s.Members) >= membersMax:
+			return image.Errorf(image.KindInvalid, "a cluster has at most %d members", membersMax)
+		}
+		s.Members = append(s.Members, Member{ID: a.ID, API: a.API, Raft: a.Raft, State: MemberActive})
+		slices.SortFunc(s.Members, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
+		s.relayout(m.shard)
+		return nil
+	})
+}
+
+func (m *machine) drainMember(d *DrainMember) (Result, error) {
+	return m.changeMembers(func(s *Membership) error {
+		me := s.Member(d.ID)
+		switch {
+		case me == nil:
+			return errNoMember(d.ID)
+		case me.State == MemberLeaving:
+			return image.Errorf(image.KindInvalid, "node %d is being removed", d.ID).WithHint("wait for its end: imgcluster member list")
+		case d.Drain && len(s.active()) == 1 && me.State == MemberActive:
+			return image.Errorf(image.KindInvalid, "node %d is the last active member", d.ID).WithHint("add another node first")
+		}
+		me.State = MemberActive
+		if d.Drain {
+			me.State = MemberDraining
+		}
+		s.relayout(m.shard)
+		return nil
+	})
+}
+
+func (m *machine) removeMember(r *RemoveMember) (Result, error) {
+	return m.changeMembers(func(s *Membership) error {
+		if slices.Contains(s.Removed, r.ID) {
+			return nil
+		}
+		me := s.Member(r.ID)
+		if me == nil {
+			return errNoMember(r.ID)
+		}
+		if left := slices.DeleteFunc(s.active(), func(id image.NodeID) bool { return id == r.ID }); len(left) < max(1, r.Least) {
+			return image.Errorf(image.KindInvalid, "without node %d there are %d active members, %d are needed for the copies of an image", r.ID, len(left), r.Least).
+				WithHint("add another node first")
+		}
+		me.State = MemberLeaving
+		s.relayout(m.shard)
+		return nil
+	})
+}
+
+func (m *machine) settle(c *Settle) (Result, error) {
+	return m.changeMembers(func(s *Membership) error {
+		l := s.Shards[c.Shard]
+		if l == nil || l.Version != c.Version {
+			return image.Errorf(image.KindStale, "shard %d moved on from version %d", c.Shard, c.Version)
+		}
+		if c.Moved && l.Next != nil {
+			old := slices.DeleteFunc(l.Nodes, func(r Replica) bool { return slices.Contains(l.Next, r) })
+			l.Nodes, l.Next, l.Old = l.Next, nil, append(l.Old, old...)
+		}
+		l.Old = slices.DeleteFunc(l.Old, func(r Replica) bool { return slices.Contains(c.Left, r) })
+		l.Version++
+		s.relayout(m.shard)
+		return nil
+	})
+}
+
+// active lists the members that take on work.
+func (s *Membership) active() (ids []image.NodeID) {
+	for _, x := range s.Members {
+		if x.State == MemberActive {
+			ids = append(ids, x.ID)
+		}
+	}
+	return ids
+}
+
+// relayout says where each shard should be with the members as they are now, and ends the membership
+// of those that nothing needs any more.
+func (s *Membership) relayout(system uint64) {
+	eligible := s.active()
+	for _, x := range s.Members { // too few: better on a draining node than on none
+		if x.State == MemberDraining && len(eligible) < placement.ShardNodes {
+			eligible = append(eligible, x.ID)
+		}
+	}
+	shards := slices.Sorted(maps.Keys(s.Shards))
+	shards = slices.DeleteFunc(shards, func(shard uint64) bool { return shard == system })
+	rows := make([][]image.NodeID, len(shards))
+	for i, shard := range shards {
+		l := s.Shards[shard]
+		rows[i] = NodesOf(l.Nodes)
+		if l.Next != nil {
+			rows[i] = NodesOf(l.Next)
+		}
+	}
+	for i, row := range placement.Layout(rows, eligible) {
+		s.aim(s.Shards[shards[i]], row)
+	}
+	var all []image.NodeID
+	for _, x := range s.Members {
+		_, listed := s.Shards[system].Of(x.ID)
+		if x.State != MemberLeaving || s.Holding(x.ID) > count(listed) {
+			all = append(all, x.ID)
+		}
+	}
+	s.aim(s.Shards[system], all)
+	s.Members = slices.DeleteFunc(s.Members, func(x Member) bool {
+		gone := x.State == MemberLeaving && s.Holding(x.ID) == 0
+		if gone {
+			s.Removed = append(s.Removed, x.ID)
+		}
+		return gone
+	})
+}
+
+func count(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// aim makes a shard move to nodes, unless it does or is there.
+func (s *Membership) aim(l *Layout, nodes []image.NodeID) {
+	target := make([]Replica, len(nodes))
+	for i, n := range nodes {
+		if j := on(l.Nodes, n); j >= 0 {
+			target[i] = l.Nodes[j]
+		} else if j := on(l.Next, n); j >= 0 {
+			target[i] = l.Next[j]
+		} else {
+			s.Replicas++
+			target[i] = Replica{Node: n, Number: s.Replicas}
+		}
+	}
+	now := l.Nodes
+	if l.Next != nil {
+		now = l.Next
+	}
+	if slices.Equal(now, target) {
+		return
+	}
+	for _, r := range l.Next { // may be in the Raft group already
+		if !slices.Contains(target, r) && !slices.Contains(l.Nodes, r) {
+			l.Old = append(l.Old, r)
+		}
+	}
+	l.Next = target
+	if len(target) == len(l.Nodes) && !slices.ContainsFunc(target, func(r Replica) bool { return !slices.Contains(l.Nodes, r) }) {
+		l.Nodes, l.Next = target, nil // only who should lead has changed
+	}
+	l.Version++
+}

@@ -1,0 +1,204 @@
+package catalog
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"imgcluster/cluster/image"
+	"imgcluster/cluster/placement"
+)
+
+// system is a shard that is used as the system shard.
+type system struct {
+	*shard
+	data []uint64
+}
+
+func newSystem(t *testing.T, nodes int) *system {
+	s := &system{newShard(t), []uint64{11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22}}
+	for n := range nodes {
+		s.mustKind(s.join(image.NodeID(n+1), nodes, "i", 1, "r", false), "")
+	}
+	return s
+}
+
+func (s *system) join(node image.NodeID, nodes int, incarnation string, starts uint64, run string, replace bool) Result {
+	j := &Join{
+		Node: node, Identity: json.RawMessage(`{"name":"a"}`), KeyID: "k", Shards: s.data,
+		Incarnation: fmt.Sprint(incarnation, node), Starts: starts, Run: run, Replace: replace,
+	}
+	for n := range nodes {
+		j.Members = append(j.Members, Member{ID: image.NodeID(n + 1), API: fmt.Sprint("api", n+1), Raft: fmt.Sprint("raft", n+1)})
+	}
+	return s.do(Command{Join: j})
+}
+
+func (s *system) add(id image.NodeID) Result {
+	return s.do(Command{AddMember: &AddMember{ID: id, API: fmt.Sprint("api", id), Raft: fmt.Sprint("raft", id)}})
+}
+
+func (s *system) members() *Membership {
+	m, err := GetMembership(s.db)
+	if err != nil {
+		panic(err)
+	}
+	return m
+}
+
+// settle does all that the shards' leaders would do until nothing moves.
+func (s *system) settle() {
+	for range 100 {
+		m, busy := s.members(), false
+		for id, l := range m.Shards {
+			if l.Next != nil || l.Old != nil {
+				busy = true
+				s.do(Command{Settle: &Settle{Shard: id, Version: l.Version, Moved: l.Next != nil, Left: l.Old}})
+			}
+		}
+		if !busy {
+			return
+		}
+	}
+	panic("the layout does not settle")
+}
+
+func TestJoinFixesWhatMustAgree(t *testing.T) {
+	s := newSystem(t, 3)
+	s.mustKind(s.join(1, 3, "i", 2, "r2", false), "")
+	j := Join{Node: 2, Identity: json.RawMessage(`{"name":"b"}`), KeyID: "k", Incarnation: "i2", Starts: 2, Run: "r2"}
+	s.mustKind(s.do(Command{Join: &j}), image.KindInvalid)
+	j.Identity, j.KeyID = json.RawMessage(`{"name":"a"}`), "other"
+	s.mustKind(s.do(Command{Join: &j}), image.KindInvalid)
+	s.mustKind(s.join(4, 4, "i", 1, "r", false), image.KindNotFound)
+	m := s.members()
+	if len(m.Members) != 3 || m.Member(1).Starts != 2 || m.Member(2).Incarnation != "i2" || len(m.Shards) != 13 {
+		t.Fatalf("membership %+v", m)
+	}
+}
+
+func TestANodeThatLostItsDiskIsAnotherReplica(t *testing.T) {
+	s := newSystem(t, 3)
+	before := s.members()
+	s.mustKind(s.join(2, 3, "wiped", 1, "r", false), image.KindInvalid)
+	s.mustKind(s.join(2, 3, "i", 1, "copy", false), image.KindInvalid) // an older copy of its disk
+	if got := s.members(); got.Member(2).Incarnation != "i2" || got.Replicas != 0 {
+		t.Fatalf("a refused node changed the membership: %+v", got)
+	}
+	s.mustKind(s.join(2, 3, "wiped", 1, "r", true), "")
+	s.mustKind(s.join(2, 3, "wiped", 1, "r", true), "")
+	after := s.members()
+	for id, l := range after.Shards {
+		old, _ := before.Shards[id].Of(2)
+		now, _ := l.Of(2)
+		if old == now || len(l.Nodes) != 3 || l.Next != nil {
+			t.Errorf("shard %d: node 2 was replica %v and is %v, in %+v", id, old, now, l)
+		}
+	}
+	if after.Replicas != 13 {
+		t.Errorf("%d new replicas, want 13", after.Replicas)
+	}
+}
+
+func TestGrowShrinkAndDrain(t *testing.T) {
+	s := newSystem(t, 3)
+	s.mustKind(s.add(4), "")
+	s.mustKind(s.add(4), "") // again
+	s.mustKind(s.add(5), "")
+	s.mustKind(s.do(Command{AddMember: &AddMember{ID: 6, API: "api5", Raft: "raft6"}}), image.KindInvalid)
+	s.settle()
+	for id, l := range s.members().Shards {
+		if want := 3; id != 2 && len(l.Nodes) != want {
+			t.Errorf("shard %d is on %v", id, l.Nodes)
+		}
+	}
+	if n := s.members().Holding(5); n < 8 {
+		t.Errorf("node 5 holds %d shards with the system shard, want at least 8", n)
+	}
+	s.mustKind(s.do(Command{DrainMember: &DrainMember{ID: 1, Drain: true}}), "")
+	s.settle()
+	if n := s.members().Holding(1); n != 1 {
+		t.Errorf("drained node 1 holds %d shards, want the system shard only", n)
+	}
+	s.mustKind(s.do(Command{DrainMember: &DrainMember{ID: 1}}), "")
+	s.settle()
+	if n := s.members().Holding(1); n < 8 {
+		t.Errorf("node 1 holds %d shards after it was drained and took up work again", n)
+	}
+	for _, id := range []image.NodeID{2, 3} {
+		s.mustKind(s.do(Command{RemoveMember: &RemoveMember{ID: id, Least: 3}}), "")
+	}
+	s.mustKind(s.do(Command{RemoveMember: &RemoveMember{ID: 4, Least: 3}}), image.KindInvalid)
+	s.settle()
+	m := s.members()
+	if m.Member(2) != nil || m.Member(3) != nil || !slices.Equal(m.Removed, []image.NodeID{2, 3}) {
+		t.Fatalf("after two were removed: %+v", m)
+	}
+	s.mustKind(s.add(2), image.KindInvalid)
+	s.mustKind(s.join(2, 3, "i", 9, "r9", false), image.KindNotFound)
+}
+
+// TestNoStepLosesAShard drives the membership at random and looks at every state on the way: each
+// shard is held, by members only, and no replica's number comes back.
+func TestNoStepLosesAShard(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		s := newSystem(t, 3)
+		retired := map[string]bool{}
+		for range rapid.IntRange(1, 60).Draw(rt, "steps") {
+			before := s.members()
+			id := image.NodeID(rapid.IntRange(1, 7).Draw(rt, "node"))
+			switch rapid.IntRange(0, 6).Draw(rt, "what") {
+			case 0:
+				s.add(id)
+			case 1:
+				s.do(Command{DrainMember: &DrainMember{ID: id, Drain: rapid.Bool().Draw(rt, "drain")}})
+			case 2:
+				s.do(Command{RemoveMember: &RemoveMember{ID: id, Least: 2}})
+			case 3:
+				s.join(id, 3, fmt.Sprint("i", rapid.IntRange(0, 3).Draw(rt, "incarnation")), 1, "r", true)
+			default:
+				shard := rapid.SampledFrom(append(slices.Clone(s.data), 2)).Draw(rt, "shard")
+				l := before.Shards[shard]
+				s.do(Command{Settle: &Settle{
+					Shard: shard, Version: l.Version - uint64(rapid.IntRange(0, 1).Draw(rt, "stale")),
+					Moved: rapid.Bool().Draw(rt, "moved"), Left: l.Old[:rapid.IntRange(0, len(l.Old)).Draw(rt, "left")],
+				}})
+			}
+			after := s.members()
+			for shard, l := range after.Shards {
+				if len(l.Nodes) == 0 || shard != 2 && len(l.Nodes) > placement.ShardNodes {
+					rt.Fatalf("shard %d is on %+v", shard, l)
+				}
+				now := map[Replica]bool{}
+				for _, r := range l.All() {
+					if after.Member(r.Node) == nil {
+						rt.Fatalf("shard %d is on node %d, which is no member: %+v", shard, r.Node, l)
+					}
+					if retired[fmt.Sprint(shard, r)] {
+						rt.Fatalf("replica %+v of shard %d came back: %+v", r, shard, l)
+					}
+					now[r] = true
+				}
+				for _, r := range l.Old {
+					if slices.Contains(l.Nodes, r) || slices.Contains(l.Next, r) {
+						rt.Fatalf("replica %+v of shard %d is to stay and to go: %+v", r, shard, l)
+					}
+				}
+				for _, r := range before.Shards[shard].All() {
+					if !now[r] {
+						retired[fmt.Sprint(shard, r)] = true
+					}
+				}
+			}
+		}
+		s.settle()
+		for _, x := range s.members().Members {
+			if x.State == MemberLeaving {
+				rt.Fatalf("node %d does not get away: %+v", x.ID, s.members())
+			}
+		}
+	})
+}

@@ -1,0 +1,98 @@
+package consensus
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"testing"
+
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/image"
+)
+
+// joining returns the shard as a replica that is not a founding one starts it.
+func joining(shard uint64, node image.NodeID, number uint32) Shard {
+	return Shard{ID: shard, Replica: catalog.Replica{Node: node, Number: number}, Apply: toyApply}
+}
+
+// TestReplaceAReplica takes the disk of each node in turn and brings the node back as new replicas.
+func TestReplaceAReplica(t *testing.T) {
+	t.Parallel() // most of it is waiting
+	c := newCluster(t, 3, 3, nil)
+	c.startAll()
+	for lost := range c.nodes {
+		number := uint32(lost + 1)
+		key := fmt.Sprintf("before%d", lost)
+		for shard := uint64(1); shard <= 3; shard++ {
+			c.propose(lost, shard, "set "+key+" kept")
+		}
+		n := c.nodes[lost]
+		id := n.opts.NodeID
+		c.stop(lost)
+		must(t, os.RemoveAll(n.opts.Dir))
+		n.opts.Shards = nil
+		for shard := uint64(1); shard <= 3; shard++ {
+			n.opts.Shards = append(n.opts.Shards, joining(shard, id, number))
+			other := c.nodes[(lost+1)%3]
+			group, err := other.Group(t.Context(), shard)
+			must(t, err)
+			for _, r := range group {
+				if r.Node == id {
+					must(t, other.RemoveReplica(t.Context(), shard, r))
+					must(t, other.RemoveReplica(t.Context(), shard, r)) // again
+				}
+			}
+			must(t, other.AddReplica(t.Context(), shard, catalog.Replica{Node: id, Number: number}, n.opts.RaftAddress))
+			must(t, other.AddReplica(t.Context(), shard, catalog.Replica{Node: id, Number: number}, n.opts.RaftAddress))
+		}
+		c.start(lost)
+		for shard := uint64(1); shard <= 3; shard++ {
+			until(t, "the node has caught up", func() bool { return n.CaughtUp(t.Context(), shard) })
+			if got := c.read(lost, shard, key); got != "kept" {
+				t.Errorf("node %d reads %q of shard %d after it lost its disk", id, got, shard)
+			}
+		}
+		c.stop(lost) // what it is now it is after a restart
+		c.start(lost)
+		until(t, "all shards have a leader again", n.Ready)
+	}
+	c.sameEverywhere()
+}
+
+// TestMoveAShard moves a shard from node 3 to node 4, and back as a new replica.
+func TestMoveAShard(t *testing.T) {
+	t.Parallel() // most of it is waiting
+	c := newCluster(t, 4, 2, nil)
+	for i, n := range c.nodes { // shard 1 is on all, shard 2 on the first three
+		for s := range n.opts.Shards {
+			delete(n.opts.Shards[s].Members, 4)
+		}
+		if i == 3 {
+			n.opts.Shards = nil
+		}
+	}
+	c.startAll()
+	c.propose(0, 2, "set a b")
+	one, four := c.nodes[0], c.nodes[3]
+	must(t, four.StartShard(joining(2, 4, 1)))
+	must(t, one.AddReplica(t.Context(), 2, catalog.Replica{Node: 4, Number: 1}, four.opts.RaftAddress))
+	until(t, "node 4 has caught up", func() bool { return four.CaughtUp(t.Context(), 2) })
+	must(t, one.RemoveReplica(t.Context(), 2, catalog.Replica{Node: 3}))
+	must(t, c.nodes[2].DropShard(t.Context(), 2))
+	if err := c.nodes[2].View(2, func(catalog.Reader) error { return nil }); image.KindOf(err) != image.KindInternal {
+		t.Errorf("a dropped shard answers %v", err)
+	}
+	if got := c.read(3, 2, "a"); got != "b" || !slices.Equal(c.nodes[2].Hosted(), []uint64{1}) {
+		t.Errorf("node 4 reads %q, node 3 hosts %v", got, c.nodes[2].Hosted())
+	}
+	c.propose(3, 2, "set a c")
+	must(t, c.nodes[2].StartShard(joining(2, 3, 2)))
+	must(t, one.AddReplica(t.Context(), 2, catalog.Replica{Node: 3, Number: 2}, c.nodes[2].opts.RaftAddress))
+	until(t, "node 3 is back", func() bool { return c.nodes[2].CaughtUp(t.Context(), 2) })
+	if got := c.read(2, 2, "a"); got != "c" {
+		t.Errorf("node 3 reads %q after it is back", got)
+	}
+	if got, want := c.state(2, 2), c.state(3, 2); got != want {
+		t.Error("nodes 3 and 4 have other states")
+	}
+}

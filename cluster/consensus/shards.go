@@ -1,0 +1,295 @@
+package consensus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/lni/dragonboat/v4"
+	"github.com/lni/dragonboat/v4/config"
+	sm "github.com/lni/dragonboat/v4/statemachine"
+	"go.uber.org/zap"
+
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/image"
+)
+
+// stopTimeout bounds how long DropShard waits for a replica to end what it is at.
+const stopTimeout = 10 * time.Second
+
+// running is a Raft group of which a replica runs here.
+type running struct {
+	Shard
+	leadership
+}
+
+// record is what the database keeps of the replica that this node runs, so that a restart starts the
+// same one, in the same way.
+type record struct {
+	Replica uint64                  `json:"replica"`
+	Members map[image.NodeID]string `json:"members,omitempty"` // of a founding replica
+}
+
+func recordKey(shard uint64) []byte {
+	return prefixed(0, sectionOwn, fmt.Appendf(nil, "replica/%d", shard))
+}
+
+func (c *Consensus) shard(id uint64) *running {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.shards[id]
+}
+
+// Replica returns the replica of a shard that runs here.
+func (c *Consensus) Replica(shard uint64) (r catalog.Replica, ok bool) {
+	s := c.shard(shard)
+	if s == nil {
+		return r, false
+	}
+	return s.Replica, true
+}
+
+// Hosted lists the shards that have a replica here, by ID.
+func (c *Consensus) Hosted() []uint64 {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return slices.Sorted(maps.Keys(c.shards))
+}
+
+// Stored lists the replicas that ran here before, by shard.
+func (c *Consensus) Stored() (map[uint64]catalog.Replica, error) {
+	all := map[uint64]catalog.Replica{}
+	from := recordKey(0)[:len(recordKey(0))-1]
+	it, err := c.db.pebble.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: append(slices.Clone(from), 0xff)})
+	if err != nil {
+		return nil, err
+	}
+	var bad error
+	err = scan(it, func(k, v []byte) bool {
+		var have record
+		var shard uint64
+		if _, bad = fmt.Sscanf(string(k), "replica/%d", &shard); bad == nil {
+			bad = json.Unmarshal(v, &have)
+		}
+		all[shard] = catalog.ReplicaOf(have.Replica)
+		return bad == nil
+	})
+	return all, errors.Join(err, bad)
+}
+
+// StartShard starts this node's replica of a shard, which goes on from what is on disk when it is
+// there. What another replica of this node has left of the shard is deleted: Raft counts the new one
+// as a node that knows nothing, and it gets the state from the others. A replica that joins waits
+// until it is added to the group.
+func (c *Consensus) StartShard(s Shard) error {
+	leave, err := c.calls.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	return startError(c.startShard(s), &c.opts)
+}
+
+func (c *Consensus) startShard(s Shard) (err error) {
+	if s.Replica.Node == 0 {
+		s.Replica.Node = c.opts.NodeID
+	}
+	if s.Members, err = c.db.prepare(s, func(old uint64) error { return c.removeData(s.ID, old) }); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	if c.shards[s.ID] != nil {
+		c.mu.Unlock()
+		return fmt.Errorf("shard %d runs already", s.ID)
+	}
+	c.shards[s.ID] = &running{Shard: s}
+	c.mu.Unlock()
+	if err := c.startReplica(s); err != nil {
+		c.forget(s.ID)
+		return fmt.Errorf("shard %d: %w", s.ID, err)
+	}
+	return nil
+}
+
+func (c *Consensus) forget(shard uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.shards, shard)
+}
+
+// startReplica gives the founding members at every start: dragonboat compares them with those that it
+// wrote down at the first.
+func (c *Consensus) startReplica(s Shard) (err error) {
+	defer recovered(&err)
+	members := map[uint64]dragonboat.Target{}
+	for id, address := range s.Members {
+		members[uint64(id)] = address
+	}
+	create := func(uint64, uint64) sm.IOnDiskStateMachine {
+		return &machine{shard: s.ID, db: c.db, apply: s.Apply, applied: c.opts.Applied, restored: c.opts.Restored, log: c.log}
+	}
+	return c.host.StartOnDiskReplica(members, len(members) == 0, create, config.Config{
+		ReplicaID:          s.Replica.ID(),
+		ShardID:            s.ID,
+		CheckQuorum:        true,
+		PreVote:            true,
+		ElectionRTT:        c.opts.ElectionRTT,
+		HeartbeatRTT:       c.opts.HeartbeatRTT,
+		SnapshotEntries:    c.opts.SnapshotEntries,
+		CompactionOverhead: c.opts.CompactionOverhead,
+		MaxInMemLogSize:    shardLogBytesMax,
+		Quiesce:            false, // a quiesced shard whose leader died does not elect
+	})
+}
+
+// prepare makes the database ready for a replica and returns the members to start it with: those
+// that it was first started with, whatever the configuration says now.
+func (d *database) prepare(s Shard, removeData func(replica uint64) error) (map[image.NodeID]string, error) {
+	stored, err := get(d.pebble, recordKey(s.ID))
+	if err != nil {
+		return nil, err
+	}
+	now := record{Replica: s.Replica.ID(), Members: s.Members}
+	batch := d.pebble.NewBatch()
+	defer batch.Close()
+	if stored != nil {
+		var have record
+		if err := json.Unmarshal(stored, &have); err != nil {
+			return nil, fmt.Errorf("record of shard %d in the catalog: %w", s.ID, err)
+		}
+		if have.Replica == now.Replica {
+			return have.Members, nil
+		}
+		if err := removeData(have.Replica); err != nil {
+			return nil, err
+		}
+		span := span(s.ID)
+		if err := batch.DeleteRange(span.Start, span.End, nil); err != nil {
+			return nil, err
+		}
+	}
+	b, err := json.Marshal(now)
+	if err == nil {
+		err = batch.Set(recordKey(s.ID), b, nil)
+	}
+	if err == nil {
+		err = batch.Commit(pebble.Sync)
+	}
+	return now.Members, err
+}
+
+// DropShard stops this node's replica of a shard and deletes what it has of it. The replica must not
+// be a member of the group any more.
+func (c *Consensus) DropShard(ctx context.Context, shard uint64) error {
+	leave, err := c.calls.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	s := c.shard(shard)
+	if s == nil {
+		return nil
+	}
+	c.forget(shard)
+	if err := c.host.StopReplica(shard, s.Replica.ID()); err != nil && !errors.Is(err, dragonboat.ErrShardNotFound) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
+	defer cancel()
+	for {
+		err := c.removeData(shard, s.Replica.ID())
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, dragonboat.ErrShardNotStopped) {
+			return err
+		}
+		if pause(ctx, c.opts.RTT); ctx.Err() != nil {
+			return err
+		}
+	}
+	span := span(shard)
+	batch := c.db.pebble.NewBatch()
+	defer batch.Close()
+	if err := errors.Join(batch.DeleteRange(span.Start, span.End, nil), batch.Delete(recordKey(shard), nil)); err != nil {
+		return err
+	}
+	c.log.Info("shard left this node", zap.Uint64("shard", shard))
+	return batch.Commit(pebble.Sync)
+}
+
+func (c *Consensus) removeData(shard, replica uint64) (err error) {
+	defer recovered(&err)
+	return c.host.RemoveData(shard, replica)
+}
+
+// Group returns the replicas in a shard's Raft group, with all changes that were committed before.
+// The errors are those of Read.
+func (c *Consensus) Group(ctx context.Context, shard uint64) (replicas []catalog.Replica, err error) {
+	m, err := c.group(ctx, shard)
+	if err != nil {
+		return nil, err
+	}
+	for id := range m.Nodes {
+		replicas = append(replicas, catalog.ReplicaOf(id))
+	}
+	return replicas, nil
+}
+
+func (c *Consensus) group(ctx context.Context, shard uint64) (m *dragonboat.Membership, err error) {
+	err = c.retry(ctx, shard, func(ctx context.Context) (err error) {
+		m, err = c.host.SyncGetShardMembership(ctx, shard)
+		return err
+	})
+	return m, err
+}
+
+// AddReplica takes a replica into a shard's Raft group; address is that of its node's Raft transport.
+func (c *Consensus) AddReplica(ctx context.Context, shard uint64, r catalog.Replica, address string) error {
+	return c.changeGroup(ctx, shard, func(ctx context.Context, m *dragonboat.Membership) error {
+		if m.Nodes[r.ID()] != "" {
+			return nil
+		}
+		return c.host.SyncRequestAddReplica(ctx, shard, r.ID(), address, m.ConfigChangeID)
+	})
+}
+
+// RemoveReplica takes a replica out of a shard's Raft group, for ever.
+func (c *Consensus) RemoveReplica(ctx context.Context, shard uint64, r catalog.Replica) error {
+	return c.changeGroup(ctx, shard, func(ctx context.Context, m *dragonboat.Membership) error {
+		if m.Nodes[r.ID()] == "" {
+			return nil
+		}
+		return c.host.SyncRequestDeleteReplica(ctx, shard, r.ID(), m.ConfigChangeID)
+	})
+}
+
+// changeGroup reads the group before each attempt: one that timed out may have been committed.
+func (c *Consensus) changeGroup(ctx context.Context, shard uint64, change func(context.Context, *dragonboat.Membership) error) error {
+	return c.retry(ctx, shard, func(ctx context.Context) error {
+		m, err := c.host.SyncGetShardMembership(ctx, shard)
+		if err != nil {
+			return err
+		}
+		if err = change(ctx, m); errors.Is(err, dragonboat.ErrRejected) { // another change came first
+			err = dragonboat.ErrShardNotReady
+		}
+		return err
+	})
+}
+
+// CaughtUp reports whether this node answers linearizable reads of the shard: it reaches the leader
+// and has applied everything.
+func (c *Consensus) CaughtUp(ctx context.Context, shard uint64) bool {
+	leave, err := c.calls.enter()
+	if err != nil {
+		return false
+	}
+	defer leave()
+	return c.caughtUp(ctx, shard)
+}

@@ -1,0 +1,415 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/consensus"
+	"imgcluster/cluster/image"
+	"imgcluster/cluster/store"
+)
+
+// The membership of the cluster is the system shard's, and every node has it. From it follows what
+// each node does by itself: it runs the replicas that the layouts give it, and where it leads a shard
+// it brings the shard's Raft group to what the layout says, one replica after the other.
+
+// tendEvery is how often that is looked at, beside every change.
+const tendEvery = time.Second
+
+// founding is the cluster before the first Join: what the configuration says.
+func (n *Node) founding() *catalog.Membership {
+	return catalog.Found(systemShard, &catalog.Join{Members: n.founders(), Shards: n.shards})
+}
+
+// founders are the nodes of the configuration.
+func (n *Node) founders() []catalog.Member {
+	members := make([]catalog.Member, len(n.cfg.Cluster.Nodes))
+	for i, m := range n.cfg.Cluster.Nodes {
+		members[i] = catalog.Member{ID: m.ID, API: m.APIAddr(), Raft: m.RaftAddr()}
+	}
+	return members
+}
+
+// membership is the newest that this node knows. It is not modified.
+func (n *Node) membership() *catalog.Membership { return n.known.Load() }
+
+// learn takes up a newer membership. It does not block.
+func (n *Node) learn(m *catalog.Membership) {
+	for {
+		old := n.known.Load()
+		if m.Version <= old.Version {
+			return
+		}
+		if n.known.CompareAndSwap(old, m) {
+			break
+		}
+	}
+	n.peers.update(m)
+	n.kickTend()
+}
+
+func (n *Node) kickTend() {
+	select {
+	case n.tendKick <- struct{}{}:
+	default:
+	}
+}
+
+// relearn reads the membership from this node's state of the system shard.
+func (n *Node) relearn() {
+	err := n.log.View(systemShard, func(r catalog.Reader) error {
+		m, err := catalog.GetMembership(r)
+		if m != nil {
+			n.learn(m)
+		}
+		return err
+	})
+	if err != nil {
+		n.logger.Warn("membership not read", zap.Error(err))
+	}
+}
+
+// remember keeps the members in the data directory, where they are known before Raft runs.
+func (n *Node) remember() {
+	m := n.membership()
+	if m.Version == 0 || m.Version == n.remembered {
+		return
+	}
+	b, err := json.Marshal(m.Members)
+	if err == nil {
+		err = n.dir.Load().Update(func(id *store.Identity) { id.Members = b })
+	}
+	if err != nil {
+		n.logger.Warn("members not noted in the data directory", zap.Error(err))
+		return
+	}
+	n.remembered = m.Version
+}
+
+// members are the nodes that hold a shard.
+func (n *Node) members(shard uint64) []image.NodeID {
+	l := n.membership().Shards[shard]
+	if l == nil {
+		return nil
+	}
+	return catalog.NodesOf(l.Nodes)
+}
+
+// rows says who should lead which shard.
+func (n *Node) rows() []consensus.Row {
+	m := n.membership()
+	rows := make([]consensus.Row, 0, len(m.Shards))
+	for _, shard := range slices.Sorted(maps.Keys(m.Shards)) {
+		rows = append(rows, consensus.Row{Shard: shard, Nodes: catalog.NodesOf(m.Shards[shard].Nodes)})
+	}
+	return rows
+}
+
+// live lists the nodes that take on work: members that are up and drain neither for an end of their
+// process nor for good.
+func (n *Node) live() []image.NodeID {
+	m := n.membership()
+	return slices.DeleteFunc(n.peers.live(), func(id image.NodeID) bool {
+		x := m.Member(id)
+		return x == nil || x.State != catalog.MemberActive
+	})
+}
+
+// liveOn lists those of them that have the newest state of a shard.
+func (n *Node) liveOn(shard uint64) []image.NodeID {
+	return slices.DeleteFunc(n.live(), func(id image.NodeID) bool { return !n.servedBy(id, shard) })
+}
+
+// leaving lists the nodes whose copies must go to others: that drain or leave, or have been down for
+// long.
+func (n *Node) leaving() []image.NodeID {
+	gone := n.peers.gone(n.cfg.Repair.Delay)
+	for _, x := range n.membership().Members {
+		if x.State != catalog.MemberActive && !slices.Contains(gone, x.ID) {
+			gone = append(gone, x.ID)
+		}
+	}
+	return gone
+}
+
+// serves tells whether this node has the newest state of a shard.
+func (n *Node) serves(shard uint64) bool {
+	n.servingMu.Lock()
+	defer n.servingMu.Unlock()
+	return n.current[shard]
+}
+
+func (n *Node) setServes(shard uint64, is bool) {
+	n.servingMu.Lock()
+	defer n.servingMu.Unlock()
+	if is {
+		n.current[shard] = true
+	} else {
+		delete(n.current, shard)
+	}
+}
+
+// serveList lists all shards of which this node has the newest state.
+func (n *Node) serveList() []uint64 {
+	n.servingMu.Lock()
+	defer n.servingMu.Unlock()
+	return slices.Sorted(maps.Keys(n.current))
+}
+
+// served lists the data shards of which this node has the newest state, in order.
+func (n *Node) served() []uint64 {
+	return slices.DeleteFunc(n.serveList(), func(s uint64) bool { return s == systemShard })
+}
+
+// servedBy tells whether a node says that it serves a shard.
+func (n *Node) servedBy(id image.NodeID, shard uint64) bool {
+	if id == n.self.ID {
+		return n.serves(shard)
+	}
+	return slices.Contains(n.peers.serves(id), shard)
+}
+
+// spec is a replica of this node as consensus starts it. A founding one, number 0, starts with the
+// members that the configuration had then.
+func (n *Node) spec(shard uint64, r catalog.Replica) consensus.Shard {
+	s := consensus.Shard{ID: shard, Replica: r, Apply: applier(shard)}
+	if r.Number > 0 {
+		return s
+	}
+	founding := n.founding()
+	s.Members = map[image.NodeID]string{}
+	for _, r := range founding.Shards[shard].Nodes {
+		s.Members[r.Node] = founding.Member(r.Node).Raft
+	}
+	return s
+}
+
+// startShards starts this node's replicas: those that it ran before, or those that it was admitted
+// with, or as a founder of the cluster.
+func (n *Node) startShards(c *consensus.Consensus) error {
+	replicas, err := c.Stored()
+	if err != nil {
+		return err
+	}
+	if len(replicas) == 0 || n.admitted != nil {
+		m := n.admitted
+		if m == nil {
+			m = n.founding()
+		}
+		replicas = map[uint64]catalog.Replica{}
+		for shard, l := range m.Shards {
+			if r, ok := l.Of(n.self.ID); ok {
+				replicas[shard] = r
+			}
+		}
+	}
+	for _, shard := range slices.Sorted(maps.Keys(replicas)) {
+		if err := c.StartShard(n.spec(shard, replicas[shard])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tend keeps this node's replicas and the groups that it leads as the membership says.
+func (n *Node) tend() {
+	ticker := time.NewTicker(tendEvery)
+	defer ticker.Stop()
+	for {
+		n.remember()
+		n.tendOwn()
+		n.tendGroups()
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-ticker.C:
+		case <-n.tendKick:
+		}
+	}
+}
+
+// tendOwn starts and stops replicas of this node.
+func (n *Node) tendOwn() {
+	c, m := n.log.c.Load(), n.membership()
+	for _, shard := range slices.Sorted(maps.Keys(m.Shards)) {
+		want, ok := m.Shards[shard].Of(n.self.ID)
+		have, runs := c.Replica(shard)
+		var err error
+		switch {
+		case shard == systemShard && !ok && m.Version > 0 && m.Member(n.self.ID) == nil:
+			n.fail(&RefusedError{Reason: fmt.Sprintf("node %d was removed from the cluster", n.self.ID), hint: "its data directory can be deleted; a new node needs a new ID"})
+			return
+		case runs && (!ok || want.Number > have.Number):
+			n.setServes(shard, false)
+			n.ingest.Forget(shard)
+			err = c.DropShard(n.ctx, shard)
+		}
+		if err == nil && ok {
+			if _, runs = c.Replica(shard); !runs {
+				err = c.StartShard(n.spec(shard, want))
+				n.logger.Info("shard comes to this node", zap.Uint64("shard", shard), zap.Error(err))
+			}
+		}
+		if err != nil {
+			n.logger.Warn("shard neither started nor stopped", zap.Uint64("shard", shard), zap.Error(err))
+			continue
+		}
+		if ok {
+			n.takeUp(c, shard)
+		}
+	}
+}
+
+// takeUp serves a shard once this node has its newest state.
+func (n *Node) takeUp(c *consensus.Consensus, shard uint64) {
+	if n.serves(shard) || !c.CaughtUp(n.ctx, shard) {
+		return
+	}
+	if shard == systemShard {
+		n.relearn()
+	} else if err := n.ingest.Recover(n.ctx, shard); err != nil {
+		n.logger.Warn("pending uploads of a shard", zap.Uint64("shard", shard), zap.Error(err))
+		return
+	}
+	n.setServes(shard, true)
+	n.repair.Kick()
+}
+
+// tendGroups changes the Raft groups that this node leads.
+func (n *Node) tendGroups() {
+	c, m := n.log.c.Load(), n.membership()
+	if m.Version == 0 {
+		return
+	}
+	for shard, l := range m.Shards {
+		if !c.LeaderOf(shard) || n.tended[shard] == (tended{l.Version, n.leads.Load()}) {
+			continue
+		}
+		done, err := n.tendGroup(c, m, shard, l)
+		if err != nil && n.ctx.Err() == nil {
+			n.logger.Warn("members of a shard not changed", zap.Uint64("shard", shard), zap.Error(err))
+		}
+		if done && err == nil {
+			n.tended[shard] = tended{l.Version, n.leads.Load()}
+		}
+	}
+}
+
+// tended notes that a group was found to be as a version of its layout says, at a count of leader
+// changes.
+type tended struct {
+	version uint64
+	leads   int64
+}
+
+// tendGroup does what can be done now to bring a shard's group to its layout, and tells whether there
+// is nothing left to do.
+func (n *Node) tendGroup(c *consensus.Consensus, m *catalog.Membership, shard uint64, l *catalog.Layout) (done bool, err error) {
+	group, err := c.Group(n.ctx, shard)
+	if err != nil {
+		return false, err
+	}
+	in := func(r catalog.Replica) bool { return slices.Contains(group, r) }
+	remove := func(r catalog.Replica) error {
+		n.logger.Info("replica leaves a shard", zap.Uint64("shard", shard), zap.Uint32("replica on", uint32(r.Node)))
+		group = slices.DeleteFunc(group, func(x catalog.Replica) bool { return x == r })
+		return c.RemoveReplica(n.ctx, shard, r)
+	}
+	for _, r := range slices.Clone(group) { // lost ones
+		if !slices.Contains(l.All(), r) {
+			if err := remove(r); err != nil {
+				return false, err
+			}
+		}
+	}
+	for _, r := range slices.Concat(l.Nodes, l.Next) {
+		if in(r) {
+			continue
+		}
+		for _, other := range slices.Clone(group) { // a node runs one replica of a shard
+			if other.Node == r.Node {
+				if err := remove(other); err != nil {
+					return false, err
+				}
+			}
+		}
+		n.logger.Info("replica comes to a shard", zap.Uint64("shard", shard), zap.Uint32("replica on", uint32(r.Node)))
+		if err := c.AddReplica(n.ctx, shard, r, m.Member(r.Node).Raft); err != nil {
+			return false, err
+		}
+		if r.Node != n.self.ID && !n.servedBy(r.Node, shard) {
+			return false, nil // one at a time: the next one when this one has caught up
+		}
+	}
+	step := catalog.Settle{Shard: shard, Version: l.Version}
+	if l.Next != nil {
+		for _, r := range l.Next {
+			if !n.servedBy(r.Node, shard) {
+				return false, nil
+			}
+		}
+		step.Moved = true
+	} else {
+		for _, r := range l.Old {
+			if in(r) {
+				if free, err := n.unused(shard, l, r.Node); err != nil || !free || r.Node == n.self.ID {
+					return false, err
+				}
+				if err := remove(r); err != nil {
+					return false, err
+				}
+			}
+			step.Left = append(step.Left, r)
+		}
+	}
+	if !step.Moved && step.Left == nil {
+		return true, nil
+	}
+	r, err := n.log.Propose(n.ctx, systemShard, catalog.Command{Settle: &step})
+	if err == nil && image.KindOf(r.Err()) != image.KindStale {
+		err = r.Err()
+	}
+	return false, err
+}
+
+// unused tells whether nothing of a shard needs what is stored on a node.
+func (n *Node) unused(shard uint64, l *catalog.Layout, node image.NodeID) (free bool, err error) {
+	if slices.Contains(catalog.NodesOf(l.Nodes), node) || shard == systemShard {
+		return true, nil
+	}
+	err = n.log.View(shard, func(r catalog.Reader) error {
+		t, err := catalog.GetTotals(r)
+		if err != nil {
+			return err
+		}
+		pending, err := catalog.PendingUploads(r)
+		stored := t.Nodes[node]
+		free = (stored == nil || stored.Stored.Images == 0) &&
+			!slices.ContainsFunc(pending, func(u *catalog.Upload) bool { return u.Slot(node) != nil })
+		return err
+	})
+	return free, err
+}
+
+// Join implements api.Peers: a node that starts with an empty data directory asks to be taken in.
+func (n *Node) Join(ctx context.Context, theirs []byte) ([]byte, error) {
+	var j catalog.Join
+	if err := json.Unmarshal(theirs, &j); err != nil {
+		return nil, image.Errorf(image.KindInvalid, "malformed join: %w", err)
+	}
+	r, err := n.log.Propose(ctx, systemShard, catalog.Command{Join: &j})
+	if err == nil {
+		err = r.Err()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return marshal(r.Members)
+}

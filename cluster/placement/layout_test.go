@@ -1,0 +1,106 @@
+package placement
+
+import (
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"imgcluster/cluster/image"
+)
+
+func numbered(n int) []image.NodeID {
+	ids := make([]image.NodeID, n)
+	for i := range ids {
+		ids[i] = image.NodeID(i + 1)
+	}
+	return ids
+}
+
+// checkLayout fails when a layout does not keep what Layout promises.
+func checkLayout(t interface {
+	Helper()
+	Fatalf(string, ...any)
+}, rows [][]image.NodeID, nodes []image.NodeID,
+) {
+	t.Helper()
+	held, leads := map[image.NodeID]int{}, map[image.NodeID]int{slices.Min(nodes): 1}
+	for i, row := range rows {
+		sorted := slices.Clone(row)
+		slices.Sort(sorted)
+		if len(row) != min(ShardNodes, len(nodes)) || len(slices.Compact(sorted)) != len(row) {
+			t.Fatalf("shard %d is on %v", i, row)
+		}
+		for _, n := range row {
+			if !slices.Contains(nodes, n) {
+				t.Fatalf("shard %d is on node %d, which is not in %v", i, n, nodes)
+			}
+			held[n]++
+		}
+		leads[row[0]]++
+	}
+	spread := func(m map[image.NodeID]int) int {
+		least, most := m[nodes[0]], m[nodes[0]]
+		for _, n := range nodes {
+			least, most = min(least, m[n]), max(most, m[n])
+		}
+		return most - least
+	}
+	if spread(held) > 1 {
+		t.Fatalf("shards on nodes: %v in %v", held, rows)
+	}
+	// With few shards the first node, which leads the system shard too, may have no row to give away.
+	if len(rows) >= 2*len(nodes) && spread(leads) > 1 {
+		t.Fatalf("shards to lead: %v in %v", leads, rows)
+	}
+}
+
+func TestLayoutOfANewCluster(t *testing.T) {
+	for nodes := 1; nodes <= 9; nodes++ {
+		for _, shards := range []int{1, 2, 3, 12, 13, 64, 256} {
+			rows := Layout(make([][]image.NodeID, shards), numbered(nodes))
+			checkLayout(t, rows, numbered(nodes))
+		}
+	}
+}
+
+// TestLayoutMovesLittle grows 3 to 5 nodes: two nodes' shares move and nothing else.
+func TestLayoutMovesLittle(t *testing.T) {
+	before := Layout(make([][]image.NodeID, 12), numbered(3))
+	after := Layout(before, numbered(5))
+	checkLayout(t, after, numbered(5))
+	moved := 0
+	for i := range after {
+		moved += fresh(after[i], before[i])
+	}
+	if moved != 14 { // 36 places on 5 nodes: two new ones get 7 each
+		t.Errorf("%d places moved, 14 are needed: %v", moved, after)
+	}
+	if again := Layout(after, numbered(5)); !slices.EqualFunc(again, after, slices.Equal) {
+		t.Errorf("without a change of nodes the layout changed from %v to %v", after, again)
+	}
+}
+
+// TestLayoutAfterAnyChange drives a layout through random members.
+func TestLayoutAfterAnyChange(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rows := make([][]image.NodeID, rapid.IntRange(1, 40).Draw(t, "shards"))
+		for range rapid.IntRange(1, 8).Draw(t, "changes") {
+			nodes := rapid.SliceOfNDistinct(rapid.Uint32Range(1, 9), 1, 9, rapid.ID).Draw(t, "nodes")
+			ids := make([]image.NodeID, len(nodes))
+			for i, n := range nodes {
+				ids[i] = image.NodeID(n)
+			}
+			slices.Sort(ids)
+			next := Layout(rows, ids)
+			checkLayout(t, next, ids)
+			for i := range rows {
+				kept := slices.DeleteFunc(slices.Clone(rows[i]), func(n image.NodeID) bool { return !slices.Contains(ids, n) })
+				if len(kept) == len(rows[i]) && len(ids) <= len(kept) && fresh(next[i], rows[i]) > 0 {
+					t.Fatalf("shard %d moved from %v to %v for nothing", i, rows[i], next[i])
+				}
+			}
+			rows = next
+		}
+	})
+}
