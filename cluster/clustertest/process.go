@@ -81,7 +81,10 @@ func (c *Cluster) spawn(id image.NodeID) {
 	path := filepath.Join(c.dir, "cluster.yaml")
 	b, err := c.Config.YAML()
 	if err == nil {
-		err = os.WriteFile(path, b, 0o600)
+		err = os.WriteFile(path+".new", b, 0o600)
+	}
+	if err == nil { // in one step: a node that was just started may be reading it
+		err = os.Rename(path+".new", path)
 	}
 	if err != nil {
 		c.t.Fatal(err)
