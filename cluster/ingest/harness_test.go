@@ -218,7 +218,7 @@ func newFleet(t *testing.T, change func(*Options)) *fleet {
 			ShardOf: func(string, string) uint64 { return testShard },
 			Members: func(uint64) []image.NodeID { return []image.NodeID{1, 2, 3} }, Up: f.alive, Live: func(uint64) []image.NodeID { return f.alive() },
 			Replicas: 2, MinReplicas: 1, UploadsMax: 8, StagingBytes: 16 << 20, ImageBytes: 64 << 20,
-			AssignTimeout: 50 * time.Millisecond, TakeoverTimeout: 5 * time.Second, UploadTimeout: time.Minute,
+			AssignTimeout: 50 * time.Millisecond, TakeoverTimeout: 5 * time.Second, UploadTimeout: time.Minute, QuorumTimeout: time.Minute,
 		}
 		if change != nil {
 			change(&o)

@@ -548,3 +548,25 @@ func TestCloseEndsUploads(t *testing.T) {
 		t.Error("an upload that was not decided succeeded")
 	}
 }
+
+// On the small side of a partition an upload that has begun is not decided. Its client is told so, and
+// when the shard has a leader again it has the upload's outcome for sending it again.
+func TestLeaderlessUploadIsAnswered(t *testing.T) {
+	f := newFleet(t, func(o *Options) { o.QuorumTimeout = 50 * time.Millisecond })
+	gate := make(chan struct{})
+	f.log.mu.Lock()
+	f.log.leader = 0
+	f.log.hold = map[string]chan struct{}{"stored": gate}
+	f.log.mu.Unlock()
+	req, body := request("a.png"), randomBytes(1000)
+	for _, a := range f.broadcast(req, body, nil) {
+		if image.KindOf(a.err) != image.KindNoQuorum {
+			t.Errorf("node %d without a leader: %+v, %v", a.node, a.rec, a.err)
+		}
+	}
+	f.log.mu.Lock()
+	f.log.leader = 1
+	f.log.mu.Unlock()
+	close(gate)
+	f.record(f.broadcast(req, body, nil))
+}

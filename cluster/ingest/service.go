@@ -74,6 +74,7 @@ type Options struct {
 	AssignTimeout   time.Duration // a follower without an assignment proposes one itself
 	TakeoverTimeout time.Duration // with all bytes here, a node that has not stored loses the upload
 	UploadTimeout   time.Duration // no upload is pending for longer
+	QuorumTimeout   time.Duration // with a shard without a leader for this long, its uploads are told to be sent again
 }
 
 // Service runs the uploads of one node.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"hash"
 	"io"
 	"slices"
@@ -90,18 +91,33 @@ func (u *upload) failed() bool {
 	return u.spool.failed() != nil || state != nil && state.State == catalog.Failed
 }
 
-// wait returns what the log decided.
+// wait returns what the log decided. Where the shard has no leader for QuorumTimeout, as on the small
+// side of a partition, it does not wait for the decision, which may still come.
 func (s *Service) wait(ctx context.Context, u *upload) (*image.Record, error) {
 	timer := time.NewTimer(s.UploadTimeout)
 	defer timer.Stop()
+	look := time.NewTicker(s.QuorumTimeout / quorumLooks)
+	defer look.Stop()
 	cause := context.DeadlineExceeded
-	select {
-	case <-u.done:
-	case <-ctx.Done():
-		cause = context.Cause(ctx)
-	case <-u.ctx.Done():
-		cause = context.Cause(u.ctx)
-	case <-timer.C:
+	for leaderless := 0; ; {
+		select {
+		case <-look.C:
+			leaderless++
+			if s.Log.Leader(u.shard) != 0 {
+				leaderless = 0
+			}
+			if leaderless <= quorumLooks {
+				continue
+			}
+			cause = fmt.Errorf("shard %d has had no leader for %s", u.shard, s.QuorumTimeout)
+		case <-u.done:
+		case <-ctx.Done():
+			cause = context.Cause(ctx)
+		case <-u.ctx.Done():
+			cause = context.Cause(u.ctx)
+		case <-timer.C:
+		}
+		break
 	}
 	switch state := u.latest(); {
 	case state == nil || !state.Finished():
@@ -112,6 +128,9 @@ func (s *Service) wait(ctx context.Context, u *upload) (*image.Record, error) {
 		return state.Record, nil
 	}
 }
+
+// quorumLooks is how often wait looks for a leader within QuorumTimeout.
+const quorumLooks = 10
 
 func undecided(id image.ID, cause error) error {
 	if e := (*image.Error)(nil); errors.As(cause, &e) {
