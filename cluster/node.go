@@ -248,7 +248,7 @@ func (n *Node) anyData() bool {
 func (n *Node) newPeers() *peers {
 	p := &peers{
 		self: n.self.ID, addr: map[image.NodeID]string{}, state: map[image.NodeID]peerState{}, ends: map[image.NodeID]context.CancelFunc{},
-		every: n.cfg.Timeouts.PeerInterval, silence: n.cfg.Timeouts.PeerSilence,
+		every: n.cfg.Timeouts.PeerInterval, silence: n.cfg.Timeouts.PeerSilence, stall: n.cfg.Timeouts.Read,
 		logger: n.logger.Named("peers"), changed: n.peersChanged, leaving: &n.draining,
 		http: &http.Client{Transport: transport(n.cfg.Client.Dial)},
 	}

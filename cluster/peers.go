@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -22,6 +21,7 @@ import (
 	"go.uber.org/zap"
 
 	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/halfopen"
 	"imgcluster/cluster/image"
 )
 
@@ -35,6 +35,7 @@ type peers struct {
 	self    image.NodeID
 	every   time.Duration // period of a peer's figures
 	silence time.Duration // without figures for this long, a peer is down
+	stall   time.Duration // without a byte for this long, another copy is read
 	logger  *zap.Logger
 	changed func()       // called when a peer goes up or down or drains
 	leaving *atomic.Bool // this node drains
@@ -59,7 +60,7 @@ func (s peerState) draining() bool { return s.status.State == image.NodeDraining
 // transport returns connections to the other nodes.
 func transport(dial time.Duration) *http.Transport {
 	return &http.Transport{
-		DialContext:         (&net.Dialer{Timeout: dial, KeepAlive: 5 * time.Second}).DialContext,
+		DialContext:         halfopen.Dialer(dial).DialContext,
 		MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute, DisableCompression: true,
 		WriteBufferSize: 256 << 10, ReadBufferSize: 256 << 10,
 	}
@@ -322,17 +323,58 @@ func (p *peers) Send(ctx context.Context, to image.NodeID, up image.Request, bod
 	return err
 }
 
-// openCopy returns bytes [off, off+n) of a peer's file of a copy.
+// openCopy returns bytes [off, off+n) of a peer's file of a copy. Reading fails when none come for a
+// while.
 func (p *peers) openCopy(ctx context.Context, node image.NodeID, id image.ID, epoch uint32, off, n int64) (io.ReadCloser, error) {
-	resp, err := p.get(ctx, node, copyPath(id, epoch), fmt.Sprintf("bytes=%d-%d", off, off+n-1))
+	ctx, cancel := context.WithCancelCause(ctx)
+	b := &peerBody{cancel: cancel, stall: p.stall}
+	var resp *http.Response
+	err := b.within(func() (err error) {
+		resp, err = p.get(ctx, node, copyPath(id, epoch), fmt.Sprintf("bytes=%d-%d", off, off+n-1))
+		return err
+	})
 	if err != nil {
+		cancel(nil)
 		return nil, err
 	}
+	b.body = resp.Body
 	if resp.StatusCode != http.StatusPartialContent || resp.ContentLength > n {
-		resp.Body.Close()
+		b.Close()
 		return nil, fmt.Errorf("node %d answered %s to a range request", node, resp.Status)
 	}
-	return resp.Body, nil
+	return b, nil
+}
+
+var errPeerStalls = errors.New("the peer has stopped to answer")
+
+// peerBody is an answer that ends when the peer sends nothing for a while. Its connection alone may
+// be dead while the peer's signs of life come on another one.
+type peerBody struct {
+	body   io.ReadCloser
+	cancel context.CancelCauseFunc
+	stall  time.Duration
+}
+
+// within gives f the time of a stall.
+func (b *peerBody) within(f func() error) error {
+	timer := time.AfterFunc(b.stall, func() { b.cancel(errPeerStalls) })
+	defer timer.Stop()
+	return f()
+}
+
+// Read implements io.Reader.
+func (b *peerBody) Read(p []byte) (n int, err error) {
+	err = b.within(func() error {
+		n, err = b.body.Read(p)
+		return err
+	})
+	return n, err
+}
+
+// Close implements io.Closer.
+func (b *peerBody) Close() error {
+	defer b.cancel(nil)
+	return b.body.Close()
 }
 
 // copyBytes asks for the length of a peer's file of a copy.

@@ -84,7 +84,7 @@ type Timeouts struct {
 	Upload          time.Duration `yaml:"upload" default:"2m" help:"for one upload in all, from header to receipt"`
 	ProposalAttempt time.Duration `yaml:"proposal_attempt" default:"400ms" help:"for one attempt of a Raft proposal"`
 	Proposal        time.Duration `yaml:"proposal" default:"10s" help:"for a Raft proposal with all its attempts"`
-	Read            time.Duration `yaml:"read" default:"5s" help:"for a linearizable read of the catalog"`
+	Read            time.Duration `yaml:"read" default:"5s" help:"for a linearizable read of the catalog, and for the next bytes of a copy on another node"`
 	Shutdown        time.Duration `yaml:"shutdown" default:"10s" help:"for a stopping node to finish what is in progress"`
 	Start           time.Duration `yaml:"start" default:"1m" help:"for a starting node to become ready"`
 	PeerInterval    time.Duration `yaml:"peer_interval" default:"500ms" help:"between two exchanges of state with another node"`

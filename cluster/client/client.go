@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"imgcluster/cluster/halfopen"
 	"imgcluster/cluster/image"
 )
 
@@ -47,16 +48,14 @@ type Options struct {
 }
 
 const (
-	idleConnTimeout   = 60 * time.Second // shorter than the node's own, so that the client closes first
-	keepAliveInterval = 5 * time.Second  // TCP probes: a half-open connection is noticed within 15 s
-	keepAliveCount    = 2
-	readBufferBytes   = 64 << 10               // of each connection
-	answerBytesMax    = 64 << 10               // of a receipt or an error
-	documentBytesMax  = 16 << 20               // of a list or a status
-	writePieceBytes   = 1 << 20                // of memory given to the kernel at once
-	copyBufferBytes   = 256 << 10              // for bodies that are not in memory
-	hedgeDelay        = 300 * time.Millisecond // before Cluster asks one more node
-	connectGrace      = 100 * time.Millisecond // for a stream without a connection when a receipt is there
+	idleConnTimeout  = 60 * time.Second       // shorter than the node's own, so that the client closes first
+	readBufferBytes  = 64 << 10               // of each connection
+	answerBytesMax   = 64 << 10               // of a receipt or an error
+	documentBytesMax = 16 << 20               // of a list or a status
+	writePieceBytes  = 1 << 20                // of memory given to the kernel at once
+	copyBufferBytes  = 256 << 10              // for bodies that are not in memory
+	hedgeDelay       = 300 * time.Millisecond // before Cluster asks one more node
+	connectGrace     = 100 * time.Millisecond // for a stream without a connection when a receipt is there
 )
 
 // ErrNobodyAnswers is in the chain of the error of a request that reached no node. The error's kind
@@ -97,9 +96,7 @@ func New(o Options) (*Client, error) {
 }
 
 func newTransport(o Options) *http.Transport {
-	dialer := &net.Dialer{Timeout: o.DialTimeout, KeepAliveConfig: net.KeepAliveConfig{
-		Enable: true, Idle: keepAliveInterval, Interval: keepAliveInterval, Count: keepAliveCount,
-	}}
+	dialer := halfopen.Dialer(o.DialTimeout)
 	return &http.Transport{
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			raw, err := dialer.DialContext(ctx, network, addr)
