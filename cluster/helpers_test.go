@@ -46,20 +46,3 @@ func checkRanges(t *testing.T, c *clustertest.Cluster, id image.NodeID, body []b
 		}
 	}
 }
-
-// expectEqualCatalogs waits until the nodes' replicas of all shards are the same, key by key
-// (invariant I6).
-func expectEqualCatalogs(t *testing.T, c *clustertest.Cluster) {
-	t.Helper()
-	clustertest.Poll(t, "equal catalogs", func() bool {
-		hashes := map[string]bool{}
-		for _, id := range c.IDs() {
-			h, err := c.Node(id).CatalogHash()
-			if err != nil {
-				t.Fatal(err)
-			}
-			hashes[h] = true
-		}
-		return len(hashes) == 1
-	})
-}

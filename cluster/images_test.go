@@ -47,7 +47,7 @@ func TestServing(t *testing.T) {
 	t.Run("SlowClients", func(t *testing.T) { testSlowClients(t, c) })
 	t.Run("Invariants", func(t *testing.T) {
 		c.ExpectSettled(t)
-		expectEqualCatalogs(t, c)
+		c.ExpectEqualCatalogs(t)
 		c.ExpectNoPlaintext(t)
 		c.ExpectUniqueKeys(t)
 	})

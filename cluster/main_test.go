@@ -7,11 +7,12 @@ import (
 
 	"go.uber.org/goleak"
 
+	"imgcluster/cluster"
 	"imgcluster/cluster/clustertest"
 )
 
 func TestMain(m *testing.M) {
-	clustertest.Main()
+	clustertest.Main((*cluster.Node).CatalogHash)
 	code := m.Run()
 	if err := goleak.Find(leaksOfOthers()...); err != nil && code == 0 {
 		fmt.Fprintln(os.Stderr, err)

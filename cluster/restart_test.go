@@ -46,7 +46,7 @@ func TestNodesComeAndGo(t *testing.T) {
 		c.Restart(c.IDs()...)
 		all(t, c.IDs()...)
 		c.ExpectSettled(t) // the files are those of the records: swept
-		expectEqualCatalogs(t, c)
+		c.ExpectEqualCatalogs(t)
 		for _, path := range junk.gone {
 			if _, err := os.Stat(path); err == nil {
 				t.Errorf("%s was not swept", path)

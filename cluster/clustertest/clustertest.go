@@ -10,6 +10,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,6 +25,7 @@ import (
 	"imgcluster/cluster/clustertest/poll"
 	"imgcluster/cluster/image"
 	"imgcluster/config"
+	"imgcluster/crypto"
 )
 
 // Deadline bounds every wait. It is long because it says nothing about speed.
@@ -38,6 +40,7 @@ func Poll(t testing.TB, what string, ok func() bool) {
 // Options of a cluster. The zero value is three nodes in this process.
 type Options struct {
 	Processes bool                 // every node is a process of its own
+	Network   *Network             // whose hosts the processes run at; nil: the loopback address
 	Dir       string               // where its data goes; empty: a folder of the test
 	Change    func(*config.Config) // edits the configuration; may be nil
 }
@@ -51,6 +54,7 @@ type Cluster struct {
 	t         testing.TB
 	dir       string
 	processes bool
+	network   *Network
 	nodes     map[image.NodeID]*cluster.Node
 	procs     map[image.NodeID]*process
 }
@@ -59,7 +63,7 @@ type Cluster struct {
 func New(t testing.TB, o Options) *Cluster {
 	t.Helper()
 	c := &Cluster{
-		t: t, dir: o.Dir, processes: o.Processes,
+		t: t, dir: o.Dir, processes: o.Processes || o.Network != nil, network: o.Network,
 		nodes: map[image.NodeID]*cluster.Node{}, procs: map[image.NodeID]*process{},
 		HTTP: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8, DisableCompression: true}},
 	}
@@ -72,6 +76,12 @@ func New(t testing.TB, o Options) *Cluster {
 	}
 	if err := c.Config.Check(); err != nil {
 		t.Fatal(err)
+	}
+	if o.Network != nil {
+		c.HTTP.Transport.(*http.Transport).DialContext = o.Network.dialOwn
+		if _, err := crypto.LoadOrCreateMasterKey(c.Config.Local.MasterKeyFile); err != nil { // nodes make it on loopback only
+			t.Fatal(err)
+		}
 	}
 	t.Cleanup(c.close)
 	return c
@@ -150,6 +160,15 @@ func (c *Cluster) Addr(id image.NodeID) string {
 		c.t.Fatal(err)
 	}
 	return n.APIAddr()
+}
+
+// host is the IP address of a node.
+func (c *Cluster) host(id image.NodeID) netip.Addr {
+	addr, err := netip.ParseAddrPort(c.Addr(id))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return addr.Addr()
 }
 
 // Node returns a node that runs in this process.

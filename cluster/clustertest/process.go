@@ -1,6 +1,8 @@
 package clustertest
 
 import (
+	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +12,9 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
+	"testing"
 	"time"
 
 	"imgcluster/cluster"
@@ -24,14 +28,21 @@ const (
 	envConfig = "CLUSTERTEST_CONFIG"
 )
 
-// Main is what TestMain calls first: in a process that was started to be a node, it is that node and
-// does not return.
-func Main() {
-	text := os.Getenv(envNode)
-	if text == "" {
+// catalogHash is what Main was given.
+var catalogHash func(*cluster.Node) (string, error)
+
+// Main is what TestMain calls first: in a process that was started to be a node or a load, it is that
+// and does not return. hash sums up all that a node's catalog holds.
+func Main(hash func(*cluster.Node) (string, error)) {
+	catalogHash = hash
+	run := func() error { return serve(os.Getenv(envNode), os.Getenv(envConfig)) }
+	switch {
+	case os.Getenv(envLoad) != "":
+		run = func() error { return generate(os.Getenv(envLoad)) }
+	case os.Getenv(envNode) == "":
 		return
 	}
-	if err := serve(text, os.Getenv(envConfig)); err != nil {
+	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -50,14 +61,24 @@ func serve(text, path string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
+	lines := make(chan struct{})
 	go func() {
-		io.Copy(io.Discard, os.Stdin) // ends with the parent
+		for in := bufio.NewScanner(os.Stdin); in.Scan(); { // ends with the parent
+			lines <- struct{}{}
+		}
 		stop()
 	}()
 	node, err := cluster.Start(ctx, cfg, image.NodeID(id), "test", logger(image.NodeID(id)))
 	if err != nil {
 		return err
 	}
+	go func() {
+		answers := os.NewFile(answersFD, "answers")
+		for range lines {
+			hash, err := catalogHash(node)
+			fmt.Fprintln(answers, cmp.Or(hash, fmt.Sprint(err)))
+		}
+	}()
 	select {
 	case <-ctx.Done():
 	case err = <-node.Failed():
@@ -67,18 +88,25 @@ func serve(text, path string) error {
 	return errors.Join(err, node.Close(closing))
 }
 
+// configFile is the configuration of all processes, in the folder of the cluster.
+const configFile = "cluster.yaml"
+
 // process is a node that is a process of its own.
 type process struct {
-	cmd    *exec.Cmd
-	alive  io.Closer // the process ends when this is closed
-	exited chan struct{}
-	err    error // once exited is closed
+	cmd     *exec.Cmd
+	alive   io.WriteCloser // the process ends when this is closed, and tells its catalog's hash for each line
+	answers *bufio.Reader
+	exited  chan struct{}
+	err     error // once exited is closed
 }
+
+// answersFD is the file on which a process answers.
+const answersFD = 3
 
 // spawn starts the node as a process.
 func (c *Cluster) spawn(id image.NodeID) {
 	c.t.Helper()
-	path := filepath.Join(c.dir, "cluster.yaml")
+	path := filepath.Join(c.dir, configFile)
 	b, err := c.Config.YAML()
 	if err == nil {
 		err = os.WriteFile(path+".new", b, 0o600)
@@ -90,19 +118,46 @@ func (c *Cluster) spawn(id image.NodeID) {
 		c.t.Fatal(err)
 	}
 	p := &process{cmd: exec.Command(os.Args[0]), exited: make(chan struct{})}
+	if c.network != nil {
+		p.cmd = c.network.Command(c.host(id), os.Args[0])
+	}
 	p.cmd.Env = append(os.Environ(), envNode+"="+strconv.Itoa(int(id)), envConfig+"="+path)
 	p.cmd.Stdout, p.cmd.Stderr = os.Stderr, os.Stderr
+	r, w, err := os.Pipe()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	p.answers, p.cmd.ExtraFiles = bufio.NewReader(r), []*os.File{w}
 	if p.alive, err = p.cmd.StdinPipe(); err == nil {
 		err = p.cmd.Start()
 	}
+	w.Close()
 	if err != nil {
+		r.Close()
 		c.t.Fatal(err)
 	}
 	go func() {
 		p.err = p.cmd.Wait()
+		r.Close()
 		close(p.exited)
 	}()
 	c.procs[id] = p
+}
+
+// CatalogHash sums up all that a node's replicas of the shards hold.
+func (c *Cluster) CatalogHash(t testing.TB, id image.NodeID) string {
+	t.Helper()
+	var hash string
+	var err error
+	if p := c.procs[id]; p == nil {
+		hash, err = catalogHash(c.nodes[id])
+	} else if _, err = io.WriteString(p.alive, "\n"); err == nil {
+		hash, err = p.answers.ReadString('\n')
+	}
+	if err != nil {
+		t.Fatalf("catalog of node %d: %v", id, err)
+	}
+	return strings.TrimSpace(hash)
 }
 
 // stop ends the process in the orderly way, and by force when that takes too long.
