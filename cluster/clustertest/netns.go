@@ -50,13 +50,17 @@ const (
 	smallBytes  = 600 // largest packet that passes a black hole of large ones
 )
 
-// RequireNetworkEnv names the variable that makes a machine without namespaces a failure, not a skip.
-const RequireNetworkEnv = "IMGCLUSTER_TEST_NETWORK"
+// envNetwork names the variable that, when it is "full", asks for all tests of networks, and makes a
+// machine without namespaces a failure, not a skip.
+const envNetwork = "IMGCLUSTER_TEST_NETWORK"
+
+// FullNetwork tells whether all tests of networks are asked for, also those that take long.
+func FullNetwork() bool { return os.Getenv(envNetwork) == "full" }
 
 var networks atomic.Int64
 
 // NewNetwork makes hosts with the given addresses, all of one /16. The test is skipped where the
-// machine does not allow it, unless IMGCLUSTER_TEST_NETWORK is "required".
+// machine does not allow it, unless FullNetwork.
 func NewNetwork(t testing.TB, addrs ...netip.Addr) *Network {
 	t.Helper()
 	n := &Network{
@@ -66,7 +70,7 @@ func NewNetwork(t testing.TB, addrs ...netip.Addr) *Network {
 	removeStale()
 	t.Cleanup(n.remove)
 	if err := n.make(addrs); err != nil {
-		if os.Getenv(RequireNetworkEnv) == "required" {
+		if FullNetwork() {
 			t.Fatalf("network namespaces are required here: %v", err)
 		}
 		t.Skipf("this machine does not allow network namespaces (root and iproute2 are needed): %v", err)

@@ -150,7 +150,7 @@ func (c *Cluster) CatalogHash(t testing.TB, id image.NodeID) string {
 	var hash string
 	var err error
 	if p := c.procs[id]; p == nil {
-		hash, err = catalogHash(c.nodes[id])
+		hash, err = catalogHash(c.Node(id))
 	} else if _, err = io.WriteString(p.alive, "\n"); err == nil {
 		hash, err = p.answers.ReadString('\n')
 	}
