@@ -248,7 +248,7 @@ func benchCluster(b *testing.B, exe string, images madeImages, replicas int) out
 
 // startProgram is startLocal with another executable than this one.
 func startProgram(b *testing.B, e *env, exe string, cfg *config.Config, path string) *localCluster {
-	l := &localCluster{cfg: cfg}
+	l := &localCluster{cfg: cfg, done: make(chan struct{})}
 	for _, n := range cfg.Cluster.Nodes {
 		node := &localNode{id: n.ID, api: n.APIAddr(), logPath: filepath.Join(filepath.Dir(path), fmt.Sprintf("node%d.log", n.ID))}
 		if err := node.start(exe, serverArgs(e, path, n.ID)); err != nil {

@@ -21,17 +21,31 @@ import (
 )
 
 func newDemo(e *env) *cobra.Command {
-	return &cobra.Command{
+	o := stressOptions{profile: "quick", concurrency: concurrencyDefault, user: stressUser, delivery: string(client.Broadcast)}
+	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Three nodes, 30 images and the report, in a temporary folder",
 		Long: `Start three nodes on free ports of this machine, store 30 images of 5 to 25 MB on
-them, read one back, print the report, and delete everything again.`,
+them, read one back, print the report, and delete everything again. With --chaos, nodes
+are killed, paused and restarted meanwhile, and all images are read back.`,
 		Args: args(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error { return runDemo(cmd.Context(), e) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.count < 1 {
+				return usagef("give --count a number from 1, or leave it out", "a demo of %d uploads", o.count)
+			}
+			return runDemo(cmd.Context(), e, o)
+		},
 	}
+	cmd.Flags().Int64Var(&o.count, "count", demoCount, "number of images")
+	specFlags(cmd, &o.spec)
+	o.chaosFlags(cmd)
+	return cmd
 }
 
-func runDemo(ctx context.Context, e *env) (err error) {
+func runDemo(ctx context.Context, e *env, o stressOptions) (err error) {
+	if err := o.spec.Validate(); err != nil {
+		return err
+	}
 	began := time.Now()
 	dir, err := os.MkdirTemp("", "imgcluster-demo-")
 	if err != nil {
@@ -50,8 +64,10 @@ func runDemo(ctx context.Context, e *env) (err error) {
 	if err != nil {
 		return err
 	}
-	spec := genimg.Default(demoSeed)
-	if err := checkRoom(dir, spec, cfg); err != nil {
+	if _, err := o.plan(cfg, ""); err != nil {
+		return err
+	}
+	if err := checkRoom(dir, o, cfg); err != nil {
 		return err
 	}
 	e.say("starting %d nodes in %s", len(cfg.Cluster.Nodes), dir)
@@ -63,10 +79,7 @@ func runDemo(ctx context.Context, e *env) (err error) {
 		err = errors.Join(err, l.shutdown(ctx))
 	}()
 	e.say("ready after %.1f s", time.Since(began).Seconds())
-	o := stressOptions{
-		profile: "quick", count: demoCount, spec: spec, concurrency: concurrencyDefault,
-		user: stressUser, log: filepath.Join(dir, "log.jsonl"), delivery: string(client.Broadcast),
-	}
+	o.nodes, o.log = l, filepath.Join(dir, "log.jsonl")
 	if err := runStress(ctx, e, o); err != nil {
 		return err
 	}
@@ -96,10 +109,7 @@ func (e *env) readBack(ctx context.Context, cfg *config.Config, want genimg.Imag
 	return nil
 }
 
-const (
-	demoSeed  = 1
-	demoCount = 30
-)
+const demoCount = 30
 
 // demoConfig writes a configuration of three nodes on free ports, with all data in dir, and returns
 // its path. What the user configured otherwise holds. Nodes and folders become settings of the
@@ -129,13 +139,13 @@ func (e *env) demoConfig(dir string) (string, error) {
 }
 
 // checkRoom refuses a disk that the demo would fill.
-func checkRoom(dir string, spec genimg.Spec, cfg *config.Config) error {
+func checkRoom(dir string, o stressOptions, cfg *config.Config) error {
 	var disk unix.Statfs_t
 	if err := unix.Statfs(dir, &disk); err != nil {
 		return fmt.Errorf("room for the demo: %w", err)
 	}
 	free := int64(disk.Bavail) * disk.Bsize
-	need := spec.Summary(demoCount).Bytes*int64(cfg.Cluster.Replicas) + int64(cfg.Limits.DiskFreeBytes)
+	need := o.spec.Summary(int(o.count)).Bytes*int64(cfg.Cluster.Replicas) + int64(cfg.Limits.DiskFreeBytes)
 	if free < need {
 		return usagef("name a folder on another disk with TMPDIR", "the demo needs %s of disk, and %s has %s", formatBytes(need), filepath.Dir(dir), formatBytes(free))
 	}

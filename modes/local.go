@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -23,7 +24,11 @@ import (
 // localCluster is a cluster of server processes on this machine.
 type localCluster struct {
 	cfg   *config.Config
-	nodes []*localNode
+	ended chan *localNode // each process that ends, until done
+	done  chan struct{}   // closed by stop
+
+	mu    sync.Mutex
+	nodes []*localNode // the last process of each node
 }
 
 // localNode is one server process.
@@ -35,6 +40,8 @@ type localNode struct {
 	cmd     *exec.Cmd
 	exited  chan struct{} // closed when the process is gone
 	err     error         // how it ended; read after exited
+	asked   atomic.Bool   // its end was asked for, so that it is no failure
+	paused  bool          // by SIGSTOP; the cluster's lock guards it
 }
 
 // nodeError says how a node's process ended.
@@ -63,7 +70,7 @@ func startLocal(ctx context.Context, e *env, cfg *config.Config, cfgPath string)
 	if err != nil {
 		return nil, err
 	}
-	l = &localCluster{cfg: cfg}
+	l = &localCluster{cfg: cfg, ended: make(chan *localNode), done: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, l.shutdown(ctx))
@@ -76,8 +83,20 @@ func startLocal(ctx context.Context, e *env, cfg *config.Config, cfgPath string)
 			return l, err
 		}
 		l.nodes = append(l.nodes, node)
+		l.watch(node)
 	}
 	return l, l.waitReady(ctx)
+}
+
+// watch hands the process on when it has ended.
+func (l *localCluster) watch(n *localNode) {
+	go func() {
+		<-n.exited
+		select {
+		case l.ended <- n:
+		case <-l.done:
+		}
+	}()
 }
 
 // checkPorts finds ports that are taken before anything is started or made. Without it a cluster
@@ -233,10 +252,15 @@ func (l *localCluster) shutdown(ctx context.Context) error {
 	return l.stop(ctx)
 }
 
-// stop asks all nodes to end, and kills those that still run when ctx is done.
+// stop asks all nodes to end, those that are paused too, and kills those that still run when ctx is
+// done. It is called once.
 func (l *localCluster) stop(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	close(l.done)
 	for _, n := range l.nodes {
 		n.cmd.Process.Signal(syscall.SIGTERM)
+		n.cmd.Process.Signal(syscall.SIGCONT)
 	}
 	var wg sync.WaitGroup
 	errs := make([]error, len(l.nodes))

@@ -18,6 +18,7 @@ import (
 	"imgcluster/cluster/image"
 	"imgcluster/config"
 	"imgcluster/genimg"
+	"imgcluster/modes/chaos"
 	"imgcluster/modes/load"
 	"imgcluster/modes/result"
 )
@@ -44,6 +45,9 @@ type stressOptions struct {
 	delivery    string
 	log         string
 	yes         bool
+	chaos       bool
+	faults      int         // 0: by the number of uploads
+	nodes       chaos.Nodes // who can make nodes fail; nil: up, by its socket
 }
 
 func newStress(e *env) *cobra.Command {
@@ -56,8 +60,12 @@ and the nodes' figures in a log, and end with the report. The images are made in
 the same for the same seed, unless --images names a folder.
 
 Profiles: quick 30, demo 50, extreme 1500 images of 5 to 25 MB. The first Ctrl-C lets
-running uploads end and reports on what was done, the second stops at once.`,
-		Example: "  imgcluster stress\n  imgcluster stress --profile extreme --yes\n  imgcluster stress --count 200 --min-pixels 200 --max-pixels 800",
+running uploads end and reports on what was done, the second stops at once.
+
+With --chaos, nodes that imgcluster up started on this machine are killed, paused and
+restarted meanwhile, one at a time, as --seed decides. In the end every image is read
+back and compared with what was sent.`,
+		Example: "  imgcluster stress\n  imgcluster stress --profile extreme --yes\n  imgcluster stress --chaos\n  imgcluster stress --count 200 --min-pixels 200 --max-pixels 800",
 		Args:    args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("count") && o.count < 1 {
@@ -76,7 +84,14 @@ running uploads end and reports on what was done, the second stops at once.`,
 	f.StringVar(&o.log, "log", "log.jsonl", "file for the run's log")
 	f.BoolVar(&o.yes, "yes", false, "start the extreme profile without asking")
 	specFlags(cmd, &o.spec)
+	o.chaosFlags(cmd)
 	return cmd
+}
+
+// chaosFlags are the options of faults.
+func (o *stressOptions) chaosFlags(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&o.chaos, "chaos", false, "kill, pause and restart single nodes meanwhile; then read all images back")
+	cmd.Flags().IntVar(&o.faults, "faults", 0, "number of faults with --chaos (default one for 60 uploads, 3 at least)")
 }
 
 func runStress(ctx context.Context, e *env, o stressOptions) error {
@@ -95,6 +110,11 @@ func runStress(ctx context.Context, e *env, o stressOptions) error {
 	if err := run.Check(); err != nil {
 		return err
 	}
+	plan, err := o.plan(cfg, e.sameConfig())
+	if err != nil {
+		return err
+	}
+	run.Run.Faults = len(plan)
 	c, err := e.client(cfg, client.Delivery(o.delivery))
 	if err != nil {
 		return err
@@ -105,14 +125,28 @@ func runStress(ctx context.Context, e *env, o stressOptions) error {
 		return err
 	}
 	status, err := preflight(ctx, c)
+	if err == nil && o.chaos && o.nodes == nil {
+		var up *session
+		if up, err = openSession(ctx, e, cfg); err == nil {
+			defer up.close()
+			o.nodes = up
+		}
+	}
 	if err == nil {
 		err = e.confirm(o, cfg, status)
 	}
 	if err != nil {
 		return errors.Join(err, log.discard())
 	}
+	p := e.progress()
+	defer p.end()
 	run.Target = target{c}
-	runErr := e.drive(ctx, run, log)
+	var trial *trial
+	if o.chaos {
+		trial = newTrial(cfg, c, p, o, plan)
+		trial.join(&run)
+	}
+	runErr := e.drive(ctx, run, log, p, trial.suffix)
 	if runErr != nil && !errors.Is(runErr, load.ErrInterrupted) {
 		return runErr
 	}
@@ -189,23 +223,24 @@ func preflight(ctx context.Context, c *client.Client) (image.ClusterStatus, erro
 }
 
 // drive makes the uploads and writes the log, to its end also when the run is stopped.
-func (e *env) drive(ctx context.Context, run load.Options, file *logFile) (err error) {
+func (e *env) drive(ctx context.Context, run load.Options, file *logFile, p *progress, more func() string) (err error) {
 	if err := file.start(); err != nil {
 		return err
 	}
 	run.Log = result.NewWriter(file)
 	defer func() { err = errors.Join(err, run.Log.Close(), file.Close()) }()
-	p := e.progress()
-	defer p.end()
 	run.Progress = func(s load.Snapshot) {
 		seconds := s.Elapsed.Seconds()
-		p.show(s.Done == s.Count, "%d of %d uploads, %.1f/s, %s/s, %d failed", s.Done, s.Count, float64(s.Done)/seconds,
-			formatBytes(int64(float64(s.Bytes)/seconds)), s.Failed)
+		p.show(s.Done == s.Count, "%d of %d uploads, %.1f/s, %s/s, %d failed%s", s.Done, s.Count, float64(s.Done)/seconds,
+			formatBytes(int64(float64(s.Bytes)/seconds)), s.Failed, more())
 	}
 	stop := context.AfterFunc(ctx, func() { p.note("Stopping when the running uploads have ended; Ctrl-C again stops at once.") })
 	defer stop()
 	debug.SetMemoryLimit(clientHeapBytes)
-	return load.Run(ctx, run)
+	if err := load.Run(ctx, run); err != nil || run.After == nil || ctx.Err() == nil {
+		return err
+	}
+	return fmt.Errorf("%w while images were read back", load.ErrInterrupted)
 }
 
 // logFile is the run's log. What it held before stays until the run starts.

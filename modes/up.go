@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,7 +16,8 @@ func newUp(e *env) *cobra.Command {
 		Short: "Run three nodes on this machine until Ctrl-C",
 		Long: `Run every node of a loopback configuration as a process of its own: without a
 configuration file, three nodes on 127.0.0.1:8001 to 8003, with their data and logs
-under ./imgcluster-data. The data stays; the next up goes on with it.`,
+under ./imgcluster-data. The data stays; the next up goes on with it. While it runs,
+stress --chaos can kill, pause and restart these nodes.`,
 		Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runUp(cmd.Context(), e) },
 	}
@@ -31,40 +33,46 @@ func runUp(ctx context.Context, e *env) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(e.out, "%d nodes are ready after %.1f s\n", len(l.nodes), time.Since(began).Seconds())
-	for _, n := range l.nodes {
+	took, nodes := time.Since(began), slices.Clone(l.nodes)
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	c, err := listenControl(ctx, e, l)
+	if err != nil {
+		fmt.Fprintf(e.err, "imgcluster: stress --chaos will not reach these nodes: %v\n", err)
+	}
+	fmt.Fprintf(e.out, "%d nodes are ready after %.1f s\n", len(nodes), took.Seconds())
+	for _, n := range nodes {
 		fmt.Fprintf(e.out, "  node %d  http://%s  process %d  log %s\n", n.id, n.api, n.cmd.Process.Pid, n.logPath)
 	}
 	same := e.sameConfig()
-	fmt.Fprintf(e.out, "Store    curl -T photo.png http://%s/v1/images/alice/photo.png\n", l.nodes[0].api)
+	fmt.Fprintf(e.out, "Store    curl -T photo.png http://%s/v1/images/alice/photo.png\n", nodes[0].api)
 	fmt.Fprintf(e.out, "Look     imgcluster status%s\nTest     imgcluster stress%s\nStop     Ctrl-C\n", same, same)
 	err = e.watchNodes(ctx, l)
+	end()
 	e.say("stopping")
+	if c != nil {
+		c.close()
+	}
 	return errors.Join(err, l.shutdown(ctx))
 }
 
 // watchNodes tells of nodes that end by themselves, until ctx is done. That all have ended is an
 // error.
 func (e *env) watchNodes(ctx context.Context, l *localCluster) error {
-	ended := make(chan *localNode)
-	for _, n := range l.nodes {
-		go func() {
-			<-n.exited
-			select {
-			case ended <- n:
-			case <-ctx.Done():
-			}
-		}()
-	}
-	for range l.nodes {
+	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case n := <-ended:
+		case n := <-l.ended:
+			if n.asked.Load() {
+				continue
+			}
 			fmt.Fprintf(e.err, "imgcluster: %v\nhint: start it again with: imgcluster server --id %d%s\n", n.failure(), n.id, e.sameConfig())
+			if l.over() {
+				return errAllEnded
+			}
 		}
 	}
-	return errAllEnded
 }
 
 // errAllEnded says that nothing is left to wait for.

@@ -66,6 +66,23 @@ type Options struct {
 	Memory   int64           // bytes of images in memory at most, 0: 192 MiB
 	Progress func(Snapshot)  // called after each upload, one call at a time; may be nil
 	Abort    <-chan struct{} // closed: uploads under way are cut off; may be nil
+
+	// What follows may be nil. The context of all three ends when no upload may begin any more.
+	Begin  func(ctx context.Context, seq int64)  // called before each upload, returns when it may begin
+	Beside func(ctx context.Context, l Recorder) // runs beside the uploads; Run waits for its end
+	After  func(ctx context.Context, l Recorder) // runs when the uploads and Beside have ended
+}
+
+// Recorder writes records into the log of a run under way.
+type Recorder struct{ r *run }
+
+// Write appends a record. That the log cannot be written ends the run.
+func (l Recorder) Write(rec result.Record) { l.r.write(rec) }
+
+// Event appends an event of this moment.
+func (l Recorder) Event(e result.Event) {
+	e.TS = l.r.now()
+	l.r.write(e)
 }
 
 // Snapshot is how far a run is.
@@ -96,14 +113,22 @@ func Run(ctx context.Context, o Options) error {
 	ended := make(chan struct{})
 	go r.watchAbort(ended, func() { r.stop(); cut() })
 	sampled := r.startSampler(ended)
-	var workers sync.WaitGroup
+	var workers, beside sync.WaitGroup
+	if o.Beside != nil {
+		beside.Go(func() { o.Beside(r.ctx, Recorder{r}) })
+	}
 	for range min(int64(o.Run.Concurrency), o.Run.Count) {
 		workers.Go(r.work)
 	}
 	workers.Wait()
+	elapsed := r.now()
+	beside.Wait()
 	close(ended)
 	<-sampled
-	r.write(result.End{ElapsedS: r.now()})
+	if o.After != nil {
+		o.After(r.ctx, Recorder{r})
+	}
+	r.write(result.End{ElapsedS: elapsed})
 	return r.outcome()
 }
 
@@ -183,6 +208,11 @@ func (r *run) work() {
 		seq := r.taken.Add(1)
 		if seq > r.o.Run.Count {
 			return
+		}
+		if r.o.Begin != nil {
+			if r.o.Begin(r.ctx, seq); r.ctx.Err() != nil {
+				return
+			}
 		}
 		r.finish(r.upload(seq, mem))
 	}

@@ -54,9 +54,6 @@ const (
 
 	hashUploadsMin = 30
 	hashPMin       = 0.01
-
-	faultEchoS   = 15.0 // a node seen down so soon after its kill or pause is the same fault
-	faultWindowS = 30.0 // pauses in service up to here are put down to the fault
 )
 
 // judgement is what the checks look at.
@@ -65,7 +62,8 @@ type judgement struct {
 	report   *Report
 	members  []NodeShare // of the run's nodes
 	finished []float64   // when the successful uploads ended, ascending
-	faults   []float64   // when, ascending
+	faults   []fault     // by time
+	held     []span      // when no upload could begin
 }
 
 // checks lists all checks in the order of the report.
@@ -83,7 +81,7 @@ var checks = []struct {
 }
 
 func judge(l *Log, r *Report) Verdict {
-	j := &judgement{log: l, report: r, members: l.ofMembers(r.Nodes), faults: l.faults()}
+	j := &judgement{log: l, report: r, members: l.ofMembers(r.Nodes), faults: l.faults(), held: l.held()}
 	for i := range l.uploads {
 		if l.uploads[i].ok {
 			j.finished = append(j.finished, l.uploads[i].finish())
@@ -188,12 +186,16 @@ func (j *judgement) sustainedLoad() (Status, string) {
 			sustainedUploadsMin, sustainedSecondsMin)
 	}
 	start, middle, end := f[ramp-1], f[ramp+half-1], f[ramp+2*half-1]
-	one, two := ratio(float64(half), middle-start), ratio(float64(half), end-middle)
+	one, two := ratio(float64(half), j.underLoad(start, middle)), ratio(float64(half), j.underLoad(middle, end))
 	if one == 0 || two == 0 {
 		return Skipped, "too many uploads ended at the same moment to tell a pace"
 	}
-	return outcome(two >= sustainedRatioMin*one),
-		fmt.Sprintf("%s uploads/s in the first half, %s in the second (%.0f %%)", digits3(one), digits3(two), 100*two/one)
+	evidence := fmt.Sprintf("%s uploads/s in the first half, %s in the second (%.0f %%)", digits3(one), digits3(two), 100*two/one)
+	ok := two >= sustainedRatioMin*one
+	if !ok && len(j.faults) > 0 {
+		return Skipped, evidence + "; nodes were missing for a time"
+	}
+	return outcome(ok), evidence
 }
 
 // balanced asks for the promised standard deviation. While a node is down it owns nothing, so that
@@ -220,13 +222,18 @@ func (j *judgement) balanced() (Status, string) {
 	return outcome(ok), evidence
 }
 
-// memoryStable asks every node and the client for a peak below the limit and no lasting growth.
+// memoryStable asks every node and the client for a peak below the limit and no lasting growth. A
+// node that was lost for a time is not asked for the second: what it has then is not what it had.
 func (j *judgement) memoryStable() (Status, string) {
 	bySource := map[uint32][]float64{}
 	for _, s := range j.log.samples {
 		bySource[s.id] = append(bySource[s.id], float64(s.rss))
 	}
 	var trouble, unseen, peaks []string
+	lost := map[uint32]bool{}
+	for _, f := range j.faults {
+		lost[f.node] = true
+	}
 	for _, n := range j.members {
 		rss := bySource[uint32(n.ID)]
 		if len(rss) == 0 {
@@ -234,7 +241,7 @@ func (j *judgement) memoryStable() (Status, string) {
 			continue
 		}
 		peaks = append(peaks, mib(slices.Max(rss)))
-		trouble = append(trouble, memoryTrouble(fmt.Sprintf("node %d: ", n.ID), rss, nodeRSSMax)...)
+		trouble = append(trouble, memoryTrouble(fmt.Sprintf("node %d: ", n.ID), rss, nodeRSSMax, !lost[uint32(n.ID)])...)
 	}
 	if len(peaks) == 0 {
 		return Skipped, "no samples of the nodes' memory"
@@ -242,7 +249,7 @@ func (j *judgement) memoryStable() (Status, string) {
 	evidence := fmt.Sprintf("nodes' peaks %s of %s MiB", strings.Join(peaks, ", "), mib(nodeRSSMax))
 	if rss := bySource[0]; len(rss) > 0 {
 		evidence += fmt.Sprintf("; client's %s of %s MiB", mib(slices.Max(rss)), mib(clientRSSMax))
-		trouble = append(trouble, memoryTrouble("client: ", rss, clientRSSMax)...)
+		trouble = append(trouble, memoryTrouble("client: ", rss, clientRSSMax, true)...)
 	}
 	switch {
 	case len(trouble) > 0:
@@ -253,13 +260,14 @@ func (j *judgement) memoryStable() (Status, string) {
 	return Passed, evidence
 }
 
-// memoryTrouble returns what is wrong with one process's memory over time, nothing or one phrase.
-func memoryTrouble(who string, rss []float64, limit float64) []string {
+// memoryTrouble returns what is wrong with one process's memory over time, nothing or one phrase;
+// trend tells whether growth is.
+func memoryTrouble(who string, rss []float64, limit float64, trend bool) []string {
 	var trouble []string
 	if slices.Max(rss) >= limit {
 		trouble = append(trouble, "over the limit")
 	}
-	if len(rss) >= trendSamplesMin {
+	if trend && len(rss) >= trendSamplesMin {
 		third := len(rss) / 3
 		middle, last := median(rss[third:2*third]), median(rss[2*third:])
 		if last > middle*trendRatioMax+trendSlackBytes {
@@ -340,57 +348,6 @@ func (j *judgement) hashQuality() (Status, string) {
 		return Skipped, evidence + "; nodes were missing for a time"
 	}
 	return outcome(p >= hashPMin), evidence
-}
-
-// faultTolerance asks whether all uploads succeeded in spite of the faults. Uploads must have
-// ended after the first fault: before, there is nothing that it could have hurt.
-func (j *judgement) faultTolerance() (Status, string) {
-	if len(j.faults) == 0 {
-		return Skipped, "no node was lost in this run"
-	}
-	after := 0
-	for i := range j.log.uploads {
-		if j.log.uploads[i].finish() >= j.faults[0] {
-			after++
-		}
-	}
-	count := plural(int64(len(j.faults)), "fault")
-	if after == 0 {
-		return Skipped, count + ", but no upload ended after it"
-	}
-	return outcome(j.report.Failed == 0), fmt.Sprintf("%s, %s failed; longest pause between successes %s s",
-		count, plural(int64(j.report.Failed), "upload"), seconds(j.longestPause()))
-}
-
-// longestPause returns the longest time without a success that touches a fault or the
-// faultWindowS after it.
-func (j *judgement) longestPause() (longest float64) {
-	for i := 1; i < len(j.finished); i++ {
-		from, to := j.finished[i-1], j.finished[i]
-		next, _ := slices.BinarySearch(j.faults, from-faultWindowS)
-		if next < len(j.faults) && j.faults[next] <= to {
-			longest = max(longest, to-from)
-		}
-	}
-	return longest
-}
-
-// faults returns when nodes were lost. A node that is killed and then seen down counts once.
-func (l *Log) faults() (times []float64) {
-	last := map[uint32]float64{}
-	for _, e := range l.events {
-		kind := l.kinds.list[e.kind]
-		if !slices.Contains([]string{EventNodeDown, EventKill, EventPause, EventPartition}, kind) {
-			continue
-		}
-		before, ok := last[e.node]
-		if kind == EventNodeDown && ok && e.node != 0 && e.t-before <= faultEchoS {
-			continue
-		}
-		last[e.node] = e.t
-		times = append(times, e.t)
-	}
-	return times
 }
 
 // plural returns "1 upload", "2 uploads".

@@ -57,7 +57,8 @@ type Log struct {
 	kinds   names
 	samples []sample
 	events  []event
-	elapsed float64 // of the end record
+	back    *Readback // nil when there is none
+	elapsed float64   // of the end record
 	ended   bool
 
 	lines    int // lines that have a type
@@ -187,6 +188,8 @@ func (l *Log) record(typ, line []byte) error {
 		return l.addClient(c)
 	case "event":
 		return l.addEvent(c)
+	case "readback":
+		return l.addReadback(c)
 	case "end":
 		return l.addEnd(c)
 	case "run":
@@ -350,6 +353,30 @@ func (l *Log) addEvent(c cursor) error {
 	e.kind = l.kinds.index(kind)
 	l.events = append(l.events, e)
 	return nil
+}
+
+func (l *Log) addReadback(c cursor) error {
+	b := &Readback{}
+	for c.next() {
+		switch string(c.key) {
+		case "images":
+			b.Images = c.whole(countMax)
+		case "matched":
+			b.Matched = c.whole(countMax)
+		case "mismatched":
+			b.Mismatched = c.whole(countMax)
+		case "missing":
+			b.Missing = c.whole(countMax)
+		case "unread":
+			b.Unread = c.whole(countMax)
+		case "bytes":
+			b.Bytes = c.whole(sampleMax)
+		case "elapsed_s":
+			b.ElapsedS = c.number(secondsMax)
+		}
+	}
+	l.back = b
+	return c.err
 }
 
 func (l *Log) addEnd(c cursor) error {

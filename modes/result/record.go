@@ -38,19 +38,29 @@ const (
 )
 
 // The kinds of events that a report acts on; others are read and counted as information. Down,
-// Kill, Pause and Partition are faults, the rest tells of their end.
+// Kill, Pause, Stop and Partition are faults, the rest tells of their end.
 const (
 	EventNodeDown  = "node_down" // a node was seen to stop answering
 	EventNodeUp    = "node_up"
-	EventKill      = "kill" // a node was killed on purpose
-	EventRestart   = "restart"
-	EventPause     = "pause" // a node was stopped on purpose
-	EventResume    = "resume"
+	EventKill      = "node_killed"    // by SIGKILL, on purpose
+	EventStop      = "node_stopped"   // told to end, to be started again
+	EventRestart   = "node_restarted" // has a new process after Kill or Stop
+	EventPause     = "node_paused"    // by SIGSTOP, on purpose
+	EventResume    = "node_continued"
+	EventHealed    = "node_healed"   // is back, and no image lacks a copy any more
+	EventUnhealed  = "node_unhealed" // is back, but images still lack copies
+	EventLost      = "node_lost"     // cannot be brought back; no more faults are made
+	EventHeld      = "load_held"     // no upload begins until the cluster is over a fault
+	EventReleased  = "load_released"
 	EventPartition = "partition"
 	EventHeal      = "heal"
+
+	EventImageMismatched = "image_mismatched" // was read back with other bytes; Detail begins with its name
+	EventImageMissing    = "image_missing"    // is not there though its upload was acknowledged
+	EventImageUnread     = "image_unread"     // could not be read
 )
 
-// Record is one line of the log: a Run, Upload, NodeSample, ClientSample, Event or End.
+// Record is one line of the log: a Run, Upload, NodeSample, ClientSample, Event, Readback or End.
 type Record interface {
 	// typed returns the line's type and the record as it is written, or why it cannot be.
 	typed() (string, any, error)
@@ -72,6 +82,7 @@ type Run struct {
 	MinPixels   int       `json:"min_pixels,omitempty"`
 	MaxPixels   int       `json:"max_pixels,omitempty"`
 	Images      string    `json:"images,omitempty"`  // where the images were read from
+	Faults      int       `json:"faults,omitempty"`  // planned, which Seed decides
 	Version     string    `json:"version,omitempty"` // of the program that ran
 }
 
@@ -122,6 +133,19 @@ type Event struct {
 	Detail string  `json:"detail,omitempty"`
 }
 
+// Readback tells what became of the acknowledged images: each was read after the uploads, and its
+// SHA-256 compared with that of what was sent. When the sum of the others is less than Images, the
+// reading was stopped.
+type Readback struct {
+	Images     int64   `json:"images"` // acknowledged
+	Matched    int64   `json:"matched"`
+	Mismatched int64   `json:"mismatched"`
+	Missing    int64   `json:"missing"`
+	Unread     int64   `json:"unread"`
+	Bytes      int64   `json:"bytes"` // read
+	ElapsedS   float64 `json:"elapsed_s"`
+}
+
 // End closes a log: the run came to its end, complete or drained after an interrupt.
 type End struct {
 	ElapsedS float64 `json:"elapsed_s"`
@@ -145,6 +169,7 @@ func (r *Run) check() error {
 	errs := []error{
 		within("schema", r.Schema, 0, Schema), within("count", r.Count, 0, countMax),
 		within("concurrency", r.Concurrency, 0, attemptsMax), within("replicas", r.Replicas, 0, nodesMax),
+		within("faults", r.Faults, 0, attemptsMax),
 		within("min_pixels", r.MinPixels, 0, countMax), within("max_pixels", r.MaxPixels, 0, countMax),
 	}
 	for _, id := range r.Nodes {
@@ -181,6 +206,14 @@ func (e Event) typed() (string, any, error) {
 	e.TS = micros(e.TS)
 	e.Detail = cut(e.Detail, errorBytesMax)
 	return "event", e, first(within("t_s", e.TS, 0, secondsMax), within("node", e.Node, 0, nodeIDMax))
+}
+
+func (b Readback) typed() (string, any, error) {
+	b.ElapsedS = micros(b.ElapsedS)
+	return "readback", b, first(
+		within("images", b.Images, 0, countMax), within("matched", b.Matched, 0, countMax), within("mismatched", b.Mismatched, 0, countMax),
+		within("missing", b.Missing, 0, countMax), within("unread", b.Unread, 0, countMax), within("bytes", b.Bytes, 0, sampleMax),
+		within("elapsed_s", b.ElapsedS, 0, secondsMax))
 }
 
 func (e End) typed() (string, any, error) {

@@ -1,0 +1,181 @@
+package result
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// What the check of faults asks for.
+const (
+	faultEchoS     = 15.0 // a node seen down so soon after its kill or pause is the same fault
+	faultWindowS   = 30.0 // pauses in service up to here are put down to the fault
+	faultPauseMaxS = 10.0 // without an acknowledgement, where the faults were made on purpose
+)
+
+// fault is the loss of a node for a time.
+type fault struct {
+	t      float64
+	node   uint32
+	kind   string
+	healed bool // the log tells that the cluster was over it
+}
+
+// made tells whether the fault was made by the run itself, which then tells of its end too.
+func (f fault) made() bool { return f.kind == EventKill || f.kind == EventPause || f.kind == EventStop }
+
+// faults returns when nodes were lost. A node that is killed and then seen down counts once.
+func (l *Log) faults() (list []fault) {
+	last := map[uint32]int{} // by node, in the list
+	for _, e := range l.events {
+		kind := l.kinds.list[e.kind]
+		at, before := last[e.node]
+		switch kind {
+		case EventHealed:
+			if before {
+				list[at].healed = true
+			}
+			continue
+		case EventNodeDown:
+			if before && e.node != 0 && e.t-list[at].t <= faultEchoS {
+				continue
+			}
+		case EventKill, EventPause, EventStop, EventPartition:
+		default:
+			continue
+		}
+		last[e.node] = len(list)
+		list = append(list, fault{t: e.t, node: e.node, kind: kind})
+	}
+	return list
+}
+
+// span is a stretch of time in seconds.
+type span struct{ from, to float64 }
+
+// held returns the stretches in which the run let no upload begin, by time.
+func (l *Log) held() (list []span) {
+	for _, e := range l.events {
+		switch l.kinds.list[e.kind] {
+		case EventHeld:
+			list = append(list, span{e.t, secondsMax})
+		case EventReleased:
+			if len(list) > 0 {
+				list[len(list)-1].to = e.t
+			}
+		}
+	}
+	return list
+}
+
+// underLoad returns how much of the time from one moment to another uploads could begin.
+func (j *judgement) underLoad(from, to float64) float64 {
+	left := to - from
+	next, _ := slices.BinarySearchFunc(j.held, from, func(s span, t float64) int { return cmp.Compare(s.to, t) })
+	for ; next < len(j.held) && j.held[next].from < to; next++ {
+		left -= max(0, min(j.held[next].to, to)-max(j.held[next].from, from))
+	}
+	return max(left, 0)
+}
+
+// faultTolerance asks whether all uploads succeeded in spite of the faults, and, when the run made
+// the faults itself, whether it made all of them, the cluster got over each, acknowledgements
+// never stopped for long, and every acknowledged image was read back as it was sent. Uploads must
+// have ended after the first fault: before, there is nothing that it could have hurt.
+func (j *judgement) faultTolerance() (Status, string) {
+	planned := j.log.Run.Faults
+	if len(j.faults) == 0 && planned == 0 {
+		return Skipped, "no node was lost in this run"
+	}
+	after := slices.ContainsFunc(j.log.uploads, func(u upload) bool { return len(j.faults) > 0 && u.finish() >= j.faults[0].t })
+	evidence, whole := j.faultCount(planned)
+	if !after && planned == 0 {
+		return Skipped, evidence + ", but no upload ended after it"
+	}
+	pause, afterKill := j.longestPause(func(fault) bool { return true }), ""
+	if slices.ContainsFunc(j.faults, func(f fault) bool { return f.kind == EventKill }) {
+		afterKill = fmt.Sprintf(", after a kill %s s", seconds(j.longestPause(func(f fault) bool { return f.kind == EventKill })))
+	}
+	back, same, complete := j.log.readBack()
+	evidence += fmt.Sprintf(", %s failed; longest pause between acknowledgements %s s%s; %s", plural(int64(j.report.Failed), "upload"), seconds(pause), afterKill, back)
+	switch {
+	case j.report.Failed > 0 || !same || planned > 0 && pause > faultPauseMaxS:
+		return Failed, evidence
+	case planned > 0 && !complete:
+		return Skipped, evidence
+	}
+	return outcome(planned == 0 || whole), evidence
+}
+
+// faultCount tells of the faults, and whether all that were planned were made and survived.
+func (j *judgement) faultCount(planned int) (evidence string, whole bool) {
+	count := map[string]int{}
+	made, healed := 0, 0
+	for _, f := range j.faults {
+		count[f.kind]++
+		if f.made() {
+			made++
+			if f.healed {
+				healed++
+			}
+		}
+	}
+	evidence = plural(int64(len(j.faults)), "fault")
+	if planned == 0 {
+		return evidence, false
+	}
+	var words []string
+	for _, kind := range []struct{ event, noun string }{{EventKill, "kill"}, {EventPause, "pause"}, {EventStop, "restart"}} {
+		if n := count[kind.event]; n > 0 {
+			words = append(words, plural(int64(n), kind.noun))
+		}
+	}
+	evidence = fmt.Sprintf("survived %d of %s", healed, plural(int64(planned), "fault"))
+	if len(words) > 0 {
+		evidence += " (" + strings.Join(words, ", ") + ")"
+	}
+	if seen := len(j.faults) - made; seen > 0 {
+		evidence += fmt.Sprintf(" and %s more that nobody made", plural(int64(seen), "fault"))
+	}
+	return evidence, made == planned && healed == planned
+}
+
+// readBack tells of the images read after the run: whether none of them was other than what was
+// sent, and whether all were read.
+func (l *Log) readBack() (evidence string, same, complete bool) {
+	b := l.back
+	if b == nil {
+		return "no image read back", true, false
+	}
+	evidence = fmt.Sprintf("%d of %s read back and the same", b.Matched, plural(b.Images, "image"))
+	for _, bad := range []struct {
+		n    int64
+		what string
+	}{{b.Mismatched, "with other bytes"}, {b.Missing, "missing"}, {b.Unread, "unreadable"}} {
+		if bad.n > 0 {
+			evidence += fmt.Sprintf(", %d %s", bad.n, bad.what)
+		}
+	}
+	wrong := b.Mismatched + b.Missing + b.Unread
+	return evidence, wrong == 0, b.Matched+wrong >= b.Images
+}
+
+// longestPause returns the longest time without a success that touches such a fault or the
+// faultWindowS after it, up to the next fault. Time in which no upload could begin does not count.
+func (j *judgement) longestPause(of func(fault) bool) (longest float64) {
+	for k, f := range j.faults {
+		if !of(f) {
+			continue
+		}
+		end := f.t + faultWindowS
+		if k+1 < len(j.faults) {
+			end = min(end, j.faults[k+1].t)
+		}
+		i, _ := slices.BinarySearch(j.finished, f.t)
+		for i = max(i, 1); i < len(j.finished) && j.finished[i-1] <= end; i++ {
+			longest = max(longest, j.underLoad(j.finished[i-1], j.finished[i]))
+		}
+	}
+	return longest
+}
