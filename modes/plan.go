@@ -64,6 +64,9 @@ func (e *env) plan(o stressOptions, cfg *config.Config, status image.ClusterStat
 	if disk > free-int64(cfg.Limits.DiskFreeBytes) {
 		fmt.Fprintln(e.err, "           that is too little: uploads will fail with a full disk")
 	}
+	if o.chaos {
+		fmt.Fprintf(e.err, "  chaos    %s, for each of which uploads may wait some seconds; then all is read back\n", plural(o.faults, "fault"))
+	}
 	fmt.Fprintln(e.err, "  memory   up to 256 MiB here, 512 MiB on each node")
 	fmt.Fprintf(e.err, "  time     %s to %s\n", estimate(sum.Bytes, fastBytesPerSecond), estimate(sum.Bytes, slowBytesPerSecond))
 }

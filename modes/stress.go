@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -146,7 +147,7 @@ func runStress(ctx context.Context, e *env, o stressOptions) error {
 		trial = newTrial(cfg, c, p, o, plan)
 		trial.join(&run)
 	}
-	runErr := e.drive(ctx, run, log, p, trial.suffix)
+	runErr := e.drive(ctx, run, log, p, trial)
 	if runErr != nil && !errors.Is(runErr, load.ErrInterrupted) {
 		return runErr
 	}
@@ -223,17 +224,27 @@ func preflight(ctx context.Context, c *client.Client) (image.ClusterStatus, erro
 }
 
 // drive makes the uploads and writes the log, to its end also when the run is stopped.
-func (e *env) drive(ctx context.Context, run load.Options, file *logFile, p *progress, more func() string) (err error) {
+func (e *env) drive(ctx context.Context, run load.Options, file *logFile, p *progress, t *trial) (err error) {
 	if err := file.start(); err != nil {
 		return err
 	}
 	run.Log = result.NewWriter(file)
 	defer func() { err = errors.Join(err, run.Log.Close(), file.Close()) }()
-	run.Progress = func(s load.Snapshot) {
+	var last atomic.Pointer[load.Snapshot]
+	show := func(s *load.Snapshot, final bool) {
 		seconds := s.Elapsed.Seconds()
-		p.show(s.Done == s.Count, "%d of %d uploads, %.1f/s, %s/s, %d failed%s", s.Done, s.Count, float64(s.Done)/seconds,
-			formatBytes(int64(float64(s.Bytes)/seconds)), s.Failed, more())
+		p.show(final, "%d of %d uploads, %.1f/s, %s/s, %d failed%s", s.Done, s.Count, float64(s.Done)/seconds,
+			formatBytes(int64(float64(s.Bytes)/seconds)), s.Failed, t.suffix())
 	}
+	run.Progress = func(s load.Snapshot) {
+		last.Store(&s)
+		show(&s, s.Done == s.Count)
+	}
+	t.onChange(func() {
+		if s := last.Load(); s != nil {
+			show(s, false)
+		}
+	})
 	stop := context.AfterFunc(ctx, func() { p.note("Stopping when the running uploads have ended; Ctrl-C again stops at once.") })
 	defer stop()
 	debug.SetMemoryLimit(clientHeapBytes)

@@ -52,9 +52,12 @@ type trial struct {
 	nodes chaos.Nodes
 	back  *readBack
 
+	changed func() // shows the line of progress again; may be nil
+
 	mu    sync.Mutex
 	made  int
 	state string // of the node of the last fault; empty when it is over that
+	held  bool   // uploads wait
 }
 
 func newTrial(cfg *config.Config, c *client.Client, p *progress, o stressOptions, plan []chaos.Fault) *trial {
@@ -70,7 +73,11 @@ func (t *trial) join(run *load.Options) {
 	)
 	runner = chaos.New(chaos.Options{
 		Plan: t.plan, Nodes: t.nodes, Health: t.health, ReadyLimit: t.cfg.Timeouts.Start, HealLimit: healLimit,
-		Event: func(e result.Event) { t.event(e); <-ready; to.Event(e) },
+		Event: func(e result.Event) {
+			<-ready
+			to.Event(e)
+			t.event(e)
+		},
 	})
 	run.Target = t.back
 	run.Begin = runner.Begin
@@ -108,24 +115,45 @@ func allUp(s image.ClusterStatus) bool {
 	return true
 }
 
-// event keeps what the line of progress says.
+// states are the words for what an event makes of its node.
+var states = map[string]string{
+	result.EventKill: "killed", result.EventPause: "paused", result.EventStop: "stopped",
+	result.EventRestart: "back", result.EventResume: "back", result.EventHealed: "", result.EventUnhealed: "", result.EventLost: "lost",
+}
+
+// event keeps what the line of progress says, and tells of what went wrong.
 func (t *trial) event(e result.Event) {
+	switch e.Kind {
+	case result.EventUnhealed:
+		t.p.note(fmt.Sprintf("The fault of node %d is not over: %s.", e.Node, e.Detail))
+	case result.EventLost:
+		t.p.note(fmt.Sprintf("No more faults after that of node %d: %s.", e.Node, e.Detail))
+	}
+	t.set(e)
+	if t.changed != nil {
+		t.changed()
+	}
+}
+
+func (t *trial) set(e result.Event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch e.Kind {
+	case result.EventHeld, result.EventReleased:
+		t.held = e.Kind == result.EventHeld
+		return
 	case result.EventKill, result.EventPause, result.EventStop:
 		t.made++
-		t.state = fmt.Sprintf("node %d %s", e.Node, map[string]string{
-			result.EventKill: "killed", result.EventPause: "paused", result.EventStop: "stopped",
-		}[e.Kind])
-	case result.EventRestart, result.EventResume:
-		t.state = fmt.Sprintf("node %d back", e.Node)
-	case result.EventHealed:
-		t.state = ""
-	case result.EventUnhealed:
-		t.p.note(fmt.Sprintf("After the fault of node %d: %s.", e.Node, e.Detail))
-	case result.EventLost:
-		t.p.note(fmt.Sprintf("No more faults: node %d: %s.", e.Node, e.Detail))
+	}
+	if t.state = states[e.Kind]; t.state != "" {
+		t.state = fmt.Sprintf("node %d %s", e.Node, t.state)
+	}
+}
+
+// onChange has f called after every event.
+func (t *trial) onChange(f func()) {
+	if t != nil {
+		t.changed = f
 	}
 }
 
@@ -136,9 +164,11 @@ func (t *trial) suffix() string {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s := fmt.Sprintf(", fault %d of %d", t.made, len(t.plan))
-	if t.state != "" {
-		s += ": " + t.state
+	switch {
+	case t.state == "":
+		return fmt.Sprintf(", %d of %d faults", t.made, len(t.plan))
+	case t.held:
+		return fmt.Sprintf(", fault %d of %d: %s, uploads wait", t.made, len(t.plan), t.state)
 	}
-	return s
+	return fmt.Sprintf(", fault %d of %d: %s", t.made, len(t.plan), t.state)
 }

@@ -132,8 +132,21 @@ func (l *Log) notes() []string {
 	add(!l.ended, "no end record: elapsed is up to the last finished upload")
 	add(l.repeated > 0, "%s recorded more than once; the last record counts", plural(int64(l.repeated), "upload"))
 	add(l.unowned() > 0, "%s without an owner in the log", plural(int64(l.unowned()), "successful upload"))
+	waited := 0.0
+	for _, s := range l.held() {
+		waited += max(0, min(s.to, l.last())-s.from)
+	}
+	add(waited > 0, "uploads waited %s s in all for the cluster to get over faults; throughput has that in it", seconds(waited))
 	add(int64(len(l.uploads)) < l.Run.Count, "%d of %d planned uploads are in the log", len(l.uploads), l.Run.Count)
 	return n
+}
+
+// last returns when the last upload ended.
+func (l *Log) last() (end float64) {
+	for i := range l.uploads {
+		end = max(end, l.uploads[i].finish())
+	}
+	return end
 }
 
 // unowned counts the successful uploads whose owner the log does not say.
@@ -147,11 +160,9 @@ func (l *Log) unowned() (n int) {
 }
 
 func (r *Report) total(l *Log) {
-	var last float64
 	latency := make([]float64, 0, len(l.uploads))
 	for i := range l.uploads {
 		u := &l.uploads[i]
-		last = max(last, u.finish())
 		r.SentBytes += u.sent
 		if u.ok {
 			r.Bytes += u.bytes
@@ -162,7 +173,7 @@ func (r *Report) total(l *Log) {
 	r.Attempted, r.Succeeded = len(l.uploads), len(latency)
 	r.Failed = r.Attempted - r.Succeeded
 	r.SuccessRate = ratio(float64(r.Succeeded), float64(r.Attempted))
-	r.ElapsedS = last
+	r.ElapsedS = l.last()
 	if l.ended && l.elapsed > 0 {
 		r.ElapsedS = l.elapsed
 	}
