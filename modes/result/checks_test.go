@@ -1,6 +1,7 @@
 package result
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -29,6 +30,16 @@ var checkCases = []struct {
 			u.StartS = 4 + 3*(u.StartS-4)
 		}
 	}), Failed, "uploads/s in the first half"},
+	{"slower with faults", "sustained_load", with(changed(200, func(u *Upload) {
+		if u.Seq > 100 {
+			u.StartS = 4 + 3*(u.StartS-4)
+		}
+	}), Event{TS: 5, Kind: EventKill, Node: 1}), Skipped, "missing for a time"},
+	{"waited in the second half", "sustained_load", with(changed(200, func(u *Upload) {
+		if u.Seq > 120 {
+			u.StartS += 20
+		}
+	}), Event{TS: 4.9, Kind: EventHeld}, Event{TS: 24.8, Kind: EventReleased}), Passed, "in the second"},
 	{"a little slower", "sustained_load", changed(200, func(u *Upload) {
 		if u.Seq > 100 {
 			u.StartS = 4 + 1.5*(u.StartS-4)
@@ -69,6 +80,8 @@ var checkCases = []struct {
 	{"over", "memory_stable", with(even(500), NodeSample{TS: 9, ID: 2, Up: true, RSSBytes: 512 << 20}), Failed, "node 2: over the limit"},
 	{"client over", "memory_stable", with(even(500), ClientSample{TS: 9, RSSBytes: 300 << 20}), Failed, "client: over the limit"},
 	{"growing", "memory_stable", growing, Failed, "node 3: grew from"},
+	{"growing after a restart", "memory_stable", with(growing, Event{TS: 3, Kind: EventKill, Node: 3}), Passed, "nodes' peaks"},
+	{"growing, another was lost", "memory_stable", with(growing, Event{TS: 3, Kind: EventKill, Node: 2}), Failed, "node 3: grew from"},
 	{"node unseen", "memory_stable", with(even(20), NodeSample{TS: 9, ID: 2, Up: true, RSSBytes: 1 << 20}), Skipped, "no samples of node 1, 3"},
 	{"down does not count", "memory_stable", with(even(20), NodeSample{TS: 9, ID: 2}), Skipped, "no samples"},
 
@@ -101,9 +114,46 @@ var checkCases = []struct {
 
 	{"no event", "fault_tolerance", even(100), Skipped, "no node was lost"},
 	{"information only", "fault_tolerance", with(even(100), Event{TS: 1, Kind: EventNodeUp, Node: 1}, Event{TS: 1, Kind: "phase"}), Skipped, "no node was lost"},
-	{"survived", "fault_tolerance", eventRecords, Passed, "1 fault, 0 uploads failed; longest pause between successes 1.359 s"},
+	{"survived", "fault_tolerance", eventRecords, Passed, "1 fault, 0 uploads failed; longest pause between acknowledgements 1.359 s"},
 	{"two faults", "fault_tolerance", with(even(300), Event{TS: 1, Kind: EventKill, Node: 1}, Event{TS: 2, Kind: EventNodeDown, Node: 2}), Passed, "2 faults"},
 	{"lost uploads", "fault_tolerance", with(changed(100, func(u *Upload) { u.OK = u.Seq%10 != 0 }), Event{TS: 1, Kind: EventPartition}), Failed, "10 uploads failed"},
+	{"chaos", "fault_tolerance", chaosRecords, Passed, "survived 3 of 3 faults (1 kill, 1 pause, 1 restart), 0 uploads failed; longest pause between acknowledgements 1.174 s"},
+	{"chaos, kill", "fault_tolerance", chaosRecords, Passed, "s, after a kill 0.660 s"},
+	{"chaos, read back", "fault_tolerance", chaosRecords, Passed, "; 300 of 300 images read back and the same"},
+	{"chaos, other bytes", "fault_tolerance", readAs(Readback{Images: 300, Matched: 299, Mismatched: 1}), Failed, "299 of 300 images read back and the same, 1 with other bytes"},
+	{"chaos, missing", "fault_tolerance", readAs(Readback{Images: 300, Matched: 298, Missing: 2}), Failed, "the same, 2 missing"},
+	{"chaos, unreadable", "fault_tolerance", readAs(Readback{Images: 300, Matched: 297, Unread: 3}), Failed, "the same, 3 unreadable"},
+	{"chaos, reading stopped", "fault_tolerance", readAs(Readback{Images: 300, Matched: 17}), Skipped, "17 of 300 images"},
+	{"chaos, stopped on a bad one", "fault_tolerance", readAs(Readback{Images: 300, Matched: 17, Missing: 1}), Failed, "1 missing"},
+	{"chaos, not read back", "fault_tolerance", readAs(nil), Skipped, "no image read back"},
+	{"chaos, lost uploads", "fault_tolerance", func() []Record {
+		return mutate(chaosRecords(), func(u *Upload) { u.OK = u.Seq != 50 })
+	}, Failed, "1 upload failed"},
+	{"chaos, not all faults", "fault_tolerance", func() []Record {
+		return setRun(chaosRecords(), func(r *Run) { r.Faults = 4 })
+	}, Failed, "survived 3 of 4 faults"},
+	{"chaos, no fault", "fault_tolerance", func() []Record {
+		recs := append(evenRecords(60), Readback{Images: 60, Matched: 60})
+		return setRun(recs, func(r *Run) { r.Faults = 3 })
+	}, Failed, "survived 0 of 3 faults, 0 uploads failed"},
+	{"chaos, copies not made", "fault_tolerance", func() []Record {
+		recs := chaosRecords()
+		for i, rec := range recs {
+			if e, ok := rec.(Event); ok && e.Kind == EventHealed && e.Node == 1 {
+				e.Kind = EventUnhealed
+				recs[i] = e
+			}
+		}
+		return recs
+	}, Failed, "survived 2 of 3 faults"},
+	{"chaos, one more", "fault_tolerance", with(chaosRecords, Event{TS: 3.5, Kind: EventNodeDown, Node: 3}), Passed, "1 restart) and 1 fault more that nobody made"},
+	{"chaos, long pause", "fault_tolerance", func() []Record {
+		return mutate(chaosRecords(), func(u *Upload) {
+			if u.StartS > 5.9 {
+				u.StartS += 15
+			}
+		})
+	}, Failed, "longest pause between acknowledgements 13.374 s"},
 	{"after the end", "fault_tolerance", with(even(100), Event{TS: 99, Kind: EventKill, Node: 1}), Skipped, "no upload ended after"},
 }
 
@@ -119,6 +169,17 @@ func asked(n int64, f func(*Run)) func() []Record {
 
 func with(records func() []Record, more ...Record) func() []Record {
 	return func() []Record { return append(records(), more...) }
+}
+
+// readAs is chaosRecords with another end: a Readback, or none.
+func readAs(back Record) func() []Record {
+	return func() []Record {
+		recs := slices.DeleteFunc(chaosRecords(), func(r Record) bool { _, is := r.(Readback); return is })
+		if back != nil {
+			recs = append(recs, back)
+		}
+		return recs
+	}
 }
 
 func ownerOne(u *Upload) {

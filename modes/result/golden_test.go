@@ -22,6 +22,7 @@ var goldenRuns = map[string]func() []Record{
 	"empty":       func() []Record { return []Record{evenRun(0), End{}} },
 	"single-node": singleRecords,
 	"idle-node":   idleRecords,
+	"chaos":       chaosRecords,
 }
 
 // failingRecords is a run with lost uploads, uneven owners, much sent twice and a leaking node.
@@ -60,6 +61,34 @@ func eventRecords() []Record {
 	return recs
 }
 
+// chaosRecords is a run that makes three faults: a kill after which nothing ends for 0.7 s, a pause
+// with 1.2 s, and a restart before which uploads wait for 3 s. All images come back.
+func chaosRecords() []Record {
+	recs := mutate(evenRecords(300), func(u *Upload) {
+		start := u.StartS
+		for _, wait := range []struct{ from, wait float64 }{{2, 0.7}, {5, 1.2}, {8, 3}} {
+			if start > wait.from {
+				u.StartS += wait.wait
+			}
+		}
+	})
+	event := func(t float64, kind string, node int) { recs = append(recs, Event{TS: t, Kind: kind, Node: node}) }
+	event(2.1, EventKill, 2)
+	event(2.9, EventNodeDown, 2)
+	event(3, EventRestart, 2)
+	event(4, EventHealed, 2)
+	event(5.8, EventPause, 1)
+	event(7, EventResume, 1)
+	event(10.1, EventHeld, 0)
+	event(12.9, EventHealed, 1)
+	event(12.9, EventReleased, 0)
+	event(13.1, EventStop, 3)
+	event(13.6, EventRestart, 3)
+	event(15, EventHealed, 3)
+	recs = append(recs, Readback{Images: 300, Matched: 300, Bytes: 4e9, ElapsedS: 20})
+	return setRun(recs, func(r *Run) { r.Seed, r.Faults = 7, 3 })
+}
+
 func singleRecords() []Record {
 	recs := mutate(evenRecords(40), func(u *Upload) { u.Owner, u.Replicas, u.SentBytes = 1, []int{1}, u.Bytes })
 	return setRun(recs, func(r *Run) { r.Nodes, r.Replicas = []int{1}, 1 })
@@ -91,7 +120,7 @@ func recordsOfEveryType() []Record {
 	lost := Upload{Seq: 2, Name: "a/<b>&é.png", Class: "large", Bytes: 14013320, StartS: 0.013, LatencyS: 5, Error: "no quorum", Attempts: 3}
 	recs := []Record{evenRun(2), evenUpload(1), lost}
 	recs = append(recs, memorySamples(5, 181e6)[2:]...)
-	return append(recs, Event{TS: 12.3, Kind: EventNodeDown, Node: 2}, End{ElapsedS: 38.2})
+	return append(recs, Event{TS: 12.3, Kind: EventNodeDown, Node: 2}, Readback{Images: 1, Matched: 1, Bytes: 12187809, ElapsedS: 0.1}, End{ElapsedS: 38.2})
 }
 
 func golden(t *testing.T, name string, got []byte) {

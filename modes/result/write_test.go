@@ -35,6 +35,10 @@ func TestWriteFields(t *testing.T) {
 		},
 		{ClientSample{TS: 5, RSSBytes: 90, CPUS: 1}, `{"type":"client","t_s":5,"rss_bytes":90,"cpu_s":1}`},
 		{Event{TS: 12.3, Kind: EventNodeDown, Node: 2}, `{"type":"event","t_s":12.3,"kind":"node_down","node":2}`},
+		{
+			Readback{Images: 9, Matched: 5, Mismatched: 1, Missing: 1, Unread: 2, Bytes: 77, ElapsedS: 1.5},
+			`{"type":"readback","images":9,"matched":5,"mismatched":1,"missing":1,"unread":2,"bytes":77,"elapsed_s":1.5}`,
+		},
 		{&End{ElapsedS: 38.2}, `{"type":"end","elapsed_s":38.2}`},
 	} {
 		if got := string(encode(t, c.rec)); got != c.want+"\n" {
@@ -59,6 +63,9 @@ func TestWriteRefusesAbsurdRecords(t *testing.T) {
 		NodeSample{ID: 1, RSSBytes: -1},
 		ClientSample{CPUS: -1},
 		Event{Node: -1},
+		Readback{Images: -1},
+		Readback{Matched: countMax + 1},
+		Run{Faults: -1},
 		End{ElapsedS: -1},
 		Run{Count: -1},
 		Run{Nodes: []int{0}},

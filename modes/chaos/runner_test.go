@@ -1,0 +1,223 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"imgcluster/modes/result"
+)
+
+// world is a cluster whose nodes take a second to be ready again, and another until all copies are
+// there. It fails the test when two nodes are faulty at once.
+type world struct {
+	t     *testing.T
+	fails map[string]error // actions, as "kill 2"
+	heals bool             // its images get their copies back
+	rises bool             // its nodes come back
+
+	mu     sync.Mutex
+	down   map[int]Action // the action that made a node faulty
+	back   time.Time      // when the last one came back
+	events []result.Event
+	began  map[int64]int // how many events there were when an upload began
+}
+
+func newWorld(t *testing.T) *world {
+	return &world{t: t, heals: true, rises: true, down: map[int]Action{}, began: map[int64]int{}, back: time.Now().Add(-time.Hour)}
+}
+
+const readyAfter, healedAfter = time.Second, 2 * time.Second
+
+func (w *world) Do(_ context.Context, a Action, node int) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.fails[fmt.Sprint(a, " ", node)]; err != nil {
+		return err
+	}
+	switch a {
+	case ActionStart, ActionContinue:
+		if before := w.down[node]; (before == ActionPause) != (a == ActionContinue) || before == "" {
+			w.t.Errorf("%s node %d after %q", a, node, before)
+		}
+		delete(w.down, node)
+		w.back = time.Now()
+	default:
+		if len(w.down) > 0 || w.heals && time.Since(w.back) < healedAfter {
+			w.t.Errorf("%s node %d while nodes %v are faulty, %v after the last one", a, node, w.down, time.Since(w.back))
+		}
+		w.down[node] = a
+	}
+	return nil
+}
+
+func (w *world) health(context.Context) Health {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	since := time.Since(w.back)
+	ready := len(w.down) == 0 && since >= readyAfter && (w.rises || since >= time.Hour)
+	return Health{Ready: ready, Healed: w.heals && ready && since >= healedAfter}
+}
+
+func (w *world) event(e result.Event) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.events = append(w.events, e)
+}
+
+// run makes uploads by workers until all have begun, or ctx is done.
+func (w *world) run(ctx context.Context, plan []Fault, uploads int64, workers int) {
+	r := New(Options{Plan: plan, Nodes: w, Health: w.health, Event: w.event, ReadyLimit: 5 * time.Second, HealLimit: 7 * time.Second})
+	var wg sync.WaitGroup
+	wg.Go(func() { r.Run(ctx) })
+	next := make(chan int64)
+	for range workers {
+		wg.Go(func() {
+			for seq := range next {
+				r.Begin(ctx, seq)
+				if ctx.Err() != nil {
+					continue
+				}
+				w.mu.Lock()
+				w.began[seq] = len(w.events)
+				w.mu.Unlock()
+				time.Sleep(30 * time.Millisecond)
+			}
+		})
+	}
+	for seq := range uploads {
+		next <- seq + 1
+	}
+	close(next)
+	wg.Wait()
+	if len(w.down) > 0 && w.fails == nil {
+		w.t.Errorf("nodes %v are left as they are", w.down)
+	}
+}
+
+// kinds lists the events' kinds, with the node.
+func (w *world) kinds() string {
+	var s []string
+	for _, e := range w.events {
+		if e.Kind == result.EventHeld || e.Kind == result.EventReleased {
+			continue
+		}
+		s = append(s, fmt.Sprint(strings.TrimPrefix(e.Kind, "node_"), e.Node))
+	}
+	return strings.Join(s, " ")
+}
+
+var plan = []Fault{
+	{Upload: 2, Kind: Kill, Node: 2, After: 10 * time.Millisecond, For: time.Second},
+	{Upload: 20, Kind: Pause, Node: 3, For: time.Second},
+	{Upload: 21, Kind: Restart, Node: 1, For: 2 * time.Second},
+}
+
+// Faults come one after the other, each after its upload has begun and when the cluster is over the
+// one before, and uploads behind wait for that.
+func TestRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.run(t.Context(), plan, 40, 4)
+		if want := "killed2 restarted2 healed2 paused3 continued3 healed3 stopped1 restarted1 healed1"; w.kinds() != want {
+			t.Errorf("%s, want %s", w.kinds(), want)
+		}
+		if len(w.began) != 40 {
+			t.Errorf("%d uploads have begun", len(w.began))
+		}
+		at := map[string]int{} // an event's place in the log
+		held := 0
+		for i, e := range w.events {
+			at[fmt.Sprint(e.Kind, e.Node)] = i
+			if e.Kind == result.EventHeld {
+				held++
+				if w.events[i+1].Kind == result.EventHeld {
+					t.Error("load held twice")
+				}
+			}
+		}
+		if held == 0 || at["load_held0"] > at["load_released0"] {
+			t.Errorf("held and released in %v", w.events)
+		}
+		for seq, before := range w.began {
+			switch {
+			case seq == 2 && before > at["node_killed2"], seq == 20 && before > at["node_paused3"], seq == 21 && before > at["node_stopped1"]:
+				t.Errorf("upload %d began after its fault", seq)
+			case seq >= 20 && before <= at["node_healed2"], seq >= 21 && before <= at["node_healed3"]:
+				t.Errorf("upload %d did not wait for the end of a fault: %d events before it", seq, before)
+			}
+		}
+	})
+}
+
+// Any schedule is carried out as it is, also with more uploads at once than between two faults.
+func TestRunSchedules(t *testing.T) {
+	for seed := range uint64(20) {
+		synctest.Test(t, func(t *testing.T) {
+			w, plan := newWorld(t), schedule(t, seed, 7, 35, three)
+			w.run(t.Context(), plan, 35, 8)
+			n := 0
+			for _, e := range w.events {
+				if e.Kind == result.EventKill || e.Kind == result.EventPause || e.Kind == result.EventStop {
+					if want := plan[n]; e.Node != want.Node || e.Kind != steps[want.Kind][0].event {
+						t.Errorf("fault %d is %+v, want %v", n, e, want)
+					}
+					n++
+				}
+			}
+			if n != len(plan) {
+				t.Errorf("%d of %d faults: %s", n, len(plan), w.kinds())
+			}
+		})
+	}
+}
+
+// An interrupted run leaves no node paused or down.
+func TestRunInterrupted(t *testing.T) {
+	for kind, want := range map[Kind]string{Kill: "killed3 restarted3", Pause: "paused3 continued3", Restart: "stopped3 restarted3"} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			w, began := newWorld(t), time.Now()
+			w.run(ctx, []Fault{{Upload: 2, Kind: kind, Node: 3, For: time.Hour}, {Upload: 5, Kind: Kill, Node: 1}}, 10, 2)
+			if w.kinds() != want || time.Since(began) > 61*time.Second {
+				t.Errorf("%s after %v, want %s", w.kinds(), time.Since(began), want)
+			}
+		})
+	}
+}
+
+// A node that does not come back ends the faults, not the uploads.
+func TestRunLost(t *testing.T) {
+	for what, change := range map[string]func(*world){
+		"killed2 restarted2 lost2": func(w *world) { w.rises = false },
+		"killed2 lost2":            func(w *world) { w.fails = map[string]error{"start 2": errors.New("no memory")} },
+		"lost2":                    func(w *world) { w.fails = map[string]error{"kill 2": errors.New("up is gone")} },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			change(w)
+			w.run(t.Context(), plan, 40, 4)
+			if w.kinds() != what || len(w.began) != 40 {
+				t.Errorf("%s, %d uploads; want %s", w.kinds(), len(w.began), what)
+			}
+		})
+	}
+}
+
+// Copies that are not made hold the next fault up for a time only, and are told.
+func TestRunUnhealed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.heals = false
+		w.run(t.Context(), plan, 40, 4)
+		if want := "unhealed0 killed2 restarted2 unhealed2 paused3 continued3 unhealed3 stopped1 restarted1 unhealed1"; w.kinds() != want {
+			t.Errorf("%s, want %s", w.kinds(), want)
+		}
+	})
+}
