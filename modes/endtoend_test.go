@@ -420,6 +420,9 @@ func testNodeDies(t *testing.T, l *local) {
 	l.must(0, "put", "--user", "bob", photo)
 	back := start(t, program(t, l.dir, strings.Fields(hint)...))
 	l.state(2, image.NodeUp)
+	if e := l.run("stress", "--chaos", "--log", "none.jsonl"); e.status != exitUsage || !strings.Contains(e.err, "up does not run all nodes: it has nodes 1 3\nhint: ") || e.out != "" {
+		t.Error(e)
+	}
 	if got := l.must(0, "get", "bob/"+filepath.Base(photo), "-o", "-"); got != string(read(t, photo)) {
 		t.Error("other bytes after a restart")
 	}
@@ -449,15 +452,19 @@ func testNoQuorum(t *testing.T, l *local) {
 // TestDemoInterrupted stops a demo in its run: nothing is left of it.
 func TestDemoInterrupted(t *testing.T) {
 	t.Parallel()
+	demoInterrupted(t, `ready after`, "demo")
+}
+
+func demoInterrupted(t *testing.T, when string, args ...string) {
 	temp := t.TempDir()
-	cmd := program(t, t.TempDir(), "demo")
+	cmd := program(t, t.TempDir(), args...)
 	cmd.Env = append(os.Environ(), "TMPDIR="+temp)
 	r := start(t, cmd)
 	dir := r.says(t, &r.err, `starting 3 nodes in (\S+)`)[1]
 	if filepath.Dir(dir) != temp {
 		t.Errorf("the demo runs in %s", dir)
 	}
-	r.says(t, &r.err, `ready after`)
+	r.says(t, &r.err, when)
 	if status := r.interrupt(t); status == 0 {
 		t.Errorf("exit status 0: %s", &r.err)
 	}

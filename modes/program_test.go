@@ -185,11 +185,12 @@ type local struct {
 	pids map[int]int
 }
 
-// up starts a cluster on free ports. Waits are short, so that refusals come soon.
-func up(t *testing.T) *local {
+// up starts a cluster on free ports. Waits are short, so that refusals come soon. More is added to its
+// configuration.
+func up(t *testing.T, more ...string) *local {
 	t.Helper()
 	dir := t.TempDir()
-	writeConfig(t, dir, "")
+	writeConfig(t, dir, strings.Join(more, "\n"))
 	l := &local{running: start(t, program(t, dir, "up")), t: t, dir: dir, pids: map[int]int{}}
 	l.says(t, &l.out, `Stop +Ctrl-C`)
 	for _, m := range regexp.MustCompile(`node (\d) .* process (\d+)`).FindAllStringSubmatch(l.out.String(), -1) {

@@ -333,3 +333,73 @@ func TestBadOptions(t *testing.T) {
 		}
 	}
 }
+
+// What runs beside the uploads can hold them back and write into the log; what comes after them
+// runs when both have ended.
+func TestBeside(t *testing.T) {
+	open, wrote := make(chan struct{}), make(chan struct{})
+	var begun sync.Map
+	var after atomic.Bool
+	event := func(l Recorder, kind string) { l.Event(result.Event{Kind: kind, Node: 2}) }
+	logged, err := drive(t, t.Context(), Options{
+		Run:    result.Run{Count: 20, Concurrency: 4},
+		Target: target{put: func(_ context.Context, up Upload) (Outcome, error) { return good(up), nil }},
+		Begin: func(ctx context.Context, seq int64) {
+			if _, twice := begun.LoadOrStore(seq, true); twice || ctx.Err() != nil {
+				t.Errorf("upload %d begins twice, or after the end", seq)
+			}
+			if seq > 10 {
+				<-open
+			}
+		},
+		Beside: func(_ context.Context, l Recorder) {
+			event(l, "one")
+			close(open)
+			<-wrote
+			event(l, "two")
+		},
+		Progress: func(s Snapshot) {
+			if s.Done == s.Count {
+				close(wrote)
+			}
+		},
+		After: func(ctx context.Context, l Recorder) {
+			after.Store(ctx.Err() == nil)
+			l.Write(result.Readback{Images: 20})
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(logged["upload"]) != 20 || len(logged["event"]) != 2 || len(logged["readback"]) != 1 || !after.Load() {
+		t.Errorf("%d uploads, events %+v, %d read back", len(logged["upload"]), logged["event"], len(logged["readback"]))
+	}
+	for _, e := range logged["event"] {
+		if e.Node != 2 || e.TS <= 0 {
+			t.Errorf("event %+v", e)
+		}
+	}
+}
+
+// An interrupted run begins no upload that was held back.
+func TestBesideInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	logged, err := drive(t, ctx, Options{
+		Run:    result.Run{Count: 20, Concurrency: 4},
+		Target: target{put: func(_ context.Context, up Upload) (Outcome, error) { return good(up), nil }},
+		Begin: func(ctx context.Context, seq int64) {
+			if seq > 10 {
+				<-ctx.Done()
+			}
+		},
+		Progress: func(s Snapshot) {
+			if s.Done == 10 {
+				cancel()
+			}
+		},
+		Beside: func(ctx context.Context, _ Recorder) { <-ctx.Done() },
+	})
+	if !errors.Is(err, ErrInterrupted) || len(logged["upload"]) != 10 {
+		t.Errorf("%d uploads, %v", len(logged["upload"]), err)
+	}
+}

@@ -1,0 +1,170 @@
+package modes
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"imgcluster/cluster/image"
+	"imgcluster/modes/result"
+)
+
+// small are images with which faults are soon over.
+var small = []string{"--min-pixels", "100", "--max-pixels", "300"}
+
+// TestDemoChaos loses nodes in a demo, and no image.
+func TestDemoChaos(t *testing.T) {
+	t.Parallel()
+	e := finish(t, program(t, t.TempDir(), append(small, "demo", "--chaos", "--json", "--count", "45")...))
+	survived(t, checkRun(t, e, 45), "survived 3 of 3 faults (1 kill, 1 pause, 1 restart), 0 uploads failed", "; 45 of 45 images read back and the same")
+	if !strings.Contains(e.err, "Chaos: ") || !strings.Contains(e.err, "45 of 45 images read back") || !strings.Contains(e.err, "everything deleted") {
+		t.Error(e)
+	}
+}
+
+func TestDemoChaosInterrupted(t *testing.T) {
+	t.Parallel()
+	demoInterrupted(t, `fault \d+ of 900`, append(small, "demo", "--chaos", "--count", "9000", "--faults", "900")...)
+}
+
+// survived finds words in the evidence for the tolerance of faults. Whether the check passes is not
+// looked at: on a busy machine the pauses may be long.
+func survived(t *testing.T, r result.Report, words ...string) {
+	t.Helper()
+	evidence := r.Verdict.Checks[len(r.Verdict.Checks)-1].Evidence
+	for _, w := range words {
+		if !strings.Contains(evidence, w) {
+			t.Errorf("no %q in %q", w, evidence)
+		}
+	}
+}
+
+// TestUpChaos makes the nodes of up fail by stress. The path of the control socket is longer than
+// the system takes.
+func TestUpChaos(t *testing.T) {
+	t.Parallel()
+	data := strings.Repeat("long", 30)
+	l := up(t, "node: {data_dir: '"+data+"/node{id}'}")
+	run := func(args ...string) ended {
+		return finish(t, program(t, l.dir, append(append([]string{"stress", "--json", "--chaos"}, small...), args...)...))
+	}
+	sockets, err := filepath.Glob(filepath.Join(l.dir, data, "up-*.sock"))
+	if err != nil || len(sockets) != 1 {
+		t.Fatalf("sockets %v, %v", sockets, err)
+	}
+	if info, err := os.Lstat(sockets[0]); err != nil || info.Mode() != os.ModeSocket|0o600 {
+		t.Errorf("the socket has the mode %v, %v", info.Mode(), err)
+	}
+	testChaosRun(t, l, run("--count", "60", "--faults", "6", "--seed", "3"))
+	testChaosKilled(t, l, run)
+	testChaosUpEnds(t, l)
+	if _, err := os.Lstat(sockets[0]); err == nil {
+		t.Error("the socket is still there")
+	}
+
+	// After an up that was killed there is its socket.
+	again := start(t, program(t, l.dir, "up"))
+	again.says(t, &again.out, `Stop +Ctrl-C`)
+	again.cmd.Process.Kill()
+	again.status()
+	if _, err := os.Lstat(sockets[0]); err != nil {
+		t.Error(err)
+	}
+	again = start(t, program(t, l.dir, "up"))
+	again.says(t, &again.out, `Stop +Ctrl-C`)
+	survived(t, checkRun(t, run("--count", "9", "--faults", "1"), 9), "survived 1 of 1 fault", "; 9 of 9 images")
+	if status := again.interrupt(t); status != 0 {
+		t.Errorf("exit status %d: %s", status, &again.err)
+	}
+}
+
+// testChaosRun looks at the log of a run with six faults, and at what up says.
+func testChaosRun(t *testing.T, l *local, e ended) {
+	survived(t, checkRun(t, e, 60), "survived 6 of 6 faults (2 kills, 2 pauses, 2 restarts), 0 uploads failed", "; 60 of 60 images read back and the same")
+	log := logLines(t, filepath.Join(l.dir, "log.jsonl"))
+	if r := decode[result.Readback](t, log["readback"][0]); r.Images != 60 || r.Matched != 60 || r.Bytes < 60*20000 {
+		t.Errorf("read back %+v", r)
+	}
+	if r := decode[result.Run](t, log["run"][0]); r.Faults != 6 || r.Seed != 3 {
+		t.Errorf("run %+v", r)
+	}
+	count := map[string]int{}
+	faulty := 0
+	for _, line := range log["event"] {
+		fields(t, line, "t_s", "kind")
+		ev := decode[result.Event](t, line)
+		count[ev.Kind]++
+		switch ev.Kind {
+		case result.EventKill, result.EventPause, result.EventStop:
+			if faulty != 0 {
+				t.Errorf("node %d fails while node %d does: %s", ev.Node, faulty, log["event"])
+			}
+			faulty = ev.Node
+		case result.EventHealed, result.EventUnhealed:
+			faulty = 0
+		}
+	}
+	for kind, n := range map[string]int{result.EventKill: 2, result.EventPause: 2, result.EventResume: 2, result.EventStop: 2, result.EventRestart: 4} {
+		if count[kind] != n {
+			t.Errorf("%d events %s, want %d: %v", count[kind], kind, n, count)
+		}
+	}
+	if said := regexp.MustCompile(`stress --chaos: \w+ node \d`).FindAllString(l.err.String(), -1); len(said) != 12 || strings.Contains(l.err.String(), "hint: ") {
+		t.Errorf("up says %s", &l.err)
+	}
+}
+
+// testChaosKilled kills a stress whose node is paused: up lets the node go on. A second stress has
+// to wait until then.
+func testChaosKilled(t *testing.T, l *local, run func(...string) ended) {
+	r := startChaos(t, l)
+	if e := run("--count", "3", "--log", "other.jsonl"); e.status != exitUsage || !strings.Contains(e.err, "another stress --chaos is running") {
+		t.Error(e)
+	}
+	r.cmd.Process.Kill()
+	r.status()
+	eventually(t, "the paused node to go on", func() bool {
+		e := finish(t, program(t, l.dir, "status", "--json"))
+		if e.status != 0 {
+			return false
+		}
+		s, up := decode[image.ClusterStatus](t, e.out), 0
+		for _, n := range s.Nodes {
+			if n.State == image.NodeUp && n.Ready {
+				up++
+			}
+		}
+		return up == 3
+	})
+}
+
+// testChaosUpEnds stops up while a node of it is paused, and its stress goes on without nodes.
+func testChaosUpEnds(t *testing.T, l *local) {
+	r := startChaos(t, l)
+	if status := l.interrupt(t); status != 0 || strings.Contains(l.err.String(), "was killed") {
+		t.Errorf("exit status %d: %s", status, &l.err)
+	}
+	r.says(t, &r.err, `No more faults`)
+	if err := r.cmd.Process.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	r.status()
+}
+
+// startChaos starts a run and returns when a node is paused.
+func startChaos(t *testing.T, l *local) *running {
+	t.Helper()
+	paused := func() int { return strings.Count(l.err.String(), "stress --chaos: pause") }
+	before := paused()
+	r := start(t, program(t, l.dir, append(small, "stress", "--chaos", "--count", "9000", "--faults", "900", "--user", "long")...))
+	eventually(t, "a node is paused", func() bool {
+		if r.over() {
+			t.Fatalf("stress ended: %s", &r.err)
+		}
+		return paused() > before
+	})
+	return r
+}
