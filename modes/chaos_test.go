@@ -1,6 +1,9 @@
 package modes
 
 import (
+	"bytes"
+	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -8,7 +11,10 @@ import (
 	"syscall"
 	"testing"
 
+	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
+	"imgcluster/genimg"
+	"imgcluster/modes/load"
 	"imgcluster/modes/result"
 )
 
@@ -167,4 +173,50 @@ func startChaos(t *testing.T, l *local) *running {
 		return paused() > before
 	})
 	return r
+}
+
+// testReadBack replaces an image and deletes another between the uploads and their reading: it must
+// find both.
+func testReadBack(t *testing.T, l *local) {
+	e := &env{err: &lines{}}
+	cfg, c, err := e.connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	path := filepath.Join(l.dir, "back.jsonl")
+	file, err := openLog(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := stressOptions{count: 12, concurrency: 2, user: "back", spec: genimg.Spec{Seed: 1, MinPixels: 100, MaxPixels: 200}}
+	run := load.Options{Run: o.run(cfg), User: o.user, Source: load.Generated{Spec: o.spec}}
+	back := &readBack{target: target{c}, c: c, user: o.user, p: e.progress()}
+	run.Target = back
+	run.After = func(ctx context.Context, rec load.Recorder) {
+		other := o.spec.Image(3).AppendTo(nil)
+		put := client.Upload{User: o.user, Name: o.spec.Image(5).Name, Size: int64(len(other)), Body: func() io.Reader { return bytes.NewReader(other) }}
+		if _, err := c.Put(ctx, put); err != nil {
+			t.Error(err)
+		}
+		if err := c.Delete(ctx, o.user, o.spec.Image(7).Name); err != nil {
+			t.Error(err)
+		}
+		back.run(ctx, rec)
+	}
+	if err := e.drive(t.Context(), run, file, e.progress(), nil); err != nil {
+		t.Fatal(err)
+	}
+	log := logLines(t, path)
+	if r := decode[result.Readback](t, log["readback"][0]); r.Images != 12 || r.Matched != 10 || r.Mismatched != 1 || r.Missing != 1 || r.Unread != 0 {
+		t.Errorf("read back %+v", r)
+	}
+	found := map[string]string{}
+	for _, line := range log["event"] {
+		ev := decode[result.Event](t, line)
+		found[ev.Kind], _, _ = strings.Cut(ev.Detail, ":")
+	}
+	if found[result.EventImageMismatched] != o.spec.Image(5).Name || found[result.EventImageMissing] != o.spec.Image(7).Name {
+		t.Errorf("events %v", log["event"])
+	}
 }

@@ -33,6 +33,7 @@ func TestCluster(t *testing.T) {
 		{"stress of files", testStressFiles},
 		{"stress asks", testStressAsks},
 		{"stress is interrupted", testStressInterrupted},
+		{"read back", testReadBack},
 		{"a node dies", testNodeDies},
 		{"no quorum", testNoQuorum},
 	} {
