@@ -1,7 +1,7 @@
 # The same commands that CI runs, and the slow loops that it does not.
 
 # Packages in which goroutines meet.
-RACE = ./cluster/... ./modes/load ./modes/result
+RACE = ./cluster/... ./modes/chaos ./modes/load ./modes/result
 
 .PHONY: build test race race-packages lint format bench extreme fuzz clean
 
