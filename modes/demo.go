@@ -64,7 +64,7 @@ func runDemo(ctx context.Context, e *env, o stressOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	if _, err := o.plan(cfg, ""); err != nil {
+	if _, err := o.plan(cfg); err != nil {
 		return err
 	}
 	if err := checkRoom(dir, o, cfg); err != nil {

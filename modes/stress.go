@@ -111,7 +111,7 @@ func runStress(ctx context.Context, e *env, o stressOptions) error {
 	if err := run.Check(); err != nil {
 		return err
 	}
-	plan, err := o.plan(cfg, e.sameConfig())
+	plan, err := o.plan(cfg)
 	if err != nil {
 		return err
 	}

@@ -21,14 +21,14 @@ const (
 )
 
 // plan returns the faults of the run, none without --chaos.
-func (o *stressOptions) plan(cfg *config.Config, same string) ([]chaos.Fault, error) {
+func (o *stressOptions) plan(cfg *config.Config) ([]chaos.Fault, error) {
 	switch {
 	case !o.chaos && o.faults != 0:
 		return nil, usagef("add --chaos", "--faults without --chaos")
 	case !o.chaos:
 		return nil, nil
 	case !cfg.Loopback():
-		return nil, usagef("stop nodes by hand on their machines while imgcluster stress"+same+" runs without --chaos, its report judges the faults that it sees; or try it on this machine with: imgcluster demo --chaos",
+		return nil, usagef("run it without --chaos and stop nodes by hand on their machines meanwhile: the report judges what it sees; or try it on this machine with: imgcluster demo --chaos",
 			"--chaos with nodes that are not all on this machine: their processes cannot be killed from here")
 	case o.count > chaosUploadsMax:
 		return nil, usagef("give a smaller --count", "--chaos reads every image back, which it can for %d", chaosUploadsMax)
