@@ -194,7 +194,7 @@ func (n *Node) stand(met []hello) (s standing, err error) {
 		own = dir.Identity()
 	}
 	known := members(own)
-	s.cluster = own.ClusterID
+	s.cluster = own.ClusterID // for a joining node, what it was claimed for
 	for _, h := range met {
 		if h.Members == nil {
 			continue
@@ -261,8 +261,7 @@ func (n *Node) enter(ctx context.Context, met []hello) error {
 	if err != nil {
 		return err
 	}
-	cluster := cmp.Or(s.cluster, n.cfg.Fingerprint())
-	if err := n.openDisk(cluster); err != nil {
+	if err := n.openDisk(cmp.Or(s.cluster, n.cfg.Fingerprint())); err != nil {
 		return err
 	}
 	if s, err = n.stand(met); err != nil { // now that it is known what the directory has
@@ -278,7 +277,7 @@ func (n *Node) enter(ctx context.Context, met []hello) error {
 	}
 	err = dir.Update(func(id *store.Identity) {
 		id.Starts++
-		id.ClusterID = cluster
+		id.ClusterID = cmp.Or(id.ClusterID, s.cluster, n.cfg.Fingerprint())
 	})
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -28,7 +29,7 @@ type images struct {
 	keys        *keyring
 	peers       *peers
 	shardOf     func(user, name string) uint64
-	served      func() []uint64 // data shards that this node has the newest state of
+	locate      func() (map[image.NodeID][]uint64, error) // all data shards, by nodes that serve them
 	readTimeout time.Duration
 	suspect     func(*image.Record, image.NodeID) // a copy on this node could not be read
 	logger      *zap.Logger
@@ -59,11 +60,55 @@ func notFound(user, name string) error {
 		WithHint("list the user's images with GET /v1/images/{user}")
 }
 
-// List implements api.Images. It reads one page from every shard and merges them.
+// List implements api.Images. It reads one page from every shard, here or where it is, and merges
+// them.
 func (m *images) List(ctx context.Context, user, prefix, after string, limit int) (image.List, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.readTimeout)
 	defer cancel()
-	shards := m.served()
+	where, err := m.locate()
+	if err != nil {
+		return image.List{}, err
+	}
+	var mu sync.Mutex
+	var all []image.Info
+	more := false
+	g, ctx := errgroup.WithContext(ctx)
+	for node, shards := range where {
+		g.Go(func() (err error) {
+			var page image.List
+			if node == m.peers.self {
+				page, err = m.ListShards(ctx, shards, user, prefix, after, limit)
+			} else {
+				page, err = m.peers.listImages(ctx, node, shards, user, prefix, after, limit)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, page.Images...)
+			more = more || page.Next != ""
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return image.List{}, err
+	}
+	return paged(all, more, limit), nil
+}
+
+// paged sorts images and keeps the first limit of them; more tells that not all there are are in it.
+func paged(all []image.Info, more bool, limit int) image.List {
+	slices.SortFunc(all, func(a, b image.Info) int { return strings.Compare(a.Name, b.Name) })
+	if len(all) > limit {
+		all, more = all[:limit], true
+	}
+	l := image.List{Images: all}
+	if more {
+		l.Next = all[len(all)-1].Name
+	}
+	return l
+}
+
+// ListShards implements api.Peers.
+func (m *images) ListShards(ctx context.Context, shards []uint64, user, prefix, after string, limit int) (image.List, error) {
 	pages := make([][]image.Info, len(shards))
 	g, ctx := errgroup.WithContext(ctx)
 	for i, shard := range shards {
@@ -79,12 +124,7 @@ func (m *images) List(ctx context.Context, user, prefix, after string, limit int
 	if err := g.Wait(); err != nil {
 		return image.List{}, err
 	}
-	all := slices.Concat(pages...)
-	slices.SortFunc(all, func(a, b image.Info) int { return strings.Compare(a.Name, b.Name) })
-	if len(all) <= limit {
-		return image.List{Images: all}, nil
-	}
-	return image.List{Images: all[:limit], Next: all[limit-1].Name}, nil
+	return paged(slices.Concat(pages...), false, limit), nil
 }
 
 // Delete implements api.Images. The files go once the log has it.

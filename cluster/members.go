@@ -147,6 +147,7 @@ func (n *Node) serves(shard uint64) bool {
 }
 
 func (n *Node) setServes(shard uint64, is bool) {
+	defer n.handler.News()
 	n.servingMu.Lock()
 	defer n.servingMu.Unlock()
 	if is {
@@ -396,6 +397,59 @@ func (n *Node) unused(shard uint64, l *catalog.Layout, node image.NodeID) (free 
 		return err
 	})
 	return free, err
+}
+
+// Members implements api.Node.
+func (n *Node) Members(ctx context.Context) ([]image.Member, error) {
+	var m *catalog.Membership
+	err := n.log.Read(ctx, systemShard, func(r catalog.Reader) (err error) {
+		m, err = catalog.GetMembership(r)
+		return err
+	})
+	if err != nil || m == nil {
+		return nil, err
+	}
+	up := n.peers.up()
+	status := n.Cluster()
+	list := make([]image.Member, len(m.Members))
+	for i, x := range m.Members {
+		list[i] = image.Member{ID: x.ID, API: x.API, Raft: x.Raft, State: string(x.State), Up: slices.Contains(up, x.ID)}
+		for shard, l := range m.Shards {
+			if _, on := l.Of(x.ID); !on || shard == systemShard {
+				continue
+			}
+			list[i].Shards++
+			if l.Next != nil || slices.Contains(catalog.NodesOf(l.Old), x.ID) {
+				list[i].Moving++
+			}
+		}
+		for _, s := range status.Nodes {
+			if s.ID == x.ID {
+				list[i].Images, list[i].Leads = s.StoredImages, s.LeaderOf
+			}
+		}
+	}
+	return list, nil
+}
+
+// ChangeMember implements api.Node.
+func (n *Node) ChangeMember(ctx context.Context, c image.MemberChange) error {
+	var cmd catalog.Command
+	switch c.Op {
+	case image.MemberAdd:
+		cmd.AddMember = &catalog.AddMember{ID: c.ID, API: c.API, Raft: c.Raft}
+	case image.MemberDrain, image.MemberResume:
+		cmd.DrainMember = &catalog.DrainMember{ID: c.ID, Drain: c.Op == image.MemberDrain}
+	case image.MemberRemove:
+		cmd.RemoveMember = &catalog.RemoveMember{ID: c.ID, Least: n.cfg.Cluster.Replicas}
+	default:
+		return image.Errorf(image.KindInvalid, "unknown change %.20q", c.Op).WithHint("op is add, drain, resume or remove")
+	}
+	r, err := n.log.Propose(ctx, systemShard, cmd)
+	if err == nil {
+		err = r.Err()
+	}
+	return err
 }
 
 // Join implements api.Peers: a node that starts with an empty data directory asks to be taken in.

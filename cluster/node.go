@@ -77,6 +77,7 @@ type Node struct {
 	run        string                             // tells this start of the node from others
 	known      atomic.Pointer[catalog.Membership] // see membership
 	admitted   *catalog.Membership                // what the others took this node in with at this start
+	turn       atomic.Uint32                      // of holder
 	leads      atomic.Int64                       // counts changes of leaders
 	servingMu  sync.Mutex
 	current    map[uint64]bool // see serves
@@ -134,7 +135,7 @@ func (n *Node) start(ctx context.Context) error {
 		return &RefusedError{Reason: err.Error(), hint: "raise limits.staging_bytes or lower limits.uploads"}
 	}
 	n.images = &images{
-		Service: n.ingest, log: n.log, store: n.store, keys: n.keys, peers: n.peers, shardOf: n.shardOf, served: n.served,
+		Service: n.ingest, log: n.log, store: n.store, keys: n.keys, peers: n.peers, shardOf: n.shardOf, locate: n.locate,
 		readTimeout: n.cfg.Timeouts.Read, logger: n.logger.Named("read"),
 	}
 	n.repair = repair.New(n.repairOptions())
@@ -269,7 +270,7 @@ func (n *Node) ingestOptions() ingest.Options {
 	c := n.cfg
 	return ingest.Options{
 		Node: n.self.ID, Log: n.log, Vault: n.vault(), Peers: n.peers, Logger: n.logger.Named("ingest"),
-		Shards: n.served, ShardOf: n.shardOf, Members: n.members, Live: n.liveOn, Up: n.peers.up,
+		Shards: n.served, ShardOf: n.shardOf, Members: n.members, Live: n.live, Current: n.liveOn, Up: n.peers.up,
 		Replicas: c.Cluster.Replicas, MinReplicas: c.Cluster.MinReplicas,
 		UploadsMax: c.Limits.Uploads, StagingBytes: int64(c.Limits.StagingBytes), ImageBytes: int64(c.Limits.ImageBytes),
 		AssignTimeout: c.Timeouts.Assign, TakeoverTimeout: c.Timeouts.Takeover, UploadTimeout: c.Timeouts.Upload,
@@ -360,7 +361,7 @@ func (n *Node) openPorts() (net.Listener, error) {
 // serve answers on the API's port from now on.
 func (n *Node) serve() {
 	n.handler = api.New(api.Options{
-		ID: n.self.ID, Images: n.images, Node: n, Peers: n, Logger: n.logger.Named("api"),
+		ID: n.self.ID, Images: n.images, Node: n, Peers: n, Logger: n.logger.Named("api"), Forward: n.peers.http.Transport,
 		ImageBytes: int64(n.cfg.Limits.ImageBytes), ListPage: n.cfg.Limits.ListPage,
 		BodyIdle: n.cfg.Timeouts.BodyIdle, StatusEvery: n.cfg.Timeouts.PeerInterval,
 	})
@@ -405,8 +406,9 @@ func (n *Node) fail(err error) {
 func (n *Node) join() {
 	err := n.propose()
 	if err == nil {
-		n.awaitPeers()
+		n.await(func() bool { return len(n.peers.up()) >= len(n.membership().Members) })
 		err = n.recover()
+		n.await(n.peersServe)
 	}
 	switch {
 	case n.ctx.Err() != nil:
@@ -460,17 +462,30 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// peersGrace is how long a node that starts waits to see all others, so that its first decisions
-// count them in.
+// peersGrace is how long a node that starts waits to see all others, and again for them to serve their
+// shards, so that its first decisions count them in.
 const peersGrace = 2 * time.Second
 
-func (n *Node) awaitPeers() {
+func (n *Node) await(ok func() bool) {
 	deadline := time.Now().Add(peersGrace)
-	for len(n.peers.up()) < len(n.membership().Members) && time.Now().Before(deadline) {
+	for !ok() && time.Now().Before(deadline) {
 		if !sleep(n.ctx, 20*time.Millisecond) {
 			return
 		}
 	}
+}
+
+// peersServe tells whether all peers that are up have told that they serve their shards.
+func (n *Node) peersServe() bool {
+	up := n.peers.up()
+	for shard, l := range n.membership().Shards {
+		for _, r := range l.Nodes {
+			if slices.Contains(up, r.Node) && !n.servedBy(r.Node, shard) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // recover brings every shard of this node up to date here and takes up its pending uploads.
@@ -554,7 +569,7 @@ func (n *Node) Close(ctx context.Context) error {
 	n.draining.Store(true)
 	var errs []error
 	if n.http != nil {
-		n.handler.Draining()
+		n.handler.News()
 		n.ingest.Drain(ctx)
 		n.handler.Farewell() // peers give what is left to others
 		if err := n.http.Shutdown(ctx); err != nil {

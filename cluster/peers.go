@@ -377,6 +377,34 @@ func (b *peerBody) Close() error {
 	return b.body.Close()
 }
 
+// listImages asks a peer for one page of what some shards have.
+func (p *peers) listImages(ctx context.Context, node image.NodeID, shards []uint64, user, prefix, after string, limit int) (l image.List, err error) {
+	ids := make([]string, len(shards))
+	for i, s := range shards {
+		ids[i] = strconv.FormatUint(s, 10)
+	}
+	q := url.Values{"shards": {strings.Join(ids, ",")}, "user": {user}, "prefix": {prefix}, "after": {after}, "limit": {strconv.Itoa(limit)}}
+	resp, err := p.get(ctx, node, "/internal/v1/images?"+q.Encode(), "")
+	if err != nil {
+		return l, err
+	}
+	defer resp.Body.Close()
+	return l, json.NewDecoder(resp.Body).Decode(&l)
+}
+
+// reports are what the leaders of shards tell of them, by the leader.
+func (p *peers) reports() map[image.NodeID][]image.ShardReport {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := map[image.NodeID][]image.ShardReport{}
+	for id, s := range p.state {
+		if s.up {
+			all[id] = s.status.Leads
+		}
+	}
+	return all
+}
+
 // copyBytes asks for the length of a peer's file of a copy.
 func (p *peers) copyBytes(ctx context.Context, node image.NodeID, id image.ID, epoch uint32) (int64, error) {
 	base, err := p.url(node)

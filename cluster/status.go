@@ -11,6 +11,7 @@ import (
 
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/placement"
 	"imgcluster/cluster/repair"
 )
 
@@ -54,7 +55,12 @@ const electionsAwaited = 3
 func (n *Node) Await(ctx context.Context, user, name string) error {
 	shards := n.hosted()
 	if name != "" {
-		shards = []uint64{systemShard, n.shardOf(user, name)}
+		shard := n.shardOf(user, name)
+		shards = []uint64{systemShard, shard}
+		if n.ready.Load() && !n.serves(shard) {
+			return image.Errorf(image.KindNoQuorum, "no node that holds shard %d answers", shard).
+				WithHint("start the nodes that are down").WithRetry(time.Second)
+		}
 	}
 	limit := time.Now().Add(electionsAwaited * time.Duration(n.cfg.Raft.ElectionRTT) * n.cfg.Raft.RTT)
 	for {
@@ -85,7 +91,7 @@ func (n *Node) Status() image.NodeStatus {
 	return image.NodeStatus{
 		ID: n.self.ID, API: n.self.APIAddr(), State: state, Ready: n.Ready() == nil, Version: n.version,
 		RSSBytes: residentBytes(), DiskFree: free, StagingBytes: staging, Uploads: uploads,
-		CPUSeconds: cpuSeconds(), NetRx: rx, NetTx: tx, UptimeS: time.Since(n.began).Seconds(), Serves: n.serveList(), MissingCopies: n.repair.Stats().Missing,
+		CPUSeconds: cpuSeconds(), NetRx: rx, NetTx: tx, UptimeS: time.Since(n.began).Seconds(), Serves: n.serveList(), Leads: n.reports(), MissingCopies: n.repair.Stats().Missing,
 	}
 }
 
@@ -116,18 +122,26 @@ func cpuSeconds() float64 {
 func (n *Node) Cluster() image.ClusterStatus {
 	s := image.ClusterStatus{Name: n.cfg.Cluster.Name, Ready: true, Replicas: n.cfg.Cluster.Replicas}
 	led := map[image.NodeID]int{}
+	reports := n.reported()
+	sums := &catalog.Totals{Nodes: map[image.NodeID]*catalog.NodeTotals{}}
 	for _, shard := range n.allShards() {
 		sh := image.ShardStatus{ID: shard, Nodes: n.members(shard)}
-		if c := n.log.c.Load(); c != nil {
-			if leader, term, ok := c.Leader(shard); ok {
-				sh.Leader, sh.Term = leader, term
-			}
+		c := n.log.c.Load()
+		report, reported := reports[shard]
+		switch {
+		case c != nil && n.serves(shard):
+			sh.Leader, sh.Term, _ = c.Leader(shard)
+			sums.Add(n.totals(shard))
+		case reported:
+			sh.Leader, sh.Term = report.leader, report.Term
+			sums.Add(report.totals())
+		case c != nil:
+			sh.Leader, sh.Term, _ = c.Leader(shard)
 		}
 		s.Ready = s.Ready && sh.Leader != 0
 		led[sh.Leader]++
 		s.Shards = append(s.Shards, sh)
 	}
-	sums := n.totals()
 	s.Images, s.Bytes, s.UnderReplicated = sums.Images, sums.Bytes, sums.UnderReplicated
 	for _, x := range n.membership().Members {
 		m := x.ID
@@ -135,7 +149,7 @@ func (n *Node) Cluster() image.ClusterStatus {
 		if x.State != catalog.MemberActive && st.State == image.NodeUp {
 			st.State = image.NodeDraining
 		}
-		st.Serves = nil
+		st.Serves, st.Leads = nil, nil
 		if t := sums.Nodes[m]; t != nil && st.State == image.NodeDown {
 			s.UnderReplicated = min(s.Images, s.UnderReplicated+t.Stored.Images)
 		}
@@ -189,17 +203,110 @@ func (n *Node) Suspect(user, name string) error {
 	return err
 }
 
-// totals adds up the data shards as this node knows them.
-func (n *Node) totals() *catalog.Totals {
-	sum := &catalog.Totals{Nodes: map[image.NodeID]*catalog.NodeTotals{}}
-	for _, shard := range n.served() {
-		n.log.View(shard, func(r catalog.Reader) error { // not started: nothing to add
-			t, err := catalog.GetTotals(r)
-			if err == nil {
-				sum.Add(t)
-			}
-			return err
-		})
+// totals are a shard's as this node knows them.
+func (n *Node) totals(shard uint64) *catalog.Totals {
+	t := &catalog.Totals{}
+	n.log.View(shard, func(r catalog.Reader) (err error) { // not started: nothing to add
+		t, err = catalog.GetTotals(r)
+		return err
+	})
+	return t
+}
+
+// leaderReport is a shard's report and whose it is.
+type leaderReport struct {
+	image.ShardReport
+	leader image.NodeID
+}
+
+// totals are the sums that a report tells.
+func (r *leaderReport) totals() *catalog.Totals {
+	t := &catalog.Totals{Images: r.Images, Bytes: r.Bytes, UnderReplicated: r.UnderReplicated, Nodes: map[image.NodeID]*catalog.NodeTotals{}}
+	for _, x := range r.Nodes {
+		t.Nodes[x.ID] = &catalog.NodeTotals{
+			Owned:  catalog.Load{Images: x.OwnedImages, Bytes: x.OwnedBytes},
+			Stored: catalog.Load{Images: x.StoredImages, Bytes: x.StoredBytes},
+		}
 	}
-	return sum
+	return t
+}
+
+// reported are the newest reports of the shards' leaders.
+func (n *Node) reported() map[uint64]leaderReport {
+	newest := map[uint64]leaderReport{}
+	for node, list := range n.peers.reports() {
+		for _, r := range list {
+			if old, ok := newest[r.ID]; !ok || r.Term > old.Term {
+				newest[r.ID] = leaderReport{r, node}
+			}
+		}
+	}
+	return newest
+}
+
+// reports tells of the shards that this node leads, where there are nodes that do not hold them.
+func (n *Node) reports() (list []image.ShardReport) {
+	c := n.log.c.Load()
+	if c == nil || len(n.membership().Members) <= placement.ShardNodes {
+		return nil
+	}
+	for _, shard := range n.served() {
+		leader, term, _ := c.Leader(shard)
+		if leader != n.self.ID {
+			continue
+		}
+		t := n.totals(shard)
+		r := image.ShardReport{ID: shard, Term: term, Images: t.Images, Bytes: t.Bytes, UnderReplicated: t.UnderReplicated}
+		for id, x := range t.Nodes {
+			r.Nodes = append(r.Nodes, image.NodeReport{
+				ID: id, OwnedImages: x.Owned.Images, OwnedBytes: x.Owned.Bytes, StoredImages: x.Stored.Images, StoredBytes: x.Stored.Bytes,
+			})
+		}
+		list = append(list, r)
+	}
+	return list
+}
+
+// Route implements api.Node.
+func (n *Node) Route(user, name string) (address string, here bool) {
+	shard := n.shardOf(user, name)
+	if !n.ready.Load() || n.serves(shard) {
+		return "", true
+	}
+	if node := n.holder(shard); node != 0 {
+		return n.peers.addresses()[node], false
+	}
+	return "", false
+}
+
+// holder returns a peer that serves a shard, another one from time to time; 0 when there is none.
+func (n *Node) holder(shard uint64) image.NodeID {
+	up := n.peers.up()
+	holders := slices.DeleteFunc(n.members(shard), func(id image.NodeID) bool { return !slices.Contains(up, id) || !n.servedBy(id, shard) })
+	if len(holders) == 0 {
+		return 0
+	}
+	return holders[int(n.turn.Add(1))%len(holders)]
+}
+
+// locate gives every data shard to a node that serves it, this one where it does.
+func (n *Node) locate() (map[image.NodeID][]uint64, error) {
+	where := map[image.NodeID][]uint64{}
+	for _, shard := range n.shards {
+		node := n.self.ID
+		if !n.serves(shard) {
+			node = n.holder(shard)
+		}
+		if node == 0 {
+			return nil, image.Errorf(image.KindNoQuorum, "no node that holds shard %d answers", shard).
+				WithHint("start the nodes that are down").WithRetry(time.Second)
+		}
+		where[node] = append(where[node], shard)
+	}
+	return where, nil
+}
+
+// ListShards implements api.Peers.
+func (n *Node) ListShards(ctx context.Context, shards []uint64, user, prefix, after string, limit int) (image.List, error) {
+	return n.images.ListShards(ctx, shards, user, prefix, after, limit)
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log"
 	"net/http"
 	"strconv"
 	"strings"
@@ -47,6 +48,12 @@ type Node interface {
 	// as an election takes: a client need not notice one.
 	Await(ctx context.Context, user, name string) error
 	Cluster() image.ClusterStatus
+	// Route tells whether this node holds the shard of a name, and if not the API address of a node that
+	// does, host:port, empty when none is up.
+	Route(user, name string) (address string, here bool)
+	// Members lists the members with all changes made before.
+	Members(ctx context.Context) ([]image.Member, error)
+	ChangeMember(ctx context.Context, c image.MemberChange) error
 	// Verify reads this node's copies, or a sample of that share of them, calls report after each one,
 	// and ends with report's error. fix replaces what is bad.
 	Verify(ctx context.Context, sample float64, fix bool, report func(image.VerifyLine) error) (image.VerifySummary, error)
@@ -64,6 +71,8 @@ type Peers interface {
 	OpenCopy(id image.ID, epoch uint32) (Content, error)
 	// Suspect has the node look at its copy of an image.
 	Suspect(user, name string) error
+	// ListShards is Images.List of some shards, which this node must hold.
+	ListShards(ctx context.Context, shards []uint64, user, prefix, after string, limit int) (image.List, error)
 }
 
 // Options bounds and wires a Handler. All fields are needed.
@@ -73,38 +82,46 @@ type Options struct {
 	Node        Node
 	Peers       Peers
 	Logger      *zap.Logger
-	ImageBytes  int64         // largest body
-	ListPage    int           // largest page of a list
-	BodyIdle    time.Duration // a body that does not move for this long is given up
-	StatusEvery time.Duration // period of the status stream
+	Forward     http.RoundTripper // to other nodes
+	ImageBytes  int64             // largest body
+	ListPage    int               // largest page of a list
+	BodyIdle    time.Duration     // a body that does not move for this long is given up
+	StatusEvery time.Duration     // period of the status stream
 }
 
 // Handler serves the HTTP API.
 type Handler struct {
 	Options
-	mux    *http.ServeMux
-	rx, tx atomic.Int64
-	news   chan struct{}   // closed when the figures have changed for good
-	leave  context.Context // ends when the node says farewell
-	end    context.CancelFunc
+	mux      *http.ServeMux
+	rx, tx   atomic.Int64
+	errorLog *log.Logger
+	news     atomic.Pointer[chan struct{}] // closed when the status has changed in more than its figures
+	leave    context.Context               // ends when the node says farewell
+	end      context.CancelFunc
 }
 
 const imagesPath = "/v1/images/"
 
 // New returns the handler of a node's API address.
 func New(o Options) *Handler {
-	h := &Handler{Options: o, mux: http.NewServeMux(), news: make(chan struct{})}
+	h := &Handler{Options: o, mux: http.NewServeMux()}
+	h.News()
+	h.errorLog = zap.NewStdLog(o.Logger.Named("forward"))
 	h.leave, h.end = context.WithCancel(context.Background())
 	h.route("GET", "/v1/cluster", h.cluster)
 	h.route("GET", "/livez", h.livez)
 	h.route("GET", "/readyz", h.readyz)
 	h.route("GET", "/metrics", h.metrics)
 	h.route("POST", "/v1/verify", h.verify)
+	h.mux.HandleFunc("GET /v1/members", h.members)
+	h.mux.HandleFunc("POST /v1/members", h.changeMember)
+	h.mux.HandleFunc("/v1/members", func(w http.ResponseWriter, r *http.Request) { h.refuseMethod(w, r, "GET, HEAD, POST") })
 	h.route("POST", "/internal/v1/hello", h.hello)
 	h.route("POST", "/internal/v1/join", h.join)
 	h.route("POST", "/internal/v1/suspect", h.suspect)
 	h.route("GET", "/internal/v1/status", h.status)
 	h.route("GET", "/internal/v1/copies/{id}/{epoch}", h.copy)
+	h.route("GET", "/internal/v1/images", h.listShards)
 	h.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, image.Errorf(image.KindNotFound, "there is nothing at %s", r.URL.Path).
 			WithHint("images are under /v1/images/{user}/{name}, the cluster's state at /v1/cluster"))
@@ -127,8 +144,13 @@ func (h *Handler) refuseMethod(w http.ResponseWriter, r *http.Request, allow str
 	h.fail(w, r, image.Errorf(image.KindMethod, "%.20q is not for this path", r.Method).WithHint("use one of "+allow))
 }
 
-// Draining tells the peers at once what the node's status now says. It is for one call.
-func (h *Handler) Draining() { close(h.news) }
+// News tells the peers at once what the node's status now says.
+func (h *Handler) News() {
+	fresh := make(chan struct{})
+	if old := h.news.Swap(&fresh); old != nil {
+		close(*old)
+	}
+}
 
 // Farewell ends the status streams, which tells the peers that this node goes. Other requests run on.
 func (h *Handler) Farewell() { h.end() }
@@ -272,8 +294,8 @@ func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(w)
 	ticker := time.NewTicker(h.StatusEvery)
 	defer ticker.Stop()
-	news := h.news
 	for enc := json.NewEncoder(w); h.leave.Err() == nil; {
+		news := *h.news.Load() // before the status is taken
 		h.extend(w)
 		if enc.Encode(h.Peers.Status()) != nil || control.Flush() != nil {
 			return
@@ -283,7 +305,6 @@ func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
 			return
 		case <-h.leave.Done():
 		case <-news:
-			news = nil
 		case <-ticker.C:
 		}
 	}

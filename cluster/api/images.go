@@ -18,6 +18,9 @@ import (
 // images routes what is under /v1/images/: rest is the escaped "user/name" or "user".
 func (h *Handler) images(w http.ResponseWriter, r *http.Request, rest string) {
 	user, name, one, err := parsePath(rest)
+	if err == nil && one && h.forward(w, r, user, name) {
+		return
+	}
 	if err == nil {
 		err = h.Node.Await(r.Context(), user, name)
 	}
@@ -272,6 +275,28 @@ func (h *Handler) delete(w http.ResponseWriter, r *http.Request, user, name stri
 }
 
 func (h *Handler) list(w http.ResponseWriter, r *http.Request, user string) {
+	h.page(w, r, func(q url.Values, limit int) (image.List, error) {
+		return h.Images.List(r.Context(), user, q.Get("prefix"), q.Get("after"), limit)
+	})
+}
+
+// listShards lists what some shards have, for another node.
+func (h *Handler) listShards(w http.ResponseWriter, r *http.Request) {
+	h.page(w, r, func(q url.Values, limit int) (image.List, error) {
+		var shards []uint64
+		for text := range strings.SplitSeq(q.Get("shards"), ",") {
+			shard, err := strconv.ParseUint(text, 10, 64)
+			if err != nil {
+				return image.List{}, image.Errorf(image.KindInvalid, "shards=%.40q", q.Get("shards")).WithHint("shards are numbers with commas between them")
+			}
+			shards = append(shards, shard)
+		}
+		return h.Peers.ListShards(r.Context(), shards, q.Get("user"), q.Get("prefix"), q.Get("after"), limit)
+	})
+}
+
+// page answers with one page of a list.
+func (h *Handler) page(w http.ResponseWriter, r *http.Request, list func(q url.Values, limit int) (image.List, error)) {
 	q := r.URL.Query()
 	limit := h.ListPage
 	if v := q.Get("limit"); v != "" {
@@ -282,7 +307,7 @@ func (h *Handler) list(w http.ResponseWriter, r *http.Request, user string) {
 		}
 		limit = min(n, limit)
 	}
-	page, err := h.Images.List(r.Context(), user, q.Get("prefix"), q.Get("after"), limit)
+	page, err := list(q, limit)
 	if err != nil {
 		h.fail(w, r, err)
 		return

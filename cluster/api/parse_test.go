@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.uber.org/zap"
+
 	"imgcluster/cluster/image"
 )
 
@@ -116,7 +118,7 @@ func TestParseDigest(t *testing.T) {
 }
 
 func TestParseBroadcast(t *testing.T) {
-	h := New(Options{ID: 2})
+	h := New(Options{Logger: zap.NewNop(), ID: 2})
 	for header, want := range map[string][]image.NodeID{"": nil, "2": {2}, "1,2,3": {1, 2, 3}, " 3 , 2 ": {3, 2}, "4294967295,2": {4294967295, 2}} {
 		if got, err := h.parseBroadcast(header); err != nil || !slices.Equal(got, want) {
 			t.Errorf("%q: %v, %v", header, got, err)
@@ -136,7 +138,7 @@ func FuzzPutHeaders(f *testing.F) {
 	f.Add("1,2,3", "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:", "0190b6a0-7c1e-7cc0-a1f4-5d6e7f8091a2", "*", int64(10))
 	f.Add("2", "", `"0190b6a0-7c1e-7cc0-a1f4-5d6e7f8091a2"`, "", int64(0))
 	f.Add("2,3,", "sha-256=::", "x", `"tag"`, int64(-1))
-	h := New(Options{ID: 2, ImageBytes: 1000})
+	h := New(Options{Logger: zap.NewNop(), ID: 2, ImageBytes: 1000})
 	f.Fuzz(func(t *testing.T, broadcast, sum, id, ifNone string, size int64) {
 		r := &http.Request{ContentLength: size, Header: http.Header{
 			"Imgcluster-Broadcast": {broadcast}, "Content-Digest": {sum}, "Idempotency-Key": {id}, "If-None-Match": {ifNone},
@@ -163,7 +165,7 @@ func FuzzPutHeaders(f *testing.F) {
 
 // TestProblemDocument fixes what a client sees of an error, byte for byte.
 func TestProblemDocument(t *testing.T) {
-	h := New(Options{ID: 2})
+	h := New(Options{Logger: zap.NewNop(), ID: 2})
 	w := httptest.NewRecorder()
 	h.fail(w, httptest.NewRequest(http.MethodGet, "/", nil),
 		image.Errorf(image.KindNoQuorum, "shard %d has no leader", 3).WithHint("wait").WithRetry(1500*1e6))

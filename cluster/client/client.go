@@ -9,8 +9,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -69,9 +67,11 @@ var ErrNotModified = errors.New("the image has not changed")
 type Client struct {
 	o        Options
 	http     *http.Client
-	everyone string        // the IDs of all nodes, as Imgcluster-Broadcast has them
-	turn     atomic.Uint32 // the node that gets the next relayed upload
-	last     atomic.Uint32 // the node that answered last; asked first
+	everyone shardNodes
+	shards   atomic.Pointer[shardMap] // nil: every node holds every shard
+	stale    atomic.Bool              // a node said that shards is not right any more
+	turn     atomic.Uint32            // the node that gets the next relayed upload
+	last     atomic.Uint32            // the node that answered last; asked first
 	open     context.Context
 	shut     context.CancelFunc
 }
@@ -82,11 +82,7 @@ func New(o Options) (*Client, error) {
 		return nil, err
 	}
 	o.setDefaults()
-	ids := make([]string, len(o.Nodes))
-	for i, n := range o.Nodes {
-		ids[i] = strconv.FormatUint(uint64(n.ID), 10)
-	}
-	c := &Client{o: o, everyone: strings.Join(ids, ",")}
+	c := &Client{o: o, everyone: newShardNodes(o.Nodes)}
 	c.open, c.shut = context.WithCancel(context.Background())
 	c.http = &http.Client{
 		Transport:     newTransport(o),

@@ -33,7 +33,7 @@ func (f failure) temporary() bool {
 		return image.KindOf(f.err) != image.KindInvalid // a body that cannot be sent stays so
 	}
 	switch image.KindOf(f.err) {
-	case image.KindIncomplete, image.KindStale: // the connection broke; the upload moved to another node
+	case image.KindIncomplete, image.KindStale, image.KindMisplaced: // the connection broke; the upload or the shard moved
 		return true
 	}
 	switch f.status {

@@ -118,9 +118,6 @@ func (p *put) prepare(ctx context.Context) error {
 	}
 	p.path = path
 	p.header = http.Header{"Idempotency-Key": {up.ID.String()}, "Content-Type": {"application/octet-stream"}}
-	if p.c.o.Delivery == Broadcast {
-		p.header.Set("Imgcluster-Broadcast", p.c.everyone)
-	}
 	if up.IfNoneMatch {
 		p.header.Set("If-None-Match", "*")
 	}
@@ -144,12 +141,14 @@ func (p *put) result(a answer) Result {
 	return Result{Receipt: a.receipt, Node: a.node.ID, Attempts: p.attempts, Done: done, sent: &p.sent}
 }
 
-// try sends the upload once to every node, or with relay to one node after the other. Without
+// try sends the upload once to every node that holds its shard, or with relay to one node after the other. Without
 // failures there is an answer.
 func (p *put) try(ctx context.Context) (answer, []failure) {
 	nodes := p.c.o.Nodes
 	if p.c.o.Delivery == Broadcast {
-		return p.broadcast(ctx, nodes)
+		to := p.c.holders(ctx, p.up.User, p.up.Name)
+		p.header.Set("Imgcluster-Broadcast", to.broadcast)
+		return p.broadcast(ctx, to.nodes)
 	}
 	var failures []failure
 	first := int(p.c.turn.Add(1) - 1)
@@ -189,6 +188,9 @@ func (p *put) broadcast(ctx context.Context, nodes []Node) (answer, []failure) {
 		if a.failure == nil {
 			p.letFinish(streams, abort)
 			return a, nil
+		}
+		if a.failure.status == http.StatusMisdirectedRequest {
+			p.c.stale.Store(true)
 		}
 		if failures = append(failures, *a.failure); a.failure.refused() {
 			p.letFinish(streams, abort)

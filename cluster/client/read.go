@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -264,7 +265,7 @@ func (c *Client) NodeCluster(ctx context.Context, id image.NodeID) (image.Cluste
 		}
 		return status, nil
 	}
-	return image.ClusterStatus{}, image.Errorf(image.KindInvalid, "unknown node ID %d", id).WithHint("the client knows the nodes " + c.everyone)
+	return image.ClusterStatus{}, image.Errorf(image.KindInvalid, "unknown node ID %d", id).WithHint("the client knows the nodes " + c.everyone.broadcast)
 }
 
 func (c *Client) status(ctx context.Context, n Node) (status image.ClusterStatus, f *failure) {
@@ -304,15 +305,15 @@ func badAnswer(n Node, format string, args ...any) error {
 	return err.WithHint("check that " + n.Addr + " is a node of the cluster")
 }
 
-// ask sends a request without a body to the nodes in turn until one serves or refuses it.
-func (c *Client) ask(ctx context.Context, method, path string, header http.Header) (*reply, error) {
+// askWith sends a request to the nodes in turn until one serves or refuses it.
+func (c *Client) askWith(ctx context.Context, method, path string, header http.Header, body []byte) (*reply, error) {
 	nodes := c.o.Nodes
 	for attempt := 1; ; attempt++ {
 		var failures []failure
 		first := int(c.last.Load())
 		for i := range nodes {
 			at := (first + i) % len(nodes)
-			r, f := c.askNode(ctx, nodes[at], method, path, header)
+			r, f := c.askNodeWith(ctx, nodes[at], method, path, header, body)
 			if f == nil {
 				c.last.Store(uint32(at))
 				return r, nil
@@ -335,12 +336,12 @@ func (c *Client) ask(ctx context.Context, method, path string, header http.Heade
 }
 
 // askNode sends one request. The node has ReadTimeout for the head of its answer.
-func (c *Client) askNode(ctx context.Context, n Node, method, path string, header http.Header) (*reply, *failure) {
+func (c *Client) askNodeWith(ctx context.Context, n Node, method, path string, header http.Header, body []byte) (*reply, *failure) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(c.open, func() { cancel(errClosed) })
 	end := func() { stop(); cancel(nil) }
 	timer := time.AfterFunc(c.o.ReadTimeout, func() { cancel(errSilent) })
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+n.Addr+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+n.Addr+path, bytes.NewReader(body))
 	if err != nil {
 		end()
 		return nil, &failure{node: n, err: err}

@@ -7,6 +7,7 @@
 package clustertest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -39,6 +40,7 @@ func Poll(t testing.TB, what string, ok func() bool) {
 
 // Options of a cluster. The zero value is three nodes in this process.
 type Options struct {
+	Nodes     int                  // how many; 0: three
 	Processes bool                 // every node is a process of its own
 	Network   *Network             // whose hosts the processes run at; nil: the loopback address
 	Dir       string               // where its data goes; empty: a folder of the test
@@ -70,7 +72,7 @@ func New(t testing.TB, o Options) *Cluster {
 	if c.dir == "" {
 		c.dir = t.TempDir()
 	}
-	c.Config = quick(t, c.dir)
+	c.Config = quick(t, c.dir, cmp.Or(o.Nodes, 3))
 	if o.Change != nil {
 		o.Change(c.Config)
 	}
@@ -95,15 +97,11 @@ func Start(t testing.TB, o Options) *Cluster {
 	return c
 }
 
-// quick is a configuration of three nodes with short times and little of everything.
-func quick(t testing.TB, dir string) *config.Config {
+// quick is a configuration of some nodes with short times and little of everything.
+func quick(t testing.TB, dir string, nodes int) *config.Config {
 	t.Helper()
 	cfg := config.Default()
-	const nodes = 3
-	ports := FreePorts(t, 2*nodes)
-	for i := range nodes {
-		cfg.Cluster.Nodes[i].APIPort, cfg.Cluster.Nodes[i].RaftPort = ports[2*i], ports[2*i+1]
-	}
+	cfg.Cluster.Nodes = newNodes(t, 1, nodes)
 	cfg.Cluster.Name = "clustertest"
 	cfg.Cluster.DataShards = 3
 	cfg.Local.DataDir = filepath.Join(dir, "node{id}")
@@ -116,6 +114,34 @@ func quick(t testing.TB, dir string) *config.Config {
 	cfg.Timeouts.Proposal, cfg.Timeouts.Read = 3*time.Second, 2*time.Second
 	cfg.Repair.Every, cfg.Repair.Delay, cfg.Repair.ScrubEvery = 200*time.Millisecond, time.Hour, time.Hour
 	return cfg
+}
+
+// newNodes are n nodes on free ports, from the ID first.
+func newNodes(t testing.TB, first image.NodeID, n int) []config.Node {
+	t.Helper()
+	ports := FreePorts(t, 2*n)
+	nodes := make([]config.Node, n)
+	for i := range nodes {
+		nodes[i] = config.Node{ID: first + image.NodeID(i), Host: "127.0.0.1", APIPort: ports[2*i], RaftPort: ports[2*i+1]}
+	}
+	return nodes
+}
+
+// Grow lists a new node in the configuration, which the cluster is then to be told of, and returns it.
+func (c *Cluster) Grow() config.Node {
+	c.t.Helper()
+	n := newNodes(c.t, c.IDs()[len(c.IDs())-1]+1, 1)[0]
+	cfg := *c.Config // nodes that run have the old one
+	cfg.Cluster.Nodes = append(slices.Clone(cfg.Cluster.Nodes), n)
+	c.Config = &cfg
+	return n
+}
+
+// Shrink forgets a node that was removed from the cluster.
+func (c *Cluster) Shrink(id image.NodeID) {
+	cfg := *c.Config
+	cfg.Cluster.Nodes = slices.DeleteFunc(slices.Clone(cfg.Cluster.Nodes), func(n config.Node) bool { return n.ID == id })
+	c.Config = &cfg
 }
 
 // FreePorts finds n ports of the loopback address that nobody listens on. They lie below the range

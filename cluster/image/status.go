@@ -34,8 +34,29 @@ type NodeStatus struct {
 	// MissingCopies are on the node by the catalog but not on its disk, as after a change of disks.
 	MissingCopies int64 `json:"missing_copies,omitempty"`
 
-	// Serves are the shards that the node has the newest state of. Only nodes tell each other.
-	Serves []uint64 `json:"serves,omitempty"`
+	// Serves are the shards that the node has the newest state of, and Leads, where not all nodes hold
+	// all shards, those that it leads. Only nodes tell each other.
+	Serves []uint64      `json:"serves,omitempty"`
+	Leads  []ShardReport `json:"leads,omitempty"`
+}
+
+// ShardReport is what a shard's leader tells of it.
+type ShardReport struct {
+	ID              uint64       `json:"id"`
+	Term            uint64       `json:"term"`
+	Images          int64        `json:"images"`
+	Bytes           int64        `json:"bytes"`
+	UnderReplicated int64        `json:"under_replicated"`
+	Nodes           []NodeReport `json:"nodes"`
+}
+
+// NodeReport sums up what a shard has on one node.
+type NodeReport struct {
+	ID           NodeID `json:"id"`
+	OwnedImages  int64  `json:"owned_images"`
+	OwnedBytes   int64  `json:"owned_bytes"`
+	StoredImages int64  `json:"stored_images"`
+	StoredBytes  int64  `json:"stored_bytes"`
 }
 
 // ShardStatus is one Raft group. Leader is 0 when it has none.

@@ -66,7 +66,7 @@ func (s *Service) decide(u *upload) (*catalog.Assign, error) {
 	if err != nil {
 		return nil, err
 	}
-	live := s.Live(u.shard)
+	live := s.Current(u.shard)
 	var candidates []placement.Candidate
 	for _, n := range s.Members(u.shard) {
 		sentTo := len(u.req.Broadcast) == 0 || slices.Contains(u.req.Broadcast, n)
@@ -81,7 +81,7 @@ func (s *Service) decide(u *upload) (*catalog.Assign, error) {
 			candidates = append(candidates, c)
 		}
 	}
-	if err := s.enough(u, len(candidates), live); err != nil {
+	if err := s.enough(u, len(candidates)); err != nil {
 		return nil, err
 	}
 	order, err := placement.Place(u.req.User, u.req.Name, u.req.Size, candidates, s.Replicas)
@@ -104,12 +104,12 @@ func (s *Service) decide(u *upload) (*catalog.Assign, error) {
 }
 
 // enough refuses an upload that would get fewer copies than the live nodes allow.
-func (s *Service) enough(u *upload, candidates int, live []image.NodeID) error {
+func (s *Service) enough(u *upload, candidates int) error {
 	if candidates < s.MinReplicas {
 		return image.Errorf(image.KindNoQuorum, "%d of the %d nodes needed are up", candidates, s.MinReplicas).
 			WithHint("start the other nodes").WithRetry(time.Second)
 	}
-	need := s.needed(u.shard, live)
+	need := s.needed(u.shard)
 	named := 0
 	for _, n := range s.Members(u.shard) {
 		if slices.Contains(u.req.Broadcast, n) {
@@ -120,7 +120,7 @@ func (s *Service) enough(u *upload, candidates int, live []image.NodeID) error {
 	case candidates >= need:
 		return nil
 	case named < need:
-		return image.Errorf(image.KindInvalid, "Imgcluster-Broadcast names %d nodes of the shard, %d are needed", named, need).
+		return image.Errorf(image.KindMisplaced, "Imgcluster-Broadcast names %d nodes of the shard, %d are needed", named, need).
 			WithHint("broadcast to all nodes that GET /v1/cluster lists for the shard, or leave the header out")
 	default:
 		return image.Errorf(image.KindNoQuorum, "%d of the nodes that Imgcluster-Broadcast names are up, %d are needed", candidates, need).
@@ -129,8 +129,8 @@ func (s *Service) enough(u *upload, candidates int, live []image.NodeID) error {
 }
 
 // needed is how many copies an upload must have now: replicas, or what the live nodes allow.
-func (s *Service) needed(shard uint64, live []image.NodeID) int {
-	n := 0
+func (s *Service) needed(shard uint64) int {
+	n, live := 0, s.Live()
 	for _, m := range s.Members(shard) {
 		if slices.Contains(live, m) {
 			n++
@@ -197,7 +197,7 @@ func (s *Service) reassign(ctx context.Context, shard uint64, state *catalog.Upl
 		kind = image.KindAborted
 	}
 	r, err := s.Log.Propose(ctx, shard, catalog.Command{Reassign: &catalog.Reassign{
-		ID: state.ID, Epoch: state.Epoch, Drop: drop, Min: s.needed(shard, s.Live(shard)), Cause: kind, Text: cause.Error(),
+		ID: state.ID, Epoch: state.Epoch, Drop: drop, Min: s.needed(shard), Cause: kind, Text: cause.Error(),
 	}})
 	if err != nil {
 		s.Logger.Warn("reassignment not proposed", zap.Stringer("upload", state.ID), zap.Error(err))

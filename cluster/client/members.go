@@ -1,0 +1,49 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+
+	"imgcluster/cluster/image"
+)
+
+// Members lists the cluster's members.
+func (c *Client) Members(ctx context.Context) ([]image.Member, error) {
+	r, err := c.ask(ctx, http.MethodGet, "/v1/members", nil)
+	if err != nil {
+		return nil, err
+	}
+	return members(r)
+}
+
+// ChangeMember changes one member and returns the list that follows. Repeating a change does no harm.
+func (c *Client) ChangeMember(ctx context.Context, change image.MemberChange) ([]image.Member, error) {
+	body, err := json.Marshal(change)
+	if err != nil {
+		return nil, err
+	}
+	r, err := c.askWith(ctx, http.MethodPost, "/v1/members", nil, body)
+	if err != nil {
+		return nil, err
+	}
+	return members(r)
+}
+
+func members(r *reply) ([]image.Member, error) {
+	var answer struct {
+		Members []image.Member `json:"members"`
+	}
+	err := r.decode(&answer)
+	return answer.Members, err
+}
+
+// ask is askWith without a body.
+func (c *Client) ask(ctx context.Context, method, path string, header http.Header) (*reply, error) {
+	return c.askWith(ctx, method, path, header, nil)
+}
+
+// askNode is askNodeWith without a body.
+func (c *Client) askNode(ctx context.Context, n Node, method, path string, header http.Header) (*reply, *failure) {
+	return c.askNodeWith(ctx, n, method, path, header, nil)
+}

@@ -1,0 +1,77 @@
+package client
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strconv"
+	"strings"
+
+	"imgcluster/cluster/image"
+	"imgcluster/cluster/placement"
+)
+
+// shardMap says which nodes hold which data shard, as a node told it.
+type shardMap []shardNodes // in the order of the shards' IDs
+
+type shardNodes struct {
+	nodes     []Node
+	broadcast string // their IDs, as Imgcluster-Broadcast has them
+}
+
+func newShardNodes(nodes []Node) shardNodes {
+	ids := make([]string, len(nodes))
+	for i, n := range nodes {
+		ids[i] = strconv.FormatUint(uint64(n.ID), 10)
+	}
+	return shardNodes{nodes, strings.Join(ids, ",")}
+}
+
+// holders returns the nodes that a broadcast of an image goes to. Where all nodes hold all shards no
+// map is needed, and none is asked for until a node says that it does not hold a shard.
+func (c *Client) holders(ctx context.Context, user, name string) shardNodes {
+	m := c.shards.Load()
+	if m == nil && len(c.o.Nodes) > placement.ShardNodes || c.stale.Load() {
+		c.refresh(ctx)
+		m = c.shards.Load()
+	}
+	if m == nil {
+		return c.everyone
+	}
+	return (*m)[placement.Shard(user, name, len(*m))]
+}
+
+// refresh asks for the shard map. Without an answer the old one stays.
+func (c *Client) refresh(ctx context.Context) {
+	c.stale.Store(false)
+	status, err := c.Cluster(ctx)
+	if err != nil {
+		c.stale.Store(true)
+		return
+	}
+	addresses := map[image.NodeID]string{}
+	for _, n := range status.Nodes {
+		addresses[n.ID] = n.API
+	}
+	slices.SortFunc(status.Shards, func(a, b image.ShardStatus) int { return cmp.Compare(a.ID, b.ID) })
+	var m shardMap
+	for i, s := range status.Shards {
+		if i == 0 { // the system shard has no images
+			continue
+		}
+		var nodes []Node
+		for _, id := range s.Nodes {
+			if addresses[id] != "" {
+				nodes = append(nodes, Node{ID: id, Addr: addresses[id]})
+			}
+		}
+		if len(nodes) == 0 {
+			return // not a map to go by
+		}
+		slices.SortFunc(nodes, func(a, b Node) int { return cmp.Compare(a.ID, b.ID) })
+		m = append(m, newShardNodes(nodes))
+	}
+	if len(m) > 0 {
+		c.shards.Store(&m)
+	}
+}

@@ -1,0 +1,165 @@
+package cluster_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"imgcluster/cluster/client"
+	"imgcluster/cluster/clustertest"
+	"imgcluster/cluster/image"
+)
+
+// uploads sends images one after the other until it is ended, and notes what was acknowledged.
+type uploads struct {
+	end func()
+	mu  sync.Mutex
+	all []stored
+}
+
+func upload(t *testing.T, c *clustertest.Cluster, prefix string) *uploads {
+	cl := c.Client(t, client.Broadcast)
+	ctx, cancel := context.WithCancel(t.Context())
+	u := &uploads{}
+	var wg sync.WaitGroup
+	for worker := range 2 {
+		wg.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				s := stored{name: fmt.Sprintf("%s-%d-%d.png", prefix, worker, i), body: clustertest.Image(uint64(9000+i), 60_000+i)}
+				_, err := cl.Put(t.Context(), client.Upload{User: "alice", Name: s.name, Size: int64(len(s.body)), Body: func() io.Reader { return bytes.NewReader(s.body) }})
+				if err != nil {
+					t.Errorf("%s: %v", s.name, err)
+					return
+				}
+				u.mu.Lock()
+				u.all = append(u.all, s)
+				u.mu.Unlock()
+			}
+		})
+	}
+	u.end = func() { cancel(); wg.Wait() }
+	t.Cleanup(u.end)
+	return u
+}
+
+func (u *uploads) count() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.all)
+}
+
+func change(t *testing.T, cl *client.Client, op image.MemberOp, id image.NodeID) {
+	t.Helper()
+	if _, err := cl.ChangeMember(t.Context(), image.MemberChange{Op: op, ID: id}); err != nil {
+		t.Fatalf("%s %d: %v", op, id, err)
+	}
+}
+
+// settled waits until nothing moves any more and returns the members.
+func settled(t *testing.T, cl *client.Client, members int) (list []image.Member) {
+	t.Helper()
+	clustertest.Poll(t, fmt.Sprintf("%d members with nothing on its way", members), func() bool {
+		var err error
+		list, err = cl.Members(t.Context())
+		return err == nil && len(list) == members && !slices.ContainsFunc(list, func(m image.Member) bool { return m.Moving > 0 || !m.Up })
+	})
+	return list
+}
+
+// TestGrowAndShrink takes a cluster from three nodes to five and back to three others, while it stores
+// images.
+func TestGrowAndShrink(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a cluster")
+	}
+	t.Parallel()
+	c := clustertest.Start(t, clustertest.Options{})
+	cl := c.Client(t, client.Relay)
+	all := putMany(t, c, "before", 12)
+	load := upload(t, c, "meanwhile")
+
+	for range 2 {
+		n := c.Grow()
+		refused(t, c.TryStart(c.Config, n.ID), nil, "not a member")
+		_, err := cl.ChangeMember(t.Context(), image.MemberChange{Op: image.MemberAdd, ID: n.ID, API: n.APIAddr(), Raft: n.RaftAddr()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Start(n.ID)
+		settled(t, cl, len(c.IDs()))
+	}
+	for _, m := range settled(t, cl, 5) {
+		if m.Shards < 1 || m.Shards > 2 { // 3 shards on 3 of 5 nodes each
+			t.Errorf("node %d holds %d of 3 shards", m.ID, m.Shards)
+		}
+	}
+	c.WaitReady(c.IDs()...)
+	for _, s := range c.Status(5).Shards[1:] {
+		if len(s.Nodes) != 3 || s.Leader == 0 {
+			t.Errorf("shard %+v", s)
+		}
+	}
+	expectMany(t, c, all, c.IDs()...)
+	more := load.count()
+	clustertest.Poll(t, "uploads to go on", func() bool { return load.count() > more+5 })
+
+	change(t, cl, image.MemberDrain, 1)
+	clustertest.Poll(t, "node 1 to be empty", func() bool {
+		list, err := cl.Members(t.Context())
+		return err == nil && list[0].Images == 0 && list[0].Shards == 0 && list[0].Leads == 0
+	})
+	expectMany(t, c, all, 1) // it goes on answering
+	change(t, cl, image.MemberRemove, 1)
+	settled(t, cl, 4)
+	c.Stop(1)
+	c.Shrink(1)
+
+	c.Stop(2) // a dead one
+	change(t, cl, image.MemberRemove, 2)
+	settled(t, cl, 3)
+	c.Shrink(2)
+	load.end()
+	all = append(all, load.all...)
+	c.WaitReady(c.IDs()...)
+	clustertest.Poll(t, "all images to have their copies", func() bool { return c.Status(5).UnderReplicated == 0 })
+	expectMany(t, c, all, c.IDs()...)
+	if s := c.Status(4); s.Images != int64(len(all)) {
+		t.Errorf("%d images, %d were acknowledged", s.Images, len(all))
+	}
+	c.ExpectSettled(t)
+	c.Restart(c.IDs()...) // with a configuration of those three
+	expectMany(t, c, all[:5], c.IDs()...)
+}
+
+// TestFiveNodes founds a cluster of five, where each shard is on three, and stops one.
+func TestFiveNodes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a cluster")
+	}
+	t.Parallel()
+	c := clustertest.Start(t, clustertest.Options{Nodes: 5})
+	all := putMany(t, c, "five", 10) // plain uploads to nodes that may not hold the shard
+	load := upload(t, c, "broadcast")
+	clustertest.Poll(t, "uploads", func() bool { return load.count() > 10 })
+	expectMany(t, c, all, c.IDs()...)
+	if got := len(c.List(t, 4, "alice")); got < len(all) {
+		t.Errorf("node 4 lists %d images of at least %d", got, len(all))
+	}
+	c.Stop(3)
+	more := load.count()
+	clustertest.Poll(t, "uploads with a node down", func() bool { return load.count() > more+10 })
+	expectMany(t, c, all, c.Others(3)...)
+	began := time.Now()
+	c.Start(3)
+	c.WaitReady(c.IDs()...)
+	t.Logf("node 3 was back after %v", time.Since(began))
+	load.end()
+	expectMany(t, c, append(all, load.all...), c.IDs()...)
+	c.ExpectSettled(t)
+	c.ExpectNoPlaintext(t)
+}

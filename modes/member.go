@@ -1,0 +1,228 @@
+package modes
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"strconv"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/client"
+	"imgcluster/cluster/image"
+)
+
+func newMember(e *env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "member",
+		Short: "List, add, drain or remove nodes of a running cluster",
+		Args:  onlyCommands,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newMemberList(e), newMemberAdd(e), newMemberDrain(e), newMemberRemove(e))
+	return cmd
+}
+
+func newMemberList(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the members and what they hold",
+		Args:  args(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, c, err := e.connect()
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			list, err := c.Members(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return writeMembers(e, list)
+		},
+	}
+}
+
+type memberAddFlags struct {
+	id, apiPort, raftPort int
+	host                  string
+}
+
+func newMemberAdd(e *env) *cobra.Command {
+	var f memberAddFlags
+	cmd := &cobra.Command{
+		Use:   "add --id N --host HOST --api-port P --raft-port P",
+		Short: "Take a new node into the cluster",
+		Long: `Take a new node into the cluster. After that start it: on its machine, with the cluster's master
+key file and a configuration that lists it beside the others, run imgcluster server --id N. Shards
+move to it while the cluster works.`,
+		Example: "  imgcluster member add --id 4 --host 10.40.45.207 --api-port 8001 --raft-port 9001",
+		Args:    args(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if f.id <= 0 || f.host == "" || f.apiPort <= 0 || f.raftPort <= 0 {
+				return usagef("give --id, --host, --api-port and --raft-port", "which node is to be added?")
+			}
+			change := image.MemberChange{
+				Op: image.MemberAdd, ID: image.NodeID(f.id),
+				API: net.JoinHostPort(f.host, strconv.Itoa(f.apiPort)), Raft: net.JoinHostPort(f.host, strconv.Itoa(f.raftPort)),
+			}
+			if err := runMemberChange(cmd.Context(), e, change, nil); err != nil {
+				return err
+			}
+			e.say("now start it, with the cluster's master key: imgcluster server --id %d", f.id)
+			return nil
+		},
+	}
+	cmd.Flags().IntVar(&f.id, "id", 0, "ID of the new node, never used before")
+	cmd.Flags().StringVar(&f.host, "host", "", "address that all nodes and clients reach it by")
+	cmd.Flags().IntVar(&f.apiPort, "api-port", 0, "port of its HTTP API")
+	cmd.Flags().IntVar(&f.raftPort, "raft-port", 0, "port of its Raft transport")
+	return cmd
+}
+
+func newMemberDrain(e *env) *cobra.Command {
+	var undo, detach bool
+	cmd := &cobra.Command{
+		Use:   "drain ID",
+		Short: "Take leaders, work and copies away from a node",
+		Long: `Take a node's leaders and all new work away, then its copies, and wait until it has none.
+It goes on answering requests. With --undo it takes on work again.`,
+		Args: args(1, 1),
+		RunE: func(cmd *cobra.Command, ids []string) error {
+			change, err := memberChange(image.MemberDrain, ids[0])
+			if err != nil {
+				return err
+			}
+			done := drained
+			if undo {
+				change.Op, done = image.MemberResume, nil
+			}
+			if detach {
+				done = nil
+			}
+			return runMemberChange(cmd.Context(), e, change, done)
+		},
+	}
+	cmd.Flags().BoolVar(&undo, "undo", false, "let a drained node take on work again")
+	cmd.Flags().BoolVar(&detach, "no-wait", false, "do not wait until it is empty")
+	return cmd
+}
+
+func newMemberRemove(e *env) *cobra.Command {
+	var detach bool
+	cmd := &cobra.Command{
+		Use:   "remove ID",
+		Short: "Take a node out of the cluster for good",
+		Long: `Take a node out of the cluster for good, dead or alive, and wait until it is out: the copies that
+it has are made on others first, from it or from the nodes that have the other copies. Its ID cannot
+be used again.`,
+		Args: args(1, 1),
+		RunE: func(cmd *cobra.Command, ids []string) error {
+			change, err := memberChange(image.MemberRemove, ids[0])
+			if err != nil {
+				return err
+			}
+			done := removed
+			if detach {
+				done = nil
+			}
+			return runMemberChange(cmd.Context(), e, change, done)
+		},
+	}
+	cmd.Flags().BoolVar(&detach, "no-wait", false, "do not wait until it is out")
+	return cmd
+}
+
+func memberChange(op image.MemberOp, text string) (image.MemberChange, error) {
+	id, err := strconv.ParseUint(text, 10, 32)
+	if err != nil || id == 0 {
+		return image.MemberChange{}, usagef("see the IDs with: imgcluster member list", "%q is not a node ID", text)
+	}
+	return image.MemberChange{Op: op, ID: image.NodeID(id)}, nil
+}
+
+// drained and removed tell whether a change is complete.
+func drained(m *image.Member, all int) bool {
+	return m == nil || m.Images == 0 && m.Leads == 0 && (m.Shards == 0 || all <= 3)
+}
+
+func removed(m *image.Member, _ int) bool { return m == nil }
+
+// memberEvery is the period in which a change is looked at.
+const memberEvery = time.Second
+
+// runMemberChange makes a change and waits until done, if there is one.
+func runMemberChange(ctx context.Context, e *env, change image.MemberChange, done func(m *image.Member, all int) bool) error {
+	_, c, err := e.connect()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	list, err := c.ChangeMember(ctx, change)
+	if err != nil {
+		return err
+	}
+	if done != nil {
+		if list, err = awaitMember(ctx, e, c, change.ID, list, done); err != nil {
+			return err
+		}
+	}
+	return writeMembers(e, list)
+}
+
+func awaitMember(ctx context.Context, e *env, c *client.Client, id image.NodeID, list []image.Member, done func(*image.Member, int) bool) ([]image.Member, error) {
+	said := ""
+	for {
+		var m *image.Member
+		for i := range list {
+			if list[i].ID == id {
+				m = &list[i]
+			}
+		}
+		if done(m, len(list)) {
+			return list, nil
+		}
+		if text := fmt.Sprintf("node %d is %s: %s, %s, %s to lead", id, m.State, plural(m.Shards, "shard"), copies(int(m.Images)), plural(m.Leads, "shard")); text != said {
+			e.say("%s", text)
+			said = text
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("the change goes on without this command; see imgcluster member list: %w", context.Cause(ctx))
+		case <-time.After(memberEvery):
+		}
+		next, err := c.Members(ctx)
+		if err != nil {
+			return nil, err
+		}
+		list = next
+	}
+}
+
+func writeMembers(e *env, list []image.Member) error {
+	if e.json {
+		enc := json.NewEncoder(e.out)
+		for _, m := range list {
+			if err := enc.Encode(m); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	t := tabwriter.NewWriter(e.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "node\tstate\tAPI\tRaft\tshards\tcopies\tleads\t")
+	for _, m := range list {
+		state := m.State
+		if !m.Up {
+			state += ", down"
+		} else if m.State == string(catalog.MemberActive) && m.Moving > 0 {
+			state += fmt.Sprintf(", %s moving", plural(m.Moving, "shard"))
+		}
+		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%d\t%d\t%d\t\n", m.ID, state, m.API, m.Raft, m.Shards, m.Images, m.Leads)
+	}
+	return t.Flush()
+}
