@@ -128,9 +128,6 @@ func (m *machine) assign(a *Assign) (Result, error) {
 			return Result{Upload: old}, nil
 		}
 		epoch = old.Epoch + 1
-		if err := m.forget(old); err != nil {
-			return Result{}, err
-		}
 	}
 	if a.IfAbsent {
 		rec, err := GetRecord(m.tx, a.User, a.Name)
@@ -139,6 +136,11 @@ func (m *machine) assign(a *Assign) (Result, error) {
 		}
 		if rec != nil {
 			return reject(exists(a.Name)), nil
+		}
+	}
+	if old != nil {
+		if err := m.forget(old); err != nil {
+			return Result{}, err
 		}
 	}
 	u := &Upload{

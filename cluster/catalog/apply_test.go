@@ -238,6 +238,24 @@ func TestReplaceAndIfAbsent(t *testing.T) {
 	}
 }
 
+// TestEpochsOutlastARefusal assigns a failed upload again while its name is taken. The refusal must
+// not make the shard forget the epochs of the first attempt: a late Stored of it would count.
+func TestEpochsOutlastARefusal(t *testing.T) {
+	s := newShard(t)
+	first := assign(1, "a.png", 1, 2)
+	first.Assign.IfAbsent = true
+	s.do(first)
+	s.mustKind(s.do(drop(1, 1, 2, 1)), image.KindAborted)
+	s.do(assign(2, "a.png", 1, 2))
+	s.do(stored(2, sumA, image.Copy{Node: 1, Epoch: 1}, image.Copy{Node: 2, Epoch: 1}))
+	s.mustKind(s.do(first), image.KindExists)
+	s.mustKind(s.do(Command{Delete: &Delete{User: "alice", Name: "a.png"}}), "")
+	if r := s.do(first); r.Upload == nil || r.Upload.Epoch <= 2 {
+		t.Fatalf("the third attempt is %+v, want an epoch after the first one's", r.Upload)
+	}
+	s.mustKind(s.do(stored(1, sumA, image.Copy{Node: 1, Epoch: 1}, image.Copy{Node: 2, Epoch: 1})), image.KindStale)
+}
+
 func TestListIsOrderedAndPaged(t *testing.T) {
 	s := newShard(t)
 	for i, name := range []string{"b", "a/2", "a/1", "a0", "c"} {
