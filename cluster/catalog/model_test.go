@@ -1,0 +1,246 @@
+package catalog
+
+import (
+	"cmp"
+	"slices"
+
+	"imgcluster/cluster/image"
+)
+
+// model is what the documentation promises of a shard, in the plainest form: an upload is a struct, an
+// image is a struct, and every sum is added up anew when it is asked for. TestModel compares the
+// catalog with it.
+type model struct {
+	index   uint64
+	uploads map[image.ID]*modelUpload
+	images  map[string]*image.Record // by name, of one user
+}
+
+type modelUpload struct {
+	asked   Assign // the Assign that won
+	state   State
+	epoch   uint32
+	owner   image.NodeID
+	holders []image.NodeID // that were not taken away
+	parts   []Slot         // who was asked to store a copy, in this order
+	sums    *Stored        // Check and SHA256 that copies must have; nil before the first
+}
+
+func newModel() *model {
+	return &model{uploads: map[image.ID]*modelUpload{}, images: map[string]*image.Record{}}
+}
+
+// do executes a command and returns the kind of its rejection, "" when it is accepted.
+func (m *model) do(c Command) image.Kind {
+	m.index++
+	switch {
+	case c.Assign != nil:
+		return m.assign(*c.Assign)
+	case c.Stored != nil:
+		return m.stored(*c.Stored)
+	case c.Reassign != nil:
+		return m.reassign(c.Reassign)
+	case c.Recopy != nil:
+		return m.recopy(c.Recopy)
+	case m.images[c.Delete.Name] == nil:
+		return image.KindNotFound
+	}
+	delete(m.images, c.Delete.Name)
+	return ""
+}
+
+// assign: the first one of an upload ID wins. Only a failed upload is assigned again, in a later epoch.
+func (m *model) assign(a Assign) image.Kind {
+	old := m.uploads[a.ID]
+	epoch := uint32(1)
+	switch {
+	case len(a.Holders) == 0 || a.Replicas < 1:
+		return image.KindInvalid
+	case old != nil && (old.asked.Name != a.Name || old.asked.Bytes != a.Bytes):
+		return image.KindConflict
+	case old != nil && old.state != Failed:
+		return ""
+	case a.IfAbsent && m.images[a.Name] != nil:
+		return image.KindExists
+	case old != nil:
+		epoch = old.epoch + 1
+	}
+	u := &modelUpload{asked: a, state: Pending, epoch: epoch, owner: a.Holders[0], holders: a.Holders}
+	u.share()
+	m.uploads[a.ID] = u
+	return ""
+}
+
+// share asks holders to store until there are as many copies as wanted.
+func (u *modelUpload) share() {
+	for _, n := range u.holders {
+		if u.part(n) == nil && len(u.parts) < u.asked.Replicas {
+			u.parts = append(u.parts, Slot{Node: n, Epoch: u.epoch})
+		}
+	}
+}
+
+func (u *modelUpload) part(n image.NodeID) *Slot {
+	for i := range u.parts {
+		if u.parts[i].Node == n {
+			return &u.parts[i]
+		}
+	}
+	return nil
+}
+
+// stored: a copy counts when its node was asked for it in its epoch, and has the bytes of the others.
+func (m *model) stored(s Stored) image.Kind {
+	u := m.uploads[s.ID]
+	if u == nil {
+		return image.KindStale
+	}
+	for _, c := range s.Copies {
+		if p := u.part(c.Node); p == nil || p.Epoch != c.Epoch {
+			return image.KindStale
+		}
+	}
+	switch {
+	case u.sums != nil && (u.sums.Check != s.Check || u.sums.SHA256 != nil && s.SHA256 != nil && *u.sums.SHA256 != *s.SHA256):
+		if u.state == Pending {
+			u.fail()
+		}
+		return image.KindConflict
+	case u.state == Committed:
+		return ""
+	case u.sums == nil:
+		u.sums = &s
+	}
+	u.sums = &Stored{Check: s.Check, SHA256: cmp.Or(u.sums.SHA256, s.SHA256)}
+	for _, c := range s.Copies {
+		u.part(c.Node).Stored = true
+	}
+	return m.settle(u)
+}
+
+func (u *modelUpload) fail() { u.state, u.parts, u.holders = Failed, nil, nil }
+
+// settle commits an upload whose copies are all stored; the last to commit has the name.
+func (m *model) settle(u *modelUpload) image.Kind {
+	if slices.ContainsFunc(u.parts, func(p Slot) bool { return !p.Stored }) {
+		return ""
+	}
+	if u.asked.IfAbsent && m.images[u.asked.Name] != nil {
+		u.fail()
+		return image.KindExists
+	}
+	rec := &image.Record{
+		User: u.asked.User, Name: u.asked.Name, ID: u.asked.ID, Bytes: u.asked.Bytes, Version: m.index, Shard: 2, Check: u.sums.Check,
+		SHA256: u.sums.SHA256, Owner: u.owner, Wanted: u.asked.Replicas, Created: u.asked.Created,
+	}
+	for _, p := range u.parts {
+		rec.Copies = append(rec.Copies, image.Copy{Node: p.Node, Epoch: p.Epoch})
+	}
+	m.images[rec.Name] = rec
+	u.state, u.holders = Committed, nil
+	return ""
+}
+
+// reassign: counts in its epoch only. A part that is stored stays, though its node is gone.
+func (m *model) reassign(r *Reassign) image.Kind {
+	u := m.uploads[r.ID]
+	if u == nil || u.state != Pending || u.epoch != r.Epoch {
+		return image.KindStale
+	}
+	u.epoch++
+	var holders []image.NodeID
+	for _, n := range u.holders {
+		if !slices.Contains(r.Drop, n) {
+			holders = append(holders, n)
+		}
+	}
+	var parts []Slot
+	for _, p := range u.parts {
+		if p.Stored || !slices.Contains(r.Drop, p.Node) {
+			parts = append(parts, p)
+		}
+	}
+	u.holders, u.parts = holders, parts
+	u.share()
+	if len(u.parts) == 0 || len(u.parts) < r.Min {
+		u.fail()
+		return r.Cause
+	}
+	if u.part(u.owner) == nil {
+		u.owner = u.parts[0].Node
+	}
+	return m.settle(u)
+}
+
+// recopy: never fewer copies than before nor more than wanted, one a node, and what is done already
+// stays done.
+func (m *model) recopy(r *Recopy) image.Kind {
+	rec := m.images[r.Name]
+	if rec == nil || rec.ID != r.ID {
+		return image.KindStale
+	}
+	todo, left := false, slices.Clone(rec.Copies)
+	for _, c := range r.Add {
+		todo = todo || !slices.Contains(rec.Copies, c)
+	}
+	missing := false
+	for _, c := range r.Drop {
+		i := slices.Index(left, c)
+		todo = todo || i >= 0
+		if missing = missing || i < 0; i >= 0 {
+			left = slices.Delete(left, i, i+1)
+		}
+	}
+	if !todo {
+		return ""
+	}
+	onNode := map[image.NodeID]bool{}
+	left = append(left, r.Add...)
+	for _, c := range left {
+		onNode[c.Node] = true
+	}
+	if missing || len(onNode) < len(left) || len(left) < len(rec.Copies) || len(left) > rec.Wanted {
+		return image.KindStale
+	}
+	next := *rec
+	next.Copies = left
+	if !onNode[rec.Owner] {
+		next.Owner = left[0].Node
+	}
+	m.images[r.Name] = &next
+	return ""
+}
+
+// wants: a file is garbage unless its upload asks for it or its record names it.
+func (m *model) wants(n image.NodeID, id image.ID, epoch uint32) bool {
+	if u := m.uploads[id]; u != nil && u.state == Pending {
+		return slices.Contains(u.parts, Slot{Node: n, Epoch: epoch}) || slices.Contains(u.parts, Slot{Node: n, Epoch: epoch, Stored: true})
+	}
+	for _, rec := range m.images {
+		if rec.ID == id && slices.Contains(rec.Copies, image.Copy{Node: n, Epoch: epoch}) {
+			return true
+		}
+	}
+	return false
+}
+
+// load adds up one node's: uploads count where they were given to, unless they failed.
+func (m *model) load(n image.NodeID) (l NodeTotals) {
+	for _, u := range m.uploads {
+		if u.state != Failed && u.owner == n {
+			l.Assigned.add(1, u.asked.Bytes)
+		}
+		if u.part(n) != nil {
+			l.Storing.add(1, u.asked.Bytes)
+		}
+	}
+	for _, rec := range m.images {
+		if rec.Owner == n {
+			l.Owned.add(1, rec.Bytes)
+		}
+		if slices.Contains(rec.Replicas(), n) {
+			l.Stored.add(1, rec.Bytes)
+		}
+	}
+	return l
+}

@@ -1,0 +1,270 @@
+package catalog
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"imgcluster/cluster/clustertest/memkv"
+	"imgcluster/cluster/image"
+)
+
+// TestModel drives the catalog and the model with the same random commands, more than 10,000 in all,
+// and compares all that can be asked after each. Run more with -rapid.checks=10000; a failure prints
+// the seed that shows it again.
+func TestModel(t *testing.T) {
+	for _, nodes := range []int{3, 5} {
+		t.Run(fmt.Sprintf("%d nodes", nodes), func(t *testing.T) {
+			steps := 0
+			for steps == 0 || !testing.Short() && steps < modelStepsMin/2 {
+				rapid.Check(t, func(rt *rapid.T) {
+					steps += newModelRun(t, rt, nodes).repeat(rt)
+				})
+				if t.Failed() {
+					return
+				}
+			}
+			t.Logf("%d commands", steps)
+		})
+	}
+}
+
+// modelStepsMin is how many commands TestModel executes at least, over its subtests.
+const modelStepsMin = 10_000
+
+// The alphabets are small, so that commands meet.
+const (
+	modelUploads = 5
+	modelNames   = 2
+	modelEpochs  = 6
+)
+
+type modelRun struct {
+	*shard
+	rt     *rapid.T
+	m      *model
+	nodes  []image.NodeID
+	cmds   []Command
+	epochs map[image.ID]uint32 // the latest seen
+}
+
+func newModelRun(t testing.TB, rt *rapid.T, nodes int) *modelRun {
+	r := &modelRun{shard: newShard(t), rt: rt, m: newModel(), epochs: map[image.ID]uint32{}}
+	for n := range nodes {
+		r.nodes = append(r.nodes, image.NodeID(n+1))
+	}
+	return r
+}
+
+func (r *modelRun) repeat(rt *rapid.T) int {
+	rt.Repeat(map[string]func(*rapid.T){
+		"assign":   func(rt *rapid.T) { r.step(r.drawAssign(rt)) },
+		"stored":   func(rt *rapid.T) { r.step(r.drawStored(rt)) },
+		"stored 2": func(rt *rapid.T) { r.step(r.drawStored(rt)) }, // most uploads should end
+		"reassign": func(rt *rapid.T) { r.step(r.drawReassign(rt)) },
+		"recopy":   func(rt *rapid.T) { r.step(r.drawRecopy(rt)) },
+		"delete": func(rt *rapid.T) {
+			r.step(Command{Delete: &Delete{User: "alice", Name: modelName(rapid.IntRange(0, modelNames-1).Draw(rt, "name"))}})
+		},
+		"an old command again": func(rt *rapid.T) {
+			if len(r.cmds) == 0 {
+				rt.Skip("there is none")
+			}
+			r.step(rapid.SampledFrom(r.cmds).Draw(rt, "command"))
+		},
+		"restore": func(*rapid.T) { r.restore() },
+		"":        func(*rapid.T) { r.compare() },
+	})
+	return len(r.cmds)
+}
+
+func modelName(n int) string { return fmt.Sprintf("name%d", n) }
+
+func (r *modelRun) drawID(rt *rapid.T) byte {
+	return rapid.ByteRange(1, modelUploads).Draw(rt, "upload")
+}
+
+func (r *modelRun) drawAssign(rt *rapid.T) Command {
+	n := r.drawID(rt)
+	name := int(n) % modelNames
+	if rapid.IntRange(0, 9).Draw(rt, "other name") == 9 {
+		name++
+	}
+	holders := rapid.Permutation(r.nodes).Draw(rt, "order")[:rapid.IntRange(0, len(r.nodes)).Draw(rt, "holders")]
+	c := assign(n, modelName(name%modelNames), slices.Clone(holders)...)
+	c.Assign.Bytes = 100 * int64(n)
+	c.Assign.Replicas = rapid.IntRange(0, 3).Draw(rt, "replicas")
+	c.Assign.IfAbsent = rapid.Bool().Draw(rt, "absent")
+	return c
+}
+
+// drawEpoch draws the epoch of an upload, an earlier or later one, or any.
+func (r *modelRun) drawEpoch(rt *rapid.T, n byte) uint32 {
+	epoch := rapid.Uint32Range(0, modelEpochs).Draw(rt, "epoch")
+	if u := r.m.uploads[id(n)]; u != nil && epoch > 1 {
+		return u.epoch
+	}
+	return epoch
+}
+
+func (r *modelRun) drawCopy(rt *rapid.T, n byte) image.Copy {
+	return image.Copy{Node: rapid.SampledFrom(r.nodes).Draw(rt, "node"), Epoch: r.drawEpoch(rt, n)}
+}
+
+func (r *modelRun) drawStored(rt *rapid.T) Command {
+	n := r.drawID(rt)
+	var copies []image.Copy
+	if u := r.m.uploads[id(n)]; u != nil {
+		for _, p := range u.parts {
+			if rapid.Bool().Draw(rt, "part") {
+				copies = append(copies, image.Copy{Node: p.Node, Epoch: p.Epoch})
+			}
+		}
+	}
+	if len(copies) == 0 || rapid.IntRange(0, 4).Draw(rt, "any") == 4 {
+		copies = append(copies, r.drawCopy(rt, n))
+	}
+	// Twice the same sum: a wrong one ends an upload.
+	c := stored(n, rapid.SampledFrom([]uint64{sumA, sumA, sumA, sumB}).Draw(rt, "sum"), copies...)
+	c.Stored.SHA256 = rapid.SampledFrom([]*image.Digest{nil, {1}, {1}, {2}}).Draw(rt, "digest")
+	return c
+}
+
+func (r *modelRun) drawReassign(rt *rapid.T) Command {
+	n := r.drawID(rt)
+	gone := rapid.Permutation(r.nodes).Draw(rt, "order")[:rapid.IntRange(0, len(r.nodes)).Draw(rt, "gone")]
+	return drop(n, r.drawEpoch(rt, n), rapid.IntRange(0, 3).Draw(rt, "min"), slices.Clone(gone)...)
+}
+
+func (r *modelRun) drawRecopy(rt *rapid.T) Command {
+	name := modelName(rapid.IntRange(0, modelNames-1).Draw(rt, "name"))
+	n := r.drawID(rt)
+	var now []image.Copy
+	if rec := r.m.images[name]; rec != nil && rapid.IntRange(0, 4).Draw(rt, "other upload") < 4 {
+		n, now = rec.ID[15], rec.Copies
+	}
+	c := recopy(n, name, nil)
+	for range rapid.IntRange(0, 2).Draw(rt, "adds") {
+		c.Recopy.Add = append(c.Recopy.Add, r.drawCopy(rt, n))
+	}
+	for _, x := range now {
+		if rapid.Bool().Draw(rt, "drops") {
+			c.Recopy.Drop = append(c.Recopy.Drop, x)
+		}
+	}
+	if rapid.IntRange(0, 4).Draw(rt, "any drop") == 4 {
+		c.Recopy.Drop = append(c.Recopy.Drop, r.drawCopy(rt, n))
+	}
+	return c
+}
+
+// step executes a command, twice: a proposal without an answer is made again.
+func (r *modelRun) step(c Command) {
+	r.rt.Helper()
+	r.cmds = append(r.cmds, c)
+	want, got := r.m.do(c), r.do(c)
+	if image.KindOf(got.Err()) != want {
+		r.rt.Fatalf("%s\nwas answered with %q (%v), want %q", c.Encode(), image.KindOf(got.Err()), got.Err(), want)
+	}
+	again := maps.Clone(r.db)
+	if _, _, err := Apply(again, 2, r.index+1, c.Encode()); err != nil || !again.Equal(r.db) {
+		r.rt.Fatalf("%s\nhas another effect the second time (%v)", c.Encode(), err)
+	}
+}
+
+// restore goes on with a copy of the keys, as a replica does that gets a snapshot; it must be what a
+// replica has that executed the whole log.
+func (r *modelRun) restore() {
+	r.rt.Helper()
+	copied, replayed := memkv.KV{}, memkv.KV{}
+	r.db.Scan(nil, nil, func(k, v []byte) bool { return copied.Set(k, v) == nil })
+	for i, c := range r.log {
+		if _, _, err := Apply(replayed, 2, uint64(i+1), c); err != nil {
+			r.rt.Fatal(err)
+		}
+	}
+	if !copied.Equal(replayed) {
+		r.rt.Fatal("the log applied again gives another state")
+	}
+	r.db = copied
+}
+
+// compare asks the catalog and the model the same.
+func (r *modelRun) compare() {
+	r.rt.Helper()
+	for n := range modelNames {
+		r.same("record of "+modelName(n), r.record(modelName(n)), r.m.images[modelName(n)])
+	}
+	for n := range byte(modelUploads + 1) {
+		r.compareUpload(id(n))
+	}
+	var listed []string
+	err := ListRecords(r.db, "alice", "", "", func(rec *image.Record) bool { listed = append(listed, rec.Name); return true })
+	r.same("list", listed, slices.Sorted(maps.Keys(r.m.images)))
+	r.same("list's error", err, error(nil))
+	r.compareTotals()
+}
+
+func (r *modelRun) compareUpload(id image.ID) {
+	r.rt.Helper()
+	got, err := GetUpload(r.db, id)
+	want := r.m.uploads[id]
+	if err != nil || (got != nil) != (want != nil) {
+		r.rt.Fatalf("upload %s is %+v (%v), want %+v", id, got, err, want)
+	}
+	if got == nil {
+		return
+	}
+	r.same("upload", fmt.Sprint(got.State, got.Epoch, got.Holders, got.Storing), fmt.Sprint(want.state, want.epoch, want.holders, want.parts))
+	if got.State != Failed {
+		r.same("owner", got.Owner, want.owner)
+	}
+	if got.Epoch < r.epochs[id] {
+		r.rt.Fatalf("the epoch of upload %s fell from %d to %d", id, r.epochs[id], got.Epoch)
+	}
+	r.epochs[id] = got.Epoch
+	names := 0
+	for n := range modelNames {
+		if rec := r.record(modelName(n)); rec != nil && rec.ID == id {
+			names++
+		}
+	}
+	if names > 1 || names == 1 && got.State != Committed {
+		r.rt.Fatalf("upload %s is %s and has %d records", id, got.State, names)
+	}
+	for _, n := range r.nodes {
+		for epoch := range uint32(modelEpochs + 2) {
+			wanted, err := Wants(r.db, n, id, epoch)
+			if want := r.m.wants(n, id, epoch); wanted != want || err != nil {
+				r.rt.Fatalf("node %d's file of %s in epoch %d is wanted: %v (%v), want %v", n, id, epoch, wanted, err, want)
+			}
+		}
+	}
+}
+
+func (r *modelRun) compareTotals() {
+	r.rt.Helper()
+	got := r.totals()
+	var sum, under int64
+	for _, rec := range r.m.images {
+		sum += rec.Bytes
+		if len(rec.Copies) < rec.Wanted {
+			under++
+		}
+	}
+	r.same("totals", []int64{got.Images, got.Bytes, got.UnderReplicated}, []int64{int64(len(r.m.images)), sum, under})
+	for _, n := range r.nodes {
+		r.same(fmt.Sprintf("load of node %d", n), *got.node(n), r.m.load(n))
+	}
+}
+
+func (r *modelRun) same(what string, got, want any) {
+	r.rt.Helper()
+	if !reflect.DeepEqual(got, want) {
+		r.rt.Fatalf("%s is\n%+v, want\n%+v", what, got, want)
+	}
+}
