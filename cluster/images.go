@@ -128,8 +128,8 @@ func (m *images) ListShards(ctx context.Context, shards []uint64, user, prefix, 
 }
 
 // Delete implements api.Images. The files go once the log has it.
-func (m *images) Delete(ctx context.Context, user, name string) error {
-	r, err := m.log.Propose(ctx, m.shardOf(user, name), catalog.Command{Delete: &catalog.Delete{User: user, Name: name}})
+func (m *images) Delete(ctx context.Context, id image.ID, user, name string) error {
+	r, err := m.log.Propose(ctx, m.shardOf(user, name), catalog.Command{Delete: &catalog.Delete{ID: id, User: user, Name: name}})
 	if err == nil {
 		err = r.Err()
 	}

@@ -304,13 +304,21 @@ func testReplaceAndDelete(t *testing.T, c *clustertest.Cluster) {
 	}
 	c.ExpectImage(t, "alice", "replace.png", body, c.IDs()...)
 	c.ExpectSettled(t) // the old one's files are gone
-	if r := c.Do(http.MethodDelete, 3, path, nil, nil); r.Status != http.StatusNoContent || len(r.Body) != 0 {
-		t.Errorf("delete: status %d, %s", r.Status, r.Body)
+	key := http.Header{"Idempotency-Key": {image.NewID().String()}}
+	for _, id := range c.IDs() { // once is as often as it likes
+		if r := c.DoAgain(t, http.MethodDelete, id, path, nil, key); r.Status != http.StatusNoContent || len(r.Body) != 0 {
+			t.Errorf("delete: status %d, %s", r.Status, r.Body)
+		}
 	}
 	for _, id := range c.IDs() {
 		for _, method := range []string{http.MethodGet, http.MethodDelete} {
 			clustertest.ExpectProblem(t, c.Do(method, id, path, nil, nil), image.KindNotFound)
 		}
 	}
+	c.Put(t, 2, "alice", "replace.png", body, nil)
+	if r := c.DoAgain(t, http.MethodDelete, 1, path, nil, key); r.Status != http.StatusNoContent {
+		t.Errorf("delete again: status %d, %s", r.Status, r.Body)
+	}
+	c.ExpectImage(t, "alice", "replace.png", body, c.IDs()...) // it was another one that was deleted
 	c.ExpectSettled(t)
 }

@@ -93,11 +93,8 @@ func (h *Handler) parsePut(r *http.Request) (req image.Request, err error) {
 	default:
 		return req, image.Errorf(image.KindInvalid, "If-None-Match: %.40q with PUT", v).WithHint("only * is understood: store unless the name is taken")
 	}
-	if req.ID = image.NewID(); r.Header.Get("Idempotency-Key") != "" {
-		// The draft RFC's structured string has quotes around it.
-		if req.ID, err = image.ParseID(strings.Trim(r.Header.Get("Idempotency-Key"), `"`)); err != nil {
-			return req, err
-		}
+	if req.ID, err = requestID(r); err != nil {
+		return req, err
 	}
 	if r.Header.Get("Content-Range") != "" {
 		return req, image.Errorf(image.KindInvalid, "Content-Range with PUT").WithHint("send the whole image: parts of one are not stored")
@@ -109,6 +106,15 @@ func (h *Handler) parsePut(r *http.Request) (req image.Request, err error) {
 	req.Relayed = r.Header.Get("Imgcluster-Relayed") == "true"
 	req.WantDigest = len(req.Broadcast) == 0 || wantsDigest(r.Header.Get("Want-Content-Digest"))
 	return req, err
+}
+
+// requestID is the client's ID of a request that it may send again, else a new one.
+func requestID(r *http.Request) (image.ID, error) {
+	key := r.Header.Get("Idempotency-Key")
+	if key == "" {
+		return image.NewID(), nil
+	}
+	return image.ParseID(strings.Trim(key, `"`)) // the draft RFC's structured string has quotes around it
 }
 
 // parseDigest finds the sha-256 in a Content-Digest (RFC 9530), nil when there is none. Digests of
@@ -266,7 +272,11 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, c Content, modif
 }
 
 func (h *Handler) delete(w http.ResponseWriter, r *http.Request, user, name string) {
-	if err := h.Images.Delete(r.Context(), user, name); err != nil {
+	id, err := requestID(r)
+	if err == nil {
+		err = h.Images.Delete(r.Context(), id, user, name)
+	}
+	if err != nil {
 		h.fail(w, r, err)
 		return
 	}

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"encoding/json"
+	"errors"
 	"slices"
 
 	"imgcluster/cluster/image"
@@ -127,18 +128,10 @@ func (m *machine) assign(a *Assign) (Result, error) {
 		if old.State != Failed {
 			return Result{Upload: old}, nil
 		}
+		if a.IfAbsent && old.Problem.Code == image.KindExists {
+			return Result{Problem: old.Problem, Upload: old}, nil
+		}
 		epoch = old.Epoch + 1
-	}
-	if a.IfAbsent {
-		rec, err := GetRecord(m.tx, a.User, a.Name)
-		if err != nil {
-			return Result{}, err
-		}
-		if rec != nil {
-			return reject(exists(a.Name)), nil
-		}
-	}
-	if old != nil {
 		if err := m.forget(old); err != nil {
 			return Result{}, err
 		}
@@ -146,6 +139,15 @@ func (m *machine) assign(a *Assign) (Result, error) {
 	u := &Upload{
 		ID: a.ID, User: a.User, Name: a.Name, Bytes: a.Bytes, IfAbsent: a.IfAbsent, State: Pending,
 		Epoch: epoch, Holders: a.Holders, Replicas: a.Replicas, Created: a.Created,
+	}
+	if a.IfAbsent {
+		rec, err := GetRecord(m.tx, a.User, a.Name)
+		if err != nil {
+			return Result{}, err
+		}
+		if rec != nil {
+			return m.end(u, exists(a.Name))
+		}
 	}
 	u.fill(epoch)
 	u.Owner = u.Storing[0].Node
@@ -191,31 +193,38 @@ func (m *machine) save(u *Upload) (Result, error) {
 	if !u.Finished() {
 		return Result{Upload: u}, m.put(idKey(pendingTable, u.ID), u)
 	}
-	if err := m.tx.Delete(idKey(pendingTable, u.ID)); err != nil {
-		return Result{}, err
-	}
-	var forgotten image.ID
-	err := m.updateTotals(func(t *Totals) {
-		u.Seq = t.NextSeq
-		t.NextSeq++
-	})
+	err := m.tx.Delete(idKey(pendingTable, u.ID))
 	if err == nil {
-		err = m.tx.Set(seqKey(u.Seq), u.ID[:])
+		u.Seq, err = m.remember(u.ID)
 	}
 	if err == nil {
 		err = m.put(idKey(finishedTable, u.ID), u)
 	}
-	if err == nil {
-		forgotten, err = m.oldest(u.Seq)
-	}
-	if err == nil && forgotten != (image.ID{}) {
-		err = m.tx.Delete(idKey(finishedTable, forgotten))
-	}
 	return Result{Upload: u}, err
 }
 
-// oldest takes the finished upload out of the order that has to go when seq is the newest, and
-// returns its ID, zero when none has to.
+// remember takes an upload or delete that has ended as the newest into the order of those, and forgets
+// the oldest.
+func (m *machine) remember(id image.ID) (seq uint64, err error) {
+	err = m.updateTotals(func(t *Totals) {
+		seq = t.NextSeq
+		t.NextSeq++
+	})
+	var forgotten image.ID
+	if err == nil {
+		forgotten, err = m.oldest(seq)
+	}
+	if err == nil && forgotten != (image.ID{}) {
+		err = errors.Join(m.tx.Delete(idKey(finishedTable, forgotten)), m.tx.Delete(idKey(deletedTable, forgotten)))
+	}
+	if err == nil {
+		err = m.tx.Set(seqKey(seq), id[:])
+	}
+	return seq, err
+}
+
+// oldest takes what has to go when seq is the newest out of the order, and returns its ID, zero when
+// none has to.
 func (m *machine) oldest(seq uint64) (id image.ID, err error) {
 	if seq < finishedMax {
 		return id, nil
@@ -335,6 +344,12 @@ func (m *machine) fail(u *Upload, cause error) (Result, error) {
 	if err := m.updateTotals(func(t *Totals) { t.Reserve(u, -1) }); err != nil {
 		return Result{}, err
 	}
+	return m.end(u, cause)
+}
+
+// end makes an upload without a reservation a failed one. That is remembered, so that who hears of it
+// later, from another node or by a command that comes again, hears the same.
+func (m *machine) end(u *Upload, cause error) (Result, error) {
 	p := image.AsProblem(cause)
 	u.State, u.Problem, u.Holders, u.Storing = Failed, &p, nil, nil
 	r, err := m.save(u)
@@ -386,14 +401,39 @@ func (m *machine) remove(rec *image.Record) error {
 }
 
 func (m *machine) delete(d *Delete) (Result, error) {
-	rec, err := GetRecord(m.tx, d.User, d.Name)
+	var was Deleted
+	known, err := get(m.tx, idKey(deletedTable, d.ID), &was)
 	if err != nil {
 		return Result{}, err
 	}
-	if rec == nil {
-		return reject(image.Errorf(image.KindNotFound, "user %q has no image %q", d.User, d.Name)), nil
+	if known {
+		if was.User != d.User || was.Name != d.Name {
+			return reject(image.Errorf(image.KindConflict, "ID %s was used to delete another name", d.ID).
+				WithHint("send each request under a fresh Idempotency-Key")), nil
+		}
+		return was.result(), nil
 	}
-	return Result{}, m.remove(rec)
+	rec, err := GetRecord(m.tx, d.User, d.Name)
+	if err == nil && rec != nil {
+		err = m.remove(rec)
+	}
+	if err != nil {
+		return Result{}, err
+	}
+	now := Deleted{User: d.User, Name: d.Name, Absent: rec == nil}
+	if d.ID != (image.ID{}) {
+		if _, err = m.remember(d.ID); err == nil {
+			err = m.put(idKey(deletedTable, d.ID), now)
+		}
+	}
+	return now.result(), err
+}
+
+func (d Deleted) result() Result {
+	if d.Absent {
+		return reject(image.Errorf(image.KindNotFound, "user %q has no image %q", d.User, d.Name))
+	}
+	return Result{}
 }
 
 func (m *machine) recopy(c *Recopy) (Result, error) {

@@ -238,6 +238,35 @@ func TestReplaceAndIfAbsent(t *testing.T) {
 	}
 }
 
+// TestLateCommands applies commands once more that were answered long ago, as a proposal does that was
+// taken for lost. The name is another image's by then.
+func TestLateCommands(t *testing.T) {
+	s := newShard(t)
+	put := func(n byte) {
+		t.Helper()
+		s.mustKind(s.do(assign(n, "a.png", 1, 2)), "")
+		s.mustKind(s.do(stored(n, sumA, image.Copy{Node: 1, Epoch: 1}, image.Copy{Node: 2, Epoch: 1})), "")
+	}
+	remove := func(n byte) Command { return Command{Delete: &Delete{ID: id(n), User: "alice", Name: "a.png"}} }
+	s.mustKind(s.do(remove(11)), image.KindNotFound)
+	put(1)
+	s.mustKind(s.do(remove(11)), image.KindNotFound)
+	late := assign(2, "a.png", 1, 2)
+	late.Assign.IfAbsent = true
+	s.mustKind(s.do(late), image.KindExists)
+	s.mustKind(s.do(remove(12)), "")
+	s.mustKind(s.do(late), image.KindExists)
+	if u, err := GetUpload(s.db, id(2)); err != nil || u.State != Failed {
+		t.Fatalf("the refused upload is %+v (%v)", u, err)
+	}
+	put(3)
+	s.mustKind(s.do(remove(12)), "")
+	if s.record("a.png") == nil {
+		t.Fatal("a delete took a second image")
+	}
+	s.mustKind(s.do(Command{Delete: &Delete{ID: id(12), User: "alice", Name: "b.png"}}), image.KindConflict)
+}
+
 // TestEpochsOutlastARefusal assigns a failed upload again while its name is taken. The refusal must
 // not make the shard forget the epochs of the first attempt: a late Stored of it would count.
 func TestEpochsOutlastARefusal(t *testing.T) {
@@ -250,8 +279,10 @@ func TestEpochsOutlastARefusal(t *testing.T) {
 	s.do(stored(2, sumA, image.Copy{Node: 1, Epoch: 1}, image.Copy{Node: 2, Epoch: 1}))
 	s.mustKind(s.do(first), image.KindExists)
 	s.mustKind(s.do(Command{Delete: &Delete{User: "alice", Name: "a.png"}}), "")
+	s.mustKind(s.do(first), image.KindExists) // as its client was told
+	first.Assign.IfAbsent = false
 	if r := s.do(first); r.Upload == nil || r.Upload.Epoch <= 2 {
-		t.Fatalf("the third attempt is %+v, want an epoch after the first one's", r.Upload)
+		t.Fatalf("the last attempt is %+v, want an epoch after the first one's", r.Upload)
 	}
 	s.mustKind(s.do(stored(1, sumA, image.Copy{Node: 1, Epoch: 1}, image.Copy{Node: 2, Epoch: 1})), image.KindStale)
 }
@@ -301,7 +332,12 @@ func TestFirstUserKeyWins(t *testing.T) {
 
 func TestFinishedUploadsAreBounded(t *testing.T) {
 	s := newShard(t)
+	const deletes = (finishedMax + 10) / 100 // none is among the ten oldest
 	for i := range finishedMax + 10 {
+		if i%100 == 99 {
+			s.do(Command{Delete: &Delete{ID: image.ID{0: 2, 14: byte(i >> 8), 15: byte(i)}, User: "alice", Name: "a.png"}})
+			continue
+		}
 		c := assign(0, "a.png", 1, 2)
 		c.Assign.ID = image.ID{0: 1, 14: byte(i >> 8), 15: byte(i)}
 		s.do(c)
@@ -310,7 +346,7 @@ func TestFinishedUploadsAreBounded(t *testing.T) {
 		s.do(c)
 		s.log, s.events = nil, nil
 	}
-	for table, want := range map[byte]int{finishedTable: finishedMax, orderTable: finishedMax, recordTable: 1, imageTable: 1, pendingTable: 0} {
+	for table, want := range map[byte]int{finishedTable: finishedMax - deletes, deletedTable: deletes, orderTable: finishedMax, recordTable: 1, imageTable: 1, pendingTable: 0} {
 		n := 0
 		s.db.Scan([]byte{table}, []byte{table + 1}, func(_, _ []byte) bool { n++; return true })
 		if n != want {

@@ -76,10 +76,12 @@ type Reassign struct {
 	Text  string     `json:"text,omitempty"`
 }
 
-// Delete removes an image's record.
+// Delete removes an image's record. Applied again under its ID it is answered as the first time and
+// removes nothing: the name may have another image by then.
 type Delete struct {
-	User string `json:"user"`
-	Name string `json:"name"`
+	ID   image.ID `json:"id,omitzero"` // of this request; zero: not remembered
+	User string   `json:"user"`
+	Name string   `json:"name"`
 }
 
 // Recopy changes where the copies of a stored image are, once new ones are durable: to heal a record

@@ -14,6 +14,7 @@ type model struct {
 	index   uint64
 	uploads map[image.ID]*modelUpload
 	images  map[string]*image.Record // by name, of one user
+	deleted map[image.ID]image.Kind  // how each Delete was answered
 }
 
 type modelUpload struct {
@@ -23,11 +24,12 @@ type modelUpload struct {
 	owner   image.NodeID
 	holders []image.NodeID // that were not taken away
 	parts   []Slot         // who was asked to store a copy, in this order
+	taken   bool           // failed because there was an image, and was to be none
 	sums    *Stored        // Check and SHA256 that copies must have; nil before the first
 }
 
 func newModel() *model {
-	return &model{uploads: map[image.ID]*modelUpload{}, images: map[string]*image.Record{}}
+	return &model{uploads: map[image.ID]*modelUpload{}, images: map[string]*image.Record{}, deleted: map[image.ID]image.Kind{}}
 }
 
 // do executes a command and returns the kind of its rejection, "" when it is accepted.
@@ -42,14 +44,26 @@ func (m *model) do(c Command) image.Kind {
 		return m.reassign(c.Reassign)
 	case c.Recopy != nil:
 		return m.recopy(c.Recopy)
-	case m.images[c.Delete.Name] == nil:
-		return image.KindNotFound
 	}
-	delete(m.images, c.Delete.Name)
-	return ""
+	return m.delete(c.Delete)
 }
 
-// assign: the first one of an upload ID wins. Only a failed upload is assigned again, in a later epoch.
+// delete: the first answer stays the answer, and nothing more is deleted.
+func (m *model) delete(d *Delete) image.Kind {
+	first, ok := m.deleted[d.ID]
+	if ok {
+		return first
+	}
+	if m.images[d.Name] == nil {
+		first = image.KindNotFound
+	}
+	delete(m.images, d.Name)
+	m.deleted[d.ID] = first
+	return first
+}
+
+// assign: the first one of an upload ID wins. Only a failed upload is assigned again, in a later epoch,
+// unless its name was taken and must still be free.
 func (m *model) assign(a Assign) image.Kind {
 	old := m.uploads[a.ID]
 	epoch := uint32(1)
@@ -60,10 +74,14 @@ func (m *model) assign(a Assign) image.Kind {
 		return image.KindConflict
 	case old != nil && old.state != Failed:
 		return ""
-	case a.IfAbsent && m.images[a.Name] != nil:
+	case old != nil && old.taken && a.IfAbsent:
 		return image.KindExists
 	case old != nil:
 		epoch = old.epoch + 1
+	}
+	if a.IfAbsent && m.images[a.Name] != nil {
+		m.uploads[a.ID] = &modelUpload{asked: a, state: Failed, epoch: epoch, taken: true}
+		return image.KindExists
 	}
 	u := &modelUpload{asked: a, state: Pending, epoch: epoch, owner: a.Holders[0], holders: a.Holders}
 	u.share()
@@ -127,6 +145,7 @@ func (m *model) settle(u *modelUpload) image.Kind {
 	}
 	if u.asked.IfAbsent && m.images[u.asked.Name] != nil {
 		u.fail()
+		u.taken = true
 		return image.KindExists
 	}
 	rec := &image.Record{

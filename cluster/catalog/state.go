@@ -15,7 +15,8 @@ import (
 type State string
 
 // The states of an upload. Failed is not final: the same upload ID may be assigned again, in a
-// later epoch.
+// later epoch; but one that was refused because its name is taken stays so (KindExists), for its client
+// has been told.
 const (
 	Pending   State = "pending"
 	Committed State = "committed"
@@ -60,6 +61,13 @@ func (u *Upload) Slot(node image.NodeID) *Slot {
 	return nil
 }
 
+// Deleted is what a shard remembers of a Delete.
+type Deleted struct {
+	User   string `json:"user"`
+	Name   string `json:"name"`
+	Absent bool   `json:"absent,omitempty"` // there was no image
+}
+
 // Finished tells that the upload is committed or has failed.
 func (u *Upload) Finished() bool { return u.State != Pending }
 
@@ -102,15 +110,16 @@ const (
 	recordTable   = 'r' // user NUL name -> image.Record
 	imageTable    = 'i' // image ID -> user NUL name, for committed images
 	pendingTable  = 'p' // upload ID -> Upload
-	finishedTable = 'u' // upload ID -> Upload, the last finishedMax of them
-	orderTable    = 'f' // finish sequence, 8 bytes -> upload ID
+	finishedTable = 'u' // upload ID -> Upload
+	deletedTable  = 'd' // ID of a Delete -> Deleted
+	orderTable    = 'f' // finish sequence, 8 bytes -> ID of an upload or Delete, the last finishedMax of them
 	totalsKey     = 't' // Totals
 	memberKey     = 'm' // Membership
 	userKeyTable  = 'k' // user NUL key ID, 4 bytes -> PutKey
 )
 
-// finishedMax is how many finished uploads a shard remembers, so that a repeated upload ID gets its
-// first answer.
+// finishedMax is how many finished uploads and deletes a shard remembers, so that a repeated ID gets
+// its first answer.
 const finishedMax = 4096
 
 func nameKey(user, name string) []byte {

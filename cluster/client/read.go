@@ -138,13 +138,14 @@ func info(user, name string, resp *http.Response) Info {
 	return i
 }
 
-// Delete removes an image.
+// Delete removes an image. It sends the request again when there is no answer, under the same ID: the
+// answer is that of the first that arrived.
 func (c *Client) Delete(ctx context.Context, user, name string) error {
 	path, err := imagePath(user, name)
 	if err != nil {
 		return err
 	}
-	r, err := c.ask(ctx, http.MethodDelete, path, nil)
+	r, err := c.ask(ctx, http.MethodDelete, path, http.Header{"Idempotency-Key": {image.NewID().String()}})
 	if err != nil {
 		return err
 	}
