@@ -3,7 +3,7 @@
 # Packages in which goroutines meet.
 RACE = ./cluster/... ./modes/chaos ./modes/load ./modes/result
 
-.PHONY: build test race race-packages lint format bench extreme fuzz clean
+.PHONY: build test race race-packages lint format bench extreme fuzz histories clean
 
 build: ## the binary
 	go build -o imgcluster .
@@ -36,6 +36,12 @@ extreme: build
 FUZZTIME = 30s
 fuzz:
 	go test ./cluster/catalog -run '^$$' -fuzz FuzzApply -fuzztime $(FUZZTIME)
+
+# Clients of one cluster with faults under way; what they saw must be linearizable.
+COUNT = 2000
+SEED = 1
+histories:
+	IMGCLUSTER_HISTORIES=$(COUNT) IMGCLUSTER_SEED=$(SEED) go test ./cluster -run '^TestHistories$$' -count 1 -v -timeout 2h
 
 clean:
 	rm -f imgcluster log.jsonl
