@@ -74,6 +74,7 @@ func (f *flaky) Close() error { f.closed.Store(true); return nil }
 type readyNode struct{ Node }
 
 func (readyNode) Ready() error                                { return nil }
+func (readyNode) Route(string, string) (string, bool)         { return "", true }
 func (readyNode) Await(context.Context, string, string) error { return nil }
 
 func serve(t *testing.T, s *shelf) (*Handler, *httptest.Server) {

@@ -340,7 +340,7 @@ func TestRefusedBeforeAnything(t *testing.T) {
 		{image.Request{ID: image.NewID(), User: "alice", Name: "a", Size: 65 << 20}, image.KindTooLarge},
 		{image.Request{ID: image.NewID(), User: "alice", Name: "../a", Size: 1}, image.KindInvalid},
 		{image.Request{ID: image.NewID(), User: "", Name: "a", Size: 1}, image.KindInvalid},
-		{image.Request{ID: image.NewID(), User: "alice", Name: "a", Size: 1, Broadcast: []image.NodeID{1}}, image.KindInvalid},
+		{image.Request{ID: image.NewID(), User: "alice", Name: "a", Size: 1, Broadcast: []image.NodeID{1}}, image.KindMisplaced},
 	} {
 		if _, err := f.nodes[1].Receive(t.Context(), c.req, bytes.NewReader([]byte{1})); image.KindOf(err) != c.want {
 			t.Errorf("%+v: %v, want %s", c.req, err, c.want)
