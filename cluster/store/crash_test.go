@@ -50,8 +50,8 @@ func beforeCut(replace bool) (*memFS, error) {
 
 // cutCommit turns the machine off at operation cut of a commit, applies the crash, and checks what is
 // found after the restart. done: the commit has fewer operations.
-func cutCommit(mem *memFS, cut int, replace bool, skip string, crash func(*memFS) *memFS) (done bool, err error) {
-	s, err := openStore(mem, Options{})
+func cutCommit(mem *memFS, cut int, opts Options, replace bool, skip string, crash func(*memFS) *memFS) (done bool, err error) {
+	s, err := openStore(mem, opts)
 	if err != nil {
 		return false, err
 	}
@@ -105,14 +105,15 @@ func afterCrash(mem *memFS, check func(key, []byte) error, recorded bool) error 
 
 // cutEverywhere returns the first violation over all cuts and crashes.
 func cutEverywhere(skip string) (cuts int, err error) {
-	for _, replace := range []bool{false, true} {
+	for i := range 4 {
+		opts, replace := Options{Buffered: i&1 == 1}, i&2 == 2
 		start, err := beforeCut(replace)
 		if err != nil {
 			return cuts, err
 		}
 		for name, crash := range crashes() {
 			for cut, done := 1, false; !done; cut++ {
-				if done, err = cutCommit(start.clone(), cut, replace, skip, crash); err != nil {
+				if done, err = cutCommit(start.clone(), cut, opts, replace, skip, crash); err != nil {
 					return cuts, fmt.Errorf("power loss that keeps %s: %w", name, err)
 				}
 				cuts++
@@ -127,8 +128,33 @@ func TestPowerLoss(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cuts < 100 {
+	if cuts < 200 {
 		t.Errorf("only %d cuts", cuts)
+	}
+}
+
+// TestPowerLossAtFirstStart turns the machine off at every operation from the first open of an empty
+// directory to the end of the first commit, but only at some of those that make the folders.
+func TestPowerLossAtFirstStart(t *testing.T) {
+	for name, crash := range crashes() {
+		for cut, acknowledged := 1, false; !acknowledged; cut++ {
+			if cut > 5 && cut < foldersCount-5 {
+				cut += 20
+			}
+			mem := newMemFS()
+			f := &faultFS{fileSystem: mem, failAt: cut, onward: true, err: errOff}
+			if s, err := openStore(f, Options{}); err == nil {
+				acknowledged = put(s, testID, 1, crashNew) == nil
+			}
+			s, err := openStore(crash(mem), Options{})
+			if err != nil {
+				t.Fatalf("power loss at %d that keeps %s: the store does not open: %v", cut, name, err)
+			}
+			got, err := get(s, testID, 1)
+			if whole := bytes.Equal(got, crashNew); acknowledged && !whole || err == nil && !whole {
+				t.Fatalf("power loss at %d that keeps %s, acknowledged %v: %d bytes, %v", cut, name, acknowledged, len(got), err)
+			}
+		}
 	}
 }
 

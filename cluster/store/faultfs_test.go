@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // faultFS passes operations on to another fileSystem, records them, and fails the chosen ones.
 // The zero values of the hooks do nothing.
 type faultFS struct {
 	fileSystem
+	mu     sync.Mutex // ops, while operations run
 	ops    []string
 	failAt int  // number of the operation that fails, from 1; 0: none
 	onward bool // all operations from failAt on fail: the machine is off
@@ -22,11 +24,13 @@ type faultFS struct {
 // do counts and records one operation, and decides what becomes of it.
 func (f *faultFS) do(op, args string, call func() error) error {
 	line := strings.TrimSpace(op + " " + args)
+	f.mu.Lock()
 	f.ops = append(f.ops, line)
+	n := len(f.ops)
+	f.mu.Unlock()
 	if f.before != nil {
 		f.before(line)
 	}
-	n := len(f.ops)
 	fails := f.failAt > 0 && (n == f.failAt || f.onward && n > f.failAt)
 	if op == f.skip {
 		return nil

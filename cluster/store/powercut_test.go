@@ -1,0 +1,237 @@
+package store
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"imgcluster/cluster/clustertest/loopfs"
+	"imgcluster/cluster/image"
+)
+
+const (
+	powerDiskBytes = 128 << 20
+	powerWriters   = 4 // commits at once, at most
+	powerKeep      = 60
+)
+
+// TestPowerCuts takes the power away from a real ext4 in the middle of commits, over and over on the
+// same disk: what was acknowledged is there after each cut, and what was not is whole or absent.
+// IMGCLUSTER_POWER_CUTS and IMGCLUSTER_SEED have it run longer and otherwise (make powercuts).
+func TestPowerCuts(t *testing.T) {
+	cuts, seed := envNumber(t, "IMGCLUSTER_POWER_CUTS", 20), envNumber(t, "IMGCLUSTER_SEED", 1)
+	p := &powerTest{
+		T: t, disk: loopfs.New(t, filepath.Join(t.TempDir(), "disk"), powerDiskBytes),
+		rand: rand.New(rand.NewPCG(uint64(seed), 0)), files: map[key]*powerFile{},
+	}
+	began := time.Now()
+	for n := range cuts {
+		p.round(n)
+	}
+	if p.acknowledged == 0 || p.interrupted == 0 {
+		t.Errorf("%d commits were acknowledged and %d interrupted: the cuts came at no good moments", p.acknowledged, p.interrupted)
+	}
+	t.Logf("seed %d: %d power cuts, %d commits acknowledged, %d interrupted by a cut (%d of them whole after it), %d reads of acknowledged files verified, %d temporary files swept, %.1f s",
+		seed, cuts, p.acknowledged, p.interrupted, p.whole, p.verified, p.swept, time.Since(began).Seconds())
+}
+
+func envNumber(t *testing.T, name string, otherwise int) int {
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("%s=%q is not a number from 1", name, text)
+	}
+	return n
+}
+
+type powerTest struct {
+	*testing.T
+	disk *loopfs.Disk
+	rand *rand.Rand
+	dir  string // the data directory
+	id   Identity
+
+	mu    sync.Mutex
+	files map[key]*powerFile
+
+	acknowledged, interrupted, whole, verified, swept int
+}
+
+// powerFile is what may be found under a name: sure, if it is not nil, or maybe.
+type powerFile struct{ sure, maybe []byte }
+
+// round runs commits until the power is cut, and looks at what is left.
+func (p *powerTest) round(n int) {
+	if n%4 == 0 { // the folders of a first start have to last, too
+		os.RemoveAll(p.dir)
+		p.dir, p.id = filepath.Join(p.disk.Dir, fmt.Sprint("cluster", n), "node1"), Identity{Cluster: "power", Node: 1}
+		clear(p.files)
+	}
+	claim := p.claim()
+	inner, err := openOS(p.dir)
+	if err != nil {
+		p.Fatal(err)
+	}
+	f := &faultFS{fileSystem: inner}
+	s, err := openStore(f, Options{Buffered: p.rand.IntN(2) == 0})
+	if err != nil {
+		p.Fatal(err)
+	}
+	var off atomic.Bool
+	cut := sync.OnceFunc(func() {
+		off.Store(true)
+		if err := p.disk.Cut(); err != nil {
+			p.Error(err)
+		}
+	})
+	var wg sync.WaitGroup
+	ops, at := atomic.Int64{}, p.rand.Int64N(100)
+	acknowledged := func() {}
+	switch p.rand.IntN(3) {
+	case 0: // between two operations of one commit
+		f.before = func(string) {
+			if ops.Add(1) > at {
+				cut()
+			}
+		}
+	case 1: // at the same time as one
+		f.before = func(string) {
+			if ops.Add(1) == at+1 {
+				wg.Go(cut)
+			}
+		}
+	default: // as soon as a commit is acknowledged
+		acknowledged = func() {
+			if ops.Add(1) > at/10 {
+				cut()
+			}
+		}
+	}
+	for range 1 + p.rand.IntN(powerWriters) {
+		r := rand.New(rand.NewPCG(p.rand.Uint64(), 0))
+		wg.Go(func() { p.write(s, r, &off, acknowledged) })
+	}
+	wg.Wait()
+	if err := s.Close(); err != nil {
+		p.Fatal(err)
+	}
+	claim.Close()
+	p.disk.Remount(p)
+	p.check()
+}
+
+func (p *powerTest) claim() *DataDir {
+	claim, err := Claim(p.dir, p.id)
+	if err != nil {
+		p.Fatal(err)
+	}
+	if have := claim.Identity(); p.id.Incarnation != "" && have != p.id {
+		p.Fatalf("the directory's identity is %+v, and was %+v", have, p.id)
+	}
+	p.id = claim.Identity()
+	return claim
+}
+
+// write commits files, new ones and some again under their old name, until the power is off.
+func (p *powerTest) write(s *Store, r *rand.Rand, off *atomic.Bool, acknowledged func()) {
+	var mine []key
+	for {
+		k := key{image.NewID(), 1 + r.Uint32N(3)}
+		if len(mine) > 0 && r.IntN(4) == 0 {
+			k = mine[r.IntN(len(mine))]
+		}
+		size := 1 + r.IntN(4*alignBytes)
+		if r.IntN(4) == 0 {
+			size = 1 + r.IntN(2*directBytes)
+		}
+		data := noise(r.Uint64(), size)
+		p.mu.Lock()
+		if p.files[k] == nil {
+			p.files[k] = &powerFile{}
+		}
+		file := p.files[k]
+		file.maybe = data
+		p.mu.Unlock()
+		err := put(s, k.id, k.epoch, data)
+		if err == nil {
+			acknowledged()
+		}
+		p.mu.Lock()
+		switch {
+		case err == nil:
+			file.sure, file.maybe = data, nil
+			p.acknowledged++
+			mine = append(mine, k)
+		case !off.Load():
+			p.Errorf("a commit failed while the power was on: %v", err)
+		default:
+			p.interrupted++
+		}
+		p.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// check starts the store as after a boot.
+func (p *powerTest) check() {
+	defer p.claim().Close()
+	tmp, err := os.ReadDir(filepath.Join(p.dir, tmpDir))
+	if err != nil {
+		p.Fatal(err)
+	}
+	s, err := Open(p.dir, Options{OnUnknown: func(path string) { p.Errorf("unknown file %s", path) }})
+	if err != nil {
+		p.Fatal(err)
+	}
+	defer s.Close()
+	for k, file := range p.files {
+		got, err := get(s, k.id, k.epoch)
+		absent := image.KindOf(err) == image.KindNotFound
+		switch {
+		case err == nil && file.sure != nil && bytes.Equal(got, file.sure):
+			p.verified++
+		case err == nil && file.maybe != nil && bytes.Equal(got, file.maybe):
+			p.whole++
+			file.sure = file.maybe
+		case absent && file.sure == nil:
+			delete(p.files, k)
+		default:
+			p.Fatalf("%v: %d bytes, %v; acknowledged %d bytes, interrupted %d bytes", k, len(got), err, len(file.sure), len(file.maybe))
+		}
+		file.maybe = nil
+	}
+	for k := range p.files { // in no order
+		if len(p.files) <= powerKeep {
+			break
+		}
+		delete(p.files, k)
+	}
+	if _, _, err := s.Sweep(func(id image.ID, epoch uint32) (bool, error) { return p.files[key{id, epoch}] != nil, nil }); err != nil {
+		p.Fatal(err)
+	}
+	left, err := os.ReadDir(filepath.Join(p.dir, tmpDir))
+	if err != nil || len(left) > 0 {
+		p.Fatalf("after the sweep: %v, %v", left, err)
+	}
+	for _, e := range tmp {
+		if strings.HasSuffix(e.Name(), tmpSuffix) {
+			p.swept++
+		}
+	}
+	if n, _ := s.Usage(); n != int64(len(p.files)) {
+		p.Fatalf("%d files after the sweep, want %d", n, len(p.files))
+	}
+}
