@@ -3,7 +3,7 @@
 # Packages in which goroutines meet.
 RACE = ./cluster/... ./modes/chaos ./modes/load ./modes/result
 
-.PHONY: build test race race-packages lint format bench extreme fuzz histories clean
+.PHONY: build test race race-packages lint format bench extreme powercuts histories bugs fuzz clean
 
 build: ## the binary
 	go build -o imgcluster .
@@ -33,15 +33,26 @@ bench:
 extreme: build
 	./testdata/extreme.sh
 
+# Of the loops below: how often, and from which seed. make powercuts COUNT=1000 SEED=7
+SEED = 1
+powercuts: COUNT = 200
+histories: COUNT = 2000
+
+# Power cuts on a real ext4 in the middle of commits; needs root.
+powercuts:
+	IMGCLUSTER_POWER_CUTS=$(COUNT) IMGCLUSTER_SEED=$(SEED) go test ./cluster/store -run TestPowerCuts -count=1 -v -timeout 1h
+
 FUZZTIME = 30s
 fuzz:
 	go test ./cluster/catalog -run '^$$' -fuzz FuzzApply -fuzztime $(FUZZTIME)
 
 # Clients of one cluster with faults under way; what they saw must be linearizable.
-COUNT = 2000
-SEED = 1
 histories:
 	IMGCLUSTER_HISTORIES=$(COUNT) IMGCLUSTER_SEED=$(SEED) go test ./cluster -run '^TestHistories$$' -count 1 -v -timeout 2h
+
+# Seeds known bugs one after the other and shows which test catches each.
+bugs:
+	./testdata/bugs.sh
 
 clean:
 	rm -f imgcluster log.jsonl
