@@ -2,6 +2,7 @@ package clustertest
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -193,6 +194,25 @@ func (c *Cluster) Kill(id image.NodeID) {
 
 // Pause stops a node's process in its tracks; Resume lets it go on.
 func (c *Cluster) Pause(id image.NodeID) { c.signal(id, syscall.SIGSTOP) }
+
+// Freeze is Pause, and returns when no thread of the process runs any more: all have stopped, or will
+// when the disk operation ends that they are in.
+func (c *Cluster) Freeze(id image.NodeID) {
+	c.t.Helper()
+	c.Pause(id)
+	tasks := fmt.Sprintf("/proc/%d/task/*/stat", c.procs[id].cmd.Process.Pid)
+	Poll(c.t, fmt.Sprintf("node %d stops", id), func() bool {
+		files, err := filepath.Glob(tasks)
+		for _, file := range files {
+			b, readErr := os.ReadFile(file)
+			_, state, _ := bytes.Cut(b, []byte(") "))
+			if readErr != nil || len(state) == 0 || state[0] != 'T' && state[0] != 'D' {
+				return false
+			}
+		}
+		return err == nil && len(files) > 0
+	})
+}
 
 // Resume lets a paused process go on.
 func (c *Cluster) Resume(id image.NodeID) { c.signal(id, syscall.SIGCONT) }

@@ -139,7 +139,7 @@ func TestPowerLossAtFirstStart(t *testing.T) {
 	for name, crash := range crashes() {
 		for cut, acknowledged := 1, false; !acknowledged; cut++ {
 			if cut > 5 && cut < foldersCount-5 {
-				cut += 20
+				cut += 40
 			}
 			mem := newMemFS()
 			f := &faultFS{fileSystem: mem, failAt: cut, onward: true, err: errOff}

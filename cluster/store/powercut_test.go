@@ -6,13 +6,13 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"imgcluster/cluster/clustertest/env"
 	"imgcluster/cluster/clustertest/loopfs"
 	"imgcluster/cluster/image"
 )
@@ -27,7 +27,7 @@ const (
 // same disk: what was acknowledged is there after each cut, and what was not is whole or absent.
 // IMGCLUSTER_POWER_CUTS and IMGCLUSTER_SEED have it run longer and otherwise (make powercuts).
 func TestPowerCuts(t *testing.T) {
-	cuts, seed := envNumber(t, "IMGCLUSTER_POWER_CUTS", 20), envNumber(t, "IMGCLUSTER_SEED", 1)
+	cuts, seed := env.Number(t, "IMGCLUSTER_POWER_CUTS", 20), env.Number(t, "IMGCLUSTER_SEED", 1)
 	p := &powerTest{
 		T: t, disk: loopfs.New(t, filepath.Join(t.TempDir(), "disk"), powerDiskBytes),
 		rand: rand.New(rand.NewPCG(uint64(seed), 0)), files: map[key]*powerFile{},
@@ -41,18 +41,6 @@ func TestPowerCuts(t *testing.T) {
 	}
 	t.Logf("seed %d: %d power cuts, %d commits acknowledged, %d interrupted by a cut (%d of them whole after it), %d reads of acknowledged files verified, %d temporary files swept, %.1f s",
 		seed, cuts, p.acknowledged, p.interrupted, p.whole, p.verified, p.swept, time.Since(began).Seconds())
-}
-
-func envNumber(t *testing.T, name string, otherwise int) int {
-	text := os.Getenv(name)
-	if text == "" {
-		return otherwise
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 {
-		t.Fatalf("%s=%q is not a number from 1", name, text)
-	}
-	return n
 }
 
 type powerTest struct {
