@@ -405,12 +405,16 @@ func TestRestartGivesUpOldParts(t *testing.T) {
 	if err != nil || r.Err() != nil {
 		t.Fatal(err, r.Err())
 	}
+	f.vaults[2].mu.Lock()
+	f.vaults[2].files[image.Copy{Epoch: 1}] = []byte("durable, but Stored was not said")
+	f.vaults[2].mu.Unlock()
 	if err := f.nodes[2].Recover(t.Context(), testShard); err != nil {
 		t.Fatal(err)
 	}
 	if u := f.assigned(id); u.State != catalog.Failed {
 		t.Errorf("the upload is %+v", u)
 	}
+	eventually(t, "the file of the old part to go", func() bool { return f.vaults[2].count() == 0 })
 }
 
 // TestUploadReachesOneNodeOnly is a broadcast that two nodes refused: the third must not wait for

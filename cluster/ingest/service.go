@@ -271,6 +271,7 @@ func (s *Service) Applied(shard uint64, events []catalog.Event) {
 		if e.Upload == nil {
 			continue
 		}
+		s.abandon(shard, e.Upload)
 		if e.Upload.Finished() {
 			delete(s.pending, pendingKey{shard, e.Upload.ID})
 		} else {
@@ -287,6 +288,23 @@ func (s *Service) Forget(shard uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	maps.DeleteFunc(s.pending, func(k pendingKey, _ *watched) bool { return k.shard == shard })
+}
+
+// abandon has the file of an upload deleted that an earlier process of this node may have left, when
+// the part that it was for is given to another node. Before, the sweep had to keep it. Held: mu.
+func (s *Service) abandon(shard uint64, now *catalog.Upload) {
+	w := s.pending[pendingKey{shard, now.ID}]
+	if w == nil || s.here(shard, now.ID) != nil { // else finish does it
+		return
+	}
+	slot, next := w.state.Slot(s.Node), now.Slot(s.Node)
+	if slot == nil || next != nil && next.Epoch == slot.Epoch {
+		return
+	}
+	select {
+	case s.remove <- image.Record{ID: now.ID, Copies: []image.Copy{{Node: s.Node, Epoch: slot.Epoch}}}:
+	default: // the sweep takes it
+	}
 }
 
 // here returns the upload that is on its way to this node, nil when there is none. A client may have
