@@ -127,6 +127,12 @@ func (n *Node) liveOn(shard uint64) []image.NodeID {
 	return slices.DeleteFunc(n.live(), func(id image.NodeID) bool { return !n.servedBy(id, shard) })
 }
 
+// roomOn lists those of them whose disks take more images.
+func (n *Node) roomOn(shard uint64) []image.NodeID {
+	room := n.peers.room()
+	return slices.DeleteFunc(n.liveOn(shard), func(id image.NodeID) bool { return !slices.Contains(room, id) })
+}
+
 // leaving lists the nodes whose copies must go to others: that drain or leave, or have been down for
 // long.
 func (n *Node) leaving() []image.NodeID {

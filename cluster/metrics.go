@@ -28,6 +28,8 @@ var (
 	descUploads  = prometheus.NewDesc("imgcluster_uploads_in_progress", "Uploads on their way on this node.", nil, nil)
 	descStaging  = prometheus.NewDesc("imgcluster_staging_bytes", "Image bytes held in memory.", nil, nil)
 	descDiskFree = prometheus.NewDesc("imgcluster_disk_free_bytes", "Free space of the data directory's file system.", nil, nil)
+	descDiskFull = prometheus.NewDesc("imgcluster_disk_full", "1 when this node is given no more images for lack of room.", nil, nil)
+	descDiskFail = prometheus.NewDesc("imgcluster_disk_failed", "1 when this node stores nothing because its disk failed.", nil, nil)
 	descRx       = prometheus.NewDesc("imgcluster_received_bytes_total", "Body bytes received.", nil, nil)
 	descTx       = prometheus.NewDesc("imgcluster_sent_bytes_total", "Body bytes sent.", nil, nil)
 	descImages   = prometheus.NewDesc("imgcluster_images", "Committed images in the cluster.", nil, nil)
@@ -75,6 +77,8 @@ func (m *metrics) Collect(c chan<- prometheus.Metric) {
 		gauge(descUploads, float64(n.Uploads))
 		gauge(descStaging, float64(n.StagingBytes))
 		gauge(descDiskFree, float64(n.DiskFree))
+		gauge(descDiskFull, bit(n.DiskFull))
+		gauge(descDiskFail, bit(n.Problem != ""))
 		count(descRx, float64(n.NetRx))
 		count(descTx, float64(n.NetTx))
 	}

@@ -71,8 +71,11 @@ type Node struct {
 	wg        sync.WaitGroup
 	failed    chan error
 	ready     atomic.Bool
-	verifying sync.Mutex  // one Verify for a person at a time
-	draining  atomic.Bool // it ends what it has begun and takes on no more
+	verifying sync.Mutex                  // one Verify for a person at a time
+	draining  atomic.Bool                 // it ends what it has begun and takes on no more
+	wasFull   atomic.Bool                 // when last looked
+	sick      atomic.Pointer[image.Error] // see sickness
+	mend      chan struct{}               // capacity 1: the disk failed
 
 	run        string                             // tells this start of the node from others
 	known      atomic.Pointer[catalog.Membership] // see membership
@@ -96,7 +99,7 @@ func Start(ctx context.Context, cfg *config.Config, id image.NodeID, version str
 	}
 	n := &Node{
 		cfg: cfg, self: self, version: version, logger: logger, began: time.Now(),
-		log: &replicated{}, shards: dataShards(cfg.Cluster.DataShards), failed: make(chan error, 1),
+		log: &replicated{}, shards: dataShards(cfg.Cluster.DataShards), failed: make(chan error, 1), mend: make(chan struct{}, 1),
 		current: map[uint64]bool{}, tendKick: make(chan struct{}, 1), tended: map[uint64]tended{},
 	}
 	n.known.Store(n.founding())
@@ -221,8 +224,8 @@ func (n *Node) openDisk(clusterID string) error {
 	}
 	n.dir.Store(dir)
 	n.store, err = store.Open(path, store.Options{
-		FreeBytesMin: int64(n.cfg.Limits.DiskFreeBytes),
-		OnUnknown:    func(path string) { n.logger.Warn("unknown file among the images", zap.String("path", path)) },
+		FreeBytesMin: int64(n.cfg.Limits.DiskFreeBytes), OnFailed: n.diskFailed,
+		OnUnknown: func(path string) { n.logger.Warn("unknown file among the images", zap.String("path", path)) },
 	})
 	return err
 }
@@ -250,8 +253,9 @@ func (n *Node) newPeers() *peers {
 	p := &peers{
 		self: n.self.ID, addr: map[image.NodeID]string{}, state: map[image.NodeID]peerState{}, ends: map[image.NodeID]context.CancelFunc{},
 		every: n.cfg.Timeouts.PeerInterval, silence: n.cfg.Timeouts.PeerSilence, stall: n.cfg.Timeouts.Read,
-		logger: n.logger.Named("peers"), changed: n.peersChanged, leaving: &n.draining,
-		http: &http.Client{Transport: transport(n.cfg.Client.Dial)},
+		logger: n.logger.Named("peers"), changed: n.peersChanged, full: n.full,
+		works: func() bool { return !n.draining.Load() && n.sickness() == nil },
+		http:  &http.Client{Transport: transport(n.cfg.Client.Dial)},
 	}
 	for _, other := range n.cfg.Cluster.Nodes {
 		if other.ID != n.self.ID {
@@ -270,7 +274,7 @@ func (n *Node) ingestOptions() ingest.Options {
 	c := n.cfg
 	return ingest.Options{
 		Node: n.self.ID, Log: n.log, Vault: n.vault(), Peers: n.peers, Logger: n.logger.Named("ingest"),
-		Shards: n.served, ShardOf: n.shardOf, Members: n.members, Live: n.live, Current: n.liveOn, Up: n.peers.up,
+		Shards: n.served, ShardOf: n.shardOf, Members: n.members, Live: n.live, Room: n.peers.room, Current: n.liveOn, Up: n.peers.up,
 		Replicas: c.Cluster.Replicas, MinReplicas: c.Cluster.MinReplicas,
 		UploadsMax: c.Limits.Uploads, StagingBytes: int64(c.Limits.StagingBytes), ImageBytes: int64(c.Limits.ImageBytes),
 		AssignTimeout: c.Timeouts.Assign, TakeoverTimeout: c.Timeouts.Takeover, UploadTimeout: c.Timeouts.Upload,
@@ -283,12 +287,14 @@ func (n *Node) repairOptions() repair.Options {
 	return repair.Options{
 		Node: n.self.ID, Log: n.log, Logger: n.logger.Named("repair"), Shards: n.served,
 		Copies:  &copies{images: n.images, vault: n.vault(), kept: &n.kept, timeout: c.Timeouts.Upload},
-		Members: n.members, Up: n.peers.up, Live: n.liveOn, Leaving: n.leaving,
+		Members: n.members, Up: n.peers.up, Room: n.roomOn, Leaving: n.leaving,
 		Every: c.Repair.Every, Rate: int64(c.Repair.Rate), ScrubEvery: c.Repair.ScrubEvery, ScrubRate: int64(c.Repair.ScrubRate),
 	}
 }
 
-func (n *Node) vault() vault { return vault{keys: n.keys, store: n.store, wanted: n.wanted} }
+func (n *Node) vault() vault {
+	return vault{keys: n.keys, store: n.store, wanted: n.wanted, sickness: n.sickness}
+}
 
 // peersChanged looks at what a peer that came or went leaves to do.
 func (n *Node) peersChanged() {
@@ -418,6 +424,7 @@ func (n *Node) join() {
 		n.ready.Store(true)
 		n.repair.Start()
 		n.wg.Go(n.tend)
+		n.wg.Go(n.mendDisk)
 		n.logger.Info("ready", zap.Duration("after", time.Since(n.began).Round(time.Millisecond)))
 		n.sweep()
 	}

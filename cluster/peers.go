@@ -15,7 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -37,8 +36,9 @@ type peers struct {
 	silence time.Duration // without figures for this long, a peer is down
 	stall   time.Duration // without a byte for this long, another copy is read
 	logger  *zap.Logger
-	changed func()       // called when a peer goes up or down or drains
-	leaving *atomic.Bool // this node drains
+	changed func()      // called when a peer goes up or down, or takes on work or images or no longer does
+	works   func() bool // this node takes on work
+	full    func() bool // this node has no room for more images
 	http    *http.Client
 
 	mu       sync.Mutex
@@ -56,6 +56,8 @@ type peerState struct {
 }
 
 func (s peerState) draining() bool { return s.status.State == image.NodeDraining }
+func (s peerState) live() bool     { return s.up && !s.draining() && s.status.Problem == "" }
+func (s peerState) room() bool     { return s.live() && !s.status.DiskFull }
 
 // transport returns connections to the other nodes.
 func transport(dial time.Duration) *http.Transport {
@@ -194,11 +196,15 @@ func (p *peers) set(id image.NodeID, change func(*peerState), cause error) {
 	p.state[id] = s
 	p.mu.Unlock()
 	switch peer := zap.Uint32("peer", uint32(id)); {
-	case s.up == old.up && s.draining() == old.draining() && slices.Equal(s.status.Serves, old.status.Serves):
+	case s.up == old.up && s.live() == old.live() && s.room() == old.room() && slices.Equal(s.status.Serves, old.status.Serves):
 		return
 	case s.up == old.up && s.draining() == old.draining():
 	case !s.up:
 		p.logger.Warn("peer is down", peer, zap.Error(cause))
+	case s.status.Problem != "":
+		p.logger.Warn("peer stores nothing", peer, zap.String("problem", s.status.Problem))
+	case s.status.DiskFull:
+		p.logger.Warn("peer has no room for more images", peer, zap.Int64("free_bytes", s.status.DiskFree))
 	case s.draining():
 		p.logger.Info("peer is stopping", peer)
 	default:
@@ -212,9 +218,15 @@ func (p *peers) up() []image.NodeID {
 	return p.list(true, func(s peerState) bool { return s.up })
 }
 
-// live lists the nodes that take on work, in order: those that are up and not draining.
+// live lists the nodes that take on work, in order: those that are up, not draining, and whose disks
+// have not failed.
 func (p *peers) live() []image.NodeID {
-	return p.list(!p.leaving.Load(), func(s peerState) bool { return s.up && !s.draining() })
+	return p.list(p.works(), peerState.live)
+}
+
+// room lists the nodes that take on more images, in order: the live ones whose disks are not full.
+func (p *peers) room() []image.NodeID {
+	return p.list(p.works() && !p.full(), peerState.room)
 }
 
 // gone lists the peers that have been down for longer than delay, in no order.

@@ -23,6 +23,9 @@ func (n *Node) Ready() error {
 	if err := n.serving(); err != nil {
 		return err
 	}
+	if err := n.sickness(); err != nil {
+		return err
+	}
 	return n.led(n.hosted())
 }
 
@@ -31,9 +34,6 @@ func (n *Node) serving() error {
 	if !n.ready.Load() {
 		return image.Errorf(image.KindNoQuorum, "node %d is starting and has not reached a majority of the nodes", n.self.ID).
 			WithHint("start the other nodes, or wait a moment").WithRetry(time.Second)
-	}
-	if err := n.store.Failed(); err != nil {
-		return err
 	}
 	return nil
 }
@@ -88,10 +88,15 @@ func (n *Node) Status() image.NodeStatus {
 	if n.draining.Load() {
 		state = image.NodeDraining
 	}
+	problem := ""
+	if err := n.sickness(); err != nil {
+		problem = err.Error()
+	}
 	return image.NodeStatus{
-		ID: n.self.ID, API: n.self.APIAddr(), State: state, Ready: n.Ready() == nil, Version: n.version,
-		RSSBytes: residentBytes(), DiskFree: free, StagingBytes: staging, Uploads: uploads,
-		CPUSeconds: cpuSeconds(), NetRx: rx, NetTx: tx, UptimeS: time.Since(n.began).Seconds(), Serves: n.serveList(), Leads: n.reports(), MissingCopies: n.repair.Stats().Missing,
+		ID: n.self.ID, API: n.self.APIAddr(), State: state, Ready: n.Ready() == nil, Problem: problem, Version: n.version,
+		RSSBytes: residentBytes(), DiskFree: free, DiskFull: n.full(), StagingBytes: staging, Uploads: uploads,
+		CPUSeconds: cpuSeconds(), NetRx: rx, NetTx: tx, UptimeS: time.Since(n.began).Seconds(),
+		Serves: n.serveList(), Leads: n.reports(), MissingCopies: n.repair.Stats().Missing,
 	}
 }
 

@@ -193,6 +193,9 @@ func inside(path, dir string) bool {
 	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
 }
 
+// diskFreeLow is what the log and the catalog may grow by before they are compacted, generously.
+const diskFreeLow = 256 << 20
+
 // Warnings tells what works but is probably not meant.
 func (c *Config) Warnings() []Problem {
 	var col collector
@@ -206,6 +209,9 @@ func (c *Config) Warnings() []Problem {
 	}
 	if n > 1 && c.Cluster.Replicas == 1 {
 		k.report(faultf("set it to 2", "one copy of each image: a lost disk loses images"), "cluster.replicas")
+	}
+	if c.Limits.DiskFreeBytes < diskFreeLow {
+		k.report(faultf("keep 1GiB free", "%v may be too little for the log of Raft: a node whose log finds the disk full ends", c.Limits.DiskFreeBytes), "limits.disk_free_bytes")
 	}
 	hosts := map[string]image.NodeID{}
 	for _, node := range c.Cluster.Nodes {

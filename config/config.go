@@ -71,7 +71,7 @@ type Limits struct {
 	ListPage      int   `yaml:"list_page" default:"1000" min:"1" max:"100000" help:"most images in one page of a list"`
 	Connections   int   `yaml:"connections" default:"1024" min:"4" max:"1048576" help:"open API connections on one node"`
 	HeaderBytes   Bytes `yaml:"header_bytes" default:"16KiB" min:"4KiB" max:"1MiB" help:"largest header of an HTTP request"`
-	DiskFreeBytes Bytes `yaml:"disk_free_bytes" default:"1GiB" min:"0" max:"1PiB" help:"free disk space below which a node takes no more uploads"`
+	DiskFreeBytes Bytes `yaml:"disk_free_bytes" default:"1GiB" min:"0" max:"1PiB" help:"disk space that uploads leave free, for the log of Raft: a node whose log finds the disk full ends"`
 }
 
 // Timeouts holds every wait of a node, and the periods of its regular work.
@@ -89,6 +89,7 @@ type Timeouts struct {
 	Start           time.Duration `yaml:"start" default:"1m" help:"for a starting node to become ready"`
 	PeerInterval    time.Duration `yaml:"peer_interval" default:"500ms" help:"between two exchanges of state with another node"`
 	PeerSilence     time.Duration `yaml:"peer_silence" default:"1.5s" help:"without an answer before a node counts as down"`
+	DiskRetry       time.Duration `yaml:"disk_retry" default:"10s" help:"between two tries of a disk that failed to make something durable"`
 	Sweep           time.Duration `yaml:"sweep" default:"10m" help:"between two sweeps for files that no record needs"`
 }
 

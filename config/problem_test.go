@@ -278,6 +278,7 @@ func TestWarnings(t *testing.T) {
 		"one node":   {func(c *Config) { c.Cluster.Nodes, c.Cluster.Replicas = c.Cluster.Nodes[:1], 1 }, "cluster.nodes: one node: nothing is left when it is lost"},
 		"even":       {func(c *Config) { c.Cluster.Nodes = c.Cluster.Nodes[:2] }, "cluster.nodes: 2 nodes go on after losing 0, no more than 1 nodes do"},
 		"one copy":   {func(c *Config) { c.Cluster.Replicas = 1 }, "cluster.replicas: one copy of each image: a lost disk loses images"},
+		"disk":       {func(c *Config) { c.Limits.DiskFreeBytes = 1 << 20 }, "limits.disk_free_bytes: 1MiB may be too little for the log of Raft: a node whose log finds the disk full ends"},
 		"one folder": {func(c *Config) { c.Local.DataDir = "/data" }, "node.data_dir: nodes 1 and 2 of host 127.0.0.1 have the same data folder"},
 	} {
 		c := Default()

@@ -80,6 +80,17 @@ func notReady(s image.ClusterStatus) error {
 		WithHint("wait for the election; if it does not end, start the nodes that are down, with: imgcluster server --id N")
 }
 
+// stateOf is a node's state in words.
+func stateOf(n image.NodeStatus) string {
+	switch {
+	case n.State == image.NodeUp && n.Problem != "":
+		return "up, disk failed"
+	case n.State == image.NodeUp && n.DiskFull:
+		return "up, disk full"
+	}
+	return string(n.State)
+}
+
 func writeStatus(w io.Writer, s image.ClusterStatus) error {
 	ready := "ready"
 	if !s.Ready {
@@ -90,8 +101,16 @@ func writeStatus(w io.Writer, s image.ClusterStatus) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "node\tstate\tAPI\tleads\towns\t\tstores\tmemory\tfree")
 	for _, n := range s.Nodes {
-		fmt.Fprintf(t, "%d\t%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\n", n.ID, n.State, n.API, n.LeaderOf, n.OwnedImages,
+		fmt.Fprintf(t, "%d\t%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\n", n.ID, stateOf(n), n.API, n.LeaderOf, n.OwnedImages,
 			formatBytes(n.OwnedBytes), formatBytes(n.StoredBytes), formatBytes(n.RSSBytes), formatBytes(n.DiskFree))
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, n := range s.Nodes {
+		if n.State == image.NodeUp && n.Problem != "" {
+			fmt.Fprintln(w, n.Problem)
+		}
+	}
+	return nil
 }

@@ -109,7 +109,7 @@ func quick(t testing.TB, dir string, nodes int) *config.Config {
 	cfg.Limits.StagingBytes, cfg.Limits.Uploads, cfg.Limits.DiskFreeBytes = 96<<20, 32, 0
 	cfg.Limits.ImageBytes = 8 << 20
 	cfg.Raft.RTT, cfg.Raft.Rebalance = 30*time.Millisecond, 200*time.Millisecond
-	cfg.Timeouts.PeerInterval = 100 * time.Millisecond
+	cfg.Timeouts.PeerInterval, cfg.Timeouts.DiskRetry = 100*time.Millisecond, 100*time.Millisecond
 	cfg.Timeouts.Takeover, cfg.Timeouts.Upload = 2*time.Second, 10*time.Second
 	cfg.Timeouts.Proposal, cfg.Timeouts.Read = 3*time.Second, 2*time.Second
 	cfg.Repair.Every, cfg.Repair.Delay, cfg.Repair.ScrubEvery = 200*time.Millisecond, time.Hour, time.Hour

@@ -17,6 +17,7 @@ type NodeStatus struct {
 	API          string    `json:"api"` // host:port
 	State        NodeState `json:"state"`
 	Ready        bool      `json:"ready"`
+	Problem      string    `json:"problem,omitempty"` // why it stores nothing for now, in words
 	Version      string    `json:"version,omitempty"`
 	LeaderOf     int       `json:"leader_of"`    // data and system shards led
 	OwnedImages  int64     `json:"owned_images"` // committed images whose owner it is
@@ -25,6 +26,7 @@ type NodeStatus struct {
 	StoredBytes  int64     `json:"stored_bytes"`  // plaintext length of these
 	RSSBytes     int64     `json:"rss_bytes"`
 	DiskFree     int64     `json:"disk_free_bytes"`
+	DiskFull     bool      `json:"disk_full"`     // it is given no more images, and serves those that it has
 	StagingBytes int64     `json:"staging_bytes"` // image bytes held in memory now
 	Uploads      int       `json:"uploads"`       // uploads in progress
 	CPUSeconds   float64   `json:"cpu_s"`

@@ -66,11 +66,11 @@ func (s *Service) decide(u *upload) (*catalog.Assign, error) {
 	if err != nil {
 		return nil, err
 	}
-	live := s.Current(u.shard)
+	live, room := s.Current(u.shard), s.Room()
 	var candidates []placement.Candidate
 	for _, n := range s.Members(u.shard) {
 		sentTo := len(u.req.Broadcast) == 0 || slices.Contains(u.req.Broadcast, n)
-		if slices.Contains(live, n) && sentTo {
+		if slices.Contains(live, n) && slices.Contains(room, n) && sentTo {
 			c := placement.Candidate{ID: n}
 			if l := loads[n]; l != nil {
 				c.Owned, c.Stored = placement.Load(l.Assigned), placement.Load(l.Storing)
@@ -81,19 +81,17 @@ func (s *Service) decide(u *upload) (*catalog.Assign, error) {
 			candidates = append(candidates, c)
 		}
 	}
-	if err := s.enough(u, len(candidates)); err != nil {
+	if err := s.enough(u, len(candidates), room); err != nil {
 		return nil, err
 	}
 	order, err := placement.Place(u.req.User, u.req.Name, u.req.Size, candidates, s.Replicas)
 	if err != nil {
 		return nil, err
 	}
+	// Of a relayed upload this node has the bytes, and sends them on to whoever is to store them.
 	holders := order
-	if len(u.req.Broadcast) == 0 {
-		holders = slices.Clone(order[:min(s.Replicas, len(order))])
-		if !slices.Contains(holders, s.Node) {
-			holders = append(holders, s.Node)
-		}
+	if len(u.req.Broadcast) == 0 && !slices.Contains(holders, s.Node) {
+		holders = append(holders, s.Node)
 	}
 	a := &catalog.Assign{
 		ID: u.req.ID, User: u.req.User, Name: u.req.Name, Bytes: u.req.Size, IfAbsent: u.req.IfAbsent,
@@ -103,13 +101,26 @@ func (s *Service) decide(u *upload) (*catalog.Assign, error) {
 	return a, nil
 }
 
-// enough refuses an upload that would get fewer copies than the live nodes allow.
-func (s *Service) enough(u *upload, candidates int) error {
+// enough refuses an upload that would get fewer copies than the live nodes allow. That a disk is full
+// is no reason to keep fewer: it does not end by itself, as the absence of a node mostly does.
+func (s *Service) enough(u *upload, candidates int, room []image.NodeID) error {
+	need, fit, lives, live := s.needed(u.shard), 0, 0, s.Live()
+	for _, n := range s.Members(u.shard) {
+		if slices.Contains(live, n) {
+			lives++
+			if slices.Contains(room, n) {
+				fit++
+			}
+		}
+	}
+	if lives >= need && fit < need {
+		return image.Errorf(image.KindDiskFull, "%d of the %d nodes that are up have room for more images, %d are needed", fit, lives, need).
+			WithHint("remove images, or free space on the data disks of the nodes that imgcluster status calls full")
+	}
 	if candidates < s.MinReplicas {
 		return image.Errorf(image.KindNoQuorum, "%d of the %d nodes needed are up", candidates, s.MinReplicas).
 			WithHint("start the other nodes").WithRetry(time.Second)
 	}
-	need := s.needed(u.shard)
 	named := 0
 	for _, n := range s.Members(u.shard) {
 		if slices.Contains(u.req.Broadcast, n) {
@@ -123,7 +134,7 @@ func (s *Service) enough(u *upload, candidates int) error {
 		return image.Errorf(image.KindMisplaced, "Imgcluster-Broadcast names %d nodes of the shard, %d are needed", named, need).
 			WithHint("broadcast to all nodes that GET /v1/cluster lists for the shard, or leave the header out")
 	default:
-		return image.Errorf(image.KindNoQuorum, "%d of the nodes that Imgcluster-Broadcast names are up, %d are needed", candidates, need).
+		return image.Errorf(image.KindNoQuorum, "%d of the nodes that Imgcluster-Broadcast names are up and have room, %d are needed", candidates, need).
 			WithHint("broadcast to all nodes that GET /v1/cluster lists for the shard").WithRetry(time.Second)
 	}
 }
@@ -230,8 +241,9 @@ type watched struct {
 	pendingKey
 	state  *catalog.Upload
 	since  time.Time
-	busy   bool // a reassignment is being proposed
-	absent bool // the upload is not on its way here
+	asked  time.Time // since this node is to store it, as it is to now
+	busy   bool      // a reassignment is being proposed
+	absent bool      // the upload is not on its way here
 }
 
 // watchEvery is the period in which the leader looks over the pending uploads of its shards, beside
@@ -262,12 +274,17 @@ func (s *Service) watch() {
 
 // track remembers a pending upload. Held: mu.
 func (s *Service) track(shard uint64, state *catalog.Upload) {
-	key := pendingKey{shard, state.ID}
-	if w := s.pending[key]; w != nil {
-		w.state = state
+	key, now := pendingKey{shard, state.ID}, time.Now()
+	w := s.pending[key]
+	if w == nil {
+		s.pending[key] = &watched{pendingKey: key, state: state, since: now, asked: now}
 		return
 	}
-	s.pending[key] = &watched{pendingKey: key, state: state, since: time.Now()}
+	before, after := w.state.Slot(s.Node), state.Slot(s.Node)
+	if after != nil && (before == nil || before.Epoch != after.Epoch) {
+		w.asked = now
+	}
+	w.state = state
 }
 
 // rescue reassigns the uploads that cannot go on as they are: as the leader, those whose storing
@@ -294,7 +311,7 @@ func (s *Service) rescue() {
 		if s.Log.Leader(w.shard) == s.Node {
 			drop, cause = w.lost(up, s.UploadTimeout)
 		}
-		if slot := w.state.Slot(s.Node); w.absent && slot != nil && !slot.Stored && time.Since(w.since) > patience {
+		if slot := w.state.Slot(s.Node); w.absent && slot != nil && !slot.Stored && time.Since(w.asked) > patience {
 			drop = append(drop, s.Node)
 			cause = image.Errorf(image.KindAborted, "upload %s did not reach node %d", w.state.ID, s.Node)
 		}

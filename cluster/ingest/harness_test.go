@@ -180,6 +180,7 @@ type fleet struct {
 	vaults map[image.NodeID]*fakeVault
 	mu     sync.Mutex
 	live   []image.NodeID
+	full   []image.NodeID
 }
 
 // Send implements Peers by a call.
@@ -192,6 +193,18 @@ func (f *fleet) alive() []image.NodeID {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.live)
+}
+
+func (f *fleet) roomy() []image.NodeID {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(f.live), func(n image.NodeID) bool { return slices.Contains(f.full, n) })
+}
+
+func (f *fleet) fill(ids ...image.NodeID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.full = ids
 }
 
 func (f *fleet) kill(id image.NodeID) {
@@ -216,7 +229,7 @@ func newFleet(t *testing.T, change func(*Options)) *fleet {
 		o := Options{
 			Node: id, Log: nodeLog{f.log, id}, Vault: f.vaults[id], Peers: f, Logger: zap.NewNop(), Shards: func() []uint64 { return []uint64{testShard} },
 			ShardOf: func(string, string) uint64 { return testShard },
-			Members: func(uint64) []image.NodeID { return []image.NodeID{1, 2, 3} }, Up: f.alive, Live: f.alive, Current: func(uint64) []image.NodeID { return f.alive() },
+			Members: func(uint64) []image.NodeID { return []image.NodeID{1, 2, 3} }, Up: f.alive, Live: f.alive, Room: f.roomy, Current: func(uint64) []image.NodeID { return f.alive() },
 			Replicas: 2, MinReplicas: 1, UploadsMax: 8, StagingBytes: 16 << 20, ImageBytes: 64 << 20,
 			AssignTimeout: 50 * time.Millisecond, TakeoverTimeout: 5 * time.Second, UploadTimeout: time.Minute, QuorumTimeout: time.Minute,
 		}

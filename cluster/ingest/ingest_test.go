@@ -208,6 +208,15 @@ func TestDiskFullGoesToTheStandby(t *testing.T) {
 			t.Fatalf("record %+v", rec)
 		}
 	}
+	req := request("relayed")
+	req.Size = int64(len(body))
+	for _, id := range []image.NodeID{1, 2, 3} { // the third node is sent the bytes when the second refuses
+		req.ID, req.Name = image.NewID(), fmt.Sprint("relayed by ", id)
+		rec, err := f.nodes[id].Receive(t.Context(), req, bytes.NewReader(body))
+		if err != nil || slices.Contains(rec.Replicas(), 2) || len(rec.Copies) != 2 {
+			t.Errorf("relayed by node %d: record %+v, %v", id, rec, err)
+		}
+	}
 	f.vaults[3].fail = full
 	for _, a := range f.broadcast(request("too many"), body, nil) {
 		if image.KindOf(a.err) != image.KindDiskFull {
@@ -215,6 +224,42 @@ func TestDiskFullGoesToTheStandby(t *testing.T) {
 		}
 	}
 	f.empty("too many")
+}
+
+// TestFullNodesAreLeftOut: nodes that say that they are full get nothing, whoever is asked, and an
+// upload is refused only when too few others are left.
+func TestFullNodesAreLeftOut(t *testing.T) {
+	f := newFleet(t, nil)
+	body := randomBytes(1 << 20)
+	f.fill(2)
+	for i := range 6 {
+		if rec := f.record(f.broadcast(request(fmt.Sprint(i)), body, nil)); slices.Contains(rec.Replicas(), 2) || len(rec.Copies) != 2 {
+			t.Fatalf("record %+v", rec)
+		}
+	}
+	req := request("relayed")
+	req.Size = int64(len(body))
+	rec, err := f.nodes[2].Receive(t.Context(), req, bytes.NewReader(body))
+	if err != nil || slices.Contains(rec.Replicas(), 2) || len(rec.Copies) != 2 {
+		t.Fatalf("record %+v, %v", rec, err)
+	}
+	if n := f.vaults[2].count(); n != 0 {
+		t.Errorf("the full node has %d files", n)
+	}
+	f.fill(2, 3)
+	for _, a := range f.broadcast(request("too many"), body, nil) {
+		if image.KindOf(a.err) != image.KindDiskFull {
+			t.Errorf("node %d: %v, want disk-full", a.node, a.err)
+		}
+	}
+	f.empty("too many")
+	f.fill()
+	f.kill(2)
+	f.kill(3)
+	req = request("alone")
+	if rec, err := f.nodes[1].Receive(t.Context(), image.Request{ID: req.ID, User: "alice", Name: "alone", Size: 10}, bytes.NewReader(body[:10])); err != nil || len(rec.Copies) != 1 {
+		t.Fatalf("%+v, %v", rec, err)
+	}
 }
 
 // empty checks that a failed upload left no record and no file.

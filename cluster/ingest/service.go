@@ -60,10 +60,11 @@ type Options struct {
 	Shards  func() []uint64
 	ShardOf func(user, name string) uint64
 	// Members are the nodes of a shard; Up are the nodes that are up, Live those of them that take on
-	// uploads, Current those of these that have the newest state of a shard.
-	Members  func(shard uint64) []image.NodeID
-	Up, Live func() []image.NodeID
-	Current  func(shard uint64) []image.NodeID
+	// uploads, Room those of the live ones whose disks take more images, Current those of the live ones
+	// that have the newest state of a shard.
+	Members        func(shard uint64) []image.NodeID
+	Up, Live, Room func() []image.NodeID
+	Current        func(shard uint64) []image.NodeID
 
 	Replicas, MinReplicas int
 

@@ -53,12 +53,12 @@ type Options struct {
 	Logger *zap.Logger
 	// Shards are the data shards that this node has the newest state of.
 	Shards func() []uint64
-	// Members are the nodes of a shard; Up are the nodes that answer, Live those of them that take on
-	// work for a shard, Leaving those whose copies must go to others: that drain, or have been down for
+	// Members are the nodes of a shard; Up are the nodes that answer, Room those of them that take on
+	// images of a shard, Leaving those whose copies must go to others: that drain, or have been down for
 	// long.
 	Members     func(shard uint64) []image.NodeID
 	Up, Leaving func() []image.NodeID
-	Live        func(shard uint64) []image.NodeID
+	Room        func(shard uint64) []image.NodeID
 
 	Every      time.Duration // between two looks for missing copies
 	Rate       int64         // bytes a second that are fetched
@@ -326,7 +326,7 @@ func (s *Service) records(ctx context.Context, shard uint64, fn func(*image.Reco
 
 // healOne makes a copy of an image on this node if it is the one to do so.
 func (s *Service) healOne(ctx context.Context, rec *image.Record, leaving []image.NodeID) {
-	drop, mine := missing(rec, s.Node, s.Members(rec.Shard), s.Live(rec.Shard), leaving)
+	drop, mine := missing(rec, s.Node, s.Members(rec.Shard), s.Room(rec.Shard), leaving)
 	if !mine {
 		return
 	}
@@ -336,9 +336,10 @@ func (s *Service) healOne(ctx context.Context, rec *image.Record, leaving []imag
 }
 
 // missing tells whether a node is to make one of an image's missing copies, and which copy it
-// replaces: one of a node that leaves, or that does not hold the shard any more. All nodes come to the same answer from the same view, but nothing
+// replaces: one of a node that leaves, or that does not hold the shard any more. All nodes come to the
+// same answer from the same view, but nothing
 // is wrong when they do not.
-func missing(rec *image.Record, self image.NodeID, members, live, leaving []image.NodeID) (drop []image.Copy, mine bool) {
+func missing(rec *image.Record, self image.NodeID, members, room, leaving []image.NodeID) (drop []image.Copy, mine bool) {
 	var lost []image.Copy
 	var free []image.NodeID
 	for _, c := range rec.Copies {
@@ -347,7 +348,7 @@ func missing(rec *image.Record, self image.NodeID, members, live, leaving []imag
 		}
 	}
 	for _, n := range placement.Rank(rec.User, rec.Name, members) {
-		if slices.Contains(live, n) && !slices.Contains(rec.Replicas(), n) {
+		if slices.Contains(room, n) && !slices.Contains(rec.Replicas(), n) {
 			free = append(free, n)
 		}
 	}

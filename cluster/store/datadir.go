@@ -352,9 +352,9 @@ func newIncarnation() string {
 	return hex.EncodeToString(b[:])
 }
 
-// writeDurably is the commit of an image file, in small.
-func writeDurably(fsys fileSystem, tmp, name string, content []byte) error {
-	f, err := fsys.create(tmp, false)
+// writeFile writes a file and fsyncs it.
+func writeFile(fsys fileSystem, name string, content []byte) error {
+	f, err := fsys.create(name, false)
 	if err != nil {
 		return err
 	}
@@ -364,7 +364,12 @@ func writeDurably(fsys fileSystem, tmp, name string, content []byte) error {
 	if err := f.sync(); err != nil {
 		return errors.Join(err, f.close())
 	}
-	if err := f.close(); err != nil {
+	return f.close()
+}
+
+// writeDurably is the commit of an image file, in small.
+func writeDurably(fsys fileSystem, tmp, name string, content []byte) error {
+	if err := writeFile(fsys, tmp, content); err != nil {
 		return err
 	}
 	if err := fsys.rename(tmp, name); err != nil {

@@ -152,7 +152,7 @@ func TestClaimPowerLoss(t *testing.T) {
 			f := &faultFS{fileSystem: growFS{mem}, failAt: cut, onward: true, err: errOff}
 			id, err := firstStart(f, "dir", testIdentity)
 			done = err == nil
-			r, size, openErr := crash(mem).open(identityName)
+			r, size, openErr := crash(mem).open(identityName, false)
 			if err == nil && openErr != nil {
 				t.Errorf("cut at %d, keeping %s: node.json is lost", cut, name)
 			}

@@ -109,8 +109,8 @@ func (f *faultFS) readDir(name string) (list []entry, err error) {
 	return list, err
 }
 
-func (f *faultFS) open(name string) (r readFile, size int64, err error) {
-	err = f.do("open", name, func() error { r, size, err = f.fileSystem.open(name); return err })
+func (f *faultFS) open(name string, fresh bool) (r readFile, size int64, err error) {
+	err = f.do("open", name, func() error { r, size, err = f.fileSystem.open(name, fresh); return err })
 	return r, size, err
 }
 

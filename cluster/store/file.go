@@ -25,7 +25,7 @@ type readFile interface {
 // KindNotFound. The caller closes the File.
 func (s *Store) Open(id image.ID, epoch uint32) (*File, error) {
 	k := key{id, epoch}
-	r, size, err := s.fs.open(k.path())
+	r, size, err := s.fs.open(k.path(), s.failures.Load() > 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, image.Errorf(image.KindNotFound, "this node has no file %v", k).WithHint("read another copy")

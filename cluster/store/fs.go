@@ -16,7 +16,8 @@ type fileSystem interface {
 	mkdir(name string) error
 	canDirect(probe string) bool // tries direct I/O on a file of that name, and removes it
 	create(name string, direct bool) (file, error)
-	open(name string) (r readFile, size int64, err error)
+	// open opens a file for reading; fresh: what it gives comes from the disk and not from memory.
+	open(name string, fresh bool) (r readFile, size int64, err error)
 	stat(name string) (size int64, err error)
 	rename(from, to string) error
 	remove(name string) error
@@ -92,10 +93,15 @@ func (o *osFS) canDirect(probe string) bool {
 	return errors.Join(err, o.remove(probe)) == nil
 }
 
-func (o *osFS) open(name string) (readFile, int64, error) {
+func (o *osFS) open(name string, fresh bool) (readFile, int64, error) {
 	f, err := o.root.Open(name)
 	if err != nil {
 		return nil, 0, err
+	}
+	if fresh {
+		if err := dropCache(f); err != nil {
+			return nil, 0, errors.Join(err, f.Close())
+		}
 	}
 	info, err := f.Stat()
 	if err != nil {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,6 +26,12 @@ func (o osFile) writeBack(off, n int64) error {
 		return nil // it is only a head start; the fsync counts
 	}
 	return err
+}
+
+// dropCache has the kernel forget what it holds of a file in memory, which after a failed write may be
+// what the disk never got. What waits to be written stays.
+func dropCache(f *os.File) error {
+	return restart(func() error { return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) })
 }
 
 func (o osFile) endDirect() error {

@@ -149,7 +149,7 @@ type memReader struct{ *bytes.Reader }
 
 func (memReader) Close() error { return nil }
 
-func (m *memFS) open(name string) (readFile, int64, error) {
+func (m *memFS) open(name string, _ bool) (readFile, int64, error) {
 	n, err := m.get(name)
 	if err != nil {
 		return nil, 0, err

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -124,7 +125,7 @@ func (p *powerTest) claim() *DataDir {
 	if err != nil {
 		p.Fatal(err)
 	}
-	if have := claim.Identity(); p.id.Incarnation != "" && have != p.id {
+	if have := claim.Identity(); p.id.Incarnation != "" && !reflect.DeepEqual(have, p.id) {
 		p.Fatalf("the directory's identity is %+v, and was %+v", have, p.id)
 	}
 	p.id = claim.Identity()

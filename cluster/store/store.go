@@ -39,16 +39,19 @@ type Options struct {
 	// OnUnknown is told each file under images/ that is not the store's, by its path in the data
 	// directory, when Open and Sweep come across it. Such files are never touched.
 	OnUnknown func(path string)
+	// OnFailed is told when Failed begins to return an error. It must not call the Store.
+	OnFailed func(error)
 }
 
 // Store is the images folder of one data directory. Its methods are safe for concurrent use. One
 // process at a time may have it open, which Claim sees to.
 type Store struct {
-	fs      fileSystem
-	opts    Options
-	direct  bool
-	failed  atomic.Pointer[image.Error]
-	sweepMu sync.Mutex // one sweep at a time
+	fs       fileSystem
+	opts     Options
+	direct   bool
+	failed   atomic.Pointer[image.Error]
+	failures atomic.Int64 // so far
+	sweepMu  sync.Mutex   // one sweep at a time
 
 	// mu orders what changes the set of visible files: rename and remove happen under it.
 	mu    sync.Mutex
@@ -142,10 +145,16 @@ func (s *Store) FreeBytes() (int64, error) {
 	return n, nil
 }
 
+// RoomFor tells whether Create would take files of so many bytes together.
+func (s *Store) RoomFor(bytes int64) bool {
+	free, err := s.FreeBytes()
+	return err == nil && free-bytes >= s.opts.FreeBytesMin
+}
+
 // Failed returns nil, or the first failure to make something durable. From then on Create and
 // Commit fail, so that nothing more is acknowledged: after a failed fsync the kernel may have
-// dropped what it could not write, and a second fsync would say yes to it. Files can still be read.
-// A full disk is not a failure.
+// dropped what it could not write, and a second fsync would say yes to it. Files can still be read,
+// and are from then on read from the disk itself. A full disk is not a failure. Retry ends it.
 func (s *Store) Failed() error {
 	if e := s.failed.Load(); e != nil {
 		return e
@@ -204,7 +213,10 @@ func (s *Store) fault(op, name string, err error) error {
 	}
 	// A failed directory fsync is never put down to the file at hand: others renamed into it too.
 	if op == opSyncDir || !full && !isScarce(err) && op != opRead {
-		s.failed.CompareAndSwap(nil, e)
+		s.failures.Add(1)
+		if s.failed.CompareAndSwap(nil, e) && s.opts.OnFailed != nil {
+			s.opts.OnFailed(e)
+		}
 	}
 	return e
 }

@@ -40,6 +40,8 @@ type Writer struct {
 	begun int64   // buffered only: write-back was started up to here
 	ended bool    // committed or aborted
 	err   error
+
+	failures int64 // of the Store, when it began
 }
 
 var errEnded = image.Errorf(image.KindInternal, "the image file was already committed or aborted")
@@ -51,6 +53,7 @@ func (s *Store) Create(id image.ID, epoch uint32, size int64) (*Writer, error) {
 	if size <= 0 {
 		return nil, image.Errorf(image.KindInvalid, "image file of %d bytes", size).WithHint("give the length of the ciphertext with its header")
 	}
+	failures := s.failures.Load()
 	if err := s.Failed(); err != nil {
 		return nil, err
 	}
@@ -67,7 +70,7 @@ func (s *Store) Create(id image.ID, epoch uint32, size int64) (*Writer, error) {
 		s.leave(k)
 		return nil, s.fault("create", k.String(), err)
 	}
-	w := &Writer{s: s, key: k, f: f, size: size}
+	w := &Writer{s: s, key: k, f: f, size: size, failures: failures}
 	if s.direct {
 		w.buf = directBuffers.Get().(*[]byte)
 	}
@@ -200,9 +203,12 @@ func (w *Writer) Commit() error {
 			w.err = w.s.fault(step.op, w.key.String(), err)
 		}
 	}
-	// Another Writer's failed fsync of the same directory may have used up the error report for this rename.
-	if w.err == nil {
-		w.err = w.s.Failed()
+	// Another Writer's failed fsync of the same directory may have used up the error report for this
+	// rename. That stays so when the disk is well again.
+	if w.err == nil && w.s.failures.Load() != w.failures {
+		if w.err = w.s.Failed(); w.err == nil {
+			w.err = image.Errorf(image.KindAborted, "the disk failed while %v was written", w.key).WithHint("send the image again")
+		}
 	}
 	if w.err != nil {
 		return w.err

@@ -9,8 +9,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"imgcluster/cluster/clustertest/poll"
 )
 
 const (
@@ -22,6 +26,9 @@ const (
 	loopMajor = 7
 	// attachTries bounds how often a free loop device may be taken by somebody else.
 	attachTries = 20
+	// unusedWithin bounds the wait for open files to be closed.
+	unusedWithin = time.Minute
+	blockBytes   = 4096
 )
 
 // Disk is an ext4, mounted at Dir. Its methods are for one goroutine, but for Cut.
@@ -50,7 +57,7 @@ func New(t testing.TB, dir string, size int64) *Disk {
 		t.Fatal(err)
 	}
 	// No blocks for root: the node, here root, has what every user has.
-	if out, err := exec.Command(mkfs, "-q", "-F", "-m", "0", d.image).CombinedOutput(); err != nil {
+	if out, err := exec.Command(mkfs, "-q", "-F", "-m", "0", "-b", fmt.Sprint(blockBytes), d.image).CombinedOutput(); err != nil {
 		t.Skipf("mkfs.ext4: %v: %s", err, out)
 	}
 	if err := d.mount(); err != nil {
@@ -74,6 +81,43 @@ func (d *Disk) Cut() error {
 	return unix.IoctlSetPointerInt(int(f.Fd()), shutdown, noLogFlush)
 }
 
+// LoseBlocks makes the blocks of a file unreadable (EIO), and all that lie behind them on the disk.
+// What is written there anew can be read again.
+func (d *Disk) LoseBlocks(path string) error {
+	first, err := FirstBlock(path)
+	if err != nil {
+		return err
+	}
+	unix.Sync()
+	if err := os.Truncate(d.image, first*blockBytes); err != nil {
+		return err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+}
+
+// FirstBlock tells where on its disk a file begins.
+func FirstBlock(path string) (int64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	const fibmap = 1 // FIBMAP: the number of a file's block in, that of the disk's out
+	block := int32(0)
+	if _, _, no := unix.Syscall(unix.SYS_IOCTL, f.Fd(), fibmap, uintptr(unsafe.Pointer(&block))); no != 0 {
+		return 0, fmt.Errorf("FIBMAP of %s: %w", path, no)
+	}
+	if block == 0 {
+		return 0, fmt.Errorf("%s has no blocks", path)
+	}
+	return int64(block), nil
+}
+
 // Unmount takes the file system away. Files that are still open on it keep it alive, unseen.
 func (d *Disk) Unmount() error {
 	if !d.mounted {
@@ -87,13 +131,18 @@ func (d *Disk) Unmount() error {
 	return err
 }
 
-// Remount gives the power back after a Cut: the file system is as a machine that boots finds it. No
-// file may be open on it.
+// Remount gives the power back after a Cut: the file system is as a machine that boots finds it. It
+// waits until no file is open on it.
 func (d *Disk) Remount(t testing.TB) {
 	t.Helper()
-	if err := d.Unmount(); err != nil {
-		t.Fatal(err)
-	}
+	poll.Until(t, unusedWithin, d.Dir+" to be unused", func() bool {
+		err := unix.Unmount(d.Dir, 0)
+		if err != nil && !errors.Is(err, unix.EBUSY) {
+			t.Fatal(err)
+		}
+		d.mounted = err != nil
+		return err == nil
+	})
 	if err := d.mount(); err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,12 @@ func New(t testing.TB, _ string, _ int64) *Disk {
 // Cut does nothing here.
 func (d *Disk) Cut() error { return nil }
 
+// LoseBlocks does nothing here.
+func (d *Disk) LoseBlocks(string) error { return nil }
+
+// FirstBlock does nothing here.
+func FirstBlock(string) (int64, error) { return 0, nil }
+
 // Unmount does nothing here.
 func (d *Disk) Unmount() error { return nil }
 
