@@ -163,6 +163,30 @@ func TestNamesAreEscaped(t *testing.T) {
 	}
 }
 
+// TestDeleteAgain: a delete that a node did not answer is the same one at the next.
+func TestDeleteAgain(t *testing.T) {
+	f := newFleet(t, 3, Options{Attempts: 2}, func(f *fleet, id int, w http.ResponseWriter, r *http.Request) {
+		f.take(id, r)
+		if len(f.taken()) < 3 {
+			refuse(w, image.Errorf(image.KindNoQuorum, "no majority answered").WithHint("again"))
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
+	for range 2 {
+		if err := f.Delete(t.Context(), "alice", "a.png"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ids := map[string]int{}
+	for _, r := range f.taken() {
+		ids[r.header.Get("Idempotency-Key")]++
+	}
+	if len(ids) != 2 || len(f.taken()) != 4 || ids[f.taken()[0].header.Get("Idempotency-Key")] != 3 || ids[""] != 0 {
+		t.Errorf("4 requests of 2 deletes have the IDs %v", ids)
+	}
+}
+
 func TestMissingImage(t *testing.T) {
 	f := newFleet(t, 3, Options{}, func(f *fleet, id int, w http.ResponseWriter, r *http.Request) {
 		f.take(id, r)
