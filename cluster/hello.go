@@ -36,6 +36,8 @@ type hello struct {
 	// without members it knows of no cluster yet.
 	ClusterID string           `json:"cluster_id,omitempty"`
 	Members   []catalog.Member `json:"members,omitempty"`
+	// MembersVersion is the membership's, 0 when the members are those noted in the data directory.
+	MembersVersion uint64 `json:"members_version,omitempty"`
 }
 
 func marshal(v any) ([]byte, error) {
@@ -56,7 +58,7 @@ func (n *Node) introduction() hello {
 		h.Incarnation, h.ClusterID, h.Members = id.Incarnation, id.ClusterID, members(id)
 	}
 	if m := n.membership(); m.Version > 0 {
-		h.Members = m.Members
+		h.Members, h.MembersVersion = m.Members, m.Version
 	}
 	return h
 }
@@ -195,8 +197,12 @@ func (n *Node) stand(met []hello) (s standing, err error) {
 	}
 	known := members(own)
 	s.cluster = own.ClusterID // for a joining node, what it was claimed for
+	newest := uint64(0)
 	for _, h := range met {
-		if h.Members == nil {
+		newest = max(newest, h.MembersVersion)
+	}
+	for _, h := range met {
+		if h.Members == nil || h.MembersVersion < newest { // a node may lag
 			continue
 		}
 		i := slices.IndexFunc(h.Members, func(x catalog.Member) bool { return x.ID == n.self.ID })
