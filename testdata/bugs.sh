@@ -20,7 +20,7 @@ for patch in "${patches[@]}"; do
 		exit 1
 	fi
 	log=$work/$name.log
-	if [[ "$passed" != *"|$run|"* ]] && ! (cd "$work" && bash -c "$run -count=1" >"$log" 2>&1); then
+	if [[ "$passed" != *"|$run|"* ]] && ! (cd "$work" && bash -c "$run -count=1 -timeout=3m" >"$log" 2>&1); then
 		echo "FAILS WITHOUT A BUG  $run"
 		tail -20 "$log"
 		exit 1
@@ -32,7 +32,7 @@ for patch in "${patches[@]}"; do
 		tail -5 "$log"
 		exit 1
 	fi
-	if (cd "$work" && bash -c "$run -count=1" >"$log" 2>&1); then
+	if (cd "$work" && bash -c "$run -count=1 -timeout=3m" >"$log" 2>&1); then
 		missed=$((missed + 1))
 		printf 'NOT CAUGHT  %-28s %s\n' "$name" "$run"
 	else

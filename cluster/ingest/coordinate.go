@@ -130,12 +130,12 @@ func (s *Service) enough(u *upload, candidates int, room []image.NodeID) error {
 	switch {
 	case candidates >= need:
 		return nil
-	case named < need:
+	case len(u.req.Broadcast) > 0 && named < need:
 		return image.Errorf(image.KindMisplaced, "Imgcluster-Broadcast names %d nodes of the shard, %d are needed", named, need).
 			WithHint("broadcast to all nodes that GET /v1/cluster lists for the shard, or leave the header out")
 	default:
-		return image.Errorf(image.KindNoQuorum, "%d of the nodes that Imgcluster-Broadcast names are up and have room, %d are needed", candidates, need).
-			WithHint("broadcast to all nodes that GET /v1/cluster lists for the shard").WithRetry(time.Second)
+		return image.Errorf(image.KindNoQuorum, "%d of the nodes that the upload is sent to are up, have the newest state of the shard and room, %d are needed", candidates, need).
+			WithHint("wait a moment; broadcast to all nodes that GET /v1/cluster lists for the shard").WithRetry(time.Second)
 	}
 }
 

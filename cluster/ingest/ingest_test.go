@@ -619,3 +619,16 @@ func TestLeaderlessUploadIsAnswered(t *testing.T) {
 	close(gate)
 	f.record(f.broadcast(req, body, nil))
 }
+
+// TestCopiesAreNotSavedAtStart lets only one of three live nodes have the newest state yet: an upload
+// waits for another one instead of being kept once.
+func TestCopiesAreNotSavedAtStart(t *testing.T) {
+	f := newFleet(t, func(o *Options) { o.Current = func(uint64) []image.NodeID { return []image.NodeID{1} } })
+	_, err := f.nodes[1].Receive(t.Context(), image.Request{ID: image.NewID(), User: "alice", Name: "a", Size: 1}, bytes.NewReader([]byte{1}))
+	if image.KindOf(err) != image.KindNoQuorum {
+		t.Errorf("with one current node of three: %v", err)
+	}
+	if f.log.index != 0 {
+		t.Errorf("%d commands were proposed", f.log.index)
+	}
+}
