@@ -231,6 +231,7 @@ func (n *Node) tend() {
 	defer ticker.Stop()
 	for {
 		n.remember()
+		n.askWhetherRemoved()
 		n.tendOwn()
 		n.tendGroups()
 		select {
@@ -250,8 +251,8 @@ func (n *Node) tendOwn() {
 		have, runs := c.Replica(shard)
 		var err error
 		switch {
-		case shard == systemShard && !ok && m.Version > 0 && m.Member(n.self.ID) == nil:
-			n.fail(&RefusedError{Reason: fmt.Sprintf("node %d was removed from the cluster", n.self.ID), hint: "its data directory can be deleted; a new node needs a new ID"})
+		case m.Version > 0 && m.Member(n.self.ID) == nil:
+			n.fail(errRemoved(n.self.ID))
 			return
 		case runs && (!ok || want.Number > have.Number):
 			n.setServes(shard, false)
@@ -270,6 +271,28 @@ func (n *Node) tendOwn() {
 		}
 		if ok {
 			n.takeUp(c, shard)
+		}
+	}
+}
+
+func errRemoved(id image.NodeID) error {
+	return &RefusedError{Reason: fmt.Sprintf("node %d was removed from the cluster", id), hint: "its data directory can be deleted; a new node needs a new ID"}
+}
+
+// askWhetherRemoved asks the others, when this node is to leave, whether it has: the end of it is told
+// to the system shard after this node's replica was taken out.
+func (n *Node) askWhetherRemoved() {
+	m := n.membership()
+	if me := m.Member(n.self.ID); me == nil || me.State != catalog.MemberLeaving {
+		return
+	}
+	met, err := n.meet(n.ctx)
+	if err != nil {
+		n.logger.Warn("peers not asked", zap.Error(err))
+	}
+	for _, h := range met {
+		if h.MembersVersion > m.Version && !slices.ContainsFunc(h.Members, func(x catalog.Member) bool { return x.ID == n.self.ID }) {
+			n.fail(errRemoved(n.self.ID))
 		}
 	}
 }

@@ -116,6 +116,12 @@ func TestGrowAndShrink(t *testing.T) {
 	expectMany(t, c, all, 1) // it goes on answering
 	change(t, cl, image.MemberRemove, 1)
 	settled(t, cl, 4)
+	select {
+	case err := <-c.Node(1).Failed():
+		refused(t, err, nil, "was removed")
+	case <-time.After(clustertest.Deadline):
+		t.Error("node 1 does not notice that it was removed")
+	}
 	c.Stop(1)
 	c.Shrink(1)
 
