@@ -29,7 +29,10 @@ func upload(t *testing.T, c *clustertest.Cluster, prefix string) *uploads {
 	var wg sync.WaitGroup
 	for worker := range 2 {
 		wg.Go(func() {
+			pace := time.NewTicker(50 * time.Millisecond) // leaves a busy machine time for the rest
+			defer pace.Stop()
 			for i := 0; ctx.Err() == nil; i++ {
+				<-pace.C
 				s := stored{name: fmt.Sprintf("%s-%d-%d.png", prefix, worker, i), body: clustertest.Image(uint64(9000+i), 60_000+i)}
 				_, err := cl.Put(t.Context(), client.Upload{User: "alice", Name: s.name, Size: int64(len(s.body)), Body: func() io.Reader { return bytes.NewReader(s.body) }})
 				if err != nil {
