@@ -183,7 +183,8 @@ func startNetwork(t *testing.T) *network {
 	n := &network{net: clustertest.NewNetwork(t, hosts...)}
 	n.c = clustertest.Start(t, clustertest.Options{Network: n.net, Change: func(cfg *config.Config) {
 		cfg.Cluster, cfg.Timeouts, cfg.Raft, cfg.Client = sample.Cluster, sample.Timeouts, sample.Raft, sample.Client
-		cfg.Repair.Every, cfg.Timeouts.Sweep = time.Second, time.Second // else the end of a test waits for these
+		cfg.Repair.Every, cfg.Timeouts.Sweep = time.Second, time.Second // else the end of a test waits for these,
+		cfg.Timeouts.Upload = 30 * time.Second                          // and for an upload whose client was ended
 	}})
 	return n
 }
