@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -183,7 +184,6 @@ type standing struct {
 	cluster   string          // the cluster's ID, empty before it is founded
 	member    *catalog.Member // this node as the cluster last knew it
 	lost      string          // why its data directory cannot be used, empty when it can
-	mayFound  bool            // neither the others nor this one know of a cluster
 	mustAdmit bool            // it has no part in Raft yet
 }
 
@@ -225,7 +225,7 @@ func (n *Node) stand(met []hello) (s standing, err error) {
 		}
 		s.cluster, known = h.ClusterID, h.Members
 	}
-	s.mayFound, s.mustAdmit = known == nil, !own.Joined && known != nil
+	s.mustAdmit = !own.Joined && known != nil
 	switch x := s.member; {
 	case !s.fresh && n.dir.Load() == nil: // claimed first
 	case !s.fresh && own.Joined && !exists(filepath.Join(path, "catalog")) && !exists(filepath.Join(path, "raft")):
@@ -249,9 +249,10 @@ func lostError(reason string) error {
 	}
 }
 
+// exists tells whether there is something at path; what cannot be looked at counts as there.
 func exists(path string) bool {
 	_, err := os.Stat(path)
-	return err == nil
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // claimed tells whether a node has run in a data directory before: then it has its store's node.json.

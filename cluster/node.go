@@ -162,7 +162,7 @@ func (n *Node) startRaft(ctx context.Context) error {
 		return err
 	}
 	err := n.openRaft(ctx)
-	if err != nil && damagedRaft(err) && n.cfg.Local.LostData == config.LostDataReplace && n.admitted == nil {
+	if errors.Is(err, consensus.ErrDamaged) && n.cfg.Local.LostData == config.LostDataReplace && n.admitted == nil {
 		n.logger.Warn("the node is made anew from the others", zap.Error(err))
 		err = n.renew(ctx)
 	}
@@ -186,9 +186,6 @@ func (n *Node) openRaft(ctx context.Context) error {
 	n.log.c.Store(c)
 	return n.startShards(c)
 }
-
-// damagedRaft tells whether Raft did not start because of what is on the disk.
-func damagedRaft(err error) bool { return errors.Is(err, consensus.ErrDamaged) }
 
 // renew gives up what this node had of the log and the catalog, and has the others admit it again.
 func (n *Node) renew(ctx context.Context) error {

@@ -14,6 +14,7 @@ import (
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/placement"
 )
 
 func newMember(e *env) *cobra.Command {
@@ -147,7 +148,7 @@ func memberChange(op image.MemberOp, text string) (image.MemberChange, error) {
 
 // drained and removed tell whether a change is complete.
 func drained(m *image.Member, all int) bool {
-	return m == nil || m.Images == 0 && m.Leads == 0 && (m.Shards == 0 || all <= 3)
+	return m == nil || m.Images == 0 && m.Leads == 0 && (m.Shards == 0 || all <= placement.ShardNodes)
 }
 
 func removed(m *image.Member, _ int) bool { return m == nil }
