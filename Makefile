@@ -4,9 +4,9 @@
 RACE = ./cluster/... ./modes/chaos ./modes/load ./modes/result
 
 # What the detector has nothing to see in: a pure model, and processes whose waits are what is tested.
-RACE_SKIP = TestModel|TestHistories|TestNetwork|TestPowerCuts|TestLayout
+RACE_SKIP = TestModel|TestCrash|TestHistories|TestNetwork|TestPowerCuts|TestLayout|TestDamagedLog|TestForgottenTail
 
-.PHONY: build test race lint format bench extreme powercuts histories bugs fuzz clean
+.PHONY: build test race lint format bench extreme powercuts histories crash flips wipes damage bugs fuzz clean
 
 build: ## the binary
 	go build -o imgcluster .
@@ -35,8 +35,13 @@ extreme: build
 
 # Of the loops below: how often, and from which seed. make powercuts COUNT=1000 SEED=7
 SEED = 1
+NODES = 3
 powercuts: COUNT = 200
 histories: COUNT = 2000
+crash: COUNT = 1000
+flips: COUNT = 1000
+wipes: COUNT = 300
+damage: COUNT = 10
 
 # Power cuts on a real ext4 in the middle of commits; needs root.
 powercuts:
@@ -48,7 +53,24 @@ fuzz:
 
 # Clients of one cluster with faults under way; what they saw must be linearizable.
 histories:
-	IMGCLUSTER_HISTORIES=$(COUNT) IMGCLUSTER_SEED=$(SEED) go test ./cluster -run '^TestHistories$$' -count 1 -v -timeout 2h
+	IMGCLUSTER_HISTORIES=$(COUNT) IMGCLUSTER_NODES=$(NODES) IMGCLUSTER_SEED=$(SEED) go test ./cluster -run '^TestHistories$$' -count 1 -v -timeout 2h
+
+# Nodes killed at the steps of uploads, repairs and changes of the members, under load; all invariants
+# after each.
+crash:
+	IMGCLUSTER_CRASHES=$(COUNT) IMGCLUSTER_SEED=$(SEED) go test ./cluster -run '^TestCrash$$' -count 1 -v -timeout 4h
+
+# Bits flipped anywhere in stored images: all found, all repaired.
+flips:
+	IMGCLUSTER_FLIPS=$(COUNT) IMGCLUSTER_SEED=$(SEED) go test ./cluster -run '^TestFlips$$' -count 1 -v -timeout 1h
+
+# Each node's disk wiped in turn, under COUNT images and more uploads, and made anew from the others.
+wipes:
+	IMGCLUSTER_WIPES=$(COUNT) go test ./cluster -run '^TestLostDisk$$' -count 1 -v -timeout 1h
+
+# Every kind of file that Raft and the catalog keep, flipped and cut, COUNT times each.
+damage:
+	IMGCLUSTER_DAMAGE=$(COUNT) IMGCLUSTER_SEED=$(SEED) go test ./cluster -run '^TestDamagedLog$$' -count 1 -v -timeout 3h
 
 # Seeds known bugs one after the other and shows which test catches each.
 bugs:

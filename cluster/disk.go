@@ -1,12 +1,14 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 
 	"go.uber.org/zap"
 
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/repair"
+	"imgcluster/cluster/store"
 )
 
 // fullImages is for how many of the largest images there must be room on a node that is given more:
@@ -61,10 +63,13 @@ func (n *Node) mendDisk() {
 		case <-n.mend:
 		}
 		err := n.store.Failed()
-		if err == nil {
+		if err == nil && !n.dir.Load().Identity().Unverified {
 			continue // it failed while it was tried, and is well since
 		}
-		n.diskFailed(err)
+		if err != nil {
+			n.diskFailed(err)
+		}
+		n.noteUnverified(true)
 		n.logger.Error("the disk failed: the node stores nothing until its images are verified", zap.Error(err))
 		n.peersChanged()
 		for {
@@ -76,9 +81,23 @@ func (n *Node) mendDisk() {
 			}
 			n.logger.Warn("the disk is not well yet", zap.Error(err))
 		}
+		n.noteUnverified(false)
 		n.sick.Store(nil)
 		n.logger.Info("the disk works again, and all that is stored on it was verified")
 		n.peersChanged()
+	}
+}
+
+// errUnverified is why a node stores nothing that was ended before it had verified a disk that failed.
+var errUnverified = errors.New("its images were not verified before it ended")
+
+// noteUnverified keeps for the next process that the disk failed, where it can be written at all.
+func (n *Node) noteUnverified(is bool) {
+	if n.dir.Load().Identity().Unverified == is {
+		return
+	}
+	if err := n.dir.Load().Update(func(id *store.Identity) { id.Unverified = is }); err != nil {
+		n.logger.Warn("the failure of the disk is not noted in the data directory", zap.Error(err))
 	}
 }
 

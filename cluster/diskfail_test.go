@@ -63,6 +63,25 @@ func TestDiskFails(t *testing.T) {
 		t.Errorf("node 2 came back with the bad copies %+v", bad)
 	}
 	f.expectAll(t)
+	t.Run("Restarted", func(t *testing.T) { // the next process does not take what is there for good either
+		flip(t, c.Files(t, 2, ".img")[0], 5000)
+		unix.Sync()
+		if err := disk.Cut(); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 8 {
+			f.mustFill(t, i, fmt.Sprintf("again-%d.png", i))
+		}
+		clustertest.Poll(t, "node 2 to notice", func() bool { return c.Do(http.MethodGet, 2, "/readyz", nil, nil).Status != http.StatusOK })
+		c.Stop(2)
+		disk.Remount(t)
+		c.Start(2)
+		c.WaitReady(c.IDs()...)
+		if bad, end := c.Verify(t, 2, false); len(bad) > 0 || end.Images == 0 {
+			t.Errorf("node 2 came back with %d copies, of which are bad: %+v", end.Images, bad)
+		}
+		f.expectAll(t)
+	})
 	for i := range 8 {
 		f.mustFill(t, i, fmt.Sprintf("after-%d.png", i))
 	}

@@ -1,10 +1,14 @@
 package cluster
 
 import (
+	"bytes"
 	"crypto/sha256"
+	"encoding/json"
+	"errors"
 	"fmt"
 
 	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/image"
 )
 
 // SegmentBytes is the size of a stored file's segments.
@@ -28,4 +32,38 @@ func (n *Node) CatalogHash() (string, error) {
 		}
 	}
 	return fmt.Sprintf("%x of %d keys", h.Sum(nil), keys), nil
+}
+
+// Inventory lists all records and uploads that this node's replicas hold, as JSON of []clustertest.Held.
+func (n *Node) Inventory() (string, error) {
+	all := []map[string]any{}
+	for _, shard := range n.allShards() {
+		var bad error
+		err := n.log.View(shard, func(r catalog.Reader) error {
+			return r.Scan(nil, nil, func(k, v []byte) bool {
+				var line map[string]any
+				switch table := string(k[:1]); table {
+				case "r", "p", "u": // the tables of package catalog
+					if bad = json.Unmarshal(v, &line); bad != nil {
+						return false
+					}
+					line["table"] = map[string]string{"r": "record", "p": "pending", "u": "finished"}[table]
+				case "i":
+					_, name, _ := bytes.Cut(v, []byte{0})
+					line = map[string]any{"table": "image", "id": image.ID(k[1:]).String(), "name": string(name)}
+				default:
+					return true
+				}
+				line["shard"] = shard
+				delete(line, "record")
+				all = append(all, line)
+				return true
+			})
+		})
+		if err = errors.Join(err, bad); err != nil {
+			return "", err
+		}
+	}
+	b, err := json.Marshal(all)
+	return string(b), err
 }

@@ -19,6 +19,8 @@ import (
 
 	"imgcluster/cluster/api"
 	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/consensus"
+	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/store"
 	"imgcluster/config"
@@ -258,11 +260,11 @@ func exists(path string) bool {
 // claimed tells whether a node has run in a data directory before: then it has its store's node.json.
 func claimed(dir string) bool { return exists(filepath.Join(dir, "node.json")) }
 
-// raftFolders are what consensus keeps in the data directory.
-var raftFolders = []string{"raft", "catalog"}
+// raftFolders are what consensus keeps in the data directory: two folders and a file.
+var raftFolders = []string{"raft", "catalog", consensus.WitnessName}
 
 // enter takes this node's place in the cluster, before it takes part in anything: it claims the data
-// directory, renews it when what it had is lost, and has the others admit it when it is new.
+// directory, and begins as what the cluster and the directory say that it is.
 func (n *Node) enter(ctx context.Context, met []hello) error {
 	s, err := n.stand(met)
 	if err != nil {
@@ -274,15 +276,20 @@ func (n *Node) enter(ctx context.Context, met []hello) error {
 	if s, err = n.stand(met); err != nil { // now that it is known what the directory has
 		return err
 	}
+	return n.begin(ctx, met, s)
+}
+
+// begin counts a start with the data directory, which is renewed when what it had is lost, and has the
+// others admit the node when it is new to them.
+func (n *Node) begin(ctx context.Context, met []hello, s standing) error {
 	dir := n.dir.Load()
 	if s.lost != "" {
 		n.logger.Warn("the node is made anew from the others", zap.String("cause", s.lost))
 		if err := dir.Renew(raftFolders...); err != nil {
 			return err
 		}
-		s.mustAdmit = true
 	}
-	err = dir.Update(func(id *store.Identity) {
+	err := dir.Update(func(id *store.Identity) {
 		id.Starts++
 		id.ClusterID = cmp.Or(id.ClusterID, s.cluster, n.cfg.Fingerprint())
 	})
@@ -290,7 +297,7 @@ func (n *Node) enter(ctx context.Context, met []hello) error {
 		return err
 	}
 	n.run = image.NewID().String()
-	if s.mustAdmit {
+	if s.lost != "" || s.mustAdmit {
 		return n.admit(ctx, met)
 	}
 	return nil
@@ -321,12 +328,14 @@ func (n *Node) admit(ctx context.Context, met []hello) error {
 		return err
 	}
 	addresses := n.peers.addresses()
+	failpoint.Here("member/before-admit")
 	for {
 		for _, h := range met {
 			var b []byte
 			if b, err = n.peers.post(ctx, addresses[h.Node], "/internal/v1/join", body); err == nil {
 				m := &catalog.Membership{}
 				if err = json.Unmarshal(b, m); err == nil {
+					failpoint.Here("member/admitted")
 					n.admitted = m
 					n.known.Store(m)
 					n.peers.update(m)

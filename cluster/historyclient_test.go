@@ -70,7 +70,8 @@ func limited(t *testing.T, rng *rand.Rand) (context.Context, context.CancelFunc)
 }
 
 // ask sends one request, as clustertest's Do does, but for the time that ctx allows.
-func (r *histories) ask(ctx context.Context, method string, id image.NodeID, name string, body []byte, header http.Header) clustertest.Response {
+// An answer that refuses has a type (invariant I9).
+func (r *histories) ask(ctx context.Context, t *testing.T, method string, id image.NodeID, name string, body []byte, header http.Header) clustertest.Response {
 	req, err := http.NewRequestWithContext(ctx, method, "http://"+r.c.Addr(id)+clustertest.Path("alice", name), bytes.NewReader(body))
 	if err != nil {
 		return clustertest.Response{Err: err}
@@ -80,14 +81,18 @@ func (r *histories) ask(ctx context.Context, method string, id image.NodeID, nam
 	if err != nil {
 		return clustertest.Response{Err: err}
 	}
-	return clustertest.ReadResponse(resp)
+	answer := clustertest.ReadResponse(resp)
+	if answer.Err == nil && answer.Status >= http.StatusBadRequest && answer.Problem.Code == "" {
+		t.Errorf("node %d answered %s %s with %d and no type: %q", id, method, name, answer.Status, answer.Body)
+	}
+	return answer
 }
 
 // get reads a name; ok is false when there was no answer, which then tells nothing.
 func (r *histories) get(t *testing.T, name string, id image.NodeID) (out answer, ok bool) {
 	ctx, cancel := limited(t, nil)
 	defer cancel()
-	resp := r.ask(ctx, http.MethodGet, id, name, nil, nil)
+	resp := r.ask(ctx, t, http.MethodGet, id, name, nil, nil)
 	switch {
 	case resp.Err == nil && resp.Status == http.StatusNotFound:
 		return answer{verdict: outDone, value: absent}, true
@@ -108,7 +113,7 @@ func (r *histories) delete(t *testing.T, name string, rng *rand.Rand) answer {
 	key := http.Header{"Idempotency-Key": {image.NewID().String()}}
 	for range 1 + rng.IntN(2) {
 		ctx, cancel := limited(t, rng)
-		resp := r.ask(ctx, http.MethodDelete, r.node(rng), name, nil, key)
+		resp := r.ask(ctx, t, http.MethodDelete, r.node(rng), name, nil, key)
 		cancel()
 		switch {
 		case resp.Err == nil && resp.Status == http.StatusNoContent:
@@ -171,7 +176,7 @@ func (r *histories) relay(t *testing.T, in call, id image.ID, body []byte, rng *
 	if in.act == actPutNew {
 		header.Set("If-None-Match", "*")
 	}
-	resp := r.ask(ctx, http.MethodPut, r.node(rng), in.name, body, header)
+	resp := r.ask(ctx, t, http.MethodPut, r.node(rng), in.name, body, header)
 	switch {
 	case resp.Err != nil:
 	case resp.Status == http.StatusOK || resp.Status == http.StatusCreated:

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/http"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,20 +16,36 @@ import (
 
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/clustertest"
+	"imgcluster/cluster/clustertest/env"
 	"imgcluster/cluster/image"
 	"imgcluster/config"
 )
 
 // TestHistories has clients put, get and delete the same few names through all nodes of one cluster,
 // in the middle of which a fault comes, and judges what they saw (invariant I7): 60 histories, or
-// IMGCLUSTER_HISTORIES of them. IMGCLUSTER_SEED gives other requests and other faults.
+// IMGCLUSTER_HISTORIES of them, on three nodes, or IMGCLUSTER_NODES of them. IMGCLUSTER_SEED gives other
+// requests and other faults.
 func TestHistories(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts processes")
 	}
 	t.Parallel()
-	count, seed := number(t, "IMGCLUSTER_HISTORIES", 60), number(t, "IMGCLUSTER_SEED", 1)
-	r := startHistories(t, uint64(seed))
+	count, seed := env.Number(t, "IMGCLUSTER_HISTORIES", 60), env.Number(t, "IMGCLUSTER_SEED", 1)
+	runHistories(t, env.Number(t, "IMGCLUSTER_NODES", 3), count, seed)
+}
+
+// TestHistoriesOfFive is TestHistories with more nodes than there are replicas of a shard: clients ask
+// nodes that must ask others.
+func TestHistoriesOfFive(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes")
+	}
+	t.Parallel()
+	runHistories(t, 5, 2*historiesAtOnce, env.Number(t, "IMGCLUSTER_SEED", 1))
+}
+
+func runHistories(t *testing.T, nodes, count, seed int) {
+	r := startHistories(t, nodes, uint64(seed))
 	begun := time.Now()
 	for r.judged < count && !t.Failed() {
 		r.round(t, min(historiesAtOnce, count-r.judged))
@@ -38,18 +53,6 @@ func TestHistories(t *testing.T) {
 	r.report(t, seed, time.Since(begun))
 	r.c.ExpectSettled(t)
 	r.c.ExpectNoPlaintext(t)
-}
-
-func number(t *testing.T, variable string, otherwise int) int {
-	text := os.Getenv(variable)
-	if text == "" {
-		return otherwise
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 {
-		t.Fatalf("%s=%q is not a number from 1", variable, text)
-	}
-	return n
 }
 
 // The size of a history. A round has several, which share one fault.
@@ -82,60 +85,86 @@ type histories struct {
 	counts map[string]int            // operations by what they were and how they ended
 }
 
-func startHistories(t *testing.T, seed uint64) *histories {
-	c := clustertest.Start(t, clustertest.Options{Processes: true, Change: func(cfg *config.Config) {
+func startHistories(t *testing.T, nodes int, seed uint64) *histories {
+	c := clustertest.Start(t, clustertest.Options{Nodes: nodes, Processes: true, Change: func(cfg *config.Config) {
 		cfg.Limits.Uploads = 2 * historiesAtOnce * clientsPerHistory
 		cfg.Timeouts.PeerSilence, cfg.Timeouts.Takeover = 500*time.Millisecond, 700*time.Millisecond
 		cfg.Repair.Delay = time.Second   // copies are made while the clients go on
 		cfg.Timeouts.Sweep = time.Second // what a killed node left on others
 	}})
 	c.HTTP.Transport.(*http.Transport).MaxIdleConnsPerHost = historiesAtOnce * clientsPerHistory
+	return newHistories(t, c, seed)
+}
+
+func newHistories(t *testing.T, c *clustertest.Cluster, seed uint64) *histories {
 	return &histories{
 		c: c, cl: c.Client(t, client.Broadcast), rng: rand.New(rand.NewPCG(seed, 0)),
 		faults: map[string]int{}, values: map[[sha256.Size]byte]int{}, counts: map[string]int{},
 	}
 }
 
-// round runs n histories at once, with a fault in their midst.
-func (r *histories) round(t *testing.T, n int) {
-	var all []*history
-	var wg sync.WaitGroup
+// load is histories under way at once.
+type load struct {
+	name     string
+	all      []*history
+	finished chan struct{} // closed when their clients have ended
+}
+
+func (r *histories) begin(t *testing.T, name string, n int) *load {
+	l := &load{name: name, finished: make(chan struct{})}
+	var clients sync.WaitGroup
 	for i := range n {
 		h := &history{start: time.Now()}
-		all = append(all, h)
+		l.all = append(l.all, h)
 		for who := range clientsPerHistory {
 			rng := rand.New(rand.NewPCG(r.rng.Uint64(), 0))
-			wg.Go(func() { r.client(t, h, who, rng, fmt.Sprintf("%d-%d", r.rounds, i)) })
+			clients.Go(func() { r.client(t, h, who, rng, l.prefix(i)) })
 		}
 	}
-	finished := make(chan struct{})
-	go func() { wg.Wait(); close(finished) }()
+	go func() { clients.Wait(); close(l.finished) }()
+	return l
+}
+
+// prefix begins the names of a history.
+func (l *load) prefix(i int) string { return fmt.Sprintf("%s-%d", l.name, i) }
+
+func (l *load) ended() bool {
+	select {
+	case <-l.finished:
+		return true
+	default:
+		return false
+	}
+}
+
+// conclude judges histories that have ended, with what all nodes have in the end.
+func (r *histories) conclude(t *testing.T, l *load, fault string) {
+	t.Helper()
+	for i, h := range l.all {
+		r.readAll(t, h, l.prefix(i))
+		if why := judge(h.ops); why != "" {
+			t.Errorf("round %d (%s), history %d is not linearizable:\n%s\nall of it:\n%s", r.rounds, fault, i, why, text(h.ops))
+		}
+		r.judged++
+	}
+}
+
+// round runs n histories at once, with a fault in their midst.
+func (r *histories) round(t *testing.T, n int) {
+	l := r.begin(t, strconv.Itoa(r.rounds), n)
 	calls := int64(n * clientsPerHistory * callsPerClient)
 	due := r.ended.Load() + calls/8
 	// wait returns when some more operations have ended.
 	wait := func() {
 		due += 1 + r.rng.Int64N(calls/4)
-		clustertest.Poll(t, "operations end", func() bool {
-			select {
-			case <-finished:
-				return true
-			default:
-				return r.ended.Load() >= due
-			}
-		})
+		clustertest.Poll(t, "operations end", func() bool { return l.ended() || r.ended.Load() >= due })
 	}
 	wait()
 	f := historyFaults[r.rounds%len(historyFaults)]
 	f.do(r, wait)
 	r.faults[f.name]++
-	<-finished
-	for i, h := range all {
-		r.readAll(t, h, fmt.Sprintf("%d-%d", r.rounds, i))
-		if why := judge(h.ops); why != "" {
-			t.Errorf("round %d (%s), history %d is not linearizable:\n%s\nall of it:\n%s", r.rounds, f.name, i, why, text(h.ops))
-		}
-		r.judged++
-	}
+	<-l.finished
+	r.conclude(t, l, f.name)
 	r.rounds++
 }
 
@@ -210,8 +239,8 @@ func (r *histories) report(t *testing.T, seed int, took time.Duration) {
 		faults += r.faults[what]
 		lines = append(lines, fmt.Sprintf("%8d  %s", r.faults[what], what))
 	}
-	t.Logf("seed %d: %d histories, %d operations, %d of unknown outcome, %d faults, %.0f seconds\n%s",
-		seed, r.judged, operations, unclear, faults, took.Seconds(), strings.Join(lines, "\n"))
+	t.Logf("seed %d, %d nodes: %d histories, %d operations, %d of unknown outcome, %d faults, %.0f seconds\n%s",
+		seed, len(r.c.IDs()), r.judged, operations, unclear, faults, took.Seconds(), strings.Join(lines, "\n"))
 	for _, what := range []string{"put: done", "put if absent: done", "put if absent: refused", "get: done", "get: no image", "delete: done", "delete: refused"} {
 		if r.counts[what] == 0 && !t.Failed() {
 			t.Errorf("no operation was %q", what)

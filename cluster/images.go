@@ -15,6 +15,7 @@ import (
 
 	"imgcluster/cluster/api"
 	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/ingest"
 	"imgcluster/cluster/store"
@@ -129,7 +130,9 @@ func (m *images) ListShards(ctx context.Context, shards []uint64, user, prefix, 
 
 // Delete implements api.Images. The files go once the log has it.
 func (m *images) Delete(ctx context.Context, id image.ID, user, name string) error {
+	failpoint.Here("delete/before-propose")
 	r, err := m.log.Propose(ctx, m.shardOf(user, name), catalog.Command{Delete: &catalog.Delete{ID: id, User: user, Name: name}})
+	failpoint.Here("delete/proposed")
 	if err == nil {
 		err = r.Err()
 	}
@@ -205,31 +208,27 @@ type plaintext struct {
 	off    int64
 }
 
-// seekTo returns where a Seek leads that starts at the position at, in something of size bytes.
-func seekTo(offset int64, whence int, at, size int64) (int64, error) {
+// seek moves a place in something of size bytes. When it is another place, what is read there is closed.
+func seek(at *int64, size int64, reading io.Closer, offset int64, whence int) (int64, error) {
 	switch whence {
 	case io.SeekCurrent:
-		offset += at
+		offset += *at
 	case io.SeekEnd:
 		offset += size
 	}
 	if offset < 0 {
-		return 0, errors.New("seek before the start of an image")
+		return *at, errors.New("seek before the start of an image")
 	}
+	if offset != *at {
+		reading.Close()
+	}
+	*at = offset
 	return offset, nil
 }
 
 // Seek implements io.Seeker.
 func (p *plaintext) Seek(offset int64, whence int) (int64, error) {
-	to, err := seekTo(offset, whence, p.off, p.rec.Bytes)
-	if err != nil {
-		return p.off, err
-	}
-	if to != p.off {
-		p.Close()
-	}
-	p.off = to
-	return to, nil
+	return seek(&p.off, p.rec.Bytes, p, offset, whence)
 }
 
 // Close implements io.Closer.
@@ -354,15 +353,7 @@ type remoteFile struct {
 
 // Seek implements io.Seeker.
 func (r *remoteFile) Seek(offset int64, whence int) (int64, error) {
-	to, err := seekTo(offset, whence, r.off, r.size)
-	if err != nil {
-		return r.off, err
-	}
-	if to != r.off {
-		r.Close()
-	}
-	r.off = to
-	return to, nil
+	return seek(&r.off, r.size, r, offset, whence)
 }
 
 // Read implements io.Reader.

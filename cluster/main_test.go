@@ -12,7 +12,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	clustertest.Main((*cluster.Node).CatalogHash)
+	clustertest.Main(clustertest.Answers{Hash: (*cluster.Node).CatalogHash, Inventory: (*cluster.Node).Inventory})
 	code := m.Run()
 	if err := goleak.Find(leaksOfOthers()...); err != nil && code == 0 {
 		fmt.Fprintln(os.Stderr, err)

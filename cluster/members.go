@@ -12,6 +12,7 @@ import (
 
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/consensus"
+	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/store"
 )
@@ -257,11 +258,15 @@ func (n *Node) tendOwn() {
 		case runs && (!ok || want.Number > have.Number):
 			n.setServes(shard, false)
 			n.ingest.Forget(shard)
+			failpoint.Here("member/before-drop-shard")
 			err = c.DropShard(n.ctx, shard)
+			failpoint.Here("member/shard-dropped")
 		}
 		if err == nil && ok {
 			if _, runs = c.Replica(shard); !runs {
+				failpoint.Here("member/before-start-shard")
 				err = c.StartShard(n.spec(shard, want))
+				failpoint.Here("member/shard-started")
 				n.logger.Info("shard comes to this node", zap.Uint64("shard", shard), zap.Error(err))
 			}
 		}
@@ -279,11 +284,12 @@ func errRemoved(id image.NodeID) error {
 	return &RefusedError{Reason: fmt.Sprintf("node %d was removed from the cluster", id), hint: "its data directory can be deleted; a new node needs a new ID"}
 }
 
-// askWhetherRemoved asks the others, when this node is to leave, whether it has: the end of it is told
-// to the system shard after this node's replica was taken out.
+// askWhetherRemoved asks the others whether this node was removed, when it is to leave or knows of no
+// leader of the system shard: the end of it is told to that shard after this node's replica was taken
+// out, and a node that was down meanwhile has not even heard of the beginning.
 func (n *Node) askWhetherRemoved() {
 	m := n.membership()
-	if me := m.Member(n.self.ID); me == nil || me.State != catalog.MemberLeaving {
+	if me := m.Member(n.self.ID); me == nil || me.State != catalog.MemberLeaving && n.log.Leader(systemShard) != 0 {
 		return
 	}
 	met, err := n.meet(n.ctx)
@@ -339,6 +345,18 @@ type tended struct {
 	leads   int64
 }
 
+// readMembership reads the newest membership.
+func (n *Node) readMembership(ctx context.Context) (m *catalog.Membership, err error) {
+	err = n.log.Read(ctx, systemShard, func(r catalog.Reader) (err error) {
+		m, err = catalog.GetMembership(r)
+		return err
+	})
+	if err == nil && m == nil {
+		m = n.founding()
+	}
+	return m, err
+}
+
 // tendGroup does what can be done now to bring a shard's group to its layout, and tells whether there
 // is nothing left to do.
 func (n *Node) tendGroup(c *consensus.Consensus, m *catalog.Membership, shard uint64, l *catalog.Layout) (done bool, err error) {
@@ -347,10 +365,14 @@ func (n *Node) tendGroup(c *consensus.Consensus, m *catalog.Membership, shard ui
 		return false, err
 	}
 	in := func(r catalog.Replica) bool { return slices.Contains(group, r) }
+	still := func(ctx context.Context) error { return n.isNewest(ctx, shard, l) }
 	remove := func(r catalog.Replica) error {
 		n.logger.Info("replica leaves a shard", zap.Uint64("shard", shard), zap.Uint32("replica on", uint32(r.Node)))
 		group = slices.DeleteFunc(group, func(x catalog.Replica) bool { return x == r })
-		return c.RemoveReplica(n.ctx, shard, r)
+		failpoint.Here("member/before-remove-replica")
+		err := c.RemoveReplica(n.ctx, shard, r, still)
+		failpoint.Here("member/replica-removed")
+		return err
 	}
 	for _, r := range slices.Clone(group) { // lost ones
 		if !slices.Contains(l.All(), r) {
@@ -359,8 +381,14 @@ func (n *Node) tendGroup(c *consensus.Consensus, m *catalog.Membership, shard ui
 			}
 		}
 	}
+	absent := false
 	for _, r := range slices.Concat(l.Nodes, l.Next) {
 		if in(r) {
+			continue
+		}
+		// A group of four of which one does not run yet stops when another one fails.
+		if r.Node != n.self.ID && !slices.Contains(n.peers.up(), r.Node) {
+			absent = true
 			continue
 		}
 		for _, other := range slices.Clone(group) { // a node runs one replica of a shard
@@ -371,12 +399,17 @@ func (n *Node) tendGroup(c *consensus.Consensus, m *catalog.Membership, shard ui
 			}
 		}
 		n.logger.Info("replica comes to a shard", zap.Uint64("shard", shard), zap.Uint32("replica on", uint32(r.Node)))
-		if err := c.AddReplica(n.ctx, shard, r, m.Member(r.Node).Raft); err != nil {
+		failpoint.Here("member/before-add-replica")
+		if err := c.AddReplica(n.ctx, shard, r, m.Member(r.Node).Raft, still); err != nil {
 			return false, err
 		}
+		failpoint.Here("member/replica-added")
 		if r.Node != n.self.ID && !n.servedBy(r.Node, shard) {
 			return false, nil // one at a time: the next one when this one has caught up
 		}
+	}
+	if absent {
+		return false, nil
 	}
 	step := catalog.Settle{Shard: shard, Version: l.Version}
 	if l.Next != nil {
@@ -402,11 +435,27 @@ func (n *Node) tendGroup(c *consensus.Consensus, m *catalog.Membership, shard ui
 	if !step.Moved && step.Left == nil {
 		return true, nil
 	}
+	failpoint.Here("member/before-settle")
 	r, err := n.log.Propose(n.ctx, systemShard, catalog.Command{Settle: &step})
+	failpoint.Here("member/settled")
 	if err == nil && image.KindOf(r.Err()) != image.KindStale {
 		err = r.Err()
 	}
 	return false, err
+}
+
+// isNewest refuses to go by a layout that is no longer the shard's, of which this node may be yet to
+// hear.
+func (n *Node) isNewest(ctx context.Context, shard uint64, l *catalog.Layout) error {
+	now, err := n.readMembership(ctx)
+	if err != nil {
+		return err
+	}
+	n.learn(now)
+	if now.Shards[shard] == nil || now.Shards[shard].Version != l.Version {
+		return image.Errorf(image.KindStale, "the layout of shard %d is not that of version %d any more", shard, l.Version)
+	}
+	return nil
 }
 
 // unused tells whether nothing of a shard needs what is stored on a node.
@@ -430,12 +479,8 @@ func (n *Node) unused(shard uint64, l *catalog.Layout, node image.NodeID) (free 
 
 // Members implements api.Node.
 func (n *Node) Members(ctx context.Context) ([]image.Member, error) {
-	var m *catalog.Membership
-	err := n.log.Read(ctx, systemShard, func(r catalog.Reader) (err error) {
-		m, err = catalog.GetMembership(r)
-		return err
-	})
-	if err != nil || m == nil {
+	m, err := n.readMembership(ctx)
+	if err != nil {
 		return nil, err
 	}
 	up := n.peers.up()

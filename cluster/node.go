@@ -23,8 +23,10 @@ import (
 	"imgcluster/cluster/api"
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/consensus"
+	"imgcluster/cluster/halfopen"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/ingest"
+	"imgcluster/cluster/machine"
 	"imgcluster/cluster/placement"
 	"imgcluster/cluster/repair"
 	"imgcluster/cluster/store"
@@ -60,6 +62,7 @@ type Node struct {
 	ingest    *ingest.Service
 	repair    *repair.Service
 	kept      kept
+	disk      machine.Disk
 	images    *images
 	handler   *api.Handler
 	http      *http.Server
@@ -158,13 +161,9 @@ func (n *Node) start(ctx context.Context) error {
 // startRaft starts this node's replicas. Where the data directory turns out to have lost or damaged
 // them, and the configuration allows it, the node gives up what it had and is made anew.
 func (n *Node) startRaft(ctx context.Context) error {
-	if err := n.dir.Load().Update(func(id *store.Identity) { id.Joined = true }); err != nil {
-		return err
-	}
 	err := n.openRaft(ctx)
 	if errors.Is(err, consensus.ErrDamaged) && n.cfg.Local.LostData == config.LostDataReplace && n.admitted == nil {
-		n.logger.Warn("the node is made anew from the others", zap.Error(err))
-		err = n.renew(ctx)
+		err = n.renew(ctx, err)
 	}
 	if err != nil {
 		return err
@@ -173,12 +172,18 @@ func (n *Node) startRaft(ctx context.Context) error {
 	if err := n.sameIdentity(); err != nil {
 		return err
 	}
+	if n.dir.Load().Identity().Unverified {
+		n.diskFailed(errUnverified)
+	}
 	n.wg.Go(n.join)
 	return nil
 }
 
 // openRaft starts consensus and this node's replicas.
 func (n *Node) openRaft(ctx context.Context) error {
+	if err := n.dir.Load().Update(func(id *store.Identity) { id.Joined = true }); err != nil {
+		return err
+	}
 	c, err := consensus.Start(ctx, n.consensusOptions())
 	if err != nil {
 		return err
@@ -188,25 +193,15 @@ func (n *Node) openRaft(ctx context.Context) error {
 }
 
 // renew gives up what this node had of the log and the catalog, and has the others admit it again.
-func (n *Node) renew(ctx context.Context) error {
+func (n *Node) renew(ctx context.Context, cause error) error {
 	if c := n.log.c.Swap(nil); c != nil {
-		c.Close(ctx) // it is given up anyway
+		c.Close() // it is given up anyway
 	}
 	met, err := n.meet(ctx)
+	if err == nil {
+		err = n.begin(ctx, met, standing{lost: cause.Error()})
+	}
 	if err != nil {
-		return err
-	}
-	dir := n.dir.Load()
-	if err := dir.Renew(raftFolders...); err != nil {
-		return err
-	}
-	if err := dir.Update(func(id *store.Identity) { id.Starts++ }); err != nil {
-		return err
-	}
-	if err := n.admit(ctx, met); err != nil {
-		return err
-	}
-	if err := dir.Update(func(id *store.Identity) { id.Joined = true }); err != nil {
 		return err
 	}
 	return n.openRaft(ctx)
@@ -220,6 +215,7 @@ func (n *Node) openDisk(clusterID string) error {
 		return err
 	}
 	n.dir.Store(dir)
+	n.disk = machine.DiskOf(path)
 	n.store, err = store.Open(path, store.Options{
 		FreeBytesMin: int64(n.cfg.Limits.DiskFreeBytes), OnFailed: n.diskFailed,
 		OnUnknown: func(path string) { n.logger.Warn("unknown file among the images", zap.String("path", path)) },
@@ -354,7 +350,7 @@ func (n *Node) openPorts() (net.Listener, error) {
 	if err := raft.Close(); err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("tcp", n.self.APIAddr())
+	l, err := halfopen.Listen(n.ctx, n.self.APIAddr())
 	if err != nil {
 		return nil, listenError(fmt.Sprintf("API of node %d", n.self.ID), "api_port", err)
 	}
@@ -444,6 +440,7 @@ func (n *Node) propose() error {
 			return nil
 		}
 		n.logger.Warn("waiting for a majority of the nodes", zap.Error(err))
+		n.askWhetherRemoved()
 		if !sleep(n.ctx, joinRetry) {
 			return n.ctx.Err()
 		}
@@ -492,17 +489,25 @@ func (n *Node) peersServe() bool {
 	return true
 }
 
-// recover brings every shard of this node up to date here and takes up its pending uploads.
+// recover brings the shards of this node up to date here and takes up their pending uploads: first the
+// system shard, for it says which the others are by now. What others have moved away meanwhile is given up.
 func (n *Node) recover() error {
-	c := n.log.c.Load()
-	for _, shard := range c.Hosted() {
-		for !n.serves(shard) {
-			if n.takeUp(c, shard); !n.serves(shard) && !sleep(n.ctx, n.cfg.Raft.RTT) {
-				return n.ctx.Err()
+	c, asked := n.log.c.Load(), time.Now()
+	for {
+		if n.takeUp(c, systemShard); n.serves(systemShard) {
+			n.tendOwn()
+			if !slices.ContainsFunc(c.Hosted(), func(shard uint64) bool { return !n.serves(shard) }) {
+				return nil
 			}
 		}
+		if time.Since(asked) > tendEvery {
+			n.askWhetherRemoved()
+			asked = time.Now()
+		}
+		if !sleep(n.ctx, n.cfg.Raft.RTT) {
+			return n.ctx.Err()
+		}
 	}
-	return nil
 }
 
 // sameIdentity refuses to run where the data directory's cluster was founded with other settings.
@@ -520,8 +525,10 @@ func (n *Node) sameIdentity() error {
 	return nil
 }
 
-// sweep deletes files that no record names, now and every Timeouts.Sweep.
+// sweep deletes files that no record names, now, every Timeouts.Sweep, and when many were deleted at once.
 func (n *Node) sweep() {
+	tick := time.NewTicker(n.cfg.Timeouts.Sweep)
+	defer tick.Stop()
 	for {
 		began := time.Now()
 		removed, bytes, err := n.store.Sweep(n.wants)
@@ -530,8 +537,11 @@ func (n *Node) sweep() {
 		} else if removed > 0 {
 			n.logger.Info("swept files without a record", zap.Int("files", removed), zap.Int64("bytes", bytes), zap.Duration("in", time.Since(began)))
 		}
-		if !sleep(n.ctx, n.cfg.Timeouts.Sweep) {
+		select {
+		case <-n.ctx.Done():
 			return
+		case <-tick.C:
+		case <-n.ingest.Leftover():
 		}
 	}
 }
@@ -594,7 +604,7 @@ func (n *Node) Close(ctx context.Context) error {
 		n.peers.http.CloseIdleConnections()
 	}
 	if c := n.log.c.Load(); c != nil {
-		errs = append(errs, c.Close(ctx))
+		errs = append(errs, c.Close())
 	}
 	for _, c := range []io.Closer{closer(n.store), closer(n.dir.Load())} {
 		if c != nil {

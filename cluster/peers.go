@@ -62,7 +62,7 @@ func (s peerState) room() bool     { return s.live() && !s.status.DiskFull }
 // transport returns connections to the other nodes.
 func transport(dial time.Duration) *http.Transport {
 	return &http.Transport{
-		DialContext:         halfopen.Dialer(dial).DialContext,
+		DialContext:         halfopen.Dialer(dial, halfopen.Unanswered).DialContext,
 		MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute, DisableCompression: true,
 		WriteBufferSize: 256 << 10, ReadBufferSize: 256 << 10,
 	}

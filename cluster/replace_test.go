@@ -1,37 +1,52 @@
 package cluster_test
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"imgcluster/cluster/clustertest"
+	"imgcluster/cluster/clustertest/env"
 	"imgcluster/cluster/image"
 	"imgcluster/config"
 )
 
 // TestLostDisk takes each node's disk in turn: under its old identity the node is refused, and with
-// leave to replace what it had it comes back with all its copies.
+// leave to replace what it had it comes back with all its copies, while uploads go on. There are 12
+// images in the beginning, or IMGCLUSTER_WIPES of them.
 func TestLostDisk(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a cluster")
 	}
 	t.Parallel()
 	c := clustertest.Start(t, clustertest.Options{})
-	all := putMany(t, c, "kept", 12)
+	all := putMany(t, c, "kept", env.Number(t, "IMGCLUSTER_WIPES", 12))
 	for _, id := range c.IDs() {
-		before := len(c.Files(t, id, ".img"))
 		c.Stop(id)
 		if err := os.RemoveAll(c.Config.DataDir(id)); err != nil {
 			t.Fatal(err)
 		}
 		refused(t, c.TryStart(c.Config, id), nil, "another data directory")
-		replace(t, c, id)
-		expectMany(t, c, all, id)
-		if after := len(c.Files(t, id, ".img")); after != before {
-			t.Errorf("node %d has %d files after its disk was lost, %d before", id, after, before)
+		load := upload(t, c, fmt.Sprintf("node-%d-is-away", id))
+		began := time.Now()
+		startAnew(t, c, id)
+		ready := time.Since(began)
+		healed(t, c, id)
+		took := time.Since(began)
+		load.end()
+		all = append(all, load.all...)
+		c.ExpectSettled(t) // it has the files of its records and not one more
+		expectMany(t, c, all, c.IDs()...)
+		for _, any := range c.IDs() {
+			if s := c.Status(any); s.UnderReplicated != 0 || s.Images != int64(len(all)) {
+				t.Errorf("node %d counts %d images of %d, %d of them with too few copies", any, s.Images, len(all), s.UnderReplicated)
+			}
 		}
+		t.Logf("node %d made anew: ready after %.1f s, its %d copies there after %.1f s, %d images, %d of them uploaded meanwhile",
+			id, ready.Seconds(), len(c.Files(t, id, ".img")), took.Seconds(), len(all), len(load.all))
 		c.Restart(id) // from now on it is like any other
 	}
 	expectMany(t, c, all, c.IDs()...)
@@ -46,13 +61,23 @@ func TestLostDisk(t *testing.T) {
 // replace starts a node that may replace what it had, and waits until it has all its copies.
 func replace(t *testing.T, c *clustertest.Cluster, id image.NodeID) {
 	t.Helper()
+	startAnew(t, c, id)
+	healed(t, c, id)
+	c.ExpectSettled(t)
+}
+
+func startAnew(t *testing.T, c *clustertest.Cluster, id image.NodeID) {
+	t.Helper()
 	cfg := with(c, func(cfg *config.Config) { cfg.Local.LostData = config.LostDataReplace })
 	if err := c.TryStart(cfg, id); err != nil {
 		t.Fatalf("node %d with leave to replace its data: %v", id, err)
 	}
 	c.WaitReady(c.IDs()...)
+}
+
+func healed(t *testing.T, c *clustertest.Cluster, id image.NodeID) {
+	t.Helper()
 	clustertest.Poll(t, "all images to have their copies", func() bool { return c.Status(id).UnderReplicated == 0 })
-	c.ExpectSettled(t)
 }
 
 // testLostWhileDown empties a disk while all nodes are down, so that no running node can tell.

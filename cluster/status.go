@@ -3,6 +3,7 @@ package cluster
 import (
 	"bytes"
 	"context"
+	"net"
 	"os"
 	"slices"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/machine"
 	"imgcluster/cluster/placement"
 	"imgcluster/cluster/repair"
 )
@@ -92,12 +94,23 @@ func (n *Node) Status() image.NodeStatus {
 	if err := n.sickness(); err != nil {
 		problem = err.Error()
 	}
+	read, written, busy := n.disk.Counters()
+	files, fileBytes := n.store.Usage()
 	return image.NodeStatus{
 		ID: n.self.ID, API: n.self.APIAddr(), State: state, Ready: n.Ready() == nil, Problem: problem, Version: n.version,
-		RSSBytes: residentBytes(), DiskFree: free, DiskFull: n.full(), StagingBytes: staging, Uploads: uploads,
+		Files: files, FileBytes: fileBytes, RSSBytes: residentBytes(), DiskFree: free, DiskFull: n.full(), StagingBytes: staging, Uploads: uploads,
 		CPUSeconds: cpuSeconds(), NetRx: rx, NetTx: tx, UptimeS: time.Since(n.began).Seconds(),
+		DiskRead: read, DiskWritten: written, DiskBusyS: busy.Seconds(),
 		Serves: n.serveList(), Leads: n.reports(), MissingCopies: n.repair.Stats().Missing,
 	}
+}
+
+// Info implements api.Node.
+func (n *Node) Info() image.NodeInfo {
+	info := image.NodeInfo{ID: n.self.ID, Version: n.version, Settings: n.cfg.Shared()}
+	info.Machine = machine.Look(n.cfg.DataDir(n.self.ID), n.listener.Addr().(*net.TCPAddr).AddrPort().Addr())
+	info.Clock = time.Now()
+	return info
 }
 
 // residentBytes is the memory of this process that is in RAM.

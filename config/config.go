@@ -29,6 +29,7 @@ type Config struct {
 	Repair   Repair   `yaml:"repair"`
 	Raft     Raft     `yaml:"raft"`
 	Client   Client   `yaml:"client"`
+	Report   Report   `yaml:"report"`
 	Log      Log      `yaml:"log"`
 
 	File   string           `yaml:"-"` // the file that was read; empty when there was none
@@ -49,7 +50,7 @@ type Node struct {
 	ID       image.NodeID `yaml:"id" json:"id" min:"1" max:"4294967295" help:"number of the node, never used again for another one"`
 	Host     string       `yaml:"host" json:"host" help:"IPv4 address or host name that every node and client reaches it by"`
 	APIPort  int          `yaml:"api_port" json:"api_port" min:"1" max:"65535" help:"TCP port of the HTTP API"`
-	RaftPort int          `yaml:"raft_port" json:"raft_port" min:"1" max:"65535" help:"TCP port of the Raft transport"`
+	RaftPort int          `yaml:"raft_port" json:"raft_port" min:"1" max:"65535" help:"port of the Raft transport: TCP, and UDP where packets are lost"`
 }
 
 // Local is where a node keeps its files. Relative paths start at the working directory.
@@ -121,6 +122,22 @@ type Client struct {
 	Read       time.Duration `yaml:"read" default:"10s" help:"for a node's answer to anything but an upload"`
 	Straggler  time.Duration `yaml:"straggler" default:"5s" help:"for the other nodes to end an upload after the first receipt"`
 	Response   time.Duration `yaml:"response" default:"1m" help:"for a node's answer after the request was sent"`
+}
+
+// Report holds what the checks of a stress run ask for.
+type Report struct {
+	MaxStddev       Decimal       `yaml:"max_stddev" default:"0.15" min:"0" max:"100" help:"standard deviation of the nodes' shares in percentage points, by uploads and bytes, or 2.25 images where that is more"`
+	MinSuccess      Decimal       `yaml:"min_success" default:"100" min:"0" max:"100" help:"percent of the uploads, and of the reads, that must succeed"`
+	MaxP99          time.Duration `yaml:"max_p99" default:"1m" help:"that 99 of 100 uploads must not take longer than"`
+	MinThroughput   Decimal       `yaml:"min_throughput" default:"0.2" min:"0" max:"1000000" help:"uploads a second; with a lower --rate that is enough"`
+	MaxSlowdown     Decimal       `yaml:"max_slowdown" default:"20" min:"0" max:"100" help:"percent that the throughput may fall by from start to end, when the fall is beyond noise"`
+	MaxNodeMemory   Bytes         `yaml:"max_node_memory" default:"512MiB" min:"1MiB" max:"1PiB" help:"peak of a node's resident memory"`
+	MaxClientMemory Bytes         `yaml:"max_client_memory" default:"256MiB" min:"1MiB" max:"1PiB" help:"peak of the client's resident memory"`
+	MaxGrowth       Bytes         `yaml:"max_growth" default:"64MiB" min:"0" max:"1PiB" help:"that a process's memory may grow by after its warm-up, by the lower end of the confidence interval"`
+	MaxResent       Decimal       `yaml:"max_resent" default:"5" min:"0" max:"1000000" help:"percent of the needed bytes that may be sent again"`
+	MinHashP        Decimal       `yaml:"min_hash_p" default:"0.01" min:"0" max:"1" help:"p value of the chi-square tests of shares and first choices"`
+	MinFirstChoice  Decimal       `yaml:"min_first_choice" default:"30" min:"0" max:"100" help:"percent of the uploads that the hash's first choice must own, the bound having moved the others; chance gives 33 of three nodes"`
+	MaxPause        time.Duration `yaml:"max_pause" default:"10s" help:"without an acknowledgement around a fault that the run makes"`
 }
 
 // Log says what is logged and how.

@@ -79,7 +79,8 @@ func readYAML(path string, data []byte, c *collector) *layer {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, second yaml.Node
 	switch err := dec.Decode(&doc); {
-	case errors.Is(err, io.EOF): // empty, or comments only: all defaults
+	case errors.Is(err, io.EOF): // empty, or comments only
+		r.empty()
 		return r.layer
 	case err != nil:
 		r.syntax(err, data)
@@ -91,10 +92,20 @@ func readYAML(path string, data []byte, c *collector) *layer {
 	case !errors.Is(err, io.EOF):
 		r.syntax(err, data)
 	}
-	if len(doc.Content) == 1 {
+	switch {
+	case len(doc.Content) != 1:
+	case doc.Content[0].Tag == "!!null":
+		r.empty()
+	default:
 		r.pairs(doc.Content[0], "", sectionNames(), r.section)
 	}
 	return r.layer
+}
+
+// empty reports a file without a setting: it may be cut or not filled in yet, and is not taken for the
+// built-in configuration.
+func (r *yamlReader) empty() {
+	r.c.fault(place{source: r.path}, "", faultf("write the settings that differ, see imgcluster config show, or remove the file to use the built-in configuration of three local nodes", "the file has no settings"))
 }
 
 // yamlError takes the text of a parser's error apart; the line is in it and nowhere else.
@@ -324,5 +335,5 @@ func wants(f *field) string {
 	if f.typ.Kind() == reflect.Int || f.typ.Kind() == reflect.Uint32 {
 		return "a whole number"
 	}
-	return map[string]string{"size": "a size", "duration": "a duration", "text": "text"}[f.kind()]
+	return map[string]string{"size": "a size", "duration": "a duration", "decimal": "a number", "text": "text"}[f.kind()]
 }

@@ -39,7 +39,11 @@ func Load(o Options) (*Config, error) {
 
 // load is Load with the file already read; path is empty when there is none.
 func load(path string, data []byte, o Options, c *collector) (*Config, error) {
-	cfg, err := merge(readYAML(path, data, c), readEnv(o.Env, c), readFlags(o.Flags, c), readSet(o.Set, c))
+	file := newLayer()
+	if path != "" {
+		file = readYAML(path, data, c)
+	}
+	cfg, err := merge(file, readEnv(o.Env, c), readFlags(o.Flags, c), readSet(o.Set, c))
 	if err != nil {
 		return nil, Problems{{File: path, Message: err.Error()}}
 	}

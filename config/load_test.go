@@ -26,6 +26,9 @@ func write(t *testing.T, text string) string {
 
 // loadText loads a file called c.yaml with this text.
 func loadText(text string, o Options) (*Config, error) {
+	if text == "" {
+		return load("", nil, o, &collector{}) // no file
+	}
 	return load("c.yaml", []byte(text), o, &collector{})
 }
 
@@ -235,5 +238,20 @@ func TestSample(t *testing.T) {
 	}
 	if c.Loopback() || c.Warnings() != nil {
 		t.Errorf("loopback %v, warnings %v", c.Loopback(), c.Warnings())
+	}
+}
+
+// TestEmptyFile: a file that says nothing may be cut, and is not taken for the built-in configuration.
+func TestEmptyFile(t *testing.T) {
+	for _, text := range []string{"", "\n", "# cluster:\n", "---\n", "~\n"} {
+		path := filepath.Join(t.TempDir(), "c.yaml")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var ps Problems
+		_, err := Load(Options{Path: path, Env: []string{"IMGCLUSTER_CLUSTER_REPLICAS=1"}})
+		if !errors.As(err, &ps) || len(ps) != 1 || ps[0].File != path || ps[0].Message != "the file has no settings" || ps[0].Hint == "" || !errors.Is(err, ErrInvalid) {
+			t.Errorf("%q: %v", text, err)
+		}
 	}
 }

@@ -41,6 +41,7 @@ var (
 
 var (
 	typeBytes    = reflect.TypeFor[Bytes]()
+	typeDecimal  = reflect.TypeFor[Decimal]()
 	typeDuration = reflect.TypeFor[time.Duration]()
 	typeNodes    = reflect.TypeFor[[]Node]()
 )
@@ -108,6 +109,8 @@ func (f *field) kind() string {
 	switch {
 	case f.typ == typeBytes:
 		return "size"
+	case f.typ == typeDecimal:
+		return "decimal"
 	case f.typ == typeDuration:
 		return "duration"
 	case f.typ == typeNodes:
@@ -142,6 +145,12 @@ func (f *field) number(s string) (int64, *fault) {
 			return 0, err.(*fault)
 		}
 		return int64(b), nil
+	case typeDecimal:
+		d, err := ParseDecimal(s)
+		if err != nil {
+			return 0, err.(*fault)
+		}
+		return int64(d), nil
 	case typeDuration:
 		d, err := time.ParseDuration(s)
 		if err != nil {
@@ -229,6 +238,8 @@ func format(v reflect.Value) string {
 	case []Node:
 		return formatNodes(x)
 	case Bytes:
+		return x.String()
+	case Decimal:
 		return x.String()
 	case image.NodeID:
 		return strconv.FormatUint(uint64(x), 10)

@@ -33,6 +33,21 @@ func (c *Config) Settings() []Setting {
 	return list
 }
 
+// Shared returns the settings that all nodes of a cluster should have the same, by key. The list of
+// nodes is not among them: a cluster that grew has members that are in no file.
+func (c *Config) Shared() map[string]string {
+	shared := map[string]string{}
+	for _, s := range c.Settings() {
+		switch section, _, _ := strings.Cut(s.Key, "."); section {
+		case "node", "client", "log":
+		default:
+			shared[s.Key] = s.Value
+		}
+	}
+	delete(shared, nodesKey)
+	return shared
+}
+
 func (c *Config) origin(key string) string {
 	switch p := c.places[key]; {
 	case p == place{}:
@@ -94,7 +109,7 @@ func (f *field) yaml(v reflect.Value) *yaml.Node {
 	case "text":
 		return text(v.String())
 	}
-	return &yaml.Node{Kind: yaml.ScalarNode, Value: format(v)} // a size or a duration: plain
+	return &yaml.Node{Kind: yaml.ScalarNode, Value: format(v)} // a size, a duration or a decimal: plain
 }
 
 func text(s string) *yaml.Node { return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s} }

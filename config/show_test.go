@@ -21,7 +21,7 @@ func TestEverySettingIsDescribed(t *testing.T) {
 	if count != len(fields) || len(nodeFields) != reflect.TypeFor[Node]().NumField() {
 		t.Errorf("%d fields, but %d settings", count, len(fields))
 	}
-	name := regexp.MustCompile(`^[a-z]+\.[a-z]+(_[a-z]+)*$`)
+	name := regexp.MustCompile(`^[a-z]+\.[a-z]+(_[a-z0-9]+)*$`)
 	seen := map[string]bool{}
 	for _, s := range Default().Settings() {
 		if !name.MatchString(s.Key) || s.Description == "" || s.Default == "" || s.Type == "" || s.Env == "" {
@@ -172,5 +172,19 @@ func TestDifferenceIsBounded(t *testing.T) {
 	}
 	if d := Default().Difference(other); d == "" || len(d) > 4<<10 {
 		t.Errorf("%d bytes", len(d))
+	}
+}
+
+func TestShared(t *testing.T) {
+	a, b := Default(), Default()
+	b.Local.DataDir, b.Client.Attempts, b.Log.Level, b.Limits.Uploads = "/x", 1, "debug", 3
+	b.Cluster.Nodes = b.Cluster.Nodes[:1]
+	x, y := a.Shared(), b.Shared()
+	if x["limits.uploads"] != "64" || y["limits.uploads"] != "3" || x["raft.rtt"] != "50ms" {
+		t.Errorf("shared settings %v, %v", x, y)
+	}
+	y["limits.uploads"] = "64"
+	if !reflect.DeepEqual(x, y) {
+		t.Errorf("a node's own settings are shared: %v, %v", x, y)
 	}
 }

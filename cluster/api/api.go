@@ -49,6 +49,7 @@ type Node interface {
 	// as an election takes: a client need not notice one.
 	Await(ctx context.Context, user, name string) error
 	Cluster() image.ClusterStatus
+	Info() image.NodeInfo
 	// Route tells whether this node holds the shard of a name, and if not the API address of a node that
 	// does, host:port, empty when none is up.
 	Route(user, name string) (address string, here bool)
@@ -110,6 +111,7 @@ func New(o Options) *Handler {
 	h.errorLog = zap.NewStdLog(o.Logger.Named("forward"))
 	h.leave, h.end = context.WithCancel(context.Background())
 	h.route("GET", "/v1/cluster", h.cluster)
+	h.route("GET", "/v1/node", h.node)
 	h.route("GET", "/livez", h.livez)
 	h.route("GET", "/readyz", h.readyz)
 	h.route("GET", "/metrics", h.metrics)
@@ -245,6 +247,10 @@ func (h *Handler) writeJSON(w http.ResponseWriter, status int, v any) {
 
 func (h *Handler) cluster(w http.ResponseWriter, _ *http.Request) {
 	h.writeJSON(w, http.StatusOK, h.Node.Cluster())
+}
+
+func (h *Handler) node(w http.ResponseWriter, _ *http.Request) {
+	h.writeJSON(w, http.StatusOK, h.Node.Info())
 }
 
 func (h *Handler) livez(w http.ResponseWriter, _ *http.Request) {

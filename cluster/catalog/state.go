@@ -293,6 +293,15 @@ func GetTotals(r Reader) (*Totals, error) {
 	return t, err
 }
 
+// ViewTotals returns the sums of a shard that view shows.
+func ViewTotals(view func(shard uint64, fn func(Reader) error) error, shard uint64) (t *Totals, err error) {
+	err = view(shard, func(r Reader) (err error) {
+		t, err = GetTotals(r)
+		return err
+	})
+	return t, err
+}
+
 // GetUserKey returns a user's wrapped key from the system shard, nil when there is none.
 func GetUserKey(r Reader, user string, id uint32) (*PutKey, error) {
 	k := &PutKey{}

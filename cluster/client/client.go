@@ -92,7 +92,7 @@ func New(o Options) (*Client, error) {
 }
 
 func newTransport(o Options) *http.Transport {
-	dialer := halfopen.Dialer(o.DialTimeout)
+	dialer := halfopen.Dialer(o.DialTimeout, halfopen.Unanswered)
 	return &http.Transport{
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			raw, err := dialer.DialContext(ctx, network, addr)

@@ -78,6 +78,9 @@ func (c *Client) Put(ctx context.Context, up Upload) (Result, error) {
 		if !retry || attempt == c.o.Attempts {
 			return p.result(answer{}), err
 		}
+		// The shard may have moved to nodes that this client does not know of, away from one that is down
+		// and cannot say so.
+		c.stale.Store(true)
 		if err := c.pause(ctx, attempt, err); err != nil {
 			return p.result(answer{}), fmt.Errorf("upload of %s/%s: %w", up.User, up.Name, err)
 		}

@@ -185,6 +185,10 @@ func TestRetries(t *testing.T) {
 			t.Run(string(d)+" "+test.name, func(t *testing.T) {
 				var asked [4]atomic.Int64
 				f := newFleet(t, 3, Options{Delivery: d}, func(f *fleet, id int, w http.ResponseWriter, r *http.Request) {
+					if r.Method == http.MethodGet { // after a failure: who holds the shard by now
+						w.WriteHeader(http.StatusServiceUnavailable)
+						return
+					}
 					if asked[id].Add(1) > 1 {
 						accept(f, id, w, r)
 						return

@@ -232,8 +232,9 @@ func (c *Client) Cluster(ctx context.Context) (image.ClusterStatus, error) {
 			i := (first + asked) % len(nodes)
 			asked++
 			go func() {
-				status, f := c.status(ctx, nodes[i])
-				answers <- answer{i, status, f}
+				a := answer{index: i}
+				a.failure = c.document(ctx, nodes[i], "/v1/cluster", &a.status)
+				answers <- a
 			}()
 		}
 		select {
@@ -254,30 +255,41 @@ func (c *Client) Cluster(ctx context.Context) (image.ClusterStatus, error) {
 }
 
 // NodeCluster returns the cluster's state as the given node sees it.
-func (c *Client) NodeCluster(ctx context.Context, id image.NodeID) (image.ClusterStatus, error) {
+func (c *Client) NodeCluster(ctx context.Context, id image.NodeID) (status image.ClusterStatus, err error) {
+	err = c.nodeDocument(ctx, id, "/v1/cluster", &status)
+	return status, err
+}
+
+// NodeInfo returns what the given node says of itself alone.
+func (c *Client) NodeInfo(ctx context.Context, id image.NodeID) (info image.NodeInfo, err error) {
+	err = c.nodeDocument(ctx, id, "/v1/node", &info)
+	return info, err
+}
+
+// nodeDocument asks one node, without trying again.
+func (c *Client) nodeDocument(ctx context.Context, id image.NodeID, path string, v any) error {
 	for _, n := range c.o.Nodes {
 		if n.ID != id {
 			continue
 		}
-		status, f := c.status(ctx, n)
-		if f != nil {
+		if f := c.document(ctx, n, path, v); f != nil {
 			err, _ := verdict([]failure{*f})
-			return status, err
+			return err
 		}
-		return status, nil
+		return nil
 	}
-	return image.ClusterStatus{}, image.Errorf(image.KindInvalid, "unknown node ID %d", id).WithHint("the client knows the nodes " + c.everyone.broadcast)
+	return image.Errorf(image.KindInvalid, "unknown node ID %d", id).WithHint("the client knows the nodes " + c.everyone.broadcast)
 }
 
-func (c *Client) status(ctx context.Context, n Node) (status image.ClusterStatus, f *failure) {
-	r, f := c.askNode(ctx, n, http.MethodGet, "/v1/cluster", nil)
+func (c *Client) document(ctx context.Context, n Node, path string, v any) *failure {
+	r, f := c.askNode(ctx, n, http.MethodGet, path, nil)
 	if f != nil {
-		return status, f
+		return f
 	}
-	if err := r.decode(&status); err != nil {
-		return status, &failure{node: n, status: http.StatusBadGateway, err: err}
+	if err := r.decode(v); err != nil {
+		return &failure{node: n, status: http.StatusBadGateway, err: err}
 	}
-	return status, nil
+	return nil
 }
 
 // reply is a node's good answer, to be closed.

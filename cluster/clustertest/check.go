@@ -187,6 +187,11 @@ const (
 	headerCommitmentEnd               = 172
 )
 
+// secrets are the fields of a header that no other header may have.
+func secrets(h []byte) []string {
+	return []string{string(h[headerWrappedAt:headerWrappedEnd]), string(h[headerWrappedEnd:headerSaltEnd]), string(h[headerSaltEnd:headerCommitmentEnd])}
+}
+
 // ExpectUniqueKeys checks that no wrapped data key, salt or commitment (which two headers share when
 // they share data key and salt) is in two stored files (invariant I4).
 func (c *Cluster) ExpectUniqueKeys(t testing.TB) { c.expectUniqueKeys(t, never) }
@@ -212,13 +217,11 @@ func (c *Cluster) expectUniqueKeys(t testing.TB, one func(a, b string) bool) {
 		for _, path := range c.Files(t, id, ".img") {
 			_, h := Header(t, path)
 			count++
-			for _, field := range [][]byte{
-				h[headerWrappedAt:headerWrappedEnd], h[headerWrappedEnd:headerSaltEnd], h[headerSaltEnd:headerCommitmentEnd],
-			} {
-				if other := seen[string(field)]; other != "" && !one(other, path) {
+			for _, field := range secrets(h) {
+				if other := seen[field]; other != "" && !one(other, path) {
 					t.Errorf("%s and %s have the same %x", other, path, field)
 				}
-				seen[string(field)] = path
+				seen[field] = path
 			}
 		}
 	}

@@ -44,6 +44,7 @@ type Options struct {
 	Processes bool                 // every node is a process of its own
 	Network   *Network             // whose hosts the processes run at; nil: the loopback address
 	Dir       string               // where its data goes; empty: a folder of the test
+	Program   string               // what the processes run; empty: this test's own program
 	Change    func(*config.Config) // edits the configuration; may be nil
 }
 
@@ -57,6 +58,7 @@ type Cluster struct {
 	dir       string
 	processes bool
 	network   *Network
+	program   string
 	nodes     map[image.NodeID]*cluster.Node
 	procs     map[image.NodeID]*process
 }
@@ -65,7 +67,7 @@ type Cluster struct {
 func New(t testing.TB, o Options) *Cluster {
 	t.Helper()
 	c := &Cluster{
-		t: t, dir: o.Dir, processes: o.Processes || o.Network != nil, network: o.Network,
+		t: t, dir: o.Dir, processes: o.Processes || o.Network != nil, network: o.Network, program: o.Program,
 		nodes: map[image.NodeID]*cluster.Node{}, procs: map[image.NodeID]*process{},
 		HTTP: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8, DisableCompression: true}},
 	}
@@ -288,20 +290,23 @@ func (c *Cluster) close() {
 // WaitReady waits until the given nodes serve images and each sees the others up.
 func (c *Cluster) WaitReady(ids ...image.NodeID) {
 	c.t.Helper()
-	Poll(c.t, fmt.Sprintf("nodes %v ready", ids), func() bool {
-		for _, id := range ids {
-			if c.Do(http.MethodGet, id, "/readyz", nil, nil).Status != http.StatusOK {
+	Poll(c.t, fmt.Sprintf("nodes %v ready", ids), func() bool { return c.Ready(ids...) })
+}
+
+// Ready tells whether the given nodes serve images and each sees the others up.
+func (c *Cluster) Ready(ids ...image.NodeID) bool {
+	for _, id := range ids {
+		if c.Do(http.MethodGet, id, "/readyz", nil, nil).Status != http.StatusOK {
+			return false
+		}
+		s := c.Status(id)
+		for _, n := range s.Nodes {
+			if slices.Contains(ids, n.ID) && (n.State != image.NodeUp || !n.Ready) {
 				return false
 			}
-			s := c.Status(id)
-			for _, n := range s.Nodes {
-				if slices.Contains(ids, n.ID) && (n.State != image.NodeUp || !n.Ready) {
-					return false
-				}
-			}
 		}
-		return true
-	})
+	}
+	return true
 }
 
 // Client returns a client of all nodes, closed when the test ends.

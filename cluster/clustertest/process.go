@@ -5,9 +5,11 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -19,6 +21,7 @@ import (
 	"time"
 
 	"imgcluster/cluster"
+	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
 	"imgcluster/config"
 )
@@ -29,13 +32,19 @@ const (
 	envConfig = "CLUSTERTEST_CONFIG"
 )
 
-// catalogHash is what Main was given.
-var catalogHash func(*cluster.Node) (string, error)
+// Answers are what a node's process is asked of its node: one line each.
+type Answers struct {
+	Hash      func(*cluster.Node) (string, error) // sums up all that the catalog holds
+	Inventory func(*cluster.Node) (string, error) // lists what the catalog holds, as JSON of []Held
+}
+
+// answers is what Main was given.
+var answers Answers
 
 // Main is what TestMain calls first: in a process that was started to be a node or a load, it is that
-// and does not return. hash sums up all that a node's catalog holds.
-func Main(hash func(*cluster.Node) (string, error)) {
-	catalogHash = hash
+// and does not return.
+func Main(a Answers) {
+	answers = a
 	run := func() error { return serve(os.Getenv(envNode), os.Getenv(envConfig)) }
 	switch {
 	case os.Getenv(envLoad) != "":
@@ -62,22 +71,22 @@ func serve(text, path string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	lines := make(chan struct{})
+	lines := make(chan string)
 	go func() {
 		for in := bufio.NewScanner(os.Stdin); in.Scan(); { // ends with the parent
-			lines <- struct{}{}
+			lines <- in.Text()
 		}
 		stop()
 	}()
+	out := os.NewFile(answersFD, "answers")
 	node, err := cluster.Start(ctx, cfg, image.NodeID(id), "test", logger(image.NodeID(id)))
 	if err != nil {
-		return err
+		return errors.Join(err, json.NewEncoder(out).Encode(refusalOf(err)))
 	}
 	go func() {
-		answers := os.NewFile(answersFD, "answers")
-		for range lines {
-			hash, err := catalogHash(node)
-			fmt.Fprintln(answers, cmp.Or(hash, fmt.Sprint(err)))
+		for line := range lines {
+			text, err := answer(node, line)
+			fmt.Fprintln(out, cmp.Or(text, fmt.Sprint(err)))
 		}
 	}()
 	select {
@@ -89,23 +98,95 @@ func serve(text, path string) error {
 	return errors.Join(err, node.Close(closing))
 }
 
+// What a process is asked.
+const (
+	askHash      = "hash"
+	askInventory = "inventory"
+	askArm       = "arm" // with the name of a failpoint, which may be empty, and a number
+	armed        = "armed"
+)
+
+func answer(n *cluster.Node, line string) (string, error) {
+	ask, rest, _ := strings.Cut(line, " ")
+	switch ask {
+	case askHash:
+		return answers.Hash(n)
+	case askInventory:
+		return answers.Inventory(n)
+	}
+	name, count, _ := strings.Cut(rest, " ")
+	times, err := strconv.Atoi(count)
+	if err != nil {
+		return "", err
+	}
+	failpoint.Arm(name, times)
+	return armed, nil
+}
+
+// ask sends a process a line and returns its answer.
+func (p *process) ask(line string) (string, error) {
+	if _, err := io.WriteString(p.alive, line+"\n"); err != nil {
+		return "", err
+	}
+	text, err := p.answers.ReadString('\n')
+	return strings.TrimSpace(text), err
+}
+
+// Refusal is why a node did not start, and the next step that it named.
+type Refusal struct{ Error, Hint string }
+
+func refusalOf(err error) Refusal {
+	r := Refusal{Error: err.Error()}
+	var hinted interface{ Hint() string }
+	var kind *image.Error
+	switch {
+	case errors.As(err, &hinted):
+		r.Hint = hinted.Hint()
+	case errors.As(err, &kind):
+		r.Hint = kind.Hint
+	}
+	return r
+}
+
+// ReadyOrRefused waits until a node that was started as a process is ready, or has ended. Of one that
+// ended without a word the refusal is empty.
+func (c *Cluster) ReadyOrRefused(t testing.TB, id image.NodeID) (r Refusal, ready bool) {
+	t.Helper()
+	p := c.procs[id]
+	Poll(t, fmt.Sprintf("node %d ready or refused", id), func() bool {
+		select {
+		case <-p.exited:
+			return true
+		default:
+			ready = c.Do(http.MethodGet, id, "/readyz", nil, nil).Status == http.StatusOK
+			return ready
+		}
+	})
+	if !ready {
+		delete(c.procs, id)
+		json.Unmarshal(p.said, &r) // else it said nothing
+	}
+	return r, ready
+}
+
 // configFile is the configuration of all processes, in the folder of the cluster.
 const configFile = "cluster.yaml"
 
 // process is a node that is a process of its own.
 type process struct {
 	cmd     *exec.Cmd
-	alive   io.WriteCloser // the process ends when this is closed, and tells its catalog's hash for each line
+	alive   io.WriteCloser // the process ends when this is closed, and answers each line
 	answers *bufio.Reader
 	exited  chan struct{}
-	err     error // once exited is closed
+	err     error  // once exited is closed
+	said    []byte // last of all; likewise
 }
 
 // answersFD is the file on which a process answers.
 const answersFD = 3
 
-// spawn starts the node as a process.
-func (c *Cluster) spawn(id image.NodeID) {
+// spawn starts the node as a process, with some variables in its environment.
+func (c *Cluster) spawn(id image.NodeID, env ...string) {
 	c.t.Helper()
 	path := filepath.Join(c.dir, configFile)
 	b, err := c.Config.YAML()
@@ -118,11 +199,13 @@ func (c *Cluster) spawn(id image.NodeID) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	p := &process{cmd: exec.Command(os.Args[0]), exited: make(chan struct{})}
+	program := cmp.Or(c.program, os.Args[0])
+	p := &process{cmd: exec.Command(program), exited: make(chan struct{})}
 	if c.network != nil {
-		p.cmd = c.network.Command(c.host(id), os.Args[0])
+		p.cmd = c.network.Command(c.host(id), program)
 	}
 	p.cmd.Env = append(os.Environ(), envNode+"="+strconv.Itoa(int(id)), envConfig+"="+path)
+	p.cmd.Env = append(p.cmd.Env, env...)
 	p.cmd.Stdout, p.cmd.Stderr = os.Stderr, os.Stderr
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -139,6 +222,7 @@ func (c *Cluster) spawn(id image.NodeID) {
 	}
 	go func() {
 		p.err = p.cmd.Wait()
+		p.said, _ = p.answers.ReadBytes('\n') // the pipe's other end is closed
 		r.Close()
 		close(p.exited)
 	}()
@@ -151,14 +235,14 @@ func (c *Cluster) CatalogHash(t testing.TB, id image.NodeID) string {
 	var hash string
 	var err error
 	if p := c.procs[id]; p == nil {
-		hash, err = catalogHash(c.Node(id))
-	} else if _, err = io.WriteString(p.alive, "\n"); err == nil {
-		hash, err = p.answers.ReadString('\n')
+		hash, err = answers.Hash(c.Node(id))
+	} else {
+		hash, err = p.ask(askHash)
 	}
 	if err != nil {
 		t.Fatalf("catalog of node %d: %v", id, err)
 	}
-	return strings.TrimSpace(hash)
+	return hash
 }
 
 // stop ends the process in the orderly way, and by force when that takes too long.
@@ -190,6 +274,20 @@ func (c *Cluster) Kill(id image.NodeID) {
 	}
 	delete(c.procs, id)
 	p.kill()
+}
+
+// DumpStacks has the processes write their stacks to the standard error and end, when
+// IMGCLUSTER_TEST_LOG is set: for tests that failed because nodes do not go on.
+func (c *Cluster) DumpStacks() {
+	if os.Getenv("IMGCLUSTER_TEST_LOG") == "" {
+		return
+	}
+	for id, p := range c.procs {
+		fmt.Fprintf(os.Stderr, "stacks of node %d\n", id)
+		p.cmd.Process.Signal(syscall.SIGQUIT)
+		<-p.exited
+		delete(c.procs, id)
+	}
 }
 
 // Pause stops a node's process in its tracks; Resume lets it go on.

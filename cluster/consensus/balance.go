@@ -17,7 +17,7 @@ import (
 // shard takes no proposals while a transfer hangs, up to one election timeout.
 const tryRoundsMax = 31
 
-// handoverTries bounds how often a closing node gives one shard away.
+// handoverTries bounds how often a closing node gives one shard away that comes back.
 const handoverTries = 3
 
 // Row is one shard as the balancer sees it: the nodes that may lead it, the one that should first.
@@ -104,13 +104,19 @@ func (c *Consensus) allowed() map[image.NodeID]bool {
 	return allowed
 }
 
-// answering keeps of allowed this node and those whose Raft port answers.
+// answering keeps of allowed this node and those that sent messages of Raft lately or whose Raft port
+// answers. Where packets are lost the one look may fail.
 func (c *Consensus) answering(allowed map[image.NodeID]bool) map[image.NodeID]bool {
 	all := c.members()
 	delete(all, c.opts.NodeID)
-	answers := probe(all)
+	lately := time.Duration(c.opts.ElectionRTT) * c.opts.RTT
+	unknown := maps.Clone(all)
+	maps.DeleteFunc(unknown, func(_ image.NodeID, address string) bool { return c.transport.heardWithin(address, lately) })
+	answers := probe(unknown)
 	live := maps.Clone(allowed)
-	maps.DeleteFunc(live, func(id image.NodeID, _ bool) bool { return id != c.opts.NodeID && !answers[id] })
+	maps.DeleteFunc(live, func(id image.NodeID, _ bool) bool {
+		return id != c.opts.NodeID && unknown[id] != "" && !answers[id] || id != c.opts.NodeID && all[id] == ""
+	})
 	return live
 }
 
@@ -208,29 +214,35 @@ func (c *Consensus) transfer(shard uint64, to image.NodeID) {
 
 // handover gives the shards that this node leads away before it closes.
 type handover struct {
+	self     image.NodeID
 	rows     []Row
-	leads    func(shard uint64) bool
+	leader   func(shard uint64) (image.NodeID, uint64, bool)
 	transfer func(shard uint64, to image.NodeID)
-	asked    map[uint64]int // transfers asked for, up to handoverTries
+	given    map[uint64]int // how often a shard was given away, up to handoverTries
 	wait     map[uint64]int // rounds until a transfer under way is asked for again
 }
 
-// round asks for transfers to the nodes in live and reports whether some are not done. A shard may
-// come back, from a balancer that sees this node alive or from a node that closes too. It is given
-// away again, but not for ever.
+// round asks for transfers to the nodes in live and reports whether some are not done: the shard is
+// led here still, or its new leader is not elected yet, for which this node has a vote. A shard may come
+// back, from a balancer that sees this node alive or from a node that closes too. It is given away
+// again, but not for ever.
 func (h *handover) round(live map[image.NodeID]bool, patience int) (more bool) {
 	for shard, to := range plan(h.rows, live) {
+		leader, _, known := h.leader(shard)
+		wait, asked := h.wait[shard]
 		switch {
-		case !h.leads(shard):
-			delete(h.wait, shard)
+		case known && leader != h.self:
+			if asked {
+				h.given[shard]++
+				delete(h.wait, shard)
+			}
 			continue
-		case h.wait[shard] > 0:
+		case wait > 0:
 			h.wait[shard]--
-		case h.asked[shard] == handoverTries:
+		case !known, h.given[shard] == handoverTries:
 			continue
 		default:
 			h.transfer(shard, to)
-			h.asked[shard]++
 			h.wait[shard] = patience
 		}
 		more = true
@@ -239,16 +251,19 @@ func (h *handover) round(live map[image.NodeID]bool, patience int) (more bool) {
 }
 
 // handOver moves all shards that this node leads to others that answer, and waits until it is done
-// or not worth waiting for.
-func (c *Consensus) handOver(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, handoverTimeout)
+// or not worth waiting for. It takes its time even when none is left: an election takes more.
+func (c *Consensus) handOver() {
+	ctx, cancel := context.WithTimeout(c.life, handoverTimeout)
 	defer cancel()
 	ticker := time.NewTicker(c.opts.RTT)
 	defer ticker.Stop()
-	live := c.answering(c.allowed())
-	delete(live, c.opts.NodeID)
-	h := handover{rows: c.opts.Rows(), leads: c.LeaderOf, transfer: c.transfer, asked: map[uint64]int{}, wait: map[uint64]int{}}
-	for h.round(live, int(c.opts.ElectionRTT)) {
+	others := func() map[image.NodeID]bool {
+		live := c.answering(c.allowed())
+		delete(live, c.opts.NodeID)
+		return live
+	}
+	h := handover{self: c.opts.NodeID, rows: c.opts.Rows(), leader: c.Leader, transfer: c.transfer, given: map[uint64]int{}, wait: map[uint64]int{}}
+	for h.round(others(), int(c.opts.ElectionRTT)) {
 		select {
 		case <-ctx.Done():
 			return

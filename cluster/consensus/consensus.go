@@ -42,11 +42,13 @@ const handoverTimeout = 2 * time.Second
 
 // Consensus is a running node. Its methods are safe to call from many goroutines.
 type Consensus struct {
-	opts     Options
-	log      *zap.Logger
-	db       *database
-	host     *dragonboat.NodeHost
-	counters counters
+	opts      Options
+	log       *zap.Logger
+	witness   *witness
+	db        *database
+	host      *dragonboat.NodeHost
+	transport *transport
+	counters  counters
 
 	mu     sync.RWMutex
 	shards map[uint64]*running // by ID
@@ -79,7 +81,7 @@ func Start(ctx context.Context, opts Options) (*Consensus, error) {
 	}
 	if err := c.start(ctx); err != nil {
 		end()
-		return nil, startError(errors.Join(err, c.closeParts()), &opts)
+		return nil, startError(errors.Join(err, c.closeParts(false)), &opts)
 	}
 	balancing, stop := context.WithCancel(life)
 	c.stop = stop
@@ -90,10 +92,16 @@ func Start(ctx context.Context, opts Options) (*Consensus, error) {
 // start brings up the database, the host and the shards; the caller closes what is up when it fails.
 func (c *Consensus) start(ctx context.Context) (err error) {
 	raftDir, catalogDir := filepath.Join(c.opts.Dir, "raft"), filepath.Join(c.opts.Dir, "catalog")
+	if err := os.MkdirAll(c.opts.Dir, 0o700); err != nil {
+		return err
+	}
+	if c.witness, err = openWitness(c.opts.Dir); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(catalogDir, 0o700); err != nil {
 		return err
 	}
-	if c.db, err = openDatabase(defaultFS, catalogDir, c.log); err != nil {
+	if c.db, err = openDatabase(&catalogWitness{FS: defaultFS, w: c.witness}, catalogDir, c.log); err != nil {
 		return err
 	}
 	if err := c.db.claim(identityOf(&c.opts), raftDir); err != nil {
@@ -123,6 +131,7 @@ func (c *Consensus) start(ctx context.Context) (err error) {
 func (c *Consensus) newHost(dir string) (err error) {
 	logDB := config.GetTinyMemLogDBConfig()
 	logDB.Shards = logShards
+	var factory transportFactory
 	defer recovered(&err)
 	c.host, err = dragonboat.NewNodeHost(config.NodeHostConfig{
 		DeploymentID:        c.opts.DeploymentID,
@@ -135,7 +144,9 @@ func (c *Consensus) newHost(dir string) (err error) {
 		MaxSendQueueSize:    peerQueueBytes,
 		MaxReceiveQueueSize: peerQueueBytes,
 		Expert: config.ExpertConfig{
-			LogDB: logDB,
+			LogDB:            logDB,
+			LogDBFactory:     logDBs{c.witness},
+			TransportFactory: &factory,
 			Engine: config.EngineConfig{
 				ExecShards: execShards, CommitShards: otherShards, ApplyShards: otherShards,
 				SnapshotShards: otherShards, CloseShards: otherShards,
@@ -145,6 +156,7 @@ func (c *Consensus) newHost(dir string) (err error) {
 	if err == nil && c.host == nil {
 		err = errors.New("dragonboat did not start")
 	}
+	c.transport = factory.made
 	return err
 }
 
@@ -159,31 +171,32 @@ func recovered(err *error) {
 	}
 }
 
-// Close hands the shards that this node leads to others, waiting at most handoverTimeout or until
-// ctx ends, and stops the node. What is proposed or read meanwhile fails with KindNoQuorum. A
+// Close hands the shards that this node leads to others, waiting at most handoverTimeout, and stops the
+// node. What is proposed or read meanwhile fails with KindNoQuorum. A
 // second call returns what the first did.
-func (c *Consensus) Close(ctx context.Context) error {
+func (c *Consensus) Close() error {
 	c.closing.Do(func() {
 		c.calls.shut()   // first: no new work; what is under way may still finish during the handover
 		c.stop()         // then the balancer, which would take shards back
 		c.balance.Wait() //
-		c.handOver(ctx)  // while the host still runs
+		c.handOver()     // while the host still runs
 		c.end()          // ends what is still under way,
 		c.calls.wait()   // since nobody may be inside the host
-		c.closed = c.closeParts()
+		c.closed = c.closeParts(true)
 	})
 	return c.closed
 }
 
-// closeParts stops the host before the database: until it stopped, shards apply commands.
-func (c *Consensus) closeParts() (err error) {
+// closeParts stops the host before the database: until it stopped, shards apply commands. After an
+// orderly stop the witness is sealed.
+func (c *Consensus) closeParts(orderly bool) (err error) {
 	if c.host != nil {
 		err = closeHost(c.host)
 	}
 	if c.db != nil {
 		err = errors.Join(err, c.db.close())
 	}
-	return err
+	return errors.Join(err, c.witness.close(orderly && err == nil))
 }
 
 func closeHost(h *dragonboat.NodeHost) (err error) {

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/failpoint"
 )
 
 // What Result.Value says of a command.
@@ -112,9 +113,11 @@ func (m *machine) commit(batch *pebble.Batch, index uint64, events []any) error 
 	if err := batch.Set(appliedKey(m.shard), binary.BigEndian.AppendUint64(nil, index), nil); err != nil {
 		return err
 	}
+	failpoint.Here("catalog/before-commit")
 	if err := batch.Commit(pebble.NoSync); err != nil {
 		return err
 	}
+	failpoint.Here("catalog/committed")
 	if len(events) > 0 {
 		m.applied(m.shard, events)
 	}
@@ -132,7 +135,12 @@ func (m *machine) Lookup(query any) (any, error) {
 }
 
 // Sync makes all that was applied durable. Shards share the write-ahead log, so this is for all.
-func (m *machine) Sync() error { return m.db.pebble.LogData(nil, pebble.Sync) }
+func (m *machine) Sync() error {
+	failpoint.Here("catalog/before-sync")
+	err := m.db.pebble.LogData(nil, pebble.Sync)
+	failpoint.Here("catalog/synced")
+	return err
+}
 
 // PrepareSnapshot pins the state. An iterator, for the reason that view has one.
 func (m *machine) PrepareSnapshot() (any, error) {
@@ -142,11 +150,13 @@ func (m *machine) PrepareSnapshot() (any, error) {
 
 // SaveSnapshot streams the pinned state to a node that is too far behind for the log.
 func (m *machine) SaveSnapshot(pinned any, w io.Writer, stop <-chan struct{}) (err error) {
+	failpoint.Here("catalog/snapshot-begun")
 	it := pinned.(*pebble.Iterator)
 	defer func() {
 		if e := it.Close(); err == nil {
 			err = e
 		}
+		failpoint.Here("catalog/snapshot-saved")
 	}()
 	return writeSnapshot(w, m.shard, it, stop)
 }
@@ -154,9 +164,11 @@ func (m *machine) SaveSnapshot(pinned any, w io.Writer, stop <-chan struct{}) (e
 // RecoverFromSnapshot replaces the shard's state by the snapshot in one step: a crash leaves the
 // old state or the new one, and dragonboat keeps the snapshot until Sync returned.
 func (m *machine) RecoverFromSnapshot(r io.Reader, stop <-chan struct{}) error {
+	failpoint.Here("catalog/before-replace")
 	if err := m.db.replace(r, m.shard, stop); err != nil {
 		return err
 	}
+	failpoint.Here("catalog/replaced")
 	m.log.Info("state replaced by a snapshot", zap.Uint64("shard", m.shard))
 	m.restored(m.shard)
 	return nil

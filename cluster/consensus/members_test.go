@@ -1,6 +1,8 @@
 package consensus
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -13,6 +15,45 @@ import (
 // joining returns the shard as a replica that is not a founding one starts it.
 func joining(shard uint64, node image.NodeID, number uint32) Shard {
 	return Shard{ID: shard, Replica: catalog.Replica{Node: node, Number: number}, Apply: toyApply}
+}
+
+// always is when a change of a group is right all the time.
+func always(context.Context) error { return nil }
+
+// TestChangesOfTheLate has a node change a group by what held before: it finds out, and the change of
+// the one who knew better stays.
+func TestChangesOfTheLate(t *testing.T) {
+	t.Parallel() // most of it is waiting
+	c := newCluster(t, 3, 1, nil)
+	c.startAll()
+	late, knows := c.nodes[0], c.nodes[1]
+	lost, fresh := catalog.Replica{Node: 3}, catalog.Replica{Node: 3, Number: 1}
+	address := c.nodes[2].opts.RaftAddress
+	old := image.Errorf(image.KindStale, "an old layout")
+	refuses := func(context.Context) error { return old }
+	if err := late.RemoveReplica(t.Context(), 1, lost, refuses); !errors.Is(err, old) {
+		t.Fatalf("a change that is not right any more: %v", err)
+	}
+	asked := 0
+	err := late.AddReplica(t.Context(), 1, catalog.Replica{Node: 3, Number: 9}, address, func(context.Context) error {
+		if asked++; asked > 1 {
+			return old
+		}
+		must(t, knows.RemoveReplica(t.Context(), 1, lost, always)) // in between
+		must(t, knows.AddReplica(t.Context(), 1, fresh, address, always))
+		return nil
+	})
+	if !errors.Is(err, old) || asked != 2 {
+		t.Fatalf("a change after another one: %v, asked %d times", err, asked)
+	}
+	if err := knows.AddReplica(t.Context(), 1, lost, address, always); image.KindOf(err) != image.KindStale {
+		t.Errorf("a replica that was taken out comes back: %v", err)
+	}
+	group, err := knows.Group(t.Context(), 1)
+	must(t, err)
+	if len(group) != 3 || !slices.Contains(group, fresh) {
+		t.Errorf("the group is %v", group)
+	}
 }
 
 // TestReplaceAReplica takes the disk of each node in turn and brings the node back as new replicas.
@@ -38,12 +79,12 @@ func TestReplaceAReplica(t *testing.T) {
 			must(t, err)
 			for _, r := range group {
 				if r.Node == id {
-					must(t, other.RemoveReplica(t.Context(), shard, r))
-					must(t, other.RemoveReplica(t.Context(), shard, r)) // again
+					must(t, other.RemoveReplica(t.Context(), shard, r, always))
+					must(t, other.RemoveReplica(t.Context(), shard, r, always)) // again
 				}
 			}
-			must(t, other.AddReplica(t.Context(), shard, catalog.Replica{Node: id, Number: number}, n.opts.RaftAddress))
-			must(t, other.AddReplica(t.Context(), shard, catalog.Replica{Node: id, Number: number}, n.opts.RaftAddress))
+			must(t, other.AddReplica(t.Context(), shard, catalog.Replica{Node: id, Number: number}, n.opts.RaftAddress, always))
+			must(t, other.AddReplica(t.Context(), shard, catalog.Replica{Node: id, Number: number}, n.opts.RaftAddress, always))
 		}
 		c.start(lost)
 		for shard := uint64(1); shard <= 3; shard++ {
@@ -75,9 +116,9 @@ func TestMoveAShard(t *testing.T) {
 	c.propose(0, 2, "set a b")
 	one, four := c.nodes[0], c.nodes[3]
 	must(t, four.StartShard(joining(2, 4, 1)))
-	must(t, one.AddReplica(t.Context(), 2, catalog.Replica{Node: 4, Number: 1}, four.opts.RaftAddress))
+	must(t, one.AddReplica(t.Context(), 2, catalog.Replica{Node: 4, Number: 1}, four.opts.RaftAddress, always))
 	until(t, "node 4 has caught up", func() bool { return four.CaughtUp(t.Context(), 2) })
-	must(t, one.RemoveReplica(t.Context(), 2, catalog.Replica{Node: 3}))
+	must(t, one.RemoveReplica(t.Context(), 2, catalog.Replica{Node: 3}, always))
 	must(t, c.nodes[2].DropShard(t.Context(), 2))
 	if err := c.nodes[2].View(2, func(catalog.Reader) error { return nil }); image.KindOf(err) != image.KindInternal {
 		t.Errorf("a dropped shard answers %v", err)
@@ -87,7 +128,7 @@ func TestMoveAShard(t *testing.T) {
 	}
 	c.propose(3, 2, "set a c")
 	must(t, c.nodes[2].StartShard(joining(2, 3, 2)))
-	must(t, one.AddReplica(t.Context(), 2, catalog.Replica{Node: 3, Number: 2}, c.nodes[2].opts.RaftAddress))
+	must(t, one.AddReplica(t.Context(), 2, catalog.Replica{Node: 3, Number: 2}, c.nodes[2].opts.RaftAddress, always))
 	until(t, "node 3 is back", func() bool { return c.nodes[2].CaughtUp(t.Context(), 2) })
 	if got := c.read(2, 2, "a"); got != "c" {
 		t.Errorf("node 3 reads %q after it is back", got)

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
 )
 
@@ -143,7 +144,9 @@ func (c *Consensus) startReplica(s Shard) (err error) {
 		SnapshotEntries:    c.opts.SnapshotEntries,
 		CompactionOverhead: c.opts.CompactionOverhead,
 		MaxInMemLogSize:    shardLogBytesMax,
-		Quiesce:            false, // a quiesced shard whose leader died does not elect
+
+		OrderedConfigChange: true,  // see changeGroup
+		Quiesce:             false, // a quiesced shard whose leader died does not elect
 	})
 }
 
@@ -199,6 +202,7 @@ func (c *Consensus) DropShard(ctx context.Context, shard uint64) error {
 	if err := c.host.StopReplica(shard, s.Replica.ID()); err != nil && !errors.Is(err, dragonboat.ErrShardNotFound) {
 		return err
 	}
+	failpoint.Here("member/shard-stopped")
 	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
 	defer cancel()
 	for {
@@ -250,8 +254,14 @@ func (c *Consensus) group(ctx context.Context, shard uint64) (m *dragonboat.Memb
 }
 
 // AddReplica takes a replica into a shard's Raft group; address is that of its node's Raft transport.
-func (c *Consensus) AddReplica(ctx context.Context, shard uint64, r catalog.Replica, address string) error {
-	return c.changeGroup(ctx, shard, func(ctx context.Context, m *dragonboat.Membership) error {
+// The group is only changed when still returns nil, and not when others change it meanwhile: a node
+// that goes by what held before would take a replica out that came since, and that for ever. still may
+// be called again.
+func (c *Consensus) AddReplica(ctx context.Context, shard uint64, r catalog.Replica, address string, still func(context.Context) error) error {
+	return c.changeGroup(ctx, shard, still, func(ctx context.Context, m *dragonboat.Membership) error {
+		if _, gone := m.Removed[r.ID()]; gone {
+			return image.Errorf(image.KindStale, "replica %d of node %d was taken out of shard %d, for ever", r.Number, r.Node, shard)
+		}
 		if m.Nodes[r.ID()] != "" {
 			return nil
 		}
@@ -259,9 +269,9 @@ func (c *Consensus) AddReplica(ctx context.Context, shard uint64, r catalog.Repl
 	})
 }
 
-// RemoveReplica takes a replica out of a shard's Raft group, for ever.
-func (c *Consensus) RemoveReplica(ctx context.Context, shard uint64, r catalog.Replica) error {
-	return c.changeGroup(ctx, shard, func(ctx context.Context, m *dragonboat.Membership) error {
+// RemoveReplica takes a replica out of a shard's Raft group, for ever. still is that of AddReplica.
+func (c *Consensus) RemoveReplica(ctx context.Context, shard uint64, r catalog.Replica, still func(context.Context) error) error {
+	return c.changeGroup(ctx, shard, still, func(ctx context.Context, m *dragonboat.Membership) error {
 		if m.Nodes[r.ID()] == "" {
 			return nil
 		}
@@ -269,10 +279,15 @@ func (c *Consensus) RemoveReplica(ctx context.Context, shard uint64, r catalog.R
 	})
 }
 
-// changeGroup reads the group before each attempt: one that timed out may have been committed.
-func (c *Consensus) changeGroup(ctx context.Context, shard uint64, change func(context.Context, *dragonboat.Membership) error) error {
+// changeGroup reads the group before each attempt: one that timed out may have been committed. After
+// that it asks whether to go on: whoever knows better since then changes a group that this one did
+// not change, or has it refuse this change.
+func (c *Consensus) changeGroup(ctx context.Context, shard uint64, still func(context.Context) error, change func(context.Context, *dragonboat.Membership) error) error {
 	return c.retry(ctx, shard, func(ctx context.Context) error {
 		m, err := c.host.SyncGetShardMembership(ctx, shard)
+		if err == nil {
+			err = still(ctx)
+		}
 		if err != nil {
 			return err
 		}

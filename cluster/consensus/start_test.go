@@ -18,7 +18,7 @@ func refused(t *testing.T, o Options, want, hint string) {
 	t.Helper()
 	c, err := Start(context.Background(), o)
 	if err == nil {
-		c.Close(context.Background())
+		c.Close()
 		t.Fatal("started")
 	}
 	var e *image.Error

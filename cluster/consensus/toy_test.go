@@ -161,7 +161,7 @@ func (c *toyCluster) stop(i int) {
 		return
 	}
 	c.nodes[i].Consensus = nil
-	if err := running.Close(context.Background()); err != nil {
+	if err := running.Close(); err != nil {
 		c.t.Errorf("close of node %d: %v", i+1, err)
 	}
 }

@@ -2,7 +2,13 @@
 
 package halfopen
 
-import "syscall"
+import (
+	"syscall"
+	"time"
+)
 
-// control: other systems have their own limit.
-func control(_, _ string, _ syscall.RawConn) error { return nil }
+// control: other systems have their own limits.
+func control(time.Duration) func(_, _ string, _ syscall.RawConn) error { return nil }
+
+// Lossy: other systems do not tell.
+func Lossy(syscall.Conn) bool { return false }

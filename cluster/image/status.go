@@ -1,5 +1,7 @@
 package image
 
+import "time"
+
 // NodeState is what a node thinks of another one.
 type NodeState string
 
@@ -24,6 +26,8 @@ type NodeStatus struct {
 	OwnedBytes   int64     `json:"owned_bytes"`
 	StoredImages int64     `json:"stored_images"` // committed images it holds a copy of
 	StoredBytes  int64     `json:"stored_bytes"`  // plaintext length of these
+	Files        int64     `json:"files"`         // encrypted copies on its disk, those that no record needs any more included
+	FileBytes    int64     `json:"file_bytes"`    // their length
 	RSSBytes     int64     `json:"rss_bytes"`
 	DiskFree     int64     `json:"disk_free_bytes"`
 	DiskFull     bool      `json:"disk_full"`     // it is given no more images, and serves those that it has
@@ -33,6 +37,12 @@ type NodeStatus struct {
 	NetRx        int64     `json:"net_rx_bytes"` // bytes on API connections, both directions from the node's view
 	NetTx        int64     `json:"net_tx_bytes"`
 	UptimeS      float64   `json:"uptime_s"`
+
+	// Of the device under the data directory, by all its users, since the machine started; 0: unknown.
+	DiskRead    int64   `json:"disk_read_bytes,omitempty"`
+	DiskWritten int64   `json:"disk_written_bytes,omitempty"`
+	DiskBusyS   float64 `json:"disk_busy_s,omitempty"`
+
 	// MissingCopies are on the node by the catalog but not on its disk, as after a change of disks.
 	MissingCopies int64 `json:"missing_copies,omitempty"`
 
@@ -79,4 +89,25 @@ type ClusterStatus struct {
 	UnderReplicated int64         `json:"under_replicated"`
 	Nodes           []NodeStatus  `json:"nodes"`
 	Shards          []ShardStatus `json:"shards"`
+}
+
+// NodeInfo is what a node says of itself alone: where it runs and how it was configured.
+type NodeInfo struct {
+	ID       NodeID            `json:"id"`
+	Version  string            `json:"version"`
+	Clock    time.Time         `json:"clock"` // when it answered, by its own clock
+	Machine  Machine           `json:"machine"`
+	Settings map[string]string `json:"settings"` // those of the cluster, not its own paths, by their key
+}
+
+// Machine is what a process has to itself or shares with others. What is not known is 0 or empty.
+type Machine struct {
+	Host         string `json:"host"`
+	CPUs         int    `json:"cpus"`
+	MemoryBytes  int64  `json:"memory_bytes"`
+	MemoryFree   int64  `json:"memory_free_bytes"` // what can be had without swapping
+	LinkBytesPS  int64  `json:"link_bytes_per_s"`  // of the network interface, each way
+	OpenFilesMax int64  `json:"open_files_max"`    // the process's limit
+	DiskID       string `json:"disk"`              // the same for all that share a file system
+	DiskFree     int64  `json:"disk_free_bytes"`
 }

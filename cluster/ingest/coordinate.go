@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/placement"
 )
@@ -41,10 +42,12 @@ func (s *Service) assign(u *upload) error {
 		delete(s.decided, a.ID)
 		s.placing.Unlock()
 	}()
+	failpoint.Here("upload/before-assign")
 	r, err := s.propose(u.ctx, u, catalog.Command{Assign: a})
 	if err != nil {
 		return err
 	}
+	failpoint.Here("upload/assigned")
 	return r.Err()
 }
 
@@ -165,11 +168,7 @@ func (s *Service) loads() (all, others map[image.NodeID]*catalog.NodeTotals, err
 	sum := &catalog.Totals{Nodes: map[image.NodeID]*catalog.NodeTotals{}}
 	theirs := &catalog.Totals{Nodes: map[image.NodeID]*catalog.NodeTotals{}}
 	for _, shard := range s.Shards() {
-		var t *catalog.Totals
-		err := s.Log.View(shard, func(r catalog.Reader) (err error) {
-			t, err = catalog.GetTotals(r)
-			return err
-		})
+		t, err := catalog.ViewTotals(s.Log.View, shard)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -207,6 +206,7 @@ func (s *Service) reassign(ctx context.Context, shard uint64, state *catalog.Upl
 		cause = fmt.Errorf("no node could store upload %s; see the nodes' logs", state.ID)
 		kind = image.KindAborted
 	}
+	failpoint.Here("upload/before-reassign")
 	r, err := s.Log.Propose(ctx, shard, catalog.Command{Reassign: &catalog.Reassign{
 		ID: state.ID, Epoch: state.Epoch, Drop: drop, Min: s.needed(shard), Cause: kind, Text: cause.Error(),
 	}})
@@ -214,6 +214,7 @@ func (s *Service) reassign(ctx context.Context, shard uint64, state *catalog.Upl
 		s.Logger.Warn("reassignment not proposed", zap.Stringer("upload", state.ID), zap.Error(err))
 		return false
 	}
+	failpoint.Here("upload/reassigned")
 	s.mu.Lock()
 	u := s.here(shard, state.ID)
 	s.mu.Unlock()
@@ -353,24 +354,40 @@ func (w *watched) lost(up []image.NodeID, timeout time.Duration) ([]image.NodeID
 // Recover takes up the shards' pending uploads after a start or a snapshot: it watches over them,
 // and gives up the parts that an earlier process of this node had in them.
 func (s *Service) Recover(ctx context.Context, shard uint64) error {
+	lost, err := s.takeUp(shard)
+	for _, state := range lost {
+		cause := image.Errorf(image.KindAborted, "node %d restarted before it stored upload %s", s.Node, state.ID)
+		s.reassign(ctx, shard, state, []image.NodeID{s.Node}, cause)
+	}
+	return err
+}
+
+// takeUp watches over the shard's pending uploads, and returns those of which this node should store a
+// copy but has no byte. Of an upload that changes meanwhile it goes by the change, not by what was before.
+func (s *Service) takeUp(shard uint64) (lost []*catalog.Upload, err error) {
+	changed := map[image.ID]bool{}
+	s.mu.Lock()
+	s.changed[shard] = changed
+	s.mu.Unlock()
 	var pending []*catalog.Upload
-	err := s.Log.View(shard, func(r catalog.Reader) (err error) {
+	err = s.Log.View(shard, func(r catalog.Reader) (err error) {
 		pending, err = catalog.PendingUploads(r)
 		return err
 	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.changed, shard)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, state := range pending {
-		s.mu.Lock()
+		if changed[state.ID] {
+			continue
+		}
 		s.track(shard, state)
-		here := s.here(shard, state.ID) != nil
-		s.mu.Unlock()
-		slot := state.Slot(s.Node)
-		if !here && slot != nil && !slot.Stored {
-			cause := image.Errorf(image.KindAborted, "node %d restarted before it stored upload %s", s.Node, state.ID)
-			s.reassign(ctx, shard, state, []image.NodeID{s.Node}, cause)
+		if slot := state.Slot(s.Node); s.here(shard, state.ID) == nil && slot != nil && !slot.Stored {
+			lost = append(lost, state)
 		}
 	}
-	return nil
+	return lost, nil
 }

@@ -130,6 +130,7 @@ type fakeVault struct {
 	files map[image.Copy][]byte // by epoch; Node is unused
 	fail  error                 // of Create
 	stall chan struct{}         // Commit waits for it
+	lose  error                 // of Commit: nothing is durable
 }
 
 type fakeFile struct {
@@ -166,6 +167,9 @@ func (f *fakeFile) Commit() error {
 	}
 	f.v.mu.Lock()
 	defer f.v.mu.Unlock()
+	if f.v.lose != nil {
+		return f.v.lose
+	}
 	f.v.files[image.Copy{Epoch: f.epoch}] = slices.Clone(f.Bytes())
 	return nil
 }

@@ -226,6 +226,17 @@ func TestDiskFullGoesToTheStandby(t *testing.T) {
 	f.empty("too many")
 }
 
+// TestNothingIsSaidBeforeItIsDurable: a node whose disk does not keep the file has no part in the
+// record, whatever it was given.
+func TestNothingIsSaidBeforeItIsDurable(t *testing.T) {
+	f := newFleet(t, nil)
+	f.vaults[2].lose = image.Errorf(image.KindAborted, "the disk failed")
+	body := randomBytes(1 << 20)
+	for i := range 6 {
+		f.stored(f.record(f.broadcast(request(fmt.Sprint(i)), body, nil)), body)
+	}
+}
+
 // TestFullNodesAreLeftOut: nodes that say that they are full get nothing, whoever is asked, and an
 // upload is refused only when too few others are left.
 func TestFullNodesAreLeftOut(t *testing.T) {
@@ -630,5 +641,46 @@ func TestCopiesAreNotSavedAtStart(t *testing.T) {
 	}
 	if f.log.index != 0 {
 		t.Errorf("%d commands were proposed", f.log.index)
+	}
+}
+
+// changingLog has a change come between a look at the log and what is made of it.
+type changingLog struct {
+	Log
+	change func()
+}
+
+func (l changingLog) View(shard uint64, fn func(catalog.Reader) error) error {
+	err := l.Log.View(shard, fn)
+	l.change()
+	return err
+}
+
+// TestChangeWhileTakenUp is an upload that is given to another node while a node takes up what is
+// pending. One that went by what was before would try for ever to change an epoch that is over.
+func TestChangeWhileTakenUp(t *testing.T) {
+	f := newFleet(t, nil)
+	s, id := f.nodes[1], image.NewID()
+	propose := func(c catalog.Command) {
+		if r, err := f.log.Propose(t.Context(), testShard, c); err != nil || r.Err() != nil {
+			t.Error(err, r.Err())
+		}
+	}
+	propose(catalog.Command{Assign: &catalog.Assign{
+		ID: id, User: "alice", Name: "a.png", Bytes: 10, Holders: []image.NodeID{2, 3}, Replicas: 1, Created: time.Unix(0, 0),
+	}})
+	inner := s.Log
+	s.Log = changingLog{inner, func() {
+		propose(catalog.Command{Reassign: &catalog.Reassign{ID: id, Epoch: 1, Drop: []image.NodeID{2}, Min: 1, Cause: image.KindAborted, Text: "test"}})
+	}}
+	_, err := s.takeUp(testShard)
+	s.Log = inner
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w := s.pending[pendingKey{testShard, id}]; w == nil || w.state.Epoch != 2 {
+		t.Errorf("the node watches over %+v", w)
 	}
 }

@@ -8,11 +8,13 @@ import (
 	"io"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
 
 	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
 )
 
@@ -93,9 +95,12 @@ type Service struct {
 	closed  bool
 	idle    chan struct{} // made by Drain, closed when no upload is left
 	uploads map[image.ID]*upload
-	pending map[pendingKey]*watched // in the log
+	pending map[pendingKey]*watched      // in the log
+	changed map[uint64]map[image.ID]bool // by shard, uploads that changed since its Recover began
 	kick    chan struct{}
 	remove  chan image.Record
+	left    atomic.Bool   // a file did not fit in remove
+	swept   chan struct{} // see Leftover
 }
 
 // removalsMax bounds the queue of files to delete; what does not fit is left to the sweep.
@@ -110,8 +115,8 @@ func New(o Options) (*Service, error) {
 	s := &Service{
 		Options: o, arena: a,
 		decided: map[image.ID]*catalog.Upload{},
-		uploads: map[image.ID]*upload{}, pending: map[pendingKey]*watched{},
-		kick: make(chan struct{}, 1), remove: make(chan image.Record, removalsMax),
+		uploads: map[image.ID]*upload{}, pending: map[pendingKey]*watched{}, changed: map[uint64]map[image.ID]bool{},
+		kick: make(chan struct{}, 1), remove: make(chan image.Record, removalsMax), swept: make(chan struct{}, 1),
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.wg.Go(s.watch)
@@ -266,11 +271,15 @@ func (s *Service) Applied(shard uint64, events []catalog.Event) {
 		if e.Removed != nil {
 			select {
 			case s.remove <- *e.Removed:
-			default: // the sweep takes it
+			default:
+				s.left.Store(true)
 			}
 		}
 		if e.Upload == nil {
 			continue
+		}
+		if changed := s.changed[shard]; changed != nil {
+			changed[e.Upload.ID] = true
 		}
 		s.abandon(shard, e.Upload)
 		if e.Upload.Finished() {
@@ -304,7 +313,8 @@ func (s *Service) abandon(shard uint64, now *catalog.Upload) {
 	}
 	select {
 	case s.remove <- image.Record{ID: now.ID, Copies: []image.Copy{{Node: s.Node, Epoch: slot.Epoch}}}:
-	default: // the sweep takes it
+	default:
+		s.left.Store(true)
 	}
 }
 
@@ -329,12 +339,23 @@ func (s *Service) collect() {
 					s.discard(rec.ID, c.Epoch)
 				}
 			}
+			if len(s.remove) == 0 && s.left.Swap(false) {
+				select {
+				case s.swept <- struct{}{}:
+				default: // one is told already
+				}
+			}
 		}
 	}
 }
 
+// Leftover tells when files are left to the sweep, since more had to be deleted at once than are queued.
+func (s *Service) Leftover() <-chan struct{} { return s.swept }
+
 func (s *Service) discard(id image.ID, epoch uint32) {
+	failpoint.Here("upload/before-discard")
 	if err := s.Vault.Remove(id, epoch); err != nil {
 		s.Logger.Warn("a copy was not deleted; the sweep will try again", zap.Stringer("image", id), zap.Error(err))
 	}
+	failpoint.Here("upload/discarded")
 }

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
 )
 
@@ -255,7 +256,11 @@ func (p *part) follow(state *catalog.Upload) {
 	}
 	if !p.settled {
 		p.settled = true
-		p.u.spool.settle(p.relay() || p.standsBy(state))
+		standby := p.standsBy(state)
+		p.u.spool.settle(p.relay() || standby)
+		if standby {
+			failpoint.Here("upload/standby")
+		}
 	}
 }
 
@@ -276,6 +281,7 @@ func (p *part) relay() bool { return len(p.u.req.Broadcast) == 0 }
 // finish ends this node's work on a decided upload and deletes its file when the record does not
 // name it.
 func (p *part) finish(state *catalog.Upload) {
+	failpoint.Here("upload/decided")
 	if p.stop != nil {
 		p.stop(errStale)
 	}
@@ -310,6 +316,7 @@ func (s *Service) store(ctx context.Context, u *upload, cur *cursor, epoch uint3
 		return err
 	}
 	defer w.Abort()
+	s.hit(u, "created")
 	sums := newSums(u.req.WantDigest || u.req.Digest != nil)
 	if _, err := cur.WriteTo(io.MultiWriter(w, sums)); err != nil {
 		return err
@@ -319,10 +326,25 @@ func (s *Service) store(ctx context.Context, u *upload, cur *cursor, epoch uint3
 		return image.Errorf(image.KindDigest, "the body's SHA-256 is %s, Content-Digest says %s", sum, want).
 			WithHint("send the image again")
 	}
+	s.hit(u, "encrypted")
 	if err := w.Commit(); err != nil {
 		return err
 	}
-	return s.tellStored(ctx, u, image.Copy{Node: s.Node, Epoch: epoch}, sums)
+	s.hit(u, "durable")
+	err = s.tellStored(ctx, u, image.Copy{Node: s.Node, Epoch: epoch}, sums)
+	s.hit(u, "told")
+	return err
+}
+
+// hit is a failpoint of a storing node, which has its part in its name.
+func (s *Service) hit(u *upload, step string) {
+	if failpoint.Enabled {
+		part := "replica"
+		if u.latest().Owner == s.Node {
+			part = "owner"
+		}
+		failpoint.Here("upload/" + part + "/" + step)
+	}
 }
 
 // sums are what is computed of the plaintext on its way: always the check by which copies are
@@ -377,7 +399,9 @@ func (p *part) startSending(to image.NodeID) {
 	req.Broadcast, req.Relayed = slices.Clone(u.latest().Holders), true
 	p.senders.Go(func() {
 		if err == nil {
+			failpoint.Here("upload/before-send")
 			err = s.Peers.Send(u.ctx, to, req, cur)
+			failpoint.Here("upload/sent")
 			cur.close()
 		}
 		if err != nil && u.ctx.Err() == nil && !u.latest().Finished() {

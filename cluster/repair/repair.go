@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/placement"
 )
@@ -222,11 +223,7 @@ func (s *Service) heal(ctx context.Context) error {
 	}
 	leaving := s.Leaving()
 	for _, shard := range s.Shards() {
-		var t *catalog.Totals
-		err := s.Log.View(shard, func(r catalog.Reader) (err error) {
-			t, err = catalog.GetTotals(r)
-			return err
-		})
+		t, err := catalog.ViewTotals(s.Log.View, shard)
 		if err != nil {
 			return err
 		}
@@ -399,9 +396,11 @@ func (s *Service) makeFrom(ctx context.Context, rec *image.Record, from image.Co
 	release := s.Copies.Keep(rec.ID, to.Epoch)
 	defer release()
 	s.pace.wait(ctx, rec.Bytes)
+	failpoint.Here("repair/before-fetch")
 	if err := s.Copies.Fetch(ctx, rec, from); err != nil {
 		return err
 	}
+	failpoint.Here("repair/fetched")
 	s.bytes.Add(rec.Bytes)
 	if slices.Contains(rec.Copies, to) {
 		return nil // its file was replaced by one of the same name
@@ -410,8 +409,10 @@ func (s *Service) makeFrom(ctx context.Context, rec *image.Record, from image.Co
 	for {
 		r, err := s.Log.Propose(ctx, rec.Shard, cmd)
 		if err == nil {
+			failpoint.Here("repair/recopied")
 			if err = r.Err(); err != nil {
 				release()
+				failpoint.Here("repair/before-remove")
 				return errors.Join(err, s.Copies.Remove(rec.ID, to.Epoch))
 			}
 			s.Logger.Info("a copy was made", zap.String("user", rec.User), zap.Stringer("image", rec.ID),

@@ -2,6 +2,7 @@ package store
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -19,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"imgcluster/cluster/durable"
+	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
 )
 
@@ -47,8 +49,18 @@ type Identity struct {
 	Starts uint64 `json:"starts"`
 	// Joined tells that the node has taken part in Raft: without its log it must not again.
 	Joined bool `json:"joined,omitempty"`
+	// Unverified tells that the disk failed, and what is stored on it has not been verified since.
+	Unverified bool `json:"unverified,omitempty"`
 	// Members is what the node last knew of the cluster's members; JSON, not looked at here.
 	Members json.RawMessage `json:"members,omitempty"`
+	// Sum is the SHA-256 of all the others, as JSON without white space; versions before wrote none.
+	Sum string `json:"sum,omitempty"`
+}
+
+func (have Identity) sum() (string, error) {
+	have.Sum = ""
+	b, err := json.Marshal(have)
+	return fmt.Sprintf("%x", sha256.Sum256(b)), err
 }
 
 // The reasons why Claim refuses a data directory, for errors.Is.
@@ -113,6 +125,7 @@ func (d *DataDir) Update(change func(*Identity)) error {
 	if err := writeIdentity(fsys, d.path, id); err != nil {
 		return err
 	}
+	failpoint.Here("member/identity-written")
 	d.identity = id
 	return nil
 }
@@ -123,6 +136,7 @@ const quarantineName = "quarantine"
 // Renew makes the directory that of a new incarnation, which has no part in the cluster yet. What the
 // old one had in the given folders is put aside, in place of what was put aside before.
 func (d *DataDir) Renew(folders ...string) error {
+	failpoint.Here("member/before-renew")
 	aside := filepath.Join(d.path, quarantineName)
 	// The identity comes first: a crash leaves folders that the new incarnation puts aside again.
 	err := d.Update(func(id *Identity) { id.Incarnation, id.Starts, id.Joined, id.Members = newIncarnation(), 0, false, nil })
@@ -139,6 +153,7 @@ func (d *DataDir) Renew(folders ...string) error {
 		if err = os.Rename(filepath.Join(d.path, name), filepath.Join(aside, name)); errors.Is(err, fs.ErrNotExist) {
 			err = nil
 		}
+		failpoint.Here("member/put-aside")
 	}
 	if err == nil {
 		err = durable.SyncDir(d.path)
@@ -146,6 +161,7 @@ func (d *DataDir) Renew(folders ...string) error {
 	if err != nil {
 		return unusable(d.path, err)
 	}
+	failpoint.Here("member/renewed")
 	return nil
 }
 
@@ -285,7 +301,8 @@ func readIdentity(root *os.Root, dir string) (Identity, error) {
 	// The format comes first: another one may mean anything by the other fields.
 	var format struct{ Format int }
 	if err = json.Unmarshal(b, &format); err == nil && format.Format == FormatVersion {
-		err = json.Unmarshal(b, &id)
+		err = errors.Join(json.Unmarshal(b, &id), id.expectSum())
+		id.Sum = "" // made at each write
 	}
 	switch {
 	case err != nil || format.Format == FormatVersion && id.Incarnation == "":
@@ -300,6 +317,14 @@ func readIdentity(root *os.Root, dir string) (Identity, error) {
 		}
 	}
 	return id, nil
+}
+
+func (have Identity) expectSum() error {
+	want, err := have.sum()
+	if err == nil && have.Sum != "" && have.Sum != want {
+		err = errors.New("its checksum is wrong")
+	}
+	return err
 }
 
 // check refuses to serve another identity than the directory's.
@@ -336,7 +361,11 @@ func firstStart(fsys fileSystem, dir string, want Identity) (Identity, error) {
 }
 
 func writeIdentity(fsys fileSystem, dir string, id Identity) error {
-	b, err := json.MarshalIndent(id, "", "  ")
+	var err error
+	var b []byte
+	if id.Sum, err = id.sum(); err == nil {
+		b, err = json.MarshalIndent(id, "", "  ")
+	}
 	if err == nil {
 		err = writeDurably(fsys, identityTmp, identityName, append(b, '\n'))
 	}

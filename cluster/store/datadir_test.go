@@ -129,6 +129,44 @@ func TestClaimRefusals(t *testing.T) {
 	wantRefusal(t, filepath.Join(file, "below"), testIdentity, ErrDataDir, "--data-dir")
 }
 
+// TestClaimAfterFlip flips each bit of node.json: it is refused, or it says what it said.
+func TestClaimAfterFlip(t *testing.T) {
+	dir := t.TempDir()
+	d := mustClaim(t, dir)
+	if err := d.Update(func(id *Identity) { id.Starts, id.Joined, id.Members = 7, true, []byte(`[{"id":1}]`) }); err != nil {
+		t.Fatal(err)
+	}
+	want := d.Identity()
+	d.Close()
+	path := filepath.Join(dir, identityName)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refusals := 0
+	for bit := range 8 * len(whole) {
+		b := bytes.Clone(whole)
+		b[bit/8] ^= 1 << (bit % 8)
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d, err := Claim(dir, testIdentity)
+		if err != nil {
+			refusals++
+			continue
+		}
+		got := d.Identity()
+		got.Members = bytes.Join(bytes.Fields(got.Members), nil)
+		if want.Members = bytes.Join(bytes.Fields(want.Members), nil); !reflect.DeepEqual(got, want) {
+			t.Fatalf("bit %d makes it %+v", bit, got)
+		}
+		d.Close()
+	}
+	if refusals < 4*len(whole) {
+		t.Errorf("%d of %d flips were refused", refusals, 8*len(whole))
+	}
+}
+
 // What a first start leaves when it is cut short does not keep the next one out.
 func TestClaimAfterCutStart(t *testing.T) {
 	dir := t.TempDir()

@@ -27,6 +27,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
 )
 
@@ -183,6 +184,7 @@ func (s *Store) removeLocked(k key) (int64, error) {
 	case err != nil:
 		return -1, s.fault("remove", k.String(), err)
 	}
+	failpoint.Here("store/removed")
 	s.files--
 	s.bytes -= size
 	return size, nil

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"unsafe"
 
+	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
 )
 
@@ -71,6 +72,7 @@ func (s *Store) Create(id image.ID, epoch uint32, size int64) (*Writer, error) {
 		return nil, s.fault("create", k.String(), err)
 	}
 	w := &Writer{s: s, key: k, f: f, size: size, failures: failures}
+	failpoint.Here("store/created")
 	if s.direct {
 		w.buf = directBuffers.Get().(*[]byte)
 	}
@@ -122,9 +124,13 @@ func (w *Writer) Write(p []byte) (int, error) {
 	if w.buf != nil {
 		put = w.putDirect
 	}
+	before := w.taken
 	n, err := put(p)
 	if err != nil {
 		w.err = w.s.fault("write", w.key.String(), err)
+	}
+	if half := w.size / 2; before < half && w.taken >= half {
+		failpoint.Here("store/half")
 	}
 	return n, w.err
 }
@@ -186,14 +192,15 @@ func (w *Writer) Commit() error {
 		w.err = image.Errorf(image.KindIncomplete, "%v has %d bytes of %d", w.key, w.taken, w.size).WithHint("send the whole body")
 	}
 	steps := []struct {
-		op string
-		do func() error
+		op   string
+		do   func() error
+		done string // its failpoint
 	}{
-		{"write", w.drain},
-		{"fsync", w.sync},
-		{"close", w.close},
-		{"rename", w.publish},
-		{opSyncDir, func() error { return w.s.fs.syncDir(w.key.folder()) }},
+		{"write", w.drain, "store/written"},
+		{"fsync", w.sync, "store/synced"},
+		{"close", w.close, "store/closed"},
+		{"rename", w.publish, "store/renamed"},
+		{opSyncDir, func() error { return w.s.fs.syncDir(w.key.folder()) }, "store/committed"},
 	}
 	for _, step := range steps {
 		if w.err != nil {
@@ -202,6 +209,7 @@ func (w *Writer) Commit() error {
 		if err := step.do(); err != nil {
 			w.err = w.s.fault(step.op, w.key.String(), err)
 		}
+		failpoint.Here(step.done)
 	}
 	// Another Writer's failed fsync of the same directory may have used up the error report for this
 	// rename. That stays so when the disk is well again.

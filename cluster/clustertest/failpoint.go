@@ -1,0 +1,199 @@
+package clustertest
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"testing"
+
+	"imgcluster/cluster/image"
+	"imgcluster/crypto"
+)
+
+// BuildWithFailpoints builds the tests of the package in the working directory with their failpoints,
+// to be the program of nodes.
+func BuildWithFailpoints(t testing.TB) (program string) {
+	t.Helper()
+	program = filepath.Join(t.TempDir(), "node.test")
+	out, err := exec.Command("go", "test", "-c", "-tags", "failpoints", "-o", program, ".").CombinedOutput()
+	if err != nil {
+		t.Fatalf("build with failpoints: %v\n%s", err, out)
+	}
+	return program
+}
+
+// Arm makes a node's process die as by kill -9 when it comes to a failpoint for the n-th time; without
+// a name it disarms the process. It tells whether there was a process to hear that.
+func (c *Cluster) Arm(id image.NodeID, name string, n int) bool {
+	p := c.procs[id]
+	if p == nil {
+		return false
+	}
+	text, err := p.ask(fmt.Sprintf("%s %s %d", askArm, name, n))
+	return err == nil && text == armed
+}
+
+// StartArmed starts a node that dies when it comes to a failpoint for the n-th time.
+func (c *Cluster) StartArmed(id image.NodeID, name string, n int) {
+	c.t.Helper()
+	c.spawn(id, fmt.Sprintf("IMGCLUSTER_FAILPOINT=%s:%d", name, n))
+}
+
+// Dead tells whether a node's process is gone.
+func (c *Cluster) Dead(id image.NodeID) bool {
+	p := c.procs[id]
+	if p == nil {
+		return true
+	}
+	select {
+	case <-p.exited:
+		return true
+	default:
+		return false
+	}
+}
+
+// Died forgets a node's process if it is gone, and tells whether that is so and why it ended: nil for
+// kill -9.
+func (c *Cluster) Died(id image.NodeID) (gone bool, err error) {
+	p := c.procs[id]
+	if p == nil || !c.Dead(id) {
+		return false, nil
+	}
+	delete(c.procs, id)
+	exit, ok := errors.AsType[*exec.ExitError](p.err)
+	if ok && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL {
+		return true, nil
+	}
+	return true, fmt.Errorf("node %d ended by itself: %w", id, p.err)
+}
+
+// Runs tells whether a node was started and has not been stopped or found dead.
+func (c *Cluster) Runs(id image.NodeID) bool { return slices.Contains(c.running(), id) }
+
+// Held is a line of a node's catalog.
+type Held struct {
+	Table   string   `json:"table"` // record, image, pending or finished
+	Shard   uint64   `json:"shard"`
+	ID      image.ID `json:"id"`
+	Name    string   `json:"name"`
+	Version uint64   `json:"version,omitempty"` // of a record
+	Epoch   uint32   `json:"epoch,omitempty"`   // of an upload
+	State   string   `json:"state,omitempty"`   // of an upload
+}
+
+// The tables of Held.
+const (
+	TableRecord   = "record"
+	TableImage    = "image" // by upload ID
+	TablePending  = "pending"
+	TableFinished = "finished"
+)
+
+// Inventory lists what a node's catalog holds of images and uploads; ok is false when its process could
+// not be asked.
+func (c *Cluster) Inventory(id image.NodeID) (held []Held, ok bool) {
+	p := c.procs[id]
+	if p == nil {
+		return nil, false
+	}
+	text, err := p.ask(askInventory)
+	return held, err == nil && json.Unmarshal([]byte(text), &held) == nil
+}
+
+// Past is what was seen of a cluster before, with which what is seen later must agree.
+type Past struct {
+	uploads map[image.ID]Held // by their newest state
+	names   map[string]Held   // records by their newest version
+	secrets map[string]string // fields of headers, with the file that had them
+}
+
+// NewPast returns an empty Past.
+func NewPast() *Past {
+	return &Past{uploads: map[image.ID]Held{}, names: map[string]Held{}, secrets: map[string]string{}}
+}
+
+// CheckRecords checks, in one node's inventory and against all those before, that each upload has one
+// record, under one name, that epochs and versions only grow, and that what was committed stays so
+// (invariant I2). While shards move between nodes, only caught up nodes may be asked.
+func (p *Past) CheckRecords(t testing.TB, held []Held) {
+	t.Helper()
+	records, images := map[image.ID]Held{}, map[image.ID]Held{}
+	for _, h := range held {
+		switch h.Table {
+		case TableRecord:
+			if other, twice := records[h.ID]; twice {
+				t.Errorf("upload %s has two records, %+v and %+v", h.ID, other, h)
+			}
+			records[h.ID] = h
+			if was := p.names[h.Name]; was.Version > h.Version || was.Version == h.Version && was.ID != h.ID {
+				t.Errorf("%s is %+v after it was %+v", h.Name, h, was)
+			}
+			p.names[h.Name] = h
+		case TableImage:
+			images[h.ID] = h
+		default:
+			p.checkUpload(t, h)
+		}
+	}
+	for id, h := range records {
+		if i, ok := images[id]; !ok || i.Name != h.Name || i.Shard != h.Shard {
+			t.Errorf("record %+v is found by its upload's ID as %+v", h, i)
+		}
+	}
+	if len(images) != len(records) {
+		t.Errorf("%d records, %d are found by their uploads' IDs", len(records), len(images))
+	}
+}
+
+func (p *Past) checkUpload(t testing.TB, h Held) {
+	t.Helper()
+	was, known := p.uploads[h.ID]
+	switch {
+	case known && (was.Name != h.Name || was.Shard != h.Shard):
+		t.Errorf("upload %+v had another name before: %+v", h, was)
+	case h.Epoch < was.Epoch:
+		t.Errorf("the epoch of upload %+v fell: %+v", h, was)
+	case was.State == committed && h.State != committed:
+		t.Errorf("upload %+v was committed before: %+v", h, was)
+	case was.Table == TableFinished && h.Table == TablePending && h.Epoch == was.Epoch:
+		t.Errorf("upload %+v was finished in this epoch before: %+v", h, was)
+	}
+	p.uploads[h.ID] = h
+}
+
+const committed = "committed" // catalog.Committed
+
+// CheckKeys checks that no data key and no salt is in two files, among those that nodes have now and
+// had when this was called before (invariant I4). A copy that repair made is its original's equal.
+func (p *Past) CheckKeys(t testing.TB, c *Cluster) {
+	t.Helper()
+	for _, id := range c.IDs() {
+		for _, path := range c.Files(t, id, ".img") {
+			b, err := os.ReadFile(path)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // it went meanwhile
+			}
+			h, parseErr := crypto.ParseHeader(b)
+			if err = cmp.Or(err, parseErr); err != nil {
+				t.Errorf("%s: %v", path, err)
+				continue
+			}
+			file := fmt.Sprintf("%s with the SHA-256 %x", filepath.Base(path), sha256.Sum256(b))
+			for _, field := range secrets(h.Marshal()) {
+				if other, known := p.secrets[field]; known && other != file {
+					t.Errorf("%s and %s have the same %x", other, file, field)
+				}
+				p.secrets[field] = file
+			}
+		}
+	}
+}

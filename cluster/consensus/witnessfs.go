@@ -1,0 +1,125 @@
+package consensus
+
+import (
+	"io"
+	"sync"
+
+	"github.com/cespare/xxhash/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// catalogWitness is the file system of the catalog with a witness.
+type catalogWitness struct {
+	vfs.FS
+	w *witness
+}
+
+type catalogFile struct {
+	vfs.File
+	growing
+}
+
+func (f *catalogFile) Write(p []byte) (int, error) { return f.write(f.File, p) }
+func (f *catalogFile) Sync() error                 { return f.synced(f.File.Sync) }
+func (f *catalogFile) SyncData() error             { return f.synced(f.File.SyncData) }
+
+func (c *catalogWitness) watch(f vfs.File, err error, path string) (vfs.File, error) {
+	name := c.w.name(path)
+	if err != nil || name == "" {
+		return f, err
+	}
+	return &catalogFile{File: f, growing: growing{w: c.w, name: name, sum: xxhash.New()}}, nil
+}
+
+// Create implements vfs.FS.
+func (c *catalogWitness) Create(path string, of vfs.DiskWriteCategory) (vfs.File, error) {
+	if err := c.w.forget(true, c.w.name(path)); err != nil {
+		return nil, err
+	}
+	f, err := c.FS.Create(path, of)
+	return c.watch(f, err, path)
+}
+
+// ReuseForWrite implements vfs.FS.
+func (c *catalogWitness) ReuseForWrite(old, path string, of vfs.DiskWriteCategory) (vfs.File, error) {
+	if err := c.w.forget(true, c.w.name(old), c.w.name(path)); err != nil {
+		return nil, err
+	}
+	f, err := c.FS.ReuseForWrite(old, path, of)
+	return c.watch(f, err, path)
+}
+
+// OpenReadWrite implements vfs.FS: what is there was not hashed here.
+func (c *catalogWitness) OpenReadWrite(path string, of vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
+	if err := c.w.forget(true, c.w.name(path)); err != nil {
+		return nil, err
+	}
+	return c.FS.OpenReadWrite(path, of, opts...)
+}
+
+// Link implements vfs.FS.
+func (c *catalogWitness) Link(old, path string) error {
+	if err := c.w.forget(true, c.w.name(path)); err != nil {
+		return err
+	}
+	if err := c.FS.Link(old, path); err != nil {
+		return err
+	}
+	c.w.same(c.w.name(old), c.w.name(path))
+	return nil
+}
+
+// Rename implements vfs.FS.
+func (c *catalogWitness) Rename(old, path string) error {
+	if err := c.w.forget(true, c.w.name(old), c.w.name(path)); err != nil {
+		return err
+	}
+	return c.FS.Rename(old, path)
+}
+
+// Remove implements vfs.FS.
+func (c *catalogWitness) Remove(path string) error {
+	if err := c.w.forget(false, c.w.name(path)); err != nil {
+		return err
+	}
+	return c.FS.Remove(path)
+}
+
+// Unwrap implements vfs.FS.
+func (c *catalogWitness) Unwrap() vfs.FS { return c.FS }
+
+// growing hashes what is written to a file, from its beginning.
+type growing struct {
+	w    *witness
+	name string
+
+	mu   sync.Mutex
+	sum  *xxhash.Digest
+	size uint64
+}
+
+func (g *growing) write(to io.Writer, p []byte) (int, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	before := *g.sum
+	g.sum.Write(p) // first: the file may change the bytes that it is given
+	n, err := to.Write(p)
+	g.size += uint64(n)
+	if n < len(p) {
+		*g.sum = before
+		g.sum.Write(p[:n])
+	}
+	return n, err
+}
+
+// synced notes what was written before sync was called, once it is durable.
+func (g *growing) synced(sync func() error) error {
+	g.mu.Lock()
+	m := mark{g.size, g.sum.Sum64()}
+	g.mu.Unlock()
+	if err := sync(); err != nil {
+		return err
+	}
+	g.w.note(g.name, m)
+	return nil
+}

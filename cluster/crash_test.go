@@ -1,0 +1,496 @@
+package cluster_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"imgcluster/cluster/client"
+	"imgcluster/cluster/clustertest"
+	"imgcluster/cluster/clustertest/env"
+	"imgcluster/cluster/failpoint"
+	"imgcluster/cluster/image"
+	"imgcluster/config"
+)
+
+// TestCrash kills nodes at the steps of uploads, deletes, repairs and changes of the members, while
+// clients go on, and checks all invariants after each: 15 crashes, or IMGCLUSTER_CRASHES of them.
+// IMGCLUSTER_SEED gives another order, other nodes and other moments; IMGCLUSTER_FAILPOINT_ONLY names the
+// beginning of those to take.
+func TestCrash(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds a program and starts processes")
+	}
+	t.Parallel()
+	count, seed := env.Number(t, "IMGCLUSTER_CRASHES", 15), env.Number(t, "IMGCLUSTER_SEED", 1)
+	r := startCrashes(t, uint64(seed))
+	begun := time.Now()
+	for rounds := 0; r.crashes() < count && !t.Failed(); rounds++ {
+		if rounds > 2*count+len(failpoint.Names()) {
+			t.Errorf("%d crashes in %d rounds: the nodes do not come to their failpoints", r.crashes(), rounds)
+			break
+		}
+		r.crash(t)
+	}
+	r.tell(t, seed, time.Since(begun))
+}
+
+// The size of a round: histories at once, and how often they are begun until a node has come to its
+// failpoint.
+const (
+	crashHistories = 3
+	crashLoads     = 3
+	// keptMost is how many of the images that were stored right after a crash are read back after all
+	// later ones, beside those from the beginning.
+	keptMost  = 12
+	keptFirst = 12
+)
+
+// crashes is a run on one cluster.
+type crashes struct {
+	*histories
+	past    *clustertest.Past
+	deck    []string // failpoints to come
+	kept    []stored
+	stored  int
+	place   string       // where a node is to die now
+	leaving image.NodeID // may end by itself
+	pauses  []time.Duration
+	took    map[string]int // crashes by failpoint
+	missed  map[string]int // rounds in which the node did not come to it
+	only    string
+}
+
+func startCrashes(t *testing.T, seed uint64) *crashes {
+	c := clustertest.Start(t, clustertest.Options{Processes: true, Program: clustertest.BuildWithFailpoints(t), Change: func(cfg *config.Config) {
+		cfg.Limits.Uploads = 2 * crashHistories * clientsPerHistory
+		cfg.Timeouts.PeerSilence, cfg.Timeouts.Takeover = 500*time.Millisecond, 700*time.Millisecond
+		cfg.Repair.Delay, cfg.Timeouts.Sweep = time.Second, time.Second
+		cfg.Raft.SnapshotEntries, cfg.Raft.CompactionOverhead = 20, 5
+		cfg.Local.LostData = config.LostDataReplace
+	}})
+	c.HTTP.Transport.(*http.Transport).MaxIdleConnsPerHost = crashHistories * clientsPerHistory
+	r := &crashes{
+		histories: newHistories(t, c, seed), past: clustertest.NewPast(), took: map[string]int{}, missed: map[string]int{},
+		only: os.Getenv("IMGCLUSTER_FAILPOINT_ONLY"),
+	}
+	r.kept = putMany(t, c, "first", keptFirst)
+	return r
+}
+
+func (r *crashes) crashes() (n int) {
+	for _, k := range r.took {
+		n += k
+	}
+	return n
+}
+
+// next draws a failpoint; each comes once before any comes again.
+func (r *crashes) next(t *testing.T) string {
+	if len(r.deck) == 0 {
+		r.deck = slices.DeleteFunc(failpoint.Names(), func(name string) bool { return !strings.HasPrefix(name, r.only) })
+		r.rng.Shuffle(len(r.deck), func(i, j int) { r.deck[i], r.deck[j] = r.deck[j], r.deck[i] })
+	}
+	if len(r.deck) == 0 {
+		t.Fatalf("no failpoint begins with %q", r.only)
+	}
+	name := r.deck[0]
+	r.deck = r.deck[1:]
+	return name
+}
+
+// arm is what a round wants to happen: a node dies when it comes to a failpoint for the n-th time.
+type arm struct {
+	place string
+	node  image.NodeID
+	n     int
+}
+
+// crash is one round.
+func (r *crashes) crash(t *testing.T) {
+	a := arm{place: r.next(t), node: r.anyNode()}
+	r.place = a.place
+	s := scenarioOf(a.place)
+	a.n = 1 + r.rng.IntN(s.most)
+	defer func() {
+		if t.Failed() {
+			t.Logf("in round %d: node %d at its pass %d of %s", r.rounds, a.node, a.n, a.place)
+			r.c.DumpStacks()
+		}
+	}()
+	before := r.crashes()
+	begun := time.Now()
+	s.run(r, t, a)
+	if r.crashes() == before {
+		r.missed[a.place]++
+	}
+	r.invariants(t)
+	if testing.Verbose() {
+		t.Logf("round %d: node %d, pass %d of %s, %d crashes, %v", r.rounds, a.node, a.n, a.place, r.crashes()-before, time.Since(begun).Round(time.Millisecond))
+	}
+	r.rounds++
+}
+
+// scenario makes the nodes come to a failpoint. A node passes it so often that it may be told to die at
+// one of the first `most` times.
+type scenario struct {
+	most int
+	run  func(*crashes, *testing.T, arm)
+}
+
+func scenarioOf(place string) scenario {
+	is := func(names ...string) bool { return slices.Contains(names, place) }
+	switch {
+	case is("upload/before-reassign", "upload/reassigned"):
+		return scenario{2, (*crashes).underPause}
+	case is("catalog/snapshot-begun", "catalog/snapshot-saved"):
+		return scenario{1, (*crashes).ofLeaderOfLate}
+	case is("catalog/before-replace", "catalog/replaced"):
+		return scenario{2, (*crashes).ofLate}
+	case is("member/before-renew", "member/put-aside", "member/renewed", "member/identity-written", "member/before-admit", "member/admitted"):
+		return scenario{1, (*crashes).ofEmptied}
+	case strings.HasPrefix(place, "member/"):
+		return scenario{2, (*crashes).inReplacement}
+	case is("repair/before-remove"): // only when an image goes while it is copied
+		return scenario{1, (*crashes).inDrain}
+	case strings.HasPrefix(place, "repair/"):
+		return scenario{3, (*crashes).inDrain}
+	}
+	return scenario{8, (*crashes).underLoad}
+}
+
+func (r *crashes) begin(t *testing.T) *load {
+	r.stored++
+	return r.histories.begin(t, fmt.Sprintf("load-%d", r.stored), crashHistories)
+}
+
+// wait returns when the clients have ended.
+func (r *crashes) wait(t *testing.T, l *load) {
+	t.Helper()
+	r.until(t, "the clients end", l.ended)
+}
+
+// end waits for the clients and for all nodes, judges what they saw and deletes what they stored.
+func (r *crashes) end(t *testing.T, loads ...*load) {
+	t.Helper()
+	for _, l := range loads {
+		r.wait(t, l)
+	}
+	r.disarm()
+	r.whole(t)
+	for _, l := range loads {
+		r.conclude(t, l, r.place) // I7
+		for i := range l.all {
+			for n := range namesPerHistory {
+				r.c.DoAgain(t, http.MethodDelete, r.anyNode(), clustertest.Path("alice", historyName(l.prefix(i), n)), nil, nil)
+			}
+		}
+	}
+}
+
+// until waits like clustertest.Poll, and brings back the nodes that die meanwhile.
+func (r *crashes) until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	clustertest.Poll(t, what, func() bool {
+		r.revive(t)
+		return ok()
+	})
+}
+
+// revive brings back the nodes that died, after an image was stored without them.
+func (r *crashes) revive(t *testing.T) {
+	t.Helper()
+	for _, id := range r.c.IDs() {
+		gone, err := r.c.Died(id)
+		switch {
+		case !gone:
+		case err == nil:
+			r.took[r.place]++
+			since := time.Now()
+			if !slices.Contains(neededBack, r.place) {
+				r.acknowledge(t, since)
+				r.c.Start(id)
+				continue
+			}
+			r.c.Start(id)
+			r.acknowledge(t, since)
+		case id != r.leaving:
+			t.Error(err)
+			r.c.Start(id)
+		}
+	}
+}
+
+// neededBack are the steps after which a group may stand still until its leader is back. It has just taken
+// one of four replicas out, and the two that are left may not have heard that this was committed: for
+// them, as dragonboat has it, three of the four are the majority, and the one that was taken out does not
+// vote any more.
+var neededBack = []string{"member/replica-removed", "member/before-settle"}
+
+// acknowledge stores an image after a fault (invariant I8).
+func (r *crashes) acknowledge(t *testing.T, since time.Time) {
+	t.Helper()
+	r.stored++
+	s := stored{name: fmt.Sprintf("after-crash-%d.png", r.stored), body: clustertest.Image(uint64(1e6+r.stored), 20_000)}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*pauseMax)
+	defer cancel()
+	_, err := r.cl.Put(ctx, client.Upload{User: "alice", Name: s.name, Size: int64(len(s.body)), Body: func() io.Reader { return bytes.NewReader(s.body) }})
+	if err != nil {
+		t.Errorf("after a crash: %v", err)
+		for _, id := range r.c.IDs() {
+			resp := r.c.Do(http.MethodPut, id, clustertest.Path("alice", s.name), bytes.NewReader(s.body), nil)
+			t.Logf("node %d: %d %v %s; it says of the cluster %+v", id, resp.Status, resp.Err, resp.Body, r.c.Status(id))
+		}
+		return
+	}
+	pause := time.Since(since)
+	if r.pauses = append(r.pauses, pause); pause > pauseMax {
+		t.Errorf("uploads resumed only %v after a crash", pause)
+	}
+	if r.kept = append(r.kept, s); len(r.kept) > keptFirst+keptMost {
+		oldest := r.kept[keptFirst]
+		r.kept = slices.Delete(r.kept, keptFirst, keptFirst+1)
+		r.c.DoAgain(t, http.MethodDelete, r.anyNode(), clustertest.Path("alice", oldest.name), nil, nil)
+	}
+}
+
+// whole waits until all nodes run and serve.
+func (r *crashes) whole(t *testing.T) {
+	t.Helper()
+	for _, id := range r.c.IDs() {
+		if !r.c.Runs(id) {
+			r.c.Start(id)
+		}
+	}
+	r.until(t, "all nodes serve", func() bool { return r.c.Ready(r.c.IDs()...) })
+}
+
+// invariants checks what must hold after every fault. That histories are linearizable (I7) is judged
+// where they end, and that faults give typed errors (I9) where requests are made.
+func (r *crashes) invariants(t *testing.T) {
+	t.Helper()
+	r.whole(t)
+	expectMany(t, r.c, r.kept, r.anyNode()) // I1
+	r.c.ExpectSettled(t)                    // I5
+	r.c.ExpectEqualCatalogs(t)              // I6
+	r.c.ExpectNoPlaintext(t)                // I3
+	r.past.CheckKeys(t, r.c)                // I4
+	for _, id := range r.c.IDs() {
+		held, ok := r.c.Inventory(id)
+		if !ok {
+			t.Errorf("node %d does not list what it has", id)
+		}
+		r.past.CheckRecords(t, held) // I2
+	}
+}
+
+// disarm lets all nodes live that still do.
+func (r *crashes) disarm() {
+	for _, id := range r.c.IDs() {
+		r.c.Arm(id, "", 1)
+	}
+}
+
+// arm tells a node to die.
+func (r *crashes) arm(t *testing.T, a arm) {
+	t.Helper()
+	if !r.c.Arm(a.node, a.place, a.n) {
+		t.Errorf("node %d cannot be told to die", a.node)
+	}
+}
+
+func (r *crashes) underLoad(t *testing.T, a arm) {
+	before := r.crashes()
+	for i := 0; i < crashLoads && r.crashes() == before; i++ {
+		r.arm(t, a)
+		r.end(t, r.begin(t))
+	}
+}
+
+// underPause pauses another node, so that what it was to store is given to others.
+func (r *crashes) underPause(t *testing.T, a arm) {
+	before := r.crashes()
+	others := r.c.Others(a.node)
+	for i := 0; i < crashLoads && r.crashes() == before; i++ {
+		r.arm(t, a)
+		id := others[i%len(others)]
+		l := r.begin(t)
+		r.c.Pause(id)
+		timer := time.NewTimer(2 * r.c.Config.Timeouts.PeerSilence)
+		clustertest.Poll(t, "a node dies, or another one was silent for long", func() bool {
+			select {
+			case <-timer.C:
+				return true
+			default:
+				return r.c.Dead(a.node)
+			}
+		})
+		r.c.Resume(id)
+		r.end(t, l)
+	}
+}
+
+// late lets a node fall so far behind that only a snapshot can bring it back.
+func (r *crashes) late(t *testing.T, id image.NodeID) (loads []*load) {
+	r.c.Kill(id)
+	for range 2 {
+		l := r.begin(t)
+		r.wait(t, l)
+		loads = append(loads, l)
+	}
+	return loads
+}
+
+// ofLate has a late node die while it takes the snapshot.
+func (r *crashes) ofLate(t *testing.T, a arm) {
+	loads := r.late(t, a.node)
+	r.c.StartArmed(a.node, a.place, a.n)
+	r.whole(t)
+	r.end(t, loads...)
+}
+
+// ofLeaderOfLate has the one die that gives it.
+func (r *crashes) ofLeaderOfLate(t *testing.T, a arm) {
+	r.arm(t, a)
+	others := r.c.Others(a.node)
+	loads := r.late(t, others[r.rng.IntN(len(others))])
+	r.whole(t) // starts it
+	r.end(t, loads...)
+}
+
+// ofEmptied takes from a node all that it has, or a part, and has it die on its way back.
+func (r *crashes) ofEmptied(t *testing.T, a arm) {
+	l := r.begin(t)
+	r.c.Kill(a.node)
+	dir := r.c.Config.DataDir(a.node)
+	lost := []string{dir, filepath.Join(dir, "raft"), filepath.Join(dir, "catalog")}[r.rng.IntN(3)]
+	if err := os.RemoveAll(lost); err != nil {
+		t.Fatal(err)
+	}
+	r.c.StartArmed(a.node, a.place, a.n)
+	r.whole(t)
+	r.end(t, l)
+}
+
+// askMost is how long the members are asked for before the test looks again for nodes that died.
+const askMost = 2 * time.Second
+
+func (r *crashes) members(t *testing.T) ([]image.Member, error) {
+	ctx, cancel := context.WithTimeout(t.Context(), askMost)
+	defer cancel()
+	return r.cl.Members(ctx)
+}
+
+// change has the members changed, and asks again until they are as wanted.
+func (r *crashes) change(t *testing.T, c image.MemberChange, wanted func([]image.Member) bool) {
+	t.Helper()
+	r.until(t, fmt.Sprintf("members after %s %d", c.Op, c.ID), func() bool {
+		list, err := r.members(t)
+		if err == nil && wanted(list) {
+			return true
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), askMost)
+		defer cancel()
+		if _, err = r.cl.ChangeMember(ctx, c); image.KindOf(err) == image.KindInvalid {
+			t.Fatalf("%s %d: %v", c.Op, c.ID, err)
+		}
+		return false
+	})
+}
+
+// is tells of a node of a list whether it is a member for which ok holds.
+func is(id image.NodeID, ok func(image.Member) bool) func([]image.Member) bool {
+	return func(list []image.Member) bool {
+		return slices.ContainsFunc(list, func(m image.Member) bool { return m.ID == id && ok(m) })
+	}
+}
+
+func isDraining(m image.Member) bool { return m.State == "draining" }
+
+// inDrain has a node die while copies go from one node to others.
+func (r *crashes) inDrain(t *testing.T, a arm) {
+	r.arm(t, a)
+	l := r.begin(t)
+	id := r.anyNode()
+	r.change(t, image.MemberChange{Op: image.MemberDrain, ID: id}, is(id, isDraining))
+	r.until(t, fmt.Sprintf("node %d is empty", id), func() bool {
+		list, err := r.members(t)
+		return err == nil && is(id, func(m image.Member) bool { return m.Images == 0 })(list)
+	})
+	r.change(t, image.MemberChange{Op: image.MemberResume, ID: id}, is(id, func(m image.Member) bool { return !isDraining(m) }))
+	r.end(t, l)
+}
+
+// inReplacement replaces a node by a new one and has one of them die.
+func (r *crashes) inReplacement(t *testing.T, a arm) {
+	old := r.anyNode()
+	fresh := r.c.Grow()
+	if r.rng.IntN(3) == 0 {
+		a.node = fresh.ID
+	} else {
+		r.arm(t, a)
+	}
+	l := r.begin(t)
+	r.change(t, image.MemberChange{Op: image.MemberAdd, ID: fresh.ID, API: fresh.APIAddr(), Raft: fresh.RaftAddr()}, is(fresh.ID, func(image.Member) bool { return true }))
+	if a.node == fresh.ID {
+		r.c.StartArmed(a.node, a.place, a.n)
+	} else {
+		r.c.Start(fresh.ID)
+	}
+	still := func(list []image.Member) bool {
+		return !slices.ContainsFunc(list, func(m image.Member) bool { return m.Moving > 0 || !m.Up })
+	}
+	members := func(n int) func() bool {
+		return func() bool {
+			list, err := r.members(t)
+			return err == nil && len(list) == n && still(list)
+		}
+	}
+	r.until(t, "4 members with nothing on its way", members(4))
+	r.change(t, image.MemberChange{Op: image.MemberDrain, ID: old}, is(old, isDraining))
+	r.until(t, fmt.Sprintf("node %d is empty", old), func() bool {
+		list, err := r.members(t)
+		return err == nil && is(old, func(m image.Member) bool { return m.Images == 0 && m.Shards == 0 })(list)
+	})
+	r.leaving = old
+	r.change(t, image.MemberChange{Op: image.MemberRemove, ID: old}, func(list []image.Member) bool { return !is(old, func(image.Member) bool { return true })(list) })
+	r.until(t, fmt.Sprintf("node %d ends", old), func() bool { return !r.c.Runs(old) })
+	r.wait(t, l)
+	left := r.c.Config.DataDir(old)
+	r.c.Shrink(old)
+	if err := os.RemoveAll(left); err != nil {
+		t.Fatal(err)
+	}
+	r.leaving = 0
+	r.until(t, "3 members with nothing on its way", members(3))
+	r.cl = r.c.Client(t, client.Broadcast)
+	r.end(t, l)
+}
+
+// tell prints the figures, and fails a long run in which a failpoint was never come to.
+func (r *crashes) tell(t *testing.T, seed int, took time.Duration) {
+	var lines []string
+	for _, place := range failpoint.Names() {
+		if !strings.HasPrefix(place, r.only) {
+			continue
+		}
+		if r.took[place] == 0 && r.missed[place] >= missedMost {
+			t.Errorf("in %d rounds no node came to %s", r.missed[place], place)
+		}
+		lines = append(lines, fmt.Sprintf("%6d crashes at %s, %d rounds without", r.took[place], place, r.missed[place]))
+	}
+	slices.Sort(r.pauses)
+	t.Logf("seed %d: %d crashes in %d rounds, %d histories with %d operations, %.0f seconds; an upload was acknowledged %v (median), %v (longest) after a crash\n%s",
+		seed, r.crashes(), r.rounds, r.judged, r.ended.Load(), took.Seconds(), r.pauses[len(r.pauses)/2].Round(time.Millisecond), r.pauses[len(r.pauses)-1].Round(time.Millisecond), strings.Join(lines, "\n"))
+}
+
+// missedMost is in how many rounds no node may come to a failpoint before its scenario counts as wrong.
+const missedMost = 5

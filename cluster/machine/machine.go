@@ -1,0 +1,142 @@
+// Package machine tells what this machine has, from /proc and /sys: the figures that people look up
+// with free, df, ulimit and iostat. What the system does not tell is 0 or empty.
+package machine
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"imgcluster/cluster/image"
+)
+
+// Look returns the figures of this machine as a process sees them that has its files in dir and its
+// network traffic on the interface of the address host.
+func Look(dir string, host netip.Addr) image.Machine {
+	m := image.Machine{CPUs: runtime.GOMAXPROCS(0), LinkBytesPS: link(host)}
+	m.Host, _ = os.Hostname()
+	m.MemoryBytes, m.MemoryFree = memory()
+	var files unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil {
+		m.OpenFilesMax = int64(min(files.Cur, 1<<62))
+	}
+	m.DiskID, m.DiskFree = disk(dir)
+	return m
+}
+
+// memory returns what there is, and what can still be had without swapping.
+func memory() (total, free int64) {
+	f, err := os.Open("/proc/meminfo")
+	if err != nil {
+		return 0, 0
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		fields := strings.Fields(lines.Text()) // such as "MemTotal: 16384 kB"
+		if len(fields) < 2 {
+			continue
+		}
+		kB, _ := strconv.ParseInt(fields[1], 10, 64)
+		switch fields[0] {
+		case "MemTotal:":
+			total = kB << 10
+		case "MemAvailable:":
+			free = kB << 10
+		}
+	}
+	return total, free
+}
+
+// link returns the speed of the interface that has the address, in bytes a second each way.
+func link(host netip.Addr) int64 {
+	interfaces, err := net.Interfaces()
+	if err != nil || !host.IsValid() {
+		return 0
+	}
+	for _, i := range interfaces {
+		addrs, _ := i.Addrs() // none: not this one
+		for _, a := range addrs {
+			p, err := netip.ParsePrefix(a.String())
+			if err != nil || p.Addr().WithZone("") != host.Unmap() {
+				continue
+			}
+			b, err := os.ReadFile(filepath.Join("/sys/class/net", i.Name, "speed")) // in Mbit/s; the loopback interface has none
+			if err != nil {
+				return 0
+			}
+			n, _ := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+			return max(n, 0) * 1e6 / 8
+		}
+	}
+	return 0
+}
+
+// disk returns a name for the file system of dir that is the same for all processes that share it, and
+// the bytes that are free on it.
+func disk(dir string) (id string, free int64) {
+	device, ok := device(dir)
+	if !ok {
+		return "", 0
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", 0
+	}
+	var fs unix.Statfs_t
+	if unix.Statfs(dir, &fs) == nil {
+		free = int64(fs.Bavail) * fs.Bsize
+	}
+	return strings.TrimSpace(string(boot)) + "/" + device, free
+}
+
+// device is the number of the device of a folder, as /sys/dev/block has it.
+func device(dir string) (string, bool) {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return "", false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return "", false
+	}
+	return fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev)), true
+}
+
+// Disk reads the counters of the block device under a folder.
+type Disk struct{ path string }
+
+// DiskOf returns the device under dir, which must be there. A file system without a device of its own
+// has no counters.
+func DiskOf(dir string) Disk {
+	if device, ok := device(dir); ok {
+		return Disk{filepath.Join("/sys/dev/block", device, "stat")}
+	}
+	return Disk{}
+}
+
+// Counters returns the bytes read and written, and the time in which the device was busy, since the
+// machine started.
+func (d Disk) Counters() (read, written int64, busy time.Duration) {
+	b, err := os.ReadFile(d.path)
+	if err != nil {
+		return 0, 0, 0
+	}
+	f := strings.Fields(string(b))
+	// Documentation/block/stat.rst of Linux: sectors of 512 bytes read and written are the third and the
+	// seventh field, milliseconds in which requests were queued the tenth.
+	if len(f) < 10 {
+		return 0, 0, 0
+	}
+	number := func(i int) int64 { n, _ := strconv.ParseInt(f[i], 10, 64); return n }
+	return number(2) * 512, number(6) * 512, time.Duration(number(9)) * time.Millisecond
+}
