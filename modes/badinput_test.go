@@ -14,6 +14,8 @@ const (
 	failedLog = goodLog + `{"type":"upload","seq":2,"name":"b.png","class":"small","bytes":10,"start_s":0,"latency_s":0.1,"ok":false,"error":"no quorum","attempts":3,"sent_bytes":0}` + "\n"
 	brokenLog = goodLog + "{nonsense\n" + goodLog
 	cutLog    = goodLog + `{"type":"upl`
+	chaosLog  = `{"type":"run","schema":1,"nodes":[1],"count":2,"concurrency":1,"replicas":1,"faults":1}` + "\n"
+	timedLog  = `{"type":"run","schema":1,"nodes":[1],"count":0,"concurrency":1,"replicas":1,"duration_s":5}` + "\n" + `{"type":"end","elapsed_s":5.1}` + "\n"
 )
 
 // TestBadInput gives mistakes to every command: the exit status, the words, a next step, and nothing
@@ -73,9 +75,49 @@ func TestBadInput(t *testing.T) {
 		{"stress --min-pixels 9 --max-pixels 20", 2, "--min-pixels"},
 		{"stress --min-pixels 300 --max-pixels 200", 2, "swap"},
 		{"stress --images missing", 2, "--images"},
-		{"stress --images empty", 2, "has no files"},
+		{"stress --images empty", 2, "empty/x/y is empty"},
 		{"stress --chaos", 3, "start them with: imgcluster up"},
 		{"stress --faults 3", 2, "add --chaos"},
+		{"stress --rate -1", 2, "give --rate a number above 0"},
+		{"stress --rate 0", 2, "give --rate a number above 0"},
+		{"stress --rate NaN", 2, "give --rate a number above 0"},
+		{"stress --rate 1000000", 2, "up to 100000"},
+		{"stress --rate 5 --arrivals sometimes", 2, "use --arrivals constant or poisson"},
+		{"stress --arrivals poisson", 2, "add --rate"},
+		{"stress --rate 5 --concurrency 2000", 2, "--concurrency between 1 and 1024"},
+		{"stress --duration 1m --count 5", 2, "--count and --duration both"},
+		{"stress --duration -1s", 2, "give --duration a time"},
+		{"stress --duration 9000h", 2, "give --duration up to 720h"},
+		{"stress --duration 5", 2, `for "--duration" flag`},
+		{"stress --duration 5s --warmup 5s", 2, "less than --duration"},
+		{"stress --warmup -1s", 2, "a warm-up of -1 s"},
+		{"stress --mix read", 2, "want read=PERCENT"},
+		{"stress --mix read=x", 2, "want read=PERCENT"},
+		{"stress --mix write=20", 2, "want read=PERCENT"},
+		{"stress --mix read=100", 2, "some operations must upload"},
+		{"stress --mix read=-1", 2, "some operations must upload"},
+		{"stress --users 0", 2, "give --users a number from 1"},
+		{"stress --users 20000", 2, "between 1 and 10000"},
+		{"stress --verify --count 2000000", 2, "give a smaller --count"},
+		{"stress --chaos --duration 10s", 2, "give --count instead of --duration"},
+		{"stress --cleanup --keep", 2, "contradict"},
+		{"stress --images large", 2, "limits.image_bytes allows 67108864"},
+		{"stress --resume missing.jsonl", 2, "missing.jsonl: no such file or directory"},
+		{"stress --resume folder", 2, "it is a folder"},
+		{"stress --resume one.png", 2, "not the log of a run"},
+		{"stress --resume broken.jsonl", 2, "line 3"},
+		{"stress --resume good.jsonl", 2, "is complete: all 1 uploads succeeded"},
+		{"stress --resume chaos.jsonl", 2, "a run with faults, which cannot be resumed"},
+		{"stress --resume timed.jsonl", 2, "is complete: it took its 5s"},
+		{"stress --resume failed.jsonl --chaos", 2, "make a new run with --chaos"},
+		{"stress --resume two.jsonl --rate 3", 2, "--rate is 3 here, and 0 in the log"},
+		{"stress --resume two.jsonl --mix read=20", 2, "--mix is read=20 here, and read=0 in the log"},
+		{"stress --resume two.jsonl", 3, "start them with: imgcluster up"},
+		{"clean --user a/b", 2, "contains a slash"},
+		{"clean --log missing.jsonl", 2, "missing.jsonl: no such file or directory"},
+		{"clean --log one.png", 2, "not the log of a run"},
+		{"clean --log good.jsonl --user bob", 2, "leave out --user"},
+		{"clean", 3, "start them with: imgcluster up"},
 		{"stress --chaos --faults 31", 2, "31 faults in a run of 30 uploads"},
 		{"stress --chaos --faults -1", 2, "give --faults a number from 1"},
 		{"stress --chaos --count 2000000", 2, "give a smaller --count"},
@@ -116,7 +158,7 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
-const badFolderFiles = 14
+const badFolderFiles = 18
 
 // badFolder is a folder with the files that TestBadInput names.
 func badFolder(t *testing.T) string {
@@ -125,6 +167,7 @@ func badFolder(t *testing.T) string {
 	for name, text := range map[string]string{
 		"one.png": "1", "two.png": "2", "sub/one.png": "1", "empty.png": "", "imgcluster-keys/master.key": "",
 		"bad.yaml": "cluster:\n  colour: blue\n", "good.jsonl": goodLog, "failed.jsonl": failedLog, "broken.jsonl": brokenLog, "cut.jsonl": cutLog,
+		"chaos.jsonl": chaosLog, "timed.jsonl": timedLog, "two.jsonl": strings.Replace(goodLog, `"count":1,`, `"count":2,`, 1), "large/x": "",
 		"folder/x/y": "", "empty/x/y": "",
 	} {
 		path := filepath.Join(dir, name)
@@ -141,6 +184,9 @@ func badFolder(t *testing.T) string {
 	}
 	defer large.Close()
 	if err := large.Truncate(64<<20 + 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(filepath.Join(dir, "large/x"), 64<<20+1); err != nil {
 		t.Fatal(err)
 	}
 	return dir

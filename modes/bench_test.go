@@ -158,7 +158,7 @@ func drive(b *testing.B, images madeImages, nodes []client.Node, pids []int) out
 	w := result.NewWriter(&log)
 	err = load.Run(b.Context(), load.Options{
 		Run:    result.Run{Profile: "bench", Nodes: []int{1, 2, 3}, Count: benchUploads, Concurrency: benchConcurrency, Delivery: "broadcast"},
-		Source: images, Target: target{c}, Log: w, User: "bench",
+		Source: images, Target: newTarget(c, image.ClusterStatus{}), Log: w, Users: []string{"bench"},
 	})
 	if err != nil {
 		b.Fatal(err)
@@ -171,7 +171,7 @@ func drive(b *testing.B, images madeImages, nodes []client.Node, pids []int) out
 	if err != nil {
 		b.Fatal(err)
 	}
-	r := result.Compute(l)
+	r := result.Compute(l, result.DefaultLimits())
 	if r.Failed > 0 {
 		b.Fatalf("%d uploads failed", r.Failed)
 	}

@@ -76,6 +76,7 @@ func TestUpChaos(t *testing.T) {
 	again.says(t, &again.out, `Stop +Ctrl-C`)
 	again.cmd.Process.Kill()
 	again.status()
+	eventually(t, "its nodes are gone too", func() bool { return finish(t, program(t, l.dir, "status")).status == exitNobody })
 	if _, err := os.Lstat(sockets[0]); err != nil {
 		t.Error(err)
 	}
@@ -190,9 +191,9 @@ func testReadBack(t *testing.T, l *local) {
 		t.Fatal(err)
 	}
 	o := stressOptions{count: 12, concurrency: 2, user: "back", spec: genimg.Spec{Seed: 1, MinPixels: 100, MaxPixels: 200}}
-	run := load.Options{Run: o.run(cfg), User: o.user, Source: load.Generated{Spec: o.spec}}
-	back := &readBack{target: target{c}, c: c, user: o.user, p: e.progress()}
-	run.Target = back
+	run := load.Options{Run: o.run(cfg), Users: o.owners(), Source: load.Generated{Spec: o.spec}, Stored: &load.Stored{}}
+	back := &readBack{c: c, source: run.Source, p: e.progress()}
+	run.Target = newTarget(c, image.ClusterStatus{})
 	run.After = func(ctx context.Context, rec load.Recorder) {
 		other := o.spec.Image(3).AppendTo(nil)
 		put := client.Upload{User: o.user, Name: o.spec.Image(5).Name, Size: int64(len(other)), Body: func() io.Reader { return bytes.NewReader(other) }}
@@ -202,7 +203,7 @@ func testReadBack(t *testing.T, l *local) {
 		if err := c.Delete(ctx, o.user, o.spec.Image(7).Name); err != nil {
 			t.Error(err)
 		}
-		back.run(ctx, rec)
+		back.run(ctx, run.Stored.All(), rec)
 	}
 	if err := e.drive(t.Context(), run, file, e.progress(), nil); err != nil {
 		t.Fatal(err)

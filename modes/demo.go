@@ -39,6 +39,7 @@ are killed, paused and restarted meanwhile, and all images are read back.`,
 	cmd.Flags().Int64Var(&o.count, "count", demoCount, "number of images")
 	specFlags(cmd, &o.spec)
 	o.chaosFlags(cmd)
+	o.report.flags(cmd)
 	return cmd
 }
 
@@ -83,11 +84,11 @@ func runDemo(ctx context.Context, e *env, o stressOptions) (err error) {
 	if err := runStress(ctx, e, o); err != nil {
 		return err
 	}
-	return e.readBack(ctx, cfg, o.spec.Image(1))
+	return e.readFirst(ctx, cfg, o.spec.Image(1))
 }
 
-// readBack gets an image of the run and compares every byte.
-func (e *env) readBack(ctx context.Context, cfg *config.Config, want genimg.Image) error {
+// readFirst gets an image of the run and compares every byte.
+func (e *env) readFirst(ctx context.Context, cfg *config.Config, want genimg.Image) error {
 	c, err := e.client(cfg, client.Broadcast)
 	if err != nil {
 		return err

@@ -18,7 +18,7 @@ import (
 
 // TestCluster goes through the life of one cluster as its user does.
 func TestCluster(t *testing.T) {
-	l := up(t)
+	l := up(t, "timeouts: {sweep: 1s}")
 	t.Chdir(l.dir)
 	for _, step := range []struct {
 		name string
@@ -32,6 +32,10 @@ func TestCluster(t *testing.T) {
 		{"stress", testStress},
 		{"stress of files", testStressFiles},
 		{"stress asks", testStressAsks},
+		{"preflight", testDryRun},
+		{"shapes of load", testShapes},
+		{"resume", testResume},
+		{"clean", testClean},
 		{"stress is interrupted", testStressInterrupted},
 		{"read back", testReadBack},
 		{"a node dies", testNodeDies},
@@ -70,7 +74,7 @@ func TestUpStops(t *testing.T) {
 }
 
 func testStatus(t *testing.T, l *local) {
-	text := l.must(0, "status", "--json")
+	text := l.led("--json")
 	fields(t, text, "name", "ready", "replicas", "images", "bytes", "under_replicated", "shards.0.id", "shards.0.leader", "shards.0.term")
 	for _, f := range []string{
 		"id", "api", "state", "leader_of", "owned_images", "owned_bytes", "stored_images", "stored_bytes",
@@ -82,7 +86,7 @@ func testStatus(t *testing.T, l *local) {
 	if !s.Ready || s.Replicas != 2 || len(s.Nodes) != 3 || len(s.Shards) != 13 {
 		t.Errorf("status %+v", s)
 	}
-	if text := l.must(0, "status"); !strings.Contains(text, "is ready: 13 of 13 shards have a leader") {
+	if text := l.led(); !strings.Contains(text, "is ready: 13 of 13 shards have a leader") {
 		t.Error(text)
 	}
 }
@@ -192,16 +196,20 @@ func testSecondUp(t *testing.T, l *local) {
 	if e.status != 2 || e.out != "" || strings.Count(e.err, "is in use by process") != 1 || strings.Count(e.err, "hint:") != 1 {
 		t.Error(e)
 	}
-	if s := decode[image.ClusterStatus](t, l.must(0, "status", "--json")); !s.Ready {
+	if s := decode[image.ClusterStatus](t, l.led("--json")); !s.Ready {
 		t.Errorf("the first cluster after that: %+v", s)
 	}
 }
 
 // runFields are those of the log's records, by type.
 var runFields = map[string][]string{
-	"run":    {"schema", "started", "profile", "nodes.2", "count", "concurrency", "delivery", "replicas"},
-	"upload": {"seq", "name", "class", "bytes", "start_s", "latency_s", "ok", "owner", "replicas.1", "attempts", "sent_bytes"},
+	"run": {
+		"schema", "started", "profile", "nodes.2", "count", "concurrency", "delivery", "replicas", "seed", "version", "machines.client.cpus",
+		"machines.client.memory_bytes", "machines.nodes.2.id", "machines.nodes.2.host", "machines.nodes.2.version",
+	},
+	"upload": {"seq", "name", "class", "bytes", "start_s", "latency_s", "ok", "owner", "replicas.1", "attempts", "sent_bytes", "first_choice"},
 	"node":   {"t_s", "id", "up", "rss_bytes", "disk_free_bytes", "cpu_s", "net_rx_bytes", "net_tx_bytes"},
+	"client": {"t_s", "rss_bytes", "cpu_s"},
 	"end":    {"elapsed_s"},
 }
 
@@ -240,16 +248,20 @@ func testStress(t *testing.T, l *local) {
 	if len(log["run"]) != 1 || len(log["end"]) != 1 || len(log["upload"]) != 40 || len(log["node"]) < 6 {
 		t.Errorf("%d run, %d end, %d upload and %d node records", len(log["run"]), len(log["end"]), len(log["upload"]), len(log["node"]))
 	}
-	if again := l.must(e.status, "report", "log.jsonl", "--json"); again != e.out {
-		t.Error("report says other things than stress")
+	again, err := reportLine([]byte(l.must(e.status, "report", "log.jsonl", "--json")))
+	if err != nil || string(again) != lastLine(e.out)+"\n" {
+		t.Errorf("report says other things than stress: %v", err)
+	}
+	if streamed := strings.TrimSuffix(e.out, string(again)); streamed != string(read(t, path)) {
+		t.Errorf("other records were streamed than are in the log: %s", streamed)
 	}
 	if text := l.must(e.status, "report", "log.jsonl"); !strings.Contains(text, "Success 40 of 40 (100.00 %)") || strings.Contains(text, "\x1b") {
 		t.Error(text)
 	}
 	stdin := program(t, l.dir, "report", "-", "--json")
 	stdin.Stdin = bytes.NewReader(read(t, path))
-	if again := finish(t, stdin); again.out != e.out {
-		t.Error(again)
+	if piped, err := reportLine([]byte(finish(t, stdin).out)); err != nil || !bytes.Equal(piped, again) {
+		t.Errorf("from a pipe: %v, %s", err, piped)
 	}
 	if n := strings.Count(l.must(0, "ls", stressUser, "--json"), "\n"); n != 40 {
 		t.Errorf("%d images are listed", n)
@@ -259,12 +271,19 @@ func testStress(t *testing.T, l *local) {
 // checkRun holds a run's report to its exit status; that a busy machine is slow is no failure here.
 func checkRun(t *testing.T, e ended, uploads int) result.Report {
 	t.Helper()
-	fields(t, e.out, reportFields...)
-	r := decode[result.Report](t, e.out)
+	report := lastLine(e.out)
+	fields(t, report, append(reportFields, "type")...)
+	r := decode[result.Report](t, report)
 	if r.Succeeded != uploads || r.Attempted != uploads || r.Verdict.Passed != (e.status == 0) || e.status != 0 && e.status != exitVerdict {
 		t.Fatal(e)
 	}
 	return r
+}
+
+// lastLine is the report of a run with --json; before it are the records of the log.
+func lastLine(out string) string {
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	return lines[len(lines)-1]
 }
 
 func testStressFiles(t *testing.T, l *local) {
@@ -290,7 +309,7 @@ func testStressFiles(t *testing.T, l *local) {
 func testStressAsks(t *testing.T, l *local) {
 	before := read(t, filepath.Join(l.dir, "log.jsonl"))
 	user, tty := terminal(t)
-	cmd := program(t, l.dir, "stress", "--profile", "extreme")
+	cmd := program(t, l.dir, "stress", "--profile", "extreme", "--force") // there may be little disk here
 	cmd.Stdin = tty
 	r := start(t, cmd)
 	r.says(t, &r.err, `1500 images, 19.8 GB(?s:.*)Start\? \[y/N\] $`)
@@ -302,19 +321,22 @@ func testStressAsks(t *testing.T, l *local) {
 		t.Error("the log of the last run is lost")
 	}
 	cmd = program(t, l.dir, "stress", "--count", "4", "--min-pixels", "100", "--max-pixels", "200", "--log", "tty.jsonl")
-	cmd.Stderr = tty
+	cmd.Stderr, cmd.Env = tty, append(os.Environ(), "TERM=xterm")
+	out := seen(user)
 	if err := cmd.Run(); err != nil && cmd.ProcessState.ExitCode() != exitVerdict {
 		t.Fatal(err)
 	}
-	var seen lines
-	go func() {
-		buf := make([]byte, 4096)
-		for n, err := user.Read(buf); err == nil; n, err = user.Read(buf) {
-			seen.Write(buf[:n])
-		}
-	}()
+	eventually(t, "a screen, and the last line of progress after it", func() bool {
+		_, after, left := strings.Cut(out.String(), leaveScreen)
+		return left && strings.Contains(out.String(), enterScreen) && regexp.MustCompile(`4 of 4 uploads, .* 0 failed\r\n`).MatchString(after)
+	})
+	cmd = program(t, l.dir, "stress", "--count", "4", "--min-pixels", "100", "--max-pixels", "200", "--log", "tty.jsonl")
+	cmd.Stderr, cmd.Env = tty, append(os.Environ(), "TERM=dumb")
+	if err := cmd.Run(); err != nil && cmd.ProcessState.ExitCode() != exitVerdict {
+		t.Fatal(err)
+	}
 	eventually(t, "one line of progress, rewritten", func() bool {
-		return regexp.MustCompile(`\r\x1b\[K4 of 4 uploads, .* 0 failed\r\n`).MatchString(seen.String())
+		return regexp.MustCompile(`\r\x1b\[K4 of 4 uploads, .* 0 failed\r\n`).MatchString(out.String())
 	})
 }
 
@@ -344,9 +366,9 @@ func terminal(t *testing.T) (user, program *os.File) {
 // testStressInterrupted drains a run with Ctrl-C: the log is whole and the report is made.
 func testStressInterrupted(t *testing.T, l *local) {
 	r := start(t, program(t, l.dir, "stress", "--json", "--count", "100000", "--min-pixels", "100", "--max-pixels", "200", "--user", "cut", "--log", "cut.jsonl"))
-	r.says(t, &r.err, `\d+ of 100000 uploads`)
+	r.says(t, &r.out, `"type":"upload"`)
 	status := r.interrupt(t)
-	report := decode[result.Report](t, r.out.String())
+	report := decode[result.Report](t, lastLine(r.out.String()))
 	if report.Succeeded < 1 || report.Failed != 0 {
 		t.Fatalf("%d succeeded, %d failed: %s", report.Succeeded, report.Failed, &r.err)
 	}
@@ -367,6 +389,17 @@ func (l *local) kill(id int) {
 	if err := unix.Kill(l.pids[id], unix.SIGKILL); err != nil {
 		l.t.Fatal(err)
 	}
+}
+
+// led is what status says once every shard has a leader: some move after the start.
+func (l *local) led(args ...string) (out string) {
+	l.t.Helper()
+	eventually(l.t, "every shard has a leader", func() bool {
+		e := l.run(append([]string{"status"}, args...)...)
+		out = e.out
+		return e.status == 0
+	})
+	return out
 }
 
 // state waits for what the cluster says of a node.

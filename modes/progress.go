@@ -2,34 +2,67 @@ package modes
 
 import (
 	"fmt"
+	"os"
 	"sync"
 	"time"
 )
 
 // Periods of progress: lines off a terminal, where they stay, and the one line of a terminal.
 const (
-	progressEvery     = 2 * time.Second
+	progressEvery     = 5 * time.Second
 	progressEveryLive = 200 * time.Millisecond
 )
 
-// progress shows how far a command is: on a terminal in one line that is rewritten, elsewhere in a
-// line now and then, with --quiet not at all. It is safe for concurrent use.
+// progress shows how far a command is: on a terminal in one line that is rewritten, or on a screen for
+// a run, elsewhere in a line now and then, with --quiet not at all. It is safe for concurrent use.
 type progress struct {
-	mu   sync.Mutex
-	e    *env
-	live bool // e.err is a terminal
-	open bool // the live line has no end yet
-	last time.Time
+	mu     sync.Mutex
+	e      *env
+	live   bool // e.err is a terminal
+	open   bool // the live line has no end yet
+	last   time.Time
+	screen *screen // nil: none is open
+	view   *view
 }
 
 func (e *env) progress() *progress {
 	return &progress{e: e, live: isTerminal(e.err), last: time.Now()}
 }
 
-// show writes the state; a final one stays.
+// watch shows a run on the whole terminal, where there is one that can do so, until end. Records that
+// are streamed to the same terminal would be mixed in.
+func (p *progress) watch(f *tally) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	term := os.Getenv("TERM")
+	if !p.live || p.e.quiet || term == "" || term == "dumb" || p.e.json && isTerminal(p.e.out) {
+		return
+	}
+	p.view = &view{f: f, color: p.e.color(p.e.err)}
+	p.screen = openScreen(p.e.err.(*os.File), p.view.lines)
+}
+
+// run shows the state of a run, where no screen does.
+func (p *progress) run(final bool, f *tally) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.screen == nil {
+		p.write(final, "%s", f)
+	}
+}
+
+// show writes the state of something else; a final one stays.
 func (p *progress) show(final bool, format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.screen != nil {
+		p.view.setPhase(fmt.Sprintf(format, args...))
+		return
+	}
+	p.write(final, format, args...)
+}
+
+func (p *progress) write(final bool, format string, args ...any) {
 	every := progressEvery
 	if p.live {
 		every = progressEveryLive
@@ -52,15 +85,37 @@ func (p *progress) show(final bool, format string, args ...any) {
 func (p *progress) note(text string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.screen != nil {
+		p.view.addNote(text)
+		return
+	}
 	p.endLine()
 	p.e.say("%s", text)
 }
 
-// end leaves the live line, so that other words can follow.
+// end leaves the live line or the screen, so that other words can follow. What the screen said that
+// matters later is said again.
 func (p *progress) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.endLine()
+	if p.screen == nil {
+		return
+	}
+	p.screen.close()
+	p.screen = nil
+	for _, line := range p.view.last() {
+		p.e.say("%s", line)
+	}
+}
+
+// crash restores the terminal, for a process that is about to end by a panic.
+func (p *progress) crash() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.screen != nil {
+		p.screen.leave()
+	}
 }
 
 func (p *progress) endLine() {

@@ -4,39 +4,171 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"imgcluster/config"
 	"imgcluster/modes/result"
 )
 
+// reportOptions say in which form a report is made, and of what it is more than the figures of a run.
+type reportOptions struct {
+	html     string // file
+	compare  string // another log
+	csv      bool
+	markdown bool
+}
+
 func newReport(e *env) *cobra.Command {
-	return &cobra.Command{
-		Use:   "report LOG",
+	var o reportOptions
+	cmd := &cobra.Command{
+		Use:   "report LOG...",
 		Short: "Judge the log of a stress run",
-		Long: `Judge the log of a stress run, - for standard input. Exit status 99 when a check or an
-upload failed.`,
-		Example: "  imgcluster report log.jsonl\n  imgcluster report log.jsonl --json",
-		Args:    args(1, 1),
-		RunE:    func(_ *cobra.Command, args []string) error { return runReport(e, args[0]) },
+		Long: `Judge the logs of stress runs, - for standard input: as text, or with --json, --csv or
+--markdown. --html writes a page with charts beside that. --compare sets the figures
+beside those of another log and says which differences exceed noise. Exit status 99
+when a check or an upload failed.`,
+		Example: "  imgcluster report log.jsonl\n  imgcluster report log.jsonl --html report.html\n  imgcluster report today.jsonl --compare yesterday.jsonl",
+		Args:    args(1, anyNumber),
+		RunE:    func(_ *cobra.Command, args []string) error { return runReport(e, o, args...) },
+	}
+	o.flags(cmd)
+	return cmd
+}
+
+// flags adds the options of a report, and what its checks ask for, to a command.
+func (o *reportOptions) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&o.html, "html", "", "write the report as a page with charts to this `file`")
+	f.StringVar(&o.compare, "compare", "", "compare with the run of this `log`")
+	f.BoolVar(&o.csv, "csv", false, "print the report as CSV, a figure a line")
+	f.BoolVar(&o.markdown, "markdown", false, "print the report as Markdown")
+	for _, limit := range []struct{ key, flag string }{
+		{"max_stddev", "max-stddev"},
+		{"min_success", "min-success"},
+		{"max_p99", "max-p99"},
+		{"min_throughput", "min-throughput"},
+		{"max_slowdown", "max-slowdown"},
+		{"max_node_memory", "max-node-memory"},
+		{"max_client_memory", "max-client-memory"},
+		{"max_growth", "max-growth"},
+		{"max_resent", "max-resent"},
+		{"min_hash_p", "min-hash-p"},
+		{"min_first_choice", "min-first-choice"},
+		{"max_pause", "max-pause"},
+	} {
+		config.AddFlag(f, "report."+limit.key, limit.flag)
 	}
 }
 
-func runReport(e *env, path string) error {
+// limits takes what the checks ask for from the configuration.
+func limits(c config.Report) result.Limits {
+	return result.Limits{
+		StddevPercent: c.MaxStddev.Float(), SuccessPercent: c.MinSuccess.Float(), P99S: c.MaxP99.Seconds(),
+		ThroughputPerS: c.MinThroughput.Float(), SlowdownPercent: c.MaxSlowdown.Float(),
+		NodeRSSBytes: int64(c.MaxNodeMemory), ClientRSSBytes: int64(c.MaxClientMemory), GrowthBytes: int64(c.MaxGrowth),
+		ResentPercent: c.MaxResent.Float(), HashP: c.MinHashP.Float(), FirstChoicePercent: c.MinFirstChoice.Float(), PauseS: c.MaxPause.Seconds(),
+	}
+}
+
+// check finds out before the work that the report can be made.
+func (o *reportOptions) check(e *env) error {
+	if forms := count(e.json, o.csv, o.markdown); forms > 1 {
+		return usagef("give one of them", "--json, --csv and --markdown at once")
+	}
+	if o.html != "" {
+		out, err := createPage(o.html)
+		if err != nil {
+			return err
+		}
+		out.discard()
+	}
+	if o.compare != "" {
+		f, err := openRegular(o.compare)
+		if err != nil {
+			return usagef("name the log of another run", "--compare %s: %w", o.compare, err)
+		}
+		f.Close()
+	}
+	return nil
+}
+
+func count(flags ...bool) (n int) {
+	for _, f := range flags {
+		if f {
+			n++
+		}
+	}
+	return n
+}
+
+// runReport reports on the logs; errVerdict when a check of one failed.
+func runReport(e *env, o reportOptions, paths ...string) error {
+	if err := o.check(e); err != nil {
+		return err
+	}
+	cfg, err := e.load()
+	if err != nil {
+		return err
+	}
+	var other *result.Log
+	if o.compare != "" {
+		if other, err = e.readLog(o.compare); err != nil {
+			return err
+		}
+	}
+	var list result.Reports
+	passed := true
+	for _, path := range paths {
+		log, err := e.readLog(path)
+		if err != nil {
+			return err
+		}
+		r := result.Compute(log, limits(cfg.Report))
+		r.Log = path
+		if other != nil {
+			r.Compare(log, other, o.compare)
+		}
+		passed = passed && r.Verdict.Passed
+		list = append(list, r)
+	}
+	if err := errors.Join(e.printReports(o, list), o.writePage(list)); err != nil {
+		return err
+	}
+	if !passed {
+		return errVerdict
+	}
+	return nil
+}
+
+func (e *env) readLog(path string) (*result.Log, error) {
 	in := e.in
 	if path != stdin {
 		f, err := openRegular(path)
 		if err != nil {
-			return usagef("name the log that stress wrote (default log.jsonl)", "%s: %w", path, err)
+			return nil, usagef("name the log that stress wrote (default log.jsonl)", "%s: %w", path, err)
 		}
 		defer f.Close()
 		in = f
 	}
 	log, err := result.Read(in)
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return e.report(log)
+	return log, nil
+}
+
+func (e *env) printReports(o reportOptions, list result.Reports) error {
+	switch {
+	case e.json:
+		return list.WriteJSON(e.out)
+	case o.csv:
+		return list.WriteCSV(e.out)
+	case o.markdown:
+		return list.WriteMarkdown(e.out)
+	}
+	return list.WriteText(e.out, result.TextOptions{Color: e.color(e.out)})
 }
 
 // openRegular opens a file to read, but no folder.
@@ -54,17 +186,50 @@ func openRegular(path string) (*os.File, error) {
 
 var errFolder = errors.New("it is a folder")
 
-// report prints a run's report; errVerdict when a check failed.
-func (e *env) report(log *result.Log) error {
-	r := result.Compute(log)
-	var err error
-	if e.json {
-		err = r.WriteJSON(e.out)
-	} else {
-		err = r.WriteText(e.out, result.TextOptions{Color: e.color(e.out)})
+// writePage writes the page, if one is wanted: the file is there whole, or as it was.
+func (o *reportOptions) writePage(list result.Reports) error {
+	if o.html == "" {
+		return nil
 	}
-	if err == nil && !r.Verdict.Passed {
-		err = errVerdict
+	out, err := createPage(o.html)
+	if err != nil {
+		return err
 	}
-	return err
+	if err := list.WriteHTML(out.File); err != nil {
+		return errors.Join(err, out.discard())
+	}
+	return out.commit()
+}
+
+// page is a file that takes its name when it is whole.
+type page struct {
+	*os.File
+	path string
+}
+
+func createPage(path string) (*page, error) {
+	const hint = "name a file that can be written with --html"
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return nil, usagef(hint, "--html %s: %w", path, errFolder)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return nil, usagef(hint, "--html %s: %w", path, noPath(err))
+	}
+	return &page{f, path}, nil
+}
+
+func (p *page) discard() error { return errors.Join(p.Close(), os.Remove(p.Name())) }
+
+const pageMode = 0o644
+
+func (p *page) commit() error {
+	err := errors.Join(p.Chmod(pageMode), p.Close())
+	if err == nil {
+		err = os.Rename(p.Name(), p.path)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("--html %s: %w", p.path, err), os.Remove(p.Name()))
+	}
+	return nil
 }

@@ -82,7 +82,7 @@ answers, 99 the report's verdict is a failure.`,
 	root.SetCompletionCommandGroupID("more")
 	group(root, "run", newDemo(e), newUp(e), newServer(e), newInit(e), newStatus(e), newVerify(e), newMember(e), newConfig(e))
 	group(root, "use", newPut(e), newGet(e), newLs(e), newRm(e), newStat(e))
-	group(root, "test", newGenerate(e), newStress(e), newReport(e))
+	group(root, "test", newGenerate(e), newStress(e), newReport(e), newClean(e))
 	group(root, "more", newVersion(e))
 	return root
 }

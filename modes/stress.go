@@ -4,19 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"imgcluster/cluster/client"
-	"imgcluster/cluster/image"
 	"imgcluster/config"
 	"imgcluster/genimg"
 	"imgcluster/modes/chaos"
@@ -26,11 +25,10 @@ import (
 
 const (
 	concurrencyDefault = 8
-	stressUser         = "stresstest"
+	rateInFlight       = 64 // operations at once of an open loop: what a node takes by default
+	stressUser         = load.DefaultUser
 
-	preflightTimeout = 2500 * time.Millisecond // for a first answer of the cluster, and for its quorum
-	preflightPoll    = 100 * time.Millisecond
-	clientHeapBytes  = 64 << 20 // soft limit of the client's heap; images are outside of it
+	clientHeapBytes = 64 << 20 // soft limit of the client's heap; images are outside of it
 )
 
 // profiles are the sizes of a run, in images.
@@ -42,13 +40,27 @@ type stressOptions struct {
 	spec        genimg.Spec
 	images      string // folder of files to upload instead
 	concurrency int
+	rate        float64 // uploads/s of an open loop
+	arrivals    string
+	duration    time.Duration // instead of count
+	warmup      time.Duration
+	mix         mix
 	user        string
+	users       int // 0: 1
 	delivery    string
 	log         string
+	resume      string   // the log of an interrupted run
+	past        *pastRun // what it says
 	yes         bool
+	force       bool // goes on when the preflight finds a fault
+	dryRun      bool
+	verify      bool // reads all images back
+	cleanup     bool // deletes them
+	keep        bool
 	chaos       bool
 	faults      int         // 0: by the number of uploads
 	nodes       chaos.Nodes // who can make nodes fail; nil: up, by its socket
+	report      reportOptions
 }
 
 func newStress(e *env) *cobra.Command {
@@ -60,17 +72,24 @@ func newStress(e *env) *cobra.Command {
 and the nodes' figures in a log, and end with the report. The images are made in memory,
 the same for the same seed, unless --images names a folder.
 
-Profiles: quick 30, demo 50, extreme 1500 images of 5 to 25 MB. The first Ctrl-C lets
-running uploads end and reports on what was done, the second stops at once.
+Profiles: quick 30, demo 50, extreme 1500 images of 5 to 25 MB. Before it starts, the
+nodes, disks, memory, clocks and limits are looked at; --dry-run ends there. The first
+Ctrl-C lets running uploads end and reports on what was done, the second stops at once;
+--resume goes on with such a run.
+
+With --rate, uploads begin at their time whether or not others have ended, and latency
+counts from that time. With --json, the records of the log go to standard output as they
+are made, and the report is the last line, of type "report".
 
 With --chaos, nodes that imgcluster up started on this machine are killed, paused and
 restarted meanwhile, one at a time, as --seed decides. In the end every image is read
-back and compared with what was sent.`,
-		Example: "  imgcluster stress\n  imgcluster stress --profile extreme --yes\n  imgcluster stress --chaos\n  imgcluster stress --count 200 --min-pixels 200 --max-pixels 800",
-		Args:    args(0, 0),
+back and compared with what was sent, as with --verify.`,
+		Example: "  imgcluster stress\n  imgcluster stress --profile extreme --yes\n  imgcluster stress --chaos\n" +
+			"  imgcluster stress --rate 5 --arrivals poisson --duration 2m --mix read=20\n  imgcluster stress --resume log.jsonl",
+		Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if cmd.Flags().Changed("count") && o.count < 1 {
-				return usagef("give --count a number from 1, or leave it out", "a run of %d uploads", o.count)
+			if err := o.complete(cmd.Flags()); err != nil {
+				return err
 			}
 			return runStress(cmd.Context(), e, o)
 		},
@@ -78,14 +97,27 @@ back and compared with what was sent.`,
 	f := cmd.Flags()
 	f.StringVar(&o.profile, "profile", "quick", "quick, demo or extreme")
 	f.Int64Var(&o.count, "count", 0, "number of uploads (default the profile's, or the files in --images)")
-	f.IntVar(&o.concurrency, "concurrency", concurrencyDefault, "uploads at once")
+	f.DurationVar(&o.duration, "duration", 0, "upload for that long instead, such as 10m")
+	f.DurationVar(&o.warmup, "warmup", 0, "leave what begins in the first part of the run out of the figures")
+	f.IntVar(&o.concurrency, "concurrency", concurrencyDefault, "uploads at once; with --rate at most so many, 64 by default")
+	f.Float64Var(&o.rate, "rate", 0, "uploads a second, each at its time (default: each when another has ended)")
+	f.StringVar(&o.arrivals, "arrivals", "", "with --rate: constant or poisson (default constant)")
+	f.Var(&o.mix, "mix", "part of the operations that read an earlier image, as `read=PERCENT`")
 	f.StringVar(&o.images, "images", "", "upload the files in this folder, of any format")
 	f.StringVar(&o.user, "user", stressUser, "whose images they become")
+	f.IntVar(&o.users, "users", 1, "number of users, who take turns: USER, USER-2, ...")
 	f.StringVar(&o.delivery, "delivery", string(client.Broadcast), "broadcast to all nodes, or relay through one")
 	f.StringVar(&o.log, "log", "log.jsonl", "file for the run's log")
+	f.StringVar(&o.resume, "resume", "", "go on with the interrupted run of this log")
 	f.BoolVar(&o.yes, "yes", false, "start the extreme profile without asking")
+	f.BoolVar(&o.force, "force", false, "start although the look at the cluster found something wrong")
+	f.BoolVar(&o.dryRun, "dry-run", false, "show what the run takes and look at the cluster, but upload nothing")
+	f.BoolVar(&o.verify, "verify", false, "read every image back after the uploads and compare")
+	f.BoolVar(&o.cleanup, "cleanup", false, "delete the run's images in the end")
+	f.BoolVar(&o.keep, "keep", false, "keep them, which is the default")
 	specFlags(cmd, &o.spec)
 	o.chaosFlags(cmd)
+	o.report.flags(cmd)
 	return cmd
 }
 
@@ -95,19 +127,71 @@ func (o *stressOptions) chaosFlags(cmd *cobra.Command) {
 	cmd.Flags().IntVar(&o.faults, "faults", 0, "number of faults with --chaos (default one for 60 uploads, 3 at least)")
 }
 
+// mix is the part of operations that read, in percent.
+type mix float64
+
+// Set implements pflag.Value.
+func (m *mix) Set(s string) error {
+	percent, ok := strings.CutPrefix(s, "read=")
+	v, err := strconv.ParseFloat(percent, 64)
+	if !ok || err != nil {
+		return errors.New("want read=PERCENT, such as read=20")
+	}
+	*m = mix(v)
+	return nil
+}
+
+func (m *mix) String() string { return "read=" + strconv.FormatFloat(float64(*m), 'g', -1, 64) }
+
+// Type implements pflag.Value.
+func (m *mix) Type() string { return "read=PERCENT" }
+
+// complete checks which options go together, and takes those of an interrupted run from its log.
+func (o *stressOptions) complete(f *pflag.FlagSet) error {
+	switch {
+	case o.cleanup && o.keep:
+		return usagef("leave out one of them", "--cleanup and --keep contradict each other")
+	case f.Changed("resume") && f.Changed("log"):
+		return usagef("leave out --log", "--resume goes on in the log that it names")
+	case f.Changed("resume") && o.chaos:
+		return usagef("make a new run with --chaos", "a run with faults cannot be resumed")
+	case f.Changed("resume"):
+		past, err := readPast(o.resume)
+		if err != nil {
+			return err
+		}
+		o.past, o.log = past, o.resume
+		return past.apply(f)
+	case f.Changed("count") && o.count < 1:
+		return usagef("give --count a number from 1, or leave it out", "a run of %d uploads", o.count)
+	case f.Changed("count") && f.Changed("duration"):
+		return usagef("leave out one of them", "--count and --duration both say when the run ends")
+	case f.Changed("duration") && o.duration <= 0:
+		return usagef("give --duration a time, such as 10m", "a run of %v", o.duration)
+	case f.Changed("rate") && !(o.rate > 0):
+		return usagef("give --rate a number above 0, or leave it out", "a rate of %v uploads/s", o.rate)
+	case f.Changed("users") && o.users < 1:
+		return usagef("give --users a number from 1, or leave it out", "a run of %d users", o.users)
+	}
+	if o.rate > 0 && !f.Changed("concurrency") {
+		o.concurrency = rateInFlight
+	}
+	return nil
+}
+
 func runStress(ctx context.Context, e *env, o stressOptions) error {
 	cfg, err := e.load()
 	if err != nil {
 		return err
 	}
-	source, err := o.source()
+	source, err := o.source(cfg)
 	if err != nil {
 		return err
 	}
-	if err := checkUser(o.user); err != nil {
+	if err := errors.Join(checkUser(o.user), o.report.check(e)); err != nil {
 		return err
 	}
-	run := load.Options{Run: o.run(cfg), User: o.user, Source: source}
+	run := load.Options{Run: o.run(cfg), Users: o.owners(), Source: source, Resume: o.past.resume()}
 	if err := run.Check(); err != nil {
 		return err
 	}
@@ -125,24 +209,27 @@ func runStress(ctx context.Context, e *env, o stressOptions) error {
 	if err != nil {
 		return err
 	}
-	status, err := preflight(ctx, c)
-	if err == nil && o.chaos && o.nodes == nil {
+	log.keep = o.past.size()
+	begin, err := e.prepare(ctx, cfg, c, &o, &run)
+	if err == nil && begin && o.chaos && o.nodes == nil {
 		var up *session
 		if up, err = openSession(ctx, e, cfg); err == nil {
 			defer up.close()
 			o.nodes = up
 		}
 	}
-	if err == nil {
-		err = e.confirm(o, cfg, status)
-	}
-	if err != nil {
+	if err != nil || !begin {
 		return errors.Join(err, log.discard())
 	}
 	p := e.progress()
 	defer p.end()
-	run.Target = target{c}
 	var trial *trial
+	if o.chaos || o.verify {
+		run.Stored = &load.Stored{}
+		o.past.stored(run.Stored)
+		back := &readBack{c: c, source: source, p: p}
+		run.After = func(ctx context.Context, l load.Recorder) { back.run(ctx, run.Stored.All(), l) }
+	}
 	if o.chaos {
 		trial = newTrial(cfg, c, p, o, plan)
 		trial.join(&run)
@@ -151,14 +238,51 @@ func runStress(ctx context.Context, e *env, o stressOptions) error {
 	if runErr != nil && !errors.Is(runErr, load.ErrInterrupted) {
 		return runErr
 	}
-	if err := runReport(e, o.log); err != nil {
+	if o.cleanup {
+		if err := e.cleanLog(context.WithoutCancel(ctx), c, o.log); err != nil {
+			e.printError(e.err, err)
+			runErr = errors.Join(runErr, &partError{"the images of the run are still there", []error{err}})
+		}
+	}
+	if err := e.finalReport(o.report, o.log); err != nil {
 		return err
 	}
 	return runErr
 }
 
+// prepare looks at the cluster before the run, and tells whether to go on. What the run's first record
+// says of the cluster is known then.
+func (e *env) prepare(ctx context.Context, cfg *config.Config, c *client.Client, o *stressOptions, run *load.Options) (bool, error) {
+	if !o.dryRun {
+		if err := e.mayAsk(*o); err != nil {
+			return false, err
+		}
+	}
+	takes := o.takes(cfg, run)
+	found, err := look(ctx, c, cfg, filepath.Dir(o.log))
+	if err != nil {
+		return false, err
+	}
+	if err := o.past.checkCluster(ctx, cfg, c, found, o.force); err != nil {
+		return false, err
+	}
+	found.describe(cfg, &run.Run)
+	run.Target = newTarget(c, found.status)
+	checks := found.judge(cfg, *o, takes)
+	if o.dryRun {
+		return false, e.dryRun(takes, checks)
+	}
+	if !e.quiet {
+		writeChecks(e.err, checks, e.color(e.err))
+	}
+	if err := refusal(checks); err != nil && !o.force {
+		return false, err
+	}
+	return true, e.confirm(*o, takes)
+}
+
 // source checks the options and opens where the images come from.
-func (o *stressOptions) source() (load.Source, error) {
+func (o *stressOptions) source(cfg *config.Config) (load.Source, error) {
 	count, ok := profiles[o.profile]
 	if !ok {
 		return nil, usagef("use one of "+strings.Join(slices.Sorted(maps.Keys(profiles)), ", "), "no profile is named %q", o.profile)
@@ -166,61 +290,48 @@ func (o *stressOptions) source() (load.Source, error) {
 	if o.delivery != string(client.Broadcast) && o.delivery != string(client.Relay) {
 		return nil, usagef("use broadcast or relay", "no delivery is named %q", o.delivery)
 	}
+	var source load.Source = load.Generated{Spec: o.spec}
 	if o.images != "" {
-		files, err := load.OpenFiles(o.images)
+		files, err := load.OpenFiles(o.images, int64(cfg.Limits.ImageBytes))
 		if err != nil {
 			return nil, err
 		}
-		count = int64(files.Len())
-		if o.count == 0 {
-			o.count = count
-		}
-		return files, nil
+		source, count = files, int64(files.Len())
+	} else if err := o.spec.Validate(); err != nil {
+		return nil, err
 	}
-	if o.count == 0 {
+	if o.count == 0 && o.duration == 0 {
 		o.count = count
 	}
-	return load.Generated{Spec: o.spec}, o.spec.Validate()
+	return source, nil
+}
+
+// owners are the users of the run.
+func (o stressOptions) owners() []string {
+	users := []string{o.user}
+	for n := 2; n <= o.users; n++ {
+		users = append(users, fmt.Sprintf("%s-%d", o.user, n))
+	}
+	return users
 }
 
 // run is the first record of the log.
 func (o stressOptions) run(cfg *config.Config) result.Run {
 	run := result.Run{
 		Profile: o.profile, Count: o.count, Concurrency: o.concurrency, Delivery: o.delivery,
-		Replicas: cfg.Cluster.Replicas, Version: version(), Images: o.images,
+		Replicas: cfg.Cluster.Replicas, Version: version(), Images: o.images, Seed: o.spec.Seed,
+		Rate: o.rate, Arrivals: o.arrivals, DurationS: o.duration.Seconds(), WarmupS: o.warmup.Seconds(), ReadPercent: float64(o.mix),
 	}
-	if o.images == "" {
-		run.Seed = o.spec.Seed
-		if o.spec != genimg.Default(o.spec.Seed) {
-			run.MinPixels, run.MaxPixels = o.spec.MinPixels, o.spec.MaxPixels
-		}
+	if o.users > 1 {
+		run.Users = o.users
+	}
+	if o.images == "" && o.spec != genimg.Default(o.spec.Seed) {
+		run.MinPixels, run.MaxPixels = o.spec.MinPixels, o.spec.MaxPixels
 	}
 	for _, n := range cfg.Cluster.Nodes {
 		run.Nodes = append(run.Nodes, int(n.ID))
 	}
 	return run
-}
-
-// preflight finds the cluster, and waits a little for its quorum: an election is over soon.
-func preflight(ctx context.Context, c *client.Client) (image.ClusterStatus, error) {
-	limited, cancel := context.WithTimeout(ctx, preflightTimeout)
-	defer cancel()
-	for {
-		status, err := c.Cluster(limited)
-		switch {
-		case ctx.Err() != nil:
-			return status, ctx.Err()
-		case limited.Err() != nil && err != nil:
-			return status, fmt.Errorf("%w within %s", client.ErrNobodyAnswers, preflightTimeout)
-		case err != nil || status.Ready:
-			return status, err
-		}
-		select {
-		case <-limited.Done():
-			return status, notReady(status)
-		case <-time.After(preflightPoll):
-		}
-	}
 }
 
 // drive makes the uploads and writes the log, to its end also when the run is stopped.
@@ -230,63 +341,29 @@ func (e *env) drive(ctx context.Context, run load.Options, file *logFile, p *pro
 	}
 	run.Log = result.NewWriter(file)
 	defer func() { err = errors.Join(err, run.Log.Close(), file.Close()) }()
-	var last atomic.Pointer[load.Snapshot]
-	show := func(s *load.Snapshot, final bool) {
-		seconds := s.Elapsed.Seconds()
-		p.show(final, "%d of %d uploads, %.1f/s, %s/s, %d failed%s", s.Done, s.Count, float64(s.Done)/seconds,
-			formatBytes(int64(float64(s.Bytes)/seconds)), s.Failed, t.suffix())
+	figures := newTally(run, t)
+	stream := e.stream()
+	run.Observe = func(rec result.Record) {
+		figures.take(rec)
+		stream.take(rec)
+		p.run(false, figures)
 	}
-	run.Progress = func(s load.Snapshot) {
-		last.Store(&s)
-		show(&s, s.Done == s.Count)
-	}
-	t.onChange(func() {
-		if s := last.Load(); s != nil {
-			show(s, false)
-		}
-	})
+	t.onChange(func() { p.run(false, figures) })
+	p.watch(figures)
+	defer p.end()
+	run.Crash = p.crash
 	stop := context.AfterFunc(ctx, func() { p.note("Stopping when the running uploads have ended; Ctrl-C again stops at once.") })
 	defer stop()
 	debug.SetMemoryLimit(clientHeapBytes)
-	if err := load.Run(ctx, run); err != nil || run.After == nil || ctx.Err() == nil {
+	after := run.After
+	run.After = func(ctx context.Context, l load.Recorder) {
+		p.run(true, figures)
+		if after != nil {
+			after(ctx, l)
+		}
+	}
+	if err := load.Run(ctx, run); err != nil || after == nil || ctx.Err() == nil {
 		return err
 	}
 	return fmt.Errorf("%w while images were read back", load.ErrInterrupted)
-}
-
-// logFile is the run's log. What it held before stays until the run starts.
-type logFile struct {
-	*os.File
-	fresh bool // was not there before
-}
-
-// openLog finds out that the log can be written.
-func openLog(path string) (*logFile, error) {
-	const hint = "name a file that can be written with --log"
-	_, statErr := os.Stat(path)
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, usagef(hint, "the log %s: %w", path, noPath(err))
-	}
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		f.Close()
-		return nil, usagef(hint, "the log %s is not a file", path)
-	}
-	return &logFile{f, errors.Is(statErr, fs.ErrNotExist)}, nil
-}
-
-// start empties the log.
-func (l *logFile) start() error {
-	if err := l.Truncate(0); err != nil {
-		return fmt.Errorf("the log: %w", err)
-	}
-	return nil
-}
-
-// discard leaves the file as it was found.
-func (l *logFile) discard() error {
-	if l.fresh {
-		os.Remove(l.Name()) // an empty file is all that stays
-	}
-	return l.Close()
 }

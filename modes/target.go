@@ -1,38 +1,107 @@
 package modes
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha256"
+	"io"
+	"slices"
+	"sync/atomic"
 
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/placement"
 	"imgcluster/modes/load"
 	"imgcluster/modes/result"
 )
 
 // target is the cluster as the load driver sees it.
-type target struct{ c *client.Client }
+type target struct {
+	c      *client.Client
+	status atomic.Pointer[image.ClusterStatus] // the last seen
+}
+
+func newTarget(c *client.Client, status image.ClusterStatus) *target {
+	t := &target{c: c}
+	t.seen(status)
+	return t
+}
+
+// seen keeps a status, with the shards in the order of the hash.
+func (t *target) seen(s image.ClusterStatus) {
+	s.Shards = slices.SortedFunc(slices.Values(s.Shards), func(a, b image.ShardStatus) int { return cmp.Compare(a.ID, b.ID) })
+	t.status.Store(&s)
+}
 
 // Put implements load.Target.
-func (t target) Put(ctx context.Context, up load.Upload) (load.Outcome, error) {
+func (t *target) Put(ctx context.Context, up load.Upload) (load.Outcome, error) {
+	first := t.firstChoice(up.User, up.Name)
 	r, err := t.c.Put(ctx, client.Upload{User: up.User, Name: up.Name, Size: up.Size, Body: up.Body})
 	o := load.Outcome{Owner: int(r.Receipt.Owner), Attempts: r.Attempts, Done: r.Done, SentBytes: r.SentBytes}
 	for _, n := range r.Receipt.Replicas {
 		o.Replicas = append(o.Replicas, int(n))
 	}
+	if first != 0 && err == nil {
+		is := r.Receipt.Owner == first
+		o.FirstChoice, o.FirstNode = &is, int(first)
+	}
 	return o, err
 }
 
+// firstChoice is the first node in the rank of a name. It is 0, not known, while a node that the rank
+// may begin with takes no images.
+func (t *target) firstChoice(user, name string) image.NodeID {
+	s := t.status.Load()
+	if len(s.Shards) < 2 {
+		return 0
+	}
+	nodes := s.Shards[1+placement.Shard(user, name, len(s.Shards)-1)].Nodes // the first is the system's
+	for _, id := range nodes {
+		i := slices.IndexFunc(s.Nodes, func(n image.NodeStatus) bool { return n.ID == id })
+		if i < 0 || stateOf(s.Nodes[i]) != string(image.NodeUp) || !s.Nodes[i].Ready {
+			return 0
+		}
+	}
+	if len(nodes) == 0 {
+		return 0
+	}
+	return placement.Rank(user, name, nodes)[0]
+}
+
+// readBufferBytes is the memory of one read: images are not held.
+const readBufferBytes = 256 << 10
+
+// Get implements load.Target.
+func (t *target) Get(ctx context.Context, user, name string) ([sha256.Size]byte, int64, error) {
+	return readSum(ctx, t.c, user, name)
+}
+
+// readSum reads an image and hashes it.
+func readSum(ctx context.Context, c *client.Client, user, name string) (sum [sha256.Size]byte, n int64, err error) {
+	obj, err := c.Get(ctx, user, name, client.GetOptions{})
+	if err != nil {
+		return sum, 0, err
+	}
+	defer obj.Body.Close()
+	h := sha256.New()
+	n, err = io.CopyBuffer(h, obj.Body, make([]byte, readBufferBytes))
+	return [sha256.Size]byte(h.Sum(nil)), n, err
+}
+
 // Status implements load.Target.
-func (t target) Status(ctx context.Context) ([]result.NodeSample, error) {
+func (t *target) Status(ctx context.Context) ([]result.NodeSample, error) {
 	s, err := t.c.Cluster(ctx)
 	if err != nil {
 		return nil, err
 	}
+	t.seen(s)
 	samples := make([]result.NodeSample, len(s.Nodes))
 	for i, n := range s.Nodes {
 		samples[i] = result.NodeSample{
 			ID: int(n.ID), Up: n.State != image.NodeDown, RSSBytes: n.RSSBytes, DiskFreeBytes: n.DiskFree,
 			CPUS: n.CPUSeconds, NetRxBytes: n.NetRx, NetTxBytes: n.NetTx,
+			OwnedImages: n.OwnedImages, OwnedBytes: n.OwnedBytes, StagingBytes: n.StagingBytes,
+			DiskReadBytes: n.DiskRead, DiskWrittenBytes: n.DiskWritten, DiskBusyS: n.DiskBusyS,
 		}
 	}
 	return samples, nil

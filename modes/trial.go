@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	healLimit       = time.Minute     // for the copies of images after a fault; repair looks every 10 s
-	healthTimeout   = 2 * time.Second // of one look at a node
-	chaosUploadsMax = 1_000_000       // their names and digests are kept, some 100 bytes each
+	healLimit     = time.Minute     // for the copies of images after a fault; repair looks every 10 s
+	healthTimeout = 2 * time.Second // of one look at a node
+	readBackMax   = 1_000_000       // images, whose names and digests are kept, some 100 bytes each
 )
 
 // plan returns the faults of the run, none without --chaos.
@@ -25,13 +25,15 @@ func (o *stressOptions) plan(cfg *config.Config) ([]chaos.Fault, error) {
 	switch {
 	case !o.chaos && o.faults != 0:
 		return nil, usagef("add --chaos", "--faults without --chaos")
+	case (o.chaos || o.verify) && o.count > readBackMax:
+		return nil, usagef("give a smaller --count", "every image is read back in the end, which is possible for %d", readBackMax)
 	case !o.chaos:
 		return nil, nil
 	case !cfg.Loopback():
 		return nil, usagef("run it without --chaos and stop nodes by hand on their machines meanwhile: the report judges what it sees; or try it on this machine with: imgcluster demo --chaos",
 			"--chaos with nodes that are not all on this machine: their processes cannot be killed from here")
-	case o.count > chaosUploadsMax:
-		return nil, usagef("give a smaller --count", "--chaos reads every image back, which it can for %d", chaosUploadsMax)
+	case o.duration > 0:
+		return nil, usagef("give --count instead of --duration", "--chaos with a duration: faults come at uploads")
 	}
 	if o.faults == 0 {
 		o.faults = chaos.Default(o.count)
@@ -50,7 +52,6 @@ type trial struct {
 	p     *progress
 	plan  []chaos.Fault
 	nodes chaos.Nodes
-	back  *readBack
 
 	changed func() // shows the line of progress again; may be nil
 
@@ -61,7 +62,7 @@ type trial struct {
 }
 
 func newTrial(cfg *config.Config, c *client.Client, p *progress, o stressOptions, plan []chaos.Fault) *trial {
-	return &trial{cfg: cfg, c: c, p: p, plan: plan, nodes: o.nodes, back: &readBack{target: target{c}, c: c, user: o.user, p: p}}
+	return &trial{cfg: cfg, c: c, p: p, plan: plan, nodes: o.nodes}
 }
 
 // join makes the trial a part of the run.
@@ -79,7 +80,6 @@ func (t *trial) join(run *load.Options) {
 			t.event(e)
 		},
 	})
-	run.Target = t.back
 	run.Begin = runner.Begin
 	run.Beside = func(ctx context.Context, l load.Recorder) {
 		to = l
@@ -87,7 +87,6 @@ func (t *trial) join(run *load.Options) {
 		t.p.note(fmt.Sprintf("Chaos: %s.", chaos.Summary(t.plan)))
 		runner.Run(ctx)
 	}
-	run.After = func(ctx context.Context, l load.Recorder) { t.back.run(ctx, l) }
 }
 
 // health asks every node, each of which may know less than the others.

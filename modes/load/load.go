@@ -1,11 +1,12 @@
-// Package load drives the uploads of a stress run: a fixed number of workers, each making the next
-// image and uploading it when its last upload has ended (a closed loop), while a sampler looks at
-// the nodes and at itself every second. All that happens is written as records of package result.
-// Where the uploads go is behind Target.
+// Package load drives a stress run: workers that each make the next image and upload it when their last
+// one has ended (a closed loop) or when it is due (an open loop), and that read images back in between,
+// while a sampler looks at the nodes and at itself every second. All that happens is written as records
+// of package result. Where the uploads go is behind Target.
 package load
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -22,18 +23,28 @@ import (
 const (
 	concurrencyMax = 1024
 	countMax       = 100_000_000
+	usersMax       = 10_000
+	rateMax        = 100_000 // operations a second
+	durationMax    = 30 * 24 * 3600
 	sampleInterval = time.Second
 	sampleTimeout  = 2 * time.Second // of one look at the nodes
 	memoryBytesMax = 192 << 20       // of images in memory: eight of the largest class
 )
 
-// ErrInterrupted is in the chain of the error of a run that was stopped before its last upload.
+// DefaultUser is whose the images of a run become when nobody is named. Records tell the user only where
+// it is another.
+const DefaultUser = "stresstest"
+
+// ErrInterrupted is in the chain of the error of a run that was stopped before its end.
 var ErrInterrupted = errors.New("the run was stopped")
 
 // Target is the cluster under test. It is used by many goroutines at once.
 type Target interface {
 	// Put uploads an image, with its own retries. The Outcome counts for a failed upload too.
 	Put(ctx context.Context, up Upload) (Outcome, error)
+	// Get reads an image to its end and returns the SHA-256 of its bytes and how many there were; how
+	// many there were counts for a failed read too.
+	Get(ctx context.Context, user, name string) (sum [sha256.Size]byte, bytes int64, err error)
 	// Status returns the figures of every node; TS is not looked at.
 	Status(ctx context.Context) ([]result.NodeSample, error)
 }
@@ -48,29 +59,42 @@ type Upload struct {
 // Outcome is what became of an upload. SentBytes is called once Done is closed; until then the
 // image's memory stays as it is. A nil Done is taken as closed, a nil SentBytes as 0.
 type Outcome struct {
-	Owner     int
-	Replicas  []int
-	Attempts  int
-	Done      <-chan struct{}
-	SentBytes func() int64
+	Owner       int
+	Replicas    []int
+	FirstChoice *bool // the owner is the first in the hash's rank; nil: not known
+	FirstNode   int   // that first; 0: not known
+	Attempts    int
+	Done        <-chan struct{}
+	SentBytes   func() int64
 }
 
-// Options describe a run. Run is its first record; Run.Count is the number of uploads and
-// Run.Concurrency that of workers, Run.Started is set by Run.
+// Options describe a run. Run is its first record, and says how much load there is: Count uploads, or
+// those of DurationS; Concurrency at once at most; at Rate, or each worker's next when its last has
+// ended. Run.Started is set by Run.
 type Options struct {
-	Run      result.Run
-	User     string
-	Source   Source
-	Target   Target
-	Log      *result.Writer
-	Memory   int64           // bytes of images in memory at most, 0: 192 MiB
-	Progress func(Snapshot)  // called after each upload, one call at a time; may be nil
-	Abort    <-chan struct{} // closed: uploads under way are cut off; may be nil
+	Run     result.Run
+	Users   []string // whose the images become, in turn
+	Source  Source
+	Target  Target
+	Log     *result.Writer
+	Memory  int64               // bytes of images in memory at most, 0: 192 MiB
+	Stored  *Stored             // is told every image that was acknowledged; may be nil
+	Resume  *Resume             // the run goes on after an interruption; may be nil
+	Observe func(result.Record) // called after each record, one call at a time; may be nil
+	Abort   <-chan struct{}     // closed: uploads under way are cut off; may be nil
+	Crash   func()              // called before the process ends by a panic; may be nil
 
 	// What follows may be nil. The context of all three ends when no upload may begin any more.
 	Begin  func(ctx context.Context, seq int64)  // called before each upload, returns when it may begin
 	Beside func(ctx context.Context, l Recorder) // runs beside the uploads; Run waits for its end
 	After  func(ctx context.Context, l Recorder) // runs when the uploads and Beside have ended
+}
+
+// Resume is where an interrupted run goes on.
+type Resume struct {
+	AtS    float64        // on the run's clock
+	Done   map[int64]bool // uploads that succeeded, by seq
+	Detail string         // of the event
 }
 
 // Recorder writes records into the log of a run under way.
@@ -85,15 +109,6 @@ func (l Recorder) Event(e result.Event) {
 	l.r.write(e)
 }
 
-// Snapshot is how far a run is.
-type Snapshot struct {
-	Count, Done, Failed int64
-	Retried             int64 // uploads that took more than one attempt
-	Bytes               int64 // of the images stored
-	SentBytes           int64
-	Elapsed             time.Duration
-}
-
 // Run makes the uploads and writes the log up to its end record, without closing it. Cancelling ctx
 // drains: no upload begins any more, those under way end, and the error is ErrInterrupted. Failed
 // uploads are records, not errors; a log that cannot be written ends the run.
@@ -101,27 +116,26 @@ func Run(ctx context.Context, o Options) error {
 	if err := o.Check(); err != nil {
 		return err
 	}
-	r := &run{o: o, begun: time.Now(), budget: semaphore.NewWeighted(o.Memory)}
-	r.shot.Count = o.Run.Count
-	r.o.Run.Started = r.begun.UTC()
+	r := newRun(o)
 	var cut context.CancelFunc
 	r.ctx, r.stop = context.WithCancel(ctx)
 	defer r.stop()
 	r.hard, cut = context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
-	r.write(r.o.Run)
+	r.open()
 	ended := make(chan struct{})
 	go r.watchAbort(ended, func() { r.stop(); cut() })
 	sampled := r.startSampler(ended)
 	var workers, beside sync.WaitGroup
 	if o.Beside != nil {
-		beside.Go(func() { o.Beside(r.ctx, Recorder{r}) })
+		beside.Go(r.guarded(func() { o.Beside(r.ctx, Recorder{r}) }))
 	}
-	for range min(int64(o.Run.Concurrency), o.Run.Count) {
-		workers.Go(r.work)
+	for range r.workers() {
+		workers.Go(r.guarded(r.work))
 	}
 	workers.Wait()
 	elapsed := r.now()
+	stopped := ctx.Err() != nil
 	beside.Wait()
 	close(ended)
 	<-sampled
@@ -129,40 +143,130 @@ func Run(ctx context.Context, o Options) error {
 		o.After(r.ctx, Recorder{r})
 	}
 	r.write(result.End{ElapsedS: elapsed})
-	return r.outcome()
+	return r.outcome(stopped)
 }
 
 // Check refuses what Run would refuse, and sets the defaults. Run calls it too.
 func (o *Options) Check() error {
-	bad := func(format string, args ...any) *image.Error { return image.Errorf(image.KindInvalid, format, args...) }
 	if o.Memory <= 0 {
 		o.Memory = memoryBytesMax
 	}
-	switch {
-	case o.Run.Count < 1 || o.Run.Count > countMax:
-		return bad("a run of %d uploads", o.Run.Count).WithHint("give --count between 1 and 100000000")
-	case o.Run.Concurrency < 1 || o.Run.Concurrency > concurrencyMax:
-		return bad("%d uploads at once", o.Run.Concurrency).WithHint("give --concurrency between 1 and 1024")
+	run := &o.Run
+	if run.Arrivals == "" && run.Rate > 0 {
+		run.Arrivals = result.ArrivalsConstant
 	}
-	return image.CheckUser(o.User)
+	for _, c := range []struct {
+		bad        bool
+		said, hint string
+	}{
+		{run.DurationS == 0 && (run.Count < 1 || run.Count > countMax), fmt.Sprintf("a run of %d uploads", run.Count), "give --count between 1 and 100000000"},
+		{run.DurationS != 0 && run.Count != 0, "a run with a count and a duration", "give --count or --duration"},
+		{!(run.DurationS >= 0 && run.DurationS <= durationMax), fmt.Sprintf("a run of %v s", run.DurationS), "give --duration up to 720h"},
+		{run.Concurrency < 1 || run.Concurrency > concurrencyMax, fmt.Sprintf("%d uploads at once", run.Concurrency), "give --concurrency between 1 and 1024"},
+		{!(run.Rate >= 0 && run.Rate <= rateMax), fmt.Sprintf("a rate of %v uploads/s", run.Rate), "give --rate above 0 and up to 100000, or leave it out"},
+		{run.Arrivals != "" && run.Arrivals != result.ArrivalsConstant && run.Arrivals != result.ArrivalsPoisson, fmt.Sprintf("no arrivals are named %q", run.Arrivals), "use --arrivals constant or poisson"},
+		{run.Arrivals != "" && run.Rate == 0, "--arrivals without --rate", "add --rate, such as --rate 10"},
+		{!(run.WarmupS >= 0) || run.DurationS > 0 && run.WarmupS >= run.DurationS, fmt.Sprintf("a warm-up of %v s", run.WarmupS), "give --warmup less than --duration: it is a part of it"},
+		{!(run.ReadPercent >= 0 && run.ReadPercent < 100), fmt.Sprintf("%v %% of reads", run.ReadPercent), "give --mix read=0 to read=99: some operations must upload"},
+		{len(o.Users) < 1 || len(o.Users) > usersMax, fmt.Sprintf("a run with %d users", len(o.Users)), "give --users between 1 and 10000"},
+	} {
+		if c.bad {
+			return image.Errorf(image.KindInvalid, "%s", c.said).WithHint(c.hint)
+		}
+	}
+	for _, u := range o.Users {
+		if err := image.CheckUser(u); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // run is one run under way.
 type run struct {
-	o      Options
-	begun  time.Time
-	ctx    context.Context    // ends when no upload may begin any more
-	stop   context.CancelFunc // ends ctx
-	hard   context.Context    // ends when uploads are cut off
-	budget *semaphore.Weighted
-	taken  atomic.Int64 // numbers given to workers
+	o        Options
+	begun    time.Time          // 0 of the run's clock
+	ctx      context.Context    // ends when no upload may begin any more
+	stop     context.CancelFunc // ends ctx
+	hard     context.Context    // ends when uploads are cut off
+	budget   *semaphore.Weighted
+	schedule *schedule
+	stored   *Stored // nil when nothing is read
+
+	flying     atomic.Int64 // operations under way
+	source     atomic.Int64 // nanoseconds in which images were made
+	sent, read atomic.Int64 // bytes
 
 	mu   sync.Mutex
-	shot Snapshot
+	done int64 // uploads that ended, those of before an interruption included
 	err  error // the log's
 }
 
+func newRun(o Options) *run {
+	r := &run{o: o, begun: time.Now(), budget: semaphore.NewWeighted(o.Memory), stored: o.Stored}
+	if o.Resume != nil {
+		r.begun = r.begun.Add(-time.Duration(o.Resume.AtS * float64(time.Second)))
+		r.done = int64(len(o.Resume.Done))
+	} else {
+		r.o.Run.Started = r.begun.UTC()
+	}
+	if r.stored == nil && o.Run.ReadPercent > 0 {
+		r.stored = &Stored{most: readImagesMax}
+	}
+	r.schedule = newSchedule(&r.o)
+	return r
+}
+
+// open writes the first record.
+func (r *run) open() {
+	if r.o.Resume != nil {
+		r.write(result.Event{TS: r.o.Resume.AtS, Kind: result.EventResumed, Detail: r.o.Resume.Detail})
+		return
+	}
+	r.write(r.o.Run)
+}
+
+// workers is how many are needed.
+func (r *run) workers() int64 {
+	n := int64(r.o.Run.Concurrency)
+	if count := r.o.Run.Count; count > 0 {
+		n = min(n, max(count-r.done, 0))
+	}
+	return n
+}
+
+// guarded makes a panic in f call Crash before it goes its way.
+func (r *run) guarded(f func()) func() {
+	return func() {
+		defer func() {
+			if p := recover(); p != nil {
+				if r.o.Crash != nil {
+					r.o.Crash()
+				}
+				panic(p)
+			}
+		}()
+		f()
+	}
+}
+
 func (r *run) now() float64 { return time.Since(r.begun).Seconds() }
+
+// until waits for a time of the run's clock, and tells whether uploads may still begin then.
+func (r *run) until(t float64) bool {
+	wait := time.Duration((t - r.now()) * float64(time.Second))
+	if wait <= 0 {
+		return r.ctx.Err() == nil
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return r.ctx.Err() == nil
+	case <-r.ctx.Done():
+		return false
+	}
+}
 
 func (r *run) watchAbort(ended <-chan struct{}, abort func()) {
 	select {
@@ -172,101 +276,38 @@ func (r *run) watchAbort(ended <-chan struct{}, abort func()) {
 	}
 }
 
-func (r *run) outcome() error {
+func (r *run) outcome(stopped bool) error {
 	if err := r.o.Log.Flush(); err != nil {
 		return err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.err != nil {
+	switch count := r.o.Run.Count; {
+	case r.err != nil:
 		return r.err
-	}
-	if r.shot.Done < r.shot.Count || r.hard.Err() != nil {
-		return fmt.Errorf("%w after %d of %d uploads", ErrInterrupted, r.shot.Done, r.shot.Count)
+	case count > 0 && (r.done < count || r.hard.Err() != nil):
+		return fmt.Errorf("%w after %d of %d uploads", ErrInterrupted, r.done, count)
+	case count == 0 && (stopped || r.hard.Err() != nil):
+		return fmt.Errorf("%w after %d uploads", ErrInterrupted, r.done)
 	}
 	return nil
 }
 
 // write appends a record. A log with a hole is no evidence, so the first failure ends the run.
 func (r *run) write(rec result.Record) {
-	err := r.o.Log.Write(rec)
-	if err == nil {
+	r.mu.Lock() // what is observed comes in the order of the log
+	defer r.mu.Unlock()
+	if err := r.o.Log.Write(rec); err != nil {
+		if r.err == nil {
+			r.err = err
+		}
+		r.stop()
 		return
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.err == nil {
-		r.err = err
+	if _, upload := rec.(result.Upload); upload {
+		r.done++
 	}
-	r.stop()
-}
-
-func (r *run) work() {
-	mem := &Memory{budget: r.budget, most: r.o.Memory}
-	defer mem.unmap()
-	for r.ctx.Err() == nil {
-		seq := r.taken.Add(1)
-		if seq > r.o.Run.Count {
-			return
-		}
-		if r.o.Begin != nil {
-			if r.o.Begin(r.ctx, seq); r.ctx.Err() != nil {
-				return
-			}
-		}
-		r.finish(r.upload(seq, mem))
-	}
-}
-
-// upload makes one image and uploads it. The latency is from the upload's start to its receipt: the
-// time to make the image is not in it, nor is that for the other nodes to end.
-func (r *run) upload(seq int64, mem *Memory) result.Upload {
-	rec := result.Upload{Seq: seq}
-	img, err := r.o.Source.Open(r.hard, seq, mem)
-	defer mem.release()
-	rec.Name, rec.Class, rec.Bytes = img.Name, img.Class, img.Size
-	rec.StartS = r.now()
-	if err != nil {
-		rec.Error = err.Error()
-		return rec
-	}
-	if img.Close != nil {
-		defer img.Close() // was only read
-	}
-	out, err := r.o.Target.Put(r.hard, Upload{User: r.o.User, Name: img.Name, Size: img.Size, Body: img.Body})
-	rec.LatencyS = r.now() - rec.StartS
-	if out.Done != nil {
-		<-out.Done
-	}
-	if out.SentBytes != nil {
-		rec.SentBytes = out.SentBytes()
-	}
-	rec.Attempts, rec.OK = out.Attempts, err == nil
-	if err != nil {
-		rec.Error = err.Error()
-		return rec
-	}
-	rec.Owner, rec.Replicas = out.Owner, out.Replicas
-	return rec
-}
-
-func (r *run) finish(rec result.Upload) {
-	r.write(rec)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	s := &r.shot
-	s.Done++
-	s.SentBytes += rec.SentBytes
-	s.Elapsed = time.Since(r.begun)
-	if rec.Attempts > 1 {
-		s.Retried++
-	}
-	if rec.OK {
-		s.Bytes += rec.Bytes
-	} else {
-		s.Failed++
-	}
-	if r.o.Progress != nil {
-		r.o.Progress(*s)
+	if r.o.Observe != nil {
+		r.o.Observe(rec)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,9 +25,14 @@ import (
 type target struct {
 	put    func(ctx context.Context, up Upload) (Outcome, error)
 	status func() ([]result.NodeSample, error)
+	get    func(user, name string) ([32]byte, int64, error)
 }
 
 func (t target) Put(ctx context.Context, up Upload) (Outcome, error) { return t.put(ctx, up) }
+
+func (t target) Get(_ context.Context, user, name string) ([32]byte, int64, error) {
+	return t.get(user, name)
+}
 
 func (t target) Status(context.Context) ([]result.NodeSample, error) {
 	if t.status == nil {
@@ -56,14 +62,42 @@ type line struct {
 	ElapsedS float64   `json:"elapsed_s"`
 	RSSBytes int64     `json:"rss_bytes"`
 	Replicas any       `json:"replicas"` // a number in run, a list in upload
+	InFlight int       `json:"in_flight"`
+	LateS    float64   `json:"late_s"`
+	SourceS  float64   `json:"source_s"`
+	SentTx   int64     `json:"net_tx_bytes"`
+	ReadRx   int64     `json:"net_rx_bytes"`
+	Detail   string    `json:"detail"`
 }
 
 // drive makes a run and returns its records by type, after checking what is true of every log.
 func drive(t *testing.T, ctx context.Context, o Options) (map[string][]line, error) {
 	t.Helper()
+	byType, types, err := logOf(t, ctx, o)
+	if n := len(types); n < 2 || types[0] != "run" || types[n-1] != "end" || len(byType["run"]) != 1 || len(byType["end"]) != 1 {
+		t.Errorf("the log has the records %v", types)
+	}
+	return byType, err
+}
+
+// resumed goes on with a run that another log began.
+func resumed(t *testing.T, o Options) map[string][]line {
+	t.Helper()
+	byType, _, err := logOf(t, t.Context(), o)
+	if err != nil {
+		t.Error(err)
+	}
+	return byType
+}
+
+// logOf makes a run and returns its records by type, and the types in their order.
+func logOf(t *testing.T, ctx context.Context, o Options) (map[string][]line, []string, error) {
+	t.Helper()
 	var buf bytes.Buffer
 	o.Log = result.NewWriter(&buf)
-	o.User = "stresstest"
+	if o.Users == nil {
+		o.Users = []string{DefaultUser}
+	}
 	if o.Source == nil {
 		o.Source = Generated{spec}
 	}
@@ -82,10 +116,12 @@ func drive(t *testing.T, ctx context.Context, o Options) (map[string][]line, err
 		byType[l.Type] = append(byType[l.Type], l)
 		types = append(types, l.Type)
 	}
-	if n := len(types); n < 2 || types[0] != "run" || types[n-1] != "end" || len(byType["run"]) != 1 || len(byType["end"]) != 1 {
-		t.Errorf("the log has the records %v", types)
-	}
-	return byType, err
+	return byType, types, err
+}
+
+// bodyOf gives readers of a text.
+func bodyOf(text string) func() io.Reader {
+	return func() io.Reader { return strings.NewReader(text) }
 }
 
 // Every image comes whole, and stays as it is until Done: the fake looks again after the receipt.
@@ -99,14 +135,14 @@ func TestRun(t *testing.T) {
 		defer flying.Add(-1)
 		for was := most.Load(); now > was && !most.CompareAndSwap(was, now); was = most.Load() {
 		}
-		sum := digest(up)
+		sum := whole(up)
 		mu.Lock()
 		sums[up.Name] = sum
 		mu.Unlock()
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			if digest(up) != sum {
+			if whole(up) != sum {
 				t.Errorf("%s changed before Done", up.Name)
 			}
 		}()
@@ -114,10 +150,14 @@ func TestRun(t *testing.T) {
 		out.Done = done
 		return out, nil
 	}
-	var last Snapshot
+	observed := 0
 	logged, err := drive(t, t.Context(), Options{
 		Run: result.Run{Count: count, Concurrency: workers, Nodes: []int{1, 2, 3}}, Target: target{put: put},
-		Progress: func(s Snapshot) { last = s },
+		Observe: func(rec result.Record) {
+			if _, upload := rec.(result.Upload); upload {
+				observed++
+			}
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -138,16 +178,15 @@ func TestRun(t *testing.T) {
 		seen[u.Seq] = true
 		total += u.Bytes
 	}
-	if len(seen) != count || len(logged["upload"]) != count || most.Load() > workers {
-		t.Errorf("%d uploads of %d images, %d at once", len(logged["upload"]), len(seen), most.Load())
+	if len(seen) != count || len(logged["upload"]) != count || observed != count || most.Load() > workers {
+		t.Errorf("%d uploads of %d images, %d observed, %d at once", len(logged["upload"]), len(seen), observed, most.Load())
 	}
-	last.Elapsed = 0
-	if want := (Snapshot{Count: count, Done: count, Bytes: total, SentBytes: 3 * total}); last != want {
-		t.Errorf("last snapshot %+v, want %+v", last, want)
+	if last := logged["client"][len(logged["client"])-1]; last.SentTx != 3*total || last.InFlight != 0 || last.SourceS <= 0 {
+		t.Errorf("last look at the client: %+v, want %d bytes sent", last, 3*total)
 	}
 }
 
-func digest(up Upload) [32]byte {
+func whole(up Upload) [32]byte {
 	b, err := io.ReadAll(up.Body())
 	if err != nil || int64(len(b)) != up.Size {
 		panic(fmt.Sprintf("%s has %d of %d bytes, %v", up.Name, len(b), up.Size, err))
@@ -174,7 +213,7 @@ func TestSamples(t *testing.T) {
 			out.Done = done
 			return out, nil
 		}
-		logged, err := drive(t, t.Context(), Options{Run: result.Run{Count: 6, Concurrency: 3}, Target: target{put, status}})
+		logged, err := drive(t, t.Context(), Options{Run: result.Run{Count: 6, Concurrency: 3}, Target: target{put: put, status: status}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -215,12 +254,9 @@ func TestFailedUploads(t *testing.T) {
 		}
 		return good(up), nil
 	}
-	var last Snapshot
-	logged, err := drive(t, t.Context(), Options{
-		Run: result.Run{Count: 5, Concurrency: 2}, Target: target{put: put}, Progress: func(s Snapshot) { last = s },
-	})
-	if err != nil || last.Failed != 1 || last.Retried != 1 || last.Done != 5 {
-		t.Errorf("%v, %+v", err, last)
+	logged, err := drive(t, t.Context(), Options{Run: result.Run{Count: 5, Concurrency: 2}, Target: target{put: put}})
+	if err != nil || len(logged["upload"]) != 5 {
+		t.Errorf("%v, %+v", err, logged["upload"])
 	}
 	for _, u := range logged["upload"] {
 		if bad := u.Seq == 3; bad && (u.OK || u.Error != "no quorum" || u.Attempts != 6 || u.SentBytes != 11 || u.Owner != 0) || !bad && !u.OK {
@@ -285,7 +321,7 @@ func TestLogCannotBeWritten(t *testing.T) {
 		var puts atomic.Int64
 		put := func(_ context.Context, up Upload) (Outcome, error) { puts.Add(1); return good(up), nil }
 		err := Run(t.Context(), Options{
-			Run: result.Run{Count: 20_000, Concurrency: 2}, User: "u", Source: Generated{genimg.Spec{MinPixels: 16, MaxPixels: 16}},
+			Run: result.Run{Count: 20_000, Concurrency: 2}, Users: []string{"u"}, Source: Generated{genimg.Spec{MinPixels: 16, MaxPixels: 16}},
 			Target: target{put: put}, Log: result.NewWriter(&failing{left}),
 		})
 		if !errors.Is(err, errFull) || puts.Load() == 20_000 {
@@ -305,7 +341,7 @@ func TestMemoryBudget(t *testing.T) {
 			defer held.Add(-up.Size)
 			for was := most.Load(); now > was && !most.CompareAndSwap(was, now); was = most.Load() {
 			}
-			digest(up)
+			whole(up)
 			return good(up), nil
 		}
 		logged, err := drive(t, t.Context(), Options{
@@ -321,13 +357,25 @@ func TestMemoryBudget(t *testing.T) {
 }
 
 func TestBadOptions(t *testing.T) {
-	for name, o := range map[string]Options{
-		"no uploads":   {User: "u", Run: result.Run{Concurrency: 1}},
-		"no workers":   {User: "u", Run: result.Run{Count: 1}},
-		"many workers": {User: "u", Run: result.Run{Count: 1, Concurrency: concurrencyMax + 1}},
-		"no user":      {Run: result.Run{Count: 1, Concurrency: 1}},
+	good := result.Run{Count: 1, Concurrency: 1}
+	for name, change := range map[string]func(o *Options){
+		"no uploads":        func(o *Options) { o.Run.Count = 0 },
+		"no workers":        func(o *Options) { o.Run.Concurrency = 0 },
+		"many workers":      func(o *Options) { o.Run.Concurrency = concurrencyMax + 1 },
+		"no user":           func(o *Options) { o.Users = nil },
+		"an empty user":     func(o *Options) { o.Users = []string{"u", ""} },
+		"count, duration":   func(o *Options) { o.Run.DurationS = 1 },
+		"endless":           func(o *Options) { o.Run.Count, o.Run.DurationS = 0, math.NaN() },
+		"negative duration": func(o *Options) { o.Run.Count, o.Run.DurationS = 0, -1 },
+		"negative rate":     func(o *Options) { o.Run.Rate = -1 },
+		"no rate":           func(o *Options) { o.Run.Arrivals = "constant" },
+		"infinite rate":     func(o *Options) { o.Run.Rate = math.Inf(1) },
+		"odd arrivals":      func(o *Options) { o.Run.Rate, o.Run.Arrivals = 1, "late" },
+		"only warm-up":      func(o *Options) { o.Run.Count, o.Run.DurationS, o.Run.WarmupS = 0, 5, 5 },
+		"only reads":        func(o *Options) { o.Run.ReadPercent = 100 },
 	} {
-		o.Log = result.NewWriter(io.Discard)
+		o := Options{Run: good, Users: []string{"u"}, Log: result.NewWriter(io.Discard)}
+		change(&o)
 		if err := Run(t.Context(), o); image.KindOf(err) != image.KindInvalid {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -340,6 +388,7 @@ func TestBeside(t *testing.T) {
 	open, wrote := make(chan struct{}), make(chan struct{})
 	var begun sync.Map
 	var after atomic.Bool
+	var ended atomic.Int64
 	event := func(l Recorder, kind string) { l.Event(result.Event{Kind: kind, Node: 2}) }
 	logged, err := drive(t, t.Context(), Options{
 		Run:    result.Run{Count: 20, Concurrency: 4},
@@ -358,8 +407,8 @@ func TestBeside(t *testing.T) {
 			<-wrote
 			event(l, "two")
 		},
-		Progress: func(s Snapshot) {
-			if s.Done == s.Count {
+		Observe: func(rec result.Record) {
+			if _, upload := rec.(result.Upload); upload && ended.Add(1) == 20 {
 				close(wrote)
 			}
 		},
@@ -384,6 +433,7 @@ func TestBeside(t *testing.T) {
 // An interrupted run begins no upload that was held back.
 func TestBesideInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
+	var ended atomic.Int64
 	logged, err := drive(t, ctx, Options{
 		Run:    result.Run{Count: 20, Concurrency: 4},
 		Target: target{put: func(_ context.Context, up Upload) (Outcome, error) { return good(up), nil }},
@@ -392,8 +442,8 @@ func TestBesideInterrupted(t *testing.T) {
 				<-ctx.Done()
 			}
 		},
-		Progress: func(s Snapshot) {
-			if s.Done == 10 {
+		Observe: func(rec result.Record) {
+			if _, upload := rec.(result.Upload); upload && ended.Add(1) == 10 {
 				cancel()
 			}
 		},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/sys/unix"
@@ -17,6 +18,12 @@ type Memory struct {
 	most   int64 // of the budget
 	held   int64
 	mapped []byte
+	waited time.Duration // for the budget, in all
+}
+
+// newMemory returns room that nobody else shares.
+func newMemory() *Memory {
+	return &Memory{budget: semaphore.NewWeighted(memoryBytesMax), most: memoryBytesMax}
 }
 
 // Take returns size bytes of anything, the worker's own until its upload has ended. An image larger
@@ -25,7 +32,10 @@ func (m *Memory) Take(ctx context.Context, size int64) ([]byte, error) {
 	need := min(size, m.most)
 	if !m.budget.TryAcquire(need) {
 		m.unmap() // or the pages of those who wait would come on top of the budget
-		if err := m.budget.Acquire(ctx, need); err != nil {
+		began := time.Now()
+		err := m.budget.Acquire(ctx, need)
+		m.waited += time.Since(began)
+		if err != nil {
 			return nil, err
 		}
 	}

@@ -3,6 +3,7 @@ package load
 import (
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 // when the uploads have ended. The channel it returns is closed after that.
 func (r *run) startSampler(ended <-chan struct{}) <-chan struct{} {
 	sampled := make(chan struct{})
-	go func() {
+	go r.guarded(func() {
 		defer close(sampled)
 		tick := time.NewTicker(sampleInterval)
 		defer tick.Stop()
@@ -29,15 +30,20 @@ func (r *run) startSampler(ended <-chan struct{}) <-chan struct{} {
 				return
 			}
 		}
-	}()
+	})()
 	return sampled
 }
 
-// sample writes what it sees. When no node can be asked it writes nothing of the nodes: that says
+// sample writes what it sees, and hands the log to the system. When no node can be asked it writes nothing of the nodes: that says
 // as much about this process as about them.
 func (r *run) sample(up map[int]bool) {
+	defer r.o.Log.Flush() // so that little is lost with this process; a failure comes back at the next write
 	if rss, cpu, err := self(); err == nil {
-		r.write(result.ClientSample{TS: r.now(), RSSBytes: rss, CPUS: cpu})
+		now := r.now()
+		r.write(result.ClientSample{
+			TS: now, RSSBytes: rss, CPUS: cpu, InFlight: int(r.flying.Load()), LateS: micros(r.schedule.late(now)),
+			SourceS: micros(time.Duration(r.source.Load()).Seconds()), SentBytes: r.sent.Load(), ReadBytes: r.read.Load(),
+		})
 	}
 	ctx, cancel := context.WithTimeout(r.hard, sampleTimeout)
 	defer cancel()
@@ -80,3 +86,6 @@ func self() (rss int64, cpu float64, err error) {
 	spent := time.Duration(use.Utime.Nano() + use.Stime.Nano())
 	return resident * int64(os.Getpagesize()), spent.Seconds(), nil
 }
+
+// micros keeps a line short.
+func micros(s float64) float64 { return math.Round(s*1e6) / 1e6 }

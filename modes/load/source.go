@@ -5,8 +5,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 
 	"imgcluster/cluster/image"
 	"imgcluster/genimg"
@@ -43,58 +47,117 @@ func (g Generated) Open(ctx context.Context, n int64, mem *Memory) (Image, error
 	return img, nil
 }
 
-// Files is a Source of the files of one folder, in the order of their names. They are read as they
-// are sent, not held in memory. When all have had their turn it starts over, under other names: the
-// second round's are "2/NAME", so that every upload is an image of its own.
+// Files is a Source of the files in a folder and the folders in it, in the order of their names. They
+// are read as they are sent, not held in memory. When all have had their turn it starts over, under
+// other names: the second round's are "2/NAME", so that every upload is an image of its own.
 type Files struct {
 	dir   string
-	names []string
+	again string // what goes before the round's number
+	files []file
+	bytes int64 // of all
+}
+
+type file struct {
+	name string // from dir, with slashes
+	size int64
 }
 
 // fileClass is the class of images that were not generated.
 const fileClass = "file"
 
-// OpenFiles returns the Source of the regular files in dir. Folders and links in it are passed over.
-func OpenFiles(dir string) (*Files, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, image.Errorf(image.KindInvalid, "the folder of images cannot be read: %w", err).
-			WithHint("give --images a folder of images, or leave it out to generate them")
-	}
+// OpenFiles returns the Source of the regular files in and below dir, each of at most so many bytes.
+// Links are passed over. A file that cannot be read or stored is an error now, not in the run.
+func OpenFiles(dir string, bytesMax int64) (*Files, error) {
 	f := &Files{dir: dir}
-	for _, e := range entries {
-		if !e.Type().IsRegular() {
-			continue
-		}
-		info, err := e.Info()
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
-			return nil, image.Errorf(image.KindInvalid, "an image cannot be read: %w", err).WithHint("leave the folder as it is during the run")
+			return image.Errorf(image.KindInvalid, "the folder of images cannot be read: %w", err).
+				WithHint("give --images a folder of images that can be read, or leave it out to generate them")
 		}
-		if info.Size() == 0 {
-			return nil, image.Errorf(image.KindInvalid, "%s is empty", filepath.Join(dir, e.Name())).WithHint("take it out of the folder")
+		if !e.Type().IsRegular() {
+			return nil
 		}
-		if err := image.CheckName(e.Name()); err != nil {
-			return nil, err
+		name, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
 		}
-		f.names = append(f.names, e.Name())
+		return f.add(filepath.ToSlash(name), path, bytesMax)
+	})
+	if err != nil {
+		return nil, err
 	}
-	if len(f.names) == 0 {
+	if len(f.files) == 0 {
 		return nil, image.Errorf(image.KindInvalid, "%s has no files", dir).WithHint("fill it with: imgcluster generate --out " + dir)
+	}
+	for slices.ContainsFunc(f.files, func(x file) bool { return f.clashes(x.name) }) {
+		f.again += "_"
 	}
 	return f, nil
 }
 
+// add looks at a file and takes it in.
+func (f *Files) add(name, path string, bytesMax int64) error {
+	if err := image.CheckName(name); err != nil {
+		return err
+	}
+	size, err := readable(path)
+	switch {
+	case err != nil:
+		return image.Errorf(image.KindInvalid, "an image cannot be read: %w", err).WithHint("make it readable, or take it out of the folder")
+	case size == 0:
+		return image.Errorf(image.KindInvalid, "%s is empty", path).WithHint("take it out of the folder")
+	case size > bytesMax:
+		return image.Errorf(image.KindInvalid, "%s has %d bytes, limits.image_bytes allows %d", path, size, bytesMax).
+			WithHint("take it out of the folder, or raise limits.image_bytes on every node")
+	}
+	f.files = append(f.files, file{name, size})
+	f.bytes += size
+	return nil
+}
+
+// readable returns the size of a file that can be opened.
+func readable(path string) (int64, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+// clashes tells whether a file may have the name of another one in a later round.
+func (f *Files) clashes(name string) bool {
+	folder, _, nested := strings.Cut(name, "/")
+	number, isRound := strings.CutPrefix(folder, f.again)
+	_, err := strconv.ParseInt(number, 10, 64)
+	return nested && isRound && err == nil
+}
+
 // Len returns the number of files.
-func (f *Files) Len() int { return len(f.names) }
+func (f *Files) Len() int { return len(f.files) }
+
+// Bytes returns the size of the first n images.
+func (f *Files) Bytes(n int64) int64 {
+	rounds, rest := n/int64(len(f.files)), n%int64(len(f.files))
+	sum := rounds * f.bytes
+	for _, x := range f.files[:rest] {
+		sum += x.size
+	}
+	return sum
+}
 
 // Open implements Source.
 func (f *Files) Open(_ context.Context, n int64, _ *Memory) (Image, error) {
-	round, at := (n-1)/int64(len(f.names))+1, (n-1)%int64(len(f.names))
-	img := Image{Name: f.names[at], Class: fileClass}
+	round, at := (n-1)/int64(len(f.files))+1, (n-1)%int64(len(f.files))
+	img := Image{Name: f.files[at].name, Class: fileClass}
 	if round > 1 {
-		img.Name = fmt.Sprintf("%d/%s", round, img.Name)
+		img.Name = fmt.Sprintf("%s%d/%s", f.again, round, img.Name)
 	}
-	file, err := os.Open(filepath.Join(f.dir, f.names[at]))
+	file, err := os.Open(filepath.Join(f.dir, filepath.FromSlash(f.files[at].name)))
 	if err != nil {
 		return img, err
 	}

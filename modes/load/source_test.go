@@ -20,10 +20,7 @@ func TestFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Mkdir(filepath.Join(dir, "folder"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	files, err := OpenFiles(dir)
+	files, err := OpenFiles(dir, 100)
 	if err != nil || files.Len() != 3 {
 		t.Fatalf("%v, %+v", err, files)
 	}
@@ -54,6 +51,42 @@ func TestFiles(t *testing.T) {
 	}
 }
 
+// Folders in the folder count too; no file gets the name of another one in a later round.
+func TestNestedFiles(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a.png", "2/a.png", "_3/x/b.png"} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("a.png", filepath.Join(dir, "link.png")); err != nil {
+		t.Fatal(err)
+	}
+	files, err := OpenFiles(dir, 100)
+	if err != nil || files.Len() != 3 || files.Bytes(7) != 2*(5+7+10)+7 {
+		t.Fatalf("%v, %+v", err, files)
+	}
+	seen := map[string]bool{}
+	for n := int64(1); n <= 30; n++ {
+		img, err := files.Open(t.Context(), n, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		img.Close()
+		if seen[img.Name] {
+			t.Errorf("two images are named %s", img.Name)
+		}
+		seen[img.Name] = true
+	}
+	if !seen["2/a.png"] || !seen["__2/2/a.png"] {
+		t.Errorf("names %v", seen)
+	}
+}
+
 func TestBadFolders(t *testing.T) {
 	empty := t.TempDir()
 	bad := t.TempDir()
@@ -64,10 +97,15 @@ func TestBadFolders(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	large := t.TempDir()
+	if err := os.WriteFile(filepath.Join(large, "a.png"), make([]byte, 101), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for name, dir := range map[string]string{
-		"missing": filepath.Join(empty, "none"), "no files": empty, "empty file": bad, "control character": control,
+		"too large": large,
+		"missing":   filepath.Join(empty, "none"), "no files": empty, "empty file": bad, "control character": control,
 	} {
-		if _, err := OpenFiles(dir); image.KindOf(err) != image.KindInvalid {
+		if _, err := OpenFiles(dir, 100); image.KindOf(err) != image.KindInvalid {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -33,7 +33,7 @@ func BenchmarkMillion(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if err := Compute(l).WriteText(io.Discard, TextOptions{}); err != nil {
+		if err := Compute(l, DefaultLimits()).WriteText(io.Discard, TextOptions{}); err != nil {
 			b.Fatal(err)
 		}
 		f.Close()

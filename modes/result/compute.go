@@ -2,7 +2,6 @@ package result
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -29,7 +28,52 @@ type Report struct {
 	Run                 *Run        `json:"run,omitempty"`          // nil when the log does not say
 	Notes               []string    `json:"notes"`                  // what is odd about the log
 	Verdict             Verdict     `json:"verdict"`
+
+	MeasuredS       float64     `json:"measured_s"`                  // of ElapsedS, what comes after the warm-up
+	Warmup          Warmup      `json:"warmup"`                      // what was left out
+	ServiceLatencyS *Latency    `json:"service_latency_s,omitempty"` // of an open loop: from each upload's start, not from when it was due
+	Reads           *Reads      `json:"reads,omitempty"`             // nil without reads
+	Client          *Client     `json:"client,omitempty"`            // nil without samples
+	Bottleneck      *Bottleneck `json:"bottleneck,omitempty"`        // nil when nothing tells
+	Events          []Moment    `json:"events"`                      // by time, the first eventsShown
+	EventsLeftOut   int         `json:"events_left_out,omitempty"`
+	Readback        *Readback   `json:"readback,omitempty"`   // nil when no image was read back
+	Limits          Limits      `json:"limits"`               // that the checks went by
+	Comparison      *Comparison `json:"comparison,omitempty"` // nil unless Compare was called
+	Log             string      `json:"-"`                    // the name of the log, where it is shown
+	charts          charts
 }
+
+// Warmup counts what the run itself left out of its figures.
+type Warmup struct {
+	Uploads int `json:"uploads"`
+	Reads   int `json:"reads"`
+	Failed  int `json:"failed"` // of both
+}
+
+// Reads sums up the reads beside the uploads.
+type Reads struct {
+	Attempted           int       `json:"attempted"`
+	Succeeded           int       `json:"succeeded"`
+	Failed              int       `json:"failed"`
+	Bytes               int64     `json:"bytes"`
+	ThroughputPerS      float64   `json:"throughput_per_s"`
+	ThroughputBytesPerS float64   `json:"throughput_bytes_per_s"`
+	LatencyS            Latency   `json:"latency_s"`
+	ServiceLatencyS     *Latency  `json:"service_latency_s,omitempty"`
+	Failures            []Failure `json:"failures"`
+}
+
+// Moment is an event of the log.
+type Moment struct {
+	TS     float64 `json:"t_s"`
+	Kind   string  `json:"kind"`
+	Node   int     `json:"node,omitempty"`
+	Detail string  `json:"detail,omitempty"`
+}
+
+// eventsShown bounds the events that a report lists and marks.
+const eventsShown = 200
 
 // Latency gives quantiles by nearest rank: each is the latency of some upload.
 type Latency struct {
@@ -38,6 +82,15 @@ type Latency struct {
 	P95  float64 `json:"p95"`
 	P99  float64 `json:"p99"`
 	Max  float64 `json:"max"`
+
+	P90   float64 `json:"p90"`
+	P999  float64 `json:"p999"`
+	P9999 float64 `json:"p9999"`
+}
+
+func newLatency(sorted []float64) Latency {
+	at := func(q float64) float64 { return quantile(sorted, q) }
+	return Latency{Mean: mean(sorted), P50: at(0.5), P90: at(0.9), P95: at(0.95), P99: at(0.99), P999: at(0.999), P9999: at(0.9999), Max: at(1)}
 }
 
 // NodeShare is what one node owned of the successful uploads. A node that is not in Run.Nodes but
@@ -48,7 +101,7 @@ type NodeShare struct {
 	Bytes             int64   `json:"bytes"`
 	SharePercent      float64 `json:"share_percent"`
 	BytesSharePercent float64 `json:"bytes_share_percent"`
-	PeakRSSBytes      int64   `json:"peak_rss_bytes"`
+	Usage
 }
 
 // Balance says how even the shares are. The standard deviations are those of the whole population
@@ -76,6 +129,8 @@ type Class struct {
 type ClassLatency struct {
 	Mean float64 `json:"mean"`
 	P95  float64 `json:"p95"`
+	P50  float64 `json:"p50"`
+	P99  float64 `json:"p99"`
 }
 
 // Failure counts the uploads that failed for one reason.
@@ -91,35 +146,37 @@ type Verdict struct {
 	Checks []Check `json:"checks"`
 }
 
-// Compute works out the report of a log.
-func Compute(l *Log) *Report {
-	r := &Report{Notes: l.notes()}
+// Compute works out the report of a log, judged by limits.
+func Compute(l *Log, limits Limits) *Report {
+	r := &Report{Limits: limits, Readback: l.back, Warmup: Warmup{l.warm.uploads, l.warm.reads, l.warm.failed}}
 	if l.runs > 0 {
 		run := l.Run
 		r.Run = &run
 	}
 	r.total(l)
-	r.Nodes = l.shares(r.Succeeded, r.Bytes)
+	r.Reads = l.readTotals(r.MeasuredS)
+	r.Nodes = l.shares(r.Succeeded, r.Bytes, l.nodeUsage(r.ElapsedS-r.MeasuredS))
+	if r.Client = l.clientUsage(r.ElapsedS - r.MeasuredS); r.Client != nil {
+		r.Client.Limited = r.Client.limits(&l.Run, r.ThroughputPerS)
+	}
 	r.Balance = l.balance(r.Nodes, r.Succeeded)
-	r.Classes = l.classTable()
+	r.Classes = l.classSums()
 	r.Failures = l.failures()
+	r.moments(l)
+	r.Bottleneck = l.bottleneck(r)
+	r.Notes = l.notes(r)
 	r.Verdict = judge(l, r)
+	r.charts = newCharts(l, r)
 	return r
 }
 
 // WriteJSON writes the report as one indented JSON object.
 func (r *Report) WriteJSON(w io.Writer) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	if err := enc.Encode(r); err != nil {
-		return fmt.Errorf("writing the report: %w", err)
-	}
-	return nil
+	return writeJSON(w, r)
 }
 
 // notes tells what the reader of the figures should know of the log.
-func (l *Log) notes() []string {
+func (l *Log) notes(r *Report) []string {
 	n := []string{}
 	add := func(when bool, format string, args ...any) {
 		if when {
@@ -132,19 +189,44 @@ func (l *Log) notes() []string {
 	add(!l.ended, "no end record: elapsed is up to the last finished upload")
 	add(l.repeated > 0, "%s recorded more than once; the last record counts", plural(int64(l.repeated), "upload"))
 	add(l.unowned() > 0, "%s without an owner in the log", plural(int64(l.unowned()), "successful upload"))
-	waited := 0.0
-	for _, s := range l.held() {
-		waited += max(0, min(s.to, l.last())-s.from)
-	}
+	waited := l.waited()
 	add(waited > 0, "uploads waited %s s in all for the cluster to get over faults; throughput has that in it", seconds(waited))
-	add(int64(len(l.uploads)) < l.Run.Count, "%d of %d planned uploads are in the log", len(l.uploads), l.Run.Count)
+	recorded := len(l.uploads) + l.warm.uploads
+	add(int64(recorded) < l.Run.Count, "%d of %d planned uploads are in the log", recorded, l.Run.Count)
+	add(r.Warmup != (Warmup{}), "left out as warm-up: %s and %s, of which %d failed", plural(int64(r.Warmup.Uploads), "upload"), plural(int64(r.Warmup.Reads), "read"), r.Warmup.Failed)
+	add(l.resumed() > 0, "the run was interrupted, and resumed %s", plural(int64(l.resumed()), "time"))
+	if c := r.Client; c != nil {
+		add(c.Limited != "", "WARNING: the client was what limited, not the cluster: %s", c.Limited)
+	}
 	return n
 }
 
-// last returns when the last upload ended.
+// resumed counts how often the run went on after it had been interrupted.
+func (l *Log) resumed() (n int) {
+	for _, e := range l.events {
+		if l.kinds.list[e.kind] == EventResumed {
+			n++
+		}
+	}
+	return n
+}
+
+// waited adds up the time in which no upload could begin.
+func (l *Log) waited() (sum float64) {
+	end := l.last()
+	for _, s := range l.held() {
+		sum += max(0, min(s.to, end)-s.from)
+	}
+	return sum
+}
+
+// last returns when the last upload or read ended.
 func (l *Log) last() (end float64) {
 	for i := range l.uploads {
 		end = max(end, l.uploads[i].finish())
+	}
+	for i := range l.reads {
+		end = max(end, l.reads[i].finish())
 	}
 	return end
 }
@@ -160,33 +242,80 @@ func (l *Log) unowned() (n int) {
 }
 
 func (r *Report) total(l *Log) {
-	latency := make([]float64, 0, len(l.uploads))
+	took, service := make([]float64, 0, len(l.uploads)), make([]float64, 0, len(l.uploads))
+	open := false
 	for i := range l.uploads {
 		u := &l.uploads[i]
 		r.SentBytes += u.sent
+		open = open || u.scheduled
 		if u.ok {
 			r.Bytes += u.bytes
-			latency = append(latency, u.latency)
+			took, service = append(took, u.took()), append(service, u.latency)
 		}
 	}
-	slices.Sort(latency)
-	r.Attempted, r.Succeeded = len(l.uploads), len(latency)
+	slices.Sort(took)
+	r.Attempted, r.Succeeded = len(l.uploads), len(took)
 	r.Failed = r.Attempted - r.Succeeded
 	r.SuccessRate = ratio(float64(r.Succeeded), float64(r.Attempted))
 	r.ElapsedS = l.last()
-	if l.ended && l.elapsed > 0 {
-		r.ElapsedS = l.elapsed
+	if l.ended {
+		r.ElapsedS = max(r.ElapsedS, l.elapsed)
 	}
-	r.ThroughputPerS = ratio(float64(r.Succeeded), r.ElapsedS)
-	r.ThroughputBytesPerS = ratio(float64(r.Bytes), r.ElapsedS)
-	r.LatencyS = Latency{
-		Mean: mean(latency), P50: quantile(latency, 0.5), P95: quantile(latency, 0.95),
-		P99: quantile(latency, 0.99), Max: quantile(latency, 1),
+	r.MeasuredS = r.ElapsedS
+	if l.warm.uploads+l.warm.reads > 0 {
+		r.MeasuredS = max(0, r.ElapsedS-l.Run.WarmupS)
+	}
+	r.ThroughputPerS = ratio(float64(r.Succeeded), r.MeasuredS)
+	r.ThroughputBytesPerS = ratio(float64(r.Bytes), r.MeasuredS)
+	r.LatencyS = newLatency(took)
+	if open {
+		slices.Sort(service)
+		r.ServiceLatencyS = new(newLatency(service))
 	}
 }
 
+// readTotals sums up the reads.
+func (l *Log) readTotals(measured float64) *Reads {
+	if len(l.reads) == 0 {
+		return nil
+	}
+	var took, service []float64
+	r, open := &Reads{Attempted: len(l.reads)}, false
+	reasons := map[uint16]int{}
+	for i := range l.reads {
+		o := &l.reads[i]
+		open = open || o.scheduled
+		if !o.ok {
+			reasons[o.reason]++
+			continue
+		}
+		r.Bytes += o.bytes
+		took, service = append(took, o.took()), append(service, o.latency)
+	}
+	slices.Sort(took)
+	slices.Sort(service)
+	r.Succeeded = len(took)
+	r.Failed = r.Attempted - r.Succeeded
+	r.Failures = l.ranked(reasons)
+	r.ThroughputPerS, r.ThroughputBytesPerS = ratio(float64(r.Succeeded), measured), ratio(float64(r.Bytes), measured)
+	r.LatencyS = newLatency(took)
+	if open {
+		r.ServiceLatencyS = new(newLatency(service))
+	}
+	return r
+}
+
+// moments lists the events.
+func (r *Report) moments(l *Log) {
+	r.Events = []Moment{}
+	for _, e := range l.events[:min(len(l.events), eventsShown)] {
+		r.Events = append(r.Events, Moment{TS: e.t, Kind: l.kinds.list[e.kind], Node: int(e.node), Detail: l.details.list[e.detail]})
+	}
+	r.EventsLeftOut = len(l.events) - len(r.Events)
+}
+
 // shares lists the run's nodes and all others that own an upload.
-func (l *Log) shares(succeeded int, bytes int64) []NodeShare {
+func (l *Log) shares(succeeded int, bytes int64, usage map[uint32]*Usage) []NodeShare {
 	at := map[uint32]*NodeShare{}
 	node := func(id uint32) *NodeShare {
 		if at[id] == nil {
@@ -204,13 +333,11 @@ func (l *Log) shares(succeeded int, bytes int64) []NodeShare {
 			n.Bytes += u.bytes
 		}
 	}
-	for _, s := range l.samples {
-		if n := at[s.id]; n != nil {
-			n.PeakRSSBytes = max(n.PeakRSSBytes, s.rss)
-		}
-	}
 	list := make([]NodeShare, 0, len(at))
-	for _, n := range at {
+	for id, n := range at {
+		if u := usage[id]; u != nil {
+			n.Usage = *u
+		}
 		n.SharePercent = 100 * ratio(float64(n.Uploads), float64(succeeded))
 		n.BytesSharePercent = 100 * ratio(float64(n.Bytes), float64(bytes))
 		list = append(list, *n)
@@ -275,8 +402,8 @@ func grade(stddevPercent float64) string {
 // defaultClasses are the classes of the default test set, from small to large.
 var defaultClasses = []string{"small", "medium", "large", "xlarge"}
 
-// classTable sums up the classes: those of the default test set first, then the others by name.
-func (l *Log) classTable() []Class {
+// classSums sums up the classes: those of the default test set first, then the others by name.
+func (l *Log) classSums() []Class {
 	table := make([]Class, len(l.classes.list))
 	latency := make([][]float64, len(table))
 	for i := range l.uploads {
@@ -292,12 +419,12 @@ func (l *Log) classTable() []Class {
 		c.MaxBytes = max(c.MaxBytes, u.bytes)
 		c.Uploads++
 		c.Bytes += u.bytes
-		latency[u.class] = append(latency[u.class], u.latency)
+		latency[u.class] = append(latency[u.class], u.took())
 	}
 	for i := range table {
 		slices.Sort(latency[i])
 		table[i].Class = l.classes.list[i]
-		table[i].LatencyS = ClassLatency{Mean: mean(latency[i]), P95: quantile(latency[i], 0.95)}
+		table[i].LatencyS = ClassLatency{Mean: mean(latency[i]), P50: quantile(latency[i], 0.5), P95: quantile(latency[i], 0.95), P99: quantile(latency[i], 0.99)}
 	}
 	table = slices.DeleteFunc(table, func(c Class) bool { return c.Uploads+c.Failed == 0 })
 	slices.SortFunc(table, func(a, b Class) int {
@@ -315,17 +442,20 @@ func classRank(class string) int {
 
 // failures counts the reasons of failed uploads.
 func (l *Log) failures() []Failure {
-	counts := make([]int, len(l.reasons.list))
+	counts := map[uint16]int{}
 	for i := range l.uploads {
 		if !l.uploads[i].ok {
 			counts[l.uploads[i].reason]++
 		}
 	}
+	return l.ranked(counts)
+}
+
+// ranked lists reasons, the most frequent first.
+func (l *Log) ranked(counts map[uint16]int) []Failure {
 	list := []Failure{}
-	for i, n := range counts {
-		if n > 0 {
-			list = append(list, Failure{Error: cmp.Or(l.reasons.list[i], "no reason given"), Uploads: n})
-		}
+	for reason, n := range counts {
+		list = append(list, Failure{Error: cmp.Or(l.reasons.list[reason], "no reason given"), Uploads: n})
 	}
 	slices.SortFunc(list, func(a, b Failure) int {
 		return cmp.Or(cmp.Compare(b.Uploads, a.Uploads), cmp.Compare(a.Error, b.Error))

@@ -1,7 +1,6 @@
 package result
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,9 +8,8 @@ import (
 
 // What the check of faults asks for.
 const (
-	faultEchoS     = 15.0 // a node seen down so soon after its kill or pause is the same fault
-	faultWindowS   = 30.0 // pauses in service up to here are put down to the fault
-	faultPauseMaxS = 10.0 // without an acknowledgement, where the faults were made on purpose
+	faultEchoS   = 15.0 // a node seen down so soon after its kill or pause is the same fault
+	faultWindowS = 30.0 // pauses in service up to here are put down to the fault
 )
 
 // fault is the loss of a node for a time.
@@ -69,16 +67,6 @@ func (l *Log) held() (list []span) {
 	return list
 }
 
-// underLoad returns how much of the time from one moment to another uploads could begin.
-func (j *judgement) underLoad(from, to float64) float64 {
-	left := to - from
-	next, _ := slices.BinarySearchFunc(j.held, from, func(s span, t float64) int { return cmp.Compare(s.to, t) })
-	for ; next < len(j.held) && j.held[next].from < to; next++ {
-		left -= max(0, min(j.held[next].to, to)-max(j.held[next].from, from))
-	}
-	return max(left, 0)
-}
-
 // faultTolerance asks whether all uploads succeeded in spite of the faults, and, when the run made
 // the faults itself, whether it made all of them, the cluster got over each, acknowledgements
 // never stopped for long, and every acknowledged image was read back as it was sent. Uploads must
@@ -97,10 +85,13 @@ func (j *judgement) faultTolerance() (Status, string) {
 	if slices.ContainsFunc(j.faults, func(f fault) bool { return f.kind == EventKill }) {
 		afterKill = fmt.Sprintf(", after a kill %s s", seconds(j.longestPause(func(f fault) bool { return f.kind == EventKill })))
 	}
+	j.figure("faults", float64(len(j.faults)))
+	j.figure("failed_uploads", float64(j.report.Failed))
+	j.figure("longest_pause_s", pause)
 	back, same, complete := j.log.readBack()
 	evidence += fmt.Sprintf(", %s failed; longest pause between acknowledgements %s s%s; %s", plural(int64(j.report.Failed), "upload"), seconds(pause), afterKill, back)
 	switch {
-	case j.report.Failed > 0 || !same || planned > 0 && pause > faultPauseMaxS:
+	case !j.report.enough() || !same || planned > 0 && pause > j.limits.PauseS:
 		return Failed, evidence
 	case planned > 0 && !complete:
 		return Skipped, evidence
@@ -174,7 +165,7 @@ func (j *judgement) longestPause(of func(fault) bool) (longest float64) {
 		}
 		i, _ := slices.BinarySearch(j.finished, f.t)
 		for i = max(i, 1); i < len(j.finished) && j.finished[i-1] <= end; i++ {
-			longest = max(longest, j.underLoad(j.finished[i-1], j.finished[i]))
+			longest = max(longest, underLoad(j.held, j.finished[i-1], j.finished[i]))
 		}
 	}
 	return longest

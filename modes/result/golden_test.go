@@ -3,6 +3,8 @@ package result
 import (
 	"bytes"
 	"flag"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,6 +25,38 @@ var goldenRuns = map[string]func() []Record{
 	"single-node": singleRecords,
 	"idle-node":   idleRecords,
 	"chaos":       chaosRecords,
+	"mixed":       mixedRecords,
+}
+
+// mixedRecords is an open loop with reads, a warm-up, known machines and settings, in which the disk of node 2 is
+// what limits, that was interrupted and resumed.
+func mixedRecords() []Record {
+	recs := machineRecords(400, func(s *NodeSample) {
+		s.StagingBytes = 20 << 20
+		if s.ID == 2 {
+			s.DiskBusyS = 0.98
+		}
+	}, func(s *ClientSample) { s.LateS = 0.2 })
+	recs = mutate(recs, func(u *Upload) {
+		u.Warmup = u.StartS < 2
+		u.ScheduledS = new(u.StartS - float64(u.Seq%20)/100)
+		u.FirstNode = u.Owner
+		if u.Seq%7 == 0 {
+			u.FirstNode = u.Owner%3 + 1
+		}
+	})
+	for i := range 100 {
+		r := ReadOp{Name: fmt.Sprintf("stress_image_%d.png", i+1), Bytes: 9e6, StartS: 0.16 * float64(i), LatencyS: 0.05 + float64(i%7)/100, OK: i != 50}
+		if r.Warmup, r.ScheduledS = r.StartS < 2, new(r.StartS); !r.OK {
+			r.Error = "not found"
+		}
+		recs = append(recs, r)
+	}
+	recs = append(recs, Event{TS: 8, Kind: EventResumed}, Readback{Images: 400, Matched: 400, Bytes: 5e9, ElapsedS: 12})
+	return setRun(recs, func(r *Run) {
+		r.Rate, r.Arrivals, r.WarmupS, r.ReadPercent, r.Users, r.Version = 30, ArrivalsPoisson, 2, 20, 3, "v1.2.3"
+		r.Settings = map[string]string{"cluster.data_shards": "12", "limits.staging_bytes": "256MiB"}
+	})
 }
 
 // failingRecords is a run with lost uploads, uneven owners, much sent twice and a leaking node.
@@ -112,15 +146,50 @@ func TestGolden(t *testing.T) {
 			golden(t, name+".json", js.Bytes())
 		})
 	}
+	for name, reports := range map[string]Reports{
+		"mixed": {compute(t, mixedRecords()...)}, "compared": {compared(t)}, "several": {named(t, "a.jsonl", eventRecords()), named(t, "b.jsonl", idleRecords())},
+	} {
+		golden(t, name+".csv", written(t, reports.WriteCSV))
+		golden(t, name+".md", written(t, reports.WriteMarkdown))
+	}
+	golden(t, "compared.txt", []byte(text(t, compared(t), TextOptions{})))
+	golden(t, "compared.json", written(t, compared(t).WriteJSON))
 	golden(t, "log.jsonl", encode(t, recordsOfEveryType()...))
 	golden(t, "color.txt", []byte(text(t, compute(t, failingRecords()...), TextOptions{Color: true, Width: 72})))
+}
+
+func named(t testing.TB, name string, recs []Record) *Report {
+	r := compute(t, recs...)
+	r.Log = name
+	return r
+}
+
+// compared is the report of a run beside one of the same that was a quarter slower, with more at once.
+func compared(t testing.TB) *Report {
+	t.Helper()
+	slower := setRun(mutate(evenRecords(300), func(u *Upload) { u.StartS, u.LatencyS = 1.25*u.StartS, 1.25*u.LatencyS }), func(r *Run) { r.Concurrency = 16 })
+	slower[len(slower)-1] = End{ElapsedS: 15.7}
+	this, other := read(t, string(encode(t, evenRecords(300)...))), read(t, string(encode(t, slower...)))
+	r := Compute(this, DefaultLimits())
+	r.Log = "this.jsonl"
+	r.Compare(this, other, "other.jsonl")
+	return r
+}
+
+func written(t testing.TB, write func(io.Writer) error) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := write(&b); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
 }
 
 func recordsOfEveryType() []Record {
 	lost := Upload{Seq: 2, Name: "a/<b>&é.png", Class: "large", Bytes: 14013320, StartS: 0.013, LatencyS: 5, Error: "no quorum", Attempts: 3}
 	recs := []Record{evenRun(2), evenUpload(1), lost}
 	recs = append(recs, memorySamples(5, 181e6)[2:]...)
-	return append(recs, Event{TS: 12.3, Kind: EventNodeDown, Node: 2}, Readback{Images: 1, Matched: 1, Bytes: 12187809, ElapsedS: 0.1}, End{ElapsedS: 38.2})
+	return append(recs, ReadOp{Name: "a.png", Bytes: 12187809, StartS: 2, LatencyS: 0.2, OK: true, ScheduledS: new(1.9)}, Event{TS: 12.3, Kind: EventNodeDown, Node: 2}, Readback{Images: 1, Matched: 1, Bytes: 12187809, ElapsedS: 0.1}, End{ElapsedS: 38.2})
 }
 
 func golden(t *testing.T, name string, got []byte) {

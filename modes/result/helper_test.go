@@ -90,7 +90,7 @@ func encode(t testing.TB, recs ...Record) []byte {
 // compute writes records, reads them back and computes the report.
 func compute(t testing.TB, recs ...Record) *Report {
 	t.Helper()
-	return Compute(read(t, string(encode(t, recs...))))
+	return Compute(read(t, string(encode(t, recs...))), DefaultLimits())
 }
 
 func read(t testing.TB, log string) *Log {

@@ -12,8 +12,8 @@ import (
 	"strings"
 )
 
-// recordsMax bounds the records of one log that are kept, and so the memory of Read: about 56
-// bytes each.
+// recordsMax bounds the records of one log that are kept, and so the memory of Read: 64 bytes
+// for each upload, some more for a sample of a node.
 const recordsMax = 4 << 20
 
 // plannedMax bounds what is set aside at once for the uploads that a run record announces.
@@ -51,14 +51,18 @@ func (e *ReadError) Unwrap() error { return e.Err }
 type Log struct {
 	Run Run // zero when the log has no run record
 
-	uploads []upload // by seq
+	uploads []upload // by seq, without those of the warm-up
+	reads   []readOp // by their start, without those of the warm-up
+	warm    warmup
 	classes names
 	reasons names
 	kinds   names
-	samples []sample
+	details names
+	nodes   []nodeSample
+	client  []clientSample
 	events  []event
 	back    *Readback // nil when there is none
-	elapsed float64   // of the end record
+	elapsed float64   // of the last end record
 	ended   bool
 
 	lines    int // lines that have a type
@@ -69,27 +73,46 @@ type Log struct {
 	ids      map[uint32]bool // the nodes seen
 }
 
+// warmup is what was left out.
+type warmup struct{ uploads, reads, failed int }
+
 // The kept part of the records, without pointers: the collector need not look into them.
 type upload struct {
 	seq, bytes, sent int64
 	start, latency   float64
+	wait             float64 // from when it was due to its start; 0 in a closed loop
 	owner, attempts  uint32
+	firstNode        uint32
 	class, reason    uint16
-	ok               bool
+	ok, warm         bool
+	scheduled        bool
 	choice           choice
 }
 
-// sample is the memory of a node that was up, or of the client (id 0).
-type sample struct {
-	t   float64
-	rss int64
-	id  uint32
+type readOp struct {
+	bytes                int64
+	start, latency, wait float64
+	reason               uint16
+	ok, warm, scheduled  bool
+}
+
+// nodeSample is a NodeSample; a figure of 0 is not known.
+type nodeSample struct {
+	t, cpu, diskBusy                            float64
+	rss, free, rx, tx, staging, dread, dwritten int64
+	id                                          uint32
+	up                                          bool
+}
+
+type clientSample struct {
+	t, cpu, late, source    float64
+	rss, sent, read, flight int64
 }
 
 type event struct {
-	t    float64
-	node uint32
-	kind uint16
+	t            float64
+	node         uint32
+	kind, detail uint16
 }
 
 // choice tells whether the owner was the hash's first choice.
@@ -102,6 +125,13 @@ const (
 )
 
 func (u *upload) finish() float64 { return u.start + u.latency }
+
+// took is the latency that counts: from when the upload was due, so that a generator that was held
+// up does not hide it.
+func (u *upload) took() float64 { return u.wait + u.latency }
+
+func (o *readOp) finish() float64 { return o.start + o.latency }
+func (o *readOp) took() float64   { return o.wait + o.latency }
 
 // Read reads a log. It takes fields and types that it does not know, a last line that is cut off
 // (no line end, no whole object), uploads recorded twice (the later record counts), and a log
@@ -182,6 +212,8 @@ func (l *Log) record(typ, line []byte) error {
 	switch string(typ) {
 	case "upload":
 		return l.addUpload(c)
+	case "read":
+		return l.addRead(c)
 	case "node":
 		return l.addNode(c)
 	case "client":
@@ -234,180 +266,6 @@ func jsonError(err error) error {
 	return errors.New(strings.TrimPrefix(err.Error(), "json: "))
 }
 
-func (l *Log) addUpload(c cursor) error {
-	var u upload
-	var class, reason []byte
-	for c.next() {
-		switch string(c.key) {
-		case "seq":
-			u.seq = c.whole(countMax)
-		case "class":
-			class = c.text()
-		case "bytes":
-			u.bytes = c.whole(bytesMax)
-		case "start_s":
-			u.start = c.number(secondsMax)
-		case "latency_s":
-			u.latency = c.number(secondsMax)
-		case "ok":
-			u.ok = c.flag()
-		case "error":
-			reason = c.text()
-		case "owner":
-			u.owner = uint32(c.whole(nodeIDMax))
-		case "attempts":
-			u.attempts = uint32(c.whole(attemptsMax))
-		case "sent_bytes":
-			u.sent = c.whole(bytesMax)
-		case "first_choice":
-			u.choice = c.choice()
-		}
-	}
-	u.class = l.classes.index(class)
-	if !u.ok {
-		u.reason = l.reasons.index(reason)
-	}
-	if err := first(c.err, l.seen(u.owner), full("upload", len(l.uploads))); err != nil {
-		return err
-	}
-	l.uploads = append(l.uploads, u)
-	return nil
-}
-
-func (c *cursor) choice() choice {
-	switch {
-	case c.isNull():
-		return choiceUnknown
-	case c.flag():
-		return choiceFirst
-	}
-	return choiceOther
-}
-
-// addNode keeps the sample of a node that is up; one that is down has no memory to look at.
-func (l *Log) addNode(c cursor) error {
-	var s sample
-	var up bool
-	for c.next() {
-		switch string(c.key) {
-		case "t_s":
-			s.t = c.number(secondsMax)
-		case "id":
-			s.id = uint32(c.whole(nodeIDMax))
-		case "up":
-			up = c.flag()
-		case "rss_bytes":
-			s.rss = c.whole(sampleMax)
-		case "cpu_s":
-			c.number(secondsMax)
-		case "disk_free_bytes", "net_rx_bytes", "net_tx_bytes":
-			c.whole(sampleMax)
-		}
-	}
-	if err := first(c.err, within("id", int64(s.id), 1, nodeIDMax), l.seen(s.id), full("sample", len(l.samples))); err != nil {
-		return err
-	}
-	if up && s.rss > 0 {
-		l.samples = append(l.samples, s)
-	}
-	return nil
-}
-
-func (l *Log) addClient(c cursor) error {
-	var s sample
-	for c.next() {
-		switch string(c.key) {
-		case "t_s":
-			s.t = c.number(secondsMax)
-		case "rss_bytes":
-			s.rss = c.whole(sampleMax)
-		case "cpu_s":
-			c.number(secondsMax)
-		}
-	}
-	if err := first(c.err, full("sample", len(l.samples))); err != nil {
-		return err
-	}
-	if s.rss > 0 {
-		l.samples = append(l.samples, s)
-	}
-	return nil
-}
-
-func (l *Log) addEvent(c cursor) error {
-	var e event
-	var kind []byte
-	for c.next() {
-		switch string(c.key) {
-		case "t_s":
-			e.t = c.number(secondsMax)
-		case "kind":
-			kind = c.text()
-		case "node":
-			e.node = uint32(c.whole(nodeIDMax))
-		}
-	}
-	if err := first(c.err, full("event", len(l.events))); err != nil {
-		return err
-	}
-	e.kind = l.kinds.index(kind)
-	l.events = append(l.events, e)
-	return nil
-}
-
-func (l *Log) addReadback(c cursor) error {
-	b := &Readback{}
-	for c.next() {
-		switch string(c.key) {
-		case "images":
-			b.Images = c.whole(countMax)
-		case "matched":
-			b.Matched = c.whole(countMax)
-		case "mismatched":
-			b.Mismatched = c.whole(countMax)
-		case "missing":
-			b.Missing = c.whole(countMax)
-		case "unread":
-			b.Unread = c.whole(countMax)
-		case "bytes":
-			b.Bytes = c.whole(sampleMax)
-		case "elapsed_s":
-			b.ElapsedS = c.number(secondsMax)
-		}
-	}
-	l.back = b
-	return c.err
-}
-
-func (l *Log) addEnd(c cursor) error {
-	for c.next() {
-		if string(c.key) == "elapsed_s" {
-			l.elapsed = c.number(secondsMax)
-		}
-	}
-	l.ended = true
-	return c.err
-}
-
-// seen remembers that node id is in the log; 0 is none.
-func (l *Log) seen(id uint32) error {
-	if id == 0 || l.ids[id] {
-		return nil
-	}
-	if len(l.ids) == nodesMax {
-		return fmt.Errorf("more than %d different nodes", nodesMax)
-	}
-	l.ids[id] = true
-	return nil
-}
-
-func full(what string, n int) error {
-	if n < recordsMax {
-		return nil
-	}
-	return fmt.Errorf("more than %d records of type %s", recordsMax, what)
-}
-
 // finish puts the records in order; n is the number of the last line.
 func (l *Log) finish(n int) (*Log, error) {
 	if l.lines == 0 {
@@ -418,9 +276,12 @@ func (l *Log) finish(n int) (*Log, error) {
 		return nil, l.refuse(n, errors.New("no record of a run up to here"))
 	}
 	slices.SortStableFunc(l.uploads, func(a, b upload) int { return cmp.Compare(a.seq, b.seq) })
-	slices.SortStableFunc(l.samples, func(a, b sample) int { return cmp.Compare(a.t, b.t) })
+	slices.SortStableFunc(l.reads, func(a, b readOp) int { return cmp.Compare(a.start, b.start) })
+	slices.SortStableFunc(l.nodes, func(a, b nodeSample) int { return cmp.Compare(a.t, b.t) })
+	slices.SortStableFunc(l.client, func(a, b clientSample) int { return cmp.Compare(a.t, b.t) })
 	slices.SortStableFunc(l.events, func(a, b event) int { return cmp.Compare(a.t, b.t) })
 	l.dropRepeated()
+	l.dropWarmup()
 	return l, nil
 }
 
@@ -435,6 +296,21 @@ func (l *Log) dropRepeated() {
 		kept = append(kept, u)
 	}
 	l.uploads = kept
+}
+
+// dropWarmup leaves out what the run itself says is not to be judged.
+func (l *Log) dropWarmup() {
+	warm := func(is, ok bool, n *int) bool {
+		if is {
+			*n++
+			if !ok {
+				l.warm.failed++
+			}
+		}
+		return is
+	}
+	l.uploads = slices.DeleteFunc(l.uploads, func(u upload) bool { return warm(u.warm, u.ok, &l.warm.uploads) })
+	l.reads = slices.DeleteFunc(l.reads, func(o readOp) bool { return warm(o.warm, o.ok, &l.warm.reads) })
 }
 
 // names gives small numbers to the strings of a log.

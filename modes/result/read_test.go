@@ -2,6 +2,7 @@ package result
 
 import (
 	"bytes"
+	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -47,7 +48,7 @@ func TestReadKeeps(t *testing.T) {
 		{"unknown event", runLine + uploadLine + `{"type":"event","t_s":1,"kind":"full moon"}`, 1, 1, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := Compute(read(t, c.log))
+			r := Compute(read(t, c.log), DefaultLimits())
 			if r.Attempted != c.attempted || r.Succeeded != c.succeeded {
 				t.Errorf("%d attempted, %d succeeded; want %d and %d", r.Attempted, r.Succeeded, c.attempted, c.succeeded)
 			}
@@ -102,6 +103,21 @@ func TestReadRefuses(t *testing.T) {
 		{"negative disk", runLine + `{"type":"node","id":1,"disk_free_bytes":-1}`, ErrBadLine, 2, "disk_free_bytes"},
 		{"negative client memory", runLine + `{"type":"client","rss_bytes":-1}`, ErrBadLine, 2, "rss_bytes"},
 		{"negative event", runLine + `{"type":"event","t_s":-1}`, ErrBadLine, 2, "t_s is -1"},
+		{"negative read", runLine + `{"type":"read","bytes":-1}`, ErrBadLine, 2, "bytes is -1"},
+		{"read too long ago", runLine + `{"type":"read","latency_s":2e9}`, ErrBadLine, 2, "latency_s is 2e+09"},
+		{"read scheduled before the run", runLine + `{"type":"read","scheduled_s":-3}`, ErrBadLine, 2, "scheduled_s is -3"},
+		{"upload scheduled as text", up(`"seq":1`, `"seq":1,"scheduled_s":"now"`), ErrBadLine, 2, `scheduled_s is "now", want a number`},
+		{"first node below zero", up(`"seq":1`, `"seq":1,"first_node":-1`), ErrBadLine, 2, "first_node is -1"},
+		{"warm-up as number", up(`"seq":1`, `"seq":1,"warmup":1`), ErrBadLine, 2, "warmup is 1, want true or false"},
+		{"busy disk below zero", runLine + `{"type":"node","id":1,"disk_busy_s":-1}`, ErrBadLine, 2, "disk_busy_s is -1"},
+		{"disk counter below zero", runLine + `{"type":"node","id":1,"disk_written_bytes":-1}`, ErrBadLine, 2, "disk_written_bytes is -1"},
+		{"half an owned image", runLine + `{"type":"node","id":1,"owned_images":0.5}`, ErrBadLine, 2, "owned_images is 0.5"},
+		{"client late below zero", runLine + `{"type":"client","late_s":-1}`, ErrBadLine, 2, "late_s is -1"},
+		{"client in flight below zero", runLine + `{"type":"client","in_flight":-1}`, ErrBadLine, 2, "in_flight is -1"},
+		{"negative rate", `{"type":"run","rate":-1}`, ErrBadLine, 1, "rate is -1"},
+		{"more reads than all", `{"type":"run","read_percent":101}`, ErrBadLine, 1, "read_percent is 101"},
+		{"negative cores", `{"type":"run","machines":{"client":{"cpus":-4}}}`, ErrBadLine, 1, "machines: cpus is -4"},
+		{"negative link", `{"type":"run","machines":{"nodes":[{"id":1,"link_bytes_per_s":-4}]}}`, ErrBadLine, 1, "machines: link_bytes_per_s is -4"},
 		{"negative end", runLine + `{"type":"end","elapsed_s":-1}`, ErrBadLine, 2, "elapsed_s is -1"},
 		{"node zero in the run", `{"type":"run","nodes":[0]}`, ErrBadLine, 1, "nodes is 0"},
 		{"negative count", `{"type":"run","count":-1}`, ErrBadLine, 1, "count is -1"},
@@ -163,7 +179,7 @@ func TestReadCutAnywhere(t *testing.T) {
 			}
 		}
 		cutOff := n > 0 && whole[n-1] != '\n' && !json.Valid(whole[bytes.LastIndexByte(whole[:n], '\n')+1:n])
-		if r := Compute(l); r.Attempted != uploads || slices.ContainsFunc(r.Notes, isCutNote) != cutOff {
+		if r := Compute(l, DefaultLimits()); r.Attempted != uploads || slices.ContainsFunc(r.Notes, isCutNote) != cutOff {
 			t.Fatalf("cut at %d: %d uploads, notes %q; want %d and cut off: %v", n, r.Attempted, r.Notes, uploads, cutOff)
 		}
 	}
@@ -174,7 +190,7 @@ func isCutNote(note string) bool { return strings.Contains(note, "cut off") }
 // TestReadInPieces reads through readers that give one byte at a time, or data together with the end.
 func TestReadInPieces(t *testing.T) {
 	log := encode(t, failingRecords()...)
-	want := text(t, Compute(read(t, string(log))), TextOptions{})
+	want := text(t, Compute(read(t, string(log)), DefaultLimits()), TextOptions{})
 	one, err := Read(iotest.OneByteReader(bytes.NewReader(log)))
 	if err != nil {
 		t.Fatal(err)
@@ -184,7 +200,7 @@ func TestReadInPieces(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, l := range []*Log{one, end} {
-		if got := text(t, Compute(l), TextOptions{}); got != want {
+		if got := text(t, Compute(l, DefaultLimits()), TextOptions{}); got != want {
 			t.Errorf("got\n%s\nwant\n%s", got, want)
 		}
 	}
@@ -214,6 +230,10 @@ func FuzzRead(f *testing.F) {
 		}
 	}
 	f.Add(encode(f, recordsOfEveryType()...))
+	evil := evilRecords()
+	f.Add(encode(f, evil[0], evil[1], evil[len(evil)-2]))
+	f.Add([]byte(`{"type":"upload","ok":true,"owner":1,"latency_s":5e-324}` + "\n" + `{"type":"upload","ok":true,"owner":1,"latency_s":1}` + "\n"))
+	f.Add([]byte(`{"type":"upload","ok":true,"owner":1,"latency_s":5e-324}` + "\n" + `{"type":"upload","ok":true,"owner":1}` + "\n"))
 	f.Add([]byte(`{"type":"upload","ok":true,"owner":4294967295,"bytes":1099511627776,"latency_s":1e9,"start_s":1e9,"class":"\u0000\n世","sent_bytes":1e12}`))
 	f.Fuzz(func(t *testing.T, log []byte) {
 		l, err := Read(bytes.NewReader(log))
@@ -224,11 +244,17 @@ func FuzzRead(f *testing.F) {
 			}
 			return
 		}
-		r := Compute(l)
+		r := Compute(l, DefaultLimits())
 		var js bytes.Buffer
 		if err := r.WriteJSON(&js); err != nil || !json.Valid(js.Bytes()) {
 			t.Fatalf("%v: %s", err, js.Bytes())
 		}
+		all := Reports{r}
+		if rows, err := csv.NewReader(bytes.NewReader(written(t, all.WriteCSV))).ReadAll(); err != nil || len(rows) < 2 {
+			t.Fatalf("%d rows of CSV, %v", len(rows), err)
+		}
+		selfContained(t, written(t, all.WriteHTML))
+		written(t, all.WriteMarkdown)
 		for line := range strings.Lines(text(t, r, TextOptions{})) {
 			line = strings.TrimSuffix(line, "\n")
 			if utf8.RuneCountInString(line) > widthMax || printable("x"+line+"x") != "x"+line+"x" {

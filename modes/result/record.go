@@ -24,8 +24,10 @@ const (
 	secondsMax    = 1e9     // a time or a duration, 31 years
 	countMax      = 1 << 40 // a sequence number or a planned count
 	attemptsMax   = 1 << 20
+	rateMax       = 1e6  // uploads/s asked for
 	nodesMax      = 1024 // different nodes in one log
 	nodeIDMax     = math.MaxUint32
+	settingsMax   = 1024
 	errorBytesMax = 512 // of an error's text; Write cuts what is longer
 	lineBytesMax  = 1 << 20
 )
@@ -54,13 +56,20 @@ const (
 	EventReleased  = "load_released"
 	EventPartition = "partition"
 	EventHeal      = "heal"
+	EventResumed   = "resumed" // the run was interrupted before, and goes on from here
 
 	EventImageMismatched = "image_mismatched" // was read back with other bytes; Detail begins with its name
 	EventImageMissing    = "image_missing"    // is not there though its upload was acknowledged
 	EventImageUnread     = "image_unread"     // could not be read
 )
 
-// Record is one line of the log: a Run, Upload, NodeSample, ClientSample, Event, Readback or End.
+// How the uploads of an open loop arrive.
+const (
+	ArrivalsConstant = "constant"
+	ArrivalsPoisson  = "poisson"
+)
+
+// Record is one line of the log: a Run, Upload, ReadOp, NodeSample, ClientSample, Event, Readback or End.
 type Record interface {
 	// typed returns the line's type and the record as it is written, or why it cannot be.
 	typed() (string, any, error)
@@ -84,6 +93,33 @@ type Run struct {
 	Images      string    `json:"images,omitempty"`  // where the images were read from
 	Faults      int       `json:"faults,omitempty"`  // planned, which Seed decides
 	Version     string    `json:"version,omitempty"` // of the program that ran
+
+	Rate        float64  `json:"rate,omitempty"`         // uploads/s of an open loop; 0: a closed loop of Concurrency
+	Arrivals    string   `json:"arrivals,omitempty"`     // of an open loop: ArrivalsConstant or ArrivalsPoisson
+	DurationS   float64  `json:"duration_s,omitempty"`   // the run ends after that long; Count is 0 then
+	WarmupS     float64  `json:"warmup_s,omitempty"`     // uploads that began before it are Warmup
+	ReadPercent float64  `json:"read_percent,omitempty"` // of all operations, those that read
+	Users       int      `json:"users,omitempty"`        // whose images they became; 0 means 1
+	Machines    Machines `json:"machines,omitzero"`
+
+	// Settings are the cluster's by their key in the configuration, as text.
+	Settings map[string]string `json:"settings,omitempty"`
+}
+
+// Machines are where the run took place.
+type Machines struct {
+	Client Machine   `json:"client"`
+	Nodes  []Machine `json:"nodes"`
+}
+
+// Machine is what a process of the run has to itself or shares with others. What is not known is 0.
+type Machine struct {
+	ID          int    `json:"id,omitempty"` // of the node; 0 for the client
+	Host        string `json:"host,omitempty"`
+	CPUs        int    `json:"cpus"`
+	MemoryBytes int64  `json:"memory_bytes"`
+	LinkBytesPS int64  `json:"link_bytes_per_s,omitempty"` // of its network link, each way
+	Version     string `json:"version,omitempty"`
 }
 
 // Upload is one finished upload, whatever the outcome. Times are seconds since Run.Started; Bytes
@@ -103,6 +139,24 @@ type Upload struct {
 	Attempts    int     `json:"attempts"`
 	SentBytes   int64   `json:"sent_bytes"`
 	FirstChoice *bool   `json:"first_choice,omitempty"`
+	FirstNode   int     `json:"first_node,omitempty"` // of the image's shard, the first node in the hash's rank; 0 when unknown
+
+	User       string   `json:"user,omitempty"`        // when the run has more than one
+	ScheduledS *float64 `json:"scheduled_s,omitempty"` // of an open loop: when the upload was due
+	Warmup     bool     `json:"warmup,omitempty"`      // takes no part in the figures
+}
+
+// ReadOp is one finished read of an image that the run stored, whatever the outcome.
+type ReadOp struct {
+	Name       string   `json:"name"`
+	User       string   `json:"user,omitempty"` // when the run has more than one
+	Bytes      int64    `json:"bytes"`          // read
+	StartS     float64  `json:"start_s"`
+	LatencyS   float64  `json:"latency_s"` // to the last byte
+	OK         bool     `json:"ok"`
+	Error      string   `json:"error,omitempty"`
+	ScheduledS *float64 `json:"scheduled_s,omitempty"`
+	Warmup     bool     `json:"warmup,omitempty"`
 }
 
 // NodeSample is a node's figures at one moment. Counters grow from the start of the node's
@@ -116,13 +170,26 @@ type NodeSample struct {
 	CPUS          float64 `json:"cpu_s"`
 	NetRxBytes    int64   `json:"net_rx_bytes"`
 	NetTxBytes    int64   `json:"net_tx_bytes"`
+
+	OwnedImages      int64   `json:"owned_images,omitempty"`
+	OwnedBytes       int64   `json:"owned_bytes,omitempty"`
+	StagingBytes     int64   `json:"staging_bytes,omitempty"`
+	DiskReadBytes    int64   `json:"disk_read_bytes,omitempty"`    // of the device under the data directory, as the next two
+	DiskWrittenBytes int64   `json:"disk_written_bytes,omitempty"` // by all its users
+	DiskBusyS        float64 `json:"disk_busy_s,omitempty"`        // time in which it had something to do
 }
 
-// ClientSample is the load driver's own figures at one moment.
+// ClientSample is the load driver's own figures at one moment. Counters grow from its start.
 type ClientSample struct {
 	TS       float64 `json:"t_s"`
 	RSSBytes int64   `json:"rss_bytes"`
 	CPUS     float64 `json:"cpu_s"`
+
+	InFlight  int     `json:"in_flight,omitempty"`    // uploads and reads
+	LateS     float64 `json:"late_s,omitempty"`       // of an open loop: how far behind its schedule it is
+	SourceS   float64 `json:"source_s,omitempty"`     // time that workers spent making images, all added up
+	SentBytes int64   `json:"net_tx_bytes,omitempty"` // of images, to all nodes
+	ReadBytes int64   `json:"net_rx_bytes,omitempty"`
 }
 
 // Event is something that happened at one moment; Node is 0 when it concerns no single one.
@@ -170,12 +237,35 @@ func (r *Run) check() error {
 		within("schema", r.Schema, 0, Schema), within("count", r.Count, 0, countMax),
 		within("concurrency", r.Concurrency, 0, attemptsMax), within("replicas", r.Replicas, 0, nodesMax),
 		within("faults", r.Faults, 0, attemptsMax),
+		within("rate", r.Rate, 0, rateMax), within("duration_s", r.DurationS, 0, secondsMax), within("warmup_s", r.WarmupS, 0, secondsMax),
+		within("read_percent", r.ReadPercent, 0, 100), within("users", r.Users, 0, attemptsMax),
 		within("min_pixels", r.MinPixels, 0, countMax), within("max_pixels", r.MaxPixels, 0, countMax),
 	}
 	for _, id := range r.Nodes {
 		errs = append(errs, within("nodes", id, 1, nodeIDMax))
 	}
-	return first(errs...)
+	return first(append(errs, r.Machines.check(), r.checkSettings())...)
+}
+
+func (m *Machines) check() error {
+	if len(m.Nodes) > nodesMax {
+		return fmt.Errorf("machines.nodes has %d entries, more than %d", len(m.Nodes), nodesMax)
+	}
+	for _, one := range append([]Machine{m.Client}, m.Nodes...) {
+		if err := first(within("machines: id", one.ID, 0, nodeIDMax), within("machines: cpus", one.CPUs, 0, attemptsMax),
+			within("machines: memory_bytes", one.MemoryBytes, 0, sampleMax),
+			within("machines: link_bytes_per_s", one.LinkBytesPS, 0, sampleMax)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Run) checkSettings() error {
+	if len(r.Settings) > settingsMax {
+		return fmt.Errorf("settings has %d entries, more than %d", len(r.Settings), settingsMax)
+	}
+	return nil
 }
 
 func (u Upload) typed() (string, any, error) {
@@ -185,7 +275,15 @@ func (u Upload) typed() (string, any, error) {
 		within("seq", u.Seq, 0, countMax), within("bytes", u.Bytes, 0, bytesMax),
 		within("start_s", u.StartS, 0, secondsMax), within("latency_s", u.LatencyS, 0, secondsMax),
 		within("owner", u.Owner, 0, nodeIDMax), within("attempts", u.Attempts, 0, attemptsMax),
-		within("sent_bytes", u.SentBytes, 0, bytesMax))
+		within("sent_bytes", u.SentBytes, 0, bytesMax), within("first_node", u.FirstNode, 0, nodeIDMax), within("scheduled_s", value(u.ScheduledS), 0, secondsMax))
+}
+
+func (o ReadOp) typed() (string, any, error) {
+	o.StartS, o.LatencyS = micros(o.StartS), micros(o.LatencyS)
+	o.Error = cut(o.Error, errorBytesMax)
+	return "read", o, first(
+		within("bytes", o.Bytes, 0, bytesMax), within("start_s", o.StartS, 0, secondsMax),
+		within("latency_s", o.LatencyS, 0, secondsMax), within("scheduled_s", value(o.ScheduledS), 0, secondsMax))
 }
 
 func (s NodeSample) typed() (string, any, error) {
@@ -193,13 +291,18 @@ func (s NodeSample) typed() (string, any, error) {
 	return "node", s, first(
 		within("t_s", s.TS, 0, secondsMax), within("id", s.ID, 1, nodeIDMax), within("rss_bytes", s.RSSBytes, 0, sampleMax),
 		within("disk_free_bytes", s.DiskFreeBytes, 0, sampleMax), within("cpu_s", s.CPUS, 0, secondsMax),
-		within("net_rx_bytes", s.NetRxBytes, 0, sampleMax), within("net_tx_bytes", s.NetTxBytes, 0, sampleMax))
+		within("net_rx_bytes", s.NetRxBytes, 0, sampleMax), within("net_tx_bytes", s.NetTxBytes, 0, sampleMax),
+		within("owned_images", s.OwnedImages, 0, countMax), within("owned_bytes", s.OwnedBytes, 0, sampleMax),
+		within("staging_bytes", s.StagingBytes, 0, sampleMax), within("disk_read_bytes", s.DiskReadBytes, 0, sampleMax),
+		within("disk_written_bytes", s.DiskWrittenBytes, 0, sampleMax), within("disk_busy_s", s.DiskBusyS, 0, secondsMax))
 }
 
 func (s ClientSample) typed() (string, any, error) {
 	s.TS, s.CPUS = micros(s.TS), micros(s.CPUS)
 	return "client", s, first(within("t_s", s.TS, 0, secondsMax),
-		within("rss_bytes", s.RSSBytes, 0, sampleMax), within("cpu_s", s.CPUS, 0, secondsMax))
+		within("rss_bytes", s.RSSBytes, 0, sampleMax), within("cpu_s", s.CPUS, 0, secondsMax),
+		within("in_flight", s.InFlight, 0, countMax), within("late_s", s.LateS, 0, secondsMax), within("source_s", s.SourceS, 0, secondsMax),
+		within("net_tx_bytes", s.SentBytes, 0, sampleMax), within("net_rx_bytes", s.ReadBytes, 0, sampleMax))
 }
 
 func (e Event) typed() (string, any, error) {
@@ -230,6 +333,14 @@ func within[T int | int64 | float64](field string, v, lo, hi T) error {
 		return nil
 	}
 	return fmt.Errorf("%s is %v, %w: %v to %v is possible", field, v, errRange, lo, hi)
+}
+
+// value returns what p points to, 0 for nil.
+func value(p *float64) float64 {
+	if p == nil {
+		return 0
+	}
+	return *p
 }
 
 func first(errs ...error) error {

@@ -27,7 +27,7 @@ const barCells = 50
 // What a table shows at most of a log's own words.
 const (
 	failuresShown = 5
-	classCells    = 12
+	cellMax       = 16
 )
 
 // The terminal's attributes.
@@ -40,15 +40,30 @@ const (
 
 // WriteText writes the report for a person, in lines of at most opts.Width columns.
 func (r *Report) WriteText(w io.Writer, opts TextOptions) error {
-	p := &page{width: min(max(cmp.Or(opts.Width, widthMax), widthMin), widthMax), color: opts.Color}
+	p := newPage(opts)
 	r.textNodes(p)
 	r.textFigures(p)
-	r.textClasses(p)
+	r.textTime(p)
+	if t := r.latencyTable(); len(t.rows) > 1 { // one row stands in a line already
+		p.table(t)
+	}
+	p.table(r.classTable())
+	p.table(r.usageTable())
 	r.textChecks(p)
+	r.textBottleneck(p)
+	r.textComparison(p)
 	for _, n := range r.Notes {
 		p.line("Note: ", "", n)
 	}
 	p.line("Verdict: ", r.Verdict.style(), r.Verdict.Text)
+	return p.writeTo(w)
+}
+
+func newPage(opts TextOptions) *page {
+	return &page{width: min(max(cmp.Or(opts.Width, widthMax), widthMin), widthMax), color: opts.Color}
+}
+
+func (p *page) writeTo(w io.Writer) error {
 	if _, err := io.WriteString(w, p.out.String()); err != nil {
 		return fmt.Errorf("writing the report: %w", err)
 	}
@@ -143,7 +158,7 @@ func (r *Report) textRun(p *page) {
 	add(plural(int64(len(r.Run.Nodes)), "node"))
 	add(plural(int64(r.Run.Replicas), "replica"))
 	add(r.Run.Delivery)
-	add(fmt.Sprintf("%d at once", r.Run.Concurrency))
+	add(r.Run.load())
 	add(seconds(r.ElapsedS) + " s")
 	if !r.Run.Started.IsZero() {
 		add("started " + r.Run.Started.UTC().Format("2006-01-02 15:04:05 UTC"))
@@ -151,23 +166,134 @@ func (r *Report) textRun(p *page) {
 	p.line("Run ", "", strings.Join(words, ", "))
 }
 
-func (r *Report) textClasses(p *page) {
-	if len(r.Classes) == 0 {
+// What a line over time takes: cells at most, and uploads for each cell.
+const (
+	sparkCells   = 60
+	sparkUploads = 8
+)
+
+// textTime draws throughput and latency over time, a cell for each stretch.
+func (r *Report) textTime(p *page) {
+	if r.MeasuredS < sustainedSecondsMin || len(r.charts.time.uploads) < 2 {
 		return
 	}
-	var name, uploads, bytes, avg, p95 column
-	for _, c := range r.Classes {
-		name.add(clip(cmp.Or(printable(c.Class), "none"), classCells))
-		uploads.add(plural(c.Uploads, "upload"))
-		bytes.add(size(c.Bytes))
-		avg.add(seconds(c.LatencyS.Mean) + " s")
-		p95.add(seconds(c.LatencyS.P95) + " s")
+	t := &r.charts.time
+	var rate, latency []float64
+	cells := min(sparkCells, max(r.Attempted/sparkUploads, 1))
+	group := (len(t.uploads) + cells - 1) / cells
+	for i := 0; i < len(t.uploads); i += group {
+		done, time, slowest := 0, 0.0, math.NaN()
+		for at := i; at < min(i+group, len(t.uploads)); at++ {
+			s := t.uploads[at]
+			from, to, _ := t.span(at)
+			time += max(0, to-from)
+			done += s.done
+			if s.done > 0 && !(slowest > s.p99) {
+				slowest = s.p99
+			}
+		}
+		if time >= stretchLeast*t.width {
+			rate, latency = append(rate, float64(done)/time), append(latency, slowest)
+		}
+	}
+	p.line("  uploads/s ", "", fmt.Sprintf("%s  up to %s", spark(rate), digits3(highest(rate))))
+	p.line("  p99       ", "", fmt.Sprintf("%s  up to %s s", spark(latency), seconds(highest(latency))))
+}
+
+func highest(v []float64) (h float64) {
+	for _, x := range v {
+		if x > h {
+			h = x
+		}
+	}
+	return h
+}
+
+// spark draws one cell for each value, from 0 up; a space where there is none.
+func spark(v []float64) string {
+	top := highest(v)
+	s := []rune{}
+	for _, x := range v {
+		switch {
+		case !(x > 0):
+			s = append(s, ' ')
+		default:
+			s = append(s, []rune("▁▂▃▄▅▆▇█")[min(int(8*x/top), 7)])
+		}
+	}
+	return string(s)
+}
+
+// table writes a table in columns, or nothing when it has no row.
+func (p *page) table(t table) {
+	if len(t.rows) == 0 {
+		return
+	}
+	columns := make([]column, len(t.head))
+	for i, h := range t.head {
+		columns[i].add(h)
+		for _, row := range t.rows {
+			columns[i].add(clip(printable(row[i]), cellMax))
+		}
 	}
 	p.blank()
-	p.line("Classes", "", "")
-	for i := range r.Classes {
-		p.line("  "+name.left(i), "", fmt.Sprintf("  %s, %s, latency mean %s, p95 %s", uploads.at(i), bytes.at(i), avg.at(i), p95.at(i)))
+	p.line(t.title, "", "")
+	for at := range len(t.rows) + 1 {
+		line := " "
+		for i := range columns {
+			if i < t.left {
+				line += " " + columns[i].left(at)
+			} else {
+				line += "  " + columns[i].at(at)
+			}
+		}
+		if line = strings.TrimRight(line, " "); at == 0 {
+			line = p.styled(styleDim, line)
+		}
+		p.out.WriteString(clip(line, p.width) + "\n")
 	}
+}
+
+// textBottleneck says what limited; what to try only when it was slow.
+func (r *Report) textBottleneck(p *page) {
+	b := r.Bottleneck
+	if b == nil {
+		return
+	}
+	if c := r.Client; c != nil {
+		p.line("Client ", "", c.Words())
+	}
+	if r.Comparison == nil {
+		defer p.blank()
+	}
+	if b = r.Limiting(); b == nil {
+		return
+	}
+	label := "Limit  "
+	if b.Slow {
+		label = "Slow   "
+	}
+	p.line(label, "", b.What+"; "+b.Evidence)
+	if b.Slow {
+		p.line("Try    ", "", b.Try)
+	}
+}
+
+func (r *Report) textComparison(p *page) {
+	c := r.Comparison
+	if c == nil {
+		return
+	}
+	p.table(c.figureTable())
+	p.line("  ", styleDim, fmt.Sprintf("By %s; beyond noise below %g.", c.Test, c.Alpha))
+	if len(c.Settings) > 0 {
+		p.blank()
+		p.line("Note: ", "", "the runs were not made alike, which may be why their figures differ:")
+	}
+	for _, s := range c.Settings {
+		p.line("  ", "", printable(fmt.Sprintf("%s: %s, other: %s", s.Name, s.This, s.Other)))
+	}
+	p.blank()
 }
 
 func (r *Report) textChecks(p *page) {

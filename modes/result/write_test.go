@@ -160,7 +160,7 @@ func TestWriteConcurrently(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	r := Compute(read(t, buf.String()))
+	r := Compute(read(t, buf.String()), DefaultLimits())
 	if r.Succeeded != writers*each {
 		t.Errorf("%d uploads read back, %d written", r.Succeeded, writers*each)
 	}

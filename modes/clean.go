@@ -1,0 +1,273 @@
+package modes
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"imgcluster/cluster/client"
+	"imgcluster/cluster/image"
+	"imgcluster/modes/result"
+)
+
+const (
+	cleanWorkers = 16               // images deleted at once
+	spaceLimit   = 30 * time.Second // for the nodes to win their disk back
+	spacePoll    = 200 * time.Millisecond
+)
+
+// errKept is the user's no.
+var errKept = errors.New("nothing was deleted")
+
+func newClean(e *env) *cobra.Command {
+	var o cleanOptions
+	cmd := &cobra.Command{
+		Use:   "clean",
+		Short: "Delete the images that stress runs stored",
+		Long: `Delete all images of a user, stresstest unless another one is named, or with --log those
+that a run stored by its log and no others. It shows how many there are and asks, then
+waits until the nodes have their disk back.`,
+		Example: "  imgcluster clean\n  imgcluster clean --user stresstest --yes\n  imgcluster clean --log log.jsonl",
+		Args:    args(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Changed("log") && cmd.Flags().Changed("user") {
+				return usagef("leave out --user", "--log and --user: a log tells whose images they are")
+			}
+			return runClean(cmd.Context(), e, o)
+		},
+	}
+	cmd.Flags().StringVar(&o.user, "user", stressUser, "whose images")
+	cmd.Flags().StringVar(&o.log, "log", "", "only the images that this log says were stored")
+	cmd.Flags().BoolVar(&o.yes, "yes", false, "do not ask")
+	return cmd
+}
+
+type cleanOptions struct {
+	user, log string
+	yes       bool
+}
+
+func runClean(ctx context.Context, e *env, o cleanOptions) error {
+	if err := checkUser(o.user); err != nil {
+		return err
+	}
+	var images []ownedImage
+	if o.log != "" {
+		var err error
+		if images, err = imagesOfLog(o.log); err != nil {
+			return err
+		}
+	}
+	_, c, err := e.connect()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if o.log == "" {
+		for info, err := range c.All(ctx, o.user, "") {
+			if err != nil {
+				return err
+			}
+			images = append(images, ownedImage{o.user, info.Name, info.Bytes})
+		}
+	}
+	if len(images) > 0 && !o.yes {
+		if !isTerminal(e.in) {
+			return usagef("add --yes to delete them without a terminal", "%s are there, and clean asks before it deletes", plural(len(images), "image"))
+		}
+		if err := e.ask(fmt.Sprintf("Delete %s, %s?", plural(len(images), "image"), formatBytes(sumBytes(images))), errKept); err != nil {
+			return err
+		}
+	}
+	return e.clean(ctx, c, images)
+}
+
+// ownedImage is an image to delete.
+type ownedImage struct {
+	user, name string
+	bytes      int64
+}
+
+func sumBytes(images []ownedImage) (sum int64) {
+	for _, i := range images {
+		sum += i.bytes
+	}
+	return sum
+}
+
+// imagesOfLog lists what the log of a run says was stored, every image once. What an upload without an
+// answer left is listed too.
+func imagesOfLog(path string) ([]ownedImage, error) {
+	f, err := openRegular(path)
+	if err != nil {
+		return nil, usagef("name the log that stress wrote (default log.jsonl)", "%s: %w", path, err)
+	}
+	defer f.Close()
+	if _, err := result.Read(f); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	var images []ownedImage
+	seen := map[string]bool{}
+	for in := bufio.NewReader(f); ; {
+		text, err := in.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			return images, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		var u struct {
+			Type string `json:"type"`
+			result.Upload
+		}
+		if json.Unmarshal(text, &u) != nil || u.Type != "upload" || u.Name == "" || u.Attempts == 0 {
+			continue
+		}
+		if u.User == "" {
+			u.User = stressUser
+		}
+		if key := u.User + "/" + u.Name; !seen[key] {
+			seen[key] = true
+			images = append(images, ownedImage{u.User, u.Name, u.Bytes})
+		}
+	}
+}
+
+// cleanLog deletes what the run of a log stored.
+func (e *env) cleanLog(ctx context.Context, c *client.Client, path string) error {
+	images, err := imagesOfLog(path)
+	if err != nil {
+		return err
+	}
+	return e.clean(ctx, c, images)
+}
+
+// cleaned is what clean says with --json.
+type cleaned struct {
+	Images  int   `json:"images"` // deleted
+	Bytes   int64 `json:"bytes"`  // of these
+	Missing int   `json:"missing"`
+	WonBack int64 `json:"won_back_bytes"` // by which the files on all nodes became less
+}
+
+// clean deletes images, and waits for the disk that they took.
+func (e *env) clean(ctx context.Context, c *client.Client, images []ownedImage) error {
+	before, err := usages(ctx, c)
+	if err != nil {
+		return err
+	}
+	p := e.progress()
+	defer p.end()
+	done, err := deleteAll(ctx, c, images, p)
+	if err != nil {
+		return err
+	}
+	done.WonBack, err = awaitSpace(ctx, c, before, done.Images)
+	if err != nil {
+		return err
+	}
+	if e.json {
+		return json.NewEncoder(e.out).Encode(struct {
+			Type string `json:"type"`
+			cleaned
+		}{"cleaned", done})
+	}
+	e.say("deleted %s, %s; the nodes have %s of disk back", plural(done.Images, "image"), formatBytes(done.Bytes), formatBytes(done.WonBack))
+	return nil
+}
+
+// deleteAll deletes images, several at once. One that is not there is no failure.
+func deleteAll(ctx context.Context, c *client.Client, images []ownedImage, p *progress) (done cleaned, err error) {
+	var mu sync.Mutex
+	group, failed := errgroup.WithContext(ctx)
+	group.SetLimit(cleanWorkers)
+	for _, i := range images {
+		if failed.Err() != nil {
+			break
+		}
+		group.Go(func() error {
+			err := c.Delete(failed, i.user, i.name)
+			gone := image.KindOf(err) == image.KindNotFound
+			if err != nil && !gone {
+				return fmt.Errorf("%s/%s: %w", i.user, i.name, err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if gone {
+				done.Missing++
+			} else {
+				done.Images++
+				done.Bytes += i.bytes
+			}
+			n := done.Images + done.Missing
+			p.show(n == len(images), "%d of %d images deleted", n, len(images))
+			return nil
+		})
+	}
+	if err = errors.Join(group.Wait(), ctx.Err()); err != nil {
+		return done, fmt.Errorf("%d of %d images were not deleted: %w", len(images)-done.Images-done.Missing, len(images), err)
+	}
+	return done, nil
+}
+
+// usages asks every node that is up for its own figures: what others tell of it is a little old.
+func usages(ctx context.Context, c *client.Client) (map[image.NodeID]image.NodeStatus, error) {
+	status, err := c.Cluster(ctx)
+	if err != nil {
+		return nil, err
+	}
+	own := map[image.NodeID]image.NodeStatus{}
+	for _, n := range status.Nodes {
+		s, err := c.NodeCluster(ctx, n.ID)
+		if err != nil {
+			continue // it is down, or was added later: its files are not waited for
+		}
+		for _, x := range s.Nodes {
+			if x.ID == n.ID {
+				own[x.ID] = x
+			}
+		}
+	}
+	return own, ctx.Err()
+}
+
+// awaitSpace waits until the nodes have deleted the files of so many images, or for spaceLimit: others
+// may store some meanwhile.
+func awaitSpace(ctx context.Context, c *client.Client, before map[image.NodeID]image.NodeStatus, images int) (bytes int64, err error) {
+	limit := time.Now().Add(spaceLimit)
+	for {
+		now, err := usages(ctx, c)
+		if err != nil {
+			return 0, err
+		}
+		var records, files int64
+		bytes = 0
+		for id, n := range now {
+			if b, ok := before[id]; ok {
+				records += b.StoredImages - n.StoredImages
+				files += b.Files - n.Files
+				bytes += b.FileBytes - n.FileBytes
+			}
+		}
+		bytes = max(bytes, 0)
+		if records >= int64(images) && files >= records || time.Now().After(limit) {
+			return bytes, nil
+		}
+		select {
+		case <-ctx.Done():
+			return bytes, ctx.Err()
+		case <-time.After(spacePoll):
+		}
+	}
+}

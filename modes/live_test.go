@@ -1,0 +1,291 @@
+package modes
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+
+	"imgcluster/modes/load"
+	"imgcluster/modes/result"
+)
+
+// busy is the tally of half a run with everything that can be shown.
+func busy(nodes int) *tally {
+	ids := make([]int, nodes)
+	for i := range ids {
+		ids[i] = i + 1
+	}
+	f := newTally(load.Options{Run: result.Run{Nodes: ids, Count: 200, Concurrency: 8, Rate: 10, Arrivals: "poisson", Replicas: 2, Delivery: "broadcast", ReadPercent: 20}}, nil)
+	for i := range 100 {
+		due := float64(i) / 10
+		f.take(result.Upload{
+			Seq: int64(i + 1), Bytes: 10e6, StartS: due + 0.1, LatencyS: 0.3, ScheduledS: &due, OK: i != 50, Attempts: 1 + i%50/49, Owner: 1 + i%nodes,
+		})
+		f.take(result.ReadOp{StartS: due, LatencyS: 0.1, OK: true})
+	}
+	for s := range 2 {
+		at := float64(9 + s)
+		for _, id := range ids {
+			f.take(result.NodeSample{
+				TS: at, ID: id, Up: id != 2, RSSBytes: 248e6, DiskFreeBytes: 70.1e9, CPUS: at * 0.5, NetRxBytes: int64(at * 100e6), NetTxBytes: int64(at * 1e6), OwnedBytes: 330e6,
+			})
+		}
+		f.take(result.ClientSample{TS: at, RSSBytes: 99e6, CPUS: at * 0.3, InFlight: 7, LateS: 0.5, SentBytes: 3e9})
+	}
+	f.take(result.Event{TS: 9.5, Kind: result.EventNodeDown, Node: 2, Detail: "gone\x1b[2J\r\n" + strings.Repeat("long ", 60)})
+	return f
+}
+
+// At every size: as many lines as there are at most, none wider than the screen, none with codes of
+// others; and the words that matter are there.
+func TestViewFits(t *testing.T) {
+	for _, nodes := range []int{1, 3, 40} {
+		v := &view{f: busy(nodes)}
+		v.setPhase("12 of 50 images read back")
+		for width := 1; width < 220; width += 3 {
+			for height := 1; height < 60; height++ {
+				lines := v.lines(width, height)
+				if len(lines) > height || len(lines) == 0 {
+					t.Fatalf("%d lines on %d", len(lines), height)
+				}
+				for _, l := range lines {
+					if utf8.RuneCountInString(l) > width || strings.ContainsAny(l, "\x1b\r\n") {
+						t.Fatalf("%d columns of %d: %q", utf8.RuneCountInString(l), width, l)
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestView(t *testing.T) {
+	v := &view{f: busy(3)}
+	text := strings.Join(v.lines(80, 24), "\n")
+	for _, want := range []string{
+		"broadcast · 10/s poisson · 2 copies · 20 % reads", "00:10\n", " 50 %  100 of 200  ETA 00:10", "9.6/s  ▅▇▇▇█", "average 9.6/s",
+		"p50 401 ms   p99 401 ms   max 401 ms   from when it was due", "service          p50 301 ms   p99 301 ms   max 301 ms   500 ms behind",
+		"7 in flight   1 failed   2 retried   100 reads, 0 failed\n",
+		"1      up      34.3 %   330 MB   248 MB   70.1 GB   50 %   100 MB/s  1.00 MB/s", "2      down    33.3 %        -",
+		"client 99.0 MB of memory, CPU 30 %, 3.00 GB sent", "9.5 s  node 2 down: gone", "Ctrl-C",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	for size, gone := range map[[2]int][]string{{60, 24}: {" rx", " tx"}, {40, 24}: {"memory  ", "disk free"}, {80, 12}: {"Ctrl-C", "\n\n"}} {
+		text := strings.Join(v.lines(size[0], size[1]), "\n")
+		for _, g := range append(gone, "never there") {
+			if strings.Contains(text, g) || !strings.Contains(text, "1 failed") || !strings.Contains(text, "share") {
+				t.Errorf("at %v:\n%s", size, text)
+			}
+		}
+	}
+	v.color = true
+	if text := strings.Join(v.lines(80, 24), "\n"); !strings.Contains(text, "\x1b[31m1 failed\x1b[0m") || !strings.Contains(text, "\x1b[31mdown  \x1b[0m") {
+		t.Errorf("colours: %q", text)
+	}
+}
+
+func TestTallyLine(t *testing.T) {
+	f := busy(3)
+	if got := f.String(); got != "100 of 200 uploads, 9.6/s, 96.1 MB/s, p99 401 ms, 1 failed, 100 reads, 0 failed, 00:10 left" {
+		t.Errorf("%q", got)
+	}
+	f = newTally(load.Options{Run: result.Run{DurationS: 60}, Resume: &load.Resume{AtS: 20, Done: map[int64]bool{1: true}}}, nil)
+	f.take(result.Upload{Seq: 2, StartS: 21, LatencyS: 4, OK: true, Bytes: 1000, Attempts: 1})
+	if got := f.String(); got != "25 of 60 s, 2 uploads, 0.2/s, 200 B/s, p99 4.01 s, 0 failed, 00:35 left" {
+		t.Errorf("%q", got)
+	}
+	// More than was planned, as when an upload of a resumed run is repeated.
+	f.run.DurationS, f.run.Count = 0, 1
+	if part, rest := f.progress(); part != 1 || rest != 0 {
+		t.Errorf("%v of it is done, %v are left", part, rest)
+	}
+	// A day of it: the curve keeps its bound.
+	f.take(result.Upload{Seq: 3, StartS: 90_000, LatencyS: 1, OK: true, Attempts: 1})
+	f.take(result.Upload{Seq: 4, StartS: 30, LatencyS: 1, OK: true, Attempts: 1})
+	if len(f.seconds) != secondsKept || f.seconds[secondsKept-1].uploads != 1 {
+		t.Errorf("%d seconds are kept", len(f.seconds))
+	}
+}
+
+// screenEnv makes this test binary a program that shows a screen on standard error, and then does what
+// the variable says.
+const screenEnv = "TEST_BINARY_SHOWS_SCREEN"
+
+func init() {
+	what := os.Getenv(screenEnv)
+	if what == "" {
+		return
+	}
+	draws, heard := 0, ""
+	interrupts := make(chan os.Signal, 1)
+	signal.Notify(interrupts, syscall.SIGINT, syscall.SIGTERM)
+	s := openScreen(os.Stderr, func(width, height int) []string {
+		if draws++; what == "bad draw" && draws > 1 {
+			panic("boom")
+		}
+		select {
+		case <-interrupts:
+			heard = "interrupted"
+		default:
+		}
+		return []string{fmt.Sprintf("at %dx%d.", width, height), heard}
+	})
+	switch what {
+	case "end":
+		s.close()
+		fmt.Fprintln(os.Stderr, "after")
+		os.Exit(0)
+	case "panic":
+		run := load.Options{
+			Run: result.Run{Count: 1, Concurrency: 1}, Users: []string{"u"}, Source: panics{}, Target: idle{}, Log: result.NewWriter(io.Discard), Crash: s.leave,
+		}
+		load.Run(context.Background(), run)
+	}
+	time.Sleep(waitMax) // until a signal comes
+	os.Exit(3)
+}
+
+// seen collects what a program writes to a terminal.
+func seen(user *os.File) *lines {
+	all := &lines{}
+	go func() {
+		buf := make([]byte, 4096)
+		for n, err := user.Read(buf); err == nil; n, err = user.Read(buf) {
+			all.Write(buf[:n])
+		}
+	}()
+	return all
+}
+
+// panics is a Source that does.
+type panics struct{}
+
+func (panics) Open(context.Context, int64, *load.Memory) (load.Image, error) { panic("boom") }
+
+// idle is a Target that nothing is asked of.
+type idle struct{ load.Target }
+
+func (idle) Status(context.Context) ([]result.NodeSample, error) { return nil, errFolder }
+
+// screened is a program with a screen on a terminal.
+type screened struct {
+	*exec.Cmd
+	out   *lines
+	user  *os.File
+	ended chan struct{}
+}
+
+func startScreen(t *testing.T, what string) *screened {
+	t.Helper()
+	user, tty := terminal(t)
+	s := &screened{Cmd: program(t, t.TempDir()), out: seen(user), user: user, ended: make(chan struct{})}
+	s.size(t, 80, 24)
+	s.Env = append(os.Environ(), screenEnv+"="+what)
+	s.Stderr = tty
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		s.Wait() // its state tells
+		close(s.ended)
+	}()
+	t.Cleanup(func() {
+		s.Process.Kill() // for a test that failed before
+		<-s.ended
+	})
+	return s
+}
+
+func (s *screened) size(t *testing.T, width, height uint16) {
+	t.Helper()
+	if err := unix.IoctlSetWinsize(int(s.user.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: height, Col: width}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *screened) signal(t *testing.T, sig syscall.Signal) {
+	t.Helper()
+	if err := s.Process.Signal(sig); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// shows waits for a text on the terminal.
+func (s *screened) shows(t *testing.T, text string) {
+	t.Helper()
+	eventually(t, text, func() bool { return strings.Contains(s.out.String(), text) })
+}
+
+// However a program ends, its terminal is restored: wrapping, the cursor, and what was there before.
+func TestScreenRestores(t *testing.T) {
+	t.Parallel()
+	for what, test := range map[string]struct {
+		signals []syscall.Signal // the last of which ends it
+		after   string           // what it says when the screen is gone
+	}{
+		"end":       {nil, "after"},
+		"panic":     {nil, "panic: boom"},
+		"bad draw":  {nil, "panic: boom"},
+		"terminate": {[]syscall.Signal{syscall.SIGTERM, syscall.SIGTERM}, ""},
+		"interrupt": {[]syscall.Signal{syscall.SIGINT, syscall.SIGINT}, ""},
+		"quit":      {[]syscall.Signal{syscall.SIGQUIT}, "SIGQUIT: quit"},
+		"hang up":   {[]syscall.Signal{syscall.SIGHUP}, ""},
+	} {
+		t.Run(what, func(t *testing.T) {
+			if slices.Contains(test.signals, syscall.SIGHUP) && signal.Ignored(syscall.SIGHUP) {
+				t.Skip("the tests run under nohup: nobody ends by SIGHUP here")
+			}
+			s := startScreen(t, what)
+			if len(test.signals) > 0 {
+				s.shows(t, "at 80x24.")
+			}
+			for i, sig := range test.signals {
+				if i > 0 { // or two would be one
+					s.shows(t, "interrupted")
+				}
+				s.signal(t, sig)
+			}
+			<-s.ended
+			eventually(t, "the terminal is restored", func() bool {
+				out := s.out.String()
+				at := strings.LastIndex(out, leaveScreen)
+				return strings.HasPrefix(out, enterScreen) && at > 0 && strings.Count(out, leaveScreen) == 1 && strings.Contains(out[at:], test.after)
+			})
+			state := s.ProcessState.Sys().(syscall.WaitStatus)
+			if last := len(test.signals) - 1; last >= 0 && test.after == "" && state.Signal() != test.signals[last] {
+				t.Errorf("it ended with %v", s.ProcessState)
+			}
+		})
+	}
+}
+
+// The screen follows the size of the terminal; one that is stopped leaves the terminal, and comes back.
+func TestScreenResizes(t *testing.T) {
+	t.Parallel()
+	s := startScreen(t, "wait")
+	s.shows(t, "at 80x24.")
+	s.size(t, 132, 50)
+	s.signal(t, syscall.SIGWINCH)
+	s.shows(t, "at 132x50.")
+	s.signal(t, syscall.SIGTSTP)
+	s.shows(t, leaveScreen)
+	eventually(t, "it is stopped", func() bool {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.Process.Pid))
+		return err == nil && strings.Contains(string(stat), ") T ")
+	})
+	s.signal(t, syscall.SIGCONT)
+	eventually(t, "the screen is back", func() bool { return strings.Count(s.out.String(), enterScreen) == 2 })
+}

@@ -1,0 +1,185 @@
+package load
+
+import (
+	"crypto/sha256"
+	"math"
+	"math/rand/v2"
+	"sync"
+
+	"imgcluster/modes/result"
+)
+
+// operation is one upload, or the read of an image.
+type operation struct {
+	number int64
+	seq    int64        // of the upload
+	read   *StoredImage // what to read; nil for an upload
+	open   bool         // it is due at a time of its own
+	due    float64
+}
+
+func (o *operation) scheduled() *float64 {
+	if !o.open {
+		return nil
+	}
+	due := math.Floor(o.due*1e6) / 1e6 // never after the start, which is rounded
+	return &due
+}
+
+// schedule hands out the operations of a run in their order.
+type schedule struct {
+	count    int64          // of uploads; 0: as many as there are in the duration
+	duration float64        // 0: none
+	skip     map[int64]bool // uploads that were made before
+	reads    float64        // the part of operations that read
+	rate     float64        // of an open loop
+	poisson  bool
+
+	mu      sync.Mutex
+	rng     *rand.Rand
+	seq     int64
+	number  int64
+	base    float64 // due is counted from here
+	due     float64 // of the next operation
+	waiting map[int64]float64
+}
+
+// forSchedule keeps these random numbers apart from those of the images and faults of the same seed.
+const forSchedule = 0x5c4ed01e
+
+func newSchedule(o *Options) *schedule {
+	s := &schedule{
+		count: o.Run.Count, duration: o.Run.DurationS, reads: o.Run.ReadPercent / 100, rate: o.Run.Rate,
+		poisson: o.Run.Arrivals == result.ArrivalsPoisson, waiting: map[int64]float64{},
+	}
+	if o.Resume != nil {
+		s.skip, s.base = o.Resume.Done, o.Resume.AtS
+	}
+	s.rng = rand.New(rand.NewPCG(o.Run.Seed, forSchedule+uint64(len(s.skip))))
+	s.due = s.base
+	if s.poisson {
+		s.due += s.rng.ExpFloat64() / s.rate
+	}
+	return s
+}
+
+// next returns the next operation; false when there is none any more. A read takes one of the stored
+// images, of which there must be one.
+func (s *schedule) next(now float64, stored *Stored) (*operation, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	op := &operation{number: s.number, open: s.rate > 0, due: s.due}
+	begin := now
+	if op.open {
+		begin = op.due
+	}
+	if s.duration > 0 && begin >= s.duration {
+		return nil, false
+	}
+	seq := s.seq + 1
+	for s.skip[seq] {
+		seq++
+	}
+	if s.count > 0 && seq > s.count {
+		return nil, false
+	}
+	if s.reads > 0 && s.rng.Float64() < s.reads {
+		op.read = stored.random(s.rng)
+	}
+	if op.read == nil {
+		op.seq, s.seq = seq, seq
+	}
+	s.number++
+	if op.open {
+		s.waiting[op.number] = op.due
+		s.advance()
+	}
+	return op, true
+}
+
+// advance finds when the next operation is due.
+func (s *schedule) advance() {
+	if s.poisson {
+		s.due += s.rng.ExpFloat64() / s.rate
+		return
+	}
+	s.due = s.base + float64(s.number)/s.rate
+}
+
+// began says that an operation no longer waits.
+func (s *schedule) began(op *operation) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.waiting, op.number)
+}
+
+// late returns for how long the oldest operation that is due has been waiting for its begin.
+func (s *schedule) late(now float64) float64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.rate == 0 {
+		return 0
+	}
+	oldest := now
+	if s.count == 0 || s.seq < s.count {
+		oldest = s.due
+	}
+	for _, due := range s.waiting {
+		oldest = min(oldest, due)
+	}
+	return max(now-oldest, 0)
+}
+
+// readImagesMax bounds the images that reads between the uploads choose from.
+const readImagesMax = 1 << 16
+
+// Stored remembers acknowledged images. The zero value remembers all. It is safe for concurrent use.
+type Stored struct {
+	most int // 0: all
+
+	mu    sync.Mutex
+	list  []StoredImage
+	added int
+}
+
+// StoredImage is one of them, and what it must be read back as.
+type StoredImage struct {
+	User, Name string
+	Seq        int64
+	Sum        [sha256.Size]byte
+	Known      bool // Sum is; else the source can tell
+}
+
+// Add takes in an image of an earlier part of the run.
+func (s *Stored) Add(img StoredImage) { s.add(img) }
+
+// All returns the images.
+func (s *Stored) All() []StoredImage {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.list
+}
+
+func (s *Stored) add(img StoredImage) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.most > 0 && len(s.list) == s.most {
+		s.list[s.added%s.most] = img // the oldest goes
+	} else {
+		s.list = append(s.list, img)
+	}
+	s.added++
+}
+
+// random returns one whose digest is known; nil when it finds none.
+func (s *Stored) random(rng *rand.Rand) *StoredImage {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.list) == 0 {
+		return nil
+	}
+	if img := s.list[rng.IntN(len(s.list))]; img.Known {
+		return &img
+	}
+	return nil
+}

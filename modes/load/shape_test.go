@@ -1,0 +1,238 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"imgcluster/modes/result"
+)
+
+// An open loop in virtual time: ten uploads a second of 50 ms, but the fifth takes a second. What is due
+// meanwhile waits, and its latency from the time it was due says so; the one of the upload itself does not.
+func TestOpenLoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		put := func(_ context.Context, up Upload) (Outcome, error) {
+			wait := 50 * time.Millisecond
+			if strings.HasSuffix(up.Name, "_5.png") {
+				wait = time.Second
+			}
+			time.Sleep(wait)
+			return good(up), nil
+		}
+		logged, err := drive(t, t.Context(), Options{Run: result.Run{Count: 20, Concurrency: 1, Rate: 10}, Target: target{put: put}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, u := range logged["upload"] {
+			due := float64(i) / 10
+			if u.ScheduledS == nil || math.Abs(*u.ScheduledS-due) > 1e-5 || u.StartS < *u.ScheduledS {
+				t.Fatalf("upload %d: due at %v, began at %v", u.Seq, u.ScheduledS, u.StartS)
+			}
+			want := map[bool]float64{true: 1, false: 0.05}[u.Seq == 5]
+			if math.Abs(u.LatencyS-want) > 1e-5 {
+				t.Errorf("upload %d took %v s", u.Seq, u.LatencyS)
+			}
+			// The fifth begins at 0.4 s and ends at 1.4 s; from then on there is one each 50 ms, until the
+			// schedule is caught up with, which 0.9 s of delay need 18 uploads for.
+			if late, want := u.StartS-due, max(0, 0.9-0.05*float64(i-5)); u.Seq > 5 && math.Abs(late-want) > 1e-5 {
+				t.Errorf("upload %d is %v s late, not %v", u.Seq, late, want)
+			}
+		}
+		if late := logged["client"][1].LateS; math.Abs(late-0.5) > 1e-5 {
+			t.Errorf("at 1 s the run is %v s behind, not 0.5", late)
+		}
+		if first := logged["client"][0]; first.LateS != 0 {
+			t.Errorf("at first: %+v", first)
+		}
+	})
+}
+
+// Poisson arrivals have exponential gaps: as much deviation as mean. The same seed gives the same.
+func TestPoisson(t *testing.T) {
+	const count, rate = 3000, 100.0
+	arrivals := func(seed uint64) (due []float64) {
+		synctest.Test(t, func(t *testing.T) {
+			put := func(_ context.Context, up Upload) (Outcome, error) { return good(up), nil }
+			logged, err := drive(t, t.Context(), Options{
+				Run: result.Run{Count: count, Concurrency: 4, Rate: rate, Arrivals: result.ArrivalsPoisson, Seed: seed}, Source: tiny{}, Target: target{put: put},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			due = make([]float64, count)
+			for _, u := range logged["upload"] {
+				due[u.Seq-1] = *u.ScheduledS
+			}
+		})
+		return due
+	}
+	a, b, c := arrivals(1), arrivals(1), arrivals(2)
+	if fmt.Sprint(a) != fmt.Sprint(b) || fmt.Sprint(a) == fmt.Sprint(c) {
+		t.Error("arrivals do not follow from the seed")
+	}
+	sum, squares := 0.0, 0.0
+	for i := range a[1:] {
+		gap := a[i+1] - a[i]
+		sum += gap
+		squares += gap * gap
+	}
+	mean := sum / (count - 1)
+	deviation := math.Sqrt(squares/(count-1) - mean*mean)
+	if math.Abs(mean*rate-1) > 0.1 || math.Abs(deviation/mean-1) > 0.1 {
+		t.Errorf("gaps have the mean %v s and the deviation %v s", mean, deviation)
+	}
+}
+
+// tiny is a Source of images of one byte.
+type tiny struct{}
+
+func (tiny) Open(_ context.Context, n int64, _ *Memory) (Image, error) {
+	return Image{Name: fmt.Sprint(n), Class: "tiny", Size: 1, Body: bodyOf(fmt.Sprint(n % 10))}, nil
+}
+
+// A run of a duration, of which the first part warms up; three users take turns.
+func TestDuration(t *testing.T) {
+	for _, rate := range []float64{0, 20} {
+		synctest.Test(t, func(t *testing.T) {
+			put := func(_ context.Context, up Upload) (Outcome, error) {
+				time.Sleep(100 * time.Millisecond)
+				return good(up), nil
+			}
+			logged, err := drive(t, t.Context(), Options{
+				Run:   result.Run{DurationS: 3.01, WarmupS: 0.95, Concurrency: 2, Rate: rate, Users: 3},
+				Users: []string{"a", "b", "c"}, Source: tiny{}, Target: target{put: put},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ups := logged["upload"]
+			if n := len(ups); n < 61 || n > 62 {
+				t.Errorf("%d uploads of 0.1 s in 3 s by 2 workers", n)
+			}
+			for _, u := range ups {
+				began := u.StartS
+				if rate > 0 {
+					began = *u.ScheduledS
+				}
+				if began >= 3.01 || u.Warmup != (began < 0.95) || u.User != []string{"a", "b", "c"}[(u.Seq-1)%3] {
+					t.Errorf("rate %v: %+v", rate, u.Upload)
+				}
+			}
+			if e := logged["end"][0].ElapsedS; e < 3.01 || e > 3.12 {
+				t.Errorf("elapsed %v s", e)
+			}
+		})
+	}
+}
+
+// Reads between the uploads: their part of the operations, only of what is stored, and compared.
+func TestMix(t *testing.T) {
+	var mu sync.Mutex
+	sums := map[string][32]byte{}
+	var reads atomic.Int64
+	put := func(_ context.Context, up Upload) (Outcome, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		sums[up.User+"/"+up.Name] = whole(up)
+		return good(up), nil
+	}
+	get := func(user, name string) ([32]byte, int64, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		sum, ok := sums[user+"/"+name]
+		if !ok {
+			t.Errorf("%s/%s is read and not stored", user, name)
+		}
+		switch reads.Add(1) {
+		case 3:
+			sum[0]++
+		case 5:
+			return sum, 0, errors.New("gone")
+		}
+		return sum, 1, nil
+	}
+	logged, err := drive(t, t.Context(), Options{
+		Run: result.Run{Count: 1000, Concurrency: 4, ReadPercent: 20}, Source: tiny{}, Target: target{put: put, get: get},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var failed []string
+	for _, r := range logged["read"] {
+		if !r.OK {
+			failed = append(failed, r.Error)
+		}
+	}
+	if n := len(logged["read"]); n < 190 || n > 310 || len(logged["upload"]) != 1000 || len(failed) != 2 {
+		t.Errorf("%d uploads, %d reads, of which failed %v", len(logged["upload"]), n, failed)
+	}
+	if e := logged["event"]; len(e) != 1 || e[0].Kind != result.EventImageMismatched || !strings.Contains(e[0].Detail, "other bytes") {
+		t.Errorf("events %+v", e)
+	}
+	if last := logged["client"][len(logged["client"])-1]; last.ReadRx != int64(len(logged["read"])-1) {
+		t.Errorf("%d bytes read, %+v", len(logged["read"])-1, last)
+	}
+}
+
+// A run that goes on makes what is missing, on the clock of the first part.
+func TestResume(t *testing.T) {
+	var names sync.Map
+	put := func(_ context.Context, up Upload) (Outcome, error) { names.Store(up.Name, true); return good(up), nil }
+	logged := resumed(t, Options{
+		Run: result.Run{Count: 6, Concurrency: 2}, Source: tiny{}, Target: target{put: put},
+		Resume: &Resume{AtS: 100, Done: map[int64]bool{1: true, 2: true, 4: true}, Detail: "later"},
+	})
+	var seqs []int64
+	for _, u := range logged["upload"] {
+		seqs = append(seqs, u.Seq)
+		if u.StartS < 100 || u.StartS > 200 {
+			t.Errorf("upload %d began at %v s", u.Seq, u.StartS)
+		}
+	}
+	if e := logged["event"]; len(seqs) != 3 || len(e) != 1 || e[0].Kind != result.EventResumed || e[0].TS != 100 || e[0].Detail != "later" || len(logged["run"]) != 0 {
+		t.Errorf("uploads %v, events %+v", seqs, e)
+	}
+	for _, n := range []string{"3", "5", "6"} {
+		if _, ok := names.Load(n); !ok {
+			t.Errorf("%s was not uploaded", n)
+		}
+	}
+}
+
+// A panic in a worker is told before it ends the process. Here the one of a source is caught.
+func TestCrash(t *testing.T) {
+	told := false
+	r := &run{o: Options{Crash: func() { told = true }}}
+	defer func() {
+		if p := recover(); p != "boom" || !told {
+			t.Errorf("panic %v, told %v", p, told)
+		}
+	}()
+	r.guarded(func() { panic("boom") })()
+}
+
+func TestStored(t *testing.T) {
+	s := Stored{most: 3}
+	for i := range int64(5) {
+		s.Add(StoredImage{Seq: i})
+	}
+	if got := s.All(); len(got) != 3 || got[0].Seq != 3 || got[1].Seq != 4 || got[2].Seq != 2 {
+		t.Errorf("kept %+v", got)
+	}
+}
+
+func TestDigest(t *testing.T) {
+	img := spec.Image(2)
+	want := whole(Upload{Name: img.Name, Size: img.Size, Body: bodyOf(string(img.AppendTo(nil)))})
+	if got, err := Digest(t.Context(), Generated{spec}, 2); err != nil || got != want {
+		t.Errorf("%x, %v", got, err)
+	}
+}

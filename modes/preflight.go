@@ -1,0 +1,454 @@
+package modes
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"imgcluster/cluster/client"
+	"imgcluster/cluster/image"
+	"imgcluster/cluster/machine"
+	"imgcluster/config"
+	"imgcluster/modes/result"
+)
+
+// What the look at the cluster before a run asks for.
+const (
+	preflightTimeout = 2500 * time.Millisecond // for a first answer of the cluster, and for its quorum
+	preflightPoll    = 100 * time.Millisecond
+	roundTrips       = 7 // to each node, the first of which connects and does not count
+	clockApartMax    = time.Second
+	diskMargin       = 1.1       // for headers, the log of Raft, and shares that are not quite even
+	largestImages    = 4         // for which a node that is given images must have room besides
+	clientMemory     = 256 << 20 // bytes that a run takes here at most
+	nodeMemory       = 512 << 20 // and on a node
+	filesReserve     = 64        // descriptors for logs, pipes and the like
+	nodeFilesReserve = 256       // on a node: its log, catalog and peers too
+)
+
+// found is what the look at the cluster found.
+type found struct {
+	status image.ClusterStatus
+	nodes  []nodeFound
+	client image.Machine
+}
+
+// nodeFound is one node of the configuration.
+type nodeFound struct {
+	config.Node
+	info    image.NodeInfo
+	err     error         // it did not answer
+	latency time.Duration // of the median round trip
+	ahead   time.Duration // its clock, of this machine's
+	within  time.Duration // of ahead: half of the round trip in which it was told
+}
+
+// look asks every node of the configuration; dir is where the client writes its log. That nobody
+// answers, or that there is no quorum, is an error.
+func look(ctx context.Context, c *client.Client, cfg *config.Config, dir string) (*found, error) {
+	status, err := awaitQuorum(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	f := &found{status: status, nodes: make([]nodeFound, len(cfg.Cluster.Nodes))}
+	limited, cancel := context.WithTimeout(ctx, preflightTimeout)
+	defer cancel()
+	var wg sync.WaitGroup
+	for i, n := range cfg.Cluster.Nodes {
+		f.nodes[i].Node = n
+		wg.Go(func() { f.nodes[i].ask(limited, c) })
+	}
+	wg.Wait()
+	f.client = machine.Look(dir, ownAddress(cfg.Cluster.Nodes[0].APIAddr()))
+	return f, ctx.Err()
+}
+
+// awaitQuorum finds the cluster, and waits a little for its quorum: an election is over soon.
+func awaitQuorum(ctx context.Context, c *client.Client) (image.ClusterStatus, error) {
+	limited, cancel := context.WithTimeout(ctx, preflightTimeout)
+	defer cancel()
+	for {
+		status, err := c.Cluster(limited)
+		switch {
+		case ctx.Err() != nil:
+			return status, ctx.Err()
+		case limited.Err() != nil && err != nil:
+			return status, fmt.Errorf("%w within %s", client.ErrNobodyAnswers, preflightTimeout)
+		case err != nil || status.Ready:
+			return status, err
+		}
+		select {
+		case <-limited.Done():
+			return status, notReady(status)
+		case <-time.After(preflightPoll):
+		}
+	}
+}
+
+// ownAddress is the one that this machine has towards another.
+func ownAddress(to string) netip.Addr {
+	conn, err := net.Dial("udp", to) // sends nothing
+	if err != nil {
+		return netip.Addr{}
+	}
+	defer conn.Close()
+	return conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr()
+}
+
+// ask takes several looks at a node.
+func (n *nodeFound) ask(ctx context.Context, c *client.Client) {
+	trips := make([]time.Duration, 0, roundTrips)
+	for range roundTrips {
+		began := time.Now()
+		info, err := c.NodeInfo(ctx, n.ID)
+		if err != nil {
+			n.err = err
+			return
+		}
+		trip := time.Since(began)
+		if n.within == 0 || trip/2 < n.within {
+			n.within = trip / 2
+			n.ahead = info.Clock.Sub(began.Add(trip / 2))
+		}
+		n.info = info
+		trips = append(trips, trip)
+	}
+	trips = trips[1:]
+	slices.Sort(trips)
+	n.latency = trips[len(trips)/2]
+}
+
+// answered are the nodes that did.
+func (f *found) answered() []nodeFound {
+	return slices.DeleteFunc(slices.Clone(f.nodes), func(n nodeFound) bool { return n.err != nil })
+}
+
+// describe completes the first record of the log.
+func (f *found) describe(cfg *config.Config, run *result.Run) {
+	describe := func(id image.NodeID, version string, m image.Machine) result.Machine {
+		return result.Machine{ID: int(id), Host: m.Host, CPUs: m.CPUs, MemoryBytes: m.MemoryBytes, LinkBytesPS: m.LinkBytesPS, Version: version}
+	}
+	run.Machines = result.Machines{Client: describe(0, version(), f.client)}
+	run.Settings = cfg.Shared()
+	for i, n := range f.answered() {
+		if i == 0 {
+			run.Settings = maps.Clone(n.info.Settings)
+		}
+		run.Machines.Nodes = append(run.Machines.Nodes, describe(n.ID, n.info.Version, n.info.Machine))
+	}
+	run.Settings["cluster.nodes"] = addresses(cfg)
+	run.Replicas = f.status.Replicas
+}
+
+// addresses lists the nodes as the setting has them.
+func addresses(cfg *config.Config) string {
+	for _, s := range cfg.Settings() {
+		if s.Key == "cluster.nodes" {
+			return s.Value
+		}
+	}
+	return ""
+}
+
+// verdict is what a check says: a failed one stops the run, unless it is forced.
+type verdict string
+
+const (
+	checkOK   verdict = "ok"
+	checkWarn verdict = "warn"
+	checkFail verdict = "fail"
+)
+
+// check is one line of the table.
+type check struct {
+	Name  string  `json:"check"`
+	State verdict `json:"state"`
+	Said  string  `json:"found"`
+	Hint  string  `json:"hint,omitempty"`
+}
+
+// judge holds what was found to what the run needs.
+func (f *found) judge(cfg *config.Config, o stressOptions, t takes) []check {
+	return []check{
+		f.checkNodes(), f.checkLeaders(), f.checkVersions(), f.checkSettings(cfg), f.checkClocks(), f.checkDisks(cfg, t),
+		f.checkLogDisk(t), f.checkMemory(), f.checkFiles(o), f.checkUploads(o), f.checkLatency(cfg), f.checkLink(t),
+	}
+}
+
+// worse keeps the worse state, and the words that belong to it.
+func (c *check) worse(state verdict, hint, format string, args ...any) {
+	rank := map[verdict]int{checkOK: 0, checkWarn: 1, checkFail: 2}
+	said := fmt.Sprintf(format, args...)
+	switch {
+	case rank[state] > rank[c.State]:
+		c.State, c.Said, c.Hint = state, said, hint
+	case rank[state] == rank[c.State]:
+		c.Said += "; " + said
+	}
+}
+
+func (f *found) checkNodes() check {
+	c := check{Name: "nodes", State: checkOK, Said: fmt.Sprintf("%d of %d answer", len(f.answered()), len(f.nodes))}
+	for _, n := range f.nodes {
+		if n.err != nil {
+			c.worse(checkFail, fmt.Sprintf("start it with: imgcluster server --id %d", n.ID), "node %d does not answer as this version does: %v", n.ID, n.err)
+		}
+	}
+	for _, n := range f.status.Nodes {
+		if n.State == image.NodeDown {
+			continue // it does not answer, or is none of the configuration's
+		}
+		if state := stateOf(n); state != string(image.NodeUp) {
+			c.worse(checkFail, cmp.Or(n.Problem, "see imgcluster status"), "node %d is %s", n.ID, state)
+		}
+	}
+	return c
+}
+
+func (f *found) checkLeaders() check {
+	return check{Name: "leaders", State: checkOK, Said: fmt.Sprintf("%d of %s have one", leaders(f.status), plural(len(f.status.Shards), "shard"))}
+}
+
+func (f *found) checkVersions() check {
+	c := check{Name: "versions", State: checkOK}
+	nodes := f.answered()
+	for _, n := range nodes {
+		switch first := nodes[0]; {
+		case c.Said == "":
+			c.Said = n.info.Version + " on every node"
+		case n.info.Version != first.info.Version:
+			c.worse(checkFail, "install the same version on every node, and restart it", "node %d has %s, node %d has %s", first.ID, first.info.Version, n.ID, n.info.Version)
+		}
+	}
+	if len(nodes) > 0 && nodes[0].info.Version != version() {
+		c.worse(checkWarn, "", "this program is %s, node %d has %s", version(), nodes[0].ID, nodes[0].info.Version)
+	}
+	return c
+}
+
+// mustMatch are the settings that this program has to have as the nodes do.
+var mustMatch = []string{"cluster.name", "cluster.data_shards", "cluster.replicas", "limits.image_bytes"}
+
+func (f *found) checkSettings(cfg *config.Config) check {
+	c := check{Name: "settings", State: checkOK, Said: "the same on every node"}
+	nodes := f.answered()
+	if len(nodes) == 0 {
+		return c
+	}
+	first, own := nodes[0].info.Settings, cfg.Shared()
+	for _, n := range nodes[1:] {
+		for _, key := range slices.Sorted(maps.Keys(first)) {
+			if a, b := first[key], n.info.Settings[key]; a != b {
+				c.worse(checkFail, "give every node the same configuration, and restart it", "%s is %s on node %d and %s on node %d", key, a, nodes[0].ID, b, n.ID)
+			}
+		}
+	}
+	for _, key := range mustMatch {
+		if first[key] != own[key] {
+			c.worse(checkWarn, "use the nodes' configuration here too, with --config", "%s is %s on the nodes and %s here", key, first[key], own[key])
+		}
+	}
+	return c
+}
+
+func (f *found) checkClocks() check {
+	var least, most nodeFound // this machine is ahead of itself by 0
+	for _, n := range f.answered() {
+		if n.ahead < least.ahead {
+			least = n
+		}
+		if n.ahead > most.ahead {
+			most = n
+		}
+	}
+	apart, within := most.ahead-least.ahead, most.within+least.within
+	c := check{Name: "clocks", State: checkOK, Said: fmt.Sprintf("%s apart at most, %s are allowed", milliseconds(apart), milliseconds(clockApartMax))}
+	if apart-within > clockApartMax {
+		name := func(n nodeFound) string {
+			if n.ID == 0 {
+				return "this machine"
+			}
+			return fmt.Sprintf("node %d", n.ID)
+		}
+		c.worse(checkFail, "set the clocks, for example with: timedatectl set-ntp true", "%s is %s ahead of %s, %s are allowed", name(most), milliseconds(apart), name(least), milliseconds(clockApartMax))
+	}
+	return c
+}
+
+func milliseconds(d time.Duration) string {
+	ms := float64(d) / float64(time.Millisecond)
+	if ms < 10 {
+		return fmt.Sprintf("%.1f ms", ms)
+	}
+	return fmt.Sprintf("%.0f ms", ms)
+}
+
+// checkDisks adds up what the nodes need that share a file system.
+func (f *found) checkDisks(cfg *config.Config, t takes) check {
+	c := check{Name: "disks", State: checkOK}
+	nodes := f.answered()
+	share := int64(float64(t.PerNode) * diskMargin)
+	for len(nodes) > 0 {
+		disk := nodes[0].info.Machine
+		same := func(n nodeFound) bool {
+			return n.info.Machine.DiskID == disk.DiskID && disk.DiskID != "" || n.ID == nodes[0].ID
+		}
+		var ids []image.NodeID
+		for _, n := range nodes {
+			if same(n) {
+				ids = append(ids, n.ID)
+			}
+		}
+		nodes = slices.DeleteFunc(nodes, same)
+		reserve := int64(cfg.Limits.DiskFreeBytes) + largestImages*int64(cfg.Limits.ImageBytes)
+		need := share*int64(len(ids)) + reserve
+		name := "node " + formatNodes(ids)
+		if len(ids) > 1 {
+			name = "nodes " + formatNodes(ids) + " on one disk"
+		}
+		text := fmt.Sprintf("%s: needs %s, %s free", name, formatBytes(need), formatBytes(disk.DiskFree))
+		switch {
+		case disk.DiskFree >= need:
+			c.Said = strings.TrimPrefix(c.Said+"; "+text, "; ")
+		case t.AtMost:
+			c.worse(checkWarn, "give a --rate, so that it is known", "%s (at most)", text)
+		default:
+			c.worse(checkFail, "free disk there, or give a smaller --count", "%s", text)
+		}
+	}
+	return c
+}
+
+func (f *found) checkLogDisk(t takes) check {
+	c := check{Name: "log", State: checkOK, Said: fmt.Sprintf("needs %s, %s free", formatBytes(t.Log), formatBytes(f.client.DiskFree))}
+	if f.client.DiskID != "" && f.client.DiskFree < t.Log {
+		c.State, c.Hint = checkFail, "name a file on another disk with --log"
+	}
+	return c
+}
+
+// bootOf tells machines apart.
+func bootOf(m image.Machine) string { return strings.Split(m.DiskID, "/")[0] }
+
+// checkMemory looks at each machine once, for all processes of the run that it has.
+func (f *found) checkMemory() check {
+	type machineNeed struct {
+		name       string
+		free, need int64
+	}
+	machines := map[string]*machineNeed{bootOf(f.client): {"this machine", f.client.MemoryFree, clientMemory}}
+	order := []string{bootOf(f.client)}
+	resident := map[image.NodeID]int64{}
+	for _, n := range f.status.Nodes {
+		resident[n.ID] = n.RSSBytes
+	}
+	for _, n := range f.answered() {
+		boot := bootOf(n.info.Machine)
+		if machines[boot] == nil {
+			machines[boot] = &machineNeed{name: fmt.Sprintf("node %d", n.ID), free: n.info.Machine.MemoryFree}
+			order = append(order, boot)
+		}
+		machines[boot].need += max(nodeMemory-resident[n.ID], 0)
+	}
+	c := check{Name: "memory", State: checkOK}
+	for _, boot := range order {
+		m := machines[boot]
+		text := fmt.Sprintf("%s: needs %s, %s free", m.name, formatBytes(m.need), formatBytes(m.free))
+		if m.free >= m.need {
+			c.worse(checkOK, "", "%s", text)
+			continue
+		}
+		c.worse(checkFail, "end what else runs there, or take a machine with more memory", "%s", text)
+	}
+	c.Said = strings.TrimPrefix(c.Said, "; ")
+	return c
+}
+
+func (f *found) checkFiles(o stressOptions) check {
+	need := int64(o.concurrency*(len(f.nodes)+1) + filesReserve)
+	c := check{Name: "open files", State: checkOK, Said: fmt.Sprintf("this program: needs %d, may have %d", need, f.client.OpenFilesMax)}
+	if f.client.OpenFilesMax < need {
+		c.State, c.Hint = checkFail, "raise it with ulimit -n, or give a lower --concurrency"
+	}
+	for _, n := range f.answered() {
+		have := n.info.Machine.OpenFilesMax
+		if need := int64(2*o.concurrency + nodeFilesReserve); have < need {
+			c.worse(checkFail, "raise it there with ulimit -n before the node starts", "node %d: needs %d, may have %d", n.ID, need, have)
+		}
+	}
+	return c
+}
+
+func (f *found) checkUploads(o stressOptions) check {
+	c := check{Name: "at once", State: checkOK, Said: plural(o.concurrency, "upload")}
+	for _, n := range f.answered() {
+		var most int
+		if _, err := fmt.Sscan(n.info.Settings["limits.uploads"], &most); err == nil && o.concurrency > most {
+			c.worse(checkWarn, "", "%d uploads, node %d takes %d and lets others try again (limits.uploads)", o.concurrency, n.ID, most)
+		}
+	}
+	return c
+}
+
+func (f *found) checkLatency(cfg *config.Config) check {
+	c := check{Name: "latency", State: checkOK}
+	for _, n := range f.answered() {
+		text := fmt.Sprintf("node %d %s", n.ID, milliseconds(n.latency))
+		if n.latency > cfg.Raft.RTT {
+			c.worse(checkWarn, "", "%s, more than raft.rtt, %s", text, milliseconds(cfg.Raft.RTT))
+			continue
+		}
+		c.worse(checkOK, "", "%s", text)
+	}
+	c.Said = strings.TrimPrefix(c.Said, "; ")
+	return c
+}
+
+// checkLink tells what the network allows.
+func (f *found) checkLink(t takes) check {
+	c := check{Name: "network", State: checkOK, Said: "the link's speed is not known"}
+	if link := f.client.LinkBytesPS; link > 0 {
+		c.Said = fmt.Sprintf("%s/s from here: sending %s takes %s at least", formatBytes(link), formatBytes(t.Sent), roughly(float64(t.Sent)/float64(link)))
+	}
+	return c
+}
+
+// colours of the states, as ANSI codes.
+var checkColor = map[verdict]string{checkOK: "32", checkWarn: "33", checkFail: "31"}
+
+// writeChecks prints the table, at most columns wide.
+func writeChecks(w io.Writer, checks []check, color bool) {
+	const indent = "                    "
+	for _, c := range checks {
+		state := fmt.Sprintf("%-4s", c.State)
+		if color {
+			state = "\x1b[" + checkColor[c.State] + "m" + state + "\x1b[0m"
+		}
+		text := strings.TrimPrefix(wrap(indent, c.Said), indent)
+		fmt.Fprintf(w, "  %s  %-10s  %s\n", state, c.Name, text)
+	}
+}
+
+// refusal is why a run is not started; nil when nothing speaks against it.
+func refusal(checks []check) error {
+	var said []string
+	hint := ""
+	for _, c := range checks {
+		if c.State == checkFail {
+			said = append(said, c.Name+": "+c.Said)
+			hint = cmp.Or(hint, c.Hint)
+		}
+	}
+	if said == nil {
+		return nil
+	}
+	return &hintedError{fmt.Errorf("the run was not started: %s", strings.Join(said, "; ")), hint + "; or start it all the same with --force"}
+}

@@ -1,0 +1,136 @@
+package modes
+
+import (
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"imgcluster/cluster/client"
+	"imgcluster/config"
+	"imgcluster/modes/load"
+	"imgcluster/modes/result"
+)
+
+// blind is a target whose nodes are not looked at.
+type blind struct{ *target }
+
+func (blind) Status(context.Context) ([]result.NodeSample, error) { return nil, errFolder }
+
+// BenchmarkRecording makes runs with and without all that is recorded of them, in turn, and measures
+// what a record and a look at the nodes cost by themselves, CPU of the client and of all nodes. Run it
+// with -benchtime 1x.
+func BenchmarkRecording(b *testing.B) {
+	const samples, records = 500, 200_000
+	exe, images := buildProgram(b), makeImages()
+	e := &env{out: io.Discard, err: io.Discard, quiet: true, set: []string{"log.level=warn"}}
+	path, err := e.demoConfig(b.TempDir())
+	if err != nil {
+		b.Fatal(err)
+	}
+	cfg, err := config.Load(config.Options{Path: path})
+	if err != nil {
+		b.Fatal(err)
+	}
+	e.path = path
+	l := startProgram(b, e, exe, cfg, path)
+	defer l.stop(b.Context())
+	pids := []int{os.Getpid()}
+	for _, n := range l.nodes {
+		pids = append(pids, n.cmd.Process.Pid)
+	}
+	c, err := e.client(cfg, client.Broadcast)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	status, err := awaitQuorum(b.Context(), c)
+	if err != nil {
+		b.Fatal(err)
+	}
+	to := newTarget(c, status)
+	log := func() *result.Writer {
+		f, err := os.Create(filepath.Join(b.TempDir(), "log.jsonl"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { f.Close() })
+		return result.NewWriter(f)
+	}
+	one := func(recorded bool) (rate, cpu float64) {
+		o := load.Options{
+			Run:    result.Run{Nodes: []int{1, 2, 3}, Count: benchUploads, Concurrency: benchConcurrency},
+			Source: images, Target: blind{to}, Log: result.NewWriter(io.Discard), Users: []string{"bench"},
+		}
+		if recorded {
+			o.Target, o.Log, o.Observe = to, log(), newTally(o, nil).take
+		}
+		before, began := cpuMillis(b, pids), time.Now()
+		if err := load.Run(b.Context(), o); err != nil {
+			b.Fatal(err)
+		}
+		return benchUploads / time.Since(began).Seconds(), (cpuMillis(b, pids) - before) / benchUploads
+	}
+	for b.Loop() {
+		var with, without series
+		for round := range 2 * benchRounds {
+			rate, cpu := one(round%2 == 0)
+			if round%2 == 0 {
+				with.add(outcome{rate, cpu, 0})
+			} else {
+				without.add(outcome{rate, cpu, 0})
+			}
+		}
+		before := cpuMillis(b, pids)
+		for range samples {
+			if _, err := to.Status(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+		}
+		sample := (cpuMillis(b, pids) - before) / samples
+		o := load.Options{Run: result.Run{Nodes: []int{1, 2, 3}, Count: records}}
+		w, take, first := log(), newTally(o, nil).take, true
+		before = cpuMillis(b, pids)
+		for i := range int64(records) {
+			rec := result.Upload{
+				Seq: i + 1, Name: "stress_image_1000.png", Class: "medium", Bytes: 13e6, StartS: float64(i) / 1000, LatencyS: 0.3, OK: true,
+				Owner: 2, Replicas: []int{2, 3}, Attempts: 1, SentBytes: 39e6, FirstChoice: &first,
+			}
+			if err := w.Write(rec); err != nil {
+				b.Fatal(err)
+			}
+			take(rec)
+		}
+		record := (cpuMillis(b, pids) - before) / records
+		rate, cpu := median(with.rate), median(with.client)
+		b.ReportMetric(0, "ns/op")
+		b.ReportMetric(1000*record, "µs/record")
+		b.ReportMetric(1000*sample, "µs/sample")
+		b.ReportMetric(100*(record*rate+sample)/(cpu*rate), "%-of-CPU") // a look each second
+		b.ReportMetric(with.ratio(without), "rate-with/without")
+		b.Logf("uploads/s with %.1f, without %.1f; CPU ms an upload with %.1f, without %.1f", with.rate, without.rate, with.client, without.client)
+	}
+}
+
+// BenchmarkScreen draws the screen of a busy run, of an hour, on a large terminal; every draw differs.
+func BenchmarkScreen(b *testing.B) {
+	tty, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer tty.Close()
+	f := busy(3)
+	for i := range secondsKept {
+		f.take(result.Upload{Seq: int64(i), StartS: float64(i), LatencyS: 0.5, OK: true, Owner: 1 + i%3, Attempts: 1, Bytes: int64(i)})
+	}
+	v := &view{f: f, color: true}
+	s := openScreen(tty, v.lines)
+	defer s.close()
+	for b.Loop() {
+		f.take(result.ClientSample{TS: f.now + 0.01, InFlight: int(f.now * 100)})
+		s.redraw()
+	}
+	b.ReportMetric(float64(b.Elapsed())/float64(b.N)/float64(drawEvery)*100, "%-of-a-core")
+}

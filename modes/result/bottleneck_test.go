@@ -1,0 +1,180 @@
+package result
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// machineRecords is a run on four machines of 4 cores and 125 MB/s, sampled every second, in which
+// nothing is busy; f changes the samples, of which all figures are a second's.
+func machineRecords(count int64, f func(*NodeSample), g func(*ClientSample)) []Record {
+	recs := evenRecords(count)
+	recs = setRun(recs, func(r *Run) {
+		r.Machines.Client = Machine{Host: "client", CPUs: 4, MemoryBytes: 8 << 30, LinkBytesPS: 12_500e6}
+		for _, id := range r.Nodes {
+			r.Machines.Nodes = append(r.Machines.Nodes, Machine{ID: id, Host: fmt.Sprint("host", id), CPUs: 4, MemoryBytes: 8 << 30, LinkBytesPS: 12_500e6})
+		}
+	})
+	var kept []Record
+	for _, rec := range recs {
+		switch rec.(type) {
+		case NodeSample, ClientSample, End:
+		default:
+			kept = append(kept, rec)
+		}
+	}
+	elapsed := float64(count)*0.04 + 0.5
+	for t := 0.0; t <= elapsed; t++ {
+		for id := 1; id <= 3; id++ {
+			s := NodeSample{ID: id, Up: true, RSSBytes: 180 << 20, DiskFreeBytes: 70e9, CPUS: 0.4, NetRxBytes: 330e6, NetTxBytes: 1e6, DiskWrittenBytes: 220e6, DiskBusyS: 0.3}
+			if f != nil {
+				f(&s)
+			}
+			s.TS, s.CPUS, s.DiskBusyS = t, s.CPUS*t, s.DiskBusyS*t
+			s.NetRxBytes, s.NetTxBytes, s.DiskWrittenBytes = s.NetRxBytes*int64(t), s.NetTxBytes*int64(t), s.DiskWrittenBytes*int64(t)
+			kept = append(kept, s)
+		}
+		c := ClientSample{RSSBytes: 88 << 20, CPUS: 0.5, InFlight: 8, SourceS: 0.4, SentBytes: 990e6}
+		if g != nil {
+			g(&c)
+		}
+		c.TS, c.CPUS, c.SourceS, c.SentBytes = t, c.CPUS*t, c.SourceS*t, c.SentBytes*int64(t)
+		kept = append(kept, c)
+	}
+	return append(kept, End{ElapsedS: elapsed})
+}
+
+func nodes(f func(*NodeSample)) func() []Record {
+	return func() []Record { return machineRecords(200, f, nil) }
+}
+
+func client(f func(*ClientSample)) func() []Record {
+	return func() []Record { return machineRecords(200, nil, f) }
+}
+
+// longer makes a run take so many times as long.
+func longer(records func() []Record, times float64) func() []Record {
+	return func() []Record {
+		recs := mutate(records(), func(u *Upload) { u.StartS *= times })
+		for i, rec := range recs {
+			switch rec := rec.(type) {
+			case NodeSample:
+				rec.TS *= times
+				rec.DiskBusyS *= times
+				recs[i] = rec
+			case ClientSample:
+				rec.TS *= times
+				recs[i] = rec
+			case End:
+				recs[i] = End{ElapsedS: rec.ElapsedS * times}
+			}
+		}
+		return recs
+	}
+}
+
+func TestBottleneck(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		records func() []Record
+		kind    string
+		node    int
+		slow    bool
+		says    string
+	}{
+		{"full disk queue", nodes(func(s *NodeSample) {
+			if s.ID == 2 {
+				s.DiskBusyS = 0.97
+			}
+		}), limitDisk, 2, false, "busy for 97.0 % of the time, 220 MB/s written"},
+		{"full link of a node", nodes(func(s *NodeSample) {
+			if s.ID == 3 {
+				s.NetRxBytes = 12_000e6
+			}
+		}), limitLink, 3, false, "12.0 GB/s in"},
+		{"full CPUs", nodes(func(s *NodeSample) {
+			if s.ID == 1 {
+				s.CPUS = 3.9
+			}
+		}), limitCPU, 1, false, "3.90 of 4 cores used"},
+		{"client's CPUs", client(func(s *ClientSample) { s.CPUS = 3.8 }), limitClientCPU, 0, false, "3.80 of 4 cores used"},
+		{"client's link", client(func(s *ClientSample) { s.SentBytes = 12_400e6 }), limitLink, 0, false, "12.4 GB/s out of 12.5 GB/s"},
+		{"images made slowly", client(func(s *ClientSample) { s.SourceS = 6 }), limitSource, 0, false, "its workers spent 75.0 % of their time"},
+		{"nothing busy", nodes(nil), limitWaiting, 0, true, "the busiest that the samples tell of is the disk of node 1"},
+		{"nothing known", even(200), limitUnknown, 0, false, "no figures"},
+		{"slow, nothing known", longer(even(200), 150), limitUnknown, 0, true, "no figures"},
+		{"slow by a disk", longer(nodes(func(s *NodeSample) { s.DiskBusyS = 0.95 }), 150), limitDisk, 1, true, "busy for 95.0 %"},
+		{"as asked for", func() []Record {
+			return setRun(machineRecords(200, nil, nil), func(r *Run) { r.Rate = 23 })
+		}, limitRate, 0, false, "23.0 uploads/s were asked for"},
+		{"late", func() []Record {
+			return setRun(machineRecords(200, nil, func(s *ClientSample) { s.LateS = 4 }), func(r *Run) { r.Rate = 50 })
+		}, limitGenerator, 0, true, "it fell 4.000 s behind the schedule"},
+		{"late, for a disk", func() []Record {
+			return setRun(machineRecords(200, func(s *NodeSample) { s.DiskBusyS = 0.9 }, func(s *ClientSample) { s.LateS = 4 }), func(r *Run) { r.Rate = 50 })
+		}, limitDisk, 1, false, "90.0 %"},
+		{"one slow node", func() []Record {
+			return mutate(machineRecords(200, nil, nil), func(u *Upload) {
+				if u.Owner == 3 {
+					u.LatencyS *= 4
+				}
+			})
+		}, limitSlowNode, 3, true, "s for a megabyte"},
+		{"tried again", func() []Record {
+			return mutate(machineRecords(200, nil, nil), func(u *Upload) { u.Attempts, u.SentBytes = 2, u.SentBytes*3/2 })
+		}, limitRetries, 0, true, "100 % of the uploads were tried again, 50.0 %"},
+		{"waiting for the cluster", with(nodes(nil), Event{TS: 2, Kind: EventHeld}, Event{TS: 6, Kind: EventReleased}), limitFaults, 0, false, "uploads waited 4.000 s, 47.1 % of the time"},
+		{"gone", nodes(func(s *NodeSample) {
+			if s.ID == 2 {
+				*s = NodeSample{ID: 2}
+			}
+		}), limitDown, 2, true, "it was down for"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := compute(t, c.records()...).Bottleneck
+			if b == nil {
+				t.Fatal("no bottleneck")
+			}
+			if b.Kind != c.kind || b.Node != c.node || b.Slow != c.slow || !strings.Contains(b.Evidence, c.says) || b.Try == "" || b.What == "" {
+				t.Errorf("%+v; want %s of node %d, slow: %v, %q", b, c.kind, c.node, c.slow, c.says)
+			}
+		})
+	}
+	if b := compute(t, evenRun(3)).Bottleneck; b != nil {
+		t.Errorf("%+v of a run without uploads", b)
+	}
+}
+
+// TestOneMachine adds up the cores of all processes that share a host.
+func TestOneMachine(t *testing.T) {
+	recs := setRun(machineRecords(200, nil, nil), func(r *Run) {
+		r.Machines.Client.Host, r.Machines.Client.CPUs = "one", 2
+		for i := range r.Machines.Nodes {
+			r.Machines.Nodes[i].Host, r.Machines.Nodes[i].CPUs = "one", 2
+		}
+	})
+	b := compute(t, recs...).Bottleneck
+	if b.Kind != limitCPU || b.Evidence != "1.70 of 2 cores used by the 4 processes of the run on its machine" {
+		t.Errorf("%+v", b)
+	}
+}
+
+func TestClientWarning(t *testing.T) {
+	for name, c := range map[string]struct {
+		records func() []Record
+		says    string
+	}{
+		"idle":   {nodes(nil), ""},
+		"source": {client(func(s *ClientSample) { s.SourceS = 6 }), "making images"},
+		"cpu":    {client(func(s *ClientSample) { s.CPUS = 3.8 }), "95.0 % of its machine's CPUs"},
+	} {
+		r := compute(t, c.records()...)
+		if got := r.Client.Limited; c.says == "" && got != "" || !strings.Contains(got, c.says) {
+			t.Errorf("%s: %q", name, got)
+		}
+		if notes := strings.Join(r.Notes, "\n"); strings.Contains(notes, "WARNING: the client was what limited") != (c.says != "") {
+			t.Errorf("%s: notes %q", name, notes)
+		}
+	}
+}

@@ -1,0 +1,170 @@
+package result
+
+import (
+	"fmt"
+	"math"
+	"slices"
+)
+
+// charts is what a page draws of a run: few enough points for any length of run.
+type charts struct {
+	time      timeline
+	processes []*gaugeLines // the nodes by id, the client last
+	latency   []quantiles
+}
+
+// gauge is something that is sampled.
+type gauge int
+
+const (
+	gaugeMemory gauge = iota
+	gaugeCores
+	gaugeIn
+	gaugeOut
+	gaugeWritten
+	gaugeRead
+	gaugeBusy // of the disk, in percent
+	gaugeFree
+	gaugeStaging
+	gaugeFlight
+	gaugeLate
+	gauges
+)
+
+// gaugeLines are the samples of one process over time, by gauge. A point that is no number is a gap.
+type gaugeLines struct {
+	name string
+	of   [gauges][]point
+}
+
+// quantiles is a distribution: for each share of all values, what they do not exceed.
+type quantiles struct {
+	name   string
+	points []point // t is the number of nines of the share, such as 2 for 99 %
+}
+
+func newCharts(l *Log, r *Report) charts {
+	c := charts{time: newTimeline(l, r.ElapsedS-r.MeasuredS, r.ElapsedS)}
+	c.processes = l.gauges(l.members())
+	took := func(name string, n int, latency func(int) (float64, bool)) {
+		v := make([]float64, 0, n)
+		for i := range n {
+			if s, ok := latency(i); ok {
+				v = append(v, s)
+			}
+		}
+		if len(v) > 1 {
+			c.latency = append(c.latency, distribution(name, v))
+		}
+	}
+	suffix := ""
+	if r.ServiceLatencyS != nil {
+		suffix = ", from when due"
+	}
+	took("uploads"+suffix, len(l.uploads), func(i int) (float64, bool) { return l.uploads[i].took(), l.uploads[i].ok })
+	if r.ServiceLatencyS != nil {
+		took("uploads, from when sent", len(l.uploads), func(i int) (float64, bool) { return l.uploads[i].latency, l.uploads[i].ok })
+	}
+	took("reads"+suffix, len(l.reads), func(i int) (float64, bool) { return l.reads[i].took(), l.reads[i].ok })
+	return c
+}
+
+// nineSteps are the points of a distribution for each nine.
+const nineSteps = 16
+
+func distribution(name string, v []float64) quantiles {
+	slices.Sort(v)
+	q := quantiles{name: name}
+	last := int(math.Ceil(math.Log10(float64(len(v))) * nineSteps))
+	for i := range last + 1 {
+		nines := float64(i) / nineSteps
+		q.points = append(q.points, point{nines, quantile(v, 1-math.Pow(10, -nines))})
+	}
+	return q
+}
+
+// gauges cuts the samples up by process. While a node is down there is a gap, and no rate where a process is new.
+func (l *Log) gauges(members []int) []*gaugeLines {
+	at := map[uint32]*gaugeLines{}
+	var list []*gaugeLines
+	for _, id := range members {
+		at[uint32(id)] = &gaugeLines{name: fmt.Sprintf("node %d", id)}
+		list = append(list, at[uint32(id)])
+	}
+	last := map[uint32]nodeSample{}
+	for _, s := range l.nodes {
+		if g := at[s.id]; g != nil {
+			g.addNode(last[s.id], s)
+			last[s.id] = s
+		}
+	}
+	client := &gaugeLines{name: "client"}
+	var before clientSample
+	for _, s := range l.client {
+		client.addClient(before, s)
+		before = s
+	}
+	for _, g := range append(list, client) {
+		for i := range g.of {
+			g.of[i] = thinLine(g.of[i])
+		}
+	}
+	return append(list, client)
+}
+
+func (g *gaugeLines) addNode(before, s nodeSample) {
+	if !s.up {
+		for i := range g.of {
+			g.of[i] = append(g.of[i], point{s.t, math.NaN()})
+		}
+		return
+	}
+	g.add(gaugeMemory, s.t, float64(s.rss))
+	g.add(gaugeFree, s.t, float64(s.free))
+	g.add(gaugeStaging, s.t, float64(s.staging))
+	if !before.up || s.t <= before.t || s.cpu < before.cpu {
+		return
+	}
+	rate := func(of gauge, before, now float64, time float64) { g.add(of, s.t, max(0, now-before)/time) }
+	time := s.t - before.t
+	rate(gaugeCores, before.cpu, s.cpu, time)
+	rate(gaugeIn, float64(before.rx), float64(s.rx), time)
+	rate(gaugeOut, float64(before.tx), float64(s.tx), time)
+	rate(gaugeWritten, float64(before.dwritten), float64(s.dwritten), time)
+	rate(gaugeRead, float64(before.dread), float64(s.dread), time)
+	rate(gaugeBusy, before.diskBusy, s.diskBusy, time/100)
+}
+
+func (g *gaugeLines) addClient(before, s clientSample) {
+	g.add(gaugeMemory, s.t, float64(s.rss))
+	g.add(gaugeFlight, s.t, float64(s.flight))
+	g.add(gaugeLate, s.t, s.late)
+	if time := s.t - before.t; before != (clientSample{}) && time > 0 && s.cpu >= before.cpu {
+		g.add(gaugeCores, s.t, (s.cpu-before.cpu)/time)
+		g.add(gaugeIn, s.t, float64(max(0, s.read-before.read))/time)
+		g.add(gaugeOut, s.t, float64(max(0, s.sent-before.sent))/time)
+	}
+}
+
+func (g *gaugeLines) add(of gauge, t, v float64) { g.of[of] = append(g.of[of], point{t, v}) }
+
+// thinLine puts neighbours together, gaps left out where there is anything else, until a chart can take
+// them. A line that is 0 all along says nothing, and comes back empty.
+func thinLine(line []point) []point {
+	if !slices.ContainsFunc(line, func(p point) bool { return p.v > 0 }) {
+		return nil
+	}
+	group := (len(line) + timeBuckets - 1) / timeBuckets
+	if group <= 1 {
+		return line
+	}
+	var out []point
+	for part := range slices.Chunk(line, group) {
+		known := slices.DeleteFunc(slices.Clone(part), func(p point) bool { return math.IsNaN(p.v) })
+		if len(known) == 0 {
+			known = part
+		}
+		out = append(out, thin(known, 1)...)
+	}
+	return out
+}

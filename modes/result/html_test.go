@@ -1,0 +1,108 @@
+package result
+
+import (
+	"bytes"
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// evilText is what a log may say to get a script into the page.
+const evilText = `</script><script>evil=1</script><img src=x onerror=evil=1>" onmouseover="evil=1`
+
+// evilRecords has it wherever a log has words.
+func evilRecords() []Record {
+	recs := mutate(evenRecords(60), func(u *Upload) {
+		u.Class = evilText
+		if u.Seq%10 == 0 {
+			u.OK, u.Owner, u.Error = false, 0, evilText
+		}
+	})
+	recs = append(recs, Event{TS: 1, Kind: evilText, Detail: evilText}, Event{TS: 2, Kind: EventKill, Node: 2, Detail: evilText}, ReadOp{StartS: 1, Error: evilText})
+	return setRun(recs, func(r *Run) {
+		r.Profile, r.Delivery, r.Images, r.Version, r.Arrivals = evilText, evilText, evilText, evilText, evilText
+		r.Machines.Client = Machine{Host: evilText, CPUs: 2}
+		r.Settings = map[string]string{evilText: evilText}
+	})
+}
+
+// What would make a browser ask for something that is not in the page: in a tag, which no word of a log
+// can become, and in the style and the script.
+var (
+	elsewhereTag  = regexp.MustCompile(`(?i)<(link|img|iframe|object|embed|base|script|a|form)\b[^>]*\s(src|href|data|action)="?[^"d#]`)
+	elsewhereFile = regexp.MustCompile(`(?i)@import|url\(|https?:|\bfetch\b|XMLHttpRequest|WebSocket|\bimport\b`)
+)
+
+func selfContained(t testing.TB, page []byte) {
+	t.Helper()
+	if found := elsewhereTag.Find(page); found != nil {
+		t.Fatalf("the page has %q", found)
+	}
+	if !bytes.HasPrefix(page, []byte("<!doctype html>")) || !bytes.HasSuffix(bytes.TrimSpace(page), []byte("</html>")) {
+		t.Fatalf("not a whole page: %.80s", page)
+	}
+}
+
+func TestPageIsSelfContained(t *testing.T) {
+	for _, name := range []string{"page/page.css", "page/page.js"} {
+		if b, err := pageFiles.ReadFile(name); err != nil || elsewhereFile.Find(b) != nil {
+			t.Errorf("%s has %q, %v", name, elsewhereFile.Find(b), err)
+		}
+	}
+	for name, records := range goldenRuns {
+		r := compute(t, records()...)
+		page := written(t, Reports{r}.WriteHTML)
+		selfContained(t, page)
+		if !strings.Contains(string(page), r.Verdict.Text) {
+			t.Errorf("%s: no verdict", name)
+		}
+		for _, c := range r.Verdict.Checks {
+			if !strings.Contains(string(page), `id="check-`+c.Name+`"`) {
+				t.Errorf("%s: no check %s", name, c.Name)
+			}
+		}
+	}
+	page := string(written(t, Reports{named(t, evilText, evilRecords())}.WriteHTML))
+	if strings.Contains(page, "<script>evil") || strings.Contains(page, "<img") || strings.Contains(page, `" onmouseover="`) {
+		t.Error("a log's words became a part of the page")
+	}
+}
+
+// pageBytesMax is what a page of any run stays below.
+const pageBytesMax = 5_000_000
+
+// TestPageStaysSmall makes the page of a run with as much of everything as a log may have that a page shows.
+func TestPageStaysSmall(t *testing.T) {
+	run := evenRun(30_000)
+	run.Nodes = nil
+	for id := 1; id <= nodesMax; id++ {
+		run.Nodes = append(run.Nodes, id)
+		run.Machines.Nodes = append(run.Machines.Nodes, Machine{ID: id, Host: fmt.Sprint("host", id), CPUs: 4, LinkBytesPS: 1e9})
+	}
+	run.Settings = map[string]string{}
+	for i := range settingsMax {
+		run.Settings[fmt.Sprint("setting.", i)] = strings.Repeat("v", 100)
+	}
+	recs := []Record{run}
+	for seq := int64(1); seq <= 30_000; seq++ {
+		u := evenUpload(seq)
+		u.Owner, u.Class = int(seq)%nodesMax+1, fmt.Sprint("class ", seq%300)
+		if seq%7 == 0 {
+			u.OK, u.Error = false, strings.Repeat(fmt.Sprint(seq%2100), 120)
+		}
+		recs = append(recs, u)
+		if seq%60 == 0 {
+			recs = append(recs, Event{TS: float64(seq) / 25, Kind: EventKill, Node: int(seq)%nodesMax + 1, Detail: strings.Repeat("d", 500)})
+		}
+	}
+	for i := range 300 {
+		for id := 1; id <= nodesMax; id += 50 {
+			recs = append(recs, NodeSample{TS: float64(4 * i), ID: id, Up: true, RSSBytes: int64(i*id) << 10, CPUS: float64(i), NetRxBytes: int64(i) * 1e6, DiskBusyS: float64(i), DiskFreeBytes: 7e9})
+		}
+	}
+	r := compute(t, recs...)
+	if n := len(written(t, Reports{r}.WriteHTML)); n > pageBytesMax {
+		t.Errorf("%d bytes, more than %d", n, pageBytesMax)
+	}
+}

@@ -1,0 +1,73 @@
+package result
+
+import "fmt"
+
+// broadcastNodesMax is how many nodes a broadcast goes to: those of one shard.
+const broadcastNodesMax = 3
+
+// network asks whether the client sent much more than each image once to every receiver.
+func (j *judgement) network() (Status, string) {
+	receivers := j.receivers()
+	if receivers == 0 {
+		return Skipped, fmt.Sprintf("delivery %q: unknown how often an image is sent", printable(j.log.Run.Delivery))
+	}
+	w := j.log.wire(receivers)
+	if w.needed == 0 || w.sent == 0 {
+		return Skipped, "the log does not say what was sent"
+	}
+	again := 100 * w.again / w.needed
+	j.figure("sent_bytes", w.sent)
+	j.figure("needed_bytes", w.needed)
+	j.figure("resent_percent", again)
+	j.figure("retried_uploads", float64(w.retried))
+	j.figure("sent_bytes_per_s", ratio(w.sent, j.report.MeasuredS))
+	evidence := fmt.Sprintf("%s/s on the wire%s; %s sent for %s needed, %.1f %% sent again; %s retried", size(int64(ratio(w.sent, j.report.MeasuredS))),
+		j.link(ratio(w.sent, j.report.MeasuredS)), size(int64(w.sent)), size(int64(w.needed)), again, plural(w.retried, "upload"))
+	return outcome(again <= j.limits.ResentPercent), evidence
+}
+
+// link tells which share of the client's link that is, where the log knows the link.
+func (j *judgement) link(sent float64) string {
+	link := float64(j.log.Run.Machines.Client.LinkBytesPS)
+	if link == 0 {
+		return ""
+	}
+	share := 100 * sent / link
+	j.figure("link_percent", share)
+	return fmt.Sprintf(", %s of the client's link of %s/s", percent(share), size(int64(link)))
+}
+
+// wire is what the client sent for the uploads.
+type wire struct {
+	needed, sent, again float64
+	retried             int64 // uploads
+}
+
+func (l *Log) wire(receivers int) (w wire) {
+	for i := range l.uploads {
+		u := &l.uploads[i]
+		need := float64(u.bytes) * float64(receivers)
+		w.needed += need
+		w.sent += float64(u.sent)
+		w.again += max(float64(u.sent)-need, 0)
+		if u.attempts > 1 {
+			w.retried++
+		}
+	}
+	return w
+}
+
+// receivers returns how many nodes get each image from the client, 0 when unknown.
+func (j *judgement) receivers() int { return j.log.Run.receivers(len(j.members)) }
+
+func (r *Run) receivers(members int) int {
+	switch r.Delivery {
+	case DeliveryBroadcast:
+		return min(members, broadcastNodesMax)
+	case DeliveryAnnounce:
+		return min(members, r.Replicas)
+	case DeliveryRelay:
+		return 1
+	}
+	return 0
+}

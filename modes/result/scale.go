@@ -1,0 +1,177 @@
+package result
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+)
+
+// What the checks of sizes and shares ask for, beside the Limits.
+const (
+	productionMinBytes     = 4_500_000 // no image below
+	productionMaxBytes     = 26_000_000
+	productionMeanMinBytes = 8_000_000
+	productionMeanMaxBytes = 18_000_000
+	defaultMinPixels       = 1600
+	defaultMaxPixels       = 3500
+
+	balanceImagesMax  = 2.25 // average images that shares may differ by anyway: 0.15 % of 1500
+	balancePerNodeMin = 6    // uploads
+
+	hashUploadsMin    = 30
+	sureDeviations    = 3                 // of a share, by which it may miss its limit by chance
+	hashFirstMin      = 100               // uploads whose first choice is known
+	hashShardNodesMax = broadcastNodesMax // with more nodes, the shards' nodes decide on the first choices too
+)
+
+// productionScale asks whether the images were those that the system is meant for. A run that was
+// made with other images on purpose is not blamed for it.
+func (j *judgement) productionScale() (Status, string) {
+	var n, sum, lo, hi int64
+	for i := range j.log.uploads {
+		if b := j.log.uploads[i].bytes; b > 0 {
+			if n == 0 || b < lo {
+				lo = b
+			}
+			n, sum, hi = n+1, sum+b, max(hi, b)
+		}
+	}
+	if n == 0 {
+		return Skipped, "no image sizes in the log"
+	}
+	missing := slices.DeleteFunc(slices.Clone(defaultClasses), func(want string) bool {
+		return slices.ContainsFunc(j.report.Classes, func(c Class) bool { return c.Class == want })
+	})
+	avg := sum / n
+	j.figure("images", float64(n))
+	j.figure("min_bytes", float64(lo))
+	j.figure("max_bytes", float64(hi))
+	j.figure("mean_bytes", float64(avg))
+	j.figure("classes", float64(len(j.report.Classes)))
+	sizes := fmt.Sprintf("%s of %s to %s, %s on average", plural(n, "image"), size(lo), size(hi), size(avg))
+	back, same, _ := j.log.readBack()
+	if j.log.back != nil {
+		sizes += "; " + back
+		j.figure("read_back_same", float64(j.log.back.Matched))
+	}
+	run := &j.log.Run
+	switch {
+	case !same:
+		return Failed, sizes
+	case run.Images != "":
+		return Skipped, sizes + ": given images"
+	case run.MinPixels != 0 && run.MinPixels != defaultMinPixels, run.MaxPixels != 0 && run.MaxPixels != defaultMaxPixels:
+		return Skipped, sizes + ": other sizes than the default were asked for"
+	case n < int64(len(defaultClasses)):
+		return Skipped, sizes + ": too few to cover the classes"
+	case len(missing) > 0:
+		return Failed, sizes + "; missing: " + strings.Join(missing, ", ")
+	}
+	ok := lo >= productionMinBytes && hi <= productionMaxBytes && avg >= productionMeanMinBytes && avg <= productionMeanMaxBytes
+	evidence := sizes + ", all classes"
+	if !ok {
+		evidence += fmt.Sprintf("; wanted %s to %s, %s to %s on average", size(productionMinBytes), size(productionMaxBytes),
+			size(productionMeanMinBytes), size(productionMeanMaxBytes))
+	}
+	return outcome(ok), evidence
+}
+
+// balanced asks for the promised standard deviation. While a node is down it owns nothing, so that
+// a run with faults is not blamed for uneven shares.
+func (j *judgement) balanced() (Status, string) {
+	n, b := len(j.members), j.report.Balance
+	switch {
+	case n < 2:
+		return Skipped, "needs two nodes or more"
+	case j.report.Succeeded < balancePerNodeMin*n:
+		return Skipped, fmt.Sprintf("%s on %d nodes; needs %d for each", plural(int64(j.report.Succeeded), "upload"), n, balancePerNodeMin)
+	case j.log.unowned() > 0 || j.report.Bytes == 0:
+		return Skipped, "the log does not say who owns the uploads, or their sizes"
+	}
+	limit := max(j.limits.StddevPercent, 100*balanceImagesMax/float64(j.report.Succeeded))
+	j.figure("stddev_percent", b.StddevPercent)
+	j.figure("bytes_stddev_percent", b.BytesStddevPercent)
+	j.figure("limit_percent", limit)
+	evidence := fmt.Sprintf("standard deviation %.2f %% by uploads, %.2f %% by bytes; at most %.2f %%", b.StddevPercent, b.BytesStddevPercent, limit)
+	if extra := len(j.report.Nodes) - n; extra > 0 {
+		evidence += fmt.Sprintf("; %s not of the run", plural(int64(extra), "owner"))
+	}
+	ok := b.StddevPercent <= limit && b.BytesStddevPercent <= limit
+	if !ok && len(j.faults) > 0 {
+		return Skipped, evidence + "; nodes were missing for a time"
+	}
+	return outcome(ok), evidence
+}
+
+// hashQuality asks whether the hash is even and the bound moves little: whether the shares could be those
+// of equal chances, and the first choices too. Bounded loads make the shares more even than chance does, so that
+// only a broken hash or a broken bound fails; the first choices are the hash alone.
+func (j *judgement) hashQuality() (Status, string) {
+	n, p := j.report.Succeeded, j.report.Balance.ChiSquareP
+	switch {
+	case len(j.members) < 2:
+		return Skipped, "needs two nodes or more"
+	case n < hashUploadsMin:
+		return Skipped, fmt.Sprintf("%s; needs %d", plural(int64(n), "upload"), hashUploadsMin)
+	case j.log.unowned() > 0:
+		return Skipped, "the log does not say who owns the uploads"
+	}
+	j.figure("shares_p", p)
+	evidence := fmt.Sprintf("chi-square p = %.3f of the shares; at least %g", p, j.limits.HashP)
+	first, ok := j.firstChoices()
+	if first != "" {
+		evidence += "; " + first
+	}
+	ok = ok && p >= j.limits.HashP
+	if !ok && len(j.faults) > 0 {
+		return Skipped, evidence + "; nodes were missing for a time"
+	}
+	return outcome(ok), evidence
+}
+
+// firstChoices tells of where the hash alone would have put the uploads, as far as the log knows.
+func (j *judgement) firstChoices() (evidence string, ok bool) {
+	counts := map[uint32]int64{}
+	var known, moved, movedBytes, bytes, named int64
+	for i := range j.log.uploads {
+		u := &j.log.uploads[i]
+		if !u.ok {
+			continue
+		}
+		if u.firstNode != 0 {
+			counts[u.firstNode]++
+			named++
+		}
+		if u.choice == choiceUnknown && u.firstNode == 0 {
+			continue
+		}
+		known++
+		bytes += u.bytes
+		if u.choice == choiceOther || u.choice == choiceUnknown && u.firstNode != u.owner {
+			moved++
+			movedBytes += u.bytes
+		}
+	}
+	if known == 0 {
+		return "", true
+	}
+	firsts := 100 * ratio(float64(known-moved), float64(known))
+	j.figure("first_choice_percent", firsts)
+	j.figure("moved_uploads", float64(moved))
+	j.figure("moved_bytes", float64(movedBytes))
+	evidence = fmt.Sprintf("%.1f %% went to the hash's first choice, the bound moved %s, %.1f %% of the bytes", firsts, plural(moved, "upload"),
+		100*ratio(float64(movedBytes), float64(bytes)))
+	chance := 100 * math.Sqrt(firsts/100*(1-firsts/100)/float64(known)) // standard deviation of a share
+	ok = known < hashFirstMin || firsts+sureDeviations*chance >= j.limits.FirstChoicePercent
+	if named < hashFirstMin || len(j.members) > hashShardNodesMax {
+		return evidence, ok
+	}
+	list := make([]int64, len(j.members))
+	for i, m := range j.members {
+		list[i] = counts[uint32(m.ID)]
+	}
+	p := chiSquareP(list)
+	j.figure("first_choices_p", p)
+	return evidence + fmt.Sprintf("; chi-square p = %.3f of the first choices", p), ok && p >= j.limits.HashP
+}

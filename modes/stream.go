@@ -1,0 +1,60 @@
+package modes
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+
+	"imgcluster/modes/result"
+)
+
+// stream writes the records of a run to standard output while they are made; nil without --json.
+type stream struct{ w *result.Writer }
+
+func (e *env) stream() *stream {
+	if !e.json {
+		return nil
+	}
+	return &stream{result.NewWriter(e.out)}
+}
+
+// take writes a record at once. That nobody reads does not end the run: the log is complete.
+func (s *stream) take(rec result.Record) {
+	if s == nil {
+		return
+	}
+	if s.w.Write(rec) == nil {
+		s.w.Flush()
+	}
+}
+
+// finalReport prints the report of a run that just ended; after streamed records, as the last of them.
+func (e *env) finalReport(o reportOptions, path string) error {
+	if !e.json {
+		return runReport(e, o, path)
+	}
+	var report bytes.Buffer
+	inner := *e
+	inner.out = &report
+	if err := runReport(&inner, o, path); err != nil && !errors.Is(err, errVerdict) {
+		return err
+	} else if line, bad := reportLine(report.Bytes()); bad != nil {
+		return bad
+	} else if _, bad := e.out.Write(line); bad != nil {
+		return bad
+	} else {
+		return err
+	}
+}
+
+// reportLine makes the report's JSON a record of type report.
+func reportLine(report []byte) ([]byte, error) {
+	line := bytes.NewBufferString(`{"type":"report",`)
+	var body bytes.Buffer
+	if err := json.Compact(&body, bytes.TrimLeft(report, " \n")); err != nil {
+		return nil, err
+	}
+	line.Write(body.Bytes()[1:]) // without its brace
+	line.WriteByte('\n')
+	return line.Bytes(), nil
+}

@@ -1,0 +1,265 @@
+package modes
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"imgcluster/modes/load"
+	"imgcluster/modes/result"
+)
+
+const (
+	rateSeconds   = 5    // over which the present rate is taken
+	secondsKept   = 3600 // of the rate, for the curve
+	eventsKept    = 32
+	latencyMax    = 10 * time.Minute
+	latencyDigits = 2
+)
+
+// tally is what is known of a run under way, from its records. It is safe for concurrent use.
+type tally struct {
+	run   result.Run
+	trial *trial
+
+	mu      sync.Mutex
+	done    int64 // uploads that ended, those of an earlier part included
+	now     float64
+	begun   float64 // on the run's clock
+	uploads int64   // that ended now
+	failed  int64
+	retried int64
+	reads   int64
+	unread  int64
+	bytes   int64
+	seconds []second                // the last secondsKept of them
+	first   int                     // the second of seconds[0]
+	latency *hdrhistogram.Histogram // in µs, from when it was due
+	service *hdrhistogram.Histogram // in µs, from when it began
+	nodes   []nodeTally
+	client  sampled[result.ClientSample]
+	events  []string
+}
+
+// second is what was done in one.
+type second struct{ uploads, bytes int64 }
+
+// sampled is the last sample and the one before.
+type sampled[S any] struct{ last, before S }
+
+func (s *sampled[S]) add(x S) { s.before, s.last = s.last, x }
+
+// nodeTally is one node of the run.
+type nodeTally struct {
+	id      int
+	uploads int64 // whose owner it is
+	sampled[result.NodeSample]
+}
+
+func newTally(o load.Options, t *trial) *tally {
+	f := &tally{run: o.Run, trial: t}
+	f.latency = hdrhistogram.New(1, latencyMax.Microseconds(), latencyDigits)
+	f.service = hdrhistogram.New(1, latencyMax.Microseconds(), latencyDigits)
+	for _, id := range o.Run.Nodes {
+		f.nodes = append(f.nodes, nodeTally{id: id})
+	}
+	if o.Resume != nil {
+		f.done, f.begun, f.now = int64(len(o.Resume.Done)), o.Resume.AtS, o.Resume.AtS
+	}
+	f.first = int(f.begun)
+	return f
+}
+
+// take adds a record.
+func (f *tally) take(rec result.Record) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch r := rec.(type) {
+	case result.Upload:
+		f.upload(&r)
+	case result.ReadOp:
+		f.reads++
+		if !r.OK {
+			f.unread++
+		}
+		f.now = max(f.now, r.StartS+r.LatencyS)
+	case result.NodeSample:
+		f.node(r.ID).add(r)
+		f.now = max(f.now, r.TS)
+	case result.ClientSample:
+		f.client.add(r)
+		f.now = max(f.now, r.TS)
+	case result.Event:
+		f.event(r)
+	}
+}
+
+func (f *tally) upload(u *result.Upload) {
+	end := u.StartS + u.LatencyS
+	f.now = max(f.now, end)
+	f.done++
+	f.uploads++
+	if u.Attempts > 1 {
+		f.retried++
+	}
+	if !u.OK {
+		f.failed++
+		return
+	}
+	f.bytes += u.Bytes
+	if s := f.second(int(end)); s != nil {
+		s.uploads++
+		s.bytes += u.Bytes
+	}
+	if u.Owner != 0 {
+		f.node(u.Owner).uploads++
+	}
+	if u.Warmup {
+		return
+	}
+	due := u.StartS
+	if u.ScheduledS != nil {
+		due = *u.ScheduledS
+	}
+	record(f.latency, end-due)
+	record(f.service, u.LatencyS)
+}
+
+// record adds a time in seconds; one out of the range counts as the longest.
+func record(h *hdrhistogram.Histogram, s float64) {
+	us := int64(s * 1e6)
+	h.RecordValue(min(max(us, h.LowestTrackableValue()), h.HighestTrackableValue()))
+}
+
+// second returns the one in which something ended; nil for one that is not kept any more.
+func (f *tally) second(at int) *second {
+	for at-f.first >= len(f.seconds) {
+		f.seconds = append(f.seconds, second{})
+	}
+	if over := len(f.seconds) - secondsKept; over > 0 {
+		f.seconds = slices.Delete(f.seconds, 0, over)
+		f.first += over
+	}
+	if at < f.first {
+		return nil
+	}
+	return &f.seconds[at-f.first]
+}
+
+// node returns a node's tally; one that joined meanwhile gets its own.
+func (f *tally) node(id int) *nodeTally {
+	i, ok := slices.BinarySearchFunc(f.nodes, id, func(n nodeTally, id int) int { return cmp.Compare(n.id, id) })
+	if !ok {
+		f.nodes = slices.Insert(f.nodes, i, nodeTally{id: id})
+	}
+	return &f.nodes[i]
+}
+
+func (f *tally) event(e result.Event) {
+	f.now = max(f.now, e.TS)
+	text := strings.ReplaceAll(e.Kind, "_", " ")
+	if e.Node != 0 {
+		text = strings.Replace(text, "node", fmt.Sprintf("node %d", e.Node), 1)
+	}
+	if e.Detail != "" {
+		text += ": " + e.Detail
+	}
+	f.note(fmt.Sprintf("%7.1f s  %s", e.TS, text))
+}
+
+// note keeps a line under the figures. Held: mu.
+func (f *tally) note(text string) {
+	if len(f.events) == eventsKept {
+		f.events = slices.Delete(f.events, 0, 1)
+	}
+	f.events = append(f.events, text)
+}
+
+// rate is that of the last rateSeconds whole seconds, in uploads and bytes a second. Held: mu.
+func (f *tally) rate() (uploads, bytes float64) {
+	end := int(f.now) - f.first // the second that is not over does not count
+	from := max(end-rateSeconds, 0)
+	if end <= from {
+		return f.average()
+	}
+	for i := from; i < end && i < len(f.seconds); i++ {
+		uploads += float64(f.seconds[i].uploads)
+		bytes += float64(f.seconds[i].bytes)
+	}
+	return uploads / float64(end-from), bytes / float64(end-from)
+}
+
+// average is over all of the run. Held: mu.
+func (f *tally) average() (uploads, bytes float64) {
+	passed := f.now - f.begun
+	if passed <= 0 {
+		return 0, 0
+	}
+	return float64(f.uploads-f.failed) / passed, float64(f.bytes) / passed
+}
+
+// progress is the part of the run that is over, and how long the rest will take, 0 when that is not
+// known. Held: mu.
+func (f *tally) progress() (part float64, rest time.Duration) {
+	if f.run.DurationS > 0 {
+		part = min(f.now/f.run.DurationS, 1)
+		return part, time.Duration(max(f.run.DurationS-f.now, 0) * float64(time.Second))
+	}
+	left := max(f.run.Count-f.done, 0)
+	part = min(float64(f.done)/float64(max(f.run.Count, 1)), 1)
+	if rate, _ := f.rate(); rate > 0 {
+		rest = time.Duration(float64(left) / rate * float64(time.Second))
+	}
+	return part, rest
+}
+
+// line is the state in one line.
+func (f *tally) String() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	uploads, bytes := f.average()
+	of := fmt.Sprintf("%d of %d uploads", f.done, f.run.Count)
+	if f.run.DurationS > 0 {
+		of = fmt.Sprintf("%.0f of %.0f s, %s", min(f.now, f.run.DurationS), f.run.DurationS, plural(f.done, "upload"))
+	}
+	text := fmt.Sprintf("%s, %.1f/s, %s/s, p99 %s, %d failed", of, uploads, formatBytes(int64(bytes)), formatSeconds(quantile(f.latency, 99)), f.failed)
+	if f.reads > 0 {
+		text += fmt.Sprintf(", %s, %d failed", plural(f.reads, "read"), f.unread)
+	}
+	if part, rest := f.progress(); part < 1 && rest > 0 {
+		text += ", " + formatRest(rest) + " left"
+	}
+	return text + f.trial.suffix()
+}
+
+// quantile is in seconds; 0 of nothing.
+func quantile(h *hdrhistogram.Histogram, percent float64) float64 {
+	return float64(h.ValueAtQuantile(percent)) / 1e6
+}
+
+// formatSeconds writes a time for people, with three digits.
+func formatSeconds(s float64) string {
+	switch {
+	case s < 0.9995:
+		return fmt.Sprintf("%.0f ms", s*1000)
+	case s < 9.995:
+		return fmt.Sprintf("%.2f s", s)
+	case s < 99.95:
+		return fmt.Sprintf("%.1f s", s)
+	}
+	return fmt.Sprintf("%.0f s", s)
+}
+
+// formatRest writes minutes and seconds.
+func formatRest(d time.Duration) string {
+	s := int(d.Seconds() + 0.5)
+	if s >= 3600 {
+		return fmt.Sprintf("%d:%02d:%02d", s/3600, s/60%60, s%60)
+	}
+	return fmt.Sprintf("%02d:%02d", s/60, s%60)
+}
