@@ -1,13 +1,9 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"net"
-	"os"
 	"slices"
-	"strconv"
-	"syscall"
 	"time"
 
 	"imgcluster/cluster/catalog"
@@ -96,10 +92,11 @@ func (n *Node) Status() image.NodeStatus {
 	}
 	read, written, busy := n.disk.Counters()
 	files, fileBytes := n.store.Usage()
+	rss, cpu := machine.Process()
 	return image.NodeStatus{
 		ID: n.self.ID, API: n.self.APIAddr(), State: state, Ready: n.Ready() == nil, Problem: problem, Version: n.version,
-		Files: files, FileBytes: fileBytes, RSSBytes: residentBytes(), DiskFree: free, DiskFull: n.full(), StagingBytes: staging, Uploads: uploads,
-		CPUSeconds: cpuSeconds(), NetRx: rx, NetTx: tx, UptimeS: time.Since(n.began).Seconds(),
+		Files: files, FileBytes: fileBytes, RSSBytes: rss, DiskFree: free, DiskFull: n.full(), StagingBytes: staging, Uploads: uploads,
+		CPUSeconds: cpu.Seconds(), NetRx: rx, NetTx: tx, UptimeS: time.Since(n.began).Seconds(),
 		DiskRead: read, DiskWritten: written, DiskBusyS: busy.Seconds(),
 		Serves: n.serveList(), Leads: n.reports(), MissingCopies: n.repair.Stats().Missing,
 	}
@@ -111,29 +108,6 @@ func (n *Node) Info() image.NodeInfo {
 	info.Machine = machine.Look(n.cfg.DataDir(n.self.ID), n.listener.Addr().(*net.TCPAddr).AddrPort().Addr())
 	info.Clock = time.Now()
 	return info
-}
-
-// residentBytes is the memory of this process that is in RAM.
-func residentBytes() int64 {
-	b, err := os.ReadFile("/proc/self/statm")
-	fields := bytes.Fields(b)
-	if err != nil || len(fields) < 2 {
-		return 0
-	}
-	pages, err := strconv.ParseInt(string(fields[1]), 10, 64)
-	if err != nil {
-		return 0
-	}
-	return pages * int64(os.Getpagesize())
-}
-
-// cpuSeconds is the processor time of this process.
-func cpuSeconds() float64 {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
 }
 
 // Cluster implements api.Node.

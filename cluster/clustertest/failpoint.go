@@ -1,13 +1,9 @@
 package clustertest
 
 import (
-	"cmp"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -15,7 +11,6 @@ import (
 	"testing"
 
 	"imgcluster/cluster/image"
-	"imgcluster/crypto"
 )
 
 // BuildWithFailpoints builds the tests of the package in the working directory with their failpoints,
@@ -176,24 +171,5 @@ const committed = "committed" // catalog.Committed
 // had when this was called before (invariant I4). A copy that repair made is its original's equal.
 func (p *Past) CheckKeys(t testing.TB, c *Cluster) {
 	t.Helper()
-	for _, id := range c.IDs() {
-		for _, path := range c.Files(t, id, ".img") {
-			b, err := os.ReadFile(path)
-			if errors.Is(err, fs.ErrNotExist) {
-				continue // it went meanwhile
-			}
-			h, parseErr := crypto.ParseHeader(b)
-			if err = cmp.Or(err, parseErr); err != nil {
-				t.Errorf("%s: %v", path, err)
-				continue
-			}
-			file := fmt.Sprintf("%s with the SHA-256 %x", filepath.Base(path), sha256.Sum256(b))
-			for _, field := range secrets(h.Marshal()) {
-				if other, known := p.secrets[field]; known && other != file {
-					t.Errorf("%s and %s have the same %x", other, file, field)
-				}
-				p.secrets[field] = file
-			}
-		}
-	}
+	c.checkKeys(t, byContent, p.secrets)
 }

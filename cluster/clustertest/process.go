@@ -152,17 +152,15 @@ func refusalOf(err error) Refusal {
 // ended without a word the refusal is empty.
 func (c *Cluster) ReadyOrRefused(t testing.TB, id image.NodeID) (r Refusal, ready bool) {
 	t.Helper()
-	p := c.procs[id]
 	Poll(t, fmt.Sprintf("node %d ready or refused", id), func() bool {
-		select {
-		case <-p.exited:
+		if c.Dead(id) {
 			return true
-		default:
-			ready = c.Do(http.MethodGet, id, "/readyz", nil, nil).Status == http.StatusOK
-			return ready
 		}
+		ready = c.Do(http.MethodGet, id, "/readyz", nil, nil).Status == http.StatusOK
+		return ready
 	})
 	if !ready {
+		p := c.procs[id]
 		delete(c.procs, id)
 		json.Unmarshal(p.said, &r) // else it said nothing
 	}

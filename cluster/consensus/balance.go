@@ -115,7 +115,7 @@ func (c *Consensus) answering(allowed map[image.NodeID]bool) map[image.NodeID]bo
 	answers := probe(unknown)
 	live := maps.Clone(allowed)
 	maps.DeleteFunc(live, func(id image.NodeID, _ bool) bool {
-		return id != c.opts.NodeID && unknown[id] != "" && !answers[id] || id != c.opts.NodeID && all[id] == ""
+		return id != c.opts.NodeID && (all[id] == "" || unknown[id] != "" && !answers[id])
 	})
 	return live
 }

@@ -34,6 +34,20 @@ func Look(dir string, host netip.Addr) image.Machine {
 	return m
 }
 
+// Process returns this process's memory in RAM in bytes, and the processor time that it has used.
+func Process() (rss int64, cpu time.Duration) {
+	b, _ := os.ReadFile("/proc/self/statm") // in pages, such as "5120 2048 1024 1 0 512 0"
+	if fields := strings.Fields(string(b)); len(fields) > 1 {
+		pages, _ := strconv.ParseInt(fields[1], 10, 64)
+		rss = pages * int64(os.Getpagesize())
+	}
+	var use unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &use) == nil {
+		cpu = time.Duration(use.Utime.Nano() + use.Stime.Nano())
+	}
+	return rss, cpu
+}
+
 // memory returns what there is, and what can still be had without swapping.
 func memory() (total, free int64) {
 	f, err := os.Open("/proc/meminfo")

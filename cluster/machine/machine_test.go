@@ -35,6 +35,19 @@ func TestLook(t *testing.T) {
 	}
 }
 
+func TestProcess(t *testing.T) {
+	before, spent := Process()
+	held := make([]byte, 32<<20)
+	for i := range held {
+		held[i] = byte(i)
+	}
+	rss, cpu := Process()
+	runtime.KeepAlive(held)
+	if before < 1<<20 || rss < before+int64(len(held))/2 || cpu <= spent {
+		t.Errorf("%d bytes and %s, then with %d bytes more in use %d bytes and %s", before, spent, len(held), rss, cpu)
+	}
+}
+
 // What is written and synced shows in the counters of the device, where there is one.
 func TestDiskCounters(t *testing.T) {
 	dir := t.TempDir()

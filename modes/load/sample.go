@@ -2,13 +2,10 @@ package load
 
 import (
 	"context"
-	"fmt"
 	"math"
-	"os"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"imgcluster/cluster/machine"
 	"imgcluster/modes/result"
 )
 
@@ -38,20 +35,19 @@ func (r *run) startSampler(ended <-chan struct{}) <-chan struct{} {
 // as much about this process as about them.
 func (r *run) sample(up map[int]bool) {
 	defer r.o.Log.Flush() // so that little is lost with this process; a failure comes back at the next write
-	if rss, cpu, err := self(); err == nil {
-		now := r.now()
-		r.write(result.ClientSample{
-			TS: now, RSSBytes: rss, CPUS: cpu, InFlight: int(r.flying.Load()), LateS: micros(r.schedule.late(now)),
-			SourceS: micros(time.Duration(r.source.Load()).Seconds()), SentBytes: r.sent.Load(), ReadBytes: r.read.Load(),
-		})
-	}
+	rss, cpu := machine.Process()
+	now := r.now()
+	r.write(result.ClientSample{
+		TS: now, RSSBytes: rss, CPUS: cpu.Seconds(), InFlight: int(r.flying.Load()), LateS: micros(r.schedule.late(now)),
+		SourceS: micros(time.Duration(r.source.Load()).Seconds()), SentBytes: r.sent.Load(), ReadBytes: r.read.Load(),
+	})
 	ctx, cancel := context.WithTimeout(r.hard, sampleTimeout)
 	defer cancel()
 	nodes, err := r.o.Target.Status(ctx)
 	if err != nil {
 		return
 	}
-	now := r.now()
+	now = r.now()
 	for _, n := range nodes {
 		n.TS = now
 		if !n.Up {
@@ -67,24 +63,6 @@ func (r *run) sample(up map[int]bool) {
 		up[n.ID] = n.Up
 		r.write(n)
 	}
-}
-
-// self returns this process's resident memory in bytes and the CPU time it has used in seconds.
-func self() (rss int64, cpu float64, err error) {
-	statm, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
-		return 0, 0, err
-	}
-	var total, resident int64
-	if _, err := fmt.Sscan(string(statm), &total, &resident); err != nil {
-		return 0, 0, fmt.Errorf("/proc/self/statm: %w", err)
-	}
-	var use unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &use); err != nil {
-		return 0, 0, err
-	}
-	spent := time.Duration(use.Utime.Nano() + use.Stime.Nano())
-	return resident * int64(os.Getpagesize()), spent.Seconds(), nil
 }
 
 // micros keeps a line short.
