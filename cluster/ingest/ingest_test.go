@@ -325,14 +325,69 @@ func TestConnectionCut(t *testing.T) {
 
 func TestWrongDigestLeavesNothing(t *testing.T) {
 	f := newFleet(t, nil)
+	body := randomBytes(1 << 20)
 	req := request("a.png")
 	req.Digest = &image.Digest{1}
-	for _, a := range f.broadcast(req, randomBytes(1<<20), nil) {
+	for _, a := range f.broadcast(req, body, together(body, 1, 2, 3)) {
 		if image.KindOf(a.err) != image.KindDigest {
 			t.Errorf("node %d: %v, want digest-mismatch", a.node, a.err)
 		}
 	}
 	f.empty("a.png")
+}
+
+// together returns a body for each node; none gives a byte before all of them have taken the upload in.
+func together(body []byte, ids ...image.NodeID) map[image.NodeID]io.Reader {
+	var taken sync.WaitGroup
+	taken.Add(len(ids))
+	open := make(chan struct{})
+	go func() {
+		taken.Wait()
+		close(open)
+	}()
+	bodies := map[image.NodeID]io.Reader{}
+	for _, id := range ids {
+		bodies[id] = io.MultiReader(callReader(taken.Done), gated(body, 0, open))
+	}
+	return bodies
+}
+
+// callReader is an empty body that calls a function when it is read.
+type callReader func()
+
+func (c callReader) Read([]byte) (int, error) {
+	c()
+	return 0, io.EOF
+}
+
+// A part of a broadcast that comes when the others have been refused counts as a new attempt: it ends in
+// bounded time too, and leaves nothing.
+func TestWrongDigestComesLate(t *testing.T) {
+	for _, late := range []image.NodeID{1, 2, 3} { // the leader and others
+		t.Run(fmt.Sprint(late), func(t *testing.T) {
+			t.Parallel()
+			f := newFleet(t, quickTakeover)
+			body := randomBytes(1 << 20)
+			req := request("a.png")
+			req.Digest = &image.Digest{1}
+			req.Size = int64(len(body))
+			req.Broadcast = []image.NodeID{1, 2, 3}
+			var early sync.WaitGroup
+			for id, b := range together(body, slices.DeleteFunc([]image.NodeID{1, 2, 3}, func(id image.NodeID) bool { return id == late })...) {
+				early.Go(func() {
+					if _, err := f.nodes[id].Receive(t.Context(), req, b); image.KindOf(err) != image.KindDigest {
+						t.Errorf("node %d: %v, want digest-mismatch", id, err)
+					}
+				})
+			}
+			early.Wait()
+			_, err := f.nodes[late].Receive(t.Context(), req, bytes.NewReader(body))
+			if kind := image.KindOf(err); kind != image.KindDigest && kind != image.KindAborted {
+				t.Errorf("node %d, late: %v, want digest-mismatch or aborted", late, err)
+			}
+			f.empty("a.png")
+		})
+	}
 }
 
 func TestSameIDAgain(t *testing.T) {
