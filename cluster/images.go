@@ -61,11 +61,27 @@ func notFound(user, name string) error {
 		WithHint("list the user's images with GET /v1/images/{user}")
 }
 
-// List implements api.Images. It reads one page from every shard, here or where it is, and merges
-// them.
-func (m *images) List(ctx context.Context, user, prefix, after string, limit int) (image.List, error) {
+// Shards move: a list that does not find one where it was is made again, so often and after so long.
+const (
+	listTries = 4
+	listPause = 50 * time.Millisecond
+)
+
+// List implements api.Images.
+func (m *images) List(ctx context.Context, user, prefix, after string, limit int) (list image.List, err error) {
 	ctx, cancel := context.WithTimeout(ctx, m.readTimeout)
 	defer cancel()
+	for range listTries {
+		list, err = m.listOnce(ctx, user, prefix, after, limit)
+		if image.KindOf(err) != image.KindNoQuorum || !sleep(ctx, listPause) {
+			break
+		}
+	}
+	return list, err
+}
+
+// listOnce reads one page from every shard, here or where it is, and merges them.
+func (m *images) listOnce(ctx context.Context, user, prefix, after string, limit int) (image.List, error) {
 	where, err := m.locate()
 	if err != nil {
 		return image.List{}, err
@@ -81,6 +97,9 @@ func (m *images) List(ctx context.Context, user, prefix, after string, limit int
 				page, err = m.ListShards(ctx, shards, user, prefix, after, limit)
 			} else {
 				page, err = m.peers.listImages(ctx, node, shards, user, prefix, after, limit)
+				if err != nil && !errors.As(err, new(*image.Error)) {
+					err = image.Errorf(image.KindNoQuorum, "node %d does not answer: %w", node, err).WithHint("try again: another node is asked then")
+				}
 			}
 			mu.Lock()
 			defer mu.Unlock()

@@ -215,7 +215,7 @@ func (h *Handler) drain(w http.ResponseWriter, r *http.Request) {
 }
 
 // body returns the request's body, which fails when it does not move for BodyIdle.
-func (h *Handler) body(w http.ResponseWriter, r *http.Request) io.Reader {
+func (h *Handler) body(w http.ResponseWriter, r *http.Request) *idleReader {
 	return &idleReader{r: r.Body, control: http.NewResponseController(w), idle: h.BodyIdle, count: &h.rx}
 }
 
@@ -224,9 +224,11 @@ type idleReader struct {
 	control *http.ResponseController
 	idle    time.Duration
 	count   *atomic.Int64
+	read    bool // something was asked of it
 }
 
 func (b *idleReader) Read(p []byte) (int, error) {
+	b.read = true
 	if err := b.control.SetReadDeadline(time.Now().Add(b.idle)); err != nil {
 		return 0, err
 	}

@@ -53,6 +53,12 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, user, name str
 	return true
 }
 
+// elsewhere passes a request on that failed with err because the shard left this node meanwhile, and
+// tells whether it answered. Nothing of its body may have been read.
+func (h *Handler) elsewhere(w http.ResponseWriter, r *http.Request, user, name string, err error) bool {
+	return image.KindOf(err) == image.KindNoQuorum && h.forward(w, r, user, name)
+}
+
 // passedOn gives the client time for every part of another node's answer.
 type passedOn struct {
 	io.ReadCloser

@@ -77,10 +77,113 @@ func (readyNode) Ready() error                                { return nil }
 func (readyNode) Route(string, string) (string, bool)         { return "", true }
 func (readyNode) Await(context.Context, string, string) error { return nil }
 
+// leaving is a node that a shard leaves after the first look at where it is, and its images.
+type leaving struct {
+	readyNode
+	Images
+	to    string // host:port of the node that has the shard then
+	looks atomic.Int64
+	await error
+}
+
+func (l *leaving) Route(string, string) (string, bool) {
+	if l.looks.Add(1) == 1 {
+		return "", true
+	}
+	return l.to, false
+}
+
+var errLeft = image.Errorf(image.KindNoQuorum, "shard 3 is not on this node")
+
+func (l *leaving) Await(context.Context, string, string) error { return l.await }
+
+func (l *leaving) Record(context.Context, string, string) (*image.Record, error) { return nil, errLeft }
+
+func (l *leaving) Delete(context.Context, image.ID, string, string) error { return errLeft }
+
+func (l *leaving) Put(_ context.Context, req image.Request, body io.Reader) (*image.Record, error) {
+	if req.Name == "read.png" {
+		io.ReadAll(body)
+	}
+	return nil, errLeft
+}
+
+// A shard can leave a node while a request for one of its images is there: the request goes on to a node
+// that has the shard, as the same request, unless a part of its body is gone or the client has to know.
+func TestShardLeaves(t *testing.T) {
+	var got *http.Request
+	var body []byte
+	target := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got = r
+		body, _ = io.ReadAll(r.Body)
+		w.WriteHeader(http.StatusTeapot)
+	}))
+	defer target.Close()
+	left := errors.New("left")
+	for _, test := range []struct {
+		method, name, header string
+		await                error
+		want                 int
+	}{
+		{method: http.MethodGet, name: "a.png", want: http.StatusTeapot},
+		{method: http.MethodGet, name: "a.png", await: errLeft, want: http.StatusTeapot},
+		{method: http.MethodGet, name: "a.png", await: left, want: http.StatusInternalServerError},
+		{method: http.MethodHead, name: "a.png", want: http.StatusTeapot},
+		{method: http.MethodDelete, name: "a.png", want: http.StatusTeapot},
+		{method: http.MethodPut, name: "a.png", want: http.StatusTeapot},
+		{method: http.MethodPut, name: "read.png", want: http.StatusServiceUnavailable},
+		{method: http.MethodPut, name: "a.png", header: "Imgcluster-Broadcast", want: http.StatusMisdirectedRequest},
+		{method: http.MethodGet, name: "a.png", header: forwardedHeader, want: http.StatusServiceUnavailable},
+	} {
+		t.Run(strings.Join([]string{test.method, test.name, test.header}, " "), func(t *testing.T) {
+			got, body = nil, nil
+			node := &leaving{to: target.Listener.Addr().String(), await: test.await}
+			_, srv := serveOn(t, node, node)
+			const image = "the image"
+			var sent io.Reader
+			if test.method == http.MethodPut {
+				sent = strings.NewReader(image)
+			}
+			req, err := http.NewRequest(test.method, srv.URL+"/v1/images/alice/"+test.name, sent)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if test.header != "" {
+				req.Header.Set(test.header, "1")
+			}
+			resp, err := srv.Client().Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != test.want {
+				t.Errorf("status %d, want %d", resp.StatusCode, test.want)
+			}
+			if (got != nil) != (test.want == http.StatusTeapot) {
+				t.Errorf("the other node got %v", got)
+			}
+			if got == nil {
+				return
+			}
+			if got.Header.Get(forwardedHeader) != "1" || got.URL.Path != "/v1/images/alice/"+test.name || sent != nil && string(body) != image {
+				t.Errorf("the other node got %s with %q and the body %q", got.URL, got.Header, body)
+			}
+			if changes := test.method == http.MethodPut || test.method == http.MethodDelete; changes != (got.Header.Get("Idempotency-Key") != "") {
+				t.Errorf("the other node got the Idempotency-Key %q", got.Header.Get("Idempotency-Key"))
+			}
+		})
+	}
+}
+
 func serve(t *testing.T, s *shelf) (*Handler, *httptest.Server) {
 	t.Helper()
+	return serveOn(t, s, readyNode{})
+}
+
+func serveOn(t *testing.T, i Images, n Node) (*Handler, *httptest.Server) {
+	t.Helper()
 	h := New(Options{
-		ID: 1, Images: s, Node: readyNode{}, Peers: peers{}, Logger: zap.NewNop(),
+		ID: 1, Images: i, Node: n, Peers: peers{}, Logger: zap.NewNop(), Forward: http.DefaultTransport,
 		ImageBytes: 1 << 20, ListPage: 10, BodyIdle: 10 * time.Second, StatusEvery: time.Millisecond,
 	})
 	srv := httptest.NewServer(h)

@@ -22,7 +22,9 @@ func (h *Handler) images(w http.ResponseWriter, r *http.Request, rest string) {
 		return
 	}
 	if err == nil {
-		err = h.Node.Await(r.Context(), user, name)
+		if err = h.Node.Await(r.Context(), user, name); err != nil && one && h.elsewhere(w, r, user, name, err) {
+			return
+		}
 	}
 	if err != nil {
 		h.fail(w, r, err)
@@ -63,9 +65,12 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request, user, name string)
 		return
 	}
 	req.User, req.Name = user, name
-	rec, err := h.Images.Put(r.Context(), req, h.body(w, r))
+	body := h.body(w, r)
+	rec, err := h.Images.Put(r.Context(), req, body)
 	if err != nil {
-		h.fail(w, r, err)
+		if r.Header.Set("Idempotency-Key", req.ID.String()); body.read || !h.elsewhere(w, r, user, name, err) {
+			h.fail(w, r, err)
+		}
 		return
 	}
 	status := http.StatusOK
@@ -215,6 +220,9 @@ func (h *Handler) get(w http.ResponseWriter, r *http.Request, user, name string)
 		return
 	}
 	rec, err := h.Images.Record(r.Context(), user, name)
+	if err != nil && h.elsewhere(w, r, user, name, err) {
+		return
+	}
 	for range replacedMax {
 		if err != nil {
 			break
@@ -277,7 +285,9 @@ func (h *Handler) delete(w http.ResponseWriter, r *http.Request, user, name stri
 		err = h.Images.Delete(r.Context(), id, user, name)
 	}
 	if err != nil {
-		h.fail(w, r, err)
+		if r.Header.Set("Idempotency-Key", id.String()); !h.elsewhere(w, r, user, name, err) {
+			h.fail(w, r, err)
+		}
 		return
 	}
 	h.extend(w)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/lni/dragonboat/v4"
 
@@ -17,9 +18,10 @@ func errStopping() error {
 	return image.Errorf(image.KindNoQuorum, "the node is shutting down").WithHint("ask another node")
 }
 
+// errShard is the answer of a node that the shard is not on, mostly because it moved a moment ago.
 func errShard(shard uint64) error {
-	return image.Errorf(image.KindInternal, "shard %d does not run on this node", shard).
-		WithHint("ask a node that the shard map names for it")
+	return image.Errorf(image.KindNoQuorum, "shard %d is not on this node", shard).
+		WithHint("ask again: the nodes learn soon where it is").WithRetry(time.Second)
 }
 
 // ErrDamaged is why Start refuses a data directory whose log or catalog is lost in part or unreadable.

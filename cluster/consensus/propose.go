@@ -92,7 +92,7 @@ func (c *Consensus) retry(parent context.Context, shard uint64, attempt func(con
 			return nil
 		}
 		if !again(err) {
-			return finalError(err, shard)
+			return c.finalError(err, shard)
 		}
 		c.counters.retries.Add(1)
 		pause(ctx, c.opts.RTT)
@@ -136,14 +136,14 @@ func again(err error) bool {
 }
 
 // finalError gives an error that no retry helps its kind.
-func finalError(err error, shard uint64) error {
+func (c *Consensus) finalError(err error, shard uint64) error {
 	var typed *image.Error
 	switch {
 	case errors.As(err, &typed):
 		return err
-	case errors.Is(err, dragonboat.ErrClosed), errors.Is(err, dragonboat.ErrShardClosed):
+	case c.life.Err() != nil, errors.Is(err, dragonboat.ErrClosed):
 		return errStopping()
-	case errors.Is(err, dragonboat.ErrShardNotFound):
+	case errors.Is(err, dragonboat.ErrShardNotFound), errors.Is(err, dragonboat.ErrShardClosed):
 		return errShard(shard)
 	case errors.Is(err, dragonboat.ErrPayloadTooBig):
 		return image.Errorf(image.KindTooLarge, "shard %d does not take a command this large: %w", shard, err).WithHint("use shorter names")
