@@ -193,13 +193,17 @@ func (s *spool) failed() error {
 	return s.err
 }
 
-// cursor reads a spool from the start. It is used by one goroutine at a time.
+// cursor reads a spool from the start. It is used by one goroutine at a time, but may be closed while
+// it is read: net/http goes on reading a body after it has answered, when the other end did so early.
 type cursor struct {
 	s    *spool
 	next int   // the chunk it reads; earlier ones it needs no more
 	pos  int64 // bytes read
 	stop func() bool
 	ctx  context.Context
+
+	closed  bool       // held: the spool's mu
+	reading sync.Mutex // held by Read, which copies from chunks that close lets go
 }
 
 // cursor returns a reader of the whole upload that ends with ctx, errNotHeld when the beginning is
@@ -232,10 +236,12 @@ func (c *cursor) chunk() ([]byte, error) {
 	if c.pos == s.size {
 		return nil, io.EOF
 	}
-	for s.filled == c.pos && s.err == nil && !s.closed && c.ctx.Err() == nil {
+	for s.filled == c.pos && s.err == nil && !s.closed && !c.closed && c.ctx.Err() == nil {
 		s.wake.Wait()
 	}
 	switch {
+	case c.closed:
+		return nil, errSpoolClosed
 	case c.ctx.Err() != nil:
 		return nil, context.Cause(c.ctx)
 	case s.closed:
@@ -272,6 +278,8 @@ func (c *cursor) WriteTo(w io.Writer) (int64, error) {
 // Read implements io.Reader for the sender to another node. It may return fewer bytes than there
 // are; what it copies stays valid.
 func (c *cursor) Read(p []byte) (int, error) {
+	c.reading.Lock()
+	defer c.reading.Unlock()
 	b, err := c.chunk()
 	if err != nil {
 		return 0, err
@@ -281,10 +289,16 @@ func (c *cursor) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// close ends the cursor; bytes that only it needed are let go.
+// close ends the cursor, and a Read that waits; bytes that only it needed are let go.
 func (c *cursor) close() {
 	c.stop()
 	s := c.s
+	s.mu.Lock()
+	c.closed = true
+	s.wake.Broadcast()
+	s.mu.Unlock()
+	c.reading.Lock()
+	defer c.reading.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, x := range s.cursors {

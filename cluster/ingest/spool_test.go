@@ -1,0 +1,122 @@
+package ingest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+)
+
+// smallSpool returns a spool that cannot hold all of size, and two cursors of it.
+func smallSpool(t *testing.T, size int) (s *spool, own, peer *cursor) {
+	a, err := newArena(windowChunks*chunkBytes, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s = newSpool(a, int64(size))
+	own, err = s.cursor(t.Context())
+	if err == nil {
+		peer, err = s.cursor(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.settle(true)
+	t.Cleanup(func() {
+		s.close()
+		s.free()
+		if a.used != 0 {
+			t.Errorf("%d chunks leaked", a.used)
+		}
+		if err := a.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s, own, peer
+}
+
+// TestClosedCursor: what a closed cursor had not read is gone, and reading it fails.
+func TestClosedCursor(t *testing.T) {
+	body := randomBytes(6 * chunkBytes)
+	s, own, peer := smallSpool(t, len(body))
+	filled := make(chan error)
+	go func() { filled <- s.fill(bytes.NewReader(body)) }()
+	if _, err := peer.Read(make([]byte, 100)); err != nil {
+		t.Fatal(err)
+	}
+	peer.close()
+	if _, err := own.WriteTo(io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	own.close()
+	if err := <-filled; err != nil {
+		t.Fatal(err)
+	}
+	if n, err := peer.Read(make([]byte, 100)); n > 0 || !errors.Is(err, errSpoolClosed) {
+		t.Errorf("a closed cursor reads %d bytes, %v", n, err)
+	}
+}
+
+// TestCloseEndsAWaitingRead: whoever waits for the client's next bytes does so no longer.
+func TestCloseEndsAWaitingRead(t *testing.T) {
+	_, own, peer := smallSpool(t, chunkBytes)
+	defer own.close()
+	read := make(chan error)
+	go func() {
+		_, err := peer.Read(make([]byte, 1))
+		read <- err
+	}()
+	time.Sleep(10 * time.Millisecond)
+	peer.close()
+	if err := <-read; !errors.Is(err, errSpoolClosed) {
+		t.Errorf("read: %v", err)
+	}
+}
+
+// TestPeerAnswersEarly: a node answers when the sender still waits for the client's next bytes. net/http
+// reads the body on after that.
+func TestPeerAnswersEarly(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.ReadFull(r.Body, make([]byte, chunkBytes/2))
+		w.WriteHeader(http.StatusBadRequest)
+	}))
+	defer server.Close()
+	transport := &http.Transport{}
+	defer transport.CloseIdleConnections()
+	body := randomBytes(6 * chunkBytes)
+	for range 20 {
+		s, own, peer := smallSpool(t, len(body))
+		in, out := io.Pipe()
+		filled, stored, sent := make(chan error), make(chan error), make(chan error)
+		go func() { filled <- s.fill(in) }()
+		go func() {
+			_, err := own.WriteTo(io.Discard)
+			own.close()
+			stored <- err
+		}()
+		go func() {
+			req, err := http.NewRequestWithContext(context.Background(), http.MethodPut, server.URL, io.NopCloser(peer))
+			if err == nil {
+				var resp *http.Response
+				req.ContentLength = int64(len(body))
+				if resp, err = transport.RoundTrip(req); err == nil {
+					err = resp.Body.Close()
+				}
+			}
+			peer.close()
+			sent <- err
+		}()
+		out.Write(body[:chunkBytes])
+		if err := <-sent; err != nil {
+			t.Fatal(err)
+		}
+		out.Write(body[chunkBytes:])
+		if err := errors.Join(<-filled, <-stored); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
