@@ -739,3 +739,29 @@ func TestChangeWhileTakenUp(t *testing.T) {
 		t.Errorf("the node watches over %+v", w)
 	}
 }
+
+// TestFailedAttemptsCount sends the same upload again and again while its failed attempts are being
+// cleared away: they have their parts of the arena still, and count against the limit.
+func TestFailedAttemptsCount(t *testing.T) {
+	f := newFleet(t, func(o *Options) {
+		o.UploadsMax, o.StagingBytes, o.AssignTimeout = 2, 2*windowChunks*chunkBytes, 200*time.Millisecond
+	})
+	body := randomBytes(4 << 20)
+	req := request("a.png")
+	req.Size, req.Broadcast = int64(len(body)), []image.NodeID{1, 2, 3}
+	kinds := map[image.Kind]int{}
+	for range 6 {
+		_, err := f.nodes[2].Receive(t.Context(), req, cutAfter(body, 2*chunkBytes-1))
+		kinds[image.KindOf(err)]++
+	}
+	if kinds[image.KindIncomplete] < 2 || kinds[image.KindOverload] == 0 || len(kinds) != 2 {
+		t.Errorf("answers %v, want the limit's number of incomplete-body and then overload", kinds)
+	}
+	f.empty("a.png")
+	eventually(t, "room for another upload", func() bool {
+		req := request("b.png")
+		req.Size = int64(len(body))
+		_, err := f.nodes[2].Receive(t.Context(), req, bytes.NewReader(body))
+		return err == nil
+	})
+}

@@ -95,6 +95,7 @@ type Service struct {
 	closed  bool
 	idle    chan struct{} // made by Drain, closed when no upload is left
 	uploads map[image.ID]*upload
+	running int                          // uploads, and failed attempts that are being cleared away while a newer one has their place in uploads
 	pending map[pendingKey]*watched      // in the log
 	changed map[uint64]map[image.ID]bool // by shard, uploads that changed since its Recover began
 	kick    chan struct{}
@@ -232,12 +233,13 @@ func (s *Service) register(req image.Request) (*upload, error) {
 		}
 		return nil, nil
 	}
-	if len(s.uploads) >= s.UploadsMax {
+	if s.running >= s.UploadsMax { // each has a part of the arena, and it has no more parts
 		return nil, image.Errorf(image.KindOverload, "node %d has %d uploads on their way, its limit", s.Node, s.UploadsMax).
 			WithHint("send fewer at once").WithRetry(time.Second)
 	}
 	u := newUpload(s, req)
 	s.uploads[req.ID] = u
+	s.running++
 	return u, nil
 }
 
@@ -253,6 +255,7 @@ func (s *Service) unregister(u *upload) {
 	u.spool.close()
 	u.spool.free()
 	u.cancel(nil)
+	s.running--
 }
 
 func (s *Service) lookup(shard uint64, id image.ID) (u *catalog.Upload, err error) {
