@@ -765,3 +765,47 @@ func TestFailedAttemptsCount(t *testing.T) {
 		return err == nil
 	})
 }
+
+// trickle is a body that moves, but does not get anywhere.
+type trickle struct{ ctx context.Context }
+
+func (b trickle) Read([]byte) (int, error) {
+	select {
+	case <-b.ctx.Done():
+		return 0, context.Cause(b.ctx)
+	case <-time.After(5 * time.Millisecond):
+		return 1, nil
+	}
+}
+
+// TestTrickle: a client that sends a byte now and then keeps its place no longer than an upload may take,
+// neither for a first attempt nor for one that is compared with it.
+func TestTrickle(t *testing.T) {
+	f := newFleet(t, func(o *Options) { o.UploadTimeout = 200 * time.Millisecond })
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	answers := make(chan error)
+	for i, to := range [][]image.NodeID{nil, {1, 2, 3}} {
+		req := request(fmt.Sprint(i))
+		req.Size, req.Broadcast = 5<<20, to
+		for range 2 {
+			wg.Go(func() {
+				_, err := f.nodes[1].Receive(t.Context(), req, trickle{ctx})
+				answers <- err
+			})
+		}
+	}
+	for range 4 {
+		select {
+		case err := <-answers:
+			if kind := image.KindOf(err); kind != image.KindIncomplete {
+				t.Errorf("answer %v", err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("still no answer")
+		}
+	}
+	f.empty("0")
+}

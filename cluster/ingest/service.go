@@ -5,6 +5,7 @@ package ingest
 
 import (
 	"context"
+	"errors"
 	"io"
 	"maps"
 	"sync"
@@ -170,6 +171,7 @@ func (s *Service) Receive(ctx context.Context, req image.Request, body io.Reader
 	if err := s.check(req); err != nil {
 		return nil, err
 	}
+	body = timelyReader{body, time.Now().Add(s.UploadTimeout)}
 	u, err := s.register(req)
 	if err != nil {
 		return nil, err
@@ -198,6 +200,22 @@ func (s *Service) Receive(ctx context.Context, req image.Request, body io.Reader
 	}
 	return s.wait(ctx, u)
 }
+
+// timelyReader is a body that ends at a time, however little of it came. One that trickles would keep
+// its upload, and the place of another, for as long as its sender likes.
+type timelyReader struct {
+	r   io.Reader
+	end time.Time
+}
+
+func (t timelyReader) Read(p []byte) (int, error) {
+	if time.Now().After(t.end) {
+		return 0, errTrickles
+	}
+	return t.r.Read(p)
+}
+
+var errTrickles = errors.New("it took longer than an upload may")
 
 func (s *Service) check(req image.Request) error {
 	if err := image.CheckUser(req.User); err != nil {
