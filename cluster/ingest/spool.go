@@ -6,9 +6,13 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"time"
 
 	"imgcluster/cluster/image"
 )
+
+// wakeEvery is how long bytes wait at most for the rest of their chunk while more come.
+const wakeEvery = time.Second
 
 // errNotHeld says that the beginning of the bytes was let go already.
 var errNotHeld = errors.New("the node does not hold the bytes of this upload")
@@ -51,6 +55,7 @@ func newSpool(a *arena, size int64) *spool {
 // after the spool was closed is read and dropped, so that the connection stays usable.
 func (s *spool) fill(body io.Reader) error {
 	var c []byte
+	woke := time.Now()
 	for s.filled < s.size {
 		if c == nil {
 			if c = s.grow(); c == nil {
@@ -69,8 +74,11 @@ func (s *spool) fill(body io.Reader) error {
 			s.err = incomplete(s.filled, s.size, err)
 		}
 		err = s.err
-		if err != nil || at+n == chunkBytes || s.filled == s.size { // waking for less costs more than it gains
+		// Waking for less costs more than it gains, but a node that is sent the bytes on must not take a slow
+		// client for one that is gone.
+		if err != nil || at+n == chunkBytes || s.filled == s.size || time.Since(woke) > wakeEvery {
 			s.wake.Broadcast()
+			woke = time.Now()
 		}
 		s.mu.Unlock()
 		if err != nil {

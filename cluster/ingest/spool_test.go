@@ -120,3 +120,33 @@ func TestPeerAnswersEarly(t *testing.T) {
 		}
 	}
 }
+
+// TestSlowBytesGoOn: what comes slowly is passed on before a chunk is full.
+func TestSlowBytesGoOn(t *testing.T) {
+	s, own, peer := smallSpool(t, chunkBytes)
+	defer own.close()
+	defer peer.close()
+	in, out := io.Pipe()
+	filled := make(chan error)
+	go func() { filled <- s.fill(in) }()
+	defer func() { out.Close(); <-filled }()
+	read := make(chan int)
+	go func() {
+		n, _ := peer.Read(make([]byte, chunkBytes))
+		read <- n
+	}()
+	for sent := 0; ; sent++ {
+		select {
+		case n := <-read:
+			if n == 0 || sent < 2 {
+				t.Errorf("%d bytes passed on of %d", n, sent)
+			}
+			return
+		case <-time.After(100 * time.Millisecond):
+			if sent > 100 {
+				t.Fatal("nothing was passed on")
+			}
+			out.Write([]byte{1})
+		}
+	}
+}
