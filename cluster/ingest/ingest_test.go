@@ -809,3 +809,36 @@ func TestTrickle(t *testing.T) {
 	}
 	f.empty("0")
 }
+
+// TestStoredIsToldWhenTheQuorumIsBack: nodes that have stored while there was no quorum say so once there
+// is one again.
+func TestStoredIsToldWhenTheQuorumIsBack(t *testing.T) {
+	f := newFleet(t, nil)
+	body := randomBytes(1 << 20)
+	gate := make(chan struct{})
+	for _, v := range f.vaults {
+		v.stall = gate
+	}
+	cut := func(is bool) {
+		f.log.mu.Lock()
+		defer f.log.mu.Unlock()
+		f.log.cut = is
+	}
+	req := request("a.png")
+	done := make(chan []answer)
+	go func() { done <- f.broadcast(req, body, nil) }()
+	f.assigned(req.ID)
+	cut(true)
+	close(gate)
+	eventually(t, "copies", func() bool { return f.vaults[1].count()+f.vaults[2].count()+f.vaults[3].count() == 2 })
+	time.Sleep(50 * time.Millisecond) // the nodes have said so, in vain
+	began := time.Now()
+	cut(false)
+	f.stored(f.record(<-done), body)
+	if took := time.Since(began); took > 4*time.Second { // before that nobody takes over
+		t.Errorf("committed after %v", took)
+	}
+	if u := f.assigned(req.ID); u.Record.Copies[0].Epoch != 1 {
+		t.Errorf("the upload was given to others: %+v", u)
+	}
+}
