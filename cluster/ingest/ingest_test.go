@@ -372,17 +372,22 @@ func TestWrongDigestComesLate(t *testing.T) {
 			req.Digest = &image.Digest{1}
 			req.Size = int64(len(body))
 			req.Broadcast = []image.NodeID{1, 2, 3}
+			// A machine that is busy for longer than TakeoverTimeout looks like nodes that do not store, and
+			// the upload may be given up for that first.
+			refused := func(err error) bool {
+				kind := image.KindOf(err)
+				return kind == image.KindDigest || kind == image.KindAborted
+			}
 			var early sync.WaitGroup
 			for id, b := range together(body, slices.DeleteFunc([]image.NodeID{1, 2, 3}, func(id image.NodeID) bool { return id == late })...) {
 				early.Go(func() {
-					if _, err := f.nodes[id].Receive(t.Context(), req, b); image.KindOf(err) != image.KindDigest {
-						t.Errorf("node %d: %v, want digest-mismatch", id, err)
+					if _, err := f.nodes[id].Receive(t.Context(), req, b); !refused(err) {
+						t.Errorf("node %d: %v, want digest-mismatch or aborted", id, err)
 					}
 				})
 			}
 			early.Wait()
-			_, err := f.nodes[late].Receive(t.Context(), req, bytes.NewReader(body))
-			if kind := image.KindOf(err); kind != image.KindDigest && kind != image.KindAborted {
+			if _, err := f.nodes[late].Receive(t.Context(), req, bytes.NewReader(body)); !refused(err) {
 				t.Errorf("node %d, late: %v, want digest-mismatch or aborted", late, err)
 			}
 			f.empty("a.png")
