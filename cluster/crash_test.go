@@ -155,7 +155,8 @@ func scenarioOf(place string) scenario {
 		return scenario{1, (*crashes).ofLeaderOfLate}
 	case is("catalog/before-replace", "catalog/replaced"):
 		return scenario{2, (*crashes).ofLate}
-	case is("member/before-renew", "member/put-aside", "member/renewed", "member/identity-written", "member/before-admit", "member/admitted"):
+	case is("member/before-renew", "member/put-aside", "member/renewed", "member/identity-written", "member/before-admit", "member/admitted",
+		"member/before-first-replica"):
 		return scenario{1, (*crashes).ofEmptied}
 	case strings.HasPrefix(place, "member/"):
 		return scenario{2, (*crashes).inReplacement}

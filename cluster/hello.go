@@ -330,12 +330,18 @@ func (n *Node) admit(ctx context.Context, met []hello) error {
 	addresses := n.peers.addresses()
 	failpoint.Here("member/before-admit")
 	for {
+		if len(met) == 0 {
+			met, _ = n.meet(ctx) // who differs was refused before
+		}
 		for _, h := range met {
 			var b []byte
 			if b, err = n.peers.post(ctx, addresses[h.Node], "/internal/v1/join", body); err == nil {
 				m := &catalog.Membership{}
 				if err = json.Unmarshal(b, m); err == nil {
 					failpoint.Here("member/admitted")
+					if err := n.noteMembers(m); err != nil { // see startShards
+						return err
+					}
 					n.admitted = m
 					n.known.Store(m)
 					n.peers.update(m)

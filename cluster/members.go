@@ -83,15 +83,19 @@ func (n *Node) remember() {
 	if m.Version == 0 || m.Version == n.remembered {
 		return
 	}
-	b, err := json.Marshal(m.Members)
-	if err == nil {
-		err = n.dir.Load().Update(func(id *store.Identity) { id.Members = b })
-	}
-	if err != nil {
+	if err := n.noteMembers(m); err != nil {
 		n.logger.Warn("members not noted in the data directory", zap.Error(err))
 		return
 	}
 	n.remembered = m.Version
+}
+
+func (n *Node) noteMembers(m *catalog.Membership) error {
+	b, err := json.Marshal(m.Members)
+	if err != nil {
+		return err
+	}
+	return n.dir.Load().Update(func(id *store.Identity) { id.Members = b })
 }
 
 // members are the nodes that hold a shard.
@@ -201,10 +205,21 @@ func (n *Node) spec(shard uint64, r catalog.Replica) consensus.Shard {
 
 // startShards starts this node's replicas: those that it ran before, or those that it was admitted
 // with, or as a founder of the cluster.
-func (n *Node) startShards(c *consensus.Consensus) error {
+func (n *Node) startShards(ctx context.Context, c *consensus.Consensus) error {
 	replicas, err := c.Stored()
 	if err != nil {
 		return err
+	}
+	if len(replicas) == 0 && n.admitted == nil && members(n.dir.Load().Identity()) != nil {
+		// A start that was admitted ended before it had noted a replica. To found the cluster now would be
+		// to come back as the replicas that this node has lost.
+		met, err := n.meet(ctx)
+		if err == nil {
+			err = n.admit(ctx, met)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	if len(replicas) == 0 || n.admitted != nil {
 		m := n.admitted
@@ -218,6 +233,7 @@ func (n *Node) startShards(c *consensus.Consensus) error {
 			}
 		}
 	}
+	failpoint.Here("member/before-first-replica")
 	for _, shard := range slices.Sorted(maps.Keys(replicas)) {
 		if err := c.StartShard(n.spec(shard, replicas[shard])); err != nil {
 			return err

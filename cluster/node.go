@@ -189,7 +189,7 @@ func (n *Node) openRaft(ctx context.Context) error {
 		return err
 	}
 	n.log.c.Store(c)
-	return n.startShards(c)
+	return n.startShards(ctx, c)
 }
 
 // renew gives up what this node had of the log and the catalog, and has the others admit it again.
