@@ -228,7 +228,7 @@ func TestNoQuorum(t *testing.T) {
 		t.Errorf("a large command: %v", err)
 	}
 	for _, err := range []error{n.View(9, fn), n.Read(t.Context(), 9, fn)} {
-		if image.KindOf(err) != image.KindInternal {
+		if image.KindOf(err) != image.KindNoQuorum {
 			t.Errorf("an unknown shard: %v", err)
 		}
 	}
