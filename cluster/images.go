@@ -148,9 +148,9 @@ func (m *images) ListShards(ctx context.Context, shards []uint64, user, prefix, 
 }
 
 // Delete implements api.Images. The files go once the log has it.
-func (m *images) Delete(ctx context.Context, id image.ID, user, name string) error {
+func (m *images) Delete(ctx context.Context, id image.ID, user, name, match string) error {
 	failpoint.Here("delete/before-propose")
-	r, err := m.log.Propose(ctx, m.shardOf(user, name), catalog.Command{Delete: &catalog.Delete{ID: id, User: user, Name: name}})
+	r, err := m.log.Propose(ctx, m.shardOf(user, name), catalog.Command{Delete: &catalog.Delete{ID: id, User: user, Name: name, Match: match}})
 	failpoint.Here("delete/proposed")
 	if err == nil {
 		err = r.Err()

@@ -296,7 +296,8 @@ func testLeavingReaders(t *testing.T, c *clustertest.Cluster) {
 
 func testReplaceAndDelete(t *testing.T, c *clustertest.Cluster) {
 	path := clustertest.Path("alice", "replace.png")
-	old := c.Put(t, 1, "alice", "replace.png", clustertest.Image(20, 3000), nil)
+	first := image.NewID()
+	old := c.Put(t, 1, "alice", "replace.png", clustertest.Image(20, 3000), http.Header{"Idempotency-Key": {first.String()}})
 	body := clustertest.Image(21, 4000)
 	rec := c.Put(t, 2, "alice", "replace.png", body, nil)
 	if rec.Version <= old.Version {
@@ -320,5 +321,14 @@ func testReplaceAndDelete(t *testing.T, c *clustertest.Cluster) {
 		t.Errorf("delete again: status %d, %s", r.Status, r.Body)
 	}
 	c.ExpectImage(t, "alice", "replace.png", body, c.IDs()...) // it was another one that was deleted
+	if r := c.Do(http.MethodDelete, 3, path, nil, http.Header{"If-Match": {`"` + first.String() + `"`}}); r.Status != http.StatusPreconditionFailed {
+		t.Errorf("delete of the one before: status %d, %s", r.Status, r.Body)
+	}
+	c.ExpectImage(t, "alice", "replace.png", body, c.IDs()...)
+	tag := c.Do(http.MethodHead, 3, path, nil, nil).Header.Get("ETag")
+	if r := c.Do(http.MethodDelete, 3, path, nil, http.Header{"If-Match": {tag}}); r.Status != http.StatusNoContent {
+		t.Errorf("delete of %s: status %d, %s", tag, r.Status, r.Body)
+	}
+	clustertest.ExpectProblem(t, c.Do(http.MethodGet, 1, path, nil, nil), image.KindNotFound)
 	c.ExpectSettled(t)
 }

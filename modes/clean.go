@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -66,7 +68,7 @@ func runClean(ctx context.Context, e *env, o cleanOptions) error {
 			return err
 		}
 	}
-	_, c, err := e.connect()
+	cfg, c, err := e.connect()
 	if err != nil {
 		return err
 	}
@@ -76,24 +78,24 @@ func runClean(ctx context.Context, e *env, o cleanOptions) error {
 			if err != nil {
 				return err
 			}
-			images = append(images, ownedImage{o.user, info.Name, info.Bytes})
+			images = append(images, ownedImage{user: o.user, name: info.Name, bytes: info.Bytes})
 		}
 	}
 	if len(images) > 0 && !o.yes {
 		if !isTerminal(e.in) {
 			return usagef("add --yes to delete them without a terminal", "%s are there, and clean asks before it deletes", plural(len(images), "image"))
 		}
-		if err := e.ask(fmt.Sprintf("Delete %s, %s?", plural(len(images), "image"), formatBytes(sumBytes(images))), errKept); err != nil {
+		if err := e.ask(fmt.Sprintf("Delete %s, %s, of %s in %s?", plural(len(images), "image"), formatBytes(sumBytes(images)), owners(images), cfg.Cluster.Name), errKept); err != nil {
 			return err
 		}
 	}
 	return e.clean(ctx, c, images)
 }
 
-// ownedImage is an image to delete.
+// ownedImage is an image to delete; with an upload ID no other one that has its name.
 type ownedImage struct {
-	user, name string
-	bytes      int64
+	user, name, id string
+	bytes          int64
 }
 
 func sumBytes(images []ownedImage) (sum int64) {
@@ -103,8 +105,19 @@ func sumBytes(images []ownedImage) (sum int64) {
 	return sum
 }
 
-// imagesOfLog lists what the log of a run says was stored, every image once. What an upload without an
-// answer left is listed too.
+// owners names whose images they are.
+func owners(images []ownedImage) string {
+	var users []string
+	for _, i := range images {
+		if !slices.Contains(users, i.user) {
+			users = append(users, i.user)
+		}
+	}
+	return strings.Join(users, ", ")
+}
+
+// imagesOfLog lists what the log of a run says was stored, every upload once. What one without an
+// answer left is listed too. Logs of older versions have no IDs of uploads: what has their names goes.
 func imagesOfLog(path string) ([]ownedImage, error) {
 	f, err := openRegular(path)
 	if err != nil {
@@ -137,9 +150,9 @@ func imagesOfLog(path string) ([]ownedImage, error) {
 		if u.User == "" {
 			u.User = stressUser
 		}
-		if key := u.User + "/" + u.Name; !seen[key] {
+		if key := u.User + "/" + u.Name + "/" + u.ID; !seen[key] {
 			seen[key] = true
-			images = append(images, ownedImage{u.User, u.Name, u.Bytes})
+			images = append(images, ownedImage{u.User, u.Name, u.ID, u.Bytes})
 		}
 	}
 }
@@ -155,9 +168,9 @@ func (e *env) cleanLog(ctx context.Context, c *client.Client, path string) error
 
 // cleaned is what clean says with --json.
 type cleaned struct {
-	Images  int   `json:"images"` // deleted
-	Bytes   int64 `json:"bytes"`  // of these
-	Missing int   `json:"missing"`
+	Images  int   `json:"images"`         // deleted
+	Bytes   int64 `json:"bytes"`          // of these
+	Missing int   `json:"missing"`        // deleted before, or replaced by others since
 	WonBack int64 `json:"won_back_bytes"` // by which the files on all nodes became less
 }
 
@@ -183,7 +196,11 @@ func (e *env) clean(ctx context.Context, c *client.Client, images []ownedImage) 
 			cleaned
 		}{"cleaned", done})
 	}
-	e.say("deleted %s, %s; the nodes have %s of disk back", plural(done.Images, "image"), formatBytes(done.Bytes), formatBytes(done.WonBack))
+	missing := ""
+	if done.Missing > 0 {
+		missing = fmt.Sprintf("; %s had been deleted or replaced before", plural(done.Missing, "image"))
+	}
+	e.say("deleted %s, %s%s; the nodes have %s of disk back", plural(done.Images, "image"), formatBytes(done.Bytes), missing, formatBytes(done.WonBack))
 	return nil
 }
 
@@ -197,8 +214,8 @@ func deleteAll(ctx context.Context, c *client.Client, images []ownedImage, p *pr
 			break
 		}
 		group.Go(func() error {
-			err := c.Delete(failed, i.user, i.name)
-			gone := image.KindOf(err) == image.KindNotFound
+			err := c.DeleteMatching(failed, i.user, i.name, i.id)
+			gone := image.KindOf(err) == image.KindNotFound || image.KindOf(err) == image.KindChanged
 			if err != nil && !gone {
 				return fmt.Errorf("%s/%s: %w", i.user, i.name, err)
 			}
@@ -211,7 +228,7 @@ func deleteAll(ctx context.Context, c *client.Client, images []ownedImage, p *pr
 				done.Bytes += i.bytes
 			}
 			n := done.Images + done.Missing
-			p.show(n == len(images), "%d of %d images deleted", n, len(images))
+			p.show(n == len(images), "%d of %d images deleted", done.Images, len(images))
 			return nil
 		})
 	}

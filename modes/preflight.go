@@ -71,26 +71,41 @@ func look(ctx context.Context, c *client.Client, cfg *config.Config, dir string)
 	return f, ctx.Err()
 }
 
-// awaitQuorum finds the cluster, and waits a little for its quorum: an election is over soon.
+// awaitQuorum finds the cluster, and waits a little for its quorum, and for the nodes that are up to be
+// ready: elections are over soon.
 func awaitQuorum(ctx context.Context, c *client.Client) (image.ClusterStatus, error) {
 	limited, cancel := context.WithTimeout(ctx, preflightTimeout)
 	defer cancel()
+	var seen image.ClusterStatus // with a quorum
 	for {
 		status, err := c.Cluster(limited)
 		switch {
 		case ctx.Err() != nil:
 			return status, ctx.Err()
+		case limited.Err() != nil && seen.Ready:
+			return seen, nil
 		case limited.Err() != nil && err != nil:
 			return status, fmt.Errorf("%w within %s", client.ErrNobodyAnswers, preflightTimeout)
-		case err != nil || status.Ready:
+		case err != nil || status.Ready && allReady(status):
 			return status, err
+		}
+		if status.Ready {
+			seen = status
 		}
 		select {
 		case <-limited.Done():
+			if seen.Ready {
+				return seen, nil
+			}
 			return status, notReady(status)
 		case <-time.After(preflightPoll):
 		}
 	}
+}
+
+// allReady tells whether every node that is up, and has no problem that it knows of, is ready.
+func allReady(s image.ClusterStatus) bool {
+	return !slices.ContainsFunc(s.Nodes, func(n image.NodeStatus) bool { return stateOf(n) == string(image.NodeUp) && !n.Ready })
 }
 
 // ownAddress is the one that this machine has towards another.

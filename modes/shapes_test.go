@@ -192,17 +192,25 @@ func testClean(t *testing.T, l *local) {
 	if e := l.run("clean", "--log", "clean.jsonl"); e.status != exitUsage || !strings.Contains(e.err, "hint: add --yes") || l.stored("clean") != 21 {
 		t.Error(e)
 	}
+	// An image that somebody else stores under a name of the run is no image of the run.
+	const other = "stress_image_7.png"
+	put := program(t, l.dir, "put", "--user", "clean", "--name", other, "-")
+	put.Stdin = strings.NewReader("not of the run")
+	if e := finish(t, put); e.status != 0 {
+		t.Fatal(e)
+	}
 	e := l.run("clean", "--log", "clean.jsonl", "--yes", "--json")
 	var done struct {
 		cleaned
 		Type string `json:"type"`
 	}
-	if err := json.Unmarshal([]byte(e.out), &done); err != nil || e.status != 0 || done.Type != "cleaned" || done.Images != 20 || done.WonBack < done.Bytes {
+	if err := json.Unmarshal([]byte(e.out), &done); err != nil || e.status != 0 || done.Type != "cleaned" || done.Images != 19 || done.Missing != 1 || done.WonBack < done.Bytes {
 		t.Errorf("%v of %v", err, e)
 	}
-	if n := l.stored("clean"); n != 1 {
-		t.Errorf("%d images are left, not the one that no run stored", n)
+	if n := l.stored("clean"); n != 2 || l.must(0, "get", "clean/"+other, "-o", "-") != "not of the run" {
+		t.Errorf("%d images are left, not the two that no run stored", n)
 	}
+	l.must(0, "rm", "clean/"+other)
 	if out := l.run("clean", "--log", "clean.jsonl", "--yes", "--json").out; !strings.Contains(out, `"images":0,"bytes":0,"missing":20`) {
 		t.Errorf("once more: %s", out)
 	}
@@ -224,7 +232,7 @@ func testClean(t *testing.T, l *local) {
 	cmd := program(t, l.dir, "clean", "--user", "clean")
 	cmd.Stdin = tty
 	r := start(t, cmd)
-	r.says(t, &r.err, `Delete 1 image, .*\? \[y/N\] $`)
+	r.says(t, &r.err, `Delete 1 image, .*, of clean in imgcluster\? \[y/N\] $`)
 	fmt.Fprintln(user, "no")
 	if status := r.status(); status != exitFailed || l.stored("clean") != 1 || !strings.Contains(r.err.String(), "nothing was deleted") {
 		t.Errorf("status %d: %s", status, &r.err)

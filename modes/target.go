@@ -36,8 +36,9 @@ func (t *target) seen(s image.ClusterStatus) {
 // Put implements load.Target.
 func (t *target) Put(ctx context.Context, up load.Upload) (load.Outcome, error) {
 	first := t.firstChoice(up.User, up.Name)
-	r, err := t.c.Put(ctx, client.Upload{User: up.User, Name: up.Name, Size: up.Size, Body: up.Body})
-	o := load.Outcome{Owner: int(r.Receipt.Owner), Attempts: r.Attempts, Done: r.Done, SentBytes: r.SentBytes}
+	id := image.NewID()
+	r, err := t.c.Put(ctx, client.Upload{ID: id, User: up.User, Name: up.Name, Size: up.Size, Body: up.Body})
+	o := load.Outcome{ID: id.String(), Owner: int(r.Receipt.Owner), Attempts: r.Attempts, Done: r.Done, SentBytes: r.SentBytes}
 	for _, n := range r.Receipt.Replicas {
 		o.Replicas = append(o.Replicas, int(n))
 	}

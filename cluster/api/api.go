@@ -28,7 +28,7 @@ type Images interface {
 	// List returns up to limit images whose names start with prefix and come after `after`.
 	List(ctx context.Context, user, prefix, after string, limit int) (image.List, error)
 	// Delete removes a name's image. Called again with the same id it does nothing more and returns the same.
-	Delete(ctx context.Context, id image.ID, user, name string) error
+	Delete(ctx context.Context, id image.ID, user, name, match string) error
 	// Open returns the image's plaintext, only what was authenticated.
 	Open(ctx context.Context, rec *image.Record) Content
 	// OpenEncrypted returns one copy's file as it is stored, and which copy it is.

@@ -99,7 +99,7 @@ func (l *leaving) Await(context.Context, string, string) error { return l.await 
 
 func (l *leaving) Record(context.Context, string, string) (*image.Record, error) { return nil, errLeft }
 
-func (l *leaving) Delete(context.Context, image.ID, string, string) error { return errLeft }
+func (l *leaving) Delete(context.Context, image.ID, string, string, string) error { return errLeft }
 
 func (l *leaving) Put(_ context.Context, req image.Request, body io.Reader) (*image.Record, error) {
 	if req.Name == "read.png" {

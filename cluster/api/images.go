@@ -98,6 +98,9 @@ func (h *Handler) parsePut(r *http.Request) (req image.Request, err error) {
 	default:
 		return req, image.Errorf(image.KindInvalid, "If-None-Match: %.40q with PUT", v).WithHint("only * is understood: store unless the name is taken")
 	}
+	if r.Header.Get("If-Match") != "" {
+		return req, image.Errorf(image.KindInvalid, "If-Match with PUT").WithHint("leave it out: only DELETE and GET understand it")
+	}
 	if req.ID, err = requestID(r); err != nil {
 		return req, err
 	}
@@ -111,6 +114,20 @@ func (h *Handler) parsePut(r *http.Request) (req image.Request, err error) {
 	req.Relayed = r.Header.Get("Imgcluster-Relayed") == "true"
 	req.WantDigest = len(req.Broadcast) == 0 || wantsDigest(r.Header.Get("Want-Content-Digest"))
 	return req, err
+}
+
+// parseMatch returns the tag that an image must have, empty for any.
+func parseMatch(header []string) (string, error) {
+	v := strings.TrimSpace(strings.Join(header, ","))
+	if len(header) == 0 || v == "*" {
+		return "", nil
+	}
+	tag, ok := strings.CutPrefix(v, `"`)
+	tag, closed := strings.CutSuffix(tag, `"`)
+	if !ok || !closed || tag == "" || strings.Contains(tag, `"`) {
+		return "", image.Errorf(image.KindInvalid, "If-Match: %.80q", v).WithHint(`send one tag, such as the image's ETag, in quotes`)
+	}
+	return tag, nil
 }
 
 // requestID is the client's ID of a request that it may send again, else a new one.
@@ -281,8 +298,12 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, c Content, modif
 
 func (h *Handler) delete(w http.ResponseWriter, r *http.Request, user, name string) {
 	id, err := requestID(r)
+	var match string
 	if err == nil {
-		err = h.Images.Delete(r.Context(), id, user, name)
+		match, err = parseMatch(r.Header.Values("If-Match"))
+	}
+	if err == nil {
+		err = h.Images.Delete(r.Context(), id, user, name, match)
 	}
 	if err != nil {
 		if r.Header.Set("Idempotency-Key", id.String()); !h.elsewhere(w, r, user, name, err) {

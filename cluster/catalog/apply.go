@@ -414,13 +414,13 @@ func (m *machine) delete(d *Delete) (Result, error) {
 		return was.result(), nil
 	}
 	rec, err := GetRecord(m.tx, d.User, d.Name)
-	if err == nil && rec != nil {
+	now := Deleted{User: d.User, Name: d.Name, Absent: rec == nil, Other: rec != nil && !d.matches(rec)}
+	if err == nil && rec != nil && !now.Other {
 		err = m.remove(rec)
 	}
 	if err != nil {
 		return Result{}, err
 	}
-	now := Deleted{User: d.User, Name: d.Name, Absent: rec == nil}
 	if d.ID != (image.ID{}) {
 		if _, err = m.remember(d.ID); err == nil {
 			err = m.put(idKey(deletedTable, d.ID), now)
@@ -429,7 +429,15 @@ func (m *machine) delete(d *Delete) (Result, error) {
 	return now.result(), err
 }
 
+func (d *Delete) matches(rec *image.Record) bool {
+	return d.Match == "" || d.Match == rec.ID.String() || rec.SHA256 != nil && d.Match == rec.SHA256.String()
+}
+
 func (d Deleted) result() Result {
+	if d.Other {
+		return reject(image.Errorf(image.KindChanged, "user %q has another image %q", d.User, d.Name).
+			WithHint("look at the image that is there now, and leave If-Match out or give its ETag"))
+	}
 	if d.Absent {
 		return reject(image.Errorf(image.KindNotFound, "user %q has no image %q", d.User, d.Name))
 	}

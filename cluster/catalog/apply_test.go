@@ -267,6 +267,34 @@ func TestLateCommands(t *testing.T) {
 	s.mustKind(s.do(Command{Delete: &Delete{ID: id(12), User: "alice", Name: "b.png"}}), image.KindConflict)
 }
 
+// TestDeleteIfItMatches deletes an image only under its own tag, and answers a repeat as the first time.
+func TestDeleteIfItMatches(t *testing.T) {
+	s := newShard(t)
+	remove := func(n byte, match string) Command {
+		return Command{Delete: &Delete{ID: id(n), User: "alice", Name: "a.png", Match: match}}
+	}
+	s.mustKind(s.do(remove(11, id(1).String())), image.KindNotFound)
+	s.mustKind(s.do(assign(1, "a.png", 1, 2)), "")
+	s.mustKind(s.do(stored(1, sumA, image.Copy{Node: 1, Epoch: 1}, image.Copy{Node: 2, Epoch: 1})), "")
+	for range 2 {
+		s.mustKind(s.do(remove(12, id(2).String())), image.KindChanged)
+	}
+	if s.record("a.png") == nil {
+		t.Fatal("another image was deleted")
+	}
+	s.mustKind(s.do(remove(13, id(1).String())), "")
+	if s.record("a.png") != nil {
+		t.Fatal("the image is still there")
+	}
+	s.mustKind(s.do(remove(12, id(2).String())), image.KindChanged)
+	withDigest := stored(2, sumA, image.Copy{Node: 1, Epoch: 1}, image.Copy{Node: 2, Epoch: 1})
+	withDigest.Stored.SHA256 = &image.Digest{1}
+	s.mustKind(s.do(assign(2, "a.png", 1, 2)), "")
+	s.mustKind(s.do(withDigest), "")
+	s.mustKind(s.do(remove(14, image.Digest{2}.String())), image.KindChanged)
+	s.mustKind(s.do(remove(15, image.Digest{1}.String())), "")
+}
+
 // TestEpochsOutlastARefusal assigns a failed upload again while its name is taken. The refusal must
 // not make the shard forget the epochs of the first attempt: a late Stored of it would count.
 func TestEpochsOutlastARefusal(t *testing.T) {

@@ -79,9 +79,10 @@ type Reassign struct {
 // Delete removes an image's record. Applied again under its ID it is answered as the first time and
 // removes nothing: the name may have another image by then.
 type Delete struct {
-	ID   image.ID `json:"id,omitzero"` // of this request; zero: not remembered
-	User string   `json:"user"`
-	Name string   `json:"name"`
+	ID    image.ID `json:"id,omitzero"` // of this request; zero: not remembered
+	User  string   `json:"user"`
+	Name  string   `json:"name"`
+	Match string   `json:"match,omitempty"` // only an image with this upload ID or SHA-256
 }
 
 // Recopy changes where the copies of a stored image are, once new ones are durable: to heal a record

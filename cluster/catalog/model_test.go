@@ -54,10 +54,14 @@ func (m *model) delete(d *Delete) image.Kind {
 	if ok {
 		return first
 	}
-	if m.images[d.Name] == nil {
+	switch rec := m.images[d.Name]; {
+	case rec == nil:
 		first = image.KindNotFound
+	case d.Match != "" && d.Match != rec.ID.String():
+		first = image.KindChanged
+	default:
+		delete(m.images, d.Name)
 	}
-	delete(m.images, d.Name)
 	m.deleted[d.ID] = first
 	return first
 }

@@ -69,7 +69,11 @@ func (r *modelRun) repeat(rt *rapid.T) int {
 		"recopy":   func(rt *rapid.T) { r.step(r.drawRecopy(rt)) },
 		"delete": func(rt *rapid.T) {
 			n := byte(len(r.cmds)) // a fresh ID in most runs
-			r.step(Command{Delete: &Delete{ID: image.ID{0: 1, 15: n}, User: "alice", Name: modelName(int(n) % modelNames)}})
+			d := &Delete{ID: image.ID{0: 1, 15: n}, User: "alice", Name: modelName(int(n) % modelNames)}
+			if rapid.Bool().Draw(rt, "if it matches") {
+				d.Match = id(r.drawID(rt)).String()
+			}
+			r.step(Command{Delete: d})
 		},
 		"an old command again": func(rt *rapid.T) {
 			if len(r.cmds) == 0 {

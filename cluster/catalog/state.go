@@ -66,6 +66,7 @@ type Deleted struct {
 	User   string `json:"user"`
 	Name   string `json:"name"`
 	Absent bool   `json:"absent,omitempty"` // there was no image
+	Other  bool   `json:"other,omitempty"`  // there was one that did not match
 }
 
 // Finished tells that the upload is committed or has failed.

@@ -141,11 +141,21 @@ func info(user, name string, resp *http.Response) Info {
 // Delete removes an image. It sends the request again when there is no answer, under the same ID: the
 // answer is that of the first that arrived.
 func (c *Client) Delete(ctx context.Context, user, name string) error {
+	return c.DeleteMatching(ctx, user, name, "")
+}
+
+// DeleteMatching is Delete of an image that has that upload ID or SHA-256 only: KindChanged when another
+// one has its name by now. An empty tag matches every image.
+func (c *Client) DeleteMatching(ctx context.Context, user, name, tag string) error {
 	path, err := imagePath(user, name)
 	if err != nil {
 		return err
 	}
-	r, err := c.ask(ctx, http.MethodDelete, path, http.Header{"Idempotency-Key": {image.NewID().String()}})
+	header := http.Header{"Idempotency-Key": {image.NewID().String()}}
+	if tag != "" {
+		header.Set("If-Match", strconv.Quote(tag))
+	}
+	r, err := c.ask(ctx, http.MethodDelete, path, header)
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ const (
 	KindStale          Kind = "stale-epoch"        // 409: the upload was given to another node meanwhile
 	KindLengthRequired Kind = "length-required"    // 411
 	KindExists         Kind = "exists"             // 412: If-None-Match: * and the name is taken
+	KindChanged        Kind = "changed"            // 412: If-Match and the image is another one
 	KindTooLarge       Kind = "too-large"          // 413
 	KindMisplaced      Kind = "misplaced"          // 421: the node does not hold the image's shard; look at the map again
 	KindOverload       Kind = "overload"           // 429: too many uploads at once; retry
@@ -36,7 +37,7 @@ const (
 // statuses by kind; what is missing is 500.
 var statuses = map[Kind]int{
 	KindInvalid: 400, KindDigest: 400, KindIncomplete: 400, KindNotFound: 404, KindMethod: 405, KindConflict: 409, KindStale: 409,
-	KindLengthRequired: 411, KindExists: 412, KindTooLarge: 413, KindMisplaced: 421, KindOverload: 429,
+	KindLengthRequired: 411, KindExists: 412, KindChanged: 412, KindTooLarge: 413, KindMisplaced: 421, KindOverload: 429,
 	KindNoQuorum: 503, KindAborted: 503, KindDamaged: 503, KindDiskFull: 507, KindInternal: 500,
 }
 

@@ -59,6 +59,7 @@ type Upload struct {
 // Outcome is what became of an upload. SentBytes is called once Done is closed; until then the
 // image's memory stays as it is. A nil Done is taken as closed, a nil SentBytes as 0.
 type Outcome struct {
+	ID          string // of the upload
 	Owner       int
 	Replicas    []int
 	FirstChoice *bool // the owner is the first in the hash's rank; nil: not known

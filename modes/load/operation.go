@@ -119,7 +119,7 @@ func (r *run) put(rec *result.Upload, up Upload) error {
 		rec.SentBytes = out.SentBytes()
 	}
 	r.sent.Add(rec.SentBytes)
-	rec.Attempts = out.Attempts
+	rec.ID, rec.Attempts = out.ID, out.Attempts
 	stored := StoredImage{User: up.User, Name: up.Name, Seq: rec.Seq}
 	if sum != nil {
 		stored.Sum, stored.Known = <-sum, true

@@ -126,7 +126,8 @@ type Machine struct {
 // is the image's size, SentBytes what left the client for it: to all nodes, in all attempts.
 // FirstChoice tells whether the owner was the first node in the hash's rank; nil when unknown.
 type Upload struct {
-	Seq         int64   `json:"seq"` // from 1, one per image; the last record of a Seq counts
+	Seq         int64   `json:"seq"`          // from 1, one per image; the last record of a Seq counts
+	ID          string  `json:"id,omitempty"` // of the upload, by which its image is told from others of its name
 	Name        string  `json:"name"`
 	Class       string  `json:"class"`
 	Bytes       int64   `json:"bytes"`
