@@ -260,6 +260,13 @@ func (n *Node) tend() {
 	}
 }
 
+// awaited tells whether this node is ready only with the newest state of a shard: one that it is about to
+// leave goes on without it, and when its replica was lost there never comes another.
+func (n *Node) awaited(shard uint64) bool {
+	l := n.membership().Shards[shard]
+	return l == nil || slices.Contains(catalog.NodesOf(slices.Concat(l.Nodes, l.Next)), n.self.ID)
+}
+
 // tendOwn starts and stops replicas of this node.
 func (n *Node) tendOwn() {
 	c, m := n.log.c.Load(), n.membership()
@@ -437,10 +444,11 @@ func (n *Node) tendGroup(c *consensus.Consensus, m *catalog.Membership, shard ui
 		step.Moved = true
 	} else {
 		for _, r := range l.Old {
+			// One that was lost is in the group no more, but what its node has stored may be.
+			if free, err := n.unused(shard, l, r.Node); err != nil || !free || r.Node == n.self.ID {
+				return false, err
+			}
 			if in(r) {
-				if free, err := n.unused(shard, l, r.Node); err != nil || !free || r.Node == n.self.ID {
-					return false, err
-				}
 				if err := remove(r); err != nil {
 					return false, err
 				}

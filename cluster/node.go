@@ -496,7 +496,7 @@ func (n *Node) recover() error {
 	for {
 		if n.takeUp(c, systemShard); n.serves(systemShard) {
 			n.tendOwn()
-			if !slices.ContainsFunc(c.Hosted(), func(shard uint64) bool { return !n.serves(shard) }) {
+			if !slices.ContainsFunc(c.Hosted(), func(shard uint64) bool { return !n.serves(shard) && n.awaited(shard) }) {
 				return nil
 			}
 		}

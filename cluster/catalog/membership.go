@@ -145,16 +145,26 @@ func Found(system uint64, j *Join) *Membership {
 	return s
 }
 
-// replace gives a node new replicas in place of those that it has lost.
+// replace gives a node new replicas in place of those that it has lost, also where it is to leave: what
+// it lost must not come back under its old ID, but its copies may be there still.
 func (s *Membership) replace(id image.NodeID) {
 	for _, shard := range slices.Sorted(maps.Keys(s.Shards)) {
 		l := s.Shards[shard]
+		if _, ok := l.Of(id); !ok {
+			continue
+		}
+		s.Replicas++
+		l.Version++
+		stays := false
 		for _, list := range [][]Replica{l.Nodes, l.Next} {
 			if i := on(list, id); i >= 0 {
-				s.Replicas++
 				list[i].Number = s.Replicas
-				l.Version++
+				stays = true
 			}
+		}
+		l.Old = slices.DeleteFunc(l.Old, func(r Replica) bool { return r.Node == id })
+		if !stays {
+			l.Old = append(l.Old, Replica{Node: id, Number: s.Replicas})
 		}
 	}
 }

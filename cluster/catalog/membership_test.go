@@ -182,6 +182,19 @@ func TestNoStepLosesAShard(t *testing.T) {
 					}
 					now[r] = true
 				}
+				for _, r := range l.Next {
+					if i := on(l.Nodes, r.Node); i >= 0 && l.Nodes[i] != r {
+						rt.Fatalf("node %d is to stay in shard %d as two replicas: %+v", r.Node, shard, l)
+					}
+				}
+				was, is := before.Member(id), after.Member(id)
+				if was != nil && is != nil && was.Incarnation != "" && was.Incarnation != is.Incarnation {
+					for _, r := range before.Shards[shard].All() {
+						if r.Node == id && slices.Contains(l.All(), r) {
+							rt.Fatalf("replica %+v of shard %d was lost and is to run: %+v", r, shard, l)
+						}
+					}
+				}
 				for _, r := range l.Old {
 					if slices.Contains(l.Nodes, r) || slices.Contains(l.Next, r) {
 						rt.Fatalf("replica %+v of shard %d is to stay and to go: %+v", r, shard, l)
