@@ -335,7 +335,10 @@ func (n *Node) admit(ctx context.Context, met []hello) error {
 		}
 		for _, h := range met {
 			var b []byte
-			if b, err = n.peers.post(ctx, addresses[h.Node], "/internal/v1/join", body); err == nil {
+			one, cancelOne := context.WithTimeout(ctx, n.cfg.Timeouts.Proposal) // another one may do better
+			b, err = n.peers.post(one, addresses[h.Node], "/internal/v1/join", body)
+			cancelOne()
+			if err == nil {
 				m := &catalog.Membership{}
 				if err = json.Unmarshal(b, m); err == nil {
 					failpoint.Here("member/admitted")

@@ -419,6 +419,8 @@ func (p *peers) reports() map[image.NodeID][]image.ShardReport {
 
 // copyBytes asks for the length of a peer's file of a copy.
 func (p *peers) copyBytes(ctx context.Context, node image.NodeID, id image.ID, epoch uint32) (int64, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, p.stall, errPeerStalls)
+	defer cancel()
 	base, err := p.url(node)
 	if err != nil {
 		return 0, err
@@ -458,6 +460,8 @@ func (p *peers) post(ctx context.Context, addr, path string, body []byte) ([]byt
 
 // suspect asks a peer to look at its copy of an image.
 func (p *peers) suspect(ctx context.Context, node image.NodeID, rec *image.Record) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, p.stall, errPeerStalls)
+	defer cancel()
 	q := url.Values{"user": {rec.User}, "name": {rec.Name}}
 	_, err := p.post(ctx, p.addresses()[node], "/internal/v1/suspect?"+q.Encode(), nil)
 	return err

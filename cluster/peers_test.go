@@ -1,0 +1,44 @@
+package cluster
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"imgcluster/cluster/image"
+)
+
+// TestPausedPeer asks a peer that takes connections and says nothing, as one that is stopped (SIGSTOP) does:
+// its kernel goes on. Who waits for it would not look at another copy, nor repair any.
+func TestPausedPeer(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	tr := transport(time.Second)
+	defer tr.CloseIdleConnections()
+	p := &peers{stall: 50 * time.Millisecond, addr: map[image.NodeID]string{2: l.Addr().String()}, http: &http.Client{Transport: tr}}
+	id := image.NewID()
+	for what, ask := range map[string]func(context.Context) error{
+		"the length of a copy": func(ctx context.Context) error {
+			_, err := p.copyBytes(ctx, 2, id, 1)
+			return err
+		},
+		"a part of a copy": func(ctx context.Context) error {
+			_, err := p.openCopy(ctx, 2, id, 1, 0, 10)
+			return err
+		},
+		"to look at a copy": func(ctx context.Context) error {
+			return p.suspect(ctx, 2, &image.Record{User: "alice", Name: "a.png", ID: id})
+		},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		if err := ask(ctx); err == nil || ctx.Err() != nil {
+			t.Errorf("asked for %s: %v, after more than %v", what, err, p.stall)
+		}
+		cancel()
+	}
+}
