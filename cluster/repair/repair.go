@@ -419,8 +419,9 @@ func (s *Service) makeFrom(ctx context.Context, rec *image.Record, from image.Co
 				zap.Uint32("from", uint32(from.Node)), zap.Any("dropped", drop))
 			return nil
 		}
-		// It may be committed all the same: the file stays until that is known.
-		if !sleep(ctx, retryPause) {
+		// It may be committed all the same: the file stays until that is known, or this node has nothing to do
+		// with the shard any more.
+		if !slices.Contains(s.Shards(), rec.Shard) || !sleep(ctx, retryPause) {
 			return err
 		}
 	}
