@@ -58,9 +58,11 @@ type Store struct {
 	mu    sync.Mutex
 	live  map[key]bool // writers between Create and the end of Commit or Abort
 	fresh map[key]bool // became visible since the running sweep began; nil without one
-	files int64        // visible files
-	bytes int64        // and their length
+	used  [foldersCount]usage
 }
+
+// usage is what there is in a folder, and how often that has changed.
+type usage struct{ files, bytes, changes int64 }
 
 // Open opens the store in the data directory dir, which must exist, and makes its folders durable.
 // It counts the files, so its time grows with them.
@@ -83,12 +85,7 @@ func openStore(fsys fileSystem, opts Options) (*Store, error) {
 		return nil, err
 	}
 	s.direct = !opts.Buffered && fsys.canDirect(tmpDir+"/probe"+tmpSuffix)
-	err := s.List(func(_ image.ID, _ uint32, bytes int64) error {
-		s.files++
-		s.bytes += bytes
-		return nil
-	})
-	if err != nil {
+	if err := s.List(func(image.ID, uint32, int64) error { return nil }); err != nil { // which counts
 		return nil, err
 	}
 	return s, nil
@@ -130,11 +127,39 @@ func (s *Store) Close() error { return s.fs.close() }
 // Direct tells whether files are written with direct I/O.
 func (s *Store) Direct() bool { return s.direct }
 
-// Usage returns the number of committed files and their length together.
+// Usage returns the number of committed files and their length together. Files that came or went without
+// the Store's doing are in it after the next Sweep.
 func (s *Store) Usage() (files, bytes int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.files, s.bytes
+	for _, u := range s.used {
+		files += u.files
+		bytes += u.bytes
+	}
+	return files, bytes
+}
+
+// count notes a change of what is visible. Held: mu.
+func (s *Store) count(k key, files, bytes int64) {
+	u := &s.used[k.id[15]]
+	u.files += files
+	u.bytes += bytes
+	u.changes++
+}
+
+func (s *Store) changes(last byte) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.used[last].changes
+}
+
+// recount takes what is seen in a folder for what is there, unless it has changed meanwhile.
+func (s *Store) recount(last byte, seen usage) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.used[last].changes == seen.changes {
+		s.used[last] = seen
+	}
 }
 
 // FreeBytes returns what the file system has left for this process.
@@ -185,8 +210,7 @@ func (s *Store) removeLocked(k key) (int64, error) {
 		return -1, s.fault("remove", k.String(), err)
 	}
 	failpoint.Here("store/removed")
-	s.files--
-	s.bytes -= size
+	s.count(k, -1, -size)
 	return size, nil
 }
 
@@ -247,17 +271,26 @@ func (s *Store) List(fn func(id image.ID, epoch uint32, bytes int64) error) erro
 
 func (s *Store) listFolder(last byte, fn func(k key, bytes int64) error) error {
 	dir := folder(last)
+	seen := usage{changes: s.changes(last)}
 	entries, err := s.fs.readDir(dir)
 	if err != nil {
 		return s.fault(opRead, dir, err)
 	}
+	files := make([]key, 0, len(entries))
+	sizes := make([]int64, 0, len(entries))
 	for _, e := range entries {
 		k, ok := parseName(e.name, imgSuffix)
 		if !ok || e.other || k.id[15] != last {
 			s.unknown(dir + "/" + e.name)
 			continue
 		}
-		if err := fn(k, e.size); err != nil {
+		files, sizes = append(files, k), append(sizes, e.size)
+		seen.files++
+		seen.bytes += e.size
+	}
+	s.recount(last, seen)
+	for i, k := range files {
+		if err := fn(k, sizes[i]); err != nil {
 			return err
 		}
 	}

@@ -135,3 +135,27 @@ func TestFailEachSweep(t *testing.T) {
 		}
 	}
 }
+
+// TestSweepCounts: what somebody else took away or cut is counted right again after a sweep.
+func TestSweepCounts(t *testing.T) {
+	dir := t.TempDir()
+	s := openTest(t, dir, Options{})
+	for epoch := range uint32(4) {
+		mustPut(t, s, testID, epoch, noise(1, 100))
+	}
+	for _, epoch := range []uint32{1, 2} {
+		if err := os.Remove(filepath.Join(dir, testKey(epoch).path())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Truncate(filepath.Join(dir, testKey(3).path()), 40); err != nil {
+		t.Fatal(err)
+	}
+	mustPut(t, s, testID, 2, noise(1, 100)) // as a repair does
+	if _, _, err := s.Sweep(func(image.ID, uint32) (bool, error) { return true, nil }); err != nil {
+		t.Fatal(err)
+	}
+	if files, bytes := s.Usage(); files != 3 || bytes != 240 {
+		t.Errorf("%d files of %d bytes, want 3 of 240", files, bytes)
+	}
+}

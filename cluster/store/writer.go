@@ -253,10 +253,11 @@ func (w *Writer) publish() error {
 	if s.fresh != nil {
 		s.fresh[w.key] = true
 	}
-	if !replaces {
-		s.files++
+	files := int64(1)
+	if replaces {
+		files = 0
 	}
-	s.bytes += w.size - old
+	s.count(w.key, files, w.size-old)
 	return nil
 }
 
