@@ -66,27 +66,43 @@ const (
 
 // SaveRaftState implements raftio.ILogDB.
 func (l *logDB) SaveRaftState(updates []raftpb.Update, worker uint64) error {
+	// Where entries go that were never committed, the witness must not outlast a loss of power that knows
+	// of them still.
+	for _, u := range updates {
+		name := logName(u.ShardID, u.ReplicaID)
+		m := l.w.mark(name)
+		if last := after(m, u)[markLast]; last < m[markLast] {
+			m[markLast] = last
+			if err := l.w.noteDurably(name, m); err != nil {
+				return err
+			}
+		}
+	}
 	if err := l.ILogDB.SaveRaftState(updates, worker); err != nil {
 		return err
 	}
 	for _, u := range updates {
 		name := logName(u.ShardID, u.ReplicaID)
 		before := l.w.mark(name)
-		m := before
-		if !raftpb.IsEmptyState(u.State) {
-			m[markTerm], m[markVote] = u.Term, u.Vote
-		}
-		if !raftpb.IsEmptySnapshot(u.Snapshot) {
-			m[markLast] = u.Snapshot.Index
-		}
-		if n := len(u.EntriesToSave); n > 0 {
-			m[markLast] = u.EntriesToSave[n-1].Index // these replace all from the first of them on
-		}
-		if m != before {
+		if m := after(before, u); m != before {
 			l.w.note(name, m)
 		}
 	}
 	return nil
+}
+
+// after is a replica's mark after an update.
+func after(m mark, u raftpb.Update) mark {
+	if !raftpb.IsEmptyState(u.State) {
+		m[markTerm], m[markVote] = u.Term, u.Vote
+	}
+	if !raftpb.IsEmptySnapshot(u.Snapshot) {
+		m[markLast] = u.Snapshot.Index
+	}
+	if n := len(u.EntriesToSave); n > 0 {
+		m[markLast] = u.EntriesToSave[n-1].Index // these replace all from the first of them on
+	}
+	return m
 }
 
 // RemoveNodeData implements raftio.ILogDB.

@@ -324,6 +324,19 @@ func (w *witness) note(name string, m mark) {
 	}
 }
 
+// noteDurably tells what is going to hold before it does.
+func (w *witness) noteDurably(name string, m mark) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.file == nil {
+		return nil
+	}
+	if err := w.put(name, m); err != nil {
+		return err
+	}
+	return w.file.Sync()
+}
+
 // forget tells that something is about to go. Where the same name may come again, or the end of
 // replicas is not seen from their files, that must be durable first: after a loss of power the witness
 // would speak against what is right.

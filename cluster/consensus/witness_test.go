@@ -218,3 +218,49 @@ func TestWitnessOfLog(t *testing.T) {
 	l.ILogDB = &recalled{}
 	must(t, l.expect())
 }
+
+// syncedFirst is a log that keeps what the disk has of the witness when an update has become durable: all
+// that was synced by then, and of what came after nothing.
+type syncedFirst struct {
+	recalled
+	path string
+	disk []byte
+}
+
+func (s *syncedFirst) SaveRaftState([]raftpb.Update, uint64) (err error) {
+	s.disk, err = os.ReadFile(s.path)
+	return err
+}
+
+// TestWitnessAfterPowerLoss: a follower puts a new leader's entries, or a snapshot, in the place of ones that
+// were never committed, and loses power before the kernel has written what the witness says of that. Its log
+// has forgotten nothing.
+func TestWitnessAfterPowerLoss(t *testing.T) {
+	for name, u := range map[string]raftpb.Update{
+		"entries":    {State: raftpb.State{Term: 6}, EntriesToSave: []raftpb.Entry{{Index: 9}, {Index: 10}}},
+		"a snapshot": {State: raftpb.State{Term: 6}, Snapshot: raftpb.Snapshot{Index: 10, Term: 6}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			w := mustWitness(t, root)
+			log := &syncedFirst{path: filepath.Join(root, WitnessName)}
+			l := &logDB{ILogDB: log, w: w}
+			for _, u := range []raftpb.Update{{State: raftpb.State{Term: 5}, EntriesToSave: []raftpb.Entry{{Index: 8}, {Index: 12}}}, u} {
+				u.ShardID, u.ReplicaID = 2, 3
+				must(t, l.SaveRaftState([]raftpb.Update{u}, 1))
+			}
+			must(t, w.close(false))
+			must(t, os.WriteFile(log.path, log.disk, 0o600))
+			w = mustWitness(t, root)
+			defer w.close(false)
+			has := &recalled{state: raftio.RaftState{State: raftpb.State{Term: 6}, FirstIndex: 1, EntryCount: 10}}
+			if err := (&logDB{ILogDB: has, w: w}).expect(); err != nil {
+				t.Error(err)
+			}
+			has.state.EntryCount = 9
+			if err := (&logDB{ILogDB: has, w: w}).expect(); !errors.Is(err, ErrDamaged) {
+				t.Errorf("without the last entry: %v", err)
+			}
+		})
+	}
+}
