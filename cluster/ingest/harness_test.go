@@ -185,10 +185,18 @@ type fleet struct {
 	mu     sync.Mutex
 	live   []image.NodeID
 	full   []image.NodeID
+	paused []image.NodeID // take nothing and say nothing
 }
 
 // Send implements Peers by a call.
 func (f *fleet) Send(ctx context.Context, to image.NodeID, req image.Request, body io.Reader) error {
+	f.mu.Lock()
+	paused := slices.Contains(f.paused, to)
+	f.mu.Unlock()
+	if paused {
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
 	_, err := f.nodes[to].Receive(ctx, req, body)
 	return err
 }

@@ -847,3 +847,33 @@ func TestStoredIsToldWhenTheQuorumIsBack(t *testing.T) {
 		t.Errorf("the upload was given to others: %+v", u)
 	}
 }
+
+// TestPausedReceiver relays, through little memory, to a node that takes nothing: once it is seen to be
+// down the others must not wait for it, nor the client for UploadTimeout.
+func TestPausedReceiver(t *testing.T) {
+	f := newFleet(t, func(o *Options) { o.StagingBytes = 8 * windowChunks * chunkBytes })
+	body := randomBytes(4 << 20)
+	for i := range 6 {
+		req := request(fmt.Sprint(i))
+		req.Size = int64(len(body))
+		f.mu.Lock()
+		f.live, f.paused = []image.NodeID{1, 2, 3}, []image.NodeID{2}
+		f.mu.Unlock()
+		done := make(chan error)
+		go func() {
+			_, err := f.nodes[1].Receive(t.Context(), req, bytes.NewReader(body))
+			done <- err
+		}()
+		f.assigned(req.ID)
+		time.Sleep(50 * time.Millisecond)
+		f.kill(2)
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("no answer, with the upload at %+v", f.assigned(req.ID))
+		}
+	}
+}

@@ -143,7 +143,7 @@ func undecided(id image.ID, cause error) error {
 
 // run plays this node's part in an upload until the log has decided.
 func (s *Service) run(u *upload) {
-	p := &part{s: s, u: u, sending: map[image.NodeID]bool{}}
+	p := &part{s: s, u: u, sending: map[image.NodeID]context.CancelCauseFunc{}}
 	p.play()
 	p.linger()
 	u.cancel(errSpoolClosed)
@@ -173,7 +173,7 @@ type part struct {
 	cutOff  bool   // the body ended early, before an assignment
 	epoch   uint32 // in which it stores or has stored, 0: not yet
 	stop    context.CancelCauseFunc
-	sending map[image.NodeID]bool
+	sending map[image.NodeID]context.CancelCauseFunc // nodes that it has begun to send to
 	settled bool
 	waiting bool // for the storing nodes, with all bytes here
 }
@@ -248,9 +248,15 @@ func (p *part) follow(state *catalog.Upload) {
 	}
 	if p.relay() {
 		for _, sl := range state.Storing {
-			if sl.Node != p.s.Node && !sl.Stored && !p.sending[sl.Node] {
-				p.sending[sl.Node] = true
+			if sl.Node != p.s.Node && !sl.Stored && p.sending[sl.Node] == nil {
 				p.startSending(sl.Node)
+			}
+		}
+		// A node that takes nothing holds up the others where not all bytes fit in memory. These have begun by
+		// now, for they need the beginning, which that one holds.
+		for n, stop := range p.sending {
+			if state.Slot(n) == nil {
+				stop(errStale)
 			}
 		}
 	}
@@ -406,17 +412,19 @@ func sleep(ctx context.Context, d time.Duration) bool {
 // startSending streams the bytes of a relayed upload on to a storing node.
 func (p *part) startSending(to image.NodeID) {
 	s, u := p.s, p.u
-	cur, err := u.spool.cursor(u.ctx)
+	ctx, stop := context.WithCancelCause(u.ctx)
+	p.sending[to] = stop
+	cur, err := u.spool.cursor(ctx)
 	req := u.req
 	req.Broadcast, req.Relayed = slices.Clone(u.latest().Holders), true
 	p.senders.Go(func() {
 		if err == nil {
 			failpoint.Here("upload/before-send")
-			err = s.Peers.Send(u.ctx, to, req, cur)
+			err = s.Peers.Send(ctx, to, req, cur)
 			failpoint.Here("upload/sent")
 			cur.close()
 		}
-		if err != nil && u.ctx.Err() == nil && !u.latest().Finished() {
+		if err != nil && ctx.Err() == nil && !u.latest().Finished() {
 			s.giveUp(u, to, err)
 		}
 	})
