@@ -23,9 +23,10 @@ import (
 
 // target is a cluster as far as a test lets it.
 type target struct {
-	put    func(ctx context.Context, up Upload) (Outcome, error)
-	status func() ([]result.NodeSample, error)
-	get    func(user, name string) ([32]byte, int64, error)
+	put      func(ctx context.Context, up Upload) (Outcome, error)
+	status   func() ([]result.NodeSample, error)
+	statusOf func(ctx context.Context) ([]result.NodeSample, error) // instead of status
+	get      func(user, name string) ([32]byte, int64, error)
 }
 
 func (t target) Put(ctx context.Context, up Upload) (Outcome, error) { return t.put(ctx, up) }
@@ -34,7 +35,10 @@ func (t target) Get(_ context.Context, user, name string) ([32]byte, int64, erro
 	return t.get(user, name)
 }
 
-func (t target) Status(context.Context) ([]result.NodeSample, error) {
+func (t target) Status(ctx context.Context) ([]result.NodeSample, error) {
+	if t.statusOf != nil {
+		return t.statusOf(ctx)
+	}
 	if t.status == nil {
 		return nil, errors.New("no status")
 	}
@@ -221,7 +225,7 @@ func TestSamples(t *testing.T) {
 		for _, e := range logged["event"] {
 			got = append(got, fmt.Sprintf("%.0f s %s %d", e.TS, e.Kind, e.Node))
 		}
-		if want := "[3 s node_down 2 6 s node_up 2]"; fmt.Sprint(got) != want {
+		if want := "[3 s node_down 2 6 s node_up 2 8 s node_down 1 8 s node_down 2 10 s node_up 1 10 s node_up 2]"; fmt.Sprint(got) != want {
 			t.Errorf("events %v, want %v", got, want)
 		}
 		at := map[int]int{}
@@ -232,7 +236,7 @@ func TestSamples(t *testing.T) {
 			}
 		}
 		for s := range 11 {
-			if want := at[s] >= 2; want == (s == 8 || s == 9) {
+			if at[s] < 2 {
 				t.Errorf("%d node samples at %d s", at[s], s)
 			}
 		}
@@ -243,6 +247,67 @@ func TestSamples(t *testing.T) {
 		}
 		if e := logged["end"][0].ElapsedS; e != 10 {
 			t.Errorf("elapsed %v s, want 10", e)
+		}
+	})
+}
+
+// In virtual time: the nodes freeze in the middle of the run, and the uploads under way wait for them.
+// From when the run is over, nobody has to answer.
+func TestOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const from, to, over = 5.2, 11.2, 19.5
+		begun := time.Now()
+		frozen := func() time.Duration {
+			if at := time.Since(begun).Seconds(); at > from && at < to {
+				return time.Duration((to - at) * float64(time.Second))
+			}
+			return 0
+		}
+		status := func(ctx context.Context) ([]result.NodeSample, error) {
+			select {
+			case <-time.After(frozen()):
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+			if time.Since(begun).Seconds() > over {
+				return nil, errors.New("stopped")
+			}
+			return []result.NodeSample{{ID: 1, Up: true, RSSBytes: 5}, {ID: 2, Up: true, RSSBytes: 6}}, nil
+		}
+		put := func(_ context.Context, up Upload) (Outcome, error) {
+			time.Sleep(200 * time.Millisecond)
+			time.Sleep(frozen())
+			return good(up), nil
+		}
+		var log bytes.Buffer
+		o := Options{
+			Run: result.Run{DurationS: over, Concurrency: 2, Nodes: []int{1, 2}}, Users: []string{DefaultUser}, Source: Generated{spec},
+			Target: target{put: put, statusOf: status}, Log: result.NewWriter(&log),
+		}
+		if err := Run(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		l, err := result.Read(&log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := result.Compute(l, result.DefaultLimits())
+		var events []string
+		for _, e := range r.Events {
+			events = append(events, fmt.Sprintf("%.0f s %s %d", e.TS, e.Kind, e.Node))
+		}
+		if want := "[8 s node_down 1 8 s node_down 2 11 s node_up 1 11 s node_up 2]"; fmt.Sprint(events) != want {
+			t.Errorf("events %v, want %v", events, want)
+		}
+		for _, n := range r.Nodes {
+			if n.DownS < 3 || n.DownS > 4 {
+				t.Errorf("node %d was down for %v s", n.ID, n.DownS)
+			}
+		}
+		for _, c := range r.Verdict.Checks {
+			if c.Name == "fault_tolerance" && (c.Figures["faults"] != 2 || c.Figures["longest_pause_s"] < to-from-0.01) {
+				t.Errorf("%s: %s", c.Name, c.Evidence)
+			}
 		}
 	})
 }

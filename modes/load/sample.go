@@ -2,7 +2,9 @@ package load
 
 import (
 	"context"
+	"maps"
 	"math"
+	"slices"
 	"time"
 
 	"imgcluster/cluster/machine"
@@ -19,11 +21,11 @@ func (r *run) startSampler(ended <-chan struct{}) <-chan struct{} {
 		defer tick.Stop()
 		up := map[int]bool{} // by node, as last seen
 		for {
-			r.sample(up)
+			r.sample(ended, up)
 			select {
 			case <-tick.C:
 			case <-ended:
-				r.sample(up)
+				r.sample(ended, up)
 				return
 			}
 		}
@@ -31,9 +33,9 @@ func (r *run) startSampler(ended <-chan struct{}) <-chan struct{} {
 	return sampled
 }
 
-// sample writes what it sees, and hands the log to the system. When no node can be asked it writes nothing of the nodes: that says
-// as much about this process as about them.
-func (r *run) sample(up map[int]bool) {
+// sample writes what it sees, and hands the log to the system. Nodes that cannot be asked are down: if it
+// is this process that is too busy to ask, its uploads wait just as long.
+func (r *run) sample(ended <-chan struct{}, up map[int]bool) {
 	defer r.o.Log.Flush() // so that little is lost with this process; a failure comes back at the next write
 	rss, cpu := machine.Process()
 	now := r.now()
@@ -45,7 +47,10 @@ func (r *run) sample(up map[int]bool) {
 	defer cancel()
 	nodes, err := r.o.Target.Status(ctx)
 	if err != nil {
-		return
+		if r.hard.Err() != nil || closed(ended) {
+			return // after the run nobody has to answer
+		}
+		nodes = r.silent(up)
 	}
 	now = r.now()
 	for _, n := range nodes {
@@ -62,6 +67,29 @@ func (r *run) sample(up map[int]bool) {
 		}
 		up[n.ID] = n.Up
 		r.write(n)
+	}
+}
+
+// silent returns the nodes when none of them answers. One that was not seen yet was up before the run.
+func (r *run) silent(up map[int]bool) []result.NodeSample {
+	for _, id := range r.o.Run.Nodes {
+		if _, seen := up[id]; !seen {
+			up[id] = true
+		}
+	}
+	var nodes []result.NodeSample
+	for _, id := range slices.Sorted(maps.Keys(up)) {
+		nodes = append(nodes, result.NodeSample{ID: id})
+	}
+	return nodes
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 

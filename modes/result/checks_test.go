@@ -253,6 +253,14 @@ var checkCases = []struct {
 			}
 		})
 	}, Failed, "longest pause between acknowledgements 13.374 s"},
+	{
+		"nobody answers any more", "fault_tolerance", with(changed(100, func(u *Upload) {
+			if u.StartS > 2 {
+				u.OK, u.LatencyS = false, 5
+			}
+		}), Event{TS: 2.5, Kind: EventNodeDown, Node: 1}, Event{TS: 2.5, Kind: EventNodeDown, Node: 2}, Event{TS: 2.5, Kind: EventNodeDown, Node: 3}),
+		Failed, "3 faults, 50 uploads failed; longest pause between acknowledgements 6.6",
+	},
 	{"after the end", "fault_tolerance", with(even(100), Event{TS: 99, Kind: EventKill, Node: 1}), Skipped, "no upload ended after"},
 }
 

@@ -220,11 +220,17 @@ func (l *Log) waited() (sum float64) {
 	return sum
 }
 
-// last returns when the last upload or read ended.
-func (l *Log) last() (end float64) {
+// lastUpload returns when the last upload ended, also when it failed.
+func (l *Log) lastUpload() (end float64) {
 	for i := range l.uploads {
 		end = max(end, l.uploads[i].finish())
 	}
+	return end
+}
+
+// last returns when the last upload or read ended.
+func (l *Log) last() float64 {
+	end := l.lastUpload()
 	for i := range l.reads {
 		end = max(end, l.reads[i].finish())
 	}

@@ -153,8 +153,10 @@ func (l *Log) readBack() (evidence string, same, complete bool) {
 }
 
 // longestPause returns the longest time without a success that touches such a fault or the
-// faultWindowS after it, up to the next fault. Time in which no upload could begin does not count.
+// faultWindowS after it, up to the next fault. It goes to the end of the last upload when those after it all
+// failed. Time in which no upload could begin does not count.
 func (j *judgement) longestPause(of func(fault) bool) (longest float64) {
+	finished := append(slices.Clip(j.finished), j.log.lastUpload())
 	for k, f := range j.faults {
 		if !of(f) {
 			continue
@@ -163,9 +165,9 @@ func (j *judgement) longestPause(of func(fault) bool) (longest float64) {
 		if k+1 < len(j.faults) {
 			end = min(end, j.faults[k+1].t)
 		}
-		i, _ := slices.BinarySearch(j.finished, f.t)
-		for i = max(i, 1); i < len(j.finished) && j.finished[i-1] <= end; i++ {
-			longest = max(longest, underLoad(j.held, j.finished[i-1], j.finished[i]))
+		i, _ := slices.BinarySearch(finished, f.t)
+		for i = max(i, 1); i < len(finished) && finished[i-1] <= end; i++ {
+			longest = max(longest, underLoad(j.held, finished[i-1], finished[i]))
 		}
 	}
 	return longest
