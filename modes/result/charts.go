@@ -91,18 +91,19 @@ func (l *Log) gauges(members []int) []*gaugeLines {
 		at[uint32(id)] = &gaugeLines{name: fmt.Sprintf("node %d", id)}
 		list = append(list, at[uint32(id)])
 	}
-	last := map[uint32]nodeSample{}
+	spans := map[uint32]*sampled[nodeSample]{}
 	for _, s := range l.nodes {
 		if g := at[s.id]; g != nil {
-			g.addNode(last[s.id], s)
-			last[s.id] = s
+			if spans[s.id] == nil {
+				spans[s.id] = &sampled[nodeSample]{}
+			}
+			g.addNode(spans[s.id], s)
 		}
 	}
 	client := &gaugeLines{name: "client"}
-	var before clientSample
+	var span sampled[clientSample]
 	for _, s := range l.client {
-		client.addClient(before, s)
-		before = s
+		client.addClient(&span, s)
 	}
 	for _, g := range append(list, client) {
 		for i := range g.of {
@@ -112,37 +113,85 @@ func (l *Log) gauges(members []int) []*gaugeLines {
 	return append(list, client)
 }
 
-func (g *gaugeLines) addNode(before, s nodeSample) {
+// rateSecondsMin is the shortest time between samples that tells a rate: a sample that came late is stamped
+// when it came, so that what grew in a second would count for the milliseconds up to the next one.
+const rateSecondsMin = 0.5
+
+// sampled is the samples of a process between which the latest rates were taken.
+type sampled[S any] struct {
+	from, to S
+	any      bool // to is there
+	drawn    bool // from is too, and has its rates
+}
+
+// next goes on to a sample that comes time after the last one, and tells whether there is a rate from s.from
+// to it. Where the time is too short, that rate takes the place of the one before.
+func (s *sampled[S]) next(g *gaugeLines, sample S, time float64) bool {
+	short := time < rateSecondsMin
+	switch {
+	case !s.any:
+		s.to, s.any = sample, true
+		return false
+	case short && !s.drawn:
+		return false // the next one will do
+	case short:
+		g.dropRates()
+	default:
+		s.from = s.to
+	}
+	s.to, s.drawn = sample, true
+	return true
+}
+
+func (g *gaugeLines) addNode(b *sampled[nodeSample], s nodeSample) {
 	if !s.up {
 		for i := range g.of {
 			g.of[i] = append(g.of[i], point{s.t, math.NaN()})
 		}
+		*b = sampled[nodeSample]{}
 		return
 	}
 	g.add(gaugeMemory, s.t, float64(s.rss))
 	g.add(gaugeFree, s.t, float64(s.free))
 	g.add(gaugeStaging, s.t, float64(s.staging))
-	if !before.up || s.t <= before.t || s.cpu < before.cpu {
+	if s.cpu < b.to.cpu { // a new process
+		*b = sampled[nodeSample]{}
+	}
+	if !b.next(g, s, s.t-b.to.t) {
 		return
 	}
-	rate := func(of gauge, before, now float64, time float64) { g.add(of, s.t, max(0, now-before)/time) }
-	time := s.t - before.t
-	rate(gaugeCores, before.cpu, s.cpu, time)
-	rate(gaugeIn, float64(before.rx), float64(s.rx), time)
-	rate(gaugeOut, float64(before.tx), float64(s.tx), time)
-	rate(gaugeWritten, float64(before.dwritten), float64(s.dwritten), time)
-	rate(gaugeRead, float64(before.dread), float64(s.dread), time)
-	rate(gaugeBusy, before.diskBusy, s.diskBusy, time/100)
+	before, time := b.from, s.t-b.from.t
+	rate := func(of gauge, before, now float64) { g.add(of, s.t, max(0, now-before)/time) }
+	rate(gaugeCores, before.cpu, s.cpu)
+	rate(gaugeIn, float64(before.rx), float64(s.rx))
+	rate(gaugeOut, float64(before.tx), float64(s.tx))
+	rate(gaugeWritten, float64(before.dwritten), float64(s.dwritten))
+	rate(gaugeRead, float64(before.dread), float64(s.dread))
+	g.add(gaugeBusy, s.t, min(100, 100*max(0, s.diskBusy-before.diskBusy)/time))
 }
 
-func (g *gaugeLines) addClient(before, s clientSample) {
+func (g *gaugeLines) addClient(b *sampled[clientSample], s clientSample) {
 	g.add(gaugeMemory, s.t, float64(s.rss))
 	g.add(gaugeFlight, s.t, float64(s.flight))
 	g.add(gaugeLate, s.t, s.late)
-	if time := s.t - before.t; before != (clientSample{}) && time > 0 && s.cpu >= before.cpu {
-		g.add(gaugeCores, s.t, (s.cpu-before.cpu)/time)
-		g.add(gaugeIn, s.t, float64(max(0, s.read-before.read))/time)
-		g.add(gaugeOut, s.t, float64(max(0, s.sent-before.sent))/time)
+	if s.cpu < b.to.cpu { // resumed
+		*b = sampled[clientSample]{}
+	}
+	if !b.next(g, s, s.t-b.to.t) {
+		return
+	}
+	before, time := b.from, s.t-b.from.t
+	g.add(gaugeCores, s.t, (s.cpu-before.cpu)/time)
+	g.add(gaugeIn, s.t, float64(max(0, s.read-before.read))/time)
+	g.add(gaugeOut, s.t, float64(max(0, s.sent-before.sent))/time)
+}
+
+// dropRates takes back the latest rates.
+func (g *gaugeLines) dropRates() {
+	for _, of := range []gauge{gaugeCores, gaugeIn, gaugeOut, gaugeWritten, gaugeRead, gaugeBusy} {
+		if line := g.of[of]; len(line) > 0 {
+			g.of[of] = line[:len(line)-1]
+		}
 	}
 }
 

@@ -47,8 +47,13 @@ func (c *counter) add(before, after, time float64) {
 	}
 }
 
-// rate is the growth a second.
-func (c *counter) rate() float64 { return ratio(c.grown, c.time) }
+// rate is the growth a second; 0 when the samples are too close together to tell.
+func (c *counter) rate() float64 {
+	if c.time < rateSecondsMin {
+		return 0
+	}
+	return c.grown / c.time
+}
 
 // nodeUsage works out what each node used from the samples of the measured time.
 func (l *Log) nodeUsage(from float64) map[uint32]*Usage {
