@@ -61,7 +61,8 @@ var checks = []struct {
 
 func judge(l *Log, r *Report) Verdict {
 	j := &judgement{log: l, report: r, limits: r.Limits, members: l.ofMembers(r.Nodes), faults: l.faults(), held: l.held(), finished: l.finished()}
-	v := Verdict{Passed: r.enough()}
+	v := Verdict{Incomplete: l.incomplete()}
+	v.Passed = r.enough() && v.Incomplete == ""
 	for _, c := range checks {
 		j.figures = map[string]float64{}
 		status, evidence := c.ask(j)
@@ -94,15 +95,21 @@ func (v *Verdict) text(r *Report) string {
 	}
 	lost := r.lost()
 	tests := fmt.Sprintf("%d OF %d TESTS (%s)", len(failed), len(v.Checks), strings.Join(failed, ", "))
+	rest := ""
+	if v.Incomplete != "" {
+		rest = "; INCOMPLETE: " + v.Incomplete
+	}
 	switch {
 	case r.Attempted == 0:
-		return "SYSTEM FAILED: NO UPLOAD WAS ATTEMPTED"
+		return "SYSTEM FAILED: NO UPLOAD WAS ATTEMPTED" + rest
 	case len(failed) > 0 && !r.enough():
-		return "SYSTEM FAILED " + tests + " AND " + lost
+		return "SYSTEM FAILED " + tests + " AND " + lost + rest
 	case len(failed) > 0:
-		return "SYSTEM FAILED " + tests
+		return "SYSTEM FAILED " + tests + rest
 	case !r.enough():
-		return "SYSTEM FAILED " + lost
+		return "SYSTEM FAILED " + lost + rest
+	case rest != "":
+		return fmt.Sprintf("%s; %s passed so far, %d skipped", strings.TrimPrefix(rest, "; "), plural(int64(count[Passed]), "test"), count[Skipped])
 	case count[Passed] == 0:
 		return fmt.Sprintf("ALL UPLOADS SUCCEEDED, NO TEST APPLIED (%d skipped)", count[Skipped])
 	case lost != "":

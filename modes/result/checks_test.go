@@ -355,6 +355,20 @@ func TestVerdict(t *testing.T) {
 		{"tests failed", idleRecords(), false, "SYSTEM FAILED 2 OF 7 TESTS (balance, hash_quality)"},
 		{"both", mutate(idleRecords(), lost), false, "SYSTEM FAILED 2 OF 7 TESTS (balance, hash_quality) AND 1 OF 60 UPLOADS"},
 		{"nothing attempted", evenRecords(0), false, "SYSTEM FAILED: NO UPLOAD WAS ATTEMPTED"},
+		{"killed", killed(evenRecords(200), 3), false, "INCOMPLETE: 3 of 200 planned uploads; 2 tests passed so far, 5 skipped"},
+		{"killed with losses", killed(mutate(evenRecords(200), lost), 100), false, "SYSTEM FAILED 1 OF 100 UPLOADS; INCOMPLETE: 100 of 200 planned uploads"},
+		{"killed with failed tests", killed(idleRecords(), 50), false, "SYSTEM FAILED 2 OF 7 TESTS (balance, hash_quality); INCOMPLETE: 50 of 60 planned uploads"},
+		{"killed before the first", []Record{evenRun(9)}, false, "SYSTEM FAILED: NO UPLOAD WAS ATTEMPTED; INCOMPLETE: 0 of 9 planned uploads"},
+		{"drained", append(killed(evenRecords(200), 100), End{ElapsedS: 5}), false, "INCOMPLETE: 100 of 200 planned uploads; 6 tests passed so far, 1 skipped"},
+		{"killed after the last", killed(evenRecords(200), 200), true, "SYSTEM PASSED ALL TESTS (6 passed, 1 skipped)"},
+		{"with a warm-up", mutate(evenRecords(200), func(u *Upload) { u.Warmup = u.StartS < 2 }), true, "SYSTEM PASSED ALL TESTS (6 passed, 1 skipped)"},
+		{"by time", timed(60.1, 60, 0, ""), true, "SYSTEM PASSED ALL TESTS (6 passed, 1 skipped)"},
+		{"by time, killed", killed(timed(60.1, 60, 0, ""), 1500), false, "INCOMPLETE: 60.367 s of 60 s, without its end; 6 tests passed so far, 1 skipped"},
+		{"by time, drained", timed(60.5, 70, 0, ""), false, "INCOMPLETE: 60.500 s of 70 s; 6 tests passed so far, 1 skipped"},
+		{"by time and rate", timed(60.5, 61, 2, ArrivalsConstant), true, "SYSTEM PASSED ALL TESTS (6 passed, 1 skipped)"},
+		{"by time and rate, drained", timed(60.5, 61.1, 2, ArrivalsConstant), false, "INCOMPLETE: 60.500 s of 61.1 s; 6 tests passed so far, 1 skipped"},
+		{"by time, at random", timed(60.5, 65, 2, ArrivalsPoisson), true, "SYSTEM PASSED ALL TESTS (6 passed, 1 skipped)"},
+		{"by time, at random, drained", timed(60.5, 66, 2, ArrivalsPoisson), false, "INCOMPLETE: 60.500 s of 66 s; 6 tests passed so far, 1 skipped"},
 	} {
 		v := compute(t, c.records...).Verdict
 		if v.Passed != c.passed || v.Text != c.text {
@@ -364,4 +378,20 @@ func TestVerdict(t *testing.T) {
 			t.Errorf("%s: %d checks", c.name, len(v.Checks))
 		}
 	}
+}
+
+// killed is the log of a run that was killed after so many uploads.
+func killed(recs []Record, uploads int64) []Record {
+	return slices.DeleteFunc(recs, func(rec Record) bool {
+		u, is := rec.(Upload)
+		_, end := rec.(End)
+		return end || is && u.Seq > uploads
+	})
+}
+
+// timed is a run by duration that ended at a time.
+func timed(end, duration, rate float64, arrivals string) []Record {
+	recs := setRun(evenRecords(1500), func(r *Run) { r.Count, r.DurationS, r.Rate, r.Arrivals = 0, duration, rate, arrivals })
+	recs[len(recs)-1] = End{ElapsedS: end}
+	return recs
 }

@@ -139,11 +139,12 @@ type Failure struct {
 	Uploads int    `json:"uploads"`
 }
 
-// Verdict passes when no check failed and every attempted upload succeeded, at least one.
+// Verdict passes when no check failed and every attempted upload succeeded, at least one, and the run came to its end.
 type Verdict struct {
-	Passed bool    `json:"passed"`
-	Text   string  `json:"text"`
-	Checks []Check `json:"checks"`
+	Passed     bool    `json:"passed"`
+	Text       string  `json:"text"`
+	Checks     []Check `json:"checks"`
+	Incomplete string  `json:"incomplete,omitempty"` // how far the run came, when that is not to its end
 }
 
 // Compute works out the report of a log, judged by limits.
@@ -191,8 +192,13 @@ func (l *Log) notes(r *Report) []string {
 	add(l.unowned() > 0, "%s without an owner in the log", plural(int64(l.unowned()), "successful upload"))
 	waited := l.waited()
 	add(waited > 0, "uploads waited %s s in all for the cluster to get over faults; throughput has that in it", seconds(waited))
-	recorded := len(l.uploads) + l.warm.uploads
-	add(int64(recorded) < l.Run.Count, "%d of %d planned uploads are in the log", recorded, l.Run.Count)
+	if how := l.incomplete(); how != "" {
+		again := "; stress --resume goes on with it"
+		if l.Run.Faults > 0 {
+			again = "" // it is refused
+		}
+		add(true, "the run did not come to its end: %s%s", how, again)
+	}
 	add(r.Warmup != (Warmup{}), "left out as warm-up: %s and %s, of which %d failed", plural(int64(r.Warmup.Uploads), "upload"), plural(int64(r.Warmup.Reads), "read"), r.Warmup.Failed)
 	add(l.resumed() > 0, "the run was interrupted, and resumed %s", plural(int64(l.resumed()), "time"))
 	if c := r.Client; c != nil {
@@ -200,6 +206,36 @@ func (l *Log) notes(r *Report) []string {
 	}
 	return n
 }
+
+// incomplete says how far the run came; empty when it came to its end. The last operations of an open loop
+// are due some time before the end of its duration.
+func (l *Log) incomplete() string {
+	run := &l.Run
+	recorded := int64(len(l.uploads) + l.warm.uploads)
+	early := 0.0
+	if run.Rate > 0 {
+		early = 1 / run.Rate
+	}
+	if run.Arrivals == ArrivalsPoisson {
+		early *= arrivalGapsMax
+	}
+	end := l.last()
+	if l.ended {
+		end = max(end, l.elapsed)
+	}
+	switch {
+	case recorded < run.Count:
+		return fmt.Sprintf("%d of %d planned uploads", recorded, run.Count)
+	case run.DurationS > 0 && !l.ended:
+		return fmt.Sprintf("%s s of %g s, without its end", seconds(end), run.DurationS)
+	case end < run.DurationS-early:
+		return fmt.Sprintf("%s s of %g s", seconds(end), run.DurationS)
+	}
+	return ""
+}
+
+// arrivalGapsMax is how many times the mean the gap between two arrivals can be, but for one in 20,000.
+const arrivalGapsMax = 10
 
 // resumed counts how often the run went on after it had been interrupted.
 func (l *Log) resumed() (n int) {

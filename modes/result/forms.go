@@ -43,8 +43,11 @@ func (rs Reports) table() table {
 	t := table{id: "runs", title: "All runs", left: 1, head: []string{"log", "verdict", "uploads", "failed", "per s", "p50 s", "p99 s", "stddev"}}
 	for _, r := range rs {
 		verdict := "failed"
-		if r.Verdict.Passed {
+		switch {
+		case r.Verdict.Passed:
 			verdict = "passed"
+		case r.Verdict.Incomplete != "":
+			verdict = "incomplete"
 		}
 		t.rows = append(t.rows, []string{
 			r.Log, verdict, fmt.Sprint(r.Attempted), fmt.Sprint(r.Failed), digits3(r.ThroughputPerS), seconds(r.LatencyS.P50), seconds(r.LatencyS.P99),
