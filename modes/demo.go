@@ -44,7 +44,10 @@ are killed, paused and restarted meanwhile, and all images are read back.`,
 }
 
 func runDemo(ctx context.Context, e *env, o stressOptions) (err error) {
-	if err := o.spec.Validate(); err != nil {
+	if err := errors.Join(o.spec.Validate(), o.report.check(e)); err != nil {
+		return err
+	}
+	if err := e.checkOther(o.report); err != nil {
 		return err
 	}
 	began := time.Now()

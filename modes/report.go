@@ -77,6 +77,9 @@ func (o *reportOptions) check(e *env) error {
 	if forms := count(e.json, o.csv, o.markdown); forms > 1 {
 		return usagef("give one of them", "--json, --csv and --markdown at once")
 	}
+	if o.html == stdin {
+		return usagef("name a file with --html; --markdown and --csv print", "--html -: a page is not printed")
+	}
 	if o.html != "" {
 		out, err := createPage(o.html)
 		if err != nil {
@@ -112,6 +115,9 @@ func runReport(e *env, o reportOptions, paths ...string) error {
 	if err != nil {
 		return err
 	}
+	if err := e.logsApart(o, paths); err != nil {
+		return err
+	}
 	var other *result.Log
 	if o.compare != "" {
 		if other, err = e.readLog(o.compare); err != nil {
@@ -140,6 +146,19 @@ func runReport(e *env, o reportOptions, paths ...string) error {
 		return errVerdict
 	}
 	return nil
+}
+
+// checkOther finds out before a run that what it is compared with is a log. It is read again after the
+// run: a large one would take memory meanwhile.
+func (e *env) checkOther(o reportOptions) error {
+	if o.compare == "" {
+		return nil
+	}
+	if info, err := os.Stat(o.compare); err == nil && !info.Mode().IsRegular() {
+		return usagef("write it into a file first", "--compare %s is not a file, and is read twice", o.compare)
+	}
+	_, err := e.readLog(o.compare)
+	return err
 }
 
 func (e *env) readLog(path string) (*result.Log, error) {
@@ -211,6 +230,8 @@ func createPage(path string) (*page, error) {
 	const hint = "name a file that can be written with --html"
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		return nil, usagef(hint, "--html %s: %w", path, errFolder)
+	} else if err == nil && !info.Mode().IsRegular() {
+		return nil, usagef(hint, "--html %s is not a file", path)
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
 	if err != nil {

@@ -65,7 +65,10 @@ answers, 99 the report's verdict is a failure.`,
 		Args: onlyCommands,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) { e.flags = cmd.Flags() }
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		e.flags = cmd.Flags()
+		return emptyFiles(e.flags)
+	}
 	root.SetIn(e.in)
 	root.SetOut(e.out)
 	root.SetErr(e.err)

@@ -6,18 +6,23 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 )
 
 // logFile is the run's log. What it held before stays until the run starts.
 type logFile struct {
 	*os.File
-	fresh bool  // was not there before
-	keep  int64 // what a run that goes on leaves of it, in bytes
+	path  string // without links
+	fresh bool   // was not there before
+	keep  int64  // what a run that goes on leaves of it, in bytes
 }
 
 // openLog finds out that the log can be written.
 func openLog(path string) (*logFile, error) {
 	const hint = "name a file that can be written with --log"
+	if path == stdin {
+		return nil, usagef(hint+"; --json prints the records too", "--log -: the log is not printed")
+	}
 	_, statErr := os.Stat(path)
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
@@ -27,7 +32,11 @@ func openLog(path string) (*logFile, error) {
 		f.Close()
 		return nil, usagef(hint, "the log %s is not a file", path)
 	}
-	return &logFile{File: f, fresh: errors.Is(statErr, fs.ErrNotExist)}, nil
+	if path, err = filepath.EvalSymlinks(path); err != nil {
+		f.Close()
+		return nil, usagef(hint, "the log: %w", err)
+	}
+	return &logFile{File: f, path: path, fresh: errors.Is(statErr, fs.ErrNotExist)}, nil
 }
 
 // start empties the log, or cuts off the line in which an interrupted run ended.
@@ -45,7 +54,7 @@ func (l *logFile) start() error {
 // discard leaves the file as it was found.
 func (l *logFile) discard() error {
 	if l.fresh {
-		os.Remove(l.Name()) // an empty file is all that stays
+		os.Remove(l.path) // an empty file is all that stays
 	}
 	return l.Close()
 }

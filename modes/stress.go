@@ -191,6 +191,9 @@ func runStress(ctx context.Context, e *env, o stressOptions) error {
 	if err := errors.Join(checkUser(o.user), o.report.check(e)); err != nil {
 		return err
 	}
+	if err := e.checkOther(o.report); err != nil {
+		return err
+	}
 	run := load.Options{Run: o.run(cfg), Users: o.owners(), Source: source, Resume: o.past.resume()}
 	if err := run.Check(); err != nil {
 		return err
@@ -210,7 +213,10 @@ func runStress(ctx context.Context, e *env, o stressOptions) error {
 		return err
 	}
 	log.keep = o.past.size()
-	begin, err := e.prepare(ctx, cfg, c, &o, &run)
+	begin := false
+	if err = e.runApart(o, source); err == nil {
+		begin, err = e.prepare(ctx, cfg, c, &o, &run)
+	}
 	if err == nil && begin && o.chaos && o.nodes == nil {
 		var up *session
 		if up, err = openSession(ctx, e, cfg); err == nil {

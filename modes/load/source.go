@@ -140,6 +140,14 @@ func (f *Files) clashes(name string) bool {
 // Len returns the number of files.
 func (f *Files) Len() int { return len(f.files) }
 
+// Has tells whether a file is one of them.
+func (f *Files) Has(info os.FileInfo) bool {
+	return slices.ContainsFunc(f.files, func(x file) bool {
+		own, err := os.Stat(filepath.Join(f.dir, filepath.FromSlash(x.name)))
+		return err == nil && os.SameFile(own, info)
+	})
+}
+
 // Bytes returns the size of the first n images.
 func (f *Files) Bytes(n int64) int64 {
 	rounds, rest := n/int64(len(f.files)), n%int64(len(f.files))
