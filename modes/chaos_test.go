@@ -186,7 +186,7 @@ func testReadBack(t *testing.T, l *local) {
 	}
 	defer c.Close()
 	path := filepath.Join(l.dir, "back.jsonl")
-	file, err := openLog(path)
+	file, err := openLog(path, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -105,7 +105,7 @@ func (e *env) logsApart(o reportOptions, logs []string) error {
 }
 
 // runApart refuses a run that would overwrite what it reads, or one of its files with another.
-func (e *env) runApart(o stressOptions, source load.Source) error {
+func (e *env) runApart(o stressOptions, file *logFile, source load.Source) error {
 	const hint = "name another file with --log"
 	log := usedFile("--log "+o.log, o.log, hint)
 	if o.report.compare != "" && log.same(usedFile("", o.report.compare, "")) {
@@ -115,6 +115,9 @@ func (e *env) runApart(o stressOptions, source load.Source) error {
 		return usagef("name this run's log with --log, such as --log new.jsonl", "--compare %s is the log of this run, which replaces it", o.report.compare)
 	}
 	written := append([]used{log}, o.report.page()...)
+	if file.older != "" {
+		written = append(written, usedFile("what the log of before becomes, "+file.older+",", file.older, hint))
+	}
 	if files, ok := source.(*load.Files); ok {
 		for _, out := range append(written, e.streams()...) {
 			if out.info != nil && files.Has(out.info) {
@@ -134,4 +137,3 @@ func emptyFiles(f *pflag.FlagSet) error {
 	}
 	return nil
 }
-

@@ -15,6 +15,7 @@ func TestFilesApart(t *testing.T) {
 	for _, err := range []error{
 		os.Symlink("good.jsonl", "link.jsonl"), os.Link("good.jsonl", "hard.jsonl"), os.Symlink("none.jsonl", "dangling.jsonl"),
 		os.Mkdir("few", 0o755), os.WriteFile("few/log.jsonl", []byte(goodLog), 0o644), os.Symlink("few", "other"),
+		os.Link("two.jsonl", "good.jsonl.1"),
 	} {
 		if err != nil {
 			t.Fatal(err)
@@ -52,6 +53,11 @@ func TestFilesApart(t *testing.T) {
 		{"stress --images few --html other/log.jsonl", "is one of the files in --images few"},
 		{"stress --html=", "--html names nothing"},
 		{"stress --compare=", "--compare names nothing"},
+		{"stress --log good.jsonl --compare good.jsonl.1", "the same file as --compare good.jsonl.1, which is read"},
+		{"stress --log good.jsonl --compare two.jsonl", "name another file with --log"},
+		{"stress --log good.jsonl --html good.jsonl.1", "what the log of before becomes, good.jsonl.1, are the same file"},
+		{"stress --log one.png", "one.png is there, and is not the log of a run"},
+		{"stress --log imgcluster.yaml --html other.html", "is not the log of a run"},
 		{"stress --log=", "--log names nothing"},
 		{"stress --log -", "the log is not printed"},
 		{"stress --resume=", "--resume names nothing"},

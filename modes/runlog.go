@@ -1,24 +1,35 @@
 package modes
 
 import (
+	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"imgcluster/modes/result"
 )
 
-// logFile is the run's log. What it held before stays until the run starts.
+// logFile is the run's log, which no other run writes as long as this one has it open: the lock ends
+// with the process. What it held before stays until the run starts.
 type logFile struct {
 	*os.File
 	path  string // without links
 	fresh bool   // was not there before
 	keep  int64  // what a run that goes on leaves of it, in bytes
+	older string // what the log that is there becomes; empty when there is none, or this run goes on with it
 }
 
-// openLog finds out that the log can be written.
-func openLog(path string) (*logFile, error) {
+// olderSuffix is the end of the name of the log before.
+const olderSuffix = ".1"
+
+// openLog finds out that the log can be written, by a run that leaves so many bytes of it.
+func openLog(path string, keep int64) (*logFile, error) {
 	const hint = "name a file that can be written with --log"
 	if path == stdin {
 		return nil, usagef(hint+"; --json prints the records too", "--log -: the log is not printed")
@@ -28,27 +39,104 @@ func openLog(path string) (*logFile, error) {
 	if err != nil {
 		return nil, usagef(hint, "the log %s: %w", path, noPath(err))
 	}
+	l := &logFile{File: f, keep: keep}
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
 		f.Close()
 		return nil, usagef(hint, "the log %s is not a file", path)
 	}
-	if path, err = filepath.EvalSymlinks(path); err != nil {
-		f.Close()
-		return nil, usagef(hint, "the log: %w", err)
+	if l.path, err = filepath.EvalSymlinks(path); err == nil {
+		err = l.lock()
 	}
-	return &logFile{File: f, path: path, fresh: errors.Is(statErr, fs.ErrNotExist)}, nil
+	if err == nil && keep == 0 {
+		err = l.checkOld()
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	l.fresh = errors.Is(statErr, fs.ErrNotExist)
+	return l, nil
 }
 
-// start empties the log, or cuts off the line in which an interrupted run ended.
-func (l *logFile) start() error {
-	err := l.Truncate(l.keep)
+// lock makes the log this run's own. A file system that knows no locks goes without.
+func (l *logFile) lock() error {
+	const hint = "wait until it has ended, or name another file with --log"
+	if err := unix.Flock(int(l.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		return usagef(hint, "another stress is writing the log %s", l.path)
+	}
+	own, err := l.Stat()
+	if err != nil {
+		return err
+	}
+	// Between opening and locking, a run that ended or started may have taken the name away.
+	if now, err := os.Stat(l.path); err != nil || !os.SameFile(own, now) {
+		return usagef(hint, "another stress is using the log %s", l.path)
+	}
+	return nil
+}
+
+// checkOld refuses to replace what is no log, and finds what becomes of one.
+func (l *logFile) checkOld() error {
+	const hint = "name another file with --log, or move that one away"
+	if info, err := l.Stat(); err != nil || info.Size() == 0 {
+		return err
+	}
+	if !isLog(l.File) {
+		return usagef(hint, "%s is there, and is not the log of a run", l.path)
+	}
+	l.older = l.path + olderSuffix
+	f, err := os.Open(l.older)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return usagef(hint, "%s, which the log of before would replace: %w", l.older, noPath(err))
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() > 0 && !isLog(f) {
+		return usagef(hint, "%s is there, and is not the log of a run: the log of before would replace it", l.older)
+	}
+	return nil
+}
+
+// isLog tells whether a file begins as the log of a run does, of a newer version too.
+func isLog(f *os.File) bool {
+	line, err := bufio.NewReader(io.NewSectionReader(f, 0, 1<<20)).ReadBytes('\n')
+	if err != nil {
+		return false
+	}
+	log, err := result.Read(bytes.NewReader(line))
+	return errors.Is(err, result.ErrNewerSchema) || err == nil && log.Run.Schema > 0
+}
+
+// start makes the log empty, or cuts off the line in which an interrupted run ended. A log that is there
+// is kept under another name, which is returned.
+func (l *logFile) start() (older string, err error) {
+	if l.older != "" {
+		return l.older, l.replace()
+	}
+	err = l.Truncate(l.keep)
 	if err == nil {
 		_, err = l.Seek(l.keep, io.SeekStart)
 	}
 	if err != nil {
+		return "", fmt.Errorf("the log: %w", err)
+	}
+	return "", nil
+}
+
+// replace gives the old log its other name, and goes on with a new file.
+func (l *logFile) replace() error {
+	if err := os.Rename(l.path, l.older); err != nil {
+		return usagef("name another file with --log", "the log of before: %w", err)
+	}
+	f, err := os.OpenFile(l.path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o644)
+	if err != nil {
 		return fmt.Errorf("the log: %w", err)
 	}
-	return nil
+	l.Close()
+	l.File = f
+	return l.lock()
 }
 
 // discard leaves the file as it was found.

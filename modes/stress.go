@@ -70,7 +70,8 @@ func newStress(e *env) *cobra.Command {
 		Short: "Upload the test set, judge the run, and report",
 		Long: `Upload images to a running cluster from several workers at once, record every upload
 and the nodes' figures in a log, and end with the report. The images are made in memory,
-the same for the same seed, unless --images names a folder.
+the same for the same seed, unless --images names a folder. The log of the run before is
+kept, with .1 at the end of its name.
 
 Profiles: quick 30, demo 50, extreme 1500 images of 5 to 25 MB. Before it starts, the
 nodes, disks, memory, clocks and limits are looked at; --dry-run ends there. The first
@@ -208,13 +209,12 @@ func runStress(ctx context.Context, e *env, o stressOptions) error {
 		return err
 	}
 	defer c.Close()
-	log, err := openLog(o.log)
+	log, err := openLog(o.log, o.past.size())
 	if err != nil {
 		return err
 	}
-	log.keep = o.past.size()
 	begin := false
-	if err = e.runApart(o, source); err == nil {
+	if err = e.runApart(o, log, source); err == nil {
 		begin, err = e.prepare(ctx, cfg, c, &o, &run)
 	}
 	if err == nil && begin && o.chaos && o.nodes == nil {
@@ -342,8 +342,12 @@ func (o stressOptions) run(cfg *config.Config) result.Run {
 
 // drive makes the uploads and writes the log, to its end also when the run is stopped.
 func (e *env) drive(ctx context.Context, run load.Options, file *logFile, p *progress, t *trial) (err error) {
-	if err := file.start(); err != nil {
-		return err
+	older, err := file.start()
+	if err != nil {
+		return errors.Join(err, file.Close())
+	}
+	if older != "" {
+		e.say("The log of the run before is %s now.", older)
 	}
 	run.Log = result.NewWriter(file)
 	defer func() { err = errors.Join(err, run.Log.Close(), file.Close()) }()

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -105,35 +103,5 @@ func TestProgressLines(t *testing.T) {
 	p.note("note")
 	if out.Len() > 0 {
 		t.Errorf("--quiet says %q", &out)
-	}
-}
-
-func TestOpenLog(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "log.jsonl")
-	l, err := openLog(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := l.discard(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(path); err == nil {
-		t.Error("a discarded log stays")
-	}
-	if err := os.WriteFile(path, []byte("old"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if l, err = openLog(path); err != nil {
-		t.Fatal(err)
-	}
-	if err := l.discard(); err != nil || string(read(t, path)) != "old" {
-		t.Errorf("the old log is lost: %v", err)
-	}
-	if l, err = openLog(path); err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	if err := l.start(); err != nil || len(read(t, path)) != 0 {
-		t.Errorf("the old log stays: %v", err)
 	}
 }
