@@ -192,7 +192,8 @@ type run struct {
 	hard     context.Context    // ends when uploads are cut off
 	budget   *semaphore.Weighted
 	schedule *schedule
-	stored   *Stored // nil when nothing is read
+	stored   *Stored       // nil when nothing is read
+	turn     chan struct{} // who has it waits for the next operation of an open loop
 
 	flying     atomic.Int64 // operations under way
 	source     atomic.Int64 // nanoseconds in which images were made
@@ -204,7 +205,7 @@ type run struct {
 }
 
 func newRun(o Options) *run {
-	r := &run{o: o, begun: time.Now(), budget: semaphore.NewWeighted(o.Memory), stored: o.Stored}
+	r := &run{o: o, begun: time.Now(), budget: semaphore.NewWeighted(o.Memory), stored: o.Stored, turn: make(chan struct{}, 1)}
 	if o.Resume != nil {
 		r.begun = r.begun.Add(-time.Duration(o.Resume.AtS * float64(time.Second)))
 		r.done = int64(len(o.Resume.Done))

@@ -17,26 +17,38 @@ const prepareAhead = time.Second
 func (r *run) work() {
 	mem := &Memory{budget: r.budget, most: r.o.Memory}
 	defer mem.unmap()
-	for r.ctx.Err() == nil {
-		op, ok := r.schedule.next(r.now(), r.stored)
-		if !ok {
-			return
-		}
-		if op.open || op.read != nil {
+	for ok := true; ok && r.ctx.Err() == nil; {
+		if r.o.Run.Rate > 0 {
 			mem.unmap() // its pages count for nobody until there is an image again
 		}
-		if op.open && !r.until(op.due-prepareAhead.Seconds()) {
+		var op *operation
+		if op, ok = r.next(); !ok {
 			return
 		}
-		if op.read != nil {
-			ok = r.readOne(op)
+		if op.read {
+			mem.unmap()
+			ok = r.readOne(op, mem)
 		} else {
 			ok = r.uploadOne(op, mem)
 		}
-		if !ok {
-			return
+	}
+}
+
+// next returns a worker's next operation; false when there is none any more. Those of an open loop are
+// given out when the image has to be made and no earlier, so that their kind goes by what is stored then.
+func (r *run) next() (*operation, bool) {
+	if r.o.Run.Rate > 0 {
+		select {
+		case r.turn <- struct{}{}:
+			defer func() { <-r.turn }()
+		case <-r.ctx.Done():
+			return nil, false
+		}
+		if due, ok := r.schedule.nextDue(); !ok || !r.until(due-prepareAhead.Seconds()) {
+			return nil, false
 		}
 	}
+	return r.schedule.next(r.now(), r.stored)
 }
 
 // begin waits until an operation is due and takes it as started.
@@ -141,15 +153,24 @@ func digest(body io.Reader) [sha256.Size]byte {
 	return [sha256.Size]byte(h.Sum(nil))
 }
 
-// readOne reads an image that the run stored, and compares.
-func (r *run) readOne(op *operation) bool {
+// readOne reads an image that the run stored, and compares. When none is stored at the time it uploads one.
+func (r *run) readOne(op *operation, mem *Memory) bool {
+	if op.open && !r.until(op.due) {
+		return false
+	}
+	want, ok := r.schedule.choose(op, r.stored)
+	switch {
+	case !ok:
+		return true
+	case want == nil:
+		return r.uploadOne(op, mem)
+	}
 	start, ok := r.begin(op)
 	if !ok {
 		return false
 	}
 	r.flying.Add(1)
 	defer r.flying.Add(-1)
-	want := op.read
 	_, recorded := r.user(want.Seq)
 	rec := result.ReadOp{Name: want.Name, User: recorded, StartS: start, ScheduledS: op.scheduled(), Warmup: r.warmup(op, start)}
 	sum, n, err := r.o.Target.Get(r.hard, want.User, want.Name)

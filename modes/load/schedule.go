@@ -12,9 +12,9 @@ import (
 // operation is one upload, or the read of an image.
 type operation struct {
 	number int64
-	seq    int64        // of the upload
-	read   *StoredImage // what to read; nil for an upload
-	open   bool         // it is due at a time of its own
+	read   bool  // what, is chosen when it begins
+	seq    int64 // of an upload
+	open   bool  // it is due at a time of its own
 	due    float64
 }
 
@@ -36,16 +36,22 @@ type schedule struct {
 	poisson  bool
 
 	mu      sync.Mutex
-	rng     *rand.Rand
+	rng     *rand.Rand // of times and kinds, in the order of the operations
+	choice  *rand.Rand // of the images to read
 	seq     int64
 	number  int64
+	owed    int64   // reads that became uploads, since nothing was stored yet
 	base    float64 // due is counted from here
 	due     float64 // of the next operation
 	waiting map[int64]float64
 }
 
-// forSchedule keeps these random numbers apart from those of the images and faults of the same seed.
-const forSchedule = 0x5c4ed01e
+// forSchedule keeps these random numbers apart from those of the images and faults of the same seed, and
+// forChoice from one another.
+const (
+	forSchedule = 0x5c4ed01e
+	forChoice   = 0xc401ce00
+)
 
 func newSchedule(o *Options) *schedule {
 	s := &schedule{
@@ -56,6 +62,7 @@ func newSchedule(o *Options) *schedule {
 		s.skip, s.base = o.Resume.Done, o.Resume.AtS
 	}
 	s.rng = rand.New(rand.NewPCG(o.Run.Seed, forSchedule+uint64(len(s.skip))))
+	s.choice = rand.New(rand.NewPCG(o.Run.Seed, forChoice+uint64(len(s.skip))))
 	s.due = s.base
 	if s.poisson {
 		s.due += s.rng.ExpFloat64() / s.rate
@@ -63,8 +70,20 @@ func newSchedule(o *Options) *schedule {
 	return s
 }
 
-// next returns the next operation; false when there is none any more. A read takes one of the stored
-// images, of which there must be one.
+// nextDue tells when the next operation of an open loop is due; false when there is none any more.
+func (s *schedule) nextDue() (float64, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.due, !s.over(s.due)
+}
+
+// over tells whether no operation begins at that time or later. Held: mu.
+func (s *schedule) over(begin float64) bool {
+	return s.duration > 0 && begin >= s.duration || !s.more()
+}
+
+// next returns the next operation; false when there is none any more. The seed decides which ones read;
+// as many uploads as there are reads owed become reads, once something is stored.
 func (s *schedule) next(now float64, stored *Stored) (*operation, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -73,21 +92,17 @@ func (s *schedule) next(now float64, stored *Stored) (*operation, bool) {
 	if op.open {
 		begin = op.due
 	}
-	if s.duration > 0 && begin >= s.duration {
+	if s.over(begin) {
 		return nil, false
 	}
-	seq := s.seq + 1
-	for s.skip[seq] {
-		seq++
+	if s.reads > 0 {
+		if op.read = s.rng.Float64() < s.reads; !op.read && s.owed > 0 && stored.readable() {
+			op.read = true
+			s.owed--
+		}
 	}
-	if s.count > 0 && seq > s.count {
-		return nil, false
-	}
-	if s.reads > 0 && s.rng.Float64() < s.reads {
-		op.read = stored.random(s.rng)
-	}
-	if op.read == nil {
-		op.seq, s.seq = seq, seq
+	if !op.read {
+		op.seq = s.take()
 	}
 	s.number++
 	if op.open {
@@ -95,6 +110,42 @@ func (s *schedule) next(now float64, stored *Stored) (*operation, bool) {
 		s.advance()
 	}
 	return op, true
+}
+
+// more tells whether there are uploads left. Held: mu.
+func (s *schedule) more() bool { return s.count == 0 || s.after() <= s.count }
+
+// after is the number of the next upload. Held: mu.
+func (s *schedule) after() int64 {
+	seq := s.seq + 1
+	for s.skip[seq] {
+		seq++
+	}
+	return seq
+}
+
+// take gives an upload its number. Held: mu.
+func (s *schedule) take() int64 {
+	s.seq = s.after()
+	return s.seq
+}
+
+// choose returns what a read that is due reads. With nothing stored yet it becomes an upload, of which
+// there may be none left: then it returns false.
+func (s *schedule) choose(op *operation, stored *Stored) (*StoredImage, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if img := stored.random(s.choice); img != nil {
+		return img, true
+	}
+	op.read = false
+	s.owed++
+	if !s.more() {
+		delete(s.waiting, op.number)
+		return nil, false
+	}
+	op.seq = s.take()
+	return nil, true
 }
 
 // advance finds when the next operation is due.
@@ -121,7 +172,7 @@ func (s *schedule) late(now float64) float64 {
 		return 0
 	}
 	oldest := now
-	if s.count == 0 || s.seq < s.count {
+	if !s.over(s.due) {
 		oldest = s.due
 	}
 	for _, due := range s.waiting {
@@ -140,6 +191,7 @@ type Stored struct {
 	mu    sync.Mutex
 	list  []StoredImage
 	added int
+	known int // of those in list, by their digest
 }
 
 // StoredImage is one of them, and what it must be read back as.
@@ -164,22 +216,37 @@ func (s *Stored) add(img StoredImage) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.most > 0 && len(s.list) == s.most {
-		s.list[s.added%s.most] = img // the oldest goes
+		oldest := &s.list[s.added%s.most]
+		if oldest.Known {
+			s.known--
+		}
+		*oldest = img
 	} else {
 		s.list = append(s.list, img)
+	}
+	if img.Known {
+		s.known++
 	}
 	s.added++
 }
 
-// random returns one whose digest is known; nil when it finds none.
+// readable tells whether there is an image for a read.
+func (s *Stored) readable() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.known > 0
+}
+
+// random returns one whose digest is known; nil when there is none.
 func (s *Stored) random(rng *rand.Rand) *StoredImage {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.list) == 0 {
+	if s.known == 0 {
 		return nil
 	}
-	if img := s.list[rng.IntN(len(s.list))]; img.Known {
-		return &img
+	for at := rng.IntN(len(s.list)); ; at = (at + 1) % len(s.list) {
+		if img := s.list[at]; img.Known {
+			return &img
+		}
 	}
-	return nil
 }

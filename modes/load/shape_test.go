@@ -1,10 +1,13 @@
 package load
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -180,6 +183,93 @@ func TestMix(t *testing.T) {
 	if last := logged["client"][len(logged["client"])-1]; last.ReadRx != int64(len(logged["read"])-1) {
 		t.Errorf("%d bytes read, %+v", len(logged["read"])-1, last)
 	}
+}
+
+// kinds are the operations of an open loop in the order in which they were due: u or r.
+func kinds(logged map[string][]line) string {
+	type op struct {
+		due  float64
+		kind string
+	}
+	var ops []op
+	for _, kind := range []string{"upload", "read"} {
+		for _, l := range logged[kind] {
+			ops = append(ops, op{*l.ScheduledS, kind[:1]})
+		}
+	}
+	slices.SortFunc(ops, func(a, b op) int { return cmp.Compare(a.due, b.due) })
+	all := ""
+	for _, o := range ops {
+		all += o.kind
+	}
+	return all
+}
+
+// In an open loop the reads are the asked part of the run too, though its workers wait for their next
+// operation long before anything is stored; nothing waits for that. What is read while an upload takes
+// long is caught up with later.
+func TestMixOpenLoop(t *testing.T) {
+	for _, test := range []struct {
+		percent float64
+		takes   time.Duration
+	}{{50, 50 * time.Millisecond}, {50, 500 * time.Millisecond}, {20, time.Second}, {90, time.Second}, {50, 3950 * time.Millisecond}} {
+		one := func(seed uint64) (all string) {
+			synctest.Test(t, func(t *testing.T) {
+				put := func(_ context.Context, up Upload) (Outcome, error) { time.Sleep(test.takes); return good(up), nil }
+				get := func(_, name string) ([32]byte, int64, error) {
+					return sha256.Sum256([]byte(name[len(name)-1:])), 1, nil
+				}
+				logged, err := drive(t, t.Context(), Options{
+					Run: result.Run{DurationS: 12, Concurrency: 64, Rate: 5, ReadPercent: test.percent, Seed: seed}, Source: tiny{}, Target: target{put: put, get: get},
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				seqs := map[int64]bool{}
+				for _, l := range append(logged["upload"], logged["read"]...) {
+					if !l.OK || math.Abs(l.StartS-*l.ScheduledS) > 1e-5 || seqs[l.Seq] && l.Seq != 0 {
+						t.Errorf("%+v", l)
+					}
+					seqs[l.Seq] = true
+				}
+				if n := len(logged["upload"]); !seqs[int64(n)] {
+					t.Errorf("%d uploads, which are not numbered so", n)
+				}
+				for _, c := range logged["client"] {
+					if c.LateS > 0 {
+						t.Errorf("at %v s it is %v s behind", c.TS, c.LateS)
+					}
+				}
+				all = kinds(logged)
+			})
+			return all
+		}
+		reads := 0
+		for seed := range uint64(10) {
+			all := one(seed)
+			reads += strings.Count(all, "r")
+			if first := strings.IndexByte(all, 'r'); len(all) != 60 || first < int(test.takes.Seconds()*5) {
+				t.Errorf("%v, seed %d: %s", test, seed, all)
+			}
+		}
+		if part := float64(reads) / 6; math.Abs(part-test.percent) > 5 {
+			t.Errorf("%v: %.1f %% are reads", test, part)
+		}
+		if a := one(1); a != one(1) || a == one(2) {
+			t.Errorf("%v: the kinds do not follow from the seed: %s", test, a)
+		}
+	}
+}
+
+// A slow schedule ends when its last upload has, not when another one would be due.
+func TestOpenLoopEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		put := func(_ context.Context, up Upload) (Outcome, error) { return good(up), nil }
+		logged, err := drive(t, t.Context(), Options{Run: result.Run{Count: 3, Concurrency: 8, Rate: 0.01, ReadPercent: 1}, Source: tiny{}, Target: target{put: put}})
+		if e := logged["end"][0].ElapsedS; err != nil || e != 200 || len(logged["upload"]) != 3 {
+			t.Errorf("%d uploads in %v s, %v", len(logged["upload"]), e, err)
+		}
+	})
 }
 
 // A run that goes on makes what is missing, on the clock of the first part.
