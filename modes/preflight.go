@@ -39,11 +39,13 @@ type found struct {
 	status image.ClusterStatus
 	nodes  []nodeFound
 	client image.Machine
+	// Nodes of the configuration that are no members, and members that it does not list.
+	strangers, unlisted []image.NodeID
 }
 
-// nodeFound is one node of the configuration.
+// nodeFound is one member of the cluster.
 type nodeFound struct {
-	config.Node
+	ID      image.NodeID
 	info    image.NodeInfo
 	err     error         // it did not answer
 	latency time.Duration // of the median round trip
@@ -51,24 +53,40 @@ type nodeFound struct {
 	within  time.Duration // of ahead: half of the round trip in which it was told
 }
 
-// look asks every node of the configuration; dir is where the client writes its log. That nobody
+// look asks every member of the cluster; dir is where the client writes its log. That nobody
 // answers, or that there is no quorum, is an error.
 func look(ctx context.Context, c *client.Client, cfg *config.Config, dir string) (*found, error) {
 	status, err := awaitQuorum(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	f := &found{status: status, nodes: make([]nodeFound, len(cfg.Cluster.Nodes))}
+	f := &found{status: status, nodes: make([]nodeFound, len(status.Nodes))}
+	f.compare(cfg)
 	limited, cancel := context.WithTimeout(ctx, preflightTimeout)
 	defer cancel()
 	var wg sync.WaitGroup
-	for i, n := range cfg.Cluster.Nodes {
-		f.nodes[i].Node = n
+	for i, n := range status.Nodes {
+		f.nodes[i].ID = n.ID
 		wg.Go(func() { f.nodes[i].ask(limited, c) })
 	}
 	wg.Wait()
 	f.client = machine.Look(dir, ownAddress(cfg.Cluster.Nodes[0].APIAddr()))
 	return f, ctx.Err()
+}
+
+// compare finds where the configuration and the members differ.
+func (f *found) compare(cfg *config.Config) {
+	var listed, members []image.NodeID
+	for _, n := range cfg.Cluster.Nodes {
+		listed = append(listed, n.ID)
+	}
+	for _, n := range f.status.Nodes {
+		members = append(members, n.ID)
+	}
+	less := func(a, b []image.NodeID) []image.NodeID {
+		return slices.DeleteFunc(slices.Clone(a), func(id image.NodeID) bool { return slices.Contains(b, id) })
+	}
+	f.strangers, f.unlisted = less(listed, members), less(members, listed)
 }
 
 // awaitQuorum finds the cluster, and waits a little for its quorum, and for the nodes that are up to be
@@ -155,11 +173,16 @@ func (f *found) describe(cfg *config.Config, run *result.Run) {
 	run.Settings = cfg.Shared()
 	for i, n := range f.answered() {
 		if i == 0 {
-			run.Settings = maps.Clone(n.info.Settings)
+			run.Settings = map[string]string{}
+			maps.Copy(run.Settings, n.info.Settings)
 		}
 		run.Machines.Nodes = append(run.Machines.Nodes, describe(n.ID, n.info.Version, n.info.Machine))
 	}
 	run.Settings["cluster.nodes"] = addresses(cfg)
+	run.Nodes = nil
+	for _, n := range f.nodes {
+		run.Nodes = append(run.Nodes, int(n.ID))
+	}
 	run.Replicas = f.status.Replicas
 }
 
@@ -219,11 +242,17 @@ func (f *found) checkNodes() check {
 	}
 	for _, n := range f.status.Nodes {
 		if n.State == image.NodeDown {
-			continue // it does not answer, or is none of the configuration's
+			continue // it does not answer
 		}
 		if state := stateOf(n); state != string(image.NodeUp) {
 			c.worse(checkFail, cmp.Or(n.Problem, "see imgcluster status"), "node %d is %s", n.ID, state)
 		}
+	}
+	for _, id := range f.strangers {
+		c.worse(checkWarn, "", "%s", noMember(id))
+	}
+	for _, id := range f.unlisted {
+		c.worse(checkWarn, "", "node %d is a member of the cluster and not in the configuration here", id)
 	}
 	return c
 }

@@ -23,7 +23,7 @@ func sound(t *testing.T) (*config.Config, *found) {
 	for i, n := range cfg.Cluster.Nodes {
 		host := string(rune('a' + i))
 		f.status.Nodes = append(f.status.Nodes, image.NodeStatus{ID: n.ID, State: image.NodeUp, Ready: true})
-		f.nodes = append(f.nodes, nodeFound{Node: n, latency: time.Millisecond, within: time.Millisecond / 2, info: image.NodeInfo{
+		f.nodes = append(f.nodes, nodeFound{ID: n.ID, latency: time.Millisecond, within: time.Millisecond / 2, info: image.NodeInfo{
 			ID: n.ID, Version: version(), Settings: cfg.Shared(),
 			Machine: image.Machine{Host: host, MemoryFree: 1 << 34, OpenFilesMax: 4096, DiskID: host + "/8:1", DiskFree: 1 << 38},
 		}})
@@ -40,8 +40,14 @@ func TestPreflight(t *testing.T) {
 		state verdict
 		said  string
 	}{
-		"sound":           {func(*found) {}, "nodes", checkOK, "3 of 3 answer"},
-		"a node is gone":  {func(f *found) { f.nodes[1].err = errFolder }, "nodes", checkFail, "node 2 does not answer"},
+		"sound":          {func(*found) {}, "nodes", checkOK, "3 of 3 answer"},
+		"a node is gone": {func(f *found) { f.nodes[1].err = errFolder }, "nodes", checkFail, "node 2 does not answer"},
+		"a node was removed": {func(f *found) {
+			f.strangers = []image.NodeID{1}
+		}, "nodes", checkWarn, "node 1 is not a member of the cluster: it was removed"},
+		"a node was added": {func(f *found) {
+			f.unlisted = []image.NodeID{4}
+		}, "nodes", checkWarn, "node 4 is a member of the cluster and not in the configuration here"},
 		"a disk is full":  {func(f *found) { f.status.Nodes[2].DiskFull = true }, "nodes", checkFail, "node 3 is up, disk full"},
 		"a disk failed":   {func(f *found) { f.status.Nodes[0].Problem = "it broke" }, "nodes", checkFail, "node 1 is up, disk failed"},
 		"versions":        {func(f *found) { f.nodes[2].info.Version = "0.1" }, "versions", checkFail, "node 3 has 0.1"},

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
+	"imgcluster/config"
 )
 
 type verifyFlags struct {
@@ -26,8 +28,9 @@ func newVerify(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify",
 		Short: "Read stored copies and find damaged ones",
-		Long: `Have the nodes read their copies of all images and authenticate every byte of them, and
-list those that are damaged or missing. With --repair they are replaced by good ones.
+		Long: `Have all members of the cluster, also those that the configuration does not list, read their
+copies of all images and authenticate every byte of them, and list those that are damaged or
+missing. With --repair they are replaced by good ones.
 
 Exit status 1 when a copy stays bad or a node could not be asked.`,
 		Example: "  imgcluster verify\n  imgcluster verify --node 2 --repair\n  imgcluster verify --sample 5%",
@@ -63,21 +66,19 @@ func runVerify(ctx context.Context, e *env, f verifyFlags) error {
 		return err
 	}
 	defer c.Close()
-	v := &verification{e: e, progress: e.progress(), sums: map[image.NodeID]image.VerifySummary{}}
-	var all sync.WaitGroup
-	for _, id := range f.nodes {
-		if _, err := cfg.Node(image.NodeID(id)); err != nil {
-			return err
-		}
+	members, err := c.Members(ctx)
+	if err != nil {
+		return err
 	}
-	asked := 0
-	for _, n := range cfg.Cluster.Nodes {
-		if len(f.nodes) > 0 && !containsID(f.nodes, n.ID) {
-			continue
-		}
-		asked++
+	nodes, err := f.choose(e, cfg, members)
+	if err != nil {
+		return err
+	}
+	v := newVerification(e, nodes)
+	var all sync.WaitGroup
+	for _, n := range nodes {
 		all.Go(func() {
-			sum, err := c.Verify(ctx, client.Node{ID: n.ID, Addr: n.APIAddr()}, sample, f.repair, v.line)
+			sum, err := c.Verify(ctx, n, sample, f.repair, func(l image.VerifyLine) error { return v.line(n.ID, l) })
 			v.end(n.ID, sum, err)
 		})
 	}
@@ -86,7 +87,35 @@ func runVerify(ctx context.Context, e *env, f verifyFlags) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return v.verdict(asked, f.repair, e.sameConfig())
+	return v.verdict(len(nodes), f.repair, e.sameConfig())
+}
+
+// choose returns the members to ask, by ID. A node of the configuration that is no member is no failure.
+func (f verifyFlags) choose(e *env, cfg *config.Config, members []image.Member) (nodes []client.Node, err error) {
+	is := func(id image.NodeID) bool {
+		return slices.ContainsFunc(members, func(m image.Member) bool { return m.ID == id })
+	}
+	for _, id := range f.nodes {
+		if !is(image.NodeID(id)) {
+			return nil, usagef("see the members with: imgcluster member list"+e.sameConfig(), "node %d is not a member of the cluster", id)
+		}
+	}
+	for _, n := range cfg.Cluster.Nodes {
+		if len(f.nodes) == 0 && !is(n.ID) {
+			e.say("%s", noMember(n.ID))
+		}
+	}
+	for _, m := range members {
+		if len(f.nodes) == 0 || containsID(f.nodes, m.ID) {
+			nodes = append(nodes, client.Node{ID: m.ID, Addr: m.API})
+		}
+	}
+	return nodes, nil
+}
+
+// noMember says that a node of the configuration is none of the cluster.
+func noMember(id image.NodeID) string {
+	return fmt.Sprintf("node %d is not a member of the cluster: it was removed, or not added yet; take it out of the configuration, or add it with imgcluster member add", id)
 }
 
 func containsID(ids []int, id image.NodeID) bool {
@@ -105,17 +134,37 @@ type verification struct {
 	mu       sync.Mutex
 	sums     map[image.NodeID]image.VerifySummary
 	failed   []error
+	order    []image.NodeID // whose lines are not all printed yet: those of the first are as they come
+	said     map[image.NodeID][]saidLine
+	ended    map[image.NodeID]bool
 	written  error // to stdout
 }
 
+// saidLine is a line to print, in both forms.
+type saidLine struct {
+	line image.VerifyLine
+	text string
+}
+
+func newVerification(e *env, nodes []client.Node) *verification {
+	v := &verification{
+		e: e, progress: e.progress(), sums: map[image.NodeID]image.VerifySummary{},
+		said: map[image.NodeID][]saidLine{}, ended: map[image.NodeID]bool{},
+	}
+	for _, n := range nodes {
+		v.order = append(v.order, n.ID)
+	}
+	return v
+}
+
 // line takes a line of a node: it prints bad copies and shows how far all nodes are.
-func (v *verification) line(l image.VerifyLine) error {
+func (v *verification) line(id image.NodeID, l image.VerifyLine) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.sums[l.Node] = l.VerifySummary
+	l.Node = id
+	v.sums[id] = l.VerifySummary
 	if l.Type == image.VerifyBad {
-		v.progress.end()
-		v.print(l, "node %d  %s/%s  %s%s\n", l.Node, l.User, l.Name, l.Problem, map[bool]string{true: "; replaced"}[l.Fixed])
+		v.say(l, "node %d  %s/%s  %s%s\n", id, l.User, l.Name, l.Problem, map[bool]string{true: "; replaced"}[l.Fixed])
 		return v.written
 	}
 	var images, of, bytes, bad int64
@@ -126,12 +175,29 @@ func (v *verification) line(l image.VerifyLine) error {
 	return nil
 }
 
-func (v *verification) print(l image.VerifyLine, format string, args ...any) {
+// say prints a line when those of the nodes before have all been printed.
+func (v *verification) say(l image.VerifyLine, format string, args ...any) {
+	v.said[l.Node] = append(v.said[l.Node], saidLine{l, fmt.Sprintf(format, args...)})
+	for len(v.order) > 0 {
+		id := v.order[0]
+		for _, s := range v.said[id] {
+			v.print(s)
+		}
+		delete(v.said, id)
+		if !v.ended[id] {
+			return
+		}
+		v.order = v.order[1:]
+	}
+}
+
+func (v *verification) print(s saidLine) {
+	v.progress.end()
 	var err error
 	if v.e.json {
-		err = json.NewEncoder(v.e.out).Encode(l)
+		err = json.NewEncoder(v.e.out).Encode(s.line)
 	} else {
-		_, err = fmt.Fprintf(v.e.out, format, args...)
+		_, err = fmt.Fprint(v.e.out, s.text)
 	}
 	v.written = errors.Join(v.written, err)
 }
@@ -142,16 +208,25 @@ func (v *verification) end(id image.NodeID, s image.VerifySummary, err error) {
 	defer v.mu.Unlock()
 	s.Node = id
 	v.sums[id] = s
+	v.ended[id] = true
 	line := image.VerifyLine{Type: image.VerifyEnd, VerifySummary: s}
-	v.progress.end()
 	if err != nil {
 		v.failed = append(v.failed, err)
 		line.Type, line.Problem = image.VerifyFailed, err.Error()
-		v.print(line, "node %d  not verified: %v\n", id, err)
+		v.say(line, "node %d  not verified: %v\n", id, err)
 		return
 	}
+	v.say(line, "node %d  %s\n", id, verified(s))
+}
+
+// verified words what a node has read.
+func verified(s image.VerifySummary) string {
 	what := copies(int(s.Images)) + ", " + formatBytes(s.Bytes) + ": "
 	switch {
+	case s.Images == 0 && s.OfImages == 0:
+		what = "has no copies"
+	case s.Images == 0 && s.Bad == 0:
+		what = fmt.Sprintf("nothing was read of %s", copies(int(s.OfImages)))
 	case s.Bad == 0:
 		what += "all good"
 	case s.Repaired == 0:
@@ -162,7 +237,7 @@ func (v *verification) end(id image.NodeID, s image.VerifySummary, err error) {
 	if s.Skipped > 0 {
 		what += fmt.Sprintf("; %d could not be judged", s.Skipped)
 	}
-	v.print(line, "node %d  %s\n", id, what)
+	return what
 }
 
 // verdict tells whether all is well.

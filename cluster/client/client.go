@@ -70,6 +70,7 @@ type Client struct {
 	everyone shardNodes
 	shards   atomic.Pointer[shardMap] // nil: every node holds every shard
 	stale    atomic.Bool              // a node said that shards is not right any more
+	members  atomic.Pointer[[]Node]   // as a node told them last; nil: not yet
 	turn     atomic.Uint32            // the node that gets the next relayed upload
 	last     atomic.Uint32            // the node that answered last; asked first
 	open     context.Context

@@ -9,6 +9,7 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -251,6 +252,7 @@ func (c *Client) Cluster(ctx context.Context) (image.ClusterStatus, error) {
 		case a := <-answers:
 			if a.failure == nil {
 				c.last.Store(uint32(a.index))
+				c.learn(a.status)
 				return a.status, nil
 			}
 			failures = append(failures, *a.failure)
@@ -264,7 +266,25 @@ func (c *Client) Cluster(ctx context.Context) (image.ClusterStatus, error) {
 	return image.ClusterStatus{}, err
 }
 
-// NodeCluster returns the cluster's state as the given node sees it.
+// learn keeps the addresses of the members, which may be more than the client was given.
+func (c *Client) learn(s image.ClusterStatus) {
+	nodes := make([]Node, len(s.Nodes))
+	for i, n := range s.Nodes {
+		nodes[i] = Node{ID: n.ID, Addr: n.API}
+	}
+	c.members.Store(&nodes)
+}
+
+// known are the nodes that the client was given, then the members that Cluster told last.
+func (c *Client) known() []Node {
+	if m := c.members.Load(); m != nil {
+		return slices.Concat(c.o.Nodes, *m)
+	}
+	return c.o.Nodes
+}
+
+// NodeCluster returns the cluster's state as the given node sees it: one that the client was given, or
+// that Cluster told of.
 func (c *Client) NodeCluster(ctx context.Context, id image.NodeID) (status image.ClusterStatus, err error) {
 	err = c.nodeDocument(ctx, id, "/v1/cluster", &status)
 	return status, err
@@ -278,7 +298,7 @@ func (c *Client) NodeInfo(ctx context.Context, id image.NodeID) (info image.Node
 
 // nodeDocument asks one node, without trying again.
 func (c *Client) nodeDocument(ctx context.Context, id image.NodeID, path string, v any) error {
-	for _, n := range c.o.Nodes {
+	for _, n := range c.known() {
 		if n.ID != id {
 			continue
 		}

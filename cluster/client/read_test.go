@@ -251,14 +251,14 @@ func TestListAndAll(t *testing.T) {
 
 func TestCluster(t *testing.T) {
 	release := make(chan struct{})
-	f := newFleet(t, 3, Options{}, func(_ *fleet, id int, w http.ResponseWriter, r *http.Request) {
+	f := newFleet(t, 3, Options{}, func(f *fleet, id int, w http.ResponseWriter, r *http.Request) {
 		switch id {
 		case 1:
 			<-release // silent: the next one is asked meanwhile
 		case 2:
 			io.WriteString(w, "not a status")
 		case 3:
-			json.NewEncoder(w).Encode(image.ClusterStatus{Name: "test", Ready: true})
+			json.NewEncoder(w).Encode(image.ClusterStatus{Name: "test", Ready: true, Nodes: []image.NodeStatus{{ID: 9, API: f.servers[2].Listener.Addr().String()}}})
 		}
 	})
 	defer close(release)
@@ -268,6 +268,9 @@ func TestCluster(t *testing.T) {
 	}
 	if s, err = f.NodeCluster(t.Context(), 3); err != nil || !s.Ready {
 		t.Errorf("%+v, %v", s, err)
+	}
+	if s, err = f.NodeCluster(t.Context(), 9); err != nil || !s.Ready {
+		t.Errorf("a member that the client was not given: %+v, %v", s, err)
 	}
 	_, err = f.NodeCluster(t.Context(), 2)
 	wantKind(t, err, image.KindInternal)

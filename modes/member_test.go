@@ -1,0 +1,117 @@
+package modes
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"imgcluster/cluster/image"
+)
+
+// fakeNodes are HTTP servers in the place of nodes, of which a configuration lists some.
+type fakeNodes struct {
+	members []image.Member
+	set     []string // the options that name the listed ones
+}
+
+// newFakeNodes starts nodes 1 to n that serve what handler does, beside the list of members, which are all of
+// them. The configuration has those in listed; one beyond n does not answer.
+func newFakeNodes(t *testing.T, n int, listed []int, handler func(f *fakeNodes, id int, w http.ResponseWriter, r *http.Request)) *fakeNodes {
+	t.Helper()
+	f := &fakeNodes{}
+	addrs := map[int]string{}
+	for id := 1; id <= n; id++ {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler(f, id, w, r) }))
+		t.Cleanup(s.Close)
+		addrs[id] = s.Listener.Addr().String()
+		f.members = append(f.members, image.Member{ID: image.NodeID(id), API: addrs[id], State: "active", Up: true})
+	}
+	var nodes []string
+	for i, id := range listed {
+		addr := addrs[id]
+		if addr == "" {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			addr = l.Addr().String()
+			l.Close()
+		}
+		nodes = append(nodes, fmt.Sprintf("%d=%s:%d", id, addr, i+1))
+	}
+	f.set = []string{"--set", "cluster.nodes=" + strings.Join(nodes, ",")}
+	return f
+}
+
+// call runs a command against the nodes.
+func (f *fakeNodes) call(t *testing.T, args ...string) ended {
+	t.Helper()
+	t.Chdir(t.TempDir())
+	return call(t, append(args, f.set...)...)
+}
+
+func (f *fakeNodes) writeMembers(w http.ResponseWriter) {
+	json.NewEncoder(w).Encode(map[string]any{"members": f.members})
+}
+
+// verifying serves a node that has two copies of images, of which it reads as many as its ID says, and
+// ends the later the lower its ID is.
+func verifying(last chan struct{}) func(f *fakeNodes, id int, w http.ResponseWriter, r *http.Request) {
+	return func(f *fakeNodes, id int, w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/members" {
+			f.writeMembers(w)
+			return
+		}
+		if id == 1 {
+			<-last
+		}
+		if id == len(f.members) {
+			defer close(last)
+		}
+		json.NewEncoder(w).Encode(image.VerifyLine{Type: image.VerifyEnd, VerifySummary: image.VerifySummary{Node: image.NodeID(id), Images: int64(id - 1), OfImages: 9}})
+	}
+}
+
+// TestVerifyMembers: the members are asked, not the nodes of the configuration.
+func TestVerifyMembers(t *testing.T) {
+	f := newFakeNodes(t, 4, []int{1, 2, 7}, verifying(make(chan struct{})))
+	e := f.call(t, "verify")
+	want := "node 1  nothing was read of 9 copies\nnode 2  1 copy, 0 B: all good\nnode 3  2 copies, 0 B: all good\nnode 4  3 copies, 0 B: all good\n"
+	if e.status != 0 || e.out != want || !strings.Contains(e.err, "node 7 is not a member of the cluster: it was removed") {
+		t.Error(e)
+	}
+	f = newFakeNodes(t, 4, []int{1, 2, 3}, verifying(make(chan struct{})))
+	if e := f.call(t, "verify", "--node", "4"); e.status != 0 || !strings.HasPrefix(e.out, "node 4  3 copies") || strings.Count(e.out, "\n") != 1 {
+		t.Error(e)
+	}
+	if e := f.call(t, "verify", "--node", "5"); e.status != exitUsage || !strings.Contains(e.err, "node 5 is not a member of the cluster\nhint: see the members with: imgcluster member list") {
+		t.Error(e)
+	}
+	if e := f.call(t, "verify", "--node", "7"); e.status != exitUsage {
+		t.Error(e)
+	}
+}
+
+// TestPreflightMembers looks at the members, one of which the configuration does not list, and not at a
+// node that was removed.
+func TestPreflightMembers(t *testing.T) {
+	f := newFakeNodes(t, 3, []int{1, 2, 7}, func(f *fakeNodes, id int, w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/node" {
+			json.NewEncoder(w).Encode(image.NodeInfo{ID: image.NodeID(id), Version: version()})
+			return
+		}
+		s := image.ClusterStatus{Ready: true, Replicas: 2}
+		for _, m := range f.members {
+			s.Nodes = append(s.Nodes, image.NodeStatus{ID: m.ID, API: m.API, State: image.NodeUp})
+		}
+		json.NewEncoder(w).Encode(s)
+	})
+	e := f.call(t, "stress", "--dry-run", "--json", "--count", "1")
+	if !strings.Contains(e.out, `{"check":"nodes","state":"warn","found":"node 7 is not a member`) || !strings.Contains(e.out, "node 3 is a member of the cluster and not in the configuration here") {
+		t.Error(e)
+	}
+}
