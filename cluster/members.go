@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
+	"strconv"
 	"time"
 
 	"go.uber.org/zap"
@@ -15,6 +17,7 @@ import (
 	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/store"
+	"imgcluster/config"
 )
 
 // The membership of the cluster is the system shard's, and every node has it. From it follows what
@@ -535,9 +538,12 @@ func (n *Node) ChangeMember(ctx context.Context, c image.MemberChange) error {
 	var cmd catalog.Command
 	switch c.Op {
 	case image.MemberAdd:
+		if err := n.checkNew(c); err != nil {
+			return err
+		}
 		cmd.AddMember = &catalog.AddMember{ID: c.ID, API: c.API, Raft: c.Raft}
 	case image.MemberDrain, image.MemberResume:
-		cmd.DrainMember = &catalog.DrainMember{ID: c.ID, Drain: c.Op == image.MemberDrain}
+		cmd.DrainMember = &catalog.DrainMember{ID: c.ID, Drain: c.Op == image.MemberDrain, Least: n.cfg.Cluster.Replicas}
 	case image.MemberRemove:
 		cmd.RemoveMember = &catalog.RemoveMember{ID: c.ID, Least: n.cfg.Cluster.Replicas}
 	default:
@@ -548,6 +554,36 @@ func (n *Node) ChangeMember(ctx context.Context, c image.MemberChange) error {
 		err = r.Err()
 	}
 	return err
+}
+
+// checkNew holds a new member's addresses to the rules of the configuration, which it is to be listed in.
+func (n *Node) checkNew(c image.MemberChange) error {
+	const hint = "give the API's and Raft's address as HOST:PORT, with the same host"
+	host, port, err := net.SplitHostPort(c.API)
+	x := config.Node{ID: c.ID, Host: host}
+	if err == nil {
+		x.APIPort, err = strconv.Atoi(port)
+	}
+	if err == nil {
+		_, port, err = net.SplitHostPort(c.Raft)
+	}
+	if err == nil {
+		x.RaftPort, err = strconv.Atoi(port)
+	}
+	if err != nil || x.APIAddr() != c.API || x.RaftAddr() != c.Raft {
+		return image.Errorf(image.KindInvalid, "%.100q and %.100q are not two addresses of one host", c.API, c.Raft).WithHint(hint)
+	}
+	if wrong := config.CheckNode(x); wrong != nil {
+		return image.Errorf(image.KindInvalid, "%s", wrong[0]).WithHint(wrong[0].Hint)
+	}
+	for _, m := range n.membership().Members {
+		for _, theirs := range []string{m.API, m.Raft} {
+			if m.ID != c.ID && (config.SameAddress(theirs, c.API) || config.SameAddress(theirs, c.Raft)) {
+				return image.Errorf(image.KindInvalid, "node %d has the address %s", m.ID, theirs).WithHint("choose other ports, or remove that member first")
+			}
+		}
+	}
+	return nil
 }
 
 // Join implements api.Peers: a node that starts with an empty data directory asks to be taken in.

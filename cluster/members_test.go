@@ -3,9 +3,11 @@ package cluster_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -171,4 +173,60 @@ func TestFiveNodes(t *testing.T) {
 	expectMany(t, c, append(all, load.all...), c.IDs()...)
 	c.ExpectSettled(t)
 	c.ExpectNoPlaintext(t)
+}
+
+// TestBadMembers asks for changes that must be refused, and change nothing.
+func TestBadMembers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a cluster")
+	}
+	t.Parallel()
+	c := clustertest.Start(t, clustertest.Options{})
+	cl := c.Client(t, client.Relay)
+	known := c.Config.Cluster.Nodes[1]
+	before := settled(t, cl, 3)
+	for _, x := range []struct{ api, raft, said string }{
+		{"bad host!:7304", "bad host!:7404", `host: "bad host!" is neither an IPv4 address nor a host name`},
+		{"127.0.0.1:0", "127.0.0.1:7404", "api_port: 0 is not in the range 1 to 65535"},
+		{"127.0.0.1:7304", "127.0.0.1:99999", "raft_port: 99999 is not in the range 1 to 65535"},
+		{"127.0.0.1:7304", "localhost:7404", "are not two addresses of one host"},
+		{"127.0.0.1:7304", "127.0.0.1:07404", "are not two addresses of one host"},
+		{"127.0.0.1:7304", "", "are not two addresses of one host"},
+		{"127.0.0.1:http", "127.0.0.1:7404", "are not two addresses of one host"},
+		{"127.0.0.1:7304", "127.0.0.1:7304", "raft_port: 127.0.0.1:7304 is used twice"},
+		{"0.0.0.0:7304", "0.0.0.0:7404", "is not the address of one machine"},
+		{"[::1]:7304", "[::1]:7404", "is an IPv6 address"},
+		{fmt.Sprintf("localhost:%d", known.APIPort), "localhost:7404", "node 2 has the address " + known.APIAddr()},
+		{"127.0.0.1:7304", known.APIAddr(), "node 2 has the address " + known.APIAddr()},
+	} {
+		_, err := cl.ChangeMember(t.Context(), image.MemberChange{Op: image.MemberAdd, ID: 4, API: x.api, Raft: x.raft})
+		var e *image.Error
+		if !errors.As(err, &e) || e.Kind != image.KindInvalid || !strings.Contains(e.Detail, x.said) || e.Hint == "" {
+			t.Errorf("%q and %q: %v, want %q", x.api, x.raft, err, x.said)
+		}
+	}
+	if after := settled(t, cl, 3); !slices.Equal(ids(after), ids(before)) {
+		t.Errorf("members %+v", after)
+	}
+
+	change(t, cl, image.MemberDrain, 3)
+	for _, op := range []image.MemberOp{image.MemberDrain, image.MemberRemove} {
+		_, err := cl.ChangeMember(t.Context(), image.MemberChange{Op: op, ID: 2})
+		if image.KindOf(err) != image.KindInvalid || !strings.Contains(err.Error(), "without node 2 too few active members stay for the copies of an image: 1 of the 2") {
+			t.Errorf("%s: %v", op, err)
+		}
+	}
+	change(t, cl, image.MemberDrain, 3) // again
+	for _, m := range settled(t, cl, 3) {
+		if want := map[bool]string{true: "draining", false: "active"}[m.ID == 3]; m.State != want {
+			t.Errorf("node %d is %s", m.ID, m.State)
+		}
+	}
+}
+
+func ids(list []image.Member) (all []image.NodeID) {
+	for _, m := range list {
+		all = append(all, m.ID)
+	}
+	return all
 }

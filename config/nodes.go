@@ -1,7 +1,9 @@
 package config
 
 import (
+	"net"
 	"net/netip"
+	"reflect"
 	"strconv"
 	"strings"
 
@@ -41,6 +43,27 @@ func parseNode(s string) (Node, *fault) {
 		n.set(nodeFields[i].key, v)
 	}
 	return n, nil
+}
+
+// CheckNode holds one node to the rules for those of a configuration, and returns what is wrong with it.
+func CheckNode(n Node) Problems {
+	var col collector
+	k := checker{cfg: &Config{}, col: &col}
+	k.values(reflect.ValueOf(n), nodeFields, "")
+	taken := map[string]string{}
+	k.address(taken, "", "api_port", n.Host, n.APIPort)
+	k.address(taken, "", "raft_port", n.Host, n.RaftPort)
+	return col.problems()
+}
+
+// SameAddress tells whether two texts host:port are one address, as far as spelling can tell.
+func SameAddress(a, b string) bool {
+	hostA, portA, err := net.SplitHostPort(a)
+	if err != nil {
+		return a == b
+	}
+	hostB, portB, err := net.SplitHostPort(b)
+	return err == nil && portA == portB && loopbackName(hostA) == loopbackName(hostB)
 }
 
 // set puts a parsed value into the field of this key.

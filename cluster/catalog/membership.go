@@ -41,6 +41,8 @@ type AddMember struct {
 type DrainMember struct {
 	ID    image.NodeID `json:"id"`
 	Drain bool         `json:"drain"`
+	// Least is how many active members must stay: with fewer, its copies have nowhere to go.
+	Least int `json:"least,omitempty"`
 }
 
 // RemoveMember takes a node out for good.
@@ -203,8 +205,10 @@ func (m *machine) drainMember(d *DrainMember) (Result, error) {
 			return errNoMember(d.ID)
 		case me.State == MemberLeaving:
 			return image.Errorf(image.KindInvalid, "node %d is being removed", d.ID).WithHint("wait for its end: imgcluster member list")
-		case d.Drain && len(s.active()) == 1 && me.State == MemberActive:
-			return image.Errorf(image.KindInvalid, "node %d is the last active member", d.ID).WithHint("add another node first")
+		case d.Drain && me.State == MemberActive:
+			if err := s.spare(d.ID, d.Least); err != nil {
+				return err
+			}
 		}
 		me.State = MemberActive
 		if d.Drain {
@@ -224,14 +228,23 @@ func (m *machine) removeMember(r *RemoveMember) (Result, error) {
 		if me == nil {
 			return errNoMember(r.ID)
 		}
-		if left := slices.DeleteFunc(s.active(), func(id image.NodeID) bool { return id == r.ID }); len(left) < max(1, r.Least) {
-			return image.Errorf(image.KindInvalid, "without node %d there are %d active members, %d are needed for the copies of an image", r.ID, len(left), r.Least).
-				WithHint("add another node first")
+		if err := s.spare(r.ID, r.Least); err != nil {
+			return err
 		}
 		me.State = MemberLeaving
 		s.relayout(m.shard)
 		return nil
 	})
+}
+
+// spare refuses to go on without a node when fewer active members than least stay.
+func (s *Membership) spare(id image.NodeID, least int) error {
+	left := slices.DeleteFunc(s.active(), func(x image.NodeID) bool { return x == id })
+	if least = max(1, least); len(left) >= least {
+		return nil
+	}
+	return image.Errorf(image.KindInvalid, "without node %d too few active members stay for the copies of an image: %d of the %d that are needed", id, len(left), least).
+		WithHint("add another node first, or let a drained one take on work again: imgcluster member drain ID --undo")
 }
 
 func (m *machine) settle(c *Settle) (Result, error) {

@@ -141,6 +141,23 @@ func TestGrowShrinkAndDrain(t *testing.T) {
 	s.mustKind(s.join(2, 3, "i", 9, "r9", false), image.KindNotFound)
 }
 
+func TestTooFewToDrain(t *testing.T) {
+	s := newSystem(t, 4)
+	drain := func(id image.NodeID) Result {
+		return s.do(Command{DrainMember: &DrainMember{ID: id, Drain: true, Least: 2}})
+	}
+	s.mustKind(drain(1), "")
+	s.mustKind(drain(2), "")
+	before := s.members().Version
+	s.mustKind(drain(3), image.KindInvalid)
+	s.mustKind(drain(2), "") // again
+	if m := s.members(); m.Member(3).State != MemberActive || m.Version != before {
+		t.Errorf("a refused drain changed the membership: %+v", m)
+	}
+	s.mustKind(s.do(Command{DrainMember: &DrainMember{ID: 1}}), "")
+	s.mustKind(drain(3), "")
+}
+
 // TestNoStepLosesAShard drives the membership at random and looks at every state on the way: each
 // shard is held, by members only, and no replica's number comes back.
 func TestNoStepLosesAShard(t *testing.T) {
