@@ -74,7 +74,7 @@ move to it while the cluster works.`,
 			if err := runMemberChange(cmd.Context(), e, change, nil); err != nil {
 				return err
 			}
-			e.say("now start it, with the cluster's master key: imgcluster server --id %d", f.id)
+			e.say("now start it on its machine, with the cluster's master key and a configuration that lists it: imgcluster server --id %d", f.id)
 			return nil
 		},
 	}
@@ -146,18 +146,57 @@ func memberChange(op image.MemberOp, text string) (image.MemberChange, error) {
 	return image.MemberChange{Op: op, ID: image.NodeID(id)}, nil
 }
 
-// drained and removed tell whether a change is complete.
-func drained(m *image.Member, all int) bool {
-	return m == nil || m.Images == 0 && m.Leads == 0 && (m.Shards == 0 || all <= placement.ShardNodes)
+// changed tells from the members whether a change of one of them is complete.
+type changed func(list []image.Member, id image.NodeID) bool
+
+func drained(list []image.Member, id image.NodeID) bool {
+	m := memberOf(list, id)
+	if m == nil || m.Images > 0 || m.Leads > 0 {
+		return m == nil
+	}
+	active := 0
+	for _, x := range list {
+		if x.State == string(catalog.MemberActive) {
+			active++
+		}
+	}
+	return m.Shards == 0 || m.Moving == 0 && active < placement.ShardNodes // its shards have nowhere to go
 }
 
-func removed(m *image.Member, _ int) bool { return m == nil }
+func removed(list []image.Member, id image.NodeID) bool { return memberOf(list, id) == nil }
+
+func memberOf(list []image.Member, id image.NodeID) *image.Member {
+	for i := range list {
+		if list[i].ID == id {
+			return &list[i]
+		}
+	}
+	return nil
+}
+
+// awaited says what a change of a member that is not complete waits for.
+func awaited(list []image.Member, id image.NodeID) string {
+	m := memberOf(list, id)
+	text := fmt.Sprintf("node %d is %s: %s, %s, %s to lead", id, m.State, plural(m.Shards, "shard"), copies(int(m.Images)), plural(m.Leads, "shard"))
+	for _, x := range list {
+		switch {
+		case x.Up:
+		case x.ID == id:
+			text += "; it does not answer: its copies are made from others"
+		case x.Moving > 0:
+			text += fmt.Sprintf("; node %d does not answer, and %s on the way wait for it: start it with imgcluster server --id %d", x.ID, plural(x.Moving, "shard"), x.ID)
+		default:
+			text += fmt.Sprintf("; node %d does not answer", x.ID)
+		}
+	}
+	return text
+}
 
 // memberEvery is the period in which a change is looked at.
 const memberEvery = time.Second
 
 // runMemberChange makes a change and waits until done, if there is one.
-func runMemberChange(ctx context.Context, e *env, change image.MemberChange, done func(m *image.Member, all int) bool) error {
+func runMemberChange(ctx context.Context, e *env, change image.MemberChange, done changed) error {
 	_, c, err := e.connect()
 	if err != nil {
 		return err
@@ -175,21 +214,16 @@ func runMemberChange(ctx context.Context, e *env, change image.MemberChange, don
 	return writeMembers(e, list)
 }
 
-func awaitMember(ctx context.Context, e *env, c *client.Client, id image.NodeID, list []image.Member, done func(*image.Member, int) bool) ([]image.Member, error) {
-	said := ""
-	for {
-		var m *image.Member
-		for i := range list {
-			if list[i].ID == id {
-				m = &list[i]
-			}
-		}
-		if done(m, len(list)) {
-			return list, nil
-		}
-		if text := fmt.Sprintf("node %d is %s: %s, %s, %s to lead", id, m.State, plural(m.Shards, "shard"), copies(int(m.Images)), plural(m.Leads, "shard")); text != said {
+func awaitMember(ctx context.Context, e *env, c *client.Client, id image.NodeID, list []image.Member, done changed) ([]image.Member, error) {
+	said, last := "", time.Now()
+	for !done(list, id) {
+		switch text := awaited(list, id); {
+		case text != said:
 			e.say("%s", text)
-			said = text
+			said, last = text, time.Now()
+		case time.Since(last) >= progressEvery:
+			e.say("still waiting: %s", text)
+			last = time.Now()
 		}
 		select {
 		case <-ctx.Done():
@@ -198,10 +232,11 @@ func awaitMember(ctx context.Context, e *env, c *client.Client, id image.NodeID,
 		}
 		next, err := c.Members(ctx)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("the change goes on without this command: %w", err)
 		}
 		list = next
 	}
+	return list, nil
 }
 
 func writeMembers(e *env, list []image.Member) error {

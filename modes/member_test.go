@@ -7,13 +7,16 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"imgcluster/cluster/image"
 )
 
 // fakeNodes are HTTP servers in the place of nodes, of which a configuration lists some.
 type fakeNodes struct {
+	mu      sync.Mutex
 	members []image.Member
 	set     []string // the options that name the listed ones
 }
@@ -113,5 +116,53 @@ func TestPreflightMembers(t *testing.T) {
 	e := f.call(t, "stress", "--dry-run", "--json", "--count", "1")
 	if !strings.Contains(e.out, `{"check":"nodes","state":"warn","found":"node 7 is not a member`) || !strings.Contains(e.out, "node 3 is a member of the cluster and not in the configuration here") {
 		t.Error(e)
+	}
+}
+
+// TestMemberWaits drains a node while another one, which shards move to, does not answer.
+func TestMemberWaits(t *testing.T) {
+	t.Parallel()
+	began := time.Now()
+	f := newFakeNodes(t, 4, []int{1, 2, 3}, func(f *fakeNodes, _ int, w http.ResponseWriter, _ *http.Request) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.members[0].State = "draining"
+		f.members[0].Shards, f.members[0].Moving, f.members[0].Images = 4, 3, 7
+		if f.members[3].Up, f.members[3].Moving = false, 3; time.Since(began) > progressEvery+2*memberEvery {
+			f.members[0].Shards, f.members[0].Moving, f.members[0].Images = 0, 0, 0
+		}
+		f.writeMembers(w)
+	})
+	e := finish(t, program(t, t.TempDir(), append([]string{"member", "drain", "1"}, f.set...)...))
+	said := "node 1 is draining: 4 shards, 7 copies, 0 shards to lead; node 4 does not answer, and 3 shards on the way wait for it: start it with imgcluster server --id 4\n"
+	if e.status != 0 || !strings.HasPrefix(e.err, said+"still waiting: "+said) || !strings.Contains(e.out, "draining") {
+		t.Error(e)
+	}
+}
+
+// TestDrained: a drain is over when shards that nobody else can take stay.
+func TestDrained(t *testing.T) {
+	of := func(draining ...image.Member) []image.Member {
+		for i := range draining {
+			draining[i].ID, draining[i].State = image.NodeID(i+1), "draining"
+		}
+		return append(draining, image.Member{ID: 8, State: "active"}, image.Member{ID: 9, State: "active"})
+	}
+	for _, x := range []struct {
+		list []image.Member
+		want bool
+	}{
+		{of(image.Member{Shards: 4}), true},
+		{of(image.Member{Shards: 4, Images: 1}), false},
+		{of(image.Member{Shards: 4, Leads: 1}), false},
+		{of(image.Member{Shards: 4}, image.Member{Shards: 4}), true},
+		{of(image.Member{Shards: 4, Moving: 1}, image.Member{Shards: 4}), false},
+		{append(of(image.Member{Shards: 4}), image.Member{ID: 7, State: "active"}), false},
+		{append(of(image.Member{}), image.Member{ID: 7, State: "active"}), true},
+		{nil, true},
+	} {
+		if got := drained(x.list, 1); got != x.want {
+			t.Errorf("%+v: %v", x.list, got)
+		}
 	}
 }
