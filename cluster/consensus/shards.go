@@ -217,6 +217,7 @@ func (c *Consensus) DropShard(ctx context.Context, shard uint64) error {
 			return err
 		}
 	}
+	failpoint.Here("member/data-removed")
 	span := span(shard)
 	batch := c.db.pebble.NewBatch()
 	defer batch.Close()

@@ -35,7 +35,7 @@ var names = []string{
 	// A change of the members.
 	"member/before-add-replica", "member/replica-added", "member/before-remove-replica", "member/replica-removed",
 	"member/before-settle", "member/settled", "member/before-start-shard", "member/shard-started",
-	"member/before-drop-shard", "member/shard-stopped", "member/shard-dropped",
+	"member/before-drop-shard", "member/shard-stopped", "member/data-removed", "member/shard-dropped",
 	"member/before-renew", "member/put-aside", "member/renewed", "member/identity-written", "member/before-admit", "member/admitted", "member/before-first-replica",
 }
 
