@@ -9,6 +9,7 @@ import (
 	"io"
 	"log"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -166,6 +167,9 @@ func (h *Handler) Traffic() (rx, tx int64) { return h.rx.Load(), h.tx.Load() }
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Imgcluster-Node", strconv.Itoa(int(h.ID)))
 	h.extend(w)
+	if r.Body != http.NoBody { // net/http waits for it, whether there is a use for it or not
+		http.NewResponseController(w).SetReadDeadline(time.Now().Add(h.BodyIdle))
+	}
 	path := r.URL.EscapedPath()
 	if strings.HasPrefix(path, imagesPath) {
 		h.images(w, r, path[len(imagesPath):])
@@ -211,7 +215,17 @@ func (h *Handler) drain(w http.ResponseWriter, r *http.Request) {
 	if r.Body == nil || r.Header.Get("Expect") != "" || r.ContentLength > 2*h.ImageBytes {
 		return
 	}
-	io.Copy(io.Discard, io.LimitReader(h.body(w, r), 2*h.ImageBytes))
+	io.Copy(io.Discard, io.LimitReader(h.bodyWithin(w, r, drainMax), 2*h.ImageBytes))
+}
+
+// drainMax is how long a body may take that nobody needs, and the small one of a node that introduces itself
+// or of a change of members. One that trickles moves, but would keep its connection for ever.
+const drainMax = time.Minute
+
+func (h *Handler) bodyWithin(w http.ResponseWriter, r *http.Request, limit time.Duration) io.ReadCloser {
+	b := h.body(w, r)
+	b.until = time.Now().Add(limit)
+	return io.NopCloser(b)
 }
 
 // body returns the request's body, which fails when it does not move for BodyIdle.
@@ -224,11 +238,15 @@ type idleReader struct {
 	control *http.ResponseController
 	idle    time.Duration
 	count   *atomic.Int64
-	read    bool // something was asked of it
+	read    bool      // something was asked of it
+	until   time.Time // when it ends whatever comes; zero: never
 }
 
 func (b *idleReader) Read(p []byte) (int, error) {
 	b.read = true
+	if !b.until.IsZero() && time.Now().After(b.until) {
+		return 0, os.ErrDeadlineExceeded
+	}
 	if err := b.control.SetReadDeadline(time.Now().Add(b.idle)); err != nil {
 		return 0, err
 	}
@@ -283,7 +301,7 @@ func (h *Handler) join(w http.ResponseWriter, r *http.Request) { h.introduced(w,
 
 // introduced answers a node that says who it is.
 func (h *Handler) introduced(w http.ResponseWriter, r *http.Request, answer func(context.Context, []byte) ([]byte, error)) {
-	theirs, err := io.ReadAll(http.MaxBytesReader(w, r.Body, helloBytesMax))
+	theirs, err := io.ReadAll(http.MaxBytesReader(w, h.bodyWithin(w, r, drainMax), helloBytesMax))
 	if err != nil {
 		h.fail(w, r, image.Errorf(image.KindInvalid, "unreadable introduction: %w", err))
 		return

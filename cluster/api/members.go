@@ -24,7 +24,7 @@ func (h *Handler) members(w http.ResponseWriter, r *http.Request) {
 // after that.
 func (h *Handler) changeMember(w http.ResponseWriter, r *http.Request) {
 	var c image.MemberChange
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, changeBytesMax))
+	d := json.NewDecoder(http.MaxBytesReader(w, h.bodyWithin(w, r, drainMax), changeBytesMax))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&c); err != nil {
 		h.fail(w, r, image.Errorf(image.KindInvalid, "malformed change of members: %v", err).
