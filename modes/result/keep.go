@@ -102,6 +102,7 @@ func (l *Log) addRead(c cursor) error {
 
 func (l *Log) addNode(c cursor) error {
 	var s nodeSample
+	var owned load
 	for c.next() {
 		switch string(c.key) {
 		case "t_s":
@@ -129,13 +130,16 @@ func (l *Log) addNode(c cursor) error {
 		case "disk_busy_s":
 			s.diskBusy = c.number(secondsMax)
 		case "owned_images":
-			c.whole(countMax)
+			owned.images = c.whole(countMax)
 		case "owned_bytes":
-			c.whole(sampleMax)
+			owned.bytes = c.whole(sampleMax)
 		}
 	}
 	if err := first(c.err, within("id", int64(s.id), 1, nodeIDMax), l.seen(s.id), full("node", len(l.nodes))); err != nil {
 		return err
+	}
+	if _, seen := l.owned[s.id]; s.up && !seen {
+		l.owned[s.id] = ownedAt{owned, s.t}
 	}
 	l.nodes = append(l.nodes, s)
 	return nil

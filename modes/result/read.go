@@ -70,11 +70,15 @@ type Log struct {
 	runs     int
 	repeated int // upload records whose seq came again later
 	cut      bool
-	ids      map[uint32]bool // the nodes seen
+	ids      map[uint32]bool    // the nodes seen
+	owned    map[uint32]ownedAt // by node, in its first sample
 }
 
 // warmup is what was left out.
-type warmup struct{ uploads, reads, failed int }
+type warmup struct {
+	uploads, reads, failed int
+	owned                  map[uint32]load // by node
+}
 
 // The kept part of the records, without pointers: the collector need not look into them.
 type upload struct {
@@ -133,12 +137,16 @@ func (u *upload) took() float64 { return u.wait + u.latency }
 func (o *readOp) finish() float64 { return o.start + o.latency }
 func (o *readOp) took() float64   { return o.wait + o.latency }
 
+func newLog() *Log {
+	return &Log{ids: map[uint32]bool{}, owned: map[uint32]ownedAt{}, warm: warmup{owned: map[uint32]load{}}}
+}
+
 // Read reads a log. It takes fields and types that it does not know, a last line that is cut off
 // (no line end, no whole object), uploads recorded twice (the later record counts), and a log
 // without end. Of several runs in one log the last one is kept. Anything else that is wrong is a
 // *ReadError; an error of r is returned as it is, wrapped.
 func Read(r io.Reader) (*Log, error) {
-	l := &Log{ids: map[uint32]bool{}}
+	l := newLog()
 	in := bufio.NewReaderSize(r, lineBytesMax)
 	for n := 1; ; n++ {
 		line, err := in.ReadSlice('\n')
@@ -251,7 +259,10 @@ func (l *Log) addRun(line []byte) error {
 	}
 	slices.Sort(run.Nodes)
 	run.Nodes = slices.Compact(run.Nodes)
-	*l = Log{Run: run, uploads: make([]upload, 0, min(run.Count, plannedMax)), lines: l.lines, known: l.known, runs: l.runs + 1, ids: map[uint32]bool{}}
+	next := newLog()
+	next.Run, next.uploads = run, make([]upload, 0, min(run.Count, plannedMax))
+	next.lines, next.known, next.runs = l.lines, l.known, l.runs+1
+	*l = *next
 	for _, id := range run.Nodes {
 		l.ids[uint32(id)] = true
 	}
@@ -300,6 +311,13 @@ func (l *Log) dropRepeated() {
 
 // dropWarmup leaves out what the run itself says is not to be judged.
 func (l *Log) dropWarmup() {
+	for i := range l.uploads {
+		if u := &l.uploads[i]; u.warm && u.ok {
+			o := l.warm.owned[u.owner]
+			o.add(load{1, u.bytes})
+			l.warm.owned[u.owner] = o
+		}
+	}
 	warm := func(is, ok bool, n *int) bool {
 		if is {
 			*n++

@@ -1,0 +1,122 @@
+package result
+
+import (
+	"fmt"
+	"math"
+)
+
+// load is a number of images and their bytes.
+type load struct{ images, bytes int64 }
+
+func (l *load) add(o load) { l.images, l.bytes = l.images+o.images, l.bytes+o.bytes }
+
+// ownedAt is what a node owned at a time.
+type ownedAt struct {
+	load
+	t float64
+}
+
+// before returns what each of the nodes owned before the run, by their first samples; false when one has
+// none, or all owned nothing.
+func (l *Log) before(nodes []NodeShare) (list []load, any bool) {
+	own := map[uint32]load{} // of the run, in those samples already
+	for i := range l.uploads {
+		if u := &l.uploads[i]; u.ok && u.finish() <= l.owned[u.owner].t {
+			o := own[u.owner]
+			o.add(load{1, u.bytes})
+			own[u.owner] = o
+		}
+	}
+	for _, n := range nodes {
+		id := uint32(n.ID)
+		at, ok := l.owned[id]
+		if !ok {
+			return nil, false
+		}
+		o := load{max(0, at.images-own[id].images), max(0, at.bytes-own[id].bytes)}
+		any = any || o.images > 0
+		list = append(list, o)
+	}
+	return list, any
+}
+
+// spread is how uneven the nodes' loads are.
+type spread struct {
+	n, sum          float64 // images and bytes of all
+	images, bytes   float64 // standard deviations of the shares, in percentage points
+	imagesN, bytesN float64 // of the loads themselves
+}
+
+func spreadOf(list []load) (s spread) {
+	var images, bytes []float64
+	for _, o := range list {
+		s.n += float64(o.images)
+		s.sum += float64(o.bytes)
+		images, bytes = append(images, float64(o.images)), append(bytes, float64(o.bytes))
+	}
+	s.imagesN, s.bytesN = stddev(images), stddev(bytes)
+	s.images, s.bytes = 100*ratio(s.imagesN, s.n), 100*ratio(s.bytesN, s.sum)
+	return s
+}
+
+// distance is the distance from an even load that placement makes shorter, in images of that size.
+func (s spread) distance(average float64) float64 {
+	return math.Hypot(s.imagesN, ratio(s.bytesN, average))
+}
+
+// shareLimits are the largest standard deviations of the shares in so many images of so many bytes. Shares can
+// be even to within some images only, and by bytes to within a part of the largest one where that
+// is far from the average.
+func (j *judgement) shareLimits(n, sum float64) (images, bytes float64) {
+	average := ratio(sum, n)
+	fair := ratio(100*balanceImagesMax, n)
+	unit := max(1, ratio(float64(j.log.largest()), average)-1) // in average images
+	return max(j.limits.StddevPercent, fair), max(j.limits.StddevPercent, fair*unit)
+}
+
+// largest is the size of the largest image that was stored.
+func (l *Log) largest() (most int64) {
+	for i := range l.uploads {
+		if u := &l.uploads[i]; u.ok {
+			most = max(most, u.bytes)
+		}
+	}
+	return most
+}
+
+func atMost(images, bytes float64) string {
+	a, b := fmt.Sprintf("%.2f %%", images), fmt.Sprintf("%.2f %%", bytes)
+	if a == b {
+		return "at most " + a
+	}
+	return fmt.Sprintf("at most %s and %s", a, b)
+}
+
+// balancedAfter judges what the nodes own after a run on a cluster that had images before: a node that owned
+// less gets more of the run, on purpose.
+func (j *judgement) balancedAfter(before []load) (ok bool, evidence string) {
+	after := make([]load, len(before))
+	for i, n := range j.members {
+		after[i] = before[i]
+		after[i].add(load{n.Uploads, n.Bytes})
+		after[i].add(j.log.warm.owned[uint32(n.ID)])
+	}
+	was, is := spreadOf(before), spreadOf(after)
+	images, bytes := j.shareLimits(is.n, is.sum)
+	j.figure("owned_before_images", was.n)
+	j.figure("owned_before_bytes", was.sum)
+	j.figure("owned_stddev_percent", is.images)
+	j.figure("owned_bytes_stddev_percent", is.bytes)
+	j.figure("limit_percent", images)
+	j.figure("bytes_limit_percent", bytes)
+	evidence = fmt.Sprintf("nodes owned %s before; of all that they own after it %.2f %% by images, %.2f %% by bytes; %s",
+		plural(int64(was.n), "image"), is.images, is.bytes, atMost(images, bytes))
+	if is.images <= images && is.bytes <= bytes {
+		return true, evidence
+	}
+	average := ratio(is.sum, is.n)
+	from, to := was.distance(average), is.distance(average)
+	j.figure("spread_before_images", from)
+	j.figure("spread_after_images", to)
+	return to <= from, evidence + fmt.Sprintf(", or no further apart than before: %s images before, %s after", digits3(from), digits3(to))
+}

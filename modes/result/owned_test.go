@@ -1,0 +1,219 @@
+package result
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"imgcluster/cluster/image"
+	"imgcluster/cluster/placement"
+)
+
+// photoSizes are the sizes of the photographs beside the code.
+func photoSizes(t testing.TB) (sizes []int64) {
+	t.Helper()
+	files, err := os.ReadDir(filepath.Join("..", "..", "testdata", "photos"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		info, err := f.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		sizes = append(sizes, info.Size())
+	}
+	return sizes
+}
+
+// simulatedLate is how many images later a node sees another one's decision: of eight uploads at once, half.
+const simulatedLate = 4
+
+// simulated is a cluster that decides who owns what, each of three nodes for a third of the images.
+type simulated struct {
+	owned  []placement.Load // by node
+	tables [][]placement.Candidate
+	unseen []func()
+}
+
+func newSimulated(before ...placement.Load) *simulated {
+	s := &simulated{owned: before}
+	for range before {
+		var table []placement.Candidate
+		for i, l := range before {
+			others := placement.Load{Images: l.Images * 2 / 3, Bytes: l.Bytes * 2 / 3} // were decided by the other two
+			table = append(table, placement.Candidate{ID: image.NodeID(i + 1), Owned: l, Others: others})
+		}
+		s.tables = append(s.tables, table)
+	}
+	return s
+}
+
+// put returns the owner of an image, and the first of its rank.
+func (s *simulated) put(t testing.TB, user, name string, size int64) (owner, firstNode int) {
+	t.Helper()
+	leader := placement.Shard(user, name, 12) % len(s.tables)
+	order, err := placement.Place(user, name, size, s.tables[leader], 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := order[0] - 1
+	add := func(l *placement.Load) { l.Images, l.Bytes = l.Images+1, l.Bytes+size }
+	add(&s.owned[at])
+	add(&s.tables[leader][at].Owned)
+	s.unseen = append(s.unseen, func() {
+		for i, table := range s.tables {
+			if i != leader {
+				add(&table[at].Owned)
+				add(&table[at].Others)
+			}
+		}
+	})
+	if len(s.unseen) > simulatedLate {
+		s.unseen[0]()
+		s.unseen = s.unseen[1:]
+	}
+	var ids []image.NodeID
+	for _, c := range s.tables[0] {
+		ids = append(ids, c.ID)
+	}
+	return int(order[0]), int(placement.Rank(user, name, ids)[0])
+}
+
+// simulatedRun is the log of a run on such a cluster, of images of these sizes in turn.
+func simulatedRun(t testing.TB, s *simulated, user string, count int64, sizes []int64) []Record {
+	recs := []Record{evenRun(count)}
+	recs = append(recs, ownedSamples(0.004, s.owned...)...)
+	for seq := int64(1); seq <= count; seq++ {
+		u := evenUpload(seq)
+		u.Bytes = sizes[seq%int64(len(sizes))]
+		u.Owner, u.FirstNode = s.put(t, user, u.Name, u.Bytes)
+		recs = append(recs, u)
+	}
+	return append(recs, End{ElapsedS: float64(count)*0.04 + 0.5})
+}
+
+func ownedSamples(t float64, owned ...placement.Load) (recs []Record) {
+	for i, l := range owned {
+		recs = append(recs, NodeSample{TS: t, ID: i + 1, Up: true, RSSBytes: 180 << 20, OwnedImages: l.Images, OwnedBytes: l.Bytes})
+	}
+	return recs
+}
+
+// The photographs' sizes differ by eight times.
+func TestBalanceOfPhotographs(t *testing.T) {
+	for _, count := range []int64{40, 300} {
+		failed, most, second := 0, 0.0, ""
+		for user := range 200 {
+			c := checkNamed(t, compute(t, simulatedRun(t, newSimulated(make([]placement.Load, 3)...), fmt.Sprint("user", user), count, photoSizes(t))...), "balance")
+			if c.Status != Passed {
+				failed++
+				second = c.Evidence
+			}
+			most = max(most, c.Figures["bytes_stddev_percent"]/c.Figures["bytes_limit_percent"])
+		}
+		t.Logf("%d uploads: at most %.2f of the limit by bytes", count, most)
+		if failed > 0 {
+			t.Errorf("%d of 200 runs of %d uploads are not balanced: %s", failed, count, second)
+		}
+		uneven := simulatedRun(t, newSimulated(make([]placement.Load, 3)...), "user", count, photoSizes(t))
+		for i, rec := range uneven { // whoever has the large ones
+			if u, ok := rec.(Upload); ok {
+				u.Owner = int(u.Seq%3) + 1
+				uneven[i] = u
+			}
+		}
+		if c := checkNamed(t, compute(t, uneven...), "balance"); c.Status != Failed || !strings.Contains(c.Evidence, " and ") {
+			t.Errorf("one node has all large images: %s, %s", c.Status, c.Evidence)
+		}
+	}
+}
+
+func TestShareLimits(t *testing.T) {
+	for _, c := range []struct {
+		count   int64
+		sizes   []int64
+		i, b    float64
+		atMost_ string
+	}{
+		{1500, []int64{10e6, 20e6}, 0.15, 0.15, "at most 0.15 %"},
+		{300, []int64{10e6, 10e6}, 0.75, 0.75, "at most 0.75 %"},
+		{300, []int64{1e6, 1e6, 10e6}, 0.75, 1.125, "at most 0.75 % and 1.12 %"},
+	} {
+		recs := mutate(evenRecords(c.count), func(u *Upload) { u.Bytes = c.sizes[u.Seq%int64(len(c.sizes))] })
+		got := checkNamed(t, compute(t, recs...), "balance")
+		if i, b := got.Figures["limit_percent"], got.Figures["bytes_limit_percent"]; i != c.i || b != c.b && rounded(b, 6) != c.b || !strings.Contains(got.Evidence, c.atMost_) {
+			t.Errorf("%v: %v and %v, %s; want %v and %v, %s", c.sizes, i, b, got.Evidence, c.i, c.b, c.atMost_)
+		}
+	}
+}
+
+// Runs on clusters with a history, by what their nodes owned before.
+func TestHistory(t *testing.T) {
+	photo := int64(53_175)
+	owned := func(images ...int64) (list []placement.Load) {
+		for _, n := range images {
+			list = append(list, placement.Load{Images: n, Bytes: n * photo})
+		}
+		return list
+	}
+	thirds := func(u *Upload) { u.Owner, u.FirstNode = int(u.Seq%3)+1, int(u.Seq%3)+1 }
+	toFirst := func(u *Upload) { u.Owner = 1 }
+	for _, c := range []struct {
+		name   string
+		before []placement.Load
+		count  int64
+		change func(*Upload)
+		want   Status
+		says   string
+	}{
+		{"nothing before", owned(0, 0, 0), 300, nil, Passed, "at most 0.75 % and 0.99 %"},
+		{"even before", owned(100, 100, 100), 300, nil, Passed, "nodes owned 300 images before; of all that they own after it "},
+		{"a new node that catches up", owned(100, 100, 0), 300, nil, Passed, "by bytes; at most 0.45 %"},
+		{"a new node that gets nearer", owned(500, 500, 0), 300, nil, Passed, "at most 0.17 % and 0.23 %, or no further apart than before: 333 images before, 1"},
+		{"larger images before", []placement.Load{{Images: 10, Bytes: 120e6}, {Images: 10, Bytes: 125e6}, {Images: 10, Bytes: 122e6}}, 300, nil, Passed, "nodes owned 30 images before"},
+		{"the new node gets nothing", owned(100, 100, 0), 300, toFirst, Failed, "apart than before: 66.7 images before, 2"},
+		{"even before, uneven run", owned(100, 100, 100), 300, toFirst, Failed, "apart than before: 0.00 images before, 2"},
+		{"a new node, and thirds", owned(500, 500, 0), 300, thirds, Failed, "apart than before"},
+	} {
+		recs := simulatedRun(t, newSimulated(slices.Clone(c.before)...), "user", c.count, photoSizes(t))
+		if c.change != nil {
+			recs = mutate(recs, c.change)
+		}
+		r := compute(t, recs...)
+		if got := checkNamed(t, r, "balance"); got.Status != c.want || !strings.Contains(got.Evidence, c.says) {
+			t.Errorf("%s: %s, %s; want %s with %q", c.name, got.Status, got.Evidence, c.want, c.says)
+		}
+		got := checkNamed(t, r, "hash_quality")
+		if _, asked := got.Figures["shares_p"]; asked != (c.before[0].Images == 0) || got.Figures["first_choices_p"] == 0 || got.Status == Skipped {
+			t.Errorf("%s: hash_quality %s, %s", c.name, got.Status, got.Evidence)
+		}
+	}
+}
+
+// What a first sample that came late says has uploads of the run in it; those of the warm-up are not among the uploads.
+func TestBefore(t *testing.T) {
+	recs := slices.DeleteFunc(evenRecords(60), func(rec Record) bool { _, is := rec.(NodeSample); return is })
+	recs = append(recs, ownedSamples(1.5, placement.Load{Images: 20, Bytes: 200e6}, placement.Load{Images: 9, Bytes: 200e6})...)
+	l := read(t, string(encode(t, recs...)))
+	r := Compute(l, DefaultLimits())
+	if list, any := l.before(r.Nodes); any {
+		t.Errorf("before, with no sample of node 3: %v", list)
+	}
+	recs = append(recs, NodeSample{TS: 1, ID: 3}, NodeSample{TS: 2, ID: 3, Up: true}, NodeSample{TS: 3, ID: 3, Up: true, OwnedImages: 50})
+	l = read(t, string(encode(t, mutate(recs, func(u *Upload) { u.Warmup = u.Seq%2 == 0 })...)))
+	list, any := l.before(r.Nodes)
+	if !any || len(list) != 3 || list[0].images >= 20 || list[0].images < 10 || list[2].images != 0 {
+		t.Errorf("before %v", list)
+	}
+	warm := load{}
+	for _, o := range l.warm.owned {
+		warm.add(o)
+	}
+	if warm.images != 30 {
+		t.Errorf("%d images of the warm-up", warm.images)
+	}
+}
