@@ -137,7 +137,7 @@ func (l *Log) suspect(r *Report) (b Bottleneck) {
 	}
 	if node, mine, others := l.slowNode(); node != 0 {
 		b.Kind, b.Node = limitSlowNode, node
-		b.Evidence = fmt.Sprintf("uploads that it owns take %s s for a megabyte (median), those of the others %s s", digits3(mine), digits3(others))
+		b.Evidence = fmt.Sprintf("uploads that it owns take %s ms for a megabyte (median), those of the others %s ms", significant3(1000*mine), significant3(1000*others))
 		return b
 	}
 	if c := r.Client; c != nil && l.Run.Rate > 0 && c.Limited != "" {

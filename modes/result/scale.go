@@ -178,8 +178,13 @@ func (j *judgement) firstChoices() (evidence string, ok bool) {
 	j.figure("first_choice_percent", firsts)
 	j.figure("moved_uploads", float64(moved))
 	j.figure("moved_bytes", float64(movedBytes))
-	evidence = fmt.Sprintf("%.1f %% went to the hash's first choice, the bound moved %s, %.1f %% of the bytes", firsts, plural(moved, "upload"),
+	of := plural(known, "upload")
+	if known < int64(j.report.Succeeded) {
+		of += " whose first choice is known"
+	}
+	evidence = fmt.Sprintf("of %s, %.1f %% went to the hash's first choice, the bound moved %d, %.1f %% of the bytes", of, firsts, moved,
 		100*ratio(float64(movedBytes), float64(bytes)))
+	j.figure("first_choice_known", float64(known))
 	chance := 100 * math.Sqrt(firsts/100*(1-firsts/100)/float64(known)) // standard deviation of a share
 	ok = known < hashFirstMin || firsts+sureDeviations*chance >= j.limits.FirstChoicePercent
 	if named < hashFirstMin || len(j.members) > hashShardNodesMax {

@@ -44,6 +44,14 @@ func digits3(v float64) string {
 	return fmt.Sprintf("%.0f", math.Round(v))
 }
 
+// significant3 returns v with three significant digits.
+func significant3(v float64) string {
+	if v >= 1 {
+		return digits3(v)
+	}
+	return fmt.Sprintf("%.3g", v)
+}
+
 // seconds returns s to the millisecond where that matters.
 func seconds(s float64) string {
 	if s < 100 {
