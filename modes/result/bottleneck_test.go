@@ -2,6 +2,7 @@ package result
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -176,5 +177,14 @@ func TestClientWarning(t *testing.T) {
 		if notes := strings.Join(r.Notes, "\n"); strings.Contains(notes, "WARNING: the client was what limited") != (c.says != "") {
 			t.Errorf("%s: notes %q", name, notes)
 		}
+	}
+}
+
+// Without a run record nobody knows how many workers there were.
+func TestNoWorkersKnown(t *testing.T) {
+	recs := slices.DeleteFunc(machineRecords(200, nil, func(s *ClientSample) { s.SourceS = 3 }), func(rec Record) bool { _, is := rec.(Run); return is })
+	r := compute(t, recs...)
+	if r.Client == nil || r.Client.SourcePercent != 0 || r.Client.Limited != "" || r.Bottleneck.Kind == limitSource || strings.Contains(strings.Join(r.Notes, " "), "WARNING") {
+		t.Errorf("client %+v, notes %q", r.Client, r.Notes)
 	}
 }

@@ -100,6 +100,8 @@ func (v *Verdict) text(r *Report) string {
 		rest = "; INCOMPLETE: " + v.Incomplete
 	}
 	switch {
+	case r.Attempted == 0 && r.Warmup.Uploads > 0:
+		return fmt.Sprintf("SYSTEM FAILED: ALL %d UPLOADS WERE IN THE WARM-UP, WHICH IS LEFT OUT%s", r.Warmup.Uploads, rest)
 	case r.Attempted == 0:
 		return "SYSTEM FAILED: NO UPLOAD WAS ATTEMPTED" + rest
 	case len(failed) > 0 && !r.enough():

@@ -360,6 +360,7 @@ func TestVerdict(t *testing.T) {
 		{"tests failed", idleRecords(), false, "SYSTEM FAILED 2 OF 7 TESTS (balance, hash_quality)"},
 		{"both", mutate(idleRecords(), lost), false, "SYSTEM FAILED 2 OF 7 TESTS (balance, hash_quality) AND 1 OF 60 UPLOADS"},
 		{"nothing attempted", evenRecords(0), false, "SYSTEM FAILED: NO UPLOAD WAS ATTEMPTED"},
+		{"all in the warm-up", mutate(evenRecords(60), func(u *Upload) { u.Warmup = true }), false, "SYSTEM FAILED: ALL 60 UPLOADS WERE IN THE WARM-UP, WHICH IS LEFT OUT"},
 		{"killed", killed(evenRecords(200), 3), false, "INCOMPLETE: 3 of 200 planned uploads; 2 tests passed so far, 5 skipped"},
 		{"killed with losses", killed(mutate(evenRecords(200), lost), 100), false, "SYSTEM FAILED 1 OF 100 UPLOADS; INCOMPLETE: 100 of 200 planned uploads"},
 		{"killed with failed tests", killed(idleRecords(), 50), false, "SYSTEM FAILED 2 OF 7 TESTS (balance, hash_quality); INCOMPLETE: 50 of 60 planned uploads"},

@@ -49,7 +49,10 @@ const (
 	comparePeriod = 1.0 // seconds of throughput that make one sample; less in short runs
 	compareParts  = 20  // samples of a short run
 	compareTest   = "Mann-Whitney U, two-sided, over the throughput of every second and over the latencies of all operations of a class, " +
-		"its variance widened for autocorrelation, p values after Holm (Scandinavian Journal of Statistics 6, 1979)"
+		"its variance widened for autocorrelation, p values after Holm (Scandinavian Journal of Statistics 6, 1979); " +
+		"not of runs under 2 s or fewer than 10 operations"
+	compareSecondsMin = 2.0 // of both runs; in less, the few uploads at once decide on all figures
+	compareSamplesMin = 10  // operations in each
 )
 
 // Compare sets r, the report of l, beside another log, which has that name.
@@ -62,7 +65,7 @@ func (r *Report) Compare(l, other *Log, name string) {
 		f.ChangePercent = 100 * ratio(f.This-f.Other, f.Other)
 		if samples != nil {
 			a, b := samples(l), samples(other)
-			if len(a) > 1 && len(b) > 1 {
+			if min(len(a), len(b)) >= compareSamplesMin && min(r.MeasuredS, o.MeasuredS) >= compareSecondsMin {
 				f.P = new(mannWhitney(a, b))
 				f.Outcome = map[bool]string{true: better, false: worse}[(median(a) < median(b)) == lessIsBetter]
 			}
@@ -117,7 +120,7 @@ func (r *Report) worst(of func(Usage) float64) (most float64) {
 // paceSamples is the throughput of every second.
 func (l *Log) paceSamples() []float64 {
 	finished := l.finished()
-	if len(finished) == 0 {
+	if len(finished) < compareSamplesMin {
 		return nil
 	}
 	span := finished[len(finished)-1] - finished[0]

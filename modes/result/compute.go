@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 )
 
 // Report is a run in figures, with a verdict. Fields that end in Percent go from 0 to 100 and are
@@ -190,6 +191,8 @@ func (l *Log) notes(r *Report) []string {
 	add(!l.ended, "no end record: elapsed is up to the last finished upload")
 	add(l.repeated > 0, "%s recorded more than once; the last record counts", plural(int64(l.repeated), "upload"))
 	add(l.unowned() > 0, "%s without an owner in the log", plural(int64(l.unowned()), "successful upload"))
+	outside, by := l.outside(r.Nodes)
+	add(outside > 0, "%s on nodes that are not in the run record: %s", plural(outside, "upload"), by)
 	waited := l.waited()
 	add(waited > 0, "uploads waited %s s in all for the cluster to get over faults; throughput has that in it", seconds(waited))
 	if how := l.incomplete(); how != "" {
@@ -281,6 +284,19 @@ func (l *Log) unowned() (n int) {
 		}
 	}
 	return n
+}
+
+// outside counts the uploads whose owner is not a node of the run, and lists these owners.
+func (l *Log) outside(nodes []NodeShare) (uploads int64, by string) {
+	members := l.members()
+	var ids []string
+	for _, n := range nodes {
+		if _, ok := slices.BinarySearch(members, n.ID); !ok {
+			uploads += n.Uploads
+			ids = append(ids, fmt.Sprint(n.ID))
+		}
+	}
+	return uploads, strings.Join(ids, ", ")
 }
 
 func (r *Report) total(l *Log) {

@@ -161,4 +161,15 @@ func TestCompare(t *testing.T) {
 	if f := figure(same, "throughput"); f.Outcome != untested {
 		t.Errorf("against nothing: %+v", f)
 	}
+	for name, short := range map[string][]Record{
+		"0.2 s":     append(mutate(evenRecords(200), func(u *Upload) { u.StartS, u.LatencyS = u.StartS/50, u.LatencyS/50 })[:201], End{ElapsedS: 0.2}),
+		"9 uploads": mutate(evenRecords(9), func(u *Upload) { u.StartS *= 20 }),
+	} {
+		same.Compare(log, read(t, string(encode(t, short...))), name)
+		for _, f := range same.Comparison.Figures {
+			if f.Outcome != untested || f.P != nil {
+				t.Errorf("against %s: %+v", name, f)
+			}
+		}
+	}
 }

@@ -42,6 +42,7 @@ func TestReadKeeps(t *testing.T) {
 		{"no seq", runLine + strings.Repeat(strings.Replace(uploadLine, `"seq":1,`, "", 1), 3), 3, 3, ""},
 		{"two runs", runLine + failedLine + runLine + uploadLine + second, 2, 2, "holds 2 runs"},
 		{"uploads missing", runLine + uploadLine, 1, 1, "1 of 2 planned uploads"},
+		{"owner from outside", runLine + strings.Replace(uploadLine, `"owner":2`, `"owner":9`, 1), 1, 1, "1 upload on nodes that are not in the run record: 9"},
 		{"nulls", runLine + `{"type":"upload","seq":null,"class":null,"bytes":null,"latency_s":null,"ok":true,"owner":null,"first_choice":null}`, 1, 1, "without an owner"},
 		{"exponents", runLine + strings.Replace(uploadLine, "9013320", "9.01332e6", 1), 1, 1, ""},
 		{"event of no kind", runLine + uploadLine + `{"type":"event"}`, 1, 1, ""},

@@ -142,7 +142,7 @@ func (l *Log) clientUsage(from float64) *Client {
 	}
 	c.CPUCores, c.NetTxBytesPerS, c.NetRxBytesPerS = cpu.rate(), sent.rate(), read.rate()
 	c.InFlight = ratio(flight, flightTime)
-	c.SourcePercent = min(100, 100*ratio(source.rate(), float64(max(l.Run.Concurrency, 1))))
+	c.SourcePercent = min(100, 100*ratio(source.rate(), float64(l.Run.Concurrency)))
 	c.shareOf(l.Run.Machines.Client)
 	return c
 }
