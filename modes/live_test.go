@@ -91,6 +91,10 @@ func TestView(t *testing.T) {
 			}
 		}
 	}
+	v.f.waiting.Store(12)
+	if text := strings.Join(v.lines(100, 24), "\n"); !strings.Contains(text, "500 ms behind, 12 wait for memory\n") {
+		t.Errorf("nobody waits for memory in\n%s", text)
+	}
 	v.color = true
 	if text := strings.Join(v.lines(80, 24), "\n"); !strings.Contains(text, "\x1b[31m1 failed\x1b[0m") || !strings.Contains(text, "\x1b[31mdown  \x1b[0m") {
 		t.Errorf("colours: %q", text)

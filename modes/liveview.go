@@ -271,6 +271,9 @@ func (f *tally) latencies() []row {
 		rows[0].add(dim, "   from when it was due")
 		rows = append(rows, quantiles("service", f.service, f.service.Max()))
 		rows[1].add(dim, "   %s behind", formatSeconds(f.client.last.LateS))
+		if n := f.waiting.Load(); n > 0 {
+			rows[1].add(yellow, ", %d wait for memory", n)
+		}
 	}
 	return rows
 }

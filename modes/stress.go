@@ -352,6 +352,7 @@ func (e *env) drive(ctx context.Context, run load.Options, file *logFile, p *pro
 	run.Log = result.NewWriter(file)
 	defer func() { err = errors.Join(err, run.Log.Close(), file.Close()) }()
 	figures := newTally(run, t)
+	run.Waiting = &figures.waiting
 	stream := e.stream()
 	run.Observe = func(rec result.Record) {
 		figures.take(rec)

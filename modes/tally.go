@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -26,6 +27,8 @@ const (
 type tally struct {
 	run   result.Run
 	trial *trial
+
+	waiting atomic.Int64 // uploads that wait for memory
 
 	mu      sync.Mutex
 	done    int64 // uploads that ended, those of an earlier part included

@@ -29,7 +29,12 @@ const (
 	sampleInterval = time.Second
 	sampleTimeout  = 2 * time.Second // of one look at the nodes
 	memoryBytesMax = 192 << 20       // of images in memory: eight of the largest class
+	shortTold      = time.Second     // of waits for memory, from which on the log has them
 )
+
+// EventMemory is the kind of the event that says for how long uploads waited for memory: then there were
+// fewer at once than the run allows.
+const EventMemory = "memory_waited"
 
 // DefaultUser is whose the images of a run become when nobody is named. Records tell the user only where
 // it is another.
@@ -82,6 +87,7 @@ type Options struct {
 	Stored  *Stored             // is told every image that was acknowledged; may be nil
 	Resume  *Resume             // the run goes on after an interruption; may be nil
 	Observe func(result.Record) // called after each record, one call at a time; may be nil
+	Waiting *atomic.Int64       // how many workers wait for memory; may be nil
 	Abort   <-chan struct{}     // closed: uploads under way are cut off; may be nil
 	Crash   func()              // called before the process ends by a panic; may be nil
 
@@ -140,6 +146,7 @@ func Run(ctx context.Context, o Options) error {
 	beside.Wait()
 	close(ended)
 	<-sampled
+	r.tellShort()
 	if o.After != nil {
 		o.After(r.ctx, Recorder{r})
 	}
@@ -197,6 +204,7 @@ type run struct {
 
 	flying     atomic.Int64 // operations under way
 	source     atomic.Int64 // nanoseconds in which images were made
+	waited     atomic.Int64 // nanoseconds in which uploads waited for memory
 	sent, read atomic.Int64 // bytes
 
 	mu   sync.Mutex

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -19,6 +20,8 @@ type Memory struct {
 	held   int64
 	mapped []byte
 	waited time.Duration // for the budget, in all
+
+	waiting *atomic.Int64 // is told who waits for the budget; may be nil
 }
 
 // newMemory returns room that nobody else shares.
@@ -32,10 +35,7 @@ func (m *Memory) Take(ctx context.Context, size int64) ([]byte, error) {
 	need := min(size, m.most)
 	if !m.budget.TryAcquire(need) {
 		m.unmap() // or the pages of those who wait would come on top of the budget
-		began := time.Now()
-		err := m.budget.Acquire(ctx, need)
-		m.waited += time.Since(began)
-		if err != nil {
+		if err := m.wait(ctx, need); err != nil {
 			return nil, err
 		}
 	}
@@ -44,6 +44,16 @@ func (m *Memory) Take(ctx context.Context, size int64) ([]byte, error) {
 		return nil, fmt.Errorf("no memory for an image of %d bytes: %w", size, err)
 	}
 	return m.mapped[:size], nil
+}
+
+func (m *Memory) wait(ctx context.Context, need int64) error {
+	if m.waiting != nil {
+		m.waiting.Add(1)
+		defer m.waiting.Add(-1)
+	}
+	began := time.Now()
+	defer func() { m.waited += time.Since(began) }()
+	return m.budget.Acquire(ctx, need)
 }
 
 // fit makes the mapping large enough, and gives back the pages behind size, which the budget does

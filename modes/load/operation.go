@@ -15,7 +15,7 @@ import (
 const prepareAhead = time.Second
 
 func (r *run) work() {
-	mem := &Memory{budget: r.budget, most: r.o.Memory}
+	mem := &Memory{budget: r.budget, most: r.o.Memory, waiting: r.o.Waiting}
 	defer mem.unmap()
 	for ok := true; ok && r.ctx.Err() == nil; {
 		if r.o.Run.Rate > 0 {
@@ -89,9 +89,11 @@ func (r *run) uploadOne(op *operation, mem *Memory) bool {
 	rec := result.Upload{Seq: op.seq, ScheduledS: op.scheduled()}
 	user, recorded := r.user(op.seq)
 	rec.User = recorded
-	making, waited := time.Now(), mem.waited
+	making, before := time.Now(), mem.waited
 	img, err := r.o.Source.Open(r.hard, op.seq, mem)
-	r.source.Add(int64(time.Since(making) - (mem.waited - waited)))
+	waited := mem.waited - before
+	r.source.Add(int64(time.Since(making) - waited))
+	r.short(op, waited)
 	defer mem.release()
 	if img.Close != nil {
 		defer img.Close() // was only read
@@ -113,6 +115,24 @@ func (r *run) uploadOne(op *operation, mem *Memory) bool {
 	rec.OK = err == nil
 	r.write(rec)
 	return true
+}
+
+// short counts a wait for memory; in an open loop only the part that made the upload late.
+func (r *run) short(op *operation, waited time.Duration) {
+	if op.open {
+		waited = min(waited, time.Duration(max(r.now()-op.due, 0)*float64(time.Second)))
+	}
+	r.waited.Add(int64(waited))
+}
+
+// tellShort writes that the uploads waited for memory, when it was for long.
+func (r *run) tellShort() {
+	if waited := time.Duration(r.waited.Load()); waited >= shortTold {
+		Recorder{r}.Event(result.Event{
+			Kind:   EventMemory,
+			Detail: fmt.Sprintf("uploads waited %.1f s in all, since at most %d MiB of images are in memory at once", waited.Seconds(), r.o.Memory>>20),
+		})
+	}
 }
 
 // put uploads an image and completes its record.

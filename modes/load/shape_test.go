@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -316,6 +317,20 @@ func TestStored(t *testing.T) {
 	}
 	if got := s.All(); len(got) != 3 || got[0].Seq != 3 || got[1].Seq != 4 || got[2].Seq != 2 {
 		t.Errorf("kept %+v", got)
+	}
+	rng := rand.New(rand.NewPCG(1, 1))
+	if s.readable() || s.random(rng) != nil {
+		t.Error("it has nothing whose digest is known")
+	}
+	s.Add(StoredImage{Seq: 5, Known: true})
+	if img := s.random(rng); !s.readable() || img == nil || img.Seq != 5 {
+		t.Errorf("read %+v", img)
+	}
+	for i := range int64(3) {
+		s.Add(StoredImage{Seq: 6 + i})
+	}
+	if s.readable() {
+		t.Error("the one that was known is gone")
 	}
 }
 
