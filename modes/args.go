@@ -3,9 +3,11 @@ package modes
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // anyNumber is for commands that take as many arguments as are given.
@@ -42,8 +44,23 @@ func onlyCommands(cmd *cobra.Command, args []string) error {
 	return usagef(hint, "unknown command %q", path)
 }
 
+// wanted says what the types of options take, for those whose own complaint does not.
+var wanted = map[string]string{
+	"int": "a whole number", "int64": "a whole number", "uint32": "a whole number from 0", "uint64": "a whole number from 0",
+	"float64": "a number, such as 2.5", "duration": "a time, such as 90s or 10m", "intSlice": "whole numbers, such as 1,3", "bool": "true or false",
+}
+
 // flagError makes a complaint about an option a usage error, without the words of the number parser.
 func flagError(cmd *cobra.Command, err error) error {
-	text, _, _ := strings.Cut(err.Error(), ": strconv.")
-	return &usageError{err: errors.New(text), hint: "see " + cmd.CommandPath() + " --help"}
+	text, _, parsed := strings.Cut(err.Error(), ": strconv.")
+	if text, _, duration := strings.Cut(text, ": time: "); parsed || duration {
+		var bad *pflag.InvalidValueError
+		if errors.As(err, &bad) && errors.Is(err, strconv.ErrRange) {
+			text += ": the number is out of range"
+		} else if bad != nil && wanted[bad.GetFlag().Value.Type()] != "" {
+			text += ": want " + wanted[bad.GetFlag().Value.Type()]
+		}
+		err = errors.New(text)
+	}
+	return &usageError{err: err, hint: "see " + cmd.CommandPath() + " --help"}
 }

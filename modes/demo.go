@@ -33,6 +33,9 @@ are killed, paused and restarted meanwhile, and all images are read back.`,
 			if o.count < 1 {
 				return usagef("give --count a number from 1, or leave it out", "a demo of %d uploads", o.count)
 			}
+			if err := o.checkFaults(cmd.Flags()); err != nil {
+				return err
+			}
 			return runDemo(cmd.Context(), e, o)
 		},
 	}

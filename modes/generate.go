@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"text/tabwriter"
 	"time"
 
@@ -34,7 +35,7 @@ memory and does not need the files.`,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runGenerate(cmd.Context(), e, o) },
 	}
 	cmd.Flags().IntVar(&o.count, "count", 1500, "number of images")
-	cmd.Flags().StringVar(&o.out, "out", "stress_images", "folder to write to")
+	cmd.Flags().StringVar(&o.out, "out", "stress_images", "folder to write to, made in one that is there")
 	cmd.Flags().IntVar(&o.workers, "workers", 0, "images made at once (default one a processor)")
 	specFlags(cmd, &o.spec)
 	return cmd
@@ -55,6 +56,9 @@ func runGenerate(ctx context.Context, e *env, o generateOptions) error {
 	if info, err := os.Stat(o.out); err == nil && !info.IsDir() {
 		return usagef("name a folder with --out", "%s is not a folder", o.out)
 	}
+	if parent := filepath.Dir(o.out); !isFolder(parent) {
+		return usagef("make it, or name another folder with --out", "there is no folder %s", parent)
+	}
 	began, p := time.Now(), e.progress()
 	err = genimg.Generate(ctx, o.spec, o.count, o.out, o.workers, func(done int, bytes int64) {
 		p.show(done == o.count, "%d of %d images, %s, %s/s", done, o.count, formatBytes(bytes),
@@ -69,6 +73,11 @@ func runGenerate(ctx context.Context, e *env, o generateOptions) error {
 		return json.NewEncoder(e.out).Encode(sum)
 	}
 	return writeSummary(e.out, sum, len(cfg.Cluster.Nodes))
+}
+
+func isFolder(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 // writeSummary prints what a set of images takes.

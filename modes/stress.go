@@ -128,6 +128,14 @@ func (o *stressOptions) chaosFlags(cmd *cobra.Command) {
 	cmd.Flags().IntVar(&o.faults, "faults", 0, "number of faults with --chaos (default one for 60 uploads, 3 at least)")
 }
 
+// checkFaults refuses a number of faults that is none.
+func (o *stressOptions) checkFaults(f *pflag.FlagSet) error {
+	if f.Changed("faults") && o.faults < 1 {
+		return usagef("give --faults a number from 1, or leave it out", "a run with %d faults", o.faults)
+	}
+	return nil
+}
+
 // mix is the part of operations that read, in percent.
 type mix float64
 
@@ -149,6 +157,9 @@ func (m *mix) Type() string { return "read=PERCENT" }
 
 // complete checks which options go together, and takes those of an interrupted run from its log.
 func (o *stressOptions) complete(f *pflag.FlagSet) error {
+	if err := o.checkFaults(f); err != nil {
+		return err
+	}
 	switch {
 	case o.cleanup && o.keep:
 		return usagef("leave out one of them", "--cleanup and --keep contradict each other")

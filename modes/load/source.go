@@ -68,6 +68,9 @@ const fileClass = "file"
 // OpenFiles returns the Source of the regular files in and below dir, each of at most so many bytes.
 // Links are passed over. A file that cannot be read or stored is an error now, not in the run.
 func OpenFiles(dir string, bytesMax int64) (*Files, error) {
+	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+		return nil, image.Errorf(image.KindInvalid, "%s is not a folder", dir).WithHint("give --images a folder of images")
+	}
 	f := &Files{dir: dir}
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
