@@ -18,7 +18,7 @@ const (
 type progress struct {
 	mu     sync.Mutex
 	e      *env
-	live   bool // e.err is a terminal
+	live   bool // e.err is a terminal that can rewrite a line
 	open   bool // the live line has no end yet
 	last   time.Time
 	screen *screen // nil: none is open
@@ -26,7 +26,7 @@ type progress struct {
 }
 
 func (e *env) progress() *progress {
-	return &progress{e: e, live: isTerminal(e.err), last: time.Now()}
+	return &progress{e: e, live: isScreen(e.err), last: time.Now()}
 }
 
 // watch shows a run on the whole terminal, where there is one that can do so, until end. Records that
@@ -34,8 +34,7 @@ func (e *env) progress() *progress {
 func (p *progress) watch(f *tally) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	term := os.Getenv("TERM")
-	if !p.live || p.e.quiet || term == "" || term == "dumb" || p.e.json && isTerminal(p.e.out) {
+	if !p.live || p.e.quiet || p.e.json && isTerminal(p.e.out) {
 		return
 	}
 	p.view = &view{f: f, color: p.e.color(p.e.err)}

@@ -60,7 +60,8 @@ back. It carries its own stress test and report.
   imgcluster up        three nodes on this machine, until Ctrl-C
 
 Exit status: 0 done, 1 failed, 2 usage or configuration, 3 no quorum or nobody
-answers, 99 the report's verdict is a failure.`,
+answers, 99 the report's verdict is a failure, 130 stopped by Ctrl-C, but 1
+of a stress, which reports on what it has done.`,
 		SilenceUsage: true, SilenceErrors: true,
 		Args: onlyCommands,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -151,7 +152,13 @@ func (e *env) say(format string, args ...any) {
 
 // color tells whether to colour what goes to w.
 func (e *env) color(w io.Writer) bool {
-	return !e.noColor && os.Getenv("NO_COLOR") == "" && isTerminal(w)
+	return !e.noColor && os.Getenv("NO_COLOR") == "" && isScreen(w)
+}
+
+// isScreen tells whether v is a terminal that knows colours and moves its cursor.
+func isScreen(v any) bool {
+	kind := os.Getenv("TERM")
+	return kind != "" && kind != "dumb" && isTerminal(v)
 }
 
 func isTerminal(v any) bool {

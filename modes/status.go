@@ -45,7 +45,7 @@ func runStatus(ctx context.Context, e *env, watch bool) error {
 		case e.json:
 			err = json.NewEncoder(e.out).Encode(s)
 		default:
-			if watch && isTerminal(e.out) {
+			if watch && isScreen(e.out) {
 				io.WriteString(e.out, "\x1b[H\x1b[2J")
 			}
 			err = writeStatus(e.out, s)

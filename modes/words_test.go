@@ -2,6 +2,7 @@ package modes
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
 	"imgcluster/config"
+	"imgcluster/modes/load"
 )
 
 func TestFormatBytes(t *testing.T) {
@@ -63,7 +65,12 @@ func TestExitStatus(t *testing.T) {
 		exitUsage:   {usagef("", "x"), image.Errorf(image.KindInvalid, "x"), &config.UnknownNodeError{ID: 9}, &nodeError{status: 2}, fmt.Errorf("y: %w", config.Problems{{}})},
 		exitNobody:  {fmt.Errorf("y: %w", client.ErrNobodyAnswers), notReady(image.ClusterStatus{}), &partError{"x", []error{errors.New("y"), notReady(image.ClusterStatus{})}}},
 		exitVerdict: {errors.Join(errVerdict, errors.New("x"))},
+
+		exitCanceled: {fmt.Errorf("x: %w", context.Canceled)},
 	} {
+		if !strings.Contains(newRoot(&env{}).Long, fmt.Sprintf(" %d ", want)) {
+			t.Errorf("the help does not tell of %d", want)
+		}
 		for _, err := range errs {
 			if got := exitStatus(err); got != want {
 				t.Errorf("%v gives %d, not %d", err, got, want)
@@ -81,6 +88,35 @@ func TestStartHint(t *testing.T) {
 	e.cfg.Cluster.Nodes[1].Host = "10.0.0.1"
 	if got := e.hintOf(client.ErrNobodyAnswers); !strings.HasPrefix(got, "start each on its machine, with: imgcluster server --id N --config") {
 		t.Error(got)
+	}
+}
+
+// A dumb terminal gets no colours, no screen and no line that is rewritten, and neither does what is none.
+func TestTerminals(t *testing.T) {
+	_, tty := terminal(t)
+	for _, test := range []struct {
+		kind, noColor string
+		e             env
+		color, screen bool
+	}{
+		{kind: "xterm", color: true, screen: true},
+		{kind: "xterm", noColor: "1", screen: true},
+		{kind: "xterm", e: env{noColor: true}, screen: true},
+		{kind: "dumb"},
+		{kind: ""},
+	} {
+		t.Setenv("TERM", test.kind)
+		t.Setenv("NO_COLOR", test.noColor)
+		test.e.err = tty
+		p := test.e.progress()
+		p.watch(newTally(load.Options{}, nil))
+		if got := test.e.color(tty); got != test.color || p.live != test.screen || (p.screen != nil) != test.screen {
+			t.Errorf("%+v: colours %v, a live line %v, a screen %v", test, got, p.live, p.screen != nil)
+		}
+		p.end()
+		if test.e.color(&bytes.Buffer{}) {
+			t.Error("colours in a file")
+		}
 	}
 }
 
