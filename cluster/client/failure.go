@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -69,7 +70,9 @@ func verdict(failures []failure) (err error, retry bool) {
 	return nobodyAnswers(failures), retry
 }
 
+// nobodyAnswers names the nodes in the order of their addresses: all such failures have one text.
 func nobodyAnswers(failures []failure) error {
+	failures = slices.SortedFunc(slices.Values(failures), func(a, b failure) int { return strings.Compare(a.node.Addr, b.node.Addr) })
 	addrs := make([]string, len(failures))
 	causes := []error{ErrNobodyAnswers}
 	for i, f := range failures {
