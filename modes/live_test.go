@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
@@ -98,6 +99,55 @@ func TestView(t *testing.T) {
 	v.color = true
 	if text := strings.Join(v.lines(80, 24), "\n"); !strings.Contains(text, "\x1b[31m1 failed\x1b[0m") || !strings.Contains(text, "\x1b[31mdown  \x1b[0m") {
 		t.Errorf("colours: %q", text)
+	}
+}
+
+// While images are read back, the bar and the time left are those of the reading, and the clock goes on.
+func TestViewReadBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := busy(3)
+		v := &view{f: f}
+		for _, step := range []struct {
+			done int64
+			want []string
+		}{
+			{0, []string{"00:10\n", "   0 %  0 of 100 read back\n"}},
+			{25, []string{"00:40\n", "  25 %  25 of 100 read back  ETA 01:30\n"}},
+			{50, []string{"01:10\n", "  50 %  50 of 100 read back  ETA 01:00\n"}},
+			{100, []string{"01:40\n", " 100 %  100 of 100 read back\n"}},
+		} {
+			if step.done > 0 {
+				time.Sleep(30 * time.Second)
+			}
+			f.setStage("read back", step.done, 100)
+			text := strings.Join(v.lines(80, 24), "\n")
+			for _, want := range step.want {
+				if !strings.Contains(text, want) {
+					t.Errorf("no %q in\n%s", want, text)
+				}
+			}
+		}
+		time.Sleep(5 * time.Second)
+		if text := v.lines(80, 24)[0]; !strings.HasSuffix(text, " 01:45") {
+			t.Errorf("the clock stands: %s", text)
+		}
+		if got := f.String(); !strings.HasPrefix(got, "100 of 200 uploads, ") {
+			t.Errorf("the line of the uploads is %q", got)
+		}
+	})
+}
+
+// Before the first sample no figures are made up.
+func TestViewAtFirst(t *testing.T) {
+	v := &view{f: newTally(load.Options{Run: result.Run{Nodes: []int{1, 2}, Count: 5, Concurrency: 1}}, nil)}
+	text := strings.Join(v.lines(80, 24), "\n")
+	for _, want := range []string{"\n1      -            -        -", "\n2      -            -", "\nclient -\n"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	if strings.ContainsAny(text, "?") || strings.Contains(text, "0.0 %") {
+		t.Error(text)
 	}
 }
 

@@ -189,7 +189,7 @@ func (f *tally) title(width int) row {
 	if f.run.ReadPercent > 0 {
 		left += fmt.Sprintf(" · %g %% reads", f.run.ReadPercent)
 	}
-	clock := formatRest(time.Duration(f.now * float64(time.Second)))
+	clock := formatRest(time.Duration(f.clock() * float64(time.Second)))
 	gap := max(width-utf8.RuneCountInString(left)-len(clock), 1)
 	if gap == 1 {
 		left = cutColumns(left, max(width-len(clock)-1, 0))
@@ -197,13 +197,18 @@ func (f *tally) title(width int) row {
 	return row{{left, bold}, {strings.Repeat(" ", gap), plain}, {clock, bold}}
 }
 
-// bar is the progress, with its words behind it.
+// bar is the progress of the uploads, or of what follows them, with its words behind it.
 func (f *tally) bar(width int) row {
 	part, rest := f.progress()
-	words := fmt.Sprintf(" %3.0f %%  %d of %d", part*100, f.done, f.run.Count)
+	words := fmt.Sprintf("%d of %d", f.done, f.run.Count)
 	if f.run.DurationS > 0 {
-		words = fmt.Sprintf(" %3.0f %%  %s", part*100, plural(f.done, "upload"))
+		words = plural(f.done, "upload")
 	}
+	if s := &f.after; s.what != "" {
+		part, rest = s.progress()
+		words = fmt.Sprintf("%d of %d %s", s.done, s.total, s.what)
+	}
+	words = fmt.Sprintf(" %3.0f %%  %s", part*100, words)
 	if part < 1 && rest > 0 {
 		words += "  ETA " + formatRest(rest)
 	}
@@ -294,6 +299,9 @@ func (f *tally) counts() row {
 	return r
 }
 
+// unknown stands for a figure that there is none of yet.
+const unknown = "-"
+
 // column is one of the table of nodes.
 type column struct {
 	head  string
@@ -321,7 +329,10 @@ func (f *tally) columns() []column {
 	}
 	return []column{
 		{"share", 7, 1, func(n *nodeTally) string {
-			return fmt.Sprintf("%.1f %%", 100*float64(n.uploads)/float64(max(all, 1)))
+			if all == 0 {
+				return unknown
+			}
+			return fmt.Sprintf("%.1f %%", 100*float64(n.uploads)/float64(all))
 		}},
 		{"owns", 8, 3, func(n *nodeTally) string { return formatBytes(n.last.OwnedBytes) }},
 		{"memory", 8, 4, func(n *nodeTally) string { return formatBytes(n.last.RSSBytes) }},
@@ -364,14 +375,14 @@ func (f *tally) nodeTable(width int) []row {
 		r := row{{fmt.Sprintf("%-*d ", name, n.id), bold}}
 		switch {
 		case n.last.ID == 0:
-			r.add(dim, "%-6s", "?")
+			r.add(dim, "%-6s", unknown)
 		case n.last.Up:
 			r.add(green, "%-6s", "up")
 		default:
 			r.add(red, "%-6s", "down")
 		}
 		for _, c := range shown {
-			text := "-"
+			text := unknown
 			if n.last.Up || c.head == "share" {
 				text = c.cell(n)
 			}
@@ -394,10 +405,13 @@ func nodeWidth(nodes []nodeTally) int {
 // clientRow tells how busy this program is.
 func (f *tally) clientRow() row {
 	last, before := &f.client.last, &f.client.before
+	r := row{{fmt.Sprintf("%-*s ", nodeWidth(f.nodes), "client"), bold}}
+	if last.RSSBytes == 0 {
+		return *r.add(plain, unknown)
+	}
 	cpu := 0.0
 	if passed := last.TS - before.TS; passed > 0 {
 		cpu = 100 * (last.CPUS - before.CPUS) / passed
 	}
-	r := row{{fmt.Sprintf("%-*s ", nodeWidth(f.nodes), "client"), bold}}
 	return *r.add(plain, "%s of memory, CPU %.0f %%, %s sent", formatBytes(last.RSSBytes), cpu, formatBytes(last.SentBytes))
 }

@@ -61,6 +61,16 @@ func (p *progress) show(final bool, format string, args ...any) {
 	p.write(final, format, args...)
 }
 
+// stage is show for what follows the uploads of a run: on a screen the bar goes with it.
+func (p *progress) stage(what string, done, total int64, format string, args ...any) {
+	p.mu.Lock()
+	if p.screen != nil {
+		p.view.f.setStage(what, done, total)
+	}
+	p.mu.Unlock()
+	p.show(done == total, format, args...)
+}
+
 func (p *progress) write(final bool, format string, args ...any) {
 	every := progressEvery
 	if p.live {

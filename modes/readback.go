@@ -33,6 +33,13 @@ func (b *readBack) run(ctx context.Context, images []load.StoredImage, l load.Re
 	}
 	began, total := time.Now(), int64(len(images))
 	sum := result.Readback{Images: total}
+	show := func(done int64) {
+		b.p.stage("read back", done, total, "%d of %d images read back, %s/s, %d not as sent", done, total,
+			formatBytes(int64(float64(sum.Bytes)/time.Since(began).Seconds())), done-sum.Matched)
+	}
+	if total > 0 {
+		show(0)
+	}
 	var mu sync.Mutex
 	var group errgroup.Group
 	group.SetLimit(readBackWorkers)
@@ -61,9 +68,7 @@ func (b *readBack) run(ctx context.Context, images []load.StoredImage, l load.Re
 			if bad != "" {
 				l.Event(result.Event{Kind: bad, Detail: fmt.Sprintf("%s: %s", s.Name, why)})
 			}
-			done := sum.Matched + sum.Mismatched + sum.Missing + sum.Unread
-			b.p.show(done == total, "%d of %d images read back, %s/s, %d not as sent", done, total,
-				formatBytes(int64(float64(sum.Bytes)/time.Since(began).Seconds())), done-sum.Matched)
+			show(sum.Matched + sum.Mismatched + sum.Missing + sum.Unread)
 			return nil
 		})
 	}

@@ -47,6 +47,16 @@ type tally struct {
 	nodes   []nodeTally
 	client  sampled[result.ClientSample]
 	events  []string
+	after   stage // zero while uploads are made
+}
+
+// stage is what follows the uploads, such as reading all images back. It makes no records, so that it has
+// a clock of its own.
+type stage struct {
+	what        string // is done with the images
+	begun       time.Time
+	at          float64 // then, on the run's clock
+	done, total int64
 }
 
 // second is what was done in one.
@@ -221,7 +231,33 @@ func (f *tally) progress() (part float64, rest time.Duration) {
 	return part, rest
 }
 
-// line is the state in one line.
+// setStage tells how far the stage after the uploads is.
+func (f *tally) setStage(what string, done, total int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.after.what != what {
+		f.after = stage{what: what, begun: time.Now(), at: f.now}
+	}
+	f.after.done, f.after.total = done, total
+}
+
+// clock is the time on the run's clock. Held: mu.
+func (f *tally) clock() float64 {
+	if f.after.what == "" {
+		return f.now
+	}
+	return max(f.now, f.after.at+time.Since(f.after.begun).Seconds())
+}
+
+// progress is the part of the stage that is over, and how long the rest will take, 0 when that is not known.
+func (s *stage) progress() (part float64, rest time.Duration) {
+	if s.done > 0 {
+		rest = time.Duration(float64(time.Since(s.begun)) / float64(s.done) * float64(s.total-s.done))
+	}
+	return float64(s.done) / float64(max(s.total, 1)), rest
+}
+
+// String is the state in one line.
 func (f *tally) String() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
