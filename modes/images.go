@@ -46,7 +46,11 @@ func runLs(ctx context.Context, e *env, what string) error {
 		}
 	}
 	if !e.json {
-		e.say("%s, %s", plural(count, "image"), formatBytes(bytes))
+		of := "user " + shellQuote(user)
+		if prefix != "" {
+			of += " under " + shellQuote(prefix)
+		}
+		e.say("%s of %s, %s", plural(count, "image"), of, formatBytes(bytes))
 	}
 	return nil
 }

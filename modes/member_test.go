@@ -1,8 +1,10 @@
 package modes
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -165,4 +167,39 @@ func TestDrained(t *testing.T) {
 			t.Errorf("%+v: %v", x.list, got)
 		}
 	}
+}
+
+// TestStillTrying: a command that has no answer says so after 5 s, unless it is to be quiet.
+func TestStillTrying(t *testing.T) {
+	t.Parallel()
+	photo := photos(t)[0]
+	f := newFakeNodes(t, 3, []int{1, 2, 3}, func(f *fakeNodes, _ int, w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		time.Sleep(8 * time.Second)
+		switch r.URL.Path {
+		case "/v1/members":
+			f.writeMembers(w)
+		case "/v1/images/default":
+			json.NewEncoder(w).Encode(image.List{})
+		default:
+			json.NewEncoder(w).Encode(image.Receipt{Bytes: r.ContentLength, Committed: true})
+		}
+	})
+	var all sync.WaitGroup
+	for _, x := range []struct{ args, said string }{
+		{"ls", "still trying after 5 s: node 1 does not answer\n0 images of user default, 0 B\n"},
+		{"member list", "still trying after 5 s: node 1 does not answer\n"},
+		{"put " + photo, "still trying after 6 s: no node has answered yet\n"},
+		{"ls --quiet", ""},
+	} {
+		cmd := program(t, t.TempDir(), append(strings.Fields(x.args), f.set...)...)
+		all.Go(func() {
+			var errs bytes.Buffer
+			cmd.Stderr = &errs
+			if err := cmd.Run(); err != nil || errs.String() != x.said {
+				t.Errorf("%s: %v: %s", x.args, err, &errs)
+			}
+		})
+	}
+	all.Wait()
 }

@@ -26,7 +26,8 @@ type progress struct {
 }
 
 func (e *env) progress() *progress {
-	return &progress{e: e, live: isScreen(e.err), last: time.Now()}
+	e.shown = &progress{e: e, live: isScreen(e.err), last: time.Now()}
+	return e.shown
 }
 
 // watch shows a run on the whole terminal, where there is one that can do so, until end. Records that

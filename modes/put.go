@@ -96,7 +96,7 @@ func runPut(ctx context.Context, e *env, o putOptions) error {
 	if err != nil {
 		return err
 	}
-	c, err := e.client(cfg, client.Broadcast)
+	c, err := e.userClient(cfg)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -30,6 +31,7 @@ type env struct {
 	noColor  bool
 	flags    *pflag.FlagSet // of the command that runs, some of which are settings
 	cfg      *config.Config // as loaded last; nil before
+	shown    *progress      // made last; nil before
 }
 
 // Main runs the program and returns its exit status. The first SIGINT or SIGTERM cancels the
@@ -120,8 +122,12 @@ func (e *env) sameConfig() string {
 	return line
 }
 
-// client connects to the configuration's nodes.
+// client connects to the configuration's nodes, for a run that judges them.
 func (e *env) client(cfg *config.Config, delivery client.Delivery) (*client.Client, error) {
+	return client.New(clientOptions(cfg, delivery))
+}
+
+func clientOptions(cfg *config.Config, delivery client.Delivery) client.Options {
 	o := client.Options{
 		Delivery: delivery, Attempts: cfg.Client.Attempts, BackoffMin: cfg.Client.BackoffMin, BackoffMax: cfg.Client.BackoffMax,
 		DialTimeout: cfg.Client.Dial, ResponseTimeout: cfg.Client.Response,
@@ -130,16 +136,36 @@ func (e *env) client(cfg *config.Config, delivery client.Delivery) (*client.Clie
 	for _, n := range cfg.Cluster.Nodes {
 		o.Nodes = append(o.Nodes, client.Node{ID: n.ID, Addr: n.APIAddr()})
 	}
+	return o
+}
+
+// readLimit is how long a command waits for the answer to a read, with all tries.
+const readLimit = 30 * time.Second
+
+// userClient is client for a command whose user waits for it: it says what it waits for.
+func (e *env) userClient(cfg *config.Config) (*client.Client, error) {
+	o := clientOptions(cfg, client.Broadcast)
+	o.ReadLimit, o.Waiting = readLimit, e.sayWaiting
 	return client.New(o)
 }
 
-// connect is load and client in one, for commands that only speak to a cluster. Close the client.
+// sayWaiting tells of a request that has no answer yet.
+func (e *env) sayWaiting(w client.Wait) {
+	text := fmt.Sprintf("still trying after %.0f s: %v", w.For.Seconds(), w.Err)
+	if e.shown != nil {
+		e.shown.note(text)
+		return
+	}
+	e.say("%s", text)
+}
+
+// connect is load and userClient in one, for commands that only speak to a cluster. Close the client.
 func (e *env) connect() (*config.Config, *client.Client, error) {
 	cfg, err := e.load()
 	if err != nil {
 		return nil, nil, err
 	}
-	c, err := e.client(cfg, client.Broadcast)
+	c, err := e.userClient(cfg)
 	return cfg, c, err
 }
 

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -41,8 +42,12 @@ type Options struct {
 	DialTimeout      time.Duration // 2 s
 	ResponseTimeout  time.Duration // 60 s: from the end of an upload's body to its answer; also the longest stall in a body
 	ReadTimeout      time.Duration // 10 s: from any other request to its answer
+	ReadLimit        time.Duration // none: from the beginning of a read, with all its tries, to its answer
 	StragglerTimeout time.Duration // 5 s: what the other nodes get to end an upload after the first receipt
 	IdleConns        int           // 64: kept-alive connections for each node
+	// Waiting is called while a request has no answer, every 5 s at most. It may be nil, and must not call
+	// the client.
+	Waiting func(Wait)
 }
 
 const (
@@ -73,6 +78,8 @@ type Client struct {
 	members  atomic.Pointer[[]Node]   // as a node told them last; nil: not yet
 	turn     atomic.Uint32            // the node that gets the next relayed upload
 	last     atomic.Uint32            // the node that answered last; asked first
+	waitMu   sync.Mutex
+	waited   time.Time // the last call of Options.Waiting
 	open     context.Context
 	shut     context.CancelFunc
 }

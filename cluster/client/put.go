@@ -63,6 +63,8 @@ func (r Result) SentBytes() int64 {
 // become committed.
 func (c *Client) Put(ctx context.Context, up Upload) (Result, error) {
 	p := &put{c: c, up: up}
+	p.wait = c.wait(&p.sent)
+	defer p.wait.end()
 	if err := p.prepare(ctx); err != nil {
 		return p.result(answer{}), err
 	}
@@ -81,6 +83,7 @@ func (c *Client) Put(ctx context.Context, up Upload) (Result, error) {
 		// The shard may have moved to nodes that this client does not know of, away from one that is down
 		// and cannot say so.
 		c.stale.Store(true)
+		p.wait.again()
 		if err := c.pause(ctx, attempt, err); err != nil {
 			return p.result(answer{}), fmt.Errorf("upload of %s/%s: %w", up.User, up.Name, err)
 		}
@@ -95,6 +98,7 @@ type put struct {
 	header   http.Header
 	attempts int
 	sent     atomic.Int64
+	wait     *wait
 	streams  sync.WaitGroup // open streams and bodies in use
 	detached context.Context
 	cleanups []func()
@@ -195,6 +199,7 @@ func (p *put) broadcast(ctx context.Context, nodes []Node) (answer, []failure) {
 		if a.failure.status == http.StatusMisdirectedRequest {
 			p.c.stale.Store(true)
 		}
+		p.wait.fail(*a.failure)
 		if failures = append(failures, *a.failure); a.failure.refused() {
 			p.letFinish(streams, abort)
 		}

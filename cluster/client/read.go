@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"net/http"
@@ -74,18 +75,22 @@ func (c *Client) Get(ctx context.Context, user, name string, o GetOptions) (*Obj
 		r.close()
 		return nil, badAnswer(r.node, "an image without its length")
 	}
-	obj.Body = &objectBody{reply: r, left: obj.Size, size: obj.Size, stall: c.o.ResponseTimeout}
+	obj.Body = &objectBody{reply: r, c: c, left: obj.Size, size: obj.Size, stall: c.o.ResponseTimeout}
 	return obj, nil
 }
 
 // objectBody checks that all of the image comes, and ends a stream that stalls.
 type objectBody struct {
 	*reply
+	c          *Client
 	left, size int64
 	stall      time.Duration
 }
 
 func (b *objectBody) Read(p []byte) (int, error) {
+	w := b.c.wait(nil)
+	defer w.end()
+	w.asks(b.node)
 	timer := time.AfterFunc(b.stall, b.cancel) // the read then fails
 	n, err := b.resp.Body.Read(p)
 	timer.Stop()
@@ -348,14 +353,54 @@ func badAnswer(n Node, format string, args ...any) error {
 	return err.WithHint("check that " + n.Addr + " is a node of the cluster")
 }
 
-// askWith sends a request to the nodes in turn until one serves or refuses it.
+// askWith sends a request to the nodes in turn until one serves or refuses it. A read ends after
+// ReadLimit.
 func (c *Client) askWith(ctx context.Context, method, path string, header http.Header, body []byte) (*reply, error) {
+	if c.o.ReadLimit <= 0 || method != http.MethodGet && method != http.MethodHead {
+		return c.askAll(ctx, nil, method, path, header, body)
+	}
+	limited, cancel := context.WithCancelCause(ctx)
+	limit := time.AfterFunc(c.o.ReadLimit, func() { cancel(errLimit) })
+	defer limit.Stop() // what follows the head of the answer has other limits
+	last := make([]failure, len(c.o.Nodes))
+	for i, n := range c.o.Nodes {
+		last[i] = failure{node: n, err: errSilent}
+	}
+	r, err := c.askAll(limited, last, method, path, header, body)
+	if err != nil {
+		over := context.Cause(limited) == errLimit
+		if cancel(nil); over {
+			err, _ = verdict(last)
+			err = givenUp(err, c.o.ReadLimit)
+		}
+		return nil, err
+	}
+	end := r.cancel
+	r.cancel = func() { end(); cancel(nil) }
+	return r, nil
+}
+
+// givenUp is err, the last of a request for which the time is over.
+func givenUp(err error, after time.Duration) error {
+	e := &image.Error{Kind: image.KindOf(err), Detail: fmt.Sprintf("%v; given up after %s", err, after), Err: err}
+	var said *image.Error
+	if errors.As(err, &said) {
+		e.Hint = said.Hint
+	}
+	return e
+}
+
+// askAll is askWith without a limit. It notes in last, by node, how each one failed last.
+func (c *Client) askAll(ctx context.Context, last []failure, method, path string, header http.Header, body []byte) (*reply, error) {
+	w := c.wait(nil)
+	defer w.end()
 	nodes := c.o.Nodes
 	for attempt := 1; ; attempt++ {
 		var failures []failure
 		first := int(c.last.Load())
 		for i := range nodes {
 			at := (first + i) % len(nodes)
+			w.asks(nodes[at])
 			r, f := c.askNodeWith(ctx, nodes[at], method, path, header, body)
 			if f == nil {
 				c.last.Store(uint32(at))
@@ -363,6 +408,10 @@ func (c *Client) askWith(ctx context.Context, method, path string, header http.H
 			}
 			if ctx.Err() != nil {
 				return nil, context.Cause(ctx)
+			}
+			w.fail(*f)
+			if last != nil {
+				last[at] = *f
 			}
 			if failures = append(failures, *f); f.refused() {
 				break

@@ -21,6 +21,9 @@ const verifySilence = 3 * time.Minute
 // these. It is tried once; the summary is what the node had done when it ended.
 func (c *Client) Verify(ctx context.Context, n Node, sample float64, repair bool, fn func(image.VerifyLine) error) (image.VerifySummary, error) {
 	var sum image.VerifySummary
+	w := c.wait(nil)
+	defer w.end()
+	w.asks(n)
 	r, f := c.askNode(ctx, n, http.MethodPost, fmt.Sprintf("/v1/verify?sample=%g&repair=%t", sample, repair), nil)
 	if f != nil {
 		err, _ := verdict([]failure{*f})
@@ -41,6 +44,7 @@ func (c *Client) Verify(ctx context.Context, n Node, sample float64, repair bool
 			return sum, image.Errorf(image.KindAborted, "node %d did not finish: %w", n.ID, err).WithHint("run verify again when the node is up")
 		}
 		quiet.Reset(verifySilence)
+		w.touch()
 		sum = line.VerifySummary
 		switch line.Type {
 		case image.VerifyEnd:

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/lni/dragonboat/v4"
+
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/image"
 )
@@ -213,6 +215,14 @@ func TestNoQuorum(t *testing.T) {
 		var e *image.Error
 		if !errors.As(err, &e) || e.Kind != image.KindNoQuorum || e.RetryAfter == 0 || e.Hint == "" {
 			t.Errorf("without a majority: %v", err)
+		}
+	}
+	for last, want := range map[error]string{
+		dragonboat.ErrTimeoutTooSmall: "timed out", dragonboat.ErrTimeout: "timed out", nil: "timed out", context.DeadlineExceeded: "timed out",
+		dragonboat.ErrShardNotReady: "it has no leader", dragonboat.ErrSystemBusy: "its queue is full", dragonboat.ErrAborted: "it is changing",
+	} {
+		if err := n.giveUp(t.Context(), 1, last); err.Error() != "no majority of shard 1 answered: "+want || last != nil && !errors.Is(err, last) {
+			t.Errorf("%v becomes %v", last, err)
 		}
 	}
 	must(t, n.View(1, fn))

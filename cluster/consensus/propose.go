@@ -107,13 +107,26 @@ func (c *Consensus) giveUp(parent context.Context, shard uint64, last error) err
 		return errStopping()
 	case errors.Is(parent.Err(), context.Canceled):
 		return context.Cause(parent)
-	case last == nil:
-		last = context.DeadlineExceeded
 	}
 	c.counters.noQuorum.Add(1)
 	election := time.Duration(c.opts.ElectionRTT) * c.opts.RTT
-	return image.Errorf(image.KindNoQuorum, "no majority of shard %d answered: %w", shard, last).
+	err := image.Errorf(image.KindNoQuorum, "no majority of shard %d answered: %s", shard, why(last)).
 		WithHint("most of the shard's nodes must be up and reach each other: see imgcluster status").WithRetry(2 * election)
+	err.Err = last
+	return err
+}
+
+// why says what kept the last attempt of a call that ran out of time, without the library's words.
+func why(last error) string {
+	switch {
+	case errors.Is(last, dragonboat.ErrShardNotReady), errors.Is(last, dragonboat.ErrShardNotInitialized):
+		return "it has no leader"
+	case errors.Is(last, dragonboat.ErrSystemBusy):
+		return "its queue is full"
+	case errors.Is(last, dragonboat.ErrAborted):
+		return "it is changing"
+	}
+	return "timed out"
 }
 
 // again tells whether an attempt that failed with err is worth another one.

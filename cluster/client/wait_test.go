@@ -1,0 +1,137 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"imgcluster/cluster/image"
+)
+
+// TestWaiting looks at what is told of requests that take long, and when.
+func TestWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var told []string
+		began := time.Now()
+		c, err := New(Options{Nodes: []Node{{1, "a:1"}}, Waiting: func(w Wait) {
+			mu.Lock()
+			defer mu.Unlock()
+			told = append(told, fmt.Sprintf("%s/%s %v", time.Since(began), w.For, w.Err))
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		expect := func(want ...string) {
+			t.Helper()
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			if strings.Join(told, "\n") != strings.Join(want, "\n") {
+				t.Errorf("told %q, want %q", told, want)
+			}
+			told = nil
+		}
+		w := c.wait(nil)
+		w.asks(Node{ID: 2})
+		time.Sleep(4 * time.Second)
+		expect()
+		time.Sleep(time.Second)
+		expect("5s/5s node 2 does not answer")
+		time.Sleep(time.Second)
+		second := c.wait(nil)
+		time.Sleep(2 * time.Second)
+		w.fail(failure{node: Node{ID: 2}, err: &url.Error{Op: "Get", URL: "http://x", Err: errSilent}})
+		w.asks(Node{ID: 3})
+		time.Sleep(4 * time.Second) // that of the second falls between
+		expect("10s/10s node 2: the node does not answer in time")
+		w.touch()
+		second.end()
+		time.Sleep(5 * time.Second)
+		expect("17s/5s node 2: the node does not answer in time")
+		w.end()
+		time.Sleep(time.Minute)
+		expect()
+
+		began = time.Now()
+		p := &put{}
+		w = c.wait(&p.sent)
+		time.Sleep(time.Second / 2)
+		for range 7 { // a slow line
+			time.Sleep(time.Second)
+			p.sent.Add(1)
+		}
+		time.Sleep(9 * time.Second)
+		expect("13s/13s no node has answered yet")
+		w.again()
+		for range 6 {
+			time.Sleep(time.Second)
+			p.sent.Add(1)
+		}
+		expect("18s/18s no node has answered yet")
+		w.end()
+	})
+	var nobody *wait
+	nobody.asks(Node{})
+	nobody.fail(failure{})
+	nobody.again()
+	nobody.touch()
+	nobody.end()
+}
+
+// A read ends in time, with the most telling of what the nodes said last, and a change does not.
+func TestReadLimit(t *testing.T) {
+	release := make(chan struct{})
+	f := newFleet(t, 3, Options{Attempts: 1000, ReadLimit: 100 * time.Millisecond}, func(_ *fleet, id int, w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/v1/images/alice/slow.png":
+			time.Sleep(200 * time.Millisecond)
+			w.WriteHeader(http.StatusNoContent)
+		case r.URL.Path == "/v1/images/alice/half.png":
+			w.Header().Set("Content-Length", "3")
+			http.NewResponseController(w).Flush()
+			time.Sleep(200 * time.Millisecond)
+			w.Write([]byte("abc"))
+		case id == 1 && r.URL.Path != "/v1/images/silent":
+			refuse(w, image.Errorf(image.KindNoQuorum, "no majority").WithHint("see status"))
+		default:
+			<-release
+		}
+	})
+	defer close(release)
+	_, err := f.List(t.Context(), "alice", ListOptions{})
+	wantKind(t, err, image.KindNoQuorum)
+	if err.Error() != "no majority; given up after 100ms" {
+		t.Error(err)
+	}
+	_, err = f.List(t.Context(), "silent", ListOptions{})
+	wantKind(t, err, image.KindNoQuorum)
+	if !errors.Is(err, ErrNobodyAnswers) || !strings.HasPrefix(err.Error(), "no node answers at ") {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(20*time.Millisecond, cancel)
+	if _, err = f.List(ctx, "alice", ListOptions{}); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if err := f.Delete(t.Context(), "alice", "slow.png"); err != nil {
+		t.Error(err)
+	}
+	obj, err := f.Get(t.Context(), "alice", "half.png", GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer obj.Body.Close()
+	if b, err := io.ReadAll(obj.Body); string(b) != "abc" || err != nil {
+		t.Errorf("the limit counts for the body too: %q, %v", b, err)
+	}
+}
