@@ -203,3 +203,19 @@ func TestStillTrying(t *testing.T) {
 	}
 	all.Wait()
 }
+
+// TestStatusHeadline: the first line tells what is amiss though the cluster is ready.
+func TestStatusHeadline(t *testing.T) {
+	s := image.ClusterStatus{Name: "c", Ready: true, Replicas: 2, Shards: []image.ShardStatus{{ID: 1, Leader: 1}}}
+	s.Nodes = []image.NodeStatus{{ID: 1, State: image.NodeUp}, {ID: 2, State: image.NodeDown}}
+	for missing, want := range map[int64]string{
+		81: "c is ready: 1 of 1 shard have a leader, 1 node down, 81 images under-replicated\n",
+		0:  "c is ready: 1 of 1 shard have a leader, 1 node down\n",
+	} {
+		var out bytes.Buffer
+		s.UnderReplicated = missing
+		if err := writeStatus(&out, s); err != nil || !strings.HasPrefix(out.String(), want) {
+			t.Errorf("%v: %s", err, &out)
+		}
+	}
+}

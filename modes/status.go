@@ -91,12 +91,29 @@ func stateOf(n image.NodeStatus) string {
 	return string(n.State)
 }
 
+// wants is what is amiss with a cluster, ready or not, to be added to a line.
+func wants(s image.ClusterStatus) (text string) {
+	down := 0
+	for _, n := range s.Nodes {
+		if n.State == image.NodeDown {
+			down++
+		}
+	}
+	if down > 0 {
+		text += fmt.Sprintf(", %s down", plural(down, "node"))
+	}
+	if s.UnderReplicated > 0 {
+		text += fmt.Sprintf(", %s under-replicated", plural(s.UnderReplicated, "image"))
+	}
+	return text
+}
+
 func writeStatus(w io.Writer, s image.ClusterStatus) error {
 	ready := "ready"
 	if !s.Ready {
 		ready = "not ready"
 	}
-	fmt.Fprintf(w, "%s is %s: %d of %s have a leader\n", s.Name, ready, leaders(s), plural(len(s.Shards), "shard"))
+	fmt.Fprintf(w, "%s is %s: %d of %s have a leader%s\n", s.Name, ready, leaders(s), plural(len(s.Shards), "shard"), wants(s))
 	fmt.Fprintf(w, "%s, %s, %s each, %d under-replicated\n", plural(s.Images, "image"), formatBytes(s.Bytes), copies(s.Replicas), s.UnderReplicated)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "node\tstate\tAPI\tleads\towns\t\tstores\tmemory\tfree")
