@@ -506,6 +506,8 @@ func (n *Node) unused(shard uint64, l *catalog.Layout, node image.NodeID) (free 
 
 // Members implements api.Node.
 func (n *Node) Members(ctx context.Context) ([]image.Member, error) {
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Timeouts.Read)
+	defer cancel()
 	m, err := n.readMembership(ctx)
 	if err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/clustertest"
 	"imgcluster/cluster/image"
+	"imgcluster/config"
 )
 
 // uploads sends images one after the other until it is ended, and notes what was acknowledged.
@@ -229,4 +231,30 @@ func ids(list []image.Member) (all []image.NodeID) {
 		all = append(all, m.ID)
 	}
 	return all
+}
+
+// TestMembersWithoutQuorum: the list of members has the time of a read, as that of images has.
+func TestMembersWithoutQuorum(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a cluster")
+	}
+	t.Parallel()
+	c := clustertest.Start(t, clustertest.Options{Change: func(cfg *config.Config) {
+		cfg.Timeouts.Proposal, cfg.Timeouts.Upload, cfg.Timeouts.Read = time.Minute, time.Minute, 300*time.Millisecond
+	}})
+	c.Stop(2, 3)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.Addr(1)+"/v1/members", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := c.HTTP.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	if r.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("status %s", r.Status)
+	}
 }

@@ -91,9 +91,14 @@ func problem(node Node, resp *http.Response) failure {
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, answerBytesMax)) // what came is enough
 	var p image.Problem
 	media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	if media != "application/problem+json" || json.Unmarshal(text, &p) != nil || p.Code == "" {
+	switch kind := kindOfStatus(resp.StatusCode); {
+	case media == "application/problem+json" && resp.Request.Method == http.MethodHead: // has no body
 		p = image.Problem{
-			Code:   kindOfStatus(resp.StatusCode),
+			Code: kind, Detail: fmt.Sprintf("node %d answers: %s", node.ID, strings.ReplaceAll(string(kind), "-", " ")), Hint: "see imgcluster status",
+		}
+	case media != "application/problem+json" || json.Unmarshal(text, &p) != nil || p.Code == "":
+		p = image.Problem{
+			Code:   kind,
 			Detail: fmt.Sprintf("node %d answered %q", node.ID, resp.Status),
 			Hint:   "check that " + node.Addr + " is a node of the cluster",
 		}

@@ -113,6 +113,11 @@ func TestReadLimit(t *testing.T) {
 	if err.Error() != "no majority; given up after 100ms" {
 		t.Error(err)
 	}
+	_, err = f.Head(t.Context(), "alice", "a.png")
+	wantKind(t, err, image.KindNoQuorum)
+	if err.Error() != "node 1 answers: no quorum; given up after 100ms" {
+		t.Error(err)
+	}
 	_, err = f.List(t.Context(), "silent", ListOptions{})
 	wantKind(t, err, image.KindNoQuorum)
 	if !errors.Is(err, ErrNobodyAnswers) || !strings.HasPrefix(err.Error(), "no node answers at ") {
