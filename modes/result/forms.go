@@ -198,6 +198,9 @@ func (r *Report) markdown(b *strings.Builder) {
 	if len(r.Notes) > 0 {
 		b.WriteByte('\n')
 	}
+	if n := r.Bottleneck; n != nil {
+		fmt.Fprintf(b, "Limited by %s: %s. To try: %s.\n\n", markdownText(n.What), markdownText(n.Evidence), markdownText(n.Try))
+	}
 	figures := table{title: "Figures", left: 1, head: []string{"figure", "value"}}
 	for _, t := range r.tiles() {
 		figures.rows = append(figures.rows, []string{t.Name, t.Value + " " + t.Unit + " (" + t.More + ")"})
@@ -213,9 +216,6 @@ func (r *Report) markdown(b *strings.Builder) {
 		r.shareTable(), r.latencyTable(), r.classTable(), r.usageTable(), r.checkTable(), r.resourceTable(), r.failureTable(), r.eventTable(), r.limitTable(), r.runTable(),
 	} {
 		markdownTable(b, t)
-	}
-	if n := r.Bottleneck; n != nil {
-		fmt.Fprintf(b, "Limited by %s: %s. To try: %s.\n\n", markdownText(n.What), markdownText(n.Evidence), markdownText(n.Try))
 	}
 }
 

@@ -33,6 +33,9 @@ func (rs Reports) WriteHTML(w io.Writer) error {
 	if len(rs) > 1 {
 		t := rs.table()
 		p.Summary = &tableView{ID: t.id, Title: t.title, Head: cellsOf(t, t.head), Rows: rowsOf(t)}
+		for i, row := range p.Summary.Rows {
+			row[0].Link = "#" + p.Reports[i].Prefix + "verdict"
+		}
 		p.Title = plural(int64(len(rs)), "stress run")
 	}
 	if err := pageTemplate.Execute(w, p); err != nil {
@@ -106,6 +109,7 @@ type tableView struct {
 type cell struct {
 	Text   string
 	Number bool
+	Link   string // in the page; empty without
 }
 
 func viewOf(prefix string, t table) tableView {
@@ -115,7 +119,7 @@ func viewOf(prefix string, t table) tableView {
 func cellsOf(t table, row []string) []cell {
 	cells := make([]cell, len(row))
 	for i, s := range row {
-		cells[i] = cell{printable(s), i >= t.left}
+		cells[i] = cell{Text: printable(s), Number: i >= t.left}
 	}
 	return cells
 }

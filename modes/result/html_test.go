@@ -69,6 +69,28 @@ func TestPageIsSelfContained(t *testing.T) {
 	}
 }
 
+// TestPageOfSeveral looks for the links from the table of all runs, and for what a wide table and paper need.
+func TestPageOfSeveral(t *testing.T) {
+	page := string(written(t, Reports{named(t, "a.jsonl", eventRecords()), named(t, "b.jsonl", evenRecords(30))}.WriteHTML))
+	for _, want := range []string{
+		`href="#run1-verdict">a.jsonl</a>`, `href="#run2-verdict">b.jsonl</a>`, `id="run2-verdict"`,
+		`class="table" tabindex="0" role="region" aria-labelledby="runs"`, "no-repeat local", `"beforeprint"`,
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page has no %s", want)
+		}
+	}
+}
+
+// TestMarkdownOrder wants what limited before the tables.
+func TestMarkdownOrder(t *testing.T) {
+	page := string(written(t, Reports{named(t, "a.jsonl", mixedRecords())}.WriteMarkdown))
+	limited, figures := strings.Index(page, "Limited by"), strings.Index(page, "## Figures")
+	if limited < 0 || limited > figures || strings.Count(page, "Limited by") != 1 {
+		t.Errorf("what limited is at %d, the figures at %d", limited, figures)
+	}
+}
+
 // pageBytesMax is what a page of any run stays below.
 const pageBytesMax = 5_000_000
 

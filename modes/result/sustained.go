@@ -12,6 +12,7 @@ const (
 	sustainedPartsMax   = 60  // stretches that the trend is looked for in ...
 	sustainedPerPart    = 5   // ... of so many uploads, on average at least
 	fallingPMax         = 0.01
+	trendSecondsMin     = 30.0 // from which the interval of the trend says something
 )
 
 // sustainedLoad asks for throughput and latency within the limits, and for a throughput that does
@@ -75,9 +76,17 @@ func (j *judgement) pace(evidence string) (Status, string) {
 	j.figure("trend_low_percent", 100*t.low*t.span/t.level)
 	j.figure("trend_high_percent", 100*t.high*t.span/t.level)
 	j.figure("falling_p", t.pFalling)
-	evidence += fmt.Sprintf("; throughput %+.1f %% from start to end, 95 %% interval %+.1f to %+.1f (Theil-Sen); falling: p = %.3f (Mann-Kendall)",
-		change, 100*t.low*t.span/t.level, 100*t.high*t.span/t.level, t.pFalling)
 	falls := t.pFalling < fallingPMax && -change > j.limits.SlowdownPercent
+	evidence += fmt.Sprintf("; throughput %+.1f %% from start to end", change)
+	switch {
+	case j.report.MeasuredS >= trendSecondsMin:
+		evidence += fmt.Sprintf(", 95 %% interval %+.1f to %+.1f (Theil-Sen)", 100*t.low*t.span/t.level, 100*t.high*t.span/t.level)
+	case !falls:
+		evidence += fmt.Sprintf(" (Theil-Sen), under %g s too short to tell a trend", trendSecondsMin)
+	default:
+		evidence += " (Theil-Sen)"
+	}
+	evidence += fmt.Sprintf("; falling: p = %.3f (Mann-Kendall)", t.pFalling)
 	if falls && len(j.faults) > 0 {
 		return Skipped, evidence + "; nodes were missing for a time"
 	}

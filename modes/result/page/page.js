@@ -1,4 +1,10 @@
-// Shows the figures of a chart under the pointer. Everything is on the page without it.
+// Shows the figures of a chart under the pointer, and those of the checks on paper. Everything is on the page without it.
+let shut = [];
+addEventListener("beforeprint", () => {
+  shut = [...document.querySelectorAll("details:not([open])")];
+  for (const d of shut) d.open = true;
+});
+addEventListener("afterprint", () => { for (const d of shut) d.open = false; });
 for (const chart of document.querySelectorAll("figure.chart")) {
   const data = JSON.parse(chart.querySelector('script[type="application/json"]').textContent);
   const box = chart.querySelector(".box");

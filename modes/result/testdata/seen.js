@@ -41,6 +41,17 @@
   for (const id of ids) if (ids.indexOf(id) !== ids.lastIndexOf(id)) wrong.push(`two of ${id}`);
   for (const a of all('a[href^="#"]')) if (!ids.includes(a.getAttribute("href").slice(1))) wrong.push(`${a.href} leads nowhere`);
   for (const h of all("h1, h2, h3[id]")) if (!h.id && !h.closest("aside, .check")) wrong.push(`no anchor at ${h.textContent}`);
+  for (const t of all(".table")) {
+    if (t.scrollWidth <= t.clientWidth) continue;
+    if (getComputedStyle(t).backgroundImage === "none" || t.tabIndex < 0) wrong.push(`${t.getAttribute("aria-labelledby")}: cut with no sign that it scrolls`);
+  }
+  const runs = all("article").length;
+  if (runs > 1 && all('main > .table td:first-child a[href^="#"]').length !== runs) wrong.push("no link to each run");
+  const shown = () => all("details").filter((d) => d.open).length, before = shown();
+  dispatchEvent(new Event("beforeprint"));
+  if (shown() !== all("details").length) wrong.push("figures of the checks are not on paper");
+  dispatchEvent(new Event("afterprint"));
+  if (shown() !== before) wrong.push("figures stay open after printing");
   if (window.evil) wrong.push("a log's words were run");
   if (!document.title) wrong.push("no title");
 
