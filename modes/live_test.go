@@ -141,7 +141,7 @@ func TestViewReadBack(t *testing.T) {
 func TestViewAtFirst(t *testing.T) {
 	v := &view{f: newTally(load.Options{Run: result.Run{Nodes: []int{1, 2}, Count: 5, Concurrency: 1}}, nil)}
 	text := strings.Join(v.lines(80, 24), "\n")
-	for _, want := range []string{"\n1      -            -        -", "\n2      -            -", "\nclient -\n"} {
+	for _, want := range []string{"\n1      -            -        -", "\n2      -            -", "\nclient -\n", "p50 -   p99 -   max -\n"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
 		}

@@ -7,6 +7,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/HdrHistogram/hdrhistogram-go"
+
 	"imgcluster/modes/result"
 )
 
@@ -266,15 +268,20 @@ func (f *tally) rates(width int) []row {
 }
 
 func (f *tally) latencies() []row {
-	quantiles := func(name string, h interface{ ValueAtQuantile(float64) int64 }, most int64) row {
-		s := func(us int64) string { return formatSeconds(float64(us) / 1e6) }
+	quantiles := func(name string, h *hdrhistogram.Histogram) row {
+		s := func(us int64) string {
+			if h.TotalCount() == 0 {
+				return unknown
+			}
+			return formatSeconds(float64(us) / 1e6)
+		}
 		r := row{{fmt.Sprintf("%-9s", name), dim}}
-		return *r.add(plain, "        p50 %s   p99 %s   max %s", s(h.ValueAtQuantile(50)), s(h.ValueAtQuantile(99)), s(most))
+		return *r.add(plain, "        p50 %s   p99 %s   max %s", s(h.ValueAtQuantile(50)), s(h.ValueAtQuantile(99)), s(h.Max()))
 	}
-	rows := []row{quantiles("latency", f.latency, f.latency.Max())}
+	rows := []row{quantiles("latency", f.latency)}
 	if f.run.Rate > 0 {
 		rows[0].add(dim, "   from when it was due")
-		rows = append(rows, quantiles("service", f.service, f.service.Max()))
+		rows = append(rows, quantiles("service", f.service))
 		rows[1].add(dim, "   %s behind", formatSeconds(f.client.last.LateS))
 		if n := f.waiting.Load(); n > 0 {
 			rows[1].add(yellow, ", %d wait for memory", n)

@@ -60,7 +60,10 @@ func openLog(path string, keep int64) (*logFile, error) {
 
 // lock makes the log this run's own. A file system that knows no locks goes without.
 func (l *logFile) lock() error {
-	const hint = "wait until it has ended, or name another file with --log"
+	hint := "wait until it has ended, or name another file with --log"
+	if l.keep > 0 {
+		hint = "wait until it has ended"
+	}
 	if err := unix.Flock(int(l.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
 		return usagef(hint, "another stress is writing the log %s", l.path)
 	}
