@@ -20,17 +20,21 @@ import (
 type fakeNodes struct {
 	mu      sync.Mutex
 	members []image.Member
-	set     []string // the options that name the listed ones
+	ready   chan struct{} // closed when all of this is there
+	set     []string      // the options that name the listed ones
 }
 
 // newFakeNodes starts nodes 1 to n that serve what handler does, beside the list of members, which are all of
 // them. The configuration has those in listed; one beyond n does not answer.
 func newFakeNodes(t *testing.T, n int, listed []int, handler func(f *fakeNodes, id int, w http.ResponseWriter, r *http.Request)) *fakeNodes {
 	t.Helper()
-	f := &fakeNodes{}
+	f := &fakeNodes{ready: make(chan struct{})}
 	addrs := map[int]string{}
 	for id := 1; id <= n; id++ {
-		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler(f, id, w, r) }))
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			<-f.ready
+			handler(f, id, w, r)
+		}))
 		t.Cleanup(s.Close)
 		addrs[id] = s.Listener.Addr().String()
 		f.members = append(f.members, image.Member{ID: image.NodeID(id), API: addrs[id], State: "active", Up: true})
@@ -49,6 +53,7 @@ func newFakeNodes(t *testing.T, n int, listed []int, handler func(f *fakeNodes, 
 		nodes = append(nodes, fmt.Sprintf("%d=%s:%d", id, addr, i+1))
 	}
 	f.set = []string{"--set", "cluster.nodes=" + strings.Join(nodes, ",")}
+	close(f.ready)
 	return f
 }
 
