@@ -60,6 +60,8 @@ func TestBadInput(t *testing.T) {
 		{"status --set log.level=warn", 3, "start them with: imgcluster up --set log.level=warn"},
 		{"server", 2, "1, 2, 3"},
 		{"server --id 9", 2, "unknown node ID 9"},
+		{"server --id 4294967297", 2, "add --id with one of the configuration's node IDs"},
+		{"member add --id 4294967297 --host h --api-port 1 --raft-port 2", 2, "--id 4294967297"},
 		{"server --id x", 2, `invalid argument "x" for "--id" flag`},
 		{"server --id 1 --log-level loud", 2, "log.level"},
 		{"stress", 3, "start them with: imgcluster up"},

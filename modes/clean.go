@@ -248,7 +248,7 @@ func usages(ctx context.Context, c *client.Client) (map[image.NodeID]image.NodeS
 	for _, n := range status.Nodes {
 		s, err := c.NodeCluster(ctx, n.ID)
 		if err != nil {
-			continue // it is down, or was added later: its files are not waited for
+			continue // it is down: its files are not waited for
 		}
 		for _, x := range s.Nodes {
 			if x.ID == n.ID {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"net"
 	"strconv"
 	"text/tabwriter"
@@ -64,6 +65,9 @@ move to it while the cluster works.`,
 		Example: "  imgcluster member add --id 4 --host 10.40.45.207 --api-port 8001 --raft-port 9001",
 		Args:    args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if f.id > nodeIDMax {
+				return usagef("give a number up to "+strconv.Itoa(nodeIDMax), "--id %d", f.id)
+			}
 			if f.id <= 0 || f.host == "" || f.apiPort <= 0 || f.raftPort <= 0 {
 				return usagef("give --id, --host, --api-port and --raft-port", "which node is to be added?")
 			}
@@ -137,6 +141,9 @@ be used again.`,
 	cmd.Flags().BoolVar(&detach, "no-wait", false, "do not wait until it is out")
 	return cmd
 }
+
+// nodeIDMax is the largest ID of a node.
+const nodeIDMax = math.MaxUint32
 
 func memberChange(op image.MemberOp, text string) (image.MemberChange, error) {
 	id, err := strconv.ParseUint(text, 10, 32)

@@ -101,6 +101,9 @@ func TestVerifyMembers(t *testing.T) {
 	if e := f.call(t, "verify", "--node", "5"); e.status != exitUsage || !strings.Contains(e.err, "node 5 is not a member of the cluster\nhint: see the members with: imgcluster member list") {
 		t.Error(e)
 	}
+	if e := f.call(t, "verify", "--node", "4294967297"); e.status != exitUsage || !strings.Contains(e.err, "node 4294967297 is not a member") {
+		t.Error(e)
+	}
 	if e := f.call(t, "verify", "--node", "7"); e.status != exitUsage {
 		t.Error(e)
 	}

@@ -51,7 +51,7 @@ func runServer(ctx context.Context, e *env, id int, replace bool) error {
 	if replace {
 		cfg.Local.LostData = config.LostDataReplace
 	}
-	if id <= 0 {
+	if id <= 0 || id > nodeIDMax {
 		return usagef("add --id with one of the configuration's node IDs: "+nodeIDs(cfg), "which node is this?")
 	}
 	logger, err := newLogger(cfg, e.err)

@@ -96,7 +96,7 @@ func (f verifyFlags) choose(e *env, cfg *config.Config, members []image.Member) 
 		return slices.ContainsFunc(members, func(m image.Member) bool { return m.ID == id })
 	}
 	for _, id := range f.nodes {
-		if !is(image.NodeID(id)) {
+		if id < 1 || id > nodeIDMax || !is(image.NodeID(id)) {
 			return nil, usagef("see the members with: imgcluster member list"+e.sameConfig(), "node %d is not a member of the cluster", id)
 		}
 	}

@@ -32,10 +32,6 @@ const (
 	shortTold      = time.Second     // of waits for memory, from which on the log has them
 )
 
-// EventMemory is the kind of the event that says for how long uploads waited for memory: then there were
-// fewer at once than the run allows.
-const EventMemory = "memory_waited"
-
 // DefaultUser is whose the images of a run become when nobody is named. Records tell the user only where
 // it is another.
 const DefaultUser = "stresstest"

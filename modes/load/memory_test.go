@@ -90,7 +90,7 @@ func TestMemoryTold(t *testing.T) {
 					}
 					return
 				}
-				if len(events) != 1 || events[0].Kind != EventMemory || !strings.HasPrefix(events[0].Detail, "uploads waited ") || most.Load() < 5 {
+				if len(events) != 1 || events[0].Kind != result.EventMemory || !strings.HasPrefix(events[0].Detail, "uploads waited ") || most.Load() < 5 {
 					t.Errorf("rate %v: %d waited, events %+v", rate, most.Load(), events)
 				}
 				var waited, want float64

@@ -129,7 +129,7 @@ func (r *run) short(op *operation, waited time.Duration) {
 func (r *run) tellShort() {
 	if waited := time.Duration(r.waited.Load()); waited >= shortTold {
 		Recorder{r}.Event(result.Event{
-			Kind:   EventMemory,
+			Kind:   result.EventMemory,
 			Detail: fmt.Sprintf("uploads waited %.1f s in all, since at most %d MiB of images are in memory at once", waited.Seconds(), r.o.Memory>>20),
 		})
 	}

@@ -169,6 +169,9 @@ func TestClientWarning(t *testing.T) {
 		"idle":   {nodes(nil), ""},
 		"source": {client(func(s *ClientSample) { s.SourceS = 6 }), "making images"},
 		"cpu":    {client(func(s *ClientSample) { s.CPUS = 3.8 }), "95.0 % of its machine's CPUs"},
+		"memory": {with(func() []Record {
+			return setRun(machineRecords(200, nil, func(s *ClientSample) { s.LateS = 4 }), func(r *Run) { r.Rate = 50 })
+		}, Event{TS: 8, Kind: EventMemory, Detail: "uploads waited 9.0 s in all"}), "4.000 s behind the schedule: uploads waited 9.0 s in all"},
 	} {
 		r := compute(t, c.records()...)
 		if got := r.Client.Limited; c.says == "" && got != "" || !strings.Contains(got, c.says) {

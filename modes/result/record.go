@@ -56,7 +56,8 @@ const (
 	EventReleased  = "load_released"
 	EventPartition = "partition"
 	EventHeal      = "heal"
-	EventResumed   = "resumed" // the run was interrupted before, and goes on from here
+	EventResumed   = "resumed"       // the run was interrupted before, and goes on from here
+	EventMemory    = "memory_waited" // in the end: uploads waited for the client's memory, so long in all
 
 	EventImageMismatched = "image_mismatched" // was read back with other bytes; Detail begins with its name
 	EventImageMissing    = "image_missing"    // is not there though its upload was acknowledged

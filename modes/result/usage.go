@@ -23,6 +23,7 @@ type Client struct {
 	InFlight      float64 `json:"in_flight"`      // uploads and reads at once
 	LateMaxS      float64 `json:"late_max_s"`     // of an open loop: how far behind its schedule it was
 	SourcePercent float64 `json:"source_percent"` // of its workers' time, spent making images
+	MemoryWaited  string  `json:"memory_waited"`  // how uploads waited for its memory; empty when they did not for long
 	Limited       string  `json:"limited"`        // how it limited the run; empty when it did not
 }
 
@@ -144,6 +145,11 @@ func (l *Log) clientUsage(from float64) *Client {
 	c.InFlight = ratio(flight, flightTime)
 	c.SourcePercent = min(100, 100*ratio(source.rate(), float64(l.Run.Concurrency)))
 	c.shareOf(l.Run.Machines.Client)
+	for _, e := range l.events {
+		if l.kinds.list[e.kind] == EventMemory {
+			c.MemoryWaited = l.details.list[e.detail]
+		}
+	}
 	return c
 }
 
@@ -155,7 +161,11 @@ func (c *Client) limits(run *Run, reached float64) string {
 	case c.CPUPercent >= clientCPUPercentMax:
 		return "it used " + percent(c.CPUPercent) + " of its machine's CPUs"
 	case run.Rate > 0 && c.LateMaxS > clientLateMaxS && reached < run.wanted()*rateReachedMin:
-		return "it fell " + seconds(c.LateMaxS) + " s behind the schedule"
+		late := "it fell " + seconds(c.LateMaxS) + " s behind the schedule"
+		if c.MemoryWaited != "" {
+			late += ": " + c.MemoryWaited
+		}
+		return late
 	}
 	return ""
 }
