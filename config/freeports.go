@@ -2,9 +2,10 @@ package config
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"net"
+	"os"
 	"strconv"
+	"sync/atomic"
 )
 
 // The ports that FreePorts picks from lie below those that systems give to outgoing connections.
@@ -14,6 +15,13 @@ const (
 	freePortTries = 1000
 )
 
+// freePortStride is a prime, so that processes with neighbouring IDs begin far apart.
+const freePortStride = 7919
+
+// portsTried counts. Each process begins somewhere else, and tries no port twice before it has tried all:
+// clusters that start at once do not try each other's.
+var portsTried atomic.Uint64
+
 // FreePorts finds n different ports of 127.0.0.1 that nobody listens on, for a cluster that is not
 // to meet another. They are free until someone takes them: servers say so if that happens first.
 func FreePorts(n int) ([]int, error) {
@@ -22,7 +30,7 @@ func FreePorts(n int) ([]int, error) {
 		if len(ports) == n {
 			return ports, nil
 		}
-		port := freePortMin + rand.IntN(freePortMax-freePortMin)
+		port := freePortMin + int((uint64(os.Getpid())*freePortStride+portsTried.Add(1))%(freePortMax-freePortMin))
 		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err != nil {
 			continue
