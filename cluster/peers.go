@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -164,8 +165,10 @@ func (p *peers) serves(id image.NodeID) []uint64 {
 func (p *peers) follow(ctx context.Context, id image.NodeID) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	quiet := time.AfterFunc(p.silence, cancel)
-	defer quiet.Stop()
+	ticker := time.NewTicker(p.silence / silenceTicks)
+	defer ticker.Stop()
+	var quiet silence
+	go quiet.watch(ctx, ticker.C, cancel)
 	resp, err := p.get(ctx, id, "/internal/v1/status", "")
 	if err != nil {
 		return err
@@ -176,8 +179,31 @@ func (p *peers) follow(ctx context.Context, id image.NodeID) error {
 		if err := d.Decode(&status); err != nil {
 			return err
 		}
-		quiet.Reset(p.silence)
+		quiet.ticks.Store(0)
 		p.set(id, func(s *peerState) { s.up, s.status = true, status }, nil)
+	}
+}
+
+// silence counts the ticks since something was heard. It goes by ticks, and not by the clock, so that the time
+// in which this process itself was stopped is nobody's silence: what the others said meanwhile is still
+// to be read, and a leader would take the others' uploads away from them.
+type silence struct{ ticks atomic.Int32 }
+
+// silenceTicks of silence are too many.
+const silenceTicks = 10
+
+// watch calls end when it was silent for too long, and returns then or when ctx ends.
+func (s *silence) watch(ctx context.Context, tick <-chan time.Time, end func()) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick:
+			if s.ticks.Add(1) >= silenceTicks {
+				end()
+				return
+			}
+		}
 	}
 }
 

@@ -42,3 +42,34 @@ func TestPausedPeer(t *testing.T) {
 		cancel()
 	}
 }
+
+// TestSilence counts ticks: a process that was stopped gets one for all that it missed, and must not take
+// the others for gone before it could read what they said.
+func TestSilence(t *testing.T) {
+	var s silence
+	tick, ended, over := make(chan time.Time), make(chan struct{}), make(chan struct{})
+	go func() {
+		s.watch(t.Context(), tick, func() { close(ended) })
+		close(over)
+	}()
+	ticks := func(n int) {
+		for range n {
+			select {
+			case tick <- time.Now():
+			case <-over:
+				t.Fatal("it is over too early")
+			}
+		}
+	}
+	ticks(silenceTicks - 1)
+	s.ticks.Store(0)
+	ticks(silenceTicks - 1)
+	select {
+	case <-ended:
+		t.Fatal("silent though it was heard")
+	default:
+	}
+	ticks(1)
+	<-over
+	<-ended
+}
