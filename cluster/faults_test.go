@@ -263,3 +263,35 @@ func (f *faults) pauseOwner(t *testing.T) {
 		t.Errorf("the late owner keeps %v", left)
 	}
 }
+
+// TestRestartsSendNothingTwice stops a node and starts it again, several times, under uploads: none is sent a
+// second time, and none waits for a node that was given a part in it and refused it.
+func TestRestartsSendNothingTwice(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a cluster")
+	}
+	t.Parallel()
+	c := clustertest.Start(t, clustertest.Options{Processes: true})
+	f := &faults{c: c, cl: c.Client(t, client.Broadcast), bodies: map[string][]byte{}}
+	ctx, stop := context.WithCancel(t.Context())
+	var workers sync.WaitGroup
+	for w := range 4 {
+		workers.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				body := clustertest.Image(uint64(w), 100_000)
+				res, err := f.put(t.Context(), fmt.Sprintf("%d-%d.png", w, i), body, func() io.Reader { return bytes.NewReader(body) })
+				if err != nil || res.Attempts != 1 {
+					t.Errorf("sent %d times, %v", res.Attempts, err)
+				}
+			}
+		})
+	}
+	for range 4 {
+		c.Stop(3)
+		c.Start(3)
+		c.WaitReady(3)
+	}
+	stop()
+	workers.Wait()
+	f.expectAll(t)
+}

@@ -4,10 +4,12 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
 	"imgcluster/cluster/image"
+	"imgcluster/config"
 )
 
 // TestPausedPeer asks a peer that takes connections and says nothing, as one that is stopped (SIGSTOP) does:
@@ -72,4 +74,22 @@ func TestSilence(t *testing.T) {
 	ticks(1)
 	<-over
 	<-ended
+}
+
+// TestAwaitStart sends requests to a node that starts. A shard that it serves already, as the others know, is
+// given uploads: these wait until it is ready, and what else comes is refused at once.
+func TestAwaitStart(t *testing.T) {
+	n := &Node{cfg: config.Default(), log: &replicated{}, shards: []uint64{2}, current: map[uint64]bool{}}
+	const starts, leaderless = "is starting", "has no leader" // without a log there never is one
+	await := func(name, want string) {
+		t.Helper()
+		if err := n.Await(t.Context(), "alice", name); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want that it %s", name, err, want)
+		}
+	}
+	await("a.png", starts)
+	n.current[2] = true
+	await("", starts)
+	time.AfterFunc(50*time.Millisecond, func() { n.ready.Store(true) })
+	await("a.png", leaderless)
 }

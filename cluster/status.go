@@ -62,10 +62,12 @@ func (n *Node) Await(ctx context.Context, user, name string) error {
 	}
 	limit := time.Now().Add(electionsAwaited * time.Duration(n.cfg.Raft.ElectionRTT) * n.cfg.Raft.RTT)
 	for {
-		if err := n.serving(); err != nil {
+		err := n.serving()
+		if err == nil {
+			err = n.led(shards)
+		} else if name == "" || !n.serves(shards[1]) {
 			return err
-		}
-		err := n.led(shards)
+		} // else the others give it uploads of the shard by now: it is ready at once
 		if err == nil || time.Now().After(limit) || !sleep(ctx, n.cfg.Raft.RTT) {
 			return err
 		}
