@@ -9,6 +9,7 @@ import (
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/repair"
 	"imgcluster/cluster/store"
+	"imgcluster/cluster/wait"
 )
 
 // fullImages is for how many of the largest images there must be room on a node that is given more:
@@ -73,7 +74,7 @@ func (n *Node) mendDisk() {
 		n.logger.Error("the disk failed: the node stores nothing until its images are verified", zap.Error(err))
 		n.peersChanged()
 		for {
-			if !sleep(n.ctx, n.cfg.Timeouts.DiskRetry) {
+			if !wait.For(n.ctx, n.cfg.Timeouts.DiskRetry) {
 				return
 			}
 			if err = n.tryDisk(); err == nil {

@@ -23,6 +23,7 @@ import (
 	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/store"
+	"imgcluster/cluster/wait"
 	"imgcluster/config"
 )
 
@@ -356,7 +357,7 @@ func (n *Node) admit(ctx context.Context, met []hello) error {
 			}
 			n.logger.Warn("not admitted yet", zap.Uint32("peer", uint32(h.Node)), zap.Error(err))
 		}
-		if !sleep(ctx, joinRetry) {
+		if !wait.For(ctx, joinRetry) {
 			return &RefusedError{
 				Reason: fmt.Sprintf("node %d was not admitted to the cluster within %s: %v", n.self.ID, n.cfg.Timeouts.Start, errors.Join(err, context.Cause(ctx))),
 				hint:   "most of the other nodes must be up",

@@ -19,6 +19,7 @@ import (
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/ingest"
 	"imgcluster/cluster/store"
+	"imgcluster/cluster/wait"
 	"imgcluster/crypto"
 )
 
@@ -73,7 +74,7 @@ func (m *images) List(ctx context.Context, user, prefix, after string, limit int
 	defer cancel()
 	for range listTries {
 		list, err = m.listOnce(ctx, user, prefix, after, limit)
-		if image.KindOf(err) != image.KindNoQuorum || !sleep(ctx, listPause) {
+		if image.KindOf(err) != image.KindNoQuorum || !wait.For(ctx, listPause) {
 			break
 		}
 	}

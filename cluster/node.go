@@ -30,6 +30,7 @@ import (
 	"imgcluster/cluster/placement"
 	"imgcluster/cluster/repair"
 	"imgcluster/cluster/store"
+	"imgcluster/cluster/wait"
 	"imgcluster/config"
 	"imgcluster/crypto"
 )
@@ -441,7 +442,7 @@ func (n *Node) propose() error {
 		}
 		n.logger.Warn("waiting for a majority of the nodes", zap.Error(err))
 		n.askWhetherRemoved()
-		if !sleep(n.ctx, joinRetry) {
+		if !wait.For(n.ctx, joinRetry) {
 			return n.ctx.Err()
 		}
 	}
@@ -454,15 +455,6 @@ func hint(err error) string {
 	return ""
 }
 
-func sleep(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
-	}
-}
-
 // peersGrace is how long a node that starts waits to see all others, and again for them to serve their
 // shards, so that its first decisions count them in.
 const peersGrace = 2 * time.Second
@@ -470,7 +462,7 @@ const peersGrace = 2 * time.Second
 func (n *Node) await(ok func() bool) {
 	deadline := time.Now().Add(peersGrace)
 	for !ok() && time.Now().Before(deadline) {
-		if !sleep(n.ctx, 20*time.Millisecond) {
+		if !wait.For(n.ctx, 20*time.Millisecond) {
 			return
 		}
 	}
@@ -504,7 +496,7 @@ func (n *Node) recover() error {
 			n.askWhetherRemoved()
 			asked = time.Now()
 		}
-		if !sleep(n.ctx, n.cfg.Raft.RTT) {
+		if !wait.For(n.ctx, n.cfg.Raft.RTT) {
 			return n.ctx.Err()
 		}
 	}

@@ -23,6 +23,7 @@ import (
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/halfopen"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wait"
 )
 
 // answerBytesMax bounds what a peer answers, but for images.
@@ -134,7 +135,7 @@ func (p *peers) start(id image.NodeID) {
 				return
 			}
 			p.set(id, func(s *peerState) { s.up = false }, err)
-			sleep(ctx, p.every/2)
+			wait.For(ctx, p.every/2)
 		}
 	})
 }

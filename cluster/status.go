@@ -11,6 +11,7 @@ import (
 	"imgcluster/cluster/machine"
 	"imgcluster/cluster/placement"
 	"imgcluster/cluster/repair"
+	"imgcluster/cluster/wait"
 )
 
 // Ready implements api.Node.
@@ -68,7 +69,7 @@ func (n *Node) Await(ctx context.Context, user, name string) error {
 		} else if name == "" || !n.serves(shards[1]) {
 			return err
 		} // else the others give it uploads of the shard by now: it is ready at once
-		if err == nil || time.Now().After(limit) || !sleep(ctx, n.cfg.Raft.RTT) {
+		if err == nil || time.Now().After(limit) || !wait.For(ctx, n.cfg.Raft.RTT) {
 			return err
 		}
 	}

@@ -1,12 +1,10 @@
 package modes
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -119,33 +117,15 @@ func owners(images []ownedImage) string {
 // imagesOfLog lists what the log of a run says was stored, every upload once. What one without an
 // answer left is listed too. Logs of older versions have no IDs of uploads: what has their names goes.
 func imagesOfLog(path string) ([]ownedImage, error) {
-	f, err := openRegular(path)
-	if err != nil {
-		return nil, usagef("name the log that stress wrote (default log.jsonl)", "%s: %w", path, err)
-	}
-	defer f.Close()
-	if _, err := result.Read(f); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return nil, err
-	}
 	var images []ownedImage
 	seen := map[string]bool{}
-	for in := bufio.NewReader(f); ; {
-		text, err := in.ReadBytes('\n')
-		if errors.Is(err, io.EOF) {
-			return images, nil
-		}
-		if err != nil {
-			return nil, err
-		}
+	_, _, err := eachLine(path, "name the log that stress wrote (default log.jsonl)", func(text []byte) error {
 		var u struct {
 			Type string `json:"type"`
 			result.Upload
 		}
 		if json.Unmarshal(text, &u) != nil || u.Type != "upload" || u.Name == "" || u.Attempts == 0 {
-			continue
+			return nil
 		}
 		if u.User == "" {
 			u.User = stressUser
@@ -154,7 +134,9 @@ func imagesOfLog(path string) ([]ownedImage, error) {
 			seen[key] = true
 			images = append(images, ownedImage{u.User, u.Name, u.ID, u.Bytes})
 		}
-	}
+		return nil
+	})
+	return images, err
 }
 
 // cleanLog deletes what the run of a log stored.

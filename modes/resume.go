@@ -1,15 +1,10 @@
 package modes
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,47 +45,13 @@ type pastLine struct {
 
 // readPast reads the log of a run that can go on.
 func readPast(path string) (*pastRun, error) {
-	f, err := openRegular(path)
+	p := &pastRun{}
+	whole, written, err := eachLine(path, "name the log of an interrupted run with --resume", p.take)
 	if err != nil {
-		return nil, usagef("name the log of an interrupted run with --resume", "%s: %w", path, err)
-	}
-	defer f.Close()
-	if _, err := result.Read(f); err != nil { // it says what is wrong with a line better than what follows
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return nil, err
 	}
-	p := &pastRun{}
-	if err := p.read(f); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	if info, err := f.Stat(); err == nil {
-		p.since = info.ModTime()
-	}
+	p.bytes, p.since = whole, written
 	return p, p.refuse(path)
-}
-
-func (p *pastRun) read(f *os.File) error {
-	for in := bufio.NewReader(f); ; {
-		text, err := in.ReadBytes('\n')
-		if errors.Is(err, io.EOF) {
-			return nil // a line without its end was cut off
-		}
-		if err != nil {
-			return err
-		}
-		if text = bytes.TrimSpace(text); len(text) > 0 {
-			if err := p.take(text); err != nil {
-				return err
-			}
-		}
-		p.bytes, err = f.Seek(0, io.SeekCurrent)
-		if err != nil {
-			return err
-		}
-		p.bytes -= int64(in.Buffered())
-	}
 }
 
 func (p *pastRun) take(text []byte) error {

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -148,4 +149,39 @@ func (l *logFile) discard() error {
 		os.Remove(l.path) // an empty file is all that stays
 	}
 	return l.Close()
+}
+
+// eachLine calls take with every whole line of the log of a run that is not empty, and returns the length of
+// all whole lines in bytes and when the log was written last. A last line without its end was cut off.
+func eachLine(path, hint string, take func(text []byte) error) (whole int64, written time.Time, err error) {
+	f, err := openRegular(path)
+	if err != nil {
+		return 0, written, usagef(hint, "%s: %w", path, err)
+	}
+	defer f.Close()
+	if _, err := result.Read(f); err != nil { // it says best what is wrong with a line
+		return 0, written, fmt.Errorf("%s: %w", path, err)
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return 0, written, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return 0, written, err
+	}
+	for in := bufio.NewReader(f); ; {
+		text, err := in.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			return whole, info.ModTime(), nil
+		}
+		if err != nil {
+			return 0, written, err
+		}
+		whole += int64(len(text))
+		if text = bytes.TrimSpace(text); len(text) > 0 {
+			if err := take(text); err != nil {
+				return 0, written, fmt.Errorf("%s: %w", path, err)
+			}
+		}
+	}
 }

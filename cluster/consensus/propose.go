@@ -9,6 +9,7 @@ import (
 
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wait"
 )
 
 // Propose puts cmd into the shard's log through whichever node leads it, and returns what Apply
@@ -95,7 +96,7 @@ func (c *Consensus) retry(parent context.Context, shard uint64, attempt func(con
 			return c.finalError(err, shard)
 		}
 		c.counters.retries.Add(1)
-		pause(ctx, c.opts.RTT)
+		wait.For(ctx, c.opts.RTT)
 	}
 	return c.giveUp(parent, shard, err)
 }
@@ -162,14 +163,4 @@ func (c *Consensus) finalError(err error, shard uint64) error {
 		return image.Errorf(image.KindTooLarge, "shard %d does not take a command this large: %w", shard, err).WithHint("use shorter names")
 	}
 	return image.Errorf(image.KindInternal, "shard %d: %w", shard, err).WithHint("see the node's log")
-}
-
-// pause waits for d or until ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
 }

@@ -18,6 +18,7 @@ import (
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wait"
 )
 
 // stopTimeout bounds how long DropShard waits for a replica to end what it is at.
@@ -213,7 +214,7 @@ func (c *Consensus) DropShard(ctx context.Context, shard uint64) error {
 		if !errors.Is(err, dragonboat.ErrShardNotStopped) {
 			return err
 		}
-		if pause(ctx, c.opts.RTT); ctx.Err() != nil {
+		if wait.For(ctx, c.opts.RTT); ctx.Err() != nil {
 			return err
 		}
 	}

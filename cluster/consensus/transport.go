@@ -13,6 +13,7 @@ import (
 	"github.com/lni/dragonboat/v4/raftpb"
 
 	"imgcluster/cluster/halfopen"
+	"imgcluster/cluster/wait"
 )
 
 // Raft's messages go over connections of our own. Those of the library wait as long again as a fault
@@ -99,7 +100,7 @@ func (t *transport) Start() (err error) {
 			case t.life.Err() != nil:
 				return
 			default: // such as too many open files
-				pause(t.life, 100*time.Millisecond)
+				wait.For(t.life, 100*time.Millisecond)
 			}
 		}
 	})
@@ -173,7 +174,7 @@ func (t *transport) serveDatagrams() {
 	for t.life.Err() == nil {
 		n, _, err := t.udp.ReadFrom(packet[:])
 		if err != nil {
-			pause(t.life, 100*time.Millisecond)
+			wait.For(t.life, 100*time.Millisecond)
 			continue
 		}
 		if kind, err := readFrame(bytes.NewReader(packet[:n]), &buf); err != nil || kind != frameBatch {

@@ -17,6 +17,7 @@ import (
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wait"
 )
 
 // upload is one upload on this node.
@@ -388,7 +389,7 @@ func (s *sums) digest() *image.Digest {
 func (s *Service) tellStored(ctx context.Context, u *upload, c image.Copy, sums *sums) error {
 	stored := &catalog.Stored{ID: u.req.ID, Copies: []image.Copy{c}, Check: sums.check.Sum64(), SHA256: sums.digest()}
 	r, err := s.propose(ctx, u, catalog.Command{Stored: stored})
-	for image.KindOf(err) == image.KindNoQuorum && sleep(ctx, watchEvery) { // the file is there: it counts when the quorum is back
+	for image.KindOf(err) == image.KindNoQuorum && wait.For(ctx, watchEvery) { // the file is there: it counts when the quorum is back
 		r, err = s.propose(ctx, u, catalog.Command{Stored: stored})
 	}
 	if err != nil {
@@ -398,15 +399,6 @@ func (s *Service) tellStored(ctx context.Context, u *upload, c image.Copy, sums 
 		s.discard(u.req.ID, c.Epoch)
 	}
 	return nil
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
-	}
 }
 
 // startSending streams the bytes of a relayed upload on to a storing node.

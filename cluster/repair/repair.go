@@ -20,6 +20,7 @@ import (
 	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/placement"
+	"imgcluster/cluster/wait"
 )
 
 // Log is the replicated catalog; see package ingest.
@@ -421,7 +422,7 @@ func (s *Service) makeFrom(ctx context.Context, rec *image.Record, from image.Co
 		}
 		// It may be committed all the same: the file stays until that is known, or this node has nothing to do
 		// with the shard any more.
-		if !slices.Contains(s.Shards(), rec.Shard) || !sleep(ctx, retryPause) {
+		if !slices.Contains(s.Shards(), rec.Shard) || !wait.For(ctx, retryPause) {
 			return err
 		}
 	}
@@ -471,17 +472,6 @@ func (s *Service) check(ctx context.Context, rec *image.Record, fix bool) (f *Fi
 	return f, true
 }
 
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
-}
-
 // pace spreads work over time, so that it does not exceed rate on average.
 type pace struct {
 	rate int64 // bytes a second
@@ -499,5 +489,5 @@ func (p *pace) wait(ctx context.Context, n int64) {
 	until := p.next
 	p.next = p.next.Add(time.Duration(float64(n) / float64(p.rate) * float64(time.Second)))
 	p.mu.Unlock()
-	sleep(ctx, until.Sub(now))
+	wait.For(ctx, until.Sub(now))
 }

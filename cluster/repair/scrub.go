@@ -9,11 +9,12 @@ import (
 
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wait"
 )
 
 // scrubLoop reads all copies of this node over and over, each pass ScrubEvery after the last began.
 func (s *Service) scrubLoop() {
-	for next := min(s.ScrubEvery, scrubGrace); sleep(s.ctx, next); {
+	for next := min(s.ScrubEvery, scrubGrace); wait.For(s.ctx, next); {
 		began := time.Now()
 		sum, err := s.Verify(s.ctx, VerifyOptions{Sample: 1, Repair: true, Rate: s.ScrubRate}, func(image.VerifyLine) error { return nil })
 		s.scrubbed.Add(sum.Images)

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"imgcluster/cluster/wait"
 	"imgcluster/modes/result"
 )
 
@@ -135,7 +136,7 @@ func (r *Runner) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if !sleep(ctx, f.After) || !r.strike(ctx, f, fmt.Sprintf("fault %d of %d", next, len(r.o.Plan))) || !r.settle(ctx, f.Node) {
+		if !wait.For(ctx, f.After) || !r.strike(ctx, f, fmt.Sprintf("fault %d of %d", next, len(r.o.Plan))) || !r.settle(ctx, f.Node) {
 			return
 		}
 	}
@@ -161,7 +162,7 @@ func (r *Runner) strike(ctx context.Context, f Fault, which string) bool {
 		return r.broken(f.Node, err)
 	}
 	r.o.Event(result.Event{Kind: kind[0].event, Node: f.Node, Detail: fmt.Sprintf("%s, at upload %d, for %v", which, f.Upload, f.For)})
-	sleep(ctx, f.For)
+	wait.For(ctx, f.For)
 	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreLimit)
 	defer cancel()
 	if err := r.o.Nodes.Do(limited, kind[1].action, f.Node); err != nil {
@@ -205,20 +206,8 @@ func (r *Runner) until(ctx context.Context, limit time.Duration, enough func(Hea
 		if enough(r.o.Health(ctx)) {
 			return true
 		}
-		if !sleep(ctx, healthEvery) {
+		if !wait.For(ctx, healthEvery) {
 			return false
 		}
-	}
-}
-
-// sleep tells whether it was not cut short.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
