@@ -149,9 +149,9 @@ func (m *images) ListShards(ctx context.Context, shards []uint64, user, prefix, 
 }
 
 // Delete implements api.Images. The files go once the log has it.
-func (m *images) Delete(ctx context.Context, id image.ID, user, name, match string) error {
+func (m *images) Delete(ctx context.Context, id image.ID, user, name string, cond image.Conditions) error {
 	failpoint.Here("delete/before-propose")
-	r, err := m.log.Propose(ctx, m.shardOf(user, name), catalog.Command{Delete: &catalog.Delete{ID: id, User: user, Name: name, Match: match}})
+	r, err := m.log.Propose(ctx, m.shardOf(user, name), catalog.Command{Delete: &catalog.Delete{ID: id, User: user, Name: name, If: cond}})
 	failpoint.Here("delete/proposed")
 	if err == nil {
 		err = r.Err()
@@ -164,7 +164,7 @@ func (m *images) Delete(ctx context.Context, id image.ID, user, name, match stri
 
 // Open implements api.Images.
 func (m *images) Open(ctx context.Context, rec *image.Record) api.Content {
-	return &plaintext{m: m, ctx: ctx, rec: rec, copies: m.order(rec)}
+	return &plaintext{m: m, ctx: ctx, rec: rec, copies: m.order(rec), end: rec.Bytes}
 }
 
 // order lists a record's copies, this node's first and those of nodes that are down last.
@@ -226,29 +226,16 @@ type plaintext struct {
 	body   io.Reader
 	close  func()
 	off    int64
+	end    int64 // of what is to be read
 }
 
-// seek moves a place in something of size bytes. When it is another place, what is read there is closed.
-func seek(at *int64, size int64, reading io.Closer, offset int64, whence int) (int64, error) {
-	switch whence {
-	case io.SeekCurrent:
-		offset += *at
-	case io.SeekEnd:
-		offset += size
-	}
-	if offset < 0 {
-		return *at, errors.New("seek before the start of an image")
-	}
-	if offset != *at {
-		reading.Close()
-	}
-	*at = offset
-	return offset, nil
-}
+// Size implements api.Content.
+func (p *plaintext) Size() int64 { return p.rec.Bytes }
 
-// Seek implements io.Seeker.
-func (p *plaintext) Seek(offset int64, whence int) (int64, error) {
-	return seek(&p.off, p.rec.Bytes, p, offset, whence)
+// Section implements api.Content.
+func (p *plaintext) Section(off, n int64) {
+	p.Close()
+	p.off, p.end = off, off+n
 }
 
 // Close implements io.Closer.
@@ -262,7 +249,7 @@ func (p *plaintext) Close() error {
 
 // Read implements io.Reader.
 func (p *plaintext) Read(b []byte) (int, error) {
-	for p.off < p.rec.Bytes {
+	for p.off < p.end {
 		err := p.position()
 		if err == nil {
 			var n int
@@ -294,7 +281,7 @@ func (p *plaintext) position() (err error) {
 			return err
 		}
 	}
-	n := p.rec.Bytes - p.off
+	n := p.end - p.off
 	start, size, err := p.opened.Range(p.off, n)
 	if err != nil {
 		return err
@@ -342,7 +329,7 @@ func (m *images) OpenEncrypted(ctx context.Context, rec *image.Record) (api.Cont
 		}
 		size, err := m.peers.copyBytes(ctx, c.Node, rec.ID, c.Epoch)
 		if err == nil {
-			return &remoteFile{ctx: ctx, m: m, rec: rec, c: c, size: size}, c, nil
+			return &remoteFile{ctx: ctx, m: m, rec: rec, c: c, size: size, end: size}, c, nil
 		}
 		errs = append(errs, err)
 	}
@@ -352,13 +339,22 @@ func (m *images) OpenEncrypted(ctx context.Context, rec *image.Record) (api.Cont
 
 // fileContent is a stored file as it is.
 type fileContent struct {
+	f *store.File
 	*io.SectionReader
-	io.Closer
 }
 
-func newFileContent(f *store.File) fileContent {
-	return fileContent{io.NewSectionReader(f, 0, f.Size()), f}
+func newFileContent(f *store.File) *fileContent {
+	return &fileContent{f, io.NewSectionReader(f, 0, f.Size())}
 }
+
+// Size implements api.Content.
+func (c *fileContent) Size() int64 { return c.f.Size() }
+
+// Section implements api.Content.
+func (c *fileContent) Section(off, n int64) { c.SectionReader = io.NewSectionReader(c.f, off, n) }
+
+// Close implements io.Closer.
+func (c *fileContent) Close() error { return c.f.Close() }
 
 // remoteFile is another node's file as it is.
 type remoteFile struct {
@@ -368,27 +364,32 @@ type remoteFile struct {
 	c    image.Copy
 	size int64
 	off  int64
+	end  int64 // of what is to be read
 	body io.ReadCloser
 }
 
-// Seek implements io.Seeker.
-func (r *remoteFile) Seek(offset int64, whence int) (int64, error) {
-	return seek(&r.off, r.size, r, offset, whence)
+// Size implements api.Content.
+func (r *remoteFile) Size() int64 { return r.size }
+
+// Section implements api.Content.
+func (r *remoteFile) Section(off, n int64) {
+	r.Close()
+	r.off, r.end = off, off+n
 }
 
 // Read implements io.Reader.
 func (r *remoteFile) Read(b []byte) (n int, err error) {
-	if r.off >= r.size {
+	if r.off >= r.end {
 		return 0, io.EOF
 	}
 	if r.body == nil {
-		if r.body, err = r.m.source(r.ctx, r.rec, r.c, r.off, r.size-r.off); err != nil {
+		if r.body, err = r.m.source(r.ctx, r.rec, r.c, r.off, r.end-r.off); err != nil {
 			return 0, image.Errorf(image.KindDamaged, "the copy on node %d: %w", r.c.Node, err)
 		}
 	}
 	n, err = r.body.Read(b)
 	r.off += int64(n)
-	if err == io.EOF && r.off < r.size {
+	if err == io.EOF && r.off < r.end {
 		err = fmt.Errorf("the copy on node %d: %w", r.c.Node, io.ErrUnexpectedEOF)
 	}
 	return n, err

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -36,6 +38,9 @@ func TestServing(t *testing.T) {
 	t.Run("Names", func(t *testing.T) { testNames(t, c) })
 	t.Run("Range", func(t *testing.T) { testRange(t, c) })
 	t.Run("Conditions", func(t *testing.T) { testConditions(t, c) })
+	t.Run("OneOfManyReplaces", func(t *testing.T) { testOneOfManyReplaces(t, c) })
+	t.Run("MediaTypes", func(t *testing.T) { testMediaTypes(t, c) })
+	t.Run("FetchedForRanges", func(t *testing.T) { testFetchedForRanges(t, c) })
 	t.Run("Encrypted", func(t *testing.T) { testEncrypted(t, c) })
 	t.Run("List", func(t *testing.T) { testList(t, c) })
 	t.Run("ReplaceAndDelete", func(t *testing.T) { testReplaceAndDelete(t, c) })
@@ -135,8 +140,9 @@ func testRange(t *testing.T, c *clustertest.Cluster) {
 			}
 		}
 		r := c.Do(http.MethodGet, id, clustertest.Path("alice", "range.png"), nil, http.Header{"Range": {fmt.Sprintf("bytes=%d-", n)}})
-		if r.Status != http.StatusRequestedRangeNotSatisfiable || r.Header.Get("Content-Range") != fmt.Sprintf("bytes */%d", n) {
-			t.Errorf("node %d, behind the end: status %d, %v", id, r.Status, r.Header)
+		clustertest.ExpectProblem(t, r, image.KindRange)
+		if r.Header.Get("Content-Range") != fmt.Sprintf("bytes */%d", n) || r.Header.Get("ETag") != "" {
+			t.Errorf("node %d, behind the end: %v", id, r.Header)
 		}
 		checkRanges(t, c, id, body)
 	}
@@ -168,6 +174,162 @@ func testConditions(t *testing.T, c *clustertest.Cluster) {
 	}
 	c.ExpectImage(t, "alice", "conditions.png", body, c.IDs()...)
 	c.ExpectSettled(t)
+	testChangesOnConditions(t, c, path, `"`+rec.SHA256+`"`)
+}
+
+// testChangesOnConditions changes an image that has a tag through each node in turn, by relay.
+func testChangesOnConditions(t *testing.T, c *clustertest.Cluster, path, tag string) {
+	change := func(i int, method string, header ...string) clustertest.Response {
+		h := http.Header{}
+		for i := 0; i < len(header); i += 2 {
+			h.Add(header[i], header[i+1])
+		}
+		var body []byte
+		if method == http.MethodPut {
+			body = clustertest.Image(uint64(300+i), 5000+i)
+		}
+		return c.DoAgain(t, method, c.IDs()[i%3], path, body, h)
+	}
+	for i, method := range []string{http.MethodPut, http.MethodDelete, http.MethodPut, http.MethodDelete, http.MethodPut, http.MethodDelete} {
+		for _, header := range [][]string{
+			{"If-Match", `"other"`},
+			{"If-Match", "W/" + tag},
+			{"If-Match", `"a"`, "If-Match", `"b"`},
+			{"If-Unmodified-Since", "Sat, 01 Jan 2000 00:00:00 GMT"},
+			{"If-Unmodified-Since", "Tue, 01 Jan 2199 00:00:00 GMT"},
+		} {
+			clustertest.ExpectProblem(t, change(i, method, header...), image.KindChanged)
+		}
+		for _, header := range [][]string{{"If-None-Match", "*"}, {"If-None-Match", tag}, {"If-None-Match", `"a", W/` + tag}, {"If-Match", tag, "If-None-Match", tag}} {
+			clustertest.ExpectProblem(t, change(i, method, header...), image.KindExists)
+		}
+	}
+	for i, header := range [][]string{{"If-Match", tag}, {"If-Match", `"other", TAG`}, {"If-Match", "*"}, {"If-None-Match", tag}, {"If-Unmodified-Since", "x", "If-Match", "TAG"}} {
+		now := c.DoAgain(t, http.MethodHead, 1, path, nil, nil).Header.Get("ETag")
+		for j := range header {
+			header[j] = strings.ReplaceAll(header[j], "TAG", now)
+		}
+		clustertest.Receipt(t, change(i, http.MethodPut, header...))
+	}
+	if r := change(1, http.MethodDelete, "If-None-Match", tag); r.Status != http.StatusNoContent {
+		t.Errorf("delete of another than %s: status %d, %s", tag, r.Status, r.Body)
+	}
+	clustertest.ExpectProblem(t, change(2, http.MethodDelete, "If-Match", "*"), image.KindNotFound)
+	clustertest.ExpectProblem(t, change(0, http.MethodPut, "If-Match", "*"), image.KindChanged)
+	c.ExpectSettled(t)
+}
+
+// testOneOfManyReplaces has many clients replace the same version at once: one may, and no other's bytes
+// are ever there.
+func testOneOfManyReplaces(t *testing.T, c *clustertest.Cluster) {
+	path := clustertest.Path("alice", "raced.png")
+	rec := c.Put(t, 1, "alice", "raced.png", clustertest.Image(400, 3000), nil)
+	const clients = 9
+	answers := make([]clustertest.Response, clients)
+	var wg sync.WaitGroup
+	for i := range clients {
+		wg.Go(func() {
+			header := http.Header{"If-Match": {`"` + rec.SHA256 + `"`}, "Idempotency-Key": {image.NewID().String()}}
+			answers[i] = c.DoAgain(t, http.MethodPut, c.IDs()[i%3], path, clustertest.Image(uint64(401+i), 3001+i), header)
+		})
+	}
+	wg.Wait()
+	winner := -1
+	for i, r := range answers {
+		if r.Status != http.StatusCreated {
+			clustertest.ExpectProblem(t, r, image.KindChanged)
+			continue
+		}
+		if winner >= 0 {
+			t.Errorf("clients %d and %d have replaced the same version", winner, i)
+		}
+		winner = i
+	}
+	if winner < 0 {
+		t.Fatal("nobody has replaced it")
+	}
+	c.ExpectImage(t, "alice", "raced.png", clustertest.Image(uint64(401+winner), 3001+winner), c.IDs()...)
+	c.ExpectSettled(t)
+}
+
+// testMediaTypes stores images under types and names, and asks every node for theirs.
+func testMediaTypes(t *testing.T, c *clustertest.Cluster) {
+	for i, x := range []struct{ name, said, want string }{
+		{"types/a.heic", "", "image/heic"},
+		{"types/a.NEF", "", "image/x-nikon-nef"},
+		{"types/a.html", "", "application/octet-stream"},
+		{"types/a.jpg", "image/jxl", "image/jxl"},
+		{"types/b.jpg", "application/x-www-form-urlencoded", "image/jpeg"},
+		{"types/c.jpg", `text/html; charset="utf-8"`, `text/html; charset="utf-8"`},
+	} {
+		header := http.Header{}
+		if x.said != "" {
+			header.Set("Content-Type", x.said)
+		}
+		c.Put(t, c.IDs()[i%3], "typist", x.name, clustertest.Image(uint64(500+i), 2000), header)
+		for _, id := range c.IDs() {
+			for _, method := range []string{http.MethodGet, http.MethodHead} {
+				r := c.DoAgain(t, method, id, clustertest.Path("typist", x.name), nil, nil)
+				if got := r.Header.Get("Content-Type"); r.Status != http.StatusOK || got != x.want {
+					t.Errorf("%s of %s through node %d: status %d, %q, want %q", method, x.name, id, r.Status, got, x.want)
+				}
+			}
+			list, err := c.Client(t, client.Relay).List(t.Context(), "typist", client.ListOptions{Prefix: x.name})
+			if err != nil || len(list.Images) != 1 || list.Images[0].Type != x.want {
+				t.Errorf("%s is listed as %+v, %v", x.name, list.Images, err)
+			}
+		}
+	}
+}
+
+// testFetchedForRanges counts what the nodes with the copies send for ranges of an image through the one
+// without: the segments that the ranges are in, and the file's header.
+func testFetchedForRanges(t *testing.T, c *clustertest.Cluster) {
+	const segments = 20
+	body := clustertest.Image(600, segments*cluster.SegmentBytes)
+	rec := c.Put(t, 1, "alice", "segments.png", body, nil)
+	reader := c.Others(rec.Replicas...)[0]
+	path := clustertest.Path("alice", "segments.png")
+	sent := func() (sum int64) {
+		for _, id := range rec.Replicas {
+			m := c.Do(http.MethodGet, id, "/metrics", nil, nil)
+			_, after, _ := strings.Cut(string(m.Body), "\nimgcluster_sent_bytes_total ")
+			text, _, _ := strings.Cut(after, "\n")
+			n, err := strconv.ParseFloat(text, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sum += int64(n)
+		}
+		return sum
+	}
+	// Each part of one byte is in one segment. The header is looked for once, that of a file's size never.
+	parts := func(n int) int64 { return int64(n)*cluster.SegmentBytes + crypto.PrefixMaxBytes }
+	for _, x := range []struct {
+		ranges string
+		status int
+		most   int64
+	}{
+		{"0-0", 206, parts(1)},
+		{fmt.Sprintf("%d-%d", len(body)/2, len(body)/2), 206, parts(1)},
+		{strings.Repeat("0-0,", 8), 206, parts(8)},
+		{fmt.Sprintf("0-0,%d-%d,-1", len(body)/2, len(body)/2), 206, parts(3)},
+		{fmt.Sprintf("%d-%d", cluster.SegmentBytes, 3*cluster.SegmentBytes), 206, parts(3)},
+		{strings.Repeat("0-0,", 3900), 200, parts(segments + 1)},
+		{strings.Repeat("0-,", 8), 200, parts(segments + 1)},
+		{fmt.Sprintf("%d-", 2*len(body)), 416, 0},
+	} {
+		for _, form := range []string{"", "?form=encrypted"} {
+			before := sent()
+			header := http.Header{"Range": {"bytes=" + x.ranges}}
+			if r := c.Do(http.MethodGet, reader, path+form, nil, header); form == "" && r.Status != x.status || r.Err != nil {
+				t.Errorf("%.40s%s: status %d, %v, %s", x.ranges, form, r.Status, r.Err, r.Problem.Detail)
+			}
+			if got := sent() - before; got > x.most {
+				t.Errorf("%.40s%s: %d bytes between nodes, at most %d are needed", x.ranges, form, got, x.most)
+			}
+		}
+	}
 }
 
 func testEncrypted(t *testing.T, c *clustertest.Cluster) {
@@ -274,8 +436,8 @@ func testReplacedUnderReaders(t *testing.T, c *clustertest.Cluster) {
 	wg.Wait()
 }
 
-// testLeavingReaders goes away in the middle of answers, of one range and of several, which the
-// server writes from a goroutine of its own.
+// testLeavingReaders goes away in the middle of answers, of one range and of several, while the
+// server writes.
 func testLeavingReaders(t *testing.T, c *clustertest.Cluster) {
 	body := clustertest.Image(30, 3*segment)
 	c.Put(t, 1, "alice", "leave.png", body, nil)
@@ -285,7 +447,7 @@ func testLeavingReaders(t *testing.T, c *clustertest.Cluster) {
 			ranges = fmt.Sprintf("bytes=1-%d", 3*segment-1)
 		}
 		conn := c.Dial(t, c.IDs()[i%3])
-		conn.Send("GET "+clustertest.Path("alice", "leave.png")+" HTTP/1.1\r\nHost: x\r\nRange: "+ranges, "\r\n\r\n")
+		conn.Send("GET "+clustertest.Path("alice", "leave.png")+" HTTP/1.1\r\nHost: localhost\r\nRange: "+ranges, "\r\n\r\n")
 		if _, err := io.ReadFull(conn, make([]byte, 1000+50_000*i)); err != nil {
 			t.Error(err)
 		}

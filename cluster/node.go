@@ -70,6 +70,7 @@ type Node struct {
 	metrics   *metrics
 	listener  net.Listener // of the API
 	shards    []uint64     // data shards
+	hosts     map[string]bool
 	ctx       context.Context
 	stop      context.CancelFunc
 	wg        sync.WaitGroup
@@ -102,7 +103,7 @@ func Start(ctx context.Context, cfg *config.Config, id image.NodeID, version str
 		return nil, err
 	}
 	n := &Node{
-		cfg: cfg, self: self, version: version, logger: logger, began: time.Now(),
+		cfg: cfg, self: self, version: version, logger: logger, began: time.Now(), hosts: allowedHosts(cfg),
 		log: &replicated{}, shards: dataShards(cfg.Cluster.DataShards), failed: make(chan error, 1), mend: make(chan struct{}, 1),
 		current: map[uint64]bool{}, tendKick: make(chan struct{}, 1), tended: map[uint64]tended{},
 	}
@@ -363,7 +364,7 @@ func (n *Node) serve() {
 	n.handler = api.New(api.Options{
 		ID: n.self.ID, Images: n.images, Node: n, Peers: n, Logger: n.logger.Named("api"), Forward: n.peers.http.Transport,
 		ImageBytes: int64(n.cfg.Limits.ImageBytes), ListPage: n.cfg.Limits.ListPage,
-		BodyIdle: n.cfg.Timeouts.BodyIdle, StatusEvery: n.cfg.Timeouts.PeerInterval,
+		BodyIdle: n.cfg.Timeouts.BodyIdle, StatusEvery: n.cfg.Timeouts.PeerInterval, HostAllowed: n.hostAllowed,
 	})
 	n.http = &http.Server{
 		Handler: n.handler, ReadHeaderTimeout: n.cfg.Timeouts.Header, IdleTimeout: n.cfg.Timeouts.Idle,

@@ -347,9 +347,6 @@ func (p *peers) Send(ctx context.Context, to image.NodeID, up image.Request, bod
 	if up.WantDigest {
 		req.Header.Set("Want-Content-Digest", "sha-256=1")
 	}
-	if up.IfAbsent {
-		req.Header.Set("If-None-Match", "*")
-	}
 	if up.Digest != nil { // the sending node need not be one that stores, and only these compare
 		req.Header.Set("Content-Digest", "sha-256=:"+base64.StdEncoding.EncodeToString(up.Digest[:])+":")
 	}
@@ -477,6 +474,7 @@ func (p *peers) post(ctx context.Context, addr, path string, body []byte) ([]byt
 	if err != nil {
 		return nil, err
 	}
+	req.Header.Set("Content-Type", "application/json")
 	resp, err := p.do(req)
 	if err != nil {
 		return nil, err

@@ -57,6 +57,7 @@ type Node struct {
 type Local struct {
 	DataDir       string `yaml:"data_dir" default:"./imgcluster-data/node{id}" help:"folder of a node's log, catalog and images; {id} stands for the node's ID"`
 	MasterKeyFile string `yaml:"master_key_file" default:"./imgcluster-keys/master.key" help:"file of the cluster's master key, outside every data_dir"`
+	HostNames     string `yaml:"host_names" default:"localhost" help:"names, with commas between them, by which clients reach a node beside its host, such as DNS aliases; a request under another name changes nothing"`
 	LostData      string `yaml:"lost_data" default:"refuse" oneof:"refuse,replace" help:"what a node does that starts with an empty, older or damaged data_dir: refuse, or replace it by what the others have"`
 }
 

@@ -204,6 +204,13 @@ func (f *field) checkText(s string) *fault {
 		return faultf("use up to 64 letters, digits, '-', '_' and '.', first a letter or a digit", "%s cannot be a cluster's name", quote(s))
 	case f.key == "host":
 		return checkHost(s)
+	case f.key == "node.host_names":
+		for name := range strings.SplitSeq(s, ",") {
+			if wrong := checkHost(strings.TrimSpace(name)); wrong != nil {
+				return wrong
+			}
+		}
+		return nil
 	case len(s) > pathMax || strings.ContainsFunc(s, unprintable):
 		return faultf(f.defaultHint(), "%s cannot be a path", quote(s))
 	}

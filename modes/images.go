@@ -115,8 +115,8 @@ func runStat(ctx context.Context, e *env, what string) error {
 	if e.json {
 		return json.NewEncoder(e.out).Encode(info)
 	}
-	_, err = fmt.Fprintf(e.out, "image    %s/%s\nsize     %s (%d bytes)\nsha256   %s\nversion  %d\nowner    node %d\ncopies   nodes %s\nshard    %d\ncreated  %s\n",
-		user, info.Name, formatBytes(info.Bytes), info.Bytes, info.SHA256, info.Version, info.Owner,
+	_, err = fmt.Fprintf(e.out, "image    %s/%s\nsize     %s (%d bytes)\ntype     %s\nsha256   %s\nversion  %d\nowner    node %d\ncopies   nodes %s\nshard    %d\ncreated  %s\n",
+		user, info.Name, formatBytes(info.Bytes), info.Bytes, info.Type, info.SHA256, info.Version, info.Owner,
 		formatNodes(info.Replicas), info.Shard, info.Created.Local().Format("2006-01-02 15:04:05.000 -07:00"))
 	return err
 }

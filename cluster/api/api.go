@@ -10,6 +10,7 @@ import (
 	"log"
 	"net/http"
 	"os"
+	"path"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -29,17 +30,19 @@ type Images interface {
 	// List returns up to limit images whose names start with prefix and come after `after`.
 	List(ctx context.Context, user, prefix, after string, limit int) (image.List, error)
 	// Delete removes a name's image. Called again with the same id it does nothing more and returns the same.
-	Delete(ctx context.Context, id image.ID, user, name, match string) error
+	Delete(ctx context.Context, id image.ID, user, name string, cond image.Conditions) error
 	// Open returns the image's plaintext, only what was authenticated.
 	Open(ctx context.Context, rec *image.Record) Content
 	// OpenEncrypted returns one copy's file as it is stored, and which copy it is.
 	OpenEncrypted(ctx context.Context, rec *image.Record) (Content, image.Copy, error)
 }
 
-// Content is a body that can be read in part; its size is found by seeking.
+// Content is a body that can be read in part: all of it, unless Section says otherwise.
 type Content interface {
-	io.ReadSeeker
-	io.Closer
+	io.ReadCloser
+	Size() int64
+	// Section has Read give the n bytes at off, which must be inside, and then end. Only these are fetched.
+	Section(off, n int64)
 }
 
 // Node is what the node tells of itself.
@@ -90,6 +93,8 @@ type Options struct {
 	ListPage    int               // largest page of a list
 	BodyIdle    time.Duration     // a body that does not move for this long is given up
 	StatusEvery time.Duration     // period of the status stream
+	// HostAllowed reports whether a name, in lower case, is one that this node is reached by.
+	HostAllowed func(host string) bool
 }
 
 // Handler serves the HTTP API.
@@ -126,11 +131,18 @@ func New(o Options) *Handler {
 	h.route("GET", "/internal/v1/status", h.status)
 	h.route("GET", "/internal/v1/copies/{id}/{epoch}", h.copy)
 	h.route("GET", "/internal/v1/images", h.listShards)
-	h.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		h.fail(w, r, image.Errorf(image.KindNotFound, "there is nothing at %s", r.URL.Path).
-			WithHint("images are under /v1/images/{user}/{name}, the cluster's state at /v1/cluster"))
-	})
+	h.mux.HandleFunc("/", h.nothing)
 	return h
+}
+
+// nothing answers where there is nothing.
+func (h *Handler) nothing(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodOptions {
+		h.refuseMethod(w, r, "")
+		return
+	}
+	h.fail(w, r, image.Errorf(image.KindNotFound, "there is nothing at %.200s", r.URL.Path).
+		WithHint("images are under /v1/images/{user}/{name}, the cluster's state at /v1/cluster"))
 }
 
 // route serves a path by one method, and HEAD with GET; others are refused.
@@ -143,8 +155,13 @@ func (h *Handler) route(method, path string, serve http.HandlerFunc) {
 	h.mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { h.refuseMethod(w, r, allow) })
 }
 
+// refuseMethod answers a method that is not in allow; OPTIONS is asked for what is.
 func (h *Handler) refuseMethod(w http.ResponseWriter, r *http.Request, allow string) {
-	w.Header().Set("Allow", allow)
+	w.Header().Set("Allow", strings.TrimPrefix(allow+", OPTIONS", ", "))
+	if r.Method == http.MethodOptions {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
 	h.fail(w, r, image.Errorf(image.KindMethod, "%.20q is not for this path", r.Method).WithHint("use one of "+allow))
 }
 
@@ -166,16 +183,23 @@ func (h *Handler) Traffic() (rx, tx int64) { return h.rx.Load(), h.tx.Load() }
 // away where it has to be refused.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Imgcluster-Node", strconv.Itoa(int(h.ID)))
+	w.Header().Set("X-Content-Type-Options", "nosniff")
 	h.extend(w)
 	if r.Body != http.NoBody { // net/http waits for it, whether there is a use for it or not
 		http.NewResponseController(w).SetReadDeadline(time.Now().Add(h.BodyIdle))
 	}
-	path := r.URL.EscapedPath()
-	if strings.HasPrefix(path, imagesPath) {
-		h.images(w, r, path[len(imagesPath):])
+	if err := h.checkBrowser(r); err != nil {
+		h.fail(w, r, err)
 		return
 	}
-	h.mux.ServeHTTP(w, r)
+	switch escaped, clean := r.URL.EscapedPath(), path.Clean(r.URL.Path); {
+	case strings.HasPrefix(escaped, imagesPath):
+		h.images(w, r, escaped[len(imagesPath):])
+	case r.URL.Path != clean && r.URL.Path != clean+"/": // the mux would redirect
+		h.nothing(w, r)
+	case h.conditional(w, r):
+		h.mux.ServeHTTP(w, r)
+	}
 }
 
 // extend gives the client BodyIdle from now to take what is written. Every request and every part of
@@ -202,7 +226,6 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if p.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(p.RetryAfter))
 	}
-	w.Header().Del("ETag")
 	w.Header().Set("Content-Type", "application/problem+json")
 	h.extend(w)
 	w.WriteHeader(p.Status)
@@ -301,6 +324,10 @@ func (h *Handler) join(w http.ResponseWriter, r *http.Request) { h.introduced(w,
 
 // introduced answers a node that says who it is.
 func (h *Handler) introduced(w http.ResponseWriter, r *http.Request, answer func(context.Context, []byte) ([]byte, error)) {
+	if err := checkJSON(r); err != nil {
+		h.fail(w, r, err)
+		return
+	}
 	theirs, err := io.ReadAll(http.MaxBytesReader(w, h.bodyWithin(w, r, drainMax), helloBytesMax))
 	if err != nil {
 		h.fail(w, r, image.Errorf(image.KindInvalid, "unreadable introduction: %w", err))
@@ -353,8 +380,8 @@ func (h *Handler) copy(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
-	w.Header().Set("Content-Type", "application/octet-stream")
-	if err := h.serve(w, r, c, time.Time{}); err != nil {
+	header := http.Header{"Content-Type": {image.DefaultMediaType}}
+	if err := h.serve(w, r, c, image.Conditions{}, nil, header); err != nil {
 		h.fail(w, r, err)
 	}
 }

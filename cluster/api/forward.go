@@ -35,11 +35,17 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, user, name str
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.SetURL(&url.URL{Scheme: "http", Host: target})
 			p.Out.Header.Set(forwardedHeader, strconv.Itoa(int(h.ID)))
+			for _, key := range browserFields { // they are of the client and this node, which has compared them
+				p.Out.Header.Del(key)
+			}
 			if r.ContentLength != 0 {
 				p.Out.Body = io.NopCloser(h.body(w, r))
 			}
 		},
 		ModifyResponse: func(resp *http.Response) error {
+			for key := range resp.Header { // each is said once, by the node that answers
+				w.Header().Del(key)
+			}
 			resp.Body = &passedOn{ReadCloser: resp.Body, h: h, w: w}
 			return nil
 		},

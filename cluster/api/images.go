@@ -1,13 +1,10 @@
 package api
 
 import (
-	"cmp"
-	"encoding/base64"
 	"fmt"
-	"mime"
 	"net/http"
 	"net/url"
-	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,29 +15,38 @@ import (
 // images routes what is under /v1/images/: rest is the escaped "user/name" or "user".
 func (h *Handler) images(w http.ResponseWriter, r *http.Request, rest string) {
 	user, name, one, err := parsePath(rest)
-	if err == nil && one && h.forward(w, r, user, name) {
+	if err != nil {
+		h.fail(w, r, err)
 		return
 	}
+	allow := "GET, HEAD"
+	if one {
+		allow = "PUT, GET, HEAD, DELETE"
+	}
+	if !slices.Contains(strings.Split(allow, ", "), r.Method) {
+		h.refuseMethod(w, r, allow)
+		return
+	}
+	if one && h.forward(w, r, user, name) {
+		return
+	}
+	cond, err := conditionsOf(r)
 	if err == nil {
 		if err = h.Node.Await(r.Context(), user, name); err != nil && one && h.elsewhere(w, r, user, name, err) {
 			return
 		}
 	}
-	if err != nil {
-		h.fail(w, r, err)
-		return
-	}
 	switch {
-	case one && r.Method == http.MethodPut:
-		h.put(w, r, user, name)
-	case one && (r.Method == http.MethodGet || r.Method == http.MethodHead):
-		h.get(w, r, user, name)
-	case one && r.Method == http.MethodDelete:
-		h.delete(w, r, user, name)
-	case !one && r.Method == http.MethodGet:
+	case err != nil:
+		h.fail(w, r, err)
+	case !one:
 		h.list(w, r, user)
+	case r.Method == http.MethodPut:
+		h.put(w, r, user, name, cond)
+	case r.Method == http.MethodDelete:
+		h.delete(w, r, user, name, cond)
 	default:
-		h.refuseMethod(w, r, map[bool]string{true: "PUT, GET, HEAD, DELETE", false: "GET"}[one])
+		h.get(w, r, user, name, cond)
 	}
 }
 
@@ -58,13 +64,13 @@ func parsePath(rest string) (user, name string, one bool, err error) {
 	return user, name, one, err
 }
 
-func (h *Handler) put(w http.ResponseWriter, r *http.Request, user, name string) {
+func (h *Handler) put(w http.ResponseWriter, r *http.Request, user, name string, cond image.Conditions) {
 	req, err := h.parsePut(r)
 	if err != nil {
 		h.fail(w, r, err)
 		return
 	}
-	req.User, req.Name = user, name
+	req.User, req.Name, req.If = user, name, cond
 	body := h.body(w, r)
 	rec, err := h.Images.Put(r.Context(), req, body)
 	if err != nil {
@@ -91,43 +97,26 @@ func (h *Handler) parsePut(r *http.Request) (req image.Request, err error) {
 		return req, image.Errorf(image.KindTooLarge, "%d bytes are more than the limit of %d", req.Size, h.ImageBytes).
 			WithHint("send a smaller image, or raise limits.image_bytes on every node")
 	}
-	switch v := r.Header.Get("If-None-Match"); v {
-	case "":
-	case "*":
-		req.IfAbsent = true
-	default:
-		return req, image.Errorf(image.KindInvalid, "If-None-Match: %.40q with PUT", v).WithHint("only * is understood: store unless the name is taken")
-	}
-	if r.Header.Get("If-Match") != "" {
-		return req, image.Errorf(image.KindInvalid, "If-Match with PUT").WithHint("leave it out: only DELETE and GET understand it")
-	}
 	if req.ID, err = requestID(r); err != nil {
 		return req, err
 	}
 	if r.Header.Get("Content-Range") != "" {
 		return req, image.Errorf(image.KindInvalid, "Content-Range with PUT").WithHint("send the whole image: parts of one are not stored")
 	}
-	if req.Digest, err = parseDigest(r.Header.Values("Content-Digest")); err != nil {
+	if coding := r.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
+		return req, image.Errorf(image.KindMedia, "Content-Encoding: %.40q with PUT", coding).
+			WithHint("send the image as it is: what is stored comes back without a coding")
+	}
+	if req.Type, err = parseType(r.Header); err != nil {
+		return req, err
+	}
+	if req.Digest, err = parseDigests(r.Header); err != nil {
 		return req, err
 	}
 	req.Broadcast, err = h.parseBroadcast(r.Header.Get("Imgcluster-Broadcast"))
 	req.Relayed = r.Header.Get("Imgcluster-Relayed") == "true"
 	req.WantDigest = len(req.Broadcast) == 0 || wantsDigest(r.Header.Get("Want-Content-Digest"))
 	return req, err
-}
-
-// parseMatch returns the tag that an image must have, empty for any.
-func parseMatch(header []string) (string, error) {
-	v := strings.TrimSpace(strings.Join(header, ","))
-	if len(header) == 0 || v == "*" {
-		return "", nil
-	}
-	tag, ok := strings.CutPrefix(v, `"`)
-	tag, closed := strings.CutSuffix(tag, `"`)
-	if !ok || !closed || tag == "" || strings.Contains(tag, `"`) {
-		return "", image.Errorf(image.KindInvalid, "If-Match: %.80q", v).WithHint(`send one tag, such as the image's ETag, in quotes`)
-	}
-	return tag, nil
 }
 
 // requestID is the client's ID of a request that it may send again, else a new one.
@@ -137,30 +126,6 @@ func requestID(r *http.Request) (image.ID, error) {
 		return image.NewID(), nil
 	}
 	return image.ParseID(strings.Trim(key, `"`)) // the draft RFC's structured string has quotes around it
-}
-
-// parseDigest finds the sha-256 in a Content-Digest (RFC 9530), nil when there is none. Digests of
-// other algorithms are left alone, but what is no digest at all is refused: a check that was asked
-// for must not be skipped in silence.
-func parseDigest(header []string) (sum *image.Digest, err error) {
-	for member := range strings.SplitSeq(strings.Join(header, ","), ",") {
-		member = strings.Trim(member, " \t")
-		if member == "" && len(header) == 0 {
-			return nil, nil
-		}
-		algorithm, value, _ := strings.Cut(member, "=")
-		inner, opened := strings.CutPrefix(value, ":")
-		inner, closed := strings.CutSuffix(inner, ":")
-		raw, err := base64.StdEncoding.DecodeString(inner)
-		isSHA256 := strings.EqualFold(algorithm, "sha-256")
-		if err != nil || algorithm == "" || !opened || !closed || isSHA256 && len(raw) != len(image.Digest{}) {
-			return nil, image.Errorf(image.KindInvalid, "malformed Content-Digest %.80q", member).WithHint("send sha-256=:BASE64:")
-		}
-		if isSHA256 {
-			sum = (*image.Digest)(raw)
-		}
-	}
-	return sum, nil
 }
 
 // broadcastMax bounds the nodes of one broadcast.
@@ -190,14 +155,6 @@ func (h *Handler) parseBroadcast(header string) ([]image.NodeID, error) {
 	return to, nil
 }
 
-// etag is the image's digest, or where it has none its upload ID, which no other bytes ever have.
-func etag(rec *image.Record) string {
-	if rec.SHA256 != nil {
-		return `"` + rec.SHA256.String() + `"`
-	}
-	return `"` + rec.ID.String() + `"`
-}
-
 // wantsDigest reads Want-Content-Digest (RFC 9530): is sha-256 wanted?
 func wantsDigest(header string) bool {
 	for member := range strings.SplitSeq(header, ",") {
@@ -211,7 +168,7 @@ func wantsDigest(header string) bool {
 
 // recordHeaders tells of a record what HTTP has no header for.
 func recordHeaders(header http.Header, rec *image.Record) {
-	header.Set("ETag", etag(rec))
+	header.Set("ETag", rec.ETag())
 	header.Set("Imgcluster-Version", strconv.FormatUint(rec.Version, 10))
 	header.Set("Imgcluster-Owner", strconv.Itoa(int(rec.Owner)))
 	nodes := make([]string, len(rec.Copies))
@@ -230,7 +187,7 @@ func recordHeaders(header http.Header, rec *image.Record) {
 // replacedMax bounds how often a read starts again because the image was replaced under it.
 const replacedMax = 4
 
-func (h *Handler) get(w http.ResponseWriter, r *http.Request, user, name string) {
+func (h *Handler) get(w http.ResponseWriter, r *http.Request, user, name string, cond image.Conditions) {
 	form := r.URL.Query().Get("form")
 	if form != "" && form != "encrypted" {
 		h.fail(w, r, image.Errorf(image.KindInvalid, "form=%.40q", form).WithHint("leave form out, or ask for form=encrypted"))
@@ -244,7 +201,7 @@ func (h *Handler) get(w http.ResponseWriter, r *http.Request, user, name string)
 		if err != nil {
 			break
 		}
-		if err = h.send(w, r, rec, form == "encrypted"); err == nil {
+		if err = h.send(w, r, rec, form == "encrypted", cond); err == nil {
 			return
 		}
 		// The copies may be gone because the record is: then the answer is the newer one.
@@ -258,52 +215,28 @@ func (h *Handler) get(w http.ResponseWriter, r *http.Request, user, name string)
 }
 
 // send answers with a record's image. Its error means that nothing was sent.
-func (h *Handler) send(w http.ResponseWriter, r *http.Request, rec *image.Record, encrypted bool) error {
-	recordHeaders(w.Header(), rec)
-	w.Header().Set("X-Content-Type-Options", "nosniff")
+func (h *Handler) send(w http.ResponseWriter, r *http.Request, rec *image.Record, encrypted bool, cond image.Conditions) error {
+	header := http.Header{}
+	recordHeaders(header, rec)
 	if !encrypted {
-		w.Header().Set("Content-Type", cmp.Or(mime.TypeByExtension(path.Ext(rec.Name)), "application/octet-stream"))
-		return h.serve(w, r, h.Images.Open(r.Context(), rec), rec.Created)
+		protect(header, rec.MediaType(), rec.Name)
+		return h.serve(w, r, h.Images.Open(r.Context(), rec), cond, rec.Tags(), header)
 	}
 	c, from, err := h.Images.OpenEncrypted(r.Context(), rec)
 	if err != nil {
 		return err
 	}
-	w.Header().Set("Content-Type", "application/octet-stream")
 	// Copies differ in every byte, so each has its own tag: parts of two make no file.
-	w.Header().Set("ETag", fmt.Sprintf(`"%s-encrypted-%d-%d"`, rec.ID, from.Node, from.Epoch))
-	return h.serve(w, r, c, rec.Created)
+	tag := fmt.Sprintf(`"%s-encrypted-%d-%d"`, rec.ID, from.Node, from.Epoch)
+	protect(header, image.DefaultMediaType, rec.Name+".img")
+	header.Set("ETag", tag)
+	return h.serve(w, r, c, cond, []string{tag}, header)
 }
 
-// serve answers with content, or the range of it that is asked for, and closes it. When the first
-// read fails nothing is sent and the error is returned; later the connection is cut, for the length
-// was promised.
-func (h *Handler) serve(w http.ResponseWriter, r *http.Request, c Content, modified time.Time) error {
-	lazy := &lazyWriter{ResponseWriter: w, extend: func() { h.extend(w) }, count: &h.tx}
-	body := &guarded{c: c}
-	http.ServeContent(lazy, r, "", modified, body)
-	err := body.close()
-	switch {
-	case err == nil:
-		lazy.flushHeader()
-	case lazy.started:
-		panic(http.ErrAbortHandler)
-	default:
-		for _, k := range []string{"Content-Length", "Content-Range", "Accept-Ranges", "Last-Modified", "Content-Encoding"} {
-			w.Header().Del(k)
-		}
-	}
-	return err
-}
-
-func (h *Handler) delete(w http.ResponseWriter, r *http.Request, user, name string) {
+func (h *Handler) delete(w http.ResponseWriter, r *http.Request, user, name string, cond image.Conditions) {
 	id, err := requestID(r)
-	var match string
 	if err == nil {
-		match, err = parseMatch(r.Header.Values("If-Match"))
-	}
-	if err == nil {
-		err = h.Images.Delete(r.Context(), id, user, name, match)
+		err = h.Images.Delete(r.Context(), id, user, name, cond)
 	}
 	if err != nil {
 		if r.Header.Set("Idempotency-Key", id.String()); !h.elsewhere(w, r, user, name, err) {
@@ -316,6 +249,9 @@ func (h *Handler) delete(w http.ResponseWriter, r *http.Request, user, name stri
 }
 
 func (h *Handler) list(w http.ResponseWriter, r *http.Request, user string) {
+	if !h.conditional(w, r) {
+		return
+	}
 	h.page(w, r, func(q url.Values, limit int) (image.List, error) {
 		return h.Images.List(r.Context(), user, q.Get("prefix"), q.Get("after"), limit)
 	})

@@ -3,7 +3,6 @@ package api
 import (
 	"io"
 	"net/http"
-	"sync"
 	"sync/atomic"
 )
 
@@ -40,45 +39,4 @@ const serveBufferBytes = 256 << 10
 // ReadFrom copies in larger steps than io.Copy would.
 func (l *lazyWriter) ReadFrom(r io.Reader) (int64, error) {
 	return io.CopyBuffer(struct{ io.Writer }{l}, struct{ io.Reader }{r}, make([]byte, serveBufferBytes))
-}
-
-// guarded is a Content that remembers why reading failed. It may be closed while it is read: of
-// several ranges http.ServeContent reads in a goroutine of its own, which it does not wait for when
-// the client leaves.
-type guarded struct {
-	mu     sync.Mutex
-	c      Content
-	closed bool
-	err    error
-}
-
-func (g *guarded) Read(p []byte) (int, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.closed {
-		return 0, io.ErrClosedPipe
-	}
-	n, err := g.c.Read(p)
-	if err != nil && err != io.EOF {
-		g.err = err
-	}
-	return n, err
-}
-
-func (g *guarded) Seek(offset int64, whence int) (int64, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.closed {
-		return 0, io.ErrClosedPipe
-	}
-	return g.c.Seek(offset, whence)
-}
-
-// close ends reading and returns why it failed before.
-func (g *guarded) close() error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.closed = true
-	g.c.Close() // it was only read
-	return g.err
 }

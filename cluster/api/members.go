@@ -23,6 +23,10 @@ func (h *Handler) members(w http.ResponseWriter, r *http.Request) {
 // changeMember changes one member and answers with the list that follows. What has to move moves
 // after that.
 func (h *Handler) changeMember(w http.ResponseWriter, r *http.Request) {
+	if err := checkJSON(r); err != nil {
+		h.fail(w, r, err)
+		return
+	}
 	var c image.MemberChange
 	d := json.NewDecoder(http.MaxBytesReader(w, h.bodyWithin(w, r, drainMax), changeBytesMax))
 	d.DisallowUnknownFields()

@@ -77,46 +77,6 @@ func FuzzImagePath(f *testing.F) {
 	})
 }
 
-func TestParseDigest(t *testing.T) {
-	sum := strings.Repeat("A", 43) + "="
-	for _, header := range [][]string{
-		{"sha-256=:" + sum + ":"},
-		{"SHA-256=:" + sum + ":"},
-		{"sha-512=:AAAA:, sha-256=:" + sum + ":"},
-		{"sha-512=:AAAA:", " sha-256=:" + sum + ":"},
-	} {
-		if got, err := parseDigest(header); err != nil || got == nil || *got != (image.Digest{}) {
-			t.Errorf("%q: %v, %v", header, got, err)
-		}
-	}
-	for _, header := range [][]string{nil, {"sha-512=:AAAA:"}} {
-		if got, err := parseDigest(header); err != nil || got != nil {
-			t.Errorf("%q: %v, %v", header, got, err)
-		}
-	}
-	for _, header := range [][]string{
-		{""},
-		{","},
-		{"sha-256"},
-		{"sha-256="},
-		{"sha-256=::"},
-		{"sha-256=:"},
-		{"sha-256=" + sum},
-		{"sha-256=:" + sum},
-		{"sha-256=" + sum + ":"},
-		{"sha-256=:AAAA:"},
-		{"sha-256=:" + sum + sum + ":"},
-		{"sha-256=:%%%%:"},
-		{"nonsense"},
-		{"=:AAAA:"},
-		{"sha-256=:" + sum + ":", "sha-256=:AAAA:"},
-		{"sha-256=:" + sum + ":,"},
-	} {
-		_, err := parseDigest(header)
-		expectInvalid(t, strings.Join(header, " | "), err)
-	}
-}
-
 func TestParseBroadcast(t *testing.T) {
 	h := New(Options{Logger: zap.NewNop(), ID: 2})
 	for header, want := range map[string][]image.NodeID{"": nil, "2": {2}, "1,2,3": {1, 2, 3}, " 3 , 2 ": {3, 2}, "4294967295,2": {4294967295, 2}} {
@@ -135,15 +95,20 @@ func TestParseBroadcast(t *testing.T) {
 }
 
 func FuzzPutHeaders(f *testing.F) {
-	f.Add("1,2,3", "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:", "0190b6a0-7c1e-7cc0-a1f4-5d6e7f8091a2", "*", int64(10))
-	f.Add("2", "", `"0190b6a0-7c1e-7cc0-a1f4-5d6e7f8091a2"`, "", int64(0))
-	f.Add("2,3,", "sha-256=::", "x", `"tag"`, int64(-1))
+	f.Add("1,2,3", "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:", "0190b6a0-7c1e-7cc0-a1f4-5d6e7f8091a2", "*", "image/png", int64(10))
+	f.Add("2", "", `"0190b6a0-7c1e-7cc0-a1f4-5d6e7f8091a2"`, `"a", W/"b"`, `image/x; a="b"`, int64(0))
+	f.Add("2,3,", "sha-256=::", "x", `"tag"`, "text", int64(-1))
 	h := New(Options{Logger: zap.NewNop(), ID: 2, ImageBytes: 1000})
-	f.Fuzz(func(t *testing.T, broadcast, sum, id, ifNone string, size int64) {
-		r := &http.Request{ContentLength: size, Header: http.Header{
-			"Imgcluster-Broadcast": {broadcast}, "Content-Digest": {sum}, "Idempotency-Key": {id}, "If-None-Match": {ifNone},
+	f.Fuzz(func(t *testing.T, broadcast, sum, id, tags, media string, size int64) {
+		r := &http.Request{Method: http.MethodPut, ContentLength: size, Header: http.Header{
+			"Imgcluster-Broadcast": {broadcast}, "Content-Digest": {sum}, "Idempotency-Key": {id}, "If-None-Match": {tags}, "If-Match": {tags},
+			"Content-Type": {media},
 		}}
-		req, err := h.parsePut(r)
+		cond, err := conditionsOf(r)
+		req := image.Request{}
+		if err == nil {
+			req, err = h.parsePut(r)
+		}
 		if err != nil {
 			var e *image.Error
 			if !errors.As(err, &e) || e.Kind.Status() < 400 || e.Kind.Status() >= 500 || e.Hint == "" {
@@ -151,14 +116,22 @@ func FuzzPutHeaders(f *testing.F) {
 			}
 			return
 		}
-		if req.Size < 0 || req.Size > 1000 || req.ID == (image.ID{}) || ifNone != "" && !req.IfAbsent {
-			t.Fatalf("%+v", req)
+		if req.Size < 0 || req.Size > 1000 || req.ID == (image.ID{}) || len(cond.Match) == 0 || !slices.Equal(cond.Match, cond.NoneMatch) {
+			t.Fatalf("%+v, %+v", req, cond)
+		}
+		for _, tag := range cond.Match {
+			if again, err := parseTags(http.Header{"If-Match": {tag}}, "If-Match"); err != nil || !slices.Equal(again, image.Tags{tag}) {
+				t.Fatalf("%q of %q is %q, %v", tag, tags, again, err)
+			}
 		}
 		if (broadcast != "") != slices.Contains(req.Broadcast, 2) || len(req.Broadcast) > broadcastMax {
 			t.Fatalf("broadcast %q gives %v", broadcast, req.Broadcast)
 		}
-		if req.Digest != nil && !strings.Contains(sum, base64.StdEncoding.EncodeToString(req.Digest[:])[:40]) {
+		if req.Digest == nil || !strings.Contains(sum, base64.StdEncoding.EncodeToString(req.Digest[:])[:40]) {
 			t.Fatalf("digest %q gives %v", sum, req.Digest)
+		}
+		if len(req.Type) > image.TypeBytesMax || req.Type != "" && (!strings.Contains(req.Type, "/") || strings.ContainsFunc(req.Type, func(r rune) bool { return r < ' ' || r > '~' })) {
+			t.Fatalf("type %q gives %q", media, req.Type)
 		}
 	})
 }

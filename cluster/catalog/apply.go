@@ -106,6 +106,8 @@ func (a *Assign) check() error {
 		return image.Errorf(image.KindInvalid, "assignment without an upload ID or bytes")
 	case a.Replicas < 1 || len(a.Holders) == 0 || slices.Contains(a.Holders, 0):
 		return image.Errorf(image.KindInvalid, "assignment of %d replicas to nodes %v", a.Replicas, a.Holders)
+	case len(a.Type) > image.TypeBytesMax:
+		return image.Errorf(image.KindInvalid, "assignment with a Content-Type of %d bytes", len(a.Type))
 	case len(slices.Compact(sorted)) != len(a.Holders):
 		return image.Errorf(image.KindInvalid, "assignment names a node twice: %v", a.Holders)
 	}
@@ -128,7 +130,7 @@ func (m *machine) assign(a *Assign) (Result, error) {
 		if old.State != Failed {
 			return Result{Upload: old}, nil
 		}
-		if a.IfAbsent && old.Problem.Code == image.KindExists {
+		if !a.If.IsZero() && refused(old.Problem) {
 			return Result{Problem: old.Problem, Upload: old}, nil
 		}
 		epoch = old.Epoch + 1
@@ -137,16 +139,16 @@ func (m *machine) assign(a *Assign) (Result, error) {
 		}
 	}
 	u := &Upload{
-		ID: a.ID, User: a.User, Name: a.Name, Bytes: a.Bytes, IfAbsent: a.IfAbsent, State: Pending,
+		ID: a.ID, User: a.User, Name: a.Name, Bytes: a.Bytes, Type: a.Type, If: a.If, State: Pending,
 		Epoch: epoch, Holders: a.Holders, Replicas: a.Replicas, Created: a.Created,
 	}
-	if a.IfAbsent {
+	if !a.If.IsZero() {
 		rec, err := GetRecord(m.tx, a.User, a.Name)
 		if err != nil {
 			return Result{}, err
 		}
-		if rec != nil {
-			return m.end(u, exists(a.Name))
+		if err := a.If.Check(rec); err != nil {
+			return m.end(u, err)
 		}
 	}
 	u.fill(epoch)
@@ -182,10 +184,8 @@ func conflict(id image.ID) error {
 		WithHint("send each image under a fresh Idempotency-Key")
 }
 
-func exists(name string) error {
-	return image.Errorf(image.KindExists, "an image named %q exists", name).
-		WithHint("leave out If-None-Match: * to replace it")
-}
+// refused reports whether an upload ended because its conditions did not hold.
+func refused(p *image.Problem) bool { return p.Code == image.KindExists || p.Code == image.KindChanged }
 
 // save writes a pending or finished upload and tells the node.
 func (m *machine) save(u *Upload) (Result, error) {
@@ -193,6 +193,7 @@ func (m *machine) save(u *Upload) (Result, error) {
 	if !u.Finished() {
 		return Result{Upload: u}, m.put(idKey(pendingTable, u.ID), u)
 	}
+	u.If = image.Conditions{} // they have been asked
 	err := m.tx.Delete(idKey(pendingTable, u.ID))
 	if err == nil {
 		u.Seq, err = m.remember(u.ID)
@@ -292,8 +293,8 @@ func (m *machine) advance(u *Upload) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	if old != nil && u.IfAbsent {
-		return m.fail(u, exists(u.Name))
+	if err := u.If.Check(old); err != nil {
+		return m.fail(u, err)
 	}
 	if old != nil {
 		if err := m.remove(old); err != nil {
@@ -306,7 +307,7 @@ func (m *machine) advance(u *Upload) (Result, error) {
 func (m *machine) commit(u *Upload) (Result, error) {
 	rec := &image.Record{
 		User: u.User, Name: u.Name, Version: m.index, ID: u.ID, Bytes: u.Bytes, Check: *u.Check, SHA256: u.SHA256,
-		Owner: u.Owner, Shard: m.shard, Wanted: u.Replicas, Created: u.Created,
+		Type: u.Type, Owner: u.Owner, Shard: m.shard, Wanted: u.Replicas, Created: u.Created,
 	}
 	for _, s := range u.Storing {
 		rec.Copies = append(rec.Copies, image.Copy{Node: s.Node, Epoch: s.Epoch})
@@ -414,11 +415,14 @@ func (m *machine) delete(d *Delete) (Result, error) {
 		return was.result(), nil
 	}
 	rec, err := GetRecord(m.tx, d.User, d.Name)
-	now := Deleted{User: d.User, Name: d.Name, Absent: rec == nil, Other: rec != nil && !d.matches(rec)}
-	if err == nil && rec != nil && !now.Other {
-		err = m.remove(rec)
-	}
 	if err != nil {
+		return Result{}, err
+	}
+	now := Deleted{User: d.User, Name: d.Name}
+	if refusal := d.check(rec); refusal != nil {
+		p := image.AsProblem(refusal)
+		now.Problem = &p
+	} else if err := m.remove(rec); err != nil {
 		return Result{}, err
 	}
 	if d.ID != (image.ID{}) {
@@ -429,20 +433,14 @@ func (m *machine) delete(d *Delete) (Result, error) {
 	return now.result(), err
 }
 
-func (d *Delete) matches(rec *image.Record) bool {
-	return d.Match == "" || d.Match == rec.ID.String() || rec.SHA256 != nil && d.Match == rec.SHA256.String()
+func (d *Delete) check(rec *image.Record) error {
+	if rec == nil {
+		return image.Errorf(image.KindNotFound, "user %q has no image %q", d.User, d.Name)
+	}
+	return d.If.Check(rec)
 }
 
-func (d Deleted) result() Result {
-	if d.Other {
-		return reject(image.Errorf(image.KindChanged, "user %q has another image %q", d.User, d.Name).
-			WithHint("look at the image that is there now, and leave If-Match out or give its ETag"))
-	}
-	if d.Absent {
-		return reject(image.Errorf(image.KindNotFound, "user %q has no image %q", d.User, d.Name))
-	}
-	return Result{}
-}
+func (d Deleted) result() Result { return Result{Problem: d.Problem} }
 
 func (m *machine) recopy(c *Recopy) (Result, error) {
 	rec, err := GetRecord(m.tx, c.User, c.Name)

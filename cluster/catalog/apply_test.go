@@ -207,15 +207,18 @@ func TestDifferentBytesUnderOneIDFail(t *testing.T) {
 	}
 }
 
+// absentOnly is If-None-Match: *.
+var absentOnly = image.Conditions{NoneMatch: image.Tags{image.AnyTag}}
+
 func TestReplaceAndIfAbsent(t *testing.T) {
 	s := newShard(t)
 	both := func(n byte, sum uint64) Result {
 		return s.do(stored(n, sum, image.Copy{Node: 1, Epoch: 1}, image.Copy{Node: 2, Epoch: 1}))
 	}
 	absent := assign(2, "a.png", 1, 2, 3)
-	absent.Assign.IfAbsent = true
+	absent.Assign.If = absentOnly
 	late := assign(3, "a.png", 1, 2, 3)
-	late.Assign.IfAbsent = true
+	late.Assign.If = absentOnly
 	s.mustKind(s.do(late), "")
 	s.do(assign(1, "a.png", 1, 2, 3))
 	both(1, sumA)
@@ -252,7 +255,7 @@ func TestLateCommands(t *testing.T) {
 	put(1)
 	s.mustKind(s.do(remove(11)), image.KindNotFound)
 	late := assign(2, "a.png", 1, 2)
-	late.Assign.IfAbsent = true
+	late.Assign.If = absentOnly
 	s.mustKind(s.do(late), image.KindExists)
 	s.mustKind(s.do(remove(12)), "")
 	s.mustKind(s.do(late), image.KindExists)
@@ -271,7 +274,8 @@ func TestLateCommands(t *testing.T) {
 func TestDeleteIfItMatches(t *testing.T) {
 	s := newShard(t)
 	remove := func(n byte, match string) Command {
-		return Command{Delete: &Delete{ID: id(n), User: "alice", Name: "a.png", Match: match}}
+		c := image.Conditions{Match: image.Tags{`"` + match + `"`}}
+		return Command{Delete: &Delete{ID: id(n), User: "alice", Name: "a.png", If: c}}
 	}
 	s.mustKind(s.do(remove(11, id(1).String())), image.KindNotFound)
 	s.mustKind(s.do(assign(1, "a.png", 1, 2)), "")
@@ -300,7 +304,7 @@ func TestDeleteIfItMatches(t *testing.T) {
 func TestEpochsOutlastARefusal(t *testing.T) {
 	s := newShard(t)
 	first := assign(1, "a.png", 1, 2)
-	first.Assign.IfAbsent = true
+	first.Assign.If = absentOnly
 	s.do(first)
 	s.mustKind(s.do(drop(1, 1, 2, 1)), image.KindAborted)
 	s.do(assign(2, "a.png", 1, 2))
@@ -308,7 +312,7 @@ func TestEpochsOutlastARefusal(t *testing.T) {
 	s.mustKind(s.do(first), image.KindExists)
 	s.mustKind(s.do(Command{Delete: &Delete{User: "alice", Name: "a.png"}}), "")
 	s.mustKind(s.do(first), image.KindExists) // as its client was told
-	first.Assign.IfAbsent = false
+	first.Assign.If = image.Conditions{}
 	if r := s.do(first); r.Upload == nil || r.Upload.Epoch <= 2 {
 		t.Fatalf("the last attempt is %+v, want an epoch after the first one's", r.Upload)
 	}
@@ -447,7 +451,7 @@ func randomCommand(rt *rapid.T) Command {
 	switch rapid.IntRange(0, 5).Draw(rt, "command") {
 	case 0:
 		c := assign(n, fmt.Sprintf("name%d", n%2), rapid.Permutation([]image.NodeID{1, 2, 3}).Draw(rt, "order")...)
-		c.Assign.IfAbsent = rapid.Bool().Draw(rt, "absent")
+		c.Assign.If = drawConditions(rt, id(rapid.ByteRange(1, 4).Draw(rt, "tag")))
 		return c
 	case 1, 2:
 		return stored(n, sumA, image.Copy{Node: node, Epoch: epoch})

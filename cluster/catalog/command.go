@@ -43,8 +43,10 @@ type Assign struct {
 	Name string   `json:"name"`
 	// Bytes is the plaintext length.
 	Bytes int64 `json:"bytes"`
-	// IfAbsent is the client's If-None-Match: *.
-	IfAbsent bool `json:"if_absent,omitempty"`
+	// Type is the client's Content-Type, kept in the record.
+	Type string `json:"type,omitempty"`
+	// If is asked of the record that the name has now, and again when the upload commits.
+	If image.Conditions `json:"if,omitzero"`
 	// Holders are the nodes that receive the bytes, in the order of placement: the owner, the other
 	// storing nodes, the standbys.
 	Holders []image.NodeID `json:"holders"`
@@ -79,10 +81,10 @@ type Reassign struct {
 // Delete removes an image's record. Applied again under its ID it is answered as the first time and
 // removes nothing: the name may have another image by then.
 type Delete struct {
-	ID    image.ID `json:"id,omitzero"` // of this request; zero: not remembered
-	User  string   `json:"user"`
-	Name  string   `json:"name"`
-	Match string   `json:"match,omitempty"` // only an image with this upload ID or SHA-256
+	ID   image.ID         `json:"id,omitzero"` // of this request; zero: not remembered
+	User string           `json:"user"`
+	Name string           `json:"name"`
+	If   image.Conditions `json:"if,omitzero"`
 }
 
 // Recopy changes where the copies of a stored image are, once new ones are durable: to heal a record

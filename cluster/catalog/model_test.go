@@ -24,7 +24,7 @@ type modelUpload struct {
 	owner   image.NodeID
 	holders []image.NodeID // that were not taken away
 	parts   []Slot         // who was asked to store a copy, in this order
-	taken   bool           // failed because there was an image, and was to be none
+	refused image.Kind     // failed because its conditions did not hold
 	sums    *Stored        // Check and SHA256 that copies must have; nil before the first
 }
 
@@ -57,8 +57,8 @@ func (m *model) delete(d *Delete) image.Kind {
 	switch rec := m.images[d.Name]; {
 	case rec == nil:
 		first = image.KindNotFound
-	case d.Match != "" && d.Match != rec.ID.String():
-		first = image.KindChanged
+	case !meets(d.If, rec):
+		first = refusal(d.If, rec)
 	default:
 		delete(m.images, d.Name)
 	}
@@ -66,8 +66,25 @@ func (m *model) delete(d *Delete) image.Kind {
 	return first
 }
 
+// names reports whether a list has the tag of an image's upload or of its digest.
+func names(tags image.Tags, rec *image.Record) bool {
+	return rec != nil && (slices.Contains(tags, "*") || slices.Contains(tags, `"`+rec.ID.String()+`"`) ||
+		rec.SHA256 != nil && slices.Contains(tags, `"`+rec.SHA256.String()+`"`))
+}
+
+func meets(c image.Conditions, rec *image.Record) bool {
+	return (c.Match == nil || names(c.Match, rec)) && !names(c.NoneMatch, rec)
+}
+
+func refusal(c image.Conditions, rec *image.Record) image.Kind {
+	if c.Match != nil && !names(c.Match, rec) {
+		return image.KindChanged
+	}
+	return image.KindExists
+}
+
 // assign: the first one of an upload ID wins. Only a failed upload is assigned again, in a later epoch,
-// unless its name was taken and must still be free.
+// unless it was refused for its conditions and still has any.
 func (m *model) assign(a Assign) image.Kind {
 	old := m.uploads[a.ID]
 	epoch := uint32(1)
@@ -78,14 +95,14 @@ func (m *model) assign(a Assign) image.Kind {
 		return image.KindConflict
 	case old != nil && old.state != Failed:
 		return ""
-	case old != nil && old.taken && a.IfAbsent:
-		return image.KindExists
+	case old != nil && old.refused != "" && !a.If.IsZero():
+		return old.refused
 	case old != nil:
 		epoch = old.epoch + 1
 	}
-	if a.IfAbsent && m.images[a.Name] != nil {
-		m.uploads[a.ID] = &modelUpload{asked: a, state: Failed, epoch: epoch, taken: true}
-		return image.KindExists
+	if rec := m.images[a.Name]; !meets(a.If, rec) {
+		m.uploads[a.ID] = &modelUpload{asked: a, state: Failed, epoch: epoch, refused: refusal(a.If, rec)}
+		return refusal(a.If, rec)
 	}
 	u := &modelUpload{asked: a, state: Pending, epoch: epoch, owner: a.Holders[0], holders: a.Holders}
 	u.share()
@@ -147,14 +164,14 @@ func (m *model) settle(u *modelUpload) image.Kind {
 	if slices.ContainsFunc(u.parts, func(p Slot) bool { return !p.Stored }) {
 		return ""
 	}
-	if u.asked.IfAbsent && m.images[u.asked.Name] != nil {
+	if rec := m.images[u.asked.Name]; !meets(u.asked.If, rec) {
 		u.fail()
-		u.taken = true
-		return image.KindExists
+		u.refused = refusal(u.asked.If, rec)
+		return u.refused
 	}
 	rec := &image.Record{
 		User: u.asked.User, Name: u.asked.Name, ID: u.asked.ID, Bytes: u.asked.Bytes, Version: m.index, Shard: 2, Check: u.sums.Check,
-		SHA256: u.sums.SHA256, Owner: u.owner, Wanted: u.asked.Replicas, Created: u.asked.Created,
+		SHA256: u.sums.SHA256, Type: u.asked.Type, Owner: u.owner, Wanted: u.asked.Replicas, Created: u.asked.Created,
 	}
 	for _, p := range u.parts {
 		rec.Copies = append(rec.Copies, image.Copy{Node: p.Node, Epoch: p.Epoch})

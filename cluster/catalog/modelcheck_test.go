@@ -70,9 +70,7 @@ func (r *modelRun) repeat(rt *rapid.T) int {
 		"delete": func(rt *rapid.T) {
 			n := byte(len(r.cmds)) // a fresh ID in most runs
 			d := &Delete{ID: image.ID{0: 1, 15: n}, User: "alice", Name: modelName(int(n) % modelNames)}
-			if rapid.Bool().Draw(rt, "if it matches") {
-				d.Match = id(r.drawID(rt)).String()
-			}
+			d.If = drawConditions(rt, id(r.drawID(rt)))
 			r.step(Command{Delete: d})
 		},
 		"an old command again": func(rt *rapid.T) {
@@ -103,8 +101,20 @@ func (r *modelRun) drawAssign(rt *rapid.T) Command {
 	c := assign(n, modelName(name%modelNames), slices.Clone(holders)...)
 	c.Assign.Bytes = 100 * int64(n)
 	c.Assign.Replicas = rapid.IntRange(0, 3).Draw(rt, "replicas")
-	c.Assign.IfAbsent = rapid.Bool().Draw(rt, "absent")
+	c.Assign.If = drawConditions(rt, id(r.drawID(rt)))
+	c.Assign.Type = rapid.SampledFrom([]string{"", "image/png"}).Draw(rt, "type")
 	return c
+}
+
+// drawConditions draws none, or some that name every image, one upload, or one digest.
+func drawConditions(rt *rapid.T, upload image.ID) (c image.Conditions) {
+	tags := rapid.SampledFrom([]image.Tags{
+		nil, nil, nil, {"*"}, {`"` + upload.String() + `"`}, {`"other"`, `"` + image.Digest{1}.String() + `"`}, {`"other"`},
+	})
+	if rapid.Bool().Draw(rt, "match or not") {
+		return image.Conditions{Match: tags.Draw(rt, "match")}
+	}
+	return image.Conditions{NoneMatch: tags.Draw(rt, "none match")}
 }
 
 // drawEpoch draws the epoch of an upload, an earlier or later one, or any.

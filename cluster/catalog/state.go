@@ -15,8 +15,8 @@ import (
 type State string
 
 // The states of an upload. Failed is not final: the same upload ID may be assigned again, in a
-// later epoch; but one that was refused because its name is taken stays so (KindExists), for its client
-// has been told.
+// later epoch; but one that was refused because of its conditions stays so (KindExists, KindChanged),
+// for its client has been told.
 const (
 	Pending   State = "pending"
 	Committed State = "committed"
@@ -32,23 +32,24 @@ type Slot struct {
 
 // Upload is what a shard knows of one upload ID.
 type Upload struct {
-	ID       image.ID       `json:"id"`
-	User     string         `json:"user"`
-	Name     string         `json:"name"`
-	Bytes    int64          `json:"bytes"`
-	IfAbsent bool           `json:"if_absent,omitempty"`
-	State    State          `json:"state"`
-	Epoch    uint32         `json:"epoch"` // of the last assignment; only grows
-	Owner    image.NodeID   `json:"owner"`
-	Holders  []image.NodeID `json:"holders,omitempty"` // who holds the bytes, best first
-	Storing  []Slot         `json:"storing,omitempty"` // it commits when all of these stored
-	Replicas int            `json:"replicas"`
-	Check    *uint64        `json:"check,omitempty"`  // from the first Stored
-	SHA256   *image.Digest  `json:"sha256,omitempty"` // from the first Stored that has one
-	Created  time.Time      `json:"created"`
-	Record   *image.Record  `json:"record,omitempty"`  // when committed
-	Problem  *image.Problem `json:"problem,omitempty"` // when failed
-	Seq      uint64         `json:"seq,omitempty"`     // place among the finished uploads
+	ID       image.ID         `json:"id"`
+	User     string           `json:"user"`
+	Name     string           `json:"name"`
+	Bytes    int64            `json:"bytes"`
+	Type     string           `json:"type,omitempty"`
+	If       image.Conditions `json:"if,omitzero"`
+	State    State            `json:"state"`
+	Epoch    uint32           `json:"epoch"` // of the last assignment; only grows
+	Owner    image.NodeID     `json:"owner"`
+	Holders  []image.NodeID   `json:"holders,omitempty"` // who holds the bytes, best first
+	Storing  []Slot           `json:"storing,omitempty"` // it commits when all of these stored
+	Replicas int              `json:"replicas"`
+	Check    *uint64          `json:"check,omitempty"`  // from the first Stored
+	SHA256   *image.Digest    `json:"sha256,omitempty"` // from the first Stored that has one
+	Created  time.Time        `json:"created"`
+	Record   *image.Record    `json:"record,omitempty"`  // when committed
+	Problem  *image.Problem   `json:"problem,omitempty"` // when failed
+	Seq      uint64           `json:"seq,omitempty"`     // place among the finished uploads
 }
 
 // Slot returns the node's slot, nil when the node does not store this upload.
@@ -63,10 +64,9 @@ func (u *Upload) Slot(node image.NodeID) *Slot {
 
 // Deleted is what a shard remembers of a Delete.
 type Deleted struct {
-	User   string `json:"user"`
-	Name   string `json:"name"`
-	Absent bool   `json:"absent,omitempty"` // there was no image
-	Other  bool   `json:"other,omitempty"`  // there was one that did not match
+	User    string         `json:"user"`
+	Name    string         `json:"name"`
+	Problem *image.Problem `json:"problem,omitempty"` // why nothing was removed
 }
 
 // Finished tells that the upload is committed or has failed.
@@ -175,7 +175,7 @@ func GetUpload(r Reader, id image.ID) (*Upload, error) {
 		return nil, err
 	}
 	u := &Upload{
-		ID: id, User: rec.User, Name: rec.Name, Bytes: rec.Bytes, State: Committed, Owner: rec.Owner, Replicas: rec.Wanted,
+		ID: id, User: rec.User, Name: rec.Name, Bytes: rec.Bytes, Type: rec.Type, State: Committed, Owner: rec.Owner, Replicas: rec.Wanted,
 		Check: &rec.Check, SHA256: rec.SHA256, Created: rec.Created, Record: rec,
 	}
 	for _, c := range rec.Copies {

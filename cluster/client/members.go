@@ -23,7 +23,7 @@ func (c *Client) ChangeMember(ctx context.Context, change image.MemberChange) ([
 	if err != nil {
 		return nil, err
 	}
-	r, err := c.askWith(ctx, http.MethodPost, "/v1/members", nil, body)
+	r, err := c.askWith(ctx, http.MethodPost, "/v1/members", http.Header{"Content-Type": {"application/json"}}, body)
 	if err != nil {
 		return nil, err
 	}

@@ -124,7 +124,7 @@ func (p *put) prepare(ctx context.Context) error {
 		up.ID = image.NewID()
 	}
 	p.path = path
-	p.header = http.Header{"Idempotency-Key": {up.ID.String()}, "Content-Type": {"application/octet-stream"}}
+	p.header = http.Header{"Idempotency-Key": {up.ID.String()}}
 	if up.IfNoneMatch {
 		p.header.Set("If-None-Match", "*")
 	}

@@ -129,7 +129,7 @@ func info(user, name string, resp *http.Response) Info {
 		return n
 	}
 	i := Info{User: user, Shard: number("Imgcluster-Shard", 64), Info: image.Info{
-		Name: name, Bytes: resp.ContentLength, Version: number("Imgcluster-Version", 64),
+		Name: name, Bytes: resp.ContentLength, Type: h.Get("Content-Type"), Version: number("Imgcluster-Version", 64),
 		Owner: image.NodeID(number("Imgcluster-Owner", 32)), SHA256: h.Get("Imgcluster-Sha256"),
 	}}
 	if _, total, ok := strings.Cut(h.Get("Content-Range"), "/"); ok {

@@ -40,6 +40,7 @@ func keep(w http.ResponseWriter, r *http.Request) {
 	for k, v := range map[string]string{
 		"Imgcluster-Version": "9", "Imgcluster-Owner": "2", "Imgcluster-Replicas": "2,3", "Imgcluster-Shard": "5",
 		"Imgcluster-Created": created.Format(time.RFC3339Nano), "Imgcluster-Sha256": "00ff", "ETag": `"00ff"`,
+		"Content-Type": "image/png",
 	} {
 		w.Header().Set(k, v)
 	}
@@ -55,7 +56,7 @@ func TestGetAndHead(t *testing.T) {
 		keep(w, r)
 	})
 	want := Info{User: "alice", Shard: 5, Info: image.Info{
-		Name: "a.png", Bytes: 10, Version: 9, Owner: 2, Replicas: []image.NodeID{2, 3}, Created: created, SHA256: "00ff",
+		Name: "a.png", Bytes: 10, Type: "image/png", Version: 9, Owner: 2, Replicas: []image.NodeID{2, 3}, Created: created, SHA256: "00ff",
 	}}
 	if got, err := f.Head(t.Context(), "alice", "a.png"); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("Head: %+v, %v", got, err)

@@ -17,14 +17,17 @@ const (
 	KindInvalid        Kind = "invalid"            // 400: malformed name, header or body
 	KindDigest         Kind = "digest-mismatch"    // 400: the body is not what Content-Digest promised
 	KindIncomplete     Kind = "incomplete-body"    // 400: the body ended before Content-Length
+	KindForbidden      Kind = "forbidden"          // 403: a page of another site would change something
 	KindNotFound       Kind = "not-found"          // 404
 	KindMethod         Kind = "method-not-allowed" // 405
 	KindConflict       Kind = "upload-conflict"    // 409: the same upload ID with other bytes
 	KindStale          Kind = "stale-epoch"        // 409: the upload was given to another node meanwhile
 	KindLengthRequired Kind = "length-required"    // 411
-	KindExists         Kind = "exists"             // 412: If-None-Match: * and the name is taken
+	KindExists         Kind = "exists"             // 412: If-None-Match and there is such an image
 	KindChanged        Kind = "changed"            // 412: If-Match and the image is another one
 	KindTooLarge       Kind = "too-large"          // 413
+	KindMedia          Kind = "unsupported-media"  // 415: a Content-Type or Content-Encoding that is not taken
+	KindRange          Kind = "range"              // 416: no byte of the Range is in the image
 	KindMisplaced      Kind = "misplaced"          // 421: the node does not hold the image's shard; look at the map again
 	KindOverload       Kind = "overload"           // 429: too many uploads at once; retry
 	KindNoQuorum       Kind = "no-quorum"          // 503: the shard has no leader, or nobody answers; retry
@@ -36,9 +39,9 @@ const (
 
 // statuses by kind; what is missing is 500.
 var statuses = map[Kind]int{
-	KindInvalid: 400, KindDigest: 400, KindIncomplete: 400, KindNotFound: 404, KindMethod: 405, KindConflict: 409, KindStale: 409,
-	KindLengthRequired: 411, KindExists: 412, KindChanged: 412, KindTooLarge: 413, KindMisplaced: 421, KindOverload: 429,
-	KindNoQuorum: 503, KindAborted: 503, KindDamaged: 503, KindDiskFull: 507, KindInternal: 500,
+	KindInvalid: 400, KindDigest: 400, KindIncomplete: 400, KindForbidden: 403, KindNotFound: 404, KindMethod: 405, KindConflict: 409, KindStale: 409,
+	KindLengthRequired: 411, KindExists: 412, KindChanged: 412, KindTooLarge: 413, KindMedia: 415,
+	KindRange: 416, KindMisplaced: 421, KindOverload: 429, KindNoQuorum: 503, KindAborted: 503, KindDamaged: 503, KindDiskFull: 507, KindInternal: 500,
 }
 
 // Status returns the kind's HTTP status.

@@ -109,6 +109,7 @@ type Record struct {
 	Check uint64 `json:"check"`
 	// SHA256 is that of the plaintext, nil when the client neither sent nor asked for it.
 	SHA256  *Digest   `json:"sha256,omitempty"`
+	Type    string    `json:"type,omitempty"` // Content-Type that the client said; see MediaType
 	Owner   NodeID    `json:"owner"`
 	Copies  []Copy    `json:"copies"`
 	Shard   uint64    `json:"shard"`
@@ -135,12 +136,13 @@ func (r *Record) Receipt() Receipt {
 
 // Request is an upload's header.
 type Request struct {
-	ID       ID
-	User     string
-	Name     string
-	Size     int64   // plaintext bytes
-	IfAbsent bool    // refuse with KindExists when the name is taken
-	Digest   *Digest // what the body must hash to; nil: not said
+	ID     ID
+	User   string
+	Name   string
+	Size   int64      // plaintext bytes
+	Type   string     // Content-Type; empty: not said
+	If     Conditions // refuse with KindExists or KindChanged when they do not hold
+	Digest *Digest    // what the body must hash to; nil: not said
 	// WantDigest asks for the SHA-256 in the record even without Digest.
 	WantDigest bool
 	// Broadcast are the nodes that the sender sends to, this one among them; empty for a relay, in
@@ -167,6 +169,7 @@ type Receipt struct {
 type Info struct {
 	Name     string    `json:"name"`
 	Bytes    int64     `json:"bytes"`
+	Type     string    `json:"type"` // Content-Type
 	Version  uint64    `json:"version"`
 	Owner    NodeID    `json:"owner"`
 	Replicas []NodeID  `json:"replicas"`
@@ -177,7 +180,7 @@ type Info struct {
 // Info returns the record as it is listed.
 func (r *Record) Info() Info {
 	return Info{
-		Name: r.Name, Bytes: r.Bytes, Version: r.Version, Owner: r.Owner,
+		Name: r.Name, Bytes: r.Bytes, Type: r.MediaType(), Version: r.Version, Owner: r.Owner,
 		Replicas: r.Replicas(), Created: r.Created, SHA256: r.SHA256.orEmpty(),
 	}
 }

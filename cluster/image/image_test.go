@@ -90,8 +90,9 @@ func FuzzNames(f *testing.F) {
 
 // kinds lists all of them with their status, as DESIGN and the client have them.
 var kinds = map[image.Kind]int{
-	image.KindInvalid: 400, image.KindDigest: 400, image.KindIncomplete: 400, image.KindNotFound: 404, image.KindMethod: 405,
-	image.KindConflict: 409, image.KindStale: 409, image.KindLengthRequired: 411, image.KindExists: 412, image.KindTooLarge: 413,
+	image.KindInvalid: 400, image.KindDigest: 400, image.KindIncomplete: 400, image.KindForbidden: 403, image.KindNotFound: 404, image.KindMethod: 405,
+	image.KindConflict: 409, image.KindStale: 409, image.KindLengthRequired: 411, image.KindExists: 412, image.KindChanged: 412,
+	image.KindTooLarge: 413, image.KindMedia: 415, image.KindRange: 416, image.KindMisplaced: 421,
 	image.KindOverload: 429, image.KindNoQuorum: 503, image.KindAborted: 503, image.KindDamaged: 503, image.KindInternal: 500, image.KindDiskFull: 507,
 }
 
@@ -142,8 +143,8 @@ func TestRecordAsSeenOutside(t *testing.T) {
 	}
 	zeros := strings.Repeat("0", 64)
 	for want, v := range map[string]any{
-		`{"user":"alice","name":"a.png","version":7,"bytes":3,"sha256":"` + zeros + `","owner":2,"replicas":[3,2],"shard":4,"committed":true}`: r.Receipt(),
-		`{"name":"a.png","bytes":3,"version":7,"owner":2,"replicas":[3,2],"created":"2026-01-02T03:04:05Z","sha256":"` + zeros + `"}`:          r.Info(),
+		`{"user":"alice","name":"a.png","version":7,"bytes":3,"sha256":"` + zeros + `","owner":2,"replicas":[3,2],"shard":4,"committed":true}`:           r.Receipt(),
+		`{"name":"a.png","bytes":3,"type":"image/png","version":7,"owner":2,"replicas":[3,2],"created":"2026-01-02T03:04:05Z","sha256":"` + zeros + `"}`: r.Info(),
 		`{"images":[],"next":"b"}`: image.List{Images: []image.Info{}, Next: "b"},
 	} {
 		if b, err := json.Marshal(v); err != nil || string(b) != want {

@@ -97,7 +97,7 @@ func (s *Service) decide(u *upload) (*catalog.Assign, error) {
 		holders = append(holders, s.Node)
 	}
 	a := &catalog.Assign{
-		ID: u.req.ID, User: u.req.User, Name: u.req.Name, Bytes: u.req.Size, IfAbsent: u.req.IfAbsent,
+		ID: u.req.ID, User: u.req.User, Name: u.req.Name, Bytes: u.req.Size, Type: u.req.Type, If: u.req.If,
 		Holders: holders, Replicas: s.Replicas, Created: time.Now().UTC().Truncate(time.Millisecond),
 	}
 	s.remember(a)

@@ -437,7 +437,7 @@ func TestIfAbsent(t *testing.T) {
 	body := randomBytes(1 << 20)
 	f.record(f.broadcast(request("a.png"), body, nil))
 	req := request("a.png")
-	req.IfAbsent = true
+	req.If.NoneMatch = image.Tags{image.AnyTag}
 	for _, a := range f.broadcast(req, body, nil) {
 		if image.KindOf(a.err) != image.KindExists {
 			t.Errorf("node %d: %v, want exists", a.node, a.err)

@@ -1,0 +1,43 @@
+package cluster
+
+import (
+	"net"
+	"os"
+	"strings"
+
+	"imgcluster/config"
+)
+
+// allowedHosts are the names, beside addresses and localhost, by which a page may be of this node: the
+// configuration's nodes', those of node.host_names, and the machine's own, short and with .local too.
+func allowedHosts(cfg *config.Config) map[string]bool {
+	allowed := map[string]bool{}
+	for _, n := range cfg.Cluster.Nodes {
+		allowed[hostName(n.Host)] = true
+	}
+	for name := range strings.SplitSeq(cfg.Local.HostNames, ",") {
+		allowed[hostName(name)] = true
+	}
+	if own, err := os.Hostname(); err == nil {
+		short, _, _ := strings.Cut(hostName(own), ".")
+		allowed[hostName(own)], allowed[short], allowed[short+".local"] = true, true, true
+	}
+	delete(allowed, "")
+	return allowed
+}
+
+// hostName is a name as it is compared: in lower case, without a dot at its end.
+func hostName(s string) string { return strings.ToLower(strings.TrimSuffix(strings.TrimSpace(s), ".")) }
+
+// hostAllowed reports whether a name is this node's or another member's.
+func (n *Node) hostAllowed(host string) bool {
+	if n.hosts[host] {
+		return true
+	}
+	for _, m := range n.membership().Members {
+		if name, _, err := net.SplitHostPort(m.API); err == nil && hostName(name) == host {
+			return true
+		}
+	}
+	return false
+}
