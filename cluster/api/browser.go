@@ -20,8 +20,8 @@ var browserFields = []string{"Origin", "Sec-Fetch-Site"}
 // A page whose name was made to lead here (DNS rebinding) has one origin with the node, and gives itself
 // away by that name: only names that are a node's own count, and addresses, which nobody else can have.
 func (h *Handler) checkBrowser(r *http.Request) error {
-	if err := crossOrigin.Check(r); err != nil {
-		return image.Errorf(image.KindForbidden, "%.20s for a page of another site: %w", r.Method, err).
+	if crossOrigin.Check(r) != nil {
+		return image.Errorf(image.KindForbidden, "%.20s comes from a page of another site", r.Method).
 			WithHint("send it from a program, or from a page of this node")
 	}
 	switch r.Method {
@@ -32,7 +32,7 @@ func (h *Handler) checkBrowser(r *http.Request) error {
 	if _, err := netip.ParseAddr(host); err == nil || host == "" || host == "localhost" || h.HostAllowed(host) {
 		return nil
 	}
-	return image.Errorf(image.KindForbidden, "%.20s for the host %.80q, which is no node's name", r.Method, host).
+	return image.Errorf(image.KindForbidden, "%.20s is sent to the host %.80q, which is not a node's name", r.Method, host).
 		WithHint("use the node's address, or list the name in node.host_names of its configuration")
 }
 

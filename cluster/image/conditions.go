@@ -62,7 +62,7 @@ func (c Conditions) Check(rec *Record) error {
 		return err
 	}
 	if c.Excluded(tags) {
-		return Errorf(KindExists, "an image named %q exists, and If-None-Match excludes it", rec.Name).
+		return Errorf(KindExists, "an image named %q exists", rec.Name).
 			WithHint("leave out If-None-Match to go on all the same")
 	}
 	return nil
