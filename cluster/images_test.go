@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,6 +34,7 @@ func TestServing(t *testing.T) {
 	t.Parallel()
 	c := clustertest.Start(t, clustertest.Options{Change: func(cfg *config.Config) {
 		cfg.Timeouts.Header, cfg.Timeouts.BodyIdle = time.Second, 2*time.Second
+		cfg.Local.HostNames = "images.example, Alias.example"
 	}})
 	t.Run("PutAndGet", func(t *testing.T) { testPutAndGet(t, c) })
 	t.Run("Names", func(t *testing.T) { testNames(t, c) })
@@ -40,6 +42,7 @@ func TestServing(t *testing.T) {
 	t.Run("Conditions", func(t *testing.T) { testConditions(t, c) })
 	t.Run("OneOfManyReplaces", func(t *testing.T) { testOneOfManyReplaces(t, c) })
 	t.Run("MediaTypes", func(t *testing.T) { testMediaTypes(t, c) })
+	t.Run("Hosts", func(t *testing.T) { testHosts(t, c) })
 	t.Run("FetchedForRanges", func(t *testing.T) { testFetchedForRanges(t, c) })
 	t.Run("Encrypted", func(t *testing.T) { testEncrypted(t, c) })
 	t.Run("List", func(t *testing.T) { testList(t, c) })
@@ -278,6 +281,31 @@ func testMediaTypes(t *testing.T, c *clustertest.Cluster) {
 			if err != nil || len(list.Images) != 1 || list.Images[0].Type != x.want {
 				t.Errorf("%s is listed as %+v, %v", x.name, list.Images, err)
 			}
+		}
+	}
+}
+
+// testHosts stores an image under names of the nodes and under others.
+func testHosts(t *testing.T, c *clustertest.Cluster) {
+	own, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for host, want := range map[string]int{
+		"localhost": 201, "[::1]:80": 201, own: 201, strings.ToUpper(own) + ".:80": 201, "images.example": 201, "alias.example:8001": 201, "ALIAS.example.": 201,
+		"evil.example": 403, "images.example.evil.example": 403, "example": 403, ",": 403,
+	} {
+		req, err := http.NewRequest(http.MethodPut, "http://"+c.Addr(1)+clustertest.Path("hosts", "a.png"), bytes.NewReader(clustertest.Image(1, 100)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = host
+		resp, err := c.HTTP.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := clustertest.ReadResponse(resp); r.Status != want {
+			t.Errorf("%s: status %d, %s", host, r.Status, r.Body)
 		}
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// crossOrigin tells by Sec-Fetch-Site, or by Origin and Host, whether a page of another site has made a
-// browser send a request that may change something.
+// crossOrigin finds requests that may change something and that a page of another site has made a browser
+// send, by Sec-Fetch-Site, or by Origin and Host.
 var crossOrigin = http.NewCrossOriginProtection()
 
 // browserFields are what it goes by, beside Host.

@@ -70,7 +70,7 @@ func parseRange(header string, size int64) ([]byteRange, error) {
 	return ranges, nil
 }
 
-// parseSpec reads one range, first-last, first- or -suffix, as far as it is in size bytes. ok tells
+// parseSpec reads one range, first-last, first- or -suffix, as far as it is in size bytes. ok reports
 // whether it is one.
 func parseSpec(spec string, size int64) (b byteRange, ok bool) {
 	first, last, dash := strings.Cut(spec, "-")
