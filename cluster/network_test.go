@@ -90,7 +90,7 @@ func (n *network) clientGone(t *testing.T) {
 	}
 	defer conn.Close()
 	body := clustertest.Image(1, 400_000)
-	fmt.Fprintf(conn, "PUT %s HTTP/1.1\r\nHost: node\r\nContent-Length: %d\r\n\r\n%s", clustertest.Path("gone", "half.png"), len(body), body[:len(body)/2])
+	fmt.Fprintf(conn, "PUT %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", clustertest.Path("gone", "half.png"), len(body), body[:len(body)/2])
 	uploads := func() int { return n.c.Status(node).Nodes[node-1].Uploads }
 	clustertest.Poll(t, "the upload has begun", func() bool { return uploads() == 1 })
 	n.net.OneWay([]netip.Addr{nearMinority}, []netip.Addr{n.host(node)})
