@@ -1,6 +1,8 @@
 package modes
 
 import (
+	"bytes"
+	"compress/gzip"
 	"net"
 	"os"
 	"path/filepath"
@@ -10,9 +12,12 @@ import (
 
 // Logs of runs, for report.
 const (
-	goodLog   = `{"type":"run","schema":1,"started":"2026-01-02T15:04:05Z","profile":"quick","nodes":[1],"count":1,"concurrency":1,"delivery":"broadcast","replicas":1}` + "\n" + `{"type":"upload","seq":1,"name":"a.png","class":"small","bytes":10,"start_s":0,"latency_s":0.1,"ok":true,"owner":1,"replicas":[1],"attempts":1,"sent_bytes":10}` + "\n"
-	failedLog = goodLog + `{"type":"upload","seq":2,"name":"b.png","class":"small","bytes":10,"start_s":0,"latency_s":0.1,"ok":false,"error":"no quorum","attempts":3,"sent_bytes":0}` + "\n"
-	brokenLog = goodLog + "{nonsense\n" + goodLog
+	runLine   = `{"type":"run","schema":1,"started":"2026-01-02T15:04:05Z","profile":"quick","nodes":[1],"count":1,"concurrency":1,"delivery":"broadcast","replicas":1}` + "\n"
+	oneUpload = `{"type":"upload","seq":1,"name":"a.png","class":"small","bytes":10,"start_s":0,"latency_s":0.1,"ok":true,"owner":1,"replicas":[1],"attempts":1,"sent_bytes":10}` + "\n"
+	endLine   = `{"type":"end","elapsed_s":0.1}` + "\n"
+	goodLog   = runLine + oneUpload + endLine
+	failedLog = runLine + oneUpload + `{"type":"upload","seq":2,"name":"b.png","class":"small","bytes":10,"start_s":0,"latency_s":0.1,"ok":false,"error":"no quorum","attempts":3,"sent_bytes":0}` + "\n" + endLine
+	brokenLog = runLine + oneUpload + "{nonsense\n" + oneUpload
 	cutLog    = goodLog + `{"type":"upl`
 	chaosLog  = `{"type":"run","schema":1,"nodes":[1],"count":2,"concurrency":1,"replicas":1,"faults":1}` + "\n"
 	timedLog  = `{"type":"run","schema":1,"nodes":[1],"count":0,"concurrency":1,"replicas":1,"duration_s":5}` + "\n" + `{"type":"end","elapsed_s":5.1}` + "\n"
@@ -119,6 +124,16 @@ func TestBadInput(t *testing.T) {
 		{"stress --resume broken.jsonl", 2, "line 3"},
 		{"stress --resume good.jsonl", 2, "is complete: all 1 uploads succeeded"},
 		{"stress --resume chaos.jsonl", 2, "a run with faults, which cannot be resumed"},
+		{"stress --resume packed.jsonl.gz", 2, "unpack it first: gzip -d packed.jsonl.gz"},
+		{"stress --resume mark.jsonl", 2, "tail -c +4 mark.jsonl"},
+		{"stress --resume utf16.jsonl", 2, "iconv -f UTF-16 -t UTF-8"},
+		{"stress --resume runs.jsonl", 2, "more than one run: line 4"},
+		{"stress --log packed.jsonl.gz", 2, "is there, and is not the log of a run"},
+		{"clean --log runs.jsonl", 2, "tail -n +4 LOG"},
+		{"report runs.jsonl", 2, "head -n 3 LOG > first.jsonl; tail -n +4 LOG > next.jsonl"},
+		{"report good.jsonl --compare runs.jsonl", 2, "more than one run: line 4"},
+		{"report utf16.jsonl", 2, "not UTF-8: line 1"},
+		{"report cut.jsonl.gz", 2, "compressed: line 1: the compressed data is cut off or damaged"},
 		{"stress --resume timed.jsonl", 2, "is complete: it took its 5s"},
 		{"stress --resume failed.jsonl --chaos", 2, "make a new run with --chaos"},
 		{"stress --resume two.jsonl --rate 3", 2, "--rate is 3 here, and 0 in the log"},
@@ -173,7 +188,7 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
-const badFolderFiles = 18
+const badFolderFiles = 23
 
 // badFolder is a folder with the files that TestBadInput names.
 func badFolder(t *testing.T) string {
@@ -183,7 +198,8 @@ func badFolder(t *testing.T) string {
 		"one.png": "1", "two.png": "2", "sub/one.png": "1", "empty.png": "", "imgcluster-keys/master.key": "",
 		"bad.yaml": "cluster:\n  colour: blue\n", "good.jsonl": goodLog, "failed.jsonl": failedLog, "broken.jsonl": brokenLog, "cut.jsonl": cutLog,
 		"chaos.jsonl": chaosLog, "timed.jsonl": timedLog, "two.jsonl": strings.Replace(goodLog, `"count":1,`, `"count":2,`, 1), "large/x": "",
-		"folder/x/y": "", "empty/x/y": "",
+		"folder/x/y": "", "empty/x/y": "", "runs.jsonl": goodLog + failedLog, "mark.jsonl": "\xef\xbb\xbf" + runLine + oneUpload,
+		"utf16.jsonl": "\xff\xfe{\x00", "packed.jsonl.gz": packed(t, runLine+oneUpload), "cut.jsonl.gz": packed(t, goodLog)[:60],
 	} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -207,6 +223,20 @@ func badFolder(t *testing.T) string {
 	return dir
 }
 
+// packed is text in gzip.
+func packed(t *testing.T, text string) string {
+	t.Helper()
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	if _, err := w.Write([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
 func TestReportOfLogs(t *testing.T) {
 	t.Chdir(badFolder(t))
 	for _, test := range []struct {
@@ -217,6 +247,11 @@ func TestReportOfLogs(t *testing.T) {
 		{"report good.jsonl", 0, "Success 1 of 1"},
 		{"report cut.jsonl", 0, "the last line is cut off"},
 		{"report failed.jsonl", exitVerdict, "Success 1 of 2"},
+		{"report mark.jsonl", exitVerdict, "INCOMPLETE: no end record"},
+		{"report packed.jsonl.gz", exitVerdict, "INCOMPLETE: no end record"},
+		{"report packed.jsonl.gz --csv", exitVerdict, "INCOMPLETE: no end record"},
+		{"report good.jsonl --compare mark.jsonl", 0, "the run of mark.jsonl is INCOMPLETE: no end record"},
+		{"report good.jsonl mark.jsonl", exitVerdict, "incomplete"},
 		{"report failed.jsonl --json", exitVerdict, `"passed": false`},
 	} {
 		if e := call(t, strings.Fields(test.args)...); e.status != test.status || !strings.Contains(e.out, test.out) || e.err != "" {

@@ -65,6 +65,7 @@ func TestUpChaos(t *testing.T) {
 		t.Errorf("the socket has the mode %v, %v", info.Mode(), err)
 	}
 	testChaosRun(t, l, run("--count", "60", "--faults", "6", "--seed", "3"))
+	testChaosReadBackResumed(t, l)
 	testChaosKilled(t, l, run)
 	testChaosUpEnds(t, l)
 	if _, err := os.Lstat(sockets[0]); err == nil {
@@ -121,6 +122,37 @@ func testChaosRun(t *testing.T, l *local, e ended) {
 	}
 	if said := regexp.MustCompile(`stress --chaos: \w+ node \d`).FindAllString(l.err.String(), -1); len(said) != 12 || strings.Contains(l.err.String(), "hint: ") {
 		t.Errorf("up says %s", &l.err)
+	}
+}
+
+// testChaosReadBackResumed cuts the log of a run with faults off before its images were read back, which is all that is
+// missing then; without one of its faults it cannot be resumed.
+func testChaosReadBackResumed(t *testing.T, l *local) {
+	path := filepath.Join(l.dir, "log.jsonl")
+	made, _, _ := strings.Cut(string(read(t, path)), `{"type":"readback"`)
+	healed := strings.LastIndex(made, `"node_healed"`)
+	for text, want := range map[string]string{
+		made: "no image read back, no end record",
+		made[:strings.LastIndex(made[:healed], "\n")+1]: "the recovery from 1 fault, no image read back, no end record",
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if r := decode[result.Report](t, finish(t, program(t, l.dir, "report", "log.jsonl", "--json")).out); r.Verdict.Incomplete != want {
+			t.Errorf("%+v, want %q", r.Verdict, want)
+		}
+		e := finish(t, program(t, l.dir, append([]string{"stress", "--resume", "log.jsonl", "--json"}, small...)...))
+		if text != made {
+			if e.status != exitUsage || !strings.Contains(e.err, "cannot be resumed before all of them were made") {
+				t.Error(e)
+			}
+			continue
+		}
+		r := checkRun(t, e, 60)
+		survived(t, r, "survived 6 of 6 faults", "; 60 of 60 images read back and the same")
+		if r.Verdict.Incomplete != "" {
+			t.Errorf("%+v", r.Verdict)
+		}
 	}
 }
 
@@ -194,7 +226,7 @@ func testReadBack(t *testing.T, l *local) {
 	run := load.Options{Run: o.run(cfg), Users: o.owners(), Source: load.Generated{Spec: o.spec}, Stored: &load.Stored{}}
 	back := &readBack{c: c, source: run.Source, p: e.progress()}
 	run.Target = newTarget(c, image.ClusterStatus{})
-	run.After = func(ctx context.Context, rec load.Recorder) {
+	run.After = func(ctx context.Context, rec load.Recorder) error {
 		other := o.spec.Image(3).AppendTo(nil)
 		put := client.Upload{User: o.user, Name: o.spec.Image(5).Name, Size: int64(len(other)), Body: func() io.Reader { return bytes.NewReader(other) }}
 		if _, err := c.Put(ctx, put); err != nil {
@@ -203,7 +235,7 @@ func testReadBack(t *testing.T, l *local) {
 		if err := c.Delete(ctx, o.user, o.spec.Image(7).Name); err != nil {
 			t.Error(err)
 		}
-		back.run(ctx, run.Stored.All(), rec)
+		return back.run(ctx, run.Stored.All(), rec)
 	}
 	if err := e.drive(t.Context(), run, file, e.progress(), nil); err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
+	"imgcluster/modes/load"
 	"imgcluster/modes/result"
 )
 
@@ -87,7 +88,18 @@ func runClean(ctx context.Context, e *env, o cleanOptions) error {
 			return err
 		}
 	}
-	return e.clean(ctx, c, images)
+	p := e.progress()
+	defer p.end()
+	done, err := deleteImages(ctx, c, images, p)
+	if err != nil {
+		return err
+	}
+	if e.json {
+		w := result.NewWriter(e.out)
+		return errors.Join(w.Write(done), w.Close())
+	}
+	e.say("%s", cleanedWords(done))
+	return nil
 }
 
 // ownedImage is an image to delete; with an upload ID no other one that has its name.
@@ -119,13 +131,17 @@ func owners(images []ownedImage) string {
 func imagesOfLog(path string) ([]ownedImage, error) {
 	var images []ownedImage
 	seen := map[string]bool{}
-	_, _, err := eachLine(path, "name the log that stress wrote (default log.jsonl)", func(text []byte) error {
+	_, err := eachLine(path, "name the log that stress wrote (default log.jsonl)", func(text []byte) error {
 		var u struct {
-			Type string `json:"type"`
+			Type     string `json:"type"`
+			Attempts *int   `json:"attempts"`
 			result.Upload
 		}
-		if json.Unmarshal(text, &u) != nil || u.Type != "upload" || u.Name == "" || u.Attempts == 0 {
+		if json.Unmarshal(text, &u) != nil || u.Type != "upload" || u.Name == "" {
 			return nil
+		}
+		if u.Attempts != nil && *u.Attempts == 0 && !u.OK {
+			return nil // nothing was sent
 		}
 		if u.User == "" {
 			u.User = stressUser
@@ -139,55 +155,48 @@ func imagesOfLog(path string) ([]ownedImage, error) {
 	return images, err
 }
 
-// cleanLog deletes what the run of a log stored.
-func (e *env) cleanLog(ctx context.Context, c *client.Client, path string) error {
+// cleanRun deletes what a run that is under way has stored, by its log, and writes that there.
+func cleanRun(ctx context.Context, c *client.Client, path string, p *progress, l load.Recorder) error {
+	l.Event(result.Event{Kind: result.EventCleaning})
+	if err := l.Flush(); err != nil {
+		return err
+	}
 	images, err := imagesOfLog(path)
 	if err != nil {
 		return err
 	}
-	return e.clean(ctx, c, images)
+	done, err := deleteImages(ctx, c, images, p)
+	l.Write(done)
+	if err != nil {
+		return err
+	}
+	p.note(cleanedWords(done))
+	return nil
 }
 
-// cleaned is what clean says with --json.
-type cleaned struct {
-	Images  int   `json:"images"`         // deleted
-	Bytes   int64 `json:"bytes"`          // of these
-	Missing int   `json:"missing"`        // deleted before, or replaced by others since
-	WonBack int64 `json:"won_back_bytes"` // by which the files on all nodes became less
-}
-
-// clean deletes images, and waits for the disk that they took.
-func (e *env) clean(ctx context.Context, c *client.Client, images []ownedImage) error {
+// deleteImages deletes images, and waits for the disk that they took. What was done counts with an error too.
+func deleteImages(ctx context.Context, c *client.Client, images []ownedImage, p *progress) (done result.Cleaned, err error) {
 	before, err := usages(ctx, c)
-	if err != nil {
-		return err
+	if err == nil {
+		done, err = deleteAll(ctx, c, images, p)
 	}
-	p := e.progress()
-	defer p.end()
-	done, err := deleteAll(ctx, c, images, p)
-	if err != nil {
-		return err
+	done.Failed = int64(len(images)) - done.Images - done.Missing
+	if err == nil {
+		done.WonBack, err = awaitSpace(ctx, c, before, done.Images)
 	}
-	done.WonBack, err = awaitSpace(ctx, c, before, done.Images)
-	if err != nil {
-		return err
-	}
-	if e.json {
-		return json.NewEncoder(e.out).Encode(struct {
-			Type string `json:"type"`
-			cleaned
-		}{"cleaned", done})
-	}
+	return done, err
+}
+
+func cleanedWords(done result.Cleaned) string {
 	missing := ""
 	if done.Missing > 0 {
 		missing = fmt.Sprintf("; %s had been deleted or replaced before", plural(done.Missing, "image"))
 	}
-	e.say("deleted %s, %s%s; the nodes have %s of disk back", plural(done.Images, "image"), formatBytes(done.Bytes), missing, formatBytes(done.WonBack))
-	return nil
+	return fmt.Sprintf("deleted %s, %s%s; the nodes have %s of disk back", plural(done.Images, "image"), formatBytes(done.Bytes), missing, formatBytes(done.WonBack))
 }
 
 // deleteAll deletes images, several at once. One that is not there is no failure.
-func deleteAll(ctx context.Context, c *client.Client, images []ownedImage, p *progress) (done cleaned, err error) {
+func deleteAll(ctx context.Context, c *client.Client, images []ownedImage, p *progress) (done result.Cleaned, err error) {
 	var mu sync.Mutex
 	group, failed := errgroup.WithContext(ctx)
 	group.SetLimit(cleanWorkers)
@@ -210,12 +219,12 @@ func deleteAll(ctx context.Context, c *client.Client, images []ownedImage, p *pr
 				done.Bytes += i.bytes
 			}
 			n := done.Images + done.Missing
-			p.show(n == len(images), "%d of %d images deleted", done.Images, len(images))
+			p.show(n == int64(len(images)), "%d of %d images deleted", done.Images, len(images))
 			return nil
 		})
 	}
 	if err = errors.Join(group.Wait(), ctx.Err()); err != nil {
-		return done, fmt.Errorf("%d of %d images were not deleted: %w", len(images)-done.Images-done.Missing, len(images), err)
+		return done, fmt.Errorf("%d of %d images were not deleted: %w", int64(len(images))-done.Images-done.Missing, len(images), err)
 	}
 	return done, nil
 }
@@ -243,7 +252,7 @@ func usages(ctx context.Context, c *client.Client) (map[image.NodeID]image.NodeS
 
 // awaitSpace waits until the nodes have deleted the files of so many images, or for spaceLimit: others
 // may store some meanwhile.
-func awaitSpace(ctx context.Context, c *client.Client, before map[image.NodeID]image.NodeStatus, images int) (bytes int64, err error) {
+func awaitSpace(ctx context.Context, c *client.Client, before map[image.NodeID]image.NodeStatus, images int64) (bytes int64, err error) {
 	limit := time.Now().Add(spaceLimit)
 	for {
 		now, err := usages(ctx, c)
@@ -260,7 +269,7 @@ func awaitSpace(ctx context.Context, c *client.Client, before map[image.NodeID]i
 			}
 		}
 		bytes = max(bytes, 0)
-		if records >= int64(images) && files >= records || time.Now().After(limit) {
+		if records >= images && files >= records || time.Now().After(limit) {
 			return bytes, nil
 		}
 		select {

@@ -26,10 +26,11 @@ type readBack struct {
 	p      *progress
 }
 
-// run reads the images, until ctx is done, and writes what it finds.
-func (b *readBack) run(ctx context.Context, images []load.StoredImage, l load.Recorder) {
+// run reads the images, and writes what it finds. It is ErrInterrupted when ctx is done before all were read, but not
+// when it is done at the start: then there was nothing to interrupt here.
+func (b *readBack) run(ctx context.Context, images []load.StoredImage, l load.Recorder) error {
 	if ctx.Err() != nil {
-		return
+		return nil
 	}
 	began, total := time.Now(), int64(len(images))
 	sum := result.Readback{Images: total}
@@ -75,6 +76,10 @@ func (b *readBack) run(ctx context.Context, images []load.StoredImage, l load.Re
 	group.Wait() // no error is returned to it
 	sum.ElapsedS = time.Since(began).Seconds()
 	l.Write(sum)
+	if sum.Matched+sum.Mismatched+sum.Missing+sum.Unread < total {
+		return fmt.Errorf("%w while images were read back", load.ErrInterrupted)
+	}
+	return nil
 }
 
 // one reads an image and says what is bad about it, as the kind of an event.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strconv"
@@ -22,17 +23,21 @@ import (
 
 // pastRun is what the log of an interrupted run tells, so that it can go on. A nil one is no past.
 type pastRun struct {
-	run    result.Run
-	user   string           // the first
-	stores map[int64]string // names of the images that were acknowledged, by seq
-	at     float64          // the run's last moment
-	bytes  int64            // of whole lines
-	since  time.Time        // the log was written last
+	run      result.Run
+	user     string           // the first
+	stores   map[int64]string // names of the images that were acknowledged, by seq
+	at       float64          // the run's last moment
+	uploaded float64          // when its uploads ended
+	bytes    int64            // of whole lines
+	since    time.Time        // the log was written last
+	cleaning bool             // its images were deleted, or some of them
+	missing  result.Missing
 }
 
 // pastLine is a line of the log, as far as it is needed.
 type pastLine struct {
 	Type     string  `json:"type"`
+	Kind     string  `json:"kind"`
 	Seq      int64   `json:"seq"`
 	Name     string  `json:"name"`
 	User     string  `json:"user"`
@@ -46,13 +51,37 @@ type pastLine struct {
 // readPast reads the log of a run that can go on.
 func readPast(path string) (*pastRun, error) {
 	p := &pastRun{}
-	whole, written, err := eachLine(path, "name the log of an interrupted run with --resume", p.take)
+	const hint = "name the log of an interrupted run with --resume"
+	whole, err := eachLine(path, hint, p.take)
 	if err != nil {
 		return nil, err
 	}
-	p.bytes, p.since = whole, written
-	return p, p.refuse(path)
+	p.bytes, p.since = whole.bytes, whole.written
+	switch whole.form {
+	case result.FormGzip:
+		return nil, usagef("unpack it first: gzip -d "+shellQuote(path), "%s is compressed, and a run goes on in a log as stress wrote it", path)
+	case result.FormMark:
+		return nil, usagef("make one without the mark: tail -c +4 "+shellQuote(path)+" > plain.jsonl", "%s is %s, and a run goes on in a log as stress wrote it", path, whole.form)
+	}
+	if p.stores == nil {
+		return nil, usagef(noResume, "%s does not tell how the run was started", path)
+	}
+	f, err := openRegular(path)
+	if err != nil {
+		return nil, usagef(hint, "%s: %w", path, err)
+	}
+	defer f.Close()
+	log, err := result.Read(io.NewSectionReader(f, 0, p.bytes)) // the last line goes, when it has no end
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	p.missing, p.run.Plan = log.Missing(), log.Run.Plan
+	p.run.Plan.Verify = p.run.Plan.Verify || p.chaos() // faults end with it
+	return p, p.refuse(path, log.Final())
 }
+
+// noResume is the next step when a run cannot be resumed.
+const noResume = "make a new run, without --resume"
 
 func (p *pastRun) take(text []byte) error {
 	var l pastLine
@@ -70,8 +99,15 @@ func (p *pastRun) take(text []byte) error {
 		if l.User != "" {
 			p.user = firstUser(l.User, l.Seq, p.run.Users)
 		}
+		p.uploaded = max(p.uploaded, l.StartS+l.LatencyS)
+	case "read":
+		p.uploaded = max(p.uploaded, l.StartS+l.LatencyS)
+	case "end":
+		p.uploaded = max(p.uploaded, l.ElapsedS)
+	case "event":
+		p.cleaning = p.cleaning || l.Kind == result.EventCleaning
 	}
-	p.at = max(p.at, l.StartS+l.LatencyS, l.TS, l.ElapsedS)
+	p.at = max(p.at, p.uploaded, l.TS)
 	return nil
 }
 
@@ -83,21 +119,38 @@ func firstUser(user string, seq int64, users int) string {
 	return user
 }
 
-// refuse says why the run cannot go on.
-func (p *pastRun) refuse(path string) error {
-	const hint = "make a new run, without --resume"
-	switch {
-	case p.stores == nil:
-		return usagef(hint, "%s does not tell how the run was started", path)
-	case p.run.Faults > 0:
-		return usagef(hint, "%s is of a run with faults, which cannot be resumed", path)
-	case p.run.Count > 0 && int64(len(p.stores)) >= p.run.Count:
-		return usagef(hint, "the run of %s is complete: all %d uploads succeeded", path, p.run.Count)
-	case p.run.DurationS > 0 && p.at >= p.run.DurationS:
-		return usagef(hint, "the run of %s is complete: it took its %s", path, time.Duration(p.run.DurationS*float64(time.Second)))
-	}
-	return nil
+// chaos reports whether the run made faults.
+func (p *pastRun) chaos() bool { return p.run.Faults > 0 || p.run.Plan.Chaos }
+
+// uploads reports whether some have to be made, again too, because they failed.
+func (p *pastRun) uploads() bool {
+	return p.missing.Uploads != "" || int64(len(p.stores)) < p.run.Count
 }
+
+// refuse says why the run cannot go on; final is what its log has against that.
+func (p *pastRun) refuse(path, final string) error {
+	switch {
+	case final != "":
+		return usagef(noResume, "%s %s", path, final)
+	case p.uploads() && p.chaos():
+		return usagef(noResume, "%s is of a run with faults, in which uploads failed", path)
+	case p.uploads() && p.cleaning:
+		return usagef(noResume, "%s is of a run whose images were deleted", path)
+	case p.uploads() || p.missing.String() != "":
+		return nil
+	case p.run.Count > 0:
+		return usagef(noResume, "the run of %s is complete: all %d uploads succeeded", path, p.run.Count)
+	}
+	return usagef(noResume, "the run of %s is complete: it took its %s", path, time.Duration(p.run.DurationS*float64(time.Second)))
+}
+
+// readAll reports whether all of these images were read back in an earlier part.
+func (p *pastRun) readAll(images *load.Stored) bool {
+	return p != nil && p.run.Plan.Verify && p.missing.Readback == "" && len(images.All()) == len(p.stores)
+}
+
+// cleanedAll reports whether all images were deleted in an earlier part.
+func (p *pastRun) cleanedAll() bool { return p != nil && p.run.Plan.Cleanup && p.missing.Cleanup == "" }
 
 // apply gives the options what the log says, and refuses those that say something else.
 func (p *pastRun) apply(f *pflag.FlagSet) error {
@@ -121,8 +174,34 @@ func (p *pastRun) apply(f *pflag.FlagSet) error {
 			return usagef("leave out --"+name+": the log has the settings of the run", "--%s is %s here, and %s in the log", name, given, logged[name])
 		case !flag.Changed:
 			if err := flag.Value.Set(logged[name]); err != nil {
-				return usagef("make a new run, without --resume", "the log has --%s %s: %w", name, logged[name], err)
+				return usagef(noResume, "the log has --%s %s: %w", name, logged[name], err)
 			}
+		}
+	}
+	return p.applyPlan(f)
+}
+
+// applyPlan has all done that was planned. More may be asked for, as long as the images are there.
+func (p *pastRun) applyPlan(f *pflag.FlagSet) error {
+	const hint = "leave it out: the log has what was planned"
+	for _, plan := range []struct {
+		flag    string
+		planned bool
+		against string // the flag that says the opposite
+	}{{"verify", p.run.Plan.Verify, ""}, {"cleanup", p.run.Plan.Cleanup, "keep"}} {
+		flag := f.Lookup(plan.flag)
+		wanted := flag.Value.String() == "true"
+		switch {
+		case plan.planned && flag.Changed && !wanted:
+			return usagef(hint, "--%s=false here, and --%s in the log", plan.flag, plan.flag)
+		case plan.planned && plan.against != "" && f.Lookup(plan.against).Value.String() == "true":
+			return usagef(hint, "--%s here, and --%s in the log", plan.against, plan.flag)
+		case plan.planned:
+			if err := flag.Value.Set("true"); err != nil {
+				return err
+			}
+		case wanted && p.cleaning && plan.flag == "verify":
+			return usagef("leave out --verify", "--verify of a run whose images were deleted")
 		}
 	}
 	return nil
@@ -137,7 +216,11 @@ func (p *pastRun) resume() *load.Resume {
 	for seq := range p.stores {
 		done[seq] = true
 	}
-	return &load.Resume{AtS: p.at, Done: done, Detail: fmt.Sprintf("after %s, %s are left out", time.Since(p.since).Round(time.Second), plural(len(done), "image"))}
+	at := p.at
+	if !p.uploads() { // what follows them has no part in their time
+		at = p.uploaded
+	}
+	return &load.Resume{AtS: at, Done: done, Detail: fmt.Sprintf("after %s, %s are left out", time.Since(p.since).Round(time.Second), plural(len(done), "image"))}
 }
 
 // size is how much of the log stays.
@@ -172,6 +255,9 @@ func (p *pastRun) checkCluster(ctx context.Context, cfg *config.Config, c *clien
 		if fixed := key == "cluster.name" || key == "cluster.nodes"; then != now.Settings[key] && (fixed || !force) {
 			return usagef(hint, "%s was %s in the run that was interrupted, and is %s", key, then, now.Settings[key])
 		}
+	}
+	if p.cleaning {
+		return nil // they are gone, or some of them
 	}
 	all := &load.Stored{}
 	p.stored(all)

@@ -151,36 +151,48 @@ func (l *logFile) discard() error {
 	return l.Close()
 }
 
-// eachLine calls take with every whole line of the log of a run that is not empty, and returns the length of
-// all whole lines in bytes and when the log was written last. A last line without its end was cut off.
-func eachLine(path, hint string, take func(text []byte) error) (whole int64, written time.Time, err error) {
+// wholeLines are those of the log of a run that have their end: the last one was cut off without it.
+type wholeLines struct {
+	form    result.Form
+	bytes   int64     // their length
+	written time.Time // when the log was, last
+}
+
+// eachLine calls take with every whole line that is not empty.
+func eachLine(path, hint string, take func(text []byte) error) (whole wholeLines, err error) {
 	f, err := openRegular(path)
 	if err != nil {
-		return 0, written, usagef(hint, "%s: %w", path, err)
+		return whole, usagef(hint, "%s: %w", path, err)
 	}
 	defer f.Close()
 	if _, err := result.Read(f); err != nil { // it says best what is wrong with a line
-		return 0, written, fmt.Errorf("%s: %w", path, err)
+		return whole, fmt.Errorf("%s: %w", path, err)
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return 0, written, err
+		return whole, err
 	}
 	info, err := f.Stat()
 	if err != nil {
-		return 0, written, err
+		return whole, err
 	}
-	for in := bufio.NewReader(f); ; {
+	whole.written = info.ModTime()
+	in, form, err := result.Plain(f)
+	if err != nil {
+		return whole, fmt.Errorf("%s: %w", path, err)
+	}
+	whole.form = form
+	for {
 		text, err := in.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {
-			return whole, info.ModTime(), nil
+			return whole, nil
 		}
 		if err != nil {
-			return 0, written, err
+			return whole, err
 		}
-		whole += int64(len(text))
+		whole.bytes += int64(len(text))
 		if text = bytes.TrimSpace(text); len(text) > 0 {
 			if err := take(text); err != nil {
-				return 0, written, fmt.Errorf("%s: %w", path, err)
+				return whole, fmt.Errorf("%s: %w", path, err)
 			}
 		}
 	}

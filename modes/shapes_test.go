@@ -161,6 +161,78 @@ func testResume(t *testing.T, l *local) {
 	refused("is not there, though the log says that it was stored", "--resume", "again.jsonl")
 }
 
+// testResumeRest cuts the log of a run with a read-back and a cleanup at every place where something is over: report has
+// it as incomplete, and stress does what is missing and no more.
+func testResumeRest(t *testing.T, l *local) {
+	args := append([]string{"stress", "--json", "--count", "20", "--user", "rest", "--verify", "--log", "rest.jsonl"}, small...)
+	checkRun(t, l.run(args...), 20)
+	path := filepath.Join(l.dir, "rest.jsonl")
+	whole := strings.Replace(string(read(t, path)), `"cleanup":false`, `"cleanup":true`, 1)
+	cut := func(text, before string) string {
+		head, _, found := strings.Cut(text, before)
+		if !found {
+			t.Fatalf("no %s in %s", before, text)
+		}
+		return head[:strings.LastIndex(head, "\n")+1]
+	}
+	for _, c := range []struct {
+		before  string // this line of what the step before left
+		missing string
+		read    int64 // in the end
+		deleted int64 // now
+		gone    int64 // before
+	}{
+		{`"type":"readback"`, "no image read back, no image deleted, no end record", 20, 20, 0},
+		{`"type":"cleaned"`, "no image deleted, no end record", 20, 0, 20},
+		{`"type":"end"`, "no end record", 20, 0, 20},
+	} {
+		whole = cut(whole, c.before)
+		if err := os.WriteFile(path, []byte(whole+`{"type":"cle`), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if r := decode[result.Report](t, l.must(exitVerdict, "report", "rest.jsonl", "--json")); r.Verdict.Incomplete != c.missing || r.Verdict.Passed {
+			t.Errorf("before %s: %+v", c.before, r.Verdict)
+		}
+		for _, not := range []string{"--verify=false", "--cleanup=false", "--keep"} {
+			if e := l.run("stress", "--resume", "rest.jsonl", not); e.status != exitUsage || !strings.Contains(e.err, "leave it out: the log has what was planned") {
+				t.Error(e)
+			}
+		}
+		elapsed := decode[result.Report](t, l.run("report", "rest.jsonl", "--json").out).ElapsedS
+		e := l.run("stress", "--json", "--resume", "rest.jsonl")
+		r := checkRun(t, e, 20)
+		if r.Verdict.Incomplete != "" || r.ElapsedS > elapsed+1 {
+			t.Errorf("before %s: %.1f s, %.1f s so far: %+v", c.before, r.ElapsedS, elapsed, r.Verdict)
+		}
+		text := string(read(t, path))
+		log := logLines(t, path)
+		if len(log["upload"]) != 20 || len(log["readback"]) != 1 || len(log["cleaned"]) != 1 || len(log["end"]) != 1 || !strings.HasPrefix(text, whole) {
+			t.Fatalf("before %s: %s", c.before, text)
+		}
+		back, done := decode[result.Readback](t, log["readback"][0]), decode[result.Cleaned](t, log["cleaned"][0])
+		if back.Matched != c.read || done.Images+done.Missing != 20 || c.before != `"type":"end"` && (done.Images != c.deleted || done.Missing != c.gone) {
+			t.Errorf("before %s: %+v, %+v", c.before, back, done)
+		}
+		if n := l.stored("rest"); n != 0 {
+			t.Errorf("%d images are left", n)
+		}
+		whole = text
+	}
+	if e := l.run("stress", "--resume", "rest.jsonl"); e.status != exitUsage || !strings.Contains(e.err, "is complete") {
+		t.Error(e)
+	}
+	// Its images are gone: what is not in the log can no longer be done.
+	for _, c := range []string{cutLogAfter(whole, 10) + "\n", strings.Replace(whole, `"matched":20`, `"matched":19`, 1)} {
+		at := strings.LastIndex(strings.TrimSuffix(c, "\n"), "\n") + 1
+		if err := os.WriteFile(path, []byte(c[:at]+`{"type":"event","t_s":9,"kind":"cleaning"}`+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if e := l.run("stress", "--resume", "rest.jsonl"); e.status != exitUsage || !strings.Contains(e.err, "whose images were deleted") {
+			t.Error(e)
+		}
+	}
+}
+
 // cutLogAfter is a log up to so many uploads, with a cut line at its end.
 func cutLogAfter(log string, uploads int) string {
 	text := ""
@@ -201,7 +273,7 @@ func testClean(t *testing.T, l *local) {
 	}
 	e := l.run("clean", "--log", "clean.jsonl", "--yes", "--json")
 	var done struct {
-		cleaned
+		result.Cleaned
 		Type string `json:"type"`
 	}
 	if err := json.Unmarshal([]byte(e.out), &done); err != nil || e.status != 0 || done.Type != "cleaned" || done.Images != 19 || done.Missing != 1 || done.WonBack < done.Bytes {

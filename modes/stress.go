@@ -244,9 +244,8 @@ func runStress(ctx context.Context, e *env, o stressOptions) error {
 	if o.chaos || o.verify {
 		run.Stored = &load.Stored{}
 		o.past.stored(run.Stored)
-		back := &readBack{c: c, source: source, p: p}
-		run.After = func(ctx context.Context, l load.Recorder) { back.run(ctx, run.Stored.All(), l) }
 	}
+	run.After = func(ctx context.Context, l load.Recorder) error { return o.after(ctx, c, &run, p, l) }
 	if o.chaos {
 		trial = newTrial(cfg, c, p, o, plan)
 		trial.join(&run)
@@ -255,16 +254,26 @@ func runStress(ctx context.Context, e *env, o stressOptions) error {
 	if runErr != nil && !errors.Is(runErr, load.ErrInterrupted) {
 		return runErr
 	}
-	if o.cleanup {
-		if err := e.cleanLog(context.WithoutCancel(ctx), c, o.log); err != nil {
-			e.printError(e.err, err)
-			runErr = errors.Join(runErr, &partError{"the images of the run are still there", []error{err}})
+	err = e.finalReport(o.report, o.log)
+	if runErr != nil && (err == nil || errors.Is(err, errVerdict)) {
+		return runErr // who stopped the run knows why it is incomplete
+	}
+	return err
+}
+
+// after does what comes after the uploads: all images are read back, then deleted. These go also when the run was
+// stopped; that they could not be deleted is told at once, and makes the run incomplete.
+func (o *stressOptions) after(ctx context.Context, c *client.Client, run *load.Options, p *progress, l load.Recorder) (err error) {
+	if run.Stored != nil && (o.verify || o.chaos) && !o.past.readAll(run.Stored) {
+		back := &readBack{c: c, source: run.Source, p: p}
+		err = back.run(ctx, run.Stored.All(), l)
+	}
+	if o.cleanup && !o.past.cleanedAll() {
+		if err := cleanRun(context.WithoutCancel(ctx), c, o.log, p, l); err != nil {
+			p.note(fmt.Sprintf("images of the run are still there: %v; delete them with: imgcluster clean --log %s", err, shellQuote(o.log)))
 		}
 	}
-	if err := e.finalReport(o.report, o.log); err != nil {
-		return err
-	}
-	return runErr
+	return err
 }
 
 // prepare looks at the cluster before the run, and tells whether to go on. What the run's first record
@@ -336,7 +345,7 @@ func (o stressOptions) owners() []string {
 func (o stressOptions) run(cfg *config.Config) result.Run {
 	run := result.Run{
 		Profile: o.profile, Count: o.count, Concurrency: o.concurrency, Delivery: o.delivery,
-		Replicas: cfg.Cluster.Replicas, Version: version(), Images: o.images, Seed: o.spec.Seed,
+		Replicas: cfg.Cluster.Replicas, Plan: result.Plan{Verify: o.verify || o.chaos, Chaos: o.chaos, Cleanup: o.cleanup}, Version: version(), Images: o.images, Seed: o.spec.Seed,
 		Rate: o.rate, Arrivals: o.arrivals, DurationS: o.duration.Seconds(), WarmupS: o.warmup.Seconds(), ReadPercent: float64(o.mix),
 	}
 	if o.users > 1 {
@@ -378,14 +387,12 @@ func (e *env) drive(ctx context.Context, run load.Options, file *logFile, p *pro
 	defer stop()
 	debug.SetMemoryLimit(clientHeapBytes)
 	after := run.After
-	run.After = func(ctx context.Context, l load.Recorder) {
+	run.After = func(ctx context.Context, l load.Recorder) error {
 		p.run(true, figures)
-		if after != nil {
-			after(ctx, l)
+		if after == nil {
+			return nil
 		}
+		return after(ctx, l)
 	}
-	if err := load.Run(ctx, run); err != nil || after == nil || ctx.Err() == nil {
-		return err
-	}
-	return fmt.Errorf("%w while images were read back", load.ErrInterrupted)
+	return load.Run(ctx, run)
 }

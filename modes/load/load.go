@@ -88,9 +88,9 @@ type Options struct {
 	Crash   func()              // called before the process ends by a panic; may be nil
 
 	// What follows may be nil. The context of all three ends when no upload may begin any more.
-	Begin  func(ctx context.Context, seq int64)  // called before each upload, returns when it may begin
-	Beside func(ctx context.Context, l Recorder) // runs beside the uploads; Run waits for its end
-	After  func(ctx context.Context, l Recorder) // runs when the uploads and Beside have ended
+	Begin  func(ctx context.Context, seq int64)        // called before each upload, returns when it may begin
+	Beside func(ctx context.Context, l Recorder)       // runs beside the uploads; Run waits for its end
+	After  func(ctx context.Context, l Recorder) error // runs when the uploads and Beside have ended
 }
 
 // Resume is where an interrupted run goes on.
@@ -106,6 +106,9 @@ type Recorder struct{ r *run }
 // Write appends a record. That the log cannot be written ends the run.
 func (l Recorder) Write(rec result.Record) { l.r.write(rec) }
 
+// Flush hands all records to the system, which keeps them when this process ends at once.
+func (l Recorder) Flush() error { return l.r.o.Log.Flush() }
+
 // Event appends an event of this moment.
 func (l Recorder) Event(e result.Event) {
 	e.TS = l.r.now()
@@ -114,7 +117,8 @@ func (l Recorder) Event(e result.Event) {
 
 // Run makes the uploads and writes the log up to its end record, without closing it. Cancelling ctx
 // drains: no upload begins any more, those under way end, and the error is ErrInterrupted. Failed
-// uploads are records, not errors; a log that cannot be written ends the run.
+// uploads are records, not errors; a log that cannot be written ends the run. The end record is the last: what the
+// run was to do is done then, or never was.
 func Run(ctx context.Context, o Options) error {
 	if err := o.Check(); err != nil {
 		return err
@@ -143,11 +147,15 @@ func Run(ctx context.Context, o Options) error {
 	close(ended)
 	<-sampled
 	r.tellShort()
+	var after error
 	if o.After != nil {
-		o.After(r.ctx, Recorder{r})
+		after = o.After(r.ctx, Recorder{r})
 	}
 	r.write(result.End{ElapsedS: elapsed})
-	return r.outcome(stopped)
+	if err := r.outcome(stopped); err != nil {
+		return err
+	}
+	return after
 }
 
 // Check refuses what Run would refuse, and sets the defaults. Run calls it too.
@@ -227,6 +235,7 @@ func newRun(o Options) *run {
 func (r *run) open() {
 	if r.o.Resume != nil {
 		r.write(result.Event{TS: r.o.Resume.AtS, Kind: result.EventResumed, Detail: r.o.Resume.Detail})
+		r.write(r.o.Run.Plan)
 		return
 	}
 	r.write(r.o.Run)

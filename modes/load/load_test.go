@@ -477,9 +477,10 @@ func TestBeside(t *testing.T) {
 				close(wrote)
 			}
 		},
-		After: func(ctx context.Context, l Recorder) {
+		After: func(ctx context.Context, l Recorder) error {
 			after.Store(ctx.Err() == nil)
 			l.Write(result.Readback{Images: 20})
+			return nil
 		},
 	})
 	if err != nil {

@@ -150,7 +150,7 @@ func (l *Log) suspect(r *Report) (b Bottleneck) {
 func (l *Log) slowNode() (node int, mine, others float64) {
 	at := map[uint32][]float64{}
 	for i := range l.uploads {
-		if u := &l.uploads[i]; u.ok && u.owner != 0 && u.bytes > 0 {
+		if u := &l.uploads[i]; u.measured() && u.owner != 0 && u.bytes > 0 {
 			at[u.owner] = append(at[u.owner], u.latency/float64(u.bytes)*1e6)
 		}
 	}

@@ -61,11 +61,11 @@ func newCharts(l *Log, r *Report) charts {
 	if r.ServiceLatencyS != nil {
 		suffix = ", from when due"
 	}
-	took("uploads"+suffix, len(l.uploads), func(i int) (float64, bool) { return l.uploads[i].took(), l.uploads[i].ok })
+	took("uploads"+suffix, len(l.uploads), func(i int) (float64, bool) { return l.uploads[i].took(), l.uploads[i].measured() })
 	if r.ServiceLatencyS != nil {
-		took("uploads, from when sent", len(l.uploads), func(i int) (float64, bool) { return l.uploads[i].latency, l.uploads[i].ok })
+		took("uploads, from when sent", len(l.uploads), func(i int) (float64, bool) { return l.uploads[i].latency, l.uploads[i].measured() })
 	}
-	took("reads"+suffix, len(l.reads), func(i int) (float64, bool) { return l.reads[i].took(), l.reads[i].ok })
+	took("reads"+suffix, len(l.reads), func(i int) (float64, bool) { return l.reads[i].took(), l.reads[i].measured() })
 	return c
 }
 
@@ -151,8 +151,8 @@ func (g *gaugeLines) addNode(b *sampled[nodeSample], s nodeSample) {
 		*b = sampled[nodeSample]{}
 		return
 	}
-	g.add(gaugeMemory, s.t, float64(s.rss))
-	g.add(gaugeFree, s.t, float64(s.free))
+	g.add(gaugeMemory, s.t, orGap(s.rss))
+	g.add(gaugeFree, s.t, orGap(s.free))
 	g.add(gaugeStaging, s.t, float64(s.staging))
 	if s.cpu < b.to.cpu { // a new process
 		*b = sampled[nodeSample]{}
@@ -161,18 +161,34 @@ func (g *gaugeLines) addNode(b *sampled[nodeSample], s nodeSample) {
 		return
 	}
 	before, time := b.from, s.t-b.from.t
-	rate := func(of gauge, before, now float64) { g.add(of, s.t, max(0, now-before)/time) }
+	rate := func(of gauge, before, now float64) { g.add(of, s.t, grown(before, now)/time) }
 	rate(gaugeCores, before.cpu, s.cpu)
 	rate(gaugeIn, float64(before.rx), float64(s.rx))
 	rate(gaugeOut, float64(before.tx), float64(s.tx))
 	rate(gaugeWritten, float64(before.dwritten), float64(s.dwritten))
 	rate(gaugeRead, float64(before.dread), float64(s.dread))
-	g.add(gaugeBusy, s.t, min(100, 100*max(0, s.diskBusy-before.diskBusy)/time))
+	g.add(gaugeBusy, s.t, min(100, 100*grown(before.diskBusy, s.diskBusy)/time))
+}
+
+// orGap is no number where a figure is not known.
+func orGap(v int64) float64 {
+	if v == 0 {
+		return math.NaN()
+	}
+	return float64(v)
+}
+
+// grown is by how much a counter grew, 0 where the log does not tell or it began again.
+func grown(before, now float64) float64 {
+	if before == notTold {
+		return 0
+	}
+	return max(0, now-before)
 }
 
 func (g *gaugeLines) addClient(b *sampled[clientSample], s clientSample) {
-	g.add(gaugeMemory, s.t, float64(s.rss))
-	g.add(gaugeFlight, s.t, float64(s.flight))
+	g.add(gaugeMemory, s.t, orGap(s.rss))
+	g.add(gaugeFlight, s.t, float64(max(0, s.flight)))
 	g.add(gaugeLate, s.t, s.late)
 	if s.cpu < b.to.cpu { // resumed
 		*b = sampled[clientSample]{}
@@ -181,9 +197,9 @@ func (g *gaugeLines) addClient(b *sampled[clientSample], s clientSample) {
 		return
 	}
 	before, time := b.from, s.t-b.from.t
-	g.add(gaugeCores, s.t, (s.cpu-before.cpu)/time)
-	g.add(gaugeIn, s.t, float64(max(0, s.read-before.read))/time)
-	g.add(gaugeOut, s.t, float64(max(0, s.sent-before.sent))/time)
+	g.add(gaugeCores, s.t, grown(before.cpu, s.cpu)/time)
+	g.add(gaugeIn, s.t, grown(float64(before.read), float64(s.read))/time)
+	g.add(gaugeOut, s.t, grown(float64(before.sent), float64(s.sent))/time)
 }
 
 // dropRates takes back the latest rates.

@@ -30,6 +30,7 @@ type Check struct {
 type judgement struct {
 	log      *Log
 	report   *Report
+	missing  Missing
 	limits   Limits
 	members  []NodeShare // of the run's nodes
 	finished []float64   // when the successful uploads ended, ascending
@@ -61,17 +62,32 @@ var checks = []struct {
 
 func judge(l *Log, r *Report) Verdict {
 	j := &judgement{log: l, report: r, limits: r.Limits, members: l.ofMembers(r.Nodes), faults: l.faults(), held: l.held(), finished: l.finished()}
-	v := Verdict{Incomplete: l.incomplete()}
-	v.Passed = r.enough() && v.Incomplete == ""
+	j.missing = l.Missing()
+	v := Verdict{Incomplete: j.missing.String(), failed: !r.enough()}
 	for _, c := range checks {
 		j.figures = map[string]float64{}
 		status, evidence := c.ask(j)
-		v.Passed = v.Passed && status != Failed
+		v.failed = v.failed || status == Failed
 		v.Checks = append(v.Checks, Check{c.name, status, evidence, j.figures})
 	}
+	v.Passed = !v.failed && v.Incomplete == ""
 	v.Text = v.text(r)
 	return v
 }
+
+// word is the verdict in short.
+func (v *Verdict) word() string {
+	switch {
+	case v.Passed:
+		return "passed"
+	case v.failed:
+		return "failed"
+	}
+	return "incomplete"
+}
+
+// skippedNodes is the evidence of a check that needs to know all nodes.
+const skippedNodes = "the log does not name the nodes of the run"
 
 // enough tells whether uploads were made, and as many succeeded, of reads too, as the limit wants.
 func (r *Report) enough() bool {

@@ -13,8 +13,10 @@ type Comparison struct {
 	Alpha    float64          `json:"alpha"` // p values below are beyond noise
 	Settings []SettingChanged `json:"settings"`
 	Figures  []FigureChanged  `json:"figures"`
-	other    charts
-	elapsed  float64
+
+	OtherIncomplete string `json:"other_incomplete,omitempty"` // what is missing in the other log
+	other           charts
+	elapsed         float64
 }
 
 // SettingChanged is something that was not the same in the two runs.
@@ -58,8 +60,11 @@ const (
 // Compare sets r, the report of l, beside another log, which has that name.
 func (r *Report) Compare(l, other *Log, name string) {
 	o := Compute(other, r.Limits)
-	c := &Comparison{Other: name, Test: compareTest, Alpha: compareAlpha, Settings: []SettingChanged{}, other: o.charts, elapsed: o.ElapsedS}
+	c := &Comparison{Other: name, Test: compareTest, Alpha: compareAlpha, Settings: []SettingChanged{}, OtherIncomplete: o.Verdict.Incomplete, other: o.charts, elapsed: o.ElapsedS}
 	c.settings(r.runTable(), o.runTable())
+	if c.OtherIncomplete != "" {
+		r.Notes = append(r.Notes, fmt.Sprintf("the run of %s is INCOMPLETE: %s", name, c.OtherIncomplete))
+	}
 	add := func(name, unit string, of func(*Report) float64, lessIsBetter bool, samples func(*Log) []float64) {
 		f := FigureChanged{Name: name, Unit: unit, This: of(r), Other: of(o), Outcome: untested}
 		f.ChangePercent = 100 * ratio(f.This-f.Other, f.Other)
@@ -134,7 +139,7 @@ func (l *Log) paceSamples() []float64 {
 // latencies are those of the successful uploads of a class, in order.
 func (l *Log) latencies(class string) (v []float64) {
 	for i := range l.uploads {
-		if u := &l.uploads[i]; u.ok && (class == anyClass || l.classes.list[u.class] == class) {
+		if u := &l.uploads[i]; u.measured() && (class == anyClass || l.classes.list[u.class] == class) {
 			v = append(v, u.took())
 		}
 	}
@@ -143,7 +148,7 @@ func (l *Log) latencies(class string) (v []float64) {
 
 func (l *Log) readLatencies() (v []float64) {
 	for i := range l.reads {
-		if l.reads[i].ok {
+		if l.reads[i].measured() {
 			v = append(v, l.reads[i].took())
 		}
 	}

@@ -113,6 +113,9 @@ type Balance struct {
 	BytesStddevPercent float64 `json:"bytes_stddev_percent"`
 	Grade              string  `json:"grade"`        // excellent, very good, good, poor; none without an owner
 	ChiSquareP         float64 `json:"chi_square_p"` // of the counts, against equal chances
+
+	Of    Allowance `json:"allowance"` // what the grade goes by
+	Words string    `json:"words"`     // the grade, with how few images it is of
 }
 
 // Class sums up the successful uploads of one size class, and counts the failed ones.
@@ -140,12 +143,14 @@ type Failure struct {
 	Uploads int    `json:"uploads"`
 }
 
-// Verdict passes when no check failed and every attempted upload succeeded, at least one, and the run came to its end.
+// Verdict passes when no check failed and every attempted upload succeeded, at least one, and the log has evidence of
+// all that was planned, to the end.
 type Verdict struct {
 	Passed     bool    `json:"passed"`
 	Text       string  `json:"text"`
 	Checks     []Check `json:"checks"`
-	Incomplete string  `json:"incomplete,omitempty"` // how far the run came, when that is not to its end
+	Incomplete string  `json:"incomplete,omitempty"` // what was planned and is not in the log; empty when all is
+	failed     bool    // a check, or an upload
 }
 
 // Compute works out the report of a log, judged by limits.
@@ -186,69 +191,33 @@ func (l *Log) notes(r *Report) []string {
 		}
 	}
 	add(l.cut, "the last line is cut off and was left out")
-	add(l.runs == 0, "no run record: the nodes and the plan are taken from the uploads")
-	add(l.runs > 1, "the log holds %d runs; this is the last one", l.runs)
+	add(l.runs == 0, "no run record: the nodes are taken from the uploads")
 	add(!l.ended, "no end record: elapsed is up to the last finished upload")
+	add(l.unknown > 0, "%s: left out", l.lacks())
+	add(l.untimed() > 0, "%s without its times in the log, left out of latency", plural(int64(l.untimed()), "successful upload"))
 	add(l.repeated > 0, "%s recorded more than once; the last record counts", plural(int64(l.repeated), "upload"))
 	add(l.unowned() > 0, "%s without an owner in the log", plural(int64(l.unowned()), "successful upload"))
 	outside, by := l.outside(r.Nodes)
 	add(outside > 0, "%s on nodes that are not in the run record: %s", plural(outside, "upload"), by)
 	waited := l.waited()
 	add(waited > 0, "uploads waited %s s in all for the cluster to get over faults; throughput has that in it", seconds(waited))
-	if how := l.incomplete(); how != "" {
-		again := "; stress --resume goes on with it"
-		if l.Run.Faults > 0 {
-			again = "" // it is refused
+	if missing := l.Missing().String(); missing != "" {
+		again := ""
+		if l.Final() == "" {
+			again = "; stress --resume does the rest"
 		}
-		add(true, "the run did not come to its end: %s%s", how, again)
+		add(true, "not all that was planned is in the log: %s%s", missing, again)
 	}
 	add(r.Warmup != (Warmup{}), "left out as warm-up: %s and %s, of which %d failed", plural(int64(r.Warmup.Uploads), "upload"), plural(int64(r.Warmup.Reads), "read"), r.Warmup.Failed)
-	add(l.resumed() > 0, "the run was interrupted, and resumed %s", plural(int64(l.resumed()), "time"))
+	add(l.resumed() > 0, "the run was interrupted, and resumed %s", plural(l.resumed(), "time"))
 	if c := r.Client; c != nil {
 		add(c.Limited != "", "WARNING: the client was what limited, not the cluster: %s", c.Limited)
 	}
 	return n
 }
 
-// incomplete says how far the run came; empty when it came to its end. The last operations of an open loop
-// are due some time before the end of its duration.
-func (l *Log) incomplete() string {
-	run := &l.Run
-	recorded := int64(len(l.uploads) + l.warm.uploads)
-	early := 0.0
-	if run.Rate > 0 {
-		early = 1 / run.Rate
-	}
-	if run.Arrivals == ArrivalsPoisson {
-		early *= arrivalGapsMax
-	}
-	end := l.last()
-	if l.ended {
-		end = max(end, l.elapsed)
-	}
-	switch {
-	case recorded < run.Count:
-		return fmt.Sprintf("%d of %d planned uploads", recorded, run.Count)
-	case run.DurationS > 0 && !l.ended:
-		return fmt.Sprintf("%s s of %g s, without its end", seconds(end), run.DurationS)
-	case end < run.DurationS-early:
-		return fmt.Sprintf("%s s of %g s", seconds(end), run.DurationS)
-	}
-	return ""
-}
-
-// arrivalGapsMax is how many times the mean the gap between two arrivals can be, but for one in 20,000.
-const arrivalGapsMax = 10
-
 // resumed counts how often the run went on after it had been interrupted.
-func (l *Log) resumed() (n int) {
-	for _, e := range l.events {
-		if l.kinds.list[e.kind] == EventResumed {
-			n++
-		}
-	}
-	return n
-}
+func (l *Log) resumed() int64 { return l.happened(EventResumed) }
 
 // waited adds up the time in which no upload could begin.
 func (l *Log) waited() (sum float64) {
@@ -286,6 +255,26 @@ func (l *Log) unowned() (n int) {
 	return n
 }
 
+// untimed counts the successful uploads of which the log does not say when they were.
+func (l *Log) untimed() (n int) {
+	for i := range l.uploads {
+		if u := &l.uploads[i]; u.ok && !u.timed {
+			n++
+		}
+	}
+	return n
+}
+
+// unsized counts the successful uploads of which the log does not say how large they are.
+func (l *Log) unsized() (n int) {
+	for i := range l.uploads {
+		if u := &l.uploads[i]; u.ok && u.bytes == 0 {
+			n++
+		}
+	}
+	return n
+}
+
 // outside counts the uploads whose owner is not a node of the run, and lists these owners.
 func (l *Log) outside(nodes []NodeShare) (uploads int64, by string) {
 	members := l.members()
@@ -308,11 +297,14 @@ func (r *Report) total(l *Log) {
 		open = open || u.scheduled
 		if u.ok {
 			r.Bytes += u.bytes
+			r.Succeeded++
+		}
+		if u.measured() {
 			took, service = append(took, u.took()), append(service, u.latency)
 		}
 	}
 	slices.Sort(took)
-	r.Attempted, r.Succeeded = len(l.uploads), len(took)
+	r.Attempted = len(l.uploads)
 	r.Failed = r.Attempted - r.Succeeded
 	r.SuccessRate = ratio(float64(r.Succeeded), float64(r.Attempted))
 	r.ElapsedS = l.last()
@@ -348,11 +340,13 @@ func (l *Log) readTotals(measured float64) *Reads {
 			continue
 		}
 		r.Bytes += o.bytes
-		took, service = append(took, o.took()), append(service, o.latency)
+		r.Succeeded++
+		if o.timed {
+			took, service = append(took, o.took()), append(service, o.latency)
+		}
 	}
 	slices.Sort(took)
 	slices.Sort(service)
-	r.Succeeded = len(took)
 	r.Failed = r.Attempted - r.Succeeded
 	r.Failures = l.ranked(reasons)
 	r.ThroughputPerS, r.ThroughputBytesPerS = ratio(float64(r.Succeeded), measured), ratio(float64(r.Bytes), measured)
@@ -404,6 +398,9 @@ func (l *Log) shares(succeeded int, bytes int64, usage map[uint32]*Usage) []Node
 	return list
 }
 
+// unnamed says that the log does not name the run's nodes: one that owned nothing would not be missed.
+func (l *Log) unnamed() bool { return len(l.Run.Nodes) == 0 }
+
 // members returns the nodes of the run; where the log does not say, those it mentions.
 func (l *Log) members() []int {
 	if len(l.Run.Nodes) > 0 {
@@ -438,23 +435,13 @@ func (l *Log) balance(nodes []NodeShare, succeeded int) Balance {
 		ExpectedPercent: ratio(100, float64(len(counts))), StddevPercent: stddev(share),
 		BytesStddevPercent: stddev(bytesShare), ChiSquareP: chiSquareP(counts),
 	}
-	b.Grade = grade(b.StddevPercent)
+	b.Of = allowance(int64(succeeded), len(counts))
+	b.Grade = b.Of.grade(b.StddevPercent)
+	b.Words = b.Of.words(b.Grade)
 	if succeeded == l.unowned() {
-		b.Grade = "none"
+		b.Grade, b.Words = "none", "none"
 	}
 	return b
-}
-
-func grade(stddevPercent float64) string {
-	switch {
-	case stddevPercent < 1:
-		return "excellent"
-	case stddevPercent < 2:
-		return "very good"
-	case stddevPercent < 5:
-		return "good"
-	}
-	return "poor"
 }
 
 // defaultClasses are the classes of the default test set, from small to large.
@@ -477,7 +464,9 @@ func (l *Log) classSums() []Class {
 		c.MaxBytes = max(c.MaxBytes, u.bytes)
 		c.Uploads++
 		c.Bytes += u.bytes
-		latency[u.class] = append(latency[u.class], u.took())
+		if u.timed {
+			latency[u.class] = append(latency[u.class], u.took())
+		}
 	}
 	for i := range table {
 		slices.Sort(latency[i])

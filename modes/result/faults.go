@@ -14,10 +14,12 @@ const (
 
 // fault is the loss of a node for a time.
 type fault struct {
-	t      float64
-	node   uint32
-	kind   string
-	healed bool // the log tells that the cluster was over it
+	t        float64
+	node     uint32
+	kind     string
+	timed    bool // when is known
+	healed   bool // the log tells that the cluster was over it
+	unhealed bool // or that it was not, in time or at all
 }
 
 // made tells whether the fault was made by the run itself, which then tells of its end too.
@@ -30,9 +32,10 @@ func (l *Log) faults() (list []fault) {
 		kind := l.kinds.list[e.kind]
 		at, before := last[e.node]
 		switch kind {
-		case EventHealed:
+		case EventHealed, EventUnhealed, EventLost:
 			if before {
-				list[at].healed = true
+				list[at].healed = kind == EventHealed
+				list[at].unhealed = !list[at].healed
 			}
 			continue
 		case EventNodeDown:
@@ -44,7 +47,7 @@ func (l *Log) faults() (list []fault) {
 			continue
 		}
 		last[e.node] = len(list)
-		list = append(list, fault{t: e.t, node: e.node, kind: kind})
+		list = append(list, fault{t: e.t, timed: e.timed, node: e.node, kind: kind})
 	}
 	return list
 }
@@ -70,9 +73,13 @@ func (l *Log) held() (list []span) {
 // faultTolerance asks whether all uploads succeeded in spite of the faults, and, when the run made
 // the faults itself, whether it made all of them, the cluster got over each, acknowledgements
 // never stopped for long, and every acknowledged image was read back as it was sent. Uploads must
-// have ended after the first fault: before, there is nothing that it could have hurt.
+// have ended after the first fault: before, there is nothing that it could have hurt. Where the log was cut off, what
+// it does not have is no failure.
 func (j *judgement) faultTolerance() (Status, string) {
 	planned := j.log.Run.Faults
+	if j.log.Run.chaos() {
+		planned = max(planned, 1)
+	}
 	if len(j.faults) == 0 && planned == 0 {
 		return Skipped, "no node was lost in this run"
 	}
@@ -88,15 +95,26 @@ func (j *judgement) faultTolerance() (Status, string) {
 	j.figure("faults", float64(len(j.faults)))
 	j.figure("failed_uploads", float64(j.report.Failed))
 	j.figure("longest_pause_s", pause)
-	back, same, complete := j.log.readBack()
+	back, same := j.log.readBack()
+	untimed := j.log.untimed() > 0 || slices.ContainsFunc(j.faults, func(f fault) bool { return !f.timed })
+	cut := planned > 0 && (j.missing.Readback != "" || j.missing.Faults != "" && (j.missing.Uploads != "" || j.missing.End != "") && !j.unhealed())
 	evidence += fmt.Sprintf(", %s failed; longest pause between acknowledgements %s s%s; %s", plural(int64(j.report.Failed), "upload"), seconds(pause), afterKill, back)
 	switch {
+	case j.report.Attempted == 0:
+		return Skipped, evidence + "; no upload was attempted"
 	case !j.report.enough() || !same || planned > 0 && pause > j.limits.PauseS:
 		return Failed, evidence
-	case planned > 0 && !complete:
+	case cut:
 		return Skipped, evidence
+	case untimed:
+		return Skipped, evidence + "; the log does not say when all faults and uploads were"
 	}
 	return outcome(planned == 0 || whole), evidence
+}
+
+// unhealed reports whether the log says of a fault that the cluster did not get over it.
+func (j *judgement) unhealed() bool {
+	return slices.ContainsFunc(j.faults, func(f fault) bool { return f.unhealed })
 }
 
 // faultCount tells of the faults, and whether all that were planned were made and survived.
@@ -132,12 +150,16 @@ func (j *judgement) faultCount(planned int) (evidence string, whole bool) {
 	return evidence, made == planned && healed == planned
 }
 
-// readBack tells of the images read after the run: whether none of them was other than what was
-// sent, and whether all were read.
-func (l *Log) readBack() (evidence string, same, complete bool) {
-	b := l.back
-	if b == nil {
-		return "no image read back", true, false
+// readBack tells of the images read after the run, and whether none of them was other than what was sent. An
+// image that came back with other bytes, or was not there, stays in the log when all are read once more.
+func (l *Log) readBack() (evidence string, same bool) {
+	var b Readback
+	if l.back != nil {
+		b = *l.back
+	}
+	b.Mismatched, b.Missing = max(b.Mismatched, l.happened(EventImageMismatched)), max(b.Missing, l.happened(EventImageMissing))
+	if l.back == nil && b.wrong() == 0 {
+		return "no image read back", true
 	}
 	evidence = fmt.Sprintf("%d of %s read back and the same", b.Matched, plural(b.Images, "image"))
 	for _, bad := range []struct {
@@ -148,8 +170,17 @@ func (l *Log) readBack() (evidence string, same, complete bool) {
 			evidence += fmt.Sprintf(", %d %s", bad.n, bad.what)
 		}
 	}
-	wrong := b.Mismatched + b.Missing + b.Unread
-	return evidence, wrong == 0, b.Matched+wrong >= b.Images
+	return evidence, b.wrong() == 0
+}
+
+// happened counts the events of a kind.
+func (l *Log) happened(kind string) (n int64) {
+	for _, e := range l.events {
+		if l.kinds.list[e.kind] == kind {
+			n++
+		}
+	}
+	return n
 }
 
 // longestPause returns the longest time without a success that touches such a fault or the

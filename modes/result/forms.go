@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,15 +43,8 @@ func (rs Reports) WriteText(w io.Writer, opts TextOptions) error {
 func (rs Reports) table() table {
 	t := table{id: "runs", title: "All runs", left: 1, head: []string{"log", "verdict", "uploads", "failed", "per s", "p50 s", "p99 s", "stddev"}}
 	for _, r := range rs {
-		verdict := "failed"
-		switch {
-		case r.Verdict.Passed:
-			verdict = "passed"
-		case r.Verdict.Incomplete != "":
-			verdict = "incomplete"
-		}
 		t.rows = append(t.rows, []string{
-			r.Log, verdict, fmt.Sprint(r.Attempted), fmt.Sprint(r.Failed), digits3(r.ThroughputPerS), seconds(r.LatencyS.P50), seconds(r.LatencyS.P99),
+			r.Log, r.Verdict.word(), fmt.Sprint(r.Attempted), fmt.Sprint(r.Failed), digits3(r.ThroughputPerS), seconds(r.LatencyS.P50), seconds(r.LatencyS.P99),
 			fmt.Sprintf("%.2f %%", r.Balance.StddevPercent),
 		})
 	}
@@ -152,7 +146,7 @@ func (r *Report) csvRows() (rows [][]string) {
 		add("time", at, "uploads_per_s", fmt.Sprintf("%g", rounded(float64(s.done)/(to-from), 6)))
 		add("time", at, "bytes_per_s", fmt.Sprintf("%g", rounded(float64(s.bytes)/(to-from), 6)))
 		add("time", at, "failed", fmt.Sprint(s.failed))
-		if s.done > 0 {
+		if !math.IsNaN(s.p50) {
 			add("time", at, "p50_s", fmt.Sprintf("%g", s.p50))
 			add("time", at, "p99_s", fmt.Sprintf("%g", s.p99))
 		}

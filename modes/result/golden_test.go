@@ -50,9 +50,9 @@ func mixedRecords() []Record {
 		if r.Warmup, r.ScheduledS = r.StartS < 2, new(r.StartS); !r.OK {
 			r.Error = "not found"
 		}
-		recs = append(recs, r)
+		recs = beforeEnd(recs, r)
 	}
-	recs = append(recs, Event{TS: 8, Kind: EventResumed}, Readback{Images: 400, Matched: 400, Bytes: 5e9, ElapsedS: 12})
+	recs = beforeEnd(recs, Event{TS: 8, Kind: EventResumed}, Readback{Images: 400, Matched: 400, Bytes: 5e9, ElapsedS: 12})
 	return setRun(recs, func(r *Run) {
 		r.Rate, r.Arrivals, r.WarmupS, r.ReadPercent, r.Users, r.Version = 30, ArrivalsPoisson, 2, 20, 3, "v1.2.3"
 		r.Settings = map[string]string{"cluster.data_shards": "12", "limits.staging_bytes": "256MiB"}
@@ -120,7 +120,7 @@ func chaosRecords() []Record {
 	event(13.6, EventRestart, 3)
 	event(15, EventHealed, 3)
 	recs = append(recs, Readback{Images: 300, Matched: 300, Bytes: 4e9, ElapsedS: 20})
-	return setRun(recs, func(r *Run) { r.Seed, r.Faults = 7, 3 })
+	return setRun(recs, func(r *Run) { r.Seed, r.Faults, r.Plan = 7, 3, Plan{Verify: true, Chaos: true} })
 }
 
 func singleRecords() []Record {
@@ -189,7 +189,8 @@ func recordsOfEveryType() []Record {
 	lost := Upload{Seq: 2, Name: "a/<b>&é.png", Class: "large", Bytes: 14013320, StartS: 0.013, LatencyS: 5, Error: "no quorum", Attempts: 3}
 	recs := []Record{evenRun(2), evenUpload(1), lost}
 	recs = append(recs, memorySamples(5, 181e6)[2:]...)
-	return append(recs, ReadOp{Name: "a.png", Bytes: 12187809, StartS: 2, LatencyS: 0.2, OK: true, ScheduledS: new(1.9)}, Event{TS: 12.3, Kind: EventNodeDown, Node: 2}, Readback{Images: 1, Matched: 1, Bytes: 12187809, ElapsedS: 0.1}, End{ElapsedS: 38.2})
+	return append(recs, ReadOp{Name: "a.png", Bytes: 12187809, StartS: 2, LatencyS: 0.2, OK: true, ScheduledS: new(1.9)}, Event{TS: 12.3, Kind: EventNodeDown, Node: 2}, Plan{Cleanup: true},
+		Readback{Images: 1, Matched: 1, Bytes: 12187809, ElapsedS: 0.1}, Cleaned{Images: 1, Bytes: 12187809, Missing: 1, WonBack: 24375618}, End{ElapsedS: 38.2})
 }
 
 func golden(t *testing.T, name string, got []byte) {

@@ -3,6 +3,7 @@ package result
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -50,6 +51,11 @@ func memorySamples(t float64, rss int64) []Record {
 		recs = append(recs, NodeSample{TS: t, ID: id, Up: true, RSSBytes: rss + int64(id)<<20, DiskFreeBytes: 70e9, CPUS: t / 3, NetRxBytes: 1, NetTxBytes: 1})
 	}
 	return append(recs, ClientSample{TS: t, RSSBytes: 88 << 20, CPUS: t / 9})
+}
+
+// beforeEnd puts more records before the last one.
+func beforeEnd(recs []Record, more ...Record) []Record {
+	return slices.Insert(recs, len(recs)-1, more...)
 }
 
 // mutate applies f to every upload.

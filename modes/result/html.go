@@ -171,7 +171,7 @@ func (r *Report) tiles() []tile {
 		{"Throughput", digits3(r.ThroughputPerS), "uploads/s", size(int64(r.ThroughputBytesPerS)) + "/s of images"},
 		{"Succeeded", percentFloor(r.Succeeded, r.Attempted), "%", fmt.Sprintf("%d of %s", r.Succeeded, plural(int64(r.Attempted), "upload"))},
 		{"Latency p99", seconds(r.LatencyS.P99), "s", "p50 " + seconds(r.LatencyS.P50) + " s, max " + seconds(r.LatencyS.Max) + " s"},
-		{"Balance", fmt.Sprintf("%.2f", r.Balance.StddevPercent), "% stddev", r.Balance.Grade + fmt.Sprintf(", %.2f %% by bytes", r.Balance.BytesStddevPercent)},
+		{"Balance", fmt.Sprintf("%.2f", r.Balance.StddevPercent), "% stddev", fmt.Sprintf("%.2f %% by bytes; %s", r.Balance.BytesStddevPercent, r.Balance.Words)},
 		{"Length", seconds(r.MeasuredS), "s", size(r.Bytes) + " stored"},
 	}
 	if r.Reads != nil {

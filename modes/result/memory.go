@@ -26,6 +26,9 @@ type process struct {
 // by Theil and Sen, whose whole confidence interval means more than the limit over the run, and that goes on to its end.
 func (j *judgement) memoryStable() (Status, string) {
 	list, unseen := j.processes()
+	if j.log.unnamed() {
+		return Skipped, skippedNodes
+	}
 	if len(list) == 0 || list[0].name == "client" {
 		return Skipped, "no samples of the nodes' memory"
 	}
@@ -68,6 +71,8 @@ func (j *judgement) memoryStable() (Status, string) {
 		return Failed, evidence + "; " + strings.Join(trouble, "; ")
 	case len(unseen) > 0:
 		return Skipped, evidence + "; no samples of node " + strings.Join(unseen, ", ")
+	case client == "":
+		return Skipped, evidence + "; no samples of the client"
 	}
 	return Passed, evidence
 }

@@ -8,6 +8,9 @@ const broadcastNodesMax = 3
 // network asks whether the client sent much more than each image once to every receiver.
 func (j *judgement) network() (Status, string) {
 	receivers := j.receivers()
+	if j.log.unnamed() && j.log.Run.Delivery != DeliveryRelay {
+		return Skipped, skippedNodes
+	}
 	if receivers == 0 {
 		return Skipped, fmt.Sprintf("delivery %q: unknown how often an image is sent", printable(j.log.Run.Delivery))
 	}
@@ -23,6 +26,9 @@ func (j *judgement) network() (Status, string) {
 	j.figure("sent_bytes_per_s", ratio(w.sent, j.report.MeasuredS))
 	evidence := fmt.Sprintf("%s/s on the wire%s; %s sent for %s needed, %.1f %% sent again; %s retried", size(int64(ratio(w.sent, j.report.MeasuredS))),
 		j.link(ratio(w.sent, j.report.MeasuredS)), size(int64(w.sent)), size(int64(w.needed)), again, plural(w.retried, "upload"))
+	if again <= j.limits.ResentPercent && w.unknown > 0 {
+		return Skipped, evidence + "; the log does not say what was sent for " + plural(w.unknown, "upload")
+	}
 	return outcome(again <= j.limits.ResentPercent), evidence
 }
 
@@ -41,18 +47,23 @@ func (j *judgement) link(sent float64) string {
 type wire struct {
 	needed, sent, again float64
 	retried             int64 // uploads
+	unknown             int64 // uploads of which the log does not say what was sent, or what had to be
 }
 
 func (l *Log) wire(receivers int) (w wire) {
 	for i := range l.uploads {
 		u := &l.uploads[i]
+		if u.attempts > 1 {
+			w.retried++
+		}
+		if !u.counted || u.bytes == 0 || u.ok && u.sent == 0 {
+			w.unknown++
+			continue
+		}
 		need := float64(u.bytes) * float64(receivers)
 		w.needed += need
 		w.sent += float64(u.sent)
 		w.again += max(float64(u.sent)-need, 0)
-		if u.attempts > 1 {
-			w.retried++
-		}
 	}
 	return w
 }

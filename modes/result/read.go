@@ -31,6 +31,9 @@ var (
 	ErrNotALog     = errors.New("not the log of a run")
 	ErrBadLine     = errors.New("bad line")
 	ErrNewerSchema = errors.New("log of a newer version")
+	ErrSeveralRuns = errors.New("more than one run")
+	ErrEncoding    = errors.New("not UTF-8")
+	ErrCompressed  = errors.New("compressed")
 )
 
 // ReadError says which line of a log cannot be used, why, and what to do next. Lines count from 1.
@@ -46,7 +49,7 @@ func (e *ReadError) Error() string { return fmt.Sprintf("%v: line %d: %s", e.Err
 // Unwrap returns the sentinel.
 func (e *ReadError) Unwrap() error { return e.Err }
 
-// Log is what Read keeps of a log: the last run in it, in compact form. It is not changed by
+// Log is what Read keeps of a log, in compact form. It is not changed by
 // Compute, and safe for concurrent readers.
 type Log struct {
 	Run Run // zero when the log has no run record
@@ -62,8 +65,12 @@ type Log struct {
 	client  []clientSample
 	events  []event
 	back    *Readback // nil when there is none
+	cleaned *Cleaned  // nil when there is none
 	elapsed float64   // of the last end record
-	ended   bool
+	ended   bool      // and the run did not go on after it
+
+	cleaning bool // its images were deleted, or some of them
+	unknown  int  // uploads, reads and events of which the log does not say what became of them, or what they are
 
 	lines    int // lines that have a type
 	known    int // lines of a type that is known
@@ -72,6 +79,7 @@ type Log struct {
 	cut      bool
 	ids      map[uint32]bool    // the nodes seen
 	owned    map[uint32]ownedAt // by node, in its first sample
+	latest   map[uint32]nodeSample
 }
 
 // warmup is what was left out.
@@ -90,6 +98,9 @@ type upload struct {
 	class, reason    uint16
 	ok, warm         bool
 	scheduled        bool
+	timed            bool // start and latency are known
+	counted          bool // sent is known
+	lacking          bool // what became of it is not known; finish leaves these out
 	choice           choice
 }
 
@@ -98,15 +109,20 @@ type readOp struct {
 	start, latency, wait float64
 	reason               uint16
 	ok, warm, scheduled  bool
+	timed                bool // start and latency are known
 }
 
-// nodeSample is a NodeSample; a figure of 0 is not known.
+// nodeSample is a NodeSample. A counter that a sample leaves out has not grown since the one before; it is notTold
+// before the first that tells it. Of the other figures 0 is not known.
 type nodeSample struct {
 	t, cpu, diskBusy                            float64
 	rss, free, rx, tx, staging, dread, dwritten int64
 	id                                          uint32
 	up                                          bool
 }
+
+// notTold is the value of a counter that no sample had yet.
+const notTold = -1
 
 type clientSample struct {
 	t, cpu, late, source    float64
@@ -117,6 +133,7 @@ type event struct {
 	t            float64
 	node         uint32
 	kind, detail uint16
+	timed        bool
 }
 
 // choice tells whether the owner was the hash's first choice.
@@ -134,20 +151,27 @@ func (u *upload) finish() float64 { return u.start + u.latency }
 // up does not hide it.
 func (u *upload) took() float64 { return u.wait + u.latency }
 
+// measured reports whether the latency counts: that of a success, where it is known.
+func (u *upload) measured() bool { return u.ok && u.timed }
+
+func (o *readOp) measured() bool  { return o.ok && o.timed }
 func (o *readOp) finish() float64 { return o.start + o.latency }
 func (o *readOp) took() float64   { return o.wait + o.latency }
 
 func newLog() *Log {
-	return &Log{ids: map[uint32]bool{}, owned: map[uint32]ownedAt{}, warm: warmup{owned: map[uint32]load{}}}
+	return &Log{ids: map[uint32]bool{}, owned: map[uint32]ownedAt{}, latest: map[uint32]nodeSample{}, warm: warmup{owned: map[uint32]load{}}}
 }
 
-// Read reads a log. It takes fields and types that it does not know, a last line that is cut off
+// Read reads a log, in any Form. It takes fields and types that it does not know, a last line that is cut off
 // (no line end, no whole object), uploads recorded twice (the later record counts), and a log
-// without end. Of several runs in one log the last one is kept. Anything else that is wrong is a
-// *ReadError; an error of r is returned as it is, wrapped.
+// without end. A field that is null is taken as absent. Anything else that is wrong, a second run in the log
+// too, is a *ReadError; an error of r is returned as it is, wrapped.
 func Read(r io.Reader) (*Log, error) {
 	l := newLog()
-	in := bufio.NewReaderSize(r, lineBytesMax)
+	in, _, err := Plain(r)
+	if err != nil {
+		return nil, err
+	}
 	for n := 1; ; n++ {
 		line, err := in.ReadSlice('\n')
 		last := errors.Is(err, io.EOF)
@@ -155,6 +179,10 @@ func Read(r io.Reader) (*Log, error) {
 		case errors.Is(err, bufio.ErrBufferFull):
 			return nil, l.refuse(n, fmt.Errorf("longer than %d bytes", lineBytesMax-1))
 		case err != nil && !last:
+			if e, ok := errors.AsType[*ReadError](err); ok {
+				e.Line = n
+				return nil, e
+			}
 			return nil, fmt.Errorf("reading the log: %w", err)
 		}
 		if err := l.take(line, last); err != nil {
@@ -172,6 +200,9 @@ func (l *Log) refuse(n int, err error) error {
 	switch {
 	case errors.Is(err, ErrNewerSchema):
 		e.Err, e.Hint = ErrNewerSchema, "use the version of this program that wrote the log, or a newer one"
+	case errors.Is(err, ErrSeveralRuns):
+		e.Err, e.Detail = ErrSeveralRuns, "another one begins here"
+		e.Hint = fmt.Sprintf("give each run a log of its own: head -n %d LOG > first.jsonl; tail -n +%d LOG > next.jsonl", n-1, n)
 	case l.lines == 0:
 		e.Err, e.Hint = ErrNotALog, "give the log that stress wrote (default log.jsonl)"
 	}
@@ -230,6 +261,10 @@ func (l *Log) record(typ, line []byte) error {
 		return l.addEvent(c)
 	case "readback":
 		return l.addReadback(c)
+	case "cleaned":
+		return l.addCleaned(c)
+	case "plan":
+		return l.addPlan(line)
 	case "end":
 		return l.addEnd(c)
 	case "run":
@@ -239,7 +274,7 @@ func (l *Log) record(typ, line []byte) error {
 	return nil
 }
 
-// addRun starts over: of appended runs the last one counts.
+// addRun takes the run that the log is of.
 func (l *Log) addRun(line []byte) error {
 	var head struct {
 		Schema json.Number `json:"schema"`
@@ -250,6 +285,9 @@ func (l *Log) addRun(line []byte) error {
 			return fmt.Errorf("schema %v, %w than %d", head.Schema, ErrNewerSchema, Schema)
 		}
 	}
+	if l.known > 1 { // this one is counted
+		return fmt.Errorf("another run begins here: %w", ErrSeveralRuns)
+	}
 	var run Run
 	if err := json.Unmarshal(line, &run); err != nil {
 		return jsonError(err)
@@ -259,13 +297,21 @@ func (l *Log) addRun(line []byte) error {
 	}
 	slices.Sort(run.Nodes)
 	run.Nodes = slices.Compact(run.Nodes)
-	next := newLog()
-	next.Run, next.uploads = run, make([]upload, 0, min(run.Count, plannedMax))
-	next.lines, next.known, next.runs = l.lines, l.known, l.runs+1
-	*l = *next
+	l.Run, l.runs, l.uploads = run, 1, make([]upload, 0, min(run.Count, plannedMax))
 	for _, id := range run.Nodes {
 		l.ids[uint32(id)] = true
 	}
+	return nil
+}
+
+// addPlan adds to what was planned.
+func (l *Log) addPlan(line []byte) error {
+	var more Plan
+	if err := json.Unmarshal(line, &more); err != nil {
+		return jsonError(err)
+	}
+	p := &l.Run.Plan
+	p.Verify, p.Chaos, p.Cleanup = p.Verify || more.Verify, p.Chaos || more.Chaos, p.Cleanup || more.Cleanup
 	return nil
 }
 
@@ -296,12 +342,16 @@ func (l *Log) finish(n int) (*Log, error) {
 	return l, nil
 }
 
-// dropRepeated keeps the last record of every seq; records without one are all kept.
+// dropRepeated keeps the last record of every seq; records without one are all kept. What says nothing goes.
 func (l *Log) dropRepeated() {
 	kept := l.uploads[:0]
 	for i, u := range l.uploads {
 		if u.seq != 0 && i+1 < len(l.uploads) && l.uploads[i+1].seq == u.seq {
 			l.repeated++
+			continue
+		}
+		if u.lacking {
+			l.unknown++
 			continue
 		}
 		kept = append(kept, u)

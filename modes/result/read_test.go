@@ -2,10 +2,12 @@ package result
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -40,7 +42,12 @@ func TestReadKeeps(t *testing.T) {
 		{"seq twice", runLine + uploadLine + failedLine, 1, 0, "recorded more than once"},
 		{"seq twice, better later", runLine + failedLine + second + uploadLine, 2, 2, "1 upload recorded more than once"},
 		{"no seq", runLine + strings.Repeat(strings.Replace(uploadLine, `"seq":1,`, "", 1), 3), 3, 3, ""},
-		{"two runs", runLine + failedLine + runLine + uploadLine + second, 2, 2, "holds 2 runs"},
+		{"without an outcome", runLine + uploadLine + strings.Replace(second, `"ok":true`, `"ok":null`, 1), 1, 1, "1 record lacks its outcome or kind"},
+		{"byte order mark", "\xef\xbb\xbf" + runLine + uploadLine, 1, 1, ""},
+		{"carriage returns", strings.ReplaceAll(runLine+uploadLine+second, "\n", "\r\n"), 2, 2, ""},
+		{"gzip", packed(t, runLine+uploadLine+second), 2, 2, ""},
+		{"gzip in two parts", packed(t, runLine+uploadLine) + packed(t, second), 2, 2, ""},
+		{"gzip with a byte order mark", packed(t, "\xef\xbb\xbf"+runLine+uploadLine), 1, 1, ""},
 		{"uploads missing", runLine + uploadLine, 1, 1, "1 of 2 planned uploads"},
 		{"owner from outside", runLine + strings.Replace(uploadLine, `"owner":2`, `"owner":9`, 1), 1, 1, "1 upload on nodes that are not in the run record: 9"},
 		{"nulls", runLine + `{"type":"upload","seq":null,"class":null,"bytes":null,"latency_s":null,"ok":true,"owner":null,"first_choice":null}`, 1, 1, "without an owner"},
@@ -69,6 +76,8 @@ func TestReadRefuses(t *testing.T) {
 		return runLine + s
 	}
 	long := strings.Repeat("x", lineBytesMax)
+	whole := packed(t, runLine+uploadLine)
+	cutPacked := whole[:len(whole)/2]
 	for _, c := range []struct {
 		name, log string
 		want      error
@@ -125,6 +134,19 @@ func TestReadRefuses(t *testing.T) {
 		{"nodes as text", `{"type":"run","nodes":"three"}`, ErrBadLine, 1, "nodes is string"},
 		{"too many nodes", `{"type":"run","nodes":[1` + strings.Repeat(",1", nodesMax) + `]}`, ErrBadLine, 1, "more than 1024"},
 		{"too many owners", manyOwners(), ErrBadLine, nodesMax - 1, "more than 1024 different nodes"},
+		{"two runs", runLine + uploadLine + runLine + uploadLine, ErrSeveralRuns, 3, "another one begins here"},
+		{"the end of a run and another one", uploadLine + runLine + uploadLine, ErrSeveralRuns, 2, "another one begins here"},
+		{"UTF-16", "\xff\xfe{\x00\"\x00", ErrEncoding, 1, "UTF-16"},
+		{"UTF-16, the other way round", "\xfe\xff\x00{\x00\"", ErrEncoding, 1, "UTF-16"},
+		{"UTF-16 without a mark", "{\x00\"\x00t\x00", ErrEncoding, 1, "UTF-16"},
+		{"UTF-16 in gzip", packed(t, "\xff\xfe{\x00"), ErrEncoding, 1, "UTF-16"},
+		{"gzip, cut off", cutPacked, ErrCompressed, 1, "cut off or damaged: unexpected EOF"},
+		{"gzip without its checksum", whole[:len(whole)-5], ErrCompressed, 3, "cut off or damaged"},
+		{"gzip, damaged checksum", whole[:len(whole)-8] + "\x00\x00\x00\x00" + whole[len(whole)-4:], ErrCompressed, 3, "invalid checksum"},
+		{"gzip, nothing but its mark", "\x1f\x8b", ErrCompressed, 1, "cut off or damaged"},
+		{"prose in gzip", packed(t, "Hello\n"), ErrNotALog, 1, "not a JSON object"},
+		{"negative deleted", runLine + `{"type":"cleaned","images":-1}`, ErrBadLine, 2, "images is -1"},
+		{"plan as text", runLine + `{"type":"plan","verify":"yes"}`, ErrBadLine, 2, "verify is string"},
 		{"newer schema", strings.Replace(runLine, `"schema":1`, `"schema":2`, 1), ErrNewerSchema, 1, "schema 2"},
 		{"newer schema, other fields", `{"type":"run","schema":3,"nodes":{"a":1}}`, ErrNewerSchema, 1, "schema 3"},
 	} {
@@ -141,6 +163,31 @@ func TestReadRefuses(t *testing.T) {
 				t.Errorf("%v does not name the %s", err, want)
 			}
 		})
+	}
+}
+
+// packed is text in gzip.
+func packed(t testing.TB, text string) string {
+	t.Helper()
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	if _, err := w.Write([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// TestUnpackedMax stops at the limit: what is more is no log that was read by half.
+func TestUnpackedMax(t *testing.T) {
+	text := strings.Repeat("x", 1000)
+	for left, want := range map[int64]error{1000: nil, 999: ErrCompressed, 10: ErrCompressed} {
+		got, err := io.ReadAll(&gunzip{packed: strings.NewReader(packed(t, text)), left: left})
+		if !errors.Is(err, want) || int64(len(got)) != min(1000, left) {
+			t.Errorf("limit %d: %d bytes, %v", left, len(got), err)
+		}
 	}
 }
 

@@ -57,6 +57,7 @@ const (
 	EventPartition = "partition"
 	EventHeal      = "heal"
 	EventResumed   = "resumed"       // the run was interrupted before, and goes on from here
+	EventCleaning  = "cleaning"      // from here on its images are deleted
 	EventMemory    = "memory_waited" // in the end: uploads waited for the client's memory, so long in all
 
 	EventImageMismatched = "image_mismatched" // was read back with other bytes; Detail begins with its name
@@ -70,13 +71,13 @@ const (
 	ArrivalsPoisson  = "poisson"
 )
 
-// Record is one line of the log: a Run, Upload, ReadOp, NodeSample, ClientSample, Event, Readback or End.
+// Record is one line of the log: a Run, Plan, Upload, ReadOp, NodeSample, ClientSample, Event, Readback, Cleaned or End.
 type Record interface {
 	// typed returns the line's type and the record as it is written, or why it cannot be.
 	typed() (string, any, error)
 }
 
-// Run opens a log: what was asked for. A later Run in the same log starts over. MinPixels and
+// Run opens a log, which has one: what was asked for. MinPixels and
 // MaxPixels are 0 when they were left at the defaults, Images is empty when the images were
 // generated.
 type Run struct {
@@ -88,6 +89,7 @@ type Run struct {
 	Concurrency int       `json:"concurrency"`
 	Delivery    string    `json:"delivery"`
 	Replicas    int       `json:"replicas"`
+	Plan        Plan      `json:"plan"` // beside the uploads
 	Seed        uint64    `json:"seed,omitempty"`
 	MinPixels   int       `json:"min_pixels,omitempty"`
 	MaxPixels   int       `json:"max_pixels,omitempty"`
@@ -105,6 +107,14 @@ type Run struct {
 
 	// Settings are the cluster's by their key in the configuration, as text.
 	Settings map[string]string `json:"settings,omitempty"`
+}
+
+// Plan is what a run is to do beside its uploads. As a record of its own, in a run that goes on, it adds to
+// what was planned before.
+type Plan struct {
+	Verify  bool `json:"verify"`  // read every acknowledged image back and compare, which Chaos does too
+	Chaos   bool `json:"chaos"`   // make Run.Faults faults
+	Cleanup bool `json:"cleanup"` // delete the images
 }
 
 // Machines are where the run took place.
@@ -173,12 +183,12 @@ type NodeSample struct {
 	NetRxBytes    int64   `json:"net_rx_bytes"`
 	NetTxBytes    int64   `json:"net_tx_bytes"`
 
-	OwnedImages      int64   `json:"owned_images,omitempty"`
-	OwnedBytes       int64   `json:"owned_bytes,omitempty"`
-	StagingBytes     int64   `json:"staging_bytes,omitempty"`
-	DiskReadBytes    int64   `json:"disk_read_bytes,omitempty"`    // of the device under the data directory, as the next two
-	DiskWrittenBytes int64   `json:"disk_written_bytes,omitempty"` // by all its users
-	DiskBusyS        float64 `json:"disk_busy_s,omitempty"`        // time in which it had something to do
+	OwnedImages      int64   `json:"owned_images"`
+	OwnedBytes       int64   `json:"owned_bytes"`
+	StagingBytes     int64   `json:"staging_bytes"`
+	DiskReadBytes    int64   `json:"disk_read_bytes"`    // of the device under the data directory, as the next two
+	DiskWrittenBytes int64   `json:"disk_written_bytes"` // by all its users
+	DiskBusyS        float64 `json:"disk_busy_s"`        // time in which it had something to do
 }
 
 // ClientSample is the load driver's own figures at one moment. Counters grow from its start.
@@ -187,11 +197,11 @@ type ClientSample struct {
 	RSSBytes int64   `json:"rss_bytes"`
 	CPUS     float64 `json:"cpu_s"`
 
-	InFlight  int     `json:"in_flight,omitempty"`    // uploads and reads
-	LateS     float64 `json:"late_s,omitempty"`       // of an open loop: how far behind its schedule it is
-	SourceS   float64 `json:"source_s,omitempty"`     // time that workers spent making images, all added up
-	SentBytes int64   `json:"net_tx_bytes,omitempty"` // of images, to all nodes
-	ReadBytes int64   `json:"net_rx_bytes,omitempty"`
+	InFlight  int     `json:"in_flight"`    // uploads and reads
+	LateS     float64 `json:"late_s"`       // of an open loop: how far behind its schedule it is
+	SourceS   float64 `json:"source_s"`     // time that workers spent making images, all added up
+	SentBytes int64   `json:"net_tx_bytes"` // of images, to all nodes
+	ReadBytes int64   `json:"net_rx_bytes"`
 }
 
 // Event is something that happened at one moment; Node is 0 when it concerns no single one.
@@ -213,6 +223,18 @@ type Readback struct {
 	Unread     int64   `json:"unread"`
 	Bytes      int64   `json:"bytes"` // read
 	ElapsedS   float64 `json:"elapsed_s"`
+}
+
+// wrong counts the images that are not as they were sent, or could not be read.
+func (b *Readback) wrong() int64 { return b.Mismatched + b.Missing + b.Unread }
+
+// Cleaned tells what became of the run's images when they were to be deleted.
+type Cleaned struct {
+	Images  int64 `json:"images"`         // deleted
+	Bytes   int64 `json:"bytes"`          // of these
+	Missing int64 `json:"missing"`        // deleted before, or replaced by others since
+	Failed  int64 `json:"failed"`         // are still there
+	WonBack int64 `json:"won_back_bytes"` // by which the files on all nodes became less
 }
 
 // End closes a log: the run came to its end, complete or drained after an interrupt.
@@ -320,6 +342,14 @@ func (b Readback) typed() (string, any, error) {
 		within("missing", b.Missing, 0, countMax), within("unread", b.Unread, 0, countMax), within("bytes", b.Bytes, 0, sampleMax),
 		within("elapsed_s", b.ElapsedS, 0, secondsMax))
 }
+
+func (c Cleaned) typed() (string, any, error) {
+	return "cleaned", c, first(
+		within("images", c.Images, 0, countMax), within("bytes", c.Bytes, 0, sampleMax), within("missing", c.Missing, 0, countMax),
+		within("failed", c.Failed, 0, countMax), within("won_back_bytes", c.WonBack, 0, sampleMax))
+}
+
+func (p Plan) typed() (string, any, error) { return "plan", p, nil }
 
 func (e End) typed() (string, any, error) {
 	e.ElapsedS = micros(e.ElapsedS)

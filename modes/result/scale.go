@@ -18,6 +18,7 @@ const (
 
 	balanceImagesMax  = 2.25 // images that shares may differ by anyway: 0.15 % of 1500
 	balancePerNodeMin = 6    // uploads
+	balanceFewMax     = 1.0  // images, of fewer uploads
 
 	hashUploadsMin    = 30
 	sureDeviations    = 3                 // of a share, by which it may miss its limit by chance
@@ -50,10 +51,12 @@ func (j *judgement) productionScale() (Status, string) {
 	j.figure("mean_bytes", float64(avg))
 	j.figure("classes", float64(len(j.report.Classes)))
 	sizes := fmt.Sprintf("%s of %s to %s, %s on average", plural(n, "image"), size(lo), size(hi), size(avg))
-	back, same, _ := j.log.readBack()
-	if j.log.back != nil {
+	back, same := j.log.readBack()
+	if b := j.log.back; b != nil {
+		j.figure("read_back_same", float64(b.Matched))
+	}
+	if j.log.back != nil || !same {
 		sizes += "; " + back
-		j.figure("read_back_same", float64(j.log.back.Matched))
 	}
 	run := &j.log.Run
 	switch {
@@ -65,6 +68,12 @@ func (j *judgement) productionScale() (Status, string) {
 		return Skipped, sizes + ": other sizes than the default were asked for"
 	case n < int64(len(defaultClasses)):
 		return Skipped, sizes + ": too few to cover the classes"
+	case j.log.unsized() > 0:
+		return Skipped, sizes + "; the log does not say the size of " + plural(int64(j.log.unsized()), "image")
+	case len(missing) > 0 && j.missing.Uploads != "":
+		return Skipped, sizes + "; so far without " + strings.Join(missing, ", ")
+	case len(missing) > 0 && slices.ContainsFunc(j.report.Classes, func(c Class) bool { return c.Class == "" }):
+		return Skipped, sizes + "; the log does not say the class of all"
 	case len(missing) > 0:
 		return Failed, sizes + "; missing: " + strings.Join(missing, ", ")
 	}
@@ -83,11 +92,13 @@ func (j *judgement) productionScale() (Status, string) {
 func (j *judgement) balanced() (Status, string) {
 	n, b := len(j.members), j.report.Balance
 	switch {
+	case j.log.unnamed():
+		return Skipped, skippedNodes
 	case n < 2:
 		return Skipped, "needs two nodes or more"
 	case j.report.Succeeded < balancePerNodeMin*n:
 		return Skipped, fmt.Sprintf("%s on %d nodes; needs %d for each", plural(int64(j.report.Succeeded), "upload"), n, balancePerNodeMin)
-	case j.log.unowned() > 0 || j.report.Bytes == 0:
+	case j.log.unowned() > 0 || j.log.unsized() > 0:
 		return Skipped, "the log does not say who owns the uploads, or their sizes"
 	}
 	j.figure("stddev_percent", b.StddevPercent)
@@ -120,6 +131,8 @@ func (j *judgement) balanced() (Status, string) {
 func (j *judgement) hashQuality() (Status, string) {
 	n, p := j.report.Succeeded, j.report.Balance.ChiSquareP
 	switch {
+	case j.log.unnamed():
+		return Skipped, skippedNodes
 	case len(j.members) < 2:
 		return Skipped, "needs two nodes or more"
 	case n < hashUploadsMin:

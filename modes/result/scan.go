@@ -44,6 +44,16 @@ func (c *cursor) next() bool {
 	return true
 }
 
+// known moves to the next field that is not null.
+func (c *cursor) known() bool {
+	for c.next() {
+		if !c.isNull() {
+			return true
+		}
+	}
+	return false
+}
+
 func skip(b []byte, i int, chars string) int {
 	for strings.IndexByte(chars, b[i]) >= 0 {
 		i++
@@ -104,7 +114,7 @@ func (c *cursor) fail(want string) {
 	}
 }
 
-// whole returns the value as a whole number from 0 to max; 0 for null.
+// whole returns the value as a whole number from 0 to max.
 func (c *cursor) whole(max int64) int64 {
 	if n, ok := digits(c.value); ok && n <= max {
 		return n

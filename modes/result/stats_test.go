@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -110,13 +111,84 @@ func TestStddev(t *testing.T) {
 	}
 }
 
+// The grades of the design, which many images have exactly.
 func TestGrade(t *testing.T) {
+	for _, images := range []int64{0, 137, 1500} {
+		for _, c := range []struct {
+			stddev float64
+			want   string
+		}{{0, "excellent"}, {0.999, "excellent"}, {1, "very good"}, {1.999, "very good"}, {2, "good"}, {4.999, "good"}, {5, "poor"}, {47, "poor"}} {
+			a := allowance(images, 3)
+			if got := a.grade(c.stddev); got != c.want || a.words(got) != got {
+				t.Errorf("%v of %d images: %s, want %s", c.stddev, images, a.words(got), c.want)
+			}
+		}
+	}
+}
+
+// TestGradeOfFew grades shares of few images by what whole images, and placement, allow.
+func TestGradeOfFew(t *testing.T) {
 	for _, c := range []struct {
-		stddev float64
-		want   string
-	}{{0, "excellent"}, {0.999, "excellent"}, {1, "very good"}, {2, "good"}, {4.9, "good"}, {5, "poor"}} {
-		if got := grade(c.stddev); got != c.want {
-			t.Errorf("%v: %s, want %s", c.stddev, got, c.want)
+		owned []int64
+		want  string
+	}{
+		{[]int64{10, 10, 10}, "excellent for 30 images (up to 7.50 % is normal for so few)"},
+		{[]int64{11, 10, 9}, "excellent for 30 images (up to 7.50 % is normal for so few)"},
+		{[]int64{12, 10, 8}, "very good for 30 images (up to 7.50 % is normal for so few)"},
+		{[]int64{13, 9, 8}, "good for 30 images (up to 7.50 % is normal for so few)"},
+		{[]int64{13, 10, 7}, "poor for 30 images (up to 7.50 % is normal for so few)"},
+		{[]int64{15, 10, 5}, "poor for 30 images (up to 7.50 % is normal for so few)"},
+		{[]int64{15, 15, 0}, "poor for 30 images (up to 7.50 % is normal for so few)"},
+		{[]int64{30, 0, 0}, "poor for 30 images (up to 7.50 % is normal for so few)"},
+		{[]int64{35, 33, 32}, "excellent for 100 images (up to 2.25 % is normal for so few)"},
+		{[]int64{41, 30, 29}, "poor for 100 images (up to 2.25 % is normal for so few)"},
+		{[]int64{1, 0, 0}, "excellent for 1 image (up to 100.00 % is normal for so few)"},
+		{[]int64{1, 1, 0}, "excellent for 2 images (up to 50.00 % is normal for so few)"},
+		{[]int64{3, 0, 0}, "poor for 3 images (up to 33.33 % is normal for so few)"},
+		{[]int64{2, 2, 1}, "excellent for 5 images (up to 20.00 % is normal for so few)"},
+		{[]int64{3, 3, 0}, "poor for 6 images (up to 16.67 % is normal for so few)"},
+		{[]int64{4, 1, 1}, "poor for 6 images (up to 16.67 % is normal for so few)"},
+		{[]int64{20}, "excellent"},
+	} {
+		recs := []Record{setRun([]Record{evenRun(0)}, func(r *Run) {
+			r.Nodes = r.Nodes[:len(c.owned)]
+		})[0]}
+		for node, n := range c.owned {
+			for range n {
+				u := evenUpload(int64(len(recs)))
+				u.Owner = node + 1
+				recs = append(recs, u)
+			}
+		}
+		if got := compute(t, recs...).Balance; got.Words != c.want || !strings.HasPrefix(got.Words, got.Grade) {
+			t.Errorf("%v, %.2f %%: %s, %q; want %q", c.owned, got.StddevPercent, got.Grade, got.Words, c.want)
+		}
+	}
+}
+
+// TestGradeKeepsToBounds holds what the grades of any number of images on any number of nodes go by: the most even
+// shares are excellent, all on one node is poor, and the design's grades are the least that any share gets.
+func TestGradeKeepsToBounds(t *testing.T) {
+	order := []string{"excellent", "very good", "good", "poor"}
+	for nodes := 2; nodes <= 9; nodes++ {
+		for images := int64(1); images <= 400; images++ {
+			a := allowance(images, nodes)
+			even, one := make([]float64, nodes), make([]float64, nodes)
+			one[0] = 100
+			for i := range images {
+				even[i%int64(nodes)] += 100 / float64(images)
+			}
+			if got := stddev(even); math.Abs(got-a.Least) > 1e-9 || a.grade(got) != "excellent" {
+				t.Fatalf("%d images, %d nodes: even is %v, least %v, %s", images, nodes, got, a.Least, a.grade(got))
+			}
+			if got := a.grade(stddev(one)); images >= 3*int64(nodes) && got != "poor" {
+				t.Fatalf("%d images, %d nodes, all on one: %s", images, nodes, got)
+			}
+			for _, s := range []float64{0, 0.9, 1.5, 3, 4.9, 5, 20, 60} {
+				if few, many := a.grade(s), allowance(0, nodes).grade(s); slices.Index(order, few) > slices.Index(order, many) {
+					t.Fatalf("%d images, %d nodes, %v: %s, %s of many", images, nodes, s, few, many)
+				}
+			}
 		}
 	}
 }

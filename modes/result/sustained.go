@@ -44,6 +44,9 @@ func (j *judgement) sustainedLoad() (Status, string) {
 	if r.Succeeded < sustainedUploadsMin || r.MeasuredS < sustainedSecondsMin {
 		return Skipped, fmt.Sprintf("%s; needs %d and %g s", evidence, sustainedUploadsMin, sustainedSecondsMin)
 	}
+	if n := j.log.untimed(); n > 0 {
+		return Skipped, evidence + "; the log does not say how long " + plural(int64(n), "upload") + " took"
+	}
 	return j.pace(evidence)
 }
 

@@ -120,7 +120,7 @@ func (r *Report) textFigures(p *page) {
 		p.line("Balance   ", "", "no successful upload")
 	} else {
 		p.line("Balance   ", "", fmt.Sprintf("expected %.1f %%, standard deviation %.2f %% by uploads, %.2f %% by bytes: %s",
-			b.ExpectedPercent, b.StddevPercent, b.BytesStddevPercent, b.Grade))
+			b.ExpectedPercent, b.StddevPercent, b.BytesStddevPercent, b.Words))
 		p.line("Throughput ", "", fmt.Sprintf("%s uploads/s, %s/s", digits3(r.ThroughputPerS), size(int64(r.ThroughputBytesPerS))))
 		l := r.LatencyS
 		p.line("Latency ", "", fmt.Sprintf("mean %s s, p50 %s s, p95 %s s, p99 %s s, max %s s",

@@ -35,6 +35,7 @@ type stretch struct {
 type operation interface {
 	finish() float64
 	took() float64
+	measured() bool
 	outcome() (ok bool, bytes int64)
 }
 
@@ -79,7 +80,9 @@ func cutUp[T any, P interface {
 		}
 		list[at].done++
 		list[at].bytes += bytes
-		latency[at] = append(latency[at], op.took())
+		if op.measured() {
+			latency[at] = append(latency[at], op.took())
+		}
 	}
 	for i, took := range latency {
 		list[i].p50, list[i].p99 = math.NaN(), math.NaN()
@@ -128,11 +131,11 @@ func (l *Log) pace(finished []float64, parts int) []point {
 	return points
 }
 
-// finished returns when the successful uploads ended, ascending.
+// finished returns when the successful uploads ended, ascending, as far as the log says.
 func (l *Log) finished() []float64 {
 	list := make([]float64, 0, len(l.uploads))
 	for i := range l.uploads {
-		if l.uploads[i].ok {
+		if l.uploads[i].measured() {
 			list = append(list, l.uploads[i].finish())
 		}
 	}

@@ -35,14 +35,10 @@ const (
 )
 
 // counter adds up how much a counter grew, over what time. Where it fell, its process began anew.
-type counter struct {
-	grown, time float64
-	known       bool
-}
+type counter struct{ grown, time float64 }
 
 func (c *counter) add(before, after, time float64) {
-	c.known = c.known || after > 0
-	if after >= before {
+	if before != notTold && after >= before {
 		c.grown += after - before
 		c.time += time
 	}
@@ -134,8 +130,10 @@ func (l *Log) clientUsage(from float64) *Client {
 			source.add(last.source, s.source, time)
 			sent.add(float64(last.sent), float64(s.sent), time)
 			read.add(float64(last.read), float64(s.read), time)
-			flight += float64(last.flight) * time
-			flightTime += time
+			if last.flight != notTold {
+				flight += float64(last.flight) * time
+				flightTime += time
+			}
 			c.LateMaxS = max(c.LateMaxS, s.late)
 		}
 		c.PeakRSSBytes = max(c.PeakRSSBytes, s.rss)

@@ -20,7 +20,7 @@ func TestWriteFields(t *testing.T) {
 		rec  Record
 		want string
 	}{
-		{evenRun(1500), `{"type":"run","schema":1,"started":"2026-01-02T15:04:05Z","profile":"extreme","nodes":[1,2,3],"count":1500,"concurrency":8,"delivery":"broadcast","replicas":2}`},
+		{evenRun(1500), `{"type":"run","schema":1,"started":"2026-01-02T15:04:05Z","profile":"extreme","nodes":[1,2,3],"count":1500,"concurrency":8,"delivery":"broadcast","replicas":2,"plan":{"verify":false,"chaos":false,"cleanup":false}}`},
 		{
 			Upload{Seq: 1, Name: "stress_image_1.png", Class: "medium", Bytes: 9013320, StartS: 0.012, LatencyS: 0.143, OK: true, Owner: 2, Replicas: []int{2, 3}, Attempts: 1, SentBytes: 27039960},
 			`{"type":"upload","seq":1,"name":"stress_image_1.png","class":"medium","bytes":9013320,"start_s":0.012,"latency_s":0.143,"ok":true,"owner":2,"replicas":[2,3],"attempts":1,"sent_bytes":27039960}`,
@@ -31,14 +31,19 @@ func TestWriteFields(t *testing.T) {
 		},
 		{
 			NodeSample{TS: 5, ID: 1, Up: true, RSSBytes: 181000000, DiskFreeBytes: 70000000000, CPUS: 3.1, NetRxBytes: 1, NetTxBytes: 1},
-			`{"type":"node","t_s":5,"id":1,"up":true,"rss_bytes":181000000,"disk_free_bytes":70000000000,"cpu_s":3.1,"net_rx_bytes":1,"net_tx_bytes":1}`,
+			`{"type":"node","t_s":5,"id":1,"up":true,"rss_bytes":181000000,"disk_free_bytes":70000000000,"cpu_s":3.1,"net_rx_bytes":1,"net_tx_bytes":1,"owned_images":0,"owned_bytes":0,"staging_bytes":0,"disk_read_bytes":0,"disk_written_bytes":0,"disk_busy_s":0}`,
 		},
-		{ClientSample{TS: 5, RSSBytes: 90, CPUS: 1}, `{"type":"client","t_s":5,"rss_bytes":90,"cpu_s":1}`},
+		{ClientSample{TS: 5, RSSBytes: 90, CPUS: 1}, `{"type":"client","t_s":5,"rss_bytes":90,"cpu_s":1,"in_flight":0,"late_s":0,"source_s":0,"net_tx_bytes":0,"net_rx_bytes":0}`},
 		{Event{TS: 12.3, Kind: EventNodeDown, Node: 2}, `{"type":"event","t_s":12.3,"kind":"node_down","node":2}`},
 		{
 			Readback{Images: 9, Matched: 5, Mismatched: 1, Missing: 1, Unread: 2, Bytes: 77, ElapsedS: 1.5},
 			`{"type":"readback","images":9,"matched":5,"mismatched":1,"missing":1,"unread":2,"bytes":77,"elapsed_s":1.5}`,
 		},
+		{
+			Cleaned{Images: 7, Bytes: 70, Missing: 1, Failed: 1, WonBack: 140},
+			`{"type":"cleaned","images":7,"bytes":70,"missing":1,"failed":1,"won_back_bytes":140}`,
+		},
+		{Plan{Verify: true}, `{"type":"plan","verify":true,"chaos":false,"cleanup":false}`},
 		{&End{ElapsedS: 38.2}, `{"type":"end","elapsed_s":38.2}`},
 	} {
 		if got := string(encode(t, c.rec)); got != c.want+"\n" {
@@ -65,6 +70,8 @@ func TestWriteRefusesAbsurdRecords(t *testing.T) {
 		Event{Node: -1},
 		Readback{Images: -1},
 		Readback{Matched: countMax + 1},
+		Cleaned{Images: -1},
+		Cleaned{Failed: countMax + 1},
 		Run{Faults: -1},
 		End{ElapsedS: -1},
 		Run{Count: -1},

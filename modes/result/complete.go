@@ -1,0 +1,163 @@
+package result
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Missing says of each part of a run what the log has no evidence of, empty for what is there. A run
+// passes only when nothing is missing: that something was planned and did not fail is no evidence that it was done.
+type Missing struct {
+	Plan     string // what the run was to do
+	Uploads  string
+	Faults   string // with --chaos: that they were made, and the cluster got over them
+	Readback string // of every acknowledged image
+	Cleanup  string
+	End      string
+}
+
+// String names all that is missing; empty when nothing is.
+func (m Missing) String() string {
+	var parts []string
+	for _, s := range []string{m.Plan, m.Uploads, m.Faults, m.Readback, m.Cleanup, m.End} {
+		if s != "" {
+			parts = append(parts, s)
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// Missing compares what the run was to do with what the log says was done.
+func (l *Log) Missing() (m Missing) {
+	run := &l.Run
+	switch {
+	case l.runs == 0:
+		m.Plan = "no run record to say what was planned"
+	case run.Count == 0 && run.DurationS == 0:
+		m.Plan = "nothing says how many uploads were planned"
+	}
+	m.Uploads = l.missingUploads()
+	if run.chaos() {
+		m.Faults = l.missingFaults()
+	}
+	if run.Plan.Verify || run.chaos() {
+		m.Readback = l.missingReadback()
+	}
+	if run.Plan.Cleanup {
+		m.Cleanup = l.missingCleanup()
+	}
+	if !l.ended {
+		m.End = "no end record"
+	}
+	return m
+}
+
+// chaos reports whether the run was to make faults itself.
+func (r *Run) chaos() bool { return r.Plan.Chaos || r.Faults > 0 }
+
+// missingUploads says how far the uploads came. The last operations of an open loop are due some time
+// before the end of its duration.
+func (l *Log) missingUploads() string {
+	run := &l.Run
+	recorded := int64(len(l.uploads) + l.warm.uploads)
+	early := 0.0
+	if run.Rate > 0 {
+		early = 1 / run.Rate
+	}
+	if run.Arrivals == ArrivalsPoisson {
+		early *= arrivalGapsMax
+	}
+	end := l.last()
+	if l.ended {
+		end = max(end, l.elapsed)
+	}
+	switch {
+	case recorded < run.Count:
+		return fmt.Sprintf("%d of %d planned uploads", recorded, run.Count)
+	case end < run.DurationS-early:
+		return fmt.Sprintf("%s s of %g s", seconds(end), run.DurationS)
+	case l.unknown > 0:
+		return l.lacks()
+	}
+	return ""
+}
+
+// lacks tells of the records that say nothing.
+func (l *Log) lacks() string {
+	if l.unknown == 1 {
+		return "1 record lacks its outcome or kind"
+	}
+	return fmt.Sprintf("%d records lack their outcome or kind", l.unknown)
+}
+
+// arrivalGapsMax is how many times the mean the gap between two arrivals can be, but for one in 20,000.
+const arrivalGapsMax = 10
+
+func (l *Log) missingFaults() string {
+	made, open := 0, 0
+	for _, f := range l.faults() {
+		if f.made() {
+			made++
+			if !f.healed && !f.unhealed {
+				open++
+			}
+		}
+	}
+	switch planned := max(l.Run.Faults, 1); {
+	case made < planned:
+		return fmt.Sprintf("%d of %s", made, plural(int64(planned), "planned fault"))
+	case open > 0:
+		return "the recovery from " + plural(int64(open), "fault")
+	}
+	return ""
+}
+
+// missingReadback wants every acknowledged image read, whatever came of it.
+func (l *Log) missingReadback() string {
+	if l.back == nil {
+		return "no image read back"
+	}
+	images := max(l.back.Images, l.acknowledged())
+	if read := l.back.Matched + l.back.wrong(); read < images {
+		return fmt.Sprintf("%d of %s read back", read, plural(images, "image"))
+	}
+	return ""
+}
+
+func (l *Log) missingCleanup() string {
+	if l.cleaned == nil {
+		return "no image deleted"
+	}
+	images := max(l.cleaned.Images+l.cleaned.Missing+l.cleaned.Failed, l.acknowledged())
+	if gone := l.cleaned.Images + l.cleaned.Missing; gone < images {
+		return fmt.Sprintf("%d of %s deleted", gone, plural(images, "image"))
+	}
+	return ""
+}
+
+// acknowledged counts the uploads that succeeded, those of the warm-up included.
+func (l *Log) acknowledged() (n int64) {
+	for i := range l.uploads {
+		if l.uploads[i].ok {
+			n++
+		}
+	}
+	for _, o := range l.warm.owned {
+		n += o.images
+	}
+	return n
+}
+
+// Final says why the run cannot be resumed though something of it is missing; empty when it can.
+func (l *Log) Final() string {
+	m := l.Missing()
+	switch {
+	case m.Plan != "":
+		return "does not tell how the run was started"
+	case l.Run.chaos() && (m.Uploads != "" || m.Faults != ""):
+		return "is of a run with faults, which cannot be resumed before all of them were made"
+	case l.cleaning && (m.Uploads != "" || m.Readback != ""):
+		return "is of a run whose images were deleted, which cannot be resumed"
+	}
+	return ""
+}

@@ -1,0 +1,309 @@
+package result
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// wholeRecords is the log of a run with all that can be planned, in the order in which it is written.
+func wholeRecords(uploads int64) []Record {
+	recs := evenRecords(uploads)
+	for t := range int(uploads/25) + 2 {
+		recs = append(recs, memorySamples(float64(t), 180<<20)...)
+	}
+	for i, f := range []struct{ fails, back string }{{EventKill, EventRestart}, {EventPause, EventResume}, {EventStop, EventRestart}} {
+		at := float64(i) * 0.3
+		recs = append(recs, Event{TS: at, Kind: f.fails, Node: i + 1}, Event{TS: at + 0.1, Kind: f.back, Node: i + 1}, Event{TS: at + 0.2, Kind: EventHealed, Node: i + 1})
+	}
+	recs = slices.DeleteFunc(recs, func(r Record) bool { _, end := r.(End); return end })
+	slices.SortStableFunc(recs[1:], func(a, b Record) int { return cmp.Compare(moment(a), moment(b)) })
+	recs = append(recs, Readback{Images: uploads, Matched: uploads, Bytes: 1e9, ElapsedS: 3}, Event{TS: 9, Kind: EventCleaning},
+		Cleaned{Images: uploads, Bytes: 1e9, WonBack: 2e9}, End{ElapsedS: float64(uploads)*0.04 + 1})
+	return setRun(recs, func(r *Run) { r.Faults, r.Plan = 3, Plan{Verify: true, Chaos: true, Cleanup: true} })
+}
+
+// moment is when a record is written.
+func moment(r Record) float64 {
+	switch r := r.(type) {
+	case Upload:
+		return r.StartS + r.LatencyS
+	case NodeSample:
+		return r.TS
+	case ClientSample:
+		return r.TS
+	case Event:
+		return r.TS
+	}
+	return 0
+}
+
+func verdictOf(t *testing.T, log []byte) (Verdict, error) {
+	t.Helper()
+	l, err := Read(bytes.NewReader(log))
+	if err != nil {
+		return Verdict{}, err
+	}
+	return Compute(l, DefaultLimits()).Verdict, nil
+}
+
+// TestCutNeverPasses cuts the log of a run with everything at each byte: it passes whole and never else.
+func TestCutNeverPasses(t *testing.T) {
+	whole := encode(t, wholeRecords(30)...)
+	for _, n := range []int{len(whole), len(whole) - 1} { // the last byte is a line end
+		if v, err := verdictOf(t, whole[:n]); err != nil || !v.Passed || v.Incomplete != "" {
+			t.Fatalf("%d of %d bytes: %+v, %v", n, len(whole), v, err)
+		}
+	}
+	for n := range len(whole) - 1 {
+		if v, err := verdictOf(t, whole[:n]); err == nil && (v.Passed || v.Incomplete == "" || v.failed && !strings.Contains(v.Text, "NO UPLOAD")) {
+			t.Fatalf("cut at %d of %d: %s", n, len(whole), v.Text)
+		}
+	}
+}
+
+// TestHoleNeverPasses takes each line out that says that something was done.
+func TestHoleNeverPasses(t *testing.T) {
+	lines := bytes.SplitAfter(encode(t, wholeRecords(30)...), []byte("\n"))
+	evidence := regexp.MustCompile(`"type":"(run|upload|readback|cleaned|end)"|"kind":"node_(killed|paused|stopped|healed)"`)
+	holes := 0
+	for i, line := range lines {
+		if !evidence.Match(line) {
+			continue
+		}
+		holes++
+		if v, err := verdictOf(t, bytes.Join(slices.Delete(slices.Clone(lines), i, i+1), nil)); err == nil && (v.Passed || v.Incomplete == "") {
+			t.Errorf("without %s: %s", line, v.Text)
+		}
+	}
+	if holes != 1+30+6+3 {
+		t.Errorf("%d lines were taken out", holes)
+	}
+}
+
+// TestMissing names each part of a run of which the log has no evidence.
+func TestMissing(t *testing.T) {
+	without := func(drop func(Record) bool) []Record { return slices.DeleteFunc(wholeRecords(30), drop) }
+	event := func(kind string) func(Record) bool {
+		return func(r Record) bool { e, is := r.(Event); return is && e.Kind == kind }
+	}
+	instead := func(with Record) []Record {
+		recs := wholeRecords(30)
+		for i, r := range recs {
+			if fmt.Sprintf("%T", r) == fmt.Sprintf("%T", with) {
+				recs[i] = with
+			}
+		}
+		return recs
+	}
+	for _, c := range []struct {
+		name    string
+		records []Record
+		want    string
+		final   bool // cannot be resumed
+	}{
+		{"nothing", wholeRecords(30), "", false},
+		{"end", without(func(r Record) bool { _, is := r.(End); return is }), "no end record", false},
+		{"read-back", without(func(r Record) bool { _, is := r.(Readback); return is }), "no image read back", true},
+		{"read-back, part", instead(Readback{Images: 30, Matched: 17, Missing: 1}), "18 of 30 images read back", true},
+		{"read-back of an earlier part", instead(Readback{Images: 20, Matched: 20}), "20 of 30 images read back", true},
+		{"cleanup", without(func(r Record) bool { _, is := r.(Cleaned); return is }), "no image deleted", false},
+		{"cleanup, part", instead(Cleaned{Images: 20, Missing: 4, Failed: 6}), "24 of 30 images deleted", false},
+		{"cleanup of an earlier part", instead(Cleaned{Images: 20}), "20 of 30 images deleted", false},
+		{"a fault", without(event(EventKill)), "2 of 3 planned faults", true},
+		{"recovery", without(event(EventHealed)), "the recovery from 3 faults", true},
+		{"uploads", mutate(without(func(r Record) bool { u, is := r.(Upload); return is && u.Seq > 20 }), func(*Upload) {}), "20 of 30 planned uploads", true},
+		{"plan", without(func(r Record) bool { _, is := r.(Run); return is }), "no run record to say what was planned", true},
+		{"count", setRun(wholeRecords(30), func(r *Run) { r.Count = 0 }), "nothing says how many uploads were planned", true},
+		{"chaos of no number", setRun(evenRecords(30), func(r *Run) { r.Plan.Chaos = true }), "0 of 1 planned fault, no image read back", true},
+		{"all that a plain run has planned", evenRecords(30), "", false},
+		{"added to the plan", beforeEnd(evenRecords(30), Plan{Verify: true}), "no image read back", false},
+		{"what was added came to its end", beforeEnd(evenRecords(30), Plan{Verify: true}, Readback{Images: 30, Matched: 30}), "", false},
+		{"resumed after its end", append(evenRecords(30), Event{TS: 9, Kind: EventResumed}), "no end record", false},
+		{"read-back of a warm-up", beforeEnd(mutate(setRun(evenRecords(90), func(r *Run) { r.Plan.Verify = true }), func(u *Upload) { u.Warmup = u.Seq < 20 }), Readback{Images: 71, Matched: 71}), "71 of 90 images read back", false},
+	} {
+		l := read(t, string(encode(t, c.records...)))
+		if got := l.Missing().String(); got != c.want || (l.Final() != "") != c.final {
+			t.Errorf("%s: missing %q, %q; want %q", c.name, got, l.Final(), c.want)
+		}
+		if v := Compute(l, DefaultLimits()).Verdict; v.Incomplete != c.want || c.want != "" && v.Passed {
+			t.Errorf("%s: %+v", c.name, v)
+		}
+	}
+}
+
+// TestCutIsNoFailure has nothing failed in a run with faults that was killed before all were over.
+func TestCutIsNoFailure(t *testing.T) {
+	recs := wholeRecords(30)
+	for n := 10; n < len(recs); n++ {
+		if c := checkNamed(t, compute(t, recs[:n]...), "fault_tolerance"); c.Status == Failed {
+			t.Errorf("after %d records: %s", n, c.Evidence)
+		}
+	}
+	lost := append(slices.Clone(recs[:len(recs)-4]), Event{TS: 3, Kind: EventKill, Node: 1}, Event{TS: 4, Kind: EventUnhealed, Node: 1})
+	if c := checkNamed(t, compute(t, lost...), "fault_tolerance"); c.Status != Skipped { // nothing was read back
+		t.Errorf("%s: %s", c.Status, c.Evidence)
+	}
+}
+
+// TestBadImageStays holds an image that came back with other bytes against the run, though the reading was cut off, or
+// all came back well when it was resumed.
+func TestBadImageStays(t *testing.T) {
+	bad := Event{TS: 9, Kind: EventImageMismatched, Detail: "stress_image_7.png: other bytes"}
+	for _, more := range [][]Record{{bad}, {bad, Event{TS: 9, Kind: EventResumed}, Readback{Images: 200, Matched: 200}}} {
+		if c := checkNamed(t, compute(t, beforeEnd(evenRecords(200), more...)...), "production_scale_files"); c.Status != Failed || !strings.Contains(c.Evidence, "1 with other bytes") {
+			t.Errorf("%s: %s", c.Status, c.Evidence)
+		}
+	}
+}
+
+// TestIncompleteInAllForms has every form of the report name what is missing.
+func TestIncompleteInAllForms(t *testing.T) {
+	recs := slices.DeleteFunc(wholeRecords(30), func(r Record) bool {
+		_, back := r.(Readback)
+		_, end := r.(End)
+		return back || end
+	})
+	a, b := named(t, "a.jsonl", recs), named(t, "b.jsonl", wholeRecords(30))
+	l := read(t, string(encode(t, recs...)))
+	b.Compare(read(t, string(encode(t, wholeRecords(30)...))), l, "a.jsonl")
+	const want = "no image read back, no end record"
+	for form, out := range map[string][]byte{
+		"text": []byte(text(t, a, TextOptions{})), "JSON": written(t, Reports{a}.WriteJSON), "CSV": written(t, Reports{a}.WriteCSV),
+		"Markdown": written(t, Reports{a}.WriteMarkdown), "HTML": written(t, Reports{a}.WriteHTML),
+	} {
+		if flat := strings.Join(strings.Fields(string(out)), " "); !strings.Contains(flat, "INCOMPLETE: "+want) {
+			t.Errorf("%s does not say that it is incomplete: %s", form, flat)
+		}
+	}
+	for form, out := range map[string][]byte{
+		"text": []byte(text(t, b, TextOptions{})), "JSON": written(t, Reports{b}.WriteJSON),
+		"Markdown": written(t, Reports{b}.WriteMarkdown), "HTML": written(t, Reports{b}.WriteHTML),
+	} {
+		if flat := strings.Join(strings.Fields(string(out)), " "); !strings.Contains(flat, want) {
+			t.Errorf("%s compares with an incomplete run and does not say so", form)
+		}
+	}
+	if got := (Reports{a, b}).table().rows; got[0][1] != "incomplete" || got[1][1] != "passed" {
+		t.Errorf("%v", got)
+	}
+}
+
+// absentCases say which checks have no evidence without a field.
+var absentCases = []struct {
+	records, field string
+	checks         string
+}{
+	{"run", "nodes", "balance memory_stable network hash_quality"},
+	{"run", "delivery", "network"},
+	{"upload", "owner", "balance hash_quality"},
+	{"upload", "bytes", "production_scale_files balance network"},
+	{"upload", "class", "production_scale_files"},
+	{"upload", "start_s", "sustained_load fault_tolerance"},
+	{"upload", "latency_s", "sustained_load fault_tolerance"},
+	{"upload", "sent_bytes", "network"},
+	{"node", "up", "memory_stable"},
+	{"node", "rss_bytes", "memory_stable"},
+	{"client", "rss_bytes", "memory_stable"},
+	{"event", "t_s", "fault_tolerance"},
+	{"event", "kind", "fault_tolerance"},
+	{"readback", "matched", "fault_tolerance"},
+	{"readback", "images", ""},
+}
+
+// TestAbsentIsNotZero takes a field out of the records of a run that passes all checks, or makes it null: the checks
+// that go by it are skipped, with one record of the field too, and none fails.
+func TestAbsentIsNotZero(t *testing.T) {
+	whole := encode(t, wholeRecords(90)...)
+	if v, err := verdictOf(t, whole); err != nil || v.Text != "SYSTEM PASSED ALL TESTS (7 passed)" {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	for _, c := range absentCases {
+		for _, with := range []string{"", `"` + c.field + `":null,`} {
+			for _, most := range []int{1, 1 << 20} {
+				log := withoutField(t, whole, c.records, c.field, with, most)
+				v, err := verdictOf(t, log)
+				if err != nil {
+					t.Fatalf("%s of %s: %v", c.field, c.records, err)
+				}
+				for _, check := range v.Checks {
+					gone := slices.Contains(strings.Fields(c.checks), check.Name)
+					switch {
+					case check.Status == Failed:
+						t.Errorf("%d without %s of %s: %s failed: %s", most, c.field, c.records, check.Name, check.Evidence)
+					case gone && most > 1 && check.Status != Skipped, gone && c.records == "upload" && check.Status != Skipped && c.field != "class":
+						t.Errorf("%d without %s of %s: %s %s: %s", most, c.field, c.records, check.Name, check.Status, check.Evidence)
+					case !gone && check.Status != Passed:
+						t.Errorf("%d without %s of %s: %s %s: %s", most, c.field, c.records, check.Name, check.Status, check.Evidence)
+					}
+				}
+			}
+		}
+	}
+}
+
+// withoutField takes a field out of the first records of a type.
+func withoutField(t *testing.T, log []byte, typ, field, with string, most int) []byte {
+	t.Helper()
+	re := regexp.MustCompile(`"` + field + `":(\[[^]]*\]|"[^"]*"|[^,}]*),?`)
+	var out bytes.Buffer
+	for line := range bytes.Lines(log) {
+		if most > 0 && bytes.HasPrefix(line, []byte(`{"type":"`+typ+`"`)) && re.Match(line) {
+			line = bytes.Replace(re.ReplaceAll(line, []byte(with)), []byte(",}"), []byte("}"), 1)
+			most--
+			if !json.Valid(line) {
+				t.Fatalf("%s", line)
+			}
+		}
+		out.Write(line)
+	}
+	return out.Bytes()
+}
+
+// TestAbsentOutcome leaves an upload out of which nothing says what became of it: it neither failed nor counts as made.
+func TestAbsentOutcome(t *testing.T) {
+	log := withoutField(t, encode(t, wholeRecords(90)...), "upload", "ok", "", 1)
+	r := Compute(read(t, string(log)), DefaultLimits())
+	if r.Attempted != 89 || r.Failed != 0 || r.Verdict.Incomplete != "89 of 90 planned uploads" {
+		t.Errorf("%d attempted, %d failed: %+v", r.Attempted, r.Failed, r.Verdict)
+	}
+	again := withoutField(t, encode(t, beforeEnd(evenRecords(90), evenUpload(1))...), "upload", "ok", "", 1)
+	if r := Compute(read(t, string(again)), DefaultLimits()); r.Attempted != 90 || r.Verdict.Incomplete != "" {
+		t.Errorf("made again: %d attempted: %+v", r.Attempted, r.Verdict)
+	}
+}
+
+// TestAbsentCounters has samples without counters: what grew meanwhile counts when it is told, not from 0.
+func TestAbsentCounters(t *testing.T) {
+	whole := evenRecords(300)
+	for i, rec := range whole {
+		switch s := rec.(type) {
+		case NodeSample:
+			s.NetRxBytes, s.DiskWrittenBytes = 1e12+int64(s.TS*1e6), 1e12+int64(s.TS*1e6)
+			whole[i] = s
+		case ClientSample:
+			s.SentBytes = 1e12 + int64(s.TS*1e6)
+			whole[i] = s
+		}
+	}
+	log := encode(t, whole...)
+	for _, typ := range []string{"node", "client"} {
+		for _, field := range []string{"net_rx_bytes", "net_tx_bytes", "disk_written_bytes", "cpu_s"} {
+			log = withoutField(t, log, typ, field, `"`+field+`":null,`, 7)
+		}
+	}
+	r := Compute(read(t, string(log)), DefaultLimits())
+	for _, n := range r.Nodes {
+		if n.NetRxBytesPerS > 2e6 || n.DiskWrittenPerS > 2e6 || n.CPUCores > 1 {
+			t.Errorf("%+v", n)
+		}
+	}
+	if r.Client.NetTxBytesPerS > 2e6 || r.Client.CPUCores > 1 {
+		t.Errorf("%+v", r.Client)
+	}
+}
