@@ -76,7 +76,7 @@ kept, with .1 at the end of its name.
 Profiles: quick 30, demo 50, extreme 1500 images of 5 to 25 MB. Before it starts, the
 nodes, disks, memory, clocks and limits are looked at; --dry-run ends there. The first
 Ctrl-C lets running uploads end and reports on what was done, the second stops at once;
---resume goes on with such a run.
+--resume does what is missing then: uploads, reading images back, deleting them.
 
 With --rate, uploads begin at their time whether or not others have ended, and latency
 counts from that time. With --json, the records of the log go to standard output as they
@@ -109,7 +109,7 @@ back and compared with what was sent, as with --verify.`,
 	f.IntVar(&o.users, "users", 1, "number of users, who take turns: USER, USER-2, ...")
 	f.StringVar(&o.delivery, "delivery", string(client.Broadcast), "broadcast to all nodes, or relay through one")
 	f.StringVar(&o.log, "log", "log.jsonl", "file for the run's log")
-	f.StringVar(&o.resume, "resume", "", "go on with the interrupted run of this log")
+	f.StringVar(&o.resume, "resume", "", "do what is missing of the run of this log")
 	f.BoolVar(&o.yes, "yes", false, "start the extreme profile without asking")
 	f.BoolVar(&o.force, "force", false, "start although the look at the cluster found something wrong")
 	f.BoolVar(&o.dryRun, "dry-run", false, "show what the run takes and look at the cluster, but upload nothing")

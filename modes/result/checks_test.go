@@ -84,7 +84,7 @@ var checkCases = []struct {
 		recs := mutate(evenRecords(40), func(u *Upload) { u.StartS, u.LatencyS = u.StartS/100, 0.1 })
 		recs[len(recs)-1] = End{ElapsedS: 0.2}
 		return recs
-	}, Skipped, "needs 20 and 2 s"},
+	}, Skipped, "needs 20 uploads and 2 s"},
 	{"all at once", "sustained_load", changed(60, func(u *Upload) { u.StartS, u.LatencyS = 0, 3 }), Skipped, "same moment"},
 
 	{"even", "balance", even(1500), Passed, "at most 0.15 %"},
@@ -184,19 +184,19 @@ var checkCases = []struct {
 	{"even", "hash_quality", even(300), Passed, "p = 1.000"},
 	{"first choice", "hash_quality", eventRecords, Passed, "80.0 % went to the hash's first choice"},
 	{"one-sided", "hash_quality", changed(300, ownerOne), Failed, "p = 0.000"},
-	{"no first choices", "hash_quality", changed(300, func(u *Upload) { u.FirstNode = u.Owner%3 + 1 }), Failed, "0.0 % went to the hash's first choice, the bound moved 300, 100.0 % of the bytes"},
+	{"no first choices", "hash_quality", changed(300, func(u *Upload) { u.FirstNode = u.Owner%3 + 1 }), Failed, "0.0 % went to the hash's first choice, 300 (100.0 % of the bytes) to another node for even shares"},
 	{"some first choices known", "hash_quality", changed(30, func(u *Upload) {
 		if u.Seq > 4 {
 			u.FirstChoice = new(u.Seq > 19)
 		}
-	}), Passed, "of 26 uploads whose first choice is known, 42.3 % went to the hash's first choice, the bound moved 15, "},
+	}), Passed, "of 26 uploads whose first choice is known, 42.3 % went to the hash's first choice, 15 ("},
 	{"as many as by chance", "hash_quality", changed(300, func(u *Upload) { u.FirstNode = int(u.Seq%3) + 1 }), Passed, "went to the hash's first choice"},
 	{"first choices as owners", "hash_quality", changed(300, func(u *Upload) {
 		u.FirstNode = u.Owner
 		if u.Seq%5 == 0 {
 			u.FirstNode = u.Owner%3 + 1
 		}
-	}), Passed, "80.0 % went to the hash's first choice, the bound moved 60, 20."},
+	}), Passed, "80.0 % went to the hash's first choice, 60 (20."},
 	{"lopsided first choices", "hash_quality", changed(300, func(u *Upload) {
 		u.FirstNode = u.Owner
 		if u.Seq%2 == 0 {

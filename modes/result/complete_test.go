@@ -54,7 +54,7 @@ func verdictOf(t *testing.T, log []byte) (Verdict, error) {
 
 // TestCutNeverPasses cuts the log of a run with everything at each byte: it passes whole and never else.
 func TestCutNeverPasses(t *testing.T) {
-	whole := encode(t, wholeRecords(30)...)
+	whole := encode(t, wholeRecords(12)...)
 	for _, n := range []int{len(whole), len(whole) - 1} { // the last byte is a line end
 		if v, err := verdictOf(t, whole[:n]); err != nil || !v.Passed || v.Incomplete != "" {
 			t.Fatalf("%d of %d bytes: %+v, %v", n, len(whole), v, err)

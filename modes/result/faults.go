@@ -161,6 +161,7 @@ func (l *Log) readBack() (evidence string, same bool) {
 	if l.back == nil && b.wrong() == 0 {
 		return "no image read back", true
 	}
+	b.Images = max(b.Images, b.Matched+b.wrong())
 	evidence = fmt.Sprintf("%d of %s read back and the same", b.Matched, plural(b.Images, "image"))
 	for _, bad := range []struct {
 		n    int64

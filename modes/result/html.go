@@ -340,6 +340,6 @@ var checkTitles = map[string]string{
 	"balance":                "Did every node get its share?",
 	"memory_stable":          "Did memory stay within bounds, without growing?",
 	"network":                "Was no more sent than needed?",
-	"hash_quality":           "Is the hash even, and does the bound move little?",
+	"hash_quality":           "Is the hash even, and do few images have to go to other nodes?",
 	"fault_tolerance":        "Did the cluster get over the loss of nodes?",
 }

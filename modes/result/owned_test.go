@@ -217,3 +217,27 @@ func TestBefore(t *testing.T) {
 		t.Errorf("%d images of the warm-up", warm.images)
 	}
 }
+
+// TestGradeOfPlacement grades what placement does with few images, of many users: the first run that anybody makes is
+// not called poor for what no placement of so few could do better.
+func TestGradeOfPlacement(t *testing.T) {
+	for _, images := range []int64{18, 30, 50, 100} {
+		grades := map[string]int{}
+		for user := range 300 {
+			s := newSimulated(make([]placement.Load, 3)...)
+			for seq := int64(1); seq <= images; seq++ {
+				u := evenUpload(seq)
+				s.put(t, fmt.Sprintf("user-%d", user), u.Name, u.Bytes)
+			}
+			shares := make([]float64, 3)
+			for i, l := range s.owned {
+				shares[i] = 100 * float64(l.Images) / float64(images)
+			}
+			grades[allowance(images, 3).grade(stddev(shares))]++
+		}
+		t.Logf("%d images: %v", images, grades)
+		if grades["poor"] > 0 || grades["excellent"] < 200 {
+			t.Errorf("%d images: %v", images, grades)
+		}
+	}
+}

@@ -278,6 +278,8 @@ func FuzzRead(f *testing.F) {
 		}
 	}
 	f.Add(encode(f, recordsOfEveryType()...))
+	f.Add([]byte(packed(f, runLine+uploadLine)))
+	f.Add([]byte("\xef\xbb\xbf" + runLine + `{"type":"cleaned","images":null}` + "\n" + `{"type":"node","id":1,"up":null}`))
 	evil := evilRecords()
 	f.Add(encode(f, evil[0], evil[1], evil[len(evil)-2]))
 	f.Add([]byte(`{"type":"upload","ok":true,"owner":1,"latency_s":5e-324}` + "\n" + `{"type":"upload","ok":true,"owner":1,"latency_s":1}` + "\n"))

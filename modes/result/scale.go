@@ -195,7 +195,7 @@ func (j *judgement) firstChoices() (evidence string, ok bool) {
 	if known < int64(j.report.Succeeded) {
 		of += " whose first choice is known"
 	}
-	evidence = fmt.Sprintf("of %s, %.1f %% went to the hash's first choice, the bound moved %d, %.1f %% of the bytes", of, firsts, moved,
+	evidence = fmt.Sprintf("of %s, %.1f %% went to the hash's first choice, %d (%.1f %% of the bytes) to another node for even shares", of, firsts, moved,
 		100*ratio(float64(movedBytes), float64(bytes)))
 	j.figure("first_choice_known", float64(known))
 	chance := 100 * math.Sqrt(firsts/100*(1-firsts/100)/float64(known)) // standard deviation of a share

@@ -42,7 +42,7 @@ func (j *judgement) sustainedLoad() (Status, string) {
 		return Failed, evidence + "; " + strings.Join(bad, ", ")
 	}
 	if r.Succeeded < sustainedUploadsMin || r.MeasuredS < sustainedSecondsMin {
-		return Skipped, fmt.Sprintf("%s; needs %d and %g s", evidence, sustainedUploadsMin, sustainedSecondsMin)
+		return Skipped, fmt.Sprintf("%s; needs %d uploads and %g s", evidence, sustainedUploadsMin, sustainedSecondsMin)
 	}
 	if n := j.log.untimed(); n > 0 {
 		return Skipped, evidence + "; the log does not say how long " + plural(int64(n), "upload") + " took"

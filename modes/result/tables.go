@@ -85,7 +85,7 @@ func (r *Report) shareTable() table {
 
 // usageTable lists what each process used; nothing when there were no samples.
 func (r *Report) usageTable() table {
-	t := table{id: "resources", title: "Used, on average", left: 1, head: []string{"", "memory", "cores", "in", "out", "written", "busy", "disk left"}}
+	t := table{id: "resources", title: "Used: memory at its peak, the rest on average", left: 1, head: []string{"", "memory", "cores", "in", "out", "written", "busy", "disk left"}}
 	known := false
 	add := func(name string, u Usage) {
 		known = known || u.PeakRSSBytes > 0
