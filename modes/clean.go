@@ -192,7 +192,8 @@ func cleanedWords(done result.Cleaned) string {
 	if done.Missing > 0 {
 		missing = fmt.Sprintf("; %s had been deleted or replaced before", plural(done.Missing, "image"))
 	}
-	return fmt.Sprintf("deleted %s, %s%s; the nodes have %s of disk back", plural(done.Images, "image"), formatBytes(done.Bytes), missing, formatBytes(done.WonBack))
+	return fmt.Sprintf("deleted %s, %s%s; the nodes have %s of disk back",
+		plural(done.Images, "image"), formatBytes(done.Bytes), missing, formatBytes(done.WonBack))
 }
 
 // deleteAll deletes images, several at once. One that is not there is no failure.

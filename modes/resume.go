@@ -59,9 +59,11 @@ func readPast(path string) (*pastRun, error) {
 	p.bytes, p.since = whole.bytes, whole.written
 	switch whole.form {
 	case result.FormGzip:
-		return nil, usagef("unpack it first: gzip -d "+shellQuote(path), "%s is compressed, and a run goes on in a log as stress wrote it", path)
+		return nil, usagef("unpack it first: gzip -d "+shellQuote(path),
+			"%s is compressed, and a run goes on in a log as stress wrote it", path)
 	case result.FormMark:
-		return nil, usagef("make one without the mark: tail -c +4 "+shellQuote(path)+" > plain.jsonl", "%s is %s, and a run goes on in a log as stress wrote it", path, whole.form)
+		return nil, usagef("make one without the mark: tail -c +4 "+shellQuote(path)+" > plain.jsonl",
+			"%s is %s, and a run goes on in a log as stress wrote it", path, whole.form)
 	}
 	if p.stores == nil {
 		return nil, usagef(noResume, "%s does not tell how the run was started", path)

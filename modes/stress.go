@@ -345,7 +345,8 @@ func (o stressOptions) owners() []string {
 func (o stressOptions) run(cfg *config.Config) result.Run {
 	run := result.Run{
 		Profile: o.profile, Count: o.count, Concurrency: o.concurrency, Delivery: o.delivery,
-		Replicas: cfg.Cluster.Replicas, Plan: result.Plan{Verify: o.verify || o.chaos, Chaos: o.chaos, Cleanup: o.cleanup}, Version: version(), Images: o.images, Seed: o.spec.Seed,
+		Replicas: cfg.Cluster.Replicas, Plan: result.Plan{Verify: o.verify || o.chaos, Chaos: o.chaos, Cleanup: o.cleanup},
+		Version: version(), Images: o.images, Seed: o.spec.Seed,
 		Rate: o.rate, Arrivals: o.arrivals, DurationS: o.duration.Seconds(), WarmupS: o.warmup.Seconds(), ReadPercent: float64(o.mix),
 	}
 	if o.users > 1 {

@@ -60,7 +60,8 @@ const (
 // Compare sets r, the report of l, beside another log, which has that name.
 func (r *Report) Compare(l, other *Log, name string) {
 	o := Compute(other, r.Limits)
-	c := &Comparison{Other: name, Test: compareTest, Alpha: compareAlpha, Settings: []SettingChanged{}, OtherIncomplete: o.Verdict.Incomplete, other: o.charts, elapsed: o.ElapsedS}
+	c := &Comparison{Other: name, Test: compareTest, Alpha: compareAlpha, Settings: []SettingChanged{}, other: o.charts, elapsed: o.ElapsedS}
+	c.OtherIncomplete = o.Verdict.Incomplete
 	c.settings(r.runTable(), o.runTable())
 	if c.OtherIncomplete != "" {
 		r.Notes = append(r.Notes, fmt.Sprintf("the run of %s is INCOMPLETE: %s", name, c.OtherIncomplete))

@@ -37,10 +37,10 @@ func (l *Log) Missing() (m Missing) {
 		m.Plan = "nothing says how many uploads were planned"
 	}
 	m.Uploads = l.missingUploads()
-	if run.chaos() {
+	if run.chaos() > 0 {
 		m.Faults = l.missingFaults()
 	}
-	if run.Plan.Verify || run.chaos() {
+	if run.Plan.Verify || run.chaos() > 0 {
 		m.Readback = l.missingReadback()
 	}
 	if run.Plan.Cleanup {
@@ -52,8 +52,13 @@ func (l *Log) Missing() (m Missing) {
 	return m
 }
 
-// chaos reports whether the run was to make faults itself.
-func (r *Run) chaos() bool { return r.Plan.Chaos || r.Faults > 0 }
+// chaos returns how many faults the run was to make itself, at least; 0 without --chaos.
+func (r *Run) chaos() int {
+	if r.Plan.Chaos {
+		return max(r.Faults, 1)
+	}
+	return r.Faults
+}
 
 // missingUploads says how far the uploads came. The last operations of an open loop are due some time
 // before the end of its duration.
@@ -103,7 +108,7 @@ func (l *Log) missingFaults() string {
 			}
 		}
 	}
-	switch planned := max(l.Run.Faults, 1); {
+	switch planned := l.Run.chaos(); {
 	case made < planned:
 		return fmt.Sprintf("%d of %s", made, plural(int64(planned), "planned fault"))
 	case open > 0:
@@ -154,7 +159,7 @@ func (l *Log) Final() string {
 	switch {
 	case m.Plan != "":
 		return "does not tell how the run was started"
-	case l.Run.chaos() && (m.Uploads != "" || m.Faults != ""):
+	case l.Run.chaos() > 0 && (m.Uploads != "" || m.Faults != ""):
 		return "is of a run with faults, which cannot be resumed before all of them were made"
 	case l.cleaning && (m.Uploads != "" || m.Readback != ""):
 		return "is of a run whose images were deleted, which cannot be resumed"

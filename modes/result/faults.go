@@ -76,10 +76,7 @@ func (l *Log) held() (list []span) {
 // have ended after the first fault: before, there is nothing that it could have hurt. Where the log was cut off, what
 // it does not have is no failure.
 func (j *judgement) faultTolerance() (Status, string) {
-	planned := j.log.Run.Faults
-	if j.log.Run.chaos() {
-		planned = max(planned, 1)
-	}
+	planned := j.log.Run.chaos()
 	if len(j.faults) == 0 && planned == 0 {
 		return Skipped, "no node was lost in this run"
 	}
@@ -97,7 +94,8 @@ func (j *judgement) faultTolerance() (Status, string) {
 	j.figure("longest_pause_s", pause)
 	back, same := j.log.readBack()
 	untimed := j.log.untimed() > 0 || slices.ContainsFunc(j.faults, func(f fault) bool { return !f.timed })
-	cut := planned > 0 && (j.missing.Readback != "" || j.missing.Faults != "" && (j.missing.Uploads != "" || j.missing.End != "") && !j.unhealed())
+	stopped := j.missing.Uploads != "" || j.missing.End != ""
+	cut := planned > 0 && (j.missing.Readback != "" || j.missing.Faults != "" && stopped && !j.unhealed())
 	evidence += fmt.Sprintf(", %s failed; longest pause between acknowledgements %s s%s; %s", plural(int64(j.report.Failed), "upload"), seconds(pause), afterKill, back)
 	switch {
 	case j.report.Attempted == 0:
@@ -157,7 +155,8 @@ func (l *Log) readBack() (evidence string, same bool) {
 	if l.back != nil {
 		b = *l.back
 	}
-	b.Mismatched, b.Missing = max(b.Mismatched, l.happened(EventImageMismatched)), max(b.Missing, l.happened(EventImageMissing))
+	b.Mismatched = max(b.Mismatched, l.happened(EventImageMismatched))
+	b.Missing = max(b.Missing, l.happened(EventImageMissing))
 	if l.back == nil && b.wrong() == 0 {
 		return "no image read back", true
 	}

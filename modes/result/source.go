@@ -72,7 +72,9 @@ func (g *gunzip) Read(p []byte) (n int, err error) {
 	switch {
 	case g.err != nil:
 	case g.left <= 0:
-		g.err = &ReadError{Err: ErrCompressed, Detail: fmt.Sprintf("it unpacks to more than %d bytes", unpackedMax), Hint: "unpack it first: gzip -d LOG"}
+		g.err = &ReadError{
+			Err: ErrCompressed, Detail: fmt.Sprintf("it unpacks to more than %d bytes", unpackedMax), Hint: "unpack it first: gzip -d LOG",
+		}
 	default:
 		n, g.err = g.in.Read(p[:min(int64(len(p)), g.left)])
 		g.left -= int64(n)
