@@ -519,3 +519,27 @@ func TestBesideInterrupted(t *testing.T) {
 		t.Errorf("%d uploads, %v", len(logged["upload"]), err)
 	}
 }
+
+// What comes after the uploads may be interrupted too: the log has its end, and the run is told as stopped, by its uploads
+// first.
+func TestAfterInterrupted(t *testing.T) {
+	cut := fmt.Errorf("%w while images were read back", ErrInterrupted)
+	for count, said := range map[int64]string{3: "while images were read back", 20: "after 3 of 20 uploads"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var ended atomic.Int64
+		logged, err := drive(t, ctx, Options{
+			Run:    result.Run{Count: count, Concurrency: 1},
+			Target: target{put: func(_ context.Context, up Upload) (Outcome, error) { return good(up), nil }},
+			Observe: func(rec result.Record) {
+				if _, upload := rec.(result.Upload); upload && ended.Add(1) == 3 {
+					cancel()
+				}
+			},
+			After: func(context.Context, Recorder) error { return cut },
+		})
+		if !errors.Is(err, ErrInterrupted) || !strings.HasSuffix(err.Error(), said) || len(logged["upload"]) != 3 {
+			t.Errorf("%d uploads of %d, %v", len(logged["upload"]), count, err)
+		}
+	}
+}

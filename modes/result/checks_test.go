@@ -33,7 +33,7 @@ var checkCases = []struct {
 			u.StartS = 4 + 3*(u.StartS-4)
 		}
 	}), Failed, "(Mann-Kendall)"},
-	{"too short for a trend", "sustained_load", even(200), Passed, "from start to end (Theil-Sen), under 30 s too short to tell a trend; falling: p = "},
+	{"too short for a trend", "sustained_load", even(200), Passed, "throughput: under 30 s too short to tell a trend; falling: p = "},
 	{"long enough for a trend", "sustained_load", even(800), Passed, "from start to end, 95 % interval "},
 	{"slower with faults", "sustained_load", with(changed(200, func(u *Upload) {
 		if u.Seq > 100 {

@@ -80,14 +80,14 @@ func (j *judgement) pace(evidence string) (Status, string) {
 	j.figure("trend_high_percent", 100*t.high*t.span/t.level)
 	j.figure("falling_p", t.pFalling)
 	falls := t.pFalling < fallingPMax && -change > j.limits.SlowdownPercent
-	evidence += fmt.Sprintf("; throughput %+.1f %% from start to end", change)
 	switch {
 	case j.report.MeasuredS >= trendSecondsMin:
-		evidence += fmt.Sprintf(", 95 %% interval %+.1f to %+.1f (Theil-Sen)", 100*t.low*t.span/t.level, 100*t.high*t.span/t.level)
-	case !falls:
-		evidence += fmt.Sprintf(" (Theil-Sen), under %g s too short to tell a trend", trendSecondsMin)
+		evidence += fmt.Sprintf("; throughput %+.1f %% from start to end, 95 %% interval %+.1f to %+.1f (Theil-Sen)",
+			change, 100*t.low*t.span/t.level, 100*t.high*t.span/t.level)
+	case falls:
+		evidence += fmt.Sprintf("; throughput %+.1f %% from start to end (Theil-Sen)", change)
 	default:
-		evidence += " (Theil-Sen)"
+		evidence += fmt.Sprintf("; throughput: under %g s too short to tell a trend", trendSecondsMin)
 	}
 	evidence += fmt.Sprintf("; falling: p = %.3f (Mann-Kendall)", t.pFalling)
 	if falls && len(j.faults) > 0 {
