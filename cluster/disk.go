@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -16,22 +17,36 @@ import (
 // its peers hear a little late that it is full, and until then it must not have to refuse.
 const fullImages = 4
 
-// full tells whether the node has no room for more images. What limits.disk_free_bytes keeps free is
-// for Raft's log and the catalog, without which the node cannot run.
-func (n *Node) full() bool {
+// full tells whether the node has no room for more images, in bytes or in inodes. What limits.disk_free_bytes
+// and limits.disk_free_inodes keep free is for Raft's log and the catalog, without which the node cannot run.
+func (n *Node) full() bool { return n.lacks() != "" }
+
+// lacks tells what the disk is full for the lack of, empty when it is not full.
+func (n *Node) lacks() image.Lack {
+	was, _ := n.lacked.Load().(image.Lack)
 	images := int64(fullImages)
-	if n.wasFull.Load() {
+	if was != "" {
 		images *= 2 // or it would come and go with every temporary file
 	}
-	full := !n.store.RoomFor(images * int64(n.cfg.Limits.ImageBytes))
-	switch was := n.wasFull.Swap(full); {
-	case full && !was:
-		n.logger.Warn("the disk is full: the node is given no more images", zap.Stringer("kept_free", n.cfg.Limits.DiskFreeBytes))
-	case was && !full:
+	err := n.store.RoomFor(images, images*int64(n.cfg.Limits.ImageBytes))
+	if image.KindOf(err) == image.KindOverload {
+		return was // it could not be found out
+	}
+	now := image.Lack("")
+	switch {
+	case errors.Is(err, store.ErrNoInodes):
+		now = image.LacksInodes
+	case err != nil:
+		now = image.LacksBytes
+	}
+	switch n.lacked.Store(now); {
+	case now != "" && was == "":
+		n.logger.Warn("the disk is full: the node is given no more images", zap.Error(err), zap.String("hint", hint(err)))
+	case was != "" && now == "":
 		n.logger.Info("the disk has room again")
 		n.repair.Kick()
 	}
-	return full
+	return now
 }
 
 // sickness is why the node stores nothing for now, nil when it does. It begins when the disk fails to
@@ -46,7 +61,7 @@ func (n *Node) sickness() error {
 // diskFailed takes the first failure of the store.
 func (n *Node) diskFailed(err error) {
 	e := image.Errorf(image.KindAborted, "node %d stores nothing since its disk failed: %w", n.self.ID, err).
-		WithHint("check the node's disk (dmesg); once it works the node verifies its images and goes on by itself")
+		WithHint(cmp.Or(hint(err), "check the node's disk (dmesg)") + "; once it works the node verifies its images and goes on by itself")
 	n.sick.CompareAndSwap(nil, e)
 	select {
 	case n.mend <- struct{}{}:

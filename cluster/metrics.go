@@ -8,6 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/common/expfmt"
 	"go.uber.org/zap"
+
+	"imgcluster/cluster/image"
 )
 
 // metrics are this node's figures in the Prometheus format. Most are read from Status when asked.
@@ -28,6 +30,7 @@ var (
 	descUploads  = prometheus.NewDesc("imgcluster_uploads_in_progress", "Uploads on their way on this node.", nil, nil)
 	descStaging  = prometheus.NewDesc("imgcluster_staging_bytes", "Image bytes held in memory.", nil, nil)
 	descDiskFree = prometheus.NewDesc("imgcluster_disk_free_bytes", "Free space of the data directory's file system.", nil, nil)
+	descInodes   = prometheus.NewDesc("imgcluster_disk_free_inodes", "Free inodes of the data directory's file system, where it has a fixed number.", nil, nil)
 	descDiskFull = prometheus.NewDesc("imgcluster_disk_full", "1 when this node is given no more images for lack of room.", nil, nil)
 	descDiskFail = prometheus.NewDesc("imgcluster_disk_failed", "1 when this node stores nothing because its disk failed.", nil, nil)
 	descRx       = prometheus.NewDesc("imgcluster_received_bytes_total", "Body bytes received.", nil, nil)
@@ -77,6 +80,9 @@ func (m *metrics) Collect(c chan<- prometheus.Metric) {
 		gauge(descUploads, float64(n.Uploads))
 		gauge(descStaging, float64(n.StagingBytes))
 		gauge(descDiskFree, float64(n.DiskFree))
+		if n.DiskFreeInodes != image.NoInodeLimit {
+			gauge(descInodes, float64(n.DiskFreeInodes))
+		}
 		gauge(descDiskFull, bit(n.DiskFull))
 		gauge(descDiskFail, bit(n.Problem != ""))
 		count(descRx, float64(n.NetRx))

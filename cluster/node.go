@@ -78,7 +78,7 @@ type Node struct {
 	ready     atomic.Bool
 	verifying sync.Mutex                  // one Verify for a person at a time
 	draining  atomic.Bool                 // it ends what it has begun and takes on no more
-	wasFull   atomic.Bool                 // when last looked
+	lacked    atomic.Value                // image.Lack, when last looked
 	sick      atomic.Pointer[image.Error] // see sickness
 	mend      chan struct{}               // capacity 1: the disk failed
 
@@ -219,7 +219,7 @@ func (n *Node) openDisk(clusterID string) error {
 	n.dir.Store(dir)
 	n.disk = machine.DiskOf(path)
 	n.store, err = store.Open(path, store.Options{
-		FreeBytesMin: int64(n.cfg.Limits.DiskFreeBytes), OnFailed: n.diskFailed,
+		FreeBytesMin: int64(n.cfg.Limits.DiskFreeBytes), FreeInodesMin: int64(n.cfg.Limits.DiskFreeInodes), OnFailed: n.diskFailed,
 		OnUnknown: func(path string) { n.logger.Warn("unknown file among the images", zap.String("path", path)) },
 	})
 	return err

@@ -11,6 +11,7 @@ import (
 	"imgcluster/cluster/machine"
 	"imgcluster/cluster/placement"
 	"imgcluster/cluster/repair"
+	"imgcluster/cluster/store"
 	"imgcluster/cluster/wait"
 )
 
@@ -83,7 +84,11 @@ func (n *Node) hosted() []uint64 { return append([]uint64{systemShard}, n.served
 // Status implements api.Peers: this node's figures, without what all nodes know from the catalog.
 func (n *Node) Status() image.NodeStatus {
 	uploads, staging := n.ingest.Stats()
-	free, _ := n.store.FreeBytes() // 0 says it too
+	lacks := n.lacks()
+	free, inodes, _ := n.store.Free() // 0 says it too
+	if inodes == store.NoInodeLimit {
+		inodes = image.NoInodeLimit
+	}
 	rx, tx := n.handler.Traffic()
 	state := image.NodeUp
 	if n.draining.Load() {
@@ -98,7 +103,7 @@ func (n *Node) Status() image.NodeStatus {
 	rss, cpu := machine.Process()
 	return image.NodeStatus{
 		ID: n.self.ID, API: n.self.APIAddr(), State: state, Ready: n.Ready() == nil, Problem: problem, Version: n.version,
-		Files: files, FileBytes: fileBytes, RSSBytes: rss, DiskFree: free, DiskFull: n.full(), StagingBytes: staging, Uploads: uploads,
+		Files: files, FileBytes: fileBytes, RSSBytes: rss, DiskFree: free, DiskFreeInodes: inodes, DiskFull: lacks != "", DiskLacks: lacks, StagingBytes: staging, Uploads: uploads,
 		CPUSeconds: cpu.Seconds(), NetRx: rx, NetTx: tx, UptimeS: time.Since(n.began).Seconds(),
 		DiskRead: read, DiskWritten: written, DiskBusyS: busy.Seconds(),
 		Serves: n.serveList(), Leads: n.reports(), MissingCopies: n.repair.Stats().Missing,

@@ -85,6 +85,8 @@ func stateOf(n image.NodeStatus) string {
 	switch {
 	case n.State == image.NodeUp && n.Problem != "":
 		return "up, disk failed"
+	case n.State == image.NodeUp && n.DiskLacks == image.LacksInodes:
+		return "up, no inodes"
 	case n.State == image.NodeUp && n.DiskFull:
 		return "up, disk full"
 	}

@@ -109,6 +109,7 @@ func quick(t testing.TB, dir string, nodes int) *config.Config {
 	cfg.Local.DataDir = filepath.Join(dir, "node{id}")
 	cfg.Local.MasterKeyFile = filepath.Join(dir, "keys", "master.key")
 	cfg.Limits.StagingBytes, cfg.Limits.Uploads, cfg.Limits.DiskFreeBytes = 96<<20, 32, 0
+	cfg.Limits.DiskFreeInodes = 0
 	cfg.Limits.ImageBytes = 8 << 20
 	cfg.Raft.RTT, cfg.Raft.Rebalance = 30*time.Millisecond, 200*time.Millisecond
 	cfg.Timeouts.PeerInterval, cfg.Timeouts.DiskRetry = 100*time.Millisecond, 100*time.Millisecond

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"time"
 
@@ -132,6 +133,12 @@ func (c *Consensus) newHost(dir string) (err error) {
 	logDB := config.GetTinyMemLogDBConfig()
 	logDB.Shards = logShards
 	var factory transportFactory
+	var logErr error
+	defer func() {
+		if logErr != nil {
+			err = logErr // dragonboat may panic on its way out, or return nothing
+		}
+	}()
 	defer recovered(&err)
 	c.host, err = dragonboat.NewNodeHost(config.NodeHostConfig{
 		DeploymentID:        c.opts.DeploymentID,
@@ -145,7 +152,7 @@ func (c *Consensus) newHost(dir string) (err error) {
 		MaxReceiveQueueSize: peerQueueBytes,
 		Expert: config.ExpertConfig{
 			LogDB:            logDB,
-			LogDBFactory:     logDBs{c.witness},
+			LogDBFactory:     logDBs{c.witness, &logErr},
 			TransportFactory: &factory,
 			Engine: config.EngineConfig{
 				ExecShards: execShards, CommitShards: otherShards, ApplyShards: otherShards,
@@ -153,21 +160,24 @@ func (c *Consensus) newHost(dir string) (err error) {
 			},
 		},
 	})
-	if err == nil && c.host == nil {
-		err = errors.New("dragonboat did not start")
+	if err == nil && c.host == nil { // it swallows the panics of its own checks, which are texts
+		err = damaged(fmt.Errorf("a file in %s does not pass its checksum", dir))
 	}
 	c.transport = factory.made
 	return err
 }
 
-// recovered turns a panic of dragonboat into an error.
+// recovered turns a panic of dragonboat into an error. It panics when what it reads does not pass its
+// checks, and when the operating system refuses something.
 func recovered(err *error) {
 	switch p := recover().(type) {
 	case nil:
+	case runtime.Error: // what it stumbles over after something else, or a mistake in it
+		*err = fmt.Errorf("dragonboat: %w", p)
 	case error:
-		*err = p
+		*err = damaged(p)
 	default:
-		*err = fmt.Errorf("dragonboat: %v", p)
+		*err = damaged(fmt.Errorf("dragonboat: %v", p))
 	}
 }
 

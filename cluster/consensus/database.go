@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -37,20 +38,25 @@ type database struct {
 var defaultFS = vfs.Default
 
 // openDatabase opens or makes the database in dir.
-func openDatabase(fs vfs.FS, dir string, log *zap.Logger) (*database, error) {
+func openDatabase(vfsys vfs.FS, dir string, log *zap.Logger) (d *database, err error) {
+	defer func() {
+		if p := recover(); p != nil { // pebble may panic on its way out of an Open that failed
+			err = fmt.Errorf("open the catalog: %v", p)
+		}
+	}()
 	cache := pebble.NewCache(cacheBytes)
 	defer cache.Unref() // pebble keeps its own reference
 	db, err := pebble.Open(dir, &pebble.Options{
-		FS: fs, Cache: cache, MemTableSize: memTableBytes, MaxOpenFiles: openFilesMax,
+		FS: vfsys, Cache: cache, MemTableSize: memTableBytes, MaxOpenFiles: openFilesMax,
 		FormatMajorVersion: pebble.FormatColumnarBlocks, // written into the database; raise it on purpose
 		Logger:             pebbleLogger{log.Named("pebble").Sugar()},
 	})
 	if err != nil {
-		return nil, err
+		return nil, damaged(err)
 	}
-	d := &database{pebble: db, fs: fs, restore: fs.PathJoin(dir, "restore")}
+	d = &database{pebble: db, fs: vfsys, restore: vfsys.PathJoin(dir, "restore")}
 	// What is there was cut by a crash. dragonboat still has the snapshot and gives it again.
-	if err := errors.Join(fs.RemoveAll(d.restore), fs.MkdirAll(d.restore, 0o700)); err != nil {
+	if err := errors.Join(vfsys.RemoveAll(d.restore), vfsys.MkdirAll(d.restore, 0o700)); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return d, nil
@@ -125,10 +131,13 @@ func identityOf(o *Options) identity {
 // The order makes a crash at any point recoverable: identity, then the Raft log, then started.
 func (d *database) claim(want identity, raftDir string) error {
 	raft, err := d.fs.List(raftDir)
-	raftThere := err == nil && len(raft) > 0
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	raftThere := len(raft) > 0
 	stored, err := get(d.pebble, identityKey)
 	if err != nil {
-		return err
+		return damaged(err)
 	}
 	if stored == nil {
 		if raftThere {
@@ -142,7 +151,7 @@ func (d *database) claim(want identity, raftDir string) error {
 	}
 	var have identity
 	if err := json.Unmarshal(stored, &have); err != nil {
-		return fmt.Errorf("identity in the catalog: %w", err)
+		return damaged(fmt.Errorf("identity in the catalog: %w", err))
 	}
 	if err := have.differs(want); err != nil {
 		return err
@@ -151,7 +160,7 @@ func (d *database) claim(want identity, raftDir string) error {
 	if err == nil && started != nil && !raftThere {
 		return errHalfLost(filepath.Dir(raftDir), "the Raft log")
 	}
-	return err
+	return damaged(err)
 }
 
 // started marks that the Raft log exists from now on.

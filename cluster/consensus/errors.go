@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/lni/dragonboat/v4"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/oserr"
 )
 
 // errStopping is the answer of a node that closes.
@@ -24,8 +24,27 @@ func errShard(shard uint64) error {
 		WithHint("ask again: the nodes learn soon where it is").WithRetry(time.Second)
 }
 
-// ErrDamaged is why Start refuses a data directory whose log or catalog is lost in part or unreadable.
+// ErrDamaged is why Start refuses a data directory whose log or catalog is not what this node wrote: a
+// part of it is gone, a checksum is wrong, or the witness knows it otherwise. What could not be read for
+// another reason is not damaged.
 var ErrDamaged = errors.New("damaged")
+
+// damaged says that what was read is not what was written, unless the operating system did not let it be
+// read, or the library says that another process has it.
+func damaged(err error) error {
+	var typed *image.Error
+	class := oserr.ClassOf(err)
+	if err == nil || errors.As(err, &typed) || errors.Is(err, ErrDamaged) || class != oserr.None && class != oserr.Missing || isLocked(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrDamaged, err)
+}
+
+// isLocked reports that another process, or this one, has a database open. Not all of these errors have a type.
+func isLocked(err error) bool {
+	text := err.Error()
+	return strings.Contains(text, "failed to lock") || strings.Contains(text, "lock held")
+}
 
 const replaceHint = "replace this node: start it with --replace, so that it is made anew from the others"
 
@@ -60,28 +79,26 @@ func startError(err error, o *Options) error {
 		return err
 	}
 	text := err.Error()
-	kind, hint := image.KindInternal, "see the log"
+	kind, hint := image.KindInternal, "the log tells what came before; free memory and open files of the machine, then start it again"
+	class := oserr.ClassOf(err)
 	switch {
+	case errors.Is(err, ErrDamaged):
+		kind, hint = image.KindDamaged, replaceHint
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-	case errors.Is(err, syscall.EADDRINUSE):
-		kind, hint = image.KindInvalid, "another program listens on "+o.RaftAddress+": stop it, or change raft_port before the first start"
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		kind, hint = image.KindInvalid, o.RaftAddress+" is not an address of this machine: correct the node's host"
-	case errors.Is(err, syscall.ENOSPC):
-		kind, hint = image.KindDiskFull, "make room under "+o.Dir
-	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EROFS):
-		kind, hint = image.KindInvalid, "make "+o.Dir+" writable for this user, or choose another data_dir"
-	case errors.Is(err, syscall.EAGAIN), strings.Contains(text, "failed to lock"), strings.Contains(text, "lock held"):
+	case class == oserr.Busy:
+		kind, hint = image.KindInvalid, o.RaftAddress+": "+oserr.Hint(err, "")+", or change raft_port before the first start"
+	case class == oserr.Held, isLocked(err):
 		kind, hint = image.KindInvalid, o.Dir+" is in use: stop the other process, or choose another data_dir"
+	case class == oserr.Full:
+		kind, hint = image.KindDiskFull, oserr.Hint(err, o.Dir)
+	case class != oserr.None: // the node has to be given what it needs: its data are as they were
+		kind, hint = image.KindInvalid, oserr.Hint(err, o.Dir)
 	case errors.Is(err, dragonboat.ErrInvalidShardSettings):
 		kind, hint = image.KindInvalid, "the first nodes and their Raft addresses are fixed: set cluster.nodes back"
 	case strings.Contains(text, "hostname changed"):
 		kind, hint = image.KindInvalid, "give the machine its former host name back, or replace the node"
 	case strings.Contains(text, "changed"), strings.Contains(text, "not the owner"):
 		kind, hint = image.KindInvalid, "the data directory belongs to another configuration: set it back, or choose another data_dir"
-	default: // pebble's and dragonboat's checks of what they read, as errors or recovered panics
-		err = fmt.Errorf("%w: %w", ErrDamaged, err)
-		kind, hint = image.KindDamaged, replaceHint
 	}
 	return image.Errorf(kind, "the node cannot start: %w", err).WithHint(hint)
 }

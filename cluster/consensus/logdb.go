@@ -3,6 +3,7 @@ package consensus
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	_ "unsafe" // for go:linkname
@@ -31,21 +32,26 @@ const logPrefix = "log/"
 func logName(shard, replica uint64) string { return fmt.Sprintf("%s%d/%d", logPrefix, shard, replica) }
 
 // logDBs makes dragonboat's own log, with a witness of it.
-type logDBs struct{ w *witness }
+type logDBs struct {
+	w      *witness
+	failed *error // why there is none
+}
 
 // Name implements config.LogDBFactory: that of dragonboat's own, which it compares at each start.
 func (logDBs) Name() string { return "sharded-pebble" }
 
 // Create implements config.LogDBFactory.
-func (f logDBs) Create(c config.NodeHostConfig, cb config.LogDBCallback, dirs, low []string) (raftio.ILogDB, error) {
+func (f logDBs) Create(c config.NodeHostConfig, cb config.LogDBCallback, dirs, low []string) (made raftio.ILogDB, err error) {
+	defer func() { *f.failed = err }()
+	defer recovered(&err)
 	db, err := newDefaultLogDB(c, cb, dirs, low)
 	if err != nil {
-		return nil, err
+		return nil, damaged(err)
 	}
 	l := &logDB{ILogDB: db, w: f.w, fs: c.Expert.FS}
 	if err := l.expect(); err != nil {
 		// Left open, it would keep the log from being opened anew in this process.
-		return nil, errors.Join(err, db.Close())
+		return nil, errors.Join(damaged(err), db.Close())
 	}
 	return l, nil
 }
@@ -161,7 +167,11 @@ func (l *logDB) expect() (err error) {
 const readBytes = 4 << 20
 
 func (l *logDB) readAll(shard, replica uint64, snapshot string, have raftio.RaftState) error {
-	if _, err := os.Stat(snapshot); err == nil { // else the data directory was moved, which is fine
+	switch _, err := os.Stat(snapshot); {
+	case errors.Is(err, fs.ErrNotExist): // the data directory was moved, which is fine
+	case err != nil:
+		return err
+	default:
 		if _, err := isShrunkSnapshotFile(snapshot, l.fs); err != nil {
 			return fmt.Errorf("snapshot %s: %w", snapshot, err)
 		}

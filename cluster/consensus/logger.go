@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"fmt"
 	"log"
 	"strings"
 	"sync"
@@ -63,8 +64,30 @@ func (l raftLogger) Warningf(format string, args ...any) {
 	l.to().Warnf(format, args...)
 }
 
-// Panicf must panic: dragonboat calls it where going on would lose data.
-func (l raftLogger) Panicf(format string, args ...any) { l.to().Panicf(format, args...) }
+// Panicf must panic: dragonboat calls it where going on would lose data. It does so with an error, for
+// dragonboat swallows a panic with a text while it starts.
+func (l raftLogger) Panicf(format string, args ...any) {
+	p := &panicked{text: fmt.Sprintf(format, args...)}
+	for _, a := range args {
+		if err, ok := a.(error); ok {
+			p.cause = err
+		}
+	}
+	defer func() {
+		recover() // zap's, which is a text
+		panic(p)
+	}()
+	l.to().Panic(p.text)
+}
+
+// panicked is what dragonboat panics with.
+type panicked struct {
+	text  string
+	cause error
+}
+
+func (p *panicked) Error() string { return p.text }
+func (p *panicked) Unwrap() error { return p.cause }
 
 // pebbleLogger is pebble's logger; its Fatalf must not return, and must not end the process behind
 // the back of main.

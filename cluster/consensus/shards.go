@@ -156,7 +156,7 @@ func (c *Consensus) startReplica(s Shard) (err error) {
 func (d *database) prepare(s Shard, removeData func(replica uint64) error) (map[image.NodeID]string, error) {
 	stored, err := get(d.pebble, recordKey(s.ID))
 	if err != nil {
-		return nil, err
+		return nil, damaged(err)
 	}
 	now := record{Replica: s.Replica.ID(), Members: s.Members}
 	batch := d.pebble.NewBatch()
@@ -164,7 +164,7 @@ func (d *database) prepare(s Shard, removeData func(replica uint64) error) (map[
 	if stored != nil {
 		var have record
 		if err := json.Unmarshal(stored, &have); err != nil {
-			return nil, fmt.Errorf("record of shard %d in the catalog: %w", s.ID, err)
+			return nil, damaged(fmt.Errorf("record of shard %d in the catalog: %w", s.ID, err))
 		}
 		if have.Replica == now.Replica {
 			return have.Members, nil

@@ -125,7 +125,10 @@ func openWitness(root string) (*witness, error) {
 		if err == nil {
 			err = m.expectFile(root, name, sealed)
 		}
-		if _, gone := os.Stat(filepath.Join(root, name)); gone != nil || !grows(name) {
+		switch _, e := os.Stat(filepath.Join(root, name)); {
+		case e != nil && !errors.Is(e, fs.ErrNotExist) && err == nil:
+			err = e // it may be there, and must not be forgotten
+		case e != nil || !grows(name):
 			delete(known, name)
 		}
 	}
@@ -182,7 +185,7 @@ func (m mark) expectFile(root, name string, sealed bool) error {
 	defer f.Close()
 	now, err := markOf(io.LimitReader(f, int64(m[0])))
 	if err != nil {
-		return errNotAsLeft(root, name, err.Error())
+		return err
 	}
 	info, err := f.Stat()
 	switch {

@@ -12,31 +12,45 @@ const (
 	NodeDraining NodeState = "draining"
 )
 
+// NoInodeLimit are the free inodes of a file system that makes them as they are needed.
+const NoInodeLimit = -1
+
+// Lack is what a full disk has too little of.
+type Lack string
+
+// What a disk may lack.
+const (
+	LacksBytes  Lack = "bytes"
+	LacksInodes Lack = "inodes"
+)
+
 // NodeStatus is one node's figures. Byte counts are bytes, counters grow from the start of the
 // node's process. The figures of a node that is down are those last heard, or zero.
 type NodeStatus struct {
-	ID           NodeID    `json:"id"`
-	API          string    `json:"api"` // host:port
-	State        NodeState `json:"state"`
-	Ready        bool      `json:"ready"`
-	Problem      string    `json:"problem,omitempty"` // why it stores nothing for now, in words
-	Version      string    `json:"version,omitempty"`
-	LeaderOf     int       `json:"leader_of"`    // data and system shards led
-	OwnedImages  int64     `json:"owned_images"` // committed images whose owner it is
-	OwnedBytes   int64     `json:"owned_bytes"`
-	StoredImages int64     `json:"stored_images"` // committed images it holds a copy of
-	StoredBytes  int64     `json:"stored_bytes"`  // plaintext length of these
-	Files        int64     `json:"files"`         // encrypted copies on its disk, those that no record needs any more included
-	FileBytes    int64     `json:"file_bytes"`    // their length
-	RSSBytes     int64     `json:"rss_bytes"`
-	DiskFree     int64     `json:"disk_free_bytes"`
-	DiskFull     bool      `json:"disk_full"`     // it is given no more images, and serves those that it has
-	StagingBytes int64     `json:"staging_bytes"` // image bytes held in memory now
-	Uploads      int       `json:"uploads"`       // uploads in progress
-	CPUSeconds   float64   `json:"cpu_s"`
-	NetRx        int64     `json:"net_rx_bytes"` // bytes on API connections, both directions from the node's view
-	NetTx        int64     `json:"net_tx_bytes"`
-	UptimeS      float64   `json:"uptime_s"`
+	ID             NodeID    `json:"id"`
+	API            string    `json:"api"` // host:port
+	State          NodeState `json:"state"`
+	Ready          bool      `json:"ready"`
+	Problem        string    `json:"problem,omitempty"` // why it stores nothing for now, in words
+	Version        string    `json:"version,omitempty"`
+	LeaderOf       int       `json:"leader_of"`    // data and system shards led
+	OwnedImages    int64     `json:"owned_images"` // committed images whose owner it is
+	OwnedBytes     int64     `json:"owned_bytes"`
+	StoredImages   int64     `json:"stored_images"` // committed images it holds a copy of
+	StoredBytes    int64     `json:"stored_bytes"`  // plaintext length of these
+	Files          int64     `json:"files"`         // encrypted copies on its disk, those that no record needs any more included
+	FileBytes      int64     `json:"file_bytes"`    // their length
+	RSSBytes       int64     `json:"rss_bytes"`
+	DiskFree       int64     `json:"disk_free_bytes"`
+	DiskFreeInodes int64     `json:"disk_free_inodes"`     // for files; NoInodeLimit where they have no fixed number
+	DiskFull       bool      `json:"disk_full"`            // it is given no more images, and serves those that it has
+	DiskLacks      Lack      `json:"disk_lacks,omitempty"` // what it is full for the lack of
+	StagingBytes   int64     `json:"staging_bytes"`        // image bytes held in memory now
+	Uploads        int       `json:"uploads"`              // uploads in progress
+	CPUSeconds     float64   `json:"cpu_s"`
+	NetRx          int64     `json:"net_rx_bytes"` // bytes on API connections, both directions from the node's view
+	NetTx          int64     `json:"net_tx_bytes"`
+	UptimeS        float64   `json:"uptime_s"`
 
 	// Of the device under the data directory, by all its users, since the machine started; 0: unknown.
 	DiskRead    int64   `json:"disk_read_bytes,omitempty"`

@@ -5,6 +5,7 @@ package machine
 import (
 	"bufio"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -111,6 +112,18 @@ func disk(dir string) (id string, free int64) {
 		free = int64(fs.Bavail) * fs.Bsize
 	}
 	return strings.TrimSpace(string(boot)) + "/" + device, free
+}
+
+// NoInodeLimit is the number of inodes that are free where a file system makes them as they are needed,
+// which it says by having none in all.
+const NoInodeLimit = math.MaxInt64
+
+// FreeInodes returns the inodes that are free on a file system.
+func FreeInodes(fs *unix.Statfs_t) int64 {
+	if fs.Files == 0 {
+		return NoInodeLimit
+	}
+	return int64(min(fs.Ffree, NoInodeLimit))
 }
 
 // device is the number of the device of a folder, as /sys/dev/block has it.

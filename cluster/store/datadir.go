@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
@@ -22,6 +23,7 @@ import (
 	"imgcluster/cluster/durable"
 	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/oserr"
 )
 
 const (
@@ -199,10 +201,11 @@ func Claim(dir string, want Identity) (*DataDir, error) {
 }
 
 func unusable(dir string, err error) error {
-	return &ClaimError{
-		ErrDataDir, fmt.Sprintf("data directory %s: %v", dir, err),
-		"check that the path is a directory which this user may write, or choose another --data-dir", err,
+	hint := cmp.Or(oserr.Hint(err, dir), "check that the path is a directory which this user may write")
+	if oserr.ClassOf(err) != oserr.Scarce {
+		hint += ", or choose another --data-dir"
 	}
+	return &ClaimError{ErrDataDir, fmt.Sprintf("data directory %s: %v", dir, err), hint, err}
 }
 
 // checkOurs refuses a directory with content but without node.json.

@@ -99,7 +99,7 @@ func (f *faultFS) stat(name string) (size int64, err error) {
 	return size, err
 }
 
-func (f *faultFS) free() (n int64, err error) {
+func (f *faultFS) free() (n room, err error) {
 	err = f.do("free", "", func() error { n, err = f.fileSystem.free(); return err })
 	return n, err
 }

@@ -8,6 +8,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"imgcluster/cluster/machine"
 )
 
 // fileSystem is every operation that the package does on the disk, so that tests can record them, fail
@@ -23,9 +25,18 @@ type fileSystem interface {
 	remove(name string) error
 	readDir(name string) ([]entry, error) // by name
 	syncDir(name string) error
-	free() (int64, error)
+	free() (room, error)
 	close() error
 }
+
+// room is what a file system has left for this process. One without a fixed number of inodes has all of them.
+type room struct{ bytes, inodes int64 }
+
+// notOpened is the error of a folder that was not fsynced because it could not be opened: unlike a failed
+// fsync it says nothing about what was written.
+type notOpened struct{ error }
+
+func (n notOpened) Unwrap() error { return n.error }
 
 // file is a file being written. The operations come in the order of this list.
 type file interface {
@@ -52,17 +63,24 @@ const (
 )
 
 // osFS is the real file system below one directory.
-type osFS struct{ root *os.Root }
+type osFS struct {
+	root *os.Root
+	top  *os.File // the directory: how much is free must be known when no file can be opened
+}
 
 func openOS(dir string) (*osFS, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
 	}
-	return &osFS{root}, nil
+	top, err := root.Open(".")
+	if err != nil {
+		return nil, errors.Join(err, root.Close())
+	}
+	return &osFS{root, top}, nil
 }
 
-func (o *osFS) close() error                 { return o.root.Close() }
+func (o *osFS) close() error                 { return errors.Join(o.top.Close(), o.root.Close()) }
 func (o *osFS) mkdir(name string) error      { return o.root.Mkdir(name, dirMode) }
 func (o *osFS) rename(from, to string) error { return o.root.Rename(from, to) }
 func (o *osFS) remove(name string) error     { return o.root.Remove(name) }
@@ -139,22 +157,17 @@ func (o *osFS) readDir(name string) ([]entry, error) {
 func (o *osFS) syncDir(name string) error {
 	d, err := o.root.Open(name)
 	if err != nil {
-		return err
+		return notOpened{err}
 	}
 	return errors.Join(d.Sync(), d.Close())
 }
 
-func (o *osFS) free() (int64, error) {
-	d, err := o.root.Open(".")
-	if err != nil {
-		return 0, err
-	}
-	defer d.Close()
+func (o *osFS) free() (r room, err error) {
 	var st unix.Statfs_t
-	if err := restart(func() error { return unix.Fstatfs(int(d.Fd()), &st) }); err != nil {
-		return 0, err
+	if err := restart(func() error { return unix.Fstatfs(int(o.top.Fd()), &st) }); err != nil {
+		return r, err
 	}
-	return int64(st.Bavail) * int64(st.Bsize), nil
+	return room{int64(st.Bavail) * int64(st.Bsize), machine.FreeInodes(&st)}, nil
 }
 
 // osFile is a file of osFS.

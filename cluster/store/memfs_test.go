@@ -171,7 +171,7 @@ func (m *memFS) create(name string, direct bool) (file, error) {
 }
 
 func (m *memFS) canDirect(string) bool { return true }
-func (m *memFS) free() (int64, error)  { return m.freeBytes, nil }
+func (m *memFS) free() (room, error)   { return room{m.freeBytes, NoInodeLimit}, nil }
 func (m *memFS) close() error          { return nil }
 
 // memWriter holds direct writes to their alignment.

@@ -29,12 +29,15 @@ import (
 
 	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/machine"
+	"imgcluster/cluster/oserr"
 )
 
 // Options are a store's settings. The zero value is useful.
 type Options struct {
-	// FreeBytesMin is what Create leaves free on the file system, for the log and the catalog.
-	FreeBytesMin int64
+	// FreeBytesMin and FreeInodesMin are what Create leaves free on the file system, for the log and the
+	// catalog.
+	FreeBytesMin, FreeInodesMin int64
 	// Buffered writes through the page cache even where direct I/O works.
 	Buffered bool
 	// OnUnknown is told each file under images/ that is not the store's, by its path in the data
@@ -162,19 +165,43 @@ func (s *Store) recount(last byte, seen usage) {
 	}
 }
 
-// FreeBytes returns what the file system has left for this process.
-func (s *Store) FreeBytes() (int64, error) {
-	n, err := s.fs.free()
+// Free returns the bytes and the inodes that the file system has left for this process; where inodes
+// have no fixed number, NoInodeLimit.
+func (s *Store) Free() (bytes, inodes int64, err error) {
+	r, err := s.fs.free()
 	if err != nil {
-		return 0, s.fault("statfs", imagesDir, err)
+		return 0, 0, s.fault("statfs", imagesDir, err)
 	}
-	return n, nil
+	return r.bytes, r.inodes, nil
 }
 
-// RoomFor tells whether Create would take files of so many bytes together.
-func (s *Store) RoomFor(bytes int64) bool {
-	free, err := s.FreeBytes()
-	return err == nil && free-bytes >= s.opts.FreeBytesMin
+// NoInodeLimit is the number of free inodes where a file system makes them as they are needed.
+const NoInodeLimit = machine.NoInodeLimit
+
+// RoomFor returns nil when Create would take so many files of so many bytes together, else the error that it
+// would return.
+func (s *Store) RoomFor(files, bytes int64) error {
+	free, inodes, err := s.Free()
+	switch {
+	case err != nil:
+		return err
+	case free-bytes < s.opts.FreeBytesMin:
+		return image.Errorf(image.KindDiskFull, "%d bytes are free, %d are needed and %d are kept in reserve (limits.disk_free_bytes)", free, bytes, s.opts.FreeBytesMin).
+			WithHint("free space on the node's data disk, or remove images")
+	case inodes-files < s.opts.FreeInodesMin:
+		return noInodes(inodes, files, s.opts.FreeInodesMin)
+	}
+	return nil
+}
+
+// ErrNoInodes is in the chain of a KindDiskFull for lack of inodes and not of bytes.
+var ErrNoInodes = errors.New("too few free inodes")
+
+func noInodes(free, needed, reserve int64) error {
+	e := image.Errorf(image.KindDiskFull, "%d inodes are free, %d are needed and %d are kept in reserve (limits.disk_free_inodes)", free, needed, reserve).
+		WithHint("remove files from the node's data disk, or images, or give it a file system with more inodes")
+	e.Err = ErrNoInodes
+	return e
 }
 
 // Failed returns nil, or the first failure to make something durable. From then on Create and
@@ -227,34 +254,25 @@ func (s *Store) fault(op, name string, err error) error {
 	if no := syscall.Errno(0); errors.As(err, &no) {
 		cause = no
 	}
-	e := image.Errorf(image.KindInternal, "%s %s: %w", op, name, cause)
-	full := isFull(err)
-	switch {
-	case full:
-		e.Kind, e.Hint = image.KindDiskFull, "free space on the node's data disk, or remove images"
-	case isScarce(err):
-		e.Kind, e.Hint = image.KindOverload, "raise the node's limit of open files (ulimit -n) or its memory"
-	default:
-		e.Hint = "check the node's disk (dmesg), then restart the node and run verify"
+	e := image.Errorf(image.KindInternal, "%s %s: %w", op, name, cause).
+		WithHint(cmp.Or(oserr.Hint(err, ""), "check the node's disk (dmesg), then restart the node and run verify"))
+	class := oserr.ClassOf(err)
+	passing := class == oserr.Full || class == oserr.Scarce // the disk is none the worse for it
+	switch class {
+	case oserr.Full:
+		e.Kind = image.KindDiskFull
+	case oserr.Scarce:
+		e.Kind = image.KindOverload
 	}
 	// A failed directory fsync is never put down to the file at hand: others renamed into it too.
-	if op == opSyncDir || !full && !isScarce(err) && op != opRead {
+	failedSync := op == opSyncDir && !errors.As(err, &notOpened{})
+	if failedSync || !passing && op != opRead {
 		s.failures.Add(1)
 		if s.failed.CompareAndSwap(nil, e) && s.opts.OnFailed != nil {
 			s.opts.OnFailed(e)
 		}
 	}
 	return e
-}
-
-// isFull reports that the disk, the quota or the file size limit is used up.
-func isFull(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
-}
-
-// isScarce reports that the process or the machine ran out of something else.
-func isScarce(err error) bool {
-	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
 }
 
 // List calls fn for each committed file, folder by folder and by name in each, until fn fails. Files that

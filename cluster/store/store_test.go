@@ -274,7 +274,7 @@ func wantNames(t testing.TB, dir string, want ...string) {
 func TestDiskFull(t *testing.T) {
 	dir := t.TempDir()
 	s := openTest(t, dir, Options{})
-	free, err := s.FreeBytes()
+	free, _, err := s.Free()
 	if err != nil || free <= 0 {
 		t.Fatal(free, err)
 	}

@@ -59,7 +59,7 @@ func (s *Store) Create(id image.ID, epoch uint32, size int64) (*Writer, error) {
 		return nil, err
 	}
 	k := key{id, epoch}
-	if err := s.checkFree(size); err != nil {
+	if err := s.RoomFor(1, size); err != nil {
 		return nil, err
 	}
 	if !s.enter(k) {
@@ -81,18 +81,6 @@ func (s *Store) Create(id image.ID, epoch uint32, size int64) (*Writer, error) {
 		return nil, errors.Join(err, w.Abort())
 	}
 	return w, nil
-}
-
-func (s *Store) checkFree(size int64) error {
-	free, err := s.FreeBytes()
-	if err != nil {
-		return err
-	}
-	if free-size < s.opts.FreeBytesMin {
-		return image.Errorf(image.KindDiskFull, "%d bytes are free, %d are needed and %d are kept in reserve", free, size, s.opts.FreeBytesMin).
-			WithHint("free space on the node's data disk, or remove images")
-	}
-	return nil
 }
 
 func (s *Store) enter(k key) bool {
