@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/oserr"
 	"imgcluster/crypto"
 )
 
@@ -26,6 +28,9 @@ type copies struct {
 // Verify implements repair.Copies.
 func (m *copies) Verify(ctx context.Context, rec *image.Record, epoch uint32) error {
 	f, err := m.store.Open(rec.ID, epoch)
+	if oserr.ClassOf(err) == oserr.Broken {
+		return image.Errorf(image.KindDamaged, "copy of epoch %d: %w", epoch, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -59,8 +64,12 @@ func (m *copies) authenticate(ctx context.Context, rec *image.Record, epoch uint
 	if err == nil {
 		err = h.Matches(rec.ID, rec.User, epoch, rec.Bytes)
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+	case errors.As(err, new(*crypto.Error)) || oserr.ClassOf(err) == oserr.Broken:
 		return image.Errorf(image.KindDamaged, "copy of epoch %d: %w", epoch, err)
+	default: // it was not read to its end, or not written down: that says nothing about the copy
+		return fmt.Errorf("copy of epoch %d: %w", epoch, err)
 	}
 	if sum.Sum64() != rec.Check {
 		return image.Errorf(image.KindDamaged, "copy of epoch %d: the checksum of its plaintext is not the record's", epoch)

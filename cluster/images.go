@@ -18,6 +18,7 @@ import (
 	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/ingest"
+	"imgcluster/cluster/oserr"
 	"imgcluster/cluster/store"
 	"imgcluster/cluster/wait"
 	"imgcluster/crypto"
@@ -299,12 +300,27 @@ func (p *plaintext) position() (err error) {
 	return nil
 }
 
+// doubtful reports whether a failure to read a copy may be the copy's fault, and not that of the way to it:
+// no answer, too little of something, a key that cannot be looked up.
+func doubtful(err error) bool {
+	switch image.KindOf(err) {
+	case image.KindNotFound, image.KindDamaged:
+		return true
+	case image.KindInternal: // as another node tells of a disk that cannot be read
+		return errors.As(err, new(*image.Error)) || errors.As(err, new(*crypto.Error)) || oserr.ClassOf(err) == oserr.Broken ||
+			errors.Is(err, io.ErrUnexpectedEOF) // or its disk failed in the middle of a copy
+	}
+	return false
+}
+
 // next goes over to another copy because of err.
 func (p *plaintext) next(err error) error {
 	c := p.copies[0]
 	p.m.logger.Error("copy of an image is unreadable", zap.String("user", p.rec.User), zap.Stringer("image", p.rec.ID),
 		zap.Uint32("node", uint32(c.Node)), zap.Int64("offset", p.off), zap.Error(err))
-	p.m.suspect(p.rec, c.Node)
+	if doubtful(err) {
+		p.m.suspect(p.rec, c.Node)
+	}
 	p.Close()
 	p.opened = nil
 	if p.copies = p.copies[1:]; len(p.copies) > 0 {

@@ -124,6 +124,9 @@ func (n *Node) start(ctx context.Context) error {
 	var err error
 	// What can be wrong is found out before the disk is touched, so that a refused first start leaves
 	// nothing that the next one would stumble over.
+	if err := n.preflight(); err != nil {
+		return err
+	}
 	if n.master, err = n.loadMaster(); err != nil {
 		return err
 	}

@@ -61,13 +61,32 @@ func (s peerState) draining() bool { return s.status.State == image.NodeDraining
 func (s peerState) live() bool     { return s.up && !s.draining() && s.status.Problem == "" }
 func (s peerState) room() bool     { return s.live() && !s.status.DiskFull }
 
+// peerConnections are kept open to another node while they are not used.
+const peerConnections = 16
+
 // transport returns connections to the other nodes.
-func transport(dial time.Duration) *http.Transport {
-	return &http.Transport{
+func transport(dial time.Duration) http.RoundTripper {
+	return refuseRedirects{&http.Transport{
 		DialContext:         halfopen.Dialer(dial, halfopen.Unanswered).DialContext,
-		MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute, DisableCompression: true,
+		MaxIdleConnsPerHost: peerConnections, IdleConnTimeout: time.Minute, DisableCompression: true,
 		WriteBufferSize: 256 << 10, ReadBufferSize: 256 << 10,
+	}}
+}
+
+// refuseRedirects makes an answer that sends the request elsewhere an error: nodes give none, and what they
+// tell each other is not for whoever such an answer names.
+type refuseRedirects struct{ *http.Transport }
+
+// RoundTrip implements http.RoundTripper.
+func (t refuseRedirects) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := t.Transport.RoundTrip(req)
+	if err != nil || resp.StatusCode < 300 || resp.StatusCode >= 400 || resp.StatusCode == http.StatusNotModified {
+		return resp, err
 	}
+	resp.Body.Close()
+	return nil, image.Errorf(image.KindInvalid, "%s, where a node should be, answered %s to %q: a node does not redirect",
+		req.URL.Host, resp.Status, resp.Header.Get("Location")).
+		WithHint("check the nodes' addresses in the configuration, and that no proxy stands between the nodes")
 }
 
 // addresses are those of all peers.

@@ -21,7 +21,7 @@ func TestPausedPeer(t *testing.T) {
 	}
 	defer l.Close()
 	tr := transport(time.Second)
-	defer tr.CloseIdleConnections()
+	defer tr.(refuseRedirects).CloseIdleConnections()
 	p := &peers{stall: 50 * time.Millisecond, addr: map[image.NodeID]string{2: l.Addr().String()}, http: &http.Client{Transport: tr}}
 	id := image.NewID()
 	for what, ask := range map[string]func(context.Context) error{

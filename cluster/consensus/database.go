@@ -23,8 +23,10 @@ import (
 const (
 	cacheBytes    = 8 << 20
 	memTableBytes = 4 << 20
-	openFilesMax  = 128
 )
+
+// OpenTablesMax bounds the files that the database has open.
+const OpenTablesMax = 128
 
 // database is the one pebble database of all shards.
 type database struct {
@@ -47,7 +49,7 @@ func openDatabase(vfsys vfs.FS, dir string, log *zap.Logger) (d *database, err e
 	cache := pebble.NewCache(cacheBytes)
 	defer cache.Unref() // pebble keeps its own reference
 	db, err := pebble.Open(dir, &pebble.Options{
-		FS: vfsys, Cache: cache, MemTableSize: memTableBytes, MaxOpenFiles: openFilesMax,
+		FS: vfsys, Cache: cache, MemTableSize: memTableBytes, MaxOpenFiles: OpenTablesMax,
 		FormatMajorVersion: pebble.FormatColumnarBlocks, // written into the database; raise it on purpose
 		Logger:             pebbleLogger{log.Named("pebble").Sugar()},
 	})

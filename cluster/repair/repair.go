@@ -31,8 +31,8 @@ type Log interface {
 
 // Copies are the stored files of this node, and a way to those of others.
 type Copies interface {
-	// Verify reads this node's copy of an image to its end and authenticates every byte. KindNoQuorum
-	// and KindOverload say nothing about the copy.
+	// Verify reads this node's copy of an image to its end and authenticates every byte. A copy that is not
+	// there is KindNotFound, a bad one KindDamaged; any other error says nothing about the copy.
 	Verify(ctx context.Context, rec *image.Record, epoch uint32) error
 	// Has tells whether there is a file of this node's copy.
 	Has(id image.ID, epoch uint32) (bool, error)
@@ -448,7 +448,10 @@ func (s *Service) check(ctx context.Context, rec *image.Record, fix bool) (f *Fi
 	if err == nil {
 		return nil, true
 	}
-	if kind := image.KindOf(err); ctx.Err() != nil || kind == image.KindNoQuorum || kind == image.KindOverload {
+	if kind := image.KindOf(err); ctx.Err() != nil || kind != image.KindNotFound && kind != image.KindDamaged {
+		if ctx.Err() == nil && kind != image.KindNoQuorum {
+			s.Logger.Warn("a copy was not looked at", zap.String("user", rec.User), zap.Stringer("image", rec.ID), zap.Uint32("epoch", c.Epoch), zap.Error(err))
+		}
 		return nil, false
 	}
 	var now *image.Record

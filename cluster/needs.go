@@ -1,0 +1,99 @@
+package cluster
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"go.uber.org/zap"
+
+	"imgcluster/cluster/consensus"
+	"imgcluster/cluster/image"
+	"imgcluster/cluster/machine"
+	"imgcluster/cluster/oserr"
+	"imgcluster/cluster/placement"
+	"imgcluster/config"
+)
+
+// What a node needs beside what its configuration names. The figures in brackets were measured, with three
+// nodes, at rest and with 24 relayed uploads at once; the rest is margin.
+const (
+	filesAtRest   = 64 // log, locks, folders, ports, the program's own (35)
+	filesOfRaft   = 128
+	filesOfPeer   = peerConnections + 16 // kept-alive connections, Raft's, the stream of figures (15)
+	filesOfUpload = 1 + placement.ShardNodes
+	filesOfClient = 2 // its connection, and the file or the node that it reads from
+
+	// addressSpace is what the program reserves and mostly does not use (2.1 GiB); limits.memory_bytes come on top.
+	addressSpace = 2560 << 20
+
+	// What a start writes before the node can tell that its disk is full: the first one makes all folders
+	// (348 names, 9 MB), a later one new logs and manifests (15 names, below 1 MB).
+	firstStartInodes, startInodes = 512, 64
+	firstStartBytes, startBytes   = 32 << 20, 8 << 20
+)
+
+// filesNeeded is how many descriptors a node has open at most.
+func filesNeeded(cfg *config.Config) int64 {
+	peers := len(cfg.Cluster.Nodes) - 1
+	return filesAtRest + filesOfRaft + consensus.OpenTablesMax + int64(peers)*filesOfPeer +
+		int64(cfg.Limits.Uploads)*filesOfUpload + int64(cfg.Limits.Connections)*filesOfClient
+}
+
+// preflight refuses to start a node where it would run out of something later, in the middle of its work.
+// Nothing was opened or made before.
+func (n *Node) preflight() error {
+	dir := n.cfg.DataDir(n.self.ID)
+	have, err := machine.LimitsOf(dir)
+	if err != nil {
+		return &RefusedError{Reason: fmt.Sprintf("data directory %s: %v", dir, err), hint: oserr.Hint(err, dir)}
+	}
+	if want := int64(n.cfg.Limits.MemoryBytes); have.MemoryFree < want && have.Memory >= want {
+		n.logger.Warn("little memory is free", zap.Int64("free_bytes", have.MemoryFree), zap.Stringer("limits.memory_bytes", n.cfg.Limits.MemoryBytes),
+			zap.String("hint", "end other programs, or lower limits.memory_bytes and limits.staging_bytes"))
+	}
+	return lacking(n.cfg, n.self.ID, have, !claimed(dir))
+}
+
+// lacking compares what a node needs with what it has. It names all that is too little.
+func lacking(cfg *config.Config, id image.NodeID, have machine.Limits, first bool) error {
+	var reasons, hints []string
+	lacks := func(has, need int64, form, hint string, args ...any) {
+		if has < need {
+			reasons = append(reasons, fmt.Sprintf(form, has, need))
+			hints = append(hints, fmt.Sprintf(hint, args...))
+		}
+	}
+	files := filesNeeded(cfg)
+	fewer := ""
+	if less := int64(cfg.Limits.Connections) - (files-have.OpenFiles+filesOfClient-1)/filesOfClient; less >= connectionsMin {
+		fewer = fmt.Sprintf(", or lower limits.connections to %d", less)
+	}
+	lacks(have.OpenFiles, files, "it may have %d open files and needs %d",
+		"raise the hard limit of open files to %d (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of Docker)%s", files, fewer)
+	memory := int64(cfg.Limits.MemoryBytes)
+	lacks(have.Memory, memory, "it may have %d bytes of memory and needs %d (limits.memory_bytes)",
+		"raise the memory limit of its control group (MemoryMax= of systemd, --memory of Docker), or lower limits.memory_bytes and limits.staging_bytes")
+	lacks(have.AddressSpace, addressSpace+memory, "it may have %d bytes of address space and needs %d",
+		"raise ulimit -v or leave it out (LimitAS=infinity of systemd): it does not limit memory in use")
+	inodes, bytes := int64(startInodes), int64(startBytes)
+	if first {
+		inodes, bytes = firstStartInodes, firstStartBytes
+	}
+	dir := cfg.DataDir(id)
+	room := "make room on the file system of " + have.Place
+	if !first {
+		room += fmt.Sprintf(" (of the node's own files only those in %s and in %s may go)",
+			filepath.Join(dir, "quarantine"), filepath.Join(dir, "images", "tmp"))
+	}
+	lacks(have.Bytes, bytes, "the disk has %d free bytes and a start needs %d", "%s", room)
+	lacks(have.Inodes, inodes, "the file system has %d free inodes and a start needs %d",
+		"%s: remove files, or give it more inodes (mkfs -N)", room)
+	if reasons == nil {
+		return nil
+	}
+	return &RefusedError{Reason: fmt.Sprintf("node %d cannot run here: %s", id, strings.Join(reasons, "; ")), hint: strings.Join(hints, "; ")}
+}
+
+// connectionsMin are the fewest connections that a configuration may allow.
+const connectionsMin = 4
