@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/lni/dragonboat/v4"
+	"golang.org/x/sys/unix"
 
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/oserr"
@@ -53,6 +56,30 @@ func errHalfLost(dir, what string) error {
 		WithHint(replaceHint)
 }
 
+// firstRefused returns the system's error for the first file or folder of Raft and the catalog that cannot
+// be read and written.
+func firstRefused(dir string) error {
+	for _, folder := range []string{"raft", "catalog"} {
+		err := filepath.WalkDir(filepath.Join(dir, folder), func(path string, e fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) || err == nil && !e.Type().IsRegular() {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			// Not opened: to close a file would give up this process's lock of it.
+			if err := unix.Access(path, unix.R_OK|unix.W_OK); err != nil {
+				return &fs.PathError{Op: "open", Path: path, Err: err}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // differs returns an error that names the first thing that is not as it was.
 func (id identity) differs(now identity) error {
 	changed := func(what string, before, after any, hint string) error {
@@ -77,6 +104,11 @@ func startError(err error, o *Options) error {
 	var typed *image.Error
 	if err == nil || errors.As(err, &typed) {
 		return err
+	}
+	if oserr.ClassOf(err) == oserr.None && !errors.Is(err, ErrDamaged) {
+		if cause := firstRefused(o.Dir); cause != nil { // dragonboat does not always tell
+			err = cause
+		}
 	}
 	text := err.Error()
 	kind, hint := image.KindInternal, "the log tells what came before; free memory and open files of the machine, then start it again"

@@ -1,0 +1,178 @@
+package consensus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"imgcluster/cluster/image"
+)
+
+// What the test binary is told to start a node as another process, which has too little of something.
+const (
+	shortDir     = "CONSENSUS_TEST_DIR"
+	shortAddress = "CONSENSUS_TEST_ADDRESS"
+	shortFiles   = "CONSENSUS_TEST_FILES" // its limit of open files
+	shortUser    = "CONSENSUS_TEST_USER"  // its user
+)
+
+// TestMain is that process where it is told so.
+func TestMain(m *testing.M) {
+	if os.Getenv(shortDir) != "" {
+		os.Exit(startShort())
+	}
+	os.Exit(m.Run())
+}
+
+// startShort starts a node once, prints why it does not start, and ends.
+func startShort() int {
+	if n, err := strconv.ParseUint(os.Getenv(shortFiles), 10, 64); err == nil {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: n}); err != nil {
+			fmt.Println(err)
+			return 1
+		}
+	}
+	if n, err := strconv.Atoi(os.Getenv(shortUser)); err == nil {
+		if err := errors.Join(syscall.Setgid(n), syscall.Setuid(n)); err != nil {
+			fmt.Println(err)
+			return 1
+		}
+	}
+	address := os.Getenv(shortAddress)
+	c, err := Start(context.Background(), Options{
+		NodeID: 1, RaftAddress: address, Dir: os.Getenv(shortDir), DeploymentID: 7, Logger: zap.NewNop(),
+		Shards: []Shard{{ID: 1, Members: map[image.NodeID]string{1: address}, Apply: toyApply}},
+	})
+	if err != nil {
+		var e *image.Error
+		errors.As(err, &e)
+		fmt.Printf("refused as %s: %v\nhint: %s\n", e.Kind, err, e.Hint)
+		return 0
+	}
+	fmt.Println("started")
+	if err := c.Close(); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return 0
+}
+
+// short runs startShort as another process.
+func short(t *testing.T, o Options, env ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), append(env, shortDir+"="+o.Dir, shortAddress+"="+o.RaftAddress)...)
+	b, err := cmd.CombinedOutput()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// oneNode leaves what a node has that ran for a while, and returns its options.
+func oneNode(t *testing.T) (*toyCluster, Options) {
+	t.Helper()
+	c := newCluster(t, 1, 1, nil)
+	c.startAll()
+	for i := range 20 {
+		c.propose(0, 1, fmt.Sprintf("set a%d b", i))
+	}
+	c.stop(0)
+	return c, c.nodes[0].opts
+}
+
+// TestShortageIsNoDamage starts a good node with every number of file descriptors that is too small, and
+// with each of its files and folders forbidden to its user. Whatever it says, it never says that what it
+// has is damaged, and it can be started afterwards.
+func TestShortageIsNoDamage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a process a hundred times")
+	}
+	t.Parallel()
+	t.Run("files", func(t *testing.T) {
+		t.Parallel()
+		c, o := oneNode(t)
+		refusals, named := 0, 0
+		for n := 6; n < 60; n++ {
+			said := short(t, o, fmt.Sprint(shortFiles, "=", n))
+			if strings.Contains(said, "started") {
+				break
+			}
+			refusals++
+			if strings.Contains(said, "too many open files") && strings.Contains(said, "ulimit -n") {
+				named++
+			}
+			expectNoDamage(t, fmt.Sprint(n, " descriptors"), said)
+		}
+		if refusals < 5 || named < refusals/2 {
+			t.Errorf("%d numbers of descriptors are too small, of which %d are named so", refusals, named)
+		}
+		expectStarts(t, c)
+	})
+	t.Run("rights", func(t *testing.T) {
+		t.Parallel()
+		if os.Getuid() != 0 {
+			t.Skip("needs root, to be another user")
+		}
+		const user = 65534
+		c, o := oneNode(t)
+		var all []string
+		must(t, errors.Join(os.Chmod(o.Dir, 0o755), os.Chmod(filepath.Dir(o.Dir), 0o755))) // what t.TempDir made
+		must(t, filepath.WalkDir(o.Dir, func(path string, _ fs.DirEntry, err error) error {
+			all = append(all, path)
+			return errors.Join(err, os.Lchown(path, user, user))
+		}))
+		refusals := 0
+		for _, path := range all {
+			info, err := os.Stat(path)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // an earlier start has replaced it
+			}
+			must(t, err)
+			must(t, os.Chmod(path, 0))
+			said := short(t, o, fmt.Sprint(shortUser, "=", user))
+			must(t, os.Chmod(path, info.Mode().Perm()))
+			expectNoDamage(t, path, said)
+			if !strings.Contains(said, "started") {
+				refusals++
+				if !strings.Contains(said, "permission denied") || !strings.Contains(said, "is of user 65534 with mode 0000") {
+					t.Errorf("%s cannot be opened: %s", path, said)
+				}
+			}
+		}
+		if refusals < 8 {
+			t.Errorf("of %d files and folders %d are missed", len(all), refusals)
+		}
+		must(t, os.Lchown(filepath.Join(o.Dir, WitnessName), 0, 0))
+		if said := short(t, o, fmt.Sprint(shortUser, "=", user)); !strings.Contains(said, "run it as user 0, or chown -R 65534") {
+			t.Errorf("with a file of another user: %s", said)
+		}
+		expectStarts(t, c)
+	})
+}
+
+func expectNoDamage(t *testing.T, what, said string) {
+	t.Helper()
+	if strings.Contains(said, "damaged") || strings.Contains(said, "--replace") || strings.Contains(said, string(image.KindDamaged)) {
+		t.Errorf("%s: %s", what, said)
+	}
+}
+
+func expectStarts(t *testing.T, c *toyCluster) {
+	t.Helper()
+	c.start(0)
+	if got := c.read(0, 1, "a19"); got != "b" {
+		t.Errorf("read %q afterwards", got)
+	}
+}
