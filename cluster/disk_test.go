@@ -2,12 +2,15 @@ package cluster_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"imgcluster/cluster/client"
@@ -74,6 +77,84 @@ func TestDiskFull(t *testing.T) {
 	f.expectAll(t)
 	f.makeRoom(t)
 	f.expectAll(t)
+}
+
+const (
+	keptInodes = 200 // limits.disk_free_inodes
+	tinyBytes  = 900 // of an image
+)
+
+// TestInodesFull fills file systems with few inodes by small images: a node without is full, as one without
+// space, keeps what its log needs, and goes on when images are removed. Where others then take the rest of
+// them it ends in the worst case, says why it cannot start, and does start once there is room.
+func TestInodesFull(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a cluster")
+	}
+	dir := t.TempDir()
+	for i, inodes := range []string{"800", "896", "992"} {
+		loopfs.New(t, filepath.Join(dir, fmt.Sprint("node", i+1)), 128<<20, "-N", inodes)
+	}
+	t.Parallel()
+	c := clustertest.Start(t, clustertest.Options{Dir: dir, Processes: true, Change: func(cfg *config.Config) {
+		cfg.Limits.DiskFreeInodes, cfg.Limits.ImageBytes = keptInodes, fillBytes
+	}})
+	t.Cleanup(func() { c.Stop(c.IDs()...) }) // before their disks go
+	f := &faults{c: c, cl: c.Client(t, client.Broadcast), bodies: map[string][]byte{}}
+	var refused error
+	for i := 0; refused == nil && i < 2000; i++ {
+		_, refused = f.fill(t, i, fmt.Sprintf("tiny-%d.png", i), clustertest.Image(uint64(i), tinyBytes))
+	}
+	if image.KindOf(refused) != image.KindDiskFull {
+		t.Fatalf("after %d small images: %v, want disk-full", len(f.bodies), refused)
+	}
+	t.Logf("%d small images fit; then: %v", len(f.bodies), refused)
+	clustertest.Poll(t, "all to hear that two nodes are full", func() bool { return len(fullNodes(c)) >= 2 })
+	for _, n := range c.Status(1).Nodes {
+		if n.DiskFreeInodes < keptInodes || n.DiskFull != (n.DiskLacks == image.LacksInodes) || n.State != image.NodeUp || !n.Ready {
+			t.Errorf("node %d is %+v; %d inodes are to stay free", n.ID, n, keptInodes)
+		}
+	}
+	if m := c.Do(http.MethodGet, 1, "/metrics", nil, nil); !strings.Contains(string(m.Body), "\nimgcluster_disk_full 1\n") ||
+		!strings.Contains(string(m.Body), "\nimgcluster_disk_free_inodes 2") {
+		t.Error("node 1 has too few inodes, and its metrics do not say so")
+	}
+	f.expectAll(t)
+	f.makeRoom(t)
+	f.expectAll(t)
+	t.Run("None", func(t *testing.T) { startWithoutInodes(t, c, filepath.Join(dir, "node1")) })
+	f.expectAll(t)
+}
+
+// startWithoutInodes has others take all inodes of node 1, which then starts again.
+func startWithoutInodes(t *testing.T, c *clustertest.Cluster, dir string) {
+	c.Stop(1)
+	hog := filepath.Join(dir, "images", "tmp", "hog")
+	if err := os.Mkdir(hog, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; ; i++ {
+		err := os.WriteFile(filepath.Join(hog, fmt.Sprint(i)), nil, 0o600)
+		if errors.Is(err, syscall.ENOSPC) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.Start(1)
+	refusal, ready := c.ReadyOrRefused(t, 1)
+	if ready || !strings.Contains(refusal.Error, "has 0 free inodes and a start needs") || !strings.Contains(refusal.Hint, "make room on the file system of "+dir) {
+		t.Errorf("a start without inodes: ready %t, %+v", ready, refusal)
+	}
+	if err := os.RemoveAll(hog); err != nil {
+		t.Fatal(err)
+	}
+	if ready {
+		c.Stop(1)
+	}
+	c.Start(1)
+	c.WaitReady(c.IDs()...)
 }
 
 // fullNodes are those of which all nodes say that they are full.

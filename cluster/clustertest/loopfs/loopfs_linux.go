@@ -38,9 +38,10 @@ type Disk struct {
 	mounted bool
 }
 
-// New makes an ext4 of size bytes and mounts it at dir, which it makes. It is unmounted when t ends.
+// New makes an ext4 of size bytes, with more arguments of mkfs.ext4 where there are any, and mounts it at dir,
+// which it makes. It is unmounted when t ends.
 // Where that cannot be, t is skipped.
-func New(t testing.TB, dir string, size int64) *Disk {
+func New(t testing.TB, dir string, size int64, more ...string) *Disk {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to mount a file system")
@@ -57,7 +58,8 @@ func New(t testing.TB, dir string, size int64) *Disk {
 		t.Fatal(err)
 	}
 	// No blocks for root: the node, here root, has what every user has.
-	if out, err := exec.Command(mkfs, "-q", "-F", "-m", "0", "-b", fmt.Sprint(blockBytes), d.image).CombinedOutput(); err != nil {
+	args := append([]string{"-q", "-F", "-m", "0", "-b", fmt.Sprint(blockBytes)}, more...)
+	if out, err := exec.Command(mkfs, append(args, d.image)...).CombinedOutput(); err != nil {
 		t.Skipf("mkfs.ext4: %v: %s", err, out)
 	}
 	if err := d.mount(); err != nil {
