@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"errors"
+	"io/fs"
 	"os"
 	"strings"
 	"syscall"
@@ -218,4 +219,28 @@ func TestScarce(t *testing.T) {
 	}
 	f.reset(0, nil)
 	mustPut(t, s, testID, 1, noise(1, 10))
+}
+
+// TestShortageIsNoFailure: what could not be opened or made for a shortage says nothing about the disk. The
+// upload fails, and the next one is taken.
+func TestShortageIsNoFailure(t *testing.T) {
+	for i := 1; ; i++ {
+		s, f := openFault(t, t.TempDir(), Options{})
+		f.reset(i, notOpened{&fs.PathError{Op: "openat", Path: "x", Err: syscall.EMFILE}})
+		err := put(s, testID, 1, noise(1, 100))
+		if err == nil {
+			if i < 8 {
+				t.Errorf("only %d operations failed", i-1)
+			}
+			return
+		}
+		var e *image.Error
+		if !errors.As(err, &e) || e.Kind != image.KindOverload || !strings.Contains(e.Hint, "ulimit -n") || s.Failed() != nil {
+			t.Errorf("%s: %v (%s), and Failed is %v", f.ops[i-1], err, image.KindOf(err), s.Failed())
+		}
+		f.reset(0, nil)
+		if err := put(s, testID, 2, noise(1, 100)); err != nil {
+			t.Errorf("%s: and then %v", f.ops[i-1], err)
+		}
+	}
 }

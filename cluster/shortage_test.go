@@ -1,0 +1,141 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"imgcluster/cluster/image"
+	"imgcluster/cluster/machine"
+	"imgcluster/config"
+	"imgcluster/crypto"
+)
+
+// TestUnreadIsNotBad: a copy is bad when what was read of it does not authenticate, or its disk fails; not
+// when something else kept it from being read or from being written down here.
+func TestUnreadIsNotBad(t *testing.T) {
+	m := &copies{images: &images{}}
+	for _, c := range []struct {
+		file io.Reader
+		bad  bool
+	}{
+		{strings.NewReader(""), true},
+		{strings.NewReader(strings.Repeat("x", 9000)), true},
+		{iotest.ErrReader(&fs.PathError{Op: "read", Path: "a", Err: syscall.EIO}), true},
+		{iotest.ErrReader(syscall.ENOMEM), false},
+		{iotest.ErrReader(io.ErrUnexpectedEOF), false}, // the connection to another node broke
+		{iotest.ErrReader(image.Errorf(image.KindDiskFull, "write: %w", syscall.ENOSPC)), false},
+	} {
+		err := m.authenticate(t.Context(), &image.Record{Bytes: 5}, 1, c.file)
+		if err == nil || (image.KindOf(err) == image.KindDamaged) != c.bad {
+			t.Errorf("%v is of kind %s, bad is %t", err, image.KindOf(err), c.bad)
+		}
+	}
+	for _, err := range []error{
+		image.Errorf(image.KindOverload, "read: %w", syscall.EMFILE), image.Errorf(image.KindNoQuorum, "no key"), syscall.ECONNREFUSED,
+		image.Errorf(image.KindInvalid, "redirected"), errPeerStalls,
+	} {
+		if doubtful(err) {
+			t.Errorf("%v casts doubt on a copy", err)
+		}
+	}
+	for _, err := range []error{
+		image.Errorf(image.KindNotFound, "gone"), image.Errorf(image.KindInternal, "read: %w", syscall.EIO), syscall.EIO,
+		&crypto.Error{Kind: crypto.ErrAuth}, fmt.Errorf("cut: %w", io.ErrUnexpectedEOF),
+	} {
+		if !doubtful(err) {
+			t.Errorf("%v casts no doubt on a copy", err)
+		}
+	}
+}
+
+// TestRedirectRefused: a node's requests, and those that it passes on, go to no other address than the
+// one that they are for, with their body or without.
+func TestRedirectRefused(t *testing.T) {
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		t.Errorf("%s %s was sent elsewhere", r.Method, r.URL)
+	}))
+	defer elsewhere.Close()
+	status := 0
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, elsewhere.URL, status)
+	}))
+	defer s.Close()
+	addr := strings.TrimPrefix(s.URL, "http://")
+	tr := transport(time.Second)
+	defer tr.(refuseRedirects).CloseIdleConnections()
+	p := &peers{stall: 5 * time.Second, addr: map[image.NodeID]string{2: addr}, http: &http.Client{Transport: tr}}
+	id := image.NewID()
+	asks := map[string]func() error{
+		"post": func() error { _, err := p.post(t.Context(), addr, "/internal/v1/hello", []byte("{}")); return err },
+		"get":  func() error { _, err := p.get(t.Context(), 2, "/internal/v1/status", ""); return err },
+		"head": func() error { _, err := p.copyBytes(t.Context(), 2, id, 1); return err },
+		"put": func() error {
+			return p.Send(t.Context(), 2, image.Request{User: "a", Name: "b", ID: id, Size: 1}, strings.NewReader("x"))
+		},
+		"passed on": func() error {
+			req := httptest.NewRequest(http.MethodGet, s.URL+"/v1/images/a/b", nil)
+			req.RequestURI = ""
+			_, err := p.http.Transport.RoundTrip(req)
+			return err
+		},
+	}
+	for _, status = range []int{http.StatusMovedPermanently, http.StatusFound, http.StatusTemporaryRedirect, http.StatusPermanentRedirect} {
+		for name, ask := range asks {
+			err := ask()
+			var e *image.Error
+			if !errors.As(err, &e) || !strings.Contains(e.Detail, "a node does not redirect") || e.Hint == "" || unreachable(err) {
+				t.Errorf("%s, %d: %v", name, status, err)
+			}
+		}
+	}
+	status = http.StatusNotModified // is no redirect
+	if err := asks["passed on"](); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestLacking compares what a node needs with machines that have a little less of something.
+func TestLacking(t *testing.T) {
+	cfg := config.Default()
+	enough := machine.Limits{
+		OpenFiles: 2688, AddressSpace: machine.Unlimited, Memory: 448 << 20, MemoryFree: 1, Bytes: startBytes, Inodes: startInodes, Place: "/data",
+	}
+	if err := lacking(cfg, 1, enough, false); err != nil {
+		t.Error(err)
+	}
+	for name, c := range map[string]struct {
+		change     func(*machine.Limits)
+		first      bool
+		want, hint string
+	}{
+		"files":         {func(l *machine.Limits) { l.OpenFiles = 2687 }, false, "it may have 2687 open files and needs 2688", "lower limits.connections to 1023"},
+		"few files":     {func(l *machine.Limits) { l.OpenFiles = 12 }, false, "12 open files", "raise the hard limit of open files to 2688 (ulimit -Hn, LimitNOFILE="},
+		"memory":        {func(l *machine.Limits) { l.Memory = 400 << 20 }, false, "419430400 bytes of memory and needs 469762048", "limits.memory_bytes"},
+		"address space": {func(l *machine.Limits) { l.AddressSpace = 2 << 30 }, false, "2147483648 bytes of address space and needs 3154116608", "ulimit -v"},
+		"bytes":         {func(l *machine.Limits) { l.Bytes = 0 }, false, "0 free bytes", "make room on the file system of /data"},
+		"inodes":        {func(l *machine.Limits) { l.Inodes = 63 }, false, "63 free inodes and a start needs 64", "images/tmp"},
+		"first bytes":   {func(*machine.Limits) {}, true, "a start needs 33554432", "/data"},
+		"first inodes":  {func(l *machine.Limits) { l.Bytes = 1 << 40 }, true, "64 free inodes and a start needs 512", "/data"},
+	} {
+		have := enough
+		c.change(&have)
+		err := lacking(cfg, 1, have, c.first)
+		var e *RefusedError
+		if !errors.As(err, &e) || !strings.Contains(e.Reason, c.want) || !strings.Contains(e.Hint(), c.hint) || strings.Contains(e.Hint(), "--replace") {
+			t.Errorf("%s: %v (%v), want %q and the hint %q", name, err, e, c.want, c.hint)
+		}
+	}
+	all := lacking(cfg, 1, machine.Limits{}, true)
+	if got := strings.Count(all.Error(), "; "); got != 4 {
+		t.Errorf("of five things that are missing it names %d: %v", got+1, all)
+	}
+}
