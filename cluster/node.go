@@ -27,6 +27,7 @@ import (
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/ingest"
 	"imgcluster/cluster/machine"
+	"imgcluster/cluster/oserr"
 	"imgcluster/cluster/placement"
 	"imgcluster/cluster/repair"
 	"imgcluster/cluster/store"
@@ -225,6 +226,9 @@ func (n *Node) openDisk(clusterID string) error {
 		FreeBytesMin: int64(n.cfg.Limits.DiskFreeBytes), FreeInodesMin: int64(n.cfg.Limits.DiskFreeInodes), OnFailed: n.diskFailed,
 		OnUnknown: func(path string) { n.logger.Warn("unknown file among the images", zap.String("path", path)) },
 	})
+	if oserr.ClassOf(err) != oserr.None {
+		return &RefusedError{Reason: fmt.Sprintf("data directory %s: %v", path, err), hint: hint(err)}
+	}
 	return err
 }
 

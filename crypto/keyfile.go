@@ -1,6 +1,7 @@
 package crypto
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 
 	"imgcluster/cluster/durable"
+	"imgcluster/cluster/oserr"
 )
 
 const (
@@ -37,10 +39,11 @@ func CreateMasterKey(path string) (*MasterKey, error) {
 	case errors.Is(err, fs.ErrExist):
 		return nil, &Error{Kind: ErrKeyExists, Detail: path + " exists", Hint: "use it, or choose another path; it is never overwritten"}
 	}
-	return nil, &Error{
-		Kind: ErrKeyUnwritable, Detail: "cannot make master key file " + path, Err: err,
-		Hint: "choose a folder that this user can write to, on a file system that has hard links",
+	hint := "choose a folder that this user can write to, on a file system that has hard links"
+	if oserr.ClassOf(err) != oserr.Denied { // as a file system without hard links says too
+		hint = cmp.Or(oserr.Hint(err, path), hint)
 	}
+	return nil, &Error{Kind: ErrKeyUnwritable, Detail: "cannot make master key file " + path, Err: err, Hint: hint}
 }
 
 // placeKeyFile writes a temporary file and links it to its name: a link, unlike a rename, fails
@@ -130,7 +133,7 @@ func loadError(path string, err error) error {
 	}
 	return &Error{
 		Kind: ErrKeyUnreadable, Detail: "cannot read master key file " + path, Err: err,
-		Hint: "run as the user that owns the file, or give the right path",
+		Hint: cmp.Or(oserr.Hint(err, path), "run as the user that owns the file, or give the right path"),
 	}
 }
 
@@ -163,6 +166,6 @@ func syncLoaded(path string) error {
 	}
 	return &Error{
 		Kind: ErrKeyUnreadable, Detail: "cannot sync the folder of master key file " + path, Err: err,
-		Hint: "check the disk",
+		Hint: cmp.Or(oserr.Hint(err, path), "check the disk"),
 	}
 }

@@ -113,7 +113,7 @@ func Hint(err error, dir string) string {
 	return k.hint(pathOf(err, dir))
 }
 
-// pathOf is the file that err is about. A path that is not whole is one under dir.
+// pathOf is the file that err is about, empty when that is not known. A path that is not whole is one under dir.
 func pathOf(err error, dir string) string {
 	name := ""
 	if e := (*fs.PathError)(nil); errors.As(err, &e) {
@@ -121,8 +121,11 @@ func pathOf(err error, dir string) string {
 	} else if e := (*os.LinkError)(nil); errors.As(err, &e) {
 		name = e.New
 	}
-	if name == "" || filepath.IsAbs(name) || dir == "" {
-		return cmp.Or(name, dir)
+	switch {
+	case name == "" || dir == "" && !filepath.IsAbs(name):
+		return dir
+	case filepath.IsAbs(name):
+		return name
 	}
 	return filepath.Join(dir, name)
 }

@@ -155,3 +155,8 @@ func (f *faultFile) close() error {
 	defer f.f.close()
 	return f.fs.do("close", "", f.f.close)
 }
+
+func openStore(fsys fileSystem, opts Options) (*Store, error) {
+	s := newStore(fsys, opts)
+	return s, s.open()
+}

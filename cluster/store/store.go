@@ -53,6 +53,7 @@ type Store struct {
 	fs       fileSystem
 	opts     Options
 	direct   bool
+	opening  string // its directory, until it is open: hints to clients do not name it
 	failed   atomic.Pointer[image.Error]
 	failures atomic.Int64 // so far
 	sweepMu  sync.Mutex   // one sweep at a time
@@ -75,23 +76,25 @@ func Open(dir string, opts Options) (*Store, error) {
 		return nil, image.Errorf(image.KindInternal, "open data directory: %w", err).
 			WithHint("claim the data directory first; check that it exists and is this user's")
 	}
-	s, err := openStore(osfs, opts)
-	if err != nil {
+	s := newStore(osfs, opts)
+	s.opening = dir
+	if err := s.open(); err != nil {
 		return nil, errors.Join(err, osfs.close())
 	}
+	s.opening = ""
 	return s, nil
 }
 
-func openStore(fsys fileSystem, opts Options) (*Store, error) {
-	s := &Store{fs: fsys, opts: opts, live: map[key]bool{}}
+func newStore(fsys fileSystem, opts Options) *Store {
+	return &Store{fs: fsys, opts: opts, live: map[key]bool{}}
+}
+
+func (s *Store) open() error {
 	if err := s.makeFolders(); err != nil {
-		return nil, err
+		return err
 	}
-	s.direct = !opts.Buffered && fsys.canDirect(tmpDir+"/probe"+tmpSuffix)
-	if err := s.List(func(image.ID, uint32, int64) error { return nil }); err != nil { // which counts
-		return nil, err
-	}
-	return s, nil
+	s.direct = !s.opts.Buffered && s.fs.canDirect(tmpDir+"/probe"+tmpSuffix)
+	return s.List(func(image.ID, uint32, int64) error { return nil }) // which counts
 }
 
 // makeFolders makes what is missing, and always fsyncs: folders that a killed process left may be
@@ -255,7 +258,7 @@ func (s *Store) fault(op, name string, err error) error {
 		cause = no
 	}
 	e := image.Errorf(image.KindInternal, "%s %s: %w", op, name, cause).
-		WithHint(cmp.Or(oserr.Hint(err, ""), "check the node's disk (dmesg), then restart the node and run verify"))
+		WithHint(cmp.Or(oserr.Hint(err, s.opening), "check the node's disk (dmesg), then restart the node and run verify"))
 	class := oserr.ClassOf(err)
 	passing := class == oserr.Full || class == oserr.Scarce // the disk is none the worse for it
 	switch class {
