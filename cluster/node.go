@@ -4,6 +4,7 @@ package cluster
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -144,7 +145,7 @@ func (n *Node) start(ctx context.Context) error {
 	}
 	n.keys = &keyring{master: n.master, log: n.log, keys: map[keyName]crypto.Key{}}
 	if n.ingest, err = ingest.New(n.ingestOptions()); err != nil {
-		return &RefusedError{Reason: err.Error(), hint: "raise limits.staging_bytes or lower limits.uploads"}
+		return &RefusedError{Reason: err.Error(), hint: cmp.Or(oserr.Hint(err, ""), "raise limits.staging_bytes or lower limits.uploads")}
 	}
 	n.images = &images{
 		Service: n.ingest, log: n.log, store: n.store, keys: n.keys, peers: n.peers, shardOf: n.shardOf, locate: n.locate,
@@ -397,7 +398,9 @@ func listenError(what, setting string, err error) error {
 	case errors.Is(err, syscall.EACCES):
 		hint = "this user may not open the port: choose a " + setting + " from 1024"
 	default:
-		return fmt.Errorf("%s: %w", what, err)
+		if hint = oserr.Hint(err, ""); hint == "" {
+			return fmt.Errorf("%s: %w", what, err)
+		}
 	}
 	return &RefusedError{Reason: what + ": " + err.Error(), hint: hint}
 }
