@@ -39,7 +39,8 @@ func (n *Node) lacks() image.Lack {
 	case err != nil:
 		now = image.LacksBytes
 	}
-	switch n.lacked.Store(now); {
+	was, _ = n.lacked.Swap(now).(image.Lack) // somebody else may have looked meanwhile
+	switch {
 	case now != "" && was == "":
 		n.logger.Warn("the disk is full: the node is given no more images", zap.Error(err), zap.String("hint", hint(err)))
 	case was != "" && now == "":

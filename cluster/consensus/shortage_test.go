@@ -176,3 +176,39 @@ func expectStarts(t *testing.T, c *toyCluster) {
 		t.Errorf("read %q afterwards", got)
 	}
 }
+
+// TestStartErrors: what stops a start is damage only when a check of what was read says so.
+func TestStartErrors(t *testing.T) {
+	panics := func(with any) (err error) {
+		defer recovered(&err)
+		panic(with)
+	}
+	at := func(no syscall.Errno) error { return &fs.PathError{Op: "read", Path: "/data/raft/a.sst", Err: no} }
+	for _, c := range []struct {
+		err     error
+		kind    image.Kind
+		damaged bool
+		hint    string
+	}{
+		{damaged(errors.New("invalid checksum")), image.KindDamaged, true, "--replace"},
+		{damaged(at(syscall.ENOENT)), image.KindDamaged, true, "--replace"},
+		{panics("corrupted"), image.KindDamaged, true, "--replace"},
+		{panics(&panicked{text: "invalid commitTo"}), image.KindDamaged, true, "--replace"},
+		{damaged(at(syscall.EIO)), image.KindInvalid, false, "dmesg"},
+		{panics(at(syscall.EIO)), image.KindInvalid, false, "disk under /data/raft/a.sst"},
+		{panics("failed: input/output error"), image.KindInvalid, false, "dmesg"},
+		{panics(&panicked{text: "no", cause: at(syscall.ENOMEM)}), image.KindInvalid, false, "limits.memory_bytes"},
+		{damaged(at(syscall.ENOSPC)), image.KindDiskFull, false, "make room"},
+		{damaged(at(syscall.EROFS)), image.KindInvalid, false, "read-write"},
+		{damaged(errors.New("lock held by current process")), image.KindInvalid, false, "stop the other process"},
+		{panics(fmt.Sprint(at(syscall.EMFILE))), image.KindInvalid, false, "ulimit -n"},
+		{func() (err error) { defer recovered(&err); return errors.New(os.Args[len(os.Args)]) }(), image.KindInternal, false, "the log tells"},
+		{errors.New("shard 2 runs already"), image.KindInternal, false, "the log tells"},
+	} {
+		err := startError(c.err, &Options{Dir: t.TempDir(), RaftAddress: "127.0.0.1:1"})
+		var e *image.Error
+		if !errors.As(err, &e) || e.Kind != c.kind || errors.Is(err, ErrDamaged) != c.damaged || !strings.Contains(e.Hint, c.hint) {
+			t.Errorf("%v became %v of kind %s with the hint %q", c.err, err, e.Kind, e.Hint)
+		}
+	}
+}

@@ -60,7 +60,7 @@ var known = map[syscall.Errno]struct {
 	syscall.ENAMETOOLONG: {Wrong, on("choose a shorter path than", "")},
 	syscall.EAGAIN:       {Held, on("another process holds", ": stop it first")},
 	syscall.EBUSY:        {Held, on("another process holds", ": stop it first")},
-	syscall.EADDRINUSE:   {Busy, always("another program has this port: stop it")},
+	syscall.EADDRINUSE:   {Busy, always("another program has this port: stop it, or choose another port in every node's configuration before the first start")},
 	syscall.EADDRNOTAVAIL: {
 		Busy, always("this is not an address of this machine: correct the node's host"),
 	},
