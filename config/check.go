@@ -2,8 +2,10 @@ package config
 
 import (
 	"fmt"
+	"net"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"strings"
 	"time"
 
@@ -114,9 +116,9 @@ func (k checker) address(taken map[string]string, node, name, host string, port 
 	if k.col.bad[key] || k.col.bad[node+".host"] {
 		return
 	}
-	address := fmt.Sprintf("%s:%d", loopbackName(host), port)
+	address := net.JoinHostPort(loopbackName(host), strconv.Itoa(port))
 	if first := taken[address]; first != "" {
-		k.report(faultf("give every API and Raft port of a host its own number", "%s:%d is used twice, first by %s", host, port, first), key)
+		k.report(faultf("give every API and Raft port of a host its own number", "%s is used twice, first by %s", net.JoinHostPort(host, strconv.Itoa(port)), first), key)
 		return
 	}
 	taken[address] = key + k.line(key)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -48,13 +49,14 @@ type Cluster struct {
 // Node is one node of the cluster and its fixed addresses.
 type Node struct {
 	ID       image.NodeID `yaml:"id" json:"id" min:"1" max:"4294967295" help:"number of the node, never used again for another one"`
-	Host     string       `yaml:"host" json:"host" help:"IPv4 address or host name that every node and client reaches it by"`
+	Host     string       `yaml:"host" json:"host" help:"IP address or host name that every node and client reaches it by, whatever it listens on"`
 	APIPort  int          `yaml:"api_port" json:"api_port" min:"1" max:"65535" help:"TCP port of the HTTP API"`
 	RaftPort int          `yaml:"raft_port" json:"raft_port" min:"1" max:"65535" help:"port of the Raft transport: TCP, and UDP where packets are lost"`
 }
 
-// Local is where a node keeps its files. Relative paths start at the working directory.
+// Local is what a node has on its machine. Relative paths start at the working directory.
 type Local struct {
+	Listen        string `yaml:"listen" default:"host" help:"address to listen on where it is not the node's host (NAT, containers, cloud): ADDRESS or ADDRESS:API_PORT:RAFT_PORT, 0.0.0.0 for all; host: what cluster.nodes says"`
 	DataDir       string `yaml:"data_dir" default:"./imgcluster-data/node{id}" help:"folder of a node's log, catalog and images; {id} stands for the node's ID"`
 	MasterKeyFile string `yaml:"master_key_file" default:"./imgcluster-keys/master.key" help:"file of the cluster's master key, outside every data_dir"`
 	HostNames     string `yaml:"host_names" default:"localhost" help:"names, with commas between them, by which clients reach a node beside its host, such as DNS aliases; a request under another name changes nothing"`
@@ -180,14 +182,25 @@ func (c *Config) DataDir(id image.NodeID) string {
 	return filepath.Clean(strings.ReplaceAll(c.Local.DataDir, "{id}", strconv.FormatUint(uint64(id), 10)))
 }
 
-// Loopback tells whether all nodes are on loopback addresses, out of reach of other machines.
+// Loopback reports whether the nodes are out of reach of other machines: all are known by loopback addresses,
+// and listen on such.
 func (c *Config) Loopback() bool {
 	for _, n := range c.Cluster.Nodes {
-		if addr, err := netip.ParseAddr(loopbackName(n.Host)); err != nil || !addr.IsLoopback() {
+		if !isLoopback(c.ListenOn(n).Host) {
 			return false
 		}
 	}
-	return true
+	return c.OneMachine()
+}
+
+// OneMachine reports whether all nodes are known by loopback addresses, and so are on this machine.
+func (c *Config) OneMachine() bool {
+	return !slices.ContainsFunc(c.Cluster.Nodes, func(n Node) bool { return !isLoopback(n.Host) })
+}
+
+func isLoopback(host string) bool {
+	addr, err := netip.ParseAddr(loopbackName(host))
+	return err == nil && addr.IsLoopback()
 }
 
 // loopbackName gives localhost its address, so that both spellings are one host.

@@ -10,7 +10,8 @@ import (
 	"imgcluster/cluster/image"
 )
 
-const nodesHint = "write id=host:api_port:raft_port for each node, with commas between them, such as 1=10.40.45.206:8001:9001"
+const nodesHint = "write id=host:api_port:raft_port for each node, with commas between them, such as 1=10.40.45.206:8001:9001; " +
+	"an IPv6 address in brackets: 1=[fd00::1]:8001:9001"
 
 // parseNodes reads the list of nodes as one text: 1=10.0.0.1:8001:9001,2=10.0.0.2:8001:9001.
 func parseNodes(s string) (any, *fault) {
@@ -30,12 +31,12 @@ func parseNodes(s string) (any, *fault) {
 
 func parseNode(s string) (Node, *fault) {
 	id, address, _ := strings.Cut(s, "=")
-	parts := strings.Split(address, ":")
-	if len(parts) != 3 {
+	host, ports := splitAddress(address)
+	if len(ports) != 2 {
 		return Node{}, faultf(nodesHint, "%s is not a node", quote(s))
 	}
 	var n Node
-	for i, text := range []string{id, parts[0], parts[1], parts[2]} {
+	for i, text := range []string{id, host, ports[0], ports[1]} {
 		v, f := nodeFields[i].parse(text)
 		if f != nil {
 			return Node{}, faultf(f.hint, "%s of node %s: %s", nodeFields[i].key, quote(s), f.message)
@@ -43,6 +44,92 @@ func parseNode(s string) (Node, *fault) {
 		n.set(nodeFields[i].key, v)
 	}
 	return n, nil
+}
+
+// splitAddress takes host:port:port apart. An IPv6 address without brackets is a host without ports.
+func splitAddress(s string) (host string, ports []string) {
+	if Host(s) != s || isAddress(s) {
+		return Host(s), nil
+	}
+	parts := strings.Split(s, ":")
+	if end := strings.IndexByte(s, ']'); s != "" && s[0] == '[' && end > 0 && strings.HasPrefix(s[end+1:], ":") {
+		parts = append([]string{s[:end+1]}, strings.Split(s[end+2:], ":")...)
+	}
+	return Host(parts[0]), parts[1:]
+}
+
+func isAddress(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err == nil
+}
+
+// Host is the one spelling of a host that addresses are compared in: IPv6 without brackets and in its shortest
+// form (RFC 5952), IPv4 mapped into it as IPv4. Other texts stay as they are.
+func Host(s string) string {
+	text := s
+	if len(s) > 2 && s[0] == '[' && s[len(s)-1] == ']' {
+		text = s[1 : len(s)-1]
+	}
+	addr, err := netip.ParseAddr(text)
+	if err != nil || text != s && addr.Is4() {
+		return s
+	}
+	return addr.Unmap().String()
+}
+
+// NodeHost is the value of node.listen that stands for the node's host and ports in cluster.nodes.
+const NodeHost = "host"
+
+// ListenOn returns the node with the host and the ports that this machine listens on. An empty host is all
+// of its addresses.
+func (c *Config) ListenOn(n Node) Node {
+	on, _ := parseListen(c.Local.Listen) // it was checked
+	if on.Host == NodeHost {
+		return n
+	}
+	n.Host = on.Host
+	if on.APIPort > 0 {
+		n.APIPort, n.RaftPort = on.APIPort, on.RaftPort
+	}
+	return n
+}
+
+// ListenPorts reports whether node.listen gives ports, which can then be those of one node only.
+func (c *Config) ListenPorts() bool {
+	on, _ := parseListen(c.Local.Listen) // it was checked
+	return on.APIPort > 0
+}
+
+const listenHint = "write an address of this machine, or 0.0.0.0 for all, and both ports where they differ: 0.0.0.0:8001:9001, \"[::]:8001:9001\""
+
+// parseListen reads ADDRESS or ADDRESS:API_PORT:RAFT_PORT. The ports are 0 when there are none.
+func parseListen(s string) (on Node, f *fault) {
+	host, ports := splitAddress(s)
+	addr, err := netip.ParseAddr(host)
+	switch {
+	case len(ports) != 0 && len(ports) != 2 || host == NodeHost && len(ports) > 0:
+		return on, faultf(listenHint, "%s is neither ADDRESS nor ADDRESS:API_PORT:RAFT_PORT", quote(s))
+	case err == nil && !addr.IsMulticast():
+	case host == "*":
+		host = ""
+	default:
+		if f := checkHost(host); f != nil {
+			return on, faultf(listenHint, "%s", f.message)
+		}
+	}
+	on.Host = host
+	for i, text := range ports {
+		f := nodeFields[2+i]
+		port, wrong := f.parse(text)
+		if wrong != nil {
+			return on, faultf(wrong.hint, "%s of %s: %s", f.key, quote(s), wrong.message)
+		}
+		on.set(f.key, port)
+	}
+	if len(ports) > 0 && on.APIPort == on.RaftPort {
+		return on, faultf("give the API and Raft a port each", "%s has one port for both", quote(s))
+	}
+	return on, nil
 }
 
 // CheckNode holds one node to the rules for those of a configuration, and returns what is wrong with it.
@@ -83,7 +170,7 @@ func (n *Node) set(key string, v any) {
 func formatNodes(nodes []Node) string {
 	parts := make([]string, len(nodes))
 	for i, n := range nodes {
-		parts[i] = strconv.FormatUint(uint64(n.ID), 10) + "=" + n.Host + ":" + strconv.Itoa(n.APIPort) + ":" + strconv.Itoa(n.RaftPort)
+		parts[i] = strconv.FormatUint(uint64(n.ID), 10) + "=" + n.APIAddr() + ":" + strconv.Itoa(n.RaftPort)
 	}
 	return strings.Join(parts, ",")
 }
@@ -94,15 +181,17 @@ const (
 	labelMax = 63
 )
 
-// checkHost takes IPv4 addresses and host names. Raft's transport knows no IPv6 literals, and an
-// unspecified address is one to listen on, not one that others reach.
+// checkHost takes addresses, as Host spells them, and host names. An unspecified address is one to listen
+// on, not one that others reach.
 func checkHost(host string) *fault {
 	if addr, err := netip.ParseAddr(host); err == nil {
 		switch {
-		case !addr.Is4():
-			return faultf("give an IPv4 address, or a host name that stands for the IPv6 address", "%s is an IPv6 address, which Raft's transport does not take", quote(host))
+		case addr.Zone() != "" || addr.Is6() && addr.IsLinkLocalUnicast():
+			return faultf("give an address that is the same on every machine, such as fd00::1", "%s is an address of one link only", quote(host))
 		case addr.IsUnspecified() || addr.IsMulticast() || addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 			return faultf("give the address that other nodes and clients reach this node by", "%s is not the address of one machine", quote(host))
+		case Host(host) != host:
+			return faultf("write "+Host(host), "%s has a shorter form, which addresses are compared in", quote(host))
 		}
 		return nil
 	}
@@ -113,7 +202,7 @@ func checkHost(host string) *fault {
 		good = good && goodLabel(label)
 	}
 	if !good {
-		return faultf("give it without a port, such as 10.40.45.206 or node1.example.org", "%s is neither an IPv4 address nor a host name", quote(host))
+		return faultf("give it without a port, such as 10.40.45.206 or node1.example.org", "%s is neither an IP address nor a host name", quote(host))
 	}
 	return nil
 }

@@ -222,7 +222,7 @@ func TestHosts(t *testing.T) {
 	for host, good := range map[string]bool{
 		"127.0.0.1": true, "10.40.45.206": true, "localhost": true, "node1": true, "node-1.example.org": true, "3com.example": true, "XN--BCHER-KVA.example": true,
 		strings.Repeat("a", labelMax): true, strings.Repeat("a", labelMax+1): false, strings.Repeat("a.", 127) + "a": false,
-		"": false, "10.0.0": false, "10.0.0.256": false, "1.2.3.4.5": false, "::1": false, "[::1]": false, "::ffff:10.0.0.1": false, "0.0.0.0": false, "224.0.0.1": false,
+		"": false, "10.0.0": false, "10.0.0.256": false, "1.2.3.4.5": false, "::1": true, "fd00::1": true, "fd00:0::1": false, "FD00::1": false, "[::1]": false, "::": false, "ff02::1": false, "fe80::1": false, "::ffff:10.0.0.1": false, "0.0.0.0": false, "224.0.0.1": false,
 		"255.255.255.255": false, "a b": false, "a..b": false, ".a": false, "a.": false, "-a": false, "a-": false, "a_b": false, "h:80": false, "http://h": false, "bücher.example": false, "fe80::1%eth0": false,
 	} {
 		c := Default()

@@ -127,6 +127,9 @@ func (f *field) parse(s string) (any, *fault) {
 	case "nodes":
 		return parseNodes(s)
 	case "text":
+		if f.key == "host" {
+			s = Host(s)
+		}
 		return s, f.checkText(s)
 	}
 	n, err := f.number(s)
@@ -211,6 +214,9 @@ func (f *field) checkText(s string) *fault {
 			}
 		}
 		return nil
+	case f.key == "node.listen":
+		_, wrong := parseListen(s)
+		return wrong
 	case len(s) > pathMax || strings.ContainsFunc(s, unprintable):
 		return faultf(f.defaultHint(), "%s cannot be a path", quote(s))
 	}
