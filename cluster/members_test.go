@@ -188,7 +188,7 @@ func TestBadMembers(t *testing.T) {
 	known := c.Config.Cluster.Nodes[1]
 	before := settled(t, cl, 3)
 	for _, x := range []struct{ api, raft, said string }{
-		{"bad host!:7304", "bad host!:7404", `host: "bad host!" is neither an IPv4 address nor a host name`},
+		{"bad host!:7304", "bad host!:7404", `host: "bad host!" is neither an IP address nor a host name`},
 		{"127.0.0.1:0", "127.0.0.1:7404", "api_port: 0 is not in the range 1 to 65535"},
 		{"127.0.0.1:7304", "127.0.0.1:99999", "raft_port: 99999 is not in the range 1 to 65535"},
 		{"127.0.0.1:7304", "localhost:7404", "are not two addresses of one host"},
@@ -197,7 +197,8 @@ func TestBadMembers(t *testing.T) {
 		{"127.0.0.1:http", "127.0.0.1:7404", "are not two addresses of one host"},
 		{"127.0.0.1:7304", "127.0.0.1:7304", "raft_port: 127.0.0.1:7304 is used twice"},
 		{"0.0.0.0:7304", "0.0.0.0:7404", "is not the address of one machine"},
-		{"[::1]:7304", "[::1]:7404", "is an IPv6 address"},
+		{"[fe80::1]:7304", "[fe80::1]:7404", "is an address of one link only"},
+		{"[0::1]:7304", "[0::1]:7404", "has a shorter form"},
 		{fmt.Sprintf("localhost:%d", known.APIPort), "localhost:7404", "node 2 has the address " + known.APIAddr()},
 		{"127.0.0.1:7304", known.APIAddr(), "node 2 has the address " + known.APIAddr()},
 	} {

@@ -15,7 +15,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -24,7 +23,6 @@ import (
 	"imgcluster/cluster/api"
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/consensus"
-	"imgcluster/cluster/halfopen"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/ingest"
 	"imgcluster/cluster/machine"
@@ -58,6 +56,7 @@ type Node struct {
 
 	dir       atomic.Pointer[store.DataDir]
 	master    *crypto.MasterKey
+	imageLog  imageLog
 	store     *store.Store
 	log       *replicated
 	keys      *keyring
@@ -109,6 +108,7 @@ func Start(ctx context.Context, cfg *config.Config, id image.NodeID, version str
 		log: &replicated{}, shards: dataShards(cfg.Cluster.DataShards), failed: make(chan error, 1), mend: make(chan struct{}, 1),
 		current: map[uint64]bool{}, tendKick: make(chan struct{}, 1), tended: map[uint64]tended{},
 	}
+	n.imageLog.open(logger, cfg.Log.ImagesPerSecond)
 	n.known.Store(n.founding())
 	n.ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if err := n.start(ctx); err != nil {
@@ -135,6 +135,7 @@ func (n *Node) start(ctx context.Context) error {
 	if n.listener, err = n.openPorts(); err != nil {
 		return err
 	}
+	n.warnUnreached(ctx)
 	n.peers = n.newPeers()
 	met, err := n.meet(ctx)
 	if err != nil {
@@ -183,6 +184,7 @@ func (n *Node) startRaft(ctx context.Context) error {
 		n.diskFailed(errUnverified)
 	}
 	n.wg.Go(n.join)
+	n.wg.Go(n.watchRaft)
 	return nil
 }
 
@@ -278,6 +280,7 @@ func (n *Node) ingestOptions() ingest.Options {
 	return ingest.Options{
 		Node: n.self.ID, Log: n.log, Vault: n.vault(), Peers: n.peers, Logger: n.logger.Named("ingest"),
 		Shards: n.served, ShardOf: n.shardOf, Members: n.members, Live: n.live, Room: n.peers.room, Current: n.liveOn, Up: n.peers.up,
+		Owned:    n.owns,
 		Replicas: c.Cluster.Replicas, MinReplicas: c.Cluster.MinReplicas,
 		UploadsMax: c.Limits.Uploads, StagingBytes: int64(c.Limits.StagingBytes), ImageBytes: int64(c.Limits.ImageBytes),
 		AssignTimeout: c.Timeouts.Assign, TakeoverTimeout: c.Timeouts.Takeover, UploadTimeout: c.Timeouts.Upload,
@@ -308,7 +311,7 @@ func (n *Node) peersChanged() {
 func (n *Node) consensusOptions() consensus.Options {
 	c := n.cfg
 	return consensus.Options{
-		NodeID: n.self.ID, RaftAddress: n.self.RaftAddr(), Dir: c.DataDir(n.self.ID), DeploymentID: n.deploymentID(),
+		NodeID: n.self.ID, RaftAddress: n.self.RaftAddr(), Listen: c.ListenOn(n.self).RaftAddr(), Dir: c.DataDir(n.self.ID), DeploymentID: n.deploymentID(),
 		Applied: n.applied, Restored: n.restored, Live: n.live, Rows: n.rows, LeaderChanged: n.leaderChanged, Logger: n.logger.Named("raft"),
 		RTT: c.Raft.RTT, ElectionRTT: uint64(c.Raft.ElectionRTT), HeartbeatRTT: uint64(c.Raft.HeartbeatRTT),
 		SnapshotEntries: uint64(c.Raft.SnapshotEntries), CompactionOverhead: uint64(c.Raft.CompactionOverhead), RebalanceEvery: c.Raft.Rebalance,
@@ -351,22 +354,6 @@ func (n *Node) leaderChanged(shard uint64, leader image.NodeID, term uint64) {
 	n.kickTend()
 }
 
-// openPorts opens the API's port, and finds out whether Raft can open its own.
-func (n *Node) openPorts() (net.Listener, error) {
-	raft, err := net.Listen("tcp", n.self.RaftAddr())
-	if err != nil {
-		return nil, listenError(fmt.Sprintf("Raft of node %d", n.self.ID), "raft_port", err)
-	}
-	if err := raft.Close(); err != nil {
-		return nil, err
-	}
-	l, err := halfopen.Listen(n.ctx, n.self.APIAddr())
-	if err != nil {
-		return nil, listenError(fmt.Sprintf("API of node %d", n.self.ID), "api_port", err)
-	}
-	return l, nil
-}
-
 // serve answers on the API's port from now on.
 func (n *Node) serve() {
 	n.handler = api.New(api.Options{
@@ -385,24 +372,11 @@ func (n *Node) serve() {
 			n.fail(fmt.Errorf("API of node %d: %w", n.self.ID, err))
 		}
 	})
-	n.logger.Info("API listens", zap.String("address", n.self.APIAddr()))
-}
-
-func listenError(what, setting string, err error) error {
-	hint := ""
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		hint = "another process has this port: end it, or change " + setting + " of this node in every node's configuration before its first start"
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		hint = "this is not an address of this machine: check --id and the node's host in the configuration"
-	case errors.Is(err, syscall.EACCES):
-		hint = "this user may not open the port: choose a " + setting + " from 1024"
-	default:
-		if hint = oserr.Hint(err, ""); hint == "" {
-			return fmt.Errorf("%s: %w", what, err)
-		}
+	on := zap.Skip()
+	if n.cfg.Local.Listen != config.NodeHost {
+		on = zap.Stringer("on", n.listener.Addr())
 	}
-	return &RefusedError{Reason: what + ": " + err.Error(), hint: hint}
+	n.logger.Info("API listens", zap.String("address", n.self.APIAddr()), on)
 }
 
 func (n *Node) fail(err error) {
@@ -599,6 +573,7 @@ func (n *Node) Close(ctx context.Context) error {
 	if n.ingest != nil {
 		errs = append(errs, n.ingest.Close())
 	}
+	n.imageLog.sayLeft()
 	if n.repair != nil {
 		n.repair.Close()
 	}

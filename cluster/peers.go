@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -148,10 +149,15 @@ func (p *peers) start(id image.NodeID) {
 	ctx, end := context.WithCancel(p.watching)
 	p.ends[id] = end
 	p.wg.Go(func() {
-		for ctx.Err() == nil {
+		for unknown := false; ctx.Err() == nil; {
 			err := p.follow(ctx, id)
 			if ctx.Err() != nil {
 				return
+			}
+			if dns := (*net.DNSError)(nil); errors.As(err, &dns) && !unknown {
+				unknown = true
+				p.logger.Warn("a peer's host stands for no address here", zap.Uint32("peer", uint32(id)), zap.Error(err),
+					zap.String("hint", "start the peer where its name comes with it; else add the name to the DNS or to /etc/hosts"))
 			}
 			p.set(id, func(s *peerState) { s.up = false }, err)
 			wait.For(ctx, p.every/2)
@@ -245,6 +251,8 @@ func (p *peers) set(id image.NodeID, change func(*peerState), cause error) {
 	case s.up == old.up && s.live() == old.live() && s.room() == old.room() && slices.Equal(s.status.Serves, old.status.Serves):
 		return
 	case s.up == old.up && s.draining() == old.draining():
+	case !s.up && s.draining(): // it said so before
+		p.logger.Info("peer has stopped", peer)
 	case !s.up:
 		p.logger.Warn("peer is down", peer, zap.Error(cause))
 	case s.status.Problem != "":

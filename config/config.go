@@ -148,6 +148,8 @@ type Report struct {
 type Log struct {
 	Level  string `yaml:"level" default:"info" oneof:"debug,info,warn,error" help:"least severity that is logged: debug, info, warn or error"`
 	Format string `yaml:"format" default:"console" oneof:"console,json" help:"form of a log line: console or json"`
+
+	ImagesPerSecond int `yaml:"images_per_second" default:"20" min:"0" max:"1000000" help:"lines a second about images that the node has become the owner of, the others are counted; 0: none, nor its share of them"`
 }
 
 // APIAddr is where the node serves HTTP, as host:port.

@@ -153,7 +153,7 @@ func (e *env) hintOf(err error) string {
 
 // startHint says how the nodes of the configuration in use are started.
 func (e *env) startHint() string {
-	if e.cfg == nil || e.cfg.Loopback() {
+	if e.cfg == nil || e.cfg.OneMachine() {
 		return "start them with: imgcluster up" + e.sameConfig()
 	}
 	return "start each on its machine, with: imgcluster server --id N" + e.sameConfig()

@@ -60,8 +60,11 @@ func (n *nodeError) Hint() string { return n.hint }
 // startLocal starts every node of a loopback configuration as a process of its own and waits until
 // all are ready. Whatever fails, the processes that were started are ended.
 func startLocal(ctx context.Context, e *env, cfg *config.Config, cfgPath string) (l *localCluster, err error) {
-	if !cfg.Loopback() {
+	switch {
+	case !cfg.OneMachine():
 		return nil, usagef("start each machine's node there, with: imgcluster server --id N"+e.sameConfig(), "the configuration's nodes are not all on this machine")
+	case cfg.ListenPorts() && len(cfg.Cluster.Nodes) > 1:
+		return nil, usagef("give an address without ports, or start each node with imgcluster server --listen", "node.listen has the ports of one node, and there are %d", len(cfg.Cluster.Nodes))
 	}
 	if err := checkPorts(cfg); err != nil {
 		return nil, err
@@ -103,7 +106,8 @@ func (l *localCluster) watch(n *localNode) {
 // that runs already would answer for the new one.
 func checkPorts(cfg *config.Config) error {
 	for _, n := range cfg.Cluster.Nodes {
-		for _, addr := range []string{n.APIAddr(), n.RaftAddr()} {
+		on := cfg.ListenOn(n)
+		for _, addr := range []string{on.APIAddr(), on.RaftAddr()} {
 			l, err := net.Listen("tcp", addr)
 			if errors.Is(err, syscall.EADDRINUSE) {
 				return usagef("imgcluster status tells whether a cluster runs already; else end that process, or configure other ports",

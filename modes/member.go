@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"net"
 	"strconv"
 	"text/tabwriter"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/placement"
+	"imgcluster/config"
 )
 
 func newMember(e *env) *cobra.Command {
@@ -71,9 +71,10 @@ move to it while the cluster works.`,
 			if f.id <= 0 || f.host == "" || f.apiPort <= 0 || f.raftPort <= 0 {
 				return usagef("give --id, --host, --api-port and --raft-port", "which node is to be added?")
 			}
+			node := config.Node{ID: image.NodeID(f.id), Host: config.Host(f.host), APIPort: f.apiPort, RaftPort: f.raftPort}
 			change := image.MemberChange{
-				Op: image.MemberAdd, ID: image.NodeID(f.id),
-				API: net.JoinHostPort(f.host, strconv.Itoa(f.apiPort)), Raft: net.JoinHostPort(f.host, strconv.Itoa(f.raftPort)),
+				Op: image.MemberAdd, ID: node.ID,
+				API: node.APIAddr(), Raft: node.RaftAddr(),
 			}
 			if err := runMemberChange(cmd.Context(), e, change, nil); err != nil {
 				return err

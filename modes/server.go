@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"runtime/debug"
 	"strconv"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 	"golang.org/x/sys/unix"
 
 	"imgcluster/cluster"
@@ -39,6 +37,7 @@ its catalog and its images from the other nodes, most of which must be up.`,
 	cmd.Flags().IntVar(&id, "id", 0, "the node's ID in the configuration (required)")
 	cmd.Flags().BoolVar(&replace, "replace", false, "replace what the data directory has lost by what the other nodes have")
 	config.AddFlag(cmd.Flags(), "node.data_dir", "data-dir")
+	config.AddFlag(cmd.Flags(), "node.listen", "listen")
 	config.AddFlag(cmd.Flags(), "log.level", "log-level")
 	return cmd
 }
@@ -54,7 +53,7 @@ func runServer(ctx context.Context, e *env, id int, replace bool) error {
 	if id <= 0 || id > nodeIDMax {
 		return usagef("add --id with one of the configuration's node IDs: "+nodeIDs(cfg), "which node is this?")
 	}
-	logger, err := newLogger(cfg, e.err)
+	logger, err := newLogger(cfg, image.NodeID(id), e.err)
 	if err != nil {
 		return err
 	}
@@ -65,13 +64,13 @@ func runServer(ctx context.Context, e *env, id int, replace bool) error {
 	if err := harden(cfg); err != nil {
 		return err
 	}
-	node, err := cluster.Start(ctx, cfg, image.NodeID(id), version(), logger.With(zap.Int("node", id)))
+	node, err := cluster.Start(ctx, cfg, image.NodeID(id), version(), logger)
 	if err != nil {
 		return err
 	}
 	select {
 	case <-ctx.Done():
-		logger.Info("stopping", zap.Int("node", id))
+		logger.Info("stopping")
 	case err = <-node.Failed():
 	}
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Timeouts.Shutdown)
@@ -104,22 +103,6 @@ func harden(cfg *config.Config) error {
 // gcPercent lets the heap grow further than usual between two collections: it is small, and the
 // memory limit holds whatever it is.
 const gcPercent = 400
-
-// newLogger returns the process's logger, writing to w.
-func newLogger(cfg *config.Config, w io.Writer) (*zap.Logger, error) {
-	level, err := zapcore.ParseLevel(cfg.Log.Level)
-	if err != nil {
-		return nil, usagef("use debug, info, warn or error", "log level: %v", err)
-	}
-	enc := zap.NewProductionEncoderConfig()
-	enc.EncodeTime = zapcore.ISO8601TimeEncoder
-	encoder := zapcore.NewJSONEncoder(enc)
-	if cfg.Log.Format == "console" {
-		enc.EncodeLevel = zapcore.CapitalLevelEncoder
-		encoder = zapcore.NewConsoleEncoder(enc)
-	}
-	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), level)), nil
-}
 
 // serverArgs is the command line of a child process that runs one node.
 func serverArgs(e *env, cfgPath string, id image.NodeID) []string {

@@ -29,7 +29,7 @@ func (o *stressOptions) plan(cfg *config.Config) ([]chaos.Fault, error) {
 		return nil, usagef("give a smaller --count", "every image is read back in the end, which is possible for %d", readBackMax)
 	case !o.chaos:
 		return nil, nil
-	case !cfg.Loopback():
+	case !cfg.OneMachine():
 		return nil, usagef("run it without --chaos and stop nodes by hand on their machines meanwhile: the report judges what it sees; or try it on this machine with: imgcluster demo --chaos",
 			"--chaos with nodes that are not all on this machine: their processes cannot be killed from here")
 	case o.duration > 0:

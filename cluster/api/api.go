@@ -348,10 +348,11 @@ func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(w)
 	ticker := time.NewTicker(h.StatusEvery)
 	defer ticker.Stop()
-	for enc := json.NewEncoder(w); h.leave.Err() == nil; {
-		news := *h.news.Load() // before the status is taken
+	for enc := json.NewEncoder(w); ; {
+		leaving := h.leave.Err() != nil // if so, the peer is told before the stream ends
+		news := *h.news.Load()          // before the status is taken
 		h.extend(w)
-		if enc.Encode(h.Peers.Status()) != nil || control.Flush() != nil {
+		if enc.Encode(h.Peers.Status()) != nil || control.Flush() != nil || leaving {
 			return
 		}
 		select {

@@ -46,6 +46,7 @@ type Options struct {
 	Dir       string               // where its data goes; empty: a folder of the test
 	Program   string               // what the processes run; empty: this test's own program
 	Change    func(*config.Config) // edits the configuration; may be nil
+	Log       zapcore.Core         // where nodes in this process log to; nil: see logger
 }
 
 // Cluster is a cluster of a test. Its methods are for the test's own goroutine, but for Do, Put, Get
@@ -59,6 +60,7 @@ type Cluster struct {
 	processes bool
 	network   *Network
 	program   string
+	log       zapcore.Core
 	nodes     map[image.NodeID]*cluster.Node
 	procs     map[image.NodeID]*process
 }
@@ -67,7 +69,7 @@ type Cluster struct {
 func New(t testing.TB, o Options) *Cluster {
 	t.Helper()
 	c := &Cluster{
-		t: t, dir: o.Dir, processes: o.Processes || o.Network != nil, network: o.Network, program: o.Program,
+		t: t, dir: o.Dir, processes: o.Processes || o.Network != nil, network: o.Network, program: o.Program, log: o.Log,
 		nodes: map[image.NodeID]*cluster.Node{}, procs: map[image.NodeID]*process{},
 		HTTP: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8, DisableCompression: true}},
 	}
@@ -207,7 +209,11 @@ func (c *Cluster) Node(id image.NodeID) *cluster.Node { return c.nodes[id] }
 func (c *Cluster) TryStart(cfg *config.Config, id image.NodeID) error {
 	ctx, cancel := context.WithTimeout(context.Background(), Deadline)
 	defer cancel()
-	n, err := cluster.Start(ctx, cfg, id, "test", logger(id))
+	log := logger(id)
+	if c.log != nil {
+		log = zap.New(c.log).With(zap.Uint32("node", uint32(id)))
+	}
+	n, err := cluster.Start(ctx, cfg, id, "test", log)
 	if err != nil {
 		return err
 	}

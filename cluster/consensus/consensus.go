@@ -145,6 +145,7 @@ func (c *Consensus) newHost(dir string) (err error) {
 		NodeHostDir:         dir,
 		RTTMillisecond:      uint64(c.opts.RTT.Milliseconds()),
 		RaftAddress:         c.opts.RaftAddress,
+		ListenAddress:       c.opts.Listen,
 		EnableMetrics:       true,
 		RaftEventListener:   (*listener)(c),
 		SystemEventListener: (*listener)(c),

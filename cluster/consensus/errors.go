@@ -118,7 +118,7 @@ func startError(err error, o *Options) error {
 		kind, hint = image.KindDamaged, replaceHint
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 	case class == oserr.Busy:
-		kind, hint = image.KindInvalid, o.RaftAddress+": "+oserr.Hint(err, "")
+		kind, hint = image.KindInvalid, o.Listen+": "+oserr.Hint(err, "")
 	case class == oserr.Held, isLocked(err):
 		kind, hint = image.KindInvalid, o.Dir+" is in use: stop the other process, or choose another data_dir"
 	case class == oserr.Full:

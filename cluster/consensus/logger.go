@@ -37,9 +37,26 @@ func (standardLog) Write(p []byte) (int, error) {
 }
 
 // raftLogger is dragonboat's logger for one of its packages. Its info is debug here, and so are the
-// warnings of its package raft: both tell of every step of every shard, a vote for example. Levels
-// belong to zap, so SetLevel does nothing.
+// warnings of its package raft: both tell of every step of every shard, a vote for example. So is what is
+// quiet. Levels belong to zap, so SetLevel does nothing.
 type raftLogger struct{ pkg string }
+
+// quiet are warnings and errors of dragonboat, by their format, that this program tells in its own words or does
+// not need to be told.
+var quiet = map[string]bool{
+	// Its transport is not in use, and what the ratio may be is a check of the configuration: five
+	// heartbeats to an election serve.
+	"mutual TLS disabled, communication is insecure":          true,
+	"ElectionRTT is not a magnitude larger than HeartbeatRTT": true,
+	// This process had no processor for a while, said for every shard. What comes of it is told: elections.
+	"%s had %d LocalTick msgs in one batch": true,
+	// A node that does not answer, said for every link and again and again: see Unreachable.
+	"Nodehost %s failed to get a connection to %s, %v":            true,
+	"send batch failed, target %s (%v), %d":                       true,
+	"send batch failed, taret node %s (%v), %d":                   true,
+	"breaker %s to %s failed, connect and process failed: %s":     true,
+	"%s became unreachable, affected %d nodes":                    true,
+}
 
 func (l raftLogger) to() *zap.SugaredLogger {
 	return rootLogger.Load().Named("dragonboat").Named(l.pkg).Sugar()
@@ -54,10 +71,17 @@ func (l raftLogger) debug(format string, args []any) {
 func (l raftLogger) SetLevel(logger.LogLevel)          {}
 func (l raftLogger) Debugf(format string, args ...any) { l.debug(format, args) }
 func (l raftLogger) Infof(format string, args ...any)  { l.debug(format, args) }
-func (l raftLogger) Errorf(format string, args ...any) { l.to().Errorf(format, args...) }
+
+func (l raftLogger) Errorf(format string, args ...any) {
+	if quiet[format] {
+		l.debug(format, args)
+		return
+	}
+	l.to().Errorf(format, args...)
+}
 
 func (l raftLogger) Warningf(format string, args ...any) {
-	if l.pkg == "raft" {
+	if l.pkg == "raft" || quiet[format] {
 		l.debug(format, args)
 		return
 	}

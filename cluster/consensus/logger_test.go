@@ -16,6 +16,8 @@ func TestLogger(t *testing.T) {
 	defer setLogger(zap.NewNop())
 	l := raftLogger{"transport"}
 	raftLogger{"raft"}.Warningf("vote %d", 0)
+	l.Warningf("%s became unreachable, affected %d nodes", "x", 1)
+	l.Errorf("send batch failed, target %s (%v), %d", "x", "why", 1)
 	l.Debugf("a %d", 1)
 	l.Infof("b %d", 2)
 	l.Warningf("c %d", 3)
@@ -29,7 +31,7 @@ func TestLogger(t *testing.T) {
 		l.Panicf("e %d", 5)
 	}()
 	log.Print("the standard log")
-	want := map[string]zapcore.Level{"vote 0": zap.DebugLevel, "a 1": zap.DebugLevel, "b 2": zap.DebugLevel, "c 3": zap.WarnLevel, "d 4": zap.ErrorLevel, "e 5": zap.PanicLevel, "the standard log": zap.InfoLevel}
+	want := map[string]zapcore.Level{"x became unreachable, affected 1 nodes": zap.DebugLevel, "send batch failed, target x (why), 1": zap.DebugLevel, "vote 0": zap.DebugLevel, "a 1": zap.DebugLevel, "b 2": zap.DebugLevel, "c 3": zap.WarnLevel, "d 4": zap.ErrorLevel, "e 5": zap.PanicLevel, "the standard log": zap.InfoLevel}
 	for _, e := range logs.All() {
 		if level, ok := want[e.Message]; ok && level == e.Level && e.LoggerName != "" && !strings.HasSuffix(e.LoggerName, ".") {
 			delete(want, e.Message)

@@ -32,7 +32,8 @@ type Shard struct {
 // Options configure one node. Durations and counts that are zero take the default named beside them.
 type Options struct {
 	NodeID       image.NodeID
-	RaftAddress  string  // host:port to listen on, as the other nodes know it
+	RaftAddress  string  // host:port that the other nodes know; it says who this node is
+	Listen       string  // host:port to listen on, RaftAddress where it is empty; without a host: all addresses
 	Dir          string  // data directory; raft/ and catalog/ are made in it
 	DeploymentID uint64  // of the cluster; messages of another one are dropped
 	Shards       []Shard // to start with; see StartShard
@@ -69,6 +70,7 @@ type Options struct {
 
 // withDefaults returns o with what is zero filled in.
 func (o Options) withDefaults() Options {
+	setDefault(&o.Listen, o.RaftAddress)
 	setDefault(&o.RTT, 50*time.Millisecond)
 	setDefault(&o.ElectionRTT, 10)
 	setDefault(&o.HeartbeatRTT, 1)
@@ -115,8 +117,11 @@ func (o *Options) validate() error {
 	if o.Dir == "" {
 		bad("no data directory is named")
 	}
-	if _, port, err := net.SplitHostPort(o.RaftAddress); err != nil || port == "" {
+	if host, _, _ := net.SplitHostPort(o.RaftAddress); !validAddress(o.RaftAddress) || host == "" {
 		bad("the Raft address %q is not host:port", o.RaftAddress)
+	}
+	if !validAddress(o.Listen) {
+		bad("the address %q to listen on is not host:port", o.Listen)
 	}
 	if o.RTT < time.Millisecond {
 		bad("RTT %v is below 1 ms", o.RTT)

@@ -35,6 +35,7 @@ func TestStartRefusesOptions(t *testing.T) {
 		"node ID":          func(o *Options) { o.NodeID = 0 },
 		"data directory":   func(o *Options) { o.Dir = "" },
 		"not host:port":    func(o *Options) { o.RaftAddress = "nowhere" },
+		"to listen on":     func(o *Options) { o.Listen = "127.0.0.1" },
 		"below 1 ms":       func(o *Options) { o.RTT = time.Microsecond },
 		"ElectionRTT":      func(o *Options) { o.ElectionRTT = 2 },
 		"ProposalAttempt":  func(o *Options) { o.ProposalTimeout = time.Millisecond },

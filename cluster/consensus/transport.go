@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strconv"
 	"sync"
 	"time"
 
@@ -25,18 +26,24 @@ type transportFactory struct{ made *transport }
 
 // Create implements config.TransportFactory.
 func (f *transportFactory) Create(cfg config.NodeHostConfig, batch raftio.MessageHandler, chunk raftio.ChunkHandler) raftio.ITransport {
-	t := &transport{address: cfg.RaftAddress, handle: batch, chunk: chunk, open: map[net.Conn]bool{}, lost: map[string]time.Time{}, heard: map[string]time.Time{}}
+	t := &transport{address: cfg.GetListenAddress(), handle: batch, chunk: chunk, open: map[net.Conn]bool{}, lost: map[string]time.Time{}, heard: map[string]time.Time{}, fails: map[string]failing{}}
 	t.life, t.end = context.WithCancel(context.Background())
 	f.made = t
 	return t
 }
 
-// Validate implements config.TransportFactory.
-func (*transportFactory) Validate(address string) bool { return config.IsValidAddress(address) }
+// Validate implements config.TransportFactory. The library's own check knows no IPv6.
+func (*transportFactory) Validate(address string) bool { return validAddress(address) }
+
+func validAddress(address string) bool {
+	_, port, err := net.SplitHostPort(address)
+	n, bad := strconv.ParseUint(port, 10, 16)
+	return err == nil && bad == nil && n > 0
+}
 
 // transport implements raftio.ITransport.
 type transport struct {
-	address string
+	address string // to listen on
 	handle  raftio.MessageHandler
 	chunk   raftio.ChunkHandler
 
@@ -50,12 +57,50 @@ type transport struct {
 	open  map[net.Conn]bool    // accepted ones; nil once closed
 	lost  map[string]time.Time // by target: when packets were last lost
 	heard map[string]time.Time // by sender: when it last sent messages
+	fails map[string]failing   // by target: of which nothing was heard, and no connection made, since
+}
+
+// failing says since when a node is not reached, when that was last tried, and why.
+type failing struct {
+	since, last time.Time
+	err         error
+}
+
+// failed notes why a node was not reached.
+func (t *transport) failed(target string, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := time.Now()
+	f, known := t.fails[target]
+	if !known {
+		f.since = now
+	}
+	t.fails[target] = failing{f.since, now, err}
+}
+
+// reached notes that a connection to a node was made.
+func (t *transport) reached(target string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.fails, target)
+}
+
+// Unreachable returns why a node's Raft port, host:port, has not been reached for so long; nil when it was, or when
+// nothing was to be sent there lately.
+func (c *Consensus) Unreachable(address string, d time.Duration) error {
+	c.transport.mu.Lock()
+	defer c.transport.mu.Unlock()
+	if f := c.transport.fails[address]; f.err != nil && time.Since(f.since) > d && time.Since(f.last) < d {
+		return f.err
+	}
+	return nil
 }
 
 // batch takes messages.
 func (t *transport) batch(m raftpb.MessageBatch) {
 	t.mu.Lock()
 	t.heard[m.SourceAddress] = time.Now()
+	delete(t.fails, m.SourceAddress)
 	t.mu.Unlock()
 	t.handle(m)
 }

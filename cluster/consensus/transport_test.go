@@ -269,7 +269,7 @@ func TestTransportPortTaken(t *testing.T) {
 	if err := made.Close(); err != nil {
 		t.Error(err)
 	}
-	for address, want := range map[string]bool{"10.0.0.1:9001": true, "node-1:9001": true, "10.0.0.1": false, "[::1]:9001": false, fmt.Sprint(9001): false} {
+	for address, want := range map[string]bool{"10.0.0.1:9001": true, "node-1:9001": true, "10.0.0.1": false, "[::1]:9001": true, "[fd00::1]:9001": true, ":9001": true, "::1:9001": false, "h:0": false, "h:65536": false, "h:http": false, fmt.Sprint(9001): false} {
 		if f.Validate(address) != want {
 			t.Errorf("%s: want %v", address, want)
 		}

@@ -186,6 +186,8 @@ type fleet struct {
 	live   []image.NodeID
 	full   []image.NodeID
 	paused []image.NodeID // take nothing and say nothing
+
+	owned map[image.ID][]Owned // what the nodes told of; mu guards it
 }
 
 // Send implements Peers by a call.
@@ -233,7 +235,7 @@ func quickTakeover(o *Options) { o.TakeoverTimeout = 200 * time.Millisecond }
 
 func newFleet(t *testing.T, change func(*Options)) *fleet {
 	f := &fleet{
-		t: t, nodes: map[image.NodeID]*Service{}, vaults: map[image.NodeID]*fakeVault{}, live: []image.NodeID{1, 2, 3},
+		t: t, nodes: map[image.NodeID]*Service{}, vaults: map[image.NodeID]*fakeVault{}, owned: map[image.ID][]Owned{}, live: []image.NodeID{1, 2, 3},
 		log: &fakeLog{db: memkv.KV{}, leader: 1, nodes: map[image.NodeID]*Service{}, hold: map[string]chan struct{}{}, behind: map[image.NodeID]*replica{}},
 	}
 	for _, id := range f.live {
@@ -242,7 +244,7 @@ func newFleet(t *testing.T, change func(*Options)) *fleet {
 			Node: id, Log: nodeLog{f.log, id}, Vault: f.vaults[id], Peers: f, Logger: zap.NewNop(), Shards: func() []uint64 { return []uint64{testShard} },
 			ShardOf: func(string, string) uint64 { return testShard },
 			Members: func(uint64) []image.NodeID { return []image.NodeID{1, 2, 3} }, Up: f.alive, Live: f.alive, Room: f.roomy, Current: func(uint64) []image.NodeID { return f.alive() },
-			Replicas: 2, MinReplicas: 1, UploadsMax: 8, StagingBytes: 16 << 20, ImageBytes: 64 << 20,
+			Owned: f.own, Replicas: 2, MinReplicas: 1, UploadsMax: 8, StagingBytes: 16 << 20, ImageBytes: 64 << 20,
 			AssignTimeout: 50 * time.Millisecond, TakeoverTimeout: 5 * time.Second, UploadTimeout: time.Minute, QuorumTimeout: time.Minute,
 		}
 		if change != nil {
@@ -268,6 +270,29 @@ func newFleet(t *testing.T, change func(*Options)) *fleet {
 		}
 	})
 	return f
+}
+
+func (f *fleet) own(o Owned) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.owned[o.ID] = append(f.owned[o.ID], o)
+}
+
+// told waits until the owner of a record has told of it, which it does once.
+func (f *fleet) told(rec *image.Record) Owned {
+	f.t.Helper()
+	eventually(f.t, "the owner to tell", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return len(f.owned[rec.ID]) > 0
+	})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	o := f.owned[rec.ID][0]
+	if len(f.owned[rec.ID]) > 1 || o.Owner != rec.Owner || o.Took <= 0 {
+		f.t.Errorf("told of %+v", f.owned[rec.ID])
+	}
+	return o
 }
 
 // answer is what one node said.

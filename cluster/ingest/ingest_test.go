@@ -24,6 +24,9 @@ func TestBroadcastStoresOnOwnerAndReplica(t *testing.T) {
 				t.Fatalf("record %+v", rec)
 			}
 			f.stored(rec, body)
+			if o := f.told(rec); o.Relayed || o.From != 0 {
+				t.Errorf("told of %+v", o)
+			}
 		})
 	}
 }
@@ -41,6 +44,9 @@ func TestRelayAtAnyNode(t *testing.T) {
 			}
 			if len(rec.Copies) != 2 {
 				t.Fatalf("record %+v", rec)
+			}
+			if o := f.told(rec); !o.Relayed || o.From != 0 {
+				t.Errorf("told of %+v", o)
 			}
 		}
 	}
@@ -144,6 +150,9 @@ func TestOwnerDiesBeforeStored(t *testing.T) {
 		t.Fatalf("the dead owner %d is in the record %+v", owner, rec)
 	}
 	f.stored(rec, body) // its late file is gone too
+	if o := f.told(rec); o.From != owner {
+		t.Errorf("told of %+v, taken over from %d", o, owner)
+	}
 }
 
 // assigned waits for the assignment of an upload and returns its newest state.

@@ -51,6 +51,14 @@ type Peers interface {
 	Send(ctx context.Context, to image.NodeID, req image.Request, body io.Reader) error
 }
 
+// Owned is an upload that has committed with this node as its owner.
+type Owned struct {
+	*image.Record
+	Relayed bool          // by a node; else its client sent it to all
+	From    image.NodeID  // whom it was taken over from, 0: nobody
+	Took    time.Duration // from its header here to the commit
+}
+
 // Options says how a Service works. All fields are needed.
 type Options struct {
 	Node   image.NodeID
@@ -68,6 +76,8 @@ type Options struct {
 	Members        func(shard uint64) []image.NodeID
 	Up, Live, Room func() []image.NodeID
 	Current        func(shard uint64) []image.NodeID
+	// Owned is told of each upload that this node owns. Its client does not wait for that.
+	Owned func(Owned)
 
 	Replicas, MinReplicas int
 

@@ -24,6 +24,7 @@ import (
 type upload struct {
 	req     image.Request
 	shard   uint64
+	began   time.Time
 	spool   *spool
 	filling sync.WaitGroup // Receive is reading the body
 	changed chan struct{}  // capacity 1: state or spool changed
@@ -34,11 +35,12 @@ type upload struct {
 	mu    sync.Mutex
 	past  uint32          // epoch in which an earlier attempt failed
 	state *catalog.Upload // newest from the log, nil before the assignment
+	first image.NodeID    // the owner that it was assigned to first
 }
 
 func newUpload(s *Service, req image.Request) *upload {
 	u := &upload{
-		req: req, shard: s.ShardOf(req.User, req.Name), spool: newSpool(s.arena, req.Size),
+		req: req, shard: s.ShardOf(req.User, req.Name), began: time.Now(), spool: newSpool(s.arena, req.Size),
 		changed: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	u.ctx, u.cancel = context.WithCancelCause(s.ctx)
@@ -76,6 +78,9 @@ func (u *upload) update(state *catalog.Upload) {
 	}
 	if state.Finished() {
 		close(u.done)
+	}
+	if old == nil {
+		u.first = state.Owner
 	}
 	u.state = state
 	u.signal()
@@ -297,6 +302,20 @@ func (p *part) finish(state *catalog.Upload) {
 		p.wg.Wait()
 		p.s.discard(p.u.req.ID, p.epoch)
 	}
+	if rec := state.Record; rec != nil && rec.Owner == p.s.Node {
+		p.s.Owned(p.u.owned(rec))
+	}
+}
+
+// owned describes an upload that has committed with this node as its owner.
+func (u *upload) owned(rec *image.Record) Owned {
+	o := Owned{Record: rec, Relayed: u.req.Relayed || len(u.req.Broadcast) == 0, Took: time.Since(u.began)}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.first != rec.Owner {
+		o.From = u.first
+	}
+	return o
 }
 
 var errStale = errors.New("the upload was given to another node")

@@ -62,7 +62,7 @@ var known = map[syscall.Errno]struct {
 	syscall.EBUSY:        {Held, on("another process holds", ": stop it first")},
 	syscall.EADDRINUSE:   {Busy, always("another program has this port: stop it, or choose another port in every node's configuration before the first start")},
 	syscall.EADDRNOTAVAIL: {
-		Busy, always("this is not an address of this machine: correct the node's host"),
+		Busy, always("this is not an address of this machine: correct the node's host, or set node.listen"),
 	},
 }
 

@@ -1,0 +1,173 @@
+package cluster
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"imgcluster/cluster/image"
+	"imgcluster/cluster/ingest"
+)
+
+// imageLog tells at info of the images that this node owns: a line for each, up to so many a second, and its
+// share of them at every hundredth. What is logged is a Stringer too: a console shows that.
+type imageLog struct {
+	logger *zap.Logger
+	lines  *zap.Logger // logger with the bound
+	owned  atomic.Int64
+	left   atomic.Int64 // images without a line, until that is said
+}
+
+// shareEvery is how many images a node owns from one line about its share to the next.
+const shareEvery = 100
+
+func (l *imageLog) open(logger *zap.Logger, perSecond int) {
+	if perSecond == 0 {
+		logger = zap.NewNop()
+	}
+	l.logger = logger
+	l.lines = logger.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(core, time.Second, perSecond, 0, zapcore.SamplerHook(l.sampled))
+	}))
+}
+
+// sampled is told what becomes of each line, before it is written.
+func (l *imageLog) sampled(_ zapcore.Entry, d zapcore.SamplingDecision) {
+	if d&zapcore.LogDropped != 0 {
+		l.left.Add(1)
+		return
+	}
+	l.sayLeft()
+}
+
+func (l *imageLog) sayLeft() {
+	if n := l.left.Swap(0); n > 0 {
+		l.logger.Info("images owned without a line: more came than log.images_per_second", zap.Int64("images", n))
+	}
+}
+
+// owns logs an image that this node has become the owner of.
+func (n *Node) owns(o ingest.Owned) {
+	l := &n.imageLog
+	if line := l.lines.Check(zap.InfoLevel, "image owned"); line != nil {
+		line.Write(zap.Inline(ownedLine{o, n.live()}))
+	}
+	if l.owned.Add(1)%shareEvery != 0 {
+		return
+	}
+	if line := l.logger.Check(zap.InfoLevel, "share of images"); line != nil {
+		line.Write(zap.Inline(n.share()))
+	}
+}
+
+// ownedLine is an image that the node owns, and the nodes that took on work then.
+type ownedLine struct {
+	ingest.Owned
+	live []image.NodeID
+}
+
+func (o ownedLine) copies() (nodes []image.NodeID) {
+	for _, c := range o.Copies {
+		nodes = append(nodes, c.Node)
+	}
+	return nodes
+}
+
+func (o ownedLine) came() string {
+	if o.Relayed {
+		return "relay"
+	}
+	return "broadcast"
+}
+
+// MarshalLogObject implements zapcore.ObjectMarshaler.
+func (o ownedLine) MarshalLogObject(e zapcore.ObjectEncoder) error {
+	e.AddString("image", printable(o.User+"/"+o.Name))
+	e.AddInt64("bytes", o.Bytes)
+	zap.Uint32s("copies", numbers(o.copies())).AddTo(e)
+	zap.Uint32s("live", numbers(o.live)).AddTo(e)
+	e.AddFloat64("took_s", o.Took.Round(time.Millisecond).Seconds())
+	e.AddString("delivery", o.came())
+	if o.From != 0 {
+		e.AddUint32("taken_over_from", uint32(o.From))
+	}
+	return nil
+}
+
+// String is the line as a sentence.
+func (o ownedLine) String() string {
+	s := fmt.Sprintf("owns %s: %s on %s, live %s, %v, %s", printable(o.User+"/"+o.Name), size(o.Bytes),
+		list(o.copies()), list(o.live), o.Took.Round(time.Millisecond), o.came())
+	if o.From != 0 {
+		s += fmt.Sprintf(", taken over from node %d", o.From)
+	}
+	return s
+}
+
+// shareLine is what a node owns of all images that the catalog has.
+type shareLine struct{ images, allImages, bytes, allBytes int64 }
+
+// share adds up what the shards say.
+func (n *Node) share() (s shareLine) {
+	for _, x := range n.Cluster().Nodes {
+		s.allImages += x.OwnedImages
+		s.allBytes += x.OwnedBytes
+		if x.ID == n.self.ID {
+			s.images, s.bytes = x.OwnedImages, x.OwnedBytes
+		}
+	}
+	return s
+}
+
+// MarshalLogObject implements zapcore.ObjectMarshaler.
+func (s shareLine) MarshalLogObject(e zapcore.ObjectEncoder) error {
+	e.AddInt64("images", s.images)
+	e.AddInt64("of_images", s.allImages)
+	e.AddInt64("bytes", s.bytes)
+	e.AddInt64("of_bytes", s.allBytes)
+	return nil
+}
+
+// String is the line as a sentence.
+func (s shareLine) String() string {
+	return fmt.Sprintf("owns %d of %d images (%s), %s of %s (%s)", s.images, s.allImages, percent(s.images, s.allImages),
+		size(s.bytes), size(s.allBytes), percent(s.bytes, s.allBytes))
+}
+
+func percent(part, all int64) string { return fmt.Sprintf("%.1f %%", 100*float64(part)/float64(max(all, 1))) }
+
+// size writes bytes for people.
+func size(n int64) string {
+	switch v := float64(n); {
+	case v >= 1e9:
+		return fmt.Sprintf("%.1f GB", v/1e9)
+	case v >= 1e6:
+		return fmt.Sprintf("%.1f MB", v/1e6)
+	default:
+		return fmt.Sprintf("%.1f kB", v/1e3)
+	}
+}
+
+// printable escapes what a terminal would act on or show as something else, such as control characters and marks
+// that turn the direction of the text.
+func printable(s string) string {
+	quoted := strconv.Quote(s)
+	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
+}
+
+func numbers(ids []image.NodeID) []uint32 {
+	list := make([]uint32, len(ids))
+	for i, id := range ids {
+		list[i] = uint32(id)
+	}
+	return list
+}
+
+func list(ids []image.NodeID) string {
+	return strings.ReplaceAll(strings.Trim(fmt.Sprint(ids), "[]"), " ", ",")
+}

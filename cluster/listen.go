@@ -1,0 +1,121 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"imgcluster/cluster/halfopen"
+	"imgcluster/cluster/image"
+	"imgcluster/cluster/oserr"
+	"imgcluster/config"
+)
+
+// openPorts opens the API's port, and finds out whether Raft can open its own.
+func (n *Node) openPorts() (net.Listener, error) {
+	on := n.cfg.ListenOn(n.self)
+	raft, err := net.Listen("tcp", on.RaftAddr())
+	if err != nil {
+		return nil, n.listenError("Raft", "raft_port", err)
+	}
+	if err := raft.Close(); err != nil {
+		return nil, err
+	}
+	l, err := halfopen.Listen(n.ctx, on.APIAddr())
+	if err != nil {
+		return nil, n.listenError("API", "api_port", err)
+	}
+	return l, nil
+}
+
+func (n *Node) listenError(what, setting string, err error) error {
+	hint, own := "", n.cfg.Local.Listen == config.NodeHost
+	var dns *net.DNSError
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE) && n.cfg.ListenPorts():
+		hint = "another process has this port: end it, or give another one in node.listen"
+	case errors.Is(err, syscall.EADDRINUSE):
+		hint = "another process has this port: end it, or change " + setting + " of this node in every node's configuration before its first start"
+	case errors.Is(err, syscall.EADDRNOTAVAIL) && own:
+		hint = "this is not an address of this machine: check --id and the node's host in the configuration; " +
+			"where NAT, a container or a cloud gives the machine another one, set node.listen, such as 0.0.0.0"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		hint = "this is not an address of this machine: correct node.listen"
+	case errors.As(err, &dns) && own:
+		hint = "the name stands for no address here: correct the node's host, add the name to the DNS or to /etc/hosts, or set node.listen to an address of this machine"
+	case errors.As(err, &dns):
+		hint = "the name stands for no address here: correct node.listen"
+	case errors.Is(err, syscall.EACCES):
+		hint = "this user may not open the port: choose a " + setting + " from 1024, or another port in node.listen"
+	default:
+		if hint = oserr.Hint(err, ""); hint == "" {
+			return fmt.Errorf("%s of node %d: %w", what, n.self.ID, err)
+		}
+	}
+	return &RefusedError{Reason: fmt.Sprintf("%s of node %d: %v", what, n.self.ID, err), hint: hint}
+}
+
+// warnUnreached says that this node listens where no other one reaches it. Debian's /etc/hosts, for example, has
+// the machine's own name stand for 127.0.1.1.
+func (n *Node) warnUnreached(ctx context.Context) {
+	if !n.listener.Addr().(*net.TCPAddr).AddrPort().Addr().IsLoopback() {
+		return
+	}
+	for _, other := range n.cfg.Cluster.Nodes {
+		if other.ID != n.self.ID && !n.loopback(ctx, other.Host) {
+			n.logger.Warn("no other machine reaches this node: it listens on a loopback address",
+				zap.String("host", n.cfg.ListenOn(n.self).Host), zap.Stringer("on", n.listener.Addr()), zap.Uint32("peer", uint32(other.ID)),
+				zap.String("hint", "look for the name in /etc/hosts, or set node.listen, such as 0.0.0.0"))
+			return
+		}
+	}
+}
+
+// loopback reports whether a host stands for a loopback address here.
+func (n *Node) loopback(ctx context.Context, host string) bool {
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return addr.IsLoopback()
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Client.Dial)
+	defer cancel()
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	return err == nil && len(addrs) > 0 && addrs[0].IsLoopback()
+}
+
+// raftPatience is how long a node that answers on its API port may not be reached on its Raft port.
+const raftPatience = 10 * time.Second
+
+// watchRaft tells of nodes that run and are not reached on their Raft port, as where a firewall is between.
+func (n *Node) watchRaft() {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for said := map[image.NodeID]bool{}; ; {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		c := n.log.c.Load()
+		for _, id := range n.peers.live() {
+			x := n.membership().Member(id)
+			if c == nil || x == nil || id == n.self.ID {
+				continue
+			}
+			switch err := c.Unreachable(x.Raft, raftPatience); {
+			case err != nil && !said[id]:
+				n.logger.Warn("peer is up, but not reached by Raft", zap.Uint32("peer", uint32(id)), zap.String("address", x.Raft), zap.Error(err),
+					zap.String("hint", "open its raft_port to the other nodes, TCP and UDP"))
+				said[id] = true
+			case err == nil && said[id]:
+				n.logger.Info("peer is reached by Raft again", zap.Uint32("peer", uint32(id)))
+				said[id] = false
+			}
+		}
+	}
+}

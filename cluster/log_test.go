@@ -1,0 +1,182 @@
+package cluster_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/iotest"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"imgcluster/cluster/client"
+	"imgcluster/cluster/clustertest"
+	"imgcluster/cluster/image"
+	"imgcluster/config"
+)
+
+// said lists what a node has logged, without when: its messages from info on, those of a level from warn on with it.
+func said(logs *observer.ObservedLogs, node image.NodeID) (lines []string) {
+	for _, e := range logs.FilterField(zap.Uint32("node", uint32(node))).All() {
+		line := e.Message
+		if e.Level > zap.InfoLevel {
+			line = fmt.Sprint(e.Level, " ", e.LoggerName, ": ", e.Message, " ", e.ContextMap())
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// TestLogOfAnOrderlyLife: what the nodes say from their start over uploads to their stop, and nothing else.
+func TestLogOfAnOrderlyLife(t *testing.T) {
+	core, logs := observer.New(zap.InfoLevel)
+	c := clustertest.Start(t, clustertest.Options{Log: core})
+	const each = 3
+	owned := map[image.NodeID]int{}
+	for i, d := range []client.Delivery{client.Broadcast, client.Relay} {
+		cl := c.Client(t, d)
+		for j := range each {
+			body := clustertest.Image(uint64(each*i+j), 200_000)
+			r, err := cl.Put(t.Context(), client.Upload{
+				ID: image.NewID(), User: "alice", Name: fmt.Sprintf("%d/%d.png", i, j), Size: int64(len(body)),
+				Body: func() io.Reader { return bytes.NewReader(body) },
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			owned[r.Receipt.Owner]++
+		}
+	}
+	lines := func() *observer.ObservedLogs { return logs.FilterMessage("image owned") }
+	clustertest.Poll(t, "a line for each image", func() bool { return lines().Len() == 2*each })
+	c.Stop(3)
+	c.Restart() // waits until the others are ready
+	c.Start(3)
+	c.WaitReady(1, 2, 3)
+	c.Stop(1)
+	c.Stop(2)
+	c.Stop(3)
+
+	for _, id := range c.IDs() {
+		var rest []string
+		count := map[string]int{}
+		for _, line := range said(logs, id) {
+			count[line]++
+			switch line {
+			case "API listens", "ready", "peer is up", "peer is stopping", "peer has stopped", "image owned":
+			default:
+				rest = append(rest, line)
+			}
+		}
+		if len(rest) > 0 {
+			t.Errorf("node %d says too\n%s", id, strings.Join(rest, "\n"))
+		}
+		starts := map[bool]int{true: 2, false: 1}[id == 3]
+		if count["API listens"] != starts || count["ready"] != starts || count["image owned"] != owned[id] {
+			t.Errorf("node %d owns %d images and says %v", id, owned[id], count)
+		}
+		// Every node has heard all that was stopped before it, and that node 3 came back.
+		if want := map[image.NodeID]int{1: 1, 2: 2, 3: 2}[id]; count["peer has stopped"] != want {
+			t.Errorf("node %d: %d times a peer has stopped, want %d", id, count["peer has stopped"], want)
+		}
+	}
+	for _, e := range lines().All() {
+		m := e.ContextMap()
+		delivery := map[bool]string{true: "broadcast", false: "relay"}[strings.HasPrefix(m["image"].(string), "alice/0/")]
+		copies := m["copies"].([]any)
+		if m["bytes"] != int64(200_000) || len(copies) != 2 || copies[0] == copies[1] || len(m["live"].([]any)) != 3 || m["took_s"].(float64) <= 0 || m["delivery"] != delivery {
+			t.Errorf("%v", m)
+		}
+	}
+}
+
+// TestLogOfATakeover cuts the bodies that one node gets, until it was to be the owner of an image.
+func TestLogOfATakeover(t *testing.T) {
+	core, logs := observer.New(zap.InfoLevel)
+	c := clustertest.Start(t, clustertest.Options{Log: core})
+	const cut = 2
+	put := func(id image.NodeID, name string, upload image.ID, body []byte) {
+		sent := io.Reader(bytes.NewReader(body))
+		if id == cut {
+			sent = io.MultiReader(bytes.NewReader(body[:len(body)/2]), iotest.ErrReader(io.ErrClosedPipe))
+		}
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+c.Addr(id)+clustertest.Path("alice", name), io.NopCloser(sent))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		req.ContentLength = int64(len(body))
+		req.Header = http.Header{"Idempotency-Key": {upload.String()}, "Imgcluster-Broadcast": {"1,2,3"}}
+		if resp, err := c.HTTP.Do(req); err == nil {
+			clustertest.ReadResponse(resp)
+		}
+	}
+	taken := 0
+	for i := range 20 {
+		body, upload := clustertest.Image(uint64(i), 400_000), image.NewID()
+		var all sync.WaitGroup
+		for _, id := range c.IDs() {
+			all.Go(func() { put(id, fmt.Sprint(i), upload, body) })
+		}
+		all.Wait()
+		clustertest.Poll(t, "a line", func() bool { return logs.FilterMessage("image owned").Len() > i })
+		if taken = logs.Filter(func(e observer.LoggedEntry) bool { return e.ContextMap()["taken_over_from"] == uint32(cut) }).Len(); taken > 0 {
+			break
+		}
+	}
+	if taken != 1 {
+		t.Errorf("%d images were taken over from node %d", taken, cut)
+	}
+}
+
+// TestLogOfManyImages: so many lines a second, the others counted, and the share at every hundredth. No name acts
+// on a terminal.
+func TestLogOfManyImages(t *testing.T) {
+	core, logs := observer.New(zap.InfoLevel)
+	c := clustertest.Start(t, clustertest.Options{Nodes: 1, Log: core, Change: func(c *config.Config) {
+		c.Cluster.Replicas, c.Log.ImagesPerSecond = 1, 1
+	}})
+	const images = 200
+	body := []byte("an image")
+	for i := range images {
+		c.Put(t, 1, "alice", fmt.Sprintf("\u202e%d.png", i), body, nil)
+	}
+	clustertest.Poll(t, "the share", func() bool { return logs.FilterMessage("share of images").Len() == 2 })
+	c.Stop(1)
+	lines, left := logs.FilterMessage("image owned"), int64(0)
+	for _, e := range logs.FilterMessage("images owned without a line: more came than log.images_per_second").All() {
+		left += e.ContextMap()["images"].(int64)
+	}
+	if left == 0 || left+int64(lines.Len()) != images {
+		t.Errorf("%d lines, and %d images left out", lines.Len(), left)
+	}
+	if name := lines.All()[0].ContextMap()["image"]; name != `alice/\u202e0.png` {
+		t.Errorf("name %q", name)
+	}
+	for i, e := range logs.FilterMessage("share of images").All() {
+		m := e.ContextMap()
+		// Uploads that follow may be in the catalog by then.
+		if n := m["images"].(int64); n < int64(100*(i+1)) || n > images || m["of_images"] != n || m["bytes"] != n*int64(len(body)) || m["of_bytes"] != m["bytes"] {
+			t.Errorf("share %v", m)
+		}
+	}
+}
+
+func TestLogWithoutImages(t *testing.T) {
+	core, logs := observer.New(zap.InfoLevel)
+	c := clustertest.Start(t, clustertest.Options{Nodes: 1, Log: core, Change: func(c *config.Config) {
+		c.Cluster.Replicas, c.Log.ImagesPerSecond = 1, 0
+	}})
+	for i := range 100 {
+		c.Put(t, 1, "alice", fmt.Sprintf("%d.png", i), []byte("an image"), nil)
+	}
+	c.Stop(1)
+	if got := said(logs, 1); !slices.Equal(got, []string{"API listens", "ready"}) {
+		t.Errorf("says %q", got)
+	}
+}

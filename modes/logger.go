@@ -1,0 +1,53 @@
+package modes
+
+import (
+	"fmt"
+	"io"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/buffer"
+	"go.uber.org/zap/zapcore"
+
+	"imgcluster/cluster/image"
+	"imgcluster/config"
+)
+
+// newLogger returns the logger of a node's process, writing to w. On a terminal, which shows one node and now, a
+// line has neither the node nor the day.
+func newLogger(cfg *config.Config, id image.NodeID, w io.Writer) (*zap.Logger, error) {
+	level, err := zapcore.ParseLevel(cfg.Log.Level)
+	if err != nil {
+		return nil, usagef("use debug, info, warn or error", "log level: %v", err)
+	}
+	enc := zap.NewProductionEncoderConfig()
+	enc.EncodeTime = zapcore.ISO8601TimeEncoder
+	encoder, node := zapcore.NewJSONEncoder(enc), zap.Uint32("node", uint32(id))
+	if cfg.Log.Format == "console" {
+		enc.EncodeLevel = func(l zapcore.Level, to zapcore.PrimitiveArrayEncoder) {
+			to.AppendString(fmt.Sprintf("%-5s", l.CapitalString()))
+		}
+		enc.EncodeDuration = zapcore.StringDurationEncoder
+		enc.ConsoleSeparator = " "
+		if isTerminal(w) {
+			enc.EncodeTime, node = zapcore.TimeEncoderOfLayout("15:04:05.000"), zap.Skip()
+		}
+		encoder = console{zapcore.NewConsoleEncoder(enc)}
+	}
+	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), level)).With(node), nil
+}
+
+// console writes what is logged inline and has a text of its own as that text, in place of the message.
+type console struct{ zapcore.Encoder }
+
+// Clone implements zapcore.Encoder.
+func (c console) Clone() zapcore.Encoder { return console{c.Encoder.Clone()} }
+
+// EncodeEntry implements zapcore.Encoder.
+func (c console) EncodeEntry(e zapcore.Entry, fields []zapcore.Field) (*buffer.Buffer, error) {
+	if len(fields) == 1 && fields[0].Type == zapcore.InlineMarshalerType {
+		if text, ok := fields[0].Interface.(fmt.Stringer); ok {
+			e.Message, fields = text.String(), nil
+		}
+	}
+	return c.Encoder.EncodeEntry(e, fields)
+}
