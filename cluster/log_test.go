@@ -42,20 +42,13 @@ func TestLogOfAnOrderlyLife(t *testing.T) {
 		cl := c.Client(t, d)
 		for j := range each {
 			body := clustertest.Image(uint64(each*i+j), 200_000)
-			r, err := cl.Put(t.Context(), client.Upload{
-				ID: image.NewID(), User: "alice", Name: fmt.Sprintf("%d/%d.png", i, j), Size: int64(len(body)),
-				Body: func() io.Reader { return bytes.NewReader(body) },
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			owned[r.Receipt.Owner]++
+			owned[put(t, cl, fmt.Sprintf("%d/%d.png", i, j), body).Owner]++
 		}
 	}
 	lines := func() *observer.ObservedLogs { return logs.FilterMessage("image owned") }
 	clustertest.Poll(t, "a line for each image", func() bool { return lines().Len() == 2*each })
 	c.Stop(3)
-	c.Restart() // waits until the others are ready
+	c.WaitReady(1, 2)
 	c.Start(3)
 	c.WaitReady(1, 2, 3)
 	c.Stop(1)

@@ -1,0 +1,196 @@
+package cluster_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"imgcluster/cluster"
+	"imgcluster/cluster/client"
+	"imgcluster/cluster/clustertest"
+	"imgcluster/cluster/image"
+	"imgcluster/config"
+	"imgcluster/crypto"
+)
+
+// put stores an image of alice.
+func put(t *testing.T, cl *client.Client, name string, body []byte) image.Receipt {
+	t.Helper()
+	r, err := cl.Put(t.Context(), client.Upload{User: "alice", Name: name, Size: int64(len(body)), Body: func() io.Reader { return bytes.NewReader(body) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.Receipt
+}
+
+// masterKey makes the key where nodes do not make it, since they listen beyond loopback.
+func masterKey(t *testing.T, path string) {
+	t.Helper()
+	if _, err := crypto.LoadOrCreateMasterKey(path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestIPv6 runs a cluster on ::1, through a restart, and lets it grow.
+func TestIPv6(t *testing.T) {
+	if l, err := net.Listen("tcp", "[::1]:0"); err != nil {
+		t.Skip("no IPv6: ", err)
+	} else {
+		l.Close()
+	}
+	c := clustertest.Start(t, clustertest.Options{Change: func(c *config.Config) {
+		for i := range c.Cluster.Nodes {
+			c.Cluster.Nodes[i].Host = "::1"
+		}
+	}})
+	bodies := map[string][]byte{}
+	for i, d := range []client.Delivery{client.Broadcast, client.Relay} {
+		name := fmt.Sprint(d)
+		bodies[name] = clustertest.Image(uint64(i), 300_000)
+		put(t, c.Client(t, d), name, bodies[name])
+	}
+	c.Restart(c.IDs()...)
+	four := c.Grow()
+	four.Host = "::1"
+	c.Config.Cluster.Nodes[3] = four
+	add := image.MemberChange{Op: image.MemberAdd, ID: four.ID, API: four.APIAddr(), Raft: four.RaftAddr()}
+	if _, err := c.Client(t, client.Relay).ChangeMember(t.Context(), add); err != nil {
+		t.Fatal(err)
+	}
+	c.Start(four.ID)
+	c.WaitReady(c.IDs()...)
+	for name, body := range bodies {
+		c.ExpectImage(t, "alice", name, body, c.IDs()...)
+	}
+	if m := settled(t, c.Client(t, client.Relay), 4); m[3].API != four.APIAddr() || !strings.HasPrefix(m[3].Raft, "[::1]:") {
+		t.Errorf("member %+v", m[3])
+	}
+}
+
+// forward passes connections to one address on to another, as NAT does.
+func forward(t *testing.T, from, to string) {
+	t.Helper()
+	l, err := net.Listen("tcp", from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", to)
+			if err != nil {
+				in.Close()
+				continue
+			}
+			pipe := func(to, from net.Conn) {
+				io.Copy(to, from)
+				to.Close()
+				from.Close()
+			}
+			go pipe(in, out)
+			go pipe(out, in)
+		}
+	}()
+}
+
+// TestListenElsewhere runs nodes that listen on other ports, and on all addresses, than those by which they are known.
+// What a node listens on may change from one start to the next; what it is known by may not.
+func TestListenElsewhere(t *testing.T) {
+	c := clustertest.New(t, clustertest.Options{})
+	masterKey(t, c.Config.Local.MasterKeyFile)
+	ports := clustertest.FreePorts(t, 4)
+	listen := map[image.NodeID]string{1: "0.0.0.0", 2: fmt.Sprintf("0.0.0.0:%d:%d", ports[0], ports[1]), 3: config.NodeHost}
+	two := c.Config.Cluster.Nodes[1]
+	forward(t, two.APIAddr(), fmt.Sprintf("127.0.0.1:%d", ports[0]))
+	forward(t, two.RaftAddr(), fmt.Sprintf("127.0.0.1:%d", ports[1]))
+	start := func(id image.NodeID) error {
+		return c.TryStart(with(c, func(cfg *config.Config) { cfg.Local.Listen = listen[id] }), id)
+	}
+	for _, id := range c.IDs() {
+		if err := start(id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.WaitReady(c.IDs()...)
+	body := clustertest.Image(1, 300_000)
+	put(t, c.Client(t, client.Broadcast), "a.png", body)
+	c.ExpectImage(t, "alice", "a.png", body, c.IDs()...)
+
+	c.Stop(1)
+	host := c.Config.Cluster.Nodes[0]
+	listen[1] = fmt.Sprintf("*:%d:%d", ports[2], ports[3])
+	forward(t, host.APIAddr(), fmt.Sprintf("127.0.0.1:%d", ports[2]))
+	forward(t, host.RaftAddr(), fmt.Sprintf("127.0.0.1:%d", ports[3]))
+	if err := start(1); err != nil {
+		t.Fatal(err)
+	}
+	c.WaitReady(c.IDs()...)
+	c.ExpectImage(t, "alice", "a.png", body, c.IDs()...)
+}
+
+// TestListenRefused: each address that does not serve has its next step.
+func TestListenRefused(t *testing.T) {
+	c := clustertest.New(t, clustertest.Options{})
+	for name, x := range map[string]struct{ host, listen, hint string }{
+		"unknown name":          {"no-such-host.invalid", config.NodeHost, "or set node.listen"},
+		"another machine's":     {"192.0.2.1", config.NodeHost, "set node.listen, such as 0.0.0.0"},
+		"another one to listen": {"127.0.0.1", "192.0.2.1", "correct node.listen"},
+		"unknown one to listen": {"127.0.0.1", "no-such-host.invalid", "correct node.listen"},
+	} {
+		cfg := with(c, func(cfg *config.Config) { cfg.Cluster.Nodes[0].Host, cfg.Local.Listen = x.host, x.listen })
+		masterKey(t, cfg.Local.MasterKeyFile)
+		err := c.TryStart(cfg, 1)
+		var r *cluster.RefusedError
+		if !errors.As(err, &r) || !strings.Contains(r.Hint(), x.hint) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestListenOnLoopbackOnly: a host name that stands for a loopback address here, while others are elsewhere.
+func TestListenOnLoopbackOnly(t *testing.T) {
+	for name, x := range map[string]struct {
+		others, listen string
+		warned         bool
+	}{
+		"others elsewhere":       {"192.0.2.%d", config.NodeHost, true},
+		"others unknown here":    {"no-such-host-%d.invalid", config.NodeHost, true},
+		"all here":               {"127.0.0.%d", config.NodeHost, false},
+		"on all, others not":     {"192.0.2.%d", "0.0.0.0", false},
+		"here, others elsewhere": {"192.0.2.%d", "127.0.0.1", true},
+	} {
+		core, logs := observer.New(zap.WarnLevel)
+		c := clustertest.New(t, clustertest.Options{Log: core, Change: func(c *config.Config) {
+			c.Cluster.Nodes[0].Host, c.Local.Listen, c.Client.Dial = "localhost", x.listen, 200*time.Millisecond
+			for i := range c.Cluster.Nodes[1:] {
+				c.Cluster.Nodes[i+1].Host = fmt.Sprintf(x.others, i+2)
+			}
+		}})
+		masterKey(t, c.Config.Local.MasterKeyFile)
+		if err := c.TryStart(c.Config, 1); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		c.Stop(1)
+		warnings := logs.FilterMessage("no other machine reaches this node: it listens on a loopback address").All()
+		if (len(warnings) == 1) != x.warned || x.warned && warnings[0].ContextMap()["hint"] == "" {
+			t.Errorf("%s: %v", name, warnings)
+		}
+		unknown := logs.FilterMessage("a peer's host stands for no address here").Len()
+		if most := map[bool]int{true: 2, false: 0}[strings.HasSuffix(x.others, "invalid")]; unknown > most {
+			t.Errorf("%s: %d times a peer is unknown", name, unknown)
+		}
+	}
+}
