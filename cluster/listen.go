@@ -48,9 +48,9 @@ func (n *Node) listenError(what, setting string, err error) error {
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		hint = "this is not an address of this machine: correct node.listen"
 	case errors.As(err, &dns) && own:
-		hint = "the name stands for no address here: correct the node's host, add the name to the DNS or to /etc/hosts, or set node.listen to an address of this machine"
+		hint = "the name does not resolve here: correct the node's host, add the name to the DNS or to /etc/hosts, or set node.listen to an address of this machine"
 	case errors.As(err, &dns):
-		hint = "the name stands for no address here: correct node.listen"
+		hint = "the name does not resolve here: correct node.listen"
 	case errors.Is(err, syscall.EACCES):
 		hint = "this user may not open the port: choose a " + setting + " from 1024, or another port in node.listen"
 	default:

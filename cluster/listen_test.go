@@ -188,7 +188,7 @@ func TestListenOnLoopbackOnly(t *testing.T) {
 		if (len(warnings) == 1) != x.warned || x.warned && warnings[0].ContextMap()["hint"] == "" {
 			t.Errorf("%s: %v", name, warnings)
 		}
-		unknown := logs.FilterMessage("a peer's host stands for no address here").Len()
+		unknown := logs.FilterMessage("a peer's host does not resolve here").Len()
 		if most := map[bool]int{true: 2, false: 0}[strings.HasSuffix(x.others, "invalid")]; unknown > most {
 			t.Errorf("%s: %d times a peer is unknown", name, unknown)
 		}

@@ -355,7 +355,7 @@ func (n *Node) tendGroups() {
 			continue
 		}
 		done, err := n.tendGroup(c, m, shard, l)
-		if err != nil && n.ctx.Err() == nil {
+		if err != nil && n.ctx.Err() == nil && c.LeaderOf(shard) { // else it is for another node by now
 			n.logger.Warn("members of a shard not changed", zap.Uint64("shard", shard), zap.Error(err))
 		}
 		if done && err == nil {

@@ -425,6 +425,9 @@ func (n *Node) propose() error {
 			}
 			return nil
 		}
+		if n.ctx.Err() != nil {
+			return n.ctx.Err()
+		}
 		n.logger.Warn("waiting for a majority of the nodes", zap.Error(err))
 		n.askWhetherRemoved()
 		if !wait.For(n.ctx, joinRetry) {

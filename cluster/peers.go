@@ -156,7 +156,7 @@ func (p *peers) start(id image.NodeID) {
 			}
 			if dns := (*net.DNSError)(nil); errors.As(err, &dns) && !unknown {
 				unknown = true
-				p.logger.Warn("a peer's host stands for no address here", zap.Uint32("peer", uint32(id)), zap.Error(err),
+				p.logger.Warn("a peer's host does not resolve here", zap.Uint32("peer", uint32(id)), zap.Error(err),
 					zap.String("hint", "start the peer where its name comes with it; else add the name to the DNS or to /etc/hosts"))
 			}
 			p.set(id, func(s *peerState) { s.up = false }, err)

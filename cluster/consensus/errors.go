@@ -93,7 +93,7 @@ func (id identity) differs(now identity) error {
 	case id.Node != now.Node:
 		return changed("node", id.Node, now.Node, "start it with that --id, or choose another data_dir")
 	case id.Address != now.Address:
-		return changed("Raft address", id.Address, now.Address, "a node keeps its Raft address: set it back, or replace the node")
+		return changed("Raft address", id.Address, now.Address, "a node keeps its Raft address: set it back, or replace the node; what it listens on is node.listen")
 	}
 	return nil
 }
