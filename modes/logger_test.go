@@ -1,0 +1,105 @@
+package modes
+
+import (
+	"bytes"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"imgcluster/cluster/image"
+	"imgcluster/config"
+)
+
+// thing is what is logged inline, with words of its own.
+type thing struct{}
+
+func (thing) String() string { return "three things" }
+
+func (thing) MarshalLogObject(e zapcore.ObjectEncoder) error {
+	e.AddInt("things", 3)
+	return nil
+}
+
+// TestLogLines: a line for people, who see what it says, and one for programs, which find it in its fields.
+func TestLogLines(t *testing.T) {
+	for format, want := range map[string][]string{
+		"console": {
+			`^\d{4}-\d\d-\d\dT[\d:.]+\S+ INFO  three things \{"node": 2\}$`,
+			`^\S+ WARN  peers peer is down \{"node": 2, "peer": 3, "after": "1.5s"\}$`,
+		},
+		"json": {
+			`^\{"level":"info","ts":"[^"]+","msg":"things","node":2,"things":3\}$`,
+			`^\{"level":"warn","ts":"[^"]+","logger":"peers","msg":"peer is down","node":2,"peer":3,"after":1.5\}$`,
+		},
+	} {
+		var out bytes.Buffer
+		cfg := config.Default()
+		cfg.Log.Format = format
+		l, err := newLogger(cfg, 2, &out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Debug("not said")
+		l.Info("things", zap.Inline(thing{}))
+		l.Named("peers").Warn("peer is down", zap.Int("peer", 3), zap.Duration("after", 1500*time.Millisecond))
+		lines := bytes.Split(bytes.TrimSpace(out.Bytes()), []byte("\n"))
+		if len(lines) != len(want) {
+			t.Fatalf("%s: %s", format, &out)
+		}
+		for i, line := range lines {
+			if !regexp.MustCompile(want[i]).Match(line) {
+				t.Errorf("%s: got %s, want %s", format, line, want[i])
+			}
+		}
+	}
+}
+
+// TestLogOnATerminal: of this node, now.
+func TestLogOnATerminal(t *testing.T) {
+	user, program := terminal(t)
+	l, err := newLogger(config.Default(), 2, program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Info("things", zap.Inline(thing{}))
+	line := make([]byte, 200)
+	n, err := user.Read(line)
+	if err != nil || !regexp.MustCompile(`^\d\d:\d\d:\d\d\.\d{3} INFO  three things\r\n$`).Match(line[:n]) {
+		t.Errorf("%q, %v", line[:n], err)
+	}
+}
+
+// TestLogOfACrash kills a node: the others warn of that once, and of nothing else until it is back.
+func TestLogOfACrash(t *testing.T) {
+	l := up(t, "log: {level: debug}")
+	t.Chdir(l.dir)
+	log := func(id int) string {
+		return string(read(t, filepath.Join(l.dir, "imgcluster-data", fmt.Sprintf("node%d.log", id))))
+	}
+	l.kill(2)
+	l.state(2, image.NodeDown)
+	for _, id := range []int{1, 3} {
+		eventually(t, "what Raft's links say of it", func() bool { return strings.Contains(log(id), "became unreachable") })
+	}
+	back := start(t, program(t, l.dir, "server", "--id", "2"))
+	l.state(2, image.NodeUp)
+	back.interrupt(t)
+	l.interrupt(t)
+	for _, id := range []int{1, 3} {
+		var warnings []string
+		for line := range strings.Lines(log(id)) {
+			if !strings.Contains(line, " INFO ") && !strings.Contains(line, " DEBUG ") && !strings.Contains(line, "limits.disk_free_bytes") {
+				warnings = append(warnings, line)
+			}
+		}
+		if len(warnings) != 1 || !strings.Contains(warnings[0], " WARN  peers peer is down ") || !strings.Contains(log(id), " INFO  peers peer has stopped ") {
+			t.Errorf("node %d says\n%s", id, strings.Join(warnings, ""))
+		}
+	}
+}
