@@ -26,7 +26,10 @@ type transportFactory struct{ made *transport }
 
 // Create implements config.TransportFactory.
 func (f *transportFactory) Create(cfg config.NodeHostConfig, batch raftio.MessageHandler, chunk raftio.ChunkHandler) raftio.ITransport {
-	t := &transport{address: cfg.GetListenAddress(), handle: batch, chunk: chunk, open: map[net.Conn]bool{}, lost: map[string]time.Time{}, heard: map[string]time.Time{}, fails: map[string]failing{}}
+	t := &transport{
+		address: cfg.GetListenAddress(), handle: batch, chunk: chunk, open: map[net.Conn]bool{},
+		lost: map[string]time.Time{}, heard: map[string]time.Time{}, fails: map[string]failing{},
+	}
 	t.life, t.end = context.WithCancel(context.Background())
 	f.made = t
 	return t
