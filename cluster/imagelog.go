@@ -139,7 +139,9 @@ func (s shareLine) String() string {
 		size(s.bytes), size(s.allBytes), percent(s.bytes, s.allBytes))
 }
 
-func percent(part, all int64) string { return fmt.Sprintf("%.1f %%", 100*float64(part)/float64(max(all, 1))) }
+func percent(part, all int64) string {
+	return fmt.Sprintf("%.1f %%", 100*float64(part)/float64(max(all, 1)))
+}
 
 // size writes bytes for people.
 func size(n int64) string {

@@ -51,11 +51,11 @@ var quiet = map[string]bool{
 	// This process had no processor for a while, said for every shard. What comes of it is told: elections.
 	"%s had %d LocalTick msgs in one batch": true,
 	// A node that does not answer, said for every link and again and again: see Unreachable.
-	"Nodehost %s failed to get a connection to %s, %v":            true,
-	"send batch failed, target %s (%v), %d":                       true,
-	"send batch failed, taret node %s (%v), %d":                   true,
-	"breaker %s to %s failed, connect and process failed: %s":     true,
-	"%s became unreachable, affected %d nodes":                    true,
+	"Nodehost %s failed to get a connection to %s, %v":        true,
+	"send batch failed, target %s (%v), %d":                   true,
+	"send batch failed, taret node %s (%v), %d":               true,
+	"breaker %s to %s failed, connect and process failed: %s": true,
+	"%s became unreachable, affected %d nodes":                true,
 }
 
 func (l raftLogger) to() *zap.SugaredLogger {
