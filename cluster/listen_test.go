@@ -140,6 +140,31 @@ func TestListenElsewhere(t *testing.T) {
 	c.ExpectImage(t, "alice", "a.png", body, c.IDs()...)
 }
 
+// TestRaftPortClosed maps the API's port of a node and not that of Raft: the others say so, once.
+func TestRaftPortClosed(t *testing.T) {
+	t.Parallel() // most of it is waiting
+	core, logs := observer.New(zap.InfoLevel)
+	c := clustertest.New(t, clustertest.Options{Log: core})
+	masterKey(t, c.Config.Local.MasterKeyFile)
+	ports := clustertest.FreePorts(t, 2)
+	two := c.Config.Cluster.Nodes[1]
+	forward(t, two.APIAddr(), fmt.Sprintf("127.0.0.1:%d", ports[0]))
+	c.Start(1, 3)
+	listen := fmt.Sprintf("127.0.0.1:%d:%d", ports[0], ports[1])
+	if err := c.TryStart(with(c, func(cfg *config.Config) { cfg.Local.Listen = listen }), 2); err != nil {
+		t.Fatal(err)
+	}
+	closed := func() *observer.ObservedLogs { return logs.FilterMessage("peer is up, but not reached by Raft") }
+	clustertest.Poll(t, "the others to say so", func() bool { return closed().Len() == 2 })
+	forward(t, two.RaftAddr(), fmt.Sprintf("127.0.0.1:%d", ports[1]))
+	c.WaitReady(c.IDs()...)
+	again := func() int { return logs.FilterMessage("peer is reached by Raft again").Len() }
+	clustertest.Poll(t, "the others to say that it is reached", func() bool { return again() == 2 })
+	if n := closed().FilterField(zap.String("address", two.RaftAddr())).Len(); n != 2 || closed().Len() != 2 {
+		t.Errorf("%d warnings, %d of node 2", closed().Len(), n)
+	}
+}
+
 // TestListenRefused: each address that does not serve has its next step.
 func TestListenRefused(t *testing.T) {
 	c := clustertest.New(t, clustertest.Options{})

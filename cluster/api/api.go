@@ -348,11 +348,12 @@ func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(w)
 	ticker := time.NewTicker(h.StatusEvery)
 	defer ticker.Stop()
-	for enc := json.NewEncoder(w); ; {
-		leaving := h.leave.Err() != nil // if so, the peer is told before the stream ends
-		news := *h.news.Load()          // before the status is taken
+	enc := json.NewEncoder(w)
+	for last := h.leave.Err() != nil; !last; {
+		last = h.leave.Err() != nil // then the peer is told what comes before the stream ends
+		news := *h.news.Load()      // before the status is taken
 		h.extend(w)
-		if enc.Encode(h.Peers.Status()) != nil || control.Flush() != nil || leaving {
+		if enc.Encode(h.Peers.Status()) != nil || control.Flush() != nil || last {
 			return
 		}
 		select {

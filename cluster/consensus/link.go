@@ -92,9 +92,7 @@ func (l *link) connect() error {
 	select {
 	case m := <-l.made:
 		l.made, l.conn = nil, m.conn
-		if m.err == nil {
-			l.transport.reached(l.target)
-		}
+		l.transport.dialed(l.target, m.err)
 		return l.failed(m.err)
 	default:
 		return nil
@@ -103,10 +101,9 @@ func (l *link) connect() error {
 
 // failed returns err unless the node is there.
 func (l *link) failed(err error) error {
-	if err == nil || l.transport.heardWithin(l.target, linkSilence) {
+	if l.transport.heardWithin(l.target, linkSilence) {
 		return nil
 	}
-	l.transport.failed(l.target, err)
 	return err
 }
 

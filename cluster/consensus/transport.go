@@ -60,19 +60,23 @@ type transport struct {
 	open  map[net.Conn]bool    // accepted ones; nil once closed
 	lost  map[string]time.Time // by target: when packets were last lost
 	heard map[string]time.Time // by sender: when it last sent messages
-	fails map[string]failing   // by target: of which nothing was heard, and no connection made, since
+	fails map[string]failing   // by target: to which no connection can be made
 }
 
-// failing says since when a node is not reached, when that was last tried, and why.
+// failing says since when no connection to a node can be made, when that was last tried, and why.
 type failing struct {
 	since, last time.Time
 	err         error
 }
 
-// failed notes why a node was not reached.
-func (t *transport) failed(target string, err error) {
+// dialed notes whether a connection to a node was made.
+func (t *transport) dialed(target string, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if err == nil {
+		delete(t.fails, target)
+		return
+	}
 	now := time.Now()
 	f, known := t.fails[target]
 	if !known {
@@ -81,15 +85,8 @@ func (t *transport) failed(target string, err error) {
 	t.fails[target] = failing{f.since, now, err}
 }
 
-// reached notes that a connection to a node was made.
-func (t *transport) reached(target string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.fails, target)
-}
-
 // Unreachable returns why a node's Raft port, host:port, has not been reached for so long; nil when it was, or when
-// nothing was to be sent there lately.
+// there was no need to. The node itself may reach this one.
 func (c *Consensus) Unreachable(address string, d time.Duration) error {
 	c.transport.mu.Lock()
 	defer c.transport.mu.Unlock()
@@ -103,7 +100,6 @@ func (c *Consensus) Unreachable(address string, d time.Duration) error {
 func (t *transport) batch(m raftpb.MessageBatch) {
 	t.mu.Lock()
 	t.heard[m.SourceAddress] = time.Now()
-	delete(t.fails, m.SourceAddress)
 	t.mu.Unlock()
 	t.handle(m)
 }
