@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -85,7 +86,16 @@ func TestLogOfAnOrderlyLife(t *testing.T) {
 		if m["bytes"] != int64(200_000) || len(copies) != 2 || copies[0] == copies[1] || len(m["live"].([]any)) != 3 || m["took_s"].(float64) <= 0 || m["delivery"] != delivery {
 			t.Errorf("%v", m)
 		}
+		want := regexp.MustCompile(`^owns alice/\d/\d\.png: 200\.0 kB on \d,\d, live 1,2,3, [\d.]+m?s, ` + delivery + `$`)
+		if text := sentence(e); !want.MatchString(text) {
+			t.Errorf("%q is not %s", text, want)
+		}
 	}
+}
+
+// sentence is what a console shows of an entry.
+func sentence(e observer.LoggedEntry) string {
+	return e.Context[len(e.Context)-1].Interface.(fmt.Stringer).String()
 }
 
 // TestLogOfATakeover cuts the bodies that one node gets, until it was to be the owner of an image.
@@ -156,6 +166,9 @@ func TestLogOfManyImages(t *testing.T) {
 		// Uploads that follow may be in the catalog by then.
 		if n := m["images"].(int64); n < int64(100*(i+1)) || n > images || m["of_images"] != n || m["bytes"] != n*int64(len(body)) || m["of_bytes"] != m["bytes"] {
 			t.Errorf("share %v", m)
+		}
+		if want := regexp.MustCompile(`^owns (\d+) of \d+ images \(100\.0 %\), \d\.\d kB of \d\.\d kB \(100\.0 %\)$`); !want.MatchString(sentence(e)) {
+			t.Errorf("%q is not %s", sentence(e), want)
 		}
 	}
 }

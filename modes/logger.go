@@ -15,6 +15,7 @@ import (
 // newLogger returns the logger of a node's process, writing to w. On a terminal, which shows one node and now, a
 // line has neither the node nor the day.
 func newLogger(cfg *config.Config, id image.NodeID, w io.Writer) (*zap.Logger, error) {
+	terminal := isTerminal(w)
 	level, err := zapcore.ParseLevel(cfg.Log.Level)
 	if err != nil {
 		return nil, usagef("use debug, info, warn or error", "log level: %v", err)
@@ -28,7 +29,7 @@ func newLogger(cfg *config.Config, id image.NodeID, w io.Writer) (*zap.Logger, e
 		}
 		enc.EncodeDuration = zapcore.StringDurationEncoder
 		enc.ConsoleSeparator = " "
-		if isTerminal(w) {
+		if terminal {
 			enc.EncodeTime, node = zapcore.TimeEncoderOfLayout("15:04:05.000"), zap.Skip()
 		}
 		encoder = console{zapcore.NewConsoleEncoder(enc)}
