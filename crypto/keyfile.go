@@ -16,6 +16,7 @@ import (
 const (
 	// keyFileBytesMax bounds a key file; a real one has about 300 bytes.
 	keyFileBytesMax = 4096
+	keyFileMode     = 0o400
 	// loadOrCreateTries bounds the rounds in which the file comes and goes between two looks.
 	loadOrCreateTries = 3
 
@@ -32,7 +33,9 @@ func CreateMasterKey(path string) (*MasterKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = placeKeyFile(path, keyFileComment+m.line()+"\n")
+	if err = durable.MakeDir(filepath.Dir(path)); err == nil {
+		err = durable.WriteNew(path, []byte(keyFileComment+m.line()+"\n"), keyFileMode)
+	}
 	switch {
 	case err == nil:
 		return m, nil
@@ -44,38 +47,6 @@ func CreateMasterKey(path string) (*MasterKey, error) {
 		hint = cmp.Or(oserr.Hint(err, path), hint)
 	}
 	return nil, &Error{Kind: ErrKeyUnwritable, Detail: "cannot make master key file " + path, Err: err, Hint: hint}
-}
-
-// placeKeyFile writes a temporary file and links it to its name: a link, unlike a rename, fails
-// when the name is taken.
-func placeKeyFile(path, text string) error {
-	dir := filepath.Dir(path)
-	if err := durable.MakeDir(dir); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*.tmp")
-	if err != nil {
-		return err
-	}
-	err = writeAndSync(f, text)
-	if err == nil {
-		err = os.Link(f.Name(), path)
-	}
-	if err = errors.Join(err, os.Remove(f.Name())); err != nil {
-		return err
-	}
-	return durable.SyncDir(dir)
-}
-
-func writeAndSync(f *os.File, text string) error {
-	_, err := f.WriteString(text)
-	if err == nil {
-		err = f.Chmod(0o400)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
 }
 
 // LoadMasterKey reads a master key file. Its errors are of kind ErrKeyMissing, ErrKeyUnreadable,

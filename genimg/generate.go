@@ -11,6 +11,8 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
+
+	"imgcluster/cluster/durable"
 )
 
 // The limits of Generate.
@@ -37,7 +39,7 @@ func Generate(ctx context.Context, spec Spec, count int, dir string, workers int
 	if err := checkRoom(spec, count, dir); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return fmt.Errorf("make the folder of the images: %w", err)
 	}
 	if workers == 0 {
@@ -125,30 +127,20 @@ func (r *run) finished(im Image) {
 }
 
 // writeFile writes one image to dir, whole or not at all.
-func writeFile(ctx context.Context, dir string, im Image) (err error) {
+func writeFile(ctx context.Context, dir string, im Image) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, "."+im.Name+".*.tmp")
+	path := filepath.Join(dir, im.Name)
+	f, err := durable.Create(path)
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", path, err)
 	}
-	defer func() {
-		if err != nil {
-			f.Close() // it may be closed; what counts is the first error
-			os.Remove(f.Name())
-		}
-	}()
 	if _, err := im.WriteTo(untilDone{ctx, f}); err != nil {
-		return err
+		f.Discard()
+		return fmt.Errorf("%s: %w", path, err)
 	}
-	if err := f.Chmod(0o644); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), filepath.Join(dir, im.Name))
+	return f.Commit()
 }
 
 // untilDone is a writer that fails once ctx has ended, so that a large image can be given up in

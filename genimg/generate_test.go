@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"imgcluster/cluster/durable"
 )
 
 var tiny = Spec{Seed: 1, MinPixels: 100, MaxPixels: 200}
@@ -163,13 +165,13 @@ func TestCutFileIsRemoved(t *testing.T) {
 
 func TestGenerateReportsTheFileThatFails(t *testing.T) {
 	dir := t.TempDir()
-	// A folder stands where image 3 belongs: the rename fails.
+	// A folder stands where image 3 belongs.
 	if err := os.MkdirAll(filepath.Join(dir, tiny.Image(3).Name, "in"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	err := Generate(t.Context(), tiny, 5, dir, 1, nil)
-	var link *os.LinkError
-	if !errors.As(err, &link) {
+	var folder *durable.NotFileError
+	if !errors.As(err, &folder) || !strings.Contains(err.Error(), tiny.Image(3).Name+": it is a folder") {
 		t.Errorf("failed with %v", err)
 	}
 	if got := names(t, dir); len(got) != 3 {

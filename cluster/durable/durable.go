@@ -1,4 +1,5 @@
-// Package durable makes folders, and the names in them, outlast a power cut.
+// Package durable writes files whole or not at all, and makes folders, and the names in them, outlast a
+// power cut.
 package durable
 
 import (
