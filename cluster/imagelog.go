@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -12,6 +11,7 @@ import (
 
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/ingest"
+	"imgcluster/cluster/printable"
 )
 
 // imageLog tells at info of the images that this node owns: a line for each, up to so many a second, and its
@@ -87,7 +87,7 @@ func (o ownedLine) came() string {
 
 // MarshalLogObject implements zapcore.ObjectMarshaler.
 func (o ownedLine) MarshalLogObject(e zapcore.ObjectEncoder) error {
-	e.AddString("image", printable(o.User+"/"+o.Name))
+	e.AddString("image", o.User+"/"+o.Name)
 	e.AddInt64("bytes", o.Bytes)
 	zap.Uint32s("copies", numbers(o.copies())).AddTo(e)
 	zap.Uint32s("live", numbers(o.live)).AddTo(e)
@@ -101,7 +101,7 @@ func (o ownedLine) MarshalLogObject(e zapcore.ObjectEncoder) error {
 
 // String is the line as a sentence.
 func (o ownedLine) String() string {
-	s := fmt.Sprintf("owns %s: %s on %s, live %s, %v, %s", printable(o.User+"/"+o.Name), size(o.Bytes),
+	s := fmt.Sprintf("owns %s: %s on %s, live %s, %v, %s", printable.Text(o.User+"/"+o.Name), size(o.Bytes),
 		list(o.copies()), list(o.live), o.Took.Round(time.Millisecond), o.came())
 	if o.From != 0 {
 		s += fmt.Sprintf(", taken over from node %d", o.From)
@@ -153,13 +153,6 @@ func size(n int64) string {
 	default:
 		return fmt.Sprintf("%.1f kB", v/1e3)
 	}
-}
-
-// printable escapes what a terminal would act on or show as something else, such as control characters and marks
-// that turn the direction of the text.
-func printable(s string) string {
-	quoted := strconv.Quote(s)
-	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
 }
 
 func numbers(ids []image.NodeID) []uint32 {

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strconv"
+	"slices"
 	"strings"
 	"time"
 
@@ -198,7 +199,10 @@ func inside(path, dir string) bool {
 // diskFreeLow is what the log and the catalog may grow by before they are compacted, generously.
 const diskFreeLow = 256 << 20
 
-// Warnings tells what works but is probably not meant.
+// Unknown tells of the variables of the environment that look like settings and are none.
+func (c *Config) Unknown() []Problem { return c.unknown }
+
+// Warnings tells what works but is probably not meant, Unknown included.
 func (c *Config) Warnings() []Problem {
 	var col collector
 	k := checker{cfg: c, col: &col}
@@ -224,5 +228,5 @@ func (c *Config) Warnings() []Problem {
 		}
 		hosts[host] = node.ID
 	}
-	return col.problems()
+	return slices.Concat(c.unknown, col.problems())
 }

@@ -35,6 +35,8 @@ type Config struct {
 
 	File   string           `yaml:"-"` // the file that was read; empty when there was none
 	places map[string]place // where each setting that is no default was set
+
+	unknown Problems // variables of the environment that are no settings
 }
 
 // Cluster is what all nodes must agree on.

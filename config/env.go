@@ -2,6 +2,7 @@ package config
 
 import (
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -14,31 +15,45 @@ const (
 	EnvMasterKey = "IMGCLUSTER_MASTER_KEY" // the master key itself; never read here
 )
 
+// kubernetesName matches the variables that Kubernetes gives every container of a namespace with a
+// service named imgcluster, or imgcluster-something.
+var kubernetesName = regexp.MustCompile(`^IMGCLUSTER_(?:.*_)?(?:SERVICE_HOST|SERVICE_PORT(?:_.+)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)$`)
+
+// ofKubernetes tells whether a variable is one that Kubernetes makes of a service.
+func ofKubernetes(name, text string) bool {
+	return kubernetesName.MatchString(name) || strings.HasSuffix(name, "_PORT") && strings.Contains(text, "://")
+}
+
 // readEnv takes the settings from variables such as IMGCLUSTER_CLUSTER_REPLICAS=2. An empty one
-// counts as not set. The value of an unknown one is never shown: it may be a secret.
-func readEnv(env []string, c *collector) *layer {
+// counts as not set. Unknown ones, which may be another program's, are returned to be told of. Their
+// value is never shown: it may be a secret.
+func readEnv(env []string, c *collector) (*layer, Problems) {
+	var unknown collector
 	l := newLayer()
-	names := []string{EnvConfig, EnvMasterKey}
+	names := []string{strings.TrimPrefix(EnvConfig, envPrefix), strings.TrimPrefix(EnvMasterKey, envPrefix)}
 	byEnv := map[string]*field{}
 	for _, f := range fields {
-		names = append(names, f.env)
+		names = append(names, strings.TrimPrefix(f.env, envPrefix))
 		byEnv[f.env] = f
 	}
 	for _, variable := range env {
 		name, text, _ := strings.Cut(variable, "=")
-		if !strings.HasPrefix(name, envPrefix) || slices.Contains(names[:2], name) {
+		if !strings.HasPrefix(name, envPrefix) || name == EnvConfig || name == EnvMasterKey || text == "" {
 			continue
 		}
 		at := place{source: "env " + plain(name)}
-		f := byEnv[name]
-		switch {
-		case f == nil:
-			c.fault(at, "", faultf(suggest(name, names, "unset it; `imgcluster config show` lists the settings"), "no setting has this name"))
-		case text != "":
+		if f := byEnv[name]; f != nil {
 			l.setText(f, text, at, c)
+		} else if !ofKubernetes(name, text) {
+			const otherwise = "unset it; `imgcluster config show` lists the settings"
+			hint := suggest(strings.TrimPrefix(name, envPrefix), names, otherwise) // what all have in common is no likeness
+			if hint != otherwise {
+				hint = strings.Replace(hint, "mean ", "mean "+envPrefix, 1)
+			}
+			unknown.fault(at, "", faultf(hint, "no setting has this name"))
 		}
 	}
-	return l
+	return l, unknown.problems()
 }
 
 // setText reads the text form of a setting into the layer.

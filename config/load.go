@@ -43,11 +43,12 @@ func load(path string, data []byte, o Options, c *collector) (*Config, error) {
 	if path != "" {
 		file = readYAML(path, data, c)
 	}
-	cfg, err := merge(file, readEnv(o.Env, c), readFlags(o.Flags, c), readSet(o.Set, c))
+	env, unknown := readEnv(o.Env, c)
+	cfg, err := merge(file, env, readFlags(o.Flags, c), readSet(o.Set, c))
 	if err != nil {
 		return nil, Problems{{File: path, Message: err.Error()}}
 	}
-	cfg.File = path
+	cfg.File, cfg.unknown = path, unknown
 	cfg.check(c)
 	if ps := c.problems(); ps != nil {
 		return nil, ps

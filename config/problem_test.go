@@ -164,9 +164,6 @@ func TestEnvAndFlagProblems(t *testing.T) {
 		env, args []string
 		want      string
 	}{
-		"unknown":       {[]string{"IMGCLUSTER_CLUSTER_REPLICA=2"}, nil, hint("env IMGCLUSTER_CLUSTER_REPLICA: no setting has this name", "did you mean IMGCLUSTER_CLUSTER_REPLICAS?")},
-		"like the key":  {[]string{"IMGCLUSTER_MASTERKEY=geheim"}, nil, hint("env IMGCLUSTER_MASTERKEY: no setting has this name", "did you mean IMGCLUSTER_MASTER_KEY?")},
-		"no likeness":   {[]string{"IMGCLUSTER_=geheim"}, nil, hint("env IMGCLUSTER_: no setting has this name", "unset it; `imgcluster config show` lists the settings")},
 		"bad number":    {[]string{"IMGCLUSTER_CLUSTER_REPLICAS=two"}, nil, hint(`env IMGCLUSTER_CLUSTER_REPLICAS: cluster.replicas: "two" is not a whole number`, "write it in digits, such as 2")},
 		"bad node":      {[]string{"IMGCLUSTER_CLUSTER_NODES=1=h:1:2,h:3:4:5"}, nil, hint(`env IMGCLUSTER_CLUSTER_NODES: cluster.nodes: "h:3:4:5" is not a node`, nodesHint)},
 		"bad port":      {[]string{"IMGCLUSTER_CLUSTER_NODES=1=h:1:0"}, nil, hint(`env IMGCLUSTER_CLUSTER_NODES: cluster.nodes: raft_port of node "1=h:1:0": 0 is not in the range 1 to 65535`, "for example 9001")},
@@ -184,8 +181,48 @@ func TestEnvAndFlagProblems(t *testing.T) {
 		})
 	}
 	c, err := loadText("", Options{Env: []string{"IMGCLUSTER_CONFIG=x", "IMGCLUSTER_MASTER_KEY=geheim", "imgcluster_x=1"}})
-	if err != nil || c == nil {
+	if err != nil || len(c.Warnings()) != 0 {
 		t.Errorf("variables of the commands are refused: %v", err)
+	}
+}
+
+// Variables that are no settings are told of and refuse nothing: they may be another program's.
+func TestUnknownEnv(t *testing.T) {
+	for variable, want := range map[string]string{
+		"IMGCLUSTER_CLUSTER_REPLICA=2": hint("env IMGCLUSTER_CLUSTER_REPLICA: no setting has this name", "did you mean IMGCLUSTER_CLUSTER_REPLICAS?"),
+		"IMGCLUSTER_MASTERKEY=geheim":  hint("env IMGCLUSTER_MASTERKEY: no setting has this name", "did you mean IMGCLUSTER_MASTER_KEY?"),
+		"IMGCLUSTER_=geheim":           hint("env IMGCLUSTER_: no setting has this name", "unset it; `imgcluster config show` lists the settings"),
+		"IMGCLUSTER_CRASHES=3":         hint("env IMGCLUSTER_CRASHES: no setting has this name", "unset it; `imgcluster config show` lists the settings"),
+		"IMGCLUSTER_PORT=8001":         hint("env IMGCLUSTER_PORT: no setting has this name", "unset it; `imgcluster config show` lists the settings"),
+		"IMGCLUSTER_\x1b[2J=1":         hint(`env "IMGCLUSTER_\x1b[2J": no setting has this name`, "unset it; `imgcluster config show` lists the settings"),
+		"IMGCLUSTER_FOO=":              "",
+		// What Kubernetes makes of a service imgcluster, and of one imgcluster-node-1.
+		"IMGCLUSTER_PORT=tcp://10.0.0.1:80":                "",
+		"IMGCLUSTER_SERVICE_HOST=10.0.0.1":                 "",
+		"IMGCLUSTER_SERVICE_PORT=80":                       "",
+		"IMGCLUSTER_SERVICE_PORT_API=8001":                 "",
+		"IMGCLUSTER_PORT_8001_TCP=tcp://10.0.0.1:8001":     "",
+		"IMGCLUSTER_PORT_8001_TCP_PROTO=tcp":               "",
+		"IMGCLUSTER_PORT_8001_TCP_PORT=8001":               "",
+		"IMGCLUSTER_PORT_8001_TCP_ADDR=10.0.0.1":           "",
+		"IMGCLUSTER_PORT_9001_UDP_ADDR=10.0.0.1":           "",
+		"IMGCLUSTER_NODE_1_SERVICE_HOST=10.0.0.1":          "",
+		"IMGCLUSTER_NODE_1_PORT=tcp://[fd00::1]:8001":      "",
+		"IMGCLUSTER_NODE_1_SERVICE_PORT_RAFT_UDP=9001":     "",
+		"IMGCLUSTER_NODE_1_PORT_9001_TCP=tcp://[fd00::1]:": "",
+	} {
+		c, err := loadText("", Options{Env: []string{variable}})
+		if err != nil {
+			t.Errorf("%s: %v", variable, err)
+			continue
+		}
+		got := ""
+		if ps := Problems(c.Warnings()); len(ps) > 0 {
+			got = ps.Error()
+		}
+		if got != want || len(c.Unknown()) != len(c.Warnings()) {
+			t.Errorf("%s: got\n%s\nwant\n%s", variable, got, want)
+		}
 	}
 }
 

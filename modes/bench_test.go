@@ -219,7 +219,7 @@ func waitPort(b *testing.B, addr string) {
 
 func benchCluster(b *testing.B, exe string, images madeImages, replicas int) outcome {
 	dir := b.TempDir()
-	e := &env{in: nil, out: io.Discard, err: io.Discard, quiet: true}
+	e := &env{in: nil, out: &output{w: io.Discard}, err: io.Discard, quiet: true}
 	e.set = []string{fmt.Sprintf("cluster.replicas=%d", replicas), "log.level=warn"}
 	path, err := e.demoConfig(dir)
 	if err != nil {

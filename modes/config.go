@@ -2,7 +2,6 @@ package modes
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"imgcluster/cluster/printable"
 	"imgcluster/config"
 )
 
@@ -47,7 +47,7 @@ func runConfigShow(e *env, verbose bool) error {
 	}
 	settings := cfg.Settings()
 	if e.json {
-		return json.NewEncoder(e.out).Encode(settings)
+		return e.printJSON(settings)
 	}
 	if err := writeSettings(e.out, settings, verbose); err != nil {
 		return err
@@ -84,7 +84,7 @@ func writeSettings(w io.Writer, settings []config.Setting, verbose bool) error {
 			fmt.Fprintf(&out, "%s\n", wrap("    ", s.Description))
 		}
 	}
-	_, err := io.WriteString(w, out.String())
+	_, err := io.WriteString(printable.Writer(w), out.String())
 	return err
 }
 
@@ -97,7 +97,7 @@ type validation struct {
 }
 
 func runConfigValidate(e *env) error {
-	cfg, err := e.load()
+	cfg, err := e.settings() // it lists the warnings
 	var problems config.Problems
 	if err != nil && (!e.json || !errors.As(err, &problems)) {
 		return err
@@ -107,12 +107,12 @@ func runConfigValidate(e *env) error {
 		if err == nil {
 			v.File, v.Warnings = cfg.File, append(v.Warnings, cfg.Warnings()...)
 		}
-		return errors.Join(json.NewEncoder(e.out).Encode(v), err)
+		return errors.Join(e.printJSON(v), err)
 	}
-	fmt.Fprintf(e.out, "%s is valid: %s, %s, %s of each image\n", cmp.Or(cfg.File, "the built-in configuration"),
+	fmt.Fprintf(e.out, "%s is valid: %s, %s, %s of each image\n", printable.Text(cmp.Or(cfg.File, "the built-in configuration")),
 		plural(len(cfg.Cluster.Nodes), "node"), plural(cfg.Cluster.DataShards, "data shard"), copies(cfg.Cluster.Replicas))
 	for _, w := range cfg.Warnings() {
-		fmt.Fprintf(e.out, "%s\n  hint: %s\n", wrap("", "warning: "+w.String()), w.Hint)
+		fmt.Fprintf(e.out, "%s\n  hint: %s\n", wrap("", printable.Text("warning: "+w.String())), printable.Text(w.Hint))
 	}
 	return nil
 }

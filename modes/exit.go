@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 
 	"imgcluster/cluster"
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/printable"
 	"imgcluster/cluster/store"
 	"imgcluster/config"
 	"imgcluster/crypto"
@@ -119,9 +121,12 @@ func (e *env) printError(w io.Writer, err error) {
 	if errors.Is(err, errVerdict) {
 		return // the report has said it
 	}
-	fmt.Fprintf(w, "imgcluster: %v\n", err)
+	if out := (*outputError)(nil); errors.As(err, &out) && out.unread() {
+		return // as other programs end before a head that has enough
+	}
+	fmt.Fprintf(w, "imgcluster: %s\n", printable.Lines(err.Error()))
 	if hint := e.hintOf(err); hint != "" {
-		fmt.Fprintf(w, "hint: %s\n", hint)
+		fmt.Fprintf(w, "hint: %s\n", printable.Lines(hint))
 	}
 }
 
@@ -162,8 +167,12 @@ func (e *env) startHint() string {
 // noPath is err without the path of the file, where the words before it name that already.
 func noPath(err error) error {
 	var path *fs.PathError
-	if errors.As(err, &path) {
+	var link *os.LinkError
+	switch {
+	case errors.As(err, &path):
 		return path.Err
+	case errors.As(err, &link):
+		return link.Err
 	}
 	return err
 }

@@ -26,7 +26,7 @@ func usedFile(said, path, hint string) used {
 // usedStream is a standard stream, nil information when it is no file.
 func usedStream(said, hint string, stream any) used {
 	u := used{said: said, hint: hint}
-	if f, ok := stream.(*os.File); ok {
+	if f := fileOf(stream); f != nil {
 		u.info, _ = f.Stat()
 	}
 	return u

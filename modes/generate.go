@@ -2,7 +2,6 @@ package modes
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -70,7 +69,7 @@ func runGenerate(ctx context.Context, e *env, o generateOptions) error {
 	}
 	sum := o.spec.Summary(o.count)
 	if e.json {
-		return json.NewEncoder(e.out).Encode(sum)
+		return e.printJSON(sum)
 	}
 	return writeSummary(e.out, sum, len(cfg.Cluster.Nodes))
 }

@@ -2,9 +2,10 @@ package modes
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,7 +13,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"imgcluster/cluster/client"
+	"imgcluster/cluster/durable"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/printable"
 )
 
 type getOptions struct {
@@ -57,30 +60,35 @@ func missing(user, name string, err error) error {
 	if image.KindOf(err) != image.KindNotFound {
 		return err
 	}
-	return image.Errorf(image.KindNotFound, "user %s has no image %s", shellQuote(user), shellQuote(name)).
-		WithHint("see what is there with: imgcluster ls " + shellQuote(user))
+	return image.Errorf(image.KindNotFound, "user %s has no image %s", printable.Argument(user), printable.Argument(name)).
+		WithHint("see what is there with: imgcluster ls " + printable.Argument(user))
 }
 
-// destination checks where the image goes, and returns the file; "-" is standard output.
-func (o getOptions) destination(name string) (string, error) {
-	path := o.output
-	if path == stdin {
-		return path, nil
+// destination checks where the image goes, and returns the file; "-" is standard output. What is direct
+// is a device or a pipe, which is written to as it is.
+func (o getOptions) destination(name string) (path string, direct bool, err error) {
+	path = o.output
+	if path == stdin || path == "/dev/stdout" {
+		return stdin, true, nil
 	}
-	if info, err := os.Stat(path); err == nil && info.IsDir() || path == "" {
+	if isFolder(path) || path == "" {
 		path = filepath.Join(path, filepath.Base(name))
 	}
-	info, err := os.Lstat(path)
-	switch {
+	if info, err := os.Stat(path); err == nil && !info.IsDir() && !info.Mode().IsRegular() {
+		return path, true, nil
+	}
+	switch info, err := os.Lstat(path); {
 	case err == nil && info.IsDir():
-		return "", usagef("name a file with -o", "%s is a folder", path)
+		return "", false, usagef("name a file with -o", "%s is a folder", path)
 	case err == nil && !o.force:
-		return "", usagef("name another with -o, or add --force", "%s exists", path)
+		return "", false, usagef("name another with -o, or add --force", "%s exists", path)
+	case err != nil && !errors.Is(err, fs.ErrNotExist) && isFolder(filepath.Dir(path)):
+		return "", false, usagef("name another file with -o", "%s: %w", path, noPath(err))
 	}
-	if info, err := os.Stat(filepath.Dir(path)); err != nil || !info.IsDir() {
-		return "", usagef("make it, or name another with -o", "there is no folder %s", filepath.Dir(path))
+	if !isFolder(filepath.Dir(path)) {
+		return "", false, usagef("make it, or name another with -o", "there is no folder %s", filepath.Dir(path))
 	}
-	return path, nil
+	return path, false, nil
 }
 
 func runGet(ctx context.Context, e *env, o getOptions) error {
@@ -88,7 +96,7 @@ func runGet(ctx context.Context, e *env, o getOptions) error {
 	if err != nil {
 		return err
 	}
-	path, err := o.destination(name)
+	path, direct, err := o.destination(name)
 	if err != nil {
 		return err
 	}
@@ -106,11 +114,16 @@ func runGet(ctx context.Context, e *env, o getOptions) error {
 		_, err = io.Copy(e.out, obj.Body)
 		return err
 	}
-	if err := writeFile(path, obj.Body); err != nil {
+	if direct {
+		err = writeDirect(ctx, path, obj.Body)
+	} else {
+		err = writeFile(path, obj.Body)
+	}
+	if err != nil {
 		return err
 	}
 	if e.json {
-		return json.NewEncoder(e.out).Encode(struct {
+		return e.printJSON(struct {
 			File string `json:"file"`
 			client.Info
 			Node image.NodeID `json:"node"` // that sent it
@@ -121,28 +134,32 @@ func runGet(ctx context.Context, e *env, o getOptions) error {
 }
 
 // writeFile writes all of r, or nothing, under path.
-func writeFile(path string, r io.Reader) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+func writeFile(path string, r io.Reader) error {
+	f, err := durable.Create(path)
 	if err != nil {
-		return fmt.Errorf("%s cannot be written: %w", path, noPath(err))
+		return cannotWrite(path, err)
 	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	if _, err = io.Copy(f, r); err != nil {
-		return err
+	if _, err := io.Copy(f, r); err != nil {
+		f.Discard()
+		return cannotWrite(path, err)
 	}
-	if err = f.Chmod(0o644); err != nil {
-		return err
+	return cannotWrite(path, f.Commit())
+}
+
+// writeDirect writes r to a device or a pipe, for whose reader it waits.
+func writeDirect(ctx context.Context, path string, r io.Reader) error {
+	f, err := await(ctx, func() (*os.File, error) { return os.OpenFile(path, os.O_WRONLY, 0) })
+	if err != nil {
+		return cannotWrite(path, err)
 	}
-	if err = f.Close(); err != nil {
-		return err
+	_, err = io.Copy(f, r)
+	return cannotWrite(path, errors.Join(err, f.Close()))
+}
+
+// cannotWrite names the file that a write failed on; what failed to be read is told as it is.
+func cannotWrite(path string, err error) error {
+	if bare := noPath(err); bare != err {
+		return &hintedError{fmt.Errorf("%s cannot be written: %w", path, bare), "name another file with -o, - for standard output"}
 	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return fmt.Errorf("move the image in place: %w", err)
-	}
-	return nil
+	return err
 }

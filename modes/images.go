@@ -2,17 +2,20 @@ package modes
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"imgcluster/cluster/printable"
 )
 
 func newLs(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use:     "ls [USER[/PREFIX]]",
-		Short:   "List a user's images",
+		Use:   "ls [USER[/PREFIX]]",
+		Short: "List a user's images",
+		Long: `List a user's images, a line each with the name at its end. On a terminal, invisible
+characters of names are written out, such as \u202e; elsewhere names are as they are.
+With --json each line is a JSON object.`,
 		Example: "  imgcluster ls alice\n  imgcluster ls alice/holiday/ --json",
 		Args:    args(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -28,7 +31,10 @@ func runLs(ctx context.Context, e *env, what string) error {
 		return err
 	}
 	defer c.Close()
-	enc := json.NewEncoder(e.out)
+	shown := func(name string) string { return name } // for scripts, as it is
+	if isTerminal(e.out) {
+		shown = printable.Text
+	}
 	count, bytes := 0, int64(0)
 	for info, err := range c.All(ctx, user, prefix) {
 		if err != nil {
@@ -36,19 +42,19 @@ func runLs(ctx context.Context, e *env, what string) error {
 		}
 		count, bytes = count+1, bytes+info.Bytes
 		if e.json {
-			err = enc.Encode(info)
+			err = e.printJSON(info)
 		} else {
 			_, err = fmt.Fprintf(e.out, "%s  %7s  owner %d  copies %s  %s\n", info.Created.Local().Format("2006-01-02 15:04:05"),
-				formatBytes(info.Bytes), info.Owner, formatNodes(info.Replicas), info.Name)
+				formatBytes(info.Bytes), info.Owner, formatNodes(info.Replicas), shown(info.Name))
 		}
 		if err != nil {
 			return err
 		}
 	}
 	if !e.json {
-		of := "user " + shellQuote(user)
+		of := "user " + printable.Argument(user)
 		if prefix != "" {
-			of += " under " + shellQuote(prefix)
+			of += " under " + printable.Argument(prefix)
 		}
 		e.say("%s of %s, %s", plural(count, "image"), of, formatBytes(bytes))
 	}
@@ -77,7 +83,7 @@ func runRm(ctx context.Context, e *env, names []string) error {
 		return err
 	}
 	defer c.Close()
-	return e.forEach(ctx, "deleted", names, func(i int) error {
+	return e.forEach(ctx, "deleted", names, 0, func(i int) error {
 		user, name, _ := splitImage(names[i])
 		if err := c.Delete(ctx, user, name); err != nil {
 			return missing(user, name, err)
@@ -113,9 +119,9 @@ func runStat(ctx context.Context, e *env, what string) error {
 		return missing(user, name, err)
 	}
 	if e.json {
-		return json.NewEncoder(e.out).Encode(info)
+		return e.printJSON(info)
 	}
-	_, err = fmt.Fprintf(e.out, "image    %s/%s\nsize     %s (%d bytes)\ntype     %s\nsha256   %s\nversion  %d\nowner    node %d\ncopies   nodes %s\nshard    %d\ncreated  %s\n",
+	_, err = fmt.Fprintf(printable.Writer(e.out), "image    %s/%s\nsize     %s (%d bytes)\ntype     %s\nsha256   %s\nversion  %d\nowner    node %d\ncopies   nodes %s\nshard    %d\ncreated  %s\n",
 		user, info.Name, formatBytes(info.Bytes), info.Bytes, info.Type, info.SHA256, info.Version, info.Owner,
 		formatNodes(info.Replicas), info.Shard, info.Created.Local().Format("2006-01-02 15:04:05.000 -07:00"))
 	return err

@@ -1,11 +1,11 @@
 package modes
 
 import (
-	"encoding/json"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
+	"imgcluster/cluster/printable"
 	"imgcluster/crypto"
 )
 
@@ -32,8 +32,8 @@ func runInit(e *env) error {
 		return err
 	}
 	if e.json {
-		return json.NewEncoder(e.out).Encode(map[string]string{"file": path, "key_id": fmt.Sprint(key.ID())})
+		return e.printJSON(map[string]string{"file": path, "key_id": fmt.Sprint(key.ID())})
 	}
-	_, err = fmt.Fprintf(e.out, "%s: master key %s\nCopy it to the same place on every node, readable by its user alone.\n", path, key.ID())
+	_, err = fmt.Fprintf(printable.Writer(e.out), "%s: master key %s\nCopy it to the same place on every node, readable by its user alone.\n", path, key.ID())
 	return err
 }

@@ -41,9 +41,6 @@ type screen struct {
 func openScreen(tty *os.File, draw func(width, height int) []string) *screen {
 	s := &screen{tty: tty, draw: draw, signals: make(chan os.Signal, 8), over: make(chan struct{}), drawn: make(chan struct{})}
 	signal.Notify(s.signals, syscall.SIGWINCH, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGTSTP, syscall.SIGCONT)
-	if !signal.Ignored(syscall.SIGHUP) { // as under nohup, where the run is to go on
-		signal.Notify(s.signals, syscall.SIGHUP)
-	}
 	s.enter()
 	go s.loop()
 	return s

@@ -9,6 +9,7 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
+	"imgcluster/cluster/printable"
 	"imgcluster/modes/result"
 )
 
@@ -74,7 +75,7 @@ func (r *row) add(style, format string, args ...any) *row {
 func (r row) render(width int, color bool) string {
 	var out strings.Builder
 	for _, s := range r {
-		text := cutColumns(clean(s.text), width)
+		text := cutColumns(printable.Text(s.text), width)
 		width -= utf8.RuneCountInString(text)
 		if color && s.style != plain && text != "" {
 			text = "\x1b[" + s.style + "m" + text + "\x1b[0m"
@@ -82,16 +83,6 @@ func (r row) render(width int, color bool) string {
 		out.WriteString(text)
 	}
 	return strings.TrimRight(out.String(), " ")
-}
-
-// clean keeps what others wrote, such as errors, from moving the cursor.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 {
-			return ' '
-		}
-		return r
-	}, s)
 }
 
 func cutColumns(s string, width int) string {

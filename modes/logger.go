@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/printable"
 	"imgcluster/config"
 )
 
@@ -20,6 +21,7 @@ func newLogger(cfg *config.Config, id image.NodeID, w io.Writer) (*zap.Logger, e
 	if err != nil {
 		return nil, usagef("use debug, info, warn or error", "log level: %v", err)
 	}
+	w = printable.Writer(w)
 	enc := zap.NewProductionEncoderConfig()
 	enc.EncodeTime = zapcore.ISO8601TimeEncoder
 	encoder, node := zapcore.NewJSONEncoder(enc), zap.Uint32("node", uint32(id))

@@ -2,7 +2,6 @@ package modes
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"math"
 	"strconv"
@@ -16,6 +15,7 @@ import (
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/placement"
 	"imgcluster/config"
+	"imgcluster/cluster/printable"
 )
 
 func newMember(e *env) *cobra.Command {
@@ -249,15 +249,14 @@ func awaitMember(ctx context.Context, e *env, c *client.Client, id image.NodeID,
 
 func writeMembers(e *env, list []image.Member) error {
 	if e.json {
-		enc := json.NewEncoder(e.out)
 		for _, m := range list {
-			if err := enc.Encode(m); err != nil {
+			if err := e.printJSON(m); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	t := tabwriter.NewWriter(e.out, 0, 0, 2, ' ', 0)
+	t := tabwriter.NewWriter(printable.Writer(e.out), 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "node\tstate\tAPI\tRaft\tshards\tcopies\tleads\t")
 	for _, m := range list {
 		state := m.State

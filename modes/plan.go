@@ -2,13 +2,13 @@ package modes
 
 import (
 	"bufio"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
 	"time"
 
 	"imgcluster/cluster/client"
+	"imgcluster/cluster/printable"
 	"imgcluster/config"
 	"imgcluster/modes/load"
 )
@@ -153,7 +153,7 @@ func (e *env) confirm(o stressOptions, t takes) error {
 
 // ask returns declined unless the user says yes.
 func (e *env) ask(question string, declined error) error {
-	fmt.Fprintf(e.err, "%s [y/N] ", question)
+	fmt.Fprintf(e.err, "%s [y/N] ", printable.Text(question))
 	answer, err := bufio.NewReader(e.in).ReadString('\n')
 	if err != nil && err != io.EOF {
 		return err
@@ -171,7 +171,7 @@ func (e *env) dryRun(t takes, checks []check) error {
 			Plan      takes   `json:"plan"`
 			Preflight []check `json:"preflight"`
 		}{t, checks}
-		if err := json.NewEncoder(e.out).Encode(doc); err != nil {
+		if err := e.printJSON(doc); err != nil {
 			return err
 		}
 		return refusal(checks)

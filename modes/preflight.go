@@ -16,6 +16,7 @@ import (
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/machine"
+	"imgcluster/cluster/printable"
 	"imgcluster/config"
 	"imgcluster/modes/result"
 )
@@ -476,7 +477,7 @@ func writeChecks(w io.Writer, checks []check, color bool) {
 		if color {
 			state = "\x1b[" + checkColor[c.State] + "m" + state + "\x1b[0m"
 		}
-		text := strings.TrimPrefix(wrap(indent, c.Said), indent)
+		text := strings.TrimPrefix(wrap(indent, printable.Text(c.Said)), indent)
 		fmt.Fprintf(w, "  %s  %-10s  %s\n", state, c.Name, text)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"imgcluster/cluster/printable"
 )
 
 // Periods of progress: lines off a terminal, where they stay, and the one line of a terminal.
@@ -81,11 +83,12 @@ func (p *progress) write(final bool, format string, args ...any) {
 		return
 	}
 	p.last = time.Now()
+	text := printable.Text(fmt.Sprintf(format, args...))
 	if !p.live {
-		fmt.Fprintf(p.e.err, format+"\n", args...)
+		fmt.Fprintln(p.e.err, text)
 		return
 	}
-	fmt.Fprintf(p.e.err, "\r\x1b[K"+format, args...)
+	fmt.Fprint(p.e.err, "\r\x1b[K", text)
 	if p.open = true; final {
 		p.endLine()
 	}

@@ -2,12 +2,13 @@ package modes
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -15,7 +16,9 @@ import (
 
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/printable"
 	"imgcluster/config"
+	"imgcluster/modes/load"
 )
 
 // defaultUser is whose images put stores when nobody is named.
@@ -37,7 +40,8 @@ func newPut(e *env) *cobra.Command {
 		Use:   "put FILE...",
 		Short: "Store images",
 		Long: `Store image files of any format under their base names. "-" reads one image from
-standard input and needs --name. All files are looked at before the first is sent.`,
+standard input and needs --name, as a pipe does. All files are looked at before the first
+is sent; those that cannot be read or stored are named and left out, and the exit status is 1.`,
 		Example: "  imgcluster put --user alice holiday/*.jpg\n  camera | imgcluster put --user alice --name gate/now.jpg -",
 		Args:    args(1, anyNumber),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -51,29 +55,59 @@ standard input and needs --name. All files are looked at before the first is sen
 	return cmd
 }
 
-// names checks the command and returns the images' names, in the order of the files.
-func (o putOptions) names() ([]string, error) {
+// putFile is a file to send, or standard input, and the name that its image gets.
+type putFile struct{ path, name string }
+
+// choose checks the command and returns what can be sent, and why the rest cannot. That nothing can is
+// an error.
+func (o putOptions) choose(limit config.Bytes) (send []putFile, left []error, err error) {
 	if o.name != "" && len(o.files) > 1 {
-		return nil, usagef("give one file with --name", "--name with %d files", len(o.files))
+		return nil, nil, usagef("give one file with --name", "--name with %d files", len(o.files))
 	}
-	names := make([]string, len(o.files))
+	if err := checkUser(o.user); err != nil {
+		return nil, nil, err
+	}
 	seen := map[string]string{}
-	for i, file := range o.files {
-		names[i] = filepath.Base(file)
-		if o.name != "" {
-			names[i] = o.name
-		} else if file == stdin {
-			return nil, usagef("add --name, such as --name photo.png", "an image from standard input has no name")
+	for _, path := range o.files {
+		f := putFile{path, cmp.Or(o.name, filepath.Base(path))}
+		if path == stdin && o.name == "" {
+			return nil, nil, usagef("add --name, such as --name photo.png", "an image from standard input has no name")
 		}
-		if first, ok := seen[names[i]]; ok {
-			return nil, usagef("put them one by one, with --name", "%s and %s would both be stored as %q", first, file, names[i])
+		if err := o.check(f, limit); err != nil {
+			left = append(left, err)
+			continue
 		}
-		seen[names[i]] = file
-		if err := image.CheckName(names[i]); err != nil {
-			return nil, err
+		if first, ok := seen[f.name]; ok {
+			return nil, nil, usagef("put them one by one, with --name", "%s and %s would both be stored as %q", first, path, f.name)
 		}
+		seen[f.name] = path
+		send = append(send, f)
 	}
-	return names, checkUser(o.user)
+	if send == nil {
+		hint := "nothing was sent; name files that can be read, from 1 byte to " + limit.String()
+		return nil, nil, &usageError{err: errors.Join(left...), hint: hint}
+	}
+	return send, left, nil
+}
+
+// check says why a file cannot be sent.
+func (o putOptions) check(f putFile, limit config.Bytes) error {
+	if err := image.CheckName(f.name); err != nil {
+		return err
+	}
+	if f.path == stdin {
+		return nil
+	}
+	_, err := load.Readable(f.path, int64(limit))
+	switch {
+	case err == nil, errors.Is(err, load.ErrNoFile) && o.name != "":
+		return nil
+	case errors.Is(err, load.ErrNoFile):
+		return fmt.Errorf("%s %w: give it a name of its own with --name", f.path, err)
+	case errors.As(err, new(*fs.PathError)):
+		return fmt.Errorf("%s: %w", f.path, noPath(err))
+	}
+	return fmt.Errorf("%s %w", f.path, err)
 }
 
 // checkUser is image.CheckUser with a next step.
@@ -89,10 +123,7 @@ func runPut(ctx context.Context, e *env, o putOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := checkFiles(o.files, cfg.Limits.ImageBytes); err != nil {
-		return err
-	}
-	names, err := o.names()
+	files, left, err := o.choose(cfg.Limits.ImageBytes)
 	if err != nil {
 		return err
 	}
@@ -101,8 +132,15 @@ func runPut(ctx context.Context, e *env, o putOptions) error {
 		return err
 	}
 	defer c.Close()
-	return e.forEach(ctx, "stored", o.files, func(i int) error {
-		receipt, err := e.putFile(ctx, cfg, c, o, o.files[i], names[i])
+	for _, why := range left {
+		e.printError(e.err, &hintedError{fmt.Errorf("not sent: %w", why), ""})
+	}
+	paths := make([]string, len(files))
+	for i, f := range files {
+		paths[i] = f.path
+	}
+	return e.forEach(ctx, "stored", paths, len(left), func(i int) error {
+		receipt, err := e.putFile(ctx, cfg, c, o, files[i])
 		if err == nil {
 			e.printReceipt(receipt)
 		}
@@ -111,9 +149,11 @@ func runPut(ctx context.Context, e *env, o putOptions) error {
 }
 
 // forEach does something with each thing in turn, and goes on after a failure unless the cluster is
-// out of reach or the command was stopped. One thing's error is returned as it is.
-func (e *env) forEach(ctx context.Context, done string, things []string, do func(int) error) error {
+// out of reach or the command was stopped. One thing's error is returned as it is. So many more were
+// left out before.
+func (e *env) forEach(ctx context.Context, done string, things []string, leftOut int, do func(int) error) error {
 	var failed []error
+	missed, all := leftOut, len(things)+leftOut
 	for i, thing := range things {
 		err := do(i)
 		if err == nil {
@@ -123,47 +163,21 @@ func (e *env) forEach(ctx context.Context, done string, things []string, do func
 			thing = "standard input"
 		}
 		err = fmt.Errorf("%s: %w", thing, err)
-		if failed = append(failed, err); len(things) == 1 {
+		if all == 1 {
 			return err
 		}
+		failed = append(failed, err)
+		missed++
 		e.printError(e.err, err)
 		if exitStatus(err) == exitNobody || ctx.Err() != nil {
-			left := len(things) - i - 1 + len(failed)
-			return &partError{fmt.Sprintf("%d of %d images were not %s", left, len(things), done), failed}
+			missed += len(things) - i - 1
+			break
 		}
 	}
-	if failed == nil {
+	if missed == 0 {
 		return nil
 	}
-	return &partError{fmt.Sprintf("%d of %d images were not %s", len(failed), len(things), done), failed}
-}
-
-// checkFiles refuses files that cannot be stored, before any is sent.
-func checkFiles(files []string, limit config.Bytes) error {
-	var problems []error
-	for _, file := range files {
-		if file == stdin {
-			continue
-		}
-		info, err := os.Stat(file)
-		switch {
-		case err != nil:
-			problems = append(problems, fmt.Errorf("%s: %w", file, noPath(err)))
-		case info.IsDir():
-			problems = append(problems, fmt.Errorf("%s is a folder", file))
-		case !info.Mode().IsRegular():
-			problems = append(problems, fmt.Errorf("%s is not a file", file))
-		default:
-			if err := checkSize(file, info.Size(), limit); err != nil {
-				problems = append(problems, err)
-			}
-		}
-	}
-	if problems == nil {
-		return nil
-	}
-	hint := "nothing was sent; name files that can be read, from 1 byte to " + limit.String()
-	return &usageError{err: errors.Join(problems...), hint: hint}
+	return &partError{fmt.Sprintf("%d of %d images were not %s", missed, all, done), failed}
 }
 
 // checkSize refuses what no node takes.
@@ -179,16 +193,16 @@ func checkSize(file string, size int64, limit config.Bytes) error {
 
 func (e *env) printReceipt(r image.Receipt) {
 	if e.json {
-		json.NewEncoder(e.out).Encode(r)
+		e.printJSON(r)
 		return
 	}
-	fmt.Fprintf(e.out, "%s/%s  %s  owner node %d, copies on %s\n", r.User, r.Name, formatBytes(r.Bytes), r.Owner, formatNodes(r.Replicas))
+	fmt.Fprintf(printable.Writer(e.out), "%s/%s  %s  owner node %d, copies on %s\n", r.User, r.Name, formatBytes(r.Bytes), r.Owner, formatNodes(r.Replicas))
 }
 
 // putFile sends one file, or standard input.
-func (e *env) putFile(ctx context.Context, cfg *config.Config, c *client.Client, o putOptions, file, name string) (image.Receipt, error) {
-	up := client.Upload{User: o.user, Name: name, IfNoneMatch: o.ifAbsent}
-	body, size, err := e.open(file, cfg.Limits.ImageBytes)
+func (e *env) putFile(ctx context.Context, cfg *config.Config, c *client.Client, o putOptions, f putFile) (image.Receipt, error) {
+	up := client.Upload{User: o.user, Name: f.name, IfNoneMatch: o.ifAbsent}
+	body, size, err := e.open(ctx, f.path, cfg.Limits.ImageBytes)
 	if err != nil {
 		return image.Receipt{}, err
 	}
@@ -197,7 +211,7 @@ func (e *env) putFile(ctx context.Context, cfg *config.Config, c *client.Client,
 	}
 	up.Size, up.Body = size, func() io.Reader { return io.NewSectionReader(body, 0, size) }
 	if up.Digest, err = digest(up.Body()); err != nil {
-		return image.Receipt{}, fmt.Errorf("%s: %w", file, err)
+		return image.Receipt{}, noPath(err)
 	}
 	r, err := c.Put(ctx, up)
 	if r.Done != nil {
@@ -209,25 +223,30 @@ func (e *env) putFile(ctx context.Context, cfg *config.Config, c *client.Client,
 	return r.Receipt, err
 }
 
-// open returns the bytes of a file, or of standard input, which it reads to its end.
-func (e *env) open(file string, limit config.Bytes) (io.ReaderAt, int64, error) {
-	if file == stdin {
-		data, err := io.ReadAll(io.LimitReader(e.in, int64(limit)+1))
+// open returns the bytes of a file. Those of standard input, of a pipe or a device are read to their end.
+func (e *env) open(ctx context.Context, path string, limit config.Bytes) (io.ReaderAt, int64, error) {
+	in := io.Reader(e.in)
+	if path != stdin {
+		f, err := await(ctx, func() (*os.File, error) { return os.Open(path) }) // waits for a pipe's writer
 		if err != nil {
+			return nil, 0, noPath(err)
+		}
+		info, err := f.Stat()
+		if err != nil {
+			f.Close()
 			return nil, 0, err
 		}
-		return bytes.NewReader(data), int64(len(data)), checkSize("it", int64(len(data)), limit)
+		if info.Mode().IsRegular() {
+			return f, info.Size(), nil
+		}
+		defer f.Close()
+		in = &input{ctx, f}
 	}
-	f, err := os.Open(file)
+	data, err := io.ReadAll(io.LimitReader(in, int64(limit)+1))
 	if err != nil {
 		return nil, 0, noPath(err)
 	}
-	info, err := f.Stat()
-	if err != nil {
-		f.Close()
-		return nil, 0, err
-	}
-	return f, info.Size(), nil
+	return bytes.NewReader(data), int64(len(data)), checkSize("it", int64(len(data)), limit)
 }
 
 // digest returns the SHA-256 that the nodes hold the upload to and keep in its record.

@@ -25,7 +25,7 @@ func (blind) Status(context.Context) ([]result.NodeSample, error) { return nil, 
 func BenchmarkRecording(b *testing.B) {
 	const samples, records = 500, 200_000
 	exe, images := buildProgram(b), makeImages()
-	e := &env{out: io.Discard, err: io.Discard, quiet: true, set: []string{"log.level=warn"}}
+	e := &env{out: &output{w: io.Discard}, err: io.Discard, quiet: true, set: []string{"log.level=warn"}}
 	path, err := e.demoConfig(b.TempDir())
 	if err != nil {
 		b.Fatal(err)

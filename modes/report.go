@@ -3,11 +3,12 @@ package modes
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"imgcluster/cluster/durable"
 	"imgcluster/config"
 	"imgcluster/modes/result"
 )
@@ -86,7 +87,7 @@ func (o *reportOptions) check(e *env) error {
 		if err != nil {
 			return err
 		}
-		out.discard()
+		out.Discard()
 	}
 	if o.compare != "" {
 		f, err := openRegular(o.compare)
@@ -163,7 +164,7 @@ func (e *env) checkOther(o reportOptions) error {
 }
 
 func (e *env) readLog(path string) (*result.Log, error) {
-	in := e.in
+	in := io.Reader(e.in)
 	if path != stdin {
 		f, err := openRegular(path)
 		if err != nil {
@@ -211,47 +212,25 @@ func (o *reportOptions) writePage(list result.Reports) error {
 	if o.html == "" {
 		return nil
 	}
-	out, err := createPage(o.html)
+	page, err := createPage(o.html)
 	if err != nil {
 		return err
 	}
-	if err := list.WriteHTML(out.File); err != nil {
-		return errors.Join(err, out.discard())
-	}
-	return out.commit()
-}
-
-// page is a file that takes its name when it is whole.
-type page struct {
-	*os.File
-	path string
-}
-
-func createPage(path string) (*page, error) {
-	const hint = "name a file that can be written with --html"
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return nil, usagef(hint, "--html %s: %w", path, errFolder)
-	} else if err == nil && !info.Mode().IsRegular() {
-		return nil, usagef(hint, "--html %s is not a file", path)
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return nil, usagef(hint, "--html %s: %w", path, noPath(err))
-	}
-	return &page{f, path}, nil
-}
-
-func (p *page) discard() error { return errors.Join(p.Close(), os.Remove(p.Name())) }
-
-const pageMode = 0o644
-
-func (p *page) commit() error {
-	err := errors.Join(p.Chmod(pageMode), p.Close())
-	if err == nil {
-		err = os.Rename(p.Name(), p.path)
+	if err = list.WriteHTML(page); err != nil {
+		page.Discard()
+	} else {
+		err = page.Commit()
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("--html %s: %w", p.path, err), os.Remove(p.Name()))
+		return fmt.Errorf("--html %s: %w", o.html, noPath(err))
 	}
 	return nil
+}
+
+func createPage(path string) (*durable.File, error) {
+	page, err := durable.Create(path)
+	if err != nil {
+		return nil, usagef("name a file that can be written with --html", "--html %s: %w", path, noPath(err))
+	}
+	return page, nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/printable"
 	"imgcluster/config"
 	"imgcluster/genimg"
 	"imgcluster/modes/load"
@@ -59,10 +60,10 @@ func readPast(path string) (*pastRun, error) {
 	p.bytes, p.since = whole.bytes, whole.written
 	switch whole.form {
 	case result.FormGzip:
-		return nil, usagef("unpack it first: gzip -d "+shellQuote(path),
+		return nil, usagef("unpack it first: gzip -d "+printable.Argument(path),
 			"%s is compressed, and a run goes on in a log as stress wrote it", path)
 	case result.FormMark:
-		return nil, usagef("make one without the mark: tail -c +4 "+shellQuote(path)+" > plain.jsonl",
+		return nil, usagef("make one without the mark: tail -c +4 "+printable.Argument(path)+" > plain.jsonl",
 			"%s is %s, and a run goes on in a log as stress wrote it", path, whole.form)
 	}
 	if p.stores == nil {

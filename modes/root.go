@@ -17,37 +17,76 @@ import (
 	"golang.org/x/term"
 
 	"imgcluster/cluster/client"
+	"imgcluster/cluster/printable"
 	"imgcluster/config"
 )
 
 // env is what every command gets: where it reads and writes, and the options that all share.
 type env struct {
-	in       io.Reader
-	out, err io.Writer
-	path     string   // --config
-	set      []string // --set key=value
-	json     bool
-	quiet    bool
-	noColor  bool
-	flags    *pflag.FlagSet // of the command that runs, some of which are settings
-	cfg      *config.Config // as loaded last; nil before
-	shown    *progress      // made last; nil before
+	in      *input
+	out     *output
+	err     io.Writer
+	path    string   // --config
+	set     []string // --set key=value
+	json    bool
+	quiet   bool
+	noColor bool
+	flags   *pflag.FlagSet // of the command that runs, some of which are settings
+	cfg     *config.Config // as loaded last; nil before
+	shown   *progress      // made last; nil before
+	warned  map[string]bool
 }
 
 // Main runs the program and returns its exit status. The first SIGINT or SIGTERM cancels the
-// context, the second ends the process at once.
+// context, the second ends the process at once. SIGHUP, as a terminal sends it that is closed, cancels
+// the context however often it comes, unless it is ignored, as under nohup.
 func Main(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) int {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // back to the default for the second signal
-	e := &env{in: in, out: out, err: errw}
+	ctx, hangUp := context.WithCancel(ctx)
+	defer hangUp()
+	defer onHangup(hangUp)()
+	// A reader of our output that goes away is an error of a write, not the end of what is under way.
+	broken := make(chan os.Signal, 1)
+	signal.Notify(broken, syscall.SIGPIPE)
+	defer signal.Stop(broken)
+	e := &env{in: &input{ctx: ctx, r: in}, out: &output{w: out}, err: errw}
 	root := newRoot(e)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	err := e.out.verdict(root.ExecuteContext(ctx))
 	if err != nil {
 		e.printError(errw, err)
 	}
 	return exitStatus(err)
+}
+
+// onHangup calls f at every SIGHUP until stop, unless the signal is ignored.
+func onHangup(f func()) (stop func()) {
+	if signal.Ignored(syscall.SIGHUP) {
+		return func() {}
+	}
+	return atHangup(f)
+}
+
+// atHangup is onHangup for a process that nobody had ignore the signal.
+func atHangup(f func()) (stop func()) {
+	signals, over := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(signals, syscall.SIGHUP)
+	go func() {
+		for {
+			select {
+			case <-signals:
+				f()
+			case <-over:
+				return
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(signals)
+		close(over)
+	}
 }
 
 func newRoot(e *env) *cobra.Command {
@@ -63,7 +102,8 @@ back. It carries its own stress test and report.
 
 Exit status: 0 done, 1 failed, 2 usage or configuration, 3 no quorum or nobody
 answers, 99 the report's verdict is a failure, 130 stopped by Ctrl-C, but 1
-of a stress, which reports on what it has done.`,
+of a stress, which reports on what it has done. Output that cannot be written
+is a failure too; of one that nobody reads on, as with | head, nothing is said.`,
 		SilenceUsage: true, SilenceErrors: true,
 		Args: onlyCommands,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -102,6 +142,18 @@ func group(root *cobra.Command, id string, commands ...*cobra.Command) {
 
 // load reads the configuration with this command's flags.
 func (e *env) load() (*config.Config, error) {
+	cfg, err := e.settings()
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range cfg.Unknown() {
+		e.warn(w.String(), w.Hint)
+	}
+	return cfg, nil
+}
+
+// settings is load for commands that show the warnings themselves.
+func (e *env) settings() (*config.Config, error) {
 	cfg, err := config.Load(config.Options{Path: e.path, Flags: e.flags, Set: e.set, Env: os.Environ()})
 	if err != nil {
 		return nil, err
@@ -110,14 +162,25 @@ func (e *env) load() (*config.Config, error) {
 	return cfg, nil
 }
 
+// warn says once what may not be meant.
+func (e *env) warn(text, hint string) {
+	if e.warned == nil {
+		e.warned = map[string]bool{}
+	}
+	if !e.warned[text] {
+		e.warned[text] = true
+		fmt.Fprintf(e.err, "imgcluster: warning: %s\nhint: %s\n", printable.Lines(text), printable.Lines(hint))
+	}
+}
+
 // sameConfig is the end of a command line that has the configuration of this one.
 func (e *env) sameConfig() string {
 	line := ""
 	if e.path != "" {
-		line += " --config " + shellQuote(e.path)
+		line += " --config " + printable.Argument(e.path)
 	}
 	for _, s := range e.set {
-		line += " --set " + shellQuote(s)
+		line += " --set " + printable.Argument(s)
 	}
 	return line
 }
@@ -172,7 +235,7 @@ func (e *env) connect() (*config.Config, *client.Client, error) {
 // say prints progress and asides, which --quiet turns off.
 func (e *env) say(format string, args ...any) {
 	if !e.quiet {
-		fmt.Fprintf(e.err, format+"\n", args...)
+		fmt.Fprintln(e.err, printable.Lines(fmt.Sprintf(format, args...)))
 	}
 }
 
@@ -188,6 +251,6 @@ func isScreen(v any) bool {
 }
 
 func isTerminal(v any) bool {
-	f, ok := v.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
+	f := fileOf(v)
+	return f != nil && term.IsTerminal(int(f.Fd()))
 }

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"imgcluster/cluster/durable"
 	"imgcluster/modes/result"
 )
 
@@ -36,7 +37,7 @@ func openLog(path string, keep int64) (*logFile, error) {
 		return nil, usagef(hint+"; --json prints the records too", "--log -: the log is not printed")
 	}
 	_, statErr := os.Stat(path)
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o666)
 	if err != nil {
 		return nil, usagef(hint, "the log %s: %w", path, noPath(err))
 	}
@@ -134,7 +135,14 @@ func (l *logFile) replace() error {
 	if err := os.Rename(l.path, l.older); err != nil {
 		return usagef("name another file with --log", "the log of before: %w", err)
 	}
-	f, err := os.OpenFile(l.path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o644)
+	old, err := l.Stat()
+	if err != nil {
+		return fmt.Errorf("the log: %w", err)
+	}
+	f, err := os.OpenFile(l.path, os.O_CREATE|os.O_EXCL|os.O_RDWR, old.Mode().Perm())
+	if err == nil {
+		err = durable.Resemble(f, old)
+	}
 	if err != nil {
 		return fmt.Errorf("the log: %w", err)
 	}

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"runtime/debug"
 	"strconv"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
@@ -24,7 +26,7 @@ func newServer(e *env) *cobra.Command {
 		Use:   "server --id N",
 		Short: "Run one node of the configuration",
 		Long: `Run the node with this ID until SIGINT or SIGTERM. The first signal hands the node's
-leaders over and lets running uploads end, the second stops it at once.
+leaders over and lets running uploads end, the second stops it at once. SIGHUP is ignored.
 
 A node whose data directory is empty, an older copy or damaged is refused, since what it once
 acknowledged is not there. With --replace it is made anew: it joins as a new replica and copies
@@ -43,7 +45,7 @@ its catalog and its images from the other nodes, most of which must be up.`,
 }
 
 func runServer(ctx context.Context, e *env, id int, replace bool) error {
-	cfg, err := e.load()
+	cfg, err := e.settings() // its log has the warnings
 	if err != nil {
 		return err
 	}
@@ -58,6 +60,9 @@ func runServer(ctx context.Context, e *env, id int, replace bool) error {
 		return err
 	}
 	defer logger.Sync()
+	// Even one that was left to its default: whoever closes a terminal, or rotates logs, means no node.
+	signal.Ignore(syscall.SIGHUP)
+	defer atHangup(func() { logger.Info("SIGHUP is ignored; SIGTERM stops the node", zap.Int("node", id)) })()
 	for _, w := range cfg.Warnings() {
 		logger.Warn(w.String(), zap.String("hint", w.Hint))
 	}

@@ -2,7 +2,6 @@ package modes
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -11,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/printable"
 )
 
 func newStatus(e *env) *cobra.Command {
@@ -41,14 +41,17 @@ func runStatus(ctx context.Context, e *env, watch bool) error {
 		case err != nil && (!watch || ctx.Err() != nil):
 			return err
 		case err != nil:
-			fmt.Fprintf(e.err, "%v\n", err)
+			e.printError(e.err, err)
 		case e.json:
-			err = json.NewEncoder(e.out).Encode(s)
+			err = e.printJSON(s)
 		default:
 			if watch && isScreen(e.out) {
 				io.WriteString(e.out, "\x1b[H\x1b[2J")
 			}
-			err = writeStatus(e.out, s)
+			err = writeStatus(printable.Writer(e.out), s)
+		}
+		if bad := e.out.failure(); bad != nil {
+			return bad
 		}
 		if !watch {
 			if err == nil && !s.Ready {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 
+	"imgcluster/cluster/printable"
 	"imgcluster/modes/result"
 )
 
@@ -15,7 +16,7 @@ func (e *env) stream() *stream {
 	if !e.json {
 		return nil
 	}
-	return &stream{result.NewWriter(e.out)}
+	return &stream{result.NewWriter(printable.Writer(e.out))}
 }
 
 // take writes a record at once. That nobody reads does not end the run: the log is complete.
@@ -35,7 +36,7 @@ func (e *env) finalReport(o reportOptions, path string) error {
 	}
 	var report bytes.Buffer
 	inner := *e
-	inner.out = &report
+	inner.out = &output{w: &report}
 	if err := runReport(&inner, o, path); err != nil && !errors.Is(err, errVerdict) {
 		return err
 	} else if line, bad := reportLine(report.Bytes()); bad != nil {

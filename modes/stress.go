@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"imgcluster/cluster/client"
+	"imgcluster/cluster/printable"
 	"imgcluster/config"
 	"imgcluster/genimg"
 	"imgcluster/modes/chaos"
@@ -200,6 +201,7 @@ func runStress(ctx context.Context, e *env, o stressOptions) error {
 	if err != nil {
 		return err
 	}
+	left, named := e.leftOut(o, source)
 	if err := errors.Join(checkUser(o.user), o.report.check(e)); err != nil {
 		return err
 	}
@@ -214,7 +216,7 @@ func runStress(ctx context.Context, e *env, o stressOptions) error {
 	if err != nil {
 		return err
 	}
-	run.Run.Faults = len(plan)
+	run.Run.Faults, run.Run.LeftOut = len(plan), named
 	c, err := e.client(cfg, client.Delivery(o.delivery))
 	if err != nil {
 		return err
@@ -236,6 +238,9 @@ func runStress(ctx context.Context, e *env, o stressOptions) error {
 		}
 	}
 	if err != nil || !begin {
+		if err == nil {
+			err = left
+		}
 		return errors.Join(err, log.discard())
 	}
 	p := e.progress()
@@ -258,6 +263,9 @@ func runStress(ctx context.Context, e *env, o stressOptions) error {
 	if runErr != nil && (err == nil || errors.Is(err, errVerdict)) {
 		return runErr // who stopped the run knows why it is incomplete
 	}
+	if err == nil {
+		err = left
+	}
 	return err
 }
 
@@ -270,10 +278,26 @@ func (o *stressOptions) after(ctx context.Context, c *client.Client, run *load.O
 	}
 	if o.cleanup && !o.past.cleanedAll() {
 		if err := cleanRun(context.WithoutCancel(ctx), c, o.log, p, l); err != nil {
-			p.note(fmt.Sprintf("images of the run are still there: %v; delete them with: imgcluster clean --log %s", err, shellQuote(o.log)))
+			p.note(fmt.Sprintf("images of the run are still there: %v; delete them with: imgcluster clean --log %s", err, printable.Argument(o.log)))
 		}
 	}
 	return err
+}
+
+// leftOut says before the run what of the folder of images is not sent, for which the command fails in
+// the end, and returns the same for the log.
+func (e *env) leftOut(o stressOptions, source load.Source) (failed error, named []string) {
+	files, ok := source.(*load.Files)
+	if !ok {
+		return nil, nil
+	}
+	count, named := files.LeftOut()
+	if count == 0 {
+		return nil, nil
+	}
+	text := fmt.Sprintf("%d of %d in --images %s are not sent", count, count+files.Len(), o.images)
+	e.warn(text+":\n"+strings.Join(named, "\n"), "the others are; take these out of the folder, or mend them")
+	return &partError{text, nil}, named
 }
 
 // prepare looks at the cluster before the run, and tells whether to go on. What the run's first record

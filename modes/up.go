@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"imgcluster/cluster/printable"
 )
 
 func newUp(e *env) *cobra.Command {
@@ -38,16 +40,19 @@ func runUp(ctx context.Context, e *env) error {
 	defer end()
 	c, err := listenControl(ctx, e, l)
 	if err != nil {
-		fmt.Fprintf(e.err, "imgcluster: stress --chaos will not reach these nodes: %v\n", err)
+		e.warn(fmt.Sprintf("stress --chaos will not reach these nodes: %v", err), "everything else works")
 	}
-	fmt.Fprintf(e.out, "%d nodes are ready after %.1f s\n", len(nodes), took.Seconds())
+	out := printable.Writer(e.out)
+	fmt.Fprintf(out, "%d nodes are ready after %.1f s\n", len(nodes), took.Seconds())
 	for _, n := range nodes {
-		fmt.Fprintf(e.out, "  node %d  http://%s  process %d  log %s\n", n.id, n.api, n.cmd.Process.Pid, n.logPath)
+		fmt.Fprintf(out, "  node %d  http://%s  process %d  log %s\n", n.id, n.api, n.cmd.Process.Pid, n.logPath)
 	}
 	same := e.sameConfig()
-	fmt.Fprintf(e.out, "Store    curl -T photo.png http://%s/v1/images/alice/photo.png\n", nodes[0].api)
-	fmt.Fprintf(e.out, "Look     imgcluster status%s\nTest     imgcluster stress%s\nStop     Ctrl-C\n", same, same)
-	err = e.watchNodes(ctx, l)
+	fmt.Fprintf(out, "Store    curl -T photo.png http://%s/v1/images/alice/photo.png\n", nodes[0].api)
+	fmt.Fprintf(out, "Look     imgcluster status%s\nTest     imgcluster stress%s\nStop     Ctrl-C\n", same, same)
+	if err = e.out.failure(); err == nil {
+		err = e.watchNodes(ctx, l)
+	}
 	end()
 	e.say("stopping")
 	if c != nil {
@@ -67,7 +72,7 @@ func (e *env) watchNodes(ctx context.Context, l *localCluster) error {
 			if n.asked.Load() {
 				continue
 			}
-			fmt.Fprintf(e.err, "imgcluster: %v\nhint: start it again with: imgcluster server --id %d%s\n", n.failure(), n.id, e.sameConfig())
+			e.printError(e.err, &hintedError{n.failure(), fmt.Sprintf("start it again with: imgcluster server --id %d%s", n.id, e.sameConfig())})
 			if l.over() {
 				return errAllEnded
 			}

@@ -2,7 +2,6 @@ package modes
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,6 +13,7 @@ import (
 
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/printable"
 	"imgcluster/config"
 )
 
@@ -195,9 +195,9 @@ func (v *verification) print(s saidLine) {
 	v.progress.end()
 	var err error
 	if v.e.json {
-		err = json.NewEncoder(v.e.out).Encode(s.line)
+		err = v.e.printJSON(s.line)
 	} else {
-		_, err = fmt.Fprint(v.e.out, s.text)
+		_, err = fmt.Fprint(printable.Writer(v.e.out), s.text)
 	}
 	v.written = errors.Join(v.written, err)
 }

@@ -1,7 +1,6 @@
 package modes
 
 import (
-	"encoding/json"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -16,7 +15,7 @@ func newVersion(e *env) *cobra.Command {
 		Args:  args(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			if e.json {
-				return json.NewEncoder(e.out).Encode(map[string]string{"version": version(), "go": runtime.Version()})
+				return e.printJSON(map[string]string{"version": version(), "go": runtime.Version()})
 			}
 			_, err := fmt.Fprintf(e.out, "imgcluster %s (%s)\n", version(), runtime.Version())
 			return err

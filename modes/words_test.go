@@ -25,14 +25,6 @@ func TestFormatBytes(t *testing.T) {
 	}
 }
 
-func TestShellQuote(t *testing.T) {
-	for s, want := range map[string]string{"a/b.yaml": "a/b.yaml", "": "''", "a b": "'a b'", "it's": `'it'\''s'`, "node{id}": "'node{id}'", "$x": "'$x'"} {
-		if got := shellQuote(s); got != want {
-			t.Errorf("%q becomes %s, not %s", s, got, want)
-		}
-	}
-}
-
 func TestWrap(t *testing.T) {
 	long := wrap("    ", strings.Repeat("word ", 40))
 	if columnsOf(long) > columns || strings.Count(long, "word") != 40 || strings.Count(long, "\n") != 2 {

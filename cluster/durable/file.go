@@ -23,11 +23,11 @@ func (e *NotFileError) Error() string {
 	case e.Mode.IsDir():
 		return "it is a folder"
 	case e.Mode&fs.ModeNamedPipe != 0:
-		return "it is a pipe, not a file"
+		return "it is not a file but a pipe"
 	case e.Mode&fs.ModeSocket != 0:
-		return "it is a socket, not a file"
+		return "it is not a file but a socket"
 	}
-	return "it is a device, not a file"
+	return "it is not a file but a device"
 }
 
 // File is a file that appears whole at Commit, or not at all. Until then its bytes are in a temporary

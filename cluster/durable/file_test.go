@@ -100,7 +100,7 @@ func TestCreateRefuses(t *testing.T) {
 	path := func(name string) string { return filepath.Join(dir, name) }
 	must(t, os.Mkdir(path("folder"), 0o755), syscall.Mkfifo(path("pipe"), 0o600), os.Symlink("/dev/null", path("device")), os.Symlink("loop", path("loop")))
 	for name, said := range map[string]string{
-		"folder": "it is a folder", "pipe": "it is a pipe, not a file", "device": "it is a device, not a file", "loop": "too many levels",
+		"folder": "it is a folder", "pipe": "it is not a file but a pipe", "device": "it is not a file but a device", "loop": "too many levels",
 		"none/file": "no such file", strings.Repeat("n", 256): "file name too long",
 	} {
 		if _, err := Create(path(name)); err == nil || !strings.Contains(err.Error(), said) {

@@ -3,6 +3,7 @@ package load
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -13,6 +14,7 @@ import (
 	"strings"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/printable"
 	"imgcluster/genimg"
 )
 
@@ -54,7 +56,8 @@ type Files struct {
 	dir   string
 	again string // what goes before the round's number
 	files []file
-	bytes int64 // of all
+	bytes int64    // of all
+	left  []string // what was left out, and why
 }
 
 type file struct {
@@ -65,32 +68,40 @@ type file struct {
 // fileClass is the class of images that were not generated.
 const fileClass = "file"
 
-// OpenFiles returns the Source of the regular files in and below dir, each of at most so many bytes.
-// Links are passed over. A file that cannot be read or stored is an error now, not in the run.
+// OpenFiles returns the Source of the files in and below dir, each of at most so many bytes, also those
+// that a link leads to. LeftOut tells what else is there; that there is nothing to send is an error.
 func OpenFiles(dir string, bytesMax int64) (*Files, error) {
 	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
 		return nil, image.Errorf(image.KindInvalid, "%s is not a folder", dir).WithHint("give --images a folder of images")
 	}
 	f := &Files{dir: dir}
-	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err != nil {
+	err := filepath.WalkDir(dir+string(filepath.Separator), func(path string, e fs.DirEntry, err error) error {
+		name, bad := filepath.Rel(dir, path)
+		switch {
+		case bad != nil:
+			return bad
+		case err != nil && name == ".":
 			return image.Errorf(image.KindInvalid, "the folder of images cannot be read: %w", err).
 				WithHint("give --images a folder of images that can be read, or leave it out to generate them")
-		}
-		if !e.Type().IsRegular() {
+		case err == nil && e.IsDir():
 			return nil
+		case err == nil:
+			err = f.add(filepath.ToSlash(name), path, bytesMax)
 		}
-		name, err := filepath.Rel(dir, path)
 		if err != nil {
-			return err
+			f.left = append(f.left, name+": "+reason(err))
 		}
-		return f.add(filepath.ToSlash(name), path, bytesMax)
+		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	if len(f.files) == 0 {
-		return nil, image.Errorf(image.KindInvalid, "%s has no files", dir).WithHint("fill it with: imgcluster generate --out " + dir)
+		what := "has no files"
+		if len(f.left) > 0 {
+			what = "has no file that can be sent: " + strings.Join(few(f.left), "; ")
+		}
+		return nil, image.Errorf(image.KindInvalid, "%s %s", dir, what).WithHint("fill it with: imgcluster generate --out " + printable.Argument(dir))
 	}
 	for slices.ContainsFunc(f.files, func(x file) bool { return f.clashes(x.name) }) {
 		f.again += "_"
@@ -98,39 +109,66 @@ func OpenFiles(dir string, bytesMax int64) (*Files, error) {
 	return f, nil
 }
 
-// add looks at a file and takes it in.
+// add looks at a file and takes it in, or says why not.
 func (f *Files) add(name, path string, bytesMax int64) error {
 	if err := image.CheckName(name); err != nil {
 		return err
 	}
-	size, err := readable(path)
-	switch {
-	case err != nil:
-		return image.Errorf(image.KindInvalid, "an image cannot be read: %w", err).WithHint("make it readable, or take it out of the folder")
-	case size == 0:
-		return image.Errorf(image.KindInvalid, "%s is empty", path).WithHint("take it out of the folder")
-	case size > bytesMax:
-		return image.Errorf(image.KindInvalid, "%s has %d bytes, limits.image_bytes allows %d", path, size, bytesMax).
-			WithHint("take it out of the folder, or raise limits.image_bytes on every node")
+	size, err := Readable(path, bytesMax)
+	if err != nil {
+		return err
 	}
 	f.files = append(f.files, file{name, size})
 	f.bytes += size
 	return nil
 }
 
-// readable returns the size of a file that can be opened.
-func readable(path string) (int64, error) {
-	file, err := os.Open(path)
+// Readable returns the size of a file that can be sent, or why it cannot.
+func Readable(path string, bytesMax int64) (int64, error) {
+	info, err := os.Stat(path) // before Open, which would wait on a pipe
+	switch {
+	case err != nil:
+		return 0, err
+	case info.IsDir():
+		return 0, errors.New("is a folder")
+	case !info.Mode().IsRegular():
+		return 0, ErrNoFile
+	case info.Size() == 0:
+		return 0, errors.New("is empty")
+	case info.Size() > bytesMax:
+		return 0, fmt.Errorf("has %d bytes, limits.image_bytes allows %d", info.Size(), bytesMax)
+	}
+	f, err := os.Open(path)
 	if err != nil {
 		return 0, err
 	}
-	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return 0, err
-	}
-	return info.Size(), nil
+	return info.Size(), f.Close()
 }
+
+// ErrNoFile is of a pipe, a socket or a device.
+var ErrNoFile = errors.New("is not a file")
+
+// reason is err without the path, which stands before it.
+func reason(err error) string {
+	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+		return path.Err.Error()
+	}
+	return err.Error()
+}
+
+// leftOutMax is how many of the files that were left out are named.
+const leftOutMax = 20
+
+// few cuts a list short, and says so.
+func few(list []string) []string {
+	if len(list) <= leftOutMax {
+		return list
+	}
+	return append(slices.Clone(list[:leftOutMax]), fmt.Sprintf("and %d more", len(list)-leftOutMax))
+}
+
+// LeftOut tells how many things in the folder are not sent, and of the first of them which and why.
+func (f *Files) LeftOut() (count int, named []string) { return len(f.left), few(f.left) }
 
 // clashes tells whether a file may have the name of another one in a later round.
 func (f *Files) clashes(name string) bool {

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+
+	"imgcluster/cluster/printable"
 )
 
 // Comparison sets a run beside another one.
@@ -197,7 +199,7 @@ func (c *Comparison) settings(this, other table) {
 }
 
 func (c *Comparison) figureTable() table {
-	t := table{id: "comparison", title: "Compared with " + printable(c.Other), left: 1, head: []string{"", "this", "other", "unit", "change", "p", "outcome"}}
+	t := table{id: "comparison", title: "Compared with " + printable.Text(c.Other), left: 1, head: []string{"", "this", "other", "unit", "change", "p", "outcome"}}
 	for _, f := range c.Figures {
 		p := "-"
 		if f.P != nil {

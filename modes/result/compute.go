@@ -190,6 +190,9 @@ func (l *Log) notes(r *Report) []string {
 			n = append(n, fmt.Sprintf(format, args...))
 		}
 	}
+	if left := l.Run.LeftOut; len(left) > 0 {
+		add(true, "not all of --images was sent; left out: %s", strings.Join(left, "; "))
+	}
 	add(l.cut, "the last line is cut off and was left out")
 	add(l.runs == 0, "no run record: the nodes are taken from the uploads")
 	add(!l.ended, "no end record: elapsed is up to the last finished upload")

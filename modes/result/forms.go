@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"imgcluster/cluster/printable"
 )
 
 // Reports are those of one or several logs, which are shown together.
@@ -20,7 +22,7 @@ type Reports []*Report
 func (rs Reports) WriteText(w io.Writer, opts TextOptions) error {
 	for _, r := range rs {
 		if len(rs) > 1 {
-			if _, err := fmt.Fprintf(w, "== %s\n", printable(r.Log)); err != nil {
+			if _, err := fmt.Fprintf(w, "== %s\n", printable.Text(r.Log)); err != nil {
 				return fmt.Errorf("writing the report: %w", err)
 			}
 		}
@@ -70,7 +72,7 @@ func (rs Reports) WriteJSON(w io.Writer) error {
 }
 
 func writeJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
+	enc := json.NewEncoder(printable.Writer(w))
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
 	if err := enc.Encode(v); err != nil {
@@ -99,7 +101,7 @@ func (r *Report) csvRows() (rows [][]string) {
 		if strings.HasPrefix(value, "=") || strings.HasPrefix(value, "@") {
 			value = "'" + value // a spreadsheet would take it for a formula
 		}
-		rows = append(rows, []string{r.Log, part, item, figure, value})
+		rows = append(rows, []string{printable.Text(r.Log), part, printable.Text(item), figure, printable.Text(value)})
 	}
 	b, err := json.Marshal(r)
 	var object map[string]any
@@ -241,6 +243,6 @@ func markdownTable(b *strings.Builder, t table) {
 // markdownText keeps a log's words from being taken for marks.
 var markdownEscapes = strings.NewReplacer("\\", "\\\\", "|", "\\|", "<", "&lt;", "*", "\\*", "_", "\\_", "`", "\\`", "[", "\\[", "]", "\\]", "#", "\\#")
 
-func markdownText(s string) string { return markdownEscapes.Replace(printable(s)) }
+func markdownText(s string) string { return markdownEscapes.Replace(printable.Text(s)) }
 
 func sortedKeys(m map[string]float64) []string { return slices.Sorted(maps.Keys(m)) }

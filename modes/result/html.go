@@ -8,6 +8,8 @@ import (
 	"math"
 	"regexp"
 	"strings"
+
+	"imgcluster/cluster/printable"
 )
 
 //go:embed page
@@ -20,7 +22,7 @@ var pageTemplate = template.Must(template.New("page.html").Funcs(template.FuncMa
 		return template.CSS(b), err
 	},
 	"script": func() (template.JS, error) { b, err := pageFiles.ReadFile("page/page.js"); return template.JS(b), err },
-	"words":  printable,
+	"words":  printable.Text,
 }).ParseFS(pageFiles, "page/page.html"))
 
 // WriteHTML writes the reports as one page that needs nothing else: no file, no network. It is
@@ -119,7 +121,7 @@ func viewOf(prefix string, t table) tableView {
 func cellsOf(t table, row []string) []cell {
 	cells := make([]cell, len(row))
 	for i, s := range row {
-		cells[i] = cell{Text: printable(s), Number: i >= t.left}
+		cells[i] = cell{Text: printable.Text(s), Number: i >= t.left}
 	}
 	return cells
 }
@@ -136,7 +138,7 @@ var unbroken = regexp.MustCompile(`(\d) `)
 
 // view gets a report ready for the template. Several reports of a page have different prefixes of their anchors.
 func (r *Report) view(at, of int) reportView {
-	v := reportView{Report: r, Name: printable(r.Log)}
+	v := reportView{Report: r, Name: printable.Text(r.Log)}
 	if of > 1 {
 		v.Prefix = fmt.Sprintf("run%d-", at+1)
 	}

@@ -12,7 +12,7 @@ func (j *judgement) network() (Status, string) {
 		return Skipped, skippedNodes
 	}
 	if receivers == 0 {
-		return Skipped, fmt.Sprintf("delivery %q: unknown how often an image is sent", printable(j.log.Run.Delivery))
+		return Skipped, fmt.Sprintf("delivery %q: unknown how often an image is sent", j.log.Run.Delivery)
 	}
 	w := j.log.wire(receivers)
 	if w.needed == 0 || w.sent == 0 {

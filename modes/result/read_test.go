@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/iotest"
 	"unicode/utf8"
+
+	"imgcluster/cluster/printable"
 )
 
 const (
@@ -307,7 +309,7 @@ func FuzzRead(f *testing.F) {
 		written(t, all.WriteMarkdown)
 		for line := range strings.Lines(text(t, r, TextOptions{})) {
 			line = strings.TrimSuffix(line, "\n")
-			if utf8.RuneCountInString(line) > widthMax || printable("x"+line+"x") != "x"+line+"x" {
+			if utf8.RuneCountInString(line) > widthMax || printable.Text("x"+line+"x") != "x"+line+"x" {
 				t.Fatalf("bad line %q", line)
 			}
 		}

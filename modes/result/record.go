@@ -28,6 +28,7 @@ const (
 	nodesMax      = 1024 // different nodes in one log
 	nodeIDMax     = math.MaxUint32
 	settingsMax   = 1024
+	leftOutMax    = 32
 	errorBytesMax = 512 // of an error's text; Write cuts what is longer
 	lineBytesMax  = 1 << 20
 )
@@ -93,9 +94,10 @@ type Run struct {
 	Seed        uint64    `json:"seed,omitempty"`
 	MinPixels   int       `json:"min_pixels,omitempty"`
 	MaxPixels   int       `json:"max_pixels,omitempty"`
-	Images      string    `json:"images,omitempty"`  // where the images were read from
-	Faults      int       `json:"faults,omitempty"`  // planned, which Seed decides
-	Version     string    `json:"version,omitempty"` // of the program that ran
+	Images      string    `json:"images,omitempty"`   // where the images were read from
+	LeftOut     []string  `json:"left_out,omitempty"` // what was there and not sent, and why
+	Faults      int       `json:"faults,omitempty"`   // planned, which Seed decides
+	Version     string    `json:"version,omitempty"`  // of the program that ran
 
 	Rate        float64  `json:"rate,omitempty"`         // uploads/s of an open loop; 0: a closed loop of Concurrency
 	Arrivals    string   `json:"arrivals,omitempty"`     // of an open loop: ArrivalsConstant or ArrivalsPoisson
@@ -264,6 +266,9 @@ func (r *Run) check() error {
 		within("rate", r.Rate, 0, rateMax), within("duration_s", r.DurationS, 0, secondsMax), within("warmup_s", r.WarmupS, 0, secondsMax),
 		within("read_percent", r.ReadPercent, 0, 100), within("users", r.Users, 0, attemptsMax),
 		within("min_pixels", r.MinPixels, 0, countMax), within("max_pixels", r.MaxPixels, 0, countMax),
+	}
+	if len(r.LeftOut) > leftOutMax {
+		return fmt.Errorf("left_out has %d entries, more than %d", len(r.LeftOut), leftOutMax)
 	}
 	for _, id := range r.Nodes {
 		errs = append(errs, within("nodes", id, 1, nodeIDMax))

@@ -210,6 +210,7 @@ func (r *Report) runTable() table {
 	add(run.Seed != 0, "seed", "%d", run.Seed)
 	add(run.MinPixels+run.MaxPixels > 0, "pixels", "%d to %d", run.MinPixels, run.MaxPixels)
 	add(run.Images != "", "images", "%s", run.Images)
+	add(len(run.LeftOut) > 0, "left out of them", "%s", strings.Join(run.LeftOut, "; "))
 	add(run.Faults > 0, "faults planned", "%d", run.Faults)
 	for _, m := range append([]Machine{run.Machines.Client}, run.Machines.Nodes...) {
 		name := "client's machine"

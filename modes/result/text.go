@@ -8,6 +8,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"imgcluster/cluster/printable"
 )
 
 // TextOptions says how WriteText lays the report out.
@@ -132,7 +134,7 @@ func (r *Report) textFigures(p *page) {
 			p.line("  ", "", "and "+plural(int64(len(r.Failures)-i), "other reason"))
 			break
 		}
-		p.line("  ", "", fmt.Sprintf("%d failed: %s", f.Uploads, printable(f.Error)))
+		p.line("  ", "", fmt.Sprintf("%d failed: %s", f.Uploads, f.Error))
 	}
 	r.textRun(p)
 }
@@ -150,7 +152,7 @@ func (r *Report) textRun(p *page) {
 	}
 	words := []string{}
 	add := func(s string) {
-		if s = printable(s); s != "" {
+		if s = strings.TrimSpace(s); s != "" {
 			words = append(words, s)
 		}
 	}
@@ -233,7 +235,7 @@ func (p *page) table(t table) {
 	for i, h := range t.head {
 		columns[i].add(h)
 		for _, row := range t.rows {
-			columns[i].add(clip(printable(row[i]), cellMax))
+			columns[i].add(clip(printable.Text(row[i]), cellMax))
 		}
 	}
 	p.blank()
@@ -291,7 +293,7 @@ func (r *Report) textComparison(p *page) {
 		p.line("Note: ", "", "the runs were not made alike, which may be why their figures differ:")
 	}
 	for _, s := range c.Settings {
-		p.line("  ", "", printable(fmt.Sprintf("%s: %s, other: %s", s.Name, s.This, s.Other)))
+		p.line("  ", "", fmt.Sprintf("%s: %s, other: %s", s.Name, s.This, s.Other))
 	}
 	p.blank()
 }
@@ -334,7 +336,7 @@ func (p *page) check(s Status, name, evidence string) {
 }
 
 func (p *page) body(indent int, style, text string) {
-	for i, part := range wrap(text, p.width-indent) {
+	for i, part := range wrap(printable.Text(text), p.width-indent) {
 		if i > 0 {
 			p.out.WriteString(strings.Repeat(" ", indent))
 		}
@@ -404,17 +406,6 @@ func (c *column) at(i int) string { return fmt.Sprintf("%*s", c.width, c.cells[i
 
 // left returns cell i, to the left of its column.
 func (c *column) left(i int) string { return fmt.Sprintf("%-*s", c.width, c.cells[i]) }
-
-// printable takes control and invisible characters out of a log's words, which could otherwise
-// steer the terminal.
-func printable(s string) string {
-	return strings.TrimSpace(strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, s))
-}
 
 func clip(s string, n int) string {
 	if r := []rune(s); len(r) > n {
