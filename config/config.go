@@ -209,7 +209,7 @@ func isLoopback(host string) bool {
 
 // loopbackName gives localhost its address, so that both spellings are one host.
 func loopbackName(host string) string {
-	if host = strings.ToLower(host); host == "localhost" {
+	if host = strings.TrimSuffix(strings.ToLower(host), "."); host == "localhost" {
 		return "127.0.0.1"
 	}
 	return host

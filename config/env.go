@@ -12,7 +12,7 @@ import (
 // Variables that start with envPrefix and are no settings: the commands read them.
 const (
 	EnvConfig    = "IMGCLUSTER_CONFIG"     // the default of --config
-	EnvMasterKey = "IMGCLUSTER_MASTER_KEY" // the master key itself; never read here
+	EnvMasterKey = "IMGCLUSTER_MASTER_KEY" // the master key itself; never read here, crypto has it in its hints
 )
 
 // kubernetesName matches the variables that Kubernetes gives every container of a namespace with a

@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -118,8 +119,13 @@ func (r *yamlReader) syntax(err error, data []byte) {
 		at.line, _ = strconv.Atoi(m[1])
 		message = m[2]
 	}
-	if line := brokenLine(data); line > 0 {
-		at.line = line
+	switch wide := bytes.IndexByte(data, 0) >= 0; {
+	case wide && at.line <= 1 && strings.Contains(message, "control characters"):
+		r.c.fault(at, "", faultf("save it as UTF-8", "the file is not plain text, or UTF-16 without a mark"))
+		return
+	case wide: // its lines end otherwise
+	default:
+		at.line = cmp.Or(brokenLine(data), at.line)
 	}
 	r.c.fault(at, "", faultf("look at the indentation (spaces, no tabs), quotes and brackets at this line", "not valid YAML: %s", message))
 }

@@ -195,9 +195,10 @@ func checkHost(host string) *fault {
 		}
 		return nil
 	}
-	labels := strings.Split(host, ".")
+	name := strings.TrimSuffix(host, ".") // the root of the DNS, which ends a complete name
+	labels := strings.Split(name, ".")
 	_, err := strconv.Atoi(labels[len(labels)-1])
-	good := len(host) <= hostMax && err != nil // a number at the end is a mistaken IP address
+	good := len(name) <= hostMax && err != nil // a number at the end is a mistaken IP address
 	for _, label := range labels {
 		good = good && goodLabel(label)
 	}
@@ -207,12 +208,14 @@ func checkHost(host string) *fault {
 	return nil
 }
 
+// goodLabel reports whether s can be a part of a host name. Underscores are in no host name of RFC 1123, and in
+// many of real networks.
 func goodLabel(s string) bool {
 	if s == "" || len(s) > labelMax || s[0] == '-' || s[len(s)-1] == '-' {
 		return false
 	}
 	for _, c := range []byte(s) {
-		if c != '-' && (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'z') {
+		if c != '-' && c != '_' && (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'z') {
 			return false
 		}
 	}

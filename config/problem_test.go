@@ -226,6 +226,28 @@ func TestUnknownEnv(t *testing.T) {
 	}
 }
 
+// Editors of Windows, and PowerShell's >, write a mark, UTF-16, and other ends of lines.
+func TestFileOfWindows(t *testing.T) {
+	const text = "cluster:\r\n  name: photos\r\n"
+	wide := func(s string) (w string) {
+		for _, b := range []byte(s) {
+			w += string([]byte{b, 0})
+		}
+		return w
+	}
+	for name, data := range map[string]string{"UTF-8 with a mark": "\xef\xbb\xbf" + text, "UTF-16": "\xff\xfe" + wide(text)} {
+		if c, err := loadText(data, Options{}); err != nil || c.Cluster.Name != "photos" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := loadText(wide(text), Options{}); err == nil || !strings.Contains(err.Error(), "UTF-16 without a mark") || !strings.Contains(err.Error(), "save it as UTF-8") {
+		t.Errorf("UTF-16 without a mark: %v", err)
+	}
+	if _, err := loadText("\xff\xfe"+wide(text+"  data_shards: [\r\n"), Options{}); err == nil || !strings.Contains(err.Error(), "c.yaml:3: not valid YAML") {
+		t.Errorf("UTF-16 with a mistake: %v", err)
+	}
+}
+
 // All that is wrong, in all sources, comes in one error, in the order of the lines.
 func TestAllProblemsAtOnce(t *testing.T) {
 	data, err := os.ReadFile("testdata/problems.yaml")
@@ -260,7 +282,7 @@ func TestHosts(t *testing.T) {
 		"127.0.0.1": true, "10.40.45.206": true, "localhost": true, "node1": true, "node-1.example.org": true, "3com.example": true, "XN--BCHER-KVA.example": true,
 		strings.Repeat("a", labelMax): true, strings.Repeat("a", labelMax+1): false, strings.Repeat("a.", 127) + "a": false,
 		"": false, "10.0.0": false, "10.0.0.256": false, "1.2.3.4.5": false, "::1": true, "fd00::1": true, "fd00:0::1": false, "FD00::1": false, "[::1]": false, "::": false, "ff02::1": false, "fe80::1": false, "::ffff:10.0.0.1": false, "0.0.0.0": false, "224.0.0.1": false,
-		"255.255.255.255": false, "a b": false, "a..b": false, ".a": false, "a.": false, "-a": false, "a-": false, "a_b": false, "h:80": false, "http://h": false, "bücher.example": false, "fe80::1%eth0": false,
+		"255.255.255.255": false, "a b": false, "a..b": false, ".a": false, "a.": true, ".": false, "a..": false, "10.0.0.1.": false, "-a": false, "a-": false, "a_b": true, "_a.b_": true, "node1.example.org.": true, "h:80": false, "http://h": false, "bücher.example": false, "fe80::1%eth0": false,
 	} {
 		c := Default()
 		c.Cluster.Nodes[0].Host = host

@@ -8,12 +8,18 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"imgcluster/cluster/durable"
 	"imgcluster/cluster/oserr"
+	"imgcluster/cluster/printable"
 )
 
 const (
+	// keyEnv is the variable in which a node takes the line of a key file instead.
+	keyEnv = "IMGCLUSTER_MASTER_KEY"
 	// keyFileBytesMax bounds a key file; a real one has about 300 bytes.
 	keyFileBytesMax = 4096
 	keyFileMode     = 0o400
@@ -76,10 +82,10 @@ func readKeyFile(path string, f *os.File) ([]byte, error) {
 	if err != nil {
 		return nil, loadError(path, err)
 	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+	if mode := info.Mode().Perm(); !private(f, info) {
 		return nil, &Error{
 			Kind: ErrKeyMode, Detail: fmt.Sprintf("master key file %s has mode %04o: others than its owner can use it", path, mode),
-			Hint: "chmod 400 " + path,
+			Hint: "chmod 400 " + printable.Argument(path) + "; where that cannot be, have the secret mounted with mode 0400, or give its line in " + keyEnv,
 		}
 	}
 	text, err := io.ReadAll(io.LimitReader(f, keyFileBytesMax+1))
@@ -95,16 +101,32 @@ func readKeyFile(path string, f *os.File) ([]byte, error) {
 	return text, nil
 }
 
+// private tells whether a key file is its owner's alone. Of root's the group may read, as OpenSSL's keys in
+// PostgreSQL: that is how a container gets a secret that its user, who is not root, can read. For root
+// itself this holds only where nobody could have chosen another mode, on a read-only mount.
+func private(f *os.File, info fs.FileInfo) bool {
+	mode := info.Mode().Perm()
+	if mode&0o077 == 0 {
+		return true
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || owner.Uid != 0 || mode&0o037 != 0 {
+		return false
+	}
+	var disk unix.Statfs_t
+	return os.Geteuid() != 0 || unix.Fstatfs(int(f.Fd()), &disk) == nil && disk.Flags&unix.ST_RDONLY != 0
+}
+
 func loadError(path string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return &Error{
 			Kind: ErrKeyMissing, Detail: "there is no master key file " + path, Err: err,
-			Hint: "copy it from another node of this cluster; for a new cluster, make one: imgcluster init",
+			Hint: "copy it from another node of this cluster, or give its line in " + keyEnv + "; for a new cluster, make one: imgcluster init",
 		}
 	}
 	return &Error{
 		Kind: ErrKeyUnreadable, Detail: "cannot read master key file " + path, Err: err,
-		Hint: cmp.Or(oserr.Hint(err, path), "run as the user that owns the file, or give the right path"),
+		Hint: cmp.Or(oserr.Hint(err, path), "run as the user that owns the file, give the right path, or give the key's line in "+keyEnv),
 	}
 }
 

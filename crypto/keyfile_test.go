@@ -10,7 +10,10 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // keyPathEnv makes the test binary a process that loads or creates the key file there and prints
@@ -197,6 +200,9 @@ func TestLoadMasterKeyWithoutFile(t *testing.T) {
 	dir := t.TempDir()
 	_, err := LoadMasterKey(filepath.Join(dir, "master.key"))
 	wantKind(t, err, ErrKeyMissing)
+	if e := (*Error)(nil); !errors.As(err, &e) || !strings.Contains(e.Hint, keyEnv) {
+		t.Errorf("the hint does not name %s: %v", keyEnv, err)
+	}
 	_, err = LoadMasterKey(dir)
 	wantKind(t, err, ErrKeyUnreadable)
 }
@@ -218,4 +224,116 @@ func TestKeyFileAsPeopleKeepIt(t *testing.T) {
 			t.Errorf("%q: %v, %v", text, got, err)
 		}
 	}
+}
+
+// Editors of Windows, and PowerShell's >, write a mark and UTF-16.
+func TestKeyFileOfWindows(t *testing.T) {
+	m := must[*MasterKey](t)(newMasterKey(testKey(1)))
+	lines := "# mine\r\n" + m.line() + "\r\n"
+	wide := func(first, second func(byte) byte) (s string) {
+		for _, b := range []byte(lines) {
+			s += string([]byte{first(b), second(b)})
+		}
+		return s
+	}
+	zero, same := func(byte) byte { return 0 }, func(b byte) byte { return b }
+	for name, text := range map[string]string{
+		"UTF-8 with a mark": "\xef\xbb\xbf" + lines, "UTF-16LE": "\xff\xfe" + wide(same, zero), "UTF-16BE": "\xfe\xff" + wide(zero, same),
+		"an odd byte at the end": "\xff\xfe" + wide(same, zero) + "\x00",
+	} {
+		path := filepath.Join(t.TempDir(), "master.key")
+		if err := os.WriteFile(path, []byte(text), 0o400); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := LoadMasterKey(path); err != nil || got.ID() != m.ID() {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+	}
+	_, err := MasterKeyFromEnv(wide(same, zero))
+	if wantKind(t, err, ErrKeyMalformed); !strings.Contains(err.Error(), "UTF-16 without a mark") {
+		t.Errorf("UTF-16 without a mark: %v", err)
+	}
+	for _, text := range []string{"\xff\xfe", "\xfe\xffx", "\xef\xbb\xbf"} {
+		_, err := MasterKeyFromEnv(text)
+		wantKind(t, err, ErrKeyMalformed)
+	}
+}
+
+// A secret of a container is root's and its group's, on a read-only mount, and read by another user.
+func TestKeyOfContainer(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root for the mount and the other user")
+	}
+	dir, err := os.MkdirTemp("", "container-key-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	program := filepath.Join(dir, "program") // where another user can run it
+	if err := errors.Join(os.Chmod(dir, 0o755), copyFile(os.Args[0], program)); err != nil {
+		t.Fatal(err)
+	}
+	mounted := filepath.Join(dir, "secrets")
+	if err := os.Mkdir(mounted, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(mounted, "master.key")
+	made := must[*MasterKey](t)(CreateMasterKey(path))
+	const user, group, stranger = 4711, 4712, 4713
+	load := func(uid, gid uint32) string {
+		c := exec.Command(program)
+		c.Env = append(os.Environ(), keyPathEnv+"="+path)
+		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid}}
+		out, _ := c.CombinedOutput() // it says what failed
+		return string(out)
+	}
+	for _, c := range []struct {
+		name     string
+		mode     os.FileMode
+		readOnly bool
+		uid, gid uint32
+		says     string
+	}{
+		{"Kubernetes with fsGroup", 0o440, true, user, group, made.ID()},
+		{"the same, as root", 0o440, true, 0, 0, made.ID()},
+		{"root's own, not mounted", 0o440, false, 0, 0, "has mode 0440"},
+		{"not mounted, another user", 0o440, false, user, group, made.ID()},
+		{"group may write", 0o460, true, user, group, "has mode 0460"},
+		{"Docker's default", 0o444, true, user, group, "has mode 0444"},
+		{"Docker's default, as root", 0o444, true, 0, 0, "has mode 0444"},
+		{"not of the group", 0o440, true, user, stranger, "permission denied"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if err := errors.Join(os.Chown(path, 0, group), os.Chmod(path, c.mode)); err != nil {
+				t.Fatal(err)
+			}
+			if c.readOnly {
+				if err := unix.Mount(mounted, mounted, "", unix.MS_BIND, ""); err != nil {
+					t.Skipf("no mount: %v", err)
+				}
+				defer unix.Unmount(mounted, 0)
+				if err := unix.Mount("", mounted, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if said := load(c.uid, c.gid); !strings.Contains(said, c.says) {
+				t.Errorf("mode %v: %s", c.mode, said)
+			}
+		})
+	}
+	if err := os.Chmod(path, 0o444); err != nil {
+		t.Fatal(err)
+	}
+	var e *Error
+	if _, err := LoadMasterKey(path); !errors.As(err, &e) || !strings.Contains(e.Hint, keyEnv) || !strings.Contains(e.Hint, "mode 0400") {
+		t.Errorf("no way out for a mode that cannot be changed: %v", err)
+	}
+}
+
+func copyFile(from, to string) error {
+	b, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, b, 0o755)
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode/utf16"
 )
 
 // Purposes, bound into what each key gives so that no two uses can be taken for each other.
@@ -94,8 +95,37 @@ func parseMaster(text, from string) (*MasterKey, error) {
 	return m, nil
 }
 
+// Marks that editors put in front of a text, which say how it is written.
+const (
+	markUTF8    = "\xef\xbb\xbf"
+	markUTF16LE = "\xff\xfe"
+	markUTF16BE = "\xfe\xff"
+)
+
+// plainText returns a text without its mark, in UTF-8.
+func plainText(text string) string {
+	var order binary.ByteOrder
+	switch {
+	case strings.HasPrefix(text, markUTF16LE):
+		order = binary.LittleEndian
+	case strings.HasPrefix(text, markUTF16BE):
+		order = binary.BigEndian
+	default:
+		return strings.TrimPrefix(text, markUTF8)
+	}
+	units := make([]uint16, len(text)/2-1)
+	for i := range units {
+		units[i] = order.Uint16([]byte(text[2*i+2:]))
+	}
+	return string(utf16.Decode(units))
+}
+
 // keyLine finds the one line that is neither empty nor a comment, or says why there is none.
 func keyLine(text string) (line, problem string) {
+	text = plainText(text)
+	if strings.ContainsRune(text, 0) {
+		return "", "it is not plain text, or UTF-16 without a mark; save it as UTF-8"
+	}
 	for l := range strings.Lines(text) {
 		l = strings.TrimSpace(l)
 		if l == "" || strings.HasPrefix(l, "#") {

@@ -197,6 +197,11 @@ func init() {
 		}
 		return []string{fmt.Sprintf("at %dx%d.", width, height), heard}
 	})
+	(&hangup{do: func() { // as Main has a run end
+		s.close()
+		fmt.Fprintln(os.Stderr, "hung up")
+		os.Exit(exitFailed)
+	}}).watch()
 	switch what {
 	case "end":
 		s.close()
@@ -296,7 +301,7 @@ func TestScreenRestores(t *testing.T) {
 		"terminate": {[]syscall.Signal{syscall.SIGTERM, syscall.SIGTERM}, ""},
 		"interrupt": {[]syscall.Signal{syscall.SIGINT, syscall.SIGINT}, ""},
 		"quit":      {[]syscall.Signal{syscall.SIGQUIT}, "SIGQUIT: quit"},
-		"hang up":   {[]syscall.Signal{syscall.SIGHUP}, ""},
+		"hang up":   {[]syscall.Signal{syscall.SIGHUP}, "hung up"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			if slices.Contains(test.signals, syscall.SIGHUP) && signal.Ignored(syscall.SIGHUP) {

@@ -14,8 +14,8 @@ import (
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/placement"
-	"imgcluster/config"
 	"imgcluster/cluster/printable"
+	"imgcluster/config"
 )
 
 func newMember(e *env) *cobra.Command {

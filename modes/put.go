@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 
@@ -98,9 +99,11 @@ func (o putOptions) check(f putFile, limit config.Bytes) error {
 	if f.path == stdin {
 		return nil
 	}
-	_, err := load.Readable(f.path, int64(limit))
+	size, err := load.Readable(f.path, math.MaxInt64)
 	switch {
-	case err == nil, errors.Is(err, load.ErrNoFile) && o.name != "":
+	case err == nil:
+		return checkSize(f.path, size, limit)
+	case errors.Is(err, load.ErrNoFile) && o.name != "":
 		return nil
 	case errors.Is(err, load.ErrNoFile):
 		return fmt.Errorf("%s %w: give it a name of its own with --name", f.path, err)

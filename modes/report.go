@@ -1,6 +1,7 @@
 package modes
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -156,7 +157,7 @@ func (e *env) checkOther(o reportOptions) error {
 	if o.compare == "" {
 		return nil
 	}
-	if info, err := os.Stat(o.compare); err == nil && !info.Mode().IsRegular() {
+	if _, err := os.Stat(o.compare); err == nil && !isRegular(o.compare) {
 		return usagef("write it into a file first", "--compare %s is not a file, and is read twice", o.compare)
 	}
 	_, err := e.readLog(o.compare)
@@ -166,12 +167,17 @@ func (e *env) checkOther(o reportOptions) error {
 func (e *env) readLog(path string) (*result.Log, error) {
 	in := io.Reader(e.in)
 	if path != stdin {
-		f, err := openRegular(path)
+		f, err := await(e.in.ctx, func() (*os.File, error) { return openRegular(path) }) // waits for a pipe's writer
+		if errors.Is(err, context.Canceled) {
+			return nil, err
+		}
 		if err != nil {
 			return nil, usagef("name the log that stress wrote (default log.jsonl)", "%s: %w", path, err)
 		}
 		defer f.Close()
-		in = f
+		if in = f; !isRegular(path) {
+			in = &input{e.in.ctx, f}
+		}
 	}
 	log, err := result.Read(in)
 	if err != nil {
@@ -190,6 +196,11 @@ func (e *env) printReports(o reportOptions, list result.Reports) error {
 		return list.WriteMarkdown(e.out)
 	}
 	return list.WriteText(e.out, result.TextOptions{Color: e.color(e.out)})
+}
+
+func isRegular(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
 }
 
 // openRegular opens a file to read, but no folder.

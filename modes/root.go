@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -35,6 +36,7 @@ type env struct {
 	cfg     *config.Config // as loaded last; nil before
 	shown   *progress      // made last; nil before
 	warned  map[string]bool
+	hangup  *hangup
 }
 
 // Main runs the program and returns its exit status. The first SIGINT or SIGTERM cancels the
@@ -44,14 +46,15 @@ func Main(ctx context.Context, args []string, in io.Reader, out, errw io.Writer)
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // back to the default for the second signal
-	ctx, hangUp := context.WithCancel(ctx)
-	defer hangUp()
-	defer onHangup(hangUp)()
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	hangup := &hangup{do: end}
+	defer hangup.watch()()
 	// A reader of our output that goes away is an error of a write, not the end of what is under way.
 	broken := make(chan os.Signal, 1)
 	signal.Notify(broken, syscall.SIGPIPE)
 	defer signal.Stop(broken)
-	e := &env{in: &input{ctx: ctx, r: in}, out: &output{w: out}, err: errw}
+	e := &env{in: &input{ctx: ctx, r: in}, out: &output{w: out}, err: errw, hangup: hangup}
 	root := newRoot(e)
 	root.SetArgs(args)
 	err := e.out.verdict(root.ExecuteContext(ctx))
@@ -61,23 +64,37 @@ func Main(ctx context.Context, args []string, in io.Reader, out, errw io.Writer)
 	return exitStatus(err)
 }
 
-// onHangup calls f at every SIGHUP until stop, unless the signal is ignored.
-func onHangup(f func()) (stop func()) {
+// hangup is what is done at every SIGHUP.
+type hangup struct {
+	mu sync.Mutex
+	do func()
+}
+
+// set has something else done.
+func (h *hangup) set(do func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.do = do
+}
+
+func (h *hangup) call() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.do()
+}
+
+// watch takes the signals until stop. Where they are ignored they stay so.
+func (h *hangup) watch() (stop func()) {
 	if signal.Ignored(syscall.SIGHUP) {
 		return func() {}
 	}
-	return atHangup(f)
-}
-
-// atHangup is onHangup for a process that nobody had ignore the signal.
-func atHangup(f func()) (stop func()) {
 	signals, over := make(chan os.Signal, 1), make(chan struct{})
 	signal.Notify(signals, syscall.SIGHUP)
 	go func() {
 		for {
 			select {
 			case <-signals:
-				f()
+				h.call()
 			case <-over:
 				return
 			}

@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"runtime/debug"
 	"strconv"
-	"syscall"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
@@ -60,9 +58,8 @@ func runServer(ctx context.Context, e *env, id int, replace bool) error {
 		return err
 	}
 	defer logger.Sync()
-	// Even one that was left to its default: whoever closes a terminal, or rotates logs, means no node.
-	signal.Ignore(syscall.SIGHUP)
-	defer atHangup(func() { logger.Info("SIGHUP is ignored; SIGTERM stops the node", zap.Int("node", id)) })()
+	// Whoever closes a terminal, or rotates logs, means no node.
+	e.hangup.set(func() { logger.Info("SIGHUP is ignored; SIGTERM stops the node", zap.Int("node", id)) })
 	for _, w := range cfg.Warnings() {
 		logger.Warn(w.String(), zap.String("hint", w.Hint))
 	}

@@ -13,25 +13,22 @@ import (
 	"imgcluster/cluster/printable"
 )
 
-// output is standard output. It keeps its first failure, so that no command that prints ends as if all
-// of it could be read.
+// output is standard output. It keeps its first failure, after which it writes nothing more, so that no
+// command that prints ends as if all of it could be read.
 type output struct {
-	w  io.Writer
-	mu sync.Mutex
-	// bad is the first failure.
-	bad error
+	w   io.Writer
+	mu  sync.Mutex
+	bad error // the failure
 }
 
-func (o *output) Write(p []byte) (int, error) {
-	n, err := o.w.Write(p)
-	if err != nil {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		if o.bad == nil {
-			o.bad = err
-		}
+// Write implements io.Writer.
+func (o *output) Write(p []byte) (n int, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.bad == nil {
+		n, o.bad = o.w.Write(p)
 	}
-	return n, err
+	return n, o.bad
 }
 
 func (o *output) failure() error {

@@ -89,7 +89,7 @@ func OpenFiles(dir string, bytesMax int64) (*Files, error) {
 			err = f.add(filepath.ToSlash(name), path, bytesMax)
 		}
 		if err != nil {
-			f.left = append(f.left, name+": "+reason(err))
+			f.left = append(f.left, told(path, err))
 		}
 		return nil
 	})
@@ -112,7 +112,7 @@ func OpenFiles(dir string, bytesMax int64) (*Files, error) {
 // add looks at a file and takes it in, or says why not.
 func (f *Files) add(name, path string, bytesMax int64) error {
 	if err := image.CheckName(name); err != nil {
-		return err
+		return fmt.Errorf("cannot be an image: %w", err)
 	}
 	size, err := Readable(path, bytesMax)
 	if err != nil {
@@ -148,12 +148,12 @@ func Readable(path string, bytesMax int64) (int64, error) {
 // ErrNoFile is of a pipe, a socket or a device.
 var ErrNoFile = errors.New("is not a file")
 
-// reason is err without the path, which stands before it.
-func reason(err error) string {
-	if path := (*fs.PathError)(nil); errors.As(err, &path) {
-		return path.Err.Error()
+// told says what is wrong with a file.
+func told(path string, err error) string {
+	if at := (*fs.PathError)(nil); errors.As(err, &at) {
+		return path + ": " + at.Err.Error()
 	}
-	return err.Error()
+	return path + " " + err.Error()
 }
 
 // leftOutMax is how many of the files that were left out are named.
