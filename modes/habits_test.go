@@ -233,6 +233,13 @@ func (l *local) hangsUp(t *testing.T) {
 	if e := l.do(t, "status"); e.status != 0 || strings.Contains(e.out, "down") {
 		t.Error(e)
 	}
+	r := start(t, program(t, l.dir, "stress", "--count", "100000", "--min-pixels", "16", "--max-pixels", "40", "--log", "hung.jsonl", "--force"))
+	r.says(t, &r.err, "uploads")
+	must(t, r.cmd.Process.Signal(syscall.SIGHUP))
+	r.says(t, &r.out, "(?m)^Verdict: ")
+	if log := logLines(t, filepath.Join(l.dir, "hung.jsonl")); r.status() == 0 || len(log["end"]) != 1 {
+		t.Errorf("a run that was hung up: %s", &r.err)
+	}
 	must(t, l.cmd.Process.Signal(syscall.SIGHUP))
 	if status := l.status(); status != 0 || !strings.Contains(l.err.String(), "stopping") {
 		t.Errorf("up ended with %d: %s", status, &l.err)

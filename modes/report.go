@@ -167,17 +167,19 @@ func (e *env) checkOther(o reportOptions) error {
 func (e *env) readLog(path string) (*result.Log, error) {
 	in := io.Reader(e.in)
 	if path != stdin {
-		f, err := await(e.in.ctx, func() (*os.File, error) { return openRegular(path) }) // waits for a pipe's writer
-		if errors.Is(err, context.Canceled) {
-			return nil, err
+		ctx := context.Background() // a run that was stopped is reported on
+		if !isRegular(path) {
+			ctx = e.in.ctx // a pipe without a writer may be waited for in vain
+		}
+		f, err := await(ctx, func() (*os.File, error) { return openRegular(path) })
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
 		}
 		if err != nil {
 			return nil, usagef("name the log that stress wrote (default log.jsonl)", "%s: %w", path, err)
 		}
 		defer f.Close()
-		if in = f; !isRegular(path) {
-			in = &input{e.in.ctx, f}
-		}
+		in = &input{ctx, f}
 	}
 	log, err := result.Read(in)
 	if err != nil {

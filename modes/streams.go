@@ -81,7 +81,7 @@ func (o *outputError) unread() bool { return o.also == nil && errors.Is(o.bad, s
 // printJSON prints a value in one line, as exact as JSON is and safe to look at.
 func (e *env) printJSON(v any) error { return json.NewEncoder(printable.Writer(e.out)).Encode(v) }
 
-// input is standard input, on which nobody waits once the command is stopped.
+// input is standard input, or a pipe, on which nobody waits once the command is stopped.
 type input struct {
 	ctx context.Context
 	r   io.Reader
@@ -89,6 +89,9 @@ type input struct {
 
 // Read implements io.Reader. A read that is given up goes on alone, and what it gets is lost.
 func (i *input) Read(p []byte) (int, error) {
+	if i.ctx.Done() == nil {
+		return i.r.Read(p)
+	}
 	b, err := await(i.ctx, func() ([]byte, error) {
 		b := make([]byte, len(p))
 		n, err := i.r.Read(b)
