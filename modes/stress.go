@@ -201,7 +201,7 @@ func runStress(ctx context.Context, e *env, o stressOptions) error {
 	if err != nil {
 		return err
 	}
-	left, named := e.leftOut(o, source)
+	named, left := e.leftOut(o, source)
 	if err := errors.Join(checkUser(o.user), o.report.check(e)); err != nil {
 		return err
 	}
@@ -286,7 +286,7 @@ func (o *stressOptions) after(ctx context.Context, c *client.Client, run *load.O
 
 // leftOut says before the run what of the folder of images is not sent, for which the command fails in
 // the end, and returns the same for the log.
-func (e *env) leftOut(o stressOptions, source load.Source) (failed error, named []string) {
+func (e *env) leftOut(o stressOptions, source load.Source) (named []string, failed error) {
 	files, ok := source.(*load.Files)
 	if !ok {
 		return nil, nil
@@ -297,7 +297,7 @@ func (e *env) leftOut(o stressOptions, source load.Source) (failed error, named 
 	}
 	text := fmt.Sprintf("%d of %d in --images %s are not sent", count, count+files.Len(), o.images)
 	e.warn(text+":\n"+strings.Join(named, "\n"), "the others are; take these out of the folder, or mend them")
-	return &partError{text, nil}, named
+	return named, &partError{text, nil}
 }
 
 // prepare looks at the cluster before the run, and tells whether to go on. What the run's first record
