@@ -235,11 +235,8 @@ func (n *Node) openDisk(clusterID string) error {
 	return err
 }
 
-// masterKeyEnv names the variable that holds the master key where there is no file.
-const masterKeyEnv = "IMGCLUSTER_MASTER_KEY"
-
 func (n *Node) loadMaster() (*crypto.MasterKey, error) {
-	if text := os.Getenv(masterKeyEnv); text != "" {
+	if text := os.Getenv(crypto.MasterKeyEnv); text != "" {
 		return crypto.MasterKeyFromEnv(text)
 	}
 	if n.cfg.Loopback() && !n.anyData() {

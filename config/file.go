@@ -119,11 +119,12 @@ func (r *yamlReader) syntax(err error, data []byte) {
 		at.line, _ = strconv.Atoi(m[1])
 		message = m[2]
 	}
-	switch wide := bytes.IndexByte(data, 0) >= 0; {
-	case wide && at.line <= 1 && strings.Contains(message, "control characters"):
+	marked := bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff"))
+	switch {
+	case marked: // UTF-16, which the parser reads; its lines end otherwise
+	case bytes.IndexByte(data, 0) >= 0:
 		r.c.fault(at, "", faultf("save it as UTF-8", "the file is not plain text, or UTF-16 without a mark"))
 		return
-	case wide: // its lines end otherwise
 	default:
 		at.line = cmp.Or(brokenLine(data), at.line)
 	}

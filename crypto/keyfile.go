@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// keyEnv is the variable in which a node takes the line of a key file instead.
-	keyEnv = "IMGCLUSTER_MASTER_KEY"
+	// MasterKeyEnv is the variable in which a node takes the line of a key file instead.
+	MasterKeyEnv = "IMGCLUSTER_MASTER_KEY"
 	// keyFileBytesMax bounds a key file; a real one has about 300 bytes.
 	keyFileBytesMax = 4096
 	keyFileMode     = 0o400
@@ -85,7 +85,7 @@ func readKeyFile(path string, f *os.File) ([]byte, error) {
 	if mode := info.Mode().Perm(); !private(f, info) {
 		return nil, &Error{
 			Kind: ErrKeyMode, Detail: fmt.Sprintf("master key file %s has mode %04o: others than its owner can use it", path, mode),
-			Hint: "chmod 400 " + printable.Argument(path) + "; where that cannot be, have the secret mounted with mode 0400, or give its line in " + keyEnv,
+			Hint: "chmod 400 " + printable.Argument(path) + "; where that cannot be, have the secret mounted with mode 0400, or give its line in " + MasterKeyEnv,
 		}
 	}
 	text, err := io.ReadAll(io.LimitReader(f, keyFileBytesMax+1))
@@ -121,12 +121,12 @@ func loadError(path string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return &Error{
 			Kind: ErrKeyMissing, Detail: "there is no master key file " + path, Err: err,
-			Hint: "copy it from another node of this cluster, or give its line in " + keyEnv + "; for a new cluster, make one: imgcluster init",
+			Hint: "copy it from another node of this cluster, or give its line in " + MasterKeyEnv + "; for a new cluster, make one: imgcluster init",
 		}
 	}
 	return &Error{
 		Kind: ErrKeyUnreadable, Detail: "cannot read master key file " + path, Err: err,
-		Hint: cmp.Or(oserr.Hint(err, path), "run as the user that owns the file, give the right path, or give the key's line in "+keyEnv),
+		Hint: cmp.Or(oserr.Hint(err, path), "run as the user that owns the file, give the right path, or give the key's line in "+MasterKeyEnv),
 	}
 }
 

@@ -200,8 +200,8 @@ func TestLoadMasterKeyWithoutFile(t *testing.T) {
 	dir := t.TempDir()
 	_, err := LoadMasterKey(filepath.Join(dir, "master.key"))
 	wantKind(t, err, ErrKeyMissing)
-	if e := (*Error)(nil); !errors.As(err, &e) || !strings.Contains(e.Hint, keyEnv) {
-		t.Errorf("the hint does not name %s: %v", keyEnv, err)
+	if e := (*Error)(nil); !errors.As(err, &e) || !strings.Contains(e.Hint, MasterKeyEnv) {
+		t.Errorf("the hint does not name %s: %v", MasterKeyEnv, err)
 	}
 	_, err = LoadMasterKey(dir)
 	wantKind(t, err, ErrKeyUnreadable)
@@ -325,7 +325,7 @@ func TestKeyOfContainer(t *testing.T) {
 		t.Fatal(err)
 	}
 	var e *Error
-	if _, err := LoadMasterKey(path); !errors.As(err, &e) || !strings.Contains(e.Hint, keyEnv) || !strings.Contains(e.Hint, "mode 0400") {
+	if _, err := LoadMasterKey(path); !errors.As(err, &e) || !strings.Contains(e.Hint, MasterKeyEnv) || !strings.Contains(e.Hint, "mode 0400") {
 		t.Errorf("no way out for a mode that cannot be changed: %v", err)
 	}
 }

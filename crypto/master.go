@@ -58,7 +58,7 @@ func (m *MasterKey) line() string {
 
 // MasterKeyFromEnv reads a master key from text: the line of a key file, with or without the
 // comments around it. Its errors never quote the text.
-func MasterKeyFromEnv(text string) (*MasterKey, error) { return parseMaster(text, "the given text") }
+func MasterKeyFromEnv(text string) (*MasterKey, error) { return parseMaster(text, MasterKeyEnv) }
 
 func parseMaster(text, from string) (*MasterKey, error) {
 	malformed := func(why string) error {

@@ -84,6 +84,9 @@ func (o putOptions) choose(limit config.Bytes) (send []putFile, left []error, er
 		seen[f.name] = path
 		send = append(send, f)
 	}
+	if name := (*image.Error)(nil); len(o.files) == 1 && left != nil && errors.As(left[0], &name) {
+		return nil, nil, name
+	}
 	if send == nil {
 		hint := "nothing was sent; name files that can be read, from 1 byte to " + limit.String()
 		return nil, nil, &usageError{err: errors.Join(left...), hint: hint}

@@ -102,7 +102,10 @@ func (f *File) Commit() error {
 }
 
 // Discard leaves everything as it was.
-func (f *File) Discard() { errors.Join(f.Close(), os.Remove(f.Name())) }
+func (f *File) Discard() {
+	f.Close()
+	os.Remove(f.Name())
+}
 
 // Resemble gives f the mode of another file and, as far as this user may, its owner and its group.
 func Resemble(f *os.File, other fs.FileInfo) error {
