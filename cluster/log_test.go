@@ -158,8 +158,12 @@ func TestLogOfManyImages(t *testing.T) {
 	if left == 0 || left+int64(lines.Len()) != images {
 		t.Errorf("%d lines, and %d images left out", lines.Len(), left)
 	}
-	if name := lines.All()[0].ContextMap()["image"]; name != `alice/\u202e0.png` {
+	first := lines.All()[0]
+	if name := first.ContextMap()["image"]; name != "alice/\u202e0.png" { // as it is: who writes it escapes it
 		t.Errorf("name %q", name)
+	}
+	if want := `owns alice/\u202e0.png: `; !strings.HasPrefix(sentence(first), want) {
+		t.Errorf("%q does not begin with %q", sentence(first), want)
 	}
 	for i, e := range logs.FilterMessage("share of images").All() {
 		m := e.ContextMap()
