@@ -6,7 +6,7 @@ RACE = ./cluster/... ./modes/chaos ./modes/load ./modes/result
 # What the detector has nothing to see in: a pure model, and processes whose waits are what is tested.
 RACE_SKIP = TestModel|TestCrash|TestHistories|TestNetwork|TestPowerCuts|TestLayout|TestDamagedLog|TestForgottenTail
 
-.PHONY: build test race lint format bench extreme powercuts histories crash flips wipes damage bugs fuzz clean
+.PHONY: build test race lint format bench extreme powercuts histories crash flips wipes damage slow bugs fuzz clean
 
 build: ## the binary
 	go build -o imgcluster .
@@ -71,6 +71,11 @@ wipes:
 # Every kind of file that Raft and the catalog keep, flipped and cut, COUNT times each.
 damage:
 	IMGCLUSTER_DAMAGE=$(COUNT) IMGCLUSTER_SEED=$(SEED) go test ./cluster -run '^TestDamagedLog$$' -count 1 -v -timeout 3h
+
+# COUNT slow readers, and as many uploads that stop as a node takes, against the memory of a node with default settings.
+slow: COUNT = 900
+slow:
+	SLOW_CLIENTS=$(COUNT) go test ./modes -run '^TestMemoryOfSlowClients$$' -count 1 -v
 
 # Seeds known bugs one after the other and shows which test catches each.
 bugs:

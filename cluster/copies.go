@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -20,9 +19,8 @@ import (
 // copies is what repair works on: it implements repair.Copies.
 type copies struct {
 	*images
-	vault   vault
-	kept    *kept
-	timeout time.Duration // for one fetch
+	vault vault
+	kept  *kept
 }
 
 // Verify implements repair.Copies.
@@ -80,10 +78,8 @@ func (m *copies) authenticate(ctx context.Context, rec *image.Record, epoch uint
 // copyBytesMax bounds the file of a copy by the length of its plaintext.
 func copyBytesMax(plaintext int64) int64 { return 2*plaintext + 1<<20 }
 
-// Fetch implements repair.Copies.
+// Fetch implements repair.Copies. It ends when the other node sends nothing for a while, however long all takes.
 func (m *copies) Fetch(ctx context.Context, rec *image.Record, from image.Copy) error {
-	ctx, cancel := context.WithTimeout(ctx, m.timeout)
-	defer cancel()
 	named := 0
 	if slices.Contains(rec.Copies, image.Copy{Node: m.peers.self, Epoch: from.Epoch}) {
 		named = 1

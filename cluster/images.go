@@ -6,12 +6,9 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/sync/errgroup"
 
 	"imgcluster/cluster/api"
 	"imgcluster/cluster/catalog"
@@ -20,7 +17,6 @@ import (
 	"imgcluster/cluster/ingest"
 	"imgcluster/cluster/oserr"
 	"imgcluster/cluster/store"
-	"imgcluster/cluster/wait"
 	"imgcluster/crypto"
 )
 
@@ -61,92 +57,6 @@ func (m *images) Record(ctx context.Context, user, name string) (*image.Record, 
 func notFound(user, name string) error {
 	return image.Errorf(image.KindNotFound, "user %q has no image %q", user, name).
 		WithHint("list the user's images with GET /v1/images/{user}")
-}
-
-// Shards move: a list that does not find one where it was is made again, so often and after so long.
-const (
-	listTries = 4
-	listPause = 50 * time.Millisecond
-)
-
-// List implements api.Images.
-func (m *images) List(ctx context.Context, user, prefix, after string, limit int) (list image.List, err error) {
-	ctx, cancel := context.WithTimeout(ctx, m.readTimeout)
-	defer cancel()
-	for range listTries {
-		list, err = m.listOnce(ctx, user, prefix, after, limit)
-		if image.KindOf(err) != image.KindNoQuorum || !wait.For(ctx, listPause) {
-			break
-		}
-	}
-	return list, err
-}
-
-// listOnce reads one page from every shard, here or where it is, and merges them.
-func (m *images) listOnce(ctx context.Context, user, prefix, after string, limit int) (image.List, error) {
-	where, err := m.locate()
-	if err != nil {
-		return image.List{}, err
-	}
-	var mu sync.Mutex
-	var all []image.Info
-	more := false
-	g, ctx := errgroup.WithContext(ctx)
-	for node, shards := range where {
-		g.Go(func() (err error) {
-			var page image.List
-			if node == m.peers.self {
-				page, err = m.ListShards(ctx, shards, user, prefix, after, limit)
-			} else {
-				page, err = m.peers.listImages(ctx, node, shards, user, prefix, after, limit)
-				if err != nil && !errors.As(err, new(*image.Error)) {
-					err = image.Errorf(image.KindNoQuorum, "node %d does not answer: %w", node, err).WithHint("try again: another node is asked then")
-				}
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			all = append(all, page.Images...)
-			more = more || page.Next != ""
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return image.List{}, err
-	}
-	return paged(all, more, limit), nil
-}
-
-// paged sorts images and keeps the first limit of them; more tells that not all there are are in it.
-func paged(all []image.Info, more bool, limit int) image.List {
-	slices.SortFunc(all, func(a, b image.Info) int { return strings.Compare(a.Name, b.Name) })
-	if len(all) > limit {
-		all, more = all[:limit], true
-	}
-	l := image.List{Images: all}
-	if more {
-		l.Next = all[len(all)-1].Name
-	}
-	return l
-}
-
-// ListShards implements api.Peers.
-func (m *images) ListShards(ctx context.Context, shards []uint64, user, prefix, after string, limit int) (image.List, error) {
-	pages := make([][]image.Info, len(shards))
-	g, ctx := errgroup.WithContext(ctx)
-	for i, shard := range shards {
-		g.Go(func() error {
-			return m.log.Read(ctx, shard, func(r catalog.Reader) error {
-				return catalog.ListRecords(r, user, prefix, after, func(rec *image.Record) bool {
-					pages[i] = append(pages[i], rec.Info())
-					return len(pages[i]) <= limit
-				})
-			})
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return image.List{}, err
-	}
-	return paged(slices.Concat(pages...), false, limit), nil
 }
 
 // Delete implements api.Images. The files go once the log has it.

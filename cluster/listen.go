@@ -27,7 +27,7 @@ func (n *Node) openPorts() (net.Listener, error) {
 	if err := raft.Close(); err != nil {
 		return nil, err
 	}
-	l, err := halfopen.Listen(n.ctx, on.APIAddr())
+	l, err := halfopen.ListenForClients(n.ctx, on.APIAddr())
 	if err != nil {
 		return nil, n.listenError("API", "api_port", err)
 	}

@@ -18,10 +18,10 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/net/netutil"
 
 	"imgcluster/cluster/api"
 	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/connlimit"
 	"imgcluster/cluster/consensus"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/ingest"
@@ -257,7 +257,8 @@ func (n *Node) newPeers() *peers {
 		every: n.cfg.Timeouts.PeerInterval, silence: n.cfg.Timeouts.PeerSilence, stall: n.cfg.Timeouts.Read,
 		logger: n.logger.Named("peers"), changed: n.peersChanged, full: n.full,
 		works: func() bool { return !n.draining.Load() && n.sickness() == nil },
-		http:  &http.Client{Transport: transport(n.cfg.Client.Dial)},
+		http:  &http.Client{Transport: transport(n.cfg.Client.Dial, 0, readBufferBytes)},
+		send:  &http.Client{Transport: transport(n.cfg.Client.Dial, sendBufferBytes, 0)},
 	}
 	for _, other := range n.cfg.Cluster.Nodes {
 		if other.ID != n.self.ID {
@@ -277,8 +278,9 @@ func (n *Node) ingestOptions() ingest.Options {
 	return ingest.Options{
 		Node: n.self.ID, Log: n.log, Vault: n.vault(), Peers: n.peers, Logger: n.logger.Named("ingest"),
 		Shards: n.served, ShardOf: n.shardOf, Members: n.members, Live: n.live, Room: n.peers.room, Current: n.liveOn, Up: n.peers.up,
-		Owned:    n.owns,
-		Replicas: c.Cluster.Replicas, MinReplicas: c.Cluster.MinReplicas,
+		Owned:      n.owns,
+		ReceivedBy: n.peers.receives,
+		Replicas:   c.Cluster.Replicas, MinReplicas: c.Cluster.MinReplicas,
 		UploadsMax: c.Limits.Uploads, StagingBytes: int64(c.Limits.StagingBytes), ImageBytes: int64(c.Limits.ImageBytes),
 		AssignTimeout: c.Timeouts.Assign, TakeoverTimeout: c.Timeouts.Takeover, UploadTimeout: c.Timeouts.Upload,
 		QuorumTimeout: c.Timeouts.Proposal,
@@ -289,7 +291,7 @@ func (n *Node) repairOptions() repair.Options {
 	c := n.cfg
 	return repair.Options{
 		Node: n.self.ID, Log: n.log, Logger: n.logger.Named("repair"), Shards: n.served,
-		Copies:  &copies{images: n.images, vault: n.vault(), kept: &n.kept, timeout: c.Timeouts.Upload},
+		Copies:  &copies{images: n.images, vault: n.vault(), kept: &n.kept},
 		Members: n.members, Up: n.peers.up, Room: n.roomOn, Leaving: n.leaving,
 		Every: c.Repair.Every, Rate: int64(c.Repair.Rate), ScrubEvery: c.Repair.ScrubEvery, ScrubRate: int64(c.Repair.ScrubRate),
 	}
@@ -351,21 +353,28 @@ func (n *Node) leaderChanged(shard uint64, leader image.NodeID, term uint64) {
 	n.kickTend()
 }
 
+// connectionsReserve are connections above limits.connections, for probes, the status and other nodes.
+const connectionsReserve = 64
+
 // serve answers on the API's port from now on.
 func (n *Node) serve() {
 	n.handler = api.New(api.Options{
 		ID: n.self.ID, Images: n.images, Node: n, Peers: n, Logger: n.logger.Named("api"), Forward: n.peers.http.Transport,
 		ImageBytes: int64(n.cfg.Limits.ImageBytes), ListPage: n.cfg.Limits.ListPage,
-		BodyIdle: n.cfg.Timeouts.BodyIdle, StatusEvery: n.cfg.Timeouts.PeerInterval, HostAllowed: n.hostAllowed,
+		Reads: n.cfg.Limits.Reads, Uploads: n.cfg.Limits.Uploads,
+		BodyIdle: n.cfg.Timeouts.BodyIdle, BodyRate: int64(n.cfg.Limits.BodyRate), BodyGrace: n.cfg.Timeouts.BodyGrace, StatusEvery: n.cfg.Timeouts.PeerInterval, HostAllowed: n.hostAllowed,
 	})
 	n.http = &http.Server{
 		Handler: n.handler, ReadHeaderTimeout: n.cfg.Timeouts.Header, IdleTimeout: n.cfg.Timeouts.Idle,
 		MaxHeaderBytes: int(n.cfg.Limits.HeaderBytes), ErrorLog: zap.NewStdLog(n.logger.Named("http")),
 		BaseContext: func(net.Listener) context.Context { return n.ctx },
 	}
-	limited := netutil.LimitListener(n.listener, n.cfg.Limits.Connections)
+	limits := connlimit.Options{
+		Max: n.cfg.Limits.Connections, Reserve: connectionsReserve, Class: api.ConnectionClass,
+		Refuse: http.HandlerFunc(n.handler.RefuseConnection), Logger: n.logger.Named("http"),
+	}
 	n.wg.Go(func() {
-		if err := n.http.Serve(limited); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		if err := connlimit.Serve(n.http, n.listener, limits); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			n.fail(fmt.Errorf("API of node %d: %w", n.self.ID, err))
 		}
 	})
@@ -580,6 +589,7 @@ func (n *Node) Close(ctx context.Context) error {
 	n.wg.Wait()
 	if n.peers != nil {
 		n.peers.http.CloseIdleConnections()
+		n.peers.send.CloseIdleConnections()
 	}
 	if c := n.log.c.Load(); c != nil {
 		errs = append(errs, c.Close())

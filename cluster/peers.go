@@ -43,6 +43,7 @@ type peers struct {
 	works   func() bool // this node takes on work
 	full    func() bool // this node has no room for more images
 	http    *http.Client
+	send    *http.Client // uploads
 
 	mu       sync.Mutex
 	addr     map[image.NodeID]string // API host:port of the others
@@ -62,15 +63,21 @@ func (s peerState) draining() bool { return s.status.State == image.NodeDraining
 func (s peerState) live() bool     { return s.up && !s.draining() && s.status.Problem == "" }
 func (s peerState) room() bool     { return s.live() && !s.status.DiskFull }
 
+// The buffers of a connection, of which every slow client may hold one: for uploads sent on, and for the rest.
+const (
+	sendBufferBytes = 256 << 10
+	readBufferBytes = 32 << 10
+)
+
 // peerConnections are kept open to another node while they are not used.
 const peerConnections = 16
 
-// transport returns connections to the other nodes.
-func transport(dial time.Duration) http.RoundTripper {
+// transport returns connections to the other nodes. A buffer of 0 is that of net/http, 4 KiB.
+func transport(dial time.Duration, write, read int) http.RoundTripper {
 	return refuseRedirects{&http.Transport{
 		DialContext:         halfopen.Dialer(dial, halfopen.Unanswered).DialContext,
 		MaxIdleConnsPerHost: peerConnections, IdleConnTimeout: time.Minute, DisableCompression: true,
-		WriteBufferSize: 256 << 10, ReadBufferSize: 256 << 10,
+		WriteBufferSize: write, ReadBufferSize: read,
 	}}
 }
 
@@ -185,6 +192,14 @@ func (p *peers) serves(id image.NodeID) []uint64 {
 		return s.status.Serves
 	}
 	return nil
+}
+
+// receives reports whether an up peer says that the body of an upload comes in there.
+func (p *peers) receives(id image.NodeID, upload image.ID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.state[id]
+	return s.up && slices.Contains(s.status.Receiving, upload)
 }
 
 // follow reads one stream to its end.
@@ -326,8 +341,10 @@ func (p *peers) get(ctx context.Context, id image.NodeID, path, byteRange string
 }
 
 // do sends a request and turns an answer that is not a success into its error.
-func (p *peers) do(req *http.Request) (*http.Response, error) {
-	resp, err := p.http.Do(req)
+func (p *peers) do(req *http.Request) (*http.Response, error) { return p.doWith(p.http, req) }
+
+func (p *peers) doWith(c *http.Client, req *http.Request) (*http.Response, error) {
+	resp, err := c.Do(req)
 	if err != nil {
 		return nil, err
 	}
@@ -377,7 +394,7 @@ func (p *peers) Send(ctx context.Context, to image.NodeID, up image.Request, bod
 	if up.Digest != nil { // the sending node need not be one that stores, and only these compare
 		req.Header.Set("Content-Digest", "sha-256=:"+base64.StdEncoding.EncodeToString(up.Digest[:])+":")
 	}
-	resp, err := p.do(req)
+	resp, err := p.doWith(p.send, req)
 	if err != nil {
 		return err
 	}
@@ -438,21 +455,6 @@ func (b *peerBody) Read(p []byte) (n int, err error) {
 func (b *peerBody) Close() error {
 	defer b.cancel(nil)
 	return b.body.Close()
-}
-
-// listImages asks a peer for one page of what some shards have.
-func (p *peers) listImages(ctx context.Context, node image.NodeID, shards []uint64, user, prefix, after string, limit int) (l image.List, err error) {
-	ids := make([]string, len(shards))
-	for i, s := range shards {
-		ids[i] = strconv.FormatUint(s, 10)
-	}
-	q := url.Values{"shards": {strings.Join(ids, ",")}, "user": {user}, "prefix": {prefix}, "after": {after}, "limit": {strconv.Itoa(limit)}}
-	resp, err := p.get(ctx, node, "/internal/v1/images?"+q.Encode(), "")
-	if err != nil {
-		return l, err
-	}
-	defer resp.Body.Close()
-	return l, json.NewDecoder(resp.Body).Decode(&l)
 }
 
 // reports are what the leaders of shards tell of them, by the leader.

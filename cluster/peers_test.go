@@ -20,7 +20,7 @@ func TestPausedPeer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	tr := transport(time.Second)
+	tr := transport(time.Second, 0, readBufferBytes)
 	defer tr.(refuseRedirects).CloseIdleConnections()
 	p := &peers{stall: 50 * time.Millisecond, addr: map[image.NodeID]string{2: l.Addr().String()}, http: &http.Client{Transport: tr}}
 	id := image.NewID()

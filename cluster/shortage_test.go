@@ -70,9 +70,9 @@ func TestRedirectRefused(t *testing.T) {
 	}))
 	defer s.Close()
 	addr := strings.TrimPrefix(s.URL, "http://")
-	tr := transport(time.Second)
+	tr := transport(time.Second, 0, readBufferBytes)
 	defer tr.(refuseRedirects).CloseIdleConnections()
-	p := &peers{stall: 5 * time.Second, addr: map[image.NodeID]string{2: addr}, http: &http.Client{Transport: tr}}
+	p := &peers{stall: 5 * time.Second, addr: map[image.NodeID]string{2: addr}, http: &http.Client{Transport: tr}, send: &http.Client{Transport: tr}}
 	id := image.NewID()
 	asks := map[string]func() error{
 		"post": func() error { _, err := p.post(t.Context(), addr, "/internal/v1/hello", []byte("{}")); return err },
@@ -107,7 +107,7 @@ func TestRedirectRefused(t *testing.T) {
 func TestLacking(t *testing.T) {
 	cfg := config.Default()
 	enough := machine.Limits{
-		OpenFiles: 2688, AddressSpace: machine.Unlimited, Memory: 448 << 20, MemoryFree: 1, Bytes: startBytes, Inodes: startInodes, Place: "/data",
+		OpenFiles: 2816, AddressSpace: machine.Unlimited, Memory: 448 << 20, MemoryFree: 1, Bytes: startBytes, Inodes: startInodes, Place: "/data",
 	}
 	if err := lacking(cfg, 1, enough, false); err != nil {
 		t.Error(err)
@@ -117,8 +117,8 @@ func TestLacking(t *testing.T) {
 		first      bool
 		want, hint string
 	}{
-		"files":         {func(l *machine.Limits) { l.OpenFiles = 2687 }, false, "it may have 2687 open files and needs 2688", "lower limits.connections to 1023"},
-		"few files":     {func(l *machine.Limits) { l.OpenFiles = 12 }, false, "12 open files", "raise the hard limit of open files to 2688 (ulimit -Hn, LimitNOFILE="},
+		"files":         {func(l *machine.Limits) { l.OpenFiles = 2815 }, false, "it may have 2815 open files and needs 2816", "lower limits.connections to 1023"},
+		"few files":     {func(l *machine.Limits) { l.OpenFiles = 12 }, false, "12 open files", "raise the hard limit of open files to 2816 (ulimit -Hn, LimitNOFILE="},
 		"memory":        {func(l *machine.Limits) { l.Memory = 400 << 20 }, false, "419430400 bytes of memory and needs 469762048", "limits.memory_bytes"},
 		"address space": {func(l *machine.Limits) { l.AddressSpace = 2 << 30 }, false, "2147483648 bytes of address space and needs 3154116608", "ulimit -v"},
 		"bytes":         {func(l *machine.Limits) { l.Bytes = 0 }, false, "0 free bytes", "make room on the file system of /data"},

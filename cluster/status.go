@@ -106,7 +106,7 @@ func (n *Node) Status() image.NodeStatus {
 		Files: files, FileBytes: fileBytes, RSSBytes: rss, DiskFree: free, DiskFreeInodes: inodes, DiskFull: lacks != "", DiskLacks: lacks, StagingBytes: staging, Uploads: uploads,
 		CPUSeconds: cpu.Seconds(), NetRx: rx, NetTx: tx, UptimeS: time.Since(n.began).Seconds(),
 		DiskRead: read, DiskWritten: written, DiskBusyS: busy.Seconds(),
-		Serves: n.serveList(), Leads: n.reports(), MissingCopies: n.repair.Stats().Missing,
+		Serves: n.serveList(), Leads: n.reports(), MissingCopies: n.repair.Stats().Missing, Receiving: n.ingest.Receiving(),
 	}
 }
 
@@ -149,7 +149,7 @@ func (n *Node) Cluster() image.ClusterStatus {
 		if x.State != catalog.MemberActive && st.State == image.NodeUp {
 			st.State = image.NodeDraining
 		}
-		st.Serves, st.Leads = nil, nil
+		st.Serves, st.Leads, st.Receiving = nil, nil, nil
 		if t := sums.Nodes[m]; t != nil && st.State == image.NodeDown {
 			s.UnderReplicated = min(s.Images, s.UnderReplicated+t.Stored.Images)
 		}
@@ -308,5 +308,14 @@ func (n *Node) locate() (map[image.NodeID][]uint64, error) {
 
 // ListShards implements api.Peers.
 func (n *Node) ListShards(ctx context.Context, shards []uint64, user, prefix, after string, limit int) (image.List, error) {
+	for _, shard := range shards {
+		switch {
+		case !slices.Contains(n.shards, shard):
+			return image.List{}, image.Errorf(image.KindInvalid, "%d is not a data shard", shard).WithHint("GET /v1/cluster lists the shards; the first is not one of them")
+		case !n.serves(shard):
+			return image.List{}, image.Errorf(image.KindNoQuorum, "shard %d is not on node %d, or not up to date", shard, n.self.ID).
+				WithHint("ask a node that GET /v1/cluster lists for the shard").WithRetry(time.Second)
+		}
+	}
 	return n.images.ListShards(ctx, shards, user, prefix, after, limit)
 }

@@ -72,11 +72,13 @@ const LostDataReplace = "replace"
 type Limits struct {
 	ImageBytes     Bytes `yaml:"image_bytes" default:"64MiB" min:"1" max:"4GiB" help:"largest image that is accepted"`
 	Uploads        int   `yaml:"uploads" default:"64" min:"1" max:"65536" help:"uploads in progress at once on one node; more are told to retry"`
+	Reads          int   `yaml:"reads" default:"512" min:"1" max:"65536" help:"images that one node sends to clients at once; more wait, then are told to retry"`
 	StagingBytes   Bytes `yaml:"staging_bytes" default:"256MiB" min:"1" max:"1TiB" help:"image bytes that one node holds in memory for uploads in progress"`
 	MemoryBytes    Bytes `yaml:"memory_bytes" default:"448MiB" min:"16MiB" max:"4TiB" help:"soft limit of a node's memory, given to the Go runtime"`
-	ListPage       int   `yaml:"list_page" default:"1000" min:"1" max:"100000" help:"most images in one page of a list"`
+	ListPage       int   `yaml:"list_page" default:"1000" min:"1" max:"10000" help:"most images in one page of a list; one of long names ends before"`
 	Connections    int   `yaml:"connections" default:"1024" min:"4" max:"1048576" help:"open API connections on one node"`
 	HeaderBytes    Bytes `yaml:"header_bytes" default:"16KiB" min:"4KiB" max:"1MiB" help:"largest header of an HTTP request"`
+	BodyRate       Bytes `yaml:"body_rate" default:"16KiB" min:"1" max:"1GiB" help:"bytes a second that a client must send or take a body at, on average; slower ones are cut"`
 	DiskFreeBytes  Bytes `yaml:"disk_free_bytes" default:"1GiB" min:"0" max:"1PiB" help:"disk space that uploads leave free, for the log of Raft: a node whose log finds the disk full ends"`
 	DiskFreeInodes int   `yaml:"disk_free_inodes" default:"1000" min:"0" max:"1000000000" help:"files that uploads leave room for (free inodes), for the log of Raft, where the file system has a fixed number of them"`
 }
@@ -85,10 +87,11 @@ type Limits struct {
 type Timeouts struct {
 	Header          time.Duration `yaml:"header" default:"5s" help:"to receive the header of a request"`
 	BodyIdle        time.Duration `yaml:"body_idle" default:"15s" help:"without a byte before a body counts as cut off"`
+	BodyGrace       time.Duration `yaml:"body_grace" default:"30s" help:"that a body may fall behind limits.body_rate by; what is faster makes up for it"`
 	Idle            time.Duration `yaml:"idle" default:"1m30s" help:"to keep an unused API connection open"`
 	Assign          time.Duration `yaml:"assign" default:"300ms" help:"for the leader to assign an upload before a follower proposes it"`
 	Takeover        time.Duration `yaml:"takeover" default:"3s" help:"without progress, or after the body's end, before a storing node loses the upload to another"`
-	Upload          time.Duration `yaml:"upload" default:"2m" help:"for one upload in all, from header to receipt"`
+	Upload          time.Duration `yaml:"upload" default:"2m" help:"for an upload without progress, and from the end of its body to its receipt; how long the body takes is limits.body_rate's"`
 	ProposalAttempt time.Duration `yaml:"proposal_attempt" default:"400ms" help:"for one attempt of a Raft proposal"`
 	Proposal        time.Duration `yaml:"proposal" default:"10s" help:"for a Raft proposal with all its attempts"`
 	Read            time.Duration `yaml:"read" default:"5s" help:"for a linearizable read of the catalog, and for the next bytes of a copy on another node"`

@@ -108,7 +108,7 @@ type RangeReader struct {
 	segment, end int64 // next segment, and the one after the last
 	off, stop    int64 // the range of plaintext
 	nonce        [nonceBytes]byte
-	buf          *[SegmentSizeDefault]byte
+	buf          *[]byte
 	used         int    // bytes of buf that are to be cleared
 	plain        []byte // authenticated, not yet released; part of buf
 	err          error  // sticky
@@ -170,11 +170,11 @@ func (r *RangeReader) fill() error {
 // open reads and authenticates the next segment, in place, and cuts it to the range.
 func (r *RangeReader) open() error {
 	if r.buf == nil {
-		r.buf = segmentPool.Get().(*[SegmentSizeDefault]byte)
+		r.buf = borrow(r.o.header.SegmentSize)
 	}
 	k, l := r.segment, r.o.layout
 	start, end := l.file(k)
-	sealed := r.buf[:end-start]
+	sealed := (*r.buf)[:end-start]
 	r.used = max(r.used, len(sealed))
 	n, err := readFull(r.src, sealed)
 	if err == io.EOF {

@@ -8,15 +8,31 @@ import (
 	"sync"
 )
 
-// segmentPool lends segment buffers to writers and readers. There are never more of them in use
-// than open writers and readers, which is for the caller to bound; unused ones are collected.
-var segmentPool = sync.Pool{New: func() any { return new([SegmentSizeDefault]byte) }}
+// segmentPools lend segment buffers to writers and readers, those for small segments apart: many readers at once
+// must not hold eight times what they use. There are never more of them in use than open writers and readers,
+// which is for the caller to bound; unused ones are collected.
+var segmentPools = map[int]*sync.Pool{smallSegmentBytes: newSegmentPool(smallSegmentBytes), SegmentSizeDefault: newSegmentPool(SegmentSizeDefault)}
+
+const smallSegmentBytes = 128 << 10
+
+func newSegmentPool(size int) *sync.Pool {
+	return &sync.Pool{New: func() any { b := make([]byte, size); return &b }}
+}
+
+// borrow returns a buffer for segments of so many bytes; release it.
+func borrow(segment int) *[]byte {
+	size := SegmentSizeDefault
+	if segment <= smallSegmentBytes {
+		size = smallSegmentBytes
+	}
+	return segmentPools[size].Get().(*[]byte)
+}
 
 // release clears what was used of a buffer, since it may be plaintext, and gives it back.
-func release(buf *[SegmentSizeDefault]byte, used int) {
+func release(buf *[]byte, used int) {
 	if buf != nil {
-		clear(buf[:used])
-		segmentPool.Put(buf)
+		clear((*buf)[:used])
+		segmentPools[len(*buf)].Put(buf)
 	}
 }
 
@@ -30,7 +46,7 @@ type EncryptWriter struct {
 	last    int64 // number of the last segment
 	prefix  [prefixBytes]byte
 	nonce   [nonceBytes]byte
-	buf     *[SegmentSizeDefault]byte
+	buf     *[]byte
 	n       int   // plaintext bytes in buf
 	written int64 // plaintext bytes taken in
 	segment int64 // number of the segment that buf collects
@@ -67,7 +83,7 @@ func newEncryptWriter(dst io.Writer, userKey Key, f HeaderFields, random io.Read
 	if _, err := dst.Write(start); err != nil {
 		return nil, fmt.Errorf("write the header: %w", err)
 	}
-	w.buf = segmentPool.Get().(*[SegmentSizeDefault]byte)
+	w.buf = borrow(h.SegmentSize)
 	return w, nil
 }
 
@@ -108,11 +124,11 @@ func (w *EncryptWriter) take(p []byte) (int, error) {
 		w.written += int64(room)
 		return room, w.seal(p[:room])
 	}
-	n := copy(w.buf[w.n:w.n+room], p)
+	n := copy((*w.buf)[w.n:w.n+room], p)
 	w.n += n
 	w.written += int64(n)
 	if n == room && w.segment < w.last {
-		return n, w.seal(w.buf[:w.n])
+		return n, w.seal((*w.buf)[:w.n])
 	}
 	return n, nil
 }
@@ -120,7 +136,7 @@ func (w *EncryptWriter) take(p []byte) (int, error) {
 // seal encrypts plain, which is the collected part of buf or the caller's, and writes it.
 func (w *EncryptWriter) seal(plain []byte) error {
 	setNonce(&w.nonce, &w.prefix, w.segment, w.segment == w.last)
-	sealed := w.aead.Seal(w.buf[:0], w.nonce[:], plain, nil)
+	sealed := w.aead.Seal((*w.buf)[:0], w.nonce[:], plain, nil)
 	w.n = 0
 	if _, err := w.dst.Write(sealed); err != nil {
 		return fmt.Errorf("write segment %d: %w", w.segment, err)
@@ -141,7 +157,7 @@ func (w *EncryptWriter) Close() error {
 		w.fail(w.lengthError(w.written))
 		return w.err
 	}
-	w.fail(w.seal(w.buf[:w.n]))
+	w.fail(w.seal((*w.buf)[:w.n]))
 	return w.err
 }
 

@@ -328,20 +328,31 @@ func TestBuffersAreCleared(t *testing.T) {
 	plain := testPlain(100)
 	w := must[*EncryptWriter](t)(NewEncryptWriter(io.Discard, testKey(1), testFields(len(plain)+1, 0)))
 	must[int](t)(w.Write(plain))
-	buf := w.buf
+	buf := *w.buf
 	if !bytes.Equal(buf[:len(plain)], plain) {
 		t.Fatal("the writer does not collect in its buffer")
 	}
 	wantKind(t, w.Close(), ErrLength)
-	if bytes.Contains(buf[:], plain[:8]) || bytes.Contains(buf[:], plain[90:]) {
+	if bytes.Contains(buf, plain[:8]) || bytes.Contains(buf, plain[90:]) {
 		t.Error("a writer that gave up leaves plaintext")
 	}
 	r := must[*Reader](t)(newReader(encrypt(t, testKey(1), testFields(len(plain), 0), plain), testKey(1)))
 	must[int](t)(r.Read(make([]byte, 3)))
-	buf = r.cur.buf
+	buf = *r.cur.buf
 	r.Close()
-	if bytes.Contains(buf[:], plain[:8]) || bytes.Contains(buf[:], plain[90:]) {
+	if bytes.Contains(buf, plain[:8]) || bytes.Contains(buf, plain[90:]) {
 		t.Error("a reader leaves plaintext")
+	}
+}
+
+// Many slow readers of small segments hold small buffers.
+func TestSmallSegmentsTakeSmallBuffers(t *testing.T) {
+	for segment, want := range map[int]int{4096: 128 << 10, 128 << 10: 128 << 10, 128<<10 + 1: SegmentSizeDefault, 0: SegmentSizeDefault} {
+		w := must[*EncryptWriter](t)(NewEncryptWriter(io.Discard, testKey(1), testFields(1, segment)))
+		if got := len(*w.buf); got != want {
+			t.Errorf("segments of %d bytes take a buffer of %d, want %d", segment, got, want)
+		}
+		w.Close() // gives it back
 	}
 }
 

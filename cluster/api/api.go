@@ -9,10 +9,10 @@ import (
 	"io"
 	"log"
 	"net/http"
-	"os"
 	"path"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -92,6 +92,10 @@ type Options struct {
 	ImageBytes  int64             // largest body
 	ListPage    int               // largest page of a list
 	BodyIdle    time.Duration     // a body that does not move for this long is given up
+	BodyRate    int64             // bytes a second that a body must move at; 0: any
+	BodyGrace   time.Duration     // that it may fall behind by
+	Reads       int               // images sent to clients at once
+	Uploads     int               // bodies passed on at once to nodes that hold their shards
 	StatusEvery time.Duration     // period of the status stream
 	// HostAllowed reports whether a name, in lower case, is one that this node is reached by.
 	HostAllowed func(host string) bool
@@ -106,13 +110,29 @@ type Handler struct {
 	news     atomic.Pointer[chan struct{}] // closed when the status has changed in more than its figures
 	leave    context.Context               // ends when the node says farewell
 	end      context.CancelFunc
+
+	lists, shardLists, reads, forwards places
+
+	streamsMu sync.Mutex
+	streams   map[string]int // status streams by address
 }
 
-const imagesPath = "/v1/images/"
+const (
+	imagesPath   = "/v1/images/"
+	internalPath = "/internal/"
+	helloPath    = "/internal/v1/hello"
+	joinPath     = "/internal/v1/join"
+	statusPath   = "/internal/v1/status"
+)
+
+// isInternal reports whether a request is one that nodes make of each other.
+func isInternal(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, internalPath) }
 
 // New returns the handler of a node's API address.
 func New(o Options) *Handler {
-	h := &Handler{Options: o, mux: http.NewServeMux()}
+	h := &Handler{Options: o, mux: http.NewServeMux(), streams: map[string]int{}}
+	h.lists, h.shardLists = newPlaces(listsMax, "lists", ""), newPlaces(listsMax, "lists for other nodes", "")
+	h.reads, h.forwards = newPlaces(o.Reads, "reads", " (limits.reads)"), newPlaces(o.Uploads, "uploads for other nodes", " (limits.uploads)")
 	h.News()
 	h.errorLog = zap.NewStdLog(o.Logger.Named("forward"))
 	h.leave, h.end = context.WithCancel(context.Background())
@@ -125,10 +145,10 @@ func New(o Options) *Handler {
 	h.mux.HandleFunc("GET /v1/members", h.members)
 	h.mux.HandleFunc("POST /v1/members", h.changeMember)
 	h.mux.HandleFunc("/v1/members", func(w http.ResponseWriter, r *http.Request) { h.refuseMethod(w, r, "GET, HEAD, POST") })
-	h.route("POST", "/internal/v1/hello", h.hello)
-	h.route("POST", "/internal/v1/join", h.join)
+	h.route("POST", helloPath, h.hello)
+	h.route("POST", joinPath, h.join)
 	h.route("POST", "/internal/v1/suspect", h.suspect)
-	h.route("GET", "/internal/v1/status", h.status)
+	h.route("GET", statusPath, h.status)
 	h.route("GET", "/internal/v1/copies/{id}/{epoch}", h.copy)
 	h.route("GET", "/internal/v1/images", h.listShards)
 	h.mux.HandleFunc("/", h.nothing)
@@ -181,19 +201,38 @@ func (h *Handler) Traffic() (rx, tx int64) { return h.rx.Load(), h.tx.Load() }
 
 // ServeHTTP implements http.Handler. Image paths do not go through the mux, which would clean ".."
 // away where it has to be refused.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.wrapped(w, r, h.serveHTTP) }
+
+// readWait is how long a read waits for another one to end.
+const readWait = 5 * time.Second
+
+// wrapped holds the bodies of a request and its answer to their pace.
+func (h *Handler) wrapped(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
 	w.Header().Set("Imgcluster-Node", strconv.Itoa(int(h.ID)))
 	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w = h.paced(w, r)
 	h.extend(w)
-	if r.Body != http.NoBody { // net/http waits for it, whether there is a use for it or not
+	if r.Body != nil && r.Body != http.NoBody { // net/http waits for it, whether there is a use for it or not
 		http.NewResponseController(w).SetReadDeadline(time.Now().Add(h.BodyIdle))
+		r.Body = h.body(w, r)
 	}
+	serve(w, r)
+}
+
+func (h *Handler) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := h.checkBrowser(r); err != nil {
 		h.fail(w, r, err)
 		return
 	}
 	switch escaped, clean := r.URL.EscapedPath(), path.Clean(r.URL.Path); {
 	case strings.HasPrefix(escaped, imagesPath):
+		if r.Method == http.MethodGet {
+			if err := h.reads.take(r.Context(), readWait); err != nil {
+				h.fail(w, r, err)
+				return
+			}
+			defer h.reads.give()
+		}
 		h.images(w, r, escaped[len(imagesPath):])
 	case r.URL.Path != clean && r.URL.Path != clean+"/": // the mux would redirect
 		h.nothing(w, r)
@@ -209,7 +248,7 @@ func (h *Handler) extend(w http.ResponseWriter) {
 }
 
 // fail answers with err as application/problem+json. The part of the body that the handler did not
-// read is read first, within bounds: else a client that is still sending would see a reset
+// read is read after that, within bounds: else a client that is still sending would see a reset
 // connection in place of the answer.
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Context().Err() != nil && !errors.As(err, new(*image.Error)) {
@@ -219,7 +258,6 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if p.Status >= 500 && p.Status != http.StatusServiceUnavailable {
 		h.Logger.Error("request failed", zap.String("method", r.Method), zap.String("path", r.URL.Path), zap.Error(err))
 	}
-	h.drain(w, r)
 	if p.RetryAfter == 0 && p.Code.Temporary() {
 		p.RetryAfter = 1
 	}
@@ -227,58 +265,28 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set("Retry-After", strconv.Itoa(p.RetryAfter))
 	}
 	w.Header().Set("Content-Type", "application/problem+json")
+	rest, coming := r.Body.(*body)
+	if coming = coming && !rest.ended.Load(); coming {
+		w.Header().Set("Connection", "close")
+		http.NewResponseController(w).EnableFullDuplex() // the answer does not wait for the body
+	}
+	text, _ := json.Marshal(p) // cannot fail: texts and numbers
+	w.Header().Set("Content-Length", strconv.Itoa(len(text)+1))
 	h.extend(w)
 	w.WriteHeader(p.Status)
-	json.NewEncoder(w).Encode(p)
+	w.Write(append(text, '\n'))
+	if coming && http.NewResponseController(w).Flush() == nil && p.Code != image.KindTooSlow {
+		h.drain(r, rest)
+	}
 }
 
 // drain reads on to the end of a body of up to twice the image limit. A client that waits for 100
 // Continue has sent nothing, and does not get one.
-func (h *Handler) drain(w http.ResponseWriter, r *http.Request) {
-	if r.Body == nil || r.Header.Get("Expect") != "" || r.ContentLength > 2*h.ImageBytes {
+func (h *Handler) drain(r *http.Request, rest *body) {
+	if r.Header.Get("Expect") != "" && !rest.read || r.ContentLength > 2*h.ImageBytes {
 		return
 	}
-	io.Copy(io.Discard, io.LimitReader(h.bodyWithin(w, r, drainMax), 2*h.ImageBytes))
-}
-
-// drainMax is how long a body may take that nobody needs, and the small one of a node that introduces itself
-// or of a change of members. One that trickles moves, but would keep its connection for ever.
-const drainMax = time.Minute
-
-func (h *Handler) bodyWithin(w http.ResponseWriter, r *http.Request, limit time.Duration) io.ReadCloser {
-	b := h.body(w, r)
-	b.until = time.Now().Add(limit)
-	return io.NopCloser(b)
-}
-
-// body returns the request's body, which fails when it does not move for BodyIdle.
-func (h *Handler) body(w http.ResponseWriter, r *http.Request) *idleReader {
-	return &idleReader{r: r.Body, control: http.NewResponseController(w), idle: h.BodyIdle, count: &h.rx}
-}
-
-type idleReader struct {
-	r       io.Reader
-	control *http.ResponseController
-	idle    time.Duration
-	count   *atomic.Int64
-	read    bool      // something was asked of it
-	until   time.Time // when it ends whatever comes; zero: never
-}
-
-func (b *idleReader) Read(p []byte) (int, error) {
-	b.read = true
-	if !b.until.IsZero() && time.Now().After(b.until) {
-		return 0, os.ErrDeadlineExceeded
-	}
-	if err := b.control.SetReadDeadline(time.Now().Add(b.idle)); err != nil {
-		return 0, err
-	}
-	n, err := b.r.Read(p)
-	b.count.Add(int64(n))
-	if err == io.EOF { // net/http goes on reading to notice a client that leaves
-		b.control.SetReadDeadline(time.Time{})
-	}
-	return n, err
+	io.Copy(io.Discard, io.LimitReader(rest, 2*h.ImageBytes))
 }
 
 func (h *Handler) writeJSON(w http.ResponseWriter, status int, v any) {
@@ -314,7 +322,7 @@ func (h *Handler) metrics(w http.ResponseWriter, _ *http.Request) {
 }
 
 // helloBytesMax bounds what a node says to introduce itself.
-const helloBytesMax = 256 << 10
+const helloBytesMax = 64 << 10
 
 func (h *Handler) hello(w http.ResponseWriter, r *http.Request) {
 	h.introduced(w, r, func(_ context.Context, theirs []byte) ([]byte, error) { return h.Peers.Hello(theirs) })
@@ -328,7 +336,7 @@ func (h *Handler) introduced(w http.ResponseWriter, r *http.Request, answer func
 		h.fail(w, r, err)
 		return
 	}
-	theirs, err := io.ReadAll(http.MaxBytesReader(w, h.bodyWithin(w, r, drainMax), helloBytesMax))
+	theirs, err := io.ReadAll(http.MaxBytesReader(w, r.Body, helloBytesMax))
 	if err != nil {
 		h.fail(w, r, image.Errorf(image.KindInvalid, "unreadable introduction: %w", err))
 		return
@@ -345,6 +353,12 @@ func (h *Handler) introduced(w http.ResponseWriter, r *http.Request, answer func
 // status streams this node's figures, a JSON object a line, until the peer goes away. The open
 // connection is what peers know each other alive by: it ends with the process.
 func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
+	release := h.stream(r)
+	if release == nil {
+		h.fail(w, r, image.Errorf(image.KindOverload, "%d status streams go to this address, the most", streamsMax).WithHint("end some"))
+		return
+	}
+	defer release()
 	control := http.NewResponseController(w)
 	ticker := time.NewTicker(h.StatusEvery)
 	defer ticker.Stop()

@@ -6,6 +6,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 
 	"imgcluster/cluster/image"
 )
@@ -27,8 +28,18 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, user, name str
 		return true
 	case target == "" || r.Header.Get(forwardedHeader) != "":
 		return false // Await says what is missing
+	case r.ContentLength < 0:
+		h.fail(w, r, noLength())
+		return true
 	case r.ContentLength > h.ImageBytes:
 		return false // refused here as well
+	}
+	if r.ContentLength > 0 {
+		if err := h.forwards.take(r.Context(), 0); err != nil {
+			h.fail(w, r, err)
+			return true
+		}
+		defer h.forwards.give()
 	}
 	proxy := httputil.ReverseProxy{
 		Transport: h.Forward,
@@ -38,15 +49,12 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, user, name str
 			for _, key := range browserFields { // they are of the client and this node, which has compared them
 				p.Out.Header.Del(key)
 			}
-			if r.ContentLength != 0 {
-				p.Out.Body = io.NopCloser(h.body(w, r))
-			}
 		},
 		ModifyResponse: func(resp *http.Response) error {
 			for key := range resp.Header { // each is said once, by the node that answers
 				w.Header().Del(key)
 			}
-			resp.Body = &passedOn{ReadCloser: resp.Body, h: h, w: w}
+			resp.Body = &passedOn{ReadCloser: resp.Body, count: &h.tx}
 			return nil
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
@@ -65,16 +73,19 @@ func (h *Handler) elsewhere(w http.ResponseWriter, r *http.Request, user, name s
 	return image.KindOf(err) == image.KindNoQuorum && h.forward(w, r, user, name)
 }
 
-// passedOn gives the client time for every part of another node's answer.
+// passedOn counts another node's answer.
 type passedOn struct {
 	io.ReadCloser
-	h *Handler
-	w http.ResponseWriter
+	count *atomic.Int64
 }
 
 func (p *passedOn) Read(b []byte) (int, error) {
 	n, err := p.ReadCloser.Read(b)
-	p.h.extend(p.w)
-	p.h.tx.Add(int64(n))
+	p.count.Add(int64(n))
 	return n, err
+}
+
+func noLength() error {
+	return image.Errorf(image.KindLengthRequired, "no Content-Length").
+		WithHint("send the length of the body in Content-Length; a pipe has none, save it to a file first")
 }

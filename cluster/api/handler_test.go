@@ -206,7 +206,7 @@ func serveOn(t *testing.T, i Images, n Node) (*Handler, *httptest.Server) {
 	t.Helper()
 	h := New(Options{
 		ID: 1, Images: i, Node: n, Peers: peers{}, Logger: zap.NewNop(), Forward: http.DefaultTransport,
-		ImageBytes: 1 << 20, ListPage: 10, BodyIdle: 10 * time.Second, StatusEvery: time.Millisecond,
+		ImageBytes: 1 << 20, ListPage: 10, BodyIdle: 10 * time.Second, Reads: 8, Uploads: 8, StatusEvery: time.Millisecond,
 		HostAllowed: func(host string) bool { return host == "x" },
 	})
 	srv := httptest.NewServer(h)

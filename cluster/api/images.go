@@ -90,8 +90,7 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request, user, name string,
 // parsePut reads an upload's header.
 func (h *Handler) parsePut(r *http.Request) (req image.Request, err error) {
 	if req.Size = r.ContentLength; req.Size < 0 {
-		return req, image.Errorf(image.KindLengthRequired, "no Content-Length").
-			WithHint("send the length of the body in Content-Length; a pipe has none, save it to a file first")
+		return req, noLength()
 	}
 	if req.Size > h.ImageBytes {
 		return req, image.Errorf(image.KindTooLarge, "%d bytes are more than the limit of %d", req.Size, h.ImageBytes).
@@ -246,51 +245,4 @@ func (h *Handler) delete(w http.ResponseWriter, r *http.Request, user, name stri
 	}
 	h.extend(w)
 	w.WriteHeader(http.StatusNoContent)
-}
-
-func (h *Handler) list(w http.ResponseWriter, r *http.Request, user string) {
-	if !h.conditional(w, r) {
-		return
-	}
-	h.page(w, r, func(q url.Values, limit int) (image.List, error) {
-		return h.Images.List(r.Context(), user, q.Get("prefix"), q.Get("after"), limit)
-	})
-}
-
-// listShards lists what some shards have, for another node.
-func (h *Handler) listShards(w http.ResponseWriter, r *http.Request) {
-	h.page(w, r, func(q url.Values, limit int) (image.List, error) {
-		var shards []uint64
-		for text := range strings.SplitSeq(q.Get("shards"), ",") {
-			shard, err := strconv.ParseUint(text, 10, 64)
-			if err != nil {
-				return image.List{}, image.Errorf(image.KindInvalid, "shards=%.40q", q.Get("shards")).WithHint("shards are numbers with commas between them")
-			}
-			shards = append(shards, shard)
-		}
-		return h.Peers.ListShards(r.Context(), shards, q.Get("user"), q.Get("prefix"), q.Get("after"), limit)
-	})
-}
-
-// page answers with one page of a list.
-func (h *Handler) page(w http.ResponseWriter, r *http.Request, list func(q url.Values, limit int) (image.List, error)) {
-	q := r.URL.Query()
-	limit := h.ListPage
-	if v := q.Get("limit"); v != "" {
-		n, err := strconv.Atoi(v)
-		if err != nil || n < 1 {
-			h.fail(w, r, image.Errorf(image.KindInvalid, "limit=%.20q", v).WithHint("limit is a number from 1 to "+strconv.Itoa(h.ListPage)))
-			return
-		}
-		limit = min(n, limit)
-	}
-	page, err := list(q, limit)
-	if err != nil {
-		h.fail(w, r, err)
-		return
-	}
-	if page.Images == nil {
-		page.Images = []image.Info{}
-	}
-	h.writeJSON(w, http.StatusOK, page)
 }

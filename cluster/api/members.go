@@ -28,7 +28,7 @@ func (h *Handler) changeMember(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var c image.MemberChange
-	d := json.NewDecoder(http.MaxBytesReader(w, h.bodyWithin(w, r, drainMax), changeBytesMax))
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, changeBytesMax))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&c); err != nil {
 		h.fail(w, r, image.Errorf(image.KindInvalid, "malformed change of members: %v", err).

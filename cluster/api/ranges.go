@@ -139,7 +139,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, c Content, cond 
 	if ranges != nil {
 		a.cut(ranges)
 	}
-	lazy := &lazyWriter{ResponseWriter: w, extend: func() { h.extend(w) }, count: &h.tx}
+	lazy := &lazyWriter{ResponseWriter: w, count: &h.tx}
 	if r.Method == http.MethodHead {
 		a.begin(lazy)
 		lazy.flushHeader()

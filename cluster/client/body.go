@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -136,12 +137,18 @@ type conn struct {
 	stall time.Duration
 }
 
-// Write implements net.Conn.
-func (c *conn) Write(p []byte) (int, error) {
-	if err := c.SetWriteDeadline(time.Now().Add(c.stall)); err != nil {
-		return 0, err
+// Write implements net.Conn. It goes on for as long as the peer takes anything within stall: a slow link is no
+// reason to give up.
+func (c *conn) Write(p []byte) (n int, err error) {
+	for {
+		if err := c.SetWriteDeadline(time.Now().Add(c.stall)); err != nil {
+			return n, err
+		}
+		m, err := c.Conn.Write(p[n:])
+		if n += m; m == 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
 	}
-	return c.Conn.Write(p)
 }
 
 // ReadFrom implements io.ReaderFrom; net/http calls it for a body of known length.

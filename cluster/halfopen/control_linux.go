@@ -24,8 +24,21 @@ func Lossy(conn syscall.Conn) (lossy bool) {
 // caOpen is the state of a connection that has lost nothing, so far as it knows (TCP_CA_Open of linux/tcp.h).
 const caOpen = 0
 
+// limitUnsent bounds what the kernel keeps of an answer that the other end does not take, and so lets the writer
+// see how fast it is taken. Accepted connections have it from the listening one.
+func limitUnsent(_, _ string, c syscall.RawConn) error {
+	var failed error
+	err := c.Control(func(fd uintptr) {
+		failed = os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentBytesMax))
+	})
+	if err != nil {
+		return err
+	}
+	return failed
+}
+
 // control makes a socket's options. Sent bytes may be unacknowledged for so long (tcp(7),
-// TCP_USER_TIMEOUT).
+// TCP_USER_TIMEOUT), or wait for the other end to have room for them; 0: for as long as the system has it.
 func control(unanswered time.Duration) func(_, _ string, c syscall.RawConn) error {
 	return func(_, _ string, c syscall.RawConn) error {
 		var failed error

@@ -7,7 +7,9 @@ package halfopen
 
 import (
 	"context"
+	"errors"
 	"net"
+	"syscall"
 	"time"
 )
 
@@ -19,6 +21,9 @@ const (
 
 	probeInterval = 4 * time.Second
 	probeCount    = 2
+
+	// unsentBytesMax is what one connection of a server may have in the kernel that is still to be sent.
+	unsentBytesMax = 128 << 10
 
 	// What is lost is sent again after the round trip and retryMin more, TCP's own 200 ms being meant for
 	// any network, and then in intervals that grow to retryMax, not to two minutes.
@@ -40,7 +45,20 @@ func Dialer(timeout, unanswered time.Duration) *net.Dialer {
 
 // Listen opens a port for connections that notice too. Multipath TCP, the default, knows no such options.
 func Listen(ctx context.Context, address string) (net.Listener, error) {
-	l := &net.ListenConfig{KeepAliveConfig: KeepAlive(), Control: control(Unanswered)}
+	return listen(ctx, address, control(Unanswered))
+}
+
+// ListenForClients is Listen for answers of any length: a client that reads slowly has its receive buffer full for
+// longer than Unanswered, and is not gone for that. Whoever writes to it has deadlines.
+func ListenForClients(ctx context.Context, address string) (net.Listener, error) {
+	options := control(0)
+	return listen(ctx, address, func(network, address string, c syscall.RawConn) error {
+		return errors.Join(options(network, address, c), limitUnsent(network, address, c))
+	})
+}
+
+func listen(ctx context.Context, address string, options func(network, address string, c syscall.RawConn) error) (net.Listener, error) {
+	l := &net.ListenConfig{KeepAliveConfig: KeepAlive(), Control: options}
 	l.SetMultipathTCP(false)
 	return l.Listen(ctx, "tcp", address)
 }

@@ -3,6 +3,7 @@
 package halfopen
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"net"
@@ -14,30 +15,36 @@ import (
 
 // The network tests of the cluster package try what the options do; here, that they are set.
 func TestDialerSetsOptions(t *testing.T) {
-	l, err := Listen(t.Context(), "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	conn, err := Dialer(time.Minute, Unanswered).Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	accepted, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer accepted.Close()
-	for _, c := range []net.Conn{conn, accepted} {
-		expectOptions(t, c.(*net.TCPConn))
-		if Lossy(c.(*net.TCPConn)) {
-			t.Error("lossy before anything was sent")
+	patient := map[int]int{unix.TCP_USER_TIMEOUT: 0, unix.TCP_NOTSENT_LOWAT: unsentBytesMax}
+	for listen, others := range map[*func(context.Context, string) (net.Listener, error)]map[int]int{
+		new(Listen): nil, new(ListenForClients): patient,
+	} {
+		l, err := (*listen)(t.Context(), "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		conn, err := Dialer(time.Minute, Unanswered).Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		accepted, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer accepted.Close()
+		expectOptions(t, conn.(*net.TCPConn), nil)
+		expectOptions(t, accepted.(*net.TCPConn), others)
+		for _, c := range []net.Conn{conn, accepted} {
+			if Lossy(c.(*net.TCPConn)) {
+				t.Error("lossy before anything was sent")
+			}
 		}
 	}
 }
 
-func expectOptions(t *testing.T, conn *net.TCPConn) {
+func expectOptions(t *testing.T, conn *net.TCPConn, others map[int]int) {
 	t.Helper()
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -49,6 +56,7 @@ func expectOptions(t *testing.T, conn *net.TCPConn) {
 		unix.TCP_KEEPINTVL: int(probeInterval.Seconds()), unix.TCP_KEEPCNT: probeCount, unix.TCP_THIN_LINEAR_TIMEOUTS: 1,
 	}
 	maps.Copy(want, newer)
+	maps.Copy(want, others)
 	for option, want := range want {
 		var got int
 		var failed error

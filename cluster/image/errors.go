@@ -20,6 +20,7 @@ const (
 	KindForbidden      Kind = "forbidden"          // 403: a page of another site would change something
 	KindNotFound       Kind = "not-found"          // 404
 	KindMethod         Kind = "method-not-allowed" // 405
+	KindTooSlow        Kind = "too-slow"           // 408: the body does not move as limits.body_rate asks
 	KindConflict       Kind = "upload-conflict"    // 409: the same upload ID with other bytes
 	KindStale          Kind = "stale-epoch"        // 409: the upload was given to another node meanwhile
 	KindLengthRequired Kind = "length-required"    // 411
@@ -39,7 +40,7 @@ const (
 
 // statuses by kind; what is missing is 500.
 var statuses = map[Kind]int{
-	KindInvalid: 400, KindDigest: 400, KindIncomplete: 400, KindForbidden: 403, KindNotFound: 404, KindMethod: 405, KindConflict: 409, KindStale: 409,
+	KindInvalid: 400, KindDigest: 400, KindIncomplete: 400, KindForbidden: 403, KindNotFound: 404, KindMethod: 405, KindTooSlow: 408, KindConflict: 409, KindStale: 409,
 	KindLengthRequired: 411, KindExists: 412, KindChanged: 412, KindTooLarge: 413, KindMedia: 415,
 	KindRange: 416, KindMisplaced: 421, KindOverload: 429, KindNoQuorum: 503, KindAborted: 503, KindDamaged: 503, KindDiskFull: 507, KindInternal: 500,
 }

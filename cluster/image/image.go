@@ -195,7 +195,7 @@ type List struct {
 // Limits on names, in bytes.
 const (
 	userBytesMax = 128
-	nameBytesMax = 1024
+	NameBytesMax = 1024
 )
 
 // CheckUser refuses what cannot be a user's name: one path part of 1 to 128 bytes of UTF-8.
@@ -209,7 +209,7 @@ func CheckUser(user string) error {
 
 // CheckName refuses what cannot be an image's name: 1 to 1,024 bytes of UTF-8 without control
 // characters, whose parts between slashes are not empty, "." or "..".
-func CheckName(name string) error { return checkParts("image name", name, nameBytesMax) }
+func CheckName(name string) error { return checkParts("image name", name, NameBytesMax) }
 
 func checkParts(what, s string, max int) error {
 	hint := "use letters, digits, '-', '_' and '.', with '/' between folders"

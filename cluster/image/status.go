@@ -64,6 +64,8 @@ type NodeStatus struct {
 	// all shards, those that it leads. Only nodes tell each other.
 	Serves []uint64      `json:"serves,omitempty"`
 	Leads  []ShardReport `json:"leads,omitempty"`
+	// Receiving are the uploads whose bodies have been coming in here for a while, for want of a faster client.
+	Receiving []ID `json:"receiving,omitempty"`
 }
 
 // ShardReport is what a shard's leader tells of it.

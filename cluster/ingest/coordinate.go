@@ -184,18 +184,31 @@ func (s *Service) loads() (all, others map[image.NodeID]*catalog.NodeTotals, err
 }
 
 // takeOver takes an upload away from a node that has not stored it in time, when this node holds
-// all bytes and was not asked to store them.
-func (s *Service) takeOver(u *upload, state *catalog.Upload) {
+// all bytes and was not asked to store them, and returns when to look again. A node that still receives the
+// body has its time from the end of that.
+func (p *part) takeOver(state *catalog.Upload) time.Duration {
+	s, u := p.s, p.u
+	again := s.TakeoverTimeout
 	if state.Finished() || state.Slot(s.Node) != nil || !slices.Contains(state.Holders, s.Node) || !u.spool.holds() {
-		return
+		return again
 	}
 	for _, slot := range state.Storing {
-		if !slot.Stored {
-			cause := image.Errorf(image.KindAborted, "node %d did not store upload %s in time", slot.Node, state.ID)
-			s.reassign(u.ctx, u.shard, state, []image.NodeID{slot.Node}, cause)
-			return
+		switch {
+		case slot.Stored:
+			continue
+		case s.receives(slot.Node, u.shard, state.ID):
+			p.moving[slot.Node] = time.Now()
+			again = min(again, s.AssignTimeout)
+			continue
+		case time.Since(p.moving[slot.Node]) < s.TakeoverTimeout:
+			again = min(again, s.AssignTimeout)
+			continue
 		}
+		cause := image.Errorf(image.KindAborted, "node %d did not store upload %s in time", slot.Node, state.ID)
+		s.reassign(u.ctx, u.shard, state, []image.NodeID{slot.Node}, cause)
+		return again
 	}
+	return again
 }
 
 // reassign proposes to take the parts of some nodes in an upload away from them. It tells whether
@@ -237,11 +250,11 @@ type pendingKey struct {
 	id    image.ID
 }
 
-// watched is an upload that the log has not decided, with the time since which this node knows.
+// watched is an upload that the log has not decided, with the time since which this node knows it.
 type watched struct {
 	pendingKey
 	state  *catalog.Upload
-	since  time.Time
+	since  time.Time // likewise, or since its body was last seen to come in
 	asked  time.Time // since this node is to store it, as it is to now
 	busy   bool      // a reassignment is being proposed
 	absent bool      // the upload is not on its way here
@@ -309,6 +322,9 @@ func (s *Service) rescue() {
 	for _, w := range idle {
 		var drop []image.NodeID
 		var cause error
+		if s.progresses(&w) {
+			w.since = time.Now()
+		}
 		if s.Log.Leader(w.shard) == s.Node {
 			drop, cause = w.lost(up, s.UploadTimeout)
 		}
@@ -323,6 +339,22 @@ func (s *Service) rescue() {
 			})
 		}
 	}
+}
+
+// progresses reports whether the body of a pending upload comes in on one of its nodes, and notes it.
+func (s *Service) progresses(w *watched) bool {
+	if time.Since(w.since) < s.TakeoverTimeout {
+		return false // no need to know yet
+	}
+	if !slices.ContainsFunc(w.state.Holders, func(n image.NodeID) bool { return s.receives(n, w.shard, w.id) }) {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now := s.pending[w.pendingKey]; now != nil {
+		now.since = time.Now()
+	}
+	return true
 }
 
 // busy marks a pending upload as being reassigned, or no longer, and tells whether it is still
@@ -340,7 +372,7 @@ func (s *Service) busy(key pendingKey, is bool) bool {
 // lost returns the nodes that cannot be waited for, and why.
 func (w *watched) lost(up []image.NodeID, timeout time.Duration) ([]image.NodeID, error) {
 	if time.Since(w.since) > timeout {
-		return w.state.Holders, image.Errorf(image.KindAborted, "upload %s was not stored within %s", w.state.ID, timeout)
+		return w.state.Holders, image.Errorf(image.KindAborted, "upload %s made no progress for %s (timeouts.upload)", w.state.ID, timeout)
 	}
 	var gone []image.NodeID
 	for _, slot := range w.state.Storing {

@@ -203,6 +203,11 @@ func (f *fleet) Send(ctx context.Context, to image.NodeID, req image.Request, bo
 	return err
 }
 
+// receives implements Options.ReceivedBy.
+func (f *fleet) receives(node image.NodeID, id image.ID) bool {
+	return slices.Contains(f.alive(), node) && slices.Contains(f.nodes[node].Receiving(), id)
+}
+
 func (f *fleet) alive() []image.NodeID {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -245,7 +250,7 @@ func newFleet(t *testing.T, change func(*Options)) *fleet {
 			ShardOf: func(string, string) uint64 { return testShard },
 			Members: func(uint64) []image.NodeID { return []image.NodeID{1, 2, 3} }, Up: f.alive, Live: f.alive, Room: f.roomy, Current: func(uint64) []image.NodeID { return f.alive() },
 			Owned: f.own, Replicas: 2, MinReplicas: 1, UploadsMax: 8, StagingBytes: 16 << 20, ImageBytes: 64 << 20,
-			AssignTimeout: 50 * time.Millisecond, TakeoverTimeout: 5 * time.Second, UploadTimeout: time.Minute, QuorumTimeout: time.Minute,
+			ReceivedBy: f.receives, AssignTimeout: 50 * time.Millisecond, TakeoverTimeout: 5 * time.Second, UploadTimeout: time.Minute, QuorumTimeout: time.Minute,
 		}
 		if change != nil {
 			change(&o)

@@ -780,48 +780,90 @@ func TestFailedAttemptsCount(t *testing.T) {
 	})
 }
 
-// trickle is a body that moves, but does not get anywhere.
-type trickle struct{ ctx context.Context }
+// slowly gives a body in `steps` parts, one after each tick.
+func slowly(b []byte, steps int, every time.Duration) io.Reader {
+	var parts []io.Reader
+	for part := range slices.Chunk(b, (len(b)+steps-1)/steps) {
+		parts = append(parts, afterReader{every}, bytes.NewReader(part))
+	}
+	return io.MultiReader(parts...)
+}
 
-func (b trickle) Read([]byte) (int, error) {
-	select {
-	case <-b.ctx.Done():
-		return 0, context.Cause(b.ctx)
-	case <-time.After(5 * time.Millisecond):
-		return 1, nil
+type afterReader struct{ d time.Duration }
+
+func (a afterReader) Read([]byte) (int, error) {
+	<-time.After(a.d)
+	return 0, io.EOF
+}
+
+// TestSlowClient: a body that moves takes as long as it takes, far beyond the time for a takeover and the time
+// without progress, whether it goes to one node or to all, and nobody loses it for that.
+func TestSlowClient(t *testing.T) {
+	f := newFleet(t, func(o *Options) { o.TakeoverTimeout, o.UploadTimeout = time.Second, 2*time.Second })
+	body := randomBytes(3 << 20)
+	for name, bodies := range map[string]map[image.NodeID]io.Reader{
+		"to all, slow everywhere": {1: slowly(body, 30, 200*time.Millisecond), 2: slowly(body, 30, 200*time.Millisecond), 3: slowly(body, 30, 200*time.Millisecond)},
+		// Whichever stands by has all bytes long before one that stores.
+		"to all, one fast": {1: slowly(body, 30, 200*time.Millisecond), 2: slowly(body, 30, 150*time.Millisecond)},
+		"to one":           nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			req := request(name)
+			if bodies != nil {
+				f.record(f.broadcast(req, body, bodies))
+			} else {
+				req.Size = int64(len(body))
+				if _, err := f.nodes[1].Receive(t.Context(), req, slowly(body, 30, 200*time.Millisecond)); err != nil {
+					t.Error(err)
+				}
+			}
+			if u := f.assigned(req.ID); u.Epoch != 1 {
+				t.Errorf("it was given to others: %+v", u)
+			}
+		})
 	}
 }
 
-// TestTrickle: a client that sends a byte now and then keeps its place no longer than an upload may take,
-// neither for a first attempt nor for one that is compared with it.
-func TestTrickle(t *testing.T) {
-	f := newFleet(t, func(o *Options) { o.UploadTimeout = 200 * time.Millisecond })
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	answers := make(chan error)
-	for i, to := range [][]image.NodeID{nil, {1, 2, 3}} {
-		req := request(fmt.Sprint(i))
-		req.Size, req.Broadcast = 5<<20, to
-		for range 2 {
-			wg.Go(func() {
-				_, err := f.nodes[1].Receive(t.Context(), req, trickle{ctx})
+// TestRelayedThatNobodyAssigns has all places taken by uploads that claim to come from another node. They are free
+// again at once when the senders are gone, and soon when they are not.
+func TestRelayedThatNobodyAssigns(t *testing.T) {
+	f := newFleet(t, func(o *Options) { o.QuorumTimeout = 2 * time.Second })
+	s := f.nodes[1]
+	send := func(ctx context.Context) chan error {
+		answers := make(chan error, s.UploadsMax)
+		for i := range s.UploadsMax {
+			req := request(fmt.Sprint(i))
+			req.Size, req.Relayed, req.Broadcast = 170, true, []image.NodeID{1, 2, 3}
+			go func() {
+				_, err := s.Receive(ctx, req, bytes.NewReader(randomBytes(170)))
 				answers <- err
-			})
+			}()
+		}
+		eventually(t, "all places to be taken", func() bool { n, _ := s.Stats(); return n == s.UploadsMax })
+		return answers
+	}
+	free := func() {
+		t.Helper()
+		eventually(t, "the places to be free", func() bool { n, _ := s.Stats(); return n == 0 })
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	answers, began := send(ctx), time.Now()
+	cancel()
+	free()
+	if took := time.Since(began); took > s.QuorumTimeout {
+		t.Errorf("the places of senders that are gone were free after %v", took)
+	}
+	for range s.UploadsMax {
+		<-answers
+	}
+	answers = send(t.Context())
+	for range s.UploadsMax {
+		if err := <-answers; image.KindOf(err) != image.KindAborted {
+			t.Errorf("an upload that nobody assigned: %v", err)
 		}
 	}
-	for range 4 {
-		select {
-		case err := <-answers:
-			if kind := image.KindOf(err); kind != image.KindIncomplete {
-				t.Errorf("answer %v", err)
-			}
-		case <-time.After(10 * time.Second):
-			t.Fatal("still no answer")
-		}
-	}
-	f.empty("0")
+	free()
 }
 
 // TestStoredIsToldWhenTheQuorumIsBack: nodes that have stored while there was no quorum say so once there

@@ -5,7 +5,6 @@ package ingest
 
 import (
 	"context"
-	"errors"
 	"io"
 	"maps"
 	"sync"
@@ -78,6 +77,8 @@ type Options struct {
 	Current        func(shard uint64) []image.NodeID
 	// Owned is told of each upload that this node owns. Its client does not wait for that.
 	Owned func(Owned)
+	// ReceivedBy reports whether another node says that the body of an upload comes in there; see Service.Receiving.
+	ReceivedBy func(node image.NodeID, id image.ID) bool
 
 	Replicas, MinReplicas int
 
@@ -86,8 +87,8 @@ type Options struct {
 	ImageBytes   int64 // the largest image
 
 	AssignTimeout   time.Duration // a follower without an assignment proposes one itself
-	TakeoverTimeout time.Duration // with all bytes here, a node that has not stored loses the upload
-	UploadTimeout   time.Duration // no upload is pending for longer
+	TakeoverTimeout time.Duration // with all bytes here, a node that receives none and has not stored loses the upload
+	UploadTimeout   time.Duration // no upload is pending for longer without progress
 	QuorumTimeout   time.Duration // with a shard without a leader for this long, its uploads are told to be sent again
 }
 
@@ -175,13 +176,42 @@ func (s *Service) Stats() (uploads int, stagingBytes int64) {
 	return len(s.uploads), s.arena.bytes()
 }
 
+// receivingMax bounds the uploads that a node tells the others of.
+const receivingMax = 1024
+
+// Receiving lists the uploads whose bodies have been coming in for a while and still do: no other node
+// may take the slowness of their clients for this node's.
+func (s *Service) Receiving() (ids []image.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, u := range s.uploads {
+		if len(ids) < receivingMax && time.Since(u.spool.began) > s.TakeoverTimeout/receivingPart && u.receives() {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// receivingPart of a TakeoverTimeout is how long a body comes in before the others are told.
+const receivingPart = 4
+
+// receives reports whether the body of an upload comes in on a node.
+func (s *Service) receives(node image.NodeID, shard uint64, id image.ID) bool {
+	if node != s.Node {
+		return s.ReceivedBy(node, id)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u := s.here(shard, id)
+	return u != nil && u.receives()
+}
+
 // Receive takes one upload from its header to its record. body must be at least req.Size long and
-// fail in bounded time when the sender is gone. The errors are *image.Error.
+// fail in bounded time when the sender is gone or too slow. The errors are *image.Error.
 func (s *Service) Receive(ctx context.Context, req image.Request, body io.Reader) (*image.Record, error) {
 	if err := s.check(req); err != nil {
 		return nil, err
 	}
-	body = timelyReader{body, time.Now().Add(s.UploadTimeout)}
 	u, err := s.register(req)
 	if err != nil {
 		return nil, err
@@ -205,27 +235,27 @@ func (s *Service) Receive(ctx context.Context, req image.Request, body io.Reader
 	err = u.spool.fill(body)
 	u.signal()
 	u.filling.Done()
+	if err == errSpoolClosed { // all is decided before all came
+		err = s.readOn(u, body)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return s.wait(ctx, u)
-}
-
-// timelyReader is a body that ends at a time, however little of it came. One that trickles would keep
-// its upload, and the place of another, for as long as its sender likes.
-type timelyReader struct {
-	r   io.Reader
-	end time.Time
-}
-
-func (t timelyReader) Read(p []byte) (int, error) {
-	if time.Now().After(t.end) {
-		return 0, errTrickles
+	rec, err := s.wait(ctx, u)
+	if ctx.Err() != nil {
+		close(u.left)
 	}
-	return t.r.Read(p)
+	return rec, err
 }
 
-var errTrickles = errors.New("it took longer than an upload may")
+// readOn reads what comes after an upload was committed, so that the connection stays usable. One that failed
+// is answered at once.
+func (s *Service) readOn(u *upload, body io.Reader) error {
+	if state := u.latest(); state == nil || state.State != catalog.Committed {
+		return nil
+	}
+	return u.spool.drain(body)
+}
 
 func (s *Service) check(req image.Request) error {
 	if err := image.CheckUser(req.User); err != nil {

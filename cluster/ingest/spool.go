@@ -37,13 +37,16 @@ type spool struct {
 	keep    bool
 	settled bool
 	filled  int64
-	err     error // why no more bytes come, nil while they do or when all came
+	began   time.Time
+	moved   time.Time // bytes came last
+	err     error     // why no more bytes come, nil while they do or when all came
 	closed  bool
 	cursors []*cursor
 }
 
 func newSpool(a *arena, size int64) *spool {
-	s := &spool{arena: a, size: size, quota: windowChunks}
+	now := time.Now()
+	s := &spool{arena: a, size: size, quota: windowChunks, began: now, moved: now}
 	s.wake = sync.NewCond(&s.mu)
 	if n := int((size + chunkBytes - 1) / chunkBytes); a.reserve(n) {
 		s.quota, s.whole, s.keep = n, true, true
@@ -51,15 +54,15 @@ func newSpool(a *arena, size int64) *spool {
 	return s
 }
 
-// fill reads the body, all of size and not a byte more. A short body is KindIncomplete. What comes
-// after the spool was closed is read and dropped, so that the connection stays usable.
+// fill reads the body, all of size and not a byte more. A short body is KindIncomplete, a slow one
+// KindTooSlow. When the spool is closed it ends with errSpoolClosed.
 func (s *spool) fill(body io.Reader) error {
 	var c []byte
 	woke := time.Now()
 	for s.filled < s.size {
 		if c == nil {
 			if c = s.grow(); c == nil {
-				return s.drain(body)
+				return errSpoolClosed
 			}
 		}
 		at := int(s.filled % chunkBytes)
@@ -67,13 +70,18 @@ func (s *spool) fill(body io.Reader) error {
 		n, err := body.Read(c[at:end])
 		s.mu.Lock()
 		s.filled += int64(n)
+		if n > 0 {
+			s.moved = time.Now()
+		}
 		if s.filled == s.size {
 			err = nil
 		}
 		if err != nil {
 			s.err = incomplete(s.filled, s.size, err)
 		}
-		err = s.err
+		if err = s.err; err == nil && s.closed && s.filled < s.size {
+			err = errSpoolClosed
+		}
 		// Waking for less costs more than it gains, but a node that is sent the bytes on must not take a slow
 		// client for one that is gone.
 		if err != nil || at+n == chunkBytes || s.filled == s.size || time.Since(woke) > wakeEvery {
@@ -91,6 +99,7 @@ func (s *spool) fill(body io.Reader) error {
 	return nil
 }
 
+// drain reads and drops the rest of the body. fill has ended.
 func (s *spool) drain(body io.Reader) error {
 	n, err := io.Copy(io.Discard, io.LimitReader(body, s.size-s.filled))
 	if err != nil || n < s.size-s.filled {
@@ -100,6 +109,9 @@ func (s *spool) drain(body io.Reader) error {
 }
 
 func incomplete(got, want int64, cause error) error {
+	if slow := (*image.Error)(nil); errors.As(cause, &slow) && slow.Kind == image.KindTooSlow {
+		return image.Errorf(image.KindTooSlow, "the body was cut after %d of %d bytes: %w", got, want, cause).WithHint(slow.Hint)
+	}
 	return image.Errorf(image.KindIncomplete, "the body ended after %d of %d bytes: %w", got, want, cause).
 		WithHint("send the image again, with the same Idempotency-Key")
 }
@@ -192,6 +204,13 @@ func (s *spool) complete() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.filled == s.size
+}
+
+// progress returns when bytes came last, and whether no more come.
+func (s *spool) progress() (moved time.Time, ended bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.moved, s.filled == s.size || s.err != nil || s.closed
 }
 
 // failed returns why no more bytes come.

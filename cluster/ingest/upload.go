@@ -22,15 +22,17 @@ import (
 
 // upload is one upload on this node.
 type upload struct {
-	req     image.Request
-	shard   uint64
-	began   time.Time
-	spool   *spool
-	filling sync.WaitGroup // Receive is reading the body
-	changed chan struct{}  // capacity 1: state or spool changed
-	done    chan struct{}  // closed when the log has decided
-	ctx     context.Context
-	cancel  context.CancelCauseFunc
+	req      image.Request
+	shard    uint64
+	began    time.Time
+	spool    *spool
+	filling  sync.WaitGroup // Receive is reading the body
+	changed  chan struct{}  // capacity 1: state or spool changed
+	takeover time.Duration  // see Options
+	done     chan struct{}  // closed when the log has decided
+	left     chan struct{}  // closed when the sender is gone without an answer
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
 
 	mu    sync.Mutex
 	past  uint32          // epoch in which an earlier attempt failed
@@ -40,8 +42,9 @@ type upload struct {
 
 func newUpload(s *Service, req image.Request) *upload {
 	u := &upload{
-		req: req, shard: s.ShardOf(req.User, req.Name), began: time.Now(), spool: newSpool(s.arena, req.Size),
-		changed: make(chan struct{}, 1), done: make(chan struct{}),
+		req: req, shard: s.ShardOf(req.User, req.Name), began: time.Now(), takeover: s.TakeoverTimeout,
+		spool:   newSpool(s.arena, req.Size),
+		changed: make(chan struct{}, 1), done: make(chan struct{}), left: make(chan struct{}),
 	}
 	u.ctx, u.cancel = context.WithCancelCause(s.ctx)
 	u.filling.Add(1)
@@ -98,6 +101,23 @@ func (u *upload) failed() bool {
 	return u.spool.failed() != nil || state != nil && state.State == catalog.Failed
 }
 
+// receives reports whether the body comes in: not all of it is here, and some came lately.
+func (u *upload) receives() bool {
+	moved, ended := u.spool.progress()
+	return !ended && time.Since(moved) < u.takeover
+}
+
+// patience is how much longer an upload may make no progress, here and on the other nodes.
+func (s *Service) patience(u *upload) time.Duration {
+	moved, _ := u.spool.progress()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w := s.pending[pendingKey{u.shard, u.req.ID}]; w != nil && w.since.After(moved) {
+		moved = w.since
+	}
+	return s.UploadTimeout - time.Since(moved)
+}
+
 // wait returns what the log decided. Where the shard has no leader for QuorumTimeout, as on the small
 // side of a partition, it does not wait for the decision, which may still come.
 func (s *Service) wait(ctx context.Context, u *upload) (*image.Record, error) {
@@ -105,7 +125,7 @@ func (s *Service) wait(ctx context.Context, u *upload) (*image.Record, error) {
 	defer timer.Stop()
 	look := time.NewTicker(s.QuorumTimeout / quorumLooks)
 	defer look.Stop()
-	cause := context.DeadlineExceeded
+	cause := fmt.Errorf("it timed out after %s without progress (timeouts.upload)", s.UploadTimeout)
 	for leaderless := 0; ; {
 		select {
 		case <-look.C:
@@ -123,6 +143,10 @@ func (s *Service) wait(ctx context.Context, u *upload) (*image.Record, error) {
 		case <-u.ctx.Done():
 			cause = context.Cause(u.ctx)
 		case <-timer.C:
+			if more := s.patience(u); more > 0 {
+				timer.Reset(more)
+				continue
+			}
 		}
 		break
 	}
@@ -149,7 +173,7 @@ func undecided(id image.ID, cause error) error {
 
 // run plays this node's part in an upload until the log has decided.
 func (s *Service) run(u *upload) {
-	p := &part{s: s, u: u, sending: map[image.NodeID]context.CancelCauseFunc{}}
+	p := &part{s: s, u: u, sending: map[image.NodeID]context.CancelCauseFunc{}, moving: map[image.NodeID]time.Time{}}
 	p.play()
 	p.linger()
 	u.cancel(errSpoolClosed)
@@ -181,7 +205,8 @@ type part struct {
 	stop    context.CancelCauseFunc
 	sending map[image.NodeID]context.CancelCauseFunc // nodes that it has begun to send to
 	settled bool
-	waiting bool // for the storing nodes, with all bytes here
+	waiting bool                       // for the storing nodes, with all bytes here
+	moving  map[image.NodeID]time.Time // when a storing node was last seen to receive the body
 }
 
 func (p *part) play() {
@@ -189,6 +214,7 @@ func (p *part) play() {
 	defer deadline.Stop()
 	next := time.NewTimer(p.s.assignDelay(p.u))
 	defer next.Stop()
+	left := p.u.left
 	for {
 		state := p.u.latest()
 		if state != nil {
@@ -206,7 +232,16 @@ func (p *part) play() {
 		case <-next.C:
 			next.Reset(p.due())
 		case <-deadline.C:
-			return
+			more := p.s.patience(p.u)
+			if more <= 0 {
+				return
+			}
+			deadline.Reset(more)
+		case <-left:
+			left = nil
+			if p.u.req.Relayed && p.u.latest() == nil {
+				return // nobody assigns it any more
+			}
 		case <-p.u.ctx.Done():
 			return
 		}
@@ -230,9 +265,11 @@ func (p *part) due() time.Duration {
 				u.cancel(err)
 			}
 		})
+	case state == nil && u.req.Relayed && time.Since(u.spool.began) > s.QuorumTimeout:
+		u.cancel(image.Errorf(image.KindAborted, "upload %s was passed on to node %d, and no node has assigned it", u.req.ID, s.Node).
+			WithHint("send it again, without Imgcluster-Relayed"))
 	case p.waiting:
-		s.takeOver(u, state)
-		return s.TakeoverTimeout
+		return p.takeOver(state)
 	}
 	return s.AssignTimeout
 }

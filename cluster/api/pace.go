@@ -1,0 +1,184 @@
+package api
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"imgcluster/cluster/image"
+)
+
+// pace judges whether a body moves. The other end may fall behind the least rate by grace; what moves faster
+// makes up for it again. Only time counts in which this node waits for the other end: it may have to wait for
+// memory or a disk itself.
+type pace struct {
+	rate        int64 // bytes a second; 0: any
+	grace, idle time.Duration
+	most        time.Duration // that left can be
+	left        time.Duration // how long the other end may still do nothing
+	bytes       int64         // since left was last the most
+	waited      time.Duration // likewise
+}
+
+// newPace returns the pace for one body of a request. One that another node passes on gets twice the time: it
+// is that node, to which the client speaks, that ends it.
+func (h *Handler) newPace(r *http.Request) pace {
+	p := pace{rate: h.BodyRate, grace: h.BodyGrace, idle: h.BodyIdle}
+	if passedOnBy(r) {
+		p.grace, p.idle = 2*p.grace, 2*p.idle
+	}
+	p.most, p.left = p.grace, p.grace
+	return p
+}
+
+// step is how long the next bytes may take.
+func (p *pace) step() time.Duration {
+	if p.rate == 0 {
+		return p.idle
+	}
+	return min(p.idle, p.left)
+}
+
+// moved counts n bytes that took so long. Its error says that the other end is too slow.
+func (p *pace) moved(n int, took time.Duration) error {
+	if p.rate == 0 {
+		return nil
+	}
+	p.bytes += int64(n)
+	p.waited += took
+	p.left += time.Duration(n)*time.Second/time.Duration(p.rate) - took
+	if p.left >= p.most {
+		p.left, p.bytes, p.waited = p.most, 0, 0
+	}
+	if p.left <= 0 {
+		return p.tooSlow()
+	}
+	return nil
+}
+
+// stopped is the error of a step that took too long.
+func (p *pace) stopped(err error) error {
+	switch {
+	case !errors.Is(err, os.ErrDeadlineExceeded):
+		return err
+	case p.rate != 0 && p.left <= 0:
+		return p.tooSlow()
+	}
+	return image.Errorf(image.KindTooSlow, "nothing moved for %s (timeouts.body_idle)", p.idle).
+		WithHint("send it again, with the same Idempotency-Key; raise timeouts.body_idle on every node for links that pause for longer")
+}
+
+func (p *pace) tooSlow() error {
+	measured := float64(p.bytes) / max(p.waited.Seconds(), 1e-3)
+	return image.Errorf(image.KindTooSlow, "%.0f bytes a second over %s are less than %d (limits.body_rate), for longer than %s (timeouts.body_grace)",
+		measured, p.waited.Round(10*time.Millisecond), p.rate, p.grace).
+		WithHint("send it again over a faster link, with the same Idempotency-Key, or lower limits.body_rate on every node")
+}
+
+// passedOnBy reports whether another node says that it passes this request on, or makes it for a client.
+func passedOnBy(r *http.Request) bool {
+	return r.Header.Get("Imgcluster-Relayed") != "" || r.Header.Get(forwardedHeader) != "" || isInternal(r)
+}
+
+// body is a request's body. It fails when it does not move as pace asks.
+type body struct {
+	r       io.Reader
+	control *http.ResponseController
+	count   *atomic.Int64
+	mu      sync.Mutex // net/http reads on in a goroutine of its own when it passes a body on
+	pace    pace
+	read    bool        // something was asked of it
+	ended   atomic.Bool // nothing is left of it
+}
+
+// Read implements io.Reader.
+func (b *body) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.read = true
+	began := time.Now()
+	if err := b.control.SetReadDeadline(began.Add(b.pace.step())); err != nil {
+		return 0, err
+	}
+	n, err := b.r.Read(p)
+	b.count.Add(int64(n))
+	slow := b.pace.moved(n, time.Since(began))
+	switch {
+	case err == io.EOF:
+		b.ended.Store(true)
+		b.control.SetReadDeadline(time.Time{}) // net/http goes on reading to notice a client that leaves
+	case err != nil:
+		err = b.pace.stopped(err)
+	default:
+		err = slow
+	}
+	return n, err
+}
+
+// Close implements io.Closer. What is left of a body is net/http's to deal with, or drain's.
+func (b *body) Close() error { return nil }
+
+// body returns the request's body as ServeHTTP has wrapped it.
+func (h *Handler) body(w http.ResponseWriter, r *http.Request) *body {
+	if b, ok := r.Body.(*body); ok {
+		return b
+	}
+	return &body{r: r.Body, control: http.NewResponseController(w), count: &h.rx, pace: h.newPace(r)}
+}
+
+// pacedWriter is an answer that fails when the client does not take it as pace asks.
+type pacedWriter struct {
+	http.ResponseWriter
+	control *http.ResponseController
+	pace    pace
+	logger  *zap.Logger
+	path    string
+}
+
+// windowBytesMax is what the other end's kernel takes at once for a program that reads it later. Until that has
+// read most of it, nothing is seen to move here, though it may read as it should.
+const windowBytesMax = 8 << 20
+
+func (h *Handler) paced(w http.ResponseWriter, r *http.Request) *pacedWriter {
+	p := h.newPace(r)
+	if p.rate != 0 {
+		p.most += windowBytesMax * time.Second / time.Duration(p.rate)
+		p.idle = p.most
+	}
+	return &pacedWriter{ResponseWriter: w, control: http.NewResponseController(w), pace: p, logger: h.Logger, path: r.URL.Path}
+}
+
+// writePieceBytes is the unit in which an answer's progress is measured.
+const writePieceBytes = 64 << 10
+
+// Write implements io.Writer.
+func (p *pacedWriter) Write(b []byte) (n int, err error) {
+	for first := true; first || n < len(b); first = false {
+		began := time.Now()
+		p.control.SetWriteDeadline(began.Add(p.pace.step())) // not on a real connection: no need
+		m, err := p.ResponseWriter.Write(b[n:min(len(b), n+writePieceBytes)])
+		n += m
+		slow := p.pace.moved(m, time.Since(began))
+		if err != nil {
+			err = p.pace.stopped(err)
+		} else {
+			err = slow
+		}
+		if err != nil {
+			if image.KindOf(err) == image.KindTooSlow {
+				p.logger.Info("a client takes its answer too slowly", zap.String("path", p.path), zap.Error(err))
+			}
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// Unwrap is for http.ResponseController.
+func (p *pacedWriter) Unwrap() http.ResponseWriter { return p.ResponseWriter }

@@ -1,0 +1,64 @@
+package api
+
+import (
+	"net"
+	"net/http"
+	"time"
+
+	"imgcluster/cluster/connlimit"
+	"imgcluster/cluster/image"
+)
+
+// ConnectionClass says which requests are answered even while all connections are busy: probes, the cluster's
+// state, and what nodes must know of each other to go on. None of them has a body but that of a node that
+// introduces itself.
+func ConnectionClass(r *http.Request) connlimit.Class {
+	bare := r.ContentLength == 0 && (r.Method == http.MethodGet || r.Method == http.MethodHead)
+	switch path := r.URL.Path; {
+	case bare && path == statusPath:
+		return connlimit.Long
+	case bare && (path == "/livez" || path == "/readyz" || path == "/metrics" || path == "/v1/cluster" || path == "/v1/node"),
+		r.Method == http.MethodPost && (path == helloPath || path == joinPath):
+		return connlimit.Short
+	}
+	return connlimit.Refused
+}
+
+// refusedRead is how long a refused client's body is read, so that it sees the answer.
+const refusedRead = time.Second
+
+// RefuseConnection answers a request for which there is no connection left.
+func (h *Handler) RefuseConnection(w http.ResponseWriter, r *http.Request) {
+	h.wrapped(w, r, func(w http.ResponseWriter, r *http.Request) {
+		control := http.NewResponseController(w)
+		control.EnableFullDuplex()
+		control.SetReadDeadline(time.Now().Add(refusedRead))
+		r.Body = http.NoBody
+		h.fail(w, r, image.Errorf(image.KindOverload, "all connections of node %d are busy (limits.connections)", h.ID).
+			WithHint("try again, or ask another node").WithRetry(time.Second))
+	})
+}
+
+// streamsMax bounds the status streams to one address: a few nodes on one machine.
+const streamsMax = 16
+
+// stream takes a place for a status stream, and returns what gives it back; nil when there is none.
+func (h *Handler) stream(r *http.Request) (release func()) {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = r.RemoteAddr
+	}
+	h.streamsMu.Lock()
+	defer h.streamsMu.Unlock()
+	if h.streams[host] >= streamsMax {
+		return nil
+	}
+	h.streams[host]++
+	return func() {
+		h.streamsMu.Lock()
+		defer h.streamsMu.Unlock()
+		if h.streams[host]--; h.streams[host] == 0 {
+			delete(h.streams, host)
+		}
+	}
+}

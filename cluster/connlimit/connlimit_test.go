@@ -1,0 +1,225 @@
+package connlimit
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"imgcluster/cluster/clustertest/poll"
+)
+
+// server is one with room for 8 connections and 4 in reserve. /busy and /long last until the test ends.
+type server struct {
+	t    *testing.T
+	addr string
+	logs *observer.ObservedLogs
+	*table
+}
+
+const most, reserve = 8, 4
+
+func start(t *testing.T) *server {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	core, logs := observer.New(zap.DebugLevel)
+	over := make(chan struct{})
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/busy" || r.URL.Path == "/long" {
+			http.NewResponseController(w).Flush()
+			select {
+			case <-over:
+			case <-r.Context().Done():
+			}
+		}
+	})}
+	table := newTable(Options{
+		Max: most, Reserve: reserve, Logger: zap.New(core),
+		Class: func(r *http.Request) Class {
+			return map[string]Class{"/probe": Short, "/long": Long}[r.URL.Path]
+		},
+		Refuse: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTooManyRequests) }),
+	})
+	done := make(chan error, 1)
+	go func() { done <- table.run(srv, l) }()
+	t.Cleanup(func() {
+		close(over)
+		srv.Close()
+		if err := <-done; err != http.ErrServerClosed {
+			t.Error(err)
+		}
+	})
+	return &server{t, l.Addr().String(), logs, table}
+}
+
+// conn opens a connection that ends with the test.
+func (s *server) conn() net.Conn {
+	s.t.Helper()
+	c, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	return c
+}
+
+// ask sends a request on a connection, and returns the status of the answer: 0 when it is closed.
+func (s *server) ask(c net.Conn, path string) (status int, closes bool) {
+	s.t.Helper()
+	fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path)
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		if e, ok := err.(net.Error); ok && e.Timeout() {
+			s.t.Fatal("no answer")
+		}
+		return 0, true
+	}
+	return resp.StatusCode, resp.Close
+}
+
+func (s *server) expect(c net.Conn, path string, status int, closes bool) {
+	s.t.Helper()
+	if got, ends := s.ask(c, path); got != status || ends != closes {
+		s.t.Errorf("%s: status %d, closed after it %v; want %d, %v", path, got, ends, status, closes)
+	}
+}
+
+// idles waits until the server takes the last connection that was asked on for idle, one of n.
+func (s *server) idles(n int) {
+	s.t.Helper()
+	poll.Until(s.t, 10*time.Second, fmt.Sprintf("%d idle connections", n), func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.idle.Len() == n
+	})
+}
+
+// idleSince is when the server's end of a connection became idle; zero while it is not.
+func idleSince(t *table, c net.Conn) time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for at := t.idle.Front(); at != nil; at = at.Next() {
+		if e := at.Value.(*entry); e.conn.RemoteAddr().String() == c.LocalAddr().String() {
+			return e.since
+		}
+	}
+	return time.Time{}
+}
+
+// closed reports whether the server has closed a connection.
+func closed(c net.Conn) bool {
+	c.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+	_, err := c.Read(make([]byte, 1))
+	e, ok := err.(net.Error)
+	return err != nil && (!ok || !e.Timeout())
+}
+
+// logged counts the lines that begin or end an episode.
+func (s *server) logged(part string) int {
+	n := 0
+	for _, line := range s.logs.All() {
+		if strings.Contains(line.Message, part) {
+			n++
+		}
+	}
+	return n
+}
+
+// TestIdleConnectionsMakeWay: at the limit new connections are served, and those that have been idle for longest
+// are closed for them; it is logged once.
+func TestIdleConnectionsMakeWay(t *testing.T) {
+	s := start(t)
+	var idle []net.Conn
+	for range most {
+		c := s.conn()
+		s.expect(c, "/", http.StatusOK, false)
+		idle = append(idle, c)
+		s.idles(len(idle))
+	}
+	before := idleSince(s.table, idle[0])
+	s.expect(idle[0], "/", http.StatusOK, false) // now the second has been idle for longest
+	poll.Until(t, 10*time.Second, "it to be idle again", func() bool { return idleSince(s.table, idle[0]).After(before) })
+	for range 3 {
+		s.expect(s.conn(), "/", http.StatusOK, false)
+		s.idles(most)
+	}
+	for i, c := range idle {
+		if i >= 1 && i <= 3 {
+			poll.Until(t, 10*time.Second, fmt.Sprintf("connection %d to be closed", i), func() bool { return closed(c) })
+		} else if closed(c) {
+			t.Errorf("connection %d is closed", i)
+		}
+	}
+	if n := s.logged("at their limit"); n != 1 {
+		t.Errorf("it was logged %d times", n)
+	}
+	for _, c := range idle {
+		c.Close()
+	}
+	poll.Until(t, 10*time.Second, "the end to be logged", func() bool { return s.logged("below their limit") == 1 })
+}
+
+// TestAllBusy: what must be answered is, also while no connection is idle; the rest is refused and its connection
+// closed.
+func TestAllBusy(t *testing.T) {
+	s := start(t)
+	var busy []net.Conn
+	for range most {
+		c := s.conn()
+		s.expect(c, "/busy", http.StatusOK, false)
+		busy = append(busy, c)
+	}
+	for range 3 * reserve {
+		c := s.conn()
+		s.expect(c, "/probe", http.StatusOK, true)
+		s.expect(s.conn(), "/", http.StatusTooManyRequests, true)
+		c.Close()
+	}
+	for range reserve / 2 {
+		s.expect(s.conn(), "/long", http.StatusOK, true)
+	}
+	s.expect(s.conn(), "/long", http.StatusTooManyRequests, true)
+	s.expect(s.conn(), "/probe", http.StatusOK, true)
+	late := s.conn() // gets a place that has become free meanwhile
+	busy[0].Close()
+	poll.Until(t, 10*time.Second, "a free place to be used", func() bool {
+		status, closes := s.ask(late, "/")
+		if closes {
+			late = s.conn()
+		}
+		return status == http.StatusOK && !closes
+	})
+	if n := s.logged("at their limit"); n != 1 {
+		t.Errorf("it was logged %d times", n)
+	}
+}
+
+// TestSilentConnections: connections that never send a request take no place for long, not even in the reserve.
+func TestSilentConnections(t *testing.T) {
+	s := start(t)
+	var silent []net.Conn
+	for range most + reserve {
+		silent = append(silent, s.conn())
+	}
+	over := s.conn()
+	if text, err := io.ReadAll(over); err != nil || !strings.HasPrefix(string(text), "HTTP/1.1 503") {
+		t.Errorf("where the reserve is taken too: %q, %v", text, err)
+	}
+	poll.Until(t, 20*time.Second, "a new connection to be served", func() bool {
+		status, _ := s.ask(s.conn(), "/")
+		return status == http.StatusOK
+	})
+	if !closed(silent[0]) {
+		t.Error("the oldest is open")
+	}
+}

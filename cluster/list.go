@@ -1,0 +1,224 @@
+package cluster
+
+import (
+	"container/heap"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/image"
+	"imgcluster/cluster/wait"
+)
+
+// Shards move: a list that does not find one where it was is made again, so often and after so long.
+const (
+	listTries = 4
+	listPause = 50 * time.Millisecond
+)
+
+// List implements api.Images.
+func (m *images) List(ctx context.Context, user, prefix, after string, limit int) (image.List, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.readTimeout)
+	defer cancel()
+	for try := 1; ; try++ {
+		page, err := m.listOnce(ctx, user, prefix, after, limit)
+		if image.KindOf(err) != image.KindNoQuorum || try == listTries || !wait.For(ctx, listPause) {
+			return page.list(), err
+		}
+	}
+}
+
+// listOnce reads one page from every shard, here or where it is.
+func (m *images) listOnce(ctx context.Context, user, prefix, after string, limit int) (*listPage, error) {
+	page := &listPage{limit: limit}
+	where, err := m.locate()
+	if err != nil {
+		return page, err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for node, shards := range where {
+		g.Go(func() error {
+			if node == m.peers.self {
+				return m.listShards(ctx, page, shards, user, prefix, after)
+			}
+			err := m.peers.listImages(ctx, page, node, shards, user, prefix, after)
+			if err != nil && !errors.As(err, new(*image.Error)) {
+				err = image.Errorf(image.KindNoQuorum, "node %d does not answer: %w", node, err).WithHint("try again: another node is asked then")
+			}
+			return err
+		})
+	}
+	return page, g.Wait()
+}
+
+// ListShards implements api.Peers.
+func (m *images) ListShards(ctx context.Context, shards []uint64, user, prefix, after string, limit int) (image.List, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.readTimeout)
+	defer cancel()
+	page := &listPage{limit: limit}
+	err := m.listShards(ctx, page, shards, user, prefix, after)
+	return page.list(), err
+}
+
+// listShards adds what shards on this node have to a page.
+func (m *images) listShards(ctx context.Context, page *listPage, shards []uint64, user, prefix, after string) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, shard := range shards {
+		g.Go(func() error {
+			err := m.log.Read(ctx, shard, func(r catalog.Reader) error {
+				return catalog.ListRecords(r, user, prefix, after, func(rec *image.Record) bool {
+					return ctx.Err() == nil && page.offer(rec.Info())
+				})
+			})
+			if err == nil {
+				err = ctx.Err() // then not all was read
+			}
+			return err
+		})
+	}
+	return g.Wait()
+}
+
+// pageBytesMax bounds the names of one page, with infoBytes for the rest of each image: a page ends with them also
+// where its limit allows for more.
+const (
+	pageBytesMax = 2 << 20
+	infoBytes    = 192
+)
+
+// listPage collects the first images of several lists, each of which is in order. It holds no more than a page
+// at any time.
+type listPage struct {
+	limit int
+
+	mu    sync.Mutex
+	first largestFirst
+	bytes int
+	more  bool   // there are images that are not in it
+	bound string // with more: none from this name on can be in it
+}
+
+// largestFirst is a heap of images with the last name on top.
+type largestFirst []image.Info
+
+func (h largestFirst) Len() int           { return len(h) }
+func (h largestFirst) Less(i, j int) bool { return h[i].Name > h[j].Name }
+func (h largestFirst) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *largestFirst) Push(x any)        { *h = append(*h, x.(image.Info)) }
+
+func (h *largestFirst) Pop() any {
+	last := len(*h) - 1
+	x := (*h)[last]
+	(*h)[last] = image.Info{}
+	*h = (*h)[:last]
+	return x
+}
+
+// offer takes an image, and reports whether the next one of its list may belong to the page too.
+func (p *listPage) offer(i image.Info) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.more && i.Name >= p.bound {
+		return false
+	}
+	heap.Push(&p.first, i)
+	p.bytes += len(i.Name) + infoBytes
+	for len(p.first) > p.limit || p.bytes > pageBytesMax && len(p.first) > 1 {
+		p.drop()
+	}
+	return !p.more || i.Name < p.bound
+}
+
+// drop gives up the last image. Held: mu.
+func (p *listPage) drop() {
+	last := heap.Pop(&p.first).(image.Info)
+	p.bytes -= len(last.Name) + infoBytes
+	p.more, p.bound = true, last.Name
+}
+
+// cut says that one of the lists has more after a name, which were not offered.
+func (p *listPage) cut(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.first) > 0 && p.first[0].Name > name {
+		p.drop()
+	}
+	if next := name + "\x00"; !p.more || next < p.bound {
+		p.more, p.bound = true, next
+	}
+}
+
+// list returns the page. Nothing may be offered any more.
+func (p *listPage) list() image.List {
+	l := image.List{Images: p.first}
+	slices.SortFunc(l.Images, func(a, b image.Info) int { return strings.Compare(a.Name, b.Name) })
+	if p.more && len(l.Images) > 0 {
+		l.Next = l.Images[len(l.Images)-1].Name
+	}
+	return l
+}
+
+// listImages adds what some shards on a peer have to a page.
+func (p *peers) listImages(ctx context.Context, page *listPage, node image.NodeID, shards []uint64, user, prefix, after string) error {
+	ids := make([]string, len(shards))
+	for i, s := range shards {
+		ids[i] = strconv.FormatUint(s, 10)
+	}
+	q := url.Values{"shards": {strings.Join(ids, ",")}, "user": {user}, "prefix": {prefix}, "after": {after}, "limit": {strconv.Itoa(page.limit)}}
+	resp, err := p.get(ctx, node, "/internal/v1/images?"+q.Encode(), "")
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return page.read(resp.Body)
+}
+
+// read offers the images of another node's page, one after the other, for as long as they may belong to this one.
+func (p *listPage) read(r io.Reader) error {
+	d := json.NewDecoder(r)
+	for _, want := range []json.Token{json.Delim('{'), "images", json.Delim('[')} {
+		if got, err := d.Token(); err != nil || got != want {
+			return errors.Join(fmt.Errorf("%v where a list has %v", got, want), err)
+		}
+	}
+	for d.More() {
+		var i image.Info
+		if err := d.Decode(&i); err != nil {
+			return err
+		}
+		if !p.offer(i) {
+			return nil
+		}
+	}
+	var rest struct{ Next string }
+	if _, err := d.Token(); err != nil { // the end of the images
+		return err
+	}
+	for d.More() {
+		key, err := d.Token()
+		if err == nil && key == "next" {
+			err = d.Decode(&rest.Next)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if _, err := d.Token(); err != nil { // the end of the list: all came
+		return err
+	}
+	if rest.Next != "" {
+		p.cut(rest.Next)
+	}
+	return nil
+}

@@ -1,0 +1,163 @@
+package modes
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"imgcluster/cluster/clustertest/poll"
+	"imgcluster/config"
+	"imgcluster/genimg"
+)
+
+// memoryMargin is what a node's resident memory may be above limits.memory_bytes: the program itself, what the log
+// of Raft and the catalog keep outside of the Go heap, and what the kernel has not taken back yet. README states it.
+const memoryMargin = 64 << 20
+
+// TestMemoryOfSlowClients has a node's memory for images taken up by uploads that do not go on, and many clients
+// read images and take little. The node stays within its limit and the margin; others are still served. At
+// length, with the settings of the default: make slow.
+func TestMemoryOfSlowClients(t *testing.T) {
+	readers, set := 600, []string{
+		"limits.uploads=16", "limits.reads=256", "limits.staging_bytes=16MiB", "limits.memory_bytes=80MiB", "limits.image_bytes=8MiB",
+	}
+	side := 1900 // pixels, of an image of 7 MB
+	if n, _ := strconv.Atoi(os.Getenv("SLOW_CLIENTS")); n > 0 {
+		readers, set, side = n, nil, 3500
+	}
+	e := &env{out: &output{w: io.Discard}, err: io.Discard, quiet: true}
+	e.set = append(set, "cluster.data_shards=2", "log.level=error")
+	path, err := e.demoConfig(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.path = path
+	cfg, err := config.Load(config.Options{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := startLocal(t.Context(), e, cfg, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.shutdown(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := l.waitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	image := func(name string) string {
+		return "http://" + cfg.Cluster.Nodes[0].APIAddr() + "/v1/images/slow/" + name
+	}
+	spec := genimg.Default(1)
+	spec.MinPixels, spec.MaxPixels = side, side
+	one := spec.Image(1)
+	body := one.AppendTo(nil)
+	for name := range 4 {
+		if status := send(t, image(strconv.Itoa(name)), body); status != http.StatusCreated {
+			t.Fatalf("an upload to an idle node: status %d", status)
+		}
+	}
+	var peak int64
+	watch := func(until string, ok func() bool) {
+		t.Helper()
+		poll.Until(t, waitMax, until, func() bool {
+			peak = max(peak, residentBytes(t, l.nodes[0].cmd.Process.Pid))
+			return ok()
+		})
+	}
+	addr, uploads := cfg.Cluster.Nodes[0].APIAddr(), cfg.Limits.Uploads
+	for i := range uploads { // the rest comes when the readers are there
+		conn := slowConn(t, addr)
+		fmt.Fprintf(conn, "PUT /v1/images/slow/part%d HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", i, len(body))
+		go conn.Write(body[:int(cfg.Limits.StagingBytes)/uploads])
+	}
+	begun := make(chan int, readers)
+	for i := range readers {
+		conn := slowConn(t, addr)
+		fmt.Fprintf(conn, "GET /v1/images/slow/%d HTTP/1.1\r\nHost: x\r\n\r\n", i%4)
+		go func() {
+			status := make([]byte, len("HTTP/1.1 200"))
+			io.ReadFull(conn, status) // a connection that is cut counts as refused
+			code, _ := strconv.Atoi(string(bytes.TrimSpace(status[9:])))
+			begun <- code
+		}()
+	}
+	answered := map[int]int{}
+	watch("all readers to be answered", func() bool {
+		for len(begun) > 0 {
+			answered[<-begun]++
+		}
+		return answered[http.StatusOK]+answered[http.StatusTooManyRequests]+answered[0] == readers
+	})
+	if want := min(readers, cfg.Limits.Reads); answered[http.StatusOK] < want-want/20 {
+		t.Errorf("answers by status %v, want %d times 200", answered, want)
+	}
+	limit := int64(cfg.Limits.MemoryBytes) + memoryMargin
+	t.Logf("answers by status %v; resident memory at most %d MiB, limit %d MiB", answered, peak>>20, limit>>20)
+	if peak > limit {
+		t.Errorf("resident memory of %d MiB, more than limits.memory_bytes and %d MiB", peak>>20, memoryMargin>>20)
+	}
+	for _, probe := range []string{"/livez", "/readyz", "/v1/cluster"} {
+		resp, err := http.Get("http://" + addr + probe)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Errorf("%s: %s", probe, resp.Status)
+		}
+	}
+}
+
+// slowConn is a connection that takes little, open until the test ends.
+func slowConn(t *testing.T, addr string) net.Conn {
+	t.Helper()
+	conn, err := net.DialTimeout("tcp", addr, 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	if err := conn.(*net.TCPConn).SetReadBuffer(16 << 10); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+func send(t *testing.T, url string, body []byte) (status int) {
+	t.Helper()
+	req, err := http.NewRequest(http.MethodPut, url, bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	return resp.StatusCode
+}
+
+// residentBytes is the memory of a process that is in RAM.
+func residentBytes(t *testing.T, pid int) int64 {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages, err := strconv.ParseInt(strings.Fields(string(text))[1], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pages * int64(os.Getpagesize())
+}
