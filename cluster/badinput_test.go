@@ -237,7 +237,7 @@ func testSlowClients(t *testing.T, c *clustertest.Cluster) {
 	half.Send(head(clustertest.Path("bad", "slow.png"), len(body)), body[:100_000])
 	broadcast.Send(head(clustertest.Path("bad", "slow2.png"), len(body), "Imgcluster-Broadcast: 1,2,3\r\n"), body[:100_000])
 	for _, conn := range []*clustertest.Conn{half, broadcast} {
-		clustertest.ExpectProblem(t, conn.Answer(), image.KindIncomplete)
+		clustertest.ExpectProblem(t, conn.Answer(), image.KindTooSlow)
 	}
 	for what, conn := range map[string]*clustertest.Conn{"no header": silent, "half a header": header, "half a body": half} {
 		if !conn.Ended() {

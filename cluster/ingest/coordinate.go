@@ -219,6 +219,9 @@ func (s *Service) reassign(ctx context.Context, shard uint64, state *catalog.Upl
 		cause = fmt.Errorf("no node could store upload %s; see the nodes' logs", state.ID)
 		kind = image.KindAborted
 	}
+	s.mu.Lock()
+	u := s.here(shard, state.ID) // the answer is not for one that is sent again meanwhile
+	s.mu.Unlock()
 	failpoint.Here("upload/before-reassign")
 	r, err := s.Log.Propose(ctx, shard, catalog.Command{Reassign: &catalog.Reassign{
 		ID: state.ID, Epoch: state.Epoch, Drop: drop, Min: s.needed(shard), Cause: kind, Text: cause.Error(),
@@ -228,9 +231,6 @@ func (s *Service) reassign(ctx context.Context, shard uint64, state *catalog.Upl
 		return false
 	}
 	failpoint.Here("upload/reassigned")
-	s.mu.Lock()
-	u := s.here(shard, state.ID)
-	s.mu.Unlock()
 	if u != nil && r.Upload != nil {
 		u.update(r.Upload)
 	}

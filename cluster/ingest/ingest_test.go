@@ -552,6 +552,13 @@ func TestUploadReachesOneNodeOnly(t *testing.T) {
 	if _, err := f.nodes[2].Receive(t.Context(), req, bytes.NewReader(body)); image.KindOf(err) != image.KindAborted {
 		t.Fatalf("%v, want aborted", err)
 	}
+	for id, s := range f.nodes { // one that has not heard of the failure yet takes the retry for a late part of the first try
+		eventually(t, fmt.Sprintf("node %d to hear that the upload failed", id), func() bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return len(s.pending) == 0
+		})
+	}
 	f.stored(f.record(f.broadcast(req, body, nil)), body)
 }
 
