@@ -139,9 +139,11 @@ func (t *table) room(reserve bool) bool {
 			return true
 		}
 	}
-	if at := t.idle.Front(); at != nil && !reserve {
-		t.end(at.Value.(*entry))
-		return true
+	for at := t.idle.Front(); at != nil; at = at.Next() { // of the reserve after "OPTIONS *", which no handler sees
+		if e := at.Value.(*entry); e.reserve == reserve {
+			t.end(e)
+			return true
+		}
 	}
 	return false
 }
@@ -213,7 +215,15 @@ func (t *table) relaxed() {
 // serve answers a request, or refuses it where its connection is one of the reserve.
 func (t *table) serve(inner http.Handler, w http.ResponseWriter, r *http.Request) {
 	e, _ := r.Context().Value(entryKey{}).(*entry)
-	if e == nil || t.promote(e) {
+	if e == nil {
+		inner.ServeHTTP(w, r)
+		return
+	}
+	within, open := t.promote(e)
+	if !open {
+		panic(http.ErrAbortHandler) // closed for another one just before: there is nobody to answer
+	}
+	if within {
 		inner.ServeHTTP(w, r)
 		return
 	}
@@ -239,15 +249,19 @@ func (t *table) serve(inner http.Handler, w http.ResponseWriter, r *http.Request
 	inner.ServeHTTP(w, r)
 }
 
-// promote reports whether a connection has a place within the limit, and gives it one that has become free.
-func (t *table) promote(e *entry) bool {
+// promote reports whether a connection has a place within the limit, and gives it one that has become free; and
+// whether it is open still.
+func (t *table) promote(e *entry) (within, open bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.conns[e.conn] != e {
+		return false, false
+	}
 	if e.reserve && t.room(false) {
 		e.reserve = false
 		t.within++
 	}
-	return !e.reserve
+	return !e.reserve, true
 }
 
 func (t *table) takeLong() bool {

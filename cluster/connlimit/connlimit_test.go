@@ -2,10 +2,12 @@ package connlimit
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -221,5 +223,72 @@ func TestSilentConnections(t *testing.T) {
 	})
 	if !closed(silent[0]) {
 		t.Error("the oldest is open")
+	}
+}
+
+// TestServerWideOptions: net/http answers "OPTIONS *" by itself, on connections of the reserve too, which then idle.
+// They are no room within the limit, and make way for others.
+func TestServerWideOptions(t *testing.T) {
+	s := start(t)
+	for range most {
+		fmt.Fprint(s.conn(), "GET /busy HTTP/1.1\r\nHost: x\r\n\r\n")
+	}
+	poll.Until(t, 10*time.Second, "busy connections", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.within == most && s.fresh.Len() == 0
+	})
+	for range 2 * reserve {
+		c := s.conn()
+		fmt.Fprint(c, "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n")
+		if _, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil {
+			t.Fatal(err)
+		}
+		poll.Until(t, 10*time.Second, "no connection without a request", func() bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.fresh.Len() == 0
+		})
+	}
+	s.mu.Lock()
+	if s.within != most || len(s.conns)-s.within > reserve {
+		t.Errorf("%d connections within a limit of %d, %d above with a reserve of %d", s.within, most, len(s.conns)-s.within, reserve)
+	}
+	s.mu.Unlock()
+	s.expect(s.conn(), "/probe", http.StatusOK, true)
+}
+
+// TestClosedBeforeItsRequest: a request whose connection was closed for another one just before is not served, and
+// takes no place for good.
+func TestClosedBeforeItsRequest(t *testing.T) {
+	table := newTable(Options{Max: 1, Reserve: 1, Logger: zap.NewNop()})
+	ends := func() net.Conn {
+		a, b := net.Pipe()
+		t.Cleanup(func() { a.Close(); b.Close() })
+		return a
+	}
+	first, second := ends(), ends()
+	table.admit(first)
+	table.changed(first, http.StateActive)
+	table.admit(second)
+	e := table.conns[second]
+	table.mu.Lock()
+	table.end(e)
+	table.mu.Unlock()
+	table.changed(second, http.StateActive)
+	table.changed(first, http.StateClosed)
+
+	served := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("served") })
+	r := httptest.NewRequest(http.MethodDelete, "/", nil)
+	func() {
+		defer func() {
+			if got := recover(); got != http.ErrAbortHandler {
+				t.Errorf("ended with %v", got)
+			}
+		}()
+		table.serve(served, httptest.NewRecorder(), r.WithContext(context.WithValue(r.Context(), entryKey{}, e)))
+	}()
+	if table.within != 0 || len(table.conns) != 0 {
+		t.Errorf("%d places are taken by %d connections", table.within, len(table.conns))
 	}
 }
