@@ -265,25 +265,35 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set("Retry-After", strconv.Itoa(p.RetryAfter))
 	}
 	w.Header().Set("Content-Type", "application/problem+json")
-	rest, coming := r.Body.(*body)
-	if coming = coming && !rest.ended.Load(); coming {
-		w.Header().Set("Connection", "close")
-		http.NewResponseController(w).EnableFullDuplex() // the answer does not wait for the body
-	}
+	rest := early(w, r)
 	text, _ := json.Marshal(p) // cannot fail: texts and numbers
 	w.Header().Set("Content-Length", strconv.Itoa(len(text)+1))
 	h.extend(w)
 	w.WriteHeader(p.Status)
 	w.Write(append(text, '\n'))
-	if coming && http.NewResponseController(w).Flush() == nil && p.Code != image.KindTooSlow {
-		h.drain(r, rest)
+	if p.Code != image.KindTooSlow {
+		h.drain(w, r, rest)
 	}
 }
 
-// drain reads on to the end of a body of up to twice the image limit. A client that waits for 100
-// Continue has sent nothing, and does not get one.
-func (h *Handler) drain(r *http.Request, rest *body) {
-	if r.Header.Get("Expect") != "" && !rest.read || r.ContentLength > 2*h.ImageBytes {
+// early has the answer not wait for the body where not all of that came, and returns it then.
+func early(w http.ResponseWriter, r *http.Request) *body {
+	rest, ok := r.Body.(*body)
+	if !ok || rest.ended.Load() {
+		return nil
+	}
+	w.Header().Set("Connection", "close")
+	http.NewResponseController(w).EnableFullDuplex()
+	return rest
+}
+
+// drain sends the answer and reads on to the end of a body of up to twice the image limit. A client that waits
+// for 100 Continue has sent nothing, and does not get one.
+func (h *Handler) drain(w http.ResponseWriter, r *http.Request, rest *body) {
+	if rest == nil || http.NewResponseController(w).Flush() != nil {
+		return
+	}
+	if r.Header.Get("Expect") != "" && !rest.read.Load() || r.ContentLength > 2*h.ImageBytes {
 		return
 	}
 	io.Copy(io.Discard, io.LimitReader(rest, 2*h.ImageBytes))

@@ -41,6 +41,7 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, user, name str
 		}
 		defer h.forwards.give()
 	}
+	var rest *body // what the other node did not wait for
 	proxy := httputil.ReverseProxy{
 		Transport: h.Forward,
 		Rewrite: func(p *httputil.ProxyRequest) {
@@ -54,6 +55,7 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, user, name str
 			for key := range resp.Header { // each is said once, by the node that answers
 				w.Header().Del(key)
 			}
+			rest = early(w, r)
 			resp.Body = &passedOn{ReadCloser: resp.Body, count: &h.tx}
 			return nil
 		},
@@ -64,6 +66,7 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, user, name str
 		ErrorLog: h.errorLog,
 	}
 	proxy.ServeHTTP(w, r)
+	h.drain(w, r, rest)
 	return true
 }
 

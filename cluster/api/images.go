@@ -74,7 +74,7 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request, user, name string,
 	body := h.body(w, r)
 	rec, err := h.Images.Put(r.Context(), req, body)
 	if err != nil {
-		if r.Header.Set("Idempotency-Key", req.ID.String()); body.read || !h.elsewhere(w, r, user, name, err) {
+		if r.Header.Set("Idempotency-Key", req.ID.String()); body.read.Load() || !h.elsewhere(w, r, user, name, err) {
 			h.fail(w, r, err)
 		}
 		return

@@ -93,7 +93,7 @@ type body struct {
 	count   *atomic.Int64
 	mu      sync.Mutex // net/http reads on in a goroutine of its own when it passes a body on
 	pace    pace
-	read    bool        // something was asked of it
+	read    atomic.Bool // something was asked of it
 	ended   atomic.Bool // nothing is left of it
 }
 
@@ -101,7 +101,10 @@ type body struct {
 func (b *body) Read(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.read = true
+	b.read.Store(true)
+	if b.ended.Load() { // net/http asks once more, maybe only when the connection has its next request
+		return 0, io.EOF
+	}
 	began := time.Now()
 	if err := b.control.SetReadDeadline(began.Add(b.pace.step())); err != nil {
 		return 0, err
