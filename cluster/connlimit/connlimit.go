@@ -33,7 +33,12 @@ type Options struct {
 }
 
 // headerAge is what a new connection has to send the header of its first request before it counts as idle.
-const headerAge = time.Second
+// Where all are as new it is headerAgeMin: whoever opens connections faster than headerAge lets them go would
+// keep all others out.
+const (
+	headerAge    = time.Second
+	headerAgeMin = 100 * time.Millisecond
+)
 
 // refusal is for what cannot even be read: the reserve is taken too.
 const refusal = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
@@ -129,18 +134,19 @@ func (t *table) room(reserve bool) bool {
 		return true
 	}
 	t.reached()
-	for at := t.fresh.Front(); at != nil; at = at.Next() {
+	return t.endOldest(&t.fresh, reserve, headerAge) ||
+		t.endOldest(&t.idle, reserve, 0) || // of the reserve after "OPTIONS *", which no handler sees
+		t.endOldest(&t.fresh, reserve, headerAgeMin)
+}
+
+// endOldest closes the connection that has been in a list for longest, if that is as long as age. Held: mu.
+func (t *table) endOldest(l *list.List, reserve bool, age time.Duration) bool {
+	for at := l.Front(); at != nil; at = at.Next() {
 		e := at.Value.(*entry)
-		if time.Since(e.since) < headerAge {
+		if time.Since(e.since) < age {
 			break
 		}
 		if e.reserve == reserve {
-			t.end(e)
-			return true
-		}
-	}
-	for at := t.idle.Front(); at != nil; at = at.Next() { // of the reserve after "OPTIONS *", which no handler sees
-		if e := at.Value.(*entry); e.reserve == reserve {
 			t.end(e)
 			return true
 		}

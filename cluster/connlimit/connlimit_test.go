@@ -292,3 +292,27 @@ func TestClosedBeforeItsRequest(t *testing.T) {
 		t.Errorf("%d places are taken by %d connections", table.within, len(table.conns))
 	}
 }
+
+// TestSilentConnectionsInQuickSuccession: nor do they when they come so quickly that none gets old.
+func TestSilentConnectionsInQuickSuccession(t *testing.T) {
+	const age = 100 * time.Millisecond // as old as any gets
+	s := start(t)
+	for i := range 3 * (most + reserve) {
+		silent := s.conn()
+		poll.Until(t, 10*time.Second, "a new connection to have a place", func() bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			last := s.fresh.Back()
+			if last == nil || last.Value.(*entry).conn.RemoteAddr().String() != silent.LocalAddr().String() {
+				return false
+			}
+			for at := s.fresh.Front(); at != nil; at = at.Next() {
+				at.Value.(*entry).since = time.Now().Add(-age)
+			}
+			return true
+		})
+		if i >= most+reserve {
+			s.expect(s.conn(), "/probe", http.StatusOK, false)
+		}
+	}
+}
