@@ -227,7 +227,7 @@ func doubtful(err error) bool {
 func (p *plaintext) next(err error) error {
 	c := p.copies[0]
 	p.m.logger.Error("copy of an image is unreadable", zap.String("user", p.rec.User), zap.Stringer("image", p.rec.ID),
-		zap.Uint32("node", uint32(c.Node)), zap.Int64("offset", p.off), zap.Error(err))
+		zap.Uint32("of_node", uint32(c.Node)), zap.Int64("offset", p.off), zap.Error(err))
 	if doubtful(err) {
 		p.m.suspect(p.rec, c.Node)
 	}

@@ -227,8 +227,9 @@ func (l *local) shows(t *testing.T) {
 // hangsUp sends SIGHUP to a node, which goes on, and to up, which ends with all nodes.
 func (l *local) hangsUp(t *testing.T) {
 	must(t, syscall.Kill(l.pids[1], syscall.SIGHUP))
-	eventually(t, "a line in the node's log", func() bool {
-		return strings.Contains(string(read(t, filepath.Join(l.dir, "imgcluster-data/node1.log"))), "SIGHUP is ignored")
+	eventually(t, "a line in the node's log, with its number once", func() bool {
+		log := read(t, filepath.Join(l.dir, "imgcluster-data/node1.log"))
+		return bytes.Contains(log, []byte("SIGHUP is ignored; SIGTERM stops the node {\"node\": 1}\n"))
 	})
 	if e := l.do(t, "status"); e.status != 0 || strings.Contains(e.out, "down") {
 		t.Error(e)

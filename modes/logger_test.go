@@ -103,3 +103,21 @@ func TestLogOfACrash(t *testing.T) {
 		}
 	}
 }
+
+// TestNodeIsLoggedOnce: every line has the number of the node whose log it is. A field of the same name would be a
+// second one, which JSON's readers take in its place.
+func TestNodeIsLoggedOnce(t *testing.T) {
+	field := regexp.MustCompile(`zap\.\w+\("node",`)
+	for _, pattern := range []string{"*.go", "../cluster/*.go", "../cluster/*/*.go"} {
+		files, err := filepath.Glob(pattern)
+		must(t, err)
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") || filepath.Base(file) == "logger.go" || filepath.Base(file) == "clustertest.go" {
+				continue
+			}
+			if found := field.Find(read(t, file)); found != nil {
+				t.Errorf("%s: %s...)", file, found)
+			}
+		}
+	}
+}

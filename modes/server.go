@@ -59,7 +59,7 @@ func runServer(ctx context.Context, e *env, id int, replace bool) error {
 	}
 	defer logger.Sync()
 	// Whoever closes a terminal, or rotates logs, means no node.
-	e.hangup.set(func() { logger.Info("SIGHUP is ignored; SIGTERM stops the node", zap.Int("node", id)) })
+	e.hangup.set(func() { logger.Info("SIGHUP is ignored; SIGTERM stops the node") })
 	for _, w := range cfg.Warnings() {
 		logger.Warn(w.String(), zap.String("hint", w.Hint))
 	}

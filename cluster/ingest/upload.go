@@ -486,7 +486,7 @@ func (p *part) startSending(to image.NodeID) {
 func (s *Service) giveUp(u *upload, node image.NodeID, err error) {
 	kind := image.KindOf(err)
 	all := kind == image.KindDigest || kind == image.KindConflict
-	s.Logger.Warn("upload gives up a node", zap.Stringer("upload", u.req.ID), zap.Uint32("node", uint32(node)), zap.Error(err))
+	s.Logger.Warn("upload gives up a node", zap.Stringer("upload", u.req.ID), zap.Uint32("of_node", uint32(node)), zap.Error(err))
 	epoch := uint32(0) // of the part that is given up
 	for range giveUpTries {
 		state := u.latest()
