@@ -40,7 +40,7 @@ func Generate(ctx context.Context, spec Spec, count int, dir string, workers int
 		return err
 	}
 	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return fmt.Errorf("make the folder of the images: %w", err)
+		return refuse(otherFolder, "the folder of the images: %v", err)
 	}
 	if workers == 0 {
 		workers = runtime.GOMAXPROCS(0)
@@ -58,6 +58,9 @@ func check(spec Spec, count, workers int) error {
 	}
 	return spec.Validate()
 }
+
+// otherFolder is the next step where the images cannot be written.
+const otherFolder = "name a folder that can be written with --out"
 
 // run is one call of Generate.
 type run struct {

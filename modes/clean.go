@@ -33,9 +33,9 @@ func newClean(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "clean",
 		Short: "Delete the images that stress runs stored",
-		Long: `Delete all images of a user, stresstest unless another one is named, or with --log those
-that a run stored by its log and no others. It shows how many there are and asks, then
-waits until the nodes have their disk back.`,
+		Long: `Delete all images of a user, stresstest unless another one is named, or with
+--log those that a run stored by its log and no others. It shows how many there
+are and asks, then waits until the nodes have their disk back.`,
 		Example: "  imgcluster clean\n  imgcluster clean --user stresstest --yes\n  imgcluster clean --log log.jsonl",
 		Args:    args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {

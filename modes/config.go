@@ -24,9 +24,10 @@ func newConfig(e *env) *cobra.Command {
 	show := &cobra.Command{
 		Use:   "show",
 		Short: "Print every setting, its value and where it comes from",
-		Long: `Print every setting, its value and where it comes from: default, file, environment or
-flag, each outweighed by the next. A setting such as cluster.replicas is
-IMGCLUSTER_CLUSTER_REPLICAS in the environment and --set cluster.replicas=1 as a flag.`,
+		Long: `Print every setting, its value and where it comes from: default, file,
+environment or flag, each outweighed by the next. A setting such as
+cluster.replicas is IMGCLUSTER_CLUSTER_REPLICAS in the environment and --set
+cluster.replicas=1 as a flag.`,
 		Args: args(0, 0),
 		RunE: func(*cobra.Command, []string) error { return runConfigShow(e, verbose) },
 	}

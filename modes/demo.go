@@ -25,9 +25,10 @@ func newDemo(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Three nodes, 30 images and the report, in a temporary folder",
-		Long: `Start three nodes on free ports of this machine, store 30 images of 5 to 25 MB on
-them, read one back, print the report, and delete everything again. With --chaos, nodes
-are killed, paused and restarted meanwhile, and all images are read back.`,
+		Long: `Start three nodes on free ports of this machine, store 30 images of 5 to 25 MB
+on them, read one back, print the report, and delete everything again. With
+--chaos, nodes are killed, paused and restarted meanwhile, and all images are
+read back.`,
 		Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.count < 1 {
@@ -56,7 +57,7 @@ func runDemo(ctx context.Context, e *env, o stressOptions) (err error) {
 	began := time.Now()
 	dir, err := os.MkdirTemp("", "imgcluster-demo-")
 	if err != nil {
-		return fmt.Errorf("folder of the demo: %w", err)
+		return usagef("name a folder that can be written with TMPDIR", "the demo needs a temporary folder: %w", err)
 	}
 	defer func() {
 		err = errors.Join(err, os.RemoveAll(dir))

@@ -27,8 +27,8 @@ func newGenerate(e *env) *cobra.Command {
 		Use:   "generate",
 		Short: "Write the test set of noise images",
 		Long: `Write stress_image_1.png and so on: square PNGs of incompressible noise in four
-classes. The same seed gives the same bytes. The stress test makes the same images in
-memory and does not need the files.`,
+classes. The same seed gives the same bytes. The stress test makes the same
+images in memory and does not need the files.`,
 		Example: "  imgcluster generate --count 1500 --out images\n  imgcluster generate --count 8 --min-pixels 200 --max-pixels 400",
 		Args:    args(0, 0),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runGenerate(cmd.Context(), e, o) },

@@ -133,11 +133,14 @@ func runGet(ctx context.Context, e *env, o getOptions) error {
 	return nil
 }
 
+// otherOutput is the next step where the image cannot be written.
+const otherOutput = "name another file with -o, - for standard output"
+
 // writeFile writes all of r, or nothing, under path.
 func writeFile(path string, r io.Reader) error {
 	f, err := durable.Create(path)
 	if err != nil {
-		return cannotWrite(path, err)
+		return usagef(otherOutput, "%s cannot be written: %w", path, noPath(err))
 	}
 	if _, err := io.Copy(f, r); err != nil {
 		f.Discard()
@@ -159,7 +162,7 @@ func writeDirect(ctx context.Context, path string, r io.Reader) error {
 // cannotWrite names the file that a write failed on; what failed to be read is told as it is.
 func cannotWrite(path string, err error) error {
 	if bare := noPath(err); bare != err {
-		return &hintedError{fmt.Errorf("%s cannot be written: %w", path, bare), "name another file with -o, - for standard output"}
+		return &hintedError{fmt.Errorf("%s cannot be written: %w", path, bare), otherOutput}
 	}
 	return err
 }

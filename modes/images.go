@@ -13,9 +13,9 @@ func newLs(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "ls [USER[/PREFIX]]",
 		Short: "List a user's images",
-		Long: `List a user's images, a line each with the name at its end. On a terminal, invisible
-characters of names are written out, such as \u202e; elsewhere names are as they are.
-With --json each line is a JSON object.`,
+		Long: `List a user's images, a line each with the name at its end. On a terminal,
+invisible characters of names are written out, such as \u202e; elsewhere names
+are as they are. With --json each line is a JSON object.`,
 		Example: "  imgcluster ls alice\n  imgcluster ls alice/holiday/ --json",
 		Args:    args(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -13,9 +13,9 @@ func newInit(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "init",
 		Short: "Make the cluster's master key",
-		Long: `Make the master key file of a new cluster, once and on one machine. Copy it to the
-other machines, and keep a copy in a safe place: without it, no image can be read.
-A cluster on loopback makes its own at the first start.`,
+		Long: `Make the master key file of a new cluster, once and on one machine. Copy it to
+the other machines, and keep a copy in a safe place: without it, no image can be
+read. A cluster on loopback makes its own at the first start.`,
 		Args: args(0, 0),
 		RunE: func(*cobra.Command, []string) error { return runInit(e) },
 	}

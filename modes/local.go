@@ -122,15 +122,18 @@ func checkPorts(cfg *config.Config) error {
 	return nil
 }
 
+// otherFolder is the next step where the nodes' data cannot be written.
+const otherFolder = "start it in a folder that this user can write to, or name one with --set node.data_dir=FOLDER/node{id}"
+
 // start runs one server. It has a process group of its own, so that Ctrl-C reaches it through
 // stop only, and dies with this process whatever happens.
 func (n *localNode) start(exe string, args []string) error {
 	if err := os.MkdirAll(filepath.Dir(n.logPath), 0o755); err != nil {
-		return fmt.Errorf("folder of the nodes: %w", err)
+		return usagef(otherFolder, "folder of the nodes: %w", err)
 	}
 	log, err := os.OpenFile(n.logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
-		return fmt.Errorf("log of node %d: %w", n.id, err)
+		return usagef(otherFolder, "log of node %d: %w", n.id, err)
 	}
 	if n.logFrom, err = log.Seek(0, io.SeekEnd); err != nil {
 		log.Close()

@@ -59,10 +59,10 @@ func newMemberAdd(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add --id N --host HOST --api-port P --raft-port P",
 		Short: "Take a new node into the cluster",
-		Long: `Take a new node into the cluster. After that start it: on its machine, with the cluster's master
-key file and a configuration that lists it beside the others, run imgcluster server --id N. Shards
-move to it while the cluster works.`,
-		Example: "  imgcluster member add --id 4 --host 10.40.45.207 --api-port 8001 --raft-port 9001",
+		Long: `Take a new node into the cluster. After that start it: on its machine, with the
+cluster's master key file and a configuration that lists it beside the others,
+run imgcluster server --id N. Shards move to it while the cluster works.`,
+		Example: "  imgcluster member add --id 4 --host 10.40.45.207 --api-port 8001 \\\n    --raft-port 9001",
 		Args:    args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if f.id > nodeIDMax {
@@ -95,8 +95,8 @@ func newMemberDrain(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "drain ID",
 		Short: "Take leaders, work and copies away from a node",
-		Long: `Take a node's leaders and all new work away, then its copies, and wait until it has none.
-It goes on answering requests. With --undo it takes on work again.`,
+		Long: `Take a node's leaders and all new work away, then its copies, and wait until it
+has none. It goes on answering requests. With --undo it takes on work again.`,
 		Args: args(1, 1),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			change, err := memberChange(image.MemberDrain, ids[0])
@@ -123,9 +123,9 @@ func newMemberRemove(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "remove ID",
 		Short: "Take a node out of the cluster for good",
-		Long: `Take a node out of the cluster for good, dead or alive, and wait until it is out: the copies that
-it has are made on others first, from it or from the nodes that have the other copies. Its ID cannot
-be used again.`,
+		Long: `Take a node out of the cluster for good, dead or alive, and wait until it is
+out: the copies that it has are made on others first, from it or from the nodes
+that have the other copies. Its ID cannot be used again.`,
 		Args: args(1, 1),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			change, err := memberChange(image.MemberRemove, ids[0])
@@ -257,7 +257,7 @@ func writeMembers(e *env, list []image.Member) error {
 		return nil
 	}
 	t := tabwriter.NewWriter(printable.Writer(e.out), 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "node\tstate\tAPI\tRaft\tshards\tcopies\tleads\t")
+	fmt.Fprintln(t, "node\tstate\tAPI\tRaft\tshards\tcopies\tleads")
 	for _, m := range list {
 		state := m.State
 		if !m.Up {
@@ -265,7 +265,7 @@ func writeMembers(e *env, list []image.Member) error {
 		} else if m.State == string(catalog.MemberActive) && m.Moving > 0 {
 			state += fmt.Sprintf(", %s moving", plural(m.Moving, "shard"))
 		}
-		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%d\t%d\t%d\t\n", m.ID, state, m.API, m.Raft, m.Shards, m.Images, m.Leads)
+		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%d\t%d\t%d\n", m.ID, state, m.API, m.Raft, m.Shards, m.Images, m.Leads)
 	}
 	return t.Flush()
 }

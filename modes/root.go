@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -110,17 +111,17 @@ func newRoot(e *env) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "imgcluster",
 		Short: "Store large images, encrypted and balanced, on a small cluster",
-		Long: `imgcluster takes in large images on a cluster of machines with fixed addresses, gives
-each to one node by a balanced hash to encrypt, stores them durably, and gives them
-back. It carries its own stress test and report.
+		Long: `imgcluster takes in large images on a cluster of machines with fixed addresses,
+gives each to one node by a balanced hash to encrypt, stores them durably, and
+gives them back. It carries its own stress test and report.
 
   imgcluster demo      see all of it in a minute, in a temporary folder
   imgcluster up        three nodes on this machine, until Ctrl-C
 
 Exit status: 0 done, 1 failed, 2 usage or configuration, 3 no quorum or nobody
-answers, 99 the report's verdict is a failure, 130 stopped by Ctrl-C, but 1
-of a stress, which reports on what it has done. Output that cannot be written
-is a failure too; of one that nobody reads on, as with | head, nothing is said.`,
+answers, 99 the report's verdict is a failure, 130 stopped by Ctrl-C, but 1 of a
+stress, which reports on what it has done. Output that cannot be written is a
+failure too; of one that nobody reads on, as with | head, nothing is said.`,
 		SilenceUsage: true, SilenceErrors: true,
 		Args: onlyCommands,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -133,6 +134,7 @@ is a failure too; of one that nobody reads on, as with | head, nothing is said.`
 	root.SetOut(e.out)
 	root.SetErr(e.err)
 	root.SetFlagErrorFunc(flagError)
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", columns)))
 	f := root.PersistentFlags()
 	f.StringVar(&e.path, "config", os.Getenv(config.EnvConfig), "configuration file (default imgcluster.yaml, else three nodes on loopback)")
 	f.StringArrayVar(&e.set, "set", nil, "set one setting, as `key=value`; repeat for more (see config show)")

@@ -18,7 +18,7 @@ func newStatus(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show the cluster's nodes, leaders and counts",
-		Long:  "Show the cluster's nodes, leaders and counts. Exit status 3 when it has no quorum.",
+		Long:  "Show the cluster's nodes, leaders and counts. Exit status 3 without a quorum.",
 		Args:  args(0, 0),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return runStatus(cmd.Context(), e, watch) },
 	}

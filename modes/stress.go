@@ -69,23 +69,25 @@ func newStress(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "stress",
 		Short: "Upload the test set, judge the run, and report",
-		Long: `Upload images to a running cluster from several workers at once, record every upload
-and the nodes' figures in a log, and end with the report. The images are made in memory,
-the same for the same seed, unless --images names a folder. The log of the run before is
-kept, with .1 at the end of its name.
+		Long: `Upload images to a running cluster from several workers at once, record every
+upload and the nodes' figures in a log, and end with the report. The images are
+made in memory, the same for the same seed, unless --images names a folder. The
+log of the run before is kept, with .1 at the end of its name.
 
-Profiles: quick 30, demo 50, extreme 1500 images of 5 to 25 MB. Before it starts, the
-nodes, disks, memory, clocks and limits are looked at; --dry-run ends there. The first
-Ctrl-C lets running uploads end and reports on what was done, the second stops at once;
---resume does what is missing then: uploads, reading images back, deleting them.
+Profiles: quick 30, demo 50, extreme 1500 images of 5 to 25 MB. Before it
+starts, the nodes, disks, memory, clocks and limits are looked at; --dry-run
+ends there. The first Ctrl-C lets running uploads end and reports on what was
+done, the second stops at once; --resume does what is missing then: uploads,
+reading images back, deleting them.
 
-With --rate, uploads begin at their time whether or not others have ended, and latency
-counts from that time. With --json, the records of the log go to standard output as they
-are made, and the report is the last line, of type "report".
+With --rate, uploads begin at their time whether or not others have ended, and
+latency counts from that time. With --json, the records of the log go to
+standard output as they are made, and the report is the last line, of type
+"report".
 
-With --chaos, nodes that imgcluster up started on this machine are killed, paused and
-restarted meanwhile, one at a time, as --seed decides. In the end every image is read
-back and compared with what was sent, as with --verify.`,
+With --chaos, nodes that imgcluster up started on this machine are killed,
+paused and restarted meanwhile, one at a time, as --seed decides. In the end
+every image is read back and compared with what was sent, as with --verify.`,
 		Example: "  imgcluster stress\n  imgcluster stress --profile extreme --yes\n  imgcluster stress --chaos\n" +
 			"  imgcluster stress --rate 5 --arrivals poisson --duration 2m --mix read=20\n  imgcluster stress --resume log.jsonl",
 		Args: args(0, 0),

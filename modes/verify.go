@@ -28,9 +28,10 @@ func newVerify(e *env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify",
 		Short: "Read stored copies and find damaged ones",
-		Long: `Have all members of the cluster, also those that the configuration does not list, read their
-copies of all images and authenticate every byte of them, and list those that are damaged or
-missing. With --repair they are replaced by good ones.
+		Long: `Have all members of the cluster, also those that the configuration does not
+list, read their copies of all images and authenticate every byte of them, and
+list those that are damaged or missing. With --repair they are replaced by good
+ones.
 
 Exit status 1 when a copy stays bad or a node could not be asked.`,
 		Example: "  imgcluster verify\n  imgcluster verify --node 2 --repair\n  imgcluster verify --sample 5%",

@@ -1,0 +1,60 @@
+package modes
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+
+	"imgcluster/genimg"
+)
+
+// The help of every command fits a terminal.
+func TestHelpFits(t *testing.T) {
+	var help func(c *cobra.Command)
+	help = func(c *cobra.Command) {
+		var out bytes.Buffer
+		c.SetOut(&out)
+		if err := c.Help(); err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(out.String()) {
+			if columnsOf(line) > columns {
+				t.Errorf("%s --help: %d columns: %s", c.CommandPath(), columnsOf(line), line)
+			}
+		}
+		for _, sub := range c.Commands() {
+			help(sub)
+		}
+	}
+	help(newRoot(&env{}))
+}
+
+// A folder that cannot be made is the command line's to change, and the next step says how.
+func TestFolderRefused(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	if err := os.WriteFile("file", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	missing := filepath.Join(dir, "file", "x") // nobody, root neither, makes a folder in a file
+	n := &localNode{id: 1, logPath: filepath.Join(missing, "node1.log")}
+	made := genimg.Generate(t.Context(), genimg.Spec{Seed: 1, MinPixels: 200, MaxPixels: 400}, 1, "file", 1, nil)
+	t.Setenv("TMPDIR", missing)
+	for name, test := range map[string]struct {
+		err  error
+		hint string
+	}{
+		"up":       {n.start("true", nil), "node.data_dir"},
+		"generate": {made, "--out"},
+		"demo":     {runDemo(t.Context(), &env{}, stressOptions{count: 1, spec: genimg.Spec{Seed: 1, MinPixels: 200, MaxPixels: 400}}), "TMPDIR"},
+		"get":      {writeFile(filepath.Join(missing, "y"), strings.NewReader("")), "-o"},
+	} {
+		if got := exitStatus(test.err); got != exitUsage || !strings.Contains((&env{}).hintOf(test.err), test.hint) {
+			t.Errorf("%s: %v (hint %s) gives %d", name, test.err, (&env{}).hintOf(test.err), got)
+		}
+	}
+}
