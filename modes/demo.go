@@ -87,7 +87,7 @@ func runDemo(ctx context.Context, e *env, o stressOptions) (err error) {
 		err = errors.Join(err, l.shutdown(ctx))
 	}()
 	e.say("ready after %.1f s", time.Since(began).Seconds())
-	o.nodes, o.log = l, filepath.Join(dir, "log.jsonl")
+	o.demo, o.nodes, o.log = true, l, filepath.Join(dir, "log.jsonl")
 	if err := runStress(ctx, e, o); err != nil {
 		return err
 	}

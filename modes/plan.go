@@ -174,9 +174,9 @@ func (e *env) dryRun(t takes, checks []check) error {
 		if err := e.printJSON(doc); err != nil {
 			return err
 		}
-		return refusal(checks)
+		return refusal(checks, true)
 	}
 	t.write(e.out)
 	writeChecks(e.out, checks, e.color(e.out))
-	return refusal(checks)
+	return refusal(checks, true)
 }

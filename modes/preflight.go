@@ -482,8 +482,8 @@ func writeChecks(w io.Writer, checks []check, color bool) {
 	}
 }
 
-// refusal is why a run is not started; nil when nothing speaks against it.
-func refusal(checks []check) error {
+// refusal is why a run is not started; nil when nothing speaks against it. One that has --force is forcible.
+func refusal(checks []check, forcible bool) error {
 	var said []string
 	hint := ""
 	for _, c := range checks {
@@ -495,5 +495,8 @@ func refusal(checks []check) error {
 	if said == nil {
 		return nil
 	}
-	return &hintedError{fmt.Errorf("the run was not started: %s", strings.Join(said, "; ")), hint + "; or start it all the same with --force"}
+	if forcible {
+		hint += "; or start it all the same with --force"
+	}
+	return &hintedError{fmt.Errorf("the run was not started: %s", strings.Join(said, "; ")), hint}
 }
