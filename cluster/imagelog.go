@@ -150,9 +150,10 @@ func size(n int64) string {
 		return fmt.Sprintf("%.1f GB", v/1e9)
 	case v >= 1e6:
 		return fmt.Sprintf("%.1f MB", v/1e6)
-	default:
+	case v >= 100:
 		return fmt.Sprintf("%.1f kB", v/1e3)
 	}
+	return fmt.Sprintf("%d B", n)
 }
 
 func numbers(ids []image.NodeID) []uint32 {

@@ -59,9 +59,11 @@ func runDemo(ctx context.Context, e *env, o stressOptions) (err error) {
 	if err != nil {
 		return usagef("name a folder that can be written with TMPDIR", "the demo needs a temporary folder: %w", err)
 	}
+	started := false
 	defer func() {
-		err = errors.Join(err, os.RemoveAll(dir))
-		e.say("demo over after %.1f s, everything deleted", time.Since(began).Seconds())
+		if err = errors.Join(err, os.RemoveAll(dir)); started {
+			e.say("demo over after %.1f s, everything deleted", time.Since(began).Seconds())
+		}
 	}()
 	path, err := e.demoConfig(dir)
 	if err != nil {
@@ -83,6 +85,7 @@ func runDemo(ctx context.Context, e *env, o stressOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	started = true
 	defer func() {
 		err = errors.Join(err, l.shutdown(ctx))
 	}()

@@ -124,7 +124,11 @@ func (e *env) printError(w io.Writer, err error) {
 	if out := (*outputError)(nil); errors.As(err, &out) && out.unread() {
 		return // as other programs end before a head that has enough
 	}
-	fmt.Fprintf(w, "imgcluster: %s\n", printable.Lines(err.Error()))
+	text := err.Error()
+	if text == context.Canceled.Error() {
+		text = "stopped"
+	}
+	fmt.Fprintf(w, "imgcluster: %s\n", printable.Lines(text))
 	if hint := e.hintOf(err); hint != "" {
 		fmt.Fprintf(w, "hint: %s\n", printable.Lines(hint))
 	}

@@ -52,7 +52,12 @@ type nodeError struct {
 	status int // its exit status, -1 for a signal
 }
 
-func (n *nodeError) Error() string { return fmt.Sprintf("node %d: %s", n.id, n.said) }
+func (n *nodeError) Error() string {
+	if name := fmt.Sprintf("node %d", n.id); !strings.HasPrefix(n.said, name+" ") {
+		return name + ": " + n.said
+	}
+	return n.said
+}
 
 // Hint returns the next step.
 func (n *nodeError) Hint() string { return n.hint }
