@@ -139,10 +139,9 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, c Content, cond 
 	if ranges != nil {
 		a.cut(ranges)
 	}
-	lazy := &lazyWriter{ResponseWriter: w, count: &h.tx}
+	out := &countedWriter{ResponseWriter: w, count: &h.tx}
 	if r.Method == http.MethodHead {
-		a.begin(lazy)
-		lazy.flushHeader()
+		a.begin(out)
 		return nil
 	}
 	c.Section(a.parts[0].off, a.parts[0].n)
@@ -150,8 +149,8 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, c Content, cond 
 	if _, err := first.Peek(1); err != nil && err != io.EOF {
 		return err
 	}
-	a.begin(lazy)
-	if a.write(lazy, first, c) != nil {
+	a.begin(out)
+	if a.write(out, first, c) != nil {
 		panic(http.ErrAbortHandler)
 	}
 	return nil

@@ -1,0 +1,33 @@
+package api
+
+import (
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+)
+
+// countedWriter counts the bytes of a body on its way out.
+type countedWriter struct {
+	http.ResponseWriter
+	count *atomic.Int64
+}
+
+func (c *countedWriter) Write(p []byte) (int, error) {
+	n, err := c.ResponseWriter.Write(p)
+	c.count.Add(int64(n))
+	return n, err
+}
+
+// serveBufferBytes is the unit of a body's way out. Every reader holds one, however slow it is.
+const serveBufferBytes = 32 << 10
+
+var serveBuffers = sync.Pool{New: func() any { b := make([]byte, serveBufferBytes); return &b }}
+
+// ReadFrom copies as io.Copy does, through a buffer that is used again.
+func (c *countedWriter) ReadFrom(r io.Reader) (int64, error) {
+	buf := serveBuffers.Get().(*[]byte)
+	defer serveBuffers.Put(buf)
+	defer clear(*buf) // it was plaintext
+	return io.CopyBuffer(struct{ io.Writer }{c}, struct{ io.Reader }{r}, *buf)
+}
