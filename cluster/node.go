@@ -511,22 +511,24 @@ func (n *Node) sameIdentity() error {
 	return nil
 }
 
-// sweep deletes files that no record names, now, every Timeouts.Sweep, and when many were deleted at once.
+// sweepRetry is the pause after a sweep that failed, as one does while a shard is not up to date here.
+const sweepRetry = 10 * time.Second
+
+// sweep deletes files that no record names, now, every Timeouts.Sweep, and when some are known to be left.
 func (n *Node) sweep() {
-	tick := time.NewTicker(n.cfg.Timeouts.Sweep)
-	defer tick.Stop()
 	for {
-		began := time.Now()
+		began, pause := time.Now(), n.cfg.Timeouts.Sweep
 		removed, bytes, err := n.store.Sweep(n.wants)
 		if err != nil {
-			n.logger.Warn("sweep", zap.Error(err))
+			pause = min(pause, sweepRetry)
+			n.logger.Warn("sweep", zap.Error(err), zap.Duration("again_in", pause))
 		} else if removed > 0 {
 			n.logger.Info("swept files without a record", zap.Int("files", removed), zap.Int64("bytes", bytes), zap.Duration("in", time.Since(began)))
 		}
 		select {
 		case <-n.ctx.Done():
 			return
-		case <-tick.C:
+		case <-time.After(pause):
 		case <-n.ingest.Leftover():
 		}
 	}

@@ -597,6 +597,59 @@ func TestLateNewsOfAnUploadThatIsOver(t *testing.T) {
 	}
 }
 
+// TestFileOfEarlierProcess is a part of an upload that a node had begun before it started again: its file
+// is there and the client sends the upload again, when the part is given to another node.
+func TestFileOfEarlierProcess(t *testing.T) {
+	f := newFleet(t, nil)
+	s, req := f.nodes[2], request("a.png")
+	req.Size = 10
+	f.vaults[2].files[image.Copy{Epoch: 1}] = randomBytes(10)
+	_, err := f.log.Propose(t.Context(), testShard, catalog.Command{Assign: &catalog.Assign{
+		ID: req.ID, User: req.User, Name: req.Name, Bytes: req.Size, Holders: []image.NodeID{2, 3}, Replicas: 2, Created: time.Unix(0, 0),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := s.register(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.unregister(u)
+	_, err = f.log.Propose(t.Context(), testShard, catalog.Command{Reassign: &catalog.Reassign{ID: req.ID, Epoch: 1, Drop: []image.NodeID{2}, Min: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the file to go", func() bool { return f.vaults[2].count() == 0 })
+}
+
+// TestFileOfLostPart has a part of an upload given to another node while its file is becoming durable,
+// and the upload end here before it is decided: the file goes, although nobody asks for it any more.
+func TestFileOfLostPart(t *testing.T) {
+	f := newFleet(t, nil)
+	s, v, req := f.nodes[2], f.vaults[2], request("a.png")
+	body := randomBytes(1000)
+	req.Size, req.Broadcast, v.stall = int64(len(body)), []image.NodeID{2, 3}, make(chan struct{})
+	f.log.hold["stored"] = make(chan struct{}) // of the log it hears nothing
+	u, err := s.register(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &part{s: s, u: u}
+	if err := u.spool.fill(bytes.NewReader(body)); err != nil {
+		t.Fatal(err)
+	}
+	slot := catalog.Slot{Node: 2, Epoch: 1}
+	p.follow(&catalog.Upload{ID: req.ID, Epoch: 1, State: catalog.Pending, Owner: 2, Holders: req.Broadcast, Storing: []catalog.Slot{slot}})
+	v.stall <- struct{}{} // it is about to become durable
+	p.follow(&catalog.Upload{ID: req.ID, Epoch: 2, State: catalog.Pending, Owner: 3, Holders: []image.NodeID{3}})
+	close(v.stall)
+	p.wg.Wait()
+	if v.count() != 0 {
+		t.Error("the file of a part that was lost is still there")
+	}
+	s.unregister(u)
+}
+
 func TestAbandonedUploadIsFailed(t *testing.T) {
 	f := newFleet(t, func(o *Options) { o.UploadTimeout = 100 * time.Millisecond })
 	id := image.NewID()

@@ -362,10 +362,11 @@ func (s *Service) Forget(shard uint64) {
 }
 
 // abandon has the file of an upload deleted that an earlier process of this node may have left, when
-// the part that it was for is given to another node. Before, the sweep had to keep it. Held: mu.
+// the part that it was for is given to another node. Before, the sweep had to keep it. That the upload
+// is sent to this process again changes nothing: it knows of no file but its own. Held: mu.
 func (s *Service) abandon(shard uint64, now *catalog.Upload) {
 	w := s.pending[pendingKey{shard, now.ID}]
-	if w == nil || s.here(shard, now.ID) != nil { // else finish does it
+	if w == nil {
 		return
 	}
 	slot, next := w.state.Slot(s.Node), now.Slot(s.Node)

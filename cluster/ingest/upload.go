@@ -332,7 +332,7 @@ func (p *part) relay() bool { return len(p.u.req.Broadcast) == 0 }
 func (p *part) finish(state *catalog.Upload) {
 	failpoint.Here("upload/decided")
 	if p.stop != nil {
-		p.stop(errStale)
+		p.stop(errDecided)
 	}
 	p.u.spool.settle(false)
 	if rec := state.Record; p.epoch != 0 && (rec == nil || !slices.Contains(rec.Copies, image.Copy{Node: p.s.Node, Epoch: p.epoch})) {
@@ -355,7 +355,11 @@ func (u *upload) owned(rec *image.Record) Owned {
 	return o
 }
 
-var errStale = errors.New("the upload was given to another node")
+// Why a node's part in an upload ends before its copy is stored.
+var (
+	errStale   = errors.New("the upload was given to another node")
+	errDecided = errors.New("the upload was decided")
+)
 
 func (p *part) startStoring(epoch uint32) {
 	ctx, stop := context.WithCancelCause(p.u.ctx)
@@ -365,6 +369,9 @@ func (p *part) startStoring(epoch uint32) {
 		if err == nil {
 			err = p.s.store(ctx, p.u, cur, epoch)
 			cur.close()
+		}
+		if errors.Is(context.Cause(ctx), errStale) {
+			p.s.discard(p.u.req.ID, epoch) // it may have become durable meanwhile; no record names it
 		}
 		if err != nil && ctx.Err() == nil {
 			p.s.giveUp(p.u, p.s.Node, err)
