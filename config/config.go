@@ -45,7 +45,7 @@ type Cluster struct {
 	DataShards  int    `yaml:"data_shards" default:"12" min:"1" max:"256" help:"Raft groups that share the images' records; fixed once data exists"`
 	Replicas    int    `yaml:"replicas" default:"2" min:"1" help:"durable copies of each image, on different nodes, before an upload is acknowledged"`
 	MinReplicas int    `yaml:"min_replicas" default:"1" min:"1" help:"copies that are enough while too few nodes are up; the rest is made when they return"`
-	Nodes       []Node `yaml:"nodes" default:"1=127.0.0.1:8001:9001,2=127.0.0.1:8002:9002,3=127.0.0.1:8003:9003" help:"the nodes and their fixed addresses; as one text: id=host:api_port:raft_port,..."`
+	Nodes       []Node `yaml:"nodes" default:"1=127.0.0.1:8001:9001,2=127.0.0.1:8002:9002,3=127.0.0.1:8003:9003" help:"the nodes and their fixed addresses; as one text, with commas between them: id=host:api_port:raft_port"`
 }
 
 // Node is one node of the cluster and its fixed addresses.
@@ -106,7 +106,7 @@ type Timeouts struct {
 // Repair says how images get copies back that were lost, and how stored ones are checked.
 type Repair struct {
 	Every      time.Duration `yaml:"every" default:"10s" help:"between two looks for images with too few copies"`
-	Delay      time.Duration `yaml:"delay" default:"10m" help:"for a node to be down before its copies are made anew on others"`
+	Delay      time.Duration `yaml:"delay" default:"10m" help:"for a node to be down before its copies are rebuilt on others"`
 	Rate       Bytes         `yaml:"rate" default:"64MiB" min:"1KiB" max:"1TiB" help:"bytes a second that one node copies to repair"`
 	ScrubEvery time.Duration `yaml:"scrub_every" default:"168h" help:"between two starts of a check of every copy on a node"`
 	ScrubRate  Bytes         `yaml:"scrub_rate" default:"16MiB" min:"1KiB" max:"1TiB" help:"bytes a second that such a check reads"`
