@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"imgcluster/modes/term"
 )
 
 // Logs of runs, for report.
@@ -291,7 +293,7 @@ func TestLocalCommands(t *testing.T) {
 		if e.status != 0 || !strings.Contains(e.out, test.out) {
 			t.Errorf("want %q of %v", test.out, e)
 		}
-		if columnsOf(e.out) > columns && !strings.Contains(test.args, "--json") && !strings.HasPrefix(test.args, "completion") && test.args != "" {
+		if columnsOf(e.out) > term.Width && !strings.Contains(test.args, "--json") && !strings.HasPrefix(test.args, "completion") && test.args != "" {
 			t.Errorf("%d columns: %v", columnsOf(e.out), e)
 		}
 	}

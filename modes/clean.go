@@ -17,6 +17,7 @@ import (
 	"imgcluster/cluster/image"
 	"imgcluster/modes/load"
 	"imgcluster/modes/result"
+	"imgcluster/modes/term"
 )
 
 const (
@@ -81,10 +82,10 @@ func runClean(ctx context.Context, e *env, o cleanOptions) error {
 		}
 	}
 	if len(images) > 0 && !o.yes {
-		if !isTerminal(e.in) {
-			return usagef("add --yes to delete them without a terminal", "%s are there, and clean asks before it deletes", plural(len(images), "image"))
+		if !term.Is(fileOf(e.in)) {
+			return usagef("add --yes to delete them without a terminal", "%s are there, and clean asks before it deletes", term.Plural(len(images), "image"))
 		}
-		if err := e.ask(fmt.Sprintf("Delete %s, %s, of %s in %s?", plural(len(images), "image"), formatBytes(sumBytes(images)), owners(images), cfg.Cluster.Name), errKept); err != nil {
+		if err := e.ask(fmt.Sprintf("Delete %s, %s, of %s in %s?", term.Plural(len(images), "image"), term.Bytes(sumBytes(images)), owners(images), cfg.Cluster.Name), errKept); err != nil {
 			return err
 		}
 	}
@@ -190,10 +191,10 @@ func deleteImages(ctx context.Context, c *client.Client, images []ownedImage, p 
 func cleanedWords(done result.Cleaned) string {
 	missing := ""
 	if done.Missing > 0 {
-		missing = fmt.Sprintf("; %s had been deleted or replaced before", plural(done.Missing, "image"))
+		missing = fmt.Sprintf("; %s had been deleted or replaced before", term.Plural(done.Missing, "image"))
 	}
 	return fmt.Sprintf("deleted %s, %s%s; the nodes have %s of disk back",
-		plural(done.Images, "image"), formatBytes(done.Bytes), missing, formatBytes(done.WonBack))
+		term.Plural(done.Images, "image"), term.Bytes(done.Bytes), missing, term.Bytes(done.WonBack))
 }
 
 // deleteAll deletes images, several at once. One that is not there is no failure.

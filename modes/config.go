@@ -11,6 +11,7 @@ import (
 
 	"imgcluster/cluster/printable"
 	"imgcluster/config"
+	"imgcluster/modes/term"
 )
 
 func newConfig(e *env) *cobra.Command {
@@ -68,7 +69,7 @@ func writeSettings(w io.Writer, settings []config.Setting, verbose bool) error {
 			values = max(values, len(value))
 		}
 	}
-	values = min(values, columns-keys-len("    default"))
+	values = min(values, term.Width-keys-len("    default"))
 	var out strings.Builder
 	for _, s := range settings {
 		key, origin := s.Key, s.Origin
@@ -82,7 +83,7 @@ func writeSettings(w io.Writer, settings []config.Setting, verbose bool) error {
 			key, origin = "", ""
 		}
 		if verbose {
-			fmt.Fprintf(&out, "%s\n", wrap("    ", s.Description))
+			fmt.Fprintf(&out, "%s\n", term.Indent("    ", s.Description))
 		}
 	}
 	_, err := io.WriteString(printable.Writer(w), out.String())
@@ -111,9 +112,9 @@ func runConfigValidate(e *env) error {
 		return errors.Join(e.printJSON(v), err)
 	}
 	fmt.Fprintf(e.out, "%s is valid: %s, %s, %s of each image\n", printable.Text(cmp.Or(cfg.File, "the built-in configuration")),
-		plural(len(cfg.Cluster.Nodes), "node"), plural(cfg.Cluster.DataShards, "data shard"), copies(cfg.Cluster.Replicas))
+		term.Plural(len(cfg.Cluster.Nodes), "node"), term.Plural(cfg.Cluster.DataShards, "data shard"), term.Plural(cfg.Cluster.Replicas, "copy"))
 	for _, w := range cfg.Warnings() {
-		fmt.Fprintf(e.out, "%s\n  hint: %s\n", wrap("", printable.Text("warning: "+w.String())), printable.Text(w.Hint))
+		fmt.Fprintf(e.out, "%s\n  hint: %s\n", term.Indent("", printable.Text("warning: "+w.String())), printable.Text(w.Hint))
 	}
 	return nil
 }

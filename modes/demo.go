@@ -18,6 +18,7 @@ import (
 	"imgcluster/cluster/client"
 	"imgcluster/config"
 	"imgcluster/genimg"
+	"imgcluster/modes/term"
 )
 
 func newDemo(e *env) *cobra.Command {
@@ -158,7 +159,7 @@ func checkRoom(dir string, o stressOptions, cfg *config.Config) error {
 	free := int64(disk.Bavail) * disk.Bsize
 	need := o.spec.Summary(int(o.count)).Bytes*int64(cfg.Cluster.Replicas) + int64(cfg.Limits.DiskFreeBytes)
 	if free < need {
-		return usagef("name a folder on another disk with TMPDIR", "the demo needs %s of disk, and %s has %s", formatBytes(need), filepath.Dir(dir), formatBytes(free))
+		return usagef("name a folder on another disk with TMPDIR", "the demo needs %s of disk, and %s has %s", term.Bytes(need), filepath.Dir(dir), term.Bytes(free))
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"imgcluster/genimg"
+	"imgcluster/modes/term"
 )
 
 type generateOptions struct {
@@ -60,8 +61,8 @@ func runGenerate(ctx context.Context, e *env, o generateOptions) error {
 	}
 	began, p := time.Now(), e.progress()
 	err = genimg.Generate(ctx, o.spec, o.count, o.out, o.workers, func(done int, bytes int64) {
-		p.show(done == o.count, "%d of %d images, %s, %s/s", done, o.count, formatBytes(bytes),
-			formatBytes(int64(float64(bytes)/time.Since(began).Seconds())))
+		p.show(done == o.count, "%d of %d images, %s, %s/s", done, o.count, term.Bytes(bytes),
+			term.Bytes(int64(float64(bytes)/time.Since(began).Seconds())))
 	})
 	p.end()
 	if err != nil {
@@ -86,13 +87,13 @@ func writeSummary(w io.Writer, s genimg.Summary, nodes int) error {
 	for _, c := range s.Classes {
 		if c.Images > 0 {
 			fmt.Fprintf(t, "%s\t%d\t%d-%d\t%s\t%s\t\n", c.Class, c.Images, c.MinPixels, c.MaxPixels,
-				formatBytes(c.Bytes), formatBytes(c.Bytes/int64(c.Images)))
+				term.Bytes(c.Bytes), term.Bytes(c.Bytes/int64(c.Images)))
 		}
 	}
-	fmt.Fprintf(t, "total\t%d\t\t%s\t%s\t\n", s.Images, formatBytes(s.Bytes), formatBytes(s.Average()))
+	fmt.Fprintf(t, "total\t%d\t\t%s\t%s\t\n", s.Images, term.Bytes(s.Bytes), term.Bytes(s.Average()))
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "broadcast to %d nodes: %s\n", nodes, formatBytes(s.Broadcast(nodes)))
+	_, err := fmt.Fprintf(w, "broadcast to %d nodes: %s\n", nodes, term.Bytes(s.Broadcast(nodes)))
 	return err
 }

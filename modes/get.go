@@ -16,6 +16,7 @@ import (
 	"imgcluster/cluster/durable"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/printable"
+	"imgcluster/modes/term"
 )
 
 type getOptions struct {
@@ -129,7 +130,7 @@ func runGet(ctx context.Context, e *env, o getOptions) error {
 			Node image.NodeID `json:"node"` // that sent it
 		}{path, obj.Info, obj.Node})
 	}
-	e.say("%s  %s from node %d", path, formatBytes(obj.Size), obj.Node)
+	e.say("%s  %s from node %d", path, term.Bytes(obj.Size), obj.Node)
 	return nil
 }
 

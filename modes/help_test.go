@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"imgcluster/genimg"
+	"imgcluster/modes/term"
 )
 
 // The help of every command fits a terminal.
@@ -22,7 +23,7 @@ func TestHelpFits(t *testing.T) {
 			t.Fatal(err)
 		}
 		for line := range strings.Lines(out.String()) {
-			if columnsOf(line) > columns {
+			if columnsOf(line) > term.Width {
 				t.Errorf("%s --help: %d columns: %s", c.CommandPath(), columnsOf(line), line)
 			}
 		}

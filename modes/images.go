@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"imgcluster/cluster/printable"
+	"imgcluster/modes/term"
 )
 
 func newLs(e *env) *cobra.Command {
@@ -32,7 +33,7 @@ func runLs(ctx context.Context, e *env, what string) error {
 	}
 	defer c.Close()
 	shown := func(name string) string { return name } // for scripts, as it is
-	if isTerminal(e.out) {
+	if term.Is(fileOf(e.out)) {
 		shown = printable.Text
 	}
 	count, bytes := 0, int64(0)
@@ -45,7 +46,7 @@ func runLs(ctx context.Context, e *env, what string) error {
 			err = e.printJSON(info)
 		} else {
 			_, err = fmt.Fprintf(e.out, "%s  %7s  owner %d  copies %s  %s\n", info.Created.Local().Format("2006-01-02 15:04:05"),
-				formatBytes(info.Bytes), info.Owner, formatNodes(info.Replicas), shown(info.Name))
+				term.Bytes(info.Bytes), info.Owner, formatNodes(info.Replicas), shown(info.Name))
 		}
 		if err != nil {
 			return err
@@ -56,7 +57,7 @@ func runLs(ctx context.Context, e *env, what string) error {
 		if prefix != "" {
 			of += " under " + printable.Argument(prefix)
 		}
-		e.say("%s of %s, %s", plural(count, "image"), of, formatBytes(bytes))
+		e.say("%s of %s, %s", term.Plural(count, "image"), of, term.Bytes(bytes))
 	}
 	return nil
 }
@@ -122,7 +123,7 @@ func runStat(ctx context.Context, e *env, what string) error {
 		return e.printJSON(info)
 	}
 	_, err = fmt.Fprintf(printable.Writer(e.out), "image    %s/%s\nsize     %s (%d bytes)\ntype     %s\nsha256   %s\nversion  %d\nowner    node %d\ncopies   nodes %s\nshard    %d\ncreated  %s\n",
-		user, info.Name, formatBytes(info.Bytes), info.Bytes, info.Type, info.SHA256, info.Version, info.Owner,
+		user, info.Name, term.Bytes(info.Bytes), info.Bytes, info.Type, info.SHA256, info.Version, info.Owner,
 		formatNodes(info.Replicas), info.Shard, info.Created.Local().Format("2006-01-02 15:04:05.000 -07:00"))
 	return err
 }

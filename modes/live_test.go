@@ -74,7 +74,7 @@ func TestView(t *testing.T) {
 	v := &view{f: busy(3)}
 	text := strings.Join(v.lines(80, 24), "\n")
 	for _, want := range []string{
-		"broadcast · 10/s poisson · 2 copies · 20 % reads", "00:10\n", " 50 %  100 of 200  ETA 00:10", "9.6/s  ▅▇▇▇█", "average 9.6/s",
+		"broadcast · 10/s poisson · 2 copies · 20 % reads", "00:10\n", " 50 %  100 of 200  ETA 00:10", "9.6/s  ▅████▇██▇█", "average 9.6/s",
 		"p50 401 ms   p99 401 ms   max 401 ms   from when it was due", "service          p50 301 ms   p99 301 ms   max 301 ms   500 ms behind",
 		"7 in flight   1 failed   2 retried   100 reads, 0 failed\n",
 		"1      up      34.3 %   330 MB   248 MB   70.1 GB   50 %   100 MB/s  1.00 MB/s", "2      down    33.3 %        -",

@@ -9,7 +9,7 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/term"
+	"imgcluster/modes/term"
 )
 
 // drawEvery is how often the screen is drawn; only lines that changed are sent.
@@ -117,10 +117,7 @@ func (s *screen) close() {
 
 // redraw sends the lines that are not on the terminal yet.
 func (s *screen) redraw() {
-	width, height, err := term.GetSize(int(s.tty.Fd()))
-	if err != nil || width < 1 || height < 1 {
-		width, height = columns, 24
-	}
+	width, height := term.Size(s.tty)
 	lines := s.draw(width, height)
 	s.mu.Lock()
 	defer s.mu.Unlock()

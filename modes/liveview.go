@@ -11,6 +11,7 @@ import (
 
 	"imgcluster/cluster/printable"
 	"imgcluster/modes/result"
+	"imgcluster/modes/term"
 )
 
 // view lays the figures of a run out on a screen of any size.
@@ -49,24 +50,16 @@ func (v *view) last() []string {
 	return lines
 }
 
-// The styles of a text, as ANSI codes.
-const (
-	plain  = ""
-	bold   = "1"
-	dim    = "2"
-	red    = "31"
-	green  = "32"
-	yellow = "33"
-	cyan   = "36"
-)
-
 // span is a text in one style; a row is made of spans. All characters of this program are one column
 // wide.
-type span struct{ text, style string }
+type span struct {
+	text  string
+	style term.Style
+}
 
 type row []span
 
-func (r *row) add(style, format string, args ...any) *row {
+func (r *row) add(style term.Style, format string, args ...any) *row {
 	*r = append(*r, span{fmt.Sprintf(format, args...), style})
 	return r
 }
@@ -75,24 +68,14 @@ func (r *row) add(style, format string, args ...any) *row {
 func (r row) render(width int, color bool) string {
 	var out strings.Builder
 	for _, s := range r {
-		text := cutColumns(printable.Text(s.text), width)
+		text := term.Cut(printable.Text(s.text), width)
 		width -= utf8.RuneCountInString(text)
-		if color && s.style != plain && text != "" {
-			text = "\x1b[" + s.style + "m" + text + "\x1b[0m"
+		if color {
+			text = term.Styled(s.style, text)
 		}
 		out.WriteString(text)
 	}
 	return strings.TrimRight(out.String(), " ")
-}
-
-func cutColumns(s string, width int) string {
-	if utf8.RuneCountInString(s) <= width {
-		return s
-	}
-	if width < 1 {
-		return ""
-	}
-	return string([]rune(s)[:width-1]) + "…"
 }
 
 // block is a group of rows; where there is little room, those of a higher number go first.
@@ -127,17 +110,17 @@ func (f *tally) blocks(width int, phase string) []block {
 		{rows: []row{f.clientRow()}, goes: 5},
 	}
 	if text := strings.TrimPrefix(f.trial.suffix(), ", "); text != "" {
-		blocks = append(blocks, block{rows: []row{{{"faults   ", dim}, {text, yellow}}}, space: true})
+		blocks = append(blocks, block{rows: []row{{{"faults   ", term.Dim}, {text, term.Yellow}}}, space: true})
 	}
 	if phase != "" {
-		blocks = append(blocks, block{rows: []row{{{phase, cyan}}}, space: true})
+		blocks = append(blocks, block{rows: []row{{{phase, term.Cyan}}}, space: true})
 	}
 	var events []row
 	for _, e := range f.events[max(len(f.events)-eventsShown, 0):] {
-		events = append(events, row{{e, yellow}})
+		events = append(events, row{{e, term.Yellow}})
 	}
 	return append(blocks, block{rows: events, goes: 4, space: true},
-		block{rows: []row{{{"Ctrl-C lets running uploads end, then reports; again stops at once", dim}}}, goes: 6, space: true})
+		block{rows: []row{{{"Ctrl-C lets running uploads end, then reports; again stops at once", term.Dim}}}, goes: 6, space: true})
 }
 
 // fit leaves out what has no room: blank lines, then blocks, the least important first.
@@ -178,16 +161,16 @@ func (f *tally) title(width int) row {
 	if f.run.Rate > 0 {
 		load = fmt.Sprintf("%g/s %s", f.run.Rate, f.run.Arrivals)
 	}
-	left := fmt.Sprintf("imgcluster stress · %s · %s · %s", f.run.Delivery, load, copies(f.run.Replicas))
+	left := fmt.Sprintf("imgcluster stress · %s · %s · %s", f.run.Delivery, load, term.Plural(f.run.Replicas, "copy"))
 	if f.run.ReadPercent > 0 {
 		left += fmt.Sprintf(" · %g %% reads", f.run.ReadPercent)
 	}
-	clock := formatRest(time.Duration(f.clock() * float64(time.Second)))
+	clock := term.Clock(time.Duration(f.clock() * float64(time.Second)))
 	gap := max(width-utf8.RuneCountInString(left)-len(clock), 1)
 	if gap == 1 {
-		left = cutColumns(left, max(width-len(clock)-1, 0))
+		left = term.Cut(left, max(width-len(clock)-1, 0))
 	}
-	return row{{left, bold}, {strings.Repeat(" ", gap), plain}, {clock, bold}}
+	return row{{left, term.Bold}, {strings.Repeat(" ", gap), term.Plain}, {clock, term.Bold}}
 }
 
 // bar is the progress of the uploads, or of what follows them, with its words behind it.
@@ -195,7 +178,7 @@ func (f *tally) bar(width int) row {
 	part, rest := f.progress()
 	words := fmt.Sprintf("%d of %d", f.done, f.run.Count)
 	if f.run.DurationS > 0 {
-		words = plural(f.done, "upload")
+		words = term.Plural(f.done, "upload")
 	}
 	if s := &f.after; s.what != "" {
 		part, rest = s.progress()
@@ -203,35 +186,14 @@ func (f *tally) bar(width int) row {
 	}
 	words = fmt.Sprintf(" %3.0f %%  %s", part*100, words)
 	if part < 1 && rest > 0 {
-		words += "  ETA " + formatRest(rest)
+		words += "  ETA " + term.Clock(rest)
 	}
 	room := width - utf8.RuneCountInString(words)
 	if room < 8 {
-		return row{{strings.TrimLeft(words, " "), plain}}
+		return row{{strings.TrimLeft(words, " "), term.Plain}}
 	}
 	full := int(part * float64(room))
-	return row{{strings.Repeat("█", full), green}, {strings.Repeat("░", room-full), dim}, {words, plain}}
-}
-
-// sparks are the heights of a curve.
-var sparks = []rune("▁▂▃▄▅▆▇█")
-
-// spark draws the last values in so many columns.
-func spark(values []float64, width int) string {
-	values = values[max(len(values)-max(width, 0), 0):]
-	most := 0.0
-	for _, v := range values {
-		most = max(most, v)
-	}
-	var out strings.Builder
-	for _, v := range values {
-		i := 0
-		if most > 0 {
-			i = int(v/most*float64(len(sparks)-1) + 0.5)
-		}
-		out.WriteRune(sparks[i])
-	}
-	return out.String()
+	return row{{strings.Repeat("█", full), term.Green}, {strings.Repeat("░", room-full), term.Dim}, {words, term.Plain}}
 }
 
 // rates are uploads and bytes a second: now, their curve, and the average.
@@ -245,13 +207,13 @@ func (f *tally) rates(width int) []row {
 	}
 	curve := width - 42 // the words before and after it
 	line := func(name, now, mean string, values []float64) row {
-		r := row{{fmt.Sprintf("%-9s", name), dim}, {fmt.Sprintf("%11s  ", now), bold}}
+		r := row{{fmt.Sprintf("%-9s", name), term.Dim}, {fmt.Sprintf("%11s  ", now), term.Bold}}
 		if curve < 4 {
 			return r
 		}
-		return *r.add(cyan, "%-*s", curve, spark(values, curve)).add(dim, "  average %s", mean)
+		return *r.add(term.Cyan, "%-*s", curve, term.Spark(values[max(len(values)-curve, 0):])).add(term.Dim, "  average %s", mean)
 	}
-	perSecond := func(b float64) string { return formatBytes(int64(b)) + "/s" }
+	perSecond := func(b float64) string { return term.Bytes(int64(b)) + "/s" }
 	return []row{
 		line("uploads", fmt.Sprintf("%.1f/s", uploads), fmt.Sprintf("%.1f/s", meanUploads), counts),
 		line("images", perSecond(bytes), perSecond(meanBytes), sizes),
@@ -264,35 +226,35 @@ func (f *tally) latencies() []row {
 			if h.TotalCount() == 0 {
 				return unknown
 			}
-			return formatSeconds(float64(us) / 1e6)
+			return term.Duration(float64(us) / 1e6)
 		}
-		r := row{{fmt.Sprintf("%-9s", name), dim}}
-		return *r.add(plain, "        p50 %s   p99 %s   max %s", s(h.ValueAtQuantile(50)), s(h.ValueAtQuantile(99)), s(h.Max()))
+		r := row{{fmt.Sprintf("%-9s", name), term.Dim}}
+		return *r.add(term.Plain, "        p50 %s   p99 %s   max %s", s(h.ValueAtQuantile(50)), s(h.ValueAtQuantile(99)), s(h.Max()))
 	}
 	rows := []row{quantiles("latency", f.latency)}
 	if f.run.Rate > 0 {
-		rows[0].add(dim, "   from when it was due")
+		rows[0].add(term.Dim, "   from when it was due")
 		rows = append(rows, quantiles("service", f.service))
-		rows[1].add(dim, "   %s behind", formatSeconds(f.client.last.LateS))
+		rows[1].add(term.Dim, "   %s behind", term.Duration(f.client.last.LateS))
 		if n := f.waiting.Load(); n > 0 {
-			rows[1].add(yellow, ", %d wait for memory", n)
+			rows[1].add(term.Yellow, ", %d wait for memory", n)
 		}
 	}
 	return rows
 }
 
 func (f *tally) counts() row {
-	r := row{{"now      ", dim}}
-	r.add(plain, "%8d in flight   ", f.client.last.InFlight)
-	bad := func(n int64) string {
+	r := row{{"now      ", term.Dim}}
+	r.add(term.Plain, "%8d in flight   ", f.client.last.InFlight)
+	bad := func(n int64) term.Style {
 		if n > 0 {
-			return red
+			return term.Red
 		}
-		return plain
+		return term.Plain
 	}
-	r.add(bad(f.failed), "%d failed", f.failed).add(plain, "   %d retried", f.retried)
+	r.add(bad(f.failed), "%d failed", f.failed).add(term.Plain, "   %d retried", f.retried)
 	if f.run.ReadPercent > 0 {
-		r.add(plain, "   %s", plural(f.reads, "read")).add(bad(f.unread), ", %d failed", f.unread)
+		r.add(term.Plain, "   %s", term.Plural(f.reads, "read")).add(bad(f.unread), ", %d failed", f.unread)
 	}
 	return r
 }
@@ -319,7 +281,7 @@ func change(n *nodeTally, of func(*result.NodeSample) float64) float64 {
 
 func (f *tally) columns() []column {
 	perSecond := func(of func(*result.NodeSample) float64) func(*nodeTally) string {
-		return func(n *nodeTally) string { return formatBytes(int64(change(n, of))) + "/s" }
+		return func(n *nodeTally) string { return term.Bytes(int64(change(n, of))) + "/s" }
 	}
 	all := int64(0)
 	for _, n := range f.nodes {
@@ -332,9 +294,9 @@ func (f *tally) columns() []column {
 			}
 			return fmt.Sprintf("%.1f %%", 100*float64(n.uploads)/float64(all))
 		}},
-		{"owns", 8, 3, func(n *nodeTally) string { return formatBytes(n.last.OwnedBytes) }},
-		{"memory", 8, 4, func(n *nodeTally) string { return formatBytes(n.last.RSSBytes) }},
-		{"disk free", 9, 5, func(n *nodeTally) string { return formatBytes(n.last.DiskFreeBytes) }},
+		{"owns", 8, 3, func(n *nodeTally) string { return term.Bytes(n.last.OwnedBytes) }},
+		{"memory", 8, 4, func(n *nodeTally) string { return term.Bytes(n.last.RSSBytes) }},
+		{"disk free", 9, 5, func(n *nodeTally) string { return term.Bytes(n.last.DiskFreeBytes) }},
 		{"CPU", 6, 2, func(n *nodeTally) string {
 			return fmt.Sprintf("%.0f %%", 100*change(n, func(s *result.NodeSample) float64 { return s.CPUS }))
 		}},
@@ -367,24 +329,24 @@ func (f *tally) nodeTable(width int) []row {
 	for _, c := range shown {
 		head += fmt.Sprintf(" %*s", c.width, c.head)
 	}
-	rows := []row{{{head, dim}}}
+	rows := []row{{{head, term.Dim}}}
 	for i := range f.nodes {
 		n := &f.nodes[i]
-		r := row{{fmt.Sprintf("%-*d ", name, n.id), bold}}
+		r := row{{fmt.Sprintf("%-*d ", name, n.id), term.Bold}}
 		switch {
 		case n.last.ID == 0:
-			r.add(dim, "%-6s", unknown)
+			r.add(term.Dim, "%-6s", unknown)
 		case n.last.Up:
-			r.add(green, "%-6s", "up")
+			r.add(term.Green, "%-6s", "up")
 		default:
-			r.add(red, "%-6s", "down")
+			r.add(term.Red, "%-6s", "down")
 		}
 		for _, c := range shown {
 			text := unknown
 			if n.last.Up || c.head == "share" {
 				text = c.cell(n)
 			}
-			r.add(plain, " %*s", c.width, text)
+			r.add(term.Plain, " %*s", c.width, text)
 		}
 		rows = append(rows, r)
 	}
@@ -403,13 +365,13 @@ func nodeWidth(nodes []nodeTally) int {
 // clientRow tells how busy this program is.
 func (f *tally) clientRow() row {
 	last, before := &f.client.last, &f.client.before
-	r := row{{fmt.Sprintf("%-*s ", nodeWidth(f.nodes), "client"), bold}}
+	r := row{{fmt.Sprintf("%-*s ", nodeWidth(f.nodes), "client"), term.Bold}}
 	if last.RSSBytes == 0 {
-		return *r.add(plain, unknown)
+		return *r.add(term.Plain, unknown)
 	}
 	cpu := 0.0
 	if passed := last.TS - before.TS; passed > 0 {
 		cpu = 100 * (last.CPUS - before.CPUS) / passed
 	}
-	return *r.add(plain, "%s of memory, CPU %.0f %%, %s sent", formatBytes(last.RSSBytes), cpu, formatBytes(last.SentBytes))
+	return *r.add(term.Plain, "%s of memory, CPU %.0f %%, %s sent", term.Bytes(last.RSSBytes), cpu, term.Bytes(last.SentBytes))
 }

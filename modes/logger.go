@@ -11,12 +11,13 @@ import (
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/printable"
 	"imgcluster/config"
+	"imgcluster/modes/term"
 )
 
 // newLogger returns the logger of a node's process, writing to w. On a terminal, which shows one node and now, a
 // line has neither the node nor the day.
 func newLogger(cfg *config.Config, id image.NodeID, w io.Writer) (*zap.Logger, error) {
-	terminal := isTerminal(w)
+	terminal := term.Is(fileOf(w))
 	level, err := zapcore.ParseLevel(cfg.Log.Level)
 	if err != nil {
 		return nil, usagef("use debug, info, warn or error", "log level: %v", err)

@@ -16,6 +16,7 @@ import (
 	"imgcluster/cluster/placement"
 	"imgcluster/cluster/printable"
 	"imgcluster/config"
+	"imgcluster/modes/term"
 )
 
 func newMember(e *env) *cobra.Command {
@@ -185,14 +186,14 @@ func memberOf(list []image.Member, id image.NodeID) *image.Member {
 // awaited says what a change of a member that is not complete waits for.
 func awaited(list []image.Member, id image.NodeID) string {
 	m := memberOf(list, id)
-	text := fmt.Sprintf("node %d is %s: %s, %s, %s to lead", id, m.State, plural(m.Shards, "shard"), copies(int(m.Images)), plural(m.Leads, "shard"))
+	text := fmt.Sprintf("node %d is %s: %s, %s, %s to lead", id, m.State, term.Plural(m.Shards, "shard"), term.Plural(m.Images, "copy"), term.Plural(m.Leads, "shard"))
 	for _, x := range list {
 		switch {
 		case x.Up:
 		case x.ID == id:
 			text += "; it does not answer: its copies are made from others"
 		case x.Moving > 0:
-			text += fmt.Sprintf("; node %d does not answer, and %s on the way wait for it: start it with imgcluster server --id %d", x.ID, plural(x.Moving, "shard"), x.ID)
+			text += fmt.Sprintf("; node %d does not answer, and %s on the way wait for it: start it with imgcluster server --id %d", x.ID, term.Plural(x.Moving, "shard"), x.ID)
 		default:
 			text += fmt.Sprintf("; node %d does not answer", x.ID)
 		}
@@ -263,7 +264,7 @@ func writeMembers(e *env, list []image.Member) error {
 		if !m.Up {
 			state += ", down"
 		} else if m.State == string(catalog.MemberActive) && m.Moving > 0 {
-			state += fmt.Sprintf(", %s moving", plural(m.Moving, "shard"))
+			state += fmt.Sprintf(", %s moving", term.Plural(m.Moving, "shard"))
 		}
 		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%d\t%d\t%d\n", m.ID, state, m.API, m.Raft, m.Shards, m.Images, m.Leads)
 	}

@@ -11,6 +11,7 @@ import (
 	"imgcluster/cluster/printable"
 	"imgcluster/config"
 	"imgcluster/modes/load"
+	"imgcluster/modes/term"
 )
 
 // Rates between which a run's time is estimated, in bytes of images a second: a gigabit network, and
@@ -99,15 +100,15 @@ func (t takes) write(w io.Writer) {
 	if t.AtMost {
 		about = "at most "
 	}
-	fmt.Fprintf(w, "%s%s, %s, %s each on average\n", about, plural(t.Uploads, "image"), formatBytes(images), formatBytes(images/max(t.Uploads, 1)))
-	fmt.Fprintf(w, "  network  %s%s sent by this machine\n", about, formatBytes(t.Sent))
-	fmt.Fprintf(w, "  disk     %s%s on each node, for %s of each image\n", about, formatBytes(t.PerNode), copies(t.copies))
-	fmt.Fprintf(w, "  log      %s%s\n", about, formatBytes(t.Log))
+	fmt.Fprintf(w, "%s%s, %s, %s each on average\n", about, term.Plural(t.Uploads, "image"), term.Bytes(images), term.Bytes(images/max(t.Uploads, 1)))
+	fmt.Fprintf(w, "  network  %s%s sent by this machine\n", about, term.Bytes(t.Sent))
+	fmt.Fprintf(w, "  disk     %s%s on each node, for %s of each image\n", about, term.Bytes(t.PerNode), term.Plural(t.copies, "copy"))
+	fmt.Fprintf(w, "  log      %s%s\n", about, term.Bytes(t.Log))
 	if t.faults > 0 {
-		fmt.Fprintf(w, "  chaos    %s, for each of which uploads may wait some seconds\n", plural(t.faults, "fault"))
+		fmt.Fprintf(w, "  chaos    %s, for each of which uploads may wait some seconds\n", term.Plural(t.faults, "fault"))
 	}
 	if t.readBack {
-		fmt.Fprintf(w, "  reading  %s%s, every image once\n", about, formatBytes(t.Bytes))
+		fmt.Fprintf(w, "  reading  %s%s, every image once\n", about, term.Bytes(t.Bytes))
 	}
 	fmt.Fprintln(w, "  memory   up to 256 MiB here, 512 MiB on each node")
 	least, most := roughly(t.LeastS), roughly(t.MostS)
@@ -129,7 +130,7 @@ func roughly(seconds float64) string {
 
 // mayAsk refuses a run that has to ask and cannot.
 func (e *env) mayAsk(o stressOptions) error {
-	if o.asks() && !o.yes && !isTerminal(e.in) {
+	if o.asks() && !o.yes && !term.Is(fileOf(e.in)) {
 		return usagef("add --yes to start it without a terminal", "the extreme profile asks before it starts")
 	}
 	return nil

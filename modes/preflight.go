@@ -19,6 +19,7 @@ import (
 	"imgcluster/cluster/printable"
 	"imgcluster/config"
 	"imgcluster/modes/result"
+	"imgcluster/modes/term"
 )
 
 // What the look at the cluster before a run asks for.
@@ -259,7 +260,7 @@ func (f *found) checkNodes() check {
 }
 
 func (f *found) checkLeaders() check {
-	return check{Name: "leaders", State: checkOK, Said: fmt.Sprintf("%d of %s have one", leaders(f.status), plural(len(f.status.Shards), "shard"))}
+	return check{Name: "leaders", State: checkOK, Said: fmt.Sprintf("%d of %s have one", leaders(f.status), term.Plural(len(f.status.Shards), "shard"))}
 }
 
 func (f *found) checkVersions() check {
@@ -359,7 +360,7 @@ func (f *found) checkDisks(cfg *config.Config, t takes) check {
 		if len(ids) > 1 {
 			name = "nodes " + formatNodes(ids) + " on one disk"
 		}
-		text := fmt.Sprintf("%s: needs %s, %s free", name, formatBytes(need), formatBytes(disk.DiskFree))
+		text := fmt.Sprintf("%s: needs %s, %s free", name, term.Bytes(need), term.Bytes(disk.DiskFree))
 		switch {
 		case disk.DiskFree >= need:
 			c.Said = strings.TrimPrefix(c.Said+"; "+text, "; ")
@@ -373,7 +374,7 @@ func (f *found) checkDisks(cfg *config.Config, t takes) check {
 }
 
 func (f *found) checkLogDisk(t takes) check {
-	c := check{Name: "log", State: checkOK, Said: fmt.Sprintf("needs %s, %s free", formatBytes(t.Log), formatBytes(f.client.DiskFree))}
+	c := check{Name: "log", State: checkOK, Said: fmt.Sprintf("needs %s, %s free", term.Bytes(t.Log), term.Bytes(f.client.DiskFree))}
 	if f.client.DiskID != "" && f.client.DiskFree < t.Log {
 		c.State, c.Hint = checkFail, "name a file on another disk with --log"
 	}
@@ -406,7 +407,7 @@ func (f *found) checkMemory() check {
 	c := check{Name: "memory", State: checkOK}
 	for _, boot := range order {
 		m := machines[boot]
-		text := fmt.Sprintf("%s: needs %s, %s free", m.name, formatBytes(m.need), formatBytes(m.free))
+		text := fmt.Sprintf("%s: needs %s, %s free", m.name, term.Bytes(m.need), term.Bytes(m.free))
 		if m.free >= m.need {
 			c.worse(checkOK, "", "%s", text)
 			continue
@@ -433,7 +434,7 @@ func (f *found) checkFiles(o stressOptions) check {
 }
 
 func (f *found) checkUploads(o stressOptions) check {
-	c := check{Name: "at once", State: checkOK, Said: plural(o.concurrency, "upload")}
+	c := check{Name: "at once", State: checkOK, Said: term.Plural(o.concurrency, "upload")}
 	for _, n := range f.answered() {
 		var most int
 		if _, err := fmt.Sscan(n.info.Settings["limits.uploads"], &most); err == nil && o.concurrency > most {
@@ -461,23 +462,22 @@ func (f *found) checkLatency(cfg *config.Config) check {
 func (f *found) checkLink(t takes) check {
 	c := check{Name: "network", State: checkOK, Said: "the link's speed is not known"}
 	if link := f.client.LinkBytesPS; link > 0 {
-		c.Said = fmt.Sprintf("%s/s from here: sending %s takes %s at least", formatBytes(link), formatBytes(t.Sent), roughly(float64(t.Sent)/float64(link)))
+		c.Said = fmt.Sprintf("%s/s from here: sending %s takes %s at least", term.Bytes(link), term.Bytes(t.Sent), roughly(float64(t.Sent)/float64(link)))
 	}
 	return c
 }
 
-// colours of the states, as ANSI codes.
-var checkColor = map[verdict]string{checkOK: "32", checkWarn: "33", checkFail: "31"}
+var checkStyle = map[verdict]term.Style{checkOK: term.Green, checkWarn: term.Yellow, checkFail: term.Red}
 
-// writeChecks prints the table, at most columns wide.
+// writeChecks prints the table, at most term.Width wide.
 func writeChecks(w io.Writer, checks []check, color bool) {
 	const indent = "                    "
 	for _, c := range checks {
 		state := fmt.Sprintf("%-4s", c.State)
 		if color {
-			state = "\x1b[" + checkColor[c.State] + "m" + state + "\x1b[0m"
+			state = term.Styled(checkStyle[c.State], state)
 		}
-		text := strings.TrimPrefix(wrap(indent, printable.Text(c.Said)), indent)
+		text := strings.TrimPrefix(term.Indent(indent, printable.Text(c.Said)), indent)
 		fmt.Fprintf(w, "  %s  %-10s  %s\n", state, c.Name, text)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"imgcluster/config"
 	"imgcluster/modes/load"
 	"imgcluster/modes/result"
+	"imgcluster/modes/term"
 )
 
 // sound is what a look at three good machines finds.
@@ -108,8 +109,8 @@ func TestPreflight(t *testing.T) {
 		}
 		var table bytes.Buffer
 		writeChecks(&table, checks, false)
-		if columnsOf(table.String()) > columns {
-			t.Errorf("%s: wider than %d columns:\n%s", name, columns, &table)
+		if columnsOf(table.String()) > term.Width {
+			t.Errorf("%s: wider than %d columns:\n%s", name, term.Width, &table)
 		}
 	}
 }
@@ -165,8 +166,8 @@ func TestTakes(t *testing.T) {
 		}
 		var text bytes.Buffer
 		got.write(&text)
-		if columnsOf(text.String()) > columns {
-			t.Errorf("%s: wider than %d columns:\n%s", name, columns, &text)
+		if columnsOf(text.String()) > term.Width {
+			t.Errorf("%s: wider than %d columns:\n%s", name, term.Width, &text)
 		}
 	}
 	past := &load.Options{Run: result.Run{Count: 100}, Source: load.Generated{}, Resume: &load.Resume{Done: map[int64]bool{1: true, 2: true}}}

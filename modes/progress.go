@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"imgcluster/cluster/printable"
+	"imgcluster/modes/term"
 )
 
 // Periods of progress: lines off a terminal, where they stay, and the one line of a terminal.
@@ -28,7 +29,7 @@ type progress struct {
 }
 
 func (e *env) progress() *progress {
-	e.shown = &progress{e: e, live: isScreen(e.err), last: time.Now()}
+	e.shown = &progress{e: e, live: term.IsScreen(fileOf(e.err)), last: time.Now()}
 	return e.shown
 }
 
@@ -37,7 +38,7 @@ func (e *env) progress() *progress {
 func (p *progress) watch(f *tally) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.live || p.e.quiet || p.e.json && isTerminal(p.e.out) {
+	if !p.live || p.e.quiet || p.e.json && term.Is(fileOf(p.e.out)) {
 		return
 	}
 	p.view = &view{f: f, color: p.e.color(p.e.err)}

@@ -20,6 +20,7 @@ import (
 	"imgcluster/cluster/printable"
 	"imgcluster/config"
 	"imgcluster/modes/load"
+	"imgcluster/modes/term"
 )
 
 // defaultUser is whose images put stores when nobody is named.
@@ -203,7 +204,7 @@ func (e *env) printReceipt(r image.Receipt) {
 		e.printJSON(r)
 		return
 	}
-	fmt.Fprintf(printable.Writer(e.out), "%s/%s  %s  owner node %d, copies on %s\n", r.User, r.Name, formatBytes(r.Bytes), r.Owner, formatNodes(r.Replicas))
+	fmt.Fprintf(printable.Writer(e.out), "%s/%s  %s  owner node %d, copies on %s\n", r.User, r.Name, term.Bytes(r.Bytes), r.Owner, formatNodes(r.Replicas))
 }
 
 // putFile sends one file, or standard input.

@@ -12,6 +12,7 @@ import (
 	"imgcluster/cluster/image"
 	"imgcluster/modes/load"
 	"imgcluster/modes/result"
+	"imgcluster/modes/term"
 )
 
 const (
@@ -36,7 +37,7 @@ func (b *readBack) run(ctx context.Context, images []load.StoredImage, l load.Re
 	sum := result.Readback{Images: total}
 	show := func(done int64) {
 		b.p.stage("read back", done, total, "%d of %d images read back, %s/s, %d not as sent", done, total,
-			formatBytes(int64(float64(sum.Bytes)/time.Since(began).Seconds())), done-sum.Matched)
+			term.Bytes(int64(float64(sum.Bytes)/time.Since(began).Seconds())), done-sum.Matched)
 	}
 	if total > 0 {
 		show(0)

@@ -20,6 +20,7 @@ import (
 	"imgcluster/genimg"
 	"imgcluster/modes/load"
 	"imgcluster/modes/result"
+	"imgcluster/modes/term"
 )
 
 // pastRun is what the log of an interrupted run tells, so that it can go on. A nil one is no past.
@@ -223,7 +224,7 @@ func (p *pastRun) resume() *load.Resume {
 	if !p.uploads() { // what follows them has no part in their time
 		at = p.uploaded
 	}
-	return &load.Resume{AtS: at, Done: done, Detail: fmt.Sprintf("after %s, %s are left out", time.Since(p.since).Round(time.Second), plural(len(done), "image"))}
+	return &load.Resume{AtS: at, Done: done, Detail: fmt.Sprintf("after %s, %s are left out", time.Since(p.since).Round(time.Second), term.Plural(len(done), "image"))}
 }
 
 // size is how much of the log stays.

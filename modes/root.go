@@ -16,11 +16,11 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"golang.org/x/term"
 
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/printable"
 	"imgcluster/config"
+	"imgcluster/modes/term"
 )
 
 // env is what every command gets: where it reads and writes, and the options that all share.
@@ -134,7 +134,7 @@ failure too; of one that nobody reads on, as with | head, nothing is said.`,
 	root.SetOut(e.out)
 	root.SetErr(e.err)
 	root.SetFlagErrorFunc(flagError)
-	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", columns)))
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", term.Width)))
 	f := root.PersistentFlags()
 	f.StringVar(&e.path, "config", os.Getenv(config.EnvConfig), "configuration file (default imgcluster.yaml, else three nodes on loopback)")
 	f.StringArrayVar(&e.set, "set", nil, "set one setting, as `key=value`; repeat for more (see config show)")
@@ -258,18 +258,7 @@ func (e *env) say(format string, args ...any) {
 	}
 }
 
-// color tells whether to colour what goes to w.
+// color reports whether to colour what goes to w.
 func (e *env) color(w io.Writer) bool {
-	return !e.noColor && os.Getenv("NO_COLOR") == "" && isScreen(w)
-}
-
-// isScreen tells whether v is a terminal that knows colours and moves its cursor.
-func isScreen(v any) bool {
-	kind := os.Getenv("TERM")
-	return kind != "" && kind != "dumb" && isTerminal(v)
-}
-
-func isTerminal(v any) bool {
-	f := fileOf(v)
-	return f != nil && term.IsTerminal(int(f.Fd()))
+	return !e.noColor && os.Getenv("NO_COLOR") == "" && term.IsScreen(fileOf(w))
 }

@@ -11,6 +11,7 @@ import (
 
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/printable"
+	"imgcluster/modes/term"
 )
 
 func newStatus(e *env) *cobra.Command {
@@ -45,7 +46,7 @@ func runStatus(ctx context.Context, e *env, watch bool) error {
 		case e.json:
 			err = e.printJSON(s)
 		default:
-			if watch && isScreen(e.out) {
+			if watch && term.IsScreen(fileOf(e.out)) {
 				io.WriteString(e.out, "\x1b[H\x1b[2J")
 			}
 			err = writeStatus(printable.Writer(e.out), s)
@@ -79,7 +80,7 @@ func leaders(s image.ClusterStatus) (n int) {
 
 // notReady is the failure of a cluster that cannot serve, for exit status 3.
 func notReady(s image.ClusterStatus) error {
-	return image.Errorf(image.KindNoQuorum, "%d of %s have no leader", len(s.Shards)-leaders(s), plural(len(s.Shards), "shard")).
+	return image.Errorf(image.KindNoQuorum, "%d of %s have no leader", len(s.Shards)-leaders(s), term.Plural(len(s.Shards), "shard")).
 		WithHint("wait for the election; if it does not end, start the nodes that are down, with: imgcluster server --id N")
 }
 
@@ -105,10 +106,10 @@ func wants(s image.ClusterStatus) (text string) {
 		}
 	}
 	if down > 0 {
-		text += fmt.Sprintf(", %s down", plural(down, "node"))
+		text += fmt.Sprintf(", %s down", term.Plural(down, "node"))
 	}
 	if s.UnderReplicated > 0 {
-		text += fmt.Sprintf(", %s under-replicated", plural(s.UnderReplicated, "image"))
+		text += fmt.Sprintf(", %s under-replicated", term.Plural(s.UnderReplicated, "image"))
 	}
 	return text
 }
@@ -118,13 +119,13 @@ func writeStatus(w io.Writer, s image.ClusterStatus) error {
 	if !s.Ready {
 		ready = "not ready"
 	}
-	fmt.Fprintf(w, "%s is %s: %d of %s have a leader%s\n", s.Name, ready, leaders(s), plural(len(s.Shards), "shard"), wants(s))
-	fmt.Fprintf(w, "%s, %s, %s each, %d under-replicated\n", plural(s.Images, "image"), formatBytes(s.Bytes), copies(s.Replicas), s.UnderReplicated)
+	fmt.Fprintf(w, "%s is %s: %d of %s have a leader%s\n", s.Name, ready, leaders(s), term.Plural(len(s.Shards), "shard"), wants(s))
+	fmt.Fprintf(w, "%s, %s, %s each, %d under-replicated\n", term.Plural(s.Images, "image"), term.Bytes(s.Bytes), term.Plural(s.Replicas, "copy"), s.UnderReplicated)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "node\tstate\tAPI\tleads\towns\t\tstores\tmemory\tfree")
 	for _, n := range s.Nodes {
 		fmt.Fprintf(t, "%d\t%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\n", n.ID, stateOf(n), n.API, n.LeaderOf, n.OwnedImages,
-			formatBytes(n.OwnedBytes), formatBytes(n.StoredBytes), formatBytes(n.RSSBytes), formatBytes(n.DiskFree))
+			term.Bytes(n.OwnedBytes), term.Bytes(n.StoredBytes), term.Bytes(n.RSSBytes), term.Bytes(n.DiskFree))
 	}
 	if err := t.Flush(); err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 
 	"imgcluster/modes/load"
 	"imgcluster/modes/result"
+	"imgcluster/modes/term"
 )
 
 const (
@@ -264,14 +265,14 @@ func (f *tally) String() string {
 	uploads, bytes := f.average()
 	of := fmt.Sprintf("%d of %d uploads", f.done, f.run.Count)
 	if f.run.DurationS > 0 {
-		of = fmt.Sprintf("%.0f of %.0f s, %s", min(f.now, f.run.DurationS), f.run.DurationS, plural(f.done, "upload"))
+		of = fmt.Sprintf("%.0f of %.0f s, %s", min(f.now, f.run.DurationS), f.run.DurationS, term.Plural(f.done, "upload"))
 	}
-	text := fmt.Sprintf("%s, %.1f/s, %s/s, p99 %s, %d failed", of, uploads, formatBytes(int64(bytes)), formatSeconds(quantile(f.latency, 99)), f.failed)
+	text := fmt.Sprintf("%s, %.1f/s, %s/s, p99 %s, %d failed", of, uploads, term.Bytes(int64(bytes)), term.Duration(quantile(f.latency, 99)), f.failed)
 	if f.reads > 0 {
-		text += fmt.Sprintf(", %s, %d failed", plural(f.reads, "read"), f.unread)
+		text += fmt.Sprintf(", %s, %d failed", term.Plural(f.reads, "read"), f.unread)
 	}
 	if part, rest := f.progress(); part < 1 && rest > 0 {
-		text += ", " + formatRest(rest) + " left"
+		text += ", " + term.Clock(rest) + " left"
 	}
 	return text + f.trial.suffix()
 }
@@ -279,26 +280,4 @@ func (f *tally) String() string {
 // quantile is in seconds; 0 of nothing.
 func quantile(h *hdrhistogram.Histogram, percent float64) float64 {
 	return float64(h.ValueAtQuantile(percent)) / 1e6
-}
-
-// formatSeconds writes a time for people, with three digits.
-func formatSeconds(s float64) string {
-	switch {
-	case s < 0.9995:
-		return fmt.Sprintf("%.0f ms", s*1000)
-	case s < 9.995:
-		return fmt.Sprintf("%.2f s", s)
-	case s < 99.95:
-		return fmt.Sprintf("%.1f s", s)
-	}
-	return fmt.Sprintf("%.0f s", s)
-}
-
-// formatRest writes minutes and seconds.
-func formatRest(d time.Duration) string {
-	s := int(d.Seconds() + 0.5)
-	if s >= 3600 {
-		return fmt.Sprintf("%d:%02d:%02d", s/3600, s/60%60, s%60)
-	}
-	return fmt.Sprintf("%02d:%02d", s/60, s%60)
 }

@@ -15,6 +15,7 @@ import (
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/printable"
 	"imgcluster/config"
+	"imgcluster/modes/term"
 )
 
 type verifyFlags struct {
@@ -172,7 +173,7 @@ func (v *verification) line(id image.NodeID, l image.VerifyLine) error {
 	for _, s := range v.sums {
 		images, of, bytes, bad = images+s.Images, of+s.OfImages, bytes+s.Bytes, bad+s.Bad
 	}
-	v.progress.show(false, "%d of %d copies, %s, %d bad", images, of, formatBytes(bytes), bad)
+	v.progress.show(false, "%d of %d copies, %s, %d bad", images, of, term.Bytes(bytes), bad)
 	return nil
 }
 
@@ -222,12 +223,12 @@ func (v *verification) end(id image.NodeID, s image.VerifySummary, err error) {
 
 // verified words what a node has read.
 func verified(s image.VerifySummary) string {
-	what := copies(int(s.Images)) + ", " + formatBytes(s.Bytes) + ": "
+	what := term.Plural(s.Images, "copy") + ", " + term.Bytes(s.Bytes) + ": "
 	switch {
 	case s.Images == 0 && s.OfImages == 0:
 		what = "has no copies"
 	case s.Images == 0 && s.Bad == 0:
-		what = fmt.Sprintf("nothing was read of %s", copies(int(s.OfImages)))
+		what = fmt.Sprintf("nothing was read of %s", term.Plural(s.OfImages, "copy"))
 	case s.Bad == 0:
 		what += "all good"
 	case s.Repaired == 0:
@@ -255,9 +256,9 @@ func (v *verification) verdict(asked int, repair bool, sameConfig string) error 
 	case len(v.failed) == asked:
 		return v.failed[0]
 	case bad > 0 && !repair:
-		return &hintedError{fmt.Errorf("bad: %s", copies(int(bad))), "replace them with: imgcluster verify --repair" + sameConfig}
+		return &hintedError{fmt.Errorf("bad: %s", term.Plural(bad, "copy")), "replace them with: imgcluster verify --repair" + sameConfig}
 	case bad > 0:
-		return &hintedError{fmt.Errorf("stay bad, for no good copy can be reached: %s", copies(int(bad))), "start the nodes that are down, and verify again"}
+		return &hintedError{fmt.Errorf("stay bad, for no good copy can be reached: %s", term.Plural(bad, "copy")), "start the nodes that are down, and verify again"}
 	case len(v.failed) > 0 || skipped > 0:
 		return &hintedError{errors.New("not all copies were verified"), "see imgcluster status, and verify again"}
 	}

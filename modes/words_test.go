@@ -12,25 +12,8 @@ import (
 	"imgcluster/cluster/image"
 	"imgcluster/config"
 	"imgcluster/modes/load"
+	"imgcluster/modes/term"
 )
-
-func TestFormatBytes(t *testing.T) {
-	for n, want := range map[int64]string{
-		0: "0 B", 999: "999 B", 1000: "1.00 kB", 9994: "9.99 kB", 9995: "10.0 kB", 99949: "99.9 kB", 99950: "100 kB",
-		999_499: "999 kB", 999_500: "1.00 MB", 13_227_000: "13.2 MB", 19_840_000_000: "19.8 GB", 1e18: "1.00 EB",
-	} {
-		if got := formatBytes(n); got != want {
-			t.Errorf("%d bytes are %q, not %q", n, got, want)
-		}
-	}
-}
-
-func TestWrap(t *testing.T) {
-	long := wrap("    ", strings.Repeat("word ", 40))
-	if columnsOf(long) > columns || strings.Count(long, "word") != 40 || strings.Count(long, "\n") != 2 {
-		t.Errorf("%q", long)
-	}
-}
 
 // The status of a large cluster of real addresses still fits the terminal.
 func TestStatusFits(t *testing.T) {
@@ -45,7 +28,7 @@ func TestStatusFits(t *testing.T) {
 	if err := writeStatus(&out, s); err != nil {
 		t.Fatal(err)
 	}
-	if columnsOf(out.String()) > columns || strings.Count(out.String(), "10.40.45.20") != 3 {
+	if columnsOf(out.String()) > term.Width || strings.Count(out.String(), "10.40.45.20") != 3 {
 		t.Errorf("%d columns:\n%s", columnsOf(out.String()), &out)
 	}
 }

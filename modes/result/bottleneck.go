@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+
+	"imgcluster/modes/term"
 )
 
 // Bottleneck says what limited the throughput, most likely. Resources are those that the samples tell
@@ -104,7 +106,7 @@ func (r *Report) Limiting() *Bottleneck {
 func (b *Bottleneck) rest(l *Log, r *Report) {
 	switch {
 	case l.Run.Rate > 0 && r.ThroughputPerS >= l.Run.wanted()*rateReachedMin:
-		b.Kind, b.Evidence = limitRate, fmt.Sprintf("%s uploads/s were asked for, and made", digits3(l.Run.wanted()))
+		b.Kind, b.Evidence = limitRate, fmt.Sprintf("%s uploads/s were asked for, and made", term.Digits3(l.Run.wanted()))
 	case len(b.Resources) == 0:
 		b.Kind, b.Evidence = limitUnknown, "the log has no figures of links, disks and CPUs, or not of how much there is"
 	default:
@@ -118,13 +120,13 @@ func (b *Bottleneck) rest(l *Log, r *Report) {
 func (l *Log) suspect(r *Report) (b Bottleneck) {
 	if waited := l.waited(); 100*ratio(waited, r.MeasuredS) > downPercentMin {
 		b.Kind = limitFaults
-		b.Evidence = fmt.Sprintf("uploads waited %s s, %s of the time, for the cluster to get over them", seconds(waited), percent(100*ratio(waited, r.MeasuredS)))
+		b.Evidence = fmt.Sprintf("uploads waited %s s, %s of the time, for the cluster to get over them", term.Seconds(waited), term.Percent(100*ratio(waited, r.MeasuredS)))
 		return b
 	}
 	for _, n := range r.Nodes {
 		if down := 100 * ratio(n.DownS, r.MeasuredS); down > downPercentMin {
 			b.Kind, b.Node = limitDown, n.ID
-			b.Evidence = fmt.Sprintf("it was down for %s s, %s of the time", seconds(n.DownS), percent(down))
+			b.Evidence = fmt.Sprintf("it was down for %s s, %s of the time", term.Seconds(n.DownS), term.Percent(down))
 			return b
 		}
 	}
@@ -132,12 +134,12 @@ func (l *Log) suspect(r *Report) (b Bottleneck) {
 	resent, retried := 100*ratio(w.again, w.needed), 100*ratio(float64(w.retried), float64(r.Attempted))
 	if w.needed > 0 && resent > r.Limits.ResentPercent || retried > retriedPercentMin {
 		b.Kind = limitRetries
-		b.Evidence = fmt.Sprintf("%s of the uploads were tried again, %s of the bytes sent again", percent(retried), percent(resent))
+		b.Evidence = fmt.Sprintf("%s of the uploads were tried again, %s of the bytes sent again", term.Percent(retried), term.Percent(resent))
 		return b
 	}
 	if node, mine, others := l.slowNode(); node != 0 {
 		b.Kind, b.Node = limitSlowNode, node
-		b.Evidence = fmt.Sprintf("uploads that it owns take %s ms for a megabyte (median), those of the others %s ms", significant3(1000*mine), significant3(1000*others))
+		b.Evidence = fmt.Sprintf("uploads that it owns take %s ms for a megabyte (median), those of the others %s ms", term.Significant3(1000*mine), term.Significant3(1000*others))
 		return b
 	}
 	if c := r.Client; c != nil && l.Run.Rate > 0 && c.Limited != "" {
@@ -187,8 +189,8 @@ func (l *Log) resources(r *Report) []Resource {
 	for _, n := range r.Nodes {
 		m := l.Run.Machines.node(n.ID)
 		add(limitDisk, n.ID, n.DiskBusyPercent, "busy for %s of the time, %s/s written, %s/s read",
-			percent(n.DiskBusyPercent), size(int64(n.DiskWrittenPerS)), size(int64(n.DiskReadPerS)))
-		add(limitLink, n.ID, n.LinkPercent, "%s/s in, %s/s out of %s/s", size(int64(n.NetRxBytesPerS)), size(int64(n.NetTxBytesPerS)), size(m.LinkBytesPS))
+			term.Percent(n.DiskBusyPercent), term.Bytes(int64(n.DiskWrittenPerS)), term.Bytes(int64(n.DiskReadPerS)))
+		add(limitLink, n.ID, n.LinkPercent, "%s/s in, %s/s out of %s/s", term.Bytes(int64(n.NetRxBytesPerS)), term.Bytes(int64(n.NetTxBytesPerS)), term.Bytes(m.LinkBytesPS))
 		if seen[m.Host] {
 			continue
 		}
@@ -198,13 +200,13 @@ func (l *Log) resources(r *Report) []Resource {
 		if shared > 1 {
 			also = fmt.Sprintf(" by the %d processes of the run on its machine", shared)
 		}
-		add(limitCPU, n.ID, 100*ratio(cores, float64(m.CPUs)), "%s of %s used%s", digits3(cores), plural(int64(m.CPUs), "core"), also)
+		add(limitCPU, n.ID, 100*ratio(cores, float64(m.CPUs)), "%s of %s used%s", term.Digits3(cores), term.Plural(m.CPUs, "core"), also)
 	}
 	if c := r.Client; c != nil {
 		m := l.Run.Machines.Client
-		add(limitClientCPU, 0, c.CPUPercent, "%s of %s used", digits3(c.CPUCores), plural(int64(m.CPUs), "core"))
-		add(limitSource, 0, c.SourcePercent, "its workers spent %s of their time making images", percent(c.SourcePercent))
-		add(limitLink, 0, c.LinkPercent, "%s/s out of %s/s", size(int64(c.NetTxBytesPerS)), size(m.LinkBytesPS))
+		add(limitClientCPU, 0, c.CPUPercent, "%s of %s used", term.Digits3(c.CPUCores), term.Plural(m.CPUs, "core"))
+		add(limitSource, 0, c.SourcePercent, "its workers spent %s of their time making images", term.Percent(c.SourcePercent))
+		add(limitLink, 0, c.LinkPercent, "%s/s out of %s/s", term.Bytes(int64(c.NetTxBytesPerS)), term.Bytes(m.LinkBytesPS))
 	}
 	slices.SortStableFunc(list, func(a, b Resource) int { return cmp.Compare(b.UsedPercent, a.UsedPercent) })
 	return list

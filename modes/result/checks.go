@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"strings"
+
+	"imgcluster/modes/term"
 )
 
 // Status is a check's outcome.
@@ -127,7 +129,7 @@ func (v *Verdict) text(r *Report) string {
 	case !r.enough():
 		return "SYSTEM FAILED " + lost + rest
 	case rest != "":
-		return fmt.Sprintf("%s; %s passed so far, %d skipped", strings.TrimPrefix(rest, "; "), plural(int64(count[Passed]), "test"), count[Skipped])
+		return fmt.Sprintf("%s; %s passed so far, %d skipped", strings.TrimPrefix(rest, "; "), term.Plural(count[Passed], "test"), count[Skipped])
 	case count[Passed] == 0:
 		return fmt.Sprintf("ALL UPLOADS SUCCEEDED, NO TEST APPLIED (%d skipped)", count[Skipped])
 	case lost != "":

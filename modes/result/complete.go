@@ -3,6 +3,8 @@ package result
 import (
 	"fmt"
 	"strings"
+
+	"imgcluster/modes/term"
 )
 
 // Missing says of each part of a run what the log has no evidence of, empty for what is there. A run
@@ -80,7 +82,7 @@ func (l *Log) missingUploads() string {
 	case recorded < run.Count:
 		return fmt.Sprintf("%d of %d planned uploads", recorded, run.Count)
 	case end < run.DurationS-early:
-		return fmt.Sprintf("%s s of %g s", seconds(end), run.DurationS)
+		return fmt.Sprintf("%s s of %g s", term.Seconds(end), run.DurationS)
 	case l.unknown > 0:
 		return l.lacks()
 	}
@@ -110,9 +112,9 @@ func (l *Log) missingFaults() string {
 	}
 	switch planned := l.Run.chaos(); {
 	case made < planned:
-		return fmt.Sprintf("%d of %s", made, plural(int64(planned), "planned fault"))
+		return fmt.Sprintf("%d of %s", made, term.Plural(planned, "planned fault"))
 	case open > 0:
-		return "the recovery from " + plural(int64(open), "fault")
+		return "the recovery from " + term.Plural(open, "fault")
 	}
 	return ""
 }
@@ -124,7 +126,7 @@ func (l *Log) missingReadback() string {
 	}
 	images := max(l.back.Images, l.acknowledged())
 	if read := l.back.Matched + l.back.wrong(); read < images {
-		return fmt.Sprintf("%d of %s read back", read, plural(images, "image"))
+		return fmt.Sprintf("%d of %s read back", read, term.Plural(images, "image"))
 	}
 	return ""
 }
@@ -135,7 +137,7 @@ func (l *Log) missingCleanup() string {
 	}
 	images := max(l.cleaned.Images+l.cleaned.Missing+l.cleaned.Failed, l.acknowledged())
 	if gone := l.cleaned.Images + l.cleaned.Missing; gone < images {
-		return fmt.Sprintf("%d of %s deleted", gone, plural(images, "image"))
+		return fmt.Sprintf("%d of %s deleted", gone, term.Plural(images, "image"))
 	}
 	return ""
 }

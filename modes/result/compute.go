@@ -6,6 +6,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"imgcluster/modes/term"
 )
 
 // Report is a run in figures, with a verdict. Fields that end in Percent go from 0 to 100 and are
@@ -197,13 +199,13 @@ func (l *Log) notes(r *Report) []string {
 	add(l.runs == 0, "no run record: the nodes are taken from the uploads")
 	add(!l.ended, "no end record: elapsed is up to the last finished upload")
 	add(l.unknown > 0, "%s: left out", l.lacks())
-	add(l.untimed() > 0, "%s without its times in the log, left out of latency", plural(int64(l.untimed()), "successful upload"))
-	add(l.repeated > 0, "%s recorded more than once; the last record counts", plural(int64(l.repeated), "upload"))
-	add(l.unowned() > 0, "%s without an owner in the log", plural(int64(l.unowned()), "successful upload"))
+	add(l.untimed() > 0, "%s without its times in the log, left out of latency", term.Plural(l.untimed(), "successful upload"))
+	add(l.repeated > 0, "%s recorded more than once; the last record counts", term.Plural(l.repeated, "upload"))
+	add(l.unowned() > 0, "%s without an owner in the log", term.Plural(l.unowned(), "successful upload"))
 	outside, by := l.outside(r.Nodes)
-	add(outside > 0, "%s on nodes that are not in the run record: %s", plural(outside, "upload"), by)
+	add(outside > 0, "%s on nodes that are not in the run record: %s", term.Plural(outside, "upload"), by)
 	waited := l.waited()
-	add(waited > 0, "uploads waited %s s in all for the cluster to get over faults; throughput has that in it", seconds(waited))
+	add(waited > 0, "uploads waited %s s in all for the cluster to get over faults; throughput has that in it", term.Seconds(waited))
 	if missing := l.Missing().String(); missing != "" {
 		again := ""
 		if l.Final() == "" {
@@ -211,8 +213,8 @@ func (l *Log) notes(r *Report) []string {
 		}
 		add(true, "not all that was planned is in the log: %s%s", missing, again)
 	}
-	add(r.Warmup != (Warmup{}), "left out as warm-up: %s and %s, of which %d failed", plural(int64(r.Warmup.Uploads), "upload"), plural(int64(r.Warmup.Reads), "read"), r.Warmup.Failed)
-	add(l.resumed() > 0, "the run was interrupted, and resumed %s", plural(l.resumed(), "time"))
+	add(r.Warmup != (Warmup{}), "left out as warm-up: %s and %s, of which %d failed", term.Plural(r.Warmup.Uploads, "upload"), term.Plural(r.Warmup.Reads, "read"), r.Warmup.Failed)
+	add(l.resumed() > 0, "the run was interrupted, and resumed %s", term.Plural(l.resumed(), "time"))
 	if c := r.Client; c != nil {
 		add(c.Limited != "", "WARNING: the client was what limited, not the cluster: %s", c.Limited)
 	}

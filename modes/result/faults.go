@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"imgcluster/modes/term"
 )
 
 // What the check of faults asks for.
@@ -87,7 +89,7 @@ func (j *judgement) faultTolerance() (Status, string) {
 	}
 	pause, afterKill := j.longestPause(func(fault) bool { return true }), ""
 	if slices.ContainsFunc(j.faults, func(f fault) bool { return f.kind == EventKill }) {
-		afterKill = fmt.Sprintf(", after a kill %s s", seconds(j.longestPause(func(f fault) bool { return f.kind == EventKill })))
+		afterKill = fmt.Sprintf(", after a kill %s s", term.Seconds(j.longestPause(func(f fault) bool { return f.kind == EventKill })))
 	}
 	j.figure("faults", float64(len(j.faults)))
 	j.figure("failed_uploads", float64(j.report.Failed))
@@ -96,7 +98,7 @@ func (j *judgement) faultTolerance() (Status, string) {
 	untimed := j.log.untimed() > 0 || slices.ContainsFunc(j.faults, func(f fault) bool { return !f.timed })
 	stopped := j.missing.Uploads != "" || j.missing.End != ""
 	cut := planned > 0 && (j.missing.Readback != "" || j.missing.Faults != "" && stopped && !j.unhealed())
-	evidence += fmt.Sprintf(", %s failed; longest pause between acknowledgements %s s%s; %s", plural(int64(j.report.Failed), "upload"), seconds(pause), afterKill, back)
+	evidence += fmt.Sprintf(", %s failed; longest pause between acknowledgements %s s%s; %s", term.Plural(j.report.Failed, "upload"), term.Seconds(pause), afterKill, back)
 	switch {
 	case j.report.Attempted == 0:
 		return Skipped, evidence + "; no upload was attempted"
@@ -128,22 +130,22 @@ func (j *judgement) faultCount(planned int) (evidence string, whole bool) {
 			}
 		}
 	}
-	evidence = plural(int64(len(j.faults)), "fault")
+	evidence = term.Plural(len(j.faults), "fault")
 	if planned == 0 {
 		return evidence, false
 	}
 	var words []string
 	for _, kind := range []struct{ event, noun string }{{EventKill, "kill"}, {EventPause, "pause"}, {EventStop, "restart"}} {
 		if n := count[kind.event]; n > 0 {
-			words = append(words, plural(int64(n), kind.noun))
+			words = append(words, term.Plural(n, kind.noun))
 		}
 	}
-	evidence = fmt.Sprintf("survived %d of %s", healed, plural(int64(planned), "fault"))
+	evidence = fmt.Sprintf("survived %d of %s", healed, term.Plural(planned, "fault"))
 	if len(words) > 0 {
 		evidence += " (" + strings.Join(words, ", ") + ")"
 	}
 	if seen := len(j.faults) - made; seen > 0 {
-		evidence += fmt.Sprintf(" and %s more that nobody made", plural(int64(seen), "fault"))
+		evidence += fmt.Sprintf(" and %s more that nobody made", term.Plural(seen, "fault"))
 	}
 	return evidence, made == planned && healed == planned
 }
@@ -161,7 +163,7 @@ func (l *Log) readBack() (evidence string, same bool) {
 		return "no image read back", true
 	}
 	b.Images = max(b.Images, b.Matched+b.wrong())
-	evidence = fmt.Sprintf("%d of %s read back and the same", b.Matched, plural(b.Images, "image"))
+	evidence = fmt.Sprintf("%d of %s read back and the same", b.Matched, term.Plural(b.Images, "image"))
 	for _, bad := range []struct {
 		n    int64
 		what string

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"imgcluster/cluster/printable"
+	"imgcluster/modes/term"
 )
 
 // Reports are those of one or several logs, which are shown together.
@@ -46,7 +47,7 @@ func (rs Reports) table() table {
 	t := table{id: "runs", title: "All runs", left: 1, head: []string{"log", "verdict", "uploads", "failed", "per s", "p50 s", "p99 s", "stddev"}}
 	for _, r := range rs {
 		t.rows = append(t.rows, []string{
-			r.Log, r.Verdict.word(), fmt.Sprint(r.Attempted), fmt.Sprint(r.Failed), digits3(r.ThroughputPerS), seconds(r.LatencyS.P50), seconds(r.LatencyS.P99),
+			r.Log, r.Verdict.word(), fmt.Sprint(r.Attempted), fmt.Sprint(r.Failed), term.Digits3(r.ThroughputPerS), term.Seconds(r.LatencyS.P50), term.Seconds(r.LatencyS.P99),
 			fmt.Sprintf("%.2f %%", r.Balance.StddevPercent),
 		})
 	}

@@ -3,6 +3,8 @@ package result
 import (
 	"fmt"
 	"math"
+
+	"imgcluster/modes/term"
 )
 
 // Up to how much of what so few images allow each grade goes.
@@ -69,5 +71,5 @@ func (a Allowance) words(grade string) string {
 	if !a.few() {
 		return grade
 	}
-	return fmt.Sprintf("%s for %s (up to %.2f %% is normal for so few)", grade, plural(a.Images, "image"), a.Most)
+	return fmt.Sprintf("%s for %s (up to %.2f %% is normal for so few)", grade, term.Plural(a.Images, "image"), a.Most)
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"imgcluster/cluster/printable"
+	"imgcluster/modes/term"
 )
 
 //go:embed page
@@ -38,7 +39,7 @@ func (rs Reports) WriteHTML(w io.Writer) error {
 		for i, row := range p.Summary.Rows {
 			row[0].Link = "#" + p.Reports[i].Prefix + "verdict"
 		}
-		p.Title = plural(int64(len(rs)), "stress run")
+		p.Title = term.Plural(len(rs), "stress run")
 	}
 	if err := pageTemplate.Execute(w, p); err != nil {
 		return fmt.Errorf("writing the report: %w", err)
@@ -170,14 +171,14 @@ func (r *Report) view(at, of int) reportView {
 // tiles are what to know first.
 func (r *Report) tiles() []tile {
 	list := []tile{
-		{"Throughput", digits3(r.ThroughputPerS), "uploads/s", size(int64(r.ThroughputBytesPerS)) + "/s of images"},
-		{"Succeeded", percentFloor(r.Succeeded, r.Attempted), "%", fmt.Sprintf("%d of %s", r.Succeeded, plural(int64(r.Attempted), "upload"))},
-		{"Latency p99", seconds(r.LatencyS.P99), "s", "p50 " + seconds(r.LatencyS.P50) + " s, max " + seconds(r.LatencyS.Max) + " s"},
+		{"Throughput", term.Digits3(r.ThroughputPerS), "uploads/s", term.Bytes(int64(r.ThroughputBytesPerS)) + "/s of images"},
+		{"Succeeded", percentFloor(r.Succeeded, r.Attempted), "%", fmt.Sprintf("%d of %s", r.Succeeded, term.Plural(r.Attempted, "upload"))},
+		{"Latency p99", term.Seconds(r.LatencyS.P99), "s", "p50 " + term.Seconds(r.LatencyS.P50) + " s, max " + term.Seconds(r.LatencyS.Max) + " s"},
 		{"Balance", fmt.Sprintf("%.2f", r.Balance.StddevPercent), "% stddev", fmt.Sprintf("%.2f %% by bytes; %s", r.Balance.BytesStddevPercent, r.Balance.Words)},
-		{"Length", seconds(r.MeasuredS), "s", size(r.Bytes) + " stored"},
+		{"Length", term.Seconds(r.MeasuredS), "s", term.Bytes(r.Bytes) + " stored"},
 	}
 	if r.Reads != nil {
-		list = append(list, tile{"Reads", digits3(r.Reads.ThroughputPerS), "reads/s", "p99 " + seconds(r.Reads.LatencyS.P99) + " s"})
+		list = append(list, tile{"Reads", term.Digits3(r.Reads.ThroughputPerS), "reads/s", "p99 " + term.Seconds(r.Reads.LatencyS.P99) + " s"})
 	}
 	return list
 }
@@ -190,7 +191,7 @@ func (r *Report) shareViews() []shareView {
 	var list []shareView
 	for i, n := range r.Nodes {
 		list = append(list, shareView{
-			Node: n.ID, Style: i % linesMax, Uploads: plural(n.Uploads, "upload"), Bytes: size(n.Bytes),
+			Node: n.ID, Style: i % linesMax, Uploads: term.Plural(n.Uploads, "upload"), Bytes: term.Bytes(n.Bytes),
 			Share: rounded(100*ratio(n.SharePercent, most), 4), ByBytes: rounded(100*ratio(n.BytesSharePercent, most), 4),
 			ShareWords: fmt.Sprintf("%.2f %%", n.SharePercent), ByBytesWords: fmt.Sprintf("%.2f %%", n.BytesSharePercent),
 			Even: rounded(100*ratio(r.Balance.ExpectedPercent, most), 4),

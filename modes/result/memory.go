@@ -5,6 +5,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"imgcluster/modes/term"
 )
 
 // When growth of memory counts as one that does not end.
@@ -43,9 +45,9 @@ func (j *judgement) memoryStable() (Status, string) {
 		key := strings.ReplaceAll(p.name, " ", "_")
 		j.figure(key+"_peak_bytes", float64(peak))
 		if p.name == "client" {
-			client = fmt.Sprintf("; client's %s of %s MiB", mib(float64(peak)), mib(float64(p.limit)))
+			client = fmt.Sprintf("; client's %s of %s MiB", term.MiB(float64(peak)), term.MiB(float64(p.limit)))
 		} else {
-			peaks = append(peaks, mib(float64(peak)))
+			peaks = append(peaks, term.MiB(float64(peak)))
 		}
 		if peak >= p.limit {
 			trouble = append(trouble, p.name+": over the limit")
@@ -62,10 +64,10 @@ func (j *judgement) memoryStable() (Status, string) {
 			steepest = fmt.Sprintf("; steepest after the warm-up: %s, %s MiB/min, 95 %% interval %s to %s (Theil-Sen)", p.name, perMinute(t.slope), perMinute(t.low), perMinute(t.high))
 		}
 		if t.low*t.span > float64(j.limits.GrowthBytes) && p.goesOn(t) {
-			trouble = append(trouble, fmt.Sprintf("%s: grew by %s MiB after its warm-up%s", p.name, mib(t.slope*t.span), fullAfter(t, float64(peak), float64(p.limit))))
+			trouble = append(trouble, fmt.Sprintf("%s: grew by %s MiB after its warm-up%s", p.name, term.MiB(t.slope*t.span), fullAfter(t, float64(peak), float64(p.limit))))
 		}
 	}
-	evidence := fmt.Sprintf("nodes' peaks %s of %s MiB%s", strings.Join(peaks, ", "), mib(float64(j.limits.NodeRSSBytes)), client) + steepest
+	evidence := fmt.Sprintf("nodes' peaks %s of %s MiB%s", strings.Join(peaks, ", "), term.MiB(float64(j.limits.NodeRSSBytes)), client) + steepest
 	switch {
 	case len(trouble) > 0:
 		return Failed, evidence + "; " + strings.Join(trouble, "; ")
@@ -119,5 +121,5 @@ func fullAfter(t trend, now, limit float64) string {
 	if now >= limit || t.slope <= 0 {
 		return ""
 	}
-	return fmt.Sprintf(", over %s MiB after %s min more", mib(limit), digits3((limit-now)/t.slope/60))
+	return fmt.Sprintf(", over %s MiB after %s min more", term.MiB(limit), term.Digits3((limit-now)/t.slope/60))
 }

@@ -1,6 +1,10 @@
 package result
 
-import "fmt"
+import (
+	"fmt"
+
+	"imgcluster/modes/term"
+)
 
 // broadcastNodesMax is how many nodes a broadcast goes to: those of one shard.
 const broadcastNodesMax = 3
@@ -24,10 +28,10 @@ func (j *judgement) network() (Status, string) {
 	j.figure("resent_percent", again)
 	j.figure("retried_uploads", float64(w.retried))
 	j.figure("sent_bytes_per_s", ratio(w.sent, j.report.MeasuredS))
-	evidence := fmt.Sprintf("%s/s on the wire%s; %s sent for %s needed, %.1f %% sent again; %s retried", size(int64(ratio(w.sent, j.report.MeasuredS))),
-		j.link(ratio(w.sent, j.report.MeasuredS)), size(int64(w.sent)), size(int64(w.needed)), again, plural(w.retried, "upload"))
+	evidence := fmt.Sprintf("%s/s on the wire%s; %s sent for %s needed, %.1f %% sent again; %s retried", term.Bytes(int64(ratio(w.sent, j.report.MeasuredS))),
+		j.link(ratio(w.sent, j.report.MeasuredS)), term.Bytes(int64(w.sent)), term.Bytes(int64(w.needed)), again, term.Plural(w.retried, "upload"))
 	if again <= j.limits.ResentPercent && w.unknown > 0 {
-		return Skipped, evidence + "; the log does not say what was sent for " + plural(w.unknown, "upload")
+		return Skipped, evidence + "; the log does not say what was sent for " + term.Plural(w.unknown, "upload")
 	}
 	return outcome(again <= j.limits.ResentPercent), evidence
 }
@@ -40,7 +44,7 @@ func (j *judgement) link(sent float64) string {
 	}
 	share := 100 * sent / link
 	j.figure("link_percent", share)
-	return fmt.Sprintf(", %s of the client's link of %s/s", percent(share), size(int64(link)))
+	return fmt.Sprintf(", %s of the client's link of %s/s", term.Percent(share), term.Bytes(int64(link)))
 }
 
 // wire is what the client sent for the uploads.

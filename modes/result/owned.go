@@ -3,6 +3,8 @@ package result
 import (
 	"fmt"
 	"math"
+
+	"imgcluster/modes/term"
 )
 
 // load is a number of images and their bytes.
@@ -110,7 +112,7 @@ func (j *judgement) balancedAfter(before []load) (ok bool, evidence string) {
 	j.figure("limit_percent", images)
 	j.figure("bytes_limit_percent", bytes)
 	evidence = fmt.Sprintf("nodes owned %s before; of all that they own after it %.2f %% by images, %.2f %% by bytes; %s",
-		plural(int64(was.n), "image"), is.images, is.bytes, atMost(images, bytes))
+		term.Plural(int(was.n), "image"), is.images, is.bytes, atMost(images, bytes))
 	if is.images <= images && is.bytes <= bytes {
 		return true, evidence
 	}
@@ -118,5 +120,5 @@ func (j *judgement) balancedAfter(before []load) (ok bool, evidence string) {
 	from, to := was.distance(average), is.distance(average)
 	j.figure("spread_before_images", from)
 	j.figure("spread_after_images", to)
-	return to <= from, evidence + fmt.Sprintf(", or no further apart than before: %s images before, %s after", digits3(from), digits3(to))
+	return to <= from, evidence + fmt.Sprintf(", or no further apart than before: %s images before, %s after", term.Digits3(from), term.Digits3(to))
 }

@@ -5,6 +5,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"imgcluster/modes/term"
 )
 
 // What the checks of sizes and shares ask for, beside the Limits.
@@ -50,7 +52,7 @@ func (j *judgement) productionScale() (Status, string) {
 	j.figure("max_bytes", float64(hi))
 	j.figure("mean_bytes", float64(avg))
 	j.figure("classes", float64(len(j.report.Classes)))
-	sizes := fmt.Sprintf("%s of %s to %s, %s on average", plural(n, "image"), size(lo), size(hi), size(avg))
+	sizes := fmt.Sprintf("%s of %s to %s, %s on average", term.Plural(n, "image"), term.Bytes(lo), term.Bytes(hi), term.Bytes(avg))
 	back, same := j.log.readBack()
 	if b := j.log.back; b != nil {
 		j.figure("read_back_same", float64(b.Matched))
@@ -69,7 +71,7 @@ func (j *judgement) productionScale() (Status, string) {
 	case n < int64(len(defaultClasses)):
 		return Skipped, sizes + ": too few to cover the classes"
 	case j.log.unsized() > 0:
-		return Skipped, sizes + "; the log does not say the size of " + plural(int64(j.log.unsized()), "image")
+		return Skipped, sizes + "; the log does not say the size of " + term.Plural(j.log.unsized(), "image")
 	case len(missing) > 0 && j.missing.Uploads != "":
 		return Skipped, sizes + "; so far without " + strings.Join(missing, ", ")
 	case len(missing) > 0 && slices.ContainsFunc(j.report.Classes, func(c Class) bool { return c.Class == "" }):
@@ -80,8 +82,8 @@ func (j *judgement) productionScale() (Status, string) {
 	ok := lo >= productionMinBytes && hi <= productionMaxBytes && avg >= productionMeanMinBytes && avg <= productionMeanMaxBytes
 	evidence := sizes + ", all classes"
 	if !ok {
-		evidence += fmt.Sprintf("; wanted %s to %s, %s to %s on average", size(productionMinBytes), size(productionMaxBytes),
-			size(productionMeanMinBytes), size(productionMeanMaxBytes))
+		evidence += fmt.Sprintf("; wanted %s to %s, %s to %s on average", term.Bytes(productionMinBytes), term.Bytes(productionMaxBytes),
+			term.Bytes(productionMeanMinBytes), term.Bytes(productionMeanMaxBytes))
 	}
 	return outcome(ok), evidence
 }
@@ -97,7 +99,7 @@ func (j *judgement) balanced() (Status, string) {
 	case n < 2:
 		return Skipped, "needs two nodes or more"
 	case j.report.Succeeded < balancePerNodeMin*n:
-		return Skipped, fmt.Sprintf("%s on %d nodes; needs %d for each", plural(int64(j.report.Succeeded), "upload"), n, balancePerNodeMin)
+		return Skipped, fmt.Sprintf("%s on %d nodes; needs %d for each", term.Plural(j.report.Succeeded, "upload"), n, balancePerNodeMin)
 	case j.log.unowned() > 0 || j.log.unsized() > 0:
 		return Skipped, "the log does not say who owns the uploads, or their sizes"
 	}
@@ -117,7 +119,7 @@ func (j *judgement) balanced() (Status, string) {
 		evidence += atMost(images, bytes)
 	}
 	if extra := len(j.report.Nodes) - n; extra > 0 {
-		evidence += fmt.Sprintf("; %s not of the run", plural(int64(extra), "owner"))
+		evidence += fmt.Sprintf("; %s not of the run", term.Plural(extra, "owner"))
 	}
 	if !ok && len(j.faults) > 0 {
 		return Skipped, evidence + "; nodes were missing for a time"
@@ -136,7 +138,7 @@ func (j *judgement) hashQuality() (Status, string) {
 	case len(j.members) < 2:
 		return Skipped, "needs two nodes or more"
 	case n < hashUploadsMin:
-		return Skipped, fmt.Sprintf("%s; needs %d", plural(int64(n), "upload"), hashUploadsMin)
+		return Skipped, fmt.Sprintf("%s; needs %d", term.Plural(n, "upload"), hashUploadsMin)
 	case j.log.unowned() > 0:
 		return Skipped, "the log does not say who owns the uploads"
 	}
@@ -191,7 +193,7 @@ func (j *judgement) firstChoices() (evidence string, ok bool) {
 	j.figure("first_choice_percent", firsts)
 	j.figure("moved_uploads", float64(moved))
 	j.figure("moved_bytes", float64(movedBytes))
-	of := plural(known, "upload")
+	of := term.Plural(known, "upload")
 	if known < int64(j.report.Succeeded) {
 		of += " whose first choice is known"
 	}

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"imgcluster/modes/term"
 )
 
 // The upper tail of the chi-square distribution: the percentage points are those of the table in
@@ -209,7 +211,7 @@ func TestUnits(t *testing.T) {
 		{6_612_345_678, "6.61 GB"},
 		{math.MaxInt64, "9.22 EB"},
 	} {
-		if got := size(c.bytes); got != c.want {
+		if got := term.Bytes(c.bytes); got != c.want {
 			t.Errorf("%d: %s, want %s", c.bytes, got, c.want)
 		}
 	}

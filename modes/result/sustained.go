@@ -3,6 +3,8 @@ package result
 import (
 	"fmt"
 	"strings"
+
+	"imgcluster/modes/term"
 )
 
 // What the check of sustained load asks for, beside the Limits.
@@ -27,13 +29,13 @@ func (j *judgement) sustainedLoad() (Status, string) {
 	j.figure("seconds", r.MeasuredS)
 	j.figure("throughput_per_s", rate)
 	j.figure("p99_s", r.LatencyS.P99)
-	evidence := fmt.Sprintf("%s in %s s, %s/s", plural(int64(r.Succeeded), "upload"), seconds(r.MeasuredS), digits3(rate))
+	evidence := fmt.Sprintf("%s in %s s, %s/s", term.Plural(r.Succeeded, "upload"), term.Seconds(r.MeasuredS), term.Digits3(rate))
 	var bad []string
 	if rate < limit && r.MeasuredS >= sustainedSecondsMin {
-		bad = append(bad, fmt.Sprintf("at least %s/s wanted", digits3(limit)))
+		bad = append(bad, fmt.Sprintf("at least %s/s wanted", term.Digits3(limit)))
 	}
 	if p99 := r.LatencyS.P99; j.limits.P99S > 0 {
-		evidence += fmt.Sprintf("; p99 %s s of at most %g s", seconds(p99), j.limits.P99S)
+		evidence += fmt.Sprintf("; p99 %s s of at most %g s", term.Seconds(p99), j.limits.P99S)
 		if p99 > j.limits.P99S {
 			bad = append(bad, "p99 over the limit")
 		}
@@ -45,7 +47,7 @@ func (j *judgement) sustainedLoad() (Status, string) {
 		return Skipped, fmt.Sprintf("%s; needs %d uploads and %g s", evidence, sustainedUploadsMin, sustainedSecondsMin)
 	}
 	if n := j.log.untimed(); n > 0 {
-		return Skipped, evidence + "; the log does not say how long " + plural(int64(n), "upload") + " took"
+		return Skipped, evidence + "; the log does not say how long " + term.Plural(n, "upload") + " took"
 	}
 	return j.pace(evidence)
 }

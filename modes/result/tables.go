@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"imgcluster/modes/term"
 )
 
 // table is a part of the report that all forms show alike. Figures stand right, the first left
@@ -42,7 +44,7 @@ func (r *Report) latencyTable() table {
 	}
 	add := func(name string, l *Latency) {
 		if l != nil {
-			t.rows = append(t.rows, []string{name, seconds(l.Mean), seconds(l.P50), seconds(l.P90), seconds(l.P95), seconds(l.P99), seconds(l.P999), seconds(l.Max)})
+			t.rows = append(t.rows, []string{name, term.Seconds(l.Mean), term.Seconds(l.P50), term.Seconds(l.P90), term.Seconds(l.P95), term.Seconds(l.P99), term.Seconds(l.P999), term.Seconds(l.Max)})
 		}
 	}
 	name := "uploads"
@@ -67,8 +69,8 @@ func (r *Report) classTable() table {
 	for _, c := range r.Classes {
 		l := c.LatencyS
 		t.rows = append(t.rows, []string{
-			cmp.Or(c.Class, "none"), fmt.Sprint(c.Uploads), fmt.Sprint(c.Failed), size(c.Bytes), size(c.MinBytes), size(c.MaxBytes),
-			seconds(l.P50), seconds(l.P95), seconds(l.P99),
+			cmp.Or(c.Class, "none"), fmt.Sprint(c.Uploads), fmt.Sprint(c.Failed), term.Bytes(c.Bytes), term.Bytes(c.MinBytes), term.Bytes(c.MaxBytes),
+			term.Seconds(l.P50), term.Seconds(l.P95), term.Seconds(l.P99),
 		})
 	}
 	return t.compact()
@@ -78,7 +80,7 @@ func (r *Report) classTable() table {
 func (r *Report) shareTable() table {
 	t := table{id: "owned", title: "Owned", left: 1, head: []string{"node", "uploads", "share", "bytes", "share of bytes"}}
 	for _, n := range r.Nodes {
-		t.rows = append(t.rows, []string{fmt.Sprint(n.ID), fmt.Sprint(n.Uploads), fmt.Sprintf("%.2f %%", n.SharePercent), size(n.Bytes), fmt.Sprintf("%.2f %%", n.BytesSharePercent)})
+		t.rows = append(t.rows, []string{fmt.Sprint(n.ID), fmt.Sprint(n.Uploads), fmt.Sprintf("%.2f %%", n.SharePercent), term.Bytes(n.Bytes), fmt.Sprintf("%.2f %%", n.BytesSharePercent)})
 	}
 	return t
 }
@@ -90,8 +92,8 @@ func (r *Report) usageTable() table {
 	add := func(name string, u Usage) {
 		known = known || u.PeakRSSBytes > 0
 		t.rows = append(t.rows, []string{
-			name, mib(float64(u.PeakRSSBytes)) + " MiB", digits3(u.CPUCores), perS(u.NetRxBytesPerS), perS(u.NetTxBytesPerS), perS(u.DiskWrittenPerS),
-			dashed(u.DiskBusyPercent > 0, fmt.Sprintf("%.0f %%", u.DiskBusyPercent)), dashed(u.DiskFreeBytes > 0, size(u.DiskFreeBytes)),
+			name, term.MiB(float64(u.PeakRSSBytes)) + " MiB", term.Digits3(u.CPUCores), perS(u.NetRxBytesPerS), perS(u.NetTxBytesPerS), perS(u.DiskWrittenPerS),
+			dashed(u.DiskBusyPercent > 0, fmt.Sprintf("%.0f %%", u.DiskBusyPercent)), dashed(u.DiskFreeBytes > 0, term.Bytes(u.DiskFreeBytes)),
 		})
 	}
 	for _, n := range r.Nodes {
@@ -106,7 +108,7 @@ func (r *Report) usageTable() table {
 	return t.compact()
 }
 
-func perS(v float64) string { return dashed(v > 0, size(int64(v))+"/s") }
+func perS(v float64) string { return dashed(v > 0, term.Bytes(int64(v))+"/s") }
 
 // dashed is s, or a dash when it is not known.
 func dashed(known bool, s string) string {
@@ -142,7 +144,7 @@ func (r *Report) checkTable() table {
 func (r *Report) eventTable() table {
 	t := table{id: "events", title: "Events", left: 4, head: []string{"at", "event", "node", "detail"}}
 	for _, e := range r.Events {
-		t.rows = append(t.rows, []string{seconds(e.TS) + " s", e.Kind, dashed(e.Node > 0, fmt.Sprint(e.Node)), e.Detail})
+		t.rows = append(t.rows, []string{term.Seconds(e.TS) + " s", e.Kind, dashed(e.Node > 0, fmt.Sprint(e.Node)), e.Detail})
 	}
 	if r.EventsLeftOut > 0 {
 		t.rows = append(t.rows, []string{"", fmt.Sprintf("and %d more", r.EventsLeftOut), "", ""})
@@ -158,7 +160,7 @@ func (r *Report) resourceTable() table {
 	}
 	t.head, t.left = []string{"what", "used", "evidence"}, 3
 	for _, u := range r.Bottleneck.Resources {
-		t.rows = append(t.rows, []string{resourceName(u.Kind, u.Node), percent(u.UsedPercent), u.Evidence})
+		t.rows = append(t.rows, []string{resourceName(u.Kind, u.Node), term.Percent(u.UsedPercent), u.Evidence})
 	}
 	return t
 }
@@ -173,9 +175,9 @@ func (r *Report) limitTable() table {
 		{"latency p99, at most", f(l.P99S, "s")},
 		{"throughput, at least", f(l.ThroughputPerS, "uploads/s")},
 		{"slowdown, at most", f(l.SlowdownPercent, "%")},
-		{"memory of a node, at most", mib(float64(l.NodeRSSBytes)) + " MiB"},
-		{"memory of the client, at most", mib(float64(l.ClientRSSBytes)) + " MiB"},
-		{"growth of memory, at most", mib(float64(l.GrowthBytes)) + " MiB"},
+		{"memory of a node, at most", term.MiB(float64(l.NodeRSSBytes)) + " MiB"},
+		{"memory of the client, at most", term.MiB(float64(l.ClientRSSBytes)) + " MiB"},
+		{"growth of memory, at most", term.MiB(float64(l.GrowthBytes)) + " MiB"},
 		{"bytes sent again, at most", f(l.ResentPercent, "%")},
 		{"p of the chi-square tests, at least", f(l.HashP, "")},
 		{"first choices, at least", f(l.FirstChoicePercent, "%")},
@@ -228,7 +230,7 @@ func (r *Report) runTable() table {
 // load says how the uploads came.
 func (r *Run) load() string {
 	if r.Rate > 0 {
-		return fmt.Sprintf("%s/s, %s, at most %d at once", digits3(r.Rate), cmp.Or(r.Arrivals, ArrivalsConstant), r.Concurrency)
+		return fmt.Sprintf("%s/s, %s, at most %d at once", term.Digits3(r.Rate), cmp.Or(r.Arrivals, ArrivalsConstant), r.Concurrency)
 	}
 	return fmt.Sprintf("%d at once", r.Concurrency)
 }
@@ -241,25 +243,25 @@ func (m Machine) words() string {
 		}
 	}
 	add(m.Host != "", m.Host)
-	add(m.CPUs > 0, plural(int64(m.CPUs), "core"))
-	add(m.MemoryBytes > 0, size(m.MemoryBytes)+" of memory")
-	add(m.LinkBytesPS > 0, "a link of "+size(m.LinkBytesPS)+"/s")
+	add(m.CPUs > 0, term.Plural(m.CPUs, "core"))
+	add(m.MemoryBytes > 0, term.Bytes(m.MemoryBytes)+" of memory")
+	add(m.LinkBytesPS > 0, "a link of "+term.Bytes(m.LinkBytesPS)+"/s")
 	add(m.Version != "", m.Version)
 	return strings.Join(parts, ", ")
 }
 
 // Words says how busy the client was.
 func (c *Client) Words() string {
-	parts := []string{digits3(c.CPUCores) + " cores"}
+	parts := []string{term.Digits3(c.CPUCores) + " cores"}
 	add := func(known bool, s string) {
 		if known {
 			parts = append(parts, s)
 		}
 	}
-	add(c.CPUPercent > 0, percent(c.CPUPercent)+" of its machine's CPUs")
-	add(c.SourcePercent > 0, percent(c.SourcePercent)+" of its workers' time making images")
-	add(c.InFlight > 0, digits3(c.InFlight)+" operations at once")
-	add(c.LateMaxS > 0, "at most "+seconds(c.LateMaxS)+" s behind its schedule")
-	add(c.LinkPercent > 0, percent(c.LinkPercent)+" of its link")
+	add(c.CPUPercent > 0, term.Percent(c.CPUPercent)+" of its machine's CPUs")
+	add(c.SourcePercent > 0, term.Percent(c.SourcePercent)+" of its workers' time making images")
+	add(c.InFlight > 0, term.Digits3(c.InFlight)+" operations at once")
+	add(c.LateMaxS > 0, "at most "+term.Seconds(c.LateMaxS)+" s behind its schedule")
+	add(c.LinkPercent > 0, term.Percent(c.LinkPercent)+" of its link")
 	return "busy with " + strings.Join(parts, ", ")
 }

@@ -6,10 +6,10 @@ import (
 	"io"
 	"math"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"imgcluster/cluster/printable"
+	"imgcluster/modes/term"
 )
 
 // TextOptions says how WriteText lays the report out.
@@ -20,7 +20,7 @@ type TextOptions struct {
 
 const (
 	widthMin = 72
-	widthMax = 80 // what a mail takes without breaking lines
+	widthMax = term.Width
 )
 
 // barCells is the length of a bar for 100 %, where the line has room for it.
@@ -30,14 +30,6 @@ const barCells = 50
 const (
 	failuresShown = 5
 	cellMax       = 16
-)
-
-// The terminal's attributes.
-const (
-	styleDim   = "\x1b[2m"
-	styleGreen = "\x1b[1;32m"
-	styleRed   = "\x1b[1;31m"
-	styleOff   = "\x1b[0m"
 )
 
 // WriteText writes the report for a person, in lines of at most opts.Width columns.
@@ -72,34 +64,34 @@ func (p *page) writeTo(w io.Writer) error {
 	return nil
 }
 
-func (v *Verdict) style() string {
+func (v *Verdict) style() term.Style {
 	if v.Passed {
-		return styleGreen
+		return term.BoldGreen
 	}
-	return styleRed
+	return term.BoldRed
 }
 
 // textNodes draws one bar for each node, to the scale of 50 cells for 100 %; to a smaller one when
 // the longest bar would not fit.
 func (r *Report) textNodes(p *page) {
 	p.line("Load distribution", "", "")
-	var id, share, uploads, bytes column
+	var id, share, uploads, bytes term.Column
 	longest := 0.0
 	for _, n := range r.Nodes {
-		id.add(fmt.Sprint(n.ID))
-		share.add(fmt.Sprintf("%.1f %%", n.SharePercent))
-		uploads.add(plural(n.Uploads, "upload"))
-		bytes.add(size(n.Bytes))
+		id.Add(fmt.Sprint(n.ID))
+		share.Add(fmt.Sprintf("%.1f %%", n.SharePercent))
+		uploads.Add(term.Plural(n.Uploads, "upload"))
+		bytes.Add(term.Bytes(n.Bytes))
 		longest = max(longest, n.SharePercent)
 	}
-	room := p.width - len("Node   , ") - 4 - id.width - share.width - uploads.width - bytes.width
+	room := p.width - len("Node   , ") - 4 - id.Width() - share.Width() - uploads.Width() - bytes.Width()
 	scale := barCells / 100.0
 	if cells(longest*scale) > room {
 		scale = float64(room) / longest
 	}
 	for i, n := range r.Nodes {
 		bar := fmt.Sprintf("%-*s", cells(longest*scale), bar(n.SharePercent*scale))
-		p.line("Node "+id.at(i), "", fmt.Sprintf("  %s  %s  %s, %s", share.at(i), bar, uploads.at(i), bytes.at(i)))
+		p.line("Node "+id.Right(i), "", fmt.Sprintf("  %s  %s  %s, %s", share.Right(i), bar, uploads.Right(i), bytes.Right(i)))
 	}
 }
 
@@ -123,15 +115,15 @@ func (r *Report) textFigures(p *page) {
 	} else {
 		p.line("Balance   ", "", fmt.Sprintf("expected %.1f %%, standard deviation %.2f %% by uploads, %.2f %% by bytes: %s",
 			b.ExpectedPercent, b.StddevPercent, b.BytesStddevPercent, b.Words))
-		p.line("Throughput ", "", fmt.Sprintf("%s uploads/s, %s/s", digits3(r.ThroughputPerS), size(int64(r.ThroughputBytesPerS))))
+		p.line("Throughput ", "", fmt.Sprintf("%s uploads/s, %s/s", term.Digits3(r.ThroughputPerS), term.Bytes(int64(r.ThroughputBytesPerS))))
 		l := r.LatencyS
 		p.line("Latency ", "", fmt.Sprintf("mean %s s, p50 %s s, p95 %s s, p99 %s s, max %s s",
-			seconds(l.Mean), seconds(l.P50), seconds(l.P95), seconds(l.P99), seconds(l.Max)))
+			term.Seconds(l.Mean), term.Seconds(l.P50), term.Seconds(l.P95), term.Seconds(l.P99), term.Seconds(l.Max)))
 	}
 	p.line("Success ", "", fmt.Sprintf("%d of %d (%s %%)", r.Succeeded, r.Attempted, percentFloor(r.Succeeded, r.Attempted)))
 	for i, f := range r.Failures {
 		if i == failuresShown {
-			p.line("  ", "", "and "+plural(int64(len(r.Failures)-i), "other reason"))
+			p.line("  ", "", "and "+term.Plural(len(r.Failures)-i, "other reason"))
 			break
 		}
 		p.line("  ", "", fmt.Sprintf("%d failed: %s", f.Uploads, f.Error))
@@ -157,11 +149,11 @@ func (r *Report) textRun(p *page) {
 		}
 	}
 	add(r.Run.Profile)
-	add(plural(int64(len(r.Run.Nodes)), "node"))
-	add(plural(int64(r.Run.Replicas), "replica"))
+	add(term.Plural(len(r.Run.Nodes), "node"))
+	add(term.Plural(r.Run.Replicas, "replica"))
 	add(r.Run.Delivery)
 	add(r.Run.load())
-	add(seconds(r.ElapsedS) + " s")
+	add(term.Seconds(r.ElapsedS) + " s")
 	if !r.Run.Started.IsZero() {
 		add("started " + r.Run.Started.UTC().Format("2006-01-02 15:04:05 UTC"))
 	}
@@ -198,8 +190,8 @@ func (r *Report) textTime(p *page) {
 			rate, latency = append(rate, float64(done)/time), append(latency, slowest)
 		}
 	}
-	p.line("  uploads/s ", "", fmt.Sprintf("%s  up to %s", spark(rate), digits3(highest(rate))))
-	p.line("  p99       ", "", fmt.Sprintf("%s  up to %s s", spark(latency), seconds(highest(latency))))
+	p.line("  uploads/s ", "", fmt.Sprintf("%s  up to %s", term.Spark(rate), term.Digits3(highest(rate))))
+	p.line("  p99       ", "", fmt.Sprintf("%s  up to %s s", term.Spark(latency), term.Seconds(highest(latency))))
 }
 
 func highest(v []float64) (h float64) {
@@ -211,31 +203,16 @@ func highest(v []float64) (h float64) {
 	return h
 }
 
-// spark draws one cell for each value, from 0 up; a space where there is none.
-func spark(v []float64) string {
-	top := highest(v)
-	s := []rune{}
-	for _, x := range v {
-		switch {
-		case !(x > 0):
-			s = append(s, ' ')
-		default:
-			s = append(s, []rune("▁▂▃▄▅▆▇█")[min(int(8*x/top), 7)])
-		}
-	}
-	return string(s)
-}
-
 // table writes a table in columns, or nothing when it has no row.
 func (p *page) table(t table) {
 	if len(t.rows) == 0 {
 		return
 	}
-	columns := make([]column, len(t.head))
+	columns := make([]term.Column, len(t.head))
 	for i, h := range t.head {
-		columns[i].add(h)
+		columns[i].Add(h)
 		for _, row := range t.rows {
-			columns[i].add(clip(printable.Text(row[i]), cellMax))
+			columns[i].Add(term.Cut(printable.Text(row[i]), cellMax))
 		}
 	}
 	p.blank()
@@ -244,15 +221,16 @@ func (p *page) table(t table) {
 		line := " "
 		for i := range columns {
 			if i < t.left {
-				line += " " + columns[i].left(at)
+				line += " " + columns[i].Left(at)
 			} else {
-				line += "  " + columns[i].at(at)
+				line += "  " + columns[i].Right(at)
 			}
 		}
-		if line = strings.TrimRight(line, " "); at == 0 {
-			line = p.styled(styleDim, line)
+		line = term.Cut(strings.TrimRight(line, " "), p.width)
+		if at == 0 {
+			line = p.styled(term.Dim, line)
 		}
-		p.out.WriteString(clip(line, p.width) + "\n")
+		p.out.WriteString(line + "\n")
 	}
 }
 
@@ -287,7 +265,7 @@ func (r *Report) textComparison(p *page) {
 		return
 	}
 	p.table(c.figureTable())
-	p.line("  ", styleDim, fmt.Sprintf("By %s; beyond noise below %g.", c.Test, c.Alpha))
+	p.line("  ", term.Dim, fmt.Sprintf("By %s; beyond noise below %g.", c.Test, c.Alpha))
 	if len(c.Settings) > 0 {
 		p.blank()
 		p.line("Note: ", "", "the runs were not made alike, which may be why their figures differ:")
@@ -299,14 +277,14 @@ func (r *Report) textComparison(p *page) {
 }
 
 func (r *Report) textChecks(p *page) {
-	var name column
+	var name term.Column
 	for _, c := range r.Verdict.Checks {
-		name.add(c.Name)
+		name.Add(c.Name)
 	}
 	p.blank()
 	p.line("Checks", "", "")
 	for i, c := range r.Verdict.Checks {
-		p.check(c.Status, "  "+name.left(i)+"  ", c.Evidence)
+		p.check(c.Status, "  "+name.Left(i)+"  ", c.Evidence)
 	}
 	p.blank()
 }
@@ -321,95 +299,46 @@ type page struct {
 func (p *page) blank() { p.out.WriteByte('\n') }
 
 // line writes a label and a text behind it; what does not fit goes on below the text's start.
-func (p *page) line(label, style, text string) {
-	p.out.WriteString(p.styled(styleDim, label))
+func (p *page) line(label string, style term.Style, text string) {
+	p.out.WriteString(p.styled(term.Dim, label))
 	p.body(utf8.RuneCountInString(label), style, text)
 }
 
 // check writes a status, a name and the evidence.
 func (p *page) check(s Status, name, evidence string) {
 	label := fmt.Sprintf("  %-7s", s)
-	style := map[Status]string{Passed: styleGreen, Failed: styleRed, Skipped: styleDim}[s]
+	style := map[Status]term.Style{Passed: term.BoldGreen, Failed: term.BoldRed, Skipped: term.Dim}[s]
 	p.out.WriteString(p.styled(style, label))
 	p.out.WriteString(name)
 	p.body(utf8.RuneCountInString(label+name), "", evidence)
 }
 
-func (p *page) body(indent int, style, text string) {
-	for i, part := range wrap(printable.Text(text), p.width-indent) {
+func (p *page) body(indent int, style term.Style, text string) {
+	lines := term.Wrap(printable.Text(text), p.width-indent)
+	for i, line := range folded(lines, p.width-indent) {
 		if i > 0 {
 			p.out.WriteString(strings.Repeat(" ", indent))
 		}
-		p.out.WriteString(p.styled(style, part))
+		p.out.WriteString(p.styled(style, line))
 		p.out.WriteByte('\n')
 	}
 }
 
-func (p *page) styled(style, s string) string {
-	if !p.color || style == "" || strings.TrimSpace(s) == "" {
+// folded breaks the lines that are wider than width, which have no blank where they could be.
+func folded(lines []string, width int) (out []string) {
+	for _, line := range lines {
+		rest := []rune(line)
+		for ; len(rest) > width; rest = rest[width:] {
+			out = append(out, string(rest[:width]))
+		}
+		out = append(out, string(rest))
+	}
+	return out
+}
+
+func (p *page) styled(style term.Style, s string) string {
+	if !p.color {
 		return s
 	}
-	return style + s + styleOff
-}
-
-// wrap breaks text at spaces into lines of at most width runes, and words that are longer anywhere.
-// A number keeps the word behind it, mostly its unit. A text that fits is left as it is. There is
-// always one line.
-func wrap(text string, width int) []string {
-	if utf8.RuneCountInString(text) <= width {
-		return []string{text}
-	}
-	var lines []string
-	line := []rune{}
-	for _, word := range numbersKept(strings.Fields(text)) {
-		w := []rune(word)
-		if len(line) > 0 && len(line)+1+len(w) > width {
-			lines, line = append(lines, string(line)), nil
-		}
-		if len(line) > 0 {
-			line = append(line, ' ')
-		}
-		line = append(line, w...)
-		for len(line) > width {
-			lines, line = append(lines, string(line[:width])), line[width:]
-		}
-	}
-	return append(lines, string(line))
-}
-
-// numbersKept joins words that end in a digit with the next one.
-func numbersKept(words []string) []string {
-	kept := words[:0:0]
-	for i, word := range words {
-		if i > 0 && unicode.IsDigit(rune(words[i-1][len(words[i-1])-1])) {
-			kept[len(kept)-1] += " " + word
-			continue
-		}
-		kept = append(kept, word)
-	}
-	return kept
-}
-
-// column is one column of a table: cells of one width.
-type column struct {
-	cells []string
-	width int
-}
-
-func (c *column) add(s string) {
-	c.cells = append(c.cells, s)
-	c.width = max(c.width, utf8.RuneCountInString(s))
-}
-
-// at returns cell i, to the right of its column.
-func (c *column) at(i int) string { return fmt.Sprintf("%*s", c.width, c.cells[i]) }
-
-// left returns cell i, to the left of its column.
-func (c *column) left(i int) string { return fmt.Sprintf("%-*s", c.width, c.cells[i]) }
-
-func clip(s string, n int) string {
-	if r := []rune(s); len(r) > n {
-		return string(r[:n-1]) + "…"
-	}
-	return s
+	return term.Styled(style, s)
 }

@@ -1,5 +1,7 @@
 package result
 
+import "imgcluster/modes/term"
+
 // Usage is what one process used while uploads ran, on average unless it says otherwise. A figure
 // that the samples do not tell is 0.
 type Usage struct {
@@ -155,11 +157,11 @@ func (l *Log) clientUsage(from float64) *Client {
 func (c *Client) limits(run *Run, reached float64) string {
 	switch {
 	case c.SourcePercent >= clientSourcePercentMax:
-		return "its workers spent " + percent(c.SourcePercent) + " of their time making images"
+		return "its workers spent " + term.Percent(c.SourcePercent) + " of their time making images"
 	case c.CPUPercent >= clientCPUPercentMax:
-		return "it used " + percent(c.CPUPercent) + " of its machine's CPUs"
+		return "it used " + term.Percent(c.CPUPercent) + " of its machine's CPUs"
 	case run.Rate > 0 && c.LateMaxS > clientLateMaxS && reached < run.wanted()*rateReachedMin:
-		late := "it fell " + seconds(c.LateMaxS) + " s behind the schedule"
+		late := "it fell " + term.Seconds(c.LateMaxS) + " s behind the schedule"
 		if c.MemoryWaited != "" {
 			late += ": " + c.MemoryWaited
 		}
@@ -175,4 +177,3 @@ func (r *Run) wanted() float64 { return r.Rate * (1 - r.ReadPercent/100) }
 const rateReachedMin = 0.95
 
 // percent returns v as a percentage of at most three digits.
-func percent(v float64) string { return digits3(v) + " %" }

@@ -1,0 +1,105 @@
+package term
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Cut returns s in at most width columns, with an ellipsis at the end where a part is left out. All characters
+// that this program writes are one column wide.
+func Cut(s string, width int) string {
+	if utf8.RuneCountInString(s) <= width {
+		return s
+	}
+	if width < 1 {
+		return ""
+	}
+	return string([]rune(s)[:width-1]) + "…"
+}
+
+// Wrap breaks text at blanks into lines of at most width columns. A number keeps the word behind it, mostly its
+// unit. A word that is longer has a line of its own, whole, so that it can be copied. A text that fits is
+// returned as it is; there is always one line.
+func Wrap(text string, width int) []string {
+	if utf8.RuneCountInString(text) <= width {
+		return []string{text}
+	}
+	var lines []string
+	line, taken := "", 0
+	for _, word := range withUnits(strings.Fields(text)) {
+		n := utf8.RuneCountInString(word)
+		switch {
+		case line == "":
+			line, taken = word, n
+		case taken+1+n > width:
+			lines = append(lines, line)
+			line, taken = word, n
+		default:
+			line += " " + word
+			taken += 1 + n
+		}
+	}
+	return append(lines, line)
+}
+
+// withUnits joins words that end in a digit with the next one.
+func withUnits(words []string) []string {
+	joined := words[:0:0]
+	for i, word := range words {
+		if i > 0 && unicode.IsDigit(rune(words[i-1][len(words[i-1])-1])) {
+			joined[len(joined)-1] += " " + word
+			continue
+		}
+		joined = append(joined, word)
+	}
+	return joined
+}
+
+// Indent wraps text to Width, each line behind indent.
+func Indent(indent, text string) string {
+	return indent + strings.Join(Wrap(text, Width-utf8.RuneCountInString(indent)), "\n"+indent)
+}
+
+// Spark draws one cell for each value, from 0 up to the highest; a blank where there is nothing or no number.
+func Spark(values []float64) string {
+	top := 0.0
+	for _, v := range values {
+		if v > top { // false for NaN
+			top = v
+		}
+	}
+	cells := []rune("▁▂▃▄▅▆▇█")
+	var out strings.Builder
+	for _, v := range values {
+		if math.IsNaN(v) || v <= 0 {
+			out.WriteByte(' ')
+			continue
+		}
+		out.WriteRune(cells[min(int(v/top*float64(len(cells))), len(cells)-1)])
+	}
+	return out.String()
+}
+
+// Column is one column of a table: cells of one width.
+type Column struct {
+	cells []string
+	width int
+}
+
+// Add appends a cell.
+func (c *Column) Add(s string) {
+	c.cells = append(c.cells, s)
+	c.width = max(c.width, utf8.RuneCountInString(s))
+}
+
+// Width returns the columns of the widest cell.
+func (c *Column) Width() int { return c.width }
+
+// Right returns cell i, to the right of its column.
+func (c *Column) Right(i int) string { return fmt.Sprintf("%*s", c.width, c.cells[i]) }
+
+// Left returns cell i, to the left of its column.
+func (c *Column) Left(i int) string { return fmt.Sprintf("%-*s", c.width, c.cells[i]) }
