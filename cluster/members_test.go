@@ -204,7 +204,7 @@ func TestBadMembers(t *testing.T) {
 	} {
 		_, err := cl.ChangeMember(t.Context(), image.MemberChange{Op: image.MemberAdd, ID: 4, API: x.api, Raft: x.raft})
 		var e *image.Error
-		if !errors.As(err, &e) || e.Kind != image.KindInvalid || !strings.Contains(e.Detail, x.said) || e.Hint == "" {
+		if !errors.As(err, &e) || e.Kind != image.KindInvalid || !strings.Contains(e.Detail, x.said) || e.Hint() == "" {
 			t.Errorf("%q and %q: %v, want %q", x.api, x.raft, err, x.said)
 		}
 	}

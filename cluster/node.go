@@ -46,6 +46,9 @@ func (r *RefusedError) Error() string { return r.Reason }
 // Hint returns the next step for the user.
 func (r *RefusedError) Hint() string { return r.hint }
 
+// ExitStatus returns the program's exit status 2: the configuration or the machine has to change.
+func (r *RefusedError) ExitStatus() int { return 2 }
+
 // Node is one running node.
 type Node struct {
 	cfg     *config.Config
@@ -444,7 +447,7 @@ func (n *Node) propose() error {
 
 func hint(err error) string {
 	if e := (*image.Error)(nil); errors.As(err, &e) {
-		return e.Hint
+		return e.Hint()
 	}
 	return ""
 }

@@ -92,7 +92,7 @@ func TestRedirectRefused(t *testing.T) {
 		for name, ask := range asks {
 			err := ask()
 			var e *image.Error
-			if !errors.As(err, &e) || !strings.Contains(e.Detail, "a node does not redirect") || e.Hint == "" || unreachable(err) {
+			if !errors.As(err, &e) || !strings.Contains(e.Detail, "a node does not redirect") || e.Hint() == "" || unreachable(err) {
 				t.Errorf("%s, %d: %v", name, status, err)
 			}
 		}

@@ -65,6 +65,9 @@ func (ps Problems) Error() string {
 // Is makes errors.Is(err, ErrInvalid) true.
 func (ps Problems) Is(target error) bool { return target == ErrInvalid }
 
+// ExitStatus returns the program's exit status 2: the configuration has to change.
+func (ps Problems) ExitStatus() int { return 2 }
+
 // UnknownNodeError says that a node ID is not in the configuration.
 type UnknownNodeError struct {
 	ID    image.NodeID
@@ -83,6 +86,9 @@ func (e *UnknownNodeError) Error() string {
 func (e *UnknownNodeError) Hint() string {
 	return "give one of these IDs, or add the node to cluster.nodes"
 }
+
+// ExitStatus returns the program's exit status 2: the node ID has to change.
+func (e *UnknownNodeError) ExitStatus() int { return 2 }
 
 // Is makes errors.Is(err, ErrInvalid) true.
 func (e *UnknownNodeError) Is(target error) bool { return target == ErrInvalid }

@@ -44,8 +44,8 @@ var (
 type Error struct {
 	Kind   error
 	Detail string
-	Hint   string
 	Err    error // the cause; may be nil
+	hint   string
 }
 
 func (e *Error) Error() string {
@@ -54,6 +54,12 @@ func (e *Error) Error() string {
 	}
 	return e.Detail
 }
+
+// Hint returns the next step.
+func (e *Error) Hint() string { return e.hint }
+
+// ExitStatus returns the program's exit status 2: the key, the file or what was asked has to change.
+func (e *Error) ExitStatus() int { return 2 }
 
 // Unwrap gives errors.Is and errors.As the kind and the cause.
 func (e *Error) Unwrap() []error {

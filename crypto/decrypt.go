@@ -41,7 +41,7 @@ func Open(prefix []byte, userKey Key) (*Opened, error) {
 	if stream[0] != StreamHeaderBytes {
 		return nil, &Error{
 			Kind: ErrAuth, Detail: fmt.Sprintf("stream header length at byte %d is %d, not %d", n, stream[0], StreamHeaderBytes),
-			Hint: hintDamaged,
+			hint: hintDamaged,
 		}
 	}
 	o := &Opened{header: *h, layout: h.layout()}
@@ -75,7 +75,7 @@ func (o *Opened) span(off, n int64) (first, end int64, err error) {
 	case off < 0 || n < 0 || off > length || n > length-off:
 		return 0, 0, &Error{
 			Kind: ErrRange, Detail: fmt.Sprintf("%d bytes at byte %d are not inside an image of %d bytes", n, off, length),
-			Hint: "ask for a range inside the image",
+			hint: "ask for a range inside the image",
 		}
 	case n == 0 && length > 0:
 		return 0, 0, nil
@@ -185,7 +185,7 @@ func (r *RangeReader) open() error {
 	setNonce(&r.nonce, &r.o.prefix, k, k == l.segments()-1)
 	plain, err := r.o.aead.Open(sealed[:0], r.nonce[:], sealed, nil)
 	if err != nil {
-		return &Error{Kind: ErrAuth, Detail: fmt.Sprintf("segment %d at byte %d was changed", k, start), Hint: hintDamaged}
+		return &Error{Kind: ErrAuth, Detail: fmt.Sprintf("segment %d at byte %d was changed", k, start), hint: hintDamaged}
 	}
 	from, to := l.plain(k)
 	r.plain = plain[max(r.off, from)-from : min(r.stop, to)-from]

@@ -99,7 +99,7 @@ func openStream(dataKey Key, header, stream []byte, prefix *[prefixBytes]byte) (
 // only returns that error.
 func (w *EncryptWriter) Write(p []byte) (int, error) {
 	if w.closed && w.err == nil {
-		return 0, &Error{Kind: ErrInvalid, Detail: "write after close", Hint: "start a new file"}
+		return 0, &Error{Kind: ErrInvalid, Detail: "write after close", hint: "start a new file"}
 	}
 	if w.err == nil && int64(len(p)) > w.layout.length-w.written {
 		w.fail(w.lengthError(w.written + int64(len(p))))
@@ -171,6 +171,6 @@ func (w *EncryptWriter) fail(err error) {
 func (w *EncryptWriter) lengthError(got int64) error {
 	return &Error{
 		Kind: ErrLength, Detail: fmt.Sprintf("%d bytes of plaintext, the header announces %d", got, w.layout.length),
-		Hint: "drop the file, and send the image again with the right length",
+		hint: "drop the file, and send the image again with the right length",
 	}
 }

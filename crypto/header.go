@@ -86,7 +86,7 @@ func checkTenant(tenant string) error {
 }
 
 func invalid(detail string) error {
-	return &Error{Kind: ErrInvalid, Detail: detail, Hint: "stay within the limits that FORMAT.md lists"}
+	return &Error{Kind: ErrInvalid, Detail: detail, hint: "stay within the limits that FORMAT.md lists"}
 }
 
 func (f *HeaderFields) layout() layout {
@@ -152,7 +152,7 @@ func ParseHeader(prefix []byte) (*Header, error) {
 	length := binary.BigEndian.Uint64(b[offLength:])
 	h.Length = int64(min(length, LengthMax+1)) // more is refused all the same, and cannot wrap around
 	if err := h.check(); err != nil {
-		return nil, &Error{Kind: ErrFormat, Detail: "header at byte 0 is malformed: " + err.Error(), Hint: hintDamaged}
+		return nil, &Error{Kind: ErrFormat, Detail: "header at byte 0 is malformed: " + err.Error(), hint: hintDamaged}
 	}
 	return h, nil
 }
@@ -164,7 +164,7 @@ func headerLen(prefix []byte) (int, error) {
 	if string(prefix[:n]) != magic[:n] {
 		return 0, &Error{
 			Kind: ErrFormat, Detail: "not an imgcluster file: it does not start with the magic bytes",
-			Hint: hintNotAFile,
+			hint: hintNotAFile,
 		}
 	}
 	if len(prefix) < fixedBytes {
@@ -173,21 +173,21 @@ func headerLen(prefix []byte) (int, error) {
 	if v, s := prefix[offVersion], prefix[offSuite]; v != version || s != suiteGCM {
 		return 0, &Error{
 			Kind: ErrFormat, Detail: fmt.Sprintf("file of version %d, suite %d; only %d, %d is known", v, s, version, suiteGCM),
-			Hint: hintNewer,
+			hint: hintNewer,
 		}
 	}
 	size := int(binary.BigEndian.Uint16(prefix[offHeaderLen:]))
 	if size <= offTenant || size > HeaderMaxBytes {
 		return 0, &Error{
 			Kind: ErrFormat, Detail: fmt.Sprintf("header length %d at byte %d is not within %d and %d", size, offHeaderLen, offTenant+1, HeaderMaxBytes),
-			Hint: hintDamaged,
+			hint: hintDamaged,
 		}
 	}
 	return size, nil
 }
 
 func truncated(have, want int64) error {
-	return &Error{Kind: ErrAuth, Detail: fmt.Sprintf("file is cut at byte %d, before byte %d", have, want), Hint: hintDamaged}
+	return &Error{Kind: ErrAuth, Detail: fmt.Sprintf("file is cut at byte %d, before byte %d", have, want), hint: hintDamaged}
 }
 
 // Matches refuses, with ErrAuth, a file that is not the copy that the record calls for, such as
@@ -200,7 +200,7 @@ func (h *Header) Matches(image [16]byte, tenant string, epoch uint32, length int
 		Kind: ErrAuth,
 		Detail: fmt.Sprintf("file is image %x of %q, epoch %d, %d bytes; the record says %x of %q, epoch %d, %d bytes",
 			h.Image, h.Tenant, h.Epoch, h.Length, image, tenant, epoch, length),
-		Hint: hintDamaged,
+		hint: hintDamaged,
 	}
 }
 
@@ -253,7 +253,7 @@ func (h *Header) openHeader(userKey Key) (Key, error) {
 }
 
 func (h *Header) authError(format string) error {
-	return &Error{Kind: ErrAuth, Detail: "header at byte 0: " + fmt.Sprintf(format, h.UserKey, h.Tenant), Hint: hintDamaged}
+	return &Error{Kind: ErrAuth, Detail: "header at byte 0: " + fmt.Sprintf(format, h.UserKey, h.Tenant), hint: hintDamaged}
 }
 
 // wrapAD binds the data key to purpose and identity: all fields before the wrapped key, and the

@@ -121,7 +121,7 @@ func stream(file []byte, k Key) ([]byte, error) {
 func wantKind(t testing.TB, err, kind error) {
 	t.Helper()
 	var e *Error
-	if !errors.Is(err, kind) || !errors.As(err, &e) || e.Hint == "" || e.Detail == "" {
+	if !errors.Is(err, kind) || !errors.As(err, &e) || e.Hint() == "" || e.Detail == "" {
 		t.Fatalf("error %v, want %q with a hint", err, kind)
 	}
 }

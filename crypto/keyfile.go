@@ -46,13 +46,13 @@ func CreateMasterKey(path string) (*MasterKey, error) {
 	case err == nil:
 		return m, nil
 	case errors.Is(err, fs.ErrExist):
-		return nil, &Error{Kind: ErrKeyExists, Detail: path + " exists", Hint: "use it, or choose another path; it is never overwritten"}
+		return nil, &Error{Kind: ErrKeyExists, Detail: path + " exists", hint: "use it, or choose another path; it is never overwritten"}
 	}
 	hint := "choose a folder that this user can write to, on a file system that has hard links"
 	if oserr.ClassOf(err) != oserr.Denied { // as a file system without hard links says too
 		hint = cmp.Or(oserr.Hint(err, path), hint)
 	}
-	return nil, &Error{Kind: ErrKeyUnwritable, Detail: "cannot make master key file " + path, Err: err, Hint: hint}
+	return nil, &Error{Kind: ErrKeyUnwritable, Detail: "cannot make master key file " + path, Err: err, hint: hint}
 }
 
 // LoadMasterKey reads a master key file. Its errors are of kind ErrKeyMissing, ErrKeyUnreadable,
@@ -62,7 +62,7 @@ func LoadMasterKey(path string) (*MasterKey, error) {
 	if info, err := os.Stat(path); err != nil {
 		return nil, loadError(path, err)
 	} else if !info.Mode().IsRegular() {
-		return nil, &Error{Kind: ErrKeyUnreadable, Detail: path + " is not a regular file", Hint: "give the path of the master key file itself"}
+		return nil, &Error{Kind: ErrKeyUnreadable, Detail: path + " is not a regular file", hint: "give the path of the master key file itself"}
 	}
 	f, err := os.Open(path)
 	if err != nil {
@@ -85,7 +85,7 @@ func readKeyFile(path string, f *os.File) ([]byte, error) {
 	if mode := info.Mode().Perm(); !private(f, info) {
 		return nil, &Error{
 			Kind: ErrKeyMode, Detail: fmt.Sprintf("master key file %s has mode %04o: others than its owner can use it", path, mode),
-			Hint: "chmod 400 " + printable.Argument(path) + "; where that cannot be, have the secret mounted with mode 0400, or give its line in " + MasterKeyEnv,
+			hint: "chmod 400 " + printable.Argument(path) + "; where that cannot be, have the secret mounted with mode 0400, or give its line in " + MasterKeyEnv,
 		}
 	}
 	text, err := io.ReadAll(io.LimitReader(f, keyFileBytesMax+1))
@@ -95,7 +95,7 @@ func readKeyFile(path string, f *os.File) ([]byte, error) {
 	if len(text) > keyFileBytesMax {
 		return nil, &Error{
 			Kind: ErrKeyTooLarge, Detail: fmt.Sprintf("%s is larger than %d bytes", path, keyFileBytesMax),
-			Hint: "this is not a master key file: check the path",
+			hint: "this is not a master key file: check the path",
 		}
 	}
 	return text, nil
@@ -121,12 +121,12 @@ func loadError(path string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return &Error{
 			Kind: ErrKeyMissing, Detail: "there is no master key file " + path, Err: err,
-			Hint: "copy it from another node of this cluster, or give its line in " + MasterKeyEnv + "; for a new cluster, make one: imgcluster init",
+			hint: "copy it from another node of this cluster, or give its line in " + MasterKeyEnv + "; for a new cluster, make one: imgcluster init",
 		}
 	}
 	return &Error{
 		Kind: ErrKeyUnreadable, Detail: "cannot read master key file " + path, Err: err,
-		Hint: cmp.Or(oserr.Hint(err, path), "run as the user that owns the file, give the right path, or give the key's line in "+MasterKeyEnv),
+		hint: cmp.Or(oserr.Hint(err, path), "run as the user that owns the file, give the right path, or give the key's line in "+MasterKeyEnv),
 	}
 }
 
@@ -159,6 +159,6 @@ func syncLoaded(path string) error {
 	}
 	return &Error{
 		Kind: ErrKeyUnreadable, Detail: "cannot sync the folder of master key file " + path, Err: err,
-		Hint: cmp.Or(oserr.Hint(err, path), "check the disk"),
+		hint: cmp.Or(oserr.Hint(err, path), "check the disk"),
 	}
 }

@@ -180,7 +180,7 @@ func TestLoadMasterKeyRefuses(t *testing.T) {
 			_, err = LoadMasterKey(path)
 			wantKind(t, err, c.kind)
 			var e *Error
-			if errors.As(err, &e); strings.Contains(e.Error()+e.Hint, key[:8]) {
+			if errors.As(err, &e); strings.Contains(e.Error()+e.Hint(), key[:8]) {
 				t.Errorf("the error shows the key: %v", e)
 			}
 			if after := must[[]byte](t)(os.ReadFile(path)); string(after) != c.text {
@@ -200,7 +200,7 @@ func TestLoadMasterKeyWithoutFile(t *testing.T) {
 	dir := t.TempDir()
 	_, err := LoadMasterKey(filepath.Join(dir, "master.key"))
 	wantKind(t, err, ErrKeyMissing)
-	if e := (*Error)(nil); !errors.As(err, &e) || !strings.Contains(e.Hint, MasterKeyEnv) {
+	if e := (*Error)(nil); !errors.As(err, &e) || !strings.Contains(e.Hint(), MasterKeyEnv) {
 		t.Errorf("the hint does not name %s: %v", MasterKeyEnv, err)
 	}
 	_, err = LoadMasterKey(dir)
@@ -325,7 +325,7 @@ func TestKeyOfContainer(t *testing.T) {
 		t.Fatal(err)
 	}
 	var e *Error
-	if _, err := LoadMasterKey(path); !errors.As(err, &e) || !strings.Contains(e.Hint, MasterKeyEnv) || !strings.Contains(e.Hint, "mode 0400") {
+	if _, err := LoadMasterKey(path); !errors.As(err, &e) || !strings.Contains(e.Hint(), MasterKeyEnv) || !strings.Contains(e.Hint(), "mode 0400") {
 		t.Errorf("no way out for a mode that cannot be changed: %v", err)
 	}
 }

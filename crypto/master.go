@@ -64,7 +64,7 @@ func parseMaster(text, from string) (*MasterKey, error) {
 	malformed := func(why string) error {
 		return &Error{
 			Kind: ErrKeyMalformed, Detail: "master key in " + from + ": " + why,
-			Hint: "restore it from your backup; it is one line: " + keyLineMagic + " ID KEY",
+			hint: "restore it from your backup; it is one line: " + keyLineMagic + " ID KEY",
 		}
 	}
 	line, problem := keyLine(text)
@@ -89,7 +89,7 @@ func parseMaster(text, from string) (*MasterKey, error) {
 	if fields[1] != m.ID() {
 		return nil, &Error{
 			Kind: ErrKeyMismatch, Detail: "master key in " + from + " does not match the ID before it",
-			Hint: "one of the two was changed: restore the line from your backup",
+			hint: "one of the two was changed: restore the line from your backup",
 		}
 	}
 	return m, nil
@@ -193,7 +193,7 @@ func (m *MasterKey) UnwrapUserKey(tenant string, id uint32, wrapped []byte) (Key
 		return Key{}, &Error{
 			Kind:   ErrOtherMaster,
 			Detail: fmt.Sprintf("key %d of user %q is wrapped by master key %s, not by %s", id, tenant, by, m.ID()),
-			Hint:   "give this node the cluster's master key file; it is the same on all nodes",
+			hint:   "give this node the cluster's master key file; it is the same on all nodes",
 		}
 	}
 	a, err := deriveGCM(m.key, nil, infoUserKeyWrap)
@@ -204,7 +204,7 @@ func (m *MasterKey) UnwrapUserKey(tenant string, id uint32, wrapped []byte) (Key
 	if !ok {
 		return Key{}, &Error{
 			Kind: ErrAuth, Detail: fmt.Sprintf("wrapped key %d of user %q was changed or is of another user", id, tenant),
-			Hint: "restore the catalog from another node",
+			hint: "restore the catalog from another node",
 		}
 	}
 	return k, nil
@@ -216,7 +216,7 @@ func WrappedBy(wrapped []byte) (masterID string, err error) {
 	if len(wrapped) != userWrapBytes || wrapped[0] != userWrapVersion {
 		return "", &Error{
 			Kind: ErrFormat, Detail: fmt.Sprintf("%d bytes are not a wrapped user key of version %d", len(wrapped), userWrapVersion),
-			Hint: hintNewer,
+			hint: hintNewer,
 		}
 	}
 	return hex.EncodeToString(wrapped[1 : 1+masterIDBytes]), nil

@@ -183,7 +183,7 @@ func checkRoom(spec Spec, count int, dir string) error {
 		Err: ErrNoRoom,
 		Detail: fmt.Sprintf("%d images take %s, and %s has %s free, of which %s must stay free",
 			count, gigabytes(need), dir, gigabytes(free), gigabytes(left)),
-		Hint: "free some room, name another disk with --out, or make fewer or smaller images with --count or --max-pixels",
+		hint: "free some room, name another disk with --out, or make fewer or smaller images with --count or --max-pixels",
 	}
 }
 

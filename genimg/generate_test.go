@@ -93,7 +93,7 @@ func TestGenerateRefusals(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "set")
 			err := Generate(t.Context(), c.spec, c.count, dir, c.workers, nil)
 			var e *Error
-			if !errors.Is(err, c.want) || !errors.As(err, &e) || e.Hint == "" || e.Detail == "" {
+			if !errors.Is(err, c.want) || !errors.As(err, &e) || e.Hint() == "" || e.Detail == "" {
 				t.Errorf("refused with %v", err)
 			}
 			if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {

@@ -380,7 +380,7 @@ func TestNoGarbage(t *testing.T) {
 func TestSpecRefusals(t *testing.T) {
 	for _, s := range []Spec{{}, {MinPixels: 15, MaxPixels: 100}, {MinPixels: -5, MaxPixels: 9}, {MinPixels: 100, MaxPixels: 20001}, {MinPixels: 200, MaxPixels: 199}} {
 		var e *Error
-		if err := s.Validate(); !errors.As(err, &e) || !errors.Is(err, ErrSpec) || e.Hint == "" {
+		if err := s.Validate(); !errors.As(err, &e) || !errors.Is(err, ErrSpec) || e.Hint() == "" {
 			t.Errorf("%+v: %v", s, err)
 		}
 	}

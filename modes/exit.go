@@ -7,16 +7,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 
-	"imgcluster/cluster"
-	"imgcluster/cluster/client"
-	"imgcluster/cluster/image"
 	"imgcluster/cluster/printable"
-	"imgcluster/cluster/store"
-	"imgcluster/config"
-	"imgcluster/crypto"
-	"imgcluster/genimg"
-	"imgcluster/modes/result"
 )
 
 // The exit statuses.
@@ -30,7 +23,14 @@ const (
 )
 
 // errVerdict is the report's failure.
-var errVerdict = errors.New("the run failed")
+var errVerdict error = verdictError{}
+
+type verdictError struct{}
+
+func (verdictError) Error() string { return "the run failed" }
+
+// ExitStatus returns that of a report with a failed check.
+func (verdictError) ExitStatus() int { return exitVerdict }
 
 // errDeclined is the user's no.
 var errDeclined = errors.New("not started; nothing was sent")
@@ -46,6 +46,9 @@ func (u *usageError) Unwrap() error { return u.err }
 
 // Hint returns the next step.
 func (u *usageError) Hint() string { return u.hint }
+
+// ExitStatus returns that of a mistake on the command line.
+func (u *usageError) ExitStatus() int { return exitUsage }
 
 func usagef(hint, format string, args ...any) error {
 	return &usageError{err: fmt.Errorf(format, args...), hint: hint}
@@ -75,45 +78,42 @@ func (p *partError) Unwrap() []error { return p.causes }
 // Hint keeps the hints of the causes from being printed again.
 func (p *partError) Hint() string { return "" }
 
-// exitStatus maps an error to the exit status that the help lists.
+// statusRank has the statuses of which an error may have several, the first one first.
+var statusRank = []int{exitVerdict, exitUsage, exitNobody, exitCanceled}
+
+// exitStatus maps an error to the exit status that the help lists. An error says it by a method ExitStatus;
+// of several in one the first in statusRank counts.
 func exitStatus(err error) int {
-	var kind *image.Error
-	switch {
-	case err == nil:
+	if err == nil {
 		return exitDone
-	case errors.Is(err, errVerdict):
-		return exitVerdict
-	case isUsage(err):
-		return exitUsage
-	case errors.Is(err, client.ErrNobodyAnswers):
-		return exitNobody
-	case errors.As(err, &kind) && kind.Kind == image.KindNoQuorum:
-		return exitNobody
-	case errors.Is(err, context.Canceled):
-		return exitCanceled
+	}
+	found := statuses(err, nil)
+	if errors.Is(err, context.Canceled) {
+		found = append(found, exitCanceled)
+	}
+	for _, status := range statusRank {
+		if slices.Contains(found, status) {
+			return status
+		}
 	}
 	return exitFailed
 }
 
-// isUsage tells whether the user's command line, configuration, key file, data directory or input
-// file has to change.
-func isUsage(err error) bool {
-	var (
-		usage   *usageError
-		key     *crypto.Error
-		claim   *store.ClaimError
-		refused *cluster.RefusedError
-		log     *result.ReadError
-		node    *nodeError
-		kind    *image.Error
-	)
-	switch {
-	case errors.As(err, &kind) && kind.Kind == image.KindInvalid, errors.As(err, &node) && node.status == exitUsage:
-		return true
-	case errors.Is(err, config.ErrInvalid), errors.Is(err, genimg.ErrSpec):
-		return true
+// statuses adds the exit statuses of err. What an error wraps counts where it has none of its own, or that of
+// a failure like any other.
+func statuses(err error, found []int) []int {
+	if e, ok := err.(interface{ ExitStatus() int }); ok && e.ExitStatus() != exitFailed {
+		return append(found, e.ExitStatus())
 	}
-	return errors.As(err, &usage) || errors.As(err, &key) || errors.As(err, &claim) || errors.As(err, &refused) || errors.As(err, &log)
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		return statuses(e.Unwrap(), found)
+	case interface{ Unwrap() []error }:
+		for _, cause := range e.Unwrap() {
+			found = statuses(cause, found)
+		}
+	}
+	return found
 }
 
 // printError writes an error and its next step.
@@ -129,33 +129,17 @@ func (e *env) printError(w io.Writer, err error) {
 		text = "stopped"
 	}
 	fmt.Fprintf(w, "imgcluster: %s\n", printable.Lines(text))
-	if hint := e.hintOf(err); hint != "" {
+	if hint := hintOf(err); hint != "" {
 		fmt.Fprintf(w, "hint: %s\n", printable.Lines(hint))
 	}
 }
 
-// hintOf finds the next step that an error names.
-func (e *env) hintOf(err error) string {
-	var (
-		hinted interface{ Hint() string }
-		kind   *image.Error
-		key    *crypto.Error
-		gen    *genimg.Error
-		log    *result.ReadError
-	)
-	switch {
-	case errors.As(err, &hinted):
+// hintOf returns the next step that an error names by a method Hint: the outermost one's, which knows most of
+// what was to be done.
+func hintOf(err error) string {
+	var hinted interface{ Hint() string }
+	if errors.As(err, &hinted) {
 		return hinted.Hint()
-	case errors.Is(err, client.ErrNobodyAnswers):
-		return e.startHint()
-	case errors.As(err, &kind):
-		return kind.Hint
-	case errors.As(err, &key):
-		return key.Hint
-	case errors.As(err, &gen):
-		return gen.Hint
-	case errors.As(err, &log):
-		return log.Hint
 	}
 	return ""
 }

@@ -54,8 +54,8 @@ func TestFolderRefused(t *testing.T) {
 		"demo":     {runDemo(t.Context(), &env{}, stressOptions{count: 1, spec: genimg.Spec{Seed: 1, MinPixels: 200, MaxPixels: 400}}), "TMPDIR"},
 		"get":      {writeFile(filepath.Join(missing, "y"), strings.NewReader("")), "-o"},
 	} {
-		if got := exitStatus(test.err); got != exitUsage || !strings.Contains((&env{}).hintOf(test.err), test.hint) {
-			t.Errorf("%s: %v (hint %s) gives %d", name, test.err, (&env{}).hintOf(test.err), got)
+		if got := exitStatus(test.err); got != exitUsage || !strings.Contains(hintOf(test.err), test.hint) {
+			t.Errorf("%s: %v (hint %s) gives %d", name, test.err, hintOf(test.err), got)
 		}
 	}
 }

@@ -62,6 +62,14 @@ func (n *nodeError) Error() string {
 // Hint returns the next step.
 func (n *nodeError) Hint() string { return n.hint }
 
+// ExitStatus is the process's own where the command line or the configuration has to change.
+func (n *nodeError) ExitStatus() int {
+	if n.status == exitUsage {
+		return exitUsage
+	}
+	return exitFailed
+}
+
 // startLocal starts every node of a loopback configuration as a process of its own and waits until
 // all are ready. Whatever fails, the processes that were started are ended.
 func startLocal(ctx context.Context, e *env, cfg *config.Config, cfgPath string) (l *localCluster, err error) {

@@ -105,7 +105,7 @@ func awaitQuorum(ctx context.Context, c *client.Client) (image.ClusterStatus, er
 		case limited.Err() != nil && seen.Ready:
 			return seen, nil
 		case limited.Err() != nil && err != nil:
-			return status, fmt.Errorf("%w within %s", client.ErrNobodyAnswers, preflightTimeout)
+			return status, c.NobodyAnswers(fmt.Sprintf("no node answers within %s", preflightTimeout))
 		case err != nil || status.Ready && allReady(status):
 			return status, err
 		}

@@ -101,11 +101,11 @@ func TestPreflight(t *testing.T) {
 		if !seen || (err != nil) != (test.state == checkFail) || err != nil && exitStatus(err) != exitFailed {
 			t.Errorf("%s: refusal %v of %+v", name, err, checks)
 		}
-		if err != nil && !strings.Contains((&env{}).hintOf(err), "--force") {
-			t.Errorf("%s: hint %q", name, (&env{}).hintOf(err))
+		if err != nil && !strings.Contains(hintOf(err), "--force") {
+			t.Errorf("%s: hint %q", name, hintOf(err))
 		}
-		if demo := refusal(checks, false); demo != nil && strings.Contains((&env{}).hintOf(demo), "--force") {
-			t.Errorf("%s: a demo has no --force: hint %q", name, (&env{}).hintOf(demo))
+		if demo := refusal(checks, false); demo != nil && strings.Contains(hintOf(demo), "--force") {
+			t.Errorf("%s: a demo has no --force: hint %q", name, hintOf(demo))
 		}
 		var table bytes.Buffer
 		writeChecks(&table, checks, false)

@@ -206,14 +206,14 @@ func (e *env) sameConfig() string {
 
 // client connects to the configuration's nodes, for a run that judges them.
 func (e *env) client(cfg *config.Config, delivery client.Delivery) (*client.Client, error) {
-	return client.New(clientOptions(cfg, delivery))
+	return client.New(e.clientOptions(cfg, delivery))
 }
 
-func clientOptions(cfg *config.Config, delivery client.Delivery) client.Options {
+func (e *env) clientOptions(cfg *config.Config, delivery client.Delivery) client.Options {
 	o := client.Options{
 		Delivery: delivery, Attempts: cfg.Client.Attempts, BackoffMin: cfg.Client.BackoffMin, BackoffMax: cfg.Client.BackoffMax,
 		DialTimeout: cfg.Client.Dial, ResponseTimeout: cfg.Client.Response,
-		ReadTimeout: cfg.Client.Read, StragglerTimeout: cfg.Client.Straggler,
+		ReadTimeout: cfg.Client.Read, StragglerTimeout: cfg.Client.Straggler, StartHint: e.startHint(),
 	}
 	for _, n := range cfg.Cluster.Nodes {
 		o.Nodes = append(o.Nodes, client.Node{ID: n.ID, Addr: n.APIAddr()})
@@ -226,7 +226,7 @@ const readLimit = 30 * time.Second
 
 // userClient is client for a command whose user waits for it: it says what it waits for.
 func (e *env) userClient(cfg *config.Config) (*client.Client, error) {
-	o := clientOptions(cfg, client.Broadcast)
+	o := e.clientOptions(cfg, client.Broadcast)
 	o.ReadLimit, o.Waiting = readLimit, e.sayWaiting
 	return client.New(o)
 }

@@ -130,7 +130,7 @@ func TestOpenLogLocked(t *testing.T) {
 			for _, keep := range []int64{0, int64(len(goodLog))} {
 				if _, err := openLog(path, keep); err == nil || exitStatus(err) != exitUsage || !strings.Contains(err.Error(), "another stress is writing the log") {
 					t.Errorf("%s: %v", when, err)
-				} else if hint := (&env{}).hintOf(err); strings.Contains(hint, "--log") != (keep == 0) {
+				} else if hint := hintOf(err); strings.Contains(hint, "--log") != (keep == 0) {
 					t.Errorf("%s: the hint is %q", when, hint)
 				}
 			}

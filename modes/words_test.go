@@ -5,13 +5,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 
+	"imgcluster/cluster"
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/store"
 	"imgcluster/config"
+	"imgcluster/crypto"
+	"imgcluster/genimg"
 	"imgcluster/modes/load"
+	"imgcluster/modes/result"
 	"imgcluster/modes/term"
 )
 
@@ -34,14 +40,29 @@ func TestStatusFits(t *testing.T) {
 }
 
 func TestExitStatus(t *testing.T) {
+	nobody := new(client.Client).NobodyAnswers("x", errors.New("connection refused"))
 	for want, errs := range map[int][]error{
-		exitDone:    {nil},
-		exitFailed:  {errors.New("x"), errDeclined, image.Errorf(image.KindNotFound, "x"), &nodeError{status: -1}},
-		exitUsage:   {usagef("", "x"), image.Errorf(image.KindInvalid, "x"), &config.UnknownNodeError{ID: 9}, &nodeError{status: 2}, fmt.Errorf("y: %w", config.Problems{{}})},
-		exitNobody:  {fmt.Errorf("y: %w", client.ErrNobodyAnswers), notReady(image.ClusterStatus{}), &partError{"x", []error{errors.New("y"), notReady(image.ClusterStatus{})}}},
-		exitVerdict: {errors.Join(errVerdict, errors.New("x"))},
+		exitDone: {nil},
+		exitFailed: {
+			errors.New("x"), errDeclined, image.Errorf(image.KindNotFound, "x"), &nodeError{status: -1}, &nodeError{status: exitNobody},
+			&genimg.Error{Err: genimg.ErrNoRoom}, &outputError{bad: io.ErrShortWrite}, &partError{"x", []error{image.Errorf(image.KindExists, "y")}},
+		},
+		exitUsage: {
+			usagef("", "x"), image.Errorf(image.KindInvalid, "x"), &config.UnknownNodeError{ID: 9}, &nodeError{status: exitUsage},
+			fmt.Errorf("y: %w", config.Problems{{}}), &genimg.Error{Err: genimg.ErrSpec}, &crypto.Error{Kind: crypto.ErrAuth},
+			&store.ClaimError{Reason: store.ErrInUse}, &cluster.RefusedError{}, &result.ReadError{Err: result.ErrBadLine},
+			&hintedError{usagef("", "x"), "y"}, &outputError{bad: io.ErrShortWrite, also: usagef("", "x")},
+			errors.Join(notReady(image.ClusterStatus{}), usagef("", "x")), // the first step to take
+			&partError{"x", []error{image.Errorf(image.KindNotFound, "y"), usagef("", "x")}},
+			image.Errorf(image.KindDamaged, "x: %w", &crypto.Error{Kind: crypto.ErrAuth}),
+		},
+		exitNobody: {
+			fmt.Errorf("y: %w", nobody), notReady(image.ClusterStatus{}), &partError{"x", []error{errors.New("y"), notReady(image.ClusterStatus{})}},
+			errors.Join(nobody, context.Canceled), new(client.Client).NobodyAnswers("x", image.Errorf(image.KindInvalid, "y")),
+		},
+		exitVerdict: {errVerdict, errors.Join(errVerdict, errors.New("x")), errors.Join(usagef("", "x"), errVerdict)},
 
-		exitCanceled: {fmt.Errorf("x: %w", context.Canceled)},
+		exitCanceled: {fmt.Errorf("x: %w", context.Canceled), image.Errorf(image.KindAborted, "x: %w", context.Canceled)},
 	} {
 		if !strings.Contains(newRoot(&env{}).Long, fmt.Sprintf(" %d ", want)) {
 			t.Errorf("the help does not tell of %d", want)
@@ -54,14 +75,39 @@ func TestExitStatus(t *testing.T) {
 	}
 }
 
+// The outermost error that names a next step is heard, an empty one too.
+func TestHint(t *testing.T) {
+	inner := image.Errorf(image.KindExists, "x").WithHint("inner")
+	for want, err := range map[string]error{
+		"inner": fmt.Errorf("y: %w", inner),
+		"outer": &hintedError{fmt.Errorf("y: %w", inner), "outer"},
+		"":      &partError{"x", []error{inner}},
+	} {
+		if got := hintOf(err); got != want {
+			t.Errorf("%v has the hint %q, not %q", err, got, want)
+		}
+	}
+	if got := hintOf(errors.New("x")); got != "" {
+		t.Errorf("hint %q", got)
+	}
+}
+
 // The hint for a cluster that does not answer is a command line that starts this one.
 func TestStartHint(t *testing.T) {
 	e := &env{path: "my cluster.yaml", set: []string{"log.level=warn"}, cfg: config.Default()}
-	if got := e.hintOf(client.ErrNobodyAnswers); got != "start them with: imgcluster up --config 'my cluster.yaml' --set log.level=warn" {
+	hint := func() string {
+		c, err := e.client(e.cfg, client.Broadcast)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		return hintOf(fmt.Errorf("x: %w", c.NobodyAnswers("no node answers")))
+	}
+	if got := hint(); got != "start them with: imgcluster up --config 'my cluster.yaml' --set log.level=warn" {
 		t.Error(got)
 	}
 	e.cfg.Cluster.Nodes[1].Host = "10.0.0.1"
-	if got := e.hintOf(client.ErrNobodyAnswers); !strings.HasPrefix(got, "start each on its machine, with: imgcluster server --id N --config") {
+	if got := hint(); !strings.HasPrefix(got, "start each on its machine, with: imgcluster server --id N --config") {
 		t.Error(got)
 	}
 }

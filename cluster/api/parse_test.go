@@ -49,7 +49,7 @@ func TestParsePath(t *testing.T) {
 func expectInvalid(t *testing.T, what string, err error) {
 	t.Helper()
 	var e *image.Error
-	if !errors.As(err, &e) || e.Kind != image.KindInvalid || e.Detail == "" || e.Hint == "" {
+	if !errors.As(err, &e) || e.Kind != image.KindInvalid || e.Detail == "" || e.Hint() == "" {
 		t.Errorf("%q: %v is no refusal with a hint", what, err)
 	}
 }
@@ -111,7 +111,7 @@ func FuzzPutHeaders(f *testing.F) {
 		}
 		if err != nil {
 			var e *image.Error
-			if !errors.As(err, &e) || e.Kind.Status() < 400 || e.Kind.Status() >= 500 || e.Hint == "" {
+			if !errors.As(err, &e) || e.Kind.Status() < 400 || e.Kind.Status() >= 500 || e.Hint() == "" {
 				t.Fatalf("%v is no refusal with a hint", err)
 			}
 			return

@@ -5,6 +5,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -45,6 +46,7 @@ type Options struct {
 	ReadLimit        time.Duration // none: from the beginning of a read, with all its tries, to its answer
 	StragglerTimeout time.Duration // 5 s: what the other nodes get to end an upload after the first receipt
 	IdleConns        int           // 64: kept-alive connections for each node
+	StartHint        string        // "start one with: imgcluster up"; the next step when no node answers
 	// Waiting is called while a request has no answer, every 5 s at most. It may be nil, and must not call
 	// the client.
 	Waiting func(Wait)
@@ -151,6 +153,7 @@ func (o *Options) setDefaults() {
 	if o.Delivery == "" {
 		o.Delivery = Broadcast
 	}
+	o.StartHint = cmp.Or(o.StartHint, "start one with: imgcluster up")
 	setDefault(&o.Attempts, 6)
 	setDefault(&o.IdleConns, 64)
 	setDefault(&o.BackoffMin, 100*time.Millisecond)

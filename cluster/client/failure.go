@@ -51,7 +51,7 @@ func (f failure) refused() bool { return !f.temporary() && f.status < 500 }
 
 // verdict sums up the failures of all nodes asked: the error to report, and whether another try
 // makes sense. A refusal outweighs everything: all nodes would say the same.
-func verdict(failures []failure) (err error, retry bool) {
+func (c *Client) verdict(failures []failure) (err error, retry bool) {
 	var answered error
 	for _, f := range failures {
 		if f.refused() {
@@ -67,22 +67,25 @@ func verdict(failures []failure) (err error, retry bool) {
 	if answered != nil {
 		return answered, retry
 	}
-	return nobodyAnswers(failures), retry
+	return c.nobodyAnswers(failures), retry
+}
+
+// NobodyAnswers returns the error of a request that reached no node, with the causes that are known.
+func (c *Client) NobodyAnswers(detail string, causes ...error) error {
+	e := &image.Error{Kind: image.KindNoQuorum, Detail: detail, Err: errors.Join(append(causes, ErrNobodyAnswers)...)}
+	return e.WithHint(c.o.StartHint)
 }
 
 // nobodyAnswers names the nodes in the order of their addresses: all such failures have one text.
-func nobodyAnswers(failures []failure) error {
+func (c *Client) nobodyAnswers(failures []failure) error {
 	failures = slices.SortedFunc(slices.Values(failures), func(a, b failure) int { return strings.Compare(a.node.Addr, b.node.Addr) })
 	addrs := make([]string, len(failures))
-	causes := []error{ErrNobodyAnswers}
+	causes := make([]error, len(failures))
 	for i, f := range failures {
 		addrs[i] = f.node.Addr
-		causes = append(causes, f.err)
+		causes[i] = f.err
 	}
-	return &image.Error{
-		Kind: image.KindNoQuorum, Detail: "no node answers at " + strings.Join(addrs, ", "),
-		Hint: "start one with: imgcluster up", Err: errors.Join(causes...),
-	}
+	return c.NobodyAnswers("no node answers at "+strings.Join(addrs, ", "), causes...)
 }
 
 // problem reads the error that a node answered with.

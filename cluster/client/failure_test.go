@@ -14,7 +14,7 @@ func TestNobodyAnswersOrder(t *testing.T) {
 		for _, n := range order {
 			failures = append(failures, failure{node: n, err: refused})
 		}
-		err, retry := verdict(failures)
+		err, retry := new(Client).verdict(failures)
 		if err.Error() != "no node answers at 127.0.0.1:7301, 127.0.0.1:7302, 127.0.0.1:7303" || !retry || !errors.Is(err, ErrNobodyAnswers) || !errors.Is(err, refused) {
 			t.Errorf("%v: %v", order, err)
 		}

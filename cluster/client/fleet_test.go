@@ -137,7 +137,7 @@ func wantKind(t *testing.T, err error, kind image.Kind) {
 	if !errors.As(err, &e) || e.Kind != kind {
 		t.Fatalf("got error %v (%q), want the kind %q", err, image.KindOf(err), kind)
 	}
-	if e.Hint == "" || strings.Contains(e.Detail, "%!") {
-		t.Errorf("error %q has the hint %q", e.Detail, e.Hint)
+	if e.Hint() == "" || strings.Contains(e.Detail, "%!") {
+		t.Errorf("error %q has the hint %q", e.Detail, e.Hint())
 	}
 }

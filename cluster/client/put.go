@@ -76,7 +76,7 @@ func (c *Client) Put(ctx context.Context, up Upload) (Result, error) {
 		if ctx.Err() != nil {
 			return p.result(answer{}), fmt.Errorf("upload of %s/%s: %w", up.User, up.Name, context.Cause(ctx))
 		}
-		err, retry := verdict(failures)
+		err, retry := p.c.verdict(failures)
 		if !retry || attempt == c.o.Attempts {
 			return p.result(answer{}), err
 		}

@@ -265,9 +265,9 @@ func (c *Client) Cluster(ctx context.Context) (image.ClusterStatus, error) {
 		}
 	}
 	if ctx.Err() != nil {
-		return image.ClusterStatus{}, errors.Join(nobodyAnswers(failures), context.Cause(ctx))
+		return image.ClusterStatus{}, errors.Join(c.nobodyAnswers(failures), context.Cause(ctx))
 	}
-	err, _ := verdict(failures)
+	err, _ := c.verdict(failures)
 	return image.ClusterStatus{}, err
 }
 
@@ -308,7 +308,7 @@ func (c *Client) nodeDocument(ctx context.Context, id image.NodeID, path string,
 			continue
 		}
 		if f := c.document(ctx, n, path, v); f != nil {
-			err, _ := verdict([]failure{*f})
+			err, _ := c.verdict([]failure{*f})
 			return err
 		}
 		return nil
@@ -370,7 +370,7 @@ func (c *Client) askWith(ctx context.Context, method, path string, header http.H
 	if err != nil {
 		over := context.Cause(limited) == errLimit
 		if cancel(nil); over {
-			err, _ = verdict(last)
+			err, _ = c.verdict(last)
 			err = givenUp(err, c.o.ReadLimit)
 		}
 		return nil, err
@@ -385,7 +385,7 @@ func givenUp(err error, after time.Duration) error {
 	e := &image.Error{Kind: image.KindOf(err), Detail: fmt.Sprintf("%v; given up after %s", err, after), Err: err}
 	var said *image.Error
 	if errors.As(err, &said) {
-		e.Hint = said.Hint
+		e.WithHint(said.Hint())
 	}
 	return e
 }
@@ -417,7 +417,7 @@ func (c *Client) askAll(ctx context.Context, last []failure, method, path string
 				break
 			}
 		}
-		err, retry := verdict(failures)
+		err, retry := c.verdict(failures)
 		if !retry || attempt == c.o.Attempts {
 			return nil, err
 		}

@@ -26,7 +26,7 @@ func (c *Client) Verify(ctx context.Context, n Node, sample float64, repair bool
 	w.asks(n)
 	r, f := c.askNode(ctx, n, http.MethodPost, fmt.Sprintf("/v1/verify?sample=%g&repair=%t", sample, repair), nil)
 	if f != nil {
-		err, _ := verdict([]failure{*f})
+		err, _ := c.verdict([]failure{*f})
 		return sum, err
 	}
 	quiet := time.AfterFunc(verifySilence, r.cancel)

@@ -138,12 +138,8 @@ type Refusal struct{ Error, Hint string }
 func refusalOf(err error) Refusal {
 	r := Refusal{Error: err.Error()}
 	var hinted interface{ Hint() string }
-	var kind *image.Error
-	switch {
-	case errors.As(err, &hinted):
+	if errors.As(err, &hinted) {
 		r.Hint = hinted.Hint()
-	case errors.As(err, &kind):
-		r.Hint = kind.Hint
 	}
 	return r
 }

@@ -111,7 +111,7 @@ func panicInApply(t *testing.T, c *toyCluster) {
 	for _, cmd := range []string{"half x", "big x", "malformed"} {
 		_, err := c.nodes[1].Propose(t.Context(), 5, []byte(cmd))
 		var e *image.Error
-		if !errors.As(err, &e) || e.Kind != image.KindInternal || e.Hint == "" {
+		if !errors.As(err, &e) || e.Kind != image.KindInternal || e.Hint() == "" {
 			t.Errorf("%q: %v", cmd, err)
 		}
 	}
@@ -213,7 +213,7 @@ func TestNoQuorum(t *testing.T) {
 	_, err := n.Propose(t.Context(), 1, []byte("add a"))
 	for _, err := range []error{err, n.Read(t.Context(), 1, fn)} {
 		var e *image.Error
-		if !errors.As(err, &e) || e.Kind != image.KindNoQuorum || e.RetryAfter == 0 || e.Hint == "" {
+		if !errors.As(err, &e) || e.Kind != image.KindNoQuorum || e.RetryAfter == 0 || e.Hint() == "" {
 			t.Errorf("without a majority: %v", err)
 		}
 	}

@@ -57,7 +57,7 @@ func startShort() int {
 	if err != nil {
 		var e *image.Error
 		errors.As(err, &e)
-		fmt.Printf("refused as %s: %v\nhint: %s\n", e.Kind, err, e.Hint)
+		fmt.Printf("refused as %s: %v\nhint: %s\n", e.Kind, err, e.Hint())
 		return 0
 	}
 	fmt.Println("started")
@@ -207,8 +207,8 @@ func TestStartErrors(t *testing.T) {
 	} {
 		err := startError(c.err, &Options{Dir: t.TempDir(), RaftAddress: "127.0.0.1:1"})
 		var e *image.Error
-		if !errors.As(err, &e) || e.Kind != c.kind || errors.Is(err, ErrDamaged) != c.damaged || !strings.Contains(e.Hint, c.hint) {
-			t.Errorf("%v became %v of kind %s with the hint %q", c.err, err, e.Kind, e.Hint)
+		if !errors.As(err, &e) || e.Kind != c.kind || errors.Is(err, ErrDamaged) != c.damaged || !strings.Contains(e.Hint(), c.hint) {
+			t.Errorf("%v became %v of kind %s with the hint %q", c.err, err, e.Kind, e.Hint())
 		}
 	}
 }

@@ -22,7 +22,7 @@ func refused(t *testing.T, o Options, want, hint string) {
 		t.Fatal("started")
 	}
 	var e *image.Error
-	if !errors.As(err, &e) || e.Kind != image.KindInvalid || !strings.Contains(e.Detail, want) || !strings.Contains(e.Hint, hint) {
+	if !errors.As(err, &e) || e.Kind != image.KindInvalid || !strings.Contains(e.Detail, want) || !strings.Contains(e.Hint(), hint) {
 		t.Errorf("%#v", err)
 	}
 }

@@ -67,9 +67,9 @@ func (k Kind) Temporary() bool {
 type Error struct {
 	Kind       Kind
 	Detail     string
-	Hint       string        // the next step; may be empty
 	RetryAfter time.Duration // 0: not said
 	Err        error         // the cause; stays on this node
+	hint       string
 }
 
 // Errorf makes an Error; %w keeps a cause for errors.Is and errors.As.
@@ -79,12 +79,27 @@ func Errorf(kind Kind, format string, args ...any) *Error {
 }
 
 // WithHint returns e with its next step set.
-func (e *Error) WithHint(hint string) *Error { e.Hint = hint; return e }
+func (e *Error) WithHint(hint string) *Error { e.hint = hint; return e }
 
 // WithRetry returns e with the time after which a retry makes sense.
 func (e *Error) WithRetry(after time.Duration) *Error { e.RetryAfter = after; return e }
 
 func (e *Error) Error() string { return e.Detail }
+
+// Hint returns the next step; it may be empty.
+func (e *Error) Hint() string { return e.hint }
+
+// ExitStatus returns the program's exit status: 2 when what was asked has to change, 3 when no quorum or
+// nobody answers, else 1.
+func (e *Error) ExitStatus() int {
+	switch e.Kind {
+	case KindInvalid:
+		return 2
+	case KindNoQuorum:
+		return 3
+	}
+	return 1
+}
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
@@ -123,17 +138,17 @@ type Problem struct {
 func AsProblem(err error) Problem {
 	var e *Error
 	if !errors.As(err, &e) {
-		e = &Error{Kind: KindInternal, Detail: "the node failed on this request", Hint: "see the node's log"}
+		e = Errorf(KindInternal, "the node failed on this request").WithHint("see the node's log")
 	}
 	return Problem{
 		Type: "urn:imgcluster:problem:" + string(e.Kind), Title: strings.ReplaceAll(string(e.Kind), "-", " "), Status: e.Kind.Status(), Detail: e.Detail,
-		Code: e.Kind, Hint: e.Hint, RetryAfter: int((e.RetryAfter + time.Second - 1) / time.Second),
+		Code: e.Kind, Hint: e.hint, RetryAfter: int((e.RetryAfter + time.Second - 1) / time.Second),
 	}
 }
 
 // Err returns the Error that p describes.
 func (p Problem) Err() *Error {
-	return &Error{Kind: p.Code, Detail: p.Detail, Hint: p.Hint, RetryAfter: time.Duration(p.RetryAfter) * time.Second}
+	return &Error{Kind: p.Code, Detail: p.Detail, hint: p.Hint, RetryAfter: time.Duration(p.RetryAfter) * time.Second}
 }
 
 // MarshalJSON gives the problem form.

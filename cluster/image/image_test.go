@@ -46,7 +46,7 @@ func TestParseID(t *testing.T) {
 	} {
 		_, err := image.ParseID(s)
 		var e *image.Error
-		if !errors.As(err, &e) || e.Kind != image.KindInvalid || e.Hint == "" || len(e.Detail) > 200 {
+		if !errors.As(err, &e) || e.Kind != image.KindInvalid || e.Hint() == "" || len(e.Detail) > 200 {
 			t.Errorf("%.50q: %v", s, err)
 		}
 	}
@@ -62,7 +62,7 @@ func TestNames(t *testing.T) {
 		"", "/", "a/", "/a", "a//b", ".", "..", "a/../b", "a/.", "\x00", "a\nb", "\x7f", "\u0085", "\u009f", "\xff", "a\xc0\xaf", strings.Repeat("n", 1025),
 	} {
 		var e *image.Error
-		if err := image.CheckName(s); !errors.As(err, &e) || e.Kind != image.KindInvalid || e.Hint == "" {
+		if err := image.CheckName(s); !errors.As(err, &e) || e.Kind != image.KindInvalid || e.Hint() == "" {
 			t.Errorf("%q: %v", s, err)
 		}
 	}
@@ -115,7 +115,7 @@ func TestErrorsTravel(t *testing.T) {
 			t.Errorf("%s: %s, %v", kind, b, err)
 		}
 		back := p.Err()
-		if back.Kind != kind || back.Detail != e.Detail || back.Hint != "do this" || back.RetryAfter != 2*time.Second || back.Err != nil {
+		if back.Kind != kind || back.Detail != e.Detail || back.Hint() != "do this" || back.RetryAfter != 2*time.Second || back.Err != nil {
 			t.Errorf("%s came back as %+v", kind, back)
 		}
 	}

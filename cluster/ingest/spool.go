@@ -110,7 +110,7 @@ func (s *spool) drain(body io.Reader) error {
 
 func incomplete(got, want int64, cause error) error {
 	if slow := (*image.Error)(nil); errors.As(cause, &slow) && slow.Kind == image.KindTooSlow {
-		return image.Errorf(image.KindTooSlow, "the body was cut after %d of %d bytes: %w", got, want, cause).WithHint(slow.Hint)
+		return image.Errorf(image.KindTooSlow, "the body was cut after %d of %d bytes: %w", got, want, cause).WithHint(slow.Hint())
 	}
 	return image.Errorf(image.KindIncomplete, "the body ended after %d of %d bytes: %w", got, want, cause).
 		WithHint("send the image again, with the same Idempotency-Key")

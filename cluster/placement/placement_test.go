@@ -293,7 +293,7 @@ func TestRefusals(t *testing.T) {
 	} {
 		order, err := Place("u", "n", c.size, c.nodes, c.replicas)
 		var e *image.Error
-		if order != nil || !errors.As(err, &e) || e.Kind != c.want || e.Hint == "" {
+		if order != nil || !errors.As(err, &e) || e.Kind != c.want || e.Hint() == "" {
 			t.Errorf("%s: %v, %v", c.name, order, err)
 		}
 	}

@@ -235,7 +235,7 @@ func TestShortageIsNoFailure(t *testing.T) {
 			return
 		}
 		var e *image.Error
-		if !errors.As(err, &e) || e.Kind != image.KindOverload || !strings.Contains(e.Hint, "ulimit -n") || s.Failed() != nil {
+		if !errors.As(err, &e) || e.Kind != image.KindOverload || !strings.Contains(e.Hint(), "ulimit -n") || s.Failed() != nil {
 			t.Errorf("%s: %v (%s), and Failed is %v", f.ops[i-1], err, image.KindOf(err), s.Failed())
 		}
 		f.reset(0, nil)

@@ -89,6 +89,9 @@ func (e *ClaimError) Error() string { return e.Detail }
 // Hint returns the next step for the user.
 func (e *ClaimError) Hint() string { return e.hint }
 
+// ExitStatus returns the program's exit status 2: the configuration or the directory has to change.
+func (e *ClaimError) ExitStatus() int { return 2 }
+
 // Unwrap returns the reason and the cause.
 func (e *ClaimError) Unwrap() []error {
 	if e.cause == nil {

@@ -75,7 +75,7 @@ func wantError(t testing.TB, err error, kind image.Kind) {
 	if !errors.As(err, &e) || e.Kind != kind {
 		t.Fatalf("error %v of kind %q, want kind %q", err, image.KindOf(err), kind)
 	}
-	if e.Hint == "" && kind != image.KindInternal {
+	if e.Hint() == "" && kind != image.KindInternal {
 		t.Errorf("error %q has no hint", err)
 	}
 }
@@ -296,7 +296,7 @@ func TestOpenMissing(t *testing.T) {
 		t.Fatal(err)
 	}
 	var e *image.Error
-	if !errors.As(err, &e) || e.Hint == "" {
+	if !errors.As(err, &e) || e.Hint() == "" {
 		t.Errorf("%v has no hint", err)
 	}
 }

@@ -40,11 +40,17 @@ var (
 type ReadError struct {
 	Line   int
 	Detail string
-	Hint   string
 	Err    error // one of the sentinels above
+	hint   string
 }
 
 func (e *ReadError) Error() string { return fmt.Sprintf("%v: line %d: %s", e.Err, e.Line, e.Detail) }
+
+// Hint returns the next step.
+func (e *ReadError) Hint() string { return e.hint }
+
+// ExitStatus returns the program's exit status 2: the log that was given has to change.
+func (e *ReadError) ExitStatus() int { return 2 }
 
 // Unwrap returns the sentinel.
 func (e *ReadError) Unwrap() error { return e.Err }
@@ -196,15 +202,15 @@ func Read(r io.Reader) (*Log, error) {
 
 // refuse makes the error of line n. When nothing before was a record, this is no log at all.
 func (l *Log) refuse(n int, err error) error {
-	e := &ReadError{Line: n, Detail: err.Error(), Err: ErrBadLine, Hint: "take the line out of the log, or make the run again"}
+	e := &ReadError{Line: n, Detail: err.Error(), Err: ErrBadLine, hint: "take the line out of the log, or make the run again"}
 	switch {
 	case errors.Is(err, ErrNewerSchema):
-		e.Err, e.Hint = ErrNewerSchema, "use the version of this program that wrote the log, or a newer one"
+		e.Err, e.hint = ErrNewerSchema, "use the version of this program that wrote the log, or a newer one"
 	case errors.Is(err, ErrSeveralRuns):
 		e.Err, e.Detail = ErrSeveralRuns, "another one begins here"
-		e.Hint = fmt.Sprintf("give each run a log of its own: head -n %d LOG > first.jsonl; tail -n +%d LOG > next.jsonl", n-1, n)
+		e.hint = fmt.Sprintf("give each run a log of its own: head -n %d LOG > first.jsonl; tail -n +%d LOG > next.jsonl", n-1, n)
 	case l.lines == 0:
-		e.Err, e.Hint = ErrNotALog, "give the log that stress wrote (default log.jsonl)"
+		e.Err, e.hint = ErrNotALog, "give the log that stress wrote (default log.jsonl)"
 	}
 	return e
 }

@@ -158,8 +158,8 @@ func TestReadRefuses(t *testing.T) {
 			if !errors.As(err, &e) || !errors.Is(err, c.want) {
 				t.Fatalf("%v, want %v", err, c.want)
 			}
-			if e.Line != c.line || !strings.Contains(e.Detail, c.says) || e.Hint == "" {
-				t.Errorf("line %d: %s (hint: %s); want line %d and %q", e.Line, e.Detail, e.Hint, c.line, c.says)
+			if e.Line != c.line || !strings.Contains(e.Detail, c.says) || e.Hint() == "" {
+				t.Errorf("line %d: %s (hint: %s); want line %d and %q", e.Line, e.Detail, e.Hint(), c.line, c.says)
 			}
 			if want := fmt.Sprintf("line %d", c.line); !strings.Contains(err.Error(), want) {
 				t.Errorf("%v does not name the %s", err, want)
@@ -291,7 +291,7 @@ func FuzzRead(f *testing.F) {
 		l, err := Read(bytes.NewReader(log))
 		if err != nil {
 			var e *ReadError
-			if !errors.As(err, &e) || e.Hint == "" || e.Line < 1 {
+			if !errors.As(err, &e) || e.Hint() == "" || e.Line < 1 {
 				t.Fatalf("%#v is not a whole ReadError", err)
 			}
 			return

@@ -44,7 +44,7 @@ func Plain(r io.Reader) (*bufio.Reader, Form, error) {
 		if bytes.HasPrefix(begin, mark) {
 			return nil, form, &ReadError{
 				Line: 1, Err: ErrEncoding, Detail: "it is text in UTF-16, as some shells write it",
-				Hint: "make UTF-8 of it: iconv -f UTF-16 -t UTF-8 LOG > utf8.jsonl",
+				hint: "make UTF-8 of it: iconv -f UTF-16 -t UTF-8 LOG > utf8.jsonl",
 			}
 		}
 	}
@@ -73,7 +73,7 @@ func (g *gunzip) Read(p []byte) (n int, err error) {
 	case g.err != nil:
 	case g.left <= 0:
 		g.err = &ReadError{
-			Err: ErrCompressed, Detail: fmt.Sprintf("it unpacks to more than %d bytes", unpackedMax), Hint: "unpack it first: gzip -d LOG",
+			Err: ErrCompressed, Detail: fmt.Sprintf("it unpacks to more than %d bytes", unpackedMax), hint: "unpack it first: gzip -d LOG",
 		}
 	default:
 		n, g.err = g.in.Read(p[:min(int64(len(p)), g.left)])
@@ -89,7 +89,7 @@ func compressedError(err error) error {
 	if corrupt || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) {
 		return &ReadError{
 			Err: ErrCompressed, Detail: "the compressed data is cut off or damaged: " + err.Error(),
-			Hint: "compress the log again, or report on what can be unpacked: gzip -dc LOG > part.jsonl",
+			hint: "compress the log again, or report on what can be unpacked: gzip -dc LOG > part.jsonl",
 		}
 	}
 	return err
