@@ -6,13 +6,16 @@ RACE = ./cluster/... ./modes/chaos ./modes/load ./modes/result
 # What the detector has nothing to see in: a pure model, and processes whose waits are what is tested.
 RACE_SKIP = TestModel|TestCrash|TestHistories|TestNetwork|TestPowerCuts|TestLayout|TestDamagedLog|TestForgottenTail
 
-.PHONY: build test race lint format bench extreme powercuts histories crash flips wipes damage slow bugs fuzz clean
+.PHONY: build test readme race lint format bench extreme powercuts histories crash flips wipes damage slow bugs fuzz clean
 
 build: ## the binary
 	go build -o imgcluster .
 
 test: ## what the README says
 	go test ./...
+
+readme: ## every command of the README, as a newcomer runs them
+	go test ./modes -run '^TestReadme$$' -count 1 -v
 
 race:
 	go test -race -shuffle=on -skip '$(RACE_SKIP)' -timeout 20m $(RACE)
