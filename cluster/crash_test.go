@@ -18,6 +18,7 @@ import (
 	"imgcluster/cluster/clustertest/env"
 	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 	"imgcluster/config"
 )
 
@@ -384,14 +385,14 @@ func (r *crashes) ofEmptied(t *testing.T, a arm) {
 // askMost is how long the members are asked for before the test looks again for nodes that died.
 const askMost = 2 * time.Second
 
-func (r *crashes) members(t *testing.T) ([]image.Member, error) {
+func (r *crashes) members(t *testing.T) ([]wire.Member, error) {
 	ctx, cancel := context.WithTimeout(t.Context(), askMost)
 	defer cancel()
 	return r.cl.Members(ctx)
 }
 
 // change has the members changed, and asks again until they are as wanted.
-func (r *crashes) change(t *testing.T, c image.MemberChange, wanted func([]image.Member) bool) {
+func (r *crashes) change(t *testing.T, c wire.MemberChange, wanted func([]wire.Member) bool) {
 	t.Helper()
 	r.until(t, fmt.Sprintf("members after %s %d", c.Op, c.ID), func() bool {
 		list, err := r.members(t)
@@ -408,25 +409,25 @@ func (r *crashes) change(t *testing.T, c image.MemberChange, wanted func([]image
 }
 
 // is tells of a node of a list whether it is a member for which ok holds.
-func is(id image.NodeID, ok func(image.Member) bool) func([]image.Member) bool {
-	return func(list []image.Member) bool {
-		return slices.ContainsFunc(list, func(m image.Member) bool { return m.ID == id && ok(m) })
+func is(id image.NodeID, ok func(wire.Member) bool) func([]wire.Member) bool {
+	return func(list []wire.Member) bool {
+		return slices.ContainsFunc(list, func(m wire.Member) bool { return m.ID == id && ok(m) })
 	}
 }
 
-func isDraining(m image.Member) bool { return m.State == "draining" }
+func isDraining(m wire.Member) bool { return m.State == "draining" }
 
 // inDrain has a node die while copies go from one node to others.
 func (r *crashes) inDrain(t *testing.T, a arm) {
 	r.arm(t, a)
 	l := r.begin(t)
 	id := r.anyNode()
-	r.change(t, image.MemberChange{Op: image.MemberDrain, ID: id}, is(id, isDraining))
+	r.change(t, wire.MemberChange{Op: wire.MemberDrain, ID: id}, is(id, isDraining))
 	r.until(t, fmt.Sprintf("node %d is empty", id), func() bool {
 		list, err := r.members(t)
-		return err == nil && is(id, func(m image.Member) bool { return m.Images == 0 })(list)
+		return err == nil && is(id, func(m wire.Member) bool { return m.Images == 0 })(list)
 	})
-	r.change(t, image.MemberChange{Op: image.MemberResume, ID: id}, is(id, func(m image.Member) bool { return !isDraining(m) }))
+	r.change(t, wire.MemberChange{Op: wire.MemberResume, ID: id}, is(id, func(m wire.Member) bool { return !isDraining(m) }))
 	r.end(t, l)
 }
 
@@ -440,14 +441,14 @@ func (r *crashes) inReplacement(t *testing.T, a arm) {
 		r.arm(t, a)
 	}
 	l := r.begin(t)
-	r.change(t, image.MemberChange{Op: image.MemberAdd, ID: fresh.ID, API: fresh.APIAddr(), Raft: fresh.RaftAddr()}, is(fresh.ID, func(image.Member) bool { return true }))
+	r.change(t, wire.MemberChange{Op: wire.MemberAdd, ID: fresh.ID, API: fresh.APIAddr(), Raft: fresh.RaftAddr()}, is(fresh.ID, func(wire.Member) bool { return true }))
 	if a.node == fresh.ID {
 		r.c.StartArmed(a.node, a.place, a.n)
 	} else {
 		r.c.Start(fresh.ID)
 	}
-	still := func(list []image.Member) bool {
-		return !slices.ContainsFunc(list, func(m image.Member) bool { return m.Moving > 0 || !m.Up })
+	still := func(list []wire.Member) bool {
+		return !slices.ContainsFunc(list, func(m wire.Member) bool { return m.Moving > 0 || !m.Up })
 	}
 	members := func(n int) func() bool {
 		return func() bool {
@@ -456,13 +457,13 @@ func (r *crashes) inReplacement(t *testing.T, a arm) {
 		}
 	}
 	r.until(t, "4 members with nothing on its way", members(4))
-	r.change(t, image.MemberChange{Op: image.MemberDrain, ID: old}, is(old, isDraining))
+	r.change(t, wire.MemberChange{Op: wire.MemberDrain, ID: old}, is(old, isDraining))
 	r.until(t, fmt.Sprintf("node %d is empty", old), func() bool {
 		list, err := r.members(t)
-		return err == nil && is(old, func(m image.Member) bool { return m.Images == 0 && m.Shards == 0 })(list)
+		return err == nil && is(old, func(m wire.Member) bool { return m.Images == 0 && m.Shards == 0 })(list)
 	})
 	r.leaving = old
-	r.change(t, image.MemberChange{Op: image.MemberRemove, ID: old}, func(list []image.Member) bool { return !is(old, func(image.Member) bool { return true })(list) })
+	r.change(t, wire.MemberChange{Op: wire.MemberRemove, ID: old}, func(list []wire.Member) bool { return !is(old, func(wire.Member) bool { return true })(list) })
 	r.until(t, fmt.Sprintf("node %d ends", old), func() bool { return !r.c.Runs(old) })
 	r.wait(t, l)
 	left := r.c.Config.DataDir(old)

@@ -11,6 +11,7 @@ import (
 	"imgcluster/cluster/repair"
 	"imgcluster/cluster/store"
 	"imgcluster/cluster/wait"
+	"imgcluster/cluster/wire"
 )
 
 // fullImages is for how many of the largest images there must be room on a node that is given more:
@@ -22,8 +23,8 @@ const fullImages = 4
 func (n *Node) full() bool { return n.lacks() != "" }
 
 // lacks tells what the disk is full for the lack of, empty when it is not full.
-func (n *Node) lacks() image.Lack {
-	was, _ := n.lacked.Load().(image.Lack)
+func (n *Node) lacks() wire.Lack {
+	was, _ := n.lacked.Load().(wire.Lack)
 	images := int64(fullImages)
 	if was != "" {
 		images *= 2 // or it would come and go with every temporary file
@@ -32,14 +33,14 @@ func (n *Node) lacks() image.Lack {
 	if image.KindOf(err) == image.KindOverload {
 		return was // it could not be found out
 	}
-	now := image.Lack("")
+	now := wire.Lack("")
 	switch {
 	case errors.Is(err, store.ErrNoInodes):
-		now = image.LacksInodes
+		now = wire.LacksInodes
 	case err != nil:
-		now = image.LacksBytes
+		now = wire.LacksBytes
 	}
-	was, _ = n.lacked.Swap(now).(image.Lack) // somebody else may have looked meanwhile
+	was, _ = n.lacked.Swap(now).(wire.Lack) // somebody else may have looked meanwhile
 	switch {
 	case now != "" && was == "":
 		n.logger.Warn("the disk is full: the node is given no more images", zap.Error(err), zap.String("hint", hint(err)))
@@ -125,7 +126,7 @@ func (n *Node) tryDisk() error {
 	}
 	n.verifying.Lock()
 	defer n.verifying.Unlock()
-	sum, err := n.repair.Verify(n.ctx, repair.VerifyOptions{Sample: 1, Repair: true}, func(image.VerifyLine) error { return n.store.Failed() })
+	sum, err := n.repair.Verify(n.ctx, repair.VerifyOptions{Sample: 1, Repair: true}, func(wire.VerifyLine) error { return n.store.Failed() })
 	switch {
 	case err != nil:
 		return err

@@ -17,6 +17,7 @@ import (
 	"imgcluster/cluster/clustertest"
 	"imgcluster/cluster/clustertest/loopfs"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 	"imgcluster/config"
 )
 
@@ -63,7 +64,7 @@ func TestDiskFull(t *testing.T) {
 	t.Logf("%d images fit, %d of them around a full node; then: %v", len(f.bodies), around, refused)
 	clustertest.Poll(t, "all to hear that two nodes are full", func() bool { return len(fullNodes(c)) >= 2 })
 	for _, n := range c.Status(1).Nodes {
-		if n.DiskFree < keptFree || n.State != image.NodeUp || !n.Ready {
+		if n.DiskFree < keptFree || n.State != wire.NodeUp || !n.Ready {
 			t.Errorf("node %d is %+v; %d bytes are to stay free", n.ID, n, keptFree)
 		}
 	}
@@ -111,7 +112,7 @@ func TestInodesFull(t *testing.T) {
 	t.Logf("%d small images fit; then: %v", len(f.bodies), refused)
 	clustertest.Poll(t, "all to hear that two nodes are full", func() bool { return len(fullNodes(c)) >= 2 })
 	for _, n := range c.Status(1).Nodes {
-		if n.DiskFreeInodes < keptInodes || n.DiskFull != (n.DiskLacks == image.LacksInodes) || n.State != image.NodeUp || !n.Ready {
+		if n.DiskFreeInodes < keptInodes || n.DiskFull != (n.DiskLacks == wire.LacksInodes) || n.State != wire.NodeUp || !n.Ready {
 			t.Errorf("node %d is %+v; %d inodes are to stay free", n.ID, n, keptInodes)
 		}
 	}

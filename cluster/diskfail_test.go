@@ -16,6 +16,7 @@ import (
 	"imgcluster/cluster/clustertest"
 	"imgcluster/cluster/clustertest/loopfs"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 )
 
 const imagesDiskBytes = 64 << 20
@@ -49,7 +50,7 @@ func TestDiskFails(t *testing.T) {
 	}
 	clustertest.Poll(t, "node 1 to hear of it", func() bool {
 		s := c.Status(1)
-		return len(s.Nodes) == 3 && strings.Contains(s.Nodes[1].Problem, "disk failed") && !s.Nodes[1].Ready && s.Nodes[1].State == image.NodeUp
+		return len(s.Nodes) == 3 && strings.Contains(s.Nodes[1].Problem, "disk failed") && !s.Nodes[1].Ready && s.Nodes[1].State == wire.NodeUp
 	})
 	if m := c.Do(http.MethodGet, 2, "/metrics", nil, nil); !strings.Contains(string(m.Body), "\nimgcluster_disk_failed 1\n") {
 		t.Error("the metrics of node 2 do not say that its disk failed")

@@ -15,6 +15,7 @@ import (
 	"imgcluster/cluster/clustertest"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/placement"
+	"imgcluster/cluster/wire"
 )
 
 // pauseMax is the longest pause of the service that a fault may cause here. The design says 2 s; the
@@ -200,12 +201,12 @@ func (f *faults) killOwner(t *testing.T) {
 
 // killLeader kills the node that leads most shards, under load.
 func (f *faults) killLeader(t *testing.T) {
-	var status image.ClusterStatus
+	var status wire.ClusterStatus
 	clustertest.Poll(t, "leaders", func() bool {
 		status = f.c.Status(1)
 		return status.Ready
 	})
-	most := slices.MaxFunc(status.Nodes, func(a, b image.NodeStatus) int { return a.LeaderOf - b.LeaderOf })
+	most := slices.MaxFunc(status.Nodes, func(a, b wire.NodeStatus) int { return a.LeaderOf - b.LeaderOf })
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	for w := range 3 {

@@ -18,6 +18,7 @@ import (
 	"imgcluster/cluster/clustertest"
 	"imgcluster/cluster/clustertest/env"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 	"imgcluster/config"
 )
 
@@ -219,7 +220,7 @@ func (r *histories) leader() image.NodeID {
 	if len(nodes) == 0 {
 		return r.anyNode()
 	}
-	return slices.MaxFunc(nodes, func(a, b image.NodeStatus) int { return a.LeaderOf - b.LeaderOf }).ID
+	return slices.MaxFunc(nodes, func(a, b wire.NodeStatus) int { return a.LeaderOf - b.LeaderOf }).ID
 }
 
 // report prints the figures, and fails a run that has tried too little to judge anything.

@@ -8,7 +8,7 @@ import (
 
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/clustertest"
-	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 	"imgcluster/config"
 )
 
@@ -25,7 +25,7 @@ func TestDrainingNodeLosesItsDisk(t *testing.T) {
 	}})
 	cl := c.Client(t, client.Relay)
 	all := putMany(t, c, "kept", 18)
-	change(t, cl, image.MemberDrain, 3)
+	change(t, cl, wire.MemberDrain, 3)
 	clustertest.Poll(t, "shards to be elsewhere, and copies to be here", func() bool {
 		for _, s := range c.Status(1).Shards[1:] {
 			if slices.Contains(s.Nodes, 3) {
@@ -49,7 +49,7 @@ func TestDrainingNodeLosesItsDisk(t *testing.T) {
 		return err == nil && list[2].Images == 0 && list[2].Shards == 0 && list[2].Moving == 0
 	})
 	clustertest.Poll(t, "all images to have their copies", func() bool { return c.Status(1).UnderReplicated == 0 })
-	change(t, cl, image.MemberResume, 3)
+	change(t, cl, wire.MemberResume, 3)
 	settled(t, cl, 4)
 	c.WaitReady(c.IDs()...)
 	expectMany(t, c, all, c.IDs()...)
@@ -69,7 +69,7 @@ func TestStayingNodeLosesItsDisk(t *testing.T) {
 	cl := c.Client(t, client.Relay)
 	all := putMany(t, c, "kept", 12)
 	n := c.Grow()
-	if _, err := cl.ChangeMember(t.Context(), image.MemberChange{Op: image.MemberAdd, ID: n.ID, API: n.APIAddr(), Raft: n.RaftAddr()}); err != nil {
+	if _, err := cl.ChangeMember(t.Context(), wire.MemberChange{Op: wire.MemberAdd, ID: n.ID, API: n.APIAddr(), Raft: n.RaftAddr()}); err != nil {
 		t.Fatal(err)
 	}
 	c.Kill(3)

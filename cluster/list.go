@@ -19,6 +19,7 @@ import (
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wait"
+	"imgcluster/cluster/wire"
 )
 
 // Shards move: a list that does not find one where it was is made again, so often and after so long.
@@ -28,7 +29,7 @@ const (
 )
 
 // List implements api.Images.
-func (m *images) List(ctx context.Context, user, prefix, after string, limit int) (image.List, error) {
+func (m *images) List(ctx context.Context, user, prefix, after string, limit int) (wire.List, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.readTimeout)
 	defer cancel()
 	for try := 1; ; try++ {
@@ -63,7 +64,7 @@ func (m *images) listOnce(ctx context.Context, user, prefix, after string, limit
 }
 
 // ListShards implements api.Peers.
-func (m *images) ListShards(ctx context.Context, shards []uint64, user, prefix, after string, limit int) (image.List, error) {
+func (m *images) ListShards(ctx context.Context, shards []uint64, user, prefix, after string, limit int) (wire.List, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.readTimeout)
 	defer cancel()
 	page := &listPage{limit: limit}
@@ -78,7 +79,7 @@ func (m *images) listShards(ctx context.Context, page *listPage, shards []uint64
 		g.Go(func() error {
 			err := m.log.Read(ctx, shard, func(r catalog.Reader) error {
 				return catalog.ListRecords(r, user, prefix, after, func(rec *image.Record) bool {
-					return ctx.Err() == nil && page.offer(rec.Info())
+					return ctx.Err() == nil && page.offer(wire.InfoOf(rec))
 				})
 			})
 			if err == nil {
@@ -110,23 +111,23 @@ type listPage struct {
 }
 
 // largestFirst is a heap of images with the last name on top.
-type largestFirst []image.Info
+type largestFirst []wire.Info
 
 func (h largestFirst) Len() int           { return len(h) }
 func (h largestFirst) Less(i, j int) bool { return h[i].Name > h[j].Name }
 func (h largestFirst) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *largestFirst) Push(x any)        { *h = append(*h, x.(image.Info)) }
+func (h *largestFirst) Push(x any)        { *h = append(*h, x.(wire.Info)) }
 
 func (h *largestFirst) Pop() any {
 	last := len(*h) - 1
 	x := (*h)[last]
-	(*h)[last] = image.Info{}
+	(*h)[last] = wire.Info{}
 	*h = (*h)[:last]
 	return x
 }
 
 // offer takes an image, and reports whether the next one of its list may belong to the page too.
-func (p *listPage) offer(i image.Info) bool {
+func (p *listPage) offer(i wire.Info) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.more && i.Name >= p.bound {
@@ -142,7 +143,7 @@ func (p *listPage) offer(i image.Info) bool {
 
 // drop gives up the last image. Held: mu.
 func (p *listPage) drop() {
-	last := heap.Pop(&p.first).(image.Info)
+	last := heap.Pop(&p.first).(wire.Info)
 	p.bytes -= len(last.Name) + infoBytes
 	p.more, p.bound = true, last.Name
 }
@@ -160,9 +161,9 @@ func (p *listPage) cut(name string) {
 }
 
 // list returns the page. Nothing may be offered any more.
-func (p *listPage) list() image.List {
-	l := image.List{Images: p.first}
-	slices.SortFunc(l.Images, func(a, b image.Info) int { return strings.Compare(a.Name, b.Name) })
+func (p *listPage) list() wire.List {
+	l := wire.List{Images: p.first}
+	slices.SortFunc(l.Images, func(a, b wire.Info) int { return strings.Compare(a.Name, b.Name) })
 	if p.more && len(l.Images) > 0 {
 		l.Next = l.Images[len(l.Images)-1].Name
 	}
@@ -193,7 +194,7 @@ func (p *listPage) read(r io.Reader) error {
 		}
 	}
 	for d.More() {
-		var i image.Info
+		var i wire.Info
 		if err := d.Decode(&i); err != nil {
 			return err
 		}

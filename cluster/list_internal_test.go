@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 )
 
 // TestListPage merges random lists, some of them cut as another node's page is, and compares with sorting all.
@@ -20,17 +20,17 @@ func TestListPage(t *testing.T) {
 		var all []string
 		page := &listPage{limit: limit}
 		for list := range 1 + rng.IntN(4) {
-			names := []image.Info{}
+			names := []wire.Info{}
 			for n := range rng.IntN(20) {
-				names = append(names, image.Info{Name: fmt.Sprintf("%02d-%d-%d", rng.IntN(50), list, n)})
+				names = append(names, wire.Info{Name: fmt.Sprintf("%02d-%d-%d", rng.IntN(50), list, n)})
 			}
-			slices.SortFunc(names, func(a, b image.Info) int { return strings.Compare(a.Name, b.Name) })
+			slices.SortFunc(names, func(a, b wire.Info) int { return strings.Compare(a.Name, b.Name) })
 			for _, i := range names {
 				all = append(all, i.Name)
 			}
-			if remote := (image.List{Images: names}); rng.IntN(2) == 0 {
+			if remote := (wire.List{Images: names}); rng.IntN(2) == 0 {
 				if len(names) > limit {
-					remote = image.List{Images: names[:limit], Next: names[limit-1].Name}
+					remote = wire.List{Images: names[:limit], Next: names[limit-1].Name}
 				}
 				text, err := json.Marshal(remote)
 				if err == nil {
@@ -73,7 +73,7 @@ func TestListPageBytes(t *testing.T) {
 		page := &listPage{limit: limit}
 		for list := range 3 { // every third image
 			for i := after + 1; i < images; i++ {
-				if i%3 == list && !page.offer(image.Info{Name: name(i)}) {
+				if i%3 == list && !page.offer(wire.Info{Name: name(i)}) {
 					break
 				}
 				if page.bytes > pageBytesMax+2000 {
@@ -98,7 +98,7 @@ func TestListPageBytes(t *testing.T) {
 
 // TestListThatBreaksOff: a page that did not come whole is an error, never a shorter list.
 func TestListThatBreaksOff(t *testing.T) {
-	text, err := json.Marshal(image.List{Images: []image.Info{{Name: "a"}, {Name: "b"}}, Next: "b"})
+	text, err := json.Marshal(wire.List{Images: []wire.Info{{Name: "a"}, {Name: "b"}}, Next: "b"})
 	if err != nil {
 		t.Fatal(err)
 	}

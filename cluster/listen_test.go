@@ -17,6 +17,7 @@ import (
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/clustertest"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 	"imgcluster/config"
 	"imgcluster/crypto"
 )
@@ -61,7 +62,7 @@ func TestIPv6(t *testing.T) {
 	four := c.Grow()
 	four.Host = "::1"
 	c.Config.Cluster.Nodes[3] = four
-	add := image.MemberChange{Op: image.MemberAdd, ID: four.ID, API: four.APIAddr(), Raft: four.RaftAddr()}
+	add := wire.MemberChange{Op: wire.MemberAdd, ID: four.ID, API: four.APIAddr(), Raft: four.RaftAddr()}
 	if _, err := c.Client(t, client.Relay).ChangeMember(t.Context(), add); err != nil {
 		t.Fatal(err)
 	}

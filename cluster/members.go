@@ -17,6 +17,7 @@ import (
 	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/store"
+	"imgcluster/cluster/wire"
 	"imgcluster/config"
 )
 
@@ -505,7 +506,7 @@ func (n *Node) unused(shard uint64, l *catalog.Layout, node image.NodeID) (free 
 }
 
 // Members implements api.Node.
-func (n *Node) Members(ctx context.Context) ([]image.Member, error) {
+func (n *Node) Members(ctx context.Context) ([]wire.Member, error) {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Timeouts.Read)
 	defer cancel()
 	m, err := n.readMembership(ctx)
@@ -514,9 +515,9 @@ func (n *Node) Members(ctx context.Context) ([]image.Member, error) {
 	}
 	up := n.peers.up()
 	status := n.Cluster()
-	list := make([]image.Member, len(m.Members))
+	list := make([]wire.Member, len(m.Members))
 	for i, x := range m.Members {
-		list[i] = image.Member{ID: x.ID, API: x.API, Raft: x.Raft, State: string(x.State), Up: slices.Contains(up, x.ID)}
+		list[i] = wire.Member{ID: x.ID, API: x.API, Raft: x.Raft, State: string(x.State), Up: slices.Contains(up, x.ID)}
 		for shard, l := range m.Shards {
 			if _, on := l.Of(x.ID); !on || shard == systemShard {
 				continue
@@ -536,17 +537,17 @@ func (n *Node) Members(ctx context.Context) ([]image.Member, error) {
 }
 
 // ChangeMember implements api.Node.
-func (n *Node) ChangeMember(ctx context.Context, c image.MemberChange) error {
+func (n *Node) ChangeMember(ctx context.Context, c wire.MemberChange) error {
 	var cmd catalog.Command
 	switch c.Op {
-	case image.MemberAdd:
+	case wire.MemberAdd:
 		if err := n.checkNew(c); err != nil {
 			return err
 		}
 		cmd.AddMember = &catalog.AddMember{ID: c.ID, API: c.API, Raft: c.Raft}
-	case image.MemberDrain, image.MemberResume:
-		cmd.DrainMember = &catalog.DrainMember{ID: c.ID, Drain: c.Op == image.MemberDrain, Least: n.cfg.Cluster.Replicas}
-	case image.MemberRemove:
+	case wire.MemberDrain, wire.MemberResume:
+		cmd.DrainMember = &catalog.DrainMember{ID: c.ID, Drain: c.Op == wire.MemberDrain, Least: n.cfg.Cluster.Replicas}
+	case wire.MemberRemove:
 		cmd.RemoveMember = &catalog.RemoveMember{ID: c.ID, Least: n.cfg.Cluster.Replicas}
 	default:
 		return image.Errorf(image.KindInvalid, "unknown change %.20q", c.Op).WithHint("op is add, drain, resume or remove")
@@ -559,7 +560,7 @@ func (n *Node) ChangeMember(ctx context.Context, c image.MemberChange) error {
 }
 
 // checkNew holds a new member's addresses to the rules of the configuration, which it is to be listed in.
-func (n *Node) checkNew(c image.MemberChange) error {
+func (n *Node) checkNew(c wire.MemberChange) error {
 	const hint = "give the API's and Raft's address as HOST:PORT, with the same host"
 	host, port, err := net.SplitHostPort(c.API)
 	x := config.Node{ID: c.ID, Host: host}

@@ -16,6 +16,7 @@ import (
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/clustertest"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 	"imgcluster/config"
 )
 
@@ -60,20 +61,20 @@ func (u *uploads) count() int {
 	return len(u.all)
 }
 
-func change(t *testing.T, cl *client.Client, op image.MemberOp, id image.NodeID) {
+func change(t *testing.T, cl *client.Client, op wire.MemberOp, id image.NodeID) {
 	t.Helper()
-	if _, err := cl.ChangeMember(t.Context(), image.MemberChange{Op: op, ID: id}); err != nil {
+	if _, err := cl.ChangeMember(t.Context(), wire.MemberChange{Op: op, ID: id}); err != nil {
 		t.Fatalf("%s %d: %v", op, id, err)
 	}
 }
 
 // settled waits until nothing moves any more and returns the members.
-func settled(t *testing.T, cl *client.Client, members int) (list []image.Member) {
+func settled(t *testing.T, cl *client.Client, members int) (list []wire.Member) {
 	t.Helper()
 	clustertest.Poll(t, fmt.Sprintf("%d members with nothing on its way", members), func() bool {
 		var err error
 		list, err = cl.Members(t.Context())
-		return err == nil && len(list) == members && !slices.ContainsFunc(list, func(m image.Member) bool { return m.Moving > 0 || !m.Up })
+		return err == nil && len(list) == members && !slices.ContainsFunc(list, func(m wire.Member) bool { return m.Moving > 0 || !m.Up })
 	})
 	return list
 }
@@ -93,7 +94,7 @@ func TestGrowAndShrink(t *testing.T) {
 	for range 2 {
 		n := c.Grow()
 		refused(t, c.TryStart(c.Config, n.ID), nil, "not a member")
-		_, err := cl.ChangeMember(t.Context(), image.MemberChange{Op: image.MemberAdd, ID: n.ID, API: n.APIAddr(), Raft: n.RaftAddr()})
+		_, err := cl.ChangeMember(t.Context(), wire.MemberChange{Op: wire.MemberAdd, ID: n.ID, API: n.APIAddr(), Raft: n.RaftAddr()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -115,13 +116,13 @@ func TestGrowAndShrink(t *testing.T) {
 	more := load.count()
 	clustertest.Poll(t, "uploads to go on", func() bool { return load.count() > more+5 })
 
-	change(t, cl, image.MemberDrain, 1)
+	change(t, cl, wire.MemberDrain, 1)
 	clustertest.Poll(t, "node 1 to be empty", func() bool {
 		list, err := cl.Members(t.Context())
 		return err == nil && list[0].Images == 0 && list[0].Shards == 0 && list[0].Leads == 0
 	})
 	expectMany(t, c, all, 1) // it goes on answering
-	change(t, cl, image.MemberRemove, 1)
+	change(t, cl, wire.MemberRemove, 1)
 	settled(t, cl, 4)
 	select {
 	case err := <-c.Node(1).Failed():
@@ -133,7 +134,7 @@ func TestGrowAndShrink(t *testing.T) {
 	c.Shrink(1)
 
 	c.Stop(2) // a dead one
-	change(t, cl, image.MemberRemove, 2)
+	change(t, cl, wire.MemberRemove, 2)
 	settled(t, cl, 3)
 	c.Shrink(2)
 	load.end()
@@ -202,7 +203,7 @@ func TestBadMembers(t *testing.T) {
 		{fmt.Sprintf("localhost:%d", known.APIPort), "localhost:7404", "node 2 has the address " + known.APIAddr()},
 		{"127.0.0.1:7304", known.APIAddr(), "node 2 has the address " + known.APIAddr()},
 	} {
-		_, err := cl.ChangeMember(t.Context(), image.MemberChange{Op: image.MemberAdd, ID: 4, API: x.api, Raft: x.raft})
+		_, err := cl.ChangeMember(t.Context(), wire.MemberChange{Op: wire.MemberAdd, ID: 4, API: x.api, Raft: x.raft})
 		var e *image.Error
 		if !errors.As(err, &e) || e.Kind != image.KindInvalid || !strings.Contains(e.Detail, x.said) || e.Hint() == "" {
 			t.Errorf("%q and %q: %v, want %q", x.api, x.raft, err, x.said)
@@ -212,14 +213,14 @@ func TestBadMembers(t *testing.T) {
 		t.Errorf("members %+v", after)
 	}
 
-	change(t, cl, image.MemberDrain, 3)
-	for _, op := range []image.MemberOp{image.MemberDrain, image.MemberRemove} {
-		_, err := cl.ChangeMember(t.Context(), image.MemberChange{Op: op, ID: 2})
+	change(t, cl, wire.MemberDrain, 3)
+	for _, op := range []wire.MemberOp{wire.MemberDrain, wire.MemberRemove} {
+		_, err := cl.ChangeMember(t.Context(), wire.MemberChange{Op: op, ID: 2})
 		if image.KindOf(err) != image.KindInvalid || !strings.Contains(err.Error(), "without node 2 too few active members stay for the copies of an image: 1 of the 2") {
 			t.Errorf("%s: %v", op, err)
 		}
 	}
-	change(t, cl, image.MemberDrain, 3) // again
+	change(t, cl, wire.MemberDrain, 3) // again
 	for _, m := range settled(t, cl, 3) {
 		if want := map[bool]string{true: "draining", false: "active"}[m.ID == 3]; m.State != want {
 			t.Errorf("node %d is %s", m.ID, m.State)
@@ -227,7 +228,7 @@ func TestBadMembers(t *testing.T) {
 	}
 }
 
-func ids(list []image.Member) (all []image.NodeID) {
+func ids(list []wire.Member) (all []image.NodeID) {
 	for _, m := range list {
 		all = append(all, m.ID)
 	}

@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"go.uber.org/zap"
 
-	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 )
 
 // metrics are this node's figures in the Prometheus format. Most are read from Status when asked.
@@ -80,7 +80,7 @@ func (m *metrics) Collect(c chan<- prometheus.Metric) {
 		gauge(descUploads, float64(n.Uploads))
 		gauge(descStaging, float64(n.StagingBytes))
 		gauge(descDiskFree, float64(n.DiskFree))
-		if n.DiskFreeInodes != image.NoInodeLimit {
+		if n.DiskFreeInodes != wire.NoInodeLimit {
 			gauge(descInodes, float64(n.DiskFreeInodes))
 		}
 		gauge(descDiskFull, bit(n.DiskFull))

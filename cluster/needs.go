@@ -8,8 +8,8 @@ import (
 	"go.uber.org/zap"
 
 	"imgcluster/cluster/consensus"
+	"imgcluster/cluster/hostinfo"
 	"imgcluster/cluster/image"
-	"imgcluster/cluster/machine"
 	"imgcluster/cluster/oserr"
 	"imgcluster/cluster/placement"
 	"imgcluster/config"
@@ -44,7 +44,7 @@ func filesNeeded(cfg *config.Config) int64 {
 // Nothing was opened or made before.
 func (n *Node) preflight() error {
 	dir := n.cfg.DataDir(n.self.ID)
-	have, err := machine.LimitsOf(dir)
+	have, err := hostinfo.LimitsOf(dir)
 	if err != nil {
 		return &RefusedError{Reason: fmt.Sprintf("data directory %s: %v", dir, err), hint: oserr.Hint(err, dir)}
 	}
@@ -56,7 +56,7 @@ func (n *Node) preflight() error {
 }
 
 // lacking compares what a node needs with what it has. It names all that is too little.
-func lacking(cfg *config.Config, id image.NodeID, have machine.Limits, first bool) error {
+func lacking(cfg *config.Config, id image.NodeID, have hostinfo.Limits, first bool) error {
 	var reasons, hints []string
 	lacks := func(has, need int64, form, hint string, args ...any) {
 		if has < need {

@@ -12,6 +12,7 @@ import (
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/clustertest"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 	"imgcluster/config"
 )
 
@@ -131,7 +132,7 @@ func (n *network) peerStalls(t *testing.T) {
 		for _, s := range sent(l.major, since(time.Time{}, true))[looked:] {
 			looked++
 			h := n.c.Do(http.MethodHead, other, clustertest.Path(s.User, s.Name), nil, nil).Header
-			led := slices.ContainsFunc(leaders, func(sh image.ShardStatus) bool {
+			led := slices.ContainsFunc(leaders, func(sh wire.ShardStatus) bool {
 				return fmt.Sprint(sh.ID) == h.Get("Imgcluster-Shard") && sh.Leader != from
 			})
 			if h.Get("Imgcluster-Replicas") == fmt.Sprintf("%d,%d", from, other) && led {

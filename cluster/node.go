@@ -23,9 +23,9 @@ import (
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/connlimit"
 	"imgcluster/cluster/consensus"
+	"imgcluster/cluster/hostinfo"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/ingest"
-	"imgcluster/cluster/machine"
 	"imgcluster/cluster/oserr"
 	"imgcluster/cluster/placement"
 	"imgcluster/cluster/repair"
@@ -67,7 +67,7 @@ type Node struct {
 	ingest    *ingest.Service
 	repair    *repair.Service
 	kept      kept
-	disk      machine.Disk
+	disk      hostinfo.Disk
 	images    *images
 	handler   *api.Handler
 	http      *http.Server
@@ -82,7 +82,7 @@ type Node struct {
 	ready     atomic.Bool
 	verifying sync.Mutex                  // one Verify for a person at a time
 	draining  atomic.Bool                 // it ends what it has begun and takes on no more
-	lacked    atomic.Value                // image.Lack, when last looked
+	lacked    atomic.Value                // wire.Lack, when last looked
 	sick      atomic.Pointer[image.Error] // see sickness
 	mend      chan struct{}               // capacity 1: the disk failed
 
@@ -227,7 +227,7 @@ func (n *Node) openDisk(clusterID string) error {
 		return err
 	}
 	n.dir.Store(dir)
-	n.disk = machine.DiskOf(path)
+	n.disk = hostinfo.DiskOf(path)
 	n.store, err = store.Open(path, store.Options{
 		FreeBytesMin: int64(n.cfg.Limits.DiskFreeBytes), FreeInodesMin: int64(n.cfg.Limits.DiskFreeInodes), OnFailed: n.diskFailed,
 		OnUnknown: func(path string) { n.logger.Warn("unknown file among the images", zap.String("path", path)) },

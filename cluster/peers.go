@@ -25,6 +25,7 @@ import (
 	"imgcluster/cluster/halfopen"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wait"
+	"imgcluster/cluster/wire"
 )
 
 // answerBytesMax bounds what a peer answers, but for images.
@@ -55,11 +56,11 @@ type peers struct {
 
 type peerState struct {
 	up     bool
-	since  time.Time        // it is up or down
-	status image.NodeStatus // the last heard
+	since  time.Time       // it is up or down
+	status wire.NodeStatus // the last heard
 }
 
-func (s peerState) draining() bool { return s.status.State == image.NodeDraining }
+func (s peerState) draining() bool { return s.status.State == wire.NodeDraining }
 func (s peerState) live() bool     { return s.up && !s.draining() && s.status.Problem == "" }
 func (s peerState) room() bool     { return s.live() && !s.status.DiskFull }
 
@@ -216,7 +217,7 @@ func (p *peers) follow(ctx context.Context, id image.NodeID) error {
 	}
 	defer resp.Body.Close()
 	for d := json.NewDecoder(resp.Body); ; {
-		var status image.NodeStatus
+		var status wire.NodeStatus
 		if err := d.Decode(&status); err != nil {
 			return err
 		}
@@ -458,10 +459,10 @@ func (b *peerBody) Close() error {
 }
 
 // reports are what the leaders of shards tell of them, by the leader.
-func (p *peers) reports() map[image.NodeID][]image.ShardReport {
+func (p *peers) reports() map[image.NodeID][]wire.ShardReport {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	all := map[image.NodeID][]image.ShardReport{}
+	all := map[image.NodeID][]wire.ShardReport{}
 	for id, s := range p.state {
 		if s.up {
 			all[id] = s.status.Leads

@@ -17,6 +17,7 @@ import (
 	"imgcluster/cluster/clustertest"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/store"
+	"imgcluster/cluster/wire"
 	"imgcluster/config"
 	"imgcluster/crypto"
 )
@@ -129,7 +130,7 @@ func testOrderlyStop(t *testing.T, c *clustertest.Cluster) {
 	}()
 	clustertest.Poll(t, "the node says that it stops", func() bool {
 		n := c.Status(1).Nodes
-		return len(n) == 3 && n[2].State == image.NodeDraining
+		return len(n) == 3 && n[2].State == wire.NodeDraining
 	})
 	clustertest.ExpectProblem(t, c.Do(http.MethodPut, 3, clustertest.Path("alice", "late.png"), bytes.NewReader(body), nil), image.KindNoQuorum)
 	clustertest.ExpectProblem(t, c.Do(http.MethodGet, 3, "/readyz", nil, nil), image.KindNoQuorum)
@@ -245,7 +246,7 @@ func testNoQuorum(t *testing.T, c *clustertest.Cluster) {
 	if r := c.Do(http.MethodGet, 3, "/livez", nil, nil); r.Status != http.StatusOK {
 		t.Errorf("livez: status %d", r.Status)
 	}
-	if s := c.Status(3); s.Ready || s.Nodes[0].State != image.NodeDown {
+	if s := c.Status(3); s.Ready || s.Nodes[0].State != wire.NodeDown {
 		t.Errorf("status %+v", s)
 	}
 	c.Start(1)

@@ -13,8 +13,8 @@ import (
 	"testing/iotest"
 	"time"
 
+	"imgcluster/cluster/hostinfo"
 	"imgcluster/cluster/image"
-	"imgcluster/cluster/machine"
 	"imgcluster/config"
 	"imgcluster/crypto"
 )
@@ -106,25 +106,25 @@ func TestRedirectRefused(t *testing.T) {
 // TestLacking compares what a node needs with machines that have a little less of something.
 func TestLacking(t *testing.T) {
 	cfg := config.Default()
-	enough := machine.Limits{
-		OpenFiles: 2816, AddressSpace: machine.Unlimited, Memory: 448 << 20, MemoryFree: 1, Bytes: startBytes, Inodes: startInodes, Place: "/data",
+	enough := hostinfo.Limits{
+		OpenFiles: 2816, AddressSpace: hostinfo.Unlimited, Memory: 448 << 20, MemoryFree: 1, Bytes: startBytes, Inodes: startInodes, Place: "/data",
 	}
 	if err := lacking(cfg, 1, enough, false); err != nil {
 		t.Error(err)
 	}
 	for name, c := range map[string]struct {
-		change     func(*machine.Limits)
+		change     func(*hostinfo.Limits)
 		first      bool
 		want, hint string
 	}{
-		"files":         {func(l *machine.Limits) { l.OpenFiles = 2815 }, false, "it may have 2815 open files and needs 2816", "lower limits.connections to 1023"},
-		"few files":     {func(l *machine.Limits) { l.OpenFiles = 12 }, false, "12 open files", "raise the hard limit of open files to 2816 (ulimit -Hn, LimitNOFILE="},
-		"memory":        {func(l *machine.Limits) { l.Memory = 400 << 20 }, false, "419430400 bytes of memory and needs 469762048", "limits.memory_bytes"},
-		"address space": {func(l *machine.Limits) { l.AddressSpace = 2 << 30 }, false, "2147483648 bytes of address space and needs 3154116608", "ulimit -v"},
-		"bytes":         {func(l *machine.Limits) { l.Bytes = 0 }, false, "0 free bytes", "make room on the file system of /data"},
-		"inodes":        {func(l *machine.Limits) { l.Inodes = 63 }, false, "63 free inodes and a start needs 64", "images/tmp"},
-		"first bytes":   {func(*machine.Limits) {}, true, "a start needs 33554432", "/data"},
-		"first inodes":  {func(l *machine.Limits) { l.Bytes = 1 << 40 }, true, "64 free inodes and a start needs 512", "/data"},
+		"files":         {func(l *hostinfo.Limits) { l.OpenFiles = 2815 }, false, "it may have 2815 open files and needs 2816", "lower limits.connections to 1023"},
+		"few files":     {func(l *hostinfo.Limits) { l.OpenFiles = 12 }, false, "12 open files", "raise the hard limit of open files to 2816 (ulimit -Hn, LimitNOFILE="},
+		"memory":        {func(l *hostinfo.Limits) { l.Memory = 400 << 20 }, false, "419430400 bytes of memory and needs 469762048", "limits.memory_bytes"},
+		"address space": {func(l *hostinfo.Limits) { l.AddressSpace = 2 << 30 }, false, "2147483648 bytes of address space and needs 3154116608", "ulimit -v"},
+		"bytes":         {func(l *hostinfo.Limits) { l.Bytes = 0 }, false, "0 free bytes", "make room on the file system of /data"},
+		"inodes":        {func(l *hostinfo.Limits) { l.Inodes = 63 }, false, "63 free inodes and a start needs 64", "images/tmp"},
+		"first bytes":   {func(*hostinfo.Limits) {}, true, "a start needs 33554432", "/data"},
+		"first inodes":  {func(l *hostinfo.Limits) { l.Bytes = 1 << 40 }, true, "64 free inodes and a start needs 512", "/data"},
 	} {
 		have := enough
 		c.change(&have)
@@ -134,7 +134,7 @@ func TestLacking(t *testing.T) {
 			t.Errorf("%s: %v (%v), want %q and the hint %q", name, err, e, c.want, c.hint)
 		}
 	}
-	all := lacking(cfg, 1, machine.Limits{}, true)
+	all := lacking(cfg, 1, hostinfo.Limits{}, true)
 	if got := strings.Count(all.Error(), "; "); got != 4 {
 		t.Errorf("of five things that are missing it names %d: %v", got+1, all)
 	}

@@ -7,12 +7,13 @@ import (
 	"time"
 
 	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/hostinfo"
 	"imgcluster/cluster/image"
-	"imgcluster/cluster/machine"
 	"imgcluster/cluster/placement"
 	"imgcluster/cluster/repair"
 	"imgcluster/cluster/store"
 	"imgcluster/cluster/wait"
+	"imgcluster/cluster/wire"
 )
 
 // Ready implements api.Node.
@@ -82,17 +83,17 @@ func (n *Node) allShards() []uint64 { return append([]uint64{systemShard}, n.sha
 func (n *Node) hosted() []uint64 { return append([]uint64{systemShard}, n.served()...) }
 
 // Status implements api.Peers: this node's figures, without what all nodes know from the catalog.
-func (n *Node) Status() image.NodeStatus {
+func (n *Node) Status() wire.NodeStatus {
 	uploads, staging := n.ingest.Stats()
 	lacks := n.lacks()
 	free, inodes, _ := n.store.Free() // 0 says it too
 	if inodes == store.NoInodeLimit {
-		inodes = image.NoInodeLimit
+		inodes = wire.NoInodeLimit
 	}
 	rx, tx := n.handler.Traffic()
-	state := image.NodeUp
+	state := wire.NodeUp
 	if n.draining.Load() {
-		state = image.NodeDraining
+		state = wire.NodeDraining
 	}
 	problem := ""
 	if err := n.sickness(); err != nil {
@@ -100,8 +101,8 @@ func (n *Node) Status() image.NodeStatus {
 	}
 	read, written, busy := n.disk.Counters()
 	files, fileBytes := n.store.Usage()
-	rss, cpu := machine.Process()
-	return image.NodeStatus{
+	rss, cpu := hostinfo.Process()
+	return wire.NodeStatus{
 		ID: n.self.ID, API: n.self.APIAddr(), State: state, Ready: n.Ready() == nil, Problem: problem, Version: n.version,
 		Files: files, FileBytes: fileBytes, RSSBytes: rss, DiskFree: free, DiskFreeInodes: inodes, DiskFull: lacks != "", DiskLacks: lacks, StagingBytes: staging, Uploads: uploads,
 		CPUSeconds: cpu.Seconds(), NetRx: rx, NetTx: tx, UptimeS: time.Since(n.began).Seconds(),
@@ -111,21 +112,21 @@ func (n *Node) Status() image.NodeStatus {
 }
 
 // Info implements api.Node.
-func (n *Node) Info() image.NodeInfo {
-	info := image.NodeInfo{ID: n.self.ID, Version: n.version, Settings: n.cfg.Shared()}
-	info.Machine = machine.Look(n.cfg.DataDir(n.self.ID), n.listener.Addr().(*net.TCPAddr).AddrPort().Addr())
+func (n *Node) Info() wire.NodeInfo {
+	info := wire.NodeInfo{ID: n.self.ID, Version: n.version, Settings: n.cfg.Shared()}
+	info.Machine = hostinfo.Look(n.cfg.DataDir(n.self.ID), n.listener.Addr().(*net.TCPAddr).AddrPort().Addr())
 	info.Clock = time.Now()
 	return info
 }
 
 // Cluster implements api.Node.
-func (n *Node) Cluster() image.ClusterStatus {
-	s := image.ClusterStatus{Name: n.cfg.Cluster.Name, Ready: true, Replicas: n.cfg.Cluster.Replicas}
+func (n *Node) Cluster() wire.ClusterStatus {
+	s := wire.ClusterStatus{Name: n.cfg.Cluster.Name, Ready: true, Replicas: n.cfg.Cluster.Replicas}
 	led := map[image.NodeID]int{}
 	reports := n.reported()
 	sums := &catalog.Totals{Nodes: map[image.NodeID]*catalog.NodeTotals{}}
 	for _, shard := range n.allShards() {
-		sh := image.ShardStatus{ID: shard, Nodes: n.members(shard)}
+		sh := wire.ShardStatus{ID: shard, Nodes: n.members(shard)}
 		c := n.log.c.Load()
 		report, reported := reports[shard]
 		switch {
@@ -146,11 +147,11 @@ func (n *Node) Cluster() image.ClusterStatus {
 	for _, x := range n.membership().Members {
 		m := x.ID
 		st := n.nodeStatus(m)
-		if x.State != catalog.MemberActive && st.State == image.NodeUp {
-			st.State = image.NodeDraining
+		if x.State != catalog.MemberActive && st.State == wire.NodeUp {
+			st.State = wire.NodeDraining
 		}
 		st.Serves, st.Leads, st.Receiving = nil, nil, nil
-		if t := sums.Nodes[m]; t != nil && st.State == image.NodeDown {
+		if t := sums.Nodes[m]; t != nil && st.State == wire.NodeDown {
 			s.UnderReplicated = min(s.Images, s.UnderReplicated+t.Stored.Images)
 		}
 		s.UnderReplicated = min(s.Images, s.UnderReplicated+st.MissingCopies)
@@ -161,12 +162,12 @@ func (n *Node) Cluster() image.ClusterStatus {
 		}
 		s.Nodes = append(s.Nodes, st)
 	}
-	slices.SortFunc(s.Nodes, func(a, b image.NodeStatus) int { return int(a.ID) - int(b.ID) })
+	slices.SortFunc(s.Nodes, func(a, b wire.NodeStatus) int { return int(a.ID) - int(b.ID) })
 	return s
 }
 
 // nodeStatus returns this node's figures or the last that a peer told.
-func (n *Node) nodeStatus(id image.NodeID) image.NodeStatus {
+func (n *Node) nodeStatus(id image.NodeID) wire.NodeStatus {
 	if id == n.self.ID {
 		return n.Status()
 	}
@@ -175,15 +176,15 @@ func (n *Node) nodeStatus(id image.NodeID) image.NodeStatus {
 	p := n.peers.state[id]
 	p.status.ID, p.status.API = id, n.peers.addr[id]
 	if !p.up {
-		p.status.State, p.status.Ready = image.NodeDown, false
+		p.status.State, p.status.Ready = wire.NodeDown, false
 	}
 	return p.status
 }
 
 // Verify implements api.Node.
-func (n *Node) Verify(ctx context.Context, sample float64, fix bool, report func(image.VerifyLine) error) (image.VerifySummary, error) {
+func (n *Node) Verify(ctx context.Context, sample float64, fix bool, report func(wire.VerifyLine) error) (wire.VerifySummary, error) {
 	if !n.verifying.TryLock() {
-		return image.VerifySummary{}, image.Errorf(image.KindOverload, "node %d is verifying already", n.self.ID).
+		return wire.VerifySummary{}, image.Errorf(image.KindOverload, "node %d is verifying already", n.self.ID).
 			WithHint("wait for the other verify to end").WithRetry(time.Minute)
 	}
 	defer n.verifying.Unlock()
@@ -215,7 +216,7 @@ func (n *Node) totals(shard uint64) *catalog.Totals {
 
 // leaderReport is a shard's report and whose it is.
 type leaderReport struct {
-	image.ShardReport
+	wire.ShardReport
 	leader image.NodeID
 }
 
@@ -245,7 +246,7 @@ func (n *Node) reported() map[uint64]leaderReport {
 }
 
 // reports tells of the shards that this node leads, where there are nodes that do not hold them.
-func (n *Node) reports() (list []image.ShardReport) {
+func (n *Node) reports() (list []wire.ShardReport) {
 	c := n.log.c.Load()
 	if c == nil || len(n.membership().Members) <= placement.ShardNodes {
 		return nil
@@ -256,9 +257,9 @@ func (n *Node) reports() (list []image.ShardReport) {
 			continue
 		}
 		t := n.totals(shard)
-		r := image.ShardReport{ID: shard, Term: term, Images: t.Images, Bytes: t.Bytes, UnderReplicated: t.UnderReplicated}
+		r := wire.ShardReport{ID: shard, Term: term, Images: t.Images, Bytes: t.Bytes, UnderReplicated: t.UnderReplicated}
 		for id, x := range t.Nodes {
-			r.Nodes = append(r.Nodes, image.NodeReport{
+			r.Nodes = append(r.Nodes, wire.NodeReport{
 				ID: id, OwnedImages: x.Owned.Images, OwnedBytes: x.Owned.Bytes, StoredImages: x.Stored.Images, StoredBytes: x.Stored.Bytes,
 			})
 		}
@@ -307,13 +308,13 @@ func (n *Node) locate() (map[image.NodeID][]uint64, error) {
 }
 
 // ListShards implements api.Peers.
-func (n *Node) ListShards(ctx context.Context, shards []uint64, user, prefix, after string, limit int) (image.List, error) {
+func (n *Node) ListShards(ctx context.Context, shards []uint64, user, prefix, after string, limit int) (wire.List, error) {
 	for _, shard := range shards {
 		switch {
 		case !slices.Contains(n.shards, shard):
-			return image.List{}, image.Errorf(image.KindInvalid, "%d is not a data shard", shard).WithHint("GET /v1/cluster lists the shards; the first is not one of them")
+			return wire.List{}, image.Errorf(image.KindInvalid, "%d is not a data shard", shard).WithHint("GET /v1/cluster lists the shards; the first is not one of them")
 		case !n.serves(shard):
-			return image.List{}, image.Errorf(image.KindNoQuorum, "shard %d is not on node %d, or not up to date", shard, n.self.ID).
+			return wire.List{}, image.Errorf(image.KindNoQuorum, "shard %d is not on node %d, or not up to date", shard, n.self.ID).
 				WithHint("ask a node that GET /v1/cluster lists for the shard").WithRetry(time.Second)
 		}
 	}

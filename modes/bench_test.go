@@ -17,6 +17,7 @@ import (
 
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 	"imgcluster/config"
 	"imgcluster/genimg"
 	"imgcluster/modes/load"
@@ -158,7 +159,7 @@ func drive(b *testing.B, images madeImages, nodes []client.Node, pids []int) out
 	w := result.NewWriter(&log)
 	err = load.Run(b.Context(), load.Options{
 		Run:    result.Run{Profile: "bench", Nodes: []int{1, 2, 3}, Count: benchUploads, Concurrency: benchConcurrency, Delivery: "broadcast"},
-		Source: images, Target: newTarget(c, image.ClusterStatus{}), Log: w, Users: []string{"bench"},
+		Source: images, Target: newTarget(c, wire.ClusterStatus{}), Log: w, Users: []string{"bench"},
 	})
 	if err != nil {
 		b.Fatal(err)

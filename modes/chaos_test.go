@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"imgcluster/cluster/client"
-	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 	"imgcluster/genimg"
 	"imgcluster/modes/load"
 	"imgcluster/modes/result"
@@ -170,9 +170,9 @@ func testChaosKilled(t *testing.T, l *local, run func(...string) ended) {
 		if e.status != 0 {
 			return false
 		}
-		s, up := decode[image.ClusterStatus](t, e.out), 0
+		s, up := decode[wire.ClusterStatus](t, e.out), 0
 		for _, n := range s.Nodes {
-			if n.State == image.NodeUp && n.Ready {
+			if n.State == wire.NodeUp && n.Ready {
 				up++
 			}
 		}
@@ -225,7 +225,7 @@ func testReadBack(t *testing.T, l *local) {
 	o := stressOptions{count: 12, concurrency: 2, user: "back", spec: genimg.Spec{Seed: 1, MinPixels: 100, MaxPixels: 200}}
 	run := load.Options{Run: o.run(cfg), Users: o.owners(), Source: load.Generated{Spec: o.spec}, Stored: &load.Stored{}}
 	back := &readBack{c: c, source: run.Source, p: e.progress()}
-	run.Target = newTarget(c, image.ClusterStatus{})
+	run.Target = newTarget(c, wire.ClusterStatus{})
 	run.After = func(ctx context.Context, rec load.Recorder) error {
 		other := o.spec.Image(3).AppendTo(nil)
 		put := client.Upload{User: o.user, Name: o.spec.Image(5).Name, Size: int64(len(other)), Body: func() io.Reader { return bytes.NewReader(other) }}

@@ -15,6 +15,7 @@ import (
 
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 	"imgcluster/modes/load"
 	"imgcluster/modes/result"
 	"imgcluster/modes/term"
@@ -232,12 +233,12 @@ func deleteAll(ctx context.Context, c *client.Client, images []ownedImage, p *pr
 }
 
 // usages asks every node that is up for its own figures: what others tell of it is a little old.
-func usages(ctx context.Context, c *client.Client) (map[image.NodeID]image.NodeStatus, error) {
+func usages(ctx context.Context, c *client.Client) (map[image.NodeID]wire.NodeStatus, error) {
 	status, err := c.Cluster(ctx)
 	if err != nil {
 		return nil, err
 	}
-	own := map[image.NodeID]image.NodeStatus{}
+	own := map[image.NodeID]wire.NodeStatus{}
 	for _, n := range status.Nodes {
 		s, err := c.NodeCluster(ctx, n.ID)
 		if err != nil {
@@ -254,7 +255,7 @@ func usages(ctx context.Context, c *client.Client) (map[image.NodeID]image.NodeS
 
 // awaitSpace waits until the nodes have deleted the files of so many images, or for spaceLimit: others
 // may store some meanwhile.
-func awaitSpace(ctx context.Context, c *client.Client, before map[image.NodeID]image.NodeStatus, images int64) (bytes int64, err error) {
+func awaitSpace(ctx context.Context, c *client.Client, before map[image.NodeID]wire.NodeStatus, images int64) (bytes int64, err error) {
 	limit := time.Now().Add(spaceLimit)
 	for {
 		now, err := usages(ctx, c)

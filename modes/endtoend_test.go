@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 	"imgcluster/config"
 	"imgcluster/modes/result"
 )
@@ -83,7 +83,7 @@ func testStatus(t *testing.T, l *local) {
 	} {
 		fields(t, text, "nodes.0."+f, "nodes.2."+f)
 	}
-	s := decode[image.ClusterStatus](t, text)
+	s := decode[wire.ClusterStatus](t, text)
 	if !s.Ready || s.Replicas != 2 || len(s.Nodes) != 3 || len(s.Shards) != 13 {
 		t.Errorf("status %+v", s)
 	}
@@ -116,7 +116,7 @@ func testImages(t *testing.T, l *local) {
 	}
 	for _, f := range files {
 		name := "alice/" + filepath.Base(f)
-		info := decode[image.Info](t, l.must(0, "stat", name, "--json"))
+		info := decode[wire.Info](t, l.must(0, "stat", name, "--json"))
 		if info.Bytes != int64(len(read(t, f))) || len(info.Replicas) != 2 {
 			t.Errorf("%s: %+v", name, info)
 		}
@@ -194,7 +194,7 @@ func testSecondUp(t *testing.T, l *local) {
 	if e.status != 2 || e.out != "" || strings.Count(e.err, "is in use by process") != 1 || strings.Count(e.err, "hint:") != 1 {
 		t.Error(e)
 	}
-	if s := decode[image.ClusterStatus](t, l.led("--json")); !s.Ready {
+	if s := decode[wire.ClusterStatus](t, l.led("--json")); !s.Ready {
 		t.Errorf("the first cluster after that: %+v", s)
 	}
 }
@@ -407,12 +407,12 @@ func (l *local) led(args ...string) (out string) {
 }
 
 // state waits for what the cluster says of a node.
-func (l *local) state(id int, want image.NodeState) {
+func (l *local) state(id int, want wire.NodeState) {
 	l.t.Helper()
 	eventually(l.t, fmt.Sprintf("node %d is %s", id, want), func() bool {
 		e := l.run("status", "--json") // status 3 until the elections are over
-		s := decode[image.ClusterStatus](l.t, e.out)
-		return e.status == 0 && s.Nodes[id-1].State == want && s.Nodes[id-1].Ready == (want == image.NodeUp)
+		s := decode[wire.ClusterStatus](l.t, e.out)
+		return e.status == 0 && s.Nodes[id-1].State == want && s.Nodes[id-1].Ready == (want == wire.NodeUp)
 	})
 }
 
@@ -438,7 +438,7 @@ func testVerify(t *testing.T, l *local) {
 		t.Error(e)
 	}
 	lines := strings.Split(strings.TrimSpace(l.must(0, "verify", "--json", "--repair", "--node", "2")), "\n")
-	if end := decode[image.VerifyLine](t, lines[len(lines)-1]); len(lines) != 3 || end.Type != image.VerifyEnd || end.Bad != 2 || end.Repaired != 2 {
+	if end := decode[wire.VerifyLine](t, lines[len(lines)-1]); len(lines) != 3 || end.Type != wire.VerifyEnd || end.Bad != 2 || end.Repaired != 2 {
 		t.Errorf("repair: %v", lines)
 	}
 	l.must(0, "verify")
@@ -453,11 +453,11 @@ func testVerify(t *testing.T, l *local) {
 func testNodeDies(t *testing.T, l *local) {
 	l.kill(2)
 	hint := l.says(t, &l.err, `imgcluster: node 2: .*killed\nhint: start it again with: imgcluster (.*)\n`)[1]
-	l.state(2, image.NodeDown)
+	l.state(2, wire.NodeDown)
 	photo := photos(t)[1]
 	l.must(0, "put", "--user", "bob", photo)
 	back := start(t, program(t, l.dir, strings.Fields(hint)...))
-	l.state(2, image.NodeUp)
+	l.state(2, wire.NodeUp)
 	if e := l.run("stress", "--chaos", "--log", "none.jsonl"); e.status != exitUsage || !strings.Contains(e.err, "up does not run all nodes: it has nodes 1 3\nhint: ") || e.out != "" {
 		t.Error(e)
 	}

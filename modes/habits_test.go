@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 )
 
 // TestHabits does to one cluster what people do with files, names, pipes and signals.
@@ -210,7 +210,7 @@ func (l *local) shows(t *testing.T) {
 	if e := l.do(t, "ls", "eve"); !strings.HasSuffix(e.out, "  "+name+"\n") {
 		t.Errorf("not the exact name for scripts: %q", e.out)
 	}
-	var info image.Info
+	var info wire.Info
 	if err := json.Unmarshal([]byte(l.do(t, "ls", "eve", "--json").out), &info); err != nil || info.Name != name {
 		t.Errorf("%q, %v", info.Name, err)
 	}

@@ -12,7 +12,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
-	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 	"imgcluster/config"
 )
 
@@ -83,12 +83,12 @@ func TestLogOfACrash(t *testing.T) {
 		return string(read(t, filepath.Join(l.dir, "imgcluster-data", fmt.Sprintf("node%d.log", id))))
 	}
 	l.kill(2)
-	l.state(2, image.NodeDown)
+	l.state(2, wire.NodeDown)
 	for _, id := range []int{1, 3} {
 		eventually(t, "what Raft's links say of it", func() bool { return strings.Contains(log(id), "became unreachable") })
 	}
 	back := start(t, program(t, l.dir, "server", "--id", "2"))
-	l.state(2, image.NodeUp)
+	l.state(2, wire.NodeUp)
 	back.interrupt(t)
 	l.interrupt(t)
 	for _, id := range []int{1, 3} {

@@ -15,6 +15,7 @@ import (
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/placement"
 	"imgcluster/cluster/printable"
+	"imgcluster/cluster/wire"
 	"imgcluster/config"
 	"imgcluster/modes/term"
 )
@@ -73,8 +74,8 @@ run imgcluster server --id N. Shards move to it while the cluster works.`,
 				return usagef("give --id, --host, --api-port and --raft-port", "which node is to be added?")
 			}
 			node := config.Node{ID: image.NodeID(f.id), Host: config.Host(f.host), APIPort: f.apiPort, RaftPort: f.raftPort}
-			change := image.MemberChange{
-				Op: image.MemberAdd, ID: node.ID,
+			change := wire.MemberChange{
+				Op: wire.MemberAdd, ID: node.ID,
 				API: node.APIAddr(), Raft: node.RaftAddr(),
 			}
 			if err := runMemberChange(cmd.Context(), e, change, nil); err != nil {
@@ -100,13 +101,13 @@ func newMemberDrain(e *env) *cobra.Command {
 has none. It goes on answering requests. With --undo it takes on work again.`,
 		Args: args(1, 1),
 		RunE: func(cmd *cobra.Command, ids []string) error {
-			change, err := memberChange(image.MemberDrain, ids[0])
+			change, err := memberChange(wire.MemberDrain, ids[0])
 			if err != nil {
 				return err
 			}
 			done := drained
 			if undo {
-				change.Op, done = image.MemberResume, nil
+				change.Op, done = wire.MemberResume, nil
 			}
 			if detach {
 				done = nil
@@ -129,7 +130,7 @@ out: the copies that it has are made on others first, from it or from the nodes
 that have the other copies. Its ID cannot be used again.`,
 		Args: args(1, 1),
 		RunE: func(cmd *cobra.Command, ids []string) error {
-			change, err := memberChange(image.MemberRemove, ids[0])
+			change, err := memberChange(wire.MemberRemove, ids[0])
 			if err != nil {
 				return err
 			}
@@ -147,18 +148,18 @@ that have the other copies. Its ID cannot be used again.`,
 // nodeIDMax is the largest ID of a node.
 const nodeIDMax = math.MaxUint32
 
-func memberChange(op image.MemberOp, text string) (image.MemberChange, error) {
+func memberChange(op wire.MemberOp, text string) (wire.MemberChange, error) {
 	id, err := strconv.ParseUint(text, 10, 32)
 	if err != nil || id == 0 {
-		return image.MemberChange{}, usagef("see the IDs with: imgcluster member list", "%q is not a node ID", text)
+		return wire.MemberChange{}, usagef("see the IDs with: imgcluster member list", "%q is not a node ID", text)
 	}
-	return image.MemberChange{Op: op, ID: image.NodeID(id)}, nil
+	return wire.MemberChange{Op: op, ID: image.NodeID(id)}, nil
 }
 
 // changed tells from the members whether a change of one of them is complete.
-type changed func(list []image.Member, id image.NodeID) bool
+type changed func(list []wire.Member, id image.NodeID) bool
 
-func drained(list []image.Member, id image.NodeID) bool {
+func drained(list []wire.Member, id image.NodeID) bool {
 	m := memberOf(list, id)
 	if m == nil || m.Images > 0 || m.Leads > 0 {
 		return m == nil
@@ -172,9 +173,9 @@ func drained(list []image.Member, id image.NodeID) bool {
 	return m.Shards == 0 || m.Moving == 0 && active < placement.ShardNodes // its shards have nowhere to go
 }
 
-func removed(list []image.Member, id image.NodeID) bool { return memberOf(list, id) == nil }
+func removed(list []wire.Member, id image.NodeID) bool { return memberOf(list, id) == nil }
 
-func memberOf(list []image.Member, id image.NodeID) *image.Member {
+func memberOf(list []wire.Member, id image.NodeID) *wire.Member {
 	for i := range list {
 		if list[i].ID == id {
 			return &list[i]
@@ -184,7 +185,7 @@ func memberOf(list []image.Member, id image.NodeID) *image.Member {
 }
 
 // awaited says what a change of a member that is not complete waits for.
-func awaited(list []image.Member, id image.NodeID) string {
+func awaited(list []wire.Member, id image.NodeID) string {
 	m := memberOf(list, id)
 	text := fmt.Sprintf("node %d is %s: %s, %s, %s to lead", id, m.State, term.Plural(m.Shards, "shard"), term.Plural(m.Images, "copy"), term.Plural(m.Leads, "shard"))
 	for _, x := range list {
@@ -205,7 +206,7 @@ func awaited(list []image.Member, id image.NodeID) string {
 const memberEvery = time.Second
 
 // runMemberChange makes a change and waits until done, if there is one.
-func runMemberChange(ctx context.Context, e *env, change image.MemberChange, done changed) error {
+func runMemberChange(ctx context.Context, e *env, change wire.MemberChange, done changed) error {
 	_, c, err := e.connect()
 	if err != nil {
 		return err
@@ -223,7 +224,7 @@ func runMemberChange(ctx context.Context, e *env, change image.MemberChange, don
 	return writeMembers(e, list)
 }
 
-func awaitMember(ctx context.Context, e *env, c *client.Client, id image.NodeID, list []image.Member, done changed) ([]image.Member, error) {
+func awaitMember(ctx context.Context, e *env, c *client.Client, id image.NodeID, list []wire.Member, done changed) ([]wire.Member, error) {
 	said, last := "", time.Now()
 	for !done(list, id) {
 		switch text := awaited(list, id); {
@@ -248,7 +249,7 @@ func awaitMember(ctx context.Context, e *env, c *client.Client, id image.NodeID,
 	return list, nil
 }
 
-func writeMembers(e *env, list []image.Member) error {
+func writeMembers(e *env, list []wire.Member) error {
 	if e.json {
 		for _, m := range list {
 			if err := e.printJSON(m); err != nil {

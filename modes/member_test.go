@@ -14,12 +14,13 @@ import (
 	"time"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 )
 
 // fakeNodes are HTTP servers in the place of nodes, of which a configuration lists some.
 type fakeNodes struct {
 	mu      sync.Mutex
-	members []image.Member
+	members []wire.Member
 	ready   chan struct{} // closed when all of this is there
 	set     []string      // the options that name the listed ones
 }
@@ -37,7 +38,7 @@ func newFakeNodes(t *testing.T, n int, listed []int, handler func(f *fakeNodes, 
 		}))
 		t.Cleanup(s.Close)
 		addrs[id] = s.Listener.Addr().String()
-		f.members = append(f.members, image.Member{ID: image.NodeID(id), API: addrs[id], State: "active", Up: true})
+		f.members = append(f.members, wire.Member{ID: image.NodeID(id), API: addrs[id], State: "active", Up: true})
 	}
 	var nodes []string
 	for i, id := range listed {
@@ -82,7 +83,7 @@ func verifying(last chan struct{}) func(f *fakeNodes, id int, w http.ResponseWri
 		if id == len(f.members) {
 			defer close(last)
 		}
-		json.NewEncoder(w).Encode(image.VerifyLine{Type: image.VerifyEnd, VerifySummary: image.VerifySummary{Node: image.NodeID(id), Images: int64(id - 1), OfImages: 9}})
+		json.NewEncoder(w).Encode(wire.VerifyLine{Type: wire.VerifyEnd, VerifySummary: wire.VerifySummary{Node: image.NodeID(id), Images: int64(id - 1), OfImages: 9}})
 	}
 }
 
@@ -114,12 +115,12 @@ func TestVerifyMembers(t *testing.T) {
 func TestPreflightMembers(t *testing.T) {
 	f := newFakeNodes(t, 3, []int{1, 2, 7}, func(f *fakeNodes, id int, w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/v1/node" {
-			json.NewEncoder(w).Encode(image.NodeInfo{ID: image.NodeID(id), Version: version()})
+			json.NewEncoder(w).Encode(wire.NodeInfo{ID: image.NodeID(id), Version: version()})
 			return
 		}
-		s := image.ClusterStatus{Ready: true, Replicas: 2}
+		s := wire.ClusterStatus{Ready: true, Replicas: 2}
 		for _, m := range f.members {
-			s.Nodes = append(s.Nodes, image.NodeStatus{ID: m.ID, API: m.API, State: image.NodeUp})
+			s.Nodes = append(s.Nodes, wire.NodeStatus{ID: m.ID, API: m.API, State: wire.NodeUp})
 		}
 		json.NewEncoder(w).Encode(s)
 	})
@@ -152,23 +153,23 @@ func TestMemberWaits(t *testing.T) {
 
 // TestDrained: a drain is over when shards that nobody else can take stay.
 func TestDrained(t *testing.T) {
-	of := func(draining ...image.Member) []image.Member {
+	of := func(draining ...wire.Member) []wire.Member {
 		for i := range draining {
 			draining[i].ID, draining[i].State = image.NodeID(i+1), "draining"
 		}
-		return append(draining, image.Member{ID: 8, State: "active"}, image.Member{ID: 9, State: "active"})
+		return append(draining, wire.Member{ID: 8, State: "active"}, wire.Member{ID: 9, State: "active"})
 	}
 	for _, x := range []struct {
-		list []image.Member
+		list []wire.Member
 		want bool
 	}{
-		{of(image.Member{Shards: 4}), true},
-		{of(image.Member{Shards: 4, Images: 1}), false},
-		{of(image.Member{Shards: 4, Leads: 1}), false},
-		{of(image.Member{Shards: 4}, image.Member{Shards: 4}), true},
-		{of(image.Member{Shards: 4, Moving: 1}, image.Member{Shards: 4}), false},
-		{append(of(image.Member{Shards: 4}), image.Member{ID: 7, State: "active"}), false},
-		{append(of(image.Member{}), image.Member{ID: 7, State: "active"}), true},
+		{of(wire.Member{Shards: 4}), true},
+		{of(wire.Member{Shards: 4, Images: 1}), false},
+		{of(wire.Member{Shards: 4, Leads: 1}), false},
+		{of(wire.Member{Shards: 4}, wire.Member{Shards: 4}), true},
+		{of(wire.Member{Shards: 4, Moving: 1}, wire.Member{Shards: 4}), false},
+		{append(of(wire.Member{Shards: 4}), wire.Member{ID: 7, State: "active"}), false},
+		{append(of(wire.Member{}), wire.Member{ID: 7, State: "active"}), true},
 		{nil, true},
 	} {
 		if got := drained(x.list, 1); got != x.want {
@@ -188,7 +189,7 @@ func TestStillTrying(t *testing.T) {
 		case "/v1/members":
 			f.writeMembers(w)
 		case "/v1/images/default":
-			json.NewEncoder(w).Encode(image.List{})
+			json.NewEncoder(w).Encode(wire.List{})
 		default:
 			json.NewEncoder(w).Encode(image.Receipt{Bytes: r.ContentLength, Committed: true})
 		}
@@ -214,8 +215,8 @@ func TestStillTrying(t *testing.T) {
 
 // TestStatusHeadline: the first line tells what is amiss though the cluster is ready.
 func TestStatusHeadline(t *testing.T) {
-	s := image.ClusterStatus{Name: "c", Ready: true, Replicas: 2, Shards: []image.ShardStatus{{ID: 1, Leader: 1}}}
-	s.Nodes = []image.NodeStatus{{ID: 1, State: image.NodeUp}, {ID: 2, State: image.NodeDown}}
+	s := wire.ClusterStatus{Name: "c", Ready: true, Replicas: 2, Shards: []wire.ShardStatus{{ID: 1, Leader: 1}}}
+	s.Nodes = []wire.NodeStatus{{ID: 1, State: wire.NodeUp}, {ID: 2, State: wire.NodeDown}}
 	for missing, want := range map[int64]string{
 		81: "c is ready: 1 of 1 shard have a leader, 1 node down, 81 images under-replicated\n",
 		0:  "c is ready: 1 of 1 shard have a leader, 1 node down\n",

@@ -14,9 +14,10 @@ import (
 	"time"
 
 	"imgcluster/cluster/client"
+	"imgcluster/cluster/hostinfo"
 	"imgcluster/cluster/image"
-	"imgcluster/cluster/machine"
 	"imgcluster/cluster/printable"
+	"imgcluster/cluster/wire"
 	"imgcluster/config"
 	"imgcluster/modes/result"
 	"imgcluster/modes/term"
@@ -38,9 +39,9 @@ const (
 
 // found is what the look at the cluster found.
 type found struct {
-	status image.ClusterStatus
+	status wire.ClusterStatus
 	nodes  []nodeFound
-	client image.Machine
+	client hostinfo.Host
 	// Nodes of the configuration that are no members, and members that it does not list.
 	strangers, unlisted []image.NodeID
 }
@@ -48,7 +49,7 @@ type found struct {
 // nodeFound is one member of the cluster.
 type nodeFound struct {
 	ID      image.NodeID
-	info    image.NodeInfo
+	info    wire.NodeInfo
 	err     error         // it did not answer
 	latency time.Duration // of the median round trip
 	ahead   time.Duration // its clock, of this machine's
@@ -72,7 +73,7 @@ func look(ctx context.Context, c *client.Client, cfg *config.Config, dir string)
 		wg.Go(func() { f.nodes[i].ask(limited, c) })
 	}
 	wg.Wait()
-	f.client = machine.Look(dir, ownAddress(cfg.Cluster.Nodes[0].APIAddr()))
+	f.client = hostinfo.Look(dir, ownAddress(cfg.Cluster.Nodes[0].APIAddr()))
 	return f, ctx.Err()
 }
 
@@ -93,10 +94,10 @@ func (f *found) compare(cfg *config.Config) {
 
 // awaitQuorum finds the cluster, and waits a little for its quorum, and for the nodes that are up to be
 // ready: elections are over soon.
-func awaitQuorum(ctx context.Context, c *client.Client) (image.ClusterStatus, error) {
+func awaitQuorum(ctx context.Context, c *client.Client) (wire.ClusterStatus, error) {
 	limited, cancel := context.WithTimeout(ctx, preflightTimeout)
 	defer cancel()
-	var seen image.ClusterStatus // with a quorum
+	var seen wire.ClusterStatus // with a quorum
 	for {
 		status, err := c.Cluster(limited)
 		switch {
@@ -124,8 +125,8 @@ func awaitQuorum(ctx context.Context, c *client.Client) (image.ClusterStatus, er
 }
 
 // allReady tells whether every node that is up, and has no problem that it knows of, is ready.
-func allReady(s image.ClusterStatus) bool {
-	return !slices.ContainsFunc(s.Nodes, func(n image.NodeStatus) bool { return stateOf(n) == string(image.NodeUp) && !n.Ready })
+func allReady(s wire.ClusterStatus) bool {
+	return !slices.ContainsFunc(s.Nodes, func(n wire.NodeStatus) bool { return stateOf(n) == string(wire.NodeUp) && !n.Ready })
 }
 
 // ownAddress is the one that this machine has towards another.
@@ -168,7 +169,7 @@ func (f *found) answered() []nodeFound {
 
 // describe completes the first record of the log.
 func (f *found) describe(cfg *config.Config, run *result.Run) {
-	describe := func(id image.NodeID, version string, m image.Machine) result.Machine {
+	describe := func(id image.NodeID, version string, m hostinfo.Host) result.Machine {
 		return result.Machine{ID: int(id), Host: m.Host, CPUs: m.CPUs, MemoryBytes: m.MemoryBytes, LinkBytesPS: m.LinkBytesPS, Version: version}
 	}
 	run.Machines = result.Machines{Client: describe(0, version(), f.client)}
@@ -243,10 +244,10 @@ func (f *found) checkNodes() check {
 		}
 	}
 	for _, n := range f.status.Nodes {
-		if n.State == image.NodeDown {
+		if n.State == wire.NodeDown {
 			continue // it does not answer
 		}
-		if state := stateOf(n); state != string(image.NodeUp) {
+		if state := stateOf(n); state != string(wire.NodeUp) {
 			c.worse(checkFail, cmp.Or(n.Problem, "see imgcluster status"), "node %d is %s", n.ID, state)
 		}
 	}
@@ -382,7 +383,7 @@ func (f *found) checkLogDisk(t takes) check {
 }
 
 // bootOf tells machines apart.
-func bootOf(m image.Machine) string { return strings.Split(m.DiskID, "/")[0] }
+func bootOf(m hostinfo.Host) string { return strings.Split(m.DiskID, "/")[0] }
 
 // checkMemory looks at each machine once, for all processes of the run that it has.
 func (f *found) checkMemory() check {

@@ -8,7 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"imgcluster/cluster/hostinfo"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 	"imgcluster/config"
 	"imgcluster/modes/load"
 	"imgcluster/modes/result"
@@ -19,14 +21,14 @@ import (
 func sound(t *testing.T) (*config.Config, *found) {
 	t.Helper()
 	cfg := config.Default()
-	f := &found{client: image.Machine{CPUs: 4, MemoryFree: 1 << 34, OpenFilesMax: 1024, DiskID: "client/8:1", DiskFree: 1 << 30, LinkBytesPS: 125e6}}
-	f.status = image.ClusterStatus{Ready: true, Replicas: 2, Shards: []image.ShardStatus{{ID: 1, Leader: 1}, {ID: 2, Leader: 2}}}
+	f := &found{client: hostinfo.Host{CPUs: 4, MemoryFree: 1 << 34, OpenFilesMax: 1024, DiskID: "client/8:1", DiskFree: 1 << 30, LinkBytesPS: 125e6}}
+	f.status = wire.ClusterStatus{Ready: true, Replicas: 2, Shards: []wire.ShardStatus{{ID: 1, Leader: 1}, {ID: 2, Leader: 2}}}
 	for i, n := range cfg.Cluster.Nodes {
 		host := string(rune('a' + i))
-		f.status.Nodes = append(f.status.Nodes, image.NodeStatus{ID: n.ID, State: image.NodeUp, Ready: true})
-		f.nodes = append(f.nodes, nodeFound{ID: n.ID, latency: time.Millisecond, within: time.Millisecond / 2, info: image.NodeInfo{
+		f.status.Nodes = append(f.status.Nodes, wire.NodeStatus{ID: n.ID, State: wire.NodeUp, Ready: true})
+		f.nodes = append(f.nodes, nodeFound{ID: n.ID, latency: time.Millisecond, within: time.Millisecond / 2, info: wire.NodeInfo{
 			ID: n.ID, Version: version(), Settings: cfg.Shared(),
-			Machine: image.Machine{Host: host, MemoryFree: 1 << 34, OpenFilesMax: 4096, DiskID: host + "/8:1", DiskFree: 1 << 38},
+			Machine: hostinfo.Host{Host: host, MemoryFree: 1 << 34, OpenFilesMax: 4096, DiskID: host + "/8:1", DiskFree: 1 << 38},
 		}})
 	}
 	return cfg, f
@@ -52,10 +54,10 @@ func TestPreflight(t *testing.T) {
 		"a disk is full":  {func(f *found) { f.status.Nodes[2].DiskFull = true }, "nodes", checkFail, "node 3 is up, disk full"},
 		"a disk failed":   {func(f *found) { f.status.Nodes[0].Problem = "it broke" }, "nodes", checkFail, "node 1 is up, disk failed"},
 		"versions":        {func(f *found) { f.nodes[2].info.Version = "0.1" }, "versions", checkFail, "node 3 has 0.1"},
-		"another version": {func(f *found) { setAll(f, func(n *image.NodeInfo) { n.Version = "0.1" }) }, "versions", checkWarn, "node 1 has 0.1"},
+		"another version": {func(f *found) { setAll(f, func(n *wire.NodeInfo) { n.Version = "0.1" }) }, "versions", checkWarn, "node 1 has 0.1"},
 		"settings":        {func(f *found) { f.nodes[1].info.Settings["raft.rtt"] = "20ms" }, "settings", checkFail, "raft.rtt is 50ms on node 1 and 20ms on node 2"},
 		"other copies": {
-			func(f *found) { setAll(f, func(n *image.NodeInfo) { n.Settings["cluster.replicas"] = "3" }) },
+			func(f *found) { setAll(f, func(n *wire.NodeInfo) { n.Settings["cluster.replicas"] = "3" }) },
 			"settings", checkWarn, "cluster.replicas is 3 on the nodes and 2 here",
 		},
 		"a clock":       {func(f *found) { f.nodes[2].ahead = 1200 * time.Millisecond }, "clocks", checkFail, "node 3 is 1200 ms ahead of this machine"},
@@ -63,7 +65,7 @@ func TestPreflight(t *testing.T) {
 		"a slow answer": {func(f *found) { f.nodes[0].ahead, f.nodes[0].within = 1200*time.Millisecond, time.Second }, "clocks", checkOK, "1200 ms apart"},
 		"a disk":        {func(f *found) { f.nodes[1].info.Machine.DiskFree = 10e9 }, "disks", checkFail, "node 2: needs 15.9 GB, 10.0 GB free"},
 		"one disk": {func(f *found) {
-			setAll(f, func(n *image.NodeInfo) { n.Machine.DiskID, n.Machine.DiskFree = "x/1", 40e9 })
+			setAll(f, func(n *wire.NodeInfo) { n.Machine.DiskID, n.Machine.DiskFree = "x/1", 40e9 })
 		}, "disks", checkFail, "nodes 1, 2, 3 on one disk: needs 45.0 GB, 40.0 GB free"},
 		"the log":         {func(f *found) { f.client.DiskFree = 1000 }, "log", checkFail, "1.00 kB free"},
 		"memory here":     {func(f *found) { f.client.MemoryFree = 200 << 20 }, "memory", checkFail, "this machine: needs 268 MB, 210 MB free"},
@@ -73,7 +75,7 @@ func TestPreflight(t *testing.T) {
 		}, "memory", checkOK, "node 3: needs 222 MB, 315 MB free"},
 		"files here":     {func(f *found) { f.client.OpenFilesMax = 90 }, "open files", checkFail, "needs 96, may have 90"},
 		"files of nodes": {func(f *found) { f.nodes[0].info.Machine.OpenFilesMax = 256 }, "open files", checkFail, "node 1: needs 272, may have 256"},
-		"many at once":   {func(f *found) { setAll(f, func(n *image.NodeInfo) { n.Settings["limits.uploads"] = "4" }) }, "at once", checkWarn, "node 1 takes 4"},
+		"many at once":   {func(f *found) { setAll(f, func(n *wire.NodeInfo) { n.Settings["limits.uploads"] = "4" }) }, "at once", checkWarn, "node 1 takes 4"},
 		"far away":       {func(f *found) { f.nodes[1].latency = 70 * time.Millisecond }, "latency", checkWarn, "node 2 70 ms, more than raft.rtt, 50 ms"},
 		"link":           {func(*found) {}, "network", checkOK, "125 MB/s from here: sending 59.5 GB takes 8 min"},
 		"unknown link":   {func(f *found) { f.client.LinkBytesPS = 0 }, "network", checkOK, "not known"},
@@ -116,7 +118,7 @@ func TestPreflight(t *testing.T) {
 }
 
 // setAll changes what every node says of itself.
-func setAll(f *found, change func(*image.NodeInfo)) {
+func setAll(f *found, change func(*wire.NodeInfo)) {
 	for i := range f.nodes {
 		f.nodes[i].info.Settings = maps.Clone(f.nodes[i].info.Settings)
 		change(&f.nodes[i].info)

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 	"imgcluster/modes/result"
 )
 
@@ -294,7 +294,7 @@ func testClean(t *testing.T, l *local) {
 	}
 	eventually(t, "the nodes have no file more than there are copies", func() bool {
 		files, copies := int64(0), int64(0)
-		for _, n := range decode[image.ClusterStatus](t, l.run("status", "--json").out).Nodes {
+		for _, n := range decode[wire.ClusterStatus](t, l.run("status", "--json").out).Nodes {
 			files, copies = files+n.Files, copies+n.StoredImages
 		}
 		return files <= copies+1 // testVerify took one away that its node counts

@@ -11,6 +11,7 @@ import (
 
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/printable"
+	"imgcluster/cluster/wire"
 	"imgcluster/modes/term"
 )
 
@@ -69,7 +70,7 @@ func runStatus(ctx context.Context, e *env, watch bool) error {
 }
 
 // leaders counts the shards that have one.
-func leaders(s image.ClusterStatus) (n int) {
+func leaders(s wire.ClusterStatus) (n int) {
 	for _, shard := range s.Shards {
 		if shard.Leader != 0 {
 			n++
@@ -79,29 +80,29 @@ func leaders(s image.ClusterStatus) (n int) {
 }
 
 // notReady is the failure of a cluster that cannot serve, for exit status 3.
-func notReady(s image.ClusterStatus) error {
+func notReady(s wire.ClusterStatus) error {
 	return image.Errorf(image.KindNoQuorum, "%d of %s have no leader", len(s.Shards)-leaders(s), term.Plural(len(s.Shards), "shard")).
 		WithHint("wait for the election; if it does not end, start the nodes that are down, with: imgcluster server --id N")
 }
 
 // stateOf is a node's state in words.
-func stateOf(n image.NodeStatus) string {
+func stateOf(n wire.NodeStatus) string {
 	switch {
-	case n.State == image.NodeUp && n.Problem != "":
+	case n.State == wire.NodeUp && n.Problem != "":
 		return "up, disk failed"
-	case n.State == image.NodeUp && n.DiskLacks == image.LacksInodes:
+	case n.State == wire.NodeUp && n.DiskLacks == wire.LacksInodes:
 		return "up, no inodes"
-	case n.State == image.NodeUp && n.DiskFull:
+	case n.State == wire.NodeUp && n.DiskFull:
 		return "up, disk full"
 	}
 	return string(n.State)
 }
 
 // wants is what is amiss with a cluster, ready or not, to be added to a line.
-func wants(s image.ClusterStatus) (text string) {
+func wants(s wire.ClusterStatus) (text string) {
 	down := 0
 	for _, n := range s.Nodes {
-		if n.State == image.NodeDown {
+		if n.State == wire.NodeDown {
 			down++
 		}
 	}
@@ -114,7 +115,7 @@ func wants(s image.ClusterStatus) (text string) {
 	return text
 }
 
-func writeStatus(w io.Writer, s image.ClusterStatus) error {
+func writeStatus(w io.Writer, s wire.ClusterStatus) error {
 	ready := "ready"
 	if !s.Ready {
 		ready = "not ready"
@@ -131,7 +132,7 @@ func writeStatus(w io.Writer, s image.ClusterStatus) error {
 		return err
 	}
 	for _, n := range s.Nodes {
-		if n.State == image.NodeUp && n.Problem != "" {
+		if n.State == wire.NodeUp && n.Problem != "" {
 			fmt.Fprintln(w, n.Problem)
 		}
 	}

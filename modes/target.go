@@ -11,6 +11,7 @@ import (
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/placement"
+	"imgcluster/cluster/wire"
 	"imgcluster/modes/load"
 	"imgcluster/modes/result"
 )
@@ -18,18 +19,18 @@ import (
 // target is the cluster as the load driver sees it.
 type target struct {
 	c      *client.Client
-	status atomic.Pointer[image.ClusterStatus] // the last seen
+	status atomic.Pointer[wire.ClusterStatus] // the last seen
 }
 
-func newTarget(c *client.Client, status image.ClusterStatus) *target {
+func newTarget(c *client.Client, status wire.ClusterStatus) *target {
 	t := &target{c: c}
 	t.seen(status)
 	return t
 }
 
 // seen keeps a status, with the shards in the order of the hash.
-func (t *target) seen(s image.ClusterStatus) {
-	s.Shards = slices.SortedFunc(slices.Values(s.Shards), func(a, b image.ShardStatus) int { return cmp.Compare(a.ID, b.ID) })
+func (t *target) seen(s wire.ClusterStatus) {
+	s.Shards = slices.SortedFunc(slices.Values(s.Shards), func(a, b wire.ShardStatus) int { return cmp.Compare(a.ID, b.ID) })
 	t.status.Store(&s)
 }
 
@@ -58,8 +59,8 @@ func (t *target) firstChoice(user, name string) image.NodeID {
 	}
 	nodes := s.Shards[1+placement.Shard(user, name, len(s.Shards)-1)].Nodes // the first is the system's
 	for _, id := range nodes {
-		i := slices.IndexFunc(s.Nodes, func(n image.NodeStatus) bool { return n.ID == id })
-		if i < 0 || stateOf(s.Nodes[i]) != string(image.NodeUp) || !s.Nodes[i].Ready {
+		i := slices.IndexFunc(s.Nodes, func(n wire.NodeStatus) bool { return n.ID == id })
+		if i < 0 || stateOf(s.Nodes[i]) != string(wire.NodeUp) || !s.Nodes[i].Ready {
 			return 0
 		}
 	}
@@ -99,7 +100,7 @@ func (t *target) Status(ctx context.Context) ([]result.NodeSample, error) {
 	samples := make([]result.NodeSample, len(s.Nodes))
 	for i, n := range s.Nodes {
 		samples[i] = result.NodeSample{
-			ID: int(n.ID), Up: n.State != image.NodeDown, RSSBytes: n.RSSBytes, DiskFreeBytes: n.DiskFree,
+			ID: int(n.ID), Up: n.State != wire.NodeDown, RSSBytes: n.RSSBytes, DiskFreeBytes: n.DiskFree,
 			CPUS: n.CPUSeconds, NetRxBytes: n.NetRx, NetTxBytes: n.NetTx,
 			OwnedImages: n.OwnedImages, OwnedBytes: n.OwnedBytes, StagingBytes: n.StagingBytes,
 			DiskReadBytes: n.DiskRead, DiskWrittenBytes: n.DiskWritten, DiskBusyS: n.DiskBusyS,

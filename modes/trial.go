@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"imgcluster/cluster/client"
-	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 	"imgcluster/config"
 	"imgcluster/modes/chaos"
 	"imgcluster/modes/load"
@@ -105,9 +105,9 @@ func (t *trial) health(ctx context.Context) chaos.Health {
 	return h
 }
 
-func allUp(s image.ClusterStatus) bool {
+func allUp(s wire.ClusterStatus) bool {
 	for _, n := range s.Nodes {
-		if n.State != image.NodeUp || !n.Ready {
+		if n.State != wire.NodeUp || !n.Ready {
 			return false
 		}
 	}

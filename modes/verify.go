@@ -14,6 +14,7 @@ import (
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/printable"
+	"imgcluster/cluster/wire"
 	"imgcluster/config"
 	"imgcluster/modes/term"
 )
@@ -80,7 +81,7 @@ func runVerify(ctx context.Context, e *env, f verifyFlags) error {
 	var all sync.WaitGroup
 	for _, n := range nodes {
 		all.Go(func() {
-			sum, err := c.Verify(ctx, n, sample, f.repair, func(l image.VerifyLine) error { return v.line(n.ID, l) })
+			sum, err := c.Verify(ctx, n, sample, f.repair, func(l wire.VerifyLine) error { return v.line(n.ID, l) })
 			v.end(n.ID, sum, err)
 		})
 	}
@@ -93,9 +94,9 @@ func runVerify(ctx context.Context, e *env, f verifyFlags) error {
 }
 
 // choose returns the members to ask, by ID. A node of the configuration that is no member is no failure.
-func (f verifyFlags) choose(e *env, cfg *config.Config, members []image.Member) (nodes []client.Node, err error) {
+func (f verifyFlags) choose(e *env, cfg *config.Config, members []wire.Member) (nodes []client.Node, err error) {
 	is := func(id image.NodeID) bool {
-		return slices.ContainsFunc(members, func(m image.Member) bool { return m.ID == id })
+		return slices.ContainsFunc(members, func(m wire.Member) bool { return m.ID == id })
 	}
 	for _, id := range f.nodes {
 		if id < 1 || id > nodeIDMax || !is(image.NodeID(id)) {
@@ -134,7 +135,7 @@ type verification struct {
 	e        *env
 	progress *progress
 	mu       sync.Mutex
-	sums     map[image.NodeID]image.VerifySummary
+	sums     map[image.NodeID]wire.VerifySummary
 	failed   []error
 	order    []image.NodeID // whose lines are not all printed yet: those of the first are as they come
 	said     map[image.NodeID][]saidLine
@@ -144,13 +145,13 @@ type verification struct {
 
 // saidLine is a line to print, in both forms.
 type saidLine struct {
-	line image.VerifyLine
+	line wire.VerifyLine
 	text string
 }
 
 func newVerification(e *env, nodes []client.Node) *verification {
 	v := &verification{
-		e: e, progress: e.progress(), sums: map[image.NodeID]image.VerifySummary{},
+		e: e, progress: e.progress(), sums: map[image.NodeID]wire.VerifySummary{},
 		said: map[image.NodeID][]saidLine{}, ended: map[image.NodeID]bool{},
 	}
 	for _, n := range nodes {
@@ -160,12 +161,12 @@ func newVerification(e *env, nodes []client.Node) *verification {
 }
 
 // line takes a line of a node: it prints bad copies and shows how far all nodes are.
-func (v *verification) line(id image.NodeID, l image.VerifyLine) error {
+func (v *verification) line(id image.NodeID, l wire.VerifyLine) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	l.Node = id
 	v.sums[id] = l.VerifySummary
-	if l.Type == image.VerifyBad {
+	if l.Type == wire.VerifyBad {
 		v.say(l, "node %d  %s/%s  %s%s\n", id, l.User, l.Name, l.Problem, map[bool]string{true: "; replaced"}[l.Fixed])
 		return v.written
 	}
@@ -178,7 +179,7 @@ func (v *verification) line(id image.NodeID, l image.VerifyLine) error {
 }
 
 // say prints a line when those of the nodes before have all been printed.
-func (v *verification) say(l image.VerifyLine, format string, args ...any) {
+func (v *verification) say(l wire.VerifyLine, format string, args ...any) {
 	v.said[l.Node] = append(v.said[l.Node], saidLine{l, fmt.Sprintf(format, args...)})
 	for len(v.order) > 0 {
 		id := v.order[0]
@@ -205,16 +206,16 @@ func (v *verification) print(s saidLine) {
 }
 
 // end takes a node's last word.
-func (v *verification) end(id image.NodeID, s image.VerifySummary, err error) {
+func (v *verification) end(id image.NodeID, s wire.VerifySummary, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	s.Node = id
 	v.sums[id] = s
 	v.ended[id] = true
-	line := image.VerifyLine{Type: image.VerifyEnd, VerifySummary: s}
+	line := wire.VerifyLine{Type: wire.VerifyEnd, VerifySummary: s}
 	if err != nil {
 		v.failed = append(v.failed, err)
-		line.Type, line.Problem = image.VerifyFailed, err.Error()
+		line.Type, line.Problem = wire.VerifyFailed, err.Error()
 		v.say(line, "node %d  not verified: %v\n", id, err)
 		return
 	}
@@ -222,7 +223,7 @@ func (v *verification) end(id image.NodeID, s image.VerifySummary, err error) {
 }
 
 // verified words what a node has read.
-func verified(s image.VerifySummary) string {
+func verified(s wire.VerifySummary) string {
 	what := term.Plural(s.Images, "copy") + ", " + term.Bytes(s.Bytes) + ": "
 	switch {
 	case s.Images == 0 && s.OfImages == 0:

@@ -13,6 +13,7 @@ import (
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/store"
+	"imgcluster/cluster/wire"
 	"imgcluster/config"
 	"imgcluster/crypto"
 	"imgcluster/genimg"
@@ -23,10 +24,10 @@ import (
 
 // The status of a large cluster of real addresses still fits the terminal.
 func TestStatusFits(t *testing.T) {
-	s := image.ClusterStatus{Name: "imgcluster", Ready: true, Images: 123456, Bytes: 987654321987, Replicas: 2, UnderReplicated: 12345}
+	s := wire.ClusterStatus{Name: "imgcluster", Ready: true, Images: 123456, Bytes: 987654321987, Replicas: 2, UnderReplicated: 12345}
 	for id := range image.NodeID(3) {
-		s.Nodes = append(s.Nodes, image.NodeStatus{
-			ID: id + 1, API: fmt.Sprintf("10.40.45.20%d:8001", id), State: image.NodeUp, LeaderOf: 13, OwnedImages: 41152,
+		s.Nodes = append(s.Nodes, wire.NodeStatus{
+			ID: id + 1, API: fmt.Sprintf("10.40.45.20%d:8001", id), State: wire.NodeUp, LeaderOf: 13, OwnedImages: 41152,
 			OwnedBytes: 329218107329, StoredBytes: 658436214658, RSSBytes: 498765432, DiskFree: 72444620800,
 		})
 	}
@@ -52,12 +53,12 @@ func TestExitStatus(t *testing.T) {
 			fmt.Errorf("y: %w", config.Problems{{}}), &genimg.Error{Err: genimg.ErrSpec}, &crypto.Error{Kind: crypto.ErrAuth},
 			&store.ClaimError{Reason: store.ErrInUse}, &cluster.RefusedError{}, &result.ReadError{Err: result.ErrBadLine},
 			&hintedError{usagef("", "x"), "y"}, &outputError{bad: io.ErrShortWrite, also: usagef("", "x")},
-			errors.Join(notReady(image.ClusterStatus{}), usagef("", "x")), // the first step to take
+			errors.Join(notReady(wire.ClusterStatus{}), usagef("", "x")), // the first step to take
 			&partError{"x", []error{image.Errorf(image.KindNotFound, "y"), usagef("", "x")}},
 			image.Errorf(image.KindDamaged, "x: %w", &crypto.Error{Kind: crypto.ErrAuth}),
 		},
 		exitNobody: {
-			fmt.Errorf("y: %w", nobody), notReady(image.ClusterStatus{}), &partError{"x", []error{errors.New("y"), notReady(image.ClusterStatus{})}},
+			fmt.Errorf("y: %w", nobody), notReady(wire.ClusterStatus{}), &partError{"x", []error{errors.New("y"), notReady(wire.ClusterStatus{})}},
 			errors.Join(nobody, context.Canceled), new(client.Client).NobodyAnswers("x", image.Errorf(image.KindInvalid, "y")),
 		},
 		exitVerdict: {errVerdict, errors.Join(errVerdict, errors.New("x")), errors.Join(usagef("", "x"), errVerdict)},

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 )
 
 // Images is what clients come for. Errors are *image.Error; others are told as internal.
@@ -28,7 +29,7 @@ type Images interface {
 	// Record returns the newest record of a name.
 	Record(ctx context.Context, user, name string) (*image.Record, error)
 	// List returns up to limit images whose names start with prefix and come after `after`.
-	List(ctx context.Context, user, prefix, after string, limit int) (image.List, error)
+	List(ctx context.Context, user, prefix, after string, limit int) (wire.List, error)
 	// Delete removes a name's image. Called again with the same id it does nothing more and returns the same.
 	Delete(ctx context.Context, id image.ID, user, name string, cond image.Conditions) error
 	// Open returns the image's plaintext, only what was authenticated.
@@ -52,17 +53,17 @@ type Node interface {
 	// Await is Ready for one image, or for all of a user's when name is empty. It waits for as long
 	// as an election takes: a client need not notice one.
 	Await(ctx context.Context, user, name string) error
-	Cluster() image.ClusterStatus
-	Info() image.NodeInfo
+	Cluster() wire.ClusterStatus
+	Info() wire.NodeInfo
 	// Route tells whether this node holds the shard of a name, and if not the API address of a node that
 	// does, host:port, empty when none is up.
 	Route(user, name string) (address string, here bool)
 	// Members lists the members with all changes made before.
-	Members(ctx context.Context) ([]image.Member, error)
-	ChangeMember(ctx context.Context, c image.MemberChange) error
+	Members(ctx context.Context) ([]wire.Member, error)
+	ChangeMember(ctx context.Context, c wire.MemberChange) error
 	// Verify reads this node's copies, or a sample of that share of them, calls report after each one,
 	// and ends with report's error. fix replaces what is bad.
-	Verify(ctx context.Context, sample float64, fix bool, report func(image.VerifyLine) error) (image.VerifySummary, error)
+	Verify(ctx context.Context, sample float64, fix bool, report func(wire.VerifyLine) error) (wire.VerifySummary, error)
 	WriteMetrics(w io.Writer)
 }
 
@@ -72,13 +73,13 @@ type Peers interface {
 	Hello(theirs []byte) (ours []byte, err error)
 	// Join takes in a node that starts with an empty data directory and answers with the membership.
 	Join(ctx context.Context, theirs []byte) (members []byte, err error)
-	Status() image.NodeStatus
+	Status() wire.NodeStatus
 	// OpenCopy opens this node's file of a copy.
 	OpenCopy(id image.ID, epoch uint32) (Content, error)
 	// Suspect has the node look at its copy of an image.
 	Suspect(user, name string) error
 	// ListShards is Images.List of some shards, which this node must hold.
-	ListShards(ctx context.Context, shards []uint64, user, prefix, after string, limit int) (image.List, error)
+	ListShards(ctx context.Context, shards []uint64, user, prefix, after string, limit int) (wire.List, error)
 }
 
 // Options bounds and wires a Handler. All fields are needed.

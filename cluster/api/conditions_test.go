@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 )
 
 func TestParseTags(t *testing.T) {
@@ -130,8 +131,8 @@ func (p *present) OpenEncrypted(context.Context, *image.Record) (Content, image.
 	return newFlaky(10, 10, nil), image.Copy{Node: 1, Epoch: 1}, nil
 }
 
-func (p *present) List(context.Context, string, string, string, int) (image.List, error) {
-	return image.List{}, nil
+func (p *present) List(context.Context, string, string, string, int) (wire.List, error) {
+	return wire.List{}, nil
 }
 
 // TestEveryConditionOfEveryMethod is the table of preconditions and digests: each is honoured or refused
@@ -222,10 +223,10 @@ func TestEveryConditionOfEveryMethod(t *testing.T) {
 // reporting is a ready node that has nothing to say.
 type reporting struct{ readyNode }
 
-func (reporting) Cluster() image.ClusterStatus { return image.ClusterStatus{} }
+func (reporting) Cluster() wire.ClusterStatus { return wire.ClusterStatus{} }
 
-func (reporting) Verify(context.Context, float64, bool, func(image.VerifyLine) error) (image.VerifySummary, error) {
-	return image.VerifySummary{}, nil
+func (reporting) Verify(context.Context, float64, bool, func(wire.VerifyLine) error) (wire.VerifySummary, error) {
+	return wire.VerifySummary{}, nil
 }
 
 // expectCondition checks the answer's status and form.

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 )
 
 // shelf has one image, whose content fails when it is told to: what real copies do not do on demand.
@@ -217,7 +218,7 @@ func serveOn(t *testing.T, i Images, n Node) (*Handler, *httptest.Server) {
 
 type peers struct{ Peers }
 
-func (peers) Status() image.NodeStatus { return image.NodeStatus{ID: 1} }
+func (peers) Status() wire.NodeStatus { return wire.NodeStatus{ID: 1} }
 
 func get(t *testing.T, srv *httptest.Server, header ...string) (*http.Response, []byte, error) {
 	t.Helper()

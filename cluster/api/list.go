@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 )
 
 const (
@@ -24,20 +25,20 @@ func (h *Handler) list(w http.ResponseWriter, r *http.Request, user string) {
 	if !h.conditional(w, r) {
 		return
 	}
-	h.page(w, r, h.lists, func(q url.Values, limit int) (image.List, error) {
+	h.page(w, r, h.lists, func(q url.Values, limit int) (wire.List, error) {
 		return h.Images.List(r.Context(), user, q.Get("prefix"), q.Get("after"), limit)
 	})
 }
 
 // listShards lists what some shards have, for another node.
 func (h *Handler) listShards(w http.ResponseWriter, r *http.Request) {
-	h.page(w, r, h.shardLists, func(q url.Values, limit int) (image.List, error) {
+	h.page(w, r, h.shardLists, func(q url.Values, limit int) (wire.List, error) {
 		shards, err := parseShards(q.Get("shards"))
 		if err == nil {
 			err = image.CheckUser(q.Get("user"))
 		}
 		if err != nil {
-			return image.List{}, err
+			return wire.List{}, err
 		}
 		return h.Peers.ListShards(r.Context(), shards, q.Get("user"), q.Get("prefix"), q.Get("after"), limit)
 	})
@@ -56,10 +57,10 @@ func parseShards(text string) (shards []uint64, err error) {
 }
 
 // page answers with one page of a list, once there is a place for it.
-func (h *Handler) page(w http.ResponseWriter, r *http.Request, at places, list func(q url.Values, limit int) (image.List, error)) {
+func (h *Handler) page(w http.ResponseWriter, r *http.Request, at places, list func(q url.Values, limit int) (wire.List, error)) {
 	q := r.URL.Query()
 	limit, err := h.parsePage(q)
-	var page image.List
+	var page wire.List
 	if err == nil {
 		if err = at.take(r.Context(), listWait); err == nil {
 			defer at.give()
@@ -93,7 +94,7 @@ func (h *Handler) parsePage(q url.Values) (limit int, err error) {
 }
 
 // writeList is json.Encoder.Encode of a page, without the whole text in memory.
-func writeList(w http.ResponseWriter, page image.List) error {
+func writeList(w http.ResponseWriter, page wire.List) error {
 	out := bufio.NewWriterSize(w, listBuffer)
 	enc := json.NewEncoder(out)
 	enc.SetEscapeHTML(false)

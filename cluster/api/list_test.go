@@ -11,31 +11,32 @@ import (
 	"testing"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 )
 
 // lister has a list, and waits with it for open.
 type lister struct {
 	Images
 	Peers
-	list image.List
+	list wire.List
 	open chan struct{}
 }
 
-func (l lister) List(ctx context.Context, _, _, _ string, _ int) (image.List, error) {
+func (l lister) List(ctx context.Context, _, _, _ string, _ int) (wire.List, error) {
 	select {
 	case <-l.open:
 	case <-ctx.Done():
-		return image.List{}, context.Cause(ctx)
+		return wire.List{}, context.Cause(ctx)
 	}
 	return l.list, nil
 }
 
-func (l lister) ListShards(ctx context.Context, _ []uint64, _, _, _ string, _ int) (image.List, error) {
+func (l lister) ListShards(ctx context.Context, _ []uint64, _, _, _ string, _ int) (wire.List, error) {
 	return l.List(ctx, "", "", "", 0)
 }
 
 func TestListsAreChecked(t *testing.T) {
-	l := lister{list: image.List{Images: []image.Info{{Name: "a<b>&\u2028"}, {Name: "c"}}, Next: `c"`}, open: make(chan struct{})}
+	l := lister{list: wire.List{Images: []wire.Info{{Name: "a<b>&\u2028"}, {Name: "c"}}, Next: `c"`}, open: make(chan struct{})}
 	close(l.open)
 	h, srv := serveOn(t, l, readyNode{})
 	h.Peers = l
@@ -67,7 +68,7 @@ func TestListsAreChecked(t *testing.T) {
 	}
 	for _, path := range []string{"/internal/v1/images?user=alice&shards=2,3", "/v1/images/alice?prefix=" + url.QueryEscape(long[1:])} {
 		status, text := ask(path)
-		var got image.List
+		var got wire.List
 		err := json.Unmarshal([]byte(text), &got)
 		if status != http.StatusOK || err != nil || len(got.Images) != 2 || got.Images[0].Name != l.list.Images[0].Name || got.Next != l.list.Next {
 			t.Errorf("%.60s: %d, %v, %s", path, status, err, text)

@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 )
 
 // changeBytesMax bounds the body of a change of members.
@@ -27,7 +28,7 @@ func (h *Handler) changeMember(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
-	var c image.MemberChange
+	var c wire.MemberChange
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, changeBytesMax))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&c); err != nil {

@@ -8,9 +8,10 @@ import (
 	"time"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 )
 
-// verify has the node read its copies, and streams what it finds as image.VerifyLine, a JSON object a
+// verify has the node read its copies, and streams what it finds as wire.VerifyLine, a JSON object a
 // line. Progress comes once every StatusEvery.
 func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
 	sample, fix, err := parseVerify(r)
@@ -26,7 +27,7 @@ func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
 	defer context.AfterFunc(h.leave, cancel)()
 	control, enc := http.NewResponseController(w), json.NewEncoder(w)
 	begun, next := false, time.Time{}
-	say := func(line image.VerifyLine) error {
+	say := func(line wire.VerifyLine) error {
 		if !begun {
 			begun = true
 			w.Header().Set("Content-Type", "application/x-ndjson")
@@ -37,8 +38,8 @@ func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
 		}
 		return control.Flush()
 	}
-	sum, err := h.Node.Verify(ctx, sample, fix, func(line image.VerifyLine) error {
-		if line.Type == image.VerifyProgress && time.Now().Before(next) {
+	sum, err := h.Node.Verify(ctx, sample, fix, func(line wire.VerifyLine) error {
+		if line.Type == wire.VerifyProgress && time.Now().Before(next) {
 			return nil
 		}
 		next = time.Now().Add(h.StatusEvery)
@@ -46,11 +47,11 @@ func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
 	})
 	switch {
 	case err == nil:
-		say(image.VerifyLine{Type: image.VerifyEnd, VerifySummary: sum})
+		say(wire.VerifyLine{Type: wire.VerifyEnd, VerifySummary: sum})
 	case !begun:
 		h.fail(w, r, err)
 	default:
-		say(image.VerifyLine{Type: image.VerifyFailed, VerifySummary: sum, Problem: err.Error()})
+		say(wire.VerifyLine{Type: wire.VerifyFailed, VerifySummary: sum, Problem: err.Error()})
 	}
 }
 

@@ -5,11 +5,11 @@ import (
 	"encoding/json"
 	"net/http"
 
-	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 )
 
 // Members lists the cluster's members.
-func (c *Client) Members(ctx context.Context) ([]image.Member, error) {
+func (c *Client) Members(ctx context.Context) ([]wire.Member, error) {
 	r, err := c.ask(ctx, http.MethodGet, "/v1/members", nil)
 	if err != nil {
 		return nil, err
@@ -18,7 +18,7 @@ func (c *Client) Members(ctx context.Context) ([]image.Member, error) {
 }
 
 // ChangeMember changes one member and returns the list that follows. Repeating a change does no harm.
-func (c *Client) ChangeMember(ctx context.Context, change image.MemberChange) ([]image.Member, error) {
+func (c *Client) ChangeMember(ctx context.Context, change wire.MemberChange) ([]wire.Member, error) {
 	body, err := json.Marshal(change)
 	if err != nil {
 		return nil, err
@@ -30,9 +30,9 @@ func (c *Client) ChangeMember(ctx context.Context, change image.MemberChange) ([
 	return members(r)
 }
 
-func members(r *reply) ([]image.Member, error) {
+func members(r *reply) ([]wire.Member, error) {
 	var answer struct {
-		Members []image.Member `json:"members"`
+		Members []wire.Member `json:"members"`
 	}
 	err := r.decode(&answer)
 	return answer.Members, err

@@ -16,12 +16,13 @@ import (
 	"time"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 )
 
 // Info is one image as its headers tell it.
 type Info struct {
 	User string `json:"user"`
-	image.Info
+	wire.Info
 	Shard uint64 `json:"shard"`
 }
 
@@ -128,7 +129,7 @@ func info(user, name string, resp *http.Response) Info {
 		n, _ := strconv.ParseUint(h.Get(key), 10, bits) // zero says "unknown"
 		return n
 	}
-	i := Info{User: user, Shard: number("Imgcluster-Shard", 64), Info: image.Info{
+	i := Info{User: user, Shard: number("Imgcluster-Shard", 64), Info: wire.Info{
 		Name: name, Bytes: resp.ContentLength, Type: h.Get("Content-Type"), Version: number("Imgcluster-Version", 64),
 		Owner: image.NodeID(number("Imgcluster-Owner", 32)), SHA256: h.Get("Imgcluster-Sha256"),
 	}}
@@ -177,10 +178,10 @@ type ListOptions struct {
 }
 
 // List returns one page of a user's images.
-func (c *Client) List(ctx context.Context, user string, o ListOptions) (image.List, error) {
+func (c *Client) List(ctx context.Context, user string, o ListOptions) (wire.List, error) {
 	path, err := userPath(user)
 	if err != nil {
-		return image.List{}, err
+		return wire.List{}, err
 	}
 	query := url.Values{}
 	if o.Prefix != "" {
@@ -197,15 +198,15 @@ func (c *Client) List(ctx context.Context, user string, o ListOptions) (image.Li
 	}
 	r, err := c.ask(ctx, http.MethodGet, path, nil)
 	if err != nil {
-		return image.List{}, err
+		return wire.List{}, err
 	}
-	var list image.List
+	var list wire.List
 	return list, r.decode(&list)
 }
 
 // All yields all images of a user that have the prefix, page by page. It ends after an error.
-func (c *Client) All(ctx context.Context, user, prefix string) iter.Seq2[image.Info, error] {
-	return func(yield func(image.Info, error) bool) {
+func (c *Client) All(ctx context.Context, user, prefix string) iter.Seq2[wire.Info, error] {
+	return func(yield func(wire.Info, error) bool) {
 		o := ListOptions{Prefix: prefix}
 		for {
 			page, err := c.List(ctx, user, o)
@@ -213,7 +214,7 @@ func (c *Client) All(ctx context.Context, user, prefix string) iter.Seq2[image.I
 				err = image.Errorf(image.KindInternal, "the list of %q goes on at %q again", user, page.Next)
 			}
 			if err != nil {
-				yield(image.Info{}, err)
+				yield(wire.Info{}, err)
 				return
 			}
 			for _, i := range page.Images {
@@ -230,12 +231,12 @@ func (c *Client) All(ctx context.Context, user, prefix string) iter.Seq2[image.I
 
 // Cluster returns the cluster's state as one node sees it: the one that answered last time, or the
 // first of the others to answer when it does not do so quickly. It does not try again.
-func (c *Client) Cluster(ctx context.Context) (image.ClusterStatus, error) {
+func (c *Client) Cluster(ctx context.Context) (wire.ClusterStatus, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type answer struct {
 		index   int
-		status  image.ClusterStatus
+		status  wire.ClusterStatus
 		failure *failure
 	}
 	nodes, first := c.o.Nodes, int(c.last.Load())
@@ -265,14 +266,14 @@ func (c *Client) Cluster(ctx context.Context) (image.ClusterStatus, error) {
 		}
 	}
 	if ctx.Err() != nil {
-		return image.ClusterStatus{}, errors.Join(c.nobodyAnswers(failures), context.Cause(ctx))
+		return wire.ClusterStatus{}, errors.Join(c.nobodyAnswers(failures), context.Cause(ctx))
 	}
 	err, _ := c.verdict(failures)
-	return image.ClusterStatus{}, err
+	return wire.ClusterStatus{}, err
 }
 
 // learn keeps the addresses of the members, which may be more than the client was given.
-func (c *Client) learn(s image.ClusterStatus) {
+func (c *Client) learn(s wire.ClusterStatus) {
 	nodes := make([]Node, len(s.Nodes))
 	for i, n := range s.Nodes {
 		nodes[i] = Node{ID: n.ID, Addr: n.API}
@@ -290,13 +291,13 @@ func (c *Client) known() []Node {
 
 // NodeCluster returns the cluster's state as the given node sees it: one that the client was given, or
 // that Cluster told of.
-func (c *Client) NodeCluster(ctx context.Context, id image.NodeID) (status image.ClusterStatus, err error) {
+func (c *Client) NodeCluster(ctx context.Context, id image.NodeID) (status wire.ClusterStatus, err error) {
 	err = c.nodeDocument(ctx, id, "/v1/cluster", &status)
 	return status, err
 }
 
 // NodeInfo returns what the given node says of itself alone.
-func (c *Client) NodeInfo(ctx context.Context, id image.NodeID) (info image.NodeInfo, err error) {
+func (c *Client) NodeInfo(ctx context.Context, id image.NodeID) (info wire.NodeInfo, err error) {
 	err = c.nodeDocument(ctx, id, "/v1/node", &info)
 	return info, err
 }

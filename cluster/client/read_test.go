@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 )
 
 // discardServer is a node that reads uploads and throws them away.
@@ -55,7 +56,7 @@ func TestGetAndHead(t *testing.T) {
 		}
 		keep(w, r)
 	})
-	want := Info{User: "alice", Shard: 5, Info: image.Info{
+	want := Info{User: "alice", Shard: 5, Info: wire.Info{
 		Name: "a.png", Bytes: 10, Type: "image/png", Version: 9, Owner: 2, Replicas: []image.NodeID{2, 3}, Created: created, SHA256: "00ff",
 	}}
 	if got, err := f.Head(t.Context(), "alice", "a.png"); err != nil || !reflect.DeepEqual(got, want) {
@@ -218,11 +219,11 @@ func TestListAndAll(t *testing.T) {
 	var queries []string
 	f := newFleet(t, 1, Options{}, func(_ *fleet, _ int, w http.ResponseWriter, r *http.Request) {
 		queries = append(queries, r.URL.RawQuery)
-		list := image.List{Images: []image.Info{{Name: "a"}, {Name: "b"}}, Next: "b"}
+		list := wire.List{Images: []wire.Info{{Name: "a"}, {Name: "b"}}, Next: "b"}
 		switch after := r.FormValue("after"); {
 		case r.FormValue("prefix") == "loop":
 		case after == "b":
-			list = image.List{Images: []image.Info{{Name: "c"}}}
+			list = wire.List{Images: []wire.Info{{Name: "c"}}}
 		}
 		json.NewEncoder(w).Encode(list)
 	})
@@ -259,7 +260,7 @@ func TestCluster(t *testing.T) {
 		case 2:
 			io.WriteString(w, "not a status")
 		case 3:
-			json.NewEncoder(w).Encode(image.ClusterStatus{Name: "test", Ready: true, Nodes: []image.NodeStatus{{ID: 9, API: f.servers[2].Listener.Addr().String()}}})
+			json.NewEncoder(w).Encode(wire.ClusterStatus{Name: "test", Ready: true, Nodes: []wire.NodeStatus{{ID: 9, API: f.servers[2].Listener.Addr().String()}}})
 		}
 	})
 	defer close(release)

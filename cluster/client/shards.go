@@ -9,6 +9,7 @@ import (
 
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/placement"
+	"imgcluster/cluster/wire"
 )
 
 // shardMap says which nodes hold which data shard, as a node told it.
@@ -53,7 +54,7 @@ func (c *Client) refresh(ctx context.Context) {
 	for _, n := range status.Nodes {
 		addresses[n.ID] = n.API
 	}
-	slices.SortFunc(status.Shards, func(a, b image.ShardStatus) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(status.Shards, func(a, b wire.ShardStatus) int { return cmp.Compare(a.ID, b.ID) })
 	var m shardMap
 	for i, s := range status.Shards {
 		if i == 0 { // the system shard has no images

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 )
 
 // verifySilence is how long a node that verifies may say nothing: longer than it takes to repair one
@@ -19,8 +20,8 @@ const verifySilence = 3 * time.Minute
 // Verify has one node read and authenticate its copies, or a sample of that share of them, up to 1,
 // and calls fn with each line it says: progress, and the copies that are bad. With repair it replaces
 // these. It is tried once; the summary is what the node had done when it ended.
-func (c *Client) Verify(ctx context.Context, n Node, sample float64, repair bool, fn func(image.VerifyLine) error) (image.VerifySummary, error) {
-	var sum image.VerifySummary
+func (c *Client) Verify(ctx context.Context, n Node, sample float64, repair bool, fn func(wire.VerifyLine) error) (wire.VerifySummary, error) {
+	var sum wire.VerifySummary
 	w := c.wait(nil)
 	defer w.end()
 	w.asks(n)
@@ -33,7 +34,7 @@ func (c *Client) Verify(ctx context.Context, n Node, sample float64, repair bool
 	defer quiet.Stop()
 	defer r.cancel() // first: what is left of the answer is not waited for
 	for d := json.NewDecoder(r.resp.Body); ; {
-		var line image.VerifyLine
+		var line wire.VerifyLine
 		if err := d.Decode(&line); err != nil {
 			if ctx.Err() != nil {
 				return sum, context.Cause(ctx)
@@ -47,9 +48,9 @@ func (c *Client) Verify(ctx context.Context, n Node, sample float64, repair bool
 		w.touch()
 		sum = line.VerifySummary
 		switch line.Type {
-		case image.VerifyEnd:
+		case wire.VerifyEnd:
 			return sum, nil
-		case image.VerifyFailed:
+		case wire.VerifyFailed:
 			return sum, image.Errorf(image.KindAborted, "node %d: %s", n.ID, line.Problem).WithHint("run verify again")
 		}
 		if err := fn(line); err != nil {

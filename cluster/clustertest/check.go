@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 	"imgcluster/crypto"
 )
 
@@ -94,23 +95,23 @@ func (c *Cluster) ExpectEqualCatalogs(t testing.TB) {
 }
 
 // Verify has a node read its copies, and returns those that are bad and the sum.
-func (c *Cluster) Verify(t testing.TB, id image.NodeID, repair bool) (bad []image.VerifyLine, end image.VerifyLine) {
+func (c *Cluster) Verify(t testing.TB, id image.NodeID, repair bool) (bad []wire.VerifyLine, end wire.VerifyLine) {
 	t.Helper()
 	r := c.Do(http.MethodPost, id, fmt.Sprintf("/v1/verify?repair=%t", repair), nil, nil)
 	if r.Status != http.StatusOK || r.Err != nil {
 		t.Fatalf("verify of node %d: status %d, %v, %s", id, r.Status, r.Err, r.Body)
 	}
 	for d := json.NewDecoder(bytes.NewReader(r.Body)); ; {
-		var line image.VerifyLine
+		var line wire.VerifyLine
 		if err := d.Decode(&line); err != nil {
 			break
 		}
-		if line.Type == image.VerifyBad {
+		if line.Type == wire.VerifyBad {
 			bad = append(bad, line)
 		}
 		end = line
 	}
-	if end.Type != image.VerifyEnd {
+	if end.Type != wire.VerifyEnd {
 		t.Fatalf("verify of node %d ended with %+v", id, end)
 	}
 	return bad, end

@@ -25,6 +25,7 @@ import (
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/clustertest/poll"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 	"imgcluster/config"
 	"imgcluster/crypto"
 )
@@ -308,7 +309,7 @@ func (c *Cluster) Ready(ids ...image.NodeID) bool {
 		}
 		s := c.Status(id)
 		for _, n := range s.Nodes {
-			if slices.Contains(ids, n.ID) && (n.State != image.NodeUp || !n.Ready) {
+			if slices.Contains(ids, n.ID) && (n.State != wire.NodeUp || !n.Ready) {
 				return false
 			}
 		}

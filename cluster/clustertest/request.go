@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 )
 
 // Response is an answer, read to its end. Status is 0 when there was none: then Err says why.
@@ -125,7 +126,7 @@ func ExpectProblem(t testing.TB, r Response, kind image.Kind) {
 }
 
 // Status is the cluster as a node sees it, nothing when it does not answer.
-func (c *Cluster) Status(id image.NodeID) (s image.ClusterStatus) {
+func (c *Cluster) Status(id image.NodeID) (s wire.ClusterStatus) {
 	r := c.Do(http.MethodGet, id, "/v1/cluster", nil, nil)
 	if r.Err == nil {
 		json.Unmarshal(r.Body, &s) // malformed is nothing, too
@@ -134,13 +135,13 @@ func (c *Cluster) Status(id image.NodeID) (s image.ClusterStatus) {
 }
 
 // List returns all images of a user as one node lists them.
-func (c *Cluster) List(t testing.TB, id image.NodeID, user string) []image.Info {
+func (c *Cluster) List(t testing.TB, id image.NodeID, user string) []wire.Info {
 	t.Helper()
-	var all []image.Info
+	var all []wire.Info
 	after := ""
 	for {
 		r := c.DoAgain(t, http.MethodGet, id, "/v1/images/"+url.PathEscape(user)+"?after="+url.QueryEscape(after), nil, nil)
-		var page image.List
+		var page wire.List
 		if err := json.Unmarshal(r.Body, &page); r.Status != http.StatusOK || err != nil {
 			t.Fatalf("list of %s: status %d, %v, %s", user, r.Status, r.Err, r.Body)
 		}

@@ -165,33 +165,6 @@ type Receipt struct {
 	Committed bool     `json:"committed"`
 }
 
-// Info is one image in a list.
-type Info struct {
-	Name     string    `json:"name"`
-	Bytes    int64     `json:"bytes"`
-	Type     string    `json:"type"` // Content-Type
-	Version  uint64    `json:"version"`
-	Owner    NodeID    `json:"owner"`
-	Replicas []NodeID  `json:"replicas"`
-	Created  time.Time `json:"created"`
-	SHA256   string    `json:"sha256,omitempty"`
-}
-
-// Info returns the record as it is listed.
-func (r *Record) Info() Info {
-	return Info{
-		Name: r.Name, Bytes: r.Bytes, Type: r.MediaType(), Version: r.Version, Owner: r.Owner,
-		Replicas: r.Replicas(), Created: r.Created, SHA256: r.SHA256.orEmpty(),
-	}
-}
-
-// List is one page of a user's images, by name in byte order. Next is empty on the last page,
-// else the value for ?after= that gives the next page.
-type List struct {
-	Images []Info `json:"images"`
-	Next   string `json:"next,omitempty"`
-}
-
 // Limits on names, in bytes.
 const (
 	userBytesMax = 128

@@ -143,9 +143,7 @@ func TestRecordAsSeenOutside(t *testing.T) {
 	}
 	zeros := strings.Repeat("0", 64)
 	for want, v := range map[string]any{
-		`{"user":"alice","name":"a.png","version":7,"bytes":3,"sha256":"` + zeros + `","owner":2,"replicas":[3,2],"shard":4,"committed":true}`:           r.Receipt(),
-		`{"name":"a.png","bytes":3,"type":"image/png","version":7,"owner":2,"replicas":[3,2],"created":"2026-01-02T03:04:05Z","sha256":"` + zeros + `"}`: r.Info(),
-		`{"images":[],"next":"b"}`: image.List{Images: []image.Info{}, Next: "b"},
+		`{"user":"alice","name":"a.png","version":7,"bytes":3,"sha256":"` + zeros + `","owner":2,"replicas":[3,2],"shard":4,"committed":true}`: r.Receipt(),
 	} {
 		if b, err := json.Marshal(v); err != nil || string(b) != want {
 			t.Errorf("%s, %v\nwant %s", b, err, want)

@@ -10,13 +10,14 @@ import (
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wait"
+	"imgcluster/cluster/wire"
 )
 
 // scrubLoop reads all copies of this node over and over, each pass ScrubEvery after the last began.
 func (s *Service) scrubLoop() {
 	for next := min(s.ScrubEvery, scrubGrace); wait.For(s.ctx, next); {
 		began := time.Now()
-		sum, err := s.Verify(s.ctx, VerifyOptions{Sample: 1, Repair: true, Rate: s.ScrubRate}, func(image.VerifyLine) error { return nil })
+		sum, err := s.Verify(s.ctx, VerifyOptions{Sample: 1, Repair: true, Rate: s.ScrubRate}, func(wire.VerifyLine) error { return nil })
 		s.scrubbed.Add(sum.Images)
 		if s.ctx.Err() != nil {
 			return
@@ -36,8 +37,8 @@ type VerifyOptions struct {
 
 // Verify reads this node's copies and authenticates every byte of them. It calls report first, and after
 // each one, with what was found when it is bad, and ends with report's error.
-func (s *Service) Verify(ctx context.Context, o VerifyOptions, report func(image.VerifyLine) error) (image.VerifySummary, error) {
-	sum := image.VerifySummary{Node: s.Node}
+func (s *Service) Verify(ctx context.Context, o VerifyOptions, report func(wire.VerifyLine) error) (wire.VerifySummary, error) {
+	sum := wire.VerifySummary{Node: s.Node}
 	for _, shard := range s.Shards() {
 		err := s.Log.View(shard, func(r catalog.Reader) error {
 			t, err := catalog.GetTotals(r)
@@ -51,7 +52,7 @@ func (s *Service) Verify(ctx context.Context, o VerifyOptions, report func(image
 			return sum, err
 		}
 	}
-	if err := report(image.VerifyLine{Type: image.VerifyProgress, VerifySummary: sum}); err != nil {
+	if err := report(wire.VerifyLine{Type: wire.VerifyProgress, VerifySummary: sum}); err != nil {
 		return sum, err
 	}
 	limit := pace{rate: o.Rate}
@@ -64,7 +65,7 @@ func (s *Service) Verify(ctx context.Context, o VerifyOptions, report func(image
 				limit.wait(ctx, rec.Bytes)
 			}
 			f, ok := s.check(ctx, rec, o.Repair)
-			line := image.VerifyLine{Type: image.VerifyProgress}
+			line := wire.VerifyLine{Type: wire.VerifyProgress}
 			switch {
 			case ctx.Err() != nil:
 				return context.Cause(ctx)
@@ -79,8 +80,8 @@ func (s *Service) Verify(ctx context.Context, o VerifyOptions, report func(image
 				if f.Repaired {
 					sum.Repaired++
 				}
-				line = image.VerifyLine{
-					Type: image.VerifyBad, User: rec.User, Name: rec.Name, Upload: rec.ID.String(), Problem: f.Err.Error(), Fixed: f.Repaired,
+				line = wire.VerifyLine{
+					Type: wire.VerifyBad, User: rec.User, Name: rec.Name, Upload: rec.ID.String(), Problem: f.Err.Error(), Fixed: f.Repaired,
 				}
 			}
 			line.VerifySummary = sum

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"imgcluster/cluster/machine"
+	"imgcluster/cluster/hostinfo"
 )
 
 // fileSystem is every operation that the package does on the disk, so that tests can record them, fail
@@ -167,7 +167,7 @@ func (o *osFS) free() (r room, err error) {
 	if err := restart(func() error { return unix.Fstatfs(int(o.top.Fd()), &st) }); err != nil {
 		return r, err
 	}
-	return room{int64(st.Bavail) * int64(st.Bsize), machine.FreeInodes(&st)}, nil
+	return room{int64(st.Bavail) * int64(st.Bsize), hostinfo.FreeInodes(&st)}, nil
 }
 
 // osFile is a file of osFS.

@@ -28,8 +28,8 @@ import (
 	"syscall"
 
 	"imgcluster/cluster/failpoint"
+	"imgcluster/cluster/hostinfo"
 	"imgcluster/cluster/image"
-	"imgcluster/cluster/machine"
 	"imgcluster/cluster/oserr"
 )
 
@@ -179,7 +179,7 @@ func (s *Store) Free() (bytes, inodes int64, err error) {
 }
 
 // NoInodeLimit is the number of free inodes where a file system makes them as they are needed.
-const NoInodeLimit = machine.NoInodeLimit
+const NoInodeLimit = hostinfo.NoInodeLimit
 
 // RoomFor returns nil when Create would take so many files of so many bytes together, else the error that it
 // would return.

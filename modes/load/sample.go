@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"imgcluster/cluster/machine"
+	"imgcluster/cluster/hostinfo"
 	"imgcluster/modes/result"
 )
 
@@ -37,7 +37,7 @@ func (r *run) startSampler(ended <-chan struct{}) <-chan struct{} {
 // is this process that is too busy to ask, its uploads wait just as long.
 func (r *run) sample(ended <-chan struct{}, up map[int]bool) {
 	defer r.o.Log.Flush() // so that little is lost with this process; a failure comes back at the next write
-	rss, cpu := machine.Process()
+	rss, cpu := hostinfo.Process()
 	now := r.now()
 	r.write(result.ClientSample{
 		TS: now, RSSBytes: rss, CPUS: cpu.Seconds(), InFlight: int(r.flying.Load()), LateS: micros(r.schedule.late(now)),

@@ -1,6 +1,13 @@
-package image
+// Package wire is what nodes and clients say to each other over HTTP: paths, queries, header fields, problems
+// and the documents in JSON. Both ends encode and decode here, so that nothing is written down twice.
+package wire
 
-import "time"
+import (
+	"time"
+
+	"imgcluster/cluster/hostinfo"
+	"imgcluster/cluster/image"
+)
 
 // NodeState is what a node thinks of another one.
 type NodeState string
@@ -27,30 +34,30 @@ const (
 // NodeStatus is one node's figures. Byte counts are bytes, counters grow from the start of the
 // node's process. The figures of a node that is down are those last heard, or zero.
 type NodeStatus struct {
-	ID             NodeID    `json:"id"`
-	API            string    `json:"api"` // host:port
-	State          NodeState `json:"state"`
-	Ready          bool      `json:"ready"`
-	Problem        string    `json:"problem,omitempty"` // why it stores nothing for now, in words
-	Version        string    `json:"version,omitempty"`
-	LeaderOf       int       `json:"leader_of"`    // data and system shards led
-	OwnedImages    int64     `json:"owned_images"` // committed images whose owner it is
-	OwnedBytes     int64     `json:"owned_bytes"`
-	StoredImages   int64     `json:"stored_images"` // committed images it holds a copy of
-	StoredBytes    int64     `json:"stored_bytes"`  // plaintext length of these
-	Files          int64     `json:"files"`         // encrypted copies on its disk, those that no record needs any more included
-	FileBytes      int64     `json:"file_bytes"`    // their length
-	RSSBytes       int64     `json:"rss_bytes"`
-	DiskFree       int64     `json:"disk_free_bytes"`
-	DiskFreeInodes int64     `json:"disk_free_inodes"`     // for files; NoInodeLimit where they have no fixed number
-	DiskFull       bool      `json:"disk_full"`            // it is given no more images, and serves those that it has
-	DiskLacks      Lack      `json:"disk_lacks,omitempty"` // what it is full for the lack of
-	StagingBytes   int64     `json:"staging_bytes"`        // image bytes held in memory now
-	Uploads        int       `json:"uploads"`              // uploads in progress
-	CPUSeconds     float64   `json:"cpu_s"`
-	NetRx          int64     `json:"net_rx_bytes"` // bytes on API connections, both directions from the node's view
-	NetTx          int64     `json:"net_tx_bytes"`
-	UptimeS        float64   `json:"uptime_s"`
+	ID             image.NodeID `json:"id"`
+	API            string       `json:"api"` // host:port
+	State          NodeState    `json:"state"`
+	Ready          bool         `json:"ready"`
+	Problem        string       `json:"problem,omitempty"` // why it stores nothing for now, in words
+	Version        string       `json:"version,omitempty"`
+	LeaderOf       int          `json:"leader_of"`    // data and system shards led
+	OwnedImages    int64        `json:"owned_images"` // committed images whose owner it is
+	OwnedBytes     int64        `json:"owned_bytes"`
+	StoredImages   int64        `json:"stored_images"` // committed images it holds a copy of
+	StoredBytes    int64        `json:"stored_bytes"`  // plaintext length of these
+	Files          int64        `json:"files"`         // copies on its disk, those that no record needs any more too
+	FileBytes      int64        `json:"file_bytes"`    // their length
+	RSSBytes       int64        `json:"rss_bytes"`
+	DiskFree       int64        `json:"disk_free_bytes"`
+	DiskFreeInodes int64        `json:"disk_free_inodes"`     // NoInodeLimit where they have no fixed number
+	DiskFull       bool         `json:"disk_full"`            // it is given no more images, and serves its own
+	DiskLacks      Lack         `json:"disk_lacks,omitempty"` // what it is full for the lack of
+	StagingBytes   int64        `json:"staging_bytes"`        // image bytes held in memory now
+	Uploads        int          `json:"uploads"`              // uploads in progress
+	CPUSeconds     float64      `json:"cpu_s"`
+	NetRx          int64        `json:"net_rx_bytes"` // bytes on API connections, both directions from the node's view
+	NetTx          int64        `json:"net_tx_bytes"`
+	UptimeS        float64      `json:"uptime_s"`
 
 	// Of the device under the data directory, by all its users, since the machine started; 0: unknown.
 	DiskRead    int64   `json:"disk_read_bytes,omitempty"`
@@ -65,7 +72,7 @@ type NodeStatus struct {
 	Serves []uint64      `json:"serves,omitempty"`
 	Leads  []ShardReport `json:"leads,omitempty"`
 	// Receiving are the uploads whose bodies have been coming in here for a while, for want of a faster client.
-	Receiving []ID `json:"receiving,omitempty"`
+	Receiving []image.ID `json:"receiving,omitempty"`
 }
 
 // ShardReport is what a shard's leader tells of it.
@@ -80,19 +87,19 @@ type ShardReport struct {
 
 // NodeReport sums up what a shard has on one node.
 type NodeReport struct {
-	ID           NodeID `json:"id"`
-	OwnedImages  int64  `json:"owned_images"`
-	OwnedBytes   int64  `json:"owned_bytes"`
-	StoredImages int64  `json:"stored_images"`
-	StoredBytes  int64  `json:"stored_bytes"`
+	ID           image.NodeID `json:"id"`
+	OwnedImages  int64        `json:"owned_images"`
+	OwnedBytes   int64        `json:"owned_bytes"`
+	StoredImages int64        `json:"stored_images"`
+	StoredBytes  int64        `json:"stored_bytes"`
 }
 
 // ShardStatus is one Raft group. Leader is 0 when it has none.
 type ShardStatus struct {
-	ID     uint64   `json:"id"`
-	Leader NodeID   `json:"leader"`
-	Term   uint64   `json:"term"`
-	Nodes  []NodeID `json:"nodes"`
+	ID     uint64         `json:"id"`
+	Leader image.NodeID   `json:"leader"`
+	Term   uint64         `json:"term"`
+	Nodes  []image.NodeID `json:"nodes"`
 }
 
 // ClusterStatus is the cluster as one node sees it. Ready means that every shard has a leader.
@@ -109,21 +116,9 @@ type ClusterStatus struct {
 
 // NodeInfo is what a node says of itself alone: where it runs and how it was configured.
 type NodeInfo struct {
-	ID       NodeID            `json:"id"`
+	ID       image.NodeID      `json:"id"`
 	Version  string            `json:"version"`
 	Clock    time.Time         `json:"clock"` // when it answered, by its own clock
-	Machine  Machine           `json:"machine"`
+	Machine  hostinfo.Host     `json:"machine"`
 	Settings map[string]string `json:"settings"` // those of the cluster, not its own paths, by their key
-}
-
-// Machine is what a process has to itself or shares with others. What is not known is 0 or empty.
-type Machine struct {
-	Host         string `json:"host"`
-	CPUs         int    `json:"cpus"`
-	MemoryBytes  int64  `json:"memory_bytes"`
-	MemoryFree   int64  `json:"memory_free_bytes"` // what can be had without swapping
-	LinkBytesPS  int64  `json:"link_bytes_per_s"`  // of the network interface, each way
-	OpenFilesMax int64  `json:"open_files_max"`    // the process's limit
-	DiskID       string `json:"disk"`              // the same for all that share a file system
-	DiskFree     int64  `json:"disk_free_bytes"`
 }

@@ -1,4 +1,4 @@
-package machine
+package hostinfo
 
 import (
 	"crypto/rand"

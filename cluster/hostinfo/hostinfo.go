@@ -1,6 +1,6 @@
-// Package machine tells what this machine has, from /proc and /sys: the figures that people look up
+// Package hostinfo tells what this machine has, from /proc and /sys: the figures that people look up
 // with free, df, ulimit and iostat. What the system does not tell is 0 or empty.
-package machine
+package hostinfo
 
 import (
 	"bufio"
@@ -17,14 +17,24 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"imgcluster/cluster/image"
 )
+
+// Host is what a process has to itself or shares with others. What is not known is 0 or empty.
+type Host struct {
+	Host         string `json:"host"`
+	CPUs         int    `json:"cpus"`
+	MemoryBytes  int64  `json:"memory_bytes"`
+	MemoryFree   int64  `json:"memory_free_bytes"` // what can be had without swapping
+	LinkBytesPS  int64  `json:"link_bytes_per_s"`  // of the network interface, each way
+	OpenFilesMax int64  `json:"open_files_max"`    // the process's limit
+	DiskID       string `json:"disk"`              // the same for all that share a file system
+	DiskFree     int64  `json:"disk_free_bytes"`
+}
 
 // Look returns the figures of this machine as a process sees them that has its files in dir and its
 // network traffic on the interface of the address host.
-func Look(dir string, host netip.Addr) image.Machine {
-	m := image.Machine{CPUs: runtime.GOMAXPROCS(0), LinkBytesPS: link(host)}
+func Look(dir string, host netip.Addr) Host {
+	m := Host{CPUs: runtime.GOMAXPROCS(0), LinkBytesPS: link(host)}
 	m.Host, _ = os.Hostname()
 	m.MemoryBytes, m.MemoryFree = memory()
 	var files unix.Rlimit

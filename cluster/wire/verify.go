@@ -1,4 +1,8 @@
-package image
+package wire
+
+import (
+	"imgcluster/cluster/image"
+)
 
 // The types of a VerifyLine.
 const (
@@ -21,12 +25,12 @@ type VerifyLine struct {
 
 // VerifySummary counts what was read. Byte counts are of the plaintext.
 type VerifySummary struct {
-	Node     NodeID `json:"node"`
-	Images   int64  `json:"images"`
-	Bytes    int64  `json:"bytes"`
-	OfImages int64  `json:"of_images"` // copies that the node has
-	OfBytes  int64  `json:"of_bytes"`
-	Bad      int64  `json:"bad"`
-	Repaired int64  `json:"repaired"` // of the bad ones
-	Skipped  int64  `json:"skipped"`  // could not be judged, for want of a quorum or of open files
+	Node     image.NodeID `json:"node"`
+	Images   int64        `json:"images"`
+	Bytes    int64        `json:"bytes"`
+	OfImages int64        `json:"of_images"` // copies that the node has
+	OfBytes  int64        `json:"of_bytes"`
+	Bad      int64        `json:"bad"`
+	Repaired int64        `json:"repaired"` // of the bad ones
+	Skipped  int64        `json:"skipped"`  // could not be judged, for want of a quorum or of open files
 }
