@@ -67,7 +67,7 @@ crash:
 flips:
 	IMGCLUSTER_FLIPS=$(COUNT) IMGCLUSTER_SEED=$(SEED) go test ./cluster -run '^TestFlips$$' -count 1 -v -timeout 1h
 
-# Each node's disk wiped in turn, under COUNT images and more uploads, and made anew from the others.
+# Each node's disk wiped in turn, under COUNT images and more uploads, and rebuilt from the others.
 wipes:
 	IMGCLUSTER_WIPES=$(COUNT) go test ./cluster -run '^TestLostDisk$$' -count 1 -v -timeout 1h
 
