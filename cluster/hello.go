@@ -248,7 +248,7 @@ func (n *Node) stand(met []hello) (s standing, err error) {
 func lostError(reason string) error {
 	return &RefusedError{
 		Reason: reason,
-		hint:   "a node must not come back under its old identity without what it has acknowledged: restore its newest data directory, or start it with --replace so that it is made anew from the others",
+		hint:   "a node must not come back under its old identity without what it has acknowledged: restore its newest data directory, or start it with --replace so that it is rebuilt from its peers",
 	}
 }
 
@@ -285,7 +285,7 @@ func (n *Node) enter(ctx context.Context, met []hello) error {
 func (n *Node) begin(ctx context.Context, met []hello, s standing) error {
 	dir := n.dir.Load()
 	if s.lost != "" {
-		n.logger.Warn("the node is made anew from the others", zap.String("cause", s.lost))
+		n.logger.Warn("the node is rebuilt from its peers", zap.String("cause", s.lost))
 		if err := dir.Renew(raftFolders...); err != nil {
 			return err
 		}

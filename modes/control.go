@@ -200,7 +200,7 @@ func (s *session) Do(_ context.Context, a chaos.Action, node int) error {
 	defer s.mu.Unlock()
 	s.conn.SetDeadline(time.Now().Add(controlAnswer))
 	if _, err := fmt.Fprintln(s.conn, string(a), node); err != nil {
-		return fmt.Errorf("imgcluster up is gone: %w", err)
+		return fmt.Errorf("imgcluster up has ended: %w", err)
 	}
 	_, err := s.read(controlAnswer)
 	return err

@@ -123,7 +123,7 @@ func checkPorts(cfg *config.Config) error {
 		for _, addr := range []string{on.APIAddr(), on.RaftAddr()} {
 			l, err := net.Listen("tcp", addr)
 			if errors.Is(err, syscall.EADDRINUSE) {
-				return usagef("imgcluster status tells whether a cluster runs already; else end that process, or configure other ports",
+				return usagef("imgcluster status shows whether a cluster runs already; else end that process, or configure other ports",
 					"node %d needs %s, which another process has", n.ID, addr)
 			}
 			if err != nil {

@@ -68,7 +68,7 @@ func readPast(path string) (*pastRun, error) {
 			"%s is %s, and a run goes on in a log as stress wrote it", path, whole.form)
 	}
 	if p.stores == nil {
-		return nil, usagef(noResume, "%s does not tell how the run was started", path)
+		return nil, usagef(noResume, "%s does not say how the run was started", path)
 	}
 	f, err := openRegular(path)
 	if err != nil {

@@ -28,9 +28,9 @@ node's leaders over and lets running uploads end, the second stops it at once.
 SIGHUP is ignored.
 
 A node whose data directory is empty, an older copy or damaged is refused, since
-what it once acknowledged is not there. With --replace it is made anew: it joins
-as a new replica and copies its catalog and its images from the other nodes,
-most of which must be up.`,
+what it once acknowledged is not there. With --replace it is rebuilt from its
+peers: it joins as a new replica and copies its catalog and its images from the
+other nodes, most of which must be up.`,
 		Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runServer(cmd.Context(), e, id, replace)

@@ -76,10 +76,10 @@ made in memory, the same for the same seed, unless --images names a folder. The
 log of the run before is kept, with .1 at the end of its name.
 
 Profiles: quick 30, demo 50, extreme 1500 images of 5 to 25 MB. Before it
-starts, the nodes, disks, memory, clocks and limits are looked at; --dry-run
-ends there. The first Ctrl-C lets running uploads end and reports on what was
-done, the second stops at once; --resume does what is missing then: uploads,
-reading images back, deleting them.
+starts, a preflight checks the nodes, disks, memory, clocks and limits;
+--dry-run ends there. The first Ctrl-C lets running uploads end and reports on
+what was done, the second stops at once; --resume does what is missing then:
+uploads, reading images back, deleting them.
 
 With --rate, uploads begin at their time whether or not others have ended, and
 latency counts from that time. With --json, the records of the log go to
@@ -115,8 +115,8 @@ every image is read back and compared with what was sent, as with --verify.`,
 	f.StringVar(&o.log, "log", "log.jsonl", "file for the run's log")
 	f.StringVar(&o.resume, "resume", "", "do what is missing of the run of this log")
 	f.BoolVar(&o.yes, "yes", false, "start the extreme profile without asking")
-	f.BoolVar(&o.force, "force", false, "start although the look at the cluster found something wrong")
-	f.BoolVar(&o.dryRun, "dry-run", false, "show what the run takes and look at the cluster, but upload nothing")
+	f.BoolVar(&o.force, "force", false, "start although the preflight found something wrong")
+	f.BoolVar(&o.dryRun, "dry-run", false, "show what the run takes and the preflight, but upload nothing")
 	f.BoolVar(&o.verify, "verify", false, "read every image back after the uploads and compare")
 	f.BoolVar(&o.cleanup, "cleanup", false, "delete the run's images in the end")
 	f.BoolVar(&o.keep, "keep", false, "keep them, which is the default")
@@ -299,7 +299,7 @@ func (e *env) leftOut(o stressOptions, source load.Source) (named []string, fail
 		return nil, nil
 	}
 	text := fmt.Sprintf("%d of %d in --images %s are not sent", count, count+files.Len(), o.images)
-	e.warn(text+":\n"+strings.Join(named, "\n"), "the others are; take these out of the folder, or mend them")
+	e.warn(text+":\n"+strings.Join(named, "\n"), "the others are; take these out of the folder, or repair them")
 	return named, &partError{text, nil}
 }
 

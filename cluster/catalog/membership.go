@@ -104,10 +104,10 @@ func (m *machine) join(j *Join) (Result, error) {
 			return errNoMember(j.Node)
 		case me.Incarnation != "" && me.Incarnation != j.Incarnation && !j.Replace:
 			return image.Errorf(image.KindInvalid, "node %d is known with another data directory", j.Node).
-				WithHint("restore the node's data directory, or start it with --replace so that it is made anew from the others")
+				WithHint("restore the node's data directory, or start it with --replace so that it is rebuilt from its peers")
 		case me.Incarnation == j.Incarnation && me.Run != j.Run && me.Starts >= j.Starts:
 			return image.Errorf(image.KindInvalid, "the data directory of node %d is an older copy: it was started %d times, the cluster knows %d", j.Node, j.Starts, me.Starts).
-				WithHint("restore the newest data directory, or start the node with --replace so that it is made anew from the others")
+				WithHint("restore the newest data directory, or start the node with --replace so that it is rebuilt from its peers")
 		}
 		if me.Incarnation != "" && me.Incarnation != j.Incarnation {
 			s.replace(j.Node)

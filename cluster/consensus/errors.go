@@ -49,7 +49,7 @@ func isLocked(err error) bool {
 	return strings.Contains(text, "failed to lock") || strings.Contains(text, "lock held")
 }
 
-const replaceHint = "replace this node: start it with --replace, so that it is made anew from the others"
+const replaceHint = "replace this node: start it with --replace, so that it is rebuilt from its peers"
 
 func errHalfLost(dir, what string) error {
 	return image.Errorf(image.KindInvalid, "%s in %s is lost, but the rest of the node's data is there: %w", what, dir, ErrDamaged).

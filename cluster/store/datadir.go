@@ -314,7 +314,7 @@ func readIdentity(root *os.Root, dir string) (Identity, error) {
 	case err != nil || format.Format == FormatVersion && id.Incarnation == "":
 		return Identity{}, &ClaimError{
 			ErrDataDir, fmt.Sprintf("%s in data directory %s is damaged", identityName, dir),
-			"restore " + identityName + " from a backup, or start the node with an empty --data-dir and --replace, so that it is made anew from the others", err,
+			"restore " + identityName + " from a backup, or start the node with an empty --data-dir and --replace, so that it is rebuilt from its peers", err,
 		}
 	case format.Format != FormatVersion:
 		return Identity{}, &ClaimError{
