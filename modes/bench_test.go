@@ -20,8 +20,8 @@ import (
 	"imgcluster/cluster/wire"
 	"imgcluster/config"
 	"imgcluster/genimg"
-	"imgcluster/modes/load"
 	"imgcluster/modes/result"
+	"imgcluster/modes/stress/load"
 )
 
 // bareEnv makes this test binary a process that takes uploads and throws them away: what any

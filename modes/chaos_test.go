@@ -14,8 +14,8 @@ import (
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/wire"
 	"imgcluster/genimg"
-	"imgcluster/modes/load"
 	"imgcluster/modes/result"
+	"imgcluster/modes/stress/load"
 )
 
 // small are images with which faults are soon over.

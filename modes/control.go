@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"imgcluster/config"
-	"imgcluster/modes/chaos"
+	"imgcluster/modes/stress/chaos"
 )
 
 // The control socket of up: who may open it (mode 0600) can make its nodes fail. A session begins

@@ -7,7 +7,7 @@ import (
 	"syscall"
 	"time"
 
-	"imgcluster/modes/chaos"
+	"imgcluster/modes/stress/chaos"
 )
 
 // Do implements chaos.Nodes. What it takes is one of this cluster's processes: a node that somebody

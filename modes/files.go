@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"imgcluster/modes/load"
+	"imgcluster/modes/stress/load"
 )
 
 // used is a file that a command reads or writes: one that the command line names, or a stream.

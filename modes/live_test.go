@@ -17,8 +17,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"imgcluster/modes/load"
 	"imgcluster/modes/result"
+	"imgcluster/modes/stress/load"
 )
 
 // busy is the tally of half a run with everything that can be shown.

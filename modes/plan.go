@@ -10,7 +10,7 @@ import (
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/printable"
 	"imgcluster/config"
-	"imgcluster/modes/load"
+	"imgcluster/modes/stress/load"
 	"imgcluster/modes/term"
 )
 

@@ -12,8 +12,8 @@ import (
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
 	"imgcluster/config"
-	"imgcluster/modes/load"
 	"imgcluster/modes/result"
+	"imgcluster/modes/stress/load"
 	"imgcluster/modes/term"
 )
 

@@ -19,7 +19,7 @@ import (
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/printable"
 	"imgcluster/config"
-	"imgcluster/modes/load"
+	"imgcluster/modes/stress/load"
 	"imgcluster/modes/term"
 )
 

@@ -10,8 +10,8 @@ import (
 
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
-	"imgcluster/modes/load"
 	"imgcluster/modes/result"
+	"imgcluster/modes/stress/load"
 	"imgcluster/modes/term"
 )
 

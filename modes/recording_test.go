@@ -10,8 +10,8 @@ import (
 
 	"imgcluster/cluster/client"
 	"imgcluster/config"
-	"imgcluster/modes/load"
 	"imgcluster/modes/result"
+	"imgcluster/modes/stress/load"
 )
 
 // blind is a target whose nodes are not looked at.

@@ -10,8 +10,8 @@ import (
 	"testing"
 
 	"imgcluster/genimg"
-	"imgcluster/modes/load"
 	"imgcluster/modes/result"
+	"imgcluster/modes/stress/load"
 )
 
 // opened opens a log for a run that leaves so many bytes of it.

@@ -19,9 +19,9 @@ import (
 	"imgcluster/cluster/printable"
 	"imgcluster/config"
 	"imgcluster/genimg"
-	"imgcluster/modes/chaos"
-	"imgcluster/modes/load"
 	"imgcluster/modes/result"
+	"imgcluster/modes/stress/chaos"
+	"imgcluster/modes/stress/load"
 )
 
 const (

@@ -12,8 +12,8 @@ import (
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/placement"
 	"imgcluster/cluster/wire"
-	"imgcluster/modes/load"
 	"imgcluster/modes/result"
+	"imgcluster/modes/stress/load"
 )
 
 // target is the cluster as the load driver sees it.

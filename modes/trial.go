@@ -9,9 +9,9 @@ import (
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/wire"
 	"imgcluster/config"
-	"imgcluster/modes/chaos"
-	"imgcluster/modes/load"
 	"imgcluster/modes/result"
+	"imgcluster/modes/stress/chaos"
+	"imgcluster/modes/stress/load"
 )
 
 const (

@@ -17,8 +17,8 @@ import (
 	"imgcluster/config"
 	"imgcluster/crypto"
 	"imgcluster/genimg"
-	"imgcluster/modes/load"
 	"imgcluster/modes/result"
+	"imgcluster/modes/stress/load"
 	"imgcluster/modes/term"
 )
 
