@@ -26,6 +26,21 @@ func TestDocumentLines(t *testing.T) {
 	}
 }
 
+// TestDocumentPaths finds every file and folder of this repository that a document names.
+func TestDocumentPaths(t *testing.T) {
+	path := regexp.MustCompile("`((?:cluster|config|crypto|genimg|modes|testdata)/[\\w./*-]*)`")
+	for file, text := range documents(t) {
+		if file == "CHANGELOG.md" { // says what was
+			continue
+		}
+		for _, m := range path.FindAllStringSubmatch(text, -1) {
+			if found, err := filepath.Glob(m[1]); err != nil || len(found) == 0 {
+				t.Errorf("%s names %s, which is not there: %v", file, m[1], err)
+			}
+		}
+	}
+}
+
 var (
 	link    = regexp.MustCompile(`\]\(([^)]*)\)`)
 	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)

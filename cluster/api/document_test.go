@@ -1,0 +1,46 @@
+package api
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"testing"
+
+	"imgcluster/cluster/image"
+)
+
+// TestDocument holds the table of errors in API.md to the kinds that there are, and to their statuses.
+func TestDocument(t *testing.T) {
+	text, err := os.ReadFile("API.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string]bool{}
+	for _, m := range regexp.MustCompile("(?m)^\\| (\\d{3}) \\| `([a-z-]+)` \\|").FindAllStringSubmatch(string(text), -1) {
+		if status := strconv.Itoa(image.Kind(m[2]).Status()); status != m[1] {
+			t.Errorf("%s has status %s, not %s", m[2], status, m[1])
+		}
+		documented[m[2]] = true
+	}
+	sources, err := filepath.Glob("../image/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds := 0
+	for _, file := range sources {
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`(?m)^\tKind\w+ +Kind = "([a-z-]+)"`).FindAllStringSubmatch(string(source), -1) {
+			kinds++
+			if !documented[m[1]] {
+				t.Errorf("API.md does not have %s", m[1])
+			}
+		}
+	}
+	if kinds != len(documented) {
+		t.Errorf("%d kinds, %d documented", kinds, len(documented))
+	}
+}
