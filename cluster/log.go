@@ -80,16 +80,12 @@ func (l *replicated) Leader(shard uint64) image.NodeID {
 }
 
 // applier makes catalog.Apply the state machine of one shard.
-func applier(shard uint64) func(tx catalog.Tx, index uint64, cmd []byte) ([]byte, []any) {
-	return func(tx catalog.Tx, index uint64, cmd []byte) ([]byte, []any) {
+func applier(shard uint64) func(tx catalog.Tx, index uint64, cmd []byte) ([]byte, []catalog.Event) {
+	return func(tx catalog.Tx, index uint64, cmd []byte) ([]byte, []catalog.Event) {
 		result, events, err := catalog.Apply(tx, shard, index, cmd)
 		if err != nil {
 			panic(err) // a failing disk stops the node; anything else is undone and answered as failed
 		}
-		list := make([]any, len(events))
-		for i, e := range events {
-			list[i] = e
-		}
-		return result, list
+		return result, events
 	}
 }

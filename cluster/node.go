@@ -322,15 +322,13 @@ func (n *Node) consensusOptions() consensus.Options {
 }
 
 // applied takes the events of a shard from consensus.
-func (n *Node) applied(shard uint64, events []any) {
-	list := make([]catalog.Event, len(events))
-	for i, e := range events {
-		list[i] = e.(catalog.Event)
-		if m := list[i].Members; m != nil {
-			n.learn(m)
+func (n *Node) applied(shard uint64, events []catalog.Event) {
+	for _, e := range events {
+		if e.Members != nil {
+			n.learn(e.Members)
 		}
 	}
-	n.ingest.Applied(shard, list)
+	n.ingest.Applied(shard, events)
 }
 
 // restored takes up a shard whose state came as a snapshot.

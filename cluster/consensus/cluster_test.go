@@ -80,7 +80,7 @@ func orderAndEvents(t *testing.T, c *toyCluster) {
 		t.Errorf("%d different results of %d proposals", len(seen), len(c.nodes)*each)
 	}
 	c.sameEverywhere()
-	var first []any
+	var first []string
 	for i, n := range c.nodes {
 		n.mu.Lock()
 		events := slices.Clone(n.events[4])
@@ -94,7 +94,7 @@ func orderAndEvents(t *testing.T, c *toyCluster) {
 	}
 	var last uint64
 	for _, e := range first {
-		_, at, _ := strings.Cut(e.(string), "@")
+		_, at, _ := strings.Cut(e, "@")
 		index, err := strconv.ParseUint(at, 10, 64)
 		if err != nil || index <= last {
 			t.Fatalf("event %v after index %d", e, last)

@@ -28,8 +28,8 @@ const (
 type machine struct {
 	shard    uint64
 	db       *database
-	apply    func(tx catalog.Tx, index uint64, cmd []byte) ([]byte, []any)
-	applied  func(shard uint64, events []any)
+	apply    func(tx catalog.Tx, index uint64, cmd []byte) ([]byte, []catalog.Event)
+	applied  func(shard uint64, events []catalog.Event)
 	restored func(shard uint64)
 	log      *zap.Logger
 }
@@ -71,7 +71,7 @@ func (m *machine) update(entries []sm.Entry, limit int) (int, error) {
 	batch := m.db.pebble.NewIndexedBatch()
 	defer batch.Close()
 	t := &tx{shard: m.shard, batch: batch}
-	var events []any
+	var events []catalog.Event
 	n := min(limit, len(entries))
 	for i := range entries[:n] {
 		result, evs, panicked := m.run(t, &entries[i])
@@ -92,7 +92,7 @@ func (m *machine) update(entries []sm.Entry, limit int) (int, error) {
 
 // run calls Apply and tells whether it panicked. A panic that got through would come back at every
 // restart of every node.
-func (m *machine) run(t *tx, e *sm.Entry) (result []byte, events []any, panicked bool) {
+func (m *machine) run(t *tx, e *sm.Entry) (result []byte, events []catalog.Event, panicked bool) {
 	defer func() {
 		if p := recover(); p != nil {
 			panicked = true
@@ -105,7 +105,7 @@ func (m *machine) run(t *tx, e *sm.Entry) (result []byte, events []any, panicked
 }
 
 // commit makes batch, or nothing when it is nil, and the applied index visible as one.
-func (m *machine) commit(batch *pebble.Batch, index uint64, events []any) error {
+func (m *machine) commit(batch *pebble.Batch, index uint64, events []catalog.Event) error {
 	if batch == nil {
 		batch = m.db.pebble.NewBatch()
 		defer batch.Close()

@@ -37,7 +37,7 @@ func openMachine(t testing.TB, db *database, shard uint64) (*machine, uint64) {
 	t.Helper()
 	m := &machine{
 		shard: shard, db: db, apply: toyApply, log: zap.NewNop(),
-		applied: func(uint64, []any) {}, restored: func(uint64) {},
+		applied: func(uint64, []catalog.Event) {}, restored: func(uint64) {},
 	}
 	index, err := m.Open(nil)
 	must(t, err)
@@ -106,9 +106,9 @@ func TestUpdateInBatches(t *testing.T) {
 	want := states(t, cmds)[len(cmds)]
 	for size := 1; size <= len(cmds); size *= 3 {
 		m, _ := toyMachine(t, vfs.NewMem(), 1)
-		var events []any
-		m.applied = func(_ uint64, es []any) {
-			events = append(events, es...)
+		var events []string
+		m.applied = func(_ uint64, es []catalog.Event) {
+			events = append(events, namesOf(es)...)
 			if all := stateOf(t, m); all["k0"] != "v0" {
 				t.Errorf("told of events before readers see their state: %v", all)
 			}
@@ -124,7 +124,7 @@ func TestUpdateInBatches(t *testing.T) {
 			at += uint64(len(batch))
 		}
 		sameState(t, fmt.Sprintf("batches of %d", size), stateOf(t, m), want)
-		var wanted []any
+		var wanted []string
 		for i, c := range cmds {
 			var verb, key string
 			fmt.Sscan(c, &verb, &key)
@@ -144,7 +144,7 @@ func TestTxSeesItsBatch(t *testing.T) {
 	if got := string(es[2].Result.Data); got != "3" {
 		t.Errorf("three additions in a batch give %s", got)
 	}
-	m.apply = func(tx catalog.Tx, _ uint64, _ []byte) ([]byte, []any) {
+	m.apply = func(tx catalog.Tx, _ uint64, _ []byte) ([]byte, []catalog.Event) {
 		tx.Delete([]byte("n"))
 		tx.Set([]byte("b"), nil)
 		tx.Set([]byte("a"), []byte("1"))

@@ -26,7 +26,7 @@ type Shard struct {
 	// randomness, no state of its own. It must not keep cmd or use tx after it returns. When tx
 	// returns an error the node stops before anything is committed, so Apply may return anything
 	// then. A panic undoes the command on every node and Propose answers KindInternal.
-	Apply func(tx catalog.Tx, index uint64, cmd []byte) (result []byte, events []any)
+	Apply func(tx catalog.Tx, index uint64, cmd []byte) (result []byte, events []catalog.Event)
 }
 
 // Options configure one node. Durations and counts that are zero take the default named beside them.
@@ -42,7 +42,7 @@ type Options struct {
 	// see the state they tell of. Commands that were applied but not yet synced before a crash are
 	// applied again, so their events come again. Shards call at the same time. It must not block,
 	// and is called before Start returns. May be nil.
-	Applied func(shard uint64, events []any)
+	Applied func(shard uint64, events []catalog.Event)
 	// Restored is told when a shard's whole state was replaced by a snapshot: events were skipped,
 	// and whoever keeps something derived from them reads it again. Rules as for Applied.
 	Restored func(shard uint64)
@@ -83,7 +83,7 @@ func (o Options) withDefaults() Options {
 		o.Logger = zap.NewNop()
 	}
 	if o.Applied == nil {
-		o.Applied = func(uint64, []any) {}
+		o.Applied = func(uint64, []catalog.Event) {}
 	}
 	if o.Restored == nil {
 		o.Restored = func(uint64) {}

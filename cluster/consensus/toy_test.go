@@ -37,8 +37,9 @@ func must(t testing.TB, err error) {
 }
 
 // toyApply is a state machine of words: "set K V", "del K", "add K" counts up, "half K" changes two
-// keys and panics, "big K" writes a value beyond the limit. The event is "K@index".
-func toyApply(tx catalog.Tx, index uint64, cmd []byte) (result []byte, events []any) {
+// keys and panics, "big K" writes a value beyond the limit. Its event is a removed record
+// named "K@index".
+func toyApply(tx catalog.Tx, index uint64, cmd []byte) (result []byte, events []catalog.Event) {
 	f := strings.Fields(string(cmd))
 	key := []byte(f[1])
 	switch f[0] {
@@ -59,7 +60,16 @@ func toyApply(tx catalog.Tx, index uint64, cmd []byte) (result []byte, events []
 	case "big":
 		tx.Set(key, make([]byte, valueBytesMax+1))
 	}
-	return result, []any{fmt.Sprintf("%s@%d", key, index)}
+	return result, []catalog.Event{{Removed: &image.Record{Name: fmt.Sprintf("%s@%d", key, index)}}}
+}
+
+// namesOf returns the events of toyApply as "K@index".
+func namesOf(events []catalog.Event) []string {
+	var names []string
+	for _, e := range events {
+		names = append(names, e.Removed.Name)
+	}
+	return names
 }
 
 // dump returns all that a reader shows.
@@ -76,7 +86,7 @@ type node struct {
 	*Consensus
 
 	mu       sync.Mutex
-	events   map[uint64][]any
+	events   map[uint64][]string // names of removed records
 	restored map[uint64]int
 }
 
@@ -108,14 +118,14 @@ func newCluster(t testing.TB, n, shards int, change func(*Options)) *toyCluster 
 		all[image.NodeID(i+1)] = a
 	}
 	for i := range n {
-		nd := &node{events: map[uint64][]any{}, restored: map[uint64]int{}}
+		nd := &node{events: map[uint64][]string{}, restored: map[uint64]int{}}
 		nd.opts = Options{
 			NodeID: image.NodeID(i + 1), RaftAddress: addresses[i], Dir: t.TempDir(), DeploymentID: 7,
 			RTT: 20 * time.Millisecond, RebalanceEvery: 100 * time.Millisecond, ProposalTimeout: deadline,
-			Applied: func(shard uint64, events []any) {
+			Applied: func(shard uint64, events []catalog.Event) {
 				nd.mu.Lock()
 				defer nd.mu.Unlock()
-				nd.events[shard] = append(nd.events[shard], events...)
+				nd.events[shard] = append(nd.events[shard], namesOf(events)...)
 			},
 			Restored: func(shard uint64) {
 				nd.mu.Lock()
