@@ -64,7 +64,7 @@ func TestDiskFull(t *testing.T) {
 	t.Logf("%d images fit, %d of them around a full node; then: %v", len(f.bodies), around, refused)
 	clustertest.Poll(t, "all to hear that two nodes are full", func() bool { return len(fullNodes(c)) >= 2 })
 	for _, n := range c.Status(1).Nodes {
-		if n.DiskFree < keptFree || n.State != wire.NodeUp || !n.Ready {
+		if n.DiskFreeBytes < keptFree || n.State != wire.NodeUp || !n.Ready {
 			t.Errorf("node %d is %+v; %d bytes are to stay free", n.ID, n, keptFree)
 		}
 	}

@@ -274,7 +274,7 @@ func (p *peers) set(id image.NodeID, change func(*peerState), cause error) {
 	case s.status.Problem != "":
 		p.logger.Warn("peer stores nothing", peer, zap.String("problem", s.status.Problem))
 	case s.status.DiskFull:
-		p.logger.Warn("peer has no room for more images", peer, zap.String("lacks", string(s.status.DiskLacks)), zap.Int64("free_bytes", s.status.DiskFree), zap.Int64("free_inodes", s.status.DiskFreeInodes))
+		p.logger.Warn("peer has no room for more images", peer, zap.String("lacks", string(s.status.DiskLacks)), zap.Int64("free_bytes", s.status.DiskFreeBytes), zap.Int64("free_inodes", s.status.DiskFreeInodes))
 	case s.draining():
 		p.logger.Info("peer is stopping", peer)
 	default:

@@ -11,6 +11,7 @@ import (
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/placement"
 	"imgcluster/cluster/repair"
+	"imgcluster/cluster/sample"
 	"imgcluster/cluster/store"
 	"imgcluster/cluster/wait"
 	"imgcluster/cluster/wire"
@@ -103,11 +104,34 @@ func (n *Node) Status() wire.NodeStatus {
 	files, fileBytes := n.store.Usage()
 	rss, cpu := hostinfo.Process()
 	return wire.NodeStatus{
-		ID: n.self.ID, API: n.self.APIAddr(), State: state, Ready: n.Ready() == nil, Problem: problem, Version: n.version,
-		Files: files, FileBytes: fileBytes, RSSBytes: rss, DiskFree: free, DiskFreeInodes: inodes, DiskFull: lacks != "", DiskLacks: lacks, StagingBytes: staging, Uploads: uploads,
-		CPUSeconds: cpu.Seconds(), NetRx: rx, NetTx: tx, UptimeS: time.Since(n.began).Seconds(),
-		DiskRead: read, DiskWritten: written, DiskBusyS: busy.Seconds(),
-		Serves: n.serveList(), Leads: n.reports(), MissingCopies: n.repair.Stats().Missing, Receiving: n.ingest.Receiving(),
+		ID:      n.self.ID,
+		API:     n.self.APIAddr(),
+		State:   state,
+		Ready:   n.Ready() == nil,
+		Problem: problem,
+		Version: n.version,
+		Node: sample.Node{
+			RSSBytes:         rss,
+			DiskFreeBytes:    free,
+			CPUS:             cpu.Seconds(),
+			NetRxBytes:       rx,
+			NetTxBytes:       tx,
+			StagingBytes:     staging,
+			DiskReadBytes:    read,
+			DiskWrittenBytes: written,
+			DiskBusyS:        busy.Seconds(),
+		},
+		Files:          files,
+		FileBytes:      fileBytes,
+		DiskFreeInodes: inodes,
+		DiskFull:       lacks != "",
+		DiskLacks:      lacks,
+		Uploads:        uploads,
+		UptimeS:        time.Since(n.began).Seconds(),
+		MissingCopies:  n.repair.Stats().Missing,
+		Serves:         n.serveList(),
+		Leads:          n.reports(),
+		Receiving:      n.ingest.Receiving(),
 	}
 }
 

@@ -126,7 +126,7 @@ func writeStatus(w io.Writer, s wire.ClusterStatus) error {
 	fmt.Fprintln(t, "node\tstate\tAPI\tleads\towns\t\tstores\tmemory\tfree")
 	for _, n := range s.Nodes {
 		fmt.Fprintf(t, "%d\t%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\n", n.ID, stateOf(n), n.API, n.LeaderOf, n.OwnedImages,
-			term.Bytes(n.OwnedBytes), term.Bytes(n.StoredBytes), term.Bytes(n.RSSBytes), term.Bytes(n.DiskFree))
+			term.Bytes(n.OwnedBytes), term.Bytes(n.StoredBytes), term.Bytes(n.RSSBytes), term.Bytes(n.DiskFreeBytes))
 	}
 	if err := t.Flush(); err != nil {
 		return err

@@ -100,10 +100,10 @@ func (t *target) Status(ctx context.Context) ([]result.NodeSample, error) {
 	samples := make([]result.NodeSample, len(s.Nodes))
 	for i, n := range s.Nodes {
 		samples[i] = result.NodeSample{
-			ID: int(n.ID), Up: n.State != wire.NodeDown, RSSBytes: n.RSSBytes, DiskFreeBytes: n.DiskFree,
-			CPUS: n.CPUSeconds, NetRxBytes: n.NetRx, NetTxBytes: n.NetTx,
+			ID: int(n.ID), Up: n.State != wire.NodeDown, RSSBytes: n.RSSBytes, DiskFreeBytes: n.DiskFreeBytes,
+			CPUS: n.CPUS, NetRxBytes: n.NetRxBytes, NetTxBytes: n.NetTxBytes,
 			OwnedImages: n.OwnedImages, OwnedBytes: n.OwnedBytes, StagingBytes: n.StagingBytes,
-			DiskReadBytes: n.DiskRead, DiskWrittenBytes: n.DiskWritten, DiskBusyS: n.DiskBusyS,
+			DiskReadBytes: n.DiskReadBytes, DiskWrittenBytes: n.DiskWrittenBytes, DiskBusyS: n.DiskBusyS,
 		}
 	}
 	return samples, nil

@@ -12,6 +12,7 @@ import (
 	"imgcluster/cluster"
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/sample"
 	"imgcluster/cluster/store"
 	"imgcluster/cluster/wire"
 	"imgcluster/config"
@@ -27,8 +28,11 @@ func TestStatusFits(t *testing.T) {
 	s := wire.ClusterStatus{Name: "imgcluster", Ready: true, Images: 123456, Bytes: 987654321987, Replicas: 2, UnderReplicated: 12345}
 	for id := range image.NodeID(3) {
 		s.Nodes = append(s.Nodes, wire.NodeStatus{
-			ID: id + 1, API: fmt.Sprintf("10.40.45.20%d:8001", id), State: wire.NodeUp, LeaderOf: 13, OwnedImages: 41152,
-			OwnedBytes: 329218107329, StoredBytes: 658436214658, RSSBytes: 498765432, DiskFree: 72444620800,
+			ID: id + 1, API: fmt.Sprintf("10.40.45.20%d:8001", id), State: wire.NodeUp, LeaderOf: 13,
+			Node: sample.Node{
+				OwnedImages: 41152, OwnedBytes: 329218107329, RSSBytes: 498765432, DiskFreeBytes: 72444620800,
+			},
+			StoredBytes: 658436214658,
 		})
 	}
 	var out bytes.Buffer

@@ -3,10 +3,12 @@
 package wire
 
 import (
+	"slices"
 	"time"
 
 	"imgcluster/cluster/hostinfo"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/sample"
 )
 
 // NodeState is what a node thinks of another one.
@@ -34,35 +36,23 @@ const (
 // NodeStatus is one node's figures. Byte counts are bytes, counters grow from the start of the
 // node's process. The figures of a node that is down are those last heard, or zero.
 type NodeStatus struct {
-	ID             image.NodeID `json:"id"`
-	API            string       `json:"api"` // host:port
-	State          NodeState    `json:"state"`
-	Ready          bool         `json:"ready"`
-	Problem        string       `json:"problem,omitempty"` // why it stores nothing for now, in words
-	Version        string       `json:"version,omitempty"`
-	LeaderOf       int          `json:"leader_of"`    // data and system shards led
-	OwnedImages    int64        `json:"owned_images"` // committed images whose owner it is
-	OwnedBytes     int64        `json:"owned_bytes"`
-	StoredImages   int64        `json:"stored_images"` // committed images it holds a copy of
-	StoredBytes    int64        `json:"stored_bytes"`  // plaintext length of these
-	Files          int64        `json:"files"`         // copies on its disk, those that no record needs any more too
-	FileBytes      int64        `json:"file_bytes"`    // their length
-	RSSBytes       int64        `json:"rss_bytes"`
-	DiskFree       int64        `json:"disk_free_bytes"`
-	DiskFreeInodes int64        `json:"disk_free_inodes"`     // NoInodeLimit where they have no fixed number
-	DiskFull       bool         `json:"disk_full"`            // it is given no more images, and serves its own
-	DiskLacks      Lack         `json:"disk_lacks,omitempty"` // what it is full for the lack of
-	StagingBytes   int64        `json:"staging_bytes"`        // image bytes held in memory now
-	Uploads        int          `json:"uploads"`              // uploads in progress
-	CPUSeconds     float64      `json:"cpu_s"`
-	NetRx          int64        `json:"net_rx_bytes"` // bytes on API connections, both directions from the node's view
-	NetTx          int64        `json:"net_tx_bytes"`
-	UptimeS        float64      `json:"uptime_s"`
-
-	// Of the device under the data directory, by all its users, since the machine started; 0: unknown.
-	DiskRead    int64   `json:"disk_read_bytes,omitempty"`
-	DiskWritten int64   `json:"disk_written_bytes,omitempty"`
-	DiskBusyS   float64 `json:"disk_busy_s,omitempty"`
+	ID       image.NodeID `json:"id"`
+	API      string       `json:"api"` // host:port
+	State    NodeState    `json:"state"`
+	Ready    bool         `json:"ready"`
+	Problem  string       `json:"problem,omitempty"` // why it stores nothing for now, in words
+	Version  string       `json:"version,omitempty"`
+	LeaderOf int          `json:"leader_of"` // data and system shards led
+	sample.Node
+	StoredImages   int64   `json:"stored_images"`        // committed images it holds a copy of
+	StoredBytes    int64   `json:"stored_bytes"`         // plaintext length of these
+	Files          int64   `json:"files"`                // copies on its disk, also those that no record needs any more
+	FileBytes      int64   `json:"file_bytes"`           // their length
+	DiskFreeInodes int64   `json:"disk_free_inodes"`     // NoInodeLimit where they have no fixed number
+	DiskFull       bool    `json:"disk_full"`            // it is given no more images, and serves its own
+	DiskLacks      Lack    `json:"disk_lacks,omitempty"` // what it is full for the lack of
+	Uploads        int     `json:"uploads"`              // in progress
+	UptimeS        float64 `json:"uptime_s"`
 
 	// MissingCopies are on the node by the catalog but not on its disk, as after a change of disks.
 	MissingCopies int64 `json:"missing_copies,omitempty"`
@@ -74,6 +64,30 @@ type NodeStatus struct {
 	// Receiving are the uploads whose bodies have been coming in here for a while, for want of a faster client.
 	Receiving []image.ID `json:"receiving,omitempty"`
 }
+
+// NodeFigures are the figures of NodeStatus: those of a sample, and what only the status tells.
+var NodeFigures = append(slices.Clone(sample.Nodes), sample.Figures{
+	{Name: "ready", Metric: "ready", Help: "1 when the node serves images."},
+	{Name: "leader_of", Metric: "shards_led", ByNode: true, Help: "Raft groups led by node."},
+	{Name: "stored_images", Metric: "stored_images", ByNode: true, Help: "Copies of committed images by node."},
+	{Name: "stored_bytes", Metric: "stored_bytes", ByNode: true, Help: "Plaintext bytes of the copies by node."},
+	{Name: "files", Metric: "files", Help: "Copies on the disk, also those that no record needs any more."},
+	{Name: "file_bytes", Metric: "file_bytes", Help: "Length of the copies on the disk."},
+	{
+		Name: "disk_free_inodes", Metric: "disk_free_inodes",
+		Help: "Free inodes of the data directory's file system, where it has a fixed number.",
+	},
+	{
+		Name: "disk_full", Metric: "disk_full",
+		Help: "1 when this node is given no more images for lack of room.",
+	},
+	{Name: "uploads", Metric: "uploads_in_progress", Help: "Uploads in progress on this node."},
+	{Name: "uptime_s", Counter: true, Help: "Time since the node's process started."},
+	{
+		Name: "missing_copies", Metric: "missing_copies",
+		Help: "Copies that are on this node by the catalog but not on its disk.",
+	},
+}...)
 
 // ShardReport is what a shard's leader tells of it.
 type ShardReport struct {
@@ -112,6 +126,13 @@ type ClusterStatus struct {
 	UnderReplicated int64         `json:"under_replicated"`
 	Nodes           []NodeStatus  `json:"nodes"`
 	Shards          []ShardStatus `json:"shards"`
+}
+
+// ClusterFigures are the figures of ClusterStatus.
+var ClusterFigures = sample.Figures{
+	{Name: "images", Metric: "images", Help: "Committed images in the cluster."},
+	{Name: "bytes", Metric: "image_bytes", Help: "Plaintext bytes of the committed images."},
+	{Name: "under_replicated", Metric: "under_replicated", Help: "Images with fewer copies than configured."},
 }
 
 // NodeInfo is what a node says of itself alone: where it runs and how it was configured.
