@@ -24,6 +24,7 @@ import (
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/store"
 	"imgcluster/cluster/wait"
+	"imgcluster/cluster/wire"
 	"imgcluster/config"
 )
 
@@ -119,7 +120,7 @@ func (n *Node) meet(ctx context.Context) ([]hello, error) {
 func (n *Node) meetPeer(ctx context.Context, id image.NodeID, addr string, ours []byte) (*hello, error) {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Client.Dial)
 	defer cancel()
-	b, err := n.peers.post(ctx, addr, "/internal/v1/hello", ours)
+	b, err := n.peers.post(ctx, addr, wire.HelloPath, ours)
 	if unreachable(err) {
 		n.logger.Debug("peer not met", zap.Uint32("peer", uint32(id)), zap.Error(err))
 		return nil, nil
@@ -337,7 +338,7 @@ func (n *Node) admit(ctx context.Context, met []hello) error {
 		for _, h := range met {
 			var b []byte
 			one, cancelOne := context.WithTimeout(ctx, n.cfg.Timeouts.Proposal) // another one may do better
-			b, err = n.peers.post(one, addresses[h.Node], "/internal/v1/join", body)
+			b, err = n.peers.post(one, addresses[h.Node], wire.JoinPath, body)
 			cancelOne()
 			if err == nil {
 				m := &catalog.Membership{}

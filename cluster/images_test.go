@@ -18,6 +18,7 @@ import (
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/clustertest"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 	"imgcluster/config"
 	"imgcluster/crypto"
 )
@@ -277,7 +278,7 @@ func testMediaTypes(t *testing.T, c *clustertest.Cluster) {
 					t.Errorf("%s of %s through node %d: status %d, %q, want %q", method, x.name, id, r.Status, got, x.want)
 				}
 			}
-			list, err := c.Client(t, client.Relay).List(t.Context(), "typist", client.ListOptions{Prefix: x.name})
+			list, err := c.Client(t, client.Relay).List(t.Context(), "typist", wire.ListQuery{Prefix: x.name})
 			if err != nil || len(list.Images) != 1 || list.Images[0].Type != x.want {
 				t.Errorf("%s is listed as %+v, %v", x.name, list.Images, err)
 			}
@@ -401,20 +402,20 @@ func testList(t *testing.T, c *clustertest.Cluster) {
 	slices.Sort(names)
 	cl := c.Client(t, client.Relay)
 	for _, x := range []struct {
-		o    client.ListOptions
+		o    wire.ListQuery
 		want []string
 		next bool
 	}{
-		{client.ListOptions{}, names, false},
-		{client.ListOptions{Limit: 12}, names, false},
-		{client.ListOptions{Limit: 5}, names[:5], true},
-		{client.ListOptions{Limit: 5, After: names[4]}, names[5:10], true},
-		{client.ListOptions{Limit: 5, After: names[9]}, names[10:], false},
-		{client.ListOptions{Prefix: "b/"}, names[6:], false},
-		{client.ListOptions{Prefix: "b/", After: "a/04.png"}, names[6:], false},
-		{client.ListOptions{Prefix: "b/", After: names[7], Limit: 2}, names[8:10], true},
-		{client.ListOptions{Prefix: "c"}, nil, false},
-		{client.ListOptions{After: names[11]}, nil, false},
+		{wire.ListQuery{}, names, false},
+		{wire.ListQuery{Limit: 12}, names, false},
+		{wire.ListQuery{Limit: 5}, names[:5], true},
+		{wire.ListQuery{Limit: 5, After: names[4]}, names[5:10], true},
+		{wire.ListQuery{Limit: 5, After: names[9]}, names[10:], false},
+		{wire.ListQuery{Prefix: "b/"}, names[6:], false},
+		{wire.ListQuery{Prefix: "b/", After: "a/04.png"}, names[6:], false},
+		{wire.ListQuery{Prefix: "b/", After: names[7], Limit: 2}, names[8:10], true},
+		{wire.ListQuery{Prefix: "c"}, nil, false},
+		{wire.ListQuery{After: names[11]}, nil, false},
 	} {
 		l, err := cl.List(t.Context(), "lister", x.o)
 		var got []string

@@ -7,9 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -172,12 +170,9 @@ func (p *listPage) list() wire.List {
 
 // listImages adds what some shards on a peer have to a page.
 func (p *peers) listImages(ctx context.Context, page *listPage, node image.NodeID, shards []uint64, user, prefix, after string) error {
-	ids := make([]string, len(shards))
-	for i, s := range shards {
-		ids[i] = strconv.FormatUint(s, 10)
-	}
-	q := url.Values{"shards": {strings.Join(ids, ",")}, "user": {user}, "prefix": {prefix}, "after": {after}, "limit": {strconv.Itoa(page.limit)}}
-	resp, err := p.get(ctx, node, "/internal/v1/images?"+q.Encode(), "")
+	q := wire.ListQuery{Prefix: prefix, After: after, Limit: page.limit}.Values()
+	wire.ShardQuery{Shards: shards, User: user}.Set(q)
+	resp, err := p.get(ctx, node, wire.ShardListPath+"?"+q.Encode(), "")
 	if err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@ package cluster
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,10 +10,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"net/url"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -211,7 +207,7 @@ func (p *peers) follow(ctx context.Context, id image.NodeID) error {
 	defer ticker.Stop()
 	var quiet silence
 	go quiet.watch(ctx, ticker.C, cancel)
-	resp, err := p.get(ctx, id, "/internal/v1/status", "")
+	resp, err := p.get(ctx, id, wire.StatusPath, "")
 	if err != nil {
 		return err
 	}
@@ -353,48 +349,25 @@ func (p *peers) doWith(c *http.Client, req *http.Request) (*http.Response, error
 		return resp, nil
 	}
 	defer resp.Body.Close()
-	var problem image.Problem
-	b, err := io.ReadAll(io.LimitReader(resp.Body, answerBytesMax))
-	if err == nil {
-		err = json.Unmarshal(b, &problem)
+	if problem := wire.ReadProblem(resp); problem != nil {
+		return nil, problem
 	}
-	if err != nil {
-		return nil, fmt.Errorf("%s answered %s: %w", req.URL.Host, resp.Status, err)
-	}
-	return nil, problem.Err()
+	return nil, fmt.Errorf("%s answered %s", req.URL.Host, resp.Status)
 }
 
 // Send implements ingest.Peers: it passes an upload on to a storing node.
 func (p *peers) Send(ctx context.Context, to image.NodeID, up image.Request, body io.Reader) error {
-	parts := strings.Split(up.Name, "/")
-	for i := range parts {
-		parts[i] = url.PathEscape(parts[i])
-	}
 	base, err := p.url(to)
 	if err != nil {
 		return err
 	}
-	target := base + "/v1/images/" + url.PathEscape(up.User) + "/" + strings.Join(parts, "/")
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, target, io.NopCloser(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, base+wire.ImagePath(up.User, up.Name), io.NopCloser(body))
 	if err != nil {
 		return err
 	}
 	req.ContentLength = up.Size
-	req.Header.Set("Idempotency-Key", up.ID.String())
-	ids := make([]string, len(up.Broadcast))
-	for i, id := range up.Broadcast {
-		ids[i] = strconv.Itoa(int(id))
-	}
-	req.Header.Set("Imgcluster-Broadcast", strings.Join(ids, ","))
-	if up.Relayed {
-		req.Header.Set("Imgcluster-Relayed", "true")
-	}
-	if up.WantDigest {
-		req.Header.Set("Want-Content-Digest", "sha-256=1")
-	}
-	if up.Digest != nil { // the sending node need not be one that stores, and only these compare
-		req.Header.Set("Content-Digest", "sha-256=:"+base64.StdEncoding.EncodeToString(up.Digest[:])+":")
-	}
+	up.If = image.Conditions{}     // the shard has judged them
+	wire.SetUpload(req.Header, up) // with the digest: only the nodes that store compare it
 	resp, err := p.doWith(p.send, req)
 	if err != nil {
 		return err
@@ -411,7 +384,7 @@ func (p *peers) openCopy(ctx context.Context, node image.NodeID, id image.ID, ep
 	b := &peerBody{cancel: cancel, stall: p.stall}
 	var resp *http.Response
 	err := b.within(func() (err error) {
-		resp, err = p.get(ctx, node, copyPath(id, epoch), fmt.Sprintf("bytes=%d-%d", off, off+n-1))
+		resp, err = p.get(ctx, node, wire.CopyPath(id, epoch), fmt.Sprintf("bytes=%d-%d", off, off+n-1))
 		return err
 	})
 	if err != nil {
@@ -479,7 +452,7 @@ func (p *peers) copyBytes(ctx context.Context, node image.NodeID, id image.ID, e
 	if err != nil {
 		return 0, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodHead, base+copyPath(id, epoch), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, base+wire.CopyPath(id, epoch), nil)
 	if err != nil {
 		return 0, err
 	}
@@ -494,17 +467,13 @@ func (p *peers) copyBytes(ctx context.Context, node image.NodeID, id image.ID, e
 	return resp.ContentLength, nil
 }
 
-func copyPath(id image.ID, epoch uint32) string {
-	return fmt.Sprintf("/internal/v1/copies/%s/%d", id, epoch)
-}
-
 // post sends a JSON body to a peer's address and returns the answer.
 func (p *peers) post(ctx context.Context, addr, path string, body []byte) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+addr+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Content-Type", wire.DocumentType)
 	resp, err := p.do(req)
 	if err != nil {
 		return nil, err
@@ -517,8 +486,8 @@ func (p *peers) post(ctx context.Context, addr, path string, body []byte) ([]byt
 func (p *peers) suspect(ctx context.Context, node image.NodeID, rec *image.Record) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, p.stall, errPeerStalls)
 	defer cancel()
-	q := url.Values{"user": {rec.User}, "name": {rec.Name}}
-	_, err := p.post(ctx, p.addresses()[node], "/internal/v1/suspect?"+q.Encode(), nil)
+	path := wire.SuspectPath + "?" + wire.NameQuery(rec.User, rec.Name).Encode()
+	_, err := p.post(ctx, p.addresses()[node], path, nil)
 	return err
 }
 

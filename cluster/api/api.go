@@ -118,17 +118,6 @@ type Handler struct {
 	streams   map[string]int // status streams by address
 }
 
-const (
-	imagesPath   = "/v1/images/"
-	internalPath = "/internal/"
-	helloPath    = "/internal/v1/hello"
-	joinPath     = "/internal/v1/join"
-	statusPath   = "/internal/v1/status"
-)
-
-// isInternal reports whether a request is one that nodes make of each other.
-func isInternal(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, internalPath) }
-
 // New returns the handler of a node's API address.
 func New(o Options) *Handler {
 	h := &Handler{Options: o, mux: http.NewServeMux(), streams: map[string]int{}}
@@ -137,21 +126,21 @@ func New(o Options) *Handler {
 	h.News()
 	h.errorLog = zap.NewStdLog(o.Logger.Named("forward"))
 	h.leave, h.end = context.WithCancel(context.Background())
-	h.route("GET", "/v1/cluster", h.cluster)
-	h.route("GET", "/v1/node", h.node)
-	h.route("GET", "/livez", h.livez)
-	h.route("GET", "/readyz", h.readyz)
-	h.route("GET", "/metrics", h.metrics)
-	h.route("POST", "/v1/verify", h.verify)
-	h.mux.HandleFunc("GET /v1/members", h.members)
-	h.mux.HandleFunc("POST /v1/members", h.changeMember)
-	h.mux.HandleFunc("/v1/members", func(w http.ResponseWriter, r *http.Request) { h.refuseMethod(w, r, "GET, HEAD, POST") })
-	h.route("POST", helloPath, h.hello)
-	h.route("POST", joinPath, h.join)
-	h.route("POST", "/internal/v1/suspect", h.suspect)
-	h.route("GET", statusPath, h.status)
-	h.route("GET", "/internal/v1/copies/{id}/{epoch}", h.copy)
-	h.route("GET", "/internal/v1/images", h.listShards)
+	h.route("GET", wire.ClusterPath, h.cluster)
+	h.route("GET", wire.NodePath, h.node)
+	h.route("GET", wire.LivePath, h.livez)
+	h.route("GET", wire.ReadyPath, h.readyz)
+	h.route("GET", wire.MetricsPath, h.metrics)
+	h.route("POST", wire.VerifyPath, h.verify)
+	h.mux.HandleFunc("GET "+wire.MembersPath, h.members)
+	h.mux.HandleFunc("POST "+wire.MembersPath, h.changeMember)
+	h.mux.HandleFunc(wire.MembersPath, func(w http.ResponseWriter, r *http.Request) { h.refuseMethod(w, r, "GET, HEAD, POST") })
+	h.route("POST", wire.HelloPath, h.hello)
+	h.route("POST", wire.JoinPath, h.join)
+	h.route("POST", wire.SuspectPath, h.suspect)
+	h.route("GET", wire.StatusPath, h.status)
+	h.route("GET", wire.CopyPattern, h.copy)
+	h.route("GET", wire.ShardListPath, h.listShards)
 	h.mux.HandleFunc("/", h.nothing)
 	return h
 }
@@ -209,7 +198,7 @@ const readWait = 5 * time.Second
 
 // wrapped holds the bodies of a request and its answer to their pace.
 func (h *Handler) wrapped(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
-	w.Header().Set("Imgcluster-Node", strconv.Itoa(int(h.ID)))
+	w.Header().Set(wire.NodeField, strconv.Itoa(int(h.ID)))
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w = h.paced(w, r)
 	h.extend(w)
@@ -226,7 +215,7 @@ func (h *Handler) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	switch escaped, clean := r.URL.EscapedPath(), path.Clean(r.URL.Path); {
-	case strings.HasPrefix(escaped, imagesPath):
+	case strings.HasPrefix(escaped, wire.ImagesPath):
 		if r.Method == http.MethodGet {
 			if err := h.reads.take(r.Context(), readWait); err != nil {
 				h.fail(w, r, err)
@@ -234,7 +223,7 @@ func (h *Handler) serveHTTP(w http.ResponseWriter, r *http.Request) {
 			}
 			defer h.reads.give()
 		}
-		h.images(w, r, escaped[len(imagesPath):])
+		h.images(w, r, escaped[len(wire.ImagesPath):])
 	case r.URL.Path != clean && r.URL.Path != clean+"/": // the mux would redirect
 		h.nothing(w, r)
 	case h.conditional(w, r):
@@ -255,23 +244,14 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Context().Err() != nil && !errors.As(err, new(*image.Error)) {
 		panic(http.ErrAbortHandler) // nobody listens; to return would be a success without a body
 	}
-	p := image.AsProblem(err)
+	p, text := wire.Problem(w.Header(), err)
 	if p.Status >= 500 && p.Status != http.StatusServiceUnavailable {
 		h.Logger.Error("request failed", zap.String("method", r.Method), zap.String("path", r.URL.Path), zap.Error(err))
 	}
-	if p.RetryAfter == 0 && p.Code.Temporary() {
-		p.RetryAfter = 1
-	}
-	if p.RetryAfter > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(p.RetryAfter))
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
 	rest := early(w, r)
-	text, _ := json.Marshal(p) // cannot fail: texts and numbers
-	w.Header().Set("Content-Length", strconv.Itoa(len(text)+1))
 	h.extend(w)
 	w.WriteHeader(p.Status)
-	w.Write(append(text, '\n'))
+	w.Write(text)
 	if p.Code != image.KindTooSlow {
 		h.drain(w, r, rest)
 	}
@@ -302,7 +282,7 @@ func (h *Handler) drain(w http.ResponseWriter, r *http.Request, rest *body) {
 
 func (h *Handler) writeJSON(w http.ResponseWriter, status int, v any) {
 	h.extend(w)
-	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Type", wire.DocumentType)
 	w.WriteHeader(status)
 	json.NewEncoder(w).Encode(v)
 }
@@ -357,7 +337,7 @@ func (h *Handler) introduced(w http.ResponseWriter, r *http.Request, answer func
 		h.fail(w, r, err)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Type", wire.DocumentType)
 	w.Write(ours)
 }
 
@@ -392,17 +372,12 @@ func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Handler) copy(w http.ResponseWriter, r *http.Request) {
-	id, err := image.ParseID(r.PathValue("id"))
+	id, epoch, err := wire.ParseCopyPath(r)
 	if err != nil {
 		h.fail(w, r, err)
 		return
 	}
-	epoch, err := strconv.ParseUint(r.PathValue("epoch"), 10, 32)
-	if err != nil {
-		h.fail(w, r, image.Errorf(image.KindInvalid, "%.20q is not an epoch", r.PathValue("epoch")).WithHint("an epoch is a number from 1"))
-		return
-	}
-	c, err := h.Peers.OpenCopy(id, uint32(epoch))
+	c, err := h.Peers.OpenCopy(id, epoch)
 	if err != nil {
 		h.fail(w, r, err)
 		return

@@ -7,104 +7,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"slices"
 	"strings"
 	"testing"
 
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
 )
-
-func TestParseTags(t *testing.T) {
-	for value, want := range map[string]image.Tags{
-		"*": {"*"}, ` * `: {"*"}, `"a"`: {`"a"`}, `W/"a"`: {`W/"a"`}, `"a", "b"`: {`"a"`, `"b"`}, `"a","b"`: {`"a"`, `"b"`}, `,"a",, W/"b" ,`: {`"a"`, `W/"b"`},
-		`"a,b"`: {`"a,b"`}, `""`: {`""`}, "\"\xff!#~\"": {"\"\xff!#~\""}, `"*"`: {`"*"`},
-	} {
-		if got, err := parseTags(http.Header{"If-Match": {value}}, "If-Match"); err != nil || !slices.Equal(got, want) {
-			t.Errorf("%q: %q, %v", value, got, err)
-		}
-	}
-	if got, err := parseTags(http.Header{"If-Match": {`"a"`, `"b"`}}, "If-Match"); err != nil || !slices.Equal(got, image.Tags{`"a"`, `"b"`}) {
-		t.Errorf("two lines: %q, %v", got, err)
-	}
-	if got, err := parseTags(http.Header{}, "If-Match"); err != nil || got != nil {
-		t.Errorf("none: %q, %v", got, err)
-	}
-	for _, value := range []string{
-		"", ",", "tag", `"a`, `a"`, `"a" "b"`, `"a"b`, `w/"a"`, `W/ "a"`, `W/a`, `"a", *`, `*, "a"`, `*,*`, `"a b"`, "\"a\tb\"", `"`, `W/"`, `W/`,
-		strings.Repeat(`"a",`, tagsMax+1), `'a'`, `"a";"b"`,
-	} {
-		_, err := parseTags(http.Header{"If-Match": {value}}, "If-Match")
-		expectInvalid(t, value, err)
-	}
-}
-
-func FuzzParseTags(f *testing.F) {
-	for _, seed := range []string{"*", `"a", W/"b"`, `,"",`, `W/"`, `"a" "b"`} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, value string) {
-		tags, err := parseTags(http.Header{"If-Match": {value}}, "If-Match")
-		if err != nil {
-			expectInvalid(t, value, err)
-			return
-		}
-		again, err := parseTags(http.Header{"If-Match": {strings.Join(tags, ", ")}}, "If-Match")
-		if err != nil || len(tags) == 0 || len(tags) > tagsMax || !slices.Equal(tags, again) {
-			t.Fatalf("%q: %q, again %q, %v", value, tags, again, err)
-		}
-	})
-}
-
-func TestParseDigests(t *testing.T) {
-	sum, other := strings.Repeat("A", 43)+"=", strings.Repeat("B", 42)+"A="
-	for _, header := range []http.Header{
-		{"Content-Digest": {"sha-256=:" + sum + ":"}},
-		{"Content-Digest": {"SHA-256=:" + sum + ":"}},
-		{"Content-Digest": {"sha-512=:AAAA:, sha-256=:" + sum + ":"}},
-		{"Content-Digest": {"sha-512=:AAAA:", " sha-256=:" + sum + ":"}},
-		{"Repr-Digest": {"sha-256=:" + sum + ":"}},
-		{"Repr-Digest": {"sha-256=:" + sum + ":"}, "Content-Digest": {"sha-256=:" + sum + ":"}},
-	} {
-		if got, err := parseDigests(header); err != nil || got == nil || *got != (image.Digest{}) {
-			t.Errorf("%q: %v, %v", header, got, err)
-		}
-	}
-	if got, err := parseDigests(http.Header{}); err != nil || got != nil {
-		t.Errorf("none: %v, %v", got, err)
-	}
-	if _, err := parseDigests(http.Header{"Repr-Digest": {"sha-256=:" + sum + ":"}, "Content-Digest": {"sha-256=:" + other + ":"}}); image.KindOf(err) != image.KindDigest {
-		t.Errorf("two that differ: %v", err)
-	}
-	for _, values := range [][]string{
-		{""},
-		{","},
-		{"sha-256"},
-		{"sha-256="},
-		{"sha-256=::"},
-		{"sha-256=:"},
-		{"sha-256=" + sum},
-		{"sha-256=:" + sum},
-		{"sha-256=" + sum + ":"},
-		{"sha-256=:AAAA:"},
-		{"sha-256=:" + sum + sum + ":"},
-		{"sha-256=:%%%%:"},
-		{"nonsense"},
-		{"=:AAAA:"},
-		{"sha-256=:" + sum + ":", "sha-256=:AAAA:"},
-		{"sha-256=:" + sum + ":,"},
-		{"sha-512=:AAAA:"}, // nothing that is understood: it would not be compared
-	} {
-		for _, key := range digestFields {
-			_, err := parseDigests(http.Header{key: values})
-			expectInvalid(t, key+": "+strings.Join(values, " | "), err)
-		}
-	}
-	for _, key := range []string{"Content-Md5", "Digest"} {
-		_, err := parseDigests(http.Header{key: {"1B2M2Y8AsgTpgAmY7PhCfg=="}, "Content-Digest": {"sha-256=:" + sum + ":"}})
-		expectInvalid(t, key, err)
-	}
-}
 
 // present has one image, and does with the conditions of changes what the catalog does.
 type present struct {

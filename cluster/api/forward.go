@@ -9,10 +9,8 @@ import (
 	"sync/atomic"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 )
-
-// forwardedHeader names the node that passed a request on; such a request is not passed on again.
-const forwardedHeader = "Imgcluster-Forwarded"
 
 // forward passes a request for an image on to a node that holds its shard, where this one does not, and
 // tells whether it answered.
@@ -22,11 +20,11 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, user, name str
 		return false
 	}
 	switch {
-	case r.Header.Get("Imgcluster-Broadcast") != "":
+	case r.Header.Get(wire.BroadcastField) != "":
 		h.fail(w, r, image.Errorf(image.KindMisplaced, "node %d does not hold the shard of this image", h.ID).
 			WithHint("broadcast to the nodes that GET /v1/cluster lists for the shard, or leave the header out"))
 		return true
-	case target == "" || r.Header.Get(forwardedHeader) != "":
+	case target == "" || r.Header.Get(wire.ForwardedField) != "":
 		return false // Await says what is missing
 	case r.ContentLength < 0:
 		h.fail(w, r, noLength())
@@ -46,7 +44,7 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, user, name str
 		Transport: h.Forward,
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.SetURL(&url.URL{Scheme: "http", Host: target})
-			p.Out.Header.Set(forwardedHeader, strconv.Itoa(int(h.ID)))
+			p.Out.Header.Set(wire.ForwardedField, strconv.Itoa(int(h.ID)))
 			for _, key := range browserFields { // they are of the client and this node, which has compared them
 				p.Out.Header.Del(key)
 			}

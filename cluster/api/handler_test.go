@@ -150,7 +150,7 @@ func TestShardLeaves(t *testing.T) {
 		{method: http.MethodPut, name: "a.png", want: http.StatusTeapot},
 		{method: http.MethodPut, name: "read.png", want: http.StatusServiceUnavailable},
 		{method: http.MethodPut, name: "a.png", header: "Imgcluster-Broadcast", want: http.StatusMisdirectedRequest},
-		{method: http.MethodGet, name: "a.png", header: forwardedHeader, want: http.StatusServiceUnavailable},
+		{method: http.MethodGet, name: "a.png", header: wire.ForwardedField, want: http.StatusServiceUnavailable},
 	} {
 		t.Run(strings.Join([]string{test.method, test.name, test.header}, " "), func(t *testing.T) {
 			got, body = nil, nil
@@ -188,7 +188,7 @@ func TestShardLeaves(t *testing.T) {
 			if got.Header.Get("Origin")+got.Header.Get("Sec-Fetch-Site") != "" || got.Header.Get("If-Match") != `"a"` || !slices.Equal(resp.Header["X-Content-Type-Options"], []string{"once"}) {
 				t.Errorf("the other node got %q, the client %q", got.Header, resp.Header)
 			}
-			if got.Header.Get(forwardedHeader) != "1" || got.URL.Path != "/v1/images/alice/"+test.name || sent != nil && string(body) != image {
+			if got.Header.Get(wire.ForwardedField) != "1" || got.URL.Path != "/v1/images/alice/"+test.name || sent != nil && string(body) != image {
 				t.Errorf("the other node got %s with %q and the body %q", got.URL, got.Header, body)
 			}
 			if changes := test.method == http.MethodPut || test.method == http.MethodDelete; changes != (got.Header.Get("Idempotency-Key") != "") {

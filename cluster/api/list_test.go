@@ -53,7 +53,7 @@ func TestListsAreChecked(t *testing.T) {
 		return resp.StatusCode, string(text)
 	}
 	var many []string
-	for i := range listedShards + 1 {
+	for i := range wire.ShardsMax + 1 {
 		many = append(many, fmt.Sprint(i))
 	}
 	long := strings.Repeat("n", image.NameBytesMax+1)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 )
 
 // parseType returns the Content-Type that an upload is to be kept with, empty when its client did not
@@ -37,7 +38,7 @@ func parseType(header http.Header) (string, error) {
 // checkJSON refuses a body that is not called JSON: what a browser sends to another site unasked never is.
 func checkJSON(r *http.Request) error {
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || media != "application/json" {
+	if err != nil || media != wire.DocumentType {
 		return image.Errorf(image.KindMedia, "the body's Content-Type is %.40q", r.Header.Get("Content-Type")).
 			WithHint("send Content-Type: application/json")
 	}

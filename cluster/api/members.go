@@ -18,7 +18,7 @@ func (h *Handler) members(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
-	h.writeJSON(w, http.StatusOK, map[string]any{"members": list})
+	h.writeJSON(w, http.StatusOK, wire.MemberList{Members: list})
 }
 
 // changeMember changes one member and answers with the list that follows. What has to move moves

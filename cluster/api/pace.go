@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 )
 
 // pace judges whether a body moves. The other end may fall behind the least rate by grace; what moves faster
@@ -30,7 +31,7 @@ type pace struct {
 // is that node, to which the client speaks, that ends it.
 func (h *Handler) newPace(r *http.Request) pace {
 	p := pace{rate: h.BodyRate, grace: h.BodyGrace, idle: h.BodyIdle}
-	if passedOnBy(r) {
+	if wire.PassedOn(r) {
 		p.grace, p.idle = 2*p.grace, 2*p.idle
 	}
 	p.most, p.left = p.grace, p.grace
@@ -79,11 +80,6 @@ func (p *pace) tooSlow() error {
 	return image.Errorf(image.KindTooSlow, "%.0f bytes a second over %s are less than %d (limits.body_rate), for longer than %s (timeouts.body_grace)",
 		measured, p.waited.Round(10*time.Millisecond), p.rate, p.grace).
 		WithHint("send it again over a faster link, with the same Idempotency-Key, or lower limits.body_rate on every node")
-}
-
-// passedOnBy reports whether another node says that it passes this request on, or makes it for a client.
-func passedOnBy(r *http.Request) bool {
-	return r.Header.Get("Imgcluster-Relayed") != "" || r.Header.Get(forwardedHeader) != "" || isInternal(r)
 }
 
 // body is a request's body. It fails when it does not move as pace asks.

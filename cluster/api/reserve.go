@@ -7,6 +7,7 @@ import (
 
 	"imgcluster/cluster/connlimit"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 )
 
 // ConnectionClass says which requests are answered even while all connections are busy: probes, the cluster's
@@ -15,10 +16,10 @@ import (
 func ConnectionClass(r *http.Request) connlimit.Class {
 	bare := r.ContentLength == 0 && (r.Method == http.MethodGet || r.Method == http.MethodHead)
 	switch path := r.URL.Path; {
-	case bare && path == statusPath:
+	case bare && path == wire.StatusPath:
 		return connlimit.Long
-	case bare && (path == "/livez" || path == "/readyz" || path == "/metrics" || path == "/v1/cluster" || path == "/v1/node"),
-		r.Method == http.MethodPost && (path == helloPath || path == joinPath):
+	case bare && (path == wire.LivePath || path == wire.ReadyPath || path == wire.MetricsPath || path == wire.ClusterPath || path == wire.NodePath),
+		r.Method == http.MethodPost && (path == wire.HelloPath || path == wire.JoinPath):
 		return connlimit.Short
 	}
 	return connlimit.Refused

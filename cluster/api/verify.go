@@ -4,17 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
-	"strconv"
 	"time"
 
-	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
 )
 
 // verify has the node read its copies, and streams what it finds as wire.VerifyLine, a JSON object a
 // line. Progress comes once every StatusEvery.
 func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
-	sample, fix, err := parseVerify(r)
+	q, err := wire.ParseVerify(r.URL.Query())
 	if err == nil {
 		err = h.Node.Await(r.Context(), "", "")
 	}
@@ -38,7 +36,7 @@ func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
 		}
 		return control.Flush()
 	}
-	sum, err := h.Node.Verify(ctx, sample, fix, func(line wire.VerifyLine) error {
+	sum, err := h.Node.Verify(ctx, q.Sample, q.Repair, func(line wire.VerifyLine) error {
 		if line.Type == wire.VerifyProgress && time.Now().Before(next) {
 			return nil
 		}
@@ -55,30 +53,9 @@ func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func parseVerify(r *http.Request) (sample float64, fix bool, err error) {
-	sample = 1
-	q := r.URL.Query()
-	if s := q.Get("sample"); s != "" {
-		if sample, err = strconv.ParseFloat(s, 64); err != nil || !(sample > 0 && sample <= 1) {
-			return 0, false, image.Errorf(image.KindInvalid, "sample %.20q is not a share", s).WithHint("give a number above 0 and up to 1")
-		}
-	}
-	if s := q.Get("repair"); s != "" {
-		if fix, err = strconv.ParseBool(s); err != nil {
-			return 0, false, image.Errorf(image.KindInvalid, "repair %.20q is neither true nor false", s).WithHint("give true or false")
-		}
-	}
-	return sample, fix, nil
-}
-
 // suspect has the node look at its copy of an image that another node could not read.
 func (h *Handler) suspect(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	user, name := q.Get("user"), q.Get("name")
-	err := image.CheckUser(user)
-	if err == nil {
-		err = image.CheckName(name)
-	}
+	user, name, err := wire.ParseName(r.URL.Query())
 	if err == nil {
 		err = h.Peers.Suspect(user, name)
 	}

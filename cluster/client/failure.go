@@ -2,19 +2,17 @@ package client
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"mime"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 )
 
 // retryAfterMax bounds what a node may ask the client to wait.
@@ -88,53 +86,18 @@ func (c *Client) nobodyAnswers(failures []failure) error {
 	return c.NobodyAnswers("no node answers at "+strings.Join(addrs, ", "), causes...)
 }
 
-// problem reads the error that a node answered with.
-func problem(node Node, resp *http.Response) failure {
-	f := failure{node: node, status: resp.StatusCode}
-	text, _ := io.ReadAll(io.LimitReader(resp.Body, answerBytesMax)) // what came is enough
-	var p image.Problem
-	media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	switch kind := kindOfStatus(resp.StatusCode); {
-	case media == "application/problem+json" && resp.Request.Method == http.MethodHead: // has no body
-		p = image.Problem{
-			Code: kind, Detail: fmt.Sprintf("node %d answers: %s", node.ID, strings.ReplaceAll(string(kind), "-", " ")), Hint: "see imgcluster status",
-		}
-	case media != "application/problem+json" || json.Unmarshal(text, &p) != nil || p.Code == "":
-		p = image.Problem{
-			Code:   kind,
-			Detail: fmt.Sprintf("node %d answered %q", node.ID, resp.Status),
-			Hint:   "check that " + node.Addr + " is a node of the cluster",
-		}
+// refusal reads the error that a node answered with.
+func refusal(node Node, resp *http.Response) failure {
+	e := wire.ReadProblem(resp)
+	switch {
+	case e == nil:
+		e = image.Errorf(wire.KindOfStatus(resp.StatusCode), "node %d answered %q", node.ID, resp.Status).
+			WithHint("check that " + node.Addr + " is a node of the cluster").WithRetry(wire.RetryAfter(resp.Header))
+	case resp.Request.Method == http.MethodHead:
+		e.Detail = fmt.Sprintf("node %d answers: %s", node.ID, strings.ReplaceAll(string(e.Kind), "-", " "))
+		e.WithHint("see imgcluster status")
 	}
-	e := p.Err()
-	e.RetryAfter = max(e.RetryAfter, retryAfter(resp.Header))
-	f.err = e
-	return f
-}
-
-// retryAfter reads the header's form in seconds, the one that nodes use.
-func retryAfter(h http.Header) time.Duration {
-	s, err := strconv.ParseUint(h.Get("Retry-After"), 10, 16)
-	if err != nil {
-		return 0
-	}
-	return time.Duration(s) * time.Second
-}
-
-// kindOfStatus is for answers that do not come from a node's own code, such as a proxy's.
-func kindOfStatus(status int) image.Kind {
-	for _, k := range []image.Kind{
-		image.KindNotFound, image.KindConflict, image.KindLengthRequired, image.KindExists, image.KindTooLarge,
-		image.KindOverload, image.KindNoQuorum, image.KindDiskFull,
-	} {
-		if k.Status() == status {
-			return k
-		}
-	}
-	if status >= 400 && status < 500 {
-		return image.KindInvalid
-	}
-	return image.KindInternal
+	return failure{node: node, status: resp.StatusCode, err: e}
 }
 
 // pause waits before the try after the given one: an exponential back-off with full jitter

@@ -10,7 +10,7 @@ import (
 
 // Members lists the cluster's members.
 func (c *Client) Members(ctx context.Context) ([]wire.Member, error) {
-	r, err := c.ask(ctx, http.MethodGet, "/v1/members", nil)
+	r, err := c.ask(ctx, http.MethodGet, wire.MembersPath, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -23,7 +23,7 @@ func (c *Client) ChangeMember(ctx context.Context, change wire.MemberChange) ([]
 	if err != nil {
 		return nil, err
 	}
-	r, err := c.askWith(ctx, http.MethodPost, "/v1/members", http.Header{"Content-Type": {"application/json"}}, body)
+	r, err := c.askWith(ctx, http.MethodPost, wire.MembersPath, http.Header{"Content-Type": {wire.DocumentType}}, body)
 	if err != nil {
 		return nil, err
 	}
@@ -31,9 +31,7 @@ func (c *Client) ChangeMember(ctx context.Context, change wire.MemberChange) ([]
 }
 
 func members(r *reply) ([]wire.Member, error) {
-	var answer struct {
-		Members []wire.Member `json:"members"`
-	}
+	var answer wire.MemberList
 	err := r.decode(&answer)
 	return answer.Members, err
 }

@@ -2,19 +2,17 @@ package client
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 )
 
 var (
@@ -124,13 +122,12 @@ func (p *put) prepare(ctx context.Context) error {
 		up.ID = image.NewID()
 	}
 	p.path = path
-	p.header = http.Header{"Idempotency-Key": {up.ID.String()}}
+	req := image.Request{ID: up.ID, Digest: up.Digest}
 	if up.IfNoneMatch {
-		p.header.Set("If-None-Match", "*")
+		req.If.NoneMatch = image.Tags{image.AnyTag}
 	}
-	if up.Digest != nil {
-		p.header.Set("Content-Digest", "sha-256=:"+base64.StdEncoding.EncodeToString(up.Digest[:])+":")
-	}
+	p.header = http.Header{}
+	wire.SetUpload(p.header, req)
 	p.detached = context.WithoutCancel(ctx)
 	return nil
 }
@@ -154,7 +151,7 @@ func (p *put) try(ctx context.Context) (answer, []failure) {
 	nodes := p.c.o.Nodes
 	if p.c.o.Delivery == Broadcast {
 		to := p.c.holders(ctx, p.up.User, p.up.Name)
-		p.header.Set("Imgcluster-Broadcast", to.broadcast)
+		p.header.Set(wire.BroadcastField, to.broadcast)
 		return p.broadcast(ctx, to.nodes)
 	}
 	var failures []failure
@@ -288,7 +285,7 @@ func (s *stream) send() answer {
 	}
 	defer drain(resp)
 	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusCreated {
-		return failed(problem(s.node, resp))
+		return failed(refusal(s.node, resp))
 	}
 	a := answer{node: s.node}
 	err = json.NewDecoder(io.LimitReader(resp.Body, answerBytesMax)).Decode(&a.receipt)
@@ -312,24 +309,13 @@ func (s *stream) request() (*http.Request, error) {
 	return req, err
 }
 
-// imagePath is the URL path of an image, escaped part by part.
+// imagePath is wire.ImagePath of names that are checked.
 func imagePath(user, name string) (string, error) {
 	if err := image.CheckName(name); err != nil {
 		return "", err
 	}
-	path, err := userPath(user)
-	if err != nil {
-		return "", err
-	}
-	for part := range strings.SplitSeq(name, "/") {
-		path += "/" + url.PathEscape(part)
-	}
-	return path, nil
+	return wire.ImagePath(user, name), image.CheckUser(user)
 }
 
-func userPath(user string) (string, error) {
-	if err := image.CheckUser(user); err != nil {
-		return "", err
-	}
-	return "/v1/images/" + url.PathEscape(user), nil
-}
+// userPath is wire.UserPath of a user that is checked.
+func userPath(user string) (string, error) { return wire.UserPath(user), image.CheckUser(user) }

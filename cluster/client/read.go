@@ -9,7 +9,6 @@ import (
 	"io"
 	"iter"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -55,10 +54,10 @@ func (c *Client) Get(ctx context.Context, user, name string, o GetOptions) (*Obj
 		header.Set("Range", o.Range)
 	}
 	if o.IfNoneMatch != "" {
-		header.Set("If-None-Match", o.IfNoneMatch)
+		wire.SetConditions(header, image.Conditions{NoneMatch: image.Tags{o.IfNoneMatch}})
 	}
 	if o.Encrypted {
-		path += "?form=encrypted"
+		path += "?" + wire.EncryptedForm
 	}
 	r, err := c.ask(ctx, http.MethodGet, path, header)
 	if err != nil {
@@ -124,24 +123,12 @@ func (c *Client) Head(ctx context.Context, user, name string) (Info, error) {
 
 // info reads the headers that a node sends with an image; what is missing stays zero.
 func info(user, name string, resp *http.Response) Info {
-	h := resp.Header
-	number := func(key string, bits int) uint64 {
-		n, _ := strconv.ParseUint(h.Get(key), 10, bits) // zero says "unknown"
-		return n
-	}
-	i := Info{User: user, Shard: number("Imgcluster-Shard", 64), Info: wire.Info{
-		Name: name, Bytes: resp.ContentLength, Type: h.Get("Content-Type"), Version: number("Imgcluster-Version", 64),
-		Owner: image.NodeID(number("Imgcluster-Owner", 32)), SHA256: h.Get("Imgcluster-Sha256"),
-	}}
-	if _, total, ok := strings.Cut(h.Get("Content-Range"), "/"); ok {
+	i := Info{User: user}
+	i.Info, i.Shard = wire.ReadRecord(resp.Header)
+	i.Name, i.Bytes = name, resp.ContentLength
+	if _, total, ok := strings.Cut(resp.Header.Get("Content-Range"), "/"); ok {
 		i.Bytes, _ = strconv.ParseInt(total, 10, 64)
 	}
-	for id := range strings.SplitSeq(h.Get("Imgcluster-Replicas"), ",") {
-		if n, err := strconv.ParseUint(strings.TrimSpace(id), 10, 32); err == nil {
-			i.Replicas = append(i.Replicas, image.NodeID(n))
-		}
-	}
-	i.Created, _ = time.Parse(time.RFC3339Nano, h.Get("Imgcluster-Created"))
 	return i
 }
 
@@ -158,9 +145,9 @@ func (c *Client) DeleteMatching(ctx context.Context, user, name, tag string) err
 	if err != nil {
 		return err
 	}
-	header := http.Header{"Idempotency-Key": {image.NewID().String()}}
+	header := http.Header{wire.UploadField: {image.NewID().String()}}
 	if tag != "" {
-		header.Set("If-Match", strconv.Quote(tag))
+		wire.SetConditions(header, image.Conditions{Match: image.Tags{strconv.Quote(tag)}})
 	}
 	r, err := c.ask(ctx, http.MethodDelete, path, header)
 	if err != nil {
@@ -170,30 +157,13 @@ func (c *Client) DeleteMatching(ctx context.Context, user, name, tag string) err
 	return nil
 }
 
-// ListOptions narrow a List: names with Prefix, in byte order behind After, at most Limit of them
-// (0: as many as the node gives on a page).
-type ListOptions struct {
-	Prefix, After string
-	Limit         int
-}
-
 // List returns one page of a user's images.
-func (c *Client) List(ctx context.Context, user string, o ListOptions) (wire.List, error) {
+func (c *Client) List(ctx context.Context, user string, o wire.ListQuery) (wire.List, error) {
 	path, err := userPath(user)
 	if err != nil {
 		return wire.List{}, err
 	}
-	query := url.Values{}
-	if o.Prefix != "" {
-		query.Set("prefix", o.Prefix)
-	}
-	if o.After != "" {
-		query.Set("after", o.After)
-	}
-	if o.Limit > 0 {
-		query.Set("limit", strconv.Itoa(o.Limit))
-	}
-	if len(query) > 0 {
+	if query := o.Values(); len(query) > 0 {
 		path += "?" + query.Encode()
 	}
 	r, err := c.ask(ctx, http.MethodGet, path, nil)
@@ -207,7 +177,7 @@ func (c *Client) List(ctx context.Context, user string, o ListOptions) (wire.Lis
 // All yields all images of a user that have the prefix, page by page. It ends after an error.
 func (c *Client) All(ctx context.Context, user, prefix string) iter.Seq2[wire.Info, error] {
 	return func(yield func(wire.Info, error) bool) {
-		o := ListOptions{Prefix: prefix}
+		o := wire.ListQuery{Prefix: prefix}
 		for {
 			page, err := c.List(ctx, user, o)
 			if err == nil && page.Next != "" && page.Next <= o.After {
@@ -250,7 +220,7 @@ func (c *Client) Cluster(ctx context.Context) (wire.ClusterStatus, error) {
 			asked++
 			go func() {
 				a := answer{index: i}
-				a.failure = c.document(ctx, nodes[i], "/v1/cluster", &a.status)
+				a.failure = c.document(ctx, nodes[i], wire.ClusterPath, &a.status)
 				answers <- a
 			}()
 		}
@@ -292,13 +262,13 @@ func (c *Client) known() []Node {
 // NodeCluster returns the cluster's state as the given node sees it: one that the client was given, or
 // that Cluster told of.
 func (c *Client) NodeCluster(ctx context.Context, id image.NodeID) (status wire.ClusterStatus, err error) {
-	err = c.nodeDocument(ctx, id, "/v1/cluster", &status)
+	err = c.nodeDocument(ctx, id, wire.ClusterPath, &status)
 	return status, err
 }
 
 // NodeInfo returns what the given node says of itself alone.
 func (c *Client) NodeInfo(ctx context.Context, id image.NodeID) (info wire.NodeInfo, err error) {
-	err = c.nodeDocument(ctx, id, "/v1/node", &info)
+	err = c.nodeDocument(ctx, id, wire.NodePath, &info)
 	return info, err
 }
 
@@ -451,7 +421,7 @@ func (c *Client) askNodeWith(ctx context.Context, n Node, method, path string, h
 	if resp.StatusCode >= 300 && resp.StatusCode != http.StatusNotModified {
 		defer end()
 		defer drain(resp)
-		f := problem(n, resp)
+		f := refusal(n, resp)
 		return nil, &f
 	}
 	return &reply{node: n, resp: resp, cancel: end}, nil

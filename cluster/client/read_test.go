@@ -205,7 +205,7 @@ func TestMissingImage(t *testing.T) {
 	}
 	for _, err := range []error{
 		f.Delete(t.Context(), "alice", ".."), f.Delete(t.Context(), "", "a"), second(f.Head(t.Context(), "a", "")),
-		second(f.Get(t.Context(), "a", "/", GetOptions{})), second(f.List(t.Context(), "a/b", ListOptions{})),
+		second(f.Get(t.Context(), "a", "/", GetOptions{})), second(f.List(t.Context(), "a/b", wire.ListQuery{})),
 	} {
 		if image.KindOf(err) != image.KindInvalid {
 			t.Errorf("a bad name: %v", err)
@@ -246,7 +246,7 @@ func TestListAndAll(t *testing.T) {
 	for range f.All(t.Context(), "alice", "") {
 		break
 	}
-	if _, err := f.List(t.Context(), "alice", ListOptions{Limit: 3}); err != nil || queries[len(queries)-1] != "limit=3" {
+	if _, err := f.List(t.Context(), "alice", wire.ListQuery{Limit: 3}); err != nil || queries[len(queries)-1] != "limit=3" {
 		t.Errorf("%v, %q", err, queries)
 	}
 }

@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"slices"
-	"strconv"
-	"strings"
 
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/placement"
@@ -17,15 +15,15 @@ type shardMap []shardNodes // in the order of the shards' IDs
 
 type shardNodes struct {
 	nodes     []Node
-	broadcast string // their IDs, as Imgcluster-Broadcast has them
+	broadcast string // their IDs, as wire.BroadcastField has them
 }
 
 func newShardNodes(nodes []Node) shardNodes {
-	ids := make([]string, len(nodes))
+	ids := make([]image.NodeID, len(nodes))
 	for i, n := range nodes {
-		ids[i] = strconv.FormatUint(uint64(n.ID), 10)
+		ids[i] = n.ID
 	}
-	return shardNodes{nodes, strings.Join(ids, ",")}
+	return shardNodes{nodes, wire.FormatNodes(ids)}
 }
 
 // holders returns the nodes that a broadcast of an image goes to. Where all nodes hold all shards no

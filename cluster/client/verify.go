@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"time"
@@ -25,7 +24,7 @@ func (c *Client) Verify(ctx context.Context, n Node, sample float64, repair bool
 	w := c.wait(nil)
 	defer w.end()
 	w.asks(n)
-	r, f := c.askNode(ctx, n, http.MethodPost, fmt.Sprintf("/v1/verify?sample=%g&repair=%t", sample, repair), nil)
+	r, f := c.askNode(ctx, n, http.MethodPost, wire.VerifyPath+"?"+wire.VerifyQuery{Sample: sample, Repair: repair}.String(), nil)
 	if f != nil {
 		err, _ := c.verdict([]failure{*f})
 		return sum, err

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 )
 
 // TestWaiting looks at what is told of requests that take long, and when.
@@ -108,7 +109,7 @@ func TestReadLimit(t *testing.T) {
 		}
 	})
 	defer close(release)
-	_, err := f.List(t.Context(), "alice", ListOptions{})
+	_, err := f.List(t.Context(), "alice", wire.ListQuery{})
 	wantKind(t, err, image.KindNoQuorum)
 	if err.Error() != "no majority; given up after 100ms" {
 		t.Error(err)
@@ -118,14 +119,14 @@ func TestReadLimit(t *testing.T) {
 	if err.Error() != "node 1 answers: no quorum; given up after 100ms" {
 		t.Error(err)
 	}
-	_, err = f.List(t.Context(), "silent", ListOptions{})
+	_, err = f.List(t.Context(), "silent", wire.ListQuery{})
 	wantKind(t, err, image.KindNoQuorum)
 	if !errors.Is(err, ErrNobodyAnswers) || !strings.HasPrefix(err.Error(), "no node answers at ") {
 		t.Error(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(20*time.Millisecond, cancel)
-	if _, err = f.List(ctx, "alice", ListOptions{}); !errors.Is(err, context.Canceled) {
+	if _, err = f.List(ctx, "alice", wire.ListQuery{}); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 	if err := f.Delete(t.Context(), "alice", "slow.png"); err != nil {

@@ -17,6 +17,11 @@ type Member struct {
 	Leads  int          `json:"leads"`  // data and system shards
 }
 
+// MemberList is the document that lists the members.
+type MemberList struct {
+	Members []Member `json:"members"`
+}
+
 // MemberOp is what to do with a member.
 type MemberOp string
 
