@@ -81,7 +81,7 @@ func copyBytesMax(plaintext int64) int64 { return 2*plaintext + 1<<20 }
 // Fetch implements repair.Copies. It ends when the other node sends nothing for a while, however long all takes.
 func (m *copies) Fetch(ctx context.Context, rec *image.Record, from image.Copy) error {
 	named := 0
-	if slices.Contains(rec.Copies, image.Copy{Node: m.peers.self, Epoch: from.Epoch}) {
+	if slices.Contains(rec.Copies, image.Copy{Node: m.self, Epoch: from.Epoch}) {
 		named = 1
 	}
 	// The file's name has no shard in it; see vault.Create.
@@ -91,14 +91,14 @@ func (m *copies) Fetch(ctx context.Context, rec *image.Record, from image.Copy) 
 	case count > named+1: // the one is Keep's
 		return image.Errorf(image.KindConflict, "another upload with the ID %s has the file of this name", rec.ID)
 	}
-	size, err := m.peers.copyBytes(ctx, from.Node, rec.ID, from.Epoch)
+	size, err := m.peers.CopyBytes(ctx, from.Node, rec.ID, from.Epoch)
 	if err != nil {
 		return err
 	}
 	if size > copyBytesMax(rec.Bytes) {
 		return image.Errorf(image.KindDamaged, "the copy on node %d has %d bytes for an image of %d", from.Node, size, rec.Bytes)
 	}
-	src, err := m.peers.openCopy(ctx, from.Node, rec.ID, from.Epoch, 0, size)
+	src, err := m.peers.OpenCopy(ctx, from.Node, rec.ID, from.Epoch, 0, size)
 	if err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func (m *copies) Remove(id image.ID, epoch uint32) error { return m.vault.Remove
 
 // Suspect implements repair.Copies.
 func (m *copies) Suspect(ctx context.Context, node image.NodeID, rec *image.Record) error {
-	return m.peers.suspect(ctx, node, rec)
+	return m.peers.Suspect(ctx, node, rec)
 }
 
 // kept counts the files that are here before the catalog names them. It is safe for concurrent use.

@@ -22,6 +22,7 @@ import (
 	"imgcluster/cluster/consensus"
 	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/peer"
 	"imgcluster/cluster/store"
 	"imgcluster/cluster/wait"
 	"imgcluster/cluster/wire"
@@ -96,9 +97,9 @@ func (n *Node) meet(ctx context.Context) ([]hello, error) {
 	var mu sync.Mutex
 	var met []hello
 	var errs []error
-	for id, addr := range n.peers.addresses() {
+	for _, id := range n.peers.IDs() {
 		all.Go(func() {
-			h, err := n.meetPeer(ctx, id, addr, ours)
+			h, err := n.meetPeer(ctx, id, ours)
 			mu.Lock()
 			defer mu.Unlock()
 			if h != nil {
@@ -117,11 +118,12 @@ func (n *Node) meet(ctx context.Context) ([]hello, error) {
 	return met, nil
 }
 
-func (n *Node) meetPeer(ctx context.Context, id image.NodeID, addr string, ours []byte) (*hello, error) {
+func (n *Node) meetPeer(ctx context.Context, id image.NodeID, ours []byte) (*hello, error) {
+	addr := n.peers.Address(id)
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Client.Dial)
 	defer cancel()
-	b, err := n.peers.post(ctx, addr, wire.HelloPath, ours)
-	if unreachable(err) {
+	b, err := n.peers.Post(ctx, id, wire.HelloPath, ours)
+	if peer.Unreachable(err) {
 		n.logger.Debug("peer not met", zap.Uint32("peer", uint32(id)), zap.Error(err))
 		return nil, nil
 	}
@@ -329,7 +331,6 @@ func (n *Node) admit(ctx context.Context, met []hello) error {
 	if err != nil {
 		return err
 	}
-	addresses := n.peers.addresses()
 	failpoint.Here("member/before-admit")
 	for {
 		if len(met) == 0 {
@@ -338,7 +339,7 @@ func (n *Node) admit(ctx context.Context, met []hello) error {
 		for _, h := range met {
 			var b []byte
 			one, cancelOne := context.WithTimeout(ctx, n.cfg.Timeouts.Proposal) // another one may do better
-			b, err = n.peers.post(one, addresses[h.Node], wire.JoinPath, body)
+			b, err = n.peers.Post(one, h.Node, wire.JoinPath, body)
 			cancelOne()
 			if err == nil {
 				m := &catalog.Membership{}
@@ -349,7 +350,7 @@ func (n *Node) admit(ctx context.Context, met []hello) error {
 					}
 					n.admitted = m
 					n.known.Store(m)
-					n.peers.update(m)
+					n.peers.Update(apiAddresses(m))
 					return nil
 				}
 			}

@@ -16,6 +16,7 @@ import (
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/ingest"
 	"imgcluster/cluster/oserr"
+	"imgcluster/cluster/peer"
 	"imgcluster/cluster/store"
 	"imgcluster/crypto"
 )
@@ -26,7 +27,8 @@ type images struct {
 	log         *replicated
 	store       *store.Store
 	keys        *keyring
-	peers       *peers
+	self        image.NodeID
+	peers       *peer.Set
 	shardOf     func(user, name string) uint64
 	locate      func() (map[image.NodeID][]uint64, error) // all data shards, by nodes that serve them
 	readTimeout time.Duration
@@ -80,10 +82,10 @@ func (m *images) Open(ctx context.Context, rec *image.Record) api.Content {
 
 // order lists a record's copies, this node's first and those of nodes that are down last.
 func (m *images) order(rec *image.Record) []image.Copy {
-	up := m.peers.up()
+	up := m.peers.Up()
 	rank := func(c image.Copy) int {
 		switch {
-		case c.Node == m.peers.self:
+		case c.Node == m.self:
 			return 0
 		case slices.Contains(up, c.Node):
 			return 1
@@ -97,8 +99,8 @@ func (m *images) order(rec *image.Record) []image.Copy {
 
 // source reads a stored file, here or on another node.
 func (m *images) source(ctx context.Context, rec *image.Record, c image.Copy, off, n int64) (io.ReadCloser, error) {
-	if c.Node != m.peers.self {
-		return m.peers.openCopy(ctx, c.Node, rec.ID, c.Epoch, off, n)
+	if c.Node != m.self {
+		return m.peers.OpenCopy(ctx, c.Node, rec.ID, c.Epoch, off, n)
 	}
 	f, err := m.store.Open(rec.ID, c.Epoch)
 	if err != nil {
@@ -245,7 +247,7 @@ func (p *plaintext) next(err error) error {
 func (m *images) OpenEncrypted(ctx context.Context, rec *image.Record) (api.Content, image.Copy, error) {
 	var errs []error
 	for _, c := range m.order(rec) {
-		if c.Node == m.peers.self {
+		if c.Node == m.self {
 			f, err := m.store.Open(rec.ID, c.Epoch)
 			if err == nil {
 				return newFileContent(f), c, nil
@@ -253,7 +255,7 @@ func (m *images) OpenEncrypted(ctx context.Context, rec *image.Record) (api.Cont
 			errs = append(errs, err)
 			continue
 		}
-		size, err := m.peers.copyBytes(ctx, c.Node, rec.ID, c.Epoch)
+		size, err := m.peers.CopyBytes(ctx, c.Node, rec.ID, c.Epoch)
 		if err == nil {
 			return &remoteFile{ctx: ctx, m: m, rec: rec, c: c, size: size, end: size}, c, nil
 		}

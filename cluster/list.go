@@ -48,10 +48,10 @@ func (m *images) listOnce(ctx context.Context, user, prefix, after string, limit
 	g, ctx := errgroup.WithContext(ctx)
 	for node, shards := range where {
 		g.Go(func() error {
-			if node == m.peers.self {
+			if node == m.self {
 				return m.listShards(ctx, page, shards, user, prefix, after)
 			}
-			err := m.peers.listImages(ctx, page, node, shards, user, prefix, after)
+			err := m.listPeer(ctx, page, node, shards, user, prefix, after)
 			if err != nil && !errors.As(err, new(*image.Error)) {
 				err = image.Errorf(image.KindNoQuorum, "node %d does not answer: %w", node, err).WithHint("try again: another node is asked then")
 			}
@@ -59,6 +59,16 @@ func (m *images) listOnce(ctx context.Context, user, prefix, after string, limit
 		})
 	}
 	return page, g.Wait()
+}
+
+// listPeer adds what some shards on a peer have to a page.
+func (m *images) listPeer(ctx context.Context, page *listPage, node image.NodeID, shards []uint64, user, prefix, after string) error {
+	r, err := m.peers.ListImages(ctx, node, shards, user, prefix, after, page.limit)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	return page.read(r)
 }
 
 // ListShards implements api.Peers.
@@ -166,18 +176,6 @@ func (p *listPage) list() wire.List {
 		l.Next = l.Images[len(l.Images)-1].Name
 	}
 	return l
-}
-
-// listImages adds what some shards on a peer have to a page.
-func (p *peers) listImages(ctx context.Context, page *listPage, node image.NodeID, shards []uint64, user, prefix, after string) error {
-	q := wire.ListQuery{Prefix: prefix, After: after, Limit: page.limit}.Values()
-	wire.ShardQuery{Shards: shards, User: user}.Set(q)
-	resp, err := p.get(ctx, node, wire.ShardListPath+"?"+q.Encode(), "")
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	return page.read(resp.Body)
 }
 
 // read offers the images of another node's page, one after the other, for as long as they may belong to this one.

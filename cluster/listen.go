@@ -102,7 +102,7 @@ func (n *Node) watchRaft() {
 		case <-ticker.C:
 		}
 		c := n.log.c.Load()
-		for _, id := range n.peers.live() {
+		for _, id := range n.peers.Live() {
 			x := n.membership().Member(id)
 			if c == nil || x == nil || id == n.self.ID {
 				continue

@@ -33,6 +33,15 @@ func (n *Node) founding() *catalog.Membership {
 	return catalog.Found(systemShard, &catalog.Join{Members: n.founders(), Shards: n.shards})
 }
 
+// apiAddresses are the members' API addresses, host:port.
+func apiAddresses(m *catalog.Membership) map[image.NodeID]string {
+	addr := make(map[image.NodeID]string, len(m.Members))
+	for _, x := range m.Members {
+		addr[x.ID] = x.API
+	}
+	return addr
+}
+
 // founders are the nodes of the configuration.
 func (n *Node) founders() []catalog.Member {
 	members := make([]catalog.Member, len(n.cfg.Cluster.Nodes))
@@ -56,7 +65,7 @@ func (n *Node) learn(m *catalog.Membership) {
 			break
 		}
 	}
-	n.peers.update(m)
+	n.peers.Update(apiAddresses(m))
 	n.kickTend()
 }
 
@@ -125,7 +134,7 @@ func (n *Node) rows() []consensus.Row {
 // process nor for good.
 func (n *Node) live() []image.NodeID {
 	m := n.membership()
-	return slices.DeleteFunc(n.peers.live(), func(id image.NodeID) bool {
+	return slices.DeleteFunc(n.peers.Live(), func(id image.NodeID) bool {
 		x := m.Member(id)
 		return x == nil || x.State != catalog.MemberActive
 	})
@@ -138,14 +147,14 @@ func (n *Node) liveOn(shard uint64) []image.NodeID {
 
 // roomOn lists those of them whose disks take more images.
 func (n *Node) roomOn(shard uint64) []image.NodeID {
-	room := n.peers.room()
+	room := n.peers.Room()
 	return slices.DeleteFunc(n.liveOn(shard), func(id image.NodeID) bool { return !slices.Contains(room, id) })
 }
 
 // leaving lists the nodes whose copies must go to others: that drain or leave, or have been down for
 // long.
 func (n *Node) leaving() []image.NodeID {
-	gone := n.peers.gone(n.cfg.Repair.Delay)
+	gone := n.peers.DownFor(n.cfg.Repair.Delay)
 	for _, x := range n.membership().Members {
 		if x.State != catalog.MemberActive && !slices.Contains(gone, x.ID) {
 			gone = append(gone, x.ID)
@@ -189,7 +198,7 @@ func (n *Node) servedBy(id image.NodeID, shard uint64) bool {
 	if id == n.self.ID {
 		return n.serves(shard)
 	}
-	return slices.Contains(n.peers.serves(id), shard)
+	return slices.Contains(n.peers.Serves(id), shard)
 }
 
 // spec is a replica of this node as consensus starts it. A founding one, number 0, starts with the
@@ -414,7 +423,7 @@ func (n *Node) tendGroup(c *consensus.Consensus, m *catalog.Membership, shard ui
 			continue
 		}
 		// A group of four of which one does not run yet stops when another one fails.
-		if r.Node != n.self.ID && !slices.Contains(n.peers.up(), r.Node) {
+		if r.Node != n.self.ID && !slices.Contains(n.peers.Up(), r.Node) {
 			absent = true
 			continue
 		}
@@ -513,7 +522,7 @@ func (n *Node) Members(ctx context.Context) ([]wire.Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	up := n.peers.up()
+	up := n.peers.Up()
 	status := n.Cluster()
 	list := make([]wire.Member, len(m.Members))
 	for i, x := range m.Members {

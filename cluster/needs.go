@@ -11,6 +11,7 @@ import (
 	"imgcluster/cluster/hostinfo"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/oserr"
+	"imgcluster/cluster/peer"
 	"imgcluster/cluster/placement"
 	"imgcluster/config"
 )
@@ -20,7 +21,7 @@ import (
 const (
 	filesAtRest   = 64 // log, locks, folders, ports, the program's own (35)
 	filesOfRaft   = 128
-	filesOfPeer   = peerConnections + 16 // kept-alive connections, Raft's, the stream of figures (15)
+	filesOfPeer   = peer.IdleConnections + 16 // kept-alive connections, Raft's, the stream of figures (15)
 	filesOfUpload = 1 + placement.ShardNodes
 	filesOfClient = 2 // its connection, and the file or the node that it reads from
 

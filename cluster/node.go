@@ -27,6 +27,7 @@ import (
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/ingest"
 	"imgcluster/cluster/oserr"
+	"imgcluster/cluster/peer"
 	"imgcluster/cluster/placement"
 	"imgcluster/cluster/repair"
 	"imgcluster/cluster/store"
@@ -63,7 +64,7 @@ type Node struct {
 	store     *store.Store
 	log       *replicated
 	keys      *keyring
-	peers     *peers
+	peers     *peer.Set
 	ingest    *ingest.Service
 	repair    *repair.Service
 	kept      kept
@@ -139,7 +140,8 @@ func (n *Node) start(ctx context.Context) error {
 		return err
 	}
 	n.warnUnreached(ctx)
-	n.peers = n.newPeers()
+	n.peers = peer.New(n.peerOptions())
+	n.peers.Update(apiAddresses(n.membership()))
 	met, err := n.meet(ctx)
 	if err != nil {
 		return err
@@ -152,7 +154,7 @@ func (n *Node) start(ctx context.Context) error {
 		return &RefusedError{Reason: err.Error(), hint: cmp.Or(oserr.Hint(err, ""), "raise limits.staging_bytes or lower limits.uploads")}
 	}
 	n.images = &images{
-		Service: n.ingest, log: n.log, store: n.store, keys: n.keys, peers: n.peers, shardOf: n.shardOf, locate: n.locate,
+		Service: n.ingest, log: n.log, store: n.store, keys: n.keys, self: n.self.ID, peers: n.peers, shardOf: n.shardOf, locate: n.locate,
 		readTimeout: n.cfg.Timeouts.Read, logger: n.logger.Named("read"),
 	}
 	n.repair = repair.New(n.repairOptions())
@@ -165,7 +167,7 @@ func (n *Node) start(ctx context.Context) error {
 	if _, err := n.meet(ctx); err != nil {
 		return err
 	}
-	n.wg.Go(func() { n.peers.watch(n.ctx) })
+	n.wg.Go(func() { n.peers.Watch(n.ctx) })
 	return n.startRaft(ctx)
 }
 
@@ -254,22 +256,13 @@ func (n *Node) anyData() bool {
 	return slices.ContainsFunc(n.cfg.Cluster.Nodes, func(m config.Node) bool { return claimed(n.cfg.DataDir(m.ID)) })
 }
 
-func (n *Node) newPeers() *peers {
-	p := &peers{
-		self: n.self.ID, addr: map[image.NodeID]string{}, state: map[image.NodeID]peerState{}, ends: map[image.NodeID]context.CancelFunc{},
-		every: n.cfg.Timeouts.PeerInterval, silence: n.cfg.Timeouts.PeerSilence, stall: n.cfg.Timeouts.Read,
-		logger: n.logger.Named("peers"), changed: n.peersChanged, full: n.full,
-		works: func() bool { return !n.draining.Load() && n.sickness() == nil },
-		http:  &http.Client{Transport: transport(n.cfg.Client.Dial, 0, readBufferBytes)},
-		send:  &http.Client{Transport: transport(n.cfg.Client.Dial, sendBufferBytes, 0)},
+func (n *Node) peerOptions() peer.Options {
+	c := n.cfg
+	return peer.Options{
+		Self: n.self.ID, Every: c.Timeouts.PeerInterval, Silence: c.Timeouts.PeerSilence, Stall: c.Timeouts.Read, Dial: c.Client.Dial,
+		Logger: n.logger.Named("peers"), Changed: n.peersChanged, Full: n.full,
+		Works: func() bool { return !n.draining.Load() && n.sickness() == nil },
 	}
-	for _, other := range n.cfg.Cluster.Nodes {
-		if other.ID != n.self.ID {
-			p.addr[other.ID] = other.APIAddr()
-			p.state[other.ID] = peerState{since: n.began}
-		}
-	}
-	return p
 }
 
 func (n *Node) shardOf(user, name string) uint64 {
@@ -280,9 +273,9 @@ func (n *Node) ingestOptions() ingest.Options {
 	c := n.cfg
 	return ingest.Options{
 		Node: n.self.ID, Log: n.log, Vault: n.vault(), Peers: n.peers, Logger: n.logger.Named("ingest"),
-		Shards: n.served, ShardOf: n.shardOf, Members: n.members, Live: n.live, Room: n.peers.room, Current: n.liveOn, Up: n.peers.up,
+		Shards: n.served, ShardOf: n.shardOf, Members: n.members, Live: n.live, Room: n.peers.Room, Current: n.liveOn, Up: n.peers.Up,
 		Owned:      n.owns,
-		ReceivedBy: n.peers.receives,
+		ReceivedBy: n.peers.Receives,
 		Replicas:   c.Cluster.Replicas, MinReplicas: c.Cluster.MinReplicas,
 		UploadsMax: c.Limits.Uploads, StagingBytes: int64(c.Limits.StagingBytes), ImageBytes: int64(c.Limits.ImageBytes),
 		AssignTimeout: c.Timeouts.Assign, TakeoverTimeout: c.Timeouts.Takeover, UploadTimeout: c.Timeouts.Upload,
@@ -295,7 +288,7 @@ func (n *Node) repairOptions() repair.Options {
 	return repair.Options{
 		Node: n.self.ID, Log: n.log, Logger: n.logger.Named("repair"), Shards: n.served,
 		Copies:  &copies{images: n.images, vault: n.vault(), kept: &n.kept},
-		Members: n.members, Up: n.peers.up, Room: n.roomOn, Leaving: n.leaving,
+		Members: n.members, Up: n.peers.Up, Room: n.roomOn, Leaving: n.leaving,
 		Every: c.Repair.Every, Rate: int64(c.Repair.Rate), ScrubEvery: c.Repair.ScrubEvery, ScrubRate: int64(c.Repair.ScrubRate),
 	}
 }
@@ -360,7 +353,7 @@ const connectionsReserve = 64
 // serve answers on the API's port from now on.
 func (n *Node) serve() {
 	n.handler = api.New(api.Options{
-		ID: n.self.ID, Images: n.images, Node: n, Peers: n, Logger: n.logger.Named("api"), Forward: n.peers.http.Transport,
+		ID: n.self.ID, Images: n.images, Node: n, Peers: n, Logger: n.logger.Named("api"), Forward: n.peers.Transport(),
 		ImageBytes: int64(n.cfg.Limits.ImageBytes), ListPage: n.cfg.Limits.ListPage,
 		Reads: n.cfg.Limits.Reads, Uploads: n.cfg.Limits.Uploads,
 		BodyIdle: n.cfg.Timeouts.BodyIdle, BodyRate: int64(n.cfg.Limits.BodyRate), BodyGrace: n.cfg.Timeouts.BodyGrace, StatusEvery: n.cfg.Timeouts.PeerInterval, HostAllowed: n.hostAllowed,
@@ -398,7 +391,7 @@ func (n *Node) fail(err error) {
 func (n *Node) join() {
 	err := n.propose()
 	if err == nil {
-		n.await(func() bool { return len(n.peers.up()) >= len(n.membership().Members) })
+		n.await(func() bool { return len(n.peers.Up()) >= len(n.membership().Members) })
 		err = n.recover()
 		n.await(n.peersServe)
 	}
@@ -465,7 +458,7 @@ func (n *Node) await(ok func() bool) {
 
 // peersServe tells whether all peers that are up have told that they serve their shards.
 func (n *Node) peersServe() bool {
-	up := n.peers.up()
+	up := n.peers.Up()
 	for shard, l := range n.membership().Shards {
 		for _, r := range l.Nodes {
 			if slices.Contains(up, r.Node) && !n.servedBy(r.Node, shard) {
@@ -591,8 +584,7 @@ func (n *Node) Close(ctx context.Context) error {
 	}
 	n.wg.Wait()
 	if n.peers != nil {
-		n.peers.http.CloseIdleConnections()
-		n.peers.send.CloseIdleConnections()
+		n.peers.Close()
 	}
 	if c := n.log.c.Load(); c != nil {
 		errs = append(errs, c.Close())

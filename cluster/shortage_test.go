@@ -5,13 +5,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/http"
-	"net/http/httptest"
 	"strings"
 	"syscall"
 	"testing"
 	"testing/iotest"
-	"time"
 
 	"imgcluster/cluster/hostinfo"
 	"imgcluster/cluster/image"
@@ -41,7 +38,7 @@ func TestUnreadIsNotBad(t *testing.T) {
 	}
 	for _, err := range []error{
 		image.Errorf(image.KindOverload, "read: %w", syscall.EMFILE), image.Errorf(image.KindNoQuorum, "no key"), syscall.ECONNREFUSED,
-		image.Errorf(image.KindInvalid, "redirected"), errPeerStalls,
+		image.Errorf(image.KindInvalid, "redirected"), errors.New("node 2 stalled"),
 	} {
 		if doubtful(err) {
 			t.Errorf("%v casts doubt on a copy", err)
@@ -54,52 +51,6 @@ func TestUnreadIsNotBad(t *testing.T) {
 		if !doubtful(err) {
 			t.Errorf("%v casts no doubt on a copy", err)
 		}
-	}
-}
-
-// TestRedirectRefused: a node's requests, and those that it passes on, go to no other address than the
-// one that they are for, with their body or without.
-func TestRedirectRefused(t *testing.T) {
-	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		t.Errorf("%s %s was sent elsewhere", r.Method, r.URL)
-	}))
-	defer elsewhere.Close()
-	status := 0
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		http.Redirect(w, r, elsewhere.URL, status)
-	}))
-	defer s.Close()
-	addr := strings.TrimPrefix(s.URL, "http://")
-	tr := transport(time.Second, 0, readBufferBytes)
-	defer tr.(refuseRedirects).CloseIdleConnections()
-	p := &peers{stall: 5 * time.Second, addr: map[image.NodeID]string{2: addr}, http: &http.Client{Transport: tr}, send: &http.Client{Transport: tr}}
-	id := image.NewID()
-	asks := map[string]func() error{
-		"post": func() error { _, err := p.post(t.Context(), addr, "/internal/v1/hello", []byte("{}")); return err },
-		"get":  func() error { _, err := p.get(t.Context(), 2, "/internal/v1/status", ""); return err },
-		"head": func() error { _, err := p.copyBytes(t.Context(), 2, id, 1); return err },
-		"put": func() error {
-			return p.Send(t.Context(), 2, image.Request{User: "a", Name: "b", ID: id, Size: 1}, strings.NewReader("x"))
-		},
-		"passed on": func() error {
-			req := httptest.NewRequest(http.MethodGet, s.URL+"/v1/images/a/b", nil)
-			req.RequestURI = ""
-			_, err := p.http.Transport.RoundTrip(req)
-			return err
-		},
-	}
-	for _, status = range []int{http.StatusMovedPermanently, http.StatusFound, http.StatusTemporaryRedirect, http.StatusPermanentRedirect} {
-		for name, ask := range asks {
-			err := ask()
-			var e *image.Error
-			if !errors.As(err, &e) || !strings.Contains(e.Detail, "a node does not redirect") || e.Hint() == "" || unreachable(err) {
-				t.Errorf("%s, %d: %v", name, status, err)
-			}
-		}
-	}
-	status = http.StatusNotModified // is no redirect
-	if err := asks["passed on"](); err != nil {
-		t.Error(err)
 	}
 }
 

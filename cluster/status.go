@@ -195,14 +195,7 @@ func (n *Node) nodeStatus(id image.NodeID) wire.NodeStatus {
 	if id == n.self.ID {
 		return n.Status()
 	}
-	n.peers.mu.Lock()
-	defer n.peers.mu.Unlock()
-	p := n.peers.state[id]
-	p.status.ID, p.status.API = id, n.peers.addr[id]
-	if !p.up {
-		p.status.State, p.status.Ready = wire.NodeDown, false
-	}
-	return p.status
+	return n.peers.Status(id)
 }
 
 // Verify implements api.Node.
@@ -259,7 +252,7 @@ func (r *leaderReport) totals() *catalog.Totals {
 // reported are the newest reports of the shards' leaders.
 func (n *Node) reported() map[uint64]leaderReport {
 	newest := map[uint64]leaderReport{}
-	for node, list := range n.peers.reports() {
+	for node, list := range n.peers.Reports() {
 		for _, r := range list {
 			if old, ok := newest[r.ID]; !ok || r.Term > old.Term {
 				newest[r.ID] = leaderReport{r, node}
@@ -299,14 +292,14 @@ func (n *Node) Route(user, name string) (address string, here bool) {
 		return "", true
 	}
 	if node := n.holder(shard); node != 0 {
-		return n.peers.addresses()[node], false
+		return n.peers.Address(node), false
 	}
 	return "", false
 }
 
 // holder returns a peer that serves a shard, another one from time to time; 0 when there is none.
 func (n *Node) holder(shard uint64) image.NodeID {
-	up := n.peers.up()
+	up := n.peers.Up()
 	holders := slices.DeleteFunc(n.members(shard), func(id image.NodeID) bool { return !slices.Contains(up, id) || !n.servedBy(id, shard) })
 	if len(holders) == 0 {
 		return 0

@@ -1,0 +1,247 @@
+package peer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"imgcluster/cluster/halfopen"
+	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
+)
+
+// The buffers of a connection, of which every slow client may hold one: for uploads sent on, and for the
+// rest.
+const (
+	sendBufferBytes = 256 << 10
+	readBufferBytes = 32 << 10
+)
+
+// IdleConnections are kept open to another node while they are not used.
+const IdleConnections = 16
+
+// answerBytesMax bounds what a peer answers, but for images and lists.
+const answerBytesMax = 256 << 10
+
+// newTransport returns connections to the other nodes. A buffer of 0 is that of net/http, 4 KiB.
+func newTransport(dial time.Duration, write, read int) http.RoundTripper {
+	return refuseRedirects{&http.Transport{
+		DialContext:         halfopen.Dialer(dial, halfopen.Unanswered).DialContext,
+		MaxIdleConnsPerHost: IdleConnections, IdleConnTimeout: time.Minute, DisableCompression: true,
+		WriteBufferSize: write, ReadBufferSize: read,
+	}}
+}
+
+// refuseRedirects makes an answer that sends the request elsewhere an error: nodes give none, and what they
+// tell each other is not for whoever such an answer names.
+type refuseRedirects struct{ *http.Transport }
+
+// RoundTrip implements http.RoundTripper.
+func (t refuseRedirects) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := t.Transport.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode < 300 || resp.StatusCode >= 400 || resp.StatusCode == http.StatusNotModified {
+		return resp, nil
+	}
+	resp.Body.Close()
+	return nil, image.Errorf(image.KindInvalid,
+		"%s, where a node should be, answered %s to %q: a node does not redirect",
+		req.URL.Host, resp.Status, resp.Header.Get("Location")).
+		WithHint("check the nodes' addresses in the configuration, and that no proxy stands between the nodes")
+}
+
+// Transport is how to send a client's request on to a peer, by its address.
+func (s *Set) Transport() http.RoundTripper { return s.http.Transport }
+
+// url returns the start of a peer's URLs.
+func (s *Set) url(id image.NodeID) (string, error) {
+	addr := s.Address(id)
+	if addr == "" {
+		return "", image.Errorf(image.KindNoQuorum, "node %d is not a member of the cluster", id)
+	}
+	return "http://" + addr, nil
+}
+
+func (s *Set) get(ctx context.Context, id image.NodeID, path, byteRange string) (*http.Response, error) {
+	base, err := s.url(id)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	if byteRange != "" {
+		req.Header.Set("Range", byteRange)
+	}
+	return do(s.http, req)
+}
+
+// do sends a request and turns an answer that is not a success into its error.
+func do(c *http.Client, req *http.Request) (*http.Response, error) {
+	resp, err := c.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode < 300 {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	if problem := wire.ReadProblem(resp); problem != nil {
+		return nil, problem
+	}
+	return nil, fmt.Errorf("%s answered %s", req.URL.Host, resp.Status)
+}
+
+// Send passes an upload on to a storing node.
+func (s *Set) Send(ctx context.Context, to image.NodeID, up image.Request, body io.Reader) error {
+	base, err := s.url(to)
+	if err != nil {
+		return err
+	}
+	target := base + wire.ImagePath(up.User, up.Name)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, target, io.NopCloser(body))
+	if err != nil {
+		return err
+	}
+	req.ContentLength = up.Size
+	up.If = image.Conditions{}     // the shard has judged them
+	wire.SetUpload(req.Header, up) // with the digest: only the nodes that store compare it
+	resp, err := do(s.send, req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, answerBytesMax))
+	return err
+}
+
+// OpenCopy returns bytes [off, off+n) of a peer's file of a copy. Reading fails when none come for a
+// while.
+func (s *Set) OpenCopy(ctx context.Context, node image.NodeID, id image.ID, epoch uint32, off, n int64,
+) (io.ReadCloser, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	b := &body{cancel: cancel, node: node, stall: s.o.Stall}
+	var resp *http.Response
+	err := b.within(func() (err error) {
+		resp, err = s.get(ctx, node, wire.CopyPath(id, epoch), fmt.Sprintf("bytes=%d-%d", off, off+n-1))
+		return err
+	})
+	if err != nil {
+		cancel(nil)
+		return nil, err
+	}
+	b.from = resp.Body
+	if resp.StatusCode != http.StatusPartialContent || resp.ContentLength > n {
+		b.Close()
+		return nil, fmt.Errorf("node %d answered %s to a range request", node, resp.Status)
+	}
+	return b, nil
+}
+
+// stalled is why a call of a peer that answered nothing for a while ended.
+func stalled(node image.NodeID) error { return fmt.Errorf("node %d stalled", node) }
+
+// body is an answer that ends when the peer sends nothing for a while. Its connection alone may
+// be dead while the peer's signs of life come on another one.
+type body struct {
+	from   io.ReadCloser
+	cancel context.CancelCauseFunc
+	node   image.NodeID
+	stall  time.Duration
+}
+
+// within gives f the time of a stall.
+func (b *body) within(f func() error) error {
+	timer := time.AfterFunc(b.stall, func() { b.cancel(stalled(b.node)) })
+	defer timer.Stop()
+	return f()
+}
+
+// Read implements io.Reader.
+func (b *body) Read(p []byte) (n int, err error) {
+	err = b.within(func() error {
+		n, err = b.from.Read(p)
+		return err
+	})
+	return n, err
+}
+
+// Close implements io.Closer.
+func (b *body) Close() error {
+	defer b.cancel(nil)
+	return b.from.Close()
+}
+
+// CopyBytes asks for the length of a peer's file of a copy.
+func (s *Set) CopyBytes(ctx context.Context, node image.NodeID, id image.ID, epoch uint32) (int64, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.o.Stall, stalled(node))
+	defer cancel()
+	base, err := s.url(node)
+	if err != nil {
+		return 0, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, base+wire.CopyPath(id, epoch), nil)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := s.http.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return 0, fmt.Errorf("node %d answered %s", node, resp.Status)
+	}
+	return resp.ContentLength, nil
+}
+
+// ListImages opens what some shards on a peer list, in JSON. The caller closes it.
+func (s *Set) ListImages(
+	ctx context.Context, node image.NodeID, shards []uint64, user, prefix, after string, limit int,
+) (io.ReadCloser, error) {
+	q := wire.ListQuery{Prefix: prefix, After: after, Limit: limit}.Values()
+	wire.ShardQuery{Shards: shards, User: user}.Set(q)
+	resp, err := s.get(ctx, node, wire.ShardListPath+"?"+q.Encode(), "")
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+// Post sends a JSON body to a peer and returns the answer.
+func (s *Set) Post(ctx context.Context, node image.NodeID, path string, body []byte) ([]byte, error) {
+	base, err := s.url(node)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, base+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", wire.DocumentType)
+	resp, err := do(s.http, req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	return io.ReadAll(io.LimitReader(resp.Body, answerBytesMax))
+}
+
+// Suspect asks a peer to look at its copy of an image.
+func (s *Set) Suspect(ctx context.Context, node image.NodeID, rec *image.Record) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.o.Stall, stalled(node))
+	defer cancel()
+	path := wire.SuspectPath + "?" + wire.NameQuery(rec.User, rec.Name).Encode()
+	_, err := s.Post(ctx, node, path, nil)
+	return err
+}
+
+// Unreachable tells that a peer did not answer at all, as opposed to refusing.
+func Unreachable(err error) bool { return err != nil && !errors.As(err, new(*image.Error)) }

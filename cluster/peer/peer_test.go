@@ -1,0 +1,203 @@
+package peer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"imgcluster/cluster/clustertest/poll"
+	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
+)
+
+// of returns the peers of node 1: node 2 at an address.
+func of(addr string, stall time.Duration) *Set {
+	s := New(Options{
+		Self: 1, Every: time.Millisecond, Silence: time.Minute, Stall: stall,
+		Dial: time.Second, Logger: zap.NewNop(), Changed: func() {},
+		Works: func() bool { return true }, Full: func() bool { return false },
+	})
+	s.Update(map[image.NodeID]string{1: "127.0.0.1:1", 2: addr})
+	return s
+}
+
+// TestPausedPeer asks a peer that takes connections and says nothing, as one that is stopped (SIGSTOP) does:
+// its kernel goes on. Who waits for it would not look at another copy, nor repair any.
+func TestPausedPeer(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	const stall = 50 * time.Millisecond
+	p := of(l.Addr().String(), stall)
+	defer p.Close()
+	id := image.NewID()
+	for what, ask := range map[string]func(context.Context) error{
+		"the length of a copy": func(ctx context.Context) error {
+			_, err := p.CopyBytes(ctx, 2, id, 1)
+			return err
+		},
+		"a part of a copy": func(ctx context.Context) error {
+			_, err := p.OpenCopy(ctx, 2, id, 1, 0, 10)
+			return err
+		},
+		"to look at a copy": func(ctx context.Context) error {
+			return p.Suspect(ctx, 2, &image.Record{User: "alice", Name: "a.png", ID: id})
+		},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		if err := ask(ctx); err == nil || ctx.Err() != nil {
+			t.Errorf("asked for %s: %v, after more than %v", what, err, stall)
+		}
+		cancel()
+	}
+}
+
+// TestSilence counts ticks: a process that was stopped gets one for all that it missed, and must not take
+// the others for gone before it could read what they said.
+func TestSilence(t *testing.T) {
+	var s silence
+	tick, ended, over := make(chan time.Time), make(chan struct{}), make(chan struct{})
+	go func() {
+		s.watch(t.Context(), tick, func() { close(ended) })
+		close(over)
+	}()
+	ticks := func(n int) {
+		for range n {
+			select {
+			case tick <- time.Now():
+			case <-over:
+				t.Fatal("it is over too early")
+			}
+		}
+	}
+	ticks(silenceTicks - 1)
+	s.ticks.Store(0)
+	ticks(silenceTicks - 1)
+	select {
+	case <-ended:
+		t.Fatal("silent though it was heard")
+	default:
+	}
+	ticks(1)
+	<-over
+	<-ended
+}
+
+// TestRedirectRefused: a node's requests, and those that it passes on, go to no other address than the
+// one that they are for, with their body or without.
+func TestRedirectRefused(t *testing.T) {
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		t.Errorf("%s %s was sent elsewhere", r.Method, r.URL)
+	}))
+	defer elsewhere.Close()
+	status := 0
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, elsewhere.URL, status)
+	}))
+	defer s.Close()
+	addr := strings.TrimPrefix(s.URL, "http://")
+	p := of(addr, 5*time.Second)
+	defer p.Close()
+	id := image.NewID()
+	asks := map[string]func() error{
+		"post": func() error { _, err := p.Post(t.Context(), 2, "/internal/v1/hello", []byte("{}")); return err },
+		"get":  func() error { _, err := p.get(t.Context(), 2, "/internal/v1/status", ""); return err },
+		"head": func() error { _, err := p.CopyBytes(t.Context(), 2, id, 1); return err },
+		"put": func() error {
+			return p.Send(t.Context(), 2, image.Request{User: "a", Name: "b", ID: id, Size: 1}, strings.NewReader("x"))
+		},
+		"passed on": func() error {
+			req := httptest.NewRequest(http.MethodGet, s.URL+"/v1/images/a/b", nil)
+			req.RequestURI = ""
+			_, err := p.Transport().RoundTrip(req)
+			return err
+		},
+	}
+	for _, status = range []int{
+		http.StatusMovedPermanently, http.StatusFound, http.StatusTemporaryRedirect, http.StatusPermanentRedirect,
+	} {
+		for name, ask := range asks {
+			err := ask()
+			var e *image.Error
+			if !errors.As(err, &e) || !strings.Contains(e.Detail, "a node does not redirect") {
+				t.Errorf("%s, %d: %v", name, status, err)
+			} else if e.Hint() == "" || Unreachable(err) {
+				t.Errorf("%s, %d: %v", name, status, err)
+			}
+		}
+	}
+	status = http.StatusNotModified // is no redirect
+	if err := asks["passed on"](); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestStream follows a peer from its first figures over a full disk and a shutdown to its end, and to its
+// removal.
+func TestStream(t *testing.T) {
+	figures := make(chan wire.NodeStatus)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for status := range figures {
+			if status.ID == 0 { // its process ends
+				return
+			}
+			json.NewEncoder(w).Encode(status)
+			w.(http.Flusher).Flush()
+		}
+	}))
+	defer server.Close()
+	defer close(figures)
+	p := of(strings.TrimPrefix(server.URL, "http://"), time.Second)
+	defer p.Close()
+	var changes atomic.Int32
+	p.o.Changed = func() { changes.Add(1) }
+	done := make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { p.Watch(ctx); close(done) }()
+	defer func() { cancel(); <-done }()
+
+	const alone, both = 1, 2
+	expect := func(what string, status wire.NodeStatus, up, live, room int) {
+		t.Helper()
+		before := changes.Load()
+		figures <- status
+		poll.Until(t, 5*time.Second, what, func() bool { return changes.Load() > before })
+		if len(p.Up()) != up || len(p.Live()) != live || len(p.Room()) != room {
+			t.Errorf("%s: up %v, live %v, room %v", what, p.Up(), p.Live(), p.Room())
+		}
+	}
+	upload := image.NewID()
+	first := wire.NodeStatus{ID: 2, State: wire.NodeUp, Serves: []uint64{1, 3}, Receiving: []image.ID{upload}}
+	expect("up", first, both, both, both)
+	if !slices.Equal(p.Serves(2), []uint64{1, 3}) || !p.Receives(2, upload) || p.Receives(2, image.NewID()) {
+		t.Errorf("serves %v, receives %v", p.Serves(2), p.Receives(2, upload))
+	}
+	expect("full", wire.NodeStatus{ID: 2, State: wire.NodeUp, DiskFull: true}, both, both, alone)
+	degraded := wire.NodeStatus{ID: 2, State: wire.NodeUp, Problem: "its disk failed"}
+	expect("degraded", degraded, both, alone, alone)
+	expect("recovered", wire.NodeStatus{ID: 2, State: wire.NodeUp}, both, both, both)
+	expect("draining", wire.NodeStatus{ID: 2, State: wire.NodeDraining}, both, alone, alone)
+	expect("down", wire.NodeStatus{}, alone, alone, alone)
+	if s := p.Status(2); s.State != wire.NodeDown || s.ID != 2 || p.Serves(2) != nil {
+		t.Errorf("a peer that is down: %+v", s)
+	}
+	if down := p.DownFor(0); !slices.Equal(down, []image.NodeID{2}) || p.DownFor(time.Hour) != nil {
+		t.Errorf("down: %v", down)
+	}
+	p.Update(map[image.NodeID]string{1: "127.0.0.1:1"})
+	if p.IDs() != nil || p.Address(2) != "" {
+		t.Errorf("removed, and still there: %v", p.IDs())
+	}
+}

@@ -1,0 +1,27 @@
+package cluster
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"imgcluster/config"
+)
+
+// TestAwaitStart sends requests to a node that starts. A shard that it serves already, as the others know, is
+// given uploads: these wait until it is ready, and what else comes is refused at once.
+func TestAwaitStart(t *testing.T) {
+	n := &Node{cfg: config.Default(), log: &replicated{}, shards: []uint64{2}, current: map[uint64]bool{}}
+	const starts, leaderless = "is starting", "has no leader" // without a log there never is one
+	await := func(name, want string) {
+		t.Helper()
+		if err := n.Await(t.Context(), "alice", name); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want that it %s", name, err, want)
+		}
+	}
+	await("a.png", starts)
+	n.current[2] = true
+	await("", starts)
+	time.AfterFunc(50*time.Millisecond, func() { n.ready.Store(true) })
+	await("a.png", leaderless)
+}
