@@ -20,6 +20,7 @@ import (
 	"imgcluster/cluster/wire"
 	"imgcluster/config"
 	"imgcluster/genimg"
+	"imgcluster/modes/local"
 	"imgcluster/modes/result"
 	"imgcluster/modes/stress/load"
 )
@@ -231,9 +232,12 @@ func benchCluster(b *testing.B, exe string, images madeImages, replicas int) out
 	if err != nil {
 		b.Fatal(err)
 	}
-	l := startProgram(b, e, exe, cfg, path)
+	l, err := local.Start(b.Context(), e.localOptions(cfg, exe))
+	if err != nil {
+		b.Fatal(err)
+	}
 	defer func() {
-		if err := l.stop(b.Context()); err != nil {
+		if err := l.Shutdown(b.Context()); err != nil {
 			b.Error(err)
 		}
 		os.RemoveAll(dir)
@@ -242,23 +246,7 @@ func benchCluster(b *testing.B, exe string, images madeImages, replicas int) out
 	var pids []int
 	for i, n := range cfg.Cluster.Nodes {
 		nodes = append(nodes, client.Node{ID: n.ID, Addr: n.APIAddr()})
-		pids = append(pids, l.nodes[i].cmd.Process.Pid)
+		pids = append(pids, l.Nodes()[i].PID())
 	}
 	return drive(b, images, nodes, pids)
-}
-
-// startProgram is startLocal with another executable than this one.
-func startProgram(b *testing.B, e *env, exe string, cfg *config.Config, path string) *localCluster {
-	l := &localCluster{cfg: cfg, done: make(chan struct{})}
-	for _, n := range cfg.Cluster.Nodes {
-		node := &localNode{id: n.ID, api: n.APIAddr(), logPath: filepath.Join(filepath.Dir(path), fmt.Sprintf("node%d.log", n.ID))}
-		if err := node.start(exe, serverArgs(e, path, n.ID)); err != nil {
-			b.Fatal(err)
-		}
-		l.nodes = append(l.nodes, node)
-	}
-	if err := l.waitReady(b.Context()); err != nil {
-		b.Fatal(err)
-	}
-	return l
 }

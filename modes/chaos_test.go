@@ -90,7 +90,7 @@ func TestUpChaos(t *testing.T) {
 }
 
 // testChaosRun looks at the log of a run with six faults, and at what up says.
-func testChaosRun(t *testing.T, l *local, e ended) {
+func testChaosRun(t *testing.T, l *upCluster, e ended) {
 	survived(t, checkRun(t, e, 60), "survived 6 of 6 faults (2 kills, 2 pauses, 2 restarts), 0 uploads failed", "; 60 of 60 images read back and the same")
 	log := logLines(t, filepath.Join(l.dir, "log.jsonl"))
 	if r := decode[result.Readback](t, log["readback"][0]); r.Images != 60 || r.Matched != 60 || r.Bytes < 60*20000 {
@@ -127,7 +127,7 @@ func testChaosRun(t *testing.T, l *local, e ended) {
 
 // testChaosReadBackResumed cuts the log of a run with faults off before its images were read back, which is all that is
 // missing then; without one of its faults it cannot be resumed.
-func testChaosReadBackResumed(t *testing.T, l *local) {
+func testChaosReadBackResumed(t *testing.T, l *upCluster) {
 	path := filepath.Join(l.dir, "log.jsonl")
 	made, _, _ := strings.Cut(string(read(t, path)), `{"type":"readback"`)
 	healed := strings.LastIndex(made, `"node_healed"`)
@@ -158,7 +158,7 @@ func testChaosReadBackResumed(t *testing.T, l *local) {
 
 // testChaosKilled kills a stress whose node is paused: up lets the node go on. A second stress has
 // to wait until then.
-func testChaosKilled(t *testing.T, l *local, run func(...string) ended) {
+func testChaosKilled(t *testing.T, l *upCluster, run func(...string) ended) {
 	r := startChaos(t, l)
 	if e := run("--count", "3", "--log", "other.jsonl"); e.status != exitUsage || !strings.Contains(e.err, "another stress --chaos is running") {
 		t.Error(e)
@@ -181,7 +181,7 @@ func testChaosKilled(t *testing.T, l *local, run func(...string) ended) {
 }
 
 // testChaosUpEnds stops up while a node of it is paused, and its stress goes on without nodes.
-func testChaosUpEnds(t *testing.T, l *local) {
+func testChaosUpEnds(t *testing.T, l *upCluster) {
 	r := startChaos(t, l)
 	if status := l.interrupt(t); status != 0 || strings.Contains(l.err.String(), "was killed") {
 		t.Errorf("exit status %d: %s", status, &l.err)
@@ -194,7 +194,7 @@ func testChaosUpEnds(t *testing.T, l *local) {
 }
 
 // startChaos starts a run and returns when a node is paused.
-func startChaos(t *testing.T, l *local) *running {
+func startChaos(t *testing.T, l *upCluster) *running {
 	t.Helper()
 	paused := func() int { return strings.Count(l.err.String(), "stress --chaos: pause") }
 	before := paused()
@@ -210,7 +210,7 @@ func startChaos(t *testing.T, l *local) *running {
 
 // testReadBack replaces an image and deletes another between the uploads and their reading: it must
 // find both.
-func testReadBack(t *testing.T, l *local) {
+func testReadBack(t *testing.T, l *upCluster) {
 	e := &env{err: &lines{}}
 	cfg, c, err := e.connect()
 	if err != nil {

@@ -82,13 +82,13 @@ func runDemo(ctx context.Context, e *env, o stressOptions) (err error) {
 		return err
 	}
 	e.say("starting %d nodes in %s", len(cfg.Cluster.Nodes), dir)
-	l, err := startLocal(ctx, e, cfg, path)
+	l, err := e.startLocal(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	started = true
 	defer func() {
-		err = errors.Join(err, l.shutdown(ctx))
+		err = errors.Join(err, l.Shutdown(ctx))
 	}()
 	e.say("ready after %.1f s", time.Since(began).Seconds())
 	o.demo, o.nodes, o.log = true, l, filepath.Join(dir, "log.jsonl")

@@ -22,7 +22,7 @@ func TestCluster(t *testing.T) {
 	t.Chdir(l.dir)
 	for _, step := range []struct {
 		name string
-		run  func(*testing.T, *local)
+		run  func(*testing.T, *upCluster)
 	}{
 		{"status", testStatus},
 		{"images", testImages},
@@ -74,7 +74,7 @@ func TestUpStops(t *testing.T) {
 	}
 }
 
-func testStatus(t *testing.T, l *local) {
+func testStatus(t *testing.T, l *upCluster) {
 	text := l.led("--json")
 	fields(t, text, "name", "ready", "replicas", "images", "bytes", "under_replicated", "shards.0.id", "shards.0.leader", "shards.0.term")
 	for _, f := range []string{
@@ -89,7 +89,7 @@ func testStatus(t *testing.T, l *local) {
 	}
 }
 
-func testImages(t *testing.T, l *local) {
+func testImages(t *testing.T, l *upCluster) {
 	files := photos(t)
 	out := l.must(0, append([]string{"put", "--json", "--user", "alice"}, files...)...)
 	receipts := strings.Split(strings.TrimSpace(out), "\n")
@@ -130,7 +130,7 @@ func testImages(t *testing.T, l *local) {
 }
 
 // testGet reads an image back in every way.
-func testGet(t *testing.T, l *local, name string, want []byte) {
+func testGet(t *testing.T, l *upCluster, name string, want []byte) {
 	base := filepath.Base(name)
 	fields(t, l.must(0, "get", name, "--json"), "file", "user", "name", "bytes", "sha256", "owner", "node")
 	if !bytes.Equal(read(t, filepath.Join(l.dir, base)), want) {
@@ -156,7 +156,7 @@ func testGet(t *testing.T, l *local, name string, want []byte) {
 }
 
 // testRefusals are mistakes that only a cluster can find.
-func testRefusals(t *testing.T, l *local) {
+func testRefusals(t *testing.T, l *upCluster) {
 	photo := photos(t)[0]
 	for _, test := range []struct {
 		args   string
@@ -181,7 +181,7 @@ func testRefusals(t *testing.T, l *local) {
 }
 
 // testSecondUp starts another cluster on the ports, then on the data, of the first.
-func testSecondUp(t *testing.T, l *local) {
+func testSecondUp(t *testing.T, l *upCluster) {
 	if e := l.run("up"); e.status != 2 || !strings.Contains(e.err, "which another process has") || e.out != "" {
 		t.Error(e)
 	}
@@ -223,7 +223,7 @@ var reportFields = []string{
 // checks are the report's, in their order.
 const checks = "production_scale_files sustained_load balance memory_stable network hash_quality fault_tolerance"
 
-func testStress(t *testing.T, l *local) {
+func testStress(t *testing.T, l *upCluster) {
 	e := l.run("stress", "--json", "--count", "40", "--min-pixels", "100", "--max-pixels", "300", "--concurrency", "4")
 	r := checkRun(t, e, 40)
 	var names []string
@@ -284,7 +284,7 @@ func lastLine(out string) string {
 	return lines[len(lines)-1]
 }
 
-func testStressFiles(t *testing.T, l *local) {
+func testStressFiles(t *testing.T, l *upCluster) {
 	dir := filepath.Dir(photos(t)[0])
 	e := l.run("stress", "--json", "--quiet", "--images", dir, "--count", "12", "--user", "files", "--delivery", "relay", "--log", "files.jsonl")
 	checkRun(t, e, 12)
@@ -304,7 +304,7 @@ func testStressFiles(t *testing.T, l *local) {
 }
 
 // testStressAsks answers no to an extreme run, and looks at progress, on a terminal.
-func testStressAsks(t *testing.T, l *local) {
+func testStressAsks(t *testing.T, l *upCluster) {
 	before := read(t, filepath.Join(l.dir, "log.jsonl"))
 	user, tty := terminal(t)
 	cmd := program(t, l.dir, "stress", "--profile", "extreme", "--force") // there may be little disk here
@@ -367,7 +367,7 @@ func terminal(t *testing.T) (user, program *os.File) {
 
 // testStressInterrupted drains a run with Ctrl-C: the log is whole and the report is made. Whoever stopped it knows that
 // it is incomplete: the exit status is not that of the verdict, here of a check that fails too.
-func testStressInterrupted(t *testing.T, l *local) {
+func testStressInterrupted(t *testing.T, l *upCluster) {
 	r := start(t, program(t, l.dir, "stress", "--json", "--count", "100000", "--min-pixels", "100", "--max-pixels", "200", "--user", "cut", "--log", "cut.jsonl", "--max-p99", "1ms"))
 	r.says(t, &r.out, `"type":"upload"`)
 	status := r.interrupt(t)
@@ -388,7 +388,7 @@ func testStressInterrupted(t *testing.T, l *local) {
 	}
 }
 
-func (l *local) kill(id int) {
+func (l *upCluster) kill(id int) {
 	l.t.Helper()
 	if err := unix.Kill(l.pids[id], unix.SIGKILL); err != nil {
 		l.t.Fatal(err)
@@ -396,7 +396,7 @@ func (l *local) kill(id int) {
 }
 
 // led is what status says once every shard has a leader: some move after the start.
-func (l *local) led(args ...string) (out string) {
+func (l *upCluster) led(args ...string) (out string) {
 	l.t.Helper()
 	eventually(l.t, "every shard has a leader", func() bool {
 		e := l.run(append([]string{"status"}, args...)...)
@@ -407,7 +407,7 @@ func (l *local) led(args ...string) (out string) {
 }
 
 // state waits for what the cluster says of a node.
-func (l *local) state(id int, want wire.NodeState) {
+func (l *upCluster) state(id int, want wire.NodeState) {
 	l.t.Helper()
 	eventually(l.t, fmt.Sprintf("node %d is %s", id, want), func() bool {
 		e := l.run("status", "--json") // status 3 until the elections are over
@@ -417,7 +417,7 @@ func (l *local) state(id int, want wire.NodeState) {
 }
 
 // testVerify damages a copy and removes another: verify lists them, and replaces them when told to.
-func testVerify(t *testing.T, l *local) {
+func testVerify(t *testing.T, l *upCluster) {
 	l.must(0, "put", "--user", "vera", photos(t)[0], photos(t)[1])
 	out := l.must(0, "verify", "--sample", "1")
 	if n := strings.Count(out, ": all good\n"); n != 3 {
@@ -450,7 +450,7 @@ func testVerify(t *testing.T, l *local) {
 }
 
 // testNodeDies kills a node, goes on without it, and restarts it with the words that up prints.
-func testNodeDies(t *testing.T, l *local) {
+func testNodeDies(t *testing.T, l *upCluster) {
 	l.kill(2)
 	hint := l.says(t, &l.err, `imgcluster: node 2: .*killed\nhint: start it again with: imgcluster (.*)\n`)[1]
 	l.state(2, wire.NodeDown)
@@ -470,7 +470,7 @@ func testNodeDies(t *testing.T, l *local) {
 }
 
 // testNoQuorum has one of three nodes left, then none.
-func testNoQuorum(t *testing.T, l *local) {
+func testNoQuorum(t *testing.T, l *upCluster) {
 	l.kill(3)
 	l.says(t, &l.err, `node 3: .*killed`)
 	eventually(t, "status says that there is no quorum", func() bool { return l.run("status").status == exitNobody })

@@ -48,13 +48,13 @@ func must(t *testing.T, errs ...error) {
 }
 
 // do runs a command as a process in the cluster's folder.
-func (l *local) do(t *testing.T, args ...string) ended {
+func (l *upCluster) do(t *testing.T, args ...string) ended {
 	t.Helper()
 	return finish(t, program(t, l.dir, args...))
 }
 
 // bash runs a line of a shell there; "$img" is the program.
-func (l *local) bash(t *testing.T, line string) ended {
+func (l *upCluster) bash(t *testing.T, line string) ended {
 	t.Helper()
 	shell, err := exec.LookPath("bash")
 	if err != nil {
@@ -65,7 +65,7 @@ func (l *local) bash(t *testing.T, line string) ended {
 	return finish(t, cmd)
 }
 
-func (l *local) putsSeveral(t *testing.T) {
+func (l *upCluster) putsSeveral(t *testing.T) {
 	e := l.do(t, "put", "a.jpg", "broken.jpg", "dir", "empty.jpg", "pipe", "b.jpg", "ctl\x1b.jpg")
 	if e.status != exitFailed || strings.Count(e.out, "copies on") != 2 || !strings.Contains(e.err, "imgcluster: 5 of 7 images were not stored\n") {
 		t.Errorf("want two receipts of %v", e)
@@ -77,7 +77,7 @@ func (l *local) putsSeveral(t *testing.T) {
 	}
 }
 
-func (l *local) putsPipe(t *testing.T) {
+func (l *upCluster) putsPipe(t *testing.T) {
 	for _, line := range []string{`"$img" put --name piped.jpg <(cat a.jpg)`, `cat a.jpg | "$img" put --name piped.jpg -`, `cat a.jpg >pipe & "$img" put --name piped.jpg pipe`} {
 		if e := l.bash(t, line+` && "$img" get default/piped.jpg -o - | cmp - a.jpg && "$img" rm default/piped.jpg`); e.status != 0 || !strings.Contains(e.out, "default/piped.jpg") {
 			t.Errorf("%s: %v", line, e)
@@ -88,7 +88,7 @@ func (l *local) putsPipe(t *testing.T) {
 	}
 }
 
-func (l *local) stressesStrays(t *testing.T) {
+func (l *upCluster) stressesStrays(t *testing.T) {
 	args := []string{"stress", "--images", "strays", "--log", "strays.jsonl", "--force"}
 	dir := filepath.Join(l.dir, "strays")
 	must(t, os.MkdirAll(filepath.Join(dir, "sub"), 0o755), os.WriteFile(filepath.Join(dir, "sub/a.jpg"), read(t, filepath.Join(l.dir, "a.jpg")), 0o644),
@@ -116,7 +116,7 @@ func (l *local) stressesStrays(t *testing.T) {
 	}
 }
 
-func (l *local) gets(t *testing.T) {
+func (l *upCluster) gets(t *testing.T) {
 	dir := filepath.Join(l.dir, "got")
 	must(t, os.Mkdir(dir, 0o755), os.WriteFile(filepath.Join(dir, "old"), nil, 0o600), os.Chmod(filepath.Join(dir, "old"), 0o604),
 		os.Symlink("old", filepath.Join(dir, "link")), syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o644), os.Symlink("/dev/null", filepath.Join(dir, "null")))
@@ -153,7 +153,7 @@ func (l *local) gets(t *testing.T) {
 }
 
 // cannotPrint has every command print to a full disk, and to a pipe that nobody reads.
-func (l *local) cannotPrint(t *testing.T) {
+func (l *upCluster) cannotPrint(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
 		t.Skip(err)
@@ -186,7 +186,7 @@ func (l *local) cannotPrint(t *testing.T) {
 }
 
 // shows stores a name that would turn a line around, and looks at it in every way.
-func (l *local) shows(t *testing.T) {
+func (l *upCluster) shows(t *testing.T) {
 	const name, shown = "a\u202egpj.exe", `a\u202egpj.exe`
 	for _, args := range [][]string{
 		{"put", "--user", "eve", "--name", name, "a.jpg"},
@@ -225,7 +225,7 @@ func (l *local) shows(t *testing.T) {
 }
 
 // hangsUp sends SIGHUP to a node, which goes on, and to up, which ends with all nodes.
-func (l *local) hangsUp(t *testing.T) {
+func (l *upCluster) hangsUp(t *testing.T) {
 	must(t, syscall.Kill(l.pids[1], syscall.SIGHUP))
 	eventually(t, "a line in the node's log, with its number once", func() bool {
 		log := read(t, filepath.Join(l.dir, "imgcluster-data/node1.log"))

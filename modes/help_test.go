@@ -42,14 +42,12 @@ func TestFolderRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	missing := filepath.Join(dir, "file", "x") // nobody, root neither, makes a folder in a file
-	n := &localNode{id: 1, logPath: filepath.Join(missing, "node1.log")}
 	made := genimg.Generate(t.Context(), genimg.Spec{Seed: 1, MinPixels: 200, MaxPixels: 400}, 1, "file", 1, nil)
 	t.Setenv("TMPDIR", missing)
 	for name, test := range map[string]struct {
 		err  error
 		hint string
 	}{
-		"up":       {n.start("true", nil), "node.data_dir"},
 		"generate": {made, "--out"},
 		"demo":     {runDemo(t.Context(), &env{}, stressOptions{count: 1, spec: genimg.Spec{Seed: 1, MinPixels: 200, MaxPixels: 400}}), "TMPDIR"},
 		"get":      {writeFile(filepath.Join(missing, "y"), strings.NewReader("")), "-o"},

@@ -44,18 +44,15 @@ func TestMemoryOfSlowClients(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := startLocal(t.Context(), e, cfg, path)
+	l, err := e.startLocal(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := l.shutdown(context.Background()); err != nil {
+		if err := l.Shutdown(context.Background()); err != nil {
 			t.Error(err)
 		}
 	})
-	if err := l.waitReady(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	image := func(name string) string {
 		return "http://" + cfg.Cluster.Nodes[0].APIAddr() + "/v1/images/slow/" + name
 	}
@@ -72,7 +69,7 @@ func TestMemoryOfSlowClients(t *testing.T) {
 	watch := func(until string, ok func() bool) {
 		t.Helper()
 		poll.Until(t, waitMax, until, func() bool {
-			peak = max(peak, residentBytes(t, l.nodes[0].cmd.Process.Pid))
+			peak = max(peak, residentBytes(t, l.Nodes()[0].PID()))
 			return ok()
 		})
 	}

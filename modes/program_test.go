@@ -178,7 +178,7 @@ func (r *running) interrupt(t *testing.T) int {
 }
 
 // local is a cluster that "imgcluster up" runs.
-type local struct {
+type upCluster struct {
 	*running
 	t    *testing.T
 	dir  string // where the data is and commands run
@@ -187,11 +187,11 @@ type local struct {
 
 // up starts a cluster on free ports. Waits are short, so that refusals come soon. More is added to its
 // configuration.
-func up(t *testing.T, more ...string) *local {
+func up(t *testing.T, more ...string) *upCluster {
 	t.Helper()
 	dir := t.TempDir()
 	writeConfig(t, dir, strings.Join(more, "\n"))
-	l := &local{running: start(t, program(t, dir, "up")), t: t, dir: dir, pids: map[int]int{}}
+	l := &upCluster{running: start(t, program(t, dir, "up")), t: t, dir: dir, pids: map[int]int{}}
 	l.says(t, &l.out, `Stop +Ctrl-C`)
 	for _, m := range regexp.MustCompile(`node (\d) .* process (\d+)`).FindAllStringSubmatch(l.out.String(), -1) {
 		id, _ := strconv.Atoi(m[1])
@@ -221,13 +221,13 @@ func writeConfig(t *testing.T, dir, more string) {
 }
 
 // run runs a command against the cluster. The test is in its folder.
-func (l *local) run(args ...string) ended {
+func (l *upCluster) run(args ...string) ended {
 	l.t.Helper()
 	return call(l.t, args...)
 }
 
 // must is run with an exit status to expect; it returns standard output.
-func (l *local) must(status int, args ...string) string {
+func (l *upCluster) must(status int, args ...string) string {
 	l.t.Helper()
 	e := l.run(args...)
 	if e.status != status {

@@ -10,6 +10,7 @@ import (
 
 	"imgcluster/cluster/client"
 	"imgcluster/config"
+	"imgcluster/modes/local"
 	"imgcluster/modes/result"
 	"imgcluster/modes/stress/load"
 )
@@ -35,11 +36,14 @@ func BenchmarkRecording(b *testing.B) {
 		b.Fatal(err)
 	}
 	e.path = path
-	l := startProgram(b, e, exe, cfg, path)
-	defer l.stop(b.Context())
+	l, err := local.Start(b.Context(), e.localOptions(cfg, exe))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Shutdown(b.Context())
 	pids := []int{os.Getpid()}
-	for _, n := range l.nodes {
-		pids = append(pids, n.cmd.Process.Pid)
+	for _, n := range l.Nodes() {
+		pids = append(pids, n.PID())
 	}
 	c, err := e.client(cfg, client.Broadcast)
 	if err != nil {

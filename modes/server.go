@@ -15,6 +15,7 @@ import (
 	"imgcluster/cluster"
 	"imgcluster/cluster/image"
 	"imgcluster/config"
+	"imgcluster/modes/local"
 )
 
 func newServer(e *env) *cobra.Command {
@@ -108,23 +109,26 @@ func harden(cfg *config.Config) error {
 // memory limit holds whatever it is.
 const gcPercent = 400
 
-// serverArgs is the command line of a child process that runs one node.
-func serverArgs(e *env, cfgPath string, id image.NodeID) []string {
-	args := []string{"server", "--id", strconv.Itoa(int(id))}
-	if cfgPath != "" {
-		args = append(args, "--config", cfgPath)
+// startLocal starts all nodes of the configuration as processes of this program.
+func (e *env) startLocal(ctx context.Context, cfg *config.Config) (*local.Cluster, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program: %w", err)
 	}
-	for _, s := range e.set {
-		args = append(args, "--set", s)
-	}
-	return args
+	return local.Start(ctx, e.localOptions(cfg, program))
 }
 
-// executable is this program, for child processes.
-func executable() (string, error) {
-	path, err := os.Executable()
-	if err != nil {
-		return "", fmt.Errorf("find this program: %w", err)
+// localOptions give each node process the configuration of this command.
+func (e *env) localOptions(cfg *config.Config, program string) local.Options {
+	args := func(id int) []string {
+		args := []string{"server", "--id", strconv.Itoa(id)}
+		if e.path != "" {
+			args = append(args, "--config", e.path)
+		}
+		for _, s := range e.set {
+			args = append(args, "--set", s)
+		}
+		return args
 	}
-	return path, nil
+	return local.Options{Config: cfg, Program: program, Args: args, Same: e.sameConfig()}
 }

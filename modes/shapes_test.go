@@ -15,7 +15,7 @@ import (
 
 // testDryRun looks at the cluster, uploads nothing and leaves no log; a run that is refused goes on
 // with --force.
-func testDryRun(t *testing.T, l *local) {
+func testDryRun(t *testing.T, l *upCluster) {
 	args := append([]string{"stress", "--dry-run", "--log", "dry.jsonl", "--user", "dry"}, small...)
 	text := l.must(0, args...)
 	for _, want := range []string{"30 images, ", "\n  ok    nodes       3 of 3 answer\n", "\n  ok    leaders     13 of 13 shards have one\n", " on one disk: needs ", "node 3 "} {
@@ -46,7 +46,7 @@ func testDryRun(t *testing.T, l *local) {
 }
 
 // testShapes makes an open loop with reads between, for two users, and reads all back.
-func testShapes(t *testing.T, l *local) {
+func testShapes(t *testing.T, l *upCluster) {
 	e := l.run(append([]string{
 		"stress", "--quiet", "--rate", "40", "--arrivals", "poisson", "--duration", "3s", "--warmup", "500ms", "--mix", "read=30",
 		"--users", "2", "--user", "shape", "--verify", "--log", "shape.jsonl", "--json",
@@ -96,7 +96,7 @@ func testShapes(t *testing.T, l *local) {
 
 // testResume cuts a run off, as a lost client does, and goes on with it: each image is acknowledged
 // once, all are read back, and the clock goes on.
-func testResume(t *testing.T, l *local) {
+func testResume(t *testing.T, l *upCluster) {
 	args := append([]string{"stress", "--json", "--count", "60", "--seed", "9", "--user", "again", "--log", "again.jsonl"}, small...)
 	e := l.run(args...)
 	checkRun(t, e, 60)
@@ -163,7 +163,7 @@ func testResume(t *testing.T, l *local) {
 
 // testResumeRest cuts the log of a run with a read-back and a cleanup at every place where something is over: report has
 // it as incomplete, and stress does what is missing and no more.
-func testResumeRest(t *testing.T, l *local) {
+func testResumeRest(t *testing.T, l *upCluster) {
 	args := append([]string{"stress", "--json", "--count", "20", "--user", "rest", "--verify", "--log", "rest.jsonl"}, small...)
 	checkRun(t, l.run(args...), 20)
 	path := filepath.Join(l.dir, "rest.jsonl")
@@ -249,12 +249,12 @@ func cutLogAfter(log string, uploads int) string {
 }
 
 // stored counts the images of a user.
-func (l *local) stored(user string) int {
+func (l *upCluster) stored(user string) int {
 	return strings.Count(l.must(0, "ls", user, "--json"), "\n")
 }
 
 // testClean deletes what a run stored and nothing else, and the nodes' files go with it.
-func testClean(t *testing.T, l *local) {
+func testClean(t *testing.T, l *upCluster) {
 	l.must(0, "put", "--user", "clean", photos(t)[0])
 	stress := append([]string{"stress", "--json", "--count", "20", "--user", "clean", "--log", "clean.jsonl"}, small...)
 	checkRun(t, l.run(stress...), 20)

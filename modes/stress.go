@@ -19,6 +19,7 @@ import (
 	"imgcluster/cluster/printable"
 	"imgcluster/config"
 	"imgcluster/genimg"
+	"imgcluster/modes/local"
 	"imgcluster/modes/result"
 	"imgcluster/modes/stress/chaos"
 	"imgcluster/modes/stress/load"
@@ -234,9 +235,9 @@ func runStress(ctx context.Context, e *env, o stressOptions) error {
 		begin, err = e.prepare(ctx, cfg, c, &o, &run)
 	}
 	if err == nil && begin && o.chaos && o.nodes == nil {
-		var up *session
-		if up, err = openSession(ctx, e, cfg); err == nil {
-			defer up.close()
+		var up *local.Session
+		if up, err = local.Connect(ctx, cfg, e.sameConfig()); err == nil {
+			defer up.Close()
 			o.nodes = up
 		}
 	}

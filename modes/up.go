@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"imgcluster/cluster/printable"
+	"imgcluster/modes/local"
 )
 
 func newUp(e *env) *cobra.Command {
@@ -31,24 +31,24 @@ func runUp(ctx context.Context, e *env) error {
 		return err
 	}
 	began := time.Now()
-	l, err := startLocal(ctx, e, cfg, e.path)
+	l, err := e.startLocal(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	took, nodes := time.Since(began), slices.Clone(l.nodes)
+	took, nodes := time.Since(began), l.Nodes()
 	ctx, end := context.WithCancel(ctx)
 	defer end()
-	c, err := listenControl(ctx, e, l)
+	c, err := local.Listen(ctx, l, e.say)
 	if err != nil {
 		e.warn(fmt.Sprintf("stress --chaos will not reach these nodes: %v", err), "everything else works")
 	}
 	out := printable.Writer(e.out)
 	fmt.Fprintf(out, "%d nodes are ready after %.1f s\n", len(nodes), took.Seconds())
 	for _, n := range nodes {
-		fmt.Fprintf(out, "  node %d  http://%s  process %d  log %s\n", n.id, n.api, n.cmd.Process.Pid, n.logPath)
+		fmt.Fprintf(out, "  node %d  http://%s  process %d  log %s\n", n.ID, n.API, n.PID(), n.LogPath)
 	}
 	same := e.sameConfig()
-	fmt.Fprintf(out, "Store    curl -T photo.png http://%s/v1/images/alice/photo.png\n", nodes[0].api)
+	fmt.Fprintf(out, "Store    curl -T photo.png http://%s/v1/images/alice/photo.png\n", nodes[0].API)
 	fmt.Fprintf(out, "Look     imgcluster status%s\nTest     imgcluster stress%s\nStop     Ctrl-C\n", same, same)
 	if err = e.out.failure(); err == nil {
 		err = e.watchNodes(ctx, l)
@@ -56,24 +56,24 @@ func runUp(ctx context.Context, e *env) error {
 	end()
 	e.say("stopping")
 	if c != nil {
-		c.close()
+		c.Close()
 	}
-	return errors.Join(err, l.shutdown(ctx))
+	return errors.Join(err, l.Shutdown(ctx))
 }
 
 // watchNodes tells of nodes that end by themselves, until ctx is done. That all have ended is an
 // error.
-func (e *env) watchNodes(ctx context.Context, l *localCluster) error {
+func (e *env) watchNodes(ctx context.Context, l *local.Cluster) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case n := <-l.ended:
-			if n.asked.Load() {
+		case n := <-l.Ended():
+			if n.Asked() {
 				continue
 			}
-			e.printError(e.err, &hintedError{n.failure(), fmt.Sprintf("start it again with: imgcluster server --id %d%s", n.id, e.sameConfig())})
-			if l.over() {
+			e.printError(e.err, &hintedError{n.Failure(), fmt.Sprintf("start it again with: imgcluster server --id %d%s", n.ID, e.sameConfig())})
+			if l.AllEnded() {
 				return errAllEnded
 			}
 		}

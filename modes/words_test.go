@@ -18,6 +18,7 @@ import (
 	"imgcluster/config"
 	"imgcluster/crypto"
 	"imgcluster/genimg"
+	"imgcluster/modes/local"
 	"imgcluster/modes/result"
 	"imgcluster/modes/stress/load"
 	"imgcluster/modes/term"
@@ -49,11 +50,11 @@ func TestExitStatus(t *testing.T) {
 	for want, errs := range map[int][]error{
 		exitDone: {nil},
 		exitFailed: {
-			errors.New("x"), errDeclined, image.Errorf(image.KindNotFound, "x"), &nodeError{status: -1}, &nodeError{status: exitNobody},
+			errors.New("x"), errDeclined, image.Errorf(image.KindNotFound, "x"), &local.NodeError{Status: -1}, &local.NodeError{Status: exitNobody},
 			&genimg.Error{Err: genimg.ErrNoRoom}, &outputError{bad: io.ErrShortWrite}, &partError{"x", []error{image.Errorf(image.KindExists, "y")}},
 		},
 		exitUsage: {
-			usagef("", "x"), image.Errorf(image.KindInvalid, "x"), &config.UnknownNodeError{ID: 9}, &nodeError{status: exitUsage},
+			usagef("", "x"), image.Errorf(image.KindInvalid, "x"), &config.UnknownNodeError{ID: 9}, &local.NodeError{Status: exitUsage},
 			fmt.Errorf("y: %w", config.Problems{{}}), &genimg.Error{Err: genimg.ErrSpec}, &crypto.Error{Kind: crypto.ErrAuth},
 			&store.ClaimError{Reason: store.ErrInUse}, &cluster.RefusedError{}, &result.ReadError{Err: result.ErrBadLine},
 			&hintedError{usagef("", "x"), "y"}, &outputError{bad: io.ErrShortWrite, also: usagef("", "x")},

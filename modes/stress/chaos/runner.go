@@ -8,25 +8,13 @@ import (
 	"time"
 
 	"imgcluster/cluster/wait"
+	"imgcluster/modes/local"
 	"imgcluster/modes/result"
-)
-
-// Action is what can be done to a node's process. Start waits until the process that was killed or
-// stopped is gone; the others return at once, Kill when the process is gone.
-type Action string
-
-// The actions.
-const (
-	ActionKill     Action = "kill"
-	ActionStop     Action = "stop"
-	ActionPause    Action = "pause"
-	ActionContinue Action = "continue"
-	ActionStart    Action = "start"
 )
 
 // Nodes owns the nodes' processes.
 type Nodes interface {
-	Do(ctx context.Context, a Action, node int) error
+	Do(ctx context.Context, a local.Action, node int) error
 }
 
 // Health is how a cluster is: Ready when all nodes are up, serve and see all others do so, Healed
@@ -144,15 +132,15 @@ func (r *Runner) Run(ctx context.Context) {
 
 // step is one half of a fault.
 type step struct {
-	action Action
+	action local.Action
 	event  string
 }
 
 // steps are the begin and the end of each kind of fault.
 var steps = map[Kind][2]step{
-	Kill:    {{ActionKill, result.EventKill}, {ActionStart, result.EventRestart}},
-	Pause:   {{ActionPause, result.EventPause}, {ActionContinue, result.EventResume}},
-	Restart: {{ActionStop, result.EventStop}, {ActionStart, result.EventRestart}},
+	Kill:    {{local.ActionKill, result.EventKill}, {local.ActionStart, result.EventRestart}},
+	Pause:   {{local.ActionPause, result.EventPause}, {local.ActionContinue, result.EventResume}},
+	Restart: {{local.ActionStop, result.EventStop}, {local.ActionStart, result.EventRestart}},
 }
 
 // strike makes a node fail and brings it back, at once when ctx is done.

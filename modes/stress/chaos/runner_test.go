@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"imgcluster/modes/local"
 	"imgcluster/modes/result"
 )
 
@@ -22,27 +23,27 @@ type world struct {
 	rises bool             // its nodes come back
 
 	mu     sync.Mutex
-	down   map[int]Action // the action that made a node faulty
-	back   time.Time      // when the last one came back
+	down   map[int]local.Action // the action that made a node faulty
+	back   time.Time            // when the last one came back
 	events []result.Event
 	began  map[int64]int // how many events there were when an upload began
 }
 
 func newWorld(t *testing.T) *world {
-	return &world{t: t, heals: true, rises: true, down: map[int]Action{}, began: map[int64]int{}, back: time.Now().Add(-time.Hour)}
+	return &world{t: t, heals: true, rises: true, down: map[int]local.Action{}, began: map[int64]int{}, back: time.Now().Add(-time.Hour)}
 }
 
 const readyAfter, healedAfter = time.Second, 2 * time.Second
 
-func (w *world) Do(_ context.Context, a Action, node int) error {
+func (w *world) Do(_ context.Context, a local.Action, node int) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err := w.fails[fmt.Sprint(a, " ", node)]; err != nil {
 		return err
 	}
 	switch a {
-	case ActionStart, ActionContinue:
-		if before := w.down[node]; (before == ActionPause) != (a == ActionContinue) || before == "" {
+	case local.ActionStart, local.ActionContinue:
+		if before := w.down[node]; (before == local.ActionPause) != (a == local.ActionContinue) || before == "" {
 			w.t.Errorf("%s node %d after %q", a, node, before)
 		}
 		delete(w.down, node)

@@ -1,0 +1,167 @@
+// Package local supervises the nodes of a cluster that all are processes of this machine: it starts them,
+// waits until they are ready, makes them fail on purpose and brings them back (Cluster.Do), and stops them.
+// What started them can lend the nodes to another process through a socket (Listen, Connect).
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"imgcluster/config"
+)
+
+// Options say which nodes are started, and how.
+type Options struct {
+	Config  *config.Config
+	Program string                // the path of the executable ...
+	Args    func(id int) []string // ... and its command line for a node, without its name
+	Same    string                // the end of a command line that has the same configuration, for hints
+}
+
+// Cluster is a cluster of node processes. It is safe for concurrent use.
+type Cluster struct {
+	cfg   *config.Config
+	ended chan *Node    // each process that ends, until done
+	done  chan struct{} // closed by Shutdown
+
+	mu    sync.Mutex
+	nodes []*Node // the last process of each node
+}
+
+// Start starts every node of a loopback configuration and waits until all are ready. When one fails, those that
+// were started are ended.
+func Start(ctx context.Context, o Options) (c *Cluster, err error) {
+	cfg := o.Config
+	switch {
+	case !cfg.OneMachine():
+		return nil, refusef("start each machine's node there, with: imgcluster server --id N"+o.Same,
+			"the configuration's nodes are not all on this machine")
+	case cfg.ListenPorts() && len(cfg.Cluster.Nodes) > 1:
+		return nil, refusef("give an address without ports, or start each node with imgcluster server --listen",
+			"node.listen has the ports of one node, and there are %d", len(cfg.Cluster.Nodes))
+	}
+	if err := checkPorts(cfg); err != nil {
+		return nil, err
+	}
+	c = &Cluster{cfg: cfg, ended: make(chan *Node), done: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.Shutdown(ctx))
+		}
+	}()
+	for _, n := range cfg.Cluster.Nodes {
+		log := filepath.Join(filepath.Dir(cfg.DataDir(n.ID)), fmt.Sprintf("node%d.log", n.ID))
+		node := &Node{ID: int(n.ID), API: n.APIAddr(), LogPath: log}
+		if err := node.start(o.Program, o.Args(node.ID)); err != nil {
+			return c, err
+		}
+		c.nodes = append(c.nodes, node)
+		c.watch(node)
+	}
+	return c, c.waitReady(ctx)
+}
+
+// Nodes returns the last process of each node, in the order of the configuration.
+func (c *Cluster) Nodes() []*Node {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.nodes)
+}
+
+// Ended hands out each process that has ended, until Shutdown.
+func (c *Cluster) Ended() <-chan *Node { return c.ended }
+
+// watch hands the process on when it has ended.
+func (c *Cluster) watch(n *Node) {
+	go func() {
+		<-n.exited
+		select {
+		case c.ended <- n:
+		case <-c.done:
+		}
+	}()
+}
+
+// checkPorts finds ports that are taken before anything is started or made. Without it a cluster
+// that runs already would answer for the new one.
+func checkPorts(cfg *config.Config) error {
+	for _, n := range cfg.Cluster.Nodes {
+		on := cfg.ListenOn(n)
+		for _, addr := range []string{on.APIAddr(), on.RaftAddr()} {
+			l, err := net.Listen("tcp", addr)
+			if errors.Is(err, syscall.EADDRINUSE) {
+				return refusef("imgcluster status tells whether a cluster runs already; else end that process, or configure other ports",
+					"node %d needs %s, which another process has", n.ID, addr)
+			}
+			if err != nil {
+				return refusef("configure an address of this machine", "node %d cannot use %s: %w", n.ID, addr, err)
+			}
+			l.Close()
+		}
+	}
+	return nil
+}
+
+// readyPoll is how often a starting node is asked.
+const readyPoll = 50 * time.Millisecond
+
+func (c *Cluster) waitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeouts.Start)
+	defer cancel()
+	for _, n := range c.nodes {
+		for !n.ready(ctx) {
+			select {
+			case <-n.exited:
+				return n.Failure()
+			case <-ctx.Done():
+				return fmt.Errorf("node %d is not ready: %w; its log is %s", n.ID, context.Cause(ctx), n.LogPath)
+			case <-time.After(readyPoll):
+			}
+		}
+	}
+	for _, n := range c.nodes {
+		if n.hasExited() {
+			return n.Failure()
+		}
+	}
+	return nil
+}
+
+// stopMargin is what a node gets beyond its own bound before it is killed.
+const stopMargin = 5 * time.Second
+
+// Shutdown asks all nodes to end, those that are paused too, within the bound that the nodes have for it, and
+// kills those that still run then. It does so also when ctx is done. It is called once.
+func (c *Cluster) Shutdown(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.cfg.Timeouts.Shutdown+stopMargin)
+	defer cancel()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.done)
+	for _, n := range c.nodes {
+		n.cmd.Process.Signal(syscall.SIGTERM)
+		n.cmd.Process.Signal(syscall.SIGCONT)
+	}
+	var wg sync.WaitGroup
+	errs := make([]error, len(c.nodes))
+	for i, n := range c.nodes {
+		wg.Go(func() {
+			select {
+			case <-n.exited:
+			case <-ctx.Done():
+				n.cmd.Process.Kill()
+				<-n.exited
+				errs[i] = fmt.Errorf("node %d did not stop in time and was killed; its log is %s", n.ID, n.LogPath)
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}

@@ -1,0 +1,140 @@
+package local
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"syscall"
+)
+
+// Node is one server process.
+type Node struct {
+	ID      int
+	API     string // address
+	LogPath string
+
+	logFrom int64 // where this process's words begin in the log
+	cmd     *exec.Cmd
+	exited  chan struct{} // closed when the process is gone
+	err     error         // how it ended; read after exited
+	asked   atomic.Bool   // its end was asked for, so that it is no failure
+	paused  bool          // by SIGSTOP; the cluster's lock guards it
+}
+
+// PID returns the ID of the process.
+func (n *Node) PID() int { return n.cmd.Process.Pid }
+
+// Asked reports whether the process was told to end, so that its end is no failure.
+func (n *Node) Asked() bool { return n.asked.Load() }
+
+// otherFolder is the next step where the nodes' data cannot be written.
+const otherFolder = "start it in a folder that this user can write to, or name one with --set node.data_dir=FOLDER/node{id}"
+
+// start runs one server. It has a process group of its own, so that Ctrl-C reaches it through
+// stop only, and dies with this process whatever happens.
+func (n *Node) start(exe string, args []string) error {
+	if err := os.MkdirAll(filepath.Dir(n.LogPath), 0o755); err != nil {
+		return refusef(otherFolder, "folder of the nodes: %w", err)
+	}
+	log, err := os.OpenFile(n.LogPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return refusef(otherFolder, "log of node %d: %w", n.ID, err)
+	}
+	if n.logFrom, err = log.Seek(0, io.SeekEnd); err != nil {
+		log.Close()
+		return fmt.Errorf("log of node %d: %w", n.ID, err)
+	}
+	n.cmd = exec.Command(exe, args...)
+	n.cmd.Stdout, n.cmd.Stderr = log, log
+	n.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	n.exited = make(chan struct{})
+	started := make(chan error)
+	go func() {
+		defer log.Close()
+		runtime.LockOSThread() // Pdeathsig is tied to the thread that forks
+		err := n.cmd.Start()
+		started <- err
+		if err == nil {
+			n.err = n.cmd.Wait()
+		}
+		close(n.exited)
+	}()
+	if err := <-started; err != nil {
+		return fmt.Errorf("start node %d: %w", n.ID, err)
+	}
+	return nil
+}
+
+func (n *Node) ready(ctx context.Context) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.API+"/readyz", nil)
+	if err != nil {
+		return false
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false
+	}
+	defer resp.Body.Close()
+	io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode == http.StatusOK && !n.hasExited() // or someone else answers there
+}
+
+func (n *Node) hasExited() bool {
+	select {
+	case <-n.exited:
+		return true
+	default:
+		return false
+	}
+}
+
+// logTailBytes is how much of a failed node's log is looked at.
+const logTailBytes = 4096
+
+// Failure returns how a node ended, in the last words of its log. The process must have ended.
+func (n *Node) Failure() *NodeError {
+	f := &NodeError{
+		ID: n.ID, Said: fmt.Sprintf("the process ended: %v", n.err),
+		Next: "its log is " + n.LogPath, Status: n.cmd.ProcessState.ExitCode(),
+	}
+	if n.err == nil {
+		f.Said = "the process ended"
+	}
+	if f.Status <= 0 {
+		return f // it had no last words: what the log ends with is another's
+	}
+	tail := "\n" + string(n.words())
+	at := strings.LastIndex(tail, "\nimgcluster: ")
+	if at < 0 {
+		return f
+	}
+	said, hint, hinted := strings.Cut(tail[at+len("\nimgcluster: "):], "\nhint: ")
+	f.Said = strings.TrimSpace(said)
+	if hinted {
+		f.Next = strings.TrimSpace(hint)
+	}
+	return f
+}
+
+// words returns the end of what this process logged.
+func (n *Node) words() []byte {
+	f, err := os.Open(n.LogPath)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil
+	}
+	from := max(n.logFrom, info.Size()-logTailBytes)
+	b, _ := io.ReadAll(io.NewSectionReader(f, from, logTailBytes)) // what can be read is enough
+	return b
+}
