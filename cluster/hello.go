@@ -19,13 +19,13 @@ import (
 
 	"imgcluster/cluster/api"
 	"imgcluster/cluster/catalog"
-	"imgcluster/cluster/consensus"
 	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/peer"
 	"imgcluster/cluster/store"
 	"imgcluster/cluster/wait"
 	"imgcluster/cluster/wire"
+	"imgcluster/cluster/witness"
 	"imgcluster/config"
 )
 
@@ -265,7 +265,7 @@ func exists(path string) bool {
 func claimed(dir string) bool { return exists(filepath.Join(dir, "node.json")) }
 
 // raftFolders are what consensus keeps in the data directory: two folders and a file.
-var raftFolders = []string{"raft", "catalog", consensus.WitnessName}
+var raftFolders = []string{"raft", "catalog", witness.FileName}
 
 // enter takes this node's place in the cluster, before it takes part in anything: it claims the data
 // directory, and begins as what the cluster and the directory say that it is.

@@ -11,6 +11,7 @@ import (
 
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/raftnet"
 )
 
 // tryRoundsMax bounds how many rounds the balancer waits before it asks for a transfer again. A
@@ -68,8 +69,8 @@ func plan(rows []Row, live map[image.NodeID]bool) map[uint64]image.NodeID {
 	return plan
 }
 
-// members returns the Raft addresses of the nodes in the groups that this node is in.
-func (c *Consensus) members() map[image.NodeID]string {
+// addresses returns the Raft addresses of the nodes in the groups that this node is in.
+func (c *Consensus) addresses() map[image.NodeID]string {
 	all := map[image.NodeID]string{}
 	for _, s := range c.host.GetNodeHostInfo(dragonboat.NodeHostInfoOption{SkipLogInfo: true}).ShardInfoList {
 		for id, address := range s.Replicas {
@@ -94,7 +95,7 @@ func (c *Consensus) replicaOn(shard uint64, node image.NodeID) (replica uint64, 
 // allowed lists the nodes that may lead if they are up.
 func (c *Consensus) allowed() map[image.NodeID]bool {
 	allowed := map[image.NodeID]bool{}
-	for id := range c.members() {
+	for id := range c.addresses() {
 		allowed[id] = true
 	}
 	if c.opts.Live != nil {
@@ -105,17 +106,21 @@ func (c *Consensus) allowed() map[image.NodeID]bool {
 }
 
 // answering keeps of allowed this node and those that sent messages of Raft lately or whose Raft port
-// answers. Where packets are lost the one look may fail.
+// answers. Where packets are lost the one probe may fail.
 func (c *Consensus) answering(allowed map[image.NodeID]bool) map[image.NodeID]bool {
-	all := c.members()
-	delete(all, c.opts.NodeID)
+	addresses := c.addresses()
 	lately := time.Duration(c.opts.ElectionRTT) * c.opts.RTT
-	unknown := maps.Clone(all)
-	maps.DeleteFunc(unknown, func(_ image.NodeID, address string) bool { return c.transport.heardWithin(address, lately) })
-	answers := probe(unknown)
+	var silent []string
+	for id, address := range addresses {
+		if id != c.opts.NodeID && !c.transport.HeardWithin(address, lately) {
+			silent = append(silent, address)
+		}
+	}
+	answers := raftnet.Probe(silent)
 	live := maps.Clone(allowed)
 	maps.DeleteFunc(live, func(id image.NodeID, _ bool) bool {
-		return id != c.opts.NodeID && (all[id] == "" || unknown[id] != "" && !answers[id])
+		address := addresses[id]
+		return id != c.opts.NodeID && (address == "" || slices.Contains(silent, address) && !answers[address])
 	})
 	return live
 }

@@ -3,7 +3,6 @@ package consensus
 import (
 	"fmt"
 	"maps"
-	"net"
 	"slices"
 	"testing"
 
@@ -197,15 +196,5 @@ func TestHandoverRounds(t *testing.T) {
 	leads[2] = 1
 	if h.round(set(), 4) {
 		t.Error("waits though nobody is there to take over")
-	}
-}
-
-func TestProbe(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	got := probe(map[image.NodeID]string{1: l.Addr().String(), 2: freeAddresses(t, 1)[0]})
-	if !maps.Equal(got, set(1)) {
-		t.Errorf("answers: %v", got)
 	}
 }

@@ -1,9 +1,10 @@
-// Package consensus runs this node's part of the Raft groups and is the only user of dragonboat. It
-// keeps the replicated state of all shards in one database: a command goes in with Propose, the
-// shard's Apply changes the state on every node, readers see it with Read or View.
+// Package consensus runs this node's part of the Raft groups: the host, the state machines and who leads. It
+// keeps the replicated state of all shards in one database: a command goes in with Propose, the shard's Apply
+// changes the state on every node, readers see it with Read or View, and Applied gets the catalog's events.
 //
-// It knows nothing of images: what a command means is up to Apply, and what follows from it up to
-// those who are told of Apply's events.
+// What a command means is up to Apply (of package catalog), and what follows from it up to Applied. Messages
+// to other nodes go through package raftnet, the only other user of dragonboat; what is durable in the
+// database and in Raft's log is compared at each start with what package witness has of it.
 package consensus
 
 import (
@@ -19,6 +20,9 @@ import (
 	"github.com/lni/dragonboat/v4"
 	"github.com/lni/dragonboat/v4/config"
 	"go.uber.org/zap"
+
+	"imgcluster/cluster/raftnet"
+	"imgcluster/cluster/witness"
 )
 
 // Limits on what waits in memory, in bytes.
@@ -45,10 +49,10 @@ const handoverTimeout = 2 * time.Second
 type Consensus struct {
 	opts      Options
 	log       *zap.Logger
-	witness   *witness
+	witness   *witness.Witness
 	db        *database
 	host      *dragonboat.NodeHost
-	transport *transport
+	transport *raftnet.Transport
 	counters  counters
 
 	mu     sync.RWMutex
@@ -96,13 +100,13 @@ func (c *Consensus) start(ctx context.Context) (err error) {
 	if err := os.MkdirAll(c.opts.Dir, 0o700); err != nil {
 		return err
 	}
-	if c.witness, err = openWitness(c.opts.Dir); err != nil {
-		return err
+	if c.witness, err = witness.Open(c.opts.Dir); err != nil {
+		return witnessError(err)
 	}
 	if err := os.MkdirAll(catalogDir, 0o700); err != nil {
 		return err
 	}
-	if c.db, err = openDatabase(&catalogWitness{FS: defaultFS, w: c.witness}, catalogDir, c.log); err != nil {
+	if c.db, err = openDatabase(c.witness.FS(defaultFS), catalogDir, c.log); err != nil {
 		return err
 	}
 	if err := c.db.claim(identityOf(&c.opts), raftDir); err != nil {
@@ -132,7 +136,7 @@ func (c *Consensus) start(ctx context.Context) (err error) {
 func (c *Consensus) newHost(dir string) (err error) {
 	logDB := config.GetTinyMemLogDBConfig()
 	logDB.Shards = logShards
-	var factory transportFactory
+	var factory raftnet.Factory
 	var logErr error
 	defer func() {
 		if logErr != nil {
@@ -153,7 +157,7 @@ func (c *Consensus) newHost(dir string) (err error) {
 		MaxReceiveQueueSize: peerQueueBytes,
 		Expert: config.ExpertConfig{
 			LogDB:            logDB,
-			LogDBFactory:     logDBs{c.witness, &logErr},
+			LogDBFactory:     logDBs{c.witness, c.opts.Dir, &logErr},
 			TransportFactory: &factory,
 			Engine: config.EngineConfig{
 				ExecShards: execShards, CommitShards: otherShards, ApplyShards: otherShards,
@@ -164,7 +168,7 @@ func (c *Consensus) newHost(dir string) (err error) {
 	if err == nil && c.host == nil { // it swallows the panics of its own checks, which are texts
 		err = damaged(fmt.Errorf("a file in %s does not pass its checksum", dir))
 	}
-	c.transport = factory.made
+	c.transport = factory.Transport
 	return err
 }
 
@@ -207,7 +211,7 @@ func (c *Consensus) closeParts(orderly bool) (err error) {
 	if c.db != nil {
 		err = errors.Join(err, c.db.close())
 	}
-	return errors.Join(err, c.witness.close(orderly && err == nil))
+	return errors.Join(err, c.witness.Close(orderly && err == nil))
 }
 
 func closeHost(h *dragonboat.NodeHost) (err error) {

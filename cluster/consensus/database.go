@@ -17,6 +17,7 @@ import (
 
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/witness"
 )
 
 // Limits of the shared database. Records are small and few megabytes in all, so are these.
@@ -143,7 +144,7 @@ func (d *database) claim(want identity, raftDir string) error {
 	}
 	if stored == nil {
 		if raftThere {
-			return errHalfLost(filepath.Dir(raftDir), "the catalog")
+			return errHalfLost(&witness.LostError{Root: filepath.Dir(raftDir), What: "the catalog"})
 		}
 		b, err := json.Marshal(want)
 		if err != nil {
@@ -160,7 +161,7 @@ func (d *database) claim(want identity, raftDir string) error {
 	}
 	started, err := get(d.pebble, startedKey)
 	if err == nil && started != nil && !raftThere {
-		return errHalfLost(filepath.Dir(raftDir), "the Raft log")
+		return errHalfLost(&witness.LostError{Root: filepath.Dir(raftDir), What: "the Raft log"})
 	}
 	return damaged(err)
 }

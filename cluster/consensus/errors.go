@@ -14,6 +14,7 @@ import (
 
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/oserr"
+	"imgcluster/cluster/witness"
 )
 
 // errStopping is the answer of a node that closes.
@@ -51,9 +52,22 @@ func isLocked(err error) bool {
 
 const replaceHint = "replace this node: start it with --replace, so that it is rebuilt from its peers"
 
-func errHalfLost(dir, what string) error {
-	return image.Errorf(image.KindInvalid, "%s in %s is lost, but the rest of the node's data is there: %w", what, dir, ErrDamaged).
-		WithHint(replaceHint)
+// errHalfLost is the refusal of a data directory without its Raft log or without its catalog.
+func errHalfLost(lost *witness.LostError) error {
+	return image.Errorf(image.KindInvalid, "%v: %w", lost, ErrDamaged).WithHint(replaceHint)
+}
+
+// witnessError gives what the witness found its kind and its next step.
+func witnessError(err error) error {
+	var changed *witness.ChangedError
+	var lost *witness.LostError
+	switch {
+	case errors.As(err, &changed):
+		return image.Errorf(image.KindDamaged, "%v: %w", changed, ErrDamaged).WithHint(replaceHint)
+	case errors.As(err, &lost):
+		return errHalfLost(lost)
+	}
+	return err
 }
 
 // firstRefused returns the system's error for the first file or folder of Raft and the catalog that cannot

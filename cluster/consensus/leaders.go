@@ -2,6 +2,7 @@ package consensus
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/lni/dragonboat/v4/raftio"
 	"go.uber.org/zap"
@@ -33,6 +34,12 @@ func (c *Consensus) Leader(shard uint64) (node image.NodeID, term uint64, ok boo
 func (c *Consensus) LeaderOf(shard uint64) bool {
 	node, _, ok := c.Leader(shard)
 	return ok && node == c.opts.NodeID
+}
+
+// Unreachable returns why a node's Raft port, host:port, has not been reached for so long; nil when it was,
+// or when there was no need to. The node itself may reach this one.
+func (c *Consensus) Unreachable(address string, d time.Duration) error {
+	return c.transport.Unreachable(address, d)
 }
 
 // Ready reports whether every shard on this node has a leader.

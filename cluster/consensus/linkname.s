@@ -1,1 +1,1 @@
-// Lets a function without a body be in this package: see logdb.go.
+// Lets a function without a body be in this package: see linkname.go.

@@ -5,35 +5,19 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strings"
-	_ "unsafe" // for go:linkname
 
 	"github.com/lni/dragonboat/v4/config"
 	"github.com/lni/dragonboat/v4/raftio"
 	"github.com/lni/dragonboat/v4/raftpb"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/witness"
 )
-
-// newDefaultLogDB is dragonboat's own log, which it has no public name for.
-//
-//go:linkname newDefaultLogDB github.com/lni/dragonboat/v4/internal/logdb.NewDefaultLogDB
-func newDefaultLogDB(config.NodeHostConfig, config.LogDBCallback, []string, []string) (raftio.ILogDB, error)
-
-// isShrunkSnapshotFile is dragonboat's look into a snapshot, which checks what it reads. A snapshot of
-// this program's shards has nothing in it once it was applied.
-//
-//go:linkname isShrunkSnapshotFile github.com/lni/dragonboat/v4/internal/rsm.IsShrunkSnapshotFile
-func isShrunkSnapshotFile(path string, fs config.IFS) (bool, error)
-
-// logPrefix begins the names of replicas in the witness.
-const logPrefix = "log/"
-
-func logName(shard, replica uint64) string { return fmt.Sprintf("%s%d/%d", logPrefix, shard, replica) }
 
 // logDBs makes dragonboat's own log, with a witness of it.
 type logDBs struct {
-	w      *witness
+	w      *witness.Witness
+	dir    string // the data directory
 	failed *error // why there is none
 }
 
@@ -48,8 +32,8 @@ func (f logDBs) Create(c config.NodeHostConfig, cb config.LogDBCallback, dirs, l
 	if err != nil {
 		return nil, damaged(err)
 	}
-	l := &logDB{ILogDB: db, w: f.w, fs: c.Expert.FS}
-	if err := l.expect(); err != nil {
+	l := &logDB{ILogDB: db, w: f.w, dir: f.dir, fs: c.Expert.FS}
+	if err := l.check(); err != nil {
 		// Left open, it would keep the log from being opened anew in this process.
 		return nil, errors.Join(damaged(err), db.Close())
 	}
@@ -59,27 +43,21 @@ func (f logDBs) Create(c config.NodeHostConfig, cb config.LogDBCallback, dirs, l
 // logDB is dragonboat's log. What others may be told of once it returned is in the witness by then.
 type logDB struct {
 	raftio.ILogDB
-	w  *witness
-	fs config.IFS
+	w   *witness.Witness
+	dir string // the data directory
+	fs  config.IFS
 }
-
-// The numbers of a replica's mark.
-const (
-	markLast = iota
-	markTerm
-	markVote
-)
 
 // SaveRaftState implements raftio.ILogDB.
 func (l *logDB) SaveRaftState(updates []raftpb.Update, worker uint64) error {
 	// Where entries go that were never committed, the witness must not outlast a loss of power that knows
 	// of them still.
 	for _, u := range updates {
-		name := logName(u.ShardID, u.ReplicaID)
-		m := l.w.mark(name)
-		if last := after(m, u)[markLast]; last < m[markLast] {
-			m[markLast] = last
-			if err := l.w.noteDurably(name, m); err != nil {
+		replica := witness.Replica{Shard: u.ShardID, ID: u.ReplicaID}
+		known := l.w.Log(replica)
+		if last := after(known, u).Last; last < known.Last {
+			known.Last = last
+			if err := l.w.UpdateLogDurably(replica, known); err != nil {
 				return err
 			}
 		}
@@ -88,79 +66,78 @@ func (l *logDB) SaveRaftState(updates []raftpb.Update, worker uint64) error {
 		return err
 	}
 	for _, u := range updates {
-		name := logName(u.ShardID, u.ReplicaID)
-		before := l.w.mark(name)
-		if m := after(before, u); m != before {
-			l.w.note(name, m)
+		replica := witness.Replica{Shard: u.ShardID, ID: u.ReplicaID}
+		before := l.w.Log(replica)
+		if now := after(before, u); now != before {
+			l.w.UpdateLog(replica, now)
 		}
 	}
 	return nil
 }
 
-// after is a replica's mark after an update.
-func after(m mark, u raftpb.Update) mark {
+// after returns what the log has of a replica after an update.
+func after(log witness.Log, u raftpb.Update) witness.Log {
 	if !raftpb.IsEmptyState(u.State) {
-		m[markTerm], m[markVote] = u.Term, u.Vote
+		log.Term = u.Term
+		log.Vote = u.Vote
 	}
 	if !raftpb.IsEmptySnapshot(u.Snapshot) {
-		m[markLast] = u.Snapshot.Index
+		log.Last = u.Snapshot.Index
 	}
 	if n := len(u.EntriesToSave); n > 0 {
-		m[markLast] = u.EntriesToSave[n-1].Index // these replace all from the first of them on
+		log.Last = u.EntriesToSave[n-1].Index // these replace all from the first of them on
 	}
-	return m
+	return log
 }
 
 // RemoveNodeData implements raftio.ILogDB.
 func (l *logDB) RemoveNodeData(shard, replica uint64) error {
-	if err := l.w.forget(true, logName(shard, replica)); err != nil {
+	if err := l.w.RemoveLog(witness.Replica{Shard: shard, ID: replica}); err != nil {
 		return err
 	}
 	return l.ILogDB.RemoveNodeData(shard, replica)
 }
 
-// expect refuses a log that has forgotten what the node has told others. Where the files were not
+// check refuses a log that has forgotten what the node has told others. Where the files were not
 // compared, it also reads all entries and the snapshot: they have checksums, which are looked at when a
 // part is read, and that may be years from now, or by a goroutine that ends the process.
-func (l *logDB) expect() (err error) {
+func (l *logDB) check() (err error) {
 	defer recovered(&err)
-	for name, m := range l.w.marks() {
-		var shard, replica uint64
-		if !strings.HasPrefix(name, logPrefix) {
-			continue
-		}
-		if _, err := fmt.Sscanf(name, logPrefix+"%d/%d", &shard, &replica); err != nil {
-			continue
-		}
-		snapshot, err := l.GetSnapshot(shard, replica)
+	for replica, known := range l.w.Logs() {
+		snapshot, err := l.GetSnapshot(replica.Shard, replica.ID)
 		if err != nil {
 			return err
 		}
-		have, err := l.ReadRaftState(shard, replica, snapshot.Index)
+		have, err := l.ReadRaftState(replica.Shard, replica.ID, snapshot.Index)
 		if err != nil && !errors.Is(err, raftio.ErrNoSavedLog) {
 			return err
 		}
 		last := max(snapshot.Index, have.FirstIndex+have.EntryCount-min(1, have.EntryCount))
-		forgot := ""
-		switch {
-		case last < m[markLast]:
-			forgot = fmt.Sprintf("its entries after %d of %d", last, m[markLast])
-		case have.State.Term < m[markTerm]:
-			forgot = fmt.Sprintf("term %d", m[markTerm])
-		case have.State.Term == m[markTerm] && m[markVote] != 0 && have.State.Vote != m[markVote]:
-			forgot = fmt.Sprintf("its vote in term %d", m[markTerm])
-		case l.w.sealed:
-			continue
-		default:
-			if err := l.readAll(shard, replica, snapshot.Filepath, have); err != nil {
-				return err
-			}
+		if lost := lostSince(known, witness.Log{Last: last, Term: have.State.Term, Vote: have.State.Vote}); lost != "" {
+			return image.Errorf(image.KindDamaged, "the Raft log of shard %d in %s has forgotten %s: %w",
+				replica.Shard, l.dir, lost, ErrDamaged).WithHint(replaceHint)
+		}
+		if l.w.Sealed() {
 			continue
 		}
-		return image.Errorf(image.KindDamaged, "the Raft log of shard %d in %s has forgotten %s: %w", shard, l.w.root, forgot, ErrDamaged).
-			WithHint(replaceHint)
+		if err := l.readAll(replica.Shard, replica.ID, snapshot.Filepath, have); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// lostSince returns what a log no longer has of what is known of it, empty when it has all, or more.
+func lostSince(known, have witness.Log) string {
+	switch {
+	case have.Last < known.Last:
+		return fmt.Sprintf("its entries after %d of %d", have.Last, known.Last)
+	case have.Term < known.Term:
+		return fmt.Sprintf("term %d", known.Term)
+	case have.Term == known.Term && known.Vote != 0 && have.Vote != known.Vote:
+		return fmt.Sprintf("its vote in term %d", known.Term)
+	}
+	return ""
 }
 
 // readBytes is how much of the entries is read at once.

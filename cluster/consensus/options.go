@@ -11,6 +11,7 @@ import (
 
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/raftnet"
 )
 
 // Shard is one Raft group as this node runs it.
@@ -117,10 +118,10 @@ func (o *Options) validate() error {
 	if o.Dir == "" {
 		bad("no data directory is named")
 	}
-	if host, _, _ := net.SplitHostPort(o.RaftAddress); !validAddress(o.RaftAddress) || host == "" {
+	if host, _, _ := net.SplitHostPort(o.RaftAddress); !raftnet.ValidAddress(o.RaftAddress) || host == "" {
 		bad("the Raft address %q is not host:port", o.RaftAddress)
 	}
-	if !validAddress(o.Listen) {
+	if !raftnet.ValidAddress(o.Listen) {
 		bad("the address %q to listen on is not host:port", o.Listen)
 	}
 	if o.RTT < time.Millisecond {

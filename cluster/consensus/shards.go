@@ -133,7 +133,7 @@ func (c *Consensus) startReplica(s Shard) (err error) {
 		members[uint64(id)] = address
 	}
 	create := func(uint64, uint64) sm.IOnDiskStateMachine {
-		return &machine{shard: s.ID, db: c.db, apply: s.Apply, applied: c.opts.Applied, restored: c.opts.Restored, log: c.log}
+		return &stateMachine{shard: s.ID, db: c.db, apply: s.Apply, applied: c.opts.Applied, restored: c.opts.Restored, log: c.log}
 	}
 	return c.host.StartOnDiskReplica(members, len(members) == 0, create, config.Config{
 		ReplicaID:          s.Replica.ID(),

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/witness"
 )
 
 // What the test binary is told to start a node as another process, which has too little of something.
@@ -154,7 +155,7 @@ func TestShortageIsNoDamage(t *testing.T) {
 		if refusals < 8 {
 			t.Errorf("of %d files and folders %d are missed", len(all), refusals)
 		}
-		must(t, os.Lchown(filepath.Join(o.Dir, WitnessName), 0, 0))
+		must(t, os.Lchown(filepath.Join(o.Dir, witness.FileName), 0, 0))
 		if said := short(t, o, fmt.Sprint(shortUser, "=", user)); !strings.Contains(said, "run it as user 0, or chown -R 65534") {
 			t.Errorf("with a file of another user: %s", said)
 		}

@@ -1,4 +1,4 @@
-package consensus
+package raftnet
 
 import (
 	"bytes"
@@ -17,41 +17,44 @@ import (
 	"imgcluster/cluster/wait"
 )
 
-// Raft's messages go over connections of our own. Those of the library wait as long again as a fault
-// of the network lasted before they notice that it is over (TCP's retransmission backs off), and the
-// node that came back takes no part until then.
-
-// transportFactory implements config.TransportFactory for one node.
-type transportFactory struct{ made *transport }
+// Factory implements config.TransportFactory for one node.
+type Factory struct {
+	// Transport is what Create returned last, nil before.
+	Transport *Transport
+}
 
 // Create implements config.TransportFactory.
-func (f *transportFactory) Create(cfg config.NodeHostConfig, batch raftio.MessageHandler, chunk raftio.ChunkHandler) raftio.ITransport {
-	t := &transport{
+func (f *Factory) Create(
+	cfg config.NodeHostConfig, batch raftio.MessageHandler, chunk raftio.ChunkHandler,
+) raftio.ITransport {
+	t := &Transport{
 		address: cfg.GetListenAddress(), handle: batch, chunk: chunk, open: map[net.Conn]bool{},
-		lost: map[string]time.Time{}, heard: map[string]time.Time{}, fails: map[string]failing{},
+		lost: map[string]time.Time{}, heard: map[string]time.Time{}, fails: map[string]failure{},
 	}
-	t.life, t.end = context.WithCancel(context.Background())
-	f.made = t
+	t.ctx, t.cancel = context.WithCancel(context.Background())
+	f.Transport = t
 	return t
 }
 
 // Validate implements config.TransportFactory. The library's own check knows no IPv6.
-func (*transportFactory) Validate(address string) bool { return validAddress(address) }
+func (*Factory) Validate(address string) bool { return ValidAddress(address) }
 
-func validAddress(address string) bool {
+// ValidAddress reports whether address is host:port with a port that can be listened on. The host may be
+// empty.
+func ValidAddress(address string) bool {
 	_, port, err := net.SplitHostPort(address)
 	n, bad := strconv.ParseUint(port, 10, 16)
 	return err == nil && bad == nil && n > 0
 }
 
-// transport implements raftio.ITransport.
-type transport struct {
+// Transport implements raftio.ITransport. Its methods are safe to call from many goroutines.
+type Transport struct {
 	address string // to listen on
 	handle  raftio.MessageHandler
 	chunk   raftio.ChunkHandler
 
-	life     context.Context
-	end      context.CancelFunc
+	ctx      context.Context // ends with Close
+	cancel   context.CancelFunc
 	listener net.Listener
 	udp      net.PacketConn
 	served   sync.WaitGroup
@@ -60,17 +63,17 @@ type transport struct {
 	open  map[net.Conn]bool    // accepted ones; nil once closed
 	lost  map[string]time.Time // by target: when packets were last lost
 	heard map[string]time.Time // by sender: when it last sent messages
-	fails map[string]failing   // by target: to which no connection can be made
+	fails map[string]failure   // by target: to which no connection can be made
 }
 
-// failing says since when no connection to a node can be made, when that was last tried, and why.
-type failing struct {
+// failure says since when no connection to a node can be made, when that was last tried, and why.
+type failure struct {
 	since, last time.Time
 	err         error
 }
 
-// dialed notes whether a connection to a node was made.
-func (t *transport) dialed(target string, err error) {
+// recordDial keeps whether a connection to a node was made.
+func (t *Transport) recordDial(target string, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err == nil {
@@ -82,37 +85,37 @@ func (t *transport) dialed(target string, err error) {
 	if !known {
 		f.since = now
 	}
-	t.fails[target] = failing{f.since, now, err}
+	t.fails[target] = failure{f.since, now, err}
 }
 
-// Unreachable returns why a node's Raft port, host:port, has not been reached for so long; nil when it was, or when
-// there was no need to. The node itself may reach this one.
-func (c *Consensus) Unreachable(address string, d time.Duration) error {
-	c.transport.mu.Lock()
-	defer c.transport.mu.Unlock()
-	if f := c.transport.fails[address]; f.err != nil && time.Since(f.since) > d && time.Since(f.last) < d {
+// Unreachable returns why a node's Raft port, host:port, has not been reached for so long; nil when it was,
+// or when there was no need to. The node itself may reach this one.
+func (t *Transport) Unreachable(address string, d time.Duration) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if f := t.fails[address]; f.err != nil && time.Since(f.since) > d && time.Since(f.last) < d {
 		return f.err
 	}
 	return nil
 }
 
-// batch takes messages.
-func (t *transport) batch(m raftpb.MessageBatch) {
+// receive takes messages.
+func (t *Transport) receive(m raftpb.MessageBatch) {
 	t.mu.Lock()
 	t.heard[m.SourceAddress] = time.Now()
 	t.mu.Unlock()
 	t.handle(m)
 }
 
-// heardWithin tells whether messages of a node came this lately.
-func (t *transport) heardWithin(address string, d time.Duration) bool {
+// HeardWithin reports whether messages of the node with this address, host:port, came within the last d.
+func (t *Transport) HeardWithin(address string, d time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return time.Since(t.heard[address]) < d
 }
 
-// lossy tells whether packets to a node were lost now or lately, on any link.
-func (t *transport) lossy(target string, now bool) bool {
+// lossy reports whether packets to a node were lost now or lately, on any link.
+func (t *Transport) lossy(target string, now bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if now {
@@ -122,11 +125,11 @@ func (t *transport) lossy(target string, now bool) bool {
 }
 
 // Name implements raftio.ITransport.
-func (t *transport) Name() string { return "imgcluster" }
+func (t *Transport) Name() string { return "imgcluster" }
 
 // Start implements raftio.ITransport.
-func (t *transport) Start() (err error) {
-	if t.listener, err = halfopen.Listen(t.life, t.address); err != nil {
+func (t *Transport) Start() (err error) {
+	if t.listener, err = halfopen.Listen(t.ctx, t.address); err != nil {
 		return err
 	}
 	if t.udp, err = net.ListenPacket("udp", t.address); err != nil {
@@ -137,22 +140,22 @@ func (t *transport) Start() (err error) {
 		for {
 			conn, err := t.listener.Accept()
 			switch {
-			case err == nil && t.keep(conn):
+			case err == nil && t.track(conn):
 				t.served.Go(func() { t.serve(conn) })
 			case err == nil:
 				conn.Close()
-			case t.life.Err() != nil:
+			case t.ctx.Err() != nil:
 				return
 			default: // such as too many open files
-				wait.For(t.life, 100*time.Millisecond)
+				wait.For(t.ctx, 100*time.Millisecond)
 			}
 		}
 	})
 	return nil
 }
 
-// keep notes a connection that Close has to end.
-func (t *transport) keep(conn net.Conn) bool {
+// track takes a connection that Close has to end, and reports whether it may be used.
+func (t *Transport) track(conn net.Conn) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.open != nil {
@@ -162,8 +165,8 @@ func (t *transport) keep(conn net.Conn) bool {
 }
 
 // Close implements raftio.ITransport. Dragonboat has closed its connections before.
-func (t *transport) Close() (err error) {
-	t.end()
+func (t *Transport) Close() (err error) {
+	t.cancel()
 	if t.listener != nil {
 		err = t.listener.Close()
 	}
@@ -182,7 +185,7 @@ func (t *transport) Close() (err error) {
 
 // serve takes what comes on a connection. One on which something wrong comes is closed, and its sender
 // makes another.
-func (t *transport) serve(conn net.Conn) {
+func (t *Transport) serve(conn net.Conn) {
 	defer func() {
 		conn.Close()
 		t.mu.Lock()
@@ -201,7 +204,7 @@ func (t *transport) serve(conn net.Conn) {
 			if m.Unmarshal(buf.Bytes()) != nil {
 				return
 			}
-			t.batch(m)
+			t.receive(m)
 		case frameSnapshot:
 			var c raftpb.Chunk
 			if c.Unmarshal(buf.Bytes()) != nil || !t.chunk(c) {
@@ -212,13 +215,13 @@ func (t *transport) serve(conn net.Conn) {
 }
 
 // serveDatagrams takes what comes as datagrams.
-func (t *transport) serveDatagrams() {
+func (t *Transport) serveDatagrams() {
 	var packet [2 * datagramBytesMax]byte
 	var buf bytes.Buffer
-	for t.life.Err() == nil {
+	for t.ctx.Err() == nil {
 		n, _, err := t.udp.ReadFrom(packet[:])
 		if err != nil {
-			wait.For(t.life, 100*time.Millisecond)
+			wait.For(t.ctx, 100*time.Millisecond)
 			continue
 		}
 		if kind, err := readFrame(bytes.NewReader(packet[:n]), &buf); err != nil || kind != frameBatch {
@@ -226,13 +229,13 @@ func (t *transport) serveDatagrams() {
 		}
 		var m raftpb.MessageBatch
 		if m.Unmarshal(buf.Bytes()) == nil {
-			t.batch(m)
+			t.receive(m)
 		}
 	}
 }
 
 // GetConnection implements raftio.ITransport.
-func (t *transport) GetConnection(ctx context.Context, target string) (raftio.IConnection, error) {
+func (t *Transport) GetConnection(ctx context.Context, target string) (raftio.IConnection, error) {
 	l, err := t.newLink(ctx, target)
 	if err != nil {
 		return nil, err
@@ -241,7 +244,7 @@ func (t *transport) GetConnection(ctx context.Context, target string) (raftio.IC
 }
 
 // GetSnapshotConnection implements raftio.ITransport.
-func (t *transport) GetSnapshotConnection(ctx context.Context, target string) (raftio.ISnapshotConnection, error) {
+func (t *Transport) GetSnapshotConnection(ctx context.Context, target string) (raftio.ISnapshotConnection, error) {
 	conn, err := dialRaft(ctx, target)
 	if err != nil {
 		return nil, err

@@ -1,10 +1,11 @@
-package consensus
+package raftnet
 
 import (
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"reflect"
 	"sync"
@@ -12,8 +13,10 @@ import (
 	"testing/iotest"
 	"time"
 
-	"github.com/lni/dragonboat/v4/config"
+	raft "github.com/lni/dragonboat/v4/config"
 	"github.com/lni/dragonboat/v4/raftpb"
+
+	"imgcluster/config"
 )
 
 func TestFrames(t *testing.T) {
@@ -52,28 +55,42 @@ func TestFrames(t *testing.T) {
 	}
 }
 
-// ends is a transport and what came to it.
-type ends struct {
-	*transport
+// freeAddresses returns loopback addresses that nobody listens on.
+func freeAddresses(t *testing.T, n int) []string {
+	t.Helper()
+	ports, err := config.FreePorts(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addresses := make([]string, n)
+	for i, port := range ports {
+		addresses[i] = fmt.Sprintf("127.0.0.1:%d", port)
+	}
+	return addresses
+}
+
+// peer is a transport and what came to it.
+type peer struct {
+	*Transport
 	batches chan raftpb.MessageBatch
 	chunks  chan raftpb.Chunk
 }
 
-func startTransport(t *testing.T, address string) *ends {
+func startTransport(t *testing.T, address string) *peer {
 	t.Helper()
-	e := &ends{batches: make(chan raftpb.MessageBatch, 100), chunks: make(chan raftpb.Chunk, 100)}
-	var f transportFactory
-	made := f.Create(config.NodeHostConfig{RaftAddress: address},
-		func(m raftpb.MessageBatch) { e.batches <- m },
-		func(c raftpb.Chunk) bool { e.chunks <- c; return c.ChunkId < 2 })
-	if e.transport = f.made; made != e.transport {
+	p := &peer{batches: make(chan raftpb.MessageBatch, 100), chunks: make(chan raftpb.Chunk, 100)}
+	var f Factory
+	made := f.Create(raft.NodeHostConfig{RaftAddress: address},
+		func(m raftpb.MessageBatch) { p.batches <- m },
+		func(c raftpb.Chunk) bool { p.chunks <- c; return c.ChunkId < 2 })
+	if p.Transport = f.Transport; made != p.Transport {
 		t.Error("the transport that was made is not the one that is known")
 	}
-	if err := e.Start(); err != nil {
+	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(sync.OnceFunc(func() { e.Close() }))
-	return e
+	t.Cleanup(sync.OnceFunc(func() { p.Close() }))
+	return p
 }
 
 // message is a batch of one heartbeat, which has a number.
@@ -95,7 +112,7 @@ func TestTransport(t *testing.T) {
 	large := message(addresses[0], 0)
 	large.Requests[0].Entries = []raftpb.Entry{{Index: 1, Cmd: bytes.Repeat([]byte("x"), 3<<20)}}
 	for _, want := range []raftpb.MessageBatch{message(addresses[0], 1), large, message(addresses[0], 2)} {
-		if two.heardWithin(addresses[0], time.Hour) != (want.Requests[0].Commit != 1) {
+		if two.HeardWithin(addresses[0], time.Hour) != (want.Requests[0].Commit != 1) {
 			t.Error("a node counts as heard before it sent something, or not after it")
 		}
 		if err := l.SendMessageBatch(want); err != nil {
@@ -111,7 +128,8 @@ func TestTransport(t *testing.T) {
 		t.Fatal(err)
 	}
 	for id := range uint64(3) { // the third one is refused, which the sender need not notice
-		if err := s.SendChunk(raftpb.Chunk{ShardID: 1, ChunkId: id, Data: bytes.Repeat([]byte("y"), 1000)}); err != nil {
+		chunk := raftpb.Chunk{ShardID: 1, ChunkId: id, Data: bytes.Repeat([]byte("y"), 1000)}
+		if err := s.SendChunk(chunk); err != nil {
 			t.Fatal(err)
 		}
 		if got := <-two.chunks; got.ChunkId != id || len(got.Data) != 1000 {
@@ -130,7 +148,9 @@ func TestTransportGarbage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, garbage := range [][]byte{[]byte("GET / HTTP/1.1\r\n\r\n"), noBatch, bytes.Repeat([]byte{0xff}, 2*datagramBytesMax)} {
+	for _, garbage := range [][]byte{
+		[]byte("GET / HTTP/1.1\r\n\r\n"), noBatch, bytes.Repeat([]byte{0xff}, 2*datagramBytesMax),
+	} {
 		for _, network := range []string{"tcp", "udp"} {
 			conn, err := net.Dial(network, addresses[1])
 			if err != nil {
@@ -166,7 +186,9 @@ func TestDatagrams(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &link{transport: one.transport, target: addresses[1], to: to, made: make(chan madeConn, 1), end: func() {}}
+	l := &link{
+		transport: one.Transport, target: addresses[1], to: to, dialing: make(chan dialed, 1), cancel: func() {},
+	}
 	m := message(addresses[0], 0)
 	for i := range uint64(50) {
 		add := message("", i+1).Requests[0]
@@ -197,7 +219,7 @@ func TestDatagrams(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	l.made <- madeConn{conn: conn}
+	l.dialing <- dialed{conn: conn}
 	one.lossy(addresses[1], true)
 	if err := l.SendMessageBatch(message(addresses[0], 99)); err != nil {
 		t.Fatal(err)
@@ -210,7 +232,7 @@ func TestDatagrams(t *testing.T) {
 }
 
 // TestLinkBreaks ends connections under a link. As long as the node is heard it makes another one; a
-// node that is gone is an error, which makes dragonboat wait.
+// node that is down is an error, which makes dragonboat wait.
 func TestLinkBreaks(t *testing.T) {
 	addresses := freeAddresses(t, 2)
 	one, two := startTransport(t, addresses[0]), startTransport(t, addresses[1])
@@ -241,15 +263,15 @@ func TestLinkBreaks(t *testing.T) {
 	one.mu.Lock()
 	clear(one.heard)
 	one.mu.Unlock()
-	for err == nil { // what was sent first made the other end say that it is gone
+	for err == nil { // what was sent first had the other end refuse it
 		err = send(4)
 	}
 	if _, err := one.GetConnection(t.Context(), addresses[1]); err == nil {
-		t.Error("connected to a node that is gone")
+		t.Error("connected to a node that is down")
 	}
-	gone, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := one.GetSnapshotConnection(gone, addresses[1]); !errors.Is(err, context.Canceled) {
+	if _, err := one.GetSnapshotConnection(ctx, addresses[1]); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }
@@ -261,17 +283,37 @@ func TestTransportPortTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	var f transportFactory
-	made := f.Create(config.NodeHostConfig{RaftAddress: address}, nil, nil)
+	var f Factory
+	made := f.Create(raft.NodeHostConfig{RaftAddress: address}, nil, nil)
 	if err := made.Start(); err == nil {
 		t.Error("started on a port that is taken")
 	}
 	if err := made.Close(); err != nil {
 		t.Error(err)
 	}
-	for address, want := range map[string]bool{"10.0.0.1:9001": true, "node-1:9001": true, "10.0.0.1": false, "[::1]:9001": true, "[fd00::1]:9001": true, ":9001": true, "::1:9001": false, "h:0": false, "h:65536": false, "h:http": false, fmt.Sprint(9001): false} {
-		if f.Validate(address) != want {
+}
+
+// TestValidAddress: Raft takes the host names that the configuration takes, those of real networks too.
+func TestValidAddress(t *testing.T) {
+	for address, want := range map[string]bool{
+		"10.0.0.1:9001": true, "node-1:9001": true, "10.0.0.1": false, "[::1]:9001": true, "[fd00::1]:9001": true,
+		":9001": true, "::1:9001": false, "h:0": false, "h:65536": false, "h:http": false, "9001": false,
+		"node_1:9001": true, "_x.node_1.test:9001": true, "node1.example.org.:9001": true,
+	} {
+		if new(Factory).Validate(address) != want {
 			t.Errorf("%s: want %v", address, want)
 		}
+	}
+}
+
+func TestProbe(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	got := Probe([]string{l.Addr().String(), freeAddresses(t, 1)[0]})
+	if !maps.Equal(got, map[string]bool{l.Addr().String(): true}) {
+		t.Errorf("answers: %v", got)
 	}
 }

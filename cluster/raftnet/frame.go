@@ -1,4 +1,4 @@
-package consensus
+package raftnet
 
 import (
 	"bytes"
@@ -55,7 +55,7 @@ func readFrame(r io.Reader, buf *bytes.Buffer) (kind uint32, err error) {
 // frames makes frames, each for use until the next one is made.
 type frames struct{ buf []byte }
 
-// make makes a frame of a message of at most size bytes.
+// make returns a frame of a message of at most size bytes, which marshal writes.
 func (f *frames) make(kind uint32, size int, marshal func([]byte) (int, error)) ([]byte, error) {
 	if size > frameBytesMax {
 		return nil, fmt.Errorf("a message of %d bytes is larger than %d", size, frameBytesMax)

@@ -1,4 +1,4 @@
-package consensus
+package raftnet
 
 import (
 	"context"
@@ -34,17 +34,18 @@ const (
 // another, and what is sent meanwhile goes as datagrams, if at all. It fails only when nothing is
 // heard of the node either: dragonboat then sends it nothing for a while, on no link.
 type link struct {
-	transport *transport
+	transport *Transport
 	target    string
 	to        *net.UDPAddr
-	life      context.Context
-	end       context.CancelFunc
-	made      chan madeConn // while the connection is being made
+	ctx       context.Context // ends with Close
+	cancel    context.CancelFunc
+	dialing   chan dialed // while the connection is being made
 	conn      *net.TCPConn
 	frames    frames
 }
 
-type madeConn struct {
+// dialed is what came of making a connection.
+type dialed struct {
 	conn *net.TCPConn
 	err  error
 }
@@ -57,15 +58,15 @@ func dialRaft(ctx context.Context, target string) (*net.TCPConn, error) {
 	return conn.(*net.TCPConn), nil
 }
 
-func (t *transport) newLink(ctx context.Context, target string) (*link, error) {
+func (t *Transport) newLink(ctx context.Context, target string) (*link, error) {
 	to, err := net.ResolveUDPAddr("udp", target)
 	if err != nil {
 		return nil, err
 	}
 	l := &link{transport: t, target: target, to: to}
-	l.life, l.end = context.WithCancel(ctx)
+	l.ctx, l.cancel = context.WithCancel(ctx)
 	if err := l.connect(); err != nil {
-		l.end()
+		l.cancel()
 		return nil, err
 	}
 	return l, nil
@@ -76,32 +77,33 @@ func (l *link) connect() error {
 	if l.conn != nil {
 		return nil
 	}
-	if l.made == nil {
-		made := make(chan madeConn, 1)
-		l.made = made
+	if l.dialing == nil {
+		dialing := make(chan dialed, 1)
+		l.dialing = dialing
 		go func() {
-			conn, err := dialRaft(l.life, l.target)
-			made <- madeConn{conn, err}
+			conn, err := dialRaft(l.ctx, l.target)
+			dialing <- dialed{conn, err}
 		}()
 		select {
-		case m := <-made:
-			made <- m
+		case d := <-dialing:
+			dialing <- d
 		case <-time.After(linkPatience):
 		}
 	}
 	select {
-	case m := <-l.made:
-		l.made, l.conn = nil, m.conn
-		l.transport.dialed(l.target, m.err)
-		return l.failed(m.err)
+	case d := <-l.dialing:
+		l.dialing = nil
+		l.conn = d.conn
+		l.transport.recordDial(l.target, d.err)
+		return l.failed(d.err)
 	default:
 		return nil
 	}
 }
 
-// failed returns err unless the node is there.
+// failed returns err unless the node sends messages.
 func (l *link) failed(err error) error {
-	if l.transport.heardWithin(l.target, linkSilence) {
+	if l.transport.HeardWithin(l.target, linkSilence) {
 		return nil
 	}
 	return err
@@ -158,9 +160,9 @@ func (l *link) sendDatagrams(m raftpb.MessageBatch) error {
 
 // Close implements raftio.IConnection. What was sent still arrives.
 func (l *link) Close() {
-	l.end()
-	if l.made != nil {
-		l.conn = (<-l.made).conn
+	l.cancel()
+	if l.dialing != nil {
+		l.conn = (<-l.dialing).conn
 	}
 	if l.conn != nil {
 		l.conn.Close()

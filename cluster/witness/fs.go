@@ -1,4 +1,4 @@
-package consensus
+package witness
 
 import (
 	"io"
@@ -8,10 +8,14 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// catalogWitness is the file system of the catalog with a witness.
-type catalogWitness struct {
+// FS returns the file system for the catalog: under, where each file that only grows is written down with
+// every fsync.
+func (w *Witness) FS(under vfs.FS) vfs.FS { return &catalogFS{FS: under, w: w} }
+
+// catalogFS is the file system of the catalog with a witness.
+type catalogFS struct {
 	vfs.FS
-	w *witness
+	w *Witness
 }
 
 type catalogFile struct {
@@ -23,8 +27,8 @@ func (f *catalogFile) Write(p []byte) (int, error) { return f.write(f.File, p) }
 func (f *catalogFile) Sync() error                 { return f.synced(f.File.Sync) }
 func (f *catalogFile) SyncData() error             { return f.synced(f.File.SyncData) }
 
-func (c *catalogWitness) watch(f vfs.File, err error, path string) (vfs.File, error) {
-	name := c.w.name(path)
+func (c *catalogFS) watch(f vfs.File, err error, path string) (vfs.File, error) {
+	name := c.w.nameOf(path)
 	if err != nil || name == "" {
 		return f, err
 	}
@@ -32,8 +36,8 @@ func (c *catalogWitness) watch(f vfs.File, err error, path string) (vfs.File, er
 }
 
 // Create implements vfs.FS.
-func (c *catalogWitness) Create(path string, of vfs.DiskWriteCategory) (vfs.File, error) {
-	if err := c.w.forget(true, c.w.name(path)); err != nil {
+func (c *catalogFS) Create(path string, of vfs.DiskWriteCategory) (vfs.File, error) {
+	if err := c.w.remove(true, c.w.nameOf(path)); err != nil {
 		return nil, err
 	}
 	f, err := c.FS.Create(path, of)
@@ -41,8 +45,8 @@ func (c *catalogWitness) Create(path string, of vfs.DiskWriteCategory) (vfs.File
 }
 
 // ReuseForWrite implements vfs.FS.
-func (c *catalogWitness) ReuseForWrite(old, path string, of vfs.DiskWriteCategory) (vfs.File, error) {
-	if err := c.w.forget(true, c.w.name(old), c.w.name(path)); err != nil {
+func (c *catalogFS) ReuseForWrite(old, path string, of vfs.DiskWriteCategory) (vfs.File, error) {
+	if err := c.w.remove(true, c.w.nameOf(old), c.w.nameOf(path)); err != nil {
 		return nil, err
 	}
 	f, err := c.FS.ReuseForWrite(old, path, of)
@@ -50,47 +54,49 @@ func (c *catalogWitness) ReuseForWrite(old, path string, of vfs.DiskWriteCategor
 }
 
 // OpenReadWrite implements vfs.FS: what is there was not hashed here.
-func (c *catalogWitness) OpenReadWrite(path string, of vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
-	if err := c.w.forget(true, c.w.name(path)); err != nil {
+func (c *catalogFS) OpenReadWrite(
+	path string, of vfs.DiskWriteCategory, opts ...vfs.OpenOption,
+) (vfs.File, error) {
+	if err := c.w.remove(true, c.w.nameOf(path)); err != nil {
 		return nil, err
 	}
 	return c.FS.OpenReadWrite(path, of, opts...)
 }
 
 // Link implements vfs.FS.
-func (c *catalogWitness) Link(old, path string) error {
-	if err := c.w.forget(true, c.w.name(path)); err != nil {
+func (c *catalogFS) Link(old, path string) error {
+	if err := c.w.remove(true, c.w.nameOf(path)); err != nil {
 		return err
 	}
 	if err := c.FS.Link(old, path); err != nil {
 		return err
 	}
-	c.w.same(c.w.name(old), c.w.name(path))
+	c.w.link(c.w.nameOf(old), c.w.nameOf(path))
 	return nil
 }
 
 // Rename implements vfs.FS.
-func (c *catalogWitness) Rename(old, path string) error {
-	if err := c.w.forget(true, c.w.name(old), c.w.name(path)); err != nil {
+func (c *catalogFS) Rename(old, path string) error {
+	if err := c.w.remove(true, c.w.nameOf(old), c.w.nameOf(path)); err != nil {
 		return err
 	}
 	return c.FS.Rename(old, path)
 }
 
 // Remove implements vfs.FS.
-func (c *catalogWitness) Remove(path string) error {
-	if err := c.w.forget(false, c.w.name(path)); err != nil {
+func (c *catalogFS) Remove(path string) error {
+	if err := c.w.remove(false, c.w.nameOf(path)); err != nil {
 		return err
 	}
 	return c.FS.Remove(path)
 }
 
 // Unwrap implements vfs.FS.
-func (c *catalogWitness) Unwrap() vfs.FS { return c.FS }
+func (c *catalogFS) Unwrap() vfs.FS { return c.FS }
 
 // growing hashes what is written to a file, from its beginning.
 type growing struct {
-	w    *witness
+	w    *Witness
 	name string
 
 	mu   sync.Mutex
@@ -112,7 +118,7 @@ func (g *growing) write(to io.Writer, p []byte) (int, error) {
 	return n, err
 }
 
-// synced notes what was written before sync was called, once it is durable.
+// synced writes down what was written before sync was called, once it is durable.
 func (g *growing) synced(sync func() error) error {
 	g.mu.Lock()
 	m := mark{g.size, g.sum.Sum64()}
@@ -120,6 +126,6 @@ func (g *growing) synced(sync func() error) error {
 	if err := sync(); err != nil {
 		return err
 	}
-	g.w.note(g.name, m)
+	g.w.update(g.name, m)
 	return nil
 }

@@ -20,12 +20,12 @@ const (
 	resultPanicked = 1 // Apply panicked, nothing was changed
 )
 
-// machine is one shard's state machine: a thin adapter between dragonboat and Apply on a span of
+// stateMachine is one shard's state machine: a thin adapter between dragonboat and Apply on a span of
 // the database that all shards share.
 //
 // Update does not sync. What a crash takes away is the newest part of one write-ahead log, so never
 // an older command without the newer ones; dragonboat replays from the index that Open returns.
-type machine struct {
+type stateMachine struct {
 	shard    uint64
 	db       *database
 	apply    func(tx catalog.Tx, index uint64, cmd []byte) ([]byte, []catalog.Event)
@@ -34,13 +34,13 @@ type machine struct {
 	log      *zap.Logger
 }
 
-var _ sm.IOnDiskStateMachine = (*machine)(nil)
+var _ sm.IOnDiskStateMachine = (*stateMachine)(nil)
 
 func appliedKey(shard uint64) []byte { return prefixed(shard, sectionOwn, []byte("applied")) }
 
 // Open returns the index of the last command in the database. The index is written for a new shard
 // too, so that a snapshot always has it.
-func (m *machine) Open(<-chan struct{}) (uint64, error) {
+func (m *stateMachine) Open(<-chan struct{}) (uint64, error) {
 	v, err := get(m.db.pebble, appliedKey(m.shard))
 	switch {
 	case err != nil:
@@ -54,7 +54,7 @@ func (m *machine) Open(<-chan struct{}) (uint64, error) {
 }
 
 // Update applies the entries as one batch; one that panics ends the batch before it.
-func (m *machine) Update(entries []sm.Entry) ([]sm.Entry, error) {
+func (m *stateMachine) Update(entries []sm.Entry) ([]sm.Entry, error) {
 	for start := 0; start < len(entries); {
 		n, err := m.update(entries[start:], len(entries))
 		if err != nil {
@@ -67,7 +67,7 @@ func (m *machine) Update(entries []sm.Entry) ([]sm.Entry, error) {
 
 // update commits entries up to the first that panics, at most limit, and returns how many. The batch
 // of a panic is thrown away, since it holds half a command, and what came before is applied again.
-func (m *machine) update(entries []sm.Entry, limit int) (int, error) {
+func (m *stateMachine) update(entries []sm.Entry, limit int) (int, error) {
 	batch := m.db.pebble.NewIndexedBatch()
 	defer batch.Close()
 	t := &tx{shard: m.shard, batch: batch}
@@ -92,7 +92,7 @@ func (m *machine) update(entries []sm.Entry, limit int) (int, error) {
 
 // run calls Apply and tells whether it panicked. A panic that got through would come back at every
 // restart of every node.
-func (m *machine) run(t *tx, e *sm.Entry) (result []byte, events []catalog.Event, panicked bool) {
+func (m *stateMachine) run(t *tx, e *sm.Entry) (result []byte, events []catalog.Event, panicked bool) {
 	defer func() {
 		if p := recover(); p != nil {
 			panicked = true
@@ -105,7 +105,7 @@ func (m *machine) run(t *tx, e *sm.Entry) (result []byte, events []catalog.Event
 }
 
 // commit makes batch, or nothing when it is nil, and the applied index visible as one.
-func (m *machine) commit(batch *pebble.Batch, index uint64, events []catalog.Event) error {
+func (m *stateMachine) commit(batch *pebble.Batch, index uint64, events []catalog.Event) error {
 	if batch == nil {
 		batch = m.db.pebble.NewBatch()
 		defer batch.Close()
@@ -126,7 +126,7 @@ func (m *machine) commit(batch *pebble.Batch, index uint64, events []catalog.Eve
 
 // Lookup runs a func(catalog.Reader) error on the state as it is now. The function's own error is
 // the result, not Lookup's error.
-func (m *machine) Lookup(query any) (any, error) {
+func (m *stateMachine) Lookup(query any) (any, error) {
 	fn, ok := query.(func(catalog.Reader) error)
 	if !ok {
 		return nil, fmt.Errorf("shard %d cannot look up a %T", m.shard, query)
@@ -135,7 +135,7 @@ func (m *machine) Lookup(query any) (any, error) {
 }
 
 // Sync makes all that was applied durable. Shards share the write-ahead log, so this is for all.
-func (m *machine) Sync() error {
+func (m *stateMachine) Sync() error {
 	failpoint.Here("catalog/before-sync")
 	err := m.db.pebble.LogData(nil, pebble.Sync)
 	failpoint.Here("catalog/synced")
@@ -143,13 +143,13 @@ func (m *machine) Sync() error {
 }
 
 // PrepareSnapshot pins the state. An iterator, for the reason that view has one.
-func (m *machine) PrepareSnapshot() (any, error) {
+func (m *stateMachine) PrepareSnapshot() (any, error) {
 	s := span(m.shard)
 	return m.db.pebble.NewIter(&pebble.IterOptions{LowerBound: s.Start, UpperBound: s.End})
 }
 
 // SaveSnapshot streams the pinned state to a node that is too far behind for the log.
-func (m *machine) SaveSnapshot(pinned any, w io.Writer, stop <-chan struct{}) (err error) {
+func (m *stateMachine) SaveSnapshot(pinned any, w io.Writer, stop <-chan struct{}) (err error) {
 	failpoint.Here("catalog/snapshot-begun")
 	it := pinned.(*pebble.Iterator)
 	defer func() {
@@ -163,7 +163,7 @@ func (m *machine) SaveSnapshot(pinned any, w io.Writer, stop <-chan struct{}) (e
 
 // RecoverFromSnapshot replaces the shard's state by the snapshot in one step: a crash leaves the
 // old state or the new one, and dragonboat keeps the snapshot until Sync returned.
-func (m *machine) RecoverFromSnapshot(r io.Reader, stop <-chan struct{}) error {
+func (m *stateMachine) RecoverFromSnapshot(r io.Reader, stop <-chan struct{}) error {
 	failpoint.Here("catalog/before-replace")
 	if err := m.db.replace(r, m.shard, stop); err != nil {
 		return err
@@ -175,4 +175,4 @@ func (m *machine) RecoverFromSnapshot(r io.Reader, stop <-chan struct{}) error {
 }
 
 // Close has nothing to do: the database belongs to Consensus.
-func (m *machine) Close() error { return nil }
+func (m *stateMachine) Close() error { return nil }

@@ -20,8 +20,8 @@ import (
 
 const dir = "catalog"
 
-// toyMachine opens a machine of the shard on fs, and returns the index that it is at.
-func toyMachine(t testing.TB, fs vfs.FS, shard uint64) (*machine, uint64) {
+// openToy opens a machine of the shard on fs, and returns the index that it is at.
+func openToy(t testing.TB, fs vfs.FS, shard uint64) (*stateMachine, uint64) {
 	t.Helper()
 	db, err := openDatabase(fs, dir, zap.NewNop())
 	must(t, err)
@@ -30,12 +30,12 @@ func toyMachine(t testing.TB, fs vfs.FS, shard uint64) (*machine, uint64) {
 			must(t, db.close())
 		}
 	})
-	return openMachine(t, db, shard)
+	return openStateMachine(t, db, shard)
 }
 
-func openMachine(t testing.TB, db *database, shard uint64) (*machine, uint64) {
+func openStateMachine(t testing.TB, db *database, shard uint64) (*stateMachine, uint64) {
 	t.Helper()
-	m := &machine{
+	m := &stateMachine{
 		shard: shard, db: db, apply: toyApply, log: zap.NewNop(),
 		applied: func(uint64, []catalog.Event) {}, restored: func(uint64) {},
 	}
@@ -53,14 +53,14 @@ func entries(first uint64, cmds ...string) []sm.Entry {
 	return es
 }
 
-func update(t testing.TB, m *machine, es []sm.Entry) []sm.Entry {
+func update(t testing.TB, m *stateMachine, es []sm.Entry) []sm.Entry {
 	t.Helper()
 	es, err := m.Update(es)
 	must(t, err)
 	return es
 }
 
-func stateOf(t testing.TB, m *machine) (all map[string]string) {
+func stateOf(t testing.TB, m *stateMachine) (all map[string]string) {
 	t.Helper()
 	_, err := m.Lookup(func(r catalog.Reader) error { all = dump(t, r); return nil })
 	must(t, err)
@@ -92,7 +92,7 @@ func commands(n int) []string {
 
 // states returns the state after each prefix of cmds, applied one at a time.
 func states(t testing.TB, cmds []string) []map[string]string {
-	m, _ := toyMachine(t, vfs.NewMem(), 1)
+	m, _ := openToy(t, vfs.NewMem(), 1)
 	all := []map[string]string{{}}
 	for i, c := range cmds {
 		update(t, m, entries(uint64(i+1), c))
@@ -105,7 +105,7 @@ func TestUpdateInBatches(t *testing.T) {
 	cmds := commands(40)
 	want := states(t, cmds)[len(cmds)]
 	for size := 1; size <= len(cmds); size *= 3 {
-		m, _ := toyMachine(t, vfs.NewMem(), 1)
+		m, _ := openToy(t, vfs.NewMem(), 1)
 		var events []string
 		m.applied = func(_ uint64, es []catalog.Event) {
 			events = append(events, namesOf(es)...)
@@ -139,7 +139,7 @@ func TestUpdateInBatches(t *testing.T) {
 }
 
 func TestTxSeesItsBatch(t *testing.T) {
-	m, _ := toyMachine(t, vfs.NewMem(), 1)
+	m, _ := openToy(t, vfs.NewMem(), 1)
 	es := update(t, m, entries(1, "add n", "add n", "add n"))
 	if got := string(es[2].Result.Data); got != "3" {
 		t.Errorf("three additions in a batch give %s", got)
@@ -168,8 +168,8 @@ func TestTxSeesItsBatch(t *testing.T) {
 }
 
 func TestShardsAreApart(t *testing.T) {
-	one, _ := toyMachine(t, vfs.NewMem(), 1)
-	two, _ := openMachine(t, one.db, 2)
+	one, _ := openToy(t, vfs.NewMem(), 1)
+	two, _ := openStateMachine(t, one.db, 2)
 	update(t, one, entries(1, "set a 1", "set b 1"))
 	update(t, two, entries(1, "set b 2"))
 	sameState(t, "shard 1", stateOf(t, one), map[string]string{"a": "1", "b": "1"})
@@ -187,14 +187,14 @@ func TestPowerLoss(t *testing.T) {
 	const synced = 11
 	for seed := range uint64(25) {
 		fs := vfs.NewCrashableMem()
-		m, _ := toyMachine(t, fs, 1)
+		m, _ := openToy(t, fs, 1)
 		update(t, m, entries(1, cmds[:synced]...))
 		must(t, m.Sync())
 		for i := synced; i < len(cmds); i += 3 {
 			update(t, m, entries(uint64(i+1), cmds[i:min(i+3, len(cmds))]...))
 		}
 		cfg := vfs.CrashCloneCfg{UnsyncedDataPercent: int(seed) * 4, RNG: rand.New(rand.NewPCG(seed, 1))}
-		after, index := toyMachine(t, fs.CrashClone(cfg), 1)
+		after, index := openToy(t, fs.CrashClone(cfg), 1)
 		if index < synced || index > uint64(len(cmds)) || seed == 0 && index == uint64(len(cmds)) {
 			t.Fatalf("seed %d: at index %d after the crash", seed, index)
 		}
@@ -210,7 +210,7 @@ func TestPowerLoss(t *testing.T) {
 // the result that this one could not compute.
 func TestDiskFailureIsNoResult(t *testing.T) {
 	mem := vfs.NewMem()
-	m, _ := toyMachine(t, mem, 1)
+	m, _ := openToy(t, mem, 1)
 	for i := range uint64(5000) { // enough that "n" is in another block than what Open reads
 		update(t, m, entries(i+1, fmt.Sprintf("set k%d %080d", i, i)))
 	}
@@ -219,7 +219,7 @@ func TestDiskFailureIsNoResult(t *testing.T) {
 	must(t, m.db.close())
 
 	toggle := &errorfs.Toggle{Injector: errorfs.ErrInjected.If(errorfs.Reads)}
-	m, index := toyMachine(t, errorfs.Wrap(mem, toggle), 1)
+	m, index := openToy(t, errorfs.Wrap(mem, toggle), 1)
 	toggle.On()
 	_, err := m.Update(entries(index+1, "add n"))
 	if injected := (errorfs.LabelledError{}); !errors.As(err, &injected) {
@@ -232,7 +232,7 @@ func TestDiskFailureIsNoResult(t *testing.T) {
 }
 
 // snapshotOf returns the machine's snapshot.
-func snapshotOf(t testing.TB, m *machine) []byte {
+func snapshotOf(t testing.TB, m *stateMachine) []byte {
 	t.Helper()
 	pinned, err := m.PrepareSnapshot()
 	must(t, err)
@@ -242,7 +242,7 @@ func snapshotOf(t testing.TB, m *machine) []byte {
 }
 
 func TestSnapshot(t *testing.T) {
-	from, _ := toyMachine(t, vfs.NewMem(), 3)
+	from, _ := openToy(t, vfs.NewMem(), 3)
 	update(t, from, entries(1, commands(60)...))
 	pinned, err := from.PrepareSnapshot()
 	must(t, err)
@@ -251,8 +251,8 @@ func TestSnapshot(t *testing.T) {
 	var b bytes.Buffer
 	must(t, from.SaveSnapshot(pinned, &b, nil))
 
-	to, _ := toyMachine(t, vfs.NewMem(), 3)
-	beside, _ := openMachine(t, to.db, 4)
+	to, _ := openToy(t, vfs.NewMem(), 3)
+	beside, _ := openStateMachine(t, to.db, 4)
 	update(t, to, entries(1, "set stale x", "set k0 old"))
 	update(t, beside, entries(1, "set mine x"))
 	told := 0
@@ -278,8 +278,8 @@ func TestSnapshot(t *testing.T) {
 }
 
 func TestSnapshotOfNothing(t *testing.T) {
-	from, _ := toyMachine(t, vfs.NewMem(), 1)
-	to, _ := toyMachine(t, vfs.NewMem(), 1)
+	from, _ := openToy(t, vfs.NewMem(), 1)
+	to, _ := openToy(t, vfs.NewMem(), 1)
 	update(t, to, entries(1, "set stale x"))
 	must(t, to.RecoverFromSnapshot(bytes.NewReader(snapshotOf(t, from)), nil))
 	sameState(t, "an empty snapshot", stateOf(t, to), map[string]string{})
@@ -298,13 +298,13 @@ func (c *crashingReader) Read(p []byte) (int, error) {
 
 // TestPowerLossInRecovery crashes while a snapshot comes in and right after.
 func TestPowerLossInRecovery(t *testing.T) {
-	from, _ := toyMachine(t, vfs.NewMem(), 1)
+	from, _ := openToy(t, vfs.NewMem(), 1)
 	update(t, from, entries(1, commands(300)...))
 	want := stateOf(t, from)
 	old := map[string]string{"stale": "x"}
 
 	fs := vfs.NewCrashableMem()
-	to, _ := toyMachine(t, fs, 1)
+	to, _ := openToy(t, fs, 1)
 	update(t, to, entries(1, "set stale x"))
 	must(t, to.Sync())
 	var crashed []*vfs.MemFS
@@ -314,7 +314,7 @@ func TestPowerLossInRecovery(t *testing.T) {
 	}
 	must(t, to.RecoverFromSnapshot(&crashingReader{r: bytes.NewReader(snapshotOf(t, from)), crash: crash}, nil))
 	for i, c := range crashed {
-		after, index := toyMachine(t, c, 1)
+		after, index := openToy(t, c, 1)
 		if index != 1 {
 			t.Fatalf("crash %d: index %d", i, index)
 		}
@@ -324,7 +324,7 @@ func TestPowerLossInRecovery(t *testing.T) {
 		}
 	}
 	must(t, to.Sync())
-	after, index := toyMachine(t, fs.CrashClone(vfs.CrashCloneCfg{}), 1)
+	after, index := openToy(t, fs.CrashClone(vfs.CrashCloneCfg{}), 1)
 	if index != 300 || len(crashed) < 10 {
 		t.Errorf("index %d after recovery and sync, %d crashes before", index, len(crashed))
 	}
@@ -332,10 +332,10 @@ func TestPowerLossInRecovery(t *testing.T) {
 }
 
 func TestDamagedSnapshot(t *testing.T) {
-	from, _ := toyMachine(t, vfs.NewMem(), 1)
+	from, _ := openToy(t, vfs.NewMem(), 1)
 	update(t, from, entries(1, commands(12)...))
 	good := snapshotOf(t, from)
-	to, _ := toyMachine(t, vfs.NewMem(), 1)
+	to, _ := openToy(t, vfs.NewMem(), 1)
 	update(t, to, entries(1, "set mine x"))
 	refuse := func(what string, b []byte) {
 		t.Helper()
@@ -349,7 +349,7 @@ func TestDamagedSnapshot(t *testing.T) {
 		refuse(fmt.Sprintf("byte %d flipped", i), bad)
 		refuse(fmt.Sprintf("cut to %d", i), good[:i])
 	}
-	other, _ := toyMachine(t, vfs.NewMem(), 2)
+	other, _ := openToy(t, vfs.NewMem(), 2)
 	refuse("of another shard", snapshotOf(t, other))
 	sameState(t, "afterwards", stateOf(t, to), map[string]string{"mine": "x"})
 
@@ -367,13 +367,13 @@ func TestDamagedSnapshot(t *testing.T) {
 
 // FuzzSnapshot reads any bytes as a snapshot: what is taken must be what would be written.
 func FuzzSnapshot(f *testing.F) {
-	m, _ := toyMachine(f, vfs.NewMem(), 1)
+	m, _ := openToy(f, vfs.NewMem(), 1)
 	f.Add(snapshotOf(f, m))
 	update(f, m, entries(1, commands(12)...))
 	f.Add(snapshotOf(f, m))
 	f.Add([]byte(snapshotMagic))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		to, _ := toyMachine(t, vfs.NewMem(), 1)
+		to, _ := openToy(t, vfs.NewMem(), 1)
 		if err := to.RecoverFromSnapshot(bytes.NewReader(b), nil); err != nil {
 			return
 		}
