@@ -34,9 +34,11 @@ func newArena(bytes int64, uploads int) (*arena, error) {
 	chunks := int(bytes / chunkBytes)
 	window := uploads * windowChunks
 	if chunks < window {
-		return nil, fmt.Errorf("staging of %d bytes is too small for %d uploads at once: they need %d", bytes, uploads, window*chunkBytes)
+		return nil, fmt.Errorf("staging of %d bytes is too small for %d uploads at once: they need %d",
+			bytes, uploads, window*chunkBytes)
 	}
-	mem, err := unix.Mmap(-1, 0, chunks*chunkBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	mem, err := unix.Mmap(-1, 0, chunks*chunkBytes, unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {
 		return nil, fmt.Errorf("staging memory of %d bytes: %w", bytes, err)
 	}

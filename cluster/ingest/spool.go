@@ -14,7 +14,7 @@ import (
 // wakeEvery is how long bytes wait at most for the rest of their chunk while more come.
 const wakeEvery = time.Second
 
-// errNotHeld says that the beginning of the bytes was let go already.
+// errNotHeld: the beginning of the bytes was let go already.
 var errNotHeld = errors.New("the node does not hold the bytes of this upload")
 
 // errSpoolClosed ends readers and writers of an upload that is over.
@@ -26,18 +26,18 @@ var errSpoolClosed = errors.New("the upload is over")
 // all for a takeover. All methods may be called at once.
 type spool struct {
 	arena *arena
-	size  int64
+	size  int64 // bytes
+	began time.Time
 
 	mu      sync.Mutex
 	wake    *sync.Cond
 	chunks  [][]byte // chunks[0] is chunk number `first`
 	first   int
-	quota   int // chunks it may have
-	whole   bool
-	keep    bool
-	settled bool
-	filled  int64
-	began   time.Time
+	quota   int       // chunks it may have
+	whole   bool      // the quota had room for all bytes
+	keep    bool      // all bytes, for a takeover
+	settled bool      // see settle
+	filled  int64     // bytes that came
 	moved   time.Time // bytes came last
 	err     error     // why no more bytes come, nil while they do or when all came
 	closed  bool
@@ -82,8 +82,8 @@ func (s *spool) fill(body io.Reader) error {
 		if err = s.err; err == nil && s.closed && s.filled < s.size {
 			err = errSpoolClosed
 		}
-		// Waking for less costs more than it gains, but a node that is sent the bytes on must not take a slow
-		// client for one that is gone.
+		// Waking for less costs more than it gains, but a node that the bytes are sent on to must not take a
+		// slow client for one that is gone.
 		if err != nil || at+n == chunkBytes || s.filled == s.size || time.Since(woke) > wakeEvery {
 			s.wake.Broadcast()
 			woke = time.Now()
@@ -110,7 +110,8 @@ func (s *spool) drain(body io.Reader) error {
 
 func incomplete(got, want int64, cause error) error {
 	if slow := (*image.Error)(nil); errors.As(cause, &slow) && slow.Kind == image.KindTooSlow {
-		return image.Errorf(image.KindTooSlow, "the body was cut after %d of %d bytes: %w", got, want, cause).WithHint(slow.Hint())
+		return image.Errorf(image.KindTooSlow, "the body was cut after %d of %d bytes: %w", got, want, cause).
+			WithHint(slow.Hint())
 	}
 	return image.Errorf(image.KindIncomplete, "the body ended after %d of %d bytes: %w", got, want, cause).
 		WithHint("send the image again, with the same Idempotency-Key")
@@ -170,7 +171,7 @@ func (s *spool) release() {
 	}
 }
 
-// close lets everything go and wakes whoever waits.
+// close ends all cursors and fill, and wakes whoever waits. The memory stays until free.
 func (s *spool) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -192,14 +193,14 @@ func (s *spool) free() {
 	s.chunks = nil
 }
 
-// holds tells whether a new cursor could still read all bytes from the start.
+// holds reports whether a new cursor could still read all bytes from the start.
 func (s *spool) holds() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.first == 0 && !s.closed && s.err == nil
 }
 
-// complete tells whether all bytes came.
+// complete reports whether all bytes came.
 func (s *spool) complete() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -62,7 +63,9 @@ func TestClosedCursor(t *testing.T) {
 }
 
 // TestCloseEndsAWaitingRead: whoever waits for the client's next bytes does so no longer.
-func TestCloseEndsAWaitingRead(t *testing.T) {
+func TestCloseEndsAWaitingRead(t *testing.T) { synctest.Test(t, closeEndsAWaitingRead) }
+
+func closeEndsAWaitingRead(t *testing.T) {
 	_, own, peer := smallSpool(t, chunkBytes)
 	defer own.close()
 	read := make(chan error)
@@ -70,7 +73,7 @@ func TestCloseEndsAWaitingRead(t *testing.T) {
 		_, err := peer.Read(make([]byte, 1))
 		read <- err
 	}()
-	time.Sleep(10 * time.Millisecond)
+	synctest.Wait()
 	peer.close()
 	if err := <-read; !errors.Is(err, errSpoolClosed) {
 		t.Errorf("read: %v", err)
@@ -99,7 +102,8 @@ func TestPeerAnswersEarly(t *testing.T) {
 			stored <- err
 		}()
 		go func() {
-			req, err := http.NewRequestWithContext(context.Background(), http.MethodPut, server.URL, io.NopCloser(peer))
+			req, err := http.NewRequestWithContext(context.Background(), http.MethodPut, server.URL,
+				io.NopCloser(peer))
 			if err == nil {
 				var resp *http.Response
 				req.ContentLength = int64(len(body))
@@ -122,7 +126,9 @@ func TestPeerAnswersEarly(t *testing.T) {
 }
 
 // TestSlowBytesGoOn: what comes slowly is passed on before a chunk is full.
-func TestSlowBytesGoOn(t *testing.T) {
+func TestSlowBytesGoOn(t *testing.T) { synctest.Test(t, slowBytesGoOn) }
+
+func slowBytesGoOn(t *testing.T) {
 	s, own, peer := smallSpool(t, chunkBytes)
 	defer own.close()
 	defer peer.close()

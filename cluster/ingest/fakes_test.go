@@ -1,0 +1,261 @@
+package ingest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/clustertest/memkv"
+	"imgcluster/cluster/image"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const testShard = 2
+
+// fakeLog is one shard's log in memory, with the real catalog behind it. Every node applies at once,
+// but for those that fall behind.
+type fakeLog struct {
+	mu     sync.Mutex
+	db     memkv.KV
+	index  uint64
+	leader image.NodeID
+	nodes  map[image.NodeID]*Service
+	hold   map[string]chan struct{} // proposals of this kind wait, until the channel is closed
+	cut    bool                     // no quorum
+	behind map[image.NodeID]*replica
+}
+
+// replica is what a node that has fallen behind sees, and the events that it has yet to get.
+type replica struct {
+	db     memkv.KV
+	events [][]catalog.Event
+}
+
+// nodeLog is the log as one node sees it.
+type nodeLog struct {
+	*fakeLog
+	node image.NodeID
+}
+
+func (l nodeLog) View(shard uint64, fn func(catalog.Reader) error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r := l.behind[l.node]; r != nil {
+		return fn(r.db)
+	}
+	return fn(l.db)
+}
+
+// fallBehind keeps what is committed from now on from a node, until catchUp.
+func (l *fakeLog) fallBehind(id image.NodeID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.behind[id] = &replica{db: maps.Clone(l.db)}
+}
+
+func (l *fakeLog) catchUp(id image.NodeID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, events := range l.behind[id].events {
+		l.nodes[id].Applied(testShard, events)
+	}
+	delete(l.behind, id)
+}
+
+func kindOf(c catalog.Command) string {
+	switch {
+	case c.Assign != nil:
+		return "assign"
+	case c.Stored != nil:
+		return "stored"
+	}
+	return "other"
+}
+
+func (l *fakeLog) Propose(ctx context.Context, shard uint64, c catalog.Command) (catalog.Result, error) {
+	l.mu.Lock()
+	gate := l.hold[kindOf(c)]
+	l.mu.Unlock()
+	if gate != nil {
+		select {
+		case <-gate:
+		case <-ctx.Done():
+			return catalog.Result{}, context.Cause(ctx)
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cut {
+		return catalog.Result{}, image.Errorf(image.KindNoQuorum, "no quorum")
+	}
+	l.index++
+	b, events, err := catalog.Apply(l.db, shard, l.index, c.Encode())
+	if err != nil {
+		return catalog.Result{}, err
+	}
+	for id, s := range l.nodes {
+		if r := l.behind[id]; r != nil {
+			r.events = append(r.events, events)
+			continue
+		}
+		s.Applied(shard, events)
+	}
+	return catalog.DecodeResult(b)
+}
+
+func (l *fakeLog) Leader(uint64) image.NodeID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.leader
+}
+
+// changingLog has a change come between a read of the log and what is made of it.
+type changingLog struct {
+	Log
+	change func()
+}
+
+func (l changingLog) View(shard uint64, fn func(catalog.Reader) error) error {
+	err := l.Log.View(shard, fn)
+	l.change()
+	return err
+}
+
+// fakeVault keeps "encrypted" copies in memory.
+type fakeVault struct {
+	mu    sync.Mutex
+	files map[uint32][]byte // by epoch
+	fail  error             // of Create
+	stall chan struct{}     // Commit waits for it
+	lose  error             // of Commit: nothing is durable
+}
+
+type fakeFile struct {
+	bytes.Buffer
+	v     *fakeVault
+	epoch uint32
+}
+
+func (v *fakeVault) Create(
+	_ context.Context, _ string, _ image.ID, epoch uint32, _ int64,
+) (CopyWriter, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.fail != nil {
+		return nil, v.fail
+	}
+	return &fakeFile{v: v, epoch: epoch}, nil
+}
+
+func (v *fakeVault) Remove(_ image.ID, epoch uint32) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.files, epoch)
+	return nil
+}
+
+func (v *fakeVault) count() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.files)
+}
+
+func (f *fakeFile) Commit() error {
+	if f.v.stall != nil {
+		<-f.v.stall
+	}
+	f.v.mu.Lock()
+	defer f.v.mu.Unlock()
+	if f.v.lose != nil {
+		return f.v.lose
+	}
+	f.v.files[f.epoch] = slices.Clone(f.Bytes())
+	return nil
+}
+
+func (f *fakeFile) Abort() {}
+
+func randomBytes(n int) []byte {
+	b := make([]byte, n)
+	rand.NewChaCha8([32]byte{byte(n)}).Read(b)
+	return b
+}
+
+func request(name string) image.Request {
+	return image.Request{ID: image.NewID(), User: "alice", Name: name}
+}
+
+// together returns a body for each node; none gives a byte before all of them have taken the upload in.
+func together(body []byte, ids ...image.NodeID) map[image.NodeID]io.Reader {
+	var taken sync.WaitGroup
+	taken.Add(len(ids))
+	open := make(chan struct{})
+	go func() {
+		taken.Wait()
+		close(open)
+	}()
+	bodies := map[image.NodeID]io.Reader{}
+	for _, id := range ids {
+		bodies[id] = io.MultiReader(callReader(taken.Done), gated(body, 0, open))
+	}
+	return bodies
+}
+
+// callReader is an empty body that calls a function when it is read.
+type callReader func()
+
+func (c callReader) Read([]byte) (int, error) {
+	c()
+	return 0, io.EOF
+}
+
+// errCut is a broken connection.
+var errCut = errors.New("connection reset")
+
+// cutAfter reads the first n bytes of b and then fails.
+func cutAfter(b []byte, n int) io.Reader {
+	return io.MultiReader(bytes.NewReader(b[:n]), errReader{errCut})
+}
+
+type errReader struct{ err error }
+
+func (e errReader) Read([]byte) (int, error) { return 0, e.err }
+
+// gated gives no byte after the first n before open is closed.
+func gated(b []byte, n int, open <-chan struct{}) io.Reader {
+	return io.MultiReader(bytes.NewReader(b[:n]), waitReader{open}, bytes.NewReader(b[n:]))
+}
+
+type waitReader struct{ open <-chan struct{} }
+
+func (w waitReader) Read([]byte) (int, error) {
+	<-w.open
+	return 0, io.EOF
+}
+
+// slowly gives a body in `steps` parts, one after each wait of `every`.
+func slowly(b []byte, steps int, every time.Duration) io.Reader {
+	var parts []io.Reader
+	for part := range slices.Chunk(b, (len(b)+steps-1)/steps) {
+		parts = append(parts, afterReader{every}, bytes.NewReader(part))
+	}
+	return io.MultiReader(parts...)
+}
+
+type afterReader struct{ d time.Duration }
+
+func (a afterReader) Read([]byte) (int, error) {
+	<-time.After(a.d)
+	return 0, io.EOF
+}

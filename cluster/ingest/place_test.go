@@ -1,0 +1,87 @@
+package ingest
+
+import (
+	"fmt"
+	"testing"
+
+	"imgcluster/cluster/image"
+)
+
+func TestAssignNeverComesFromTheLeader(t *testing.T) {
+	f := newFleet(t, nil)
+	f.log.leader = 9 // not among the receivers
+	body := randomBytes(1 << 20)
+	f.expectStored(f.expectRecord(f.broadcast(request("a.png"), body, nil)), body)
+	f.log.leader = 0 // not known
+	for _, v := range f.vaults {
+		clear(v.files)
+	}
+	f.expectStored(f.expectRecord(f.broadcast(request("b.png"), body, nil)), body)
+}
+
+// TestFullNodesAreLeftOut: nodes that say that they are full get nothing, whoever is asked, and an
+// upload is refused only when too few others are left.
+func TestFullNodesAreLeftOut(t *testing.T) {
+	f := newFleet(t, nil)
+	body := randomBytes(1 << 20)
+	f.fill(2)
+	for i := range 6 {
+		expectCopiesWithout(t, 2, f.expectRecord(f.broadcast(request(fmt.Sprint(i)), body, nil)))
+	}
+	rec, err := f.relay(2, request("relayed"), body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	expectCopiesWithout(t, 2, rec)
+	if n := f.vaults[2].count(); n != 0 {
+		t.Errorf("the full node has %d files", n)
+	}
+	f.fill(2, 3)
+	f.expectKind(f.broadcast(request("too many"), body, nil), image.KindDiskFull)
+	f.expectNothing("too many")
+	f.fill()
+	f.kill(2)
+	f.kill(3)
+	if rec, err := f.relay(1, request("alone"), body[:10]); err != nil || len(rec.Copies) != 1 {
+		t.Fatalf("%+v, %v", rec, err)
+	}
+}
+
+func TestOneNodeLeftCommitsWithOneCopy(t *testing.T) {
+	f := newFleet(t, nil)
+	f.live = []image.NodeID{1}
+	rec, err := f.relay(1, request("a.png"), randomBytes(1000))
+	if err != nil || len(rec.Copies) != 1 || rec.Wanted != 2 {
+		t.Fatalf("%+v, %v", rec, err)
+	}
+}
+
+// TestCopiesAreNotSavedAtStart lets only one of three live nodes have the newest state yet: an upload
+// waits for another one instead of being kept once.
+func TestCopiesAreNotSavedAtStart(t *testing.T) {
+	f := newFleet(t, func(o *Options) {
+		o.Current = func(uint64) []image.NodeID { return []image.NodeID{1} }
+	})
+	_, err := f.relay(1, request("a"), []byte{1})
+	if image.KindOf(err) != image.KindNoQuorum {
+		t.Errorf("with one current node of three: %v", err)
+	}
+	if f.log.index != 0 {
+		t.Errorf("%d commands were proposed", f.log.index)
+	}
+}
+
+func TestShareIsBalanced(t *testing.T) {
+	f := newFleet(t, nil)
+	owners := map[image.NodeID]int{}
+	for i := range 60 {
+		rec := f.expectRecord(f.broadcast(request(fmt.Sprint(i)), randomBytes(1000), nil))
+		owners[rec.Owner]++
+	}
+	for n := range f.nodes {
+		if owners[n] < 18 || owners[n] > 22 {
+			t.Errorf("owners %v of 60 uploads", owners)
+			break
+		}
+	}
+}

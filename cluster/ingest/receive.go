@@ -1,0 +1,227 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/image"
+)
+
+// Receive takes one upload from its header to its record. body must be at least req.Size long and
+// fail in bounded time when the sender is gone or too slow. The errors are *image.Error.
+func (s *Service) Receive(ctx context.Context, req image.Request, body io.Reader) (*image.Record, error) {
+	if err := s.check(req); err != nil {
+		return nil, err
+	}
+	u, err := s.register(req)
+	if err != nil {
+		return nil, err
+	}
+	if u == nil {
+		return s.replay(ctx, req, body)
+	}
+	known, err := s.lookup(u.shard, req.ID)
+	if err != nil {
+		s.unregister(u)
+		return nil, err
+	}
+	if known != nil && known.State == catalog.Committed {
+		s.unregister(u)
+		return s.replay(ctx, req, body)
+	}
+	if known != nil {
+		u.join(known)
+	}
+	s.wg.Go(func() { s.run(u) })
+	err = u.spool.fill(body)
+	u.signal()
+	u.filling.Done()
+	if err == errSpoolClosed { // all is decided before all came
+		err = s.readOn(u, body)
+	}
+	if err != nil {
+		return nil, err
+	}
+	rec, err := s.wait(ctx, u)
+	if ctx.Err() != nil {
+		close(u.left)
+	}
+	return rec, err
+}
+
+// readOn reads what comes after an upload was committed, so that the connection stays usable. One that
+// failed is answered at once.
+func (s *Service) readOn(u *upload, body io.Reader) error {
+	if state := u.latest(); state == nil || state.State != catalog.Committed {
+		return nil
+	}
+	return u.spool.drain(body)
+}
+
+func (s *Service) check(req image.Request) error {
+	if err := image.CheckUser(req.User); err != nil {
+		return err
+	}
+	if err := image.CheckName(req.Name); err != nil {
+		return err
+	}
+	switch {
+	case req.Size == 0:
+		return image.Errorf(image.KindInvalid, "the image is empty").
+			WithHint("send the image's bytes as the body")
+	case req.Size < 0:
+		return image.Errorf(image.KindLengthRequired, "no Content-Length").
+			WithHint("send the length of the body in Content-Length")
+	case req.Size > s.ImageBytes:
+		return image.Errorf(image.KindTooLarge,
+			"%d bytes are more than the limit of %d", req.Size, s.ImageBytes).
+			WithHint("raise limits.image_bytes on every node, or send a smaller image")
+	}
+	return nil
+}
+
+// register makes the local upload; nil when this ID is on its way here already,
+// and not as an attempt that failed and is only being cleared away.
+func (s *Service) register(req image.Request) (*upload, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.draining() && s.uploads[req.ID] == nil {
+		return nil, image.Errorf(image.KindNoQuorum, "node %d is shutting down", s.Node).
+			WithHint("send to another node")
+	}
+	if old := s.uploads[req.ID]; old != nil && !old.failed() {
+		if old.req.User != req.User || old.req.Name != req.Name || old.req.Size != req.Size {
+			return nil, image.Errorf(image.KindConflict,
+				"upload ID %s is on its way with other bytes or another name", req.ID).
+				WithHint("send each image under a fresh Idempotency-Key")
+		}
+		return nil, nil
+	}
+	if s.running >= s.UploadsMax { // each has a part of the arena, and it has no more parts
+		return nil, image.Errorf(image.KindOverload,
+			"node %d has %d uploads on their way, its limit", s.Node, s.UploadsMax).
+			WithHint("send fewer at once").WithRetry(time.Second)
+	}
+	u := newUpload(s, req)
+	s.uploads[req.ID] = u
+	s.running++
+	return u, nil
+}
+
+// unregister ends the local upload and gives its memory back.
+func (s *Service) unregister(u *upload) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.uploads[u.req.ID] == u {
+		delete(s.uploads, u.req.ID)
+		if s.draining() && len(s.uploads) == 0 {
+			close(s.idle)
+		}
+	}
+	u.spool.close()
+	u.spool.free()
+	u.cancel(nil)
+	s.running--
+}
+
+// replay answers an upload whose ID is on its way here or was decided: it reads the body and compares.
+func (s *Service) replay(ctx context.Context, req image.Request, body io.Reader) (*image.Record, error) {
+	sums := newSums(false)
+	if n, err := io.Copy(sums, io.LimitReader(body, req.Size)); err != nil || n < req.Size {
+		return nil, incomplete(n, req.Size, errors.Join(err, io.ErrUnexpectedEOF))
+	}
+	s.mu.Lock()
+	u := s.uploads[req.ID]
+	s.mu.Unlock()
+	if u != nil {
+		if _, err := s.wait(ctx, u); err != nil {
+			return nil, err
+		}
+	}
+	state, err := s.lookup(s.ShardOf(req.User, req.Name), req.ID)
+	switch {
+	case err != nil:
+		return nil, err
+	case state == nil || state.State != catalog.Committed:
+		return nil, undecided(req.ID, errors.New("the first attempt failed"))
+	}
+	rec := state.Record
+	if rec.User != req.User || rec.Name != req.Name || rec.Check != sums.check.Sum64() {
+		return nil, image.Errorf(image.KindConflict,
+			"upload ID %s was used for other bytes or another name", req.ID).
+			WithHint("send each image under a fresh Idempotency-Key")
+	}
+	return rec, nil
+}
+
+// wait returns what the log decided.
+func (s *Service) wait(ctx context.Context, u *upload) (*image.Record, error) {
+	cause := s.decision(ctx, u)
+	switch state := u.latest(); {
+	case state == nil || !state.Finished():
+		return nil, undecided(u.req.ID, cause)
+	case state.State == catalog.Failed:
+		return nil, state.Problem.Err()
+	default:
+		return state.Record, nil
+	}
+}
+
+// leaderChecks is how often decision checks for a leader within QuorumTimeout.
+const leaderChecks = 10
+
+// decision waits until the log has decided, and returns why it waits no longer where it has not. Where
+// the shard has no leader for QuorumTimeout, as on the small side of a partition, it does not wait for
+// the decision, which may still come.
+func (s *Service) decision(ctx context.Context, u *upload) (cause error) {
+	timer := time.NewTimer(s.UploadTimeout)
+	defer timer.Stop()
+	ticker := time.NewTicker(s.QuorumTimeout / leaderChecks)
+	defer ticker.Stop()
+	for leaderless := 0; ; {
+		select {
+		case <-ticker.C:
+			leaderless++
+			if s.Log.Leader(u.shard) != 0 {
+				leaderless = 0
+			}
+			if leaderless > leaderChecks {
+				return fmt.Errorf("shard %d has had no leader for %s", u.shard, s.QuorumTimeout)
+			}
+		case <-u.done:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-u.ctx.Done():
+			return context.Cause(u.ctx)
+		case <-timer.C:
+			more := s.patience(u)
+			if more <= 0 {
+				return fmt.Errorf("no progress for %s (timeouts.upload)", s.UploadTimeout)
+			}
+			timer.Reset(more)
+		}
+	}
+}
+
+// patience is how much longer an upload may make no progress, here and on the other nodes.
+func (s *Service) patience(u *upload) time.Duration {
+	moved, _ := u.spool.progress()
+	if since := s.watcher.since(u.shard, u.req.ID); since.After(moved) {
+		moved = since
+	}
+	return s.UploadTimeout - time.Since(moved)
+}
+
+// undecided is the answer to an upload of which this node cannot say what becomes of it.
+func undecided(id image.ID, cause error) error {
+	if e := (*image.Error)(nil); errors.As(cause, &e) {
+		return e
+	}
+	return image.Errorf(image.KindNoQuorum, "upload %s is not decided: %w", id, cause).
+		WithHint("send it again with the same Idempotency-Key").WithRetry(time.Second)
+}

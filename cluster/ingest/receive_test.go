@@ -1,0 +1,262 @@
+package ingest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/image"
+)
+
+func TestBroadcastStoresOnOwnerAndReplica(t *testing.T) {
+	for _, size := range []int{1, chunkBytes - 1, chunkBytes, chunkBytes + 1, 3*chunkBytes + 7, 5 << 20} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			f := newFleet(t, nil)
+			body := randomBytes(size)
+			rec := f.expectRecord(f.broadcast(request("a.png"), body, nil))
+			if len(rec.Copies) != 2 || rec.Owner != rec.Copies[0].Node {
+				t.Fatalf("record %+v", rec)
+			}
+			f.expectStored(rec, body)
+			if o := f.expectOwned(rec); o.Relayed || o.From != 0 {
+				t.Errorf("Owned of %+v", o)
+			}
+		})
+	}
+}
+
+func TestRelayAtAnyNode(t *testing.T) {
+	f := newFleet(t, nil)
+	body := randomBytes(3 << 20)
+	for id := range f.nodes {
+		for i := range 4 { // so that each node is owner, replica and outsider
+			rec, err := f.relay(id, request(fmt.Sprintf("relay-%d-%d", id, i)), body)
+			if err != nil {
+				t.Fatalf("node %d: %v", id, err)
+			}
+			if len(rec.Copies) != 2 {
+				t.Fatalf("record %+v", rec)
+			}
+			if o := f.expectOwned(rec); !o.Relayed || o.From != 0 {
+				t.Errorf("Owned of %+v", o)
+			}
+		}
+	}
+}
+
+// TestLargerThanMemory sends more at once than the nodes can hold: uploads go through the window.
+func TestLargerThanMemory(t *testing.T) {
+	f := newFleet(t, func(o *Options) { o.StagingBytes = 8 * windowChunks * chunkBytes })
+	body := randomBytes(5 << 20)
+	var wg sync.WaitGroup
+	for i := range 6 {
+		wg.Go(func() {
+			if i%2 == 0 {
+				f.expectRecord(f.broadcast(request(fmt.Sprint(i)), body, nil))
+				return
+			}
+			if _, err := f.relay(1, request(fmt.Sprint(i)), body); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestWrongDigestLeavesNothing(t *testing.T) {
+	f := newFleet(t, nil)
+	body := randomBytes(1 << 20)
+	req := request("a.png")
+	req.Digest = &image.Digest{1}
+	f.expectKind(f.broadcast(req, body, together(body, 1, 2, 3)), image.KindDigest)
+	f.expectNothing("a.png")
+}
+
+func TestSameIDAgain(t *testing.T) {
+	f := newFleet(t, nil)
+	body := randomBytes(1 << 20)
+	req := request("a.png")
+	first := f.expectRecord(f.broadcast(req, body, nil))
+	again := f.expectRecord(f.broadcast(req, body, nil))
+	if again.Version != first.Version {
+		t.Errorf("the repeated upload became version %d after %d", again.Version, first.Version)
+	}
+	other := slices.Clone(body)
+	other[0]++
+	for _, b := range [][]byte{other, body[1:]} {
+		f.expectKind(f.broadcast(req, b, nil), image.KindConflict)
+	}
+	f.expectStored(first, body)
+}
+
+func TestDifferentBytesToTheNodes(t *testing.T) {
+	f := newFleet(t, nil)
+	body := randomBytes(1 << 20)
+	other := slices.Clone(body)
+	other[len(other)-1]++
+	third := slices.Clone(body)
+	third[1]++
+	answers := f.broadcast(request("a.png"), body,
+		map[image.NodeID]io.Reader{2: bytes.NewReader(other), 3: bytes.NewReader(third)})
+	f.expectKind(answers, image.KindConflict)
+	f.expectNothing("a.png")
+}
+
+func TestIfAbsent(t *testing.T) {
+	f := newFleet(t, nil)
+	body := randomBytes(1 << 20)
+	f.expectRecord(f.broadcast(request("a.png"), body, nil))
+	req := request("a.png")
+	req.If.NoneMatch = image.Tags{image.AnyTag}
+	f.expectKind(f.broadcast(req, body, nil), image.KindExists)
+}
+
+func TestRefusedBeforeAnything(t *testing.T) {
+	f := newFleet(t, nil)
+	for _, c := range []struct {
+		req  image.Request
+		want image.Kind
+	}{
+		{image.Request{ID: image.NewID(), User: "alice", Name: "a", Size: 0}, image.KindInvalid},
+		{image.Request{ID: image.NewID(), User: "alice", Name: "a", Size: -1}, image.KindLengthRequired},
+		{image.Request{ID: image.NewID(), User: "alice", Name: "a", Size: 65 << 20}, image.KindTooLarge},
+		{image.Request{ID: image.NewID(), User: "alice", Name: "../a", Size: 1}, image.KindInvalid},
+		{image.Request{ID: image.NewID(), User: "", Name: "a", Size: 1}, image.KindInvalid},
+		{
+			image.Request{
+				ID: image.NewID(), User: "alice", Name: "a", Size: 1, Broadcast: []image.NodeID{1},
+			}, image.KindMisplaced,
+		},
+	} {
+		if _, err := f.nodes[1].Receive(t.Context(), c.req, bytes.NewReader([]byte{1})); image.KindOf(
+			err,
+		) != c.want {
+			t.Errorf("%+v: %v, want %s", c.req, err, c.want)
+		}
+	}
+	if f.log.index != 0 {
+		t.Errorf("%d commands were proposed", f.log.index)
+	}
+}
+
+func TestTooManyUploads(t *testing.T) {
+	f := newFleet(t, func(o *Options) { o.UploadsMax = 1 })
+	open := make(chan struct{})
+	body := randomBytes(1 << 20)
+	first := make(chan error)
+	go func() {
+		req := request("a.png")
+		req.Size = int64(len(body))
+		_, err := f.nodes[1].Receive(t.Context(), req, gated(body, 1000, open))
+		first <- err
+	}()
+	f.expectUploads(1, 1)
+	if _, err := f.relay(1, request("b.png"), body[:10]); image.KindOf(err) != image.KindOverload {
+		t.Errorf("%v, want overload", err)
+	}
+	close(open)
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestFailedAttemptsCount sends the same upload again and again while its failed attempts are being
+// cleared away: they have their parts of the arena still, and count against the limit.
+func TestFailedAttemptsCount(t *testing.T) {
+	f := newFleet(t, func(o *Options) {
+		o.UploadsMax = 2
+		o.StagingBytes = 2 * windowChunks * chunkBytes
+		o.AssignTimeout = 200 * time.Millisecond
+	})
+	body := randomBytes(4 << 20)
+	req := request("a.png")
+	req.Size, req.Broadcast = int64(len(body)), []image.NodeID{1, 2, 3}
+	kinds := map[image.Kind]int{}
+	for range 6 {
+		_, err := f.nodes[2].Receive(t.Context(), req, cutAfter(body, 2*chunkBytes-1))
+		kinds[image.KindOf(err)]++
+	}
+	if kinds[image.KindIncomplete] < 2 || kinds[image.KindOverload] == 0 || len(kinds) != 2 {
+		t.Errorf("answers %v, want the limit's number of incomplete-body and then overload", kinds)
+	}
+	f.expectNothing("a.png")
+	eventually(t, "room for another upload", func() bool {
+		_, err := f.relay(2, request("b.png"), body)
+		return err == nil
+	})
+}
+
+func TestNoQuorumIsAnswered(t *testing.T) {
+	f := newFleet(t, nil)
+	f.log.cut = true
+	f.expectKind(f.broadcast(request("a.png"), randomBytes(1000), nil), image.KindNoQuorum)
+}
+
+func TestDeletedFilesGo(t *testing.T) {
+	f := newFleet(t, nil)
+	body := randomBytes(1000)
+	f.expectRecord(f.broadcast(request("a.png"), body, nil))
+	f.propose(catalog.Command{Delete: &catalog.Delete{User: "alice", Name: "a.png"}})
+	for id := range f.vaults {
+		f.expectNoFile(id)
+	}
+}
+
+// TestDrain lets an upload end that a node has begun, and gives up at once what does not reach it.
+func TestDrain(t *testing.T) {
+	f := newFleet(t, func(o *Options) { o.TakeoverTimeout = time.Hour })
+	s := f.nodes[1]
+	body := randomBytes(1 << 20)
+	open := make(chan struct{})
+	begun := make(chan []answer)
+	go func() {
+		late := map[image.NodeID]io.Reader{1: gated(body, 1000, open)}
+		begun <- f.broadcast(request("begun.png"), body, late)
+	}()
+	f.expectUploads(1, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	s.Drain(ctx)
+	late := f.broadcast(request("late.png"), body, nil)
+	rec := f.expectRecord(late, 1)
+	f.expectStored(rec, body)
+	refused := slices.DeleteFunc(late, func(a answer) bool { return a.node != 1 })
+	f.expectKind(refused, image.KindNoQuorum)
+	close(open)
+	f.expectRecord(<-begun)
+	s.Drain(t.Context())
+	if n, _ := s.Stats(); n != 0 {
+		t.Errorf("%d uploads after draining", n)
+	}
+}
+
+// TestEndedRequestIsNoSuccess has the client go before the log has decided. The upload is still on its way
+// when the fleet is closed, which ends it.
+func TestEndedRequestIsNoSuccess(t *testing.T) {
+	f := newFleet(t, nil)
+	open := make(chan struct{})
+	defer close(open)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	hold := make(chan struct{})
+	defer close(hold)
+	f.log.hold["stored"] = hold
+	result := make(chan error)
+	go func() {
+		req := request("a.png")
+		req.Size = 1000
+		_, err := f.nodes[1].Receive(ctx, req, bytes.NewReader(randomBytes(1000)))
+		result <- err
+	}()
+	f.expectUploads(1, 1)
+	cancel()
+	if err := <-result; err == nil {
+		t.Error("an upload that was not decided succeeded")
+	}
+}
