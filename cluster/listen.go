@@ -2,19 +2,15 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"syscall"
 	"time"
 
 	"go.uber.org/zap"
 
 	"imgcluster/cluster/halfopen"
 	"imgcluster/cluster/image"
-	"imgcluster/cluster/oserr"
-	"imgcluster/config"
 )
 
 // openPorts opens the API's port, and finds out whether Raft can open its own.
@@ -35,28 +31,9 @@ func (n *Node) openPorts() (net.Listener, error) {
 }
 
 func (n *Node) listenError(what, setting string, err error) error {
-	hint, own := "", n.cfg.Local.Listen == config.NodeHost
-	var dns *net.DNSError
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE) && n.cfg.ListenPorts():
-		hint = "another process has this port: end it, or give another one in node.listen"
-	case errors.Is(err, syscall.EADDRINUSE):
-		hint = "another process has this port: end it, or change " + setting + " of this node in every node's configuration before its first start"
-	case errors.Is(err, syscall.EADDRNOTAVAIL) && own:
-		hint = "this is not an address of this machine: check --id and the node's host in the configuration; " +
-			"where NAT, a container or a cloud gives the machine another one, set node.listen, such as 0.0.0.0"
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		hint = "this is not an address of this machine: correct node.listen"
-	case errors.As(err, &dns) && own:
-		hint = "the name does not resolve here: correct the node's host, add the name to the DNS or to /etc/hosts, or set node.listen to an address of this machine"
-	case errors.As(err, &dns):
-		hint = "the name does not resolve here: correct node.listen"
-	case errors.Is(err, syscall.EACCES):
-		hint = "this user may not open the port: choose a " + setting + " from 1024, or another port in node.listen"
-	default:
-		if hint = oserr.Hint(err, ""); hint == "" {
-			return fmt.Errorf("%s of node %d: %w", what, n.self.ID, err)
-		}
+	hint := n.cfg.Listener(setting).Hint(err)
+	if hint == "" {
+		return fmt.Errorf("%s of node %d: %w", what, n.self.ID, err)
 	}
 	return &RefusedError{Reason: fmt.Sprintf("%s of node %d: %v", what, n.self.ID, err), hint: hint}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/oserr"
 )
 
 const nodesHint = "write id=host:api_port:raft_port for each node, with commas between them, such as 1=10.40.45.206:8001:9001; " +
@@ -98,6 +99,11 @@ func (c *Config) ListenOn(n Node) Node {
 func (c *Config) ListenPorts() bool {
 	on, _ := parseListen(c.Local.Listen) // it was checked
 	return on.APIPort > 0
+}
+
+// Listener says how the address of a port is configured; setting is api_port or raft_port.
+func (c *Config) Listener(setting string) oserr.Listener {
+	return oserr.Listener{Setting: setting, Listen: c.Local.Listen != NodeHost, ListenPorts: c.ListenPorts()}
 }
 
 const listenHint = "write an address of this machine, or 0.0.0.0 for all, and both ports where they differ: 0.0.0.0:8001:9001, \"[::]:8001:9001\""

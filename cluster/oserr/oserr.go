@@ -60,10 +60,9 @@ var known = map[syscall.Errno]struct {
 	syscall.ENAMETOOLONG: {Wrong, on("choose a shorter path than", "")},
 	syscall.EAGAIN:       {Held, on("another process holds", ": stop it first")},
 	syscall.EBUSY:        {Held, on("another process holds", ": stop it first")},
-	syscall.EADDRINUSE:   {Busy, always("another program has this port: stop it, or choose another port in every node's configuration before the first start")},
-	syscall.EADDRNOTAVAIL: {
-		Busy, always("this is not an address of this machine: correct the node's host, or set node.listen"),
-	},
+	syscall.EADDRINUSE:   {Busy, always(Listener{}.taken())},
+
+	syscall.EADDRNOTAVAIL: {Busy, always(Listener{}.foreign())},
 }
 
 func always(hint string) func(string) string { return func(string) string { return hint } }

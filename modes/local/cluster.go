@@ -94,19 +94,26 @@ func (c *Cluster) watch(n *Node) {
 func checkPorts(cfg *config.Config) error {
 	for _, n := range cfg.Cluster.Nodes {
 		on := cfg.ListenOn(n)
-		for _, addr := range []string{on.APIAddr(), on.RaftAddr()} {
-			l, err := net.Listen("tcp", addr)
-			if errors.Is(err, syscall.EADDRINUSE) {
-				return refusef("imgcluster status tells whether a cluster runs already; else end that process, or configure other ports",
-					"node %d needs %s, which another process has", n.ID, addr)
-			}
-			if err != nil {
-				return refusef("configure an address of this machine", "node %d cannot use %s: %w", n.ID, addr, err)
-			}
-			l.Close()
+		if err := checkPort(cfg, n, "api_port", on.APIAddr()); err != nil {
+			return err
+		}
+		if err := checkPort(cfg, n, "raft_port", on.RaftAddr()); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func checkPort(cfg *config.Config, n config.Node, setting, addr string) error {
+	l, err := net.Listen("tcp", addr)
+	switch {
+	case err == nil:
+		return l.Close()
+	case errors.Is(err, syscall.EADDRINUSE):
+		return refusef(cfg.Listener(setting).Hint(err)+"; imgcluster status shows whether a cluster runs already",
+			"node %d needs %s, which another process has", n.ID, addr)
+	}
+	return refusef("configure an address of this machine", "node %d cannot use %s: %w", n.ID, addr, err)
 }
 
 // readyPoll is how often a starting node is asked.

@@ -1,0 +1,54 @@
+package oserr
+
+import (
+	"errors"
+	"net"
+	"syscall"
+)
+
+// Listener says how the address that a node listens on is configured. The zero value is for who does not know.
+type Listener struct {
+	Setting     string // of its port, api_port or raft_port
+	Listen      bool   // node.listen has its host
+	ListenPorts bool   // node.listen has its ports
+}
+
+// Hint returns the next step after err, of a listen; empty when it is none of the known ones.
+func (l Listener) Hint(err error) string {
+	dns := (*net.DNSError)(nil)
+	switch {
+	case errors.As(err, &dns) && l.Listen:
+		return "the name does not resolve here: correct node.listen"
+	case errors.As(err, &dns):
+		return "the name does not resolve here: correct the node's host, add the name to the DNS or to /etc/hosts, " +
+			"or set node.listen to an address of this machine"
+	case errors.Is(err, syscall.EADDRINUSE):
+		return l.taken()
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return l.foreign()
+	case errors.Is(err, syscall.EACCES) && l.Setting != "":
+		return "this user may not open the port: choose a " + l.Setting + " from 1024, or another port in node.listen"
+	}
+	return Hint(err, "")
+}
+
+// taken is the next step when somebody else listens there.
+func (l Listener) taken() string {
+	const who = "another program has this port: end it, or "
+	switch {
+	case l.ListenPorts:
+		return who + "give another one in node.listen"
+	case l.Setting == "":
+		return who + "choose another one in every node's configuration before the node's first start"
+	}
+	return who + "change " + l.Setting + " of this node in every node's configuration before its first start"
+}
+
+// foreign is the next step when the address is another machine's.
+func (l Listener) foreign() string {
+	if l.Listen {
+		return "this is not an address of this machine: correct node.listen"
+	}
+	return "this is not an address of this machine: check --id and the node's host in the configuration; " +
+		"where NAT, a container or a cloud gives the machine another one, set node.listen, such as 0.0.0.0"
+}
