@@ -19,7 +19,7 @@ import (
 )
 
 // memoryMargin is what a node's resident memory may be above limits.memory_bytes: the program itself, what the log
-// of Raft and the catalog keep outside of the Go heap, and what the kernel has not taken back yet. README states it.
+// of Raft and the catalog keep outside of the Go heap, and what the kernel has not taken back yet. OPERATIONS.md states it.
 const memoryMargin = 64 << 20
 
 // TestMemoryOfSlowClients has a node's memory for images taken up by uploads that do not go on, and many clients

@@ -96,7 +96,8 @@ func readmeFolder(e *testscript.Env, root, readme string) error {
 	e.Setenv("NODES", nodes(ports[6:]))
 	e.Setenv("API1", fmt.Sprint(ports[0]))
 	e.Setenv("API3", fmt.Sprint(ports[4]))
-	for _, name := range []string{"HOME", "GOCACHE", "GOMODCACHE", "GOPATH", "GOFLAGS"} { // the go command's
+	e.Setenv("GOFLAGS", "-ldflags=-w") // linked in half the time
+	for _, name := range []string{"HOME", "GOCACHE", "GOMODCACHE", "GOPATH"} { // the go command's
 		e.Setenv(name, os.Getenv(name))
 	}
 	for key, value := range map[string]string{
