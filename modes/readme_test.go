@@ -18,9 +18,9 @@ import (
 // readmeScript runs every command of README.md.
 const readmeScript = "testdata/readme.txtar"
 
-// TestReadme does what the README says, with the binary that it builds, in a folder that has the
-// repository's files. The script has each command of the README: verbatim after "exec", or after "# README:"
-// where something equal runs in its place.
+// TestReadme does what the README says, with the binary that it builds, in a folder of its own. The script has
+// each command of the README: verbatim after "exec", or after "# README:" where something equal runs in its
+// place.
 func TestReadme(t *testing.T) {
 	t.Parallel()
 	root, err := filepath.Abs("..")
@@ -70,19 +70,10 @@ func checkScript(t *testing.T, readme string) {
 	}
 }
 
-// readmeFolder gives the script the repository, free ports, and limits that a busy machine keeps too.
+// readmeFolder gives the script the repository's photographs, free ports, and limits that a busy machine keeps too.
 func readmeFolder(e *testscript.Env, root, readme string) error {
-	entries, err := os.ReadDir(root)
-	if err != nil {
+	if err := os.Symlink(filepath.Join(root, "testdata"), filepath.Join(e.WorkDir, "testdata")); err != nil {
 		return err
-	}
-	for _, entry := range entries {
-		if strings.HasPrefix(entry.Name(), ".") || strings.HasPrefix(entry.Name(), "imgcluster") {
-			continue
-		}
-		if err := os.Symlink(filepath.Join(root, entry.Name()), filepath.Join(e.WorkDir, entry.Name())); err != nil {
-			return err
-		}
 	}
 	ports, err := config.FreePorts(12)
 	if err != nil {
@@ -93,6 +84,7 @@ func readmeFolder(e *testscript.Env, root, readme string) error {
 	}
 	e.Setenv("PATH", e.WorkDir+string(os.PathListSeparator)+os.Getenv("PATH"))
 	e.Setenv("IMGCLUSTER_CLUSTER_NODES", nodes(ports[:6]))
+	e.Setenv("REPOSITORY", root)
 	e.Setenv("NODES", nodes(ports[6:]))
 	e.Setenv("API1", fmt.Sprint(ports[0]))
 	e.Setenv("API3", fmt.Sprint(ports[4]))
