@@ -13,14 +13,15 @@ import (
 // columnsMax is the longest line of a document.
 const columnsMax = 110
 
-// TestDocumentLines holds the lines of all documents to columnsMax. A row of a table cannot be broken, nor can
-// a line that is a single word.
+// TestDocumentLines holds the lines of all documents to columnsMax. A row of a table cannot be broken, nor
+// can a line that is a single word.
 func TestDocumentLines(t *testing.T) {
 	for file, text := range documents(t) {
 		for i, line := range strings.Split(text, "\n") {
 			words := strings.TrimLeft(strings.TrimSpace(line), "-*>0123456789. ")
-			if utf8.RuneCountInString(line) > columnsMax && !strings.HasPrefix(words, "|") && strings.Contains(words, " ") {
-				t.Errorf("%s:%d: %d columns, at most %d are wanted", file, i+1, utf8.RuneCountInString(line), columnsMax)
+			columns := utf8.RuneCountInString(line)
+			if columns > columnsMax && !strings.HasPrefix(words, "|") && strings.Contains(words, " ") {
+				t.Errorf("%s:%d: %d columns, at most %d are wanted", file, i+1, columns, columnsMax)
 			}
 		}
 	}

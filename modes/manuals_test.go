@@ -24,7 +24,8 @@ func documents(t *testing.T) map[string]string {
 	return texts
 }
 
-// The command lines of all documents name commands and options that there are. Those of README.md are run, too.
+// The command lines of all documents name commands and options that there are. Those of README.md are run,
+// too.
 func TestDocumentedCommands(t *testing.T) {
 	line := regexp.MustCompile("(?m)(?:^ *|`)(?:\\./)?imgcluster ([a-z][^`\n]*)")
 	count := 0
@@ -54,7 +55,9 @@ func TestDocumentedSettings(t *testing.T) {
 	var sections []string
 	for _, s := range config.Default().Settings() {
 		section, _, _ := strings.Cut(s.Key, ".")
-		known[s.Key], known[section+".json"], known[section+".jsonl"] = true, true, true // files: node.json, log.jsonl
+		known[s.Key] = true
+		known[section+".json"] = true // a file, as node.json
+		known[section+".jsonl"] = true
 		sections = append(sections, section)
 	}
 	key := regexp.MustCompile("`(?:" + strings.Join(sections, "|") + `)\.[a-z0-9_]+`)

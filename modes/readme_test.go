@@ -18,9 +18,9 @@ import (
 // readmeScript runs every command of README.md.
 const readmeScript = "testdata/readme.txtar"
 
-// TestReadme does what the README says, with the binary that it builds, in a folder of its own. The script has
-// each command of the README: verbatim after "exec", or after "# README:" where something equal runs in its
-// place.
+// TestReadme does what the README says, with the binary that it builds, in a folder of its own. The script
+// has each command of the README: verbatim after "exec", or after "# README:" where something equal runs in
+// its place.
 func TestReadme(t *testing.T) {
 	t.Parallel()
 	root, err := filepath.Abs("..")
@@ -53,6 +53,7 @@ func checkScript(t *testing.T, readme string) {
 		}
 	}
 	background := regexp.MustCompile(` &\w*&$`)
+	ports := strings.NewReplacer("$API1", "8001", "$API3", "8003")
 	for line := range strings.SplitSeq(string(read(t, readmeScript)), "\n") {
 		command, isExec := strings.CutPrefix(line, "exec ")
 		if other, ok := strings.CutPrefix(line, "# README: "); ok {
@@ -60,17 +61,19 @@ func checkScript(t *testing.T, readme string) {
 		} else if !isExec {
 			continue
 		}
-		command = background.ReplaceAllString(strings.NewReplacer("$API1", "8001", "$API3", "8003").Replace(command), "")
+		command = background.ReplaceAllString(ports.Replace(command), "")
 		if slices.Contains(told, command) {
 			run = append(run, command)
 		}
 	}
 	if !slices.Equal(told, run) {
-		t.Errorf("README.md has the commands\n  %s\nand of these %s runs\n  %s", strings.Join(told, "\n  "), readmeScript, strings.Join(run, "\n  "))
+		t.Errorf("README.md has the commands\n%s\nand of these %s runs\n%s", strings.Join(told, "\n"), readmeScript,
+			strings.Join(run, "\n"))
 	}
 }
 
-// readmeFolder gives the script the repository's photographs, free ports, and limits that a busy machine keeps too.
+// readmeFolder gives the script the repository's photographs, free ports, and limits that a busy machine keeps
+// too.
 func readmeFolder(e *testscript.Env, root, readme string) error {
 	if err := os.Symlink(filepath.Join(root, "testdata"), filepath.Join(e.WorkDir, "testdata")); err != nil {
 		return err
@@ -80,7 +83,8 @@ func readmeFolder(e *testscript.Env, root, readme string) error {
 		return err
 	}
 	nodes := func(p []int) string {
-		return fmt.Sprintf("1=127.0.0.1:%d:%d,2=127.0.0.1:%d:%d,3=127.0.0.1:%d:%d", p[0], p[1], p[2], p[3], p[4], p[5])
+		const host = "127.0.0.1"
+		return fmt.Sprintf("1=%[1]s:%d:%d,2=%[1]s:%[4]d:%d,3=%[1]s:%[6]d:%d", host, p[0], p[1], p[2], p[3], p[4], p[5])
 	}
 	e.Setenv("PATH", e.WorkDir+string(os.PathListSeparator)+os.Getenv("PATH"))
 	e.Setenv("IMGCLUSTER_CLUSTER_NODES", nodes(ports[:6]))
@@ -93,7 +97,8 @@ func readmeFolder(e *testscript.Env, root, readme string) error {
 		e.Setenv(name, os.Getenv(name))
 	}
 	for key, value := range map[string]string{
-		"REPORT_MAX_P99": "10m", "REPORT_MIN_THROUGHPUT": "0", "REPORT_MAX_RESENT": "1000", "REPORT_MAX_PAUSE": "2m", "LIMITS_DISK_FREE_BYTES": "1MiB",
+		"REPORT_MAX_P99": "10m", "REPORT_MIN_THROUGHPUT": "0", "REPORT_MAX_RESENT": "1000",
+		"REPORT_MAX_PAUSE": "2m", "LIMITS_DISK_FREE_BYTES": "1MiB",
 	} {
 		e.Setenv("IMGCLUSTER_"+key, value)
 	}
