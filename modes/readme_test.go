@@ -72,8 +72,8 @@ func checkScript(t *testing.T, readme string) {
 	}
 }
 
-// readmeFolder gives the script the repository's photographs, free ports, and limits that a busy machine keeps
-// too.
+// readmeFolder gives the script the repository's photographs, free ports, and limits that a busy machine
+// keeps too.
 func readmeFolder(e *testscript.Env, root, readme string) error {
 	if err := os.Symlink(filepath.Join(root, "testdata"), filepath.Join(e.WorkDir, "testdata")); err != nil {
 		return err
@@ -83,8 +83,8 @@ func readmeFolder(e *testscript.Env, root, readme string) error {
 		return err
 	}
 	nodes := func(p []int) string {
-		const host = "127.0.0.1"
-		return fmt.Sprintf("1=%[1]s:%d:%d,2=%[1]s:%[4]d:%d,3=%[1]s:%[6]d:%d", host, p[0], p[1], p[2], p[3], p[4], p[5])
+		const three = "1=127.0.0.1:%d:%d,2=127.0.0.1:%d:%d,3=127.0.0.1:%d:%d"
+		return fmt.Sprintf(three, p[0], p[1], p[2], p[3], p[4], p[5])
 	}
 	e.Setenv("PATH", e.WorkDir+string(os.PathListSeparator)+os.Getenv("PATH"))
 	e.Setenv("IMGCLUSTER_CLUSTER_NODES", nodes(ports[:6]))
@@ -92,7 +92,7 @@ func readmeFolder(e *testscript.Env, root, readme string) error {
 	e.Setenv("NODES", nodes(ports[6:]))
 	e.Setenv("API1", fmt.Sprint(ports[0]))
 	e.Setenv("API3", fmt.Sprint(ports[4]))
-	e.Setenv("GOFLAGS", "-ldflags=-w") // linked in half the time
+	e.Setenv("GOFLAGS", "-ldflags=-w")                                         // linked in half the time
 	for _, name := range []string{"HOME", "GOCACHE", "GOMODCACHE", "GOPATH"} { // the go command's
 		e.Setenv(name, os.Getenv(name))
 	}
