@@ -21,7 +21,8 @@ import (
 	"imgcluster/config"
 	"imgcluster/genimg"
 	"imgcluster/modes/local"
-	"imgcluster/modes/result"
+	"imgcluster/modes/report"
+	"imgcluster/modes/runlog"
 	"imgcluster/modes/stress/load"
 )
 
@@ -157,9 +158,9 @@ func drive(b *testing.B, images madeImages, nodes []client.Node, pids []int) out
 	self := []int{os.Getpid()}
 	clientBefore, nodesBefore := cpuMillis(b, self), cpuMillis(b, pids)
 	var log bytes.Buffer
-	w := result.NewWriter(&log)
+	w := runlog.NewWriter(&log)
 	err = load.Run(b.Context(), load.Options{
-		Run:    result.Run{Profile: "bench", Nodes: []int{1, 2, 3}, Count: benchUploads, Concurrency: benchConcurrency, Delivery: "broadcast"},
+		Run:    runlog.Run{Profile: "bench", Nodes: []int{1, 2, 3}, Count: benchUploads, Concurrency: benchConcurrency, Delivery: "broadcast"},
 		Source: images, Target: newTarget(c, wire.ClusterStatus{}), Log: w, Users: []string{"bench"},
 	})
 	if err != nil {
@@ -169,11 +170,11 @@ func drive(b *testing.B, images madeImages, nodes []client.Node, pids []int) out
 	if err := w.Close(); err != nil {
 		b.Fatal(err)
 	}
-	l, err := result.Read(&log)
+	l, err := runlog.Read(&log)
 	if err != nil {
 		b.Fatal(err)
 	}
-	r := result.Compute(l, result.DefaultLimits())
+	r := report.Compute(l, report.DefaultLimits())
 	if r.Failed > 0 {
 		b.Fatalf("%d uploads failed", r.Failed)
 	}

@@ -14,7 +14,8 @@ import (
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/wire"
 	"imgcluster/genimg"
-	"imgcluster/modes/result"
+	"imgcluster/modes/report"
+	"imgcluster/modes/runlog"
 	"imgcluster/modes/stress/load"
 )
 
@@ -38,7 +39,7 @@ func TestDemoChaosInterrupted(t *testing.T) {
 
 // survived finds words in the evidence for the tolerance of faults. Whether the check passes is not
 // looked at: on a busy machine the pauses may be long.
-func survived(t *testing.T, r result.Report, words ...string) {
+func survived(t *testing.T, r report.Report, words ...string) {
 	t.Helper()
 	evidence := r.Verdict.Checks[len(r.Verdict.Checks)-1].Evidence
 	for _, w := range words {
@@ -93,29 +94,29 @@ func TestUpChaos(t *testing.T) {
 func testChaosRun(t *testing.T, l *upCluster, e ended) {
 	survived(t, checkRun(t, e, 60), "survived 6 of 6 faults (2 kills, 2 pauses, 2 restarts), 0 uploads failed", "; 60 of 60 images read back and the same")
 	log := logLines(t, filepath.Join(l.dir, "log.jsonl"))
-	if r := decode[result.Readback](t, log["readback"][0]); r.Images != 60 || r.Matched != 60 || r.Bytes < 60*20000 {
+	if r := decode[runlog.Readback](t, log["readback"][0]); r.Images != 60 || r.Matched != 60 || r.Bytes < 60*20000 {
 		t.Errorf("read back %+v", r)
 	}
-	if r := decode[result.Run](t, log["run"][0]); r.Faults != 6 || r.Seed != 3 {
+	if r := decode[runlog.Run](t, log["run"][0]); r.Faults != 6 || r.Seed != 3 {
 		t.Errorf("run %+v", r)
 	}
 	count := map[string]int{}
 	faulty := 0
 	for _, line := range log["event"] {
 		fields(t, line, "t_s", "kind")
-		ev := decode[result.Event](t, line)
+		ev := decode[runlog.Event](t, line)
 		count[ev.Kind]++
 		switch ev.Kind {
-		case result.EventKill, result.EventPause, result.EventStop:
+		case runlog.EventKill, runlog.EventPause, runlog.EventStop:
 			if faulty != 0 {
 				t.Errorf("node %d fails while node %d does: %s", ev.Node, faulty, log["event"])
 			}
 			faulty = ev.Node
-		case result.EventHealed, result.EventUnhealed:
+		case runlog.EventHealed, runlog.EventUnhealed:
 			faulty = 0
 		}
 	}
-	for kind, n := range map[string]int{result.EventKill: 2, result.EventPause: 2, result.EventResume: 2, result.EventStop: 2, result.EventRestart: 4} {
+	for kind, n := range map[string]int{runlog.EventKill: 2, runlog.EventPause: 2, runlog.EventResume: 2, runlog.EventStop: 2, runlog.EventRestart: 4} {
 		if count[kind] != n {
 			t.Errorf("%d events %s, want %d: %v", count[kind], kind, n, count)
 		}
@@ -138,7 +139,7 @@ func testChaosReadBackResumed(t *testing.T, l *upCluster) {
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if r := decode[result.Report](t, finish(t, program(t, l.dir, "report", "log.jsonl", "--json")).out); r.Verdict.Incomplete != want {
+		if r := decode[report.Report](t, finish(t, program(t, l.dir, "report", "log.jsonl", "--json")).out); r.Verdict.Incomplete != want {
 			t.Errorf("%+v, want %q", r.Verdict, want)
 		}
 		e := finish(t, program(t, l.dir, append([]string{"stress", "--resume", "log.jsonl", "--json"}, small...)...))
@@ -241,15 +242,15 @@ func testReadBack(t *testing.T, l *upCluster) {
 		t.Fatal(err)
 	}
 	log := logLines(t, path)
-	if r := decode[result.Readback](t, log["readback"][0]); r.Images != 12 || r.Matched != 10 || r.Mismatched != 1 || r.Missing != 1 || r.Unread != 0 {
+	if r := decode[runlog.Readback](t, log["readback"][0]); r.Images != 12 || r.Matched != 10 || r.Mismatched != 1 || r.Missing != 1 || r.Unread != 0 {
 		t.Errorf("read back %+v", r)
 	}
 	found := map[string]string{}
 	for _, line := range log["event"] {
-		ev := decode[result.Event](t, line)
+		ev := decode[runlog.Event](t, line)
 		found[ev.Kind], _, _ = strings.Cut(ev.Detail, ":")
 	}
-	if found[result.EventImageMismatched] != o.spec.Image(5).Name || found[result.EventImageMissing] != o.spec.Image(7).Name {
+	if found[runlog.EventImageMismatched] != o.spec.Image(5).Name || found[runlog.EventImageMissing] != o.spec.Image(7).Name {
 		t.Errorf("events %v", log["event"])
 	}
 }

@@ -16,7 +16,7 @@ import (
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
-	"imgcluster/modes/result"
+	"imgcluster/modes/runlog"
 	"imgcluster/modes/stress/load"
 	"imgcluster/modes/term"
 )
@@ -97,7 +97,7 @@ func runClean(ctx context.Context, e *env, o cleanOptions) error {
 		return err
 	}
 	if e.json {
-		w := result.NewWriter(e.out)
+		w := runlog.NewWriter(e.out)
 		return errors.Join(w.Write(done), w.Close())
 	}
 	e.say("%s", cleanedWords(done))
@@ -137,7 +137,7 @@ func imagesOfLog(path string) ([]ownedImage, error) {
 		var u struct {
 			Type     string `json:"type"`
 			Attempts *int   `json:"attempts"`
-			result.Upload
+			runlog.Upload
 		}
 		if json.Unmarshal(text, &u) != nil || u.Type != "upload" || u.Name == "" {
 			return nil
@@ -159,7 +159,7 @@ func imagesOfLog(path string) ([]ownedImage, error) {
 
 // cleanRun deletes what a run that is under way has stored, by its log, and writes that there.
 func cleanRun(ctx context.Context, c *client.Client, path string, p *progress, l load.Recorder) error {
-	l.Event(result.Event{Kind: result.EventCleaning})
+	l.Event(runlog.Event{Kind: runlog.EventCleaning})
 	if err := l.Flush(); err != nil {
 		return err
 	}
@@ -177,7 +177,7 @@ func cleanRun(ctx context.Context, c *client.Client, path string, p *progress, l
 }
 
 // deleteImages deletes images, and waits for the disk that they took. What was done counts with an error too.
-func deleteImages(ctx context.Context, c *client.Client, images []ownedImage, p *progress) (done result.Cleaned, err error) {
+func deleteImages(ctx context.Context, c *client.Client, images []ownedImage, p *progress) (done runlog.Cleaned, err error) {
 	before, err := usages(ctx, c)
 	if err == nil {
 		done, err = deleteAll(ctx, c, images, p)
@@ -189,7 +189,7 @@ func deleteImages(ctx context.Context, c *client.Client, images []ownedImage, p 
 	return done, err
 }
 
-func cleanedWords(done result.Cleaned) string {
+func cleanedWords(done runlog.Cleaned) string {
 	missing := ""
 	if done.Missing > 0 {
 		missing = fmt.Sprintf("; %s had been deleted or replaced before", term.Plural(done.Missing, "image"))
@@ -199,7 +199,7 @@ func cleanedWords(done result.Cleaned) string {
 }
 
 // deleteAll deletes images, several at once. One that is not there is no failure.
-func deleteAll(ctx context.Context, c *client.Client, images []ownedImage, p *progress) (done result.Cleaned, err error) {
+func deleteAll(ctx context.Context, c *client.Client, images []ownedImage, p *progress) (done runlog.Cleaned, err error) {
 	var mu sync.Mutex
 	group, failed := errgroup.WithContext(ctx)
 	group.SetLimit(cleanWorkers)

@@ -13,7 +13,8 @@ import (
 
 	"imgcluster/cluster/wire"
 	"imgcluster/config"
-	"imgcluster/modes/result"
+	"imgcluster/modes/report"
+	"imgcluster/modes/runlog"
 )
 
 // TestCluster goes through the life of one cluster as its user does.
@@ -267,11 +268,11 @@ func testStress(t *testing.T, l *upCluster) {
 }
 
 // checkRun holds a run's report to its exit status; that a busy machine is slow is no failure here.
-func checkRun(t *testing.T, e ended, uploads int) result.Report {
+func checkRun(t *testing.T, e ended, uploads int) report.Report {
 	t.Helper()
-	report := lastLine(e.out)
-	fields(t, report, append(reportFields, "type")...)
-	r := decode[result.Report](t, report)
+	line := lastLine(e.out)
+	fields(t, line, append(reportFields, "type")...)
+	r := decode[report.Report](t, line)
 	if r.Succeeded != uploads || r.Attempted != uploads || r.Verdict.Passed != (e.status == 0) || e.status != 0 && e.status != exitVerdict {
 		t.Fatal(e)
 	}
@@ -292,7 +293,7 @@ func testStressFiles(t *testing.T, l *upCluster) {
 		t.Errorf("--quiet says %q", e.err)
 	}
 	run := logLines(t, filepath.Join(l.dir, "files.jsonl"))["run"][0]
-	if r := decode[result.Run](t, run); r.Delivery != "relay" || r.Images != dir || r.Count != 12 {
+	if r := decode[runlog.Run](t, run); r.Delivery != "relay" || r.Images != dir || r.Count != 12 {
 		t.Error(run)
 	}
 	name := filepath.Base(photos(t)[0])
@@ -371,7 +372,7 @@ func testStressInterrupted(t *testing.T, l *upCluster) {
 	r := start(t, program(t, l.dir, "stress", "--json", "--count", "100000", "--min-pixels", "100", "--max-pixels", "200", "--user", "cut", "--log", "cut.jsonl", "--max-p99", "1ms"))
 	r.says(t, &r.out, `"type":"upload"`)
 	status := r.interrupt(t)
-	report := decode[result.Report](t, lastLine(r.out.String()))
+	report := decode[report.Report](t, lastLine(r.out.String()))
 	if report.Succeeded < 1 || report.Failed != 0 {
 		t.Fatalf("%d succeeded, %d failed: %s", report.Succeeded, report.Failed, &r.err)
 	}

@@ -17,7 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"imgcluster/modes/result"
+	"imgcluster/modes/runlog"
 	"imgcluster/modes/stress/load"
 )
 
@@ -27,24 +27,24 @@ func busy(nodes int) *tally {
 	for i := range ids {
 		ids[i] = i + 1
 	}
-	f := newTally(load.Options{Run: result.Run{Nodes: ids, Count: 200, Concurrency: 8, Rate: 10, Arrivals: "poisson", Replicas: 2, Delivery: "broadcast", ReadPercent: 20}}, nil)
+	f := newTally(load.Options{Run: runlog.Run{Nodes: ids, Count: 200, Concurrency: 8, Rate: 10, Arrivals: "poisson", Replicas: 2, Delivery: "broadcast", ReadPercent: 20}}, nil)
 	for i := range 100 {
 		due := float64(i) / 10
-		f.take(result.Upload{
+		f.take(runlog.Upload{
 			Seq: int64(i + 1), Bytes: 10e6, StartS: due + 0.1, LatencyS: 0.3, ScheduledS: &due, OK: i != 50, Attempts: 1 + i%50/49, Owner: 1 + i%nodes,
 		})
-		f.take(result.ReadOp{StartS: due, LatencyS: 0.1, OK: true})
+		f.take(runlog.ReadOp{StartS: due, LatencyS: 0.1, OK: true})
 	}
 	for s := range 2 {
 		at := float64(9 + s)
 		for _, id := range ids {
-			f.take(result.NodeSample{
+			f.take(runlog.NodeSample{
 				TS: at, ID: id, Up: id != 2, RSSBytes: 248e6, DiskFreeBytes: 70.1e9, CPUS: at * 0.5, NetRxBytes: int64(at * 100e6), NetTxBytes: int64(at * 1e6), OwnedBytes: 330e6,
 			})
 		}
-		f.take(result.ClientSample{TS: at, RSSBytes: 99e6, CPUS: at * 0.3, InFlight: 7, LateS: 0.5, SentBytes: 3e9})
+		f.take(runlog.ClientSample{TS: at, RSSBytes: 99e6, CPUS: at * 0.3, InFlight: 7, LateS: 0.5, SentBytes: 3e9})
 	}
-	f.take(result.Event{TS: 9.5, Kind: result.EventNodeDown, Node: 2, Detail: "gone\x1b[2J\r\n" + strings.Repeat("long ", 60)})
+	f.take(runlog.Event{TS: 9.5, Kind: runlog.EventNodeDown, Node: 2, Detail: "gone\x1b[2J\r\n" + strings.Repeat("long ", 60)})
 	return f
 }
 
@@ -139,7 +139,7 @@ func TestViewReadBack(t *testing.T) {
 
 // Before the first sample no figures are made up.
 func TestViewAtFirst(t *testing.T) {
-	v := &view{f: newTally(load.Options{Run: result.Run{Nodes: []int{1, 2}, Count: 5, Concurrency: 1}}, nil)}
+	v := &view{f: newTally(load.Options{Run: runlog.Run{Nodes: []int{1, 2}, Count: 5, Concurrency: 1}}, nil)}
 	text := strings.Join(v.lines(80, 24), "\n")
 	for _, want := range []string{"\n1      -            -        -", "\n2      -            -", "\nclient -\n", "p50 -   p99 -   max -\n"} {
 		if !strings.Contains(text, want) {
@@ -156,8 +156,8 @@ func TestTallyLine(t *testing.T) {
 	if got := f.String(); got != "100 of 200 uploads, 9.6/s, 96.1 MB/s, p99 401 ms, 1 failed, 100 reads, 0 failed, 00:10 left" {
 		t.Errorf("%q", got)
 	}
-	f = newTally(load.Options{Run: result.Run{DurationS: 60}, Resume: &load.Resume{AtS: 20, Done: map[int64]bool{1: true}}}, nil)
-	f.take(result.Upload{Seq: 2, StartS: 21, LatencyS: 4, OK: true, Bytes: 1000, Attempts: 1})
+	f = newTally(load.Options{Run: runlog.Run{DurationS: 60}, Resume: &load.Resume{AtS: 20, Done: map[int64]bool{1: true}}}, nil)
+	f.take(runlog.Upload{Seq: 2, StartS: 21, LatencyS: 4, OK: true, Bytes: 1000, Attempts: 1})
 	if got := f.String(); got != "25 of 60 s, 2 uploads, 0.2/s, 200 B/s, p99 4.01 s, 0 failed, 00:35 left" {
 		t.Errorf("%q", got)
 	}
@@ -167,8 +167,8 @@ func TestTallyLine(t *testing.T) {
 		t.Errorf("%v of it is done, %v are left", part, rest)
 	}
 	// A day of it: the curve keeps its bound.
-	f.take(result.Upload{Seq: 3, StartS: 90_000, LatencyS: 1, OK: true, Attempts: 1})
-	f.take(result.Upload{Seq: 4, StartS: 30, LatencyS: 1, OK: true, Attempts: 1})
+	f.take(runlog.Upload{Seq: 3, StartS: 90_000, LatencyS: 1, OK: true, Attempts: 1})
+	f.take(runlog.Upload{Seq: 4, StartS: 30, LatencyS: 1, OK: true, Attempts: 1})
 	if len(f.seconds) != secondsKept || f.seconds[secondsKept-1].uploads != 1 {
 		t.Errorf("%d seconds are kept", len(f.seconds))
 	}
@@ -209,7 +209,7 @@ func init() {
 		os.Exit(0)
 	case "panic":
 		run := load.Options{
-			Run: result.Run{Count: 1, Concurrency: 1}, Users: []string{"u"}, Source: panics{}, Target: idle{}, Log: result.NewWriter(io.Discard), Crash: s.leave,
+			Run: runlog.Run{Count: 1, Concurrency: 1}, Users: []string{"u"}, Source: panics{}, Target: idle{}, Log: runlog.NewWriter(io.Discard), Crash: s.leave,
 		}
 		load.Run(context.Background(), run)
 	}
@@ -237,7 +237,7 @@ func (panics) Open(context.Context, int64, *load.Memory) (load.Image, error) { p
 // idle is a Target that nothing is asked of.
 type idle struct{ load.Target }
 
-func (idle) Status(context.Context) ([]result.NodeSample, error) { return nil, errFolder }
+func (idle) Status(context.Context) ([]runlog.NodeSample, error) { return nil, errFolder }
 
 // screened is a program with a screen on a terminal.
 type screened struct {

@@ -10,7 +10,7 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"imgcluster/cluster/printable"
-	"imgcluster/modes/result"
+	"imgcluster/modes/runlog"
 	"imgcluster/modes/term"
 )
 
@@ -271,7 +271,7 @@ type column struct {
 }
 
 // change is how much a counter grew a second, between two samples of a node that was up.
-func change(n *nodeTally, of func(*result.NodeSample) float64) float64 {
+func change(n *nodeTally, of func(*runlog.NodeSample) float64) float64 {
 	passed, grown := n.last.TS-n.before.TS, of(&n.last)-of(&n.before)
 	if passed <= 0 || !n.before.Up || !n.last.Up || grown < 0 {
 		return 0
@@ -280,7 +280,7 @@ func change(n *nodeTally, of func(*result.NodeSample) float64) float64 {
 }
 
 func (f *tally) columns() []column {
-	perSecond := func(of func(*result.NodeSample) float64) func(*nodeTally) string {
+	perSecond := func(of func(*runlog.NodeSample) float64) func(*nodeTally) string {
 		return func(n *nodeTally) string { return term.Bytes(int64(change(n, of))) + "/s" }
 	}
 	all := int64(0)
@@ -298,10 +298,10 @@ func (f *tally) columns() []column {
 		{"memory", 8, 4, func(n *nodeTally) string { return term.Bytes(n.last.RSSBytes) }},
 		{"disk free", 9, 5, func(n *nodeTally) string { return term.Bytes(n.last.DiskFreeBytes) }},
 		{"CPU", 6, 2, func(n *nodeTally) string {
-			return fmt.Sprintf("%.0f %%", 100*change(n, func(s *result.NodeSample) float64 { return s.CPUS }))
+			return fmt.Sprintf("%.0f %%", 100*change(n, func(s *runlog.NodeSample) float64 { return s.CPUS }))
 		}},
-		{"rx", 10, 6, perSecond(func(s *result.NodeSample) float64 { return float64(s.NetRxBytes) })},
-		{"tx", 10, 7, perSecond(func(s *result.NodeSample) float64 { return float64(s.NetTxBytes) })},
+		{"rx", 10, 6, perSecond(func(s *runlog.NodeSample) float64 { return float64(s.NetRxBytes) })},
+		{"tx", 10, 7, perSecond(func(s *runlog.NodeSample) float64 { return float64(s.NetTxBytes) })},
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 	"imgcluster/cluster/printable"
 	"imgcluster/cluster/wire"
 	"imgcluster/config"
-	"imgcluster/modes/result"
+	"imgcluster/modes/runlog"
 	"imgcluster/modes/term"
 )
 
@@ -168,11 +168,11 @@ func (f *found) answered() []nodeFound {
 }
 
 // describe completes the first record of the log.
-func (f *found) describe(cfg *config.Config, run *result.Run) {
-	describe := func(id image.NodeID, version string, m hostinfo.Host) result.Machine {
-		return result.Machine{ID: int(id), Host: m.Host, CPUs: m.CPUs, MemoryBytes: m.MemoryBytes, LinkBytesPS: m.LinkBytesPS, Version: version}
+func (f *found) describe(cfg *config.Config, run *runlog.Run) {
+	describe := func(id image.NodeID, version string, m hostinfo.Host) runlog.Machine {
+		return runlog.Machine{ID: int(id), Host: m.Host, CPUs: m.CPUs, MemoryBytes: m.MemoryBytes, LinkBytesPS: m.LinkBytesPS, Version: version}
 	}
-	run.Machines = result.Machines{Client: describe(0, version(), f.client)}
+	run.Machines = runlog.Machines{Client: describe(0, version(), f.client)}
 	run.Settings = cfg.Shared()
 	for i, n := range f.answered() {
 		if i == 0 {

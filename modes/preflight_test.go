@@ -12,7 +12,7 @@ import (
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
 	"imgcluster/config"
-	"imgcluster/modes/result"
+	"imgcluster/modes/runlog"
 	"imgcluster/modes/stress/load"
 	"imgcluster/modes/term"
 )
@@ -128,7 +128,7 @@ func setAll(f *found, change func(*wire.NodeInfo)) {
 func TestDescribe(t *testing.T) {
 	cfg, f := sound(t)
 	f.nodes[1].err = errFolder
-	var run result.Run
+	var run runlog.Run
 	f.describe(cfg, &run)
 	if m := run.Machines; m.Client.CPUs != 4 || m.Client.LinkBytesPS != 125e6 || len(m.Nodes) != 2 || m.Nodes[1].ID != 3 || m.Nodes[1].Host != "c" {
 		t.Errorf("machines %+v", run.Machines)
@@ -172,7 +172,7 @@ func TestTakes(t *testing.T) {
 			t.Errorf("%s: wider than %d columns:\n%s", name, term.Width, &text)
 		}
 	}
-	past := &load.Options{Run: result.Run{Count: 100}, Source: load.Generated{}, Resume: &load.Resume{Done: map[int64]bool{1: true, 2: true}}}
+	past := &load.Options{Run: runlog.Run{Count: 100}, Source: load.Generated{}, Resume: &load.Resume{Done: map[int64]bool{1: true, 2: true}}}
 	o := stressOptions{count: 100}
 	o.spec.Seed, o.spec.MinPixels, o.spec.MaxPixels = 1, 100, 100
 	if got := o.takes(cfg, past); got.Uploads != 98 {

@@ -10,7 +10,7 @@ import (
 
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
-	"imgcluster/modes/result"
+	"imgcluster/modes/runlog"
 	"imgcluster/modes/stress/load"
 	"imgcluster/modes/term"
 )
@@ -34,7 +34,7 @@ func (b *readBack) run(ctx context.Context, images []load.StoredImage, l load.Re
 		return nil
 	}
 	began, total := time.Now(), int64(len(images))
-	sum := result.Readback{Images: total}
+	sum := runlog.Readback{Images: total}
 	show := func(done int64) {
 		b.p.stage("read back", done, total, "%d of %d images read back, %s/s, %d not as sent", done, total,
 			term.Bytes(int64(float64(sum.Bytes)/time.Since(began).Seconds())), done-sum.Matched)
@@ -60,15 +60,15 @@ func (b *readBack) run(ctx context.Context, images []load.StoredImage, l load.Re
 			switch bad {
 			case "":
 				sum.Matched++
-			case result.EventImageMismatched:
+			case runlog.EventImageMismatched:
 				sum.Mismatched++
-			case result.EventImageMissing:
+			case runlog.EventImageMissing:
 				sum.Missing++
 			default:
 				sum.Unread++
 			}
 			if bad != "" {
-				l.Event(result.Event{Kind: bad, Detail: fmt.Sprintf("%s: %s", s.Name, why)})
+				l.Event(runlog.Event{Kind: bad, Detail: fmt.Sprintf("%s: %s", s.Name, why)})
 			}
 			show(sum.Matched + sum.Mismatched + sum.Missing + sum.Unread)
 			return nil
@@ -88,7 +88,7 @@ func (b *readBack) one(ctx context.Context, s load.StoredImage) (bytes int64, ba
 	if !s.Known {
 		var err error
 		if s.Sum, err = load.Digest(ctx, b.source, s.Seq); err != nil {
-			return 0, result.EventImageUnread, "what was sent cannot be made again: " + err.Error()
+			return 0, runlog.EventImageUnread, "what was sent cannot be made again: " + err.Error()
 		}
 	}
 	for attempt := 1; ; attempt++ {
@@ -98,11 +98,11 @@ func (b *readBack) one(ctx context.Context, s load.StoredImage) (bytes int64, ba
 		case err == nil && sum == s.Sum:
 			return bytes, "", ""
 		case err == nil:
-			return bytes, result.EventImageMismatched, fmt.Sprintf("has the SHA-256 %x, %x was sent", sum, s.Sum)
+			return bytes, runlog.EventImageMismatched, fmt.Sprintf("has the SHA-256 %x, %x was sent", sum, s.Sum)
 		case image.KindOf(err) == image.KindNotFound:
-			return bytes, result.EventImageMissing, err.Error()
+			return bytes, runlog.EventImageMissing, err.Error()
 		case attempt == readBackAttempts || ctx.Err() != nil:
-			return bytes, result.EventImageUnread, err.Error()
+			return bytes, runlog.EventImageUnread, err.Error()
 		}
 	}
 }

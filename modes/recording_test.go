@@ -11,14 +11,14 @@ import (
 	"imgcluster/cluster/client"
 	"imgcluster/config"
 	"imgcluster/modes/local"
-	"imgcluster/modes/result"
+	"imgcluster/modes/runlog"
 	"imgcluster/modes/stress/load"
 )
 
 // blind is a target whose nodes are not looked at.
 type blind struct{ *target }
 
-func (blind) Status(context.Context) ([]result.NodeSample, error) { return nil, errFolder }
+func (blind) Status(context.Context) ([]runlog.NodeSample, error) { return nil, errFolder }
 
 // BenchmarkRecording makes runs with and without all that is recorded of them, in turn, and measures
 // what a record and a look at the nodes cost by themselves, CPU of the client and of all nodes. Run it
@@ -55,18 +55,18 @@ func BenchmarkRecording(b *testing.B) {
 		b.Fatal(err)
 	}
 	to := newTarget(c, status)
-	log := func() *result.Writer {
+	log := func() *runlog.Writer {
 		f, err := os.Create(filepath.Join(b.TempDir(), "log.jsonl"))
 		if err != nil {
 			b.Fatal(err)
 		}
 		b.Cleanup(func() { f.Close() })
-		return result.NewWriter(f)
+		return runlog.NewWriter(f)
 	}
 	one := func(recorded bool) (rate, cpu float64) {
 		o := load.Options{
-			Run:    result.Run{Nodes: []int{1, 2, 3}, Count: benchUploads, Concurrency: benchConcurrency},
-			Source: images, Target: blind{to}, Log: result.NewWriter(io.Discard), Users: []string{"bench"},
+			Run:    runlog.Run{Nodes: []int{1, 2, 3}, Count: benchUploads, Concurrency: benchConcurrency},
+			Source: images, Target: blind{to}, Log: runlog.NewWriter(io.Discard), Users: []string{"bench"},
 		}
 		if recorded {
 			o.Target, o.Log, o.Observe = to, log(), newTally(o, nil).take
@@ -94,11 +94,11 @@ func BenchmarkRecording(b *testing.B) {
 			}
 		}
 		sample := (cpuMillis(b, pids) - before) / samples
-		o := load.Options{Run: result.Run{Nodes: []int{1, 2, 3}, Count: records}}
+		o := load.Options{Run: runlog.Run{Nodes: []int{1, 2, 3}, Count: records}}
 		w, take, first := log(), newTally(o, nil).take, true
 		before = cpuMillis(b, pids)
 		for i := range int64(records) {
-			rec := result.Upload{
+			rec := runlog.Upload{
 				Seq: i + 1, Name: "stress_image_1000.png", Class: "medium", Bytes: 13e6, StartS: float64(i) / 1000, LatencyS: 0.3, OK: true,
 				Owner: 2, Replicas: []int{2, 3}, Attempts: 1, SentBytes: 39e6, FirstChoice: &first,
 			}
@@ -127,13 +127,13 @@ func BenchmarkScreen(b *testing.B) {
 	defer tty.Close()
 	f := busy(3)
 	for i := range secondsKept {
-		f.take(result.Upload{Seq: int64(i), StartS: float64(i), LatencyS: 0.5, OK: true, Owner: 1 + i%3, Attempts: 1, Bytes: int64(i)})
+		f.take(runlog.Upload{Seq: int64(i), StartS: float64(i), LatencyS: 0.5, OK: true, Owner: 1 + i%3, Attempts: 1, Bytes: int64(i)})
 	}
 	v := &view{f: f, color: true}
 	s := openScreen(tty, v.lines)
 	defer s.close()
 	for b.Loop() {
-		f.take(result.ClientSample{TS: f.now + 0.01, InFlight: int(f.now * 100)})
+		f.take(runlog.ClientSample{TS: f.now + 0.01, InFlight: int(f.now * 100)})
 		s.redraw()
 	}
 	b.ReportMetric(float64(b.Elapsed())/float64(b.N)/float64(drawEvery)*100, "%-of-a-core")

@@ -11,7 +11,8 @@ import (
 
 	"imgcluster/cluster/durable"
 	"imgcluster/config"
-	"imgcluster/modes/result"
+	"imgcluster/modes/report"
+	"imgcluster/modes/runlog"
 )
 
 // reportOptions say in which form a report is made, and of what it is more than the figures of a run.
@@ -66,8 +67,8 @@ func (o *reportOptions) flags(cmd *cobra.Command) {
 }
 
 // limits takes what the checks ask for from the configuration.
-func limits(c config.Report) result.Limits {
-	return result.Limits{
+func limits(c config.Report) report.Limits {
+	return report.Limits{
 		StddevPercent: c.MaxStddev.Float(), SuccessPercent: c.MinSuccess.Float(), P99S: c.MaxP99.Seconds(),
 		ThroughputPerS: c.MinThroughput.Float(), SlowdownPercent: c.MaxSlowdown.Float(),
 		NodeRSSBytes: int64(c.MaxNodeMemory), ClientRSSBytes: int64(c.MaxClientMemory), GrowthBytes: int64(c.MaxGrowth),
@@ -121,20 +122,20 @@ func runReport(e *env, o reportOptions, paths ...string) error {
 	if err := e.logsApart(o, paths); err != nil {
 		return err
 	}
-	var other *result.Log
+	var other *runlog.Log
 	if o.compare != "" {
 		if other, err = e.readLog(o.compare); err != nil {
 			return err
 		}
 	}
-	var list result.Reports
+	var list report.Reports
 	passed := true
 	for _, path := range paths {
 		log, err := e.readLog(path)
 		if err != nil {
 			return err
 		}
-		r := result.Compute(log, limits(cfg.Report))
+		r := report.Compute(log, limits(cfg.Report))
 		r.Log = path
 		if other != nil {
 			r.Compare(log, other, o.compare)
@@ -164,7 +165,7 @@ func (e *env) checkOther(o reportOptions) error {
 	return err
 }
 
-func (e *env) readLog(path string) (*result.Log, error) {
+func (e *env) readLog(path string) (*runlog.Log, error) {
 	in := io.Reader(e.in)
 	if path != stdin {
 		ctx := context.Background() // a run that was stopped is reported on
@@ -181,14 +182,14 @@ func (e *env) readLog(path string) (*result.Log, error) {
 		defer f.Close()
 		in = &input{ctx, f}
 	}
-	log, err := result.Read(in)
+	log, err := runlog.Read(in)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return log, nil
 }
 
-func (e *env) printReports(o reportOptions, list result.Reports) error {
+func (e *env) printReports(o reportOptions, list report.Reports) error {
 	switch {
 	case e.json:
 		return list.WriteJSON(e.out)
@@ -197,7 +198,7 @@ func (e *env) printReports(o reportOptions, list result.Reports) error {
 	case o.markdown:
 		return list.WriteMarkdown(e.out)
 	}
-	return list.WriteText(e.out, result.TextOptions{Color: e.color(e.out)})
+	return list.WriteText(e.out, report.TextOptions{Color: e.color(e.out)})
 }
 
 func isRegular(path string) bool {
@@ -221,7 +222,7 @@ func openRegular(path string) (*os.File, error) {
 var errFolder = errors.New("it is a folder")
 
 // writePage writes the page, if one is wanted: the file is there whole, or as it was.
-func (o *reportOptions) writePage(list result.Reports) error {
+func (o *reportOptions) writePage(list report.Reports) error {
 	if o.html == "" {
 		return nil
 	}

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"imgcluster/modes/result"
+	"imgcluster/modes/report"
 )
 
 // TestReportMistakes gives report what it cannot use: a usage error that names it, before any work.
@@ -87,7 +87,7 @@ func TestReportForms(t *testing.T) {
 		}
 	}
 	e := call(t, "report", "good.jsonl", "--json", "--min-throughput", "0.5")
-	if r := decode[result.Report](t, e.out); r.Limits.ThroughputPerS != 0.5 || r.Limits.NodeRSSBytes != 512<<20 {
+	if r := decode[report.Report](t, e.out); r.Limits.ThroughputPerS != 0.5 || r.Limits.NodeRSSBytes != 512<<20 {
 		t.Errorf("%+v", r.Limits)
 	}
 }
@@ -127,7 +127,7 @@ func TestLimitsByDefault(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := limits(cfg.Report), result.DefaultLimits(); got != want {
+	if got, want := limits(cfg.Report), report.DefaultLimits(); got != want {
 		t.Errorf("%+v by the settings, %+v", got, want)
 	}
 }

@@ -18,14 +18,14 @@ import (
 	"imgcluster/cluster/printable"
 	"imgcluster/config"
 	"imgcluster/genimg"
-	"imgcluster/modes/result"
+	"imgcluster/modes/runlog"
 	"imgcluster/modes/stress/load"
 	"imgcluster/modes/term"
 )
 
 // pastRun is what the log of an interrupted run tells, so that it can go on. A nil one is no past.
 type pastRun struct {
-	run      result.Run
+	run      runlog.Run
 	user     string           // the first
 	stores   map[int64]string // names of the images that were acknowledged, by seq
 	at       float64          // the run's last moment
@@ -33,7 +33,7 @@ type pastRun struct {
 	bytes    int64            // of whole lines
 	since    time.Time        // the log was written last
 	cleaning bool             // its images were deleted, or some of them
-	missing  result.Missing
+	missing  runlog.Missing
 }
 
 // pastLine is a line of the log, as far as it is needed.
@@ -60,10 +60,10 @@ func readPast(path string) (*pastRun, error) {
 	}
 	p.bytes, p.since = whole.bytes, whole.written
 	switch whole.form {
-	case result.FormGzip:
+	case runlog.FormGzip:
 		return nil, usagef("unpack it first: gzip -d "+printable.Argument(path),
 			"%s is compressed, and a run goes on in a log as stress wrote it", path)
-	case result.FormMark:
+	case runlog.FormMark:
 		return nil, usagef("make one without the mark: tail -c +4 "+printable.Argument(path)+" > plain.jsonl",
 			"%s is %s, and a run goes on in a log as stress wrote it", path, whole.form)
 	}
@@ -75,7 +75,7 @@ func readPast(path string) (*pastRun, error) {
 		return nil, usagef(hint, "%s: %w", path, err)
 	}
 	defer f.Close()
-	log, err := result.Read(io.NewSectionReader(f, 0, p.bytes)) // the last line goes, when it has no end
+	log, err := runlog.Read(io.NewSectionReader(f, 0, p.bytes)) // the last line goes, when it has no end
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -109,7 +109,7 @@ func (p *pastRun) take(text []byte) error {
 	case "end":
 		p.uploaded = max(p.uploaded, l.ElapsedS)
 	case "event":
-		p.cleaning = p.cleaning || l.Kind == result.EventCleaning
+		p.cleaning = p.cleaning || l.Kind == runlog.EventCleaning
 	}
 	p.at = max(p.at, p.uploaded, l.TS)
 	return nil
@@ -252,7 +252,7 @@ func (p *pastRun) checkCluster(ctx context.Context, cfg *config.Config, c *clien
 		return nil
 	}
 	const hint = "use the configuration of the run that was interrupted, or make a new run without --resume"
-	var now result.Run
+	var now runlog.Run
 	f.describe(cfg, &now)
 	for _, key := range slices.Sorted(maps.Keys(p.run.Settings)) {
 		then := p.run.Settings[key]

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"imgcluster/cluster/durable"
-	"imgcluster/modes/result"
+	"imgcluster/modes/runlog"
 )
 
 // logFile is the run's log, which no other run writes as long as this one has it open: the lock ends
@@ -110,8 +110,8 @@ func isLog(f *os.File) bool {
 	if err != nil {
 		return false
 	}
-	log, err := result.Read(bytes.NewReader(line))
-	return errors.Is(err, result.ErrNewerSchema) || err == nil && log.Run.Schema > 0
+	log, err := runlog.Read(bytes.NewReader(line))
+	return errors.Is(err, runlog.ErrNewerSchema) || err == nil && log.Run.Schema > 0
 }
 
 // start makes the log empty, or cuts off the line in which an interrupted run ended. A log that is there
@@ -161,7 +161,7 @@ func (l *logFile) discard() error {
 
 // wholeLines are those of the log of a run that have their end: the last one was cut off without it.
 type wholeLines struct {
-	form    result.Form
+	form    runlog.Form
 	bytes   int64     // their length
 	written time.Time // when the log was, last
 }
@@ -173,7 +173,7 @@ func eachLine(path, hint string, take func(text []byte) error) (whole wholeLines
 		return whole, usagef(hint, "%s: %w", path, err)
 	}
 	defer f.Close()
-	if _, err := result.Read(f); err != nil { // it says best what is wrong with a line
+	if _, err := runlog.Read(f); err != nil { // it says best what is wrong with a line
 		return whole, fmt.Errorf("%s: %w", path, err)
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
@@ -184,7 +184,7 @@ func eachLine(path, hint string, take func(text []byte) error) (whole wholeLines
 		return whole, err
 	}
 	whole.written = info.ModTime()
-	in, form, err := result.Plain(f)
+	in, form, err := runlog.Plain(f)
 	if err != nil {
 		return whole, fmt.Errorf("%s: %w", path, err)
 	}

@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"imgcluster/genimg"
-	"imgcluster/modes/result"
+	"imgcluster/modes/runlog"
 	"imgcluster/modes/stress/load"
 )
 
@@ -168,7 +168,7 @@ func TestRunTellsOfOldLog(t *testing.T) {
 		var out bytes.Buffer
 		e := &env{err: &out, quiet: i == 2}
 		run := load.Options{
-			Run: result.Run{Count: 1, Concurrency: 1}, Users: []string{"u"}, Target: stores{},
+			Run: runlog.Run{Count: 1, Concurrency: 1}, Users: []string{"u"}, Target: stores{},
 			Source: load.Generated{Spec: genimg.Spec{Seed: 1, MinPixels: 16, MaxPixels: 16}},
 		}
 		if err := e.drive(t.Context(), run, opened(t, path, 0), e.progress(), nil); err != nil {

@@ -10,7 +10,8 @@ import (
 	"testing"
 
 	"imgcluster/cluster/wire"
-	"imgcluster/modes/result"
+	"imgcluster/modes/report"
+	"imgcluster/modes/runlog"
 )
 
 // testDryRun looks at the cluster, uploads nothing and leaves no log; a run that is refused goes on
@@ -55,7 +56,7 @@ func testShapes(t *testing.T, l *upCluster) {
 		t.Fatal(e)
 	}
 	log := logLines(t, filepath.Join(l.dir, "shape.jsonl"))
-	run := decode[result.Run](t, log["run"][0])
+	run := decode[runlog.Run](t, log["run"][0])
 	if run.Rate != 40 || run.Arrivals != "poisson" || run.DurationS != 3 || run.WarmupS != 0.5 || run.ReadPercent != 30 || run.Users != 2 || run.Count != 0 || run.Concurrency != rateInFlight {
 		t.Errorf("run %+v", run)
 	}
@@ -68,7 +69,7 @@ func testShapes(t *testing.T, l *upCluster) {
 	users := map[string]int{}
 	warmup := 0
 	for _, line := range log["upload"] {
-		u := decode[result.Upload](t, line)
+		u := decode[runlog.Upload](t, line)
 		users[u.User]++
 		if u.ScheduledS == nil || u.StartS < *u.ScheduledS || u.Warmup != (*u.ScheduledS < 0.5) || !u.OK || u.FirstChoice == nil || *u.FirstChoice != (u.FirstNode == u.Owner) {
 			t.Errorf("%s", line)
@@ -78,17 +79,17 @@ func testShapes(t *testing.T, l *upCluster) {
 		}
 	}
 	for _, line := range log["read"] {
-		if r := decode[result.ReadOp](t, line); !r.OK || r.Bytes < 20_000 || r.ScheduledS == nil || users[r.User] == 0 {
+		if r := decode[runlog.ReadOp](t, line); !r.OK || r.Bytes < 20_000 || r.ScheduledS == nil || users[r.User] == 0 {
 			t.Errorf("%s", line)
 		}
 	}
 	if len(users) != 2 || users["shape"] == 0 || users["shape-2"] == 0 || warmup == 0 {
 		t.Errorf("users %v, %d of the warm-up", users, warmup)
 	}
-	if r := decode[result.Readback](t, log["readback"][0]); r.Images != int64(len(log["upload"])) || r.Matched != r.Images {
+	if r := decode[runlog.Readback](t, log["readback"][0]); r.Images != int64(len(log["upload"])) || r.Matched != r.Images {
 		t.Errorf("read back %+v of %d", r, len(log["upload"]))
 	}
-	last := decode[result.ClientSample](t, log["client"][len(log["client"])-1])
+	last := decode[runlog.ClientSample](t, log["client"][len(log["client"])-1])
 	if last.SentBytes == 0 || last.ReadBytes == 0 || last.SourceS == 0 {
 		t.Errorf("client %+v", last)
 	}
@@ -135,7 +136,7 @@ func testResume(t *testing.T, l *upCluster) {
 	var seqs []int64
 	end := 0.0
 	for _, line := range log["upload"] {
-		u := decode[result.Upload](t, line)
+		u := decode[runlog.Upload](t, line)
 		if seqs = append(seqs, u.Seq); len(seqs) > 25 && u.StartS < end {
 			t.Errorf("upload %d begins at %v s, before the end of the first part at %v s", u.Seq, u.StartS, end)
 		}
@@ -150,7 +151,7 @@ func testResume(t *testing.T, l *upCluster) {
 	if len(seqs) != 60 || len(slices.Compact(seqs)) != 60 || len(log["run"]) != 1 || !strings.Contains(log["event"][0], `"resumed"`) {
 		t.Errorf("%d uploads, events %v", len(seqs), log["event"])
 	}
-	if r := decode[result.Readback](t, log["readback"][0]); r.Images != 60 || r.Matched != 60 {
+	if r := decode[runlog.Readback](t, log["readback"][0]); r.Images != 60 || r.Matched != 60 {
 		t.Errorf("read back %+v", r)
 	}
 	// The images of the first part are gone: that is not the cluster of the log any more.
@@ -190,7 +191,7 @@ func testResumeRest(t *testing.T, l *upCluster) {
 		if err := os.WriteFile(path, []byte(whole+`{"type":"cle`), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if r := decode[result.Report](t, l.must(exitVerdict, "report", "rest.jsonl", "--json")); r.Verdict.Incomplete != c.missing || r.Verdict.Passed {
+		if r := decode[report.Report](t, l.must(exitVerdict, "report", "rest.jsonl", "--json")); r.Verdict.Incomplete != c.missing || r.Verdict.Passed {
 			t.Errorf("before %s: %+v", c.before, r.Verdict)
 		}
 		for _, not := range []string{"--verify=false", "--cleanup=false", "--keep"} {
@@ -198,7 +199,7 @@ func testResumeRest(t *testing.T, l *upCluster) {
 				t.Error(e)
 			}
 		}
-		elapsed := decode[result.Report](t, l.run("report", "rest.jsonl", "--json").out).ElapsedS
+		elapsed := decode[report.Report](t, l.run("report", "rest.jsonl", "--json").out).ElapsedS
 		e := l.run("stress", "--json", "--resume", "rest.jsonl")
 		r := checkRun(t, e, 20)
 		if r.Verdict.Incomplete != "" || r.ElapsedS > elapsed+1 {
@@ -209,7 +210,7 @@ func testResumeRest(t *testing.T, l *upCluster) {
 		if len(log["upload"]) != 20 || len(log["readback"]) != 1 || len(log["cleaned"]) != 1 || len(log["end"]) != 1 || !strings.HasPrefix(text, whole) {
 			t.Fatalf("before %s: %s", c.before, text)
 		}
-		back, done := decode[result.Readback](t, log["readback"][0]), decode[result.Cleaned](t, log["cleaned"][0])
+		back, done := decode[runlog.Readback](t, log["readback"][0]), decode[runlog.Cleaned](t, log["cleaned"][0])
 		if back.Matched != c.read || done.Images+done.Missing != 20 || c.before != `"type":"end"` && (done.Images != c.deleted || done.Missing != c.gone) {
 			t.Errorf("before %s: %+v, %+v", c.before, back, done)
 		}
@@ -273,7 +274,7 @@ func testClean(t *testing.T, l *upCluster) {
 	}
 	e := l.run("clean", "--log", "clean.jsonl", "--yes", "--json")
 	var done struct {
-		result.Cleaned
+		runlog.Cleaned
 		Type string `json:"type"`
 	}
 	if err := json.Unmarshal([]byte(e.out), &done); err != nil || e.status != 0 || done.Type != "cleaned" || done.Images != 19 || done.Missing != 1 || done.WonBack < done.Bytes {

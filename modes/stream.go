@@ -6,21 +6,21 @@ import (
 	"errors"
 
 	"imgcluster/cluster/printable"
-	"imgcluster/modes/result"
+	"imgcluster/modes/runlog"
 )
 
 // stream writes the records of a run to standard output while they are made; nil without --json.
-type stream struct{ w *result.Writer }
+type stream struct{ w *runlog.Writer }
 
 func (e *env) stream() *stream {
 	if !e.json {
 		return nil
 	}
-	return &stream{result.NewWriter(printable.Writer(e.out))}
+	return &stream{runlog.NewWriter(printable.Writer(e.out))}
 }
 
 // take writes a record at once. That nobody reads does not end the run: the log is complete.
-func (s *stream) take(rec result.Record) {
+func (s *stream) take(rec runlog.Record) {
 	if s == nil {
 		return
 	}

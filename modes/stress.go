@@ -20,7 +20,7 @@ import (
 	"imgcluster/config"
 	"imgcluster/genimg"
 	"imgcluster/modes/local"
-	"imgcluster/modes/result"
+	"imgcluster/modes/runlog"
 	"imgcluster/modes/stress/chaos"
 	"imgcluster/modes/stress/load"
 )
@@ -370,10 +370,10 @@ func (o stressOptions) owners() []string {
 }
 
 // run is the first record of the log.
-func (o stressOptions) run(cfg *config.Config) result.Run {
-	run := result.Run{
+func (o stressOptions) run(cfg *config.Config) runlog.Run {
+	run := runlog.Run{
 		Profile: o.profile, Count: o.count, Concurrency: o.concurrency, Delivery: o.delivery,
-		Replicas: cfg.Cluster.Replicas, Plan: result.Plan{Verify: o.verify || o.chaos, Chaos: o.chaos, Cleanup: o.cleanup},
+		Replicas: cfg.Cluster.Replicas, Plan: runlog.Plan{Verify: o.verify || o.chaos, Chaos: o.chaos, Cleanup: o.cleanup},
 		Version: version(), Images: o.images, Seed: o.spec.Seed,
 		Rate: o.rate, Arrivals: o.arrivals, DurationS: o.duration.Seconds(), WarmupS: o.warmup.Seconds(), ReadPercent: float64(o.mix),
 	}
@@ -398,12 +398,12 @@ func (e *env) drive(ctx context.Context, run load.Options, file *logFile, p *pro
 	if older != "" {
 		e.say("The log of the run before is %s now.", older)
 	}
-	run.Log = result.NewWriter(file)
+	run.Log = runlog.NewWriter(file)
 	defer func() { err = errors.Join(err, run.Log.Close(), file.Close()) }()
 	figures := newTally(run, t)
 	run.Waiting = &figures.waiting
 	stream := e.stream()
-	run.Observe = func(rec result.Record) {
+	run.Observe = func(rec runlog.Record) {
 		figures.take(rec)
 		stream.take(rec)
 		p.run(false, figures)

@@ -11,7 +11,7 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
-	"imgcluster/modes/result"
+	"imgcluster/modes/runlog"
 	"imgcluster/modes/stress/load"
 	"imgcluster/modes/term"
 )
@@ -26,7 +26,7 @@ const (
 
 // tally is what is known of a run under way, from its records. It is safe for concurrent use.
 type tally struct {
-	run   result.Run
+	run   runlog.Run
 	trial *trial
 
 	waiting atomic.Int64 // uploads that wait for memory
@@ -46,7 +46,7 @@ type tally struct {
 	latency *hdrhistogram.Histogram // in µs, from when it was due
 	service *hdrhistogram.Histogram // in µs, from when it began
 	nodes   []nodeTally
-	client  sampled[result.ClientSample]
+	client  sampled[runlog.ClientSample]
 	events  []string
 	after   stage // zero while uploads are made
 }
@@ -72,7 +72,7 @@ func (s *sampled[S]) add(x S) { s.before, s.last = s.last, x }
 type nodeTally struct {
 	id      int
 	uploads int64 // whose owner it is
-	sampled[result.NodeSample]
+	sampled[runlog.NodeSample]
 }
 
 func newTally(o load.Options, t *trial) *tally {
@@ -90,30 +90,30 @@ func newTally(o load.Options, t *trial) *tally {
 }
 
 // take adds a record.
-func (f *tally) take(rec result.Record) {
+func (f *tally) take(rec runlog.Record) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch r := rec.(type) {
-	case result.Upload:
+	case runlog.Upload:
 		f.upload(&r)
-	case result.ReadOp:
+	case runlog.ReadOp:
 		f.reads++
 		if !r.OK {
 			f.unread++
 		}
 		f.now = max(f.now, r.StartS+r.LatencyS)
-	case result.NodeSample:
+	case runlog.NodeSample:
 		f.node(r.ID).add(r)
 		f.now = max(f.now, r.TS)
-	case result.ClientSample:
+	case runlog.ClientSample:
 		f.client.add(r)
 		f.now = max(f.now, r.TS)
-	case result.Event:
+	case runlog.Event:
 		f.event(r)
 	}
 }
 
-func (f *tally) upload(u *result.Upload) {
+func (f *tally) upload(u *runlog.Upload) {
 	end := u.StartS + u.LatencyS
 	f.now = max(f.now, end)
 	f.done++
@@ -174,7 +174,7 @@ func (f *tally) node(id int) *nodeTally {
 	return &f.nodes[i]
 }
 
-func (f *tally) event(e result.Event) {
+func (f *tally) event(e runlog.Event) {
 	f.now = max(f.now, e.TS)
 	text := strings.ReplaceAll(e.Kind, "_", " ")
 	if e.Node != 0 {

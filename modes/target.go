@@ -12,7 +12,7 @@ import (
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/placement"
 	"imgcluster/cluster/wire"
-	"imgcluster/modes/result"
+	"imgcluster/modes/runlog"
 	"imgcluster/modes/stress/load"
 )
 
@@ -91,15 +91,15 @@ func readSum(ctx context.Context, c *client.Client, user, name string) (sum [sha
 }
 
 // Status implements load.Target.
-func (t *target) Status(ctx context.Context) ([]result.NodeSample, error) {
+func (t *target) Status(ctx context.Context) ([]runlog.NodeSample, error) {
 	s, err := t.c.Cluster(ctx)
 	if err != nil {
 		return nil, err
 	}
 	t.seen(s)
-	samples := make([]result.NodeSample, len(s.Nodes))
+	samples := make([]runlog.NodeSample, len(s.Nodes))
 	for i, n := range s.Nodes {
-		samples[i] = result.NodeSample{
+		samples[i] = runlog.NodeSample{
 			ID: int(n.ID), Up: n.State != wire.NodeDown, RSSBytes: n.RSSBytes, DiskFreeBytes: n.DiskFreeBytes,
 			CPUS: n.CPUS, NetRxBytes: n.NetRxBytes, NetTxBytes: n.NetTxBytes,
 			OwnedImages: n.OwnedImages, OwnedBytes: n.OwnedBytes, StagingBytes: n.StagingBytes,

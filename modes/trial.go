@@ -9,7 +9,7 @@ import (
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/wire"
 	"imgcluster/config"
-	"imgcluster/modes/result"
+	"imgcluster/modes/runlog"
 	"imgcluster/modes/stress/chaos"
 	"imgcluster/modes/stress/load"
 )
@@ -74,7 +74,7 @@ func (t *trial) join(run *load.Options) {
 	)
 	runner = chaos.New(chaos.Options{
 		Plan: t.plan, Nodes: t.nodes, Health: t.health, ReadyLimit: t.cfg.Timeouts.Start, HealLimit: healLimit,
-		Event: func(e result.Event) {
+		Event: func(e runlog.Event) {
 			<-ready
 			to.Event(e)
 			t.event(e)
@@ -116,16 +116,16 @@ func allUp(s wire.ClusterStatus) bool {
 
 // states are the words for what an event makes of its node.
 var states = map[string]string{
-	result.EventKill: "killed", result.EventPause: "paused", result.EventStop: "stopped",
-	result.EventRestart: "back", result.EventResume: "back", result.EventHealed: "", result.EventUnhealed: "", result.EventLost: "lost",
+	runlog.EventKill: "killed", runlog.EventPause: "paused", runlog.EventStop: "stopped",
+	runlog.EventRestart: "back", runlog.EventResume: "back", runlog.EventHealed: "", runlog.EventUnhealed: "", runlog.EventLost: "lost",
 }
 
 // event keeps what the line of progress says, and tells of what went wrong.
-func (t *trial) event(e result.Event) {
+func (t *trial) event(e runlog.Event) {
 	switch e.Kind {
-	case result.EventUnhealed:
+	case runlog.EventUnhealed:
 		t.p.note(fmt.Sprintf("The fault of node %d is not over: %s.", e.Node, e.Detail))
-	case result.EventLost:
+	case runlog.EventLost:
 		t.p.note(fmt.Sprintf("No more faults after that of node %d: %s.", e.Node, e.Detail))
 	}
 	t.set(e)
@@ -134,14 +134,14 @@ func (t *trial) event(e result.Event) {
 	}
 }
 
-func (t *trial) set(e result.Event) {
+func (t *trial) set(e runlog.Event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch e.Kind {
-	case result.EventHeld, result.EventReleased:
-		t.held = e.Kind == result.EventHeld
+	case runlog.EventHeld, runlog.EventReleased:
+		t.held = e.Kind == runlog.EventHeld
 		return
-	case result.EventKill, result.EventPause, result.EventStop:
+	case runlog.EventKill, runlog.EventPause, runlog.EventStop:
 		t.made++
 	}
 	if t.state = states[e.Kind]; t.state != "" {

@@ -19,7 +19,7 @@ import (
 	"imgcluster/crypto"
 	"imgcluster/genimg"
 	"imgcluster/modes/local"
-	"imgcluster/modes/result"
+	"imgcluster/modes/runlog"
 	"imgcluster/modes/stress/load"
 	"imgcluster/modes/term"
 )
@@ -56,7 +56,7 @@ func TestExitStatus(t *testing.T) {
 		exitUsage: {
 			usagef("", "x"), image.Errorf(image.KindInvalid, "x"), &config.UnknownNodeError{ID: 9}, &local.NodeError{Status: exitUsage},
 			fmt.Errorf("y: %w", config.Problems{{}}), &genimg.Error{Err: genimg.ErrSpec}, &crypto.Error{Kind: crypto.ErrAuth},
-			&store.ClaimError{Reason: store.ErrInUse}, &cluster.RefusedError{}, &result.ReadError{Err: result.ErrBadLine},
+			&store.ClaimError{Reason: store.ErrInUse}, &cluster.RefusedError{}, &runlog.ReadError{Err: runlog.ErrBadLine},
 			&hintedError{usagef("", "x"), "y"}, &outputError{bad: io.ErrShortWrite, also: usagef("", "x")},
 			errors.Join(notReady(wire.ClusterStatus{}), usagef("", "x")), // the first step to take
 			&partError{"x", []error{image.Errorf(image.KindNotFound, "y"), usagef("", "x")}},

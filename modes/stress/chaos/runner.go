@@ -9,7 +9,7 @@ import (
 
 	"imgcluster/cluster/wait"
 	"imgcluster/modes/local"
-	"imgcluster/modes/result"
+	"imgcluster/modes/runlog"
 )
 
 // Nodes owns the nodes' processes.
@@ -26,7 +26,7 @@ type Options struct {
 	Plan       []Fault
 	Nodes      Nodes
 	Health     func(ctx context.Context) Health
-	Event      func(e result.Event) // TS is for the callee to set
+	Event      func(e runlog.Event) // TS is for the callee to set
 	ReadyLimit time.Duration        // for a node to come back; after it there are no more faults
 	HealLimit  time.Duration        // for the copies after that; the next fault then comes anyway
 }
@@ -86,7 +86,7 @@ func (r *Runner) hold(i int) {
 	default:
 		if !r.held {
 			r.held = true
-			r.o.Event(result.Event{Kind: result.EventHeld})
+			r.o.Event(runlog.Event{Kind: runlog.EventHeld})
 		}
 	}
 }
@@ -97,7 +97,7 @@ func (r *Runner) arm(i int) {
 	defer r.mu.Unlock()
 	if r.held {
 		r.held = false
-		r.o.Event(result.Event{Kind: result.EventReleased})
+		r.o.Event(runlog.Event{Kind: runlog.EventReleased})
 	}
 	close(r.armed[i])
 }
@@ -138,9 +138,9 @@ type step struct {
 
 // steps are the begin and the end of each kind of fault.
 var steps = map[Kind][2]step{
-	Kill:    {{local.ActionKill, result.EventKill}, {local.ActionStart, result.EventRestart}},
-	Pause:   {{local.ActionPause, result.EventPause}, {local.ActionContinue, result.EventResume}},
-	Restart: {{local.ActionStop, result.EventStop}, {local.ActionStart, result.EventRestart}},
+	Kill:    {{local.ActionKill, runlog.EventKill}, {local.ActionStart, runlog.EventRestart}},
+	Pause:   {{local.ActionPause, runlog.EventPause}, {local.ActionContinue, runlog.EventResume}},
+	Restart: {{local.ActionStop, runlog.EventStop}, {local.ActionStart, runlog.EventRestart}},
 }
 
 // strike makes a node fail and brings it back, at once when ctx is done.
@@ -149,20 +149,20 @@ func (r *Runner) strike(ctx context.Context, f Fault, which string) bool {
 	if err := r.o.Nodes.Do(ctx, kind[0].action, f.Node); err != nil {
 		return r.broken(f.Node, err)
 	}
-	r.o.Event(result.Event{Kind: kind[0].event, Node: f.Node, Detail: fmt.Sprintf("%s, at upload %d, for %v", which, f.Upload, f.For)})
+	r.o.Event(runlog.Event{Kind: kind[0].event, Node: f.Node, Detail: fmt.Sprintf("%s, at upload %d, for %v", which, f.Upload, f.For)})
 	wait.For(ctx, f.For)
 	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), restoreLimit)
 	defer cancel()
 	if err := r.o.Nodes.Do(limited, kind[1].action, f.Node); err != nil {
 		return r.broken(f.Node, err)
 	}
-	r.o.Event(result.Event{Kind: kind[1].event, Node: f.Node})
+	r.o.Event(runlog.Event{Kind: kind[1].event, Node: f.Node})
 	return ctx.Err() == nil
 }
 
 // broken tells that the processes cannot be had any more.
 func (r *Runner) broken(node int, err error) bool {
-	r.o.Event(result.Event{Kind: result.EventLost, Node: node, Detail: err.Error()})
+	r.o.Event(runlog.Event{Kind: runlog.EventLost, Node: node, Detail: err.Error()})
 	return false
 }
 
@@ -179,9 +179,9 @@ func (r *Runner) settle(ctx context.Context, node int) bool {
 	case !ready:
 		return r.broken(node, fmt.Errorf("not all nodes are ready after %v", r.o.ReadyLimit))
 	case !healed:
-		r.o.Event(result.Event{Kind: result.EventUnhealed, Node: node, Detail: fmt.Sprintf("images lack copies after %v", r.o.HealLimit)})
+		r.o.Event(runlog.Event{Kind: runlog.EventUnhealed, Node: node, Detail: fmt.Sprintf("images lack copies after %v", r.o.HealLimit)})
 	case node != 0:
-		r.o.Event(result.Event{Kind: result.EventHealed, Node: node})
+		r.o.Event(runlog.Event{Kind: runlog.EventHealed, Node: node})
 	}
 	return true
 }

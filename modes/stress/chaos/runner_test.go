@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"imgcluster/modes/local"
-	"imgcluster/modes/result"
+	"imgcluster/modes/runlog"
 )
 
 // world is a cluster whose nodes take a second to be ready again, and another until all copies are
@@ -25,7 +25,7 @@ type world struct {
 	mu     sync.Mutex
 	down   map[int]local.Action // the action that made a node faulty
 	back   time.Time            // when the last one came back
-	events []result.Event
+	events []runlog.Event
 	began  map[int64]int // how many events there were when an upload began
 }
 
@@ -65,7 +65,7 @@ func (w *world) health(context.Context) Health {
 	return Health{Ready: ready, Healed: w.heals && ready && since >= healedAfter}
 }
 
-func (w *world) event(e result.Event) {
+func (w *world) event(e runlog.Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.events = append(w.events, e)
@@ -105,7 +105,7 @@ func (w *world) run(ctx context.Context, plan []Fault, uploads int64, workers in
 func (w *world) kinds() string {
 	var s []string
 	for _, e := range w.events {
-		if e.Kind == result.EventHeld || e.Kind == result.EventReleased {
+		if e.Kind == runlog.EventHeld || e.Kind == runlog.EventReleased {
 			continue
 		}
 		s = append(s, fmt.Sprint(strings.TrimPrefix(e.Kind, "node_"), e.Node))
@@ -135,9 +135,9 @@ func TestRun(t *testing.T) {
 		held := 0
 		for i, e := range w.events {
 			at[fmt.Sprint(e.Kind, e.Node)] = i
-			if e.Kind == result.EventHeld {
+			if e.Kind == runlog.EventHeld {
 				held++
-				if w.events[i+1].Kind == result.EventHeld {
+				if w.events[i+1].Kind == runlog.EventHeld {
 					t.Error("load held twice")
 				}
 			}
@@ -164,7 +164,7 @@ func TestRunSchedules(t *testing.T) {
 			w.run(t.Context(), plan, 35, 8)
 			n := 0
 			for _, e := range w.events {
-				if e.Kind == result.EventKill || e.Kind == result.EventPause || e.Kind == result.EventStop {
+				if e.Kind == runlog.EventKill || e.Kind == runlog.EventPause || e.Kind == runlog.EventStop {
 					if want := plan[n]; e.Node != want.Node || e.Kind != steps[want.Kind][0].event {
 						t.Errorf("fault %d is %+v, want %v", n, e, want)
 					}

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"imgcluster/cluster/image"
-	"imgcluster/modes/result"
+	"imgcluster/modes/runlog"
 )
 
 const (
@@ -47,7 +47,7 @@ type Target interface {
 	// many there were counts for a failed read too.
 	Get(ctx context.Context, user, name string) (sum [sha256.Size]byte, bytes int64, err error)
 	// Status returns the figures of every node; TS is not looked at.
-	Status(ctx context.Context) ([]result.NodeSample, error)
+	Status(ctx context.Context) ([]runlog.NodeSample, error)
 }
 
 // Upload is one image on its way. Body gives a new reader of all of it at each call.
@@ -74,15 +74,15 @@ type Outcome struct {
 // those of DurationS; Concurrency at once at most; at Rate, or each worker's next when its last has
 // ended. Run.Started is set by Run.
 type Options struct {
-	Run     result.Run
+	Run     runlog.Run
 	Users   []string // whose the images become, in turn
 	Source  Source
 	Target  Target
-	Log     *result.Writer
+	Log     *runlog.Writer
 	Memory  int64               // bytes of images in memory at most, 0: 192 MiB
 	Stored  *Stored             // is told every image that was acknowledged; may be nil
 	Resume  *Resume             // the run goes on after an interruption; may be nil
-	Observe func(result.Record) // called after each record, one call at a time; may be nil
+	Observe func(runlog.Record) // called after each record, one call at a time; may be nil
 	Waiting *atomic.Int64       // how many workers wait for memory; may be nil
 	Abort   <-chan struct{}     // closed: uploads under way are cut off; may be nil
 	Crash   func()              // called before the process ends by a panic; may be nil
@@ -104,13 +104,13 @@ type Resume struct {
 type Recorder struct{ r *run }
 
 // Write appends a record. That the log cannot be written ends the run.
-func (l Recorder) Write(rec result.Record) { l.r.write(rec) }
+func (l Recorder) Write(rec runlog.Record) { l.r.write(rec) }
 
 // Flush hands all records to the system, which keeps them when this process ends at once.
 func (l Recorder) Flush() error { return l.r.o.Log.Flush() }
 
 // Event appends an event of this moment.
-func (l Recorder) Event(e result.Event) {
+func (l Recorder) Event(e runlog.Event) {
 	e.TS = l.r.now()
 	l.r.write(e)
 }
@@ -151,7 +151,7 @@ func Run(ctx context.Context, o Options) error {
 	if o.After != nil {
 		after = o.After(r.ctx, Recorder{r})
 	}
-	r.write(result.End{ElapsedS: elapsed})
+	r.write(runlog.End{ElapsedS: elapsed})
 	if err := r.outcome(stopped); err != nil {
 		return err
 	}
@@ -165,7 +165,7 @@ func (o *Options) Check() error {
 	}
 	run := &o.Run
 	if run.Arrivals == "" && run.Rate > 0 {
-		run.Arrivals = result.ArrivalsConstant
+		run.Arrivals = runlog.ArrivalsConstant
 	}
 	for _, c := range []struct {
 		bad        bool
@@ -176,7 +176,7 @@ func (o *Options) Check() error {
 		{!(run.DurationS >= 0 && run.DurationS <= durationMax), fmt.Sprintf("a run of %v s", run.DurationS), "give --duration up to 720h"},
 		{run.Concurrency < 1 || run.Concurrency > concurrencyMax, fmt.Sprintf("%d uploads at once", run.Concurrency), "give --concurrency between 1 and 1024"},
 		{!(run.Rate >= 0 && run.Rate <= rateMax), fmt.Sprintf("a rate of %v uploads/s", run.Rate), "give --rate above 0 and up to 100000, or leave it out"},
-		{run.Arrivals != "" && run.Arrivals != result.ArrivalsConstant && run.Arrivals != result.ArrivalsPoisson, fmt.Sprintf("no arrivals are named %q", run.Arrivals), "use --arrivals constant or poisson"},
+		{run.Arrivals != "" && run.Arrivals != runlog.ArrivalsConstant && run.Arrivals != runlog.ArrivalsPoisson, fmt.Sprintf("no arrivals are named %q", run.Arrivals), "use --arrivals constant or poisson"},
 		{run.Arrivals != "" && run.Rate == 0, "--arrivals without --rate", "add --rate, such as --rate 10"},
 		{!(run.WarmupS >= 0) || run.DurationS > 0 && run.WarmupS >= run.DurationS, fmt.Sprintf("a warm-up of %v s", run.WarmupS), "give --warmup less than --duration: it is a part of it"},
 		{!(run.ReadPercent >= 0 && run.ReadPercent < 100), fmt.Sprintf("%v %% of reads", run.ReadPercent), "give --mix read=0 to read=99: some operations must upload"},
@@ -234,7 +234,7 @@ func newRun(o Options) *run {
 // open writes the first record.
 func (r *run) open() {
 	if r.o.Resume != nil {
-		r.write(result.Event{TS: r.o.Resume.AtS, Kind: result.EventResumed, Detail: r.o.Resume.Detail})
+		r.write(runlog.Event{TS: r.o.Resume.AtS, Kind: runlog.EventResumed, Detail: r.o.Resume.Detail})
 		r.write(r.o.Run.Plan)
 		return
 	}
@@ -309,7 +309,7 @@ func (r *run) outcome(stopped bool) error {
 }
 
 // write appends a record. A log with a hole is no evidence, so the first failure ends the run.
-func (r *run) write(rec result.Record) {
+func (r *run) write(rec runlog.Record) {
 	r.mu.Lock() // what is observed comes in the order of the log
 	defer r.mu.Unlock()
 	if err := r.o.Log.Write(rec); err != nil {
@@ -319,7 +319,7 @@ func (r *run) write(rec result.Record) {
 		r.stop()
 		return
 	}
-	if _, upload := rec.(result.Upload); upload {
+	if _, upload := rec.(runlog.Upload); upload {
 		r.done++
 	}
 	if r.o.Observe != nil {

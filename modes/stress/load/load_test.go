@@ -18,14 +18,15 @@ import (
 
 	"imgcluster/cluster/image"
 	"imgcluster/genimg"
-	"imgcluster/modes/result"
+	"imgcluster/modes/report"
+	"imgcluster/modes/runlog"
 )
 
 // target is a cluster as far as a test lets it.
 type target struct {
 	put      func(ctx context.Context, up Upload) (Outcome, error)
-	status   func() ([]result.NodeSample, error)
-	statusOf func(ctx context.Context) ([]result.NodeSample, error) // instead of status
+	status   func() ([]runlog.NodeSample, error)
+	statusOf func(ctx context.Context) ([]runlog.NodeSample, error) // instead of status
 	get      func(user, name string) ([32]byte, int64, error)
 }
 
@@ -35,7 +36,7 @@ func (t target) Get(_ context.Context, user, name string) ([32]byte, int64, erro
 	return t.get(user, name)
 }
 
-func (t target) Status(ctx context.Context) ([]result.NodeSample, error) {
+func (t target) Status(ctx context.Context) ([]runlog.NodeSample, error) {
 	if t.statusOf != nil {
 		return t.statusOf(ctx)
 	}
@@ -59,7 +60,7 @@ type line struct {
 	ID   int    `json:"id"`
 	Up   bool   `json:"up"`
 	Node int    `json:"node"`
-	result.Upload
+	runlog.Upload
 	Count    int64     `json:"count"`
 	Started  time.Time `json:"started"`
 	TS       float64   `json:"t_s"`
@@ -98,7 +99,7 @@ func resumed(t *testing.T, o Options) map[string][]line {
 func logOf(t *testing.T, ctx context.Context, o Options) (map[string][]line, []string, error) {
 	t.Helper()
 	var buf bytes.Buffer
-	o.Log = result.NewWriter(&buf)
+	o.Log = runlog.NewWriter(&buf)
 	if o.Users == nil {
 		o.Users = []string{DefaultUser}
 	}
@@ -107,7 +108,7 @@ func logOf(t *testing.T, ctx context.Context, o Options) (map[string][]line, []s
 	}
 	err := Run(ctx, o)
 	text := buf.String()
-	if _, err := result.Read(strings.NewReader(text)); err != nil {
+	if _, err := runlog.Read(strings.NewReader(text)); err != nil {
 		t.Errorf("the log cannot be read: %v", err)
 	}
 	byType := map[string][]line{}
@@ -156,9 +157,9 @@ func TestRun(t *testing.T) {
 	}
 	observed := 0
 	logged, err := drive(t, t.Context(), Options{
-		Run: result.Run{Count: count, Concurrency: workers, Nodes: []int{1, 2, 3}}, Target: target{put: put},
-		Observe: func(rec result.Record) {
-			if _, upload := rec.(result.Upload); upload {
+		Run: runlog.Run{Count: count, Concurrency: workers, Nodes: []int{1, 2, 3}}, Target: target{put: put},
+		Observe: func(rec runlog.Record) {
+			if _, upload := rec.(runlog.Upload); upload {
 				observed++
 			}
 		},
@@ -202,12 +203,12 @@ func whole(up Upload) [32]byte {
 func TestSamples(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begun := time.Now()
-		status := func() ([]result.NodeSample, error) {
+		status := func() ([]runlog.NodeSample, error) {
 			at := time.Since(begun).Seconds()
 			if at > 7.5 && at < 9.5 {
 				return nil, errors.New("nobody")
 			}
-			return []result.NodeSample{{ID: 1, Up: true, RSSBytes: 5}, {ID: 2, Up: at < 2.5 || at > 5.5, RSSBytes: 6}}, nil
+			return []runlog.NodeSample{{ID: 1, Up: true, RSSBytes: 5}, {ID: 2, Up: at < 2.5 || at > 5.5, RSSBytes: 6}}, nil
 		}
 		put := func(_ context.Context, up Upload) (Outcome, error) {
 			<-time.After(4 * time.Second)
@@ -217,7 +218,7 @@ func TestSamples(t *testing.T) {
 			out.Done = done
 			return out, nil
 		}
-		logged, err := drive(t, t.Context(), Options{Run: result.Run{Count: 6, Concurrency: 3}, Target: target{put: put, status: status}})
+		logged, err := drive(t, t.Context(), Options{Run: runlog.Run{Count: 6, Concurrency: 3}, Target: target{put: put, status: status}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -263,7 +264,7 @@ func TestOutage(t *testing.T) {
 			}
 			return 0
 		}
-		status := func(ctx context.Context) ([]result.NodeSample, error) {
+		status := func(ctx context.Context) ([]runlog.NodeSample, error) {
 			select {
 			case <-time.After(frozen()):
 			case <-ctx.Done():
@@ -272,7 +273,7 @@ func TestOutage(t *testing.T) {
 			if time.Since(begun).Seconds() > over {
 				return nil, errors.New("stopped")
 			}
-			return []result.NodeSample{{ID: 1, Up: true, RSSBytes: 5}, {ID: 2, Up: true, RSSBytes: 6}}, nil
+			return []runlog.NodeSample{{ID: 1, Up: true, RSSBytes: 5}, {ID: 2, Up: true, RSSBytes: 6}}, nil
 		}
 		put := func(_ context.Context, up Upload) (Outcome, error) {
 			time.Sleep(200 * time.Millisecond)
@@ -281,17 +282,17 @@ func TestOutage(t *testing.T) {
 		}
 		var log bytes.Buffer
 		o := Options{
-			Run: result.Run{DurationS: over, Concurrency: 2, Nodes: []int{1, 2}}, Users: []string{DefaultUser}, Source: Generated{spec},
-			Target: target{put: put, statusOf: status}, Log: result.NewWriter(&log),
+			Run: runlog.Run{DurationS: over, Concurrency: 2, Nodes: []int{1, 2}}, Users: []string{DefaultUser}, Source: Generated{spec},
+			Target: target{put: put, statusOf: status}, Log: runlog.NewWriter(&log),
 		}
 		if err := Run(t.Context(), o); err != nil {
 			t.Fatal(err)
 		}
-		l, err := result.Read(&log)
+		l, err := runlog.Read(&log)
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := result.Compute(l, result.DefaultLimits())
+		r := report.Compute(l, report.DefaultLimits())
 		var events []string
 		for _, e := range r.Events {
 			events = append(events, fmt.Sprintf("%.0f s %s %d", e.TS, e.Kind, e.Node))
@@ -319,7 +320,7 @@ func TestFailedUploads(t *testing.T) {
 		}
 		return good(up), nil
 	}
-	logged, err := drive(t, t.Context(), Options{Run: result.Run{Count: 5, Concurrency: 2}, Target: target{put: put}})
+	logged, err := drive(t, t.Context(), Options{Run: runlog.Run{Count: 5, Concurrency: 2}, Target: target{put: put}})
 	if err != nil || len(logged["upload"]) != 5 {
 		t.Errorf("%v, %+v", err, logged["upload"])
 	}
@@ -339,7 +340,7 @@ func TestDrain(t *testing.T) {
 		}
 		return good(up), ctx.Err()
 	}
-	logged, err := drive(t, ctx, Options{Run: result.Run{Count: 1000, Concurrency: 4}, Target: target{put: put}})
+	logged, err := drive(t, ctx, Options{Run: runlog.Run{Count: 1000, Concurrency: 4}, Target: target{put: put}})
 	if !errors.Is(err, ErrInterrupted) {
 		t.Errorf("%v", err)
 	}
@@ -363,7 +364,7 @@ func TestAbort(t *testing.T) {
 		<-ctx.Done()
 		return Outcome{Attempts: 1}, ctx.Err()
 	}
-	logged, err := drive(t, t.Context(), Options{Run: result.Run{Count: 1000, Concurrency: 4}, Target: target{put: put}, Abort: abort})
+	logged, err := drive(t, t.Context(), Options{Run: runlog.Run{Count: 1000, Concurrency: 4}, Target: target{put: put}, Abort: abort})
 	if !errors.Is(err, ErrInterrupted) || len(logged["upload"]) != 4 || logged["upload"][0].OK {
 		t.Errorf("%v, %d records", err, len(logged["upload"]))
 	}
@@ -386,8 +387,8 @@ func TestLogCannotBeWritten(t *testing.T) {
 		var puts atomic.Int64
 		put := func(_ context.Context, up Upload) (Outcome, error) { puts.Add(1); return good(up), nil }
 		err := Run(t.Context(), Options{
-			Run: result.Run{Count: 20_000, Concurrency: 2}, Users: []string{"u"}, Source: Generated{genimg.Spec{MinPixels: 16, MaxPixels: 16}},
-			Target: target{put: put}, Log: result.NewWriter(&failing{left}),
+			Run: runlog.Run{Count: 20_000, Concurrency: 2}, Users: []string{"u"}, Source: Generated{genimg.Spec{MinPixels: 16, MaxPixels: 16}},
+			Target: target{put: put}, Log: runlog.NewWriter(&failing{left}),
 		})
 		if !errors.Is(err, errFull) || puts.Load() == 20_000 {
 			t.Errorf("%v after %d uploads", err, puts.Load())
@@ -410,7 +411,7 @@ func TestMemoryBudget(t *testing.T) {
 			return good(up), nil
 		}
 		logged, err := drive(t, t.Context(), Options{
-			Run: result.Run{Count: 60, Concurrency: 16}, Target: target{put: put}, Source: Generated{spec}, Memory: budget,
+			Run: runlog.Run{Count: 60, Concurrency: 16}, Target: target{put: put}, Source: Generated{spec}, Memory: budget,
 		})
 		if err != nil || len(logged["upload"]) != 60 {
 			t.Errorf("%v, %d uploads", err, len(logged["upload"]))
@@ -422,7 +423,7 @@ func TestMemoryBudget(t *testing.T) {
 }
 
 func TestBadOptions(t *testing.T) {
-	good := result.Run{Count: 1, Concurrency: 1}
+	good := runlog.Run{Count: 1, Concurrency: 1}
 	for name, change := range map[string]func(o *Options){
 		"no uploads":        func(o *Options) { o.Run.Count = 0 },
 		"no workers":        func(o *Options) { o.Run.Concurrency = 0 },
@@ -439,7 +440,7 @@ func TestBadOptions(t *testing.T) {
 		"only warm-up":      func(o *Options) { o.Run.Count, o.Run.DurationS, o.Run.WarmupS = 0, 5, 5 },
 		"only reads":        func(o *Options) { o.Run.ReadPercent = 100 },
 	} {
-		o := Options{Run: good, Users: []string{"u"}, Log: result.NewWriter(io.Discard)}
+		o := Options{Run: good, Users: []string{"u"}, Log: runlog.NewWriter(io.Discard)}
 		change(&o)
 		if err := Run(t.Context(), o); image.KindOf(err) != image.KindInvalid {
 			t.Errorf("%s: %v", name, err)
@@ -454,9 +455,9 @@ func TestBeside(t *testing.T) {
 	var begun sync.Map
 	var after atomic.Bool
 	var ended atomic.Int64
-	event := func(l Recorder, kind string) { l.Event(result.Event{Kind: kind, Node: 2}) }
+	event := func(l Recorder, kind string) { l.Event(runlog.Event{Kind: kind, Node: 2}) }
 	logged, err := drive(t, t.Context(), Options{
-		Run:    result.Run{Count: 20, Concurrency: 4},
+		Run:    runlog.Run{Count: 20, Concurrency: 4},
 		Target: target{put: func(_ context.Context, up Upload) (Outcome, error) { return good(up), nil }},
 		Begin: func(ctx context.Context, seq int64) {
 			if _, twice := begun.LoadOrStore(seq, true); twice || ctx.Err() != nil {
@@ -472,14 +473,14 @@ func TestBeside(t *testing.T) {
 			<-wrote
 			event(l, "two")
 		},
-		Observe: func(rec result.Record) {
-			if _, upload := rec.(result.Upload); upload && ended.Add(1) == 20 {
+		Observe: func(rec runlog.Record) {
+			if _, upload := rec.(runlog.Upload); upload && ended.Add(1) == 20 {
 				close(wrote)
 			}
 		},
 		After: func(ctx context.Context, l Recorder) error {
 			after.Store(ctx.Err() == nil)
-			l.Write(result.Readback{Images: 20})
+			l.Write(runlog.Readback{Images: 20})
 			return nil
 		},
 	})
@@ -501,15 +502,15 @@ func TestBesideInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var ended atomic.Int64
 	logged, err := drive(t, ctx, Options{
-		Run:    result.Run{Count: 20, Concurrency: 4},
+		Run:    runlog.Run{Count: 20, Concurrency: 4},
 		Target: target{put: func(_ context.Context, up Upload) (Outcome, error) { return good(up), nil }},
 		Begin: func(ctx context.Context, seq int64) {
 			if seq > 10 {
 				<-ctx.Done()
 			}
 		},
-		Observe: func(rec result.Record) {
-			if _, upload := rec.(result.Upload); upload && ended.Add(1) == 10 {
+		Observe: func(rec runlog.Record) {
+			if _, upload := rec.(runlog.Upload); upload && ended.Add(1) == 10 {
 				cancel()
 			}
 		},
@@ -529,10 +530,10 @@ func TestAfterInterrupted(t *testing.T) {
 		defer cancel()
 		var ended atomic.Int64
 		logged, err := drive(t, ctx, Options{
-			Run:    result.Run{Count: count, Concurrency: 1},
+			Run:    runlog.Run{Count: count, Concurrency: 1},
 			Target: target{put: func(_ context.Context, up Upload) (Outcome, error) { return good(up), nil }},
-			Observe: func(rec result.Record) {
-				if _, upload := rec.(result.Upload); upload && ended.Add(1) == 3 {
+			Observe: func(rec runlog.Record) {
+				if _, upload := rec.(runlog.Upload); upload && ended.Add(1) == 3 {
 					cancel()
 				}
 			},

@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
-	"imgcluster/modes/result"
+	"imgcluster/modes/runlog"
 )
 
 // A worker that waits for the budget holds no pages; one that gets a smaller image keeps only what
@@ -78,7 +78,7 @@ func TestMemoryTold(t *testing.T) {
 					return good(up), nil
 				}
 				logged, err := drive(t, t.Context(), Options{
-					Run: result.Run{Count: 60, Concurrency: 64, Rate: rate}, Target: target{put: put}, Memory: memory, Waiting: &waiting,
+					Run: runlog.Run{Count: 60, Concurrency: 64, Rate: rate}, Target: target{put: put}, Memory: memory, Waiting: &waiting,
 				})
 				if err != nil || waiting.Load() != 0 {
 					t.Errorf("%v, %d still wait", err, waiting.Load())
@@ -90,7 +90,7 @@ func TestMemoryTold(t *testing.T) {
 					}
 					return
 				}
-				if len(events) != 1 || events[0].Kind != result.EventMemory || !strings.HasPrefix(events[0].Detail, "uploads waited ") || most.Load() < 5 {
+				if len(events) != 1 || events[0].Kind != runlog.EventMemory || !strings.HasPrefix(events[0].Detail, "uploads waited ") || most.Load() < 5 {
 					t.Errorf("rate %v: %d waited, events %+v", rate, most.Load(), events)
 				}
 				var waited, want float64

@@ -7,7 +7,7 @@ import (
 	"io"
 	"time"
 
-	"imgcluster/modes/result"
+	"imgcluster/modes/runlog"
 )
 
 // prepareAhead is how long before it is due the image of an open loop is made: late enough that not all
@@ -86,7 +86,7 @@ func (r *run) uploadOne(op *operation, mem *Memory) bool {
 			return false
 		}
 	}
-	rec := result.Upload{Seq: op.seq, ScheduledS: op.scheduled()}
+	rec := runlog.Upload{Seq: op.seq, ScheduledS: op.scheduled()}
 	user, recorded := r.user(op.seq)
 	rec.User = recorded
 	making, before := time.Now(), mem.waited
@@ -128,15 +128,15 @@ func (r *run) short(op *operation, waited time.Duration) {
 // tellShort writes that the uploads waited for memory, when it was for long.
 func (r *run) tellShort() {
 	if waited := time.Duration(r.waited.Load()); waited >= shortTold {
-		Recorder{r}.Event(result.Event{
-			Kind:   result.EventMemory,
+		Recorder{r}.Event(runlog.Event{
+			Kind:   runlog.EventMemory,
 			Detail: fmt.Sprintf("uploads waited %.1f s in all, since at most %d MiB of images are in memory at once", waited.Seconds(), r.o.Memory>>20),
 		})
 	}
 }
 
 // put uploads an image and completes its record.
-func (r *run) put(rec *result.Upload, up Upload) error {
+func (r *run) put(rec *runlog.Upload, up Upload) error {
 	var sum chan [sha256.Size]byte
 	if r.stored != nil {
 		sum = make(chan [sha256.Size]byte, 1)
@@ -192,13 +192,13 @@ func (r *run) readOne(op *operation, mem *Memory) bool {
 	r.flying.Add(1)
 	defer r.flying.Add(-1)
 	_, recorded := r.user(want.Seq)
-	rec := result.ReadOp{Name: want.Name, User: recorded, StartS: start, ScheduledS: op.scheduled(), Warmup: r.warmup(op, start)}
+	rec := runlog.ReadOp{Name: want.Name, User: recorded, StartS: start, ScheduledS: op.scheduled(), Warmup: r.warmup(op, start)}
 	sum, n, err := r.o.Target.Get(r.hard, want.User, want.Name)
 	rec.LatencyS, rec.Bytes = r.now()-start, n
 	r.read.Add(n)
 	if err == nil && sum != want.Sum {
 		err = fmt.Errorf("other bytes: the SHA-256 is %x, %x was sent", sum, want.Sum)
-		Recorder{r}.Event(result.Event{Kind: result.EventImageMismatched, Detail: want.Name + ": " + err.Error()})
+		Recorder{r}.Event(runlog.Event{Kind: runlog.EventImageMismatched, Detail: want.Name + ": " + err.Error()})
 	}
 	if err != nil {
 		rec.Error = err.Error()

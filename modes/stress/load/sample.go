@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"imgcluster/cluster/hostinfo"
-	"imgcluster/modes/result"
+	"imgcluster/modes/runlog"
 )
 
 // startSampler looks at the nodes and at this process at once, then every second, and once more
@@ -39,7 +39,7 @@ func (r *run) sample(ended <-chan struct{}, up map[int]bool) {
 	defer r.o.Log.Flush() // so that little is lost with this process; a failure comes back at the next write
 	rss, cpu := hostinfo.Process()
 	now := r.now()
-	r.write(result.ClientSample{
+	r.write(runlog.ClientSample{
 		TS: now, RSSBytes: rss, CPUS: cpu.Seconds(), InFlight: int(r.flying.Load()), LateS: micros(r.schedule.late(now)),
 		SourceS: micros(time.Duration(r.source.Load()).Seconds()), SentBytes: r.sent.Load(), ReadBytes: r.read.Load(),
 	})
@@ -56,14 +56,14 @@ func (r *run) sample(ended <-chan struct{}, up map[int]bool) {
 	for _, n := range nodes {
 		n.TS = now
 		if !n.Up {
-			n = result.NodeSample{TS: now, ID: n.ID}
+			n = runlog.NodeSample{TS: now, ID: n.ID}
 		}
 		if was, seen := up[n.ID]; seen && was != n.Up {
-			kind := result.EventNodeDown
+			kind := runlog.EventNodeDown
 			if n.Up {
-				kind = result.EventNodeUp
+				kind = runlog.EventNodeUp
 			}
-			r.write(result.Event{TS: now, Kind: kind, Node: n.ID})
+			r.write(runlog.Event{TS: now, Kind: kind, Node: n.ID})
 		}
 		up[n.ID] = n.Up
 		r.write(n)
@@ -71,15 +71,15 @@ func (r *run) sample(ended <-chan struct{}, up map[int]bool) {
 }
 
 // silent returns the nodes when none of them answers. One that was not seen yet was up before the run.
-func (r *run) silent(up map[int]bool) []result.NodeSample {
+func (r *run) silent(up map[int]bool) []runlog.NodeSample {
 	for _, id := range r.o.Run.Nodes {
 		if _, seen := up[id]; !seen {
 			up[id] = true
 		}
 	}
-	var nodes []result.NodeSample
+	var nodes []runlog.NodeSample
 	for _, id := range slices.Sorted(maps.Keys(up)) {
-		nodes = append(nodes, result.NodeSample{ID: id})
+		nodes = append(nodes, runlog.NodeSample{ID: id})
 	}
 	return nodes
 }

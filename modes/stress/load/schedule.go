@@ -6,7 +6,7 @@ import (
 	"math/rand/v2"
 	"sync"
 
-	"imgcluster/modes/result"
+	"imgcluster/modes/runlog"
 )
 
 // operation is one upload, or the read of an image.
@@ -56,7 +56,7 @@ const (
 func newSchedule(o *Options) *schedule {
 	s := &schedule{
 		count: o.Run.Count, duration: o.Run.DurationS, reads: o.Run.ReadPercent / 100, rate: o.Run.Rate,
-		poisson: o.Run.Arrivals == result.ArrivalsPoisson, waiting: map[int64]float64{},
+		poisson: o.Run.Arrivals == runlog.ArrivalsPoisson, waiting: map[int64]float64{},
 	}
 	if o.Resume != nil {
 		s.skip, s.base = o.Resume.Done, o.Resume.AtS

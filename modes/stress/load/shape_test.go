@@ -16,7 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"imgcluster/modes/result"
+	"imgcluster/modes/runlog"
 )
 
 // An open loop in virtual time: ten uploads a second of 50 ms, but the fifth takes a second. What is due
@@ -31,7 +31,7 @@ func TestOpenLoop(t *testing.T) {
 			time.Sleep(wait)
 			return good(up), nil
 		}
-		logged, err := drive(t, t.Context(), Options{Run: result.Run{Count: 20, Concurrency: 1, Rate: 10}, Target: target{put: put}})
+		logged, err := drive(t, t.Context(), Options{Run: runlog.Run{Count: 20, Concurrency: 1, Rate: 10}, Target: target{put: put}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -66,7 +66,7 @@ func TestPoisson(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			put := func(_ context.Context, up Upload) (Outcome, error) { return good(up), nil }
 			logged, err := drive(t, t.Context(), Options{
-				Run: result.Run{Count: count, Concurrency: 4, Rate: rate, Arrivals: result.ArrivalsPoisson, Seed: seed}, Source: tiny{}, Target: target{put: put},
+				Run: runlog.Run{Count: count, Concurrency: 4, Rate: rate, Arrivals: runlog.ArrivalsPoisson, Seed: seed}, Source: tiny{}, Target: target{put: put},
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -111,7 +111,7 @@ func TestDuration(t *testing.T) {
 				return good(up), nil
 			}
 			logged, err := drive(t, t.Context(), Options{
-				Run:   result.Run{DurationS: 3.01, WarmupS: 0.95, Concurrency: 2, Rate: rate, Users: 3},
+				Run:   runlog.Run{DurationS: 3.01, WarmupS: 0.95, Concurrency: 2, Rate: rate, Users: 3},
 				Users: []string{"a", "b", "c"}, Source: tiny{}, Target: target{put: put},
 			})
 			if err != nil {
@@ -164,7 +164,7 @@ func TestMix(t *testing.T) {
 		return sum, 1, nil
 	}
 	logged, err := drive(t, t.Context(), Options{
-		Run: result.Run{Count: 1000, Concurrency: 4, ReadPercent: 20}, Source: tiny{}, Target: target{put: put, get: get},
+		Run: runlog.Run{Count: 1000, Concurrency: 4, ReadPercent: 20}, Source: tiny{}, Target: target{put: put, get: get},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -178,7 +178,7 @@ func TestMix(t *testing.T) {
 	if n := len(logged["read"]); n < 190 || n > 310 || len(logged["upload"]) != 1000 || len(failed) != 2 {
 		t.Errorf("%d uploads, %d reads, of which failed %v", len(logged["upload"]), n, failed)
 	}
-	if e := logged["event"]; len(e) != 1 || e[0].Kind != result.EventImageMismatched || !strings.Contains(e[0].Detail, "other bytes") {
+	if e := logged["event"]; len(e) != 1 || e[0].Kind != runlog.EventImageMismatched || !strings.Contains(e[0].Detail, "other bytes") {
 		t.Errorf("events %+v", e)
 	}
 	if last := logged["client"][len(logged["client"])-1]; last.ReadRx != int64(len(logged["read"])-1) {
@@ -221,7 +221,7 @@ func TestMixOpenLoop(t *testing.T) {
 					return sha256.Sum256([]byte(name[len(name)-1:])), 1, nil
 				}
 				logged, err := drive(t, t.Context(), Options{
-					Run: result.Run{DurationS: 12, Concurrency: 64, Rate: 5, ReadPercent: test.percent, Seed: seed}, Source: tiny{}, Target: target{put: put, get: get},
+					Run: runlog.Run{DurationS: 12, Concurrency: 64, Rate: 5, ReadPercent: test.percent, Seed: seed}, Source: tiny{}, Target: target{put: put, get: get},
 				})
 				if err != nil {
 					t.Fatal(err)
@@ -266,7 +266,7 @@ func TestMixOpenLoop(t *testing.T) {
 func TestOpenLoopEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		put := func(_ context.Context, up Upload) (Outcome, error) { return good(up), nil }
-		logged, err := drive(t, t.Context(), Options{Run: result.Run{Count: 3, Concurrency: 8, Rate: 0.01, ReadPercent: 1}, Source: tiny{}, Target: target{put: put}})
+		logged, err := drive(t, t.Context(), Options{Run: runlog.Run{Count: 3, Concurrency: 8, Rate: 0.01, ReadPercent: 1}, Source: tiny{}, Target: target{put: put}})
 		if e := logged["end"][0].ElapsedS; err != nil || e != 200 || len(logged["upload"]) != 3 {
 			t.Errorf("%d uploads in %v s, %v", len(logged["upload"]), e, err)
 		}
@@ -278,7 +278,7 @@ func TestResume(t *testing.T) {
 	var names sync.Map
 	put := func(_ context.Context, up Upload) (Outcome, error) { names.Store(up.Name, true); return good(up), nil }
 	logged := resumed(t, Options{
-		Run: result.Run{Count: 6, Concurrency: 2}, Source: tiny{}, Target: target{put: put},
+		Run: runlog.Run{Count: 6, Concurrency: 2}, Source: tiny{}, Target: target{put: put},
 		Resume: &Resume{AtS: 100, Done: map[int64]bool{1: true, 2: true, 4: true}, Detail: "later"},
 	})
 	var seqs []int64
@@ -288,7 +288,7 @@ func TestResume(t *testing.T) {
 			t.Errorf("upload %d began at %v s", u.Seq, u.StartS)
 		}
 	}
-	if e := logged["event"]; len(seqs) != 3 || len(e) != 1 || e[0].Kind != result.EventResumed || e[0].TS != 100 || e[0].Detail != "later" || len(logged["run"]) != 0 {
+	if e := logged["event"]; len(seqs) != 3 || len(e) != 1 || e[0].Kind != runlog.EventResumed || e[0].TS != 100 || e[0].Detail != "later" || len(logged["run"]) != 0 {
 		t.Errorf("uploads %v, events %+v", seqs, e)
 	}
 	for _, n := range []string{"3", "5", "6"} {

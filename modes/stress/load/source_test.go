@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"imgcluster/cluster/image"
-	"imgcluster/modes/result"
+	"imgcluster/modes/runlog"
 )
 
 func TestFiles(t *testing.T) {
@@ -33,7 +33,7 @@ func TestFiles(t *testing.T) {
 		got = append(got, up.Name+"="+string(b))
 		return good(up), err
 	}
-	logged, err := drive(t, t.Context(), Options{Run: result.Run{Count: 7, Concurrency: 1}, Source: files, Target: target{put: put}})
+	logged, err := drive(t, t.Context(), Options{Run: runlog.Run{Count: 7, Concurrency: 1}, Source: files, Target: target{put: put}})
 	want := "a.png=image a.png|b.jpg=image b.jpg|c d.webp=image c d.webp|2/a.png=image a.png|2/b.jpg=image b.jpg|2/c d.webp=image c d.webp|3/a.png=image a.png"
 	if text := strings.Join(got, "|"); err != nil || text != want {
 		t.Errorf("%v, uploads %s", err, text)
@@ -45,7 +45,7 @@ func TestFiles(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "b.jpg")); err != nil {
 		t.Fatal(err)
 	}
-	logged, err = drive(t, t.Context(), Options{Run: result.Run{Count: 3, Concurrency: 1}, Source: files, Target: target{put: put}})
+	logged, err = drive(t, t.Context(), Options{Run: runlog.Run{Count: 3, Concurrency: 1}, Source: files, Target: target{put: put}})
 	if u := logged["upload"][1]; err != nil || u.OK || u.Name != "b.jpg" || !strings.Contains(u.Error, "no such file") || !logged["upload"][2].OK {
 		t.Errorf("%v, a file that is gone: %+v", err, u)
 	}

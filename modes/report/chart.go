@@ -1,0 +1,323 @@
+package report
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+)
+
+// A chart is drawn into a box of plotWidth by plotHeight that the page stretches to its size; words
+// stand beside it, in percent of the box, so that they keep their size.
+const (
+	plotWidth  = 1000
+	plotHeight = 300
+	linesMax   = 12 // in one chart; the page has no room for the colours of more
+	ticksAim   = 5
+)
+
+// chart is one picture, ready for the template.
+type chart struct {
+	ID, Title, Unit, Summary string
+	Lines                    []chartLine
+	Bands                    []chartBand
+	Marks                    []chartMark
+	XTicks, YTicks           []tick
+	XName                    string
+	Data                     chartData
+	Wide                     bool
+}
+
+type chartLine struct {
+	Name  string
+	Style int    // colour and dashes
+	Path  string // of the line
+	Dots  string // of points with no neighbour to draw a line to
+	Area  string // below the line; empty without
+}
+
+type chartBand struct{ X, Width float64 }
+
+type chartMark struct {
+	X           float64 // in the box
+	Pos         float64 // in percent
+	Glyph, Name string
+}
+
+type tick struct {
+	At    float64 // in the box
+	Pos   float64 // in percent
+	Label string
+}
+
+// chartData is what the page's script shows of a chart under the pointer.
+type chartData struct {
+	Min    float64         `json:"min"`
+	Max    float64         `json:"max"`
+	XName  string          `json:"x"`
+	Unit   string          `json:"unit"`
+	Lines  []chartDataLine `json:"lines"`
+	Marks  []chartDataMark `json:"marks"`
+	Nines  bool            `json:"nines"`
+	Factor float64         `json:"factor"` // of seconds to the x axis' unit
+}
+
+type chartDataLine struct {
+	Name   string       `json:"name"`
+	Style  int          `json:"style"`
+	Points [][2]float64 `json:"points"`
+}
+
+type chartDataMark struct {
+	T    float64 `json:"t"`
+	Name string  `json:"name"`
+}
+
+// plotted is a line before it is drawn.
+type plotted struct {
+	name   string
+	style  int
+	area   bool
+	points []point
+}
+
+// scale maps values to the box.
+type scale struct {
+	min, max float64
+	log      bool
+	size     float64
+	flip     bool
+}
+
+func (s scale) at(v float64) float64 {
+	lo, hi := s.min, s.max
+	if s.log {
+		lo, hi, v = math.Log10(lo), math.Log10(hi), math.Log10(max(v, s.min))
+	}
+	f := min(max((v-lo)/(hi-lo), 0), 1)
+	if s.flip {
+		f = 1 - f
+	}
+	return math.Round(f*s.size*10) / 10
+}
+
+func (s scale) tick(v float64, label string) tick {
+	at := s.at(v)
+	return tick{At: at, Pos: math.Round(1e4*at/s.size) / 100, Label: label}
+}
+
+// draw makes a chart over time out of lines; false when there is nothing to draw.
+func draw(id, title string, u unitOf, lines []plotted, times timeAxis) (chart, bool) {
+	lines = slices.DeleteFunc(slices.Clone(lines), func(l plotted) bool {
+		return !slices.ContainsFunc(l.points, func(p point) bool { return !math.IsNaN(p.v) })
+	})
+	if len(lines) == 0 {
+		return chart{}, false
+	}
+	left := max(len(lines)-linesMax, 0)
+	lines = lines[:min(len(lines), linesMax)]
+	top, bottom := 0.0, math.Inf(1)
+	for _, l := range lines {
+		for _, p := range l.points {
+			if p.v > top {
+				top = p.v
+			}
+			if p.v > 0 && p.v < bottom {
+				bottom = p.v
+			}
+		}
+	}
+	if top < chartLeast {
+		return chart{}, false
+	}
+	bottom = max(bottom, top/decadesMax)
+	factor, unit := u(top)
+	y := scale{max: top * factor, size: plotHeight, flip: true}
+	c := chart{ID: id, Title: title, Unit: unit, XName: times.name}
+	if times.nines && top > logScaleFrom*bottom {
+		y.min, y.max, y.log = math.Pow(10, math.Floor(math.Log10(bottom*factor))), math.Pow(10, math.Ceil(math.Log10(top*factor))), true
+		for v := y.min; v <= y.max*1.01; v *= 10 {
+			c.YTicks = append(c.YTicks, y.tick(v, plain(v)))
+		}
+	} else {
+		step := niceStep(y.max, ticksAim)
+		y.max = step * math.Ceil(y.max/step*(1+1e-9))
+		for v := 0.0; v <= y.max*1.001; v += step {
+			c.YTicks = append(c.YTicks, y.tick(v, plain(v)))
+		}
+	}
+	c.XTicks = times.ticks()
+	c.Data = chartData{Min: times.scale.min, Max: times.scale.max, XName: times.name, Unit: unit, Nines: times.nines, Factor: times.factor, Marks: []chartDataMark{}}
+	for _, l := range lines {
+		c.add(l, factor, times.scale, y)
+	}
+	c.Summary = summary(lines, factor, unit)
+	if left > 0 {
+		c.Summary += fmt.Sprintf(" %d more lines are left out.", left)
+	}
+	return c, true
+}
+
+// What a chart can show: not less, and on a scale by tens not more from top to bottom.
+const (
+	chartLeast = 1e-9
+	decadesMax = 1e6
+)
+
+// logScaleFrom is how many times the smallest latency the largest is from where a scale by tens shows more.
+const logScaleFrom = 30
+
+func (c *chart) add(l plotted, factor float64, x, y scale) {
+	var path, dots, area strings.Builder
+	data := chartDataLine{Name: l.name, Style: l.style, Points: [][2]float64{}}
+	run := []point{}
+	flush := func() {
+		if len(run) == 1 {
+			fmt.Fprintf(&dots, "M%g %gh0", x.at(run[0].t), y.at(run[0].v*factor))
+		}
+		for i, p := range run {
+			if len(run) == 1 {
+				break
+			}
+			verb := "L"
+			if i == 0 {
+				verb = "M"
+			}
+			fmt.Fprintf(&path, "%s%g %g", verb, x.at(p.t), y.at(p.v*factor))
+		}
+		if l.area && len(run) > 1 {
+			fmt.Fprintf(&area, "M%g %d", x.at(run[0].t), plotHeight)
+			for _, p := range run {
+				fmt.Fprintf(&area, "L%g %g", x.at(p.t), y.at(p.v*factor))
+			}
+			fmt.Fprintf(&area, "L%g %dZ", x.at(run[len(run)-1].t), plotHeight)
+		}
+		run = run[:0]
+	}
+	for _, p := range l.points {
+		if math.IsNaN(p.v) {
+			flush()
+			continue
+		}
+		run = append(run, p)
+		data.Points = append(data.Points, [2]float64{rounded(p.t, 5), rounded(p.v*factor, 4)})
+	}
+	flush()
+	c.Lines = append(c.Lines, chartLine{Name: l.name, Style: l.style, Path: path.String(), Dots: dots.String(), Area: area.String()})
+	c.Data.Lines = append(c.Data.Lines, data)
+}
+
+// summary says in words what the lines show, for who cannot see them.
+func summary(lines []plotted, factor float64, unit string) string {
+	var parts []string
+	for _, l := range lines {
+		var v []float64
+		for _, p := range l.points {
+			if !math.IsNaN(p.v) {
+				v = append(v, p.v*factor)
+			}
+		}
+		parts = append(parts, fmt.Sprintf("%s: %s to %s %s, median %s", l.name, plain(slices.Min(v)), plain(slices.Max(v)), unit, plain(median(v))))
+	}
+	return strings.Join(parts, "; ") + "."
+}
+
+// rounded keeps n significant digits.
+func rounded(v float64, n int) float64 {
+	if v == 0 {
+		return 0
+	}
+	m := math.Pow(10, float64(n-1)-math.Floor(math.Log10(math.Abs(v))))
+	return math.Round(v*m) / m
+}
+
+// plain writes a tick's number.
+func plain(v float64) string { return fmt.Sprintf("%g", rounded(v, 4)) }
+
+// niceStep returns a round step that cuts top into about n parts.
+func niceStep(top float64, n int) float64 {
+	if top <= 0 {
+		return 1
+	}
+	raw := top / float64(n)
+	unit := math.Pow(10, math.Floor(math.Log10(raw)))
+	for _, m := range []float64{1, 2, 5} {
+		if m*unit >= raw {
+			return m * unit
+		}
+	}
+	return 10 * unit
+}
+
+// unitOf returns the factor and the name of the unit that suits values up to top.
+type unitOf func(top float64) (factor float64, name string)
+
+func inUnit(name string) unitOf { return func(float64) (float64, string) { return 1, name } }
+
+func inBytes(suffix string) unitOf {
+	return func(top float64) (float64, string) {
+		factor, name := 1.0, "B"
+		for _, u := range []string{"kB", "MB", "GB", "TB"} {
+			if top*factor < 1000 {
+				break
+			}
+			factor, name = factor/1000, u
+		}
+		return factor, name + suffix
+	}
+}
+
+func inMiB(float64) (float64, string) { return 1.0 / (1 << 20), "MiB" }
+
+func inSeconds(top float64) (float64, string) {
+	if top < 1 {
+		return 1000, "ms"
+	}
+	return 1, "s"
+}
+
+// timeAxis is the x axis: of a run's time, or of a distribution's nines.
+type timeAxis struct {
+	scale  scale
+	name   string
+	factor float64 // of seconds
+	nines  bool
+}
+
+func newTimeAxis(elapsed float64) timeAxis {
+	a := timeAxis{scale: scale{max: max(elapsed, ratioMin), size: plotWidth}, name: "s", factor: 1}
+	switch {
+	case elapsed >= 2*3600:
+		a.name, a.factor = "h", 1.0/3600
+	case elapsed >= 120:
+		a.name, a.factor = "min", 1.0/60
+	}
+	return a
+}
+
+func (a timeAxis) ticks() (list []tick) {
+	if a.nines {
+		list = append(list, a.scale.tick(math.Log10(2), "50 %"))
+		for n := 1; float64(n) <= a.scale.max; n++ {
+			list = append(list, a.scale.tick(float64(n), ninesName(n)))
+		}
+		return list
+	}
+	top := a.scale.max * a.factor
+	step := niceStep(top, ticksAim)
+	for v := 0.0; v <= top*1.0001; v += step {
+		list = append(list, a.scale.tick(v/a.factor, plain(v)))
+	}
+	return list
+}
+
+// ninesName is the percentile of that many nines.
+func ninesName(n int) string {
+	switch n {
+	case 1:
+		return "90 %"
+	case 2:
+		return "99 %"
+	}
+	return "99." + strings.Repeat("9", n-2) + " %"
+}

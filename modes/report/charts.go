@@ -1,0 +1,237 @@
+package report
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"imgcluster/modes/runlog"
+)
+
+// charts is what a page draws of a run: few enough points for any length of run.
+type charts struct {
+	time      timeline
+	processes []*gaugeLines // the nodes by id, the client last
+	latency   []quantiles
+}
+
+// gauge is something that is sampled.
+type gauge int
+
+const (
+	gaugeMemory gauge = iota
+	gaugeCores
+	gaugeIn
+	gaugeOut
+	gaugeWritten
+	gaugeRead
+	gaugeBusy // of the disk, in percent
+	gaugeFree
+	gaugeStaging
+	gaugeFlight
+	gaugeLate
+	gauges
+)
+
+// gaugeLines are the samples of one process over time, by gauge. A point that is no number is a gap.
+type gaugeLines struct {
+	name string
+	of   [gauges][]point
+}
+
+// quantiles is a distribution: for each share of all values, what they do not exceed.
+type quantiles struct {
+	name   string
+	points []point // t is the number of nines of the share, such as 2 for 99 %
+}
+
+func newCharts(l log, r *Report) charts {
+	c := charts{time: newTimeline(l, r.ElapsedS-r.MeasuredS, r.ElapsedS)}
+	c.processes = l.gauges(l.NodeIDs())
+	took := func(name string, n int, latency func(int) (float64, bool)) {
+		v := make([]float64, 0, n)
+		for i := range n {
+			if s, ok := latency(i); ok {
+				v = append(v, s)
+			}
+		}
+		if len(v) > 1 {
+			c.latency = append(c.latency, distribution(name, v))
+		}
+	}
+	suffix := ""
+	if r.ServiceLatencyS != nil {
+		suffix = ", from when due"
+	}
+	took("uploads"+suffix, len(l.Uploads), func(i int) (float64, bool) { return l.Uploads[i].TookS(), l.Uploads[i].Measured() })
+	if r.ServiceLatencyS != nil {
+		took("uploads, from when sent", len(l.Uploads), func(i int) (float64, bool) { return l.Uploads[i].LatencyS, l.Uploads[i].Measured() })
+	}
+	took("reads"+suffix, len(l.Reads), func(i int) (float64, bool) { return l.Reads[i].TookS(), l.Reads[i].Measured() })
+	return c
+}
+
+// nineSteps are the points of a distribution for each nine.
+const nineSteps = 16
+
+func distribution(name string, v []float64) quantiles {
+	slices.Sort(v)
+	q := quantiles{name: name}
+	last := int(math.Ceil(math.Log10(float64(len(v))) * nineSteps))
+	for i := range last + 1 {
+		nines := float64(i) / nineSteps
+		q.points = append(q.points, point{nines, quantile(v, 1-math.Pow(10, -nines))})
+	}
+	return q
+}
+
+// gauges cuts the samples up by process. While a node is down there is a gap, and no rate where a process is new.
+func (l log) gauges(members []int) []*gaugeLines {
+	at := map[int]*gaugeLines{}
+	var list []*gaugeLines
+	for _, id := range members {
+		at[id] = &gaugeLines{name: fmt.Sprintf("node %d", id)}
+		list = append(list, at[id])
+	}
+	spans := map[int]*sampled[runlog.NodeSample]{}
+	for _, s := range l.Nodes {
+		if g := at[s.ID]; g != nil {
+			if spans[s.ID] == nil {
+				spans[s.ID] = &sampled[runlog.NodeSample]{}
+			}
+			g.addNode(spans[s.ID], s)
+		}
+	}
+	client := &gaugeLines{name: "client"}
+	var span sampled[runlog.ClientSample]
+	for _, s := range l.Client {
+		client.addClient(&span, s)
+	}
+	for _, g := range append(list, client) {
+		for i := range g.of {
+			g.of[i] = thinLine(g.of[i])
+		}
+	}
+	return append(list, client)
+}
+
+// rateSecondsMin is the shortest time between samples that tells a rate: a sample that came late is stamped
+// when it came, so that what grew in a second would count for the milliseconds up to the next one.
+const rateSecondsMin = 0.5
+
+// sampled is the samples of a process between which the latest rates were taken.
+type sampled[S any] struct {
+	from, to S
+	any      bool // to is there
+	drawn    bool // from is too, and has its rates
+}
+
+// next goes on to a sample that comes time after the last one, and tells whether there is a rate from s.from
+// to it. Where the time is too short, that rate takes the place of the one before.
+func (s *sampled[S]) next(g *gaugeLines, sample S, time float64) bool {
+	short := time < rateSecondsMin
+	switch {
+	case !s.any:
+		s.to, s.any = sample, true
+		return false
+	case short && !s.drawn:
+		return false // the next one will do
+	case short:
+		g.dropRates()
+	default:
+		s.from = s.to
+	}
+	s.to, s.drawn = sample, true
+	return true
+}
+
+func (g *gaugeLines) addNode(b *sampled[runlog.NodeSample], s runlog.NodeSample) {
+	if !s.Up {
+		for i := range g.of {
+			g.of[i] = append(g.of[i], point{s.TS, math.NaN()})
+		}
+		*b = sampled[runlog.NodeSample]{}
+		return
+	}
+	g.add(gaugeMemory, s.TS, orGap(s.RSSBytes))
+	g.add(gaugeFree, s.TS, orGap(s.DiskFreeBytes))
+	g.add(gaugeStaging, s.TS, float64(s.StagingBytes))
+	if s.CPUS < b.to.CPUS { // a new process
+		*b = sampled[runlog.NodeSample]{}
+	}
+	if !b.next(g, s, s.TS-b.to.TS) {
+		return
+	}
+	before, time := b.from, s.TS-b.from.TS
+	rate := func(of gauge, before, now float64) { g.add(of, s.TS, grown(before, now)/time) }
+	rate(gaugeCores, before.CPUS, s.CPUS)
+	rate(gaugeIn, float64(before.NetRxBytes), float64(s.NetRxBytes))
+	rate(gaugeOut, float64(before.NetTxBytes), float64(s.NetTxBytes))
+	rate(gaugeWritten, float64(before.DiskWrittenBytes), float64(s.DiskWrittenBytes))
+	rate(gaugeRead, float64(before.DiskReadBytes), float64(s.DiskReadBytes))
+	g.add(gaugeBusy, s.TS, min(100, 100*grown(before.DiskBusyS, s.DiskBusyS)/time))
+}
+
+// orGap is no number where a figure is not known.
+func orGap(v int64) float64 {
+	if v == 0 {
+		return math.NaN()
+	}
+	return float64(v)
+}
+
+// grown is by how much a counter grew, 0 where the log does not tell or it began again.
+func grown(before, now float64) float64 {
+	if before == runlog.NotTold {
+		return 0
+	}
+	return max(0, now-before)
+}
+
+func (g *gaugeLines) addClient(b *sampled[runlog.ClientSample], s runlog.ClientSample) {
+	g.add(gaugeMemory, s.TS, orGap(s.RSSBytes))
+	g.add(gaugeFlight, s.TS, float64(max(0, s.InFlight)))
+	g.add(gaugeLate, s.TS, s.LateS)
+	if s.CPUS < b.to.CPUS { // resumed
+		*b = sampled[runlog.ClientSample]{}
+	}
+	if !b.next(g, s, s.TS-b.to.TS) {
+		return
+	}
+	before, time := b.from, s.TS-b.from.TS
+	g.add(gaugeCores, s.TS, grown(before.CPUS, s.CPUS)/time)
+	g.add(gaugeIn, s.TS, grown(float64(before.ReadBytes), float64(s.ReadBytes))/time)
+	g.add(gaugeOut, s.TS, grown(float64(before.SentBytes), float64(s.SentBytes))/time)
+}
+
+// dropRates takes back the latest rates.
+func (g *gaugeLines) dropRates() {
+	for _, of := range []gauge{gaugeCores, gaugeIn, gaugeOut, gaugeWritten, gaugeRead, gaugeBusy} {
+		if line := g.of[of]; len(line) > 0 {
+			g.of[of] = line[:len(line)-1]
+		}
+	}
+}
+
+func (g *gaugeLines) add(of gauge, t, v float64) { g.of[of] = append(g.of[of], point{t, v}) }
+
+// thinLine puts neighbours together, gaps left out where there is anything else, until a chart can take
+// them. A line that is 0 all along says nothing, and comes back empty.
+func thinLine(line []point) []point {
+	if !slices.ContainsFunc(line, func(p point) bool { return p.v > 0 }) {
+		return nil
+	}
+	group := (len(line) + timeBuckets - 1) / timeBuckets
+	if group <= 1 {
+		return line
+	}
+	var out []point
+	for part := range slices.Chunk(line, group) {
+		known := slices.DeleteFunc(slices.Clone(part), func(p point) bool { return math.IsNaN(p.v) })
+		if len(known) == 0 {
+			known = part
+		}
+		out = append(out, thin(known, 1)...)
+	}
+	return out
+}

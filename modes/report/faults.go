@@ -1,0 +1,139 @@
+package report
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"imgcluster/modes/runlog"
+	"imgcluster/modes/term"
+)
+
+// What the check of faults asks for.
+const (
+	faultWindowS = 30.0 // pauses in service up to here are put down to the fault
+)
+
+// faultTolerance asks whether all uploads succeeded in spite of the faults, and, when the run made
+// the faults itself, whether it made all of them, the cluster got over each, acknowledgements
+// never stopped for long, and every acknowledged image was read back as it was sent. Uploads must
+// have ended after the first fault: before, there is nothing that it could have hurt. Where the log was cut off, what
+// it does not have is no failure.
+func (j *judgement) faultTolerance() (Status, string) {
+	planned := j.log.Run.FaultsPlanned()
+	if len(j.faults) == 0 && planned == 0 {
+		return Skipped, "no node was lost in this run"
+	}
+	after := slices.ContainsFunc(j.log.Uploads, func(u runlog.UploadOutcome) bool { return len(j.faults) > 0 && u.FinishS() >= j.faults[0].TS })
+	evidence, whole := j.faultCount(planned)
+	if !after && planned == 0 {
+		return Skipped, evidence + ", but no upload ended after it"
+	}
+	pause, afterKill := j.longestPause(func(runlog.Fault) bool { return true }), ""
+	if slices.ContainsFunc(j.faults, func(f runlog.Fault) bool { return f.Kind == runlog.EventKill }) {
+		afterKill = fmt.Sprintf(", after a kill %s s", term.Seconds(j.longestPause(func(f runlog.Fault) bool { return f.Kind == runlog.EventKill })))
+	}
+	j.figure("faults", float64(len(j.faults)))
+	j.figure("failed_uploads", float64(j.report.Failed))
+	j.figure("longest_pause_s", pause)
+	back, same := j.log.readBack()
+	untimed := j.log.untimed() > 0 || slices.ContainsFunc(j.faults, func(f runlog.Fault) bool { return !f.Timed })
+	stopped := j.missing.Uploads != "" || j.missing.End != ""
+	cut := planned > 0 && (j.missing.Readback != "" || j.missing.Faults != "" && stopped && !j.unhealed())
+	evidence += fmt.Sprintf(", %s failed; longest pause between acknowledgements %s s%s; %s", term.Plural(j.report.Failed, "upload"), term.Seconds(pause), afterKill, back)
+	switch {
+	case j.report.Attempted == 0:
+		return Skipped, evidence + "; no upload was attempted"
+	case !j.report.enough() || !same || planned > 0 && pause > j.limits.PauseS:
+		return Failed, evidence
+	case cut:
+		return Skipped, evidence
+	case untimed:
+		return Skipped, evidence + "; the log does not say when all faults and uploads were"
+	}
+	return outcome(planned == 0 || whole), evidence
+}
+
+// unhealed reports whether the log says of a fault that the cluster did not get over it.
+func (j *judgement) unhealed() bool {
+	return slices.ContainsFunc(j.faults, func(f runlog.Fault) bool { return f.Unhealed })
+}
+
+// faultCount tells of the faults, and whether all that were planned were made and survived.
+func (j *judgement) faultCount(planned int) (evidence string, whole bool) {
+	count := map[string]int{}
+	made, healed := 0, 0
+	for _, f := range j.faults {
+		count[f.Kind]++
+		if f.Made() {
+			made++
+			if f.Healed {
+				healed++
+			}
+		}
+	}
+	evidence = term.Plural(len(j.faults), "fault")
+	if planned == 0 {
+		return evidence, false
+	}
+	var words []string
+	for _, kind := range []struct{ event, noun string }{{runlog.EventKill, "kill"}, {runlog.EventPause, "pause"}, {runlog.EventStop, "restart"}} {
+		if n := count[kind.event]; n > 0 {
+			words = append(words, term.Plural(n, kind.noun))
+		}
+	}
+	evidence = fmt.Sprintf("survived %d of %s", healed, term.Plural(planned, "fault"))
+	if len(words) > 0 {
+		evidence += " (" + strings.Join(words, ", ") + ")"
+	}
+	if seen := len(j.faults) - made; seen > 0 {
+		evidence += fmt.Sprintf(" and %s more that nobody made", term.Plural(seen, "fault"))
+	}
+	return evidence, made == planned && healed == planned
+}
+
+// readBack tells of the images read after the run, and whether none of them was other than what was sent. An
+// image that came back with other bytes, or was not there, stays in the log when all are read once more.
+func (l log) readBack() (evidence string, same bool) {
+	var b runlog.Readback
+	if l.Readback != nil {
+		b = *l.Readback
+	}
+	b.Mismatched = max(b.Mismatched, l.Happened(runlog.EventImageMismatched))
+	b.Missing = max(b.Missing, l.Happened(runlog.EventImageMissing))
+	if l.Readback == nil && b.Wrong() == 0 {
+		return "no image read back", true
+	}
+	b.Images = max(b.Images, b.Matched+b.Wrong())
+	evidence = fmt.Sprintf("%d of %s read back and the same", b.Matched, term.Plural(b.Images, "image"))
+	for _, bad := range []struct {
+		n    int64
+		what string
+	}{{b.Mismatched, "with other bytes"}, {b.Missing, "missing"}, {b.Unread, "unreadable"}} {
+		if bad.n > 0 {
+			evidence += fmt.Sprintf(", %d %s", bad.n, bad.what)
+		}
+	}
+	return evidence, b.Wrong() == 0
+}
+
+// longestPause returns the longest time without a success that touches such a fault or the
+// faultWindowS after it, up to the next fault. It goes to the end of the last upload when those after it all
+// failed. Time in which no upload could begin does not count.
+func (j *judgement) longestPause(of func(runlog.Fault) bool) (longest float64) {
+	finished := append(slices.Clip(j.finished), j.log.LastUploadS())
+	for k, f := range j.faults {
+		if !of(f) {
+			continue
+		}
+		end := f.TS + faultWindowS
+		if k+1 < len(j.faults) {
+			end = min(end, j.faults[k+1].TS)
+		}
+		i, _ := slices.BinarySearch(finished, f.TS)
+		for i = max(i, 1); i < len(finished) && finished[i-1] <= end; i++ {
+			longest = max(longest, underLoad(j.held, finished[i-1], finished[i]))
+		}
+	}
+	return longest
+}

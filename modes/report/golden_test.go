@@ -1,0 +1,105 @@
+package report
+
+import (
+	"bytes"
+	"flag"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"imgcluster/modes/runlog"
+	"imgcluster/modes/runlog/logtest"
+)
+
+// Remake the golden files with: go test ./modes/report -run TestGolden -update
+var update = flag.Bool("update", false, "write the golden files")
+
+func TestGolden(t *testing.T) {
+	for name, records := range logtest.Runs {
+		t.Run(name, func(t *testing.T) {
+			r := compute(t, records()...)
+			golden(t, name+".txt", []byte(text(t, r, TextOptions{})))
+			var js bytes.Buffer
+			if err := r.WriteJSON(&js); err != nil {
+				t.Fatal(err)
+			}
+			golden(t, name+".json", js.Bytes())
+		})
+	}
+	for name, reports := range map[string]Reports{
+		"mixed": {compute(t, logtest.Mixed()...)}, "compared": {compared(t)}, "several": {named(t, "a.jsonl", logtest.Killed()), named(t, "b.jsonl", logtest.Idle())},
+	} {
+		golden(t, name+".csv", written(t, reports.WriteCSV))
+		golden(t, name+".md", written(t, reports.WriteMarkdown))
+	}
+	golden(t, "compared.txt", []byte(text(t, compared(t), TextOptions{})))
+	golden(t, "compared.json", written(t, compared(t).WriteJSON))
+	golden(t, "color.txt", []byte(text(t, compute(t, logtest.Failing()...), TextOptions{Color: true, Width: 72})))
+}
+
+func named(t testing.TB, name string, recs []runlog.Record) *Report {
+	r := compute(t, recs...)
+	r.Log = name
+	return r
+}
+
+// compared is the report of a run beside one of the same that was a quarter slower, with more at once.
+func compared(t testing.TB) *Report {
+	t.Helper()
+	slower := logtest.SetRun(logtest.Mutate(logtest.Even(300), func(u *runlog.Upload) { u.StartS, u.LatencyS = 1.25*u.StartS, 1.25*u.LatencyS }), func(r *runlog.Run) { r.Concurrency = 16 })
+	slower[len(slower)-1] = runlog.End{ElapsedS: 15.7}
+	this, other := read(t, string(logtest.Encode(t, logtest.Even(300)...))), read(t, string(logtest.Encode(t, slower...)))
+	r := Compute(this, DefaultLimits())
+	r.Log = "this.jsonl"
+	r.Compare(this, other, "other.jsonl")
+	return r
+}
+
+func written(t testing.TB, write func(io.Writer) error) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := write(&b); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%s is not as kept; look at the difference, then run with -update\ngot:\n%s\nwant:\n%s", path, got, want)
+	}
+}
+
+func TestTextWidth(t *testing.T) {
+	for name, records := range logtest.Runs {
+		r := compute(t, records()...)
+		for _, asked := range []int{0, 1, 72, 76, 80, 500} {
+			most := min(max(asked, widthMin), widthMax)
+			if asked == 0 {
+				most = widthMax
+			}
+			for line := range strings.Lines(text(t, r, TextOptions{Width: asked})) {
+				if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > most {
+					t.Errorf("%s at width %d: %d columns: %s", name, asked, n, line)
+				}
+				if strings.ContainsRune(line, '\x1b') {
+					t.Errorf("%s: an escape in %q", name, line)
+				}
+			}
+		}
+	}
+}

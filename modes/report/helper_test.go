@@ -1,0 +1,45 @@
+package report
+
+import (
+	"strings"
+	"testing"
+
+	"imgcluster/modes/runlog"
+	"imgcluster/modes/runlog/logtest"
+)
+
+// compute writes records, reads them back and computes the report.
+func compute(t testing.TB, recs ...runlog.Record) *Report {
+	t.Helper()
+	return Compute(read(t, string(logtest.Encode(t, recs...))), DefaultLimits())
+}
+
+func read(t testing.TB, log string) *runlog.Log {
+	t.Helper()
+	l, err := runlog.Read(strings.NewReader(log))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func text(t testing.TB, r *Report, opts TextOptions) string {
+	t.Helper()
+	var b strings.Builder
+	if err := r.WriteText(&b, opts); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// checkNamed returns the check of that name.
+func checkNamed(t testing.TB, r *Report, name string) Check {
+	t.Helper()
+	for _, c := range r.Verdict.Checks {
+		if c.Name == name {
+			return c
+		}
+	}
+	t.Fatalf("no check %q", name)
+	return Check{}
+}

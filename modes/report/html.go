@@ -1,0 +1,349 @@
+package report
+
+import (
+	"embed"
+	"fmt"
+	"html/template"
+	"io"
+	"math"
+	"regexp"
+	"strings"
+
+	"imgcluster/cluster/printable"
+	"imgcluster/modes/runlog"
+	"imgcluster/modes/term"
+)
+
+//go:embed page
+var pageFiles embed.FS
+
+// pageTemplate makes the page; style and script are put into it, so that it needs no other file.
+var pageTemplate = template.Must(template.New("page.html").Funcs(template.FuncMap{
+	"style": func() (template.CSS, error) {
+		b, err := pageFiles.ReadFile("page/page.css")
+		return template.CSS(b), err
+	},
+	"script": func() (template.JS, error) { b, err := pageFiles.ReadFile("page/page.js"); return template.JS(b), err },
+	"words":  printable.Text,
+}).ParseFS(pageFiles, "page/page.html"))
+
+// WriteHTML writes the reports as one page that needs nothing else: no file, no network. It is
+// light or dark as the reader's system is, and prints.
+func (rs Reports) WriteHTML(w io.Writer) error {
+	p := pageView{Title: "Stress run"}
+	for i, r := range rs {
+		p.Reports = append(p.Reports, r.view(i, len(rs)))
+	}
+	if len(rs) > 1 {
+		t := rs.table()
+		p.Summary = &tableView{ID: t.id, Title: t.title, Head: cellsOf(t, t.head), Rows: rowsOf(t)}
+		for i, row := range p.Summary.Rows {
+			row[0].Link = "#" + p.Reports[i].Prefix + "verdict"
+		}
+		p.Title = term.Plural(len(rs), "stress run")
+	}
+	if err := pageTemplate.Execute(w, p); err != nil {
+		return fmt.Errorf("writing the report: %w", err)
+	}
+	return nil
+}
+
+type pageView struct {
+	Title   string
+	Summary *tableView
+	Reports []reportView
+}
+
+type reportView struct {
+	Prefix, Name string
+	*Report
+	When       string
+	Tiles      []tile
+	Shares     []shareView
+	Comparison *comparisonView
+	Pace       []chart // of the run over time
+	Spread     []chart // of latency
+	Resources  []chart
+	Latency    tableView
+	Classes    tableView
+	Nodes      tableView
+	Used       tableView
+	Busy       tableView
+	Lost       tableView
+	Happened   tableView
+	Settings   tableView
+	LimitList  tableView
+	Checks     []checkView
+	Glyphs     []chartMark
+}
+
+type comparisonView struct {
+	*Comparison
+	Figures, Settings tableView
+	Charts            []chart
+}
+
+// tile is one of the figures at the top.
+type tile struct{ Name, Value, Unit, More string }
+
+type checkView struct {
+	Check
+	Title   string
+	Numbers []numberView
+}
+
+type numberView struct{ Name, Value string }
+
+type shareView struct {
+	Node           int
+	Style          int
+	Uploads, Bytes string
+	Share, ByBytes float64
+	ShareWords     string
+	ByBytesWords   string
+	Even           float64 // in the box
+}
+
+type tableView struct {
+	ID, Title string
+	Head      []cell
+	Rows      [][]cell
+}
+
+type cell struct {
+	Text   string
+	Number bool
+	Link   string // in the page; empty without
+}
+
+func viewOf(prefix string, t table) tableView {
+	return tableView{ID: prefix + t.id, Title: t.title, Head: cellsOf(t, t.head), Rows: rowsOf(t)}
+}
+
+func cellsOf(t table, row []string) []cell {
+	cells := make([]cell, len(row))
+	for i, s := range row {
+		cells[i] = cell{Text: printable.Text(s), Number: i >= t.left}
+	}
+	return cells
+}
+
+func rowsOf(t table) (rows [][]cell) {
+	for _, row := range t.rows {
+		rows = append(rows, cellsOf(t, row))
+	}
+	return rows
+}
+
+// unbroken finds the spaces between numbers and their units.
+var unbroken = regexp.MustCompile(`(\d) `)
+
+// view gets a report ready for the template. Several reports of a page have different prefixes of their anchors.
+func (r *Report) view(at, of int) reportView {
+	v := reportView{Report: r, Name: printable.Text(r.Log)}
+	if of > 1 {
+		v.Prefix = fmt.Sprintf("run%d-", at+1)
+	}
+	if r.Run != nil && !r.Run.Started.IsZero() {
+		v.When = r.Run.Started.UTC().Format("2 January 2006, 15:04:05 UTC")
+	}
+	for _, t := range r.tiles() {
+		t.More = unbroken.ReplaceAllString(t.More, "$1\u00a0")
+		v.Tiles = append(v.Tiles, t)
+	}
+	v.Shares = r.shareViews()
+	v.draw()
+	v.Latency, v.Classes, v.Nodes = viewOf(v.Prefix, r.latencyTable()), viewOf(v.Prefix, r.classTable()), viewOf(v.Prefix, r.shareTable())
+	v.Used, v.Busy, v.Lost = viewOf(v.Prefix, r.usageTable()), viewOf(v.Prefix, r.resourceTable()), viewOf(v.Prefix, r.failureTable())
+	v.Happened, v.Settings, v.LimitList = viewOf(v.Prefix, r.eventTable()), viewOf(v.Prefix, r.runTable()), viewOf(v.Prefix, r.limitTable())
+	for _, c := range r.Verdict.Checks {
+		view := checkView{Check: c, Title: checkTitles[c.Name]}
+		for _, name := range sortedKeys(c.Figures) {
+			view.Numbers = append(view.Numbers, numberView{strings.ReplaceAll(name, "_", " "), plain(c.Figures[name])})
+		}
+		v.Checks = append(v.Checks, view)
+	}
+	if c := r.Comparison; c != nil {
+		v.Comparison = &comparisonView{Comparison: c, Figures: viewOf(v.Prefix, c.figureTable()), Settings: viewOf(v.Prefix, c.settingTable()), Charts: r.compareCharts(v.Prefix)}
+	}
+	return v
+}
+
+// tiles are what to know first.
+func (r *Report) tiles() []tile {
+	list := []tile{
+		{"Throughput", term.Digits3(r.ThroughputPerS), "uploads/s", term.Bytes(int64(r.ThroughputBytesPerS)) + "/s of images"},
+		{"Succeeded", percentFloor(r.Succeeded, r.Attempted), "%", fmt.Sprintf("%d of %s", r.Succeeded, term.Plural(r.Attempted, "upload"))},
+		{"Latency p99", term.Seconds(r.LatencyS.P99), "s", "p50 " + term.Seconds(r.LatencyS.P50) + " s, max " + term.Seconds(r.LatencyS.Max) + " s"},
+		{"Balance", fmt.Sprintf("%.2f", r.Balance.StddevPercent), "% stddev", fmt.Sprintf("%.2f %% by bytes; %s", r.Balance.BytesStddevPercent, r.Balance.Words)},
+		{"Length", term.Seconds(r.MeasuredS), "s", term.Bytes(r.Bytes) + " stored"},
+	}
+	if r.Reads != nil {
+		list = append(list, tile{"Reads", term.Digits3(r.Reads.ThroughputPerS), "reads/s", "p99 " + term.Seconds(r.Reads.LatencyS.P99) + " s"})
+	}
+	return list
+}
+
+func (r *Report) shareViews() []shareView {
+	most := r.Balance.ExpectedPercent
+	for _, n := range r.Nodes {
+		most = max(most, n.SharePercent, n.BytesSharePercent)
+	}
+	var list []shareView
+	for i, n := range r.Nodes {
+		list = append(list, shareView{
+			Node: n.ID, Style: i % linesMax, Uploads: term.Plural(n.Uploads, "upload"), Bytes: term.Bytes(n.Bytes),
+			Share: rounded(100*ratio(n.SharePercent, most), 4), ByBytes: rounded(100*ratio(n.BytesSharePercent, most), 4),
+			ShareWords: fmt.Sprintf("%.2f %%", n.SharePercent), ByBytesWords: fmt.Sprintf("%.2f %%", n.BytesSharePercent),
+			Even: rounded(100*ratio(r.Balance.ExpectedPercent, most), 4),
+		})
+	}
+	return list
+}
+
+// draw makes all charts that there is something for.
+func (v *reportView) draw() {
+	r := v.Report
+	axis := newTimeAxis(r.ElapsedS)
+	add := func(to *[]chart, id, title string, u unitOf, lines ...plotted) {
+		if c, ok := draw(v.Prefix+id, title, u, lines, axis); ok {
+			v.mark(&c, axis)
+			*to = append(*to, c)
+		}
+	}
+	t := &r.charts.time
+	add(&v.Pace, "throughput", "Throughput", inUnit("operations/s"),
+		t.rate("uploads", 0, true, t.uploads, func(s stretch) float64 { return float64(s.done) }),
+		t.rate("reads", 1, false, t.reads, func(s stretch) float64 { return float64(s.done) }),
+		t.failed())
+	add(&v.Pace, "volume", "Volume", inBytes("/s"),
+		t.rate("images stored", 0, true, t.uploads, func(s stretch) float64 { return float64(s.bytes) }),
+		t.rate("images read", 1, false, t.reads, func(s stretch) float64 { return float64(s.bytes) }))
+	add(&v.Pace, "latency-time", "Latency over time", inSeconds,
+		t.latency("uploads p99", 3, t.uploads, func(s stretch) float64 { return s.p99 }),
+		t.latency("uploads p50", 0, t.uploads, func(s stretch) float64 { return s.p50 }),
+		t.latency("reads p99", 4, t.reads, func(s stretch) float64 { return s.p99 }))
+	nines := 1.0
+	var spread []plotted
+	for i, q := range r.charts.latency {
+		spread = append(spread, plotted{name: q.name, style: i, points: q.points})
+		nines = max(nines, q.points[len(q.points)-1].t)
+	}
+	if c, ok := draw(v.Prefix+"latency-spread", "Latency distribution", inSeconds, spread, ninesAxis(nines)); ok {
+		v.Spread = append(v.Spread, c)
+	}
+	for _, g := range []struct {
+		of        gauge
+		id, title string
+		unit      unitOf
+	}{
+		{gaugeMemory, "memory", "Memory", inMiB},
+		{gaugeCores, "cpu", "CPU", inUnit("cores")},
+		{gaugeIn, "network-in", "Network, received", inBytes("/s")},
+		{gaugeOut, "network-out", "Network, sent", inBytes("/s")},
+		{gaugeWritten, "disk-written", "Disk, written", inBytes("/s")},
+		{gaugeRead, "disk-read", "Disk, read", inBytes("/s")},
+		{gaugeBusy, "disk-busy", "Disk, busy", inUnit("% of the time")},
+		{gaugeFree, "disk-free", "Disk, free", inBytes("")},
+		{gaugeStaging, "staging", "Images in the nodes' memory", inMiB},
+		{gaugeFlight, "in-flight", "Operations at once", inUnit("operations")},
+		{gaugeLate, "late", "Behind schedule", inSeconds},
+	} {
+		var lines []plotted
+		for i, p := range r.charts.processes {
+			lines = append(lines, plotted{name: p.name, style: i % linesMax, points: p.of[g.of]})
+		}
+		add(&v.Resources, g.id, g.title, g.unit, lines...)
+	}
+}
+
+func ninesAxis(most float64) timeAxis {
+	return timeAxis{scale: scale{max: most, size: plotWidth}, nines: true, factor: 1}
+}
+
+// rate is a line of something a second.
+func (t *timeline) rate(name string, style int, area bool, list []stretch, of func(stretch) float64) plotted {
+	p := plotted{name: name, style: style, area: area}
+	for i, s := range list {
+		if from, to, ok := t.span(i); ok {
+			p.points = append(p.points, point{(from + to) / 2, of(s) / (to - from)})
+		}
+	}
+	return p
+}
+
+// failed is a line of failures a second, nothing when there was none.
+func (t *timeline) failed() plotted {
+	p := t.rate("failed", 3, false, t.uploads, func(s stretch) float64 { return float64(s.failed) })
+	p.points = thinLine(p.points)
+	return p
+}
+
+func (t *timeline) latency(name string, style int, list []stretch, of func(stretch) float64) plotted {
+	p := plotted{name: name, style: style}
+	for i, s := range list {
+		p.points = append(p.points, point{(float64(i) + 0.5) * t.width, of(s)})
+	}
+	return p
+}
+
+// glyphs are the signs of events in a chart; other events stand in the table only.
+var glyphs = map[string]struct{ sign, name string }{
+	runlog.EventNodeDown: {"▽", "seen down"}, runlog.EventNodeUp: {"△", "seen up"}, runlog.EventKill: {"✕", "killed"}, runlog.EventStop: {"■", "stopped"}, runlog.EventPause: {"‖", "paused"},
+	runlog.EventRestart: {"▲", "restarted"}, runlog.EventResume: {"▶", "continued"}, runlog.EventHealed: {"✓", "healed"}, runlog.EventLost: {"!", "lost"}, runlog.EventUnhealed: {"!", "not healed"},
+	runlog.EventPartition: {"/", "partition"}, runlog.EventHeal: {"✓", "partition over"}, runlog.EventResumed: {"↻", "run resumed"},
+}
+
+// mark adds the events, and a band wherever the run let nothing begin.
+func (v *reportView) mark(c *chart, axis timeAxis) {
+	held := math.NaN()
+	if warm := v.ElapsedS - v.MeasuredS; warm > 0 {
+		c.Bands = append(c.Bands, chartBand{0, axis.scale.at(warm)})
+		v.legend("▒", "warm-up, left out")
+	}
+	for _, e := range v.Events {
+		switch e.Kind {
+		case runlog.EventHeld:
+			held = e.TS
+		case runlog.EventReleased:
+			if x := axis.scale.at(held); !math.IsNaN(held) {
+				c.Bands = append(c.Bands, chartBand{x, rounded(axis.scale.at(e.TS)-x, 5)})
+				v.legend("▒", "uploads wait for the cluster")
+			}
+		}
+		g, ok := glyphs[e.Kind]
+		seen := e.Kind == runlog.EventNodeDown || e.Kind == runlog.EventNodeUp
+		if !ok || e.TS > axis.scale.max || seen && v.Run != nil && v.Run.Faults > 0 { // what the run does itself says more
+			continue
+		}
+		name := g.name
+		if e.Node > 0 {
+			name = fmt.Sprintf("node %d %s", e.Node, g.name)
+		}
+		at := axis.scale.tick(e.TS, "")
+		c.Marks = append(c.Marks, chartMark{X: at.At, Pos: at.Pos, Glyph: g.sign, Name: name})
+		c.Data.Marks = append(c.Data.Marks, chartDataMark{rounded(e.TS, 6), name})
+		v.legend(g.sign, g.name)
+	}
+}
+
+// legend explains a sign, once.
+func (v *reportView) legend(sign, name string) {
+	for _, g := range v.Glyphs {
+		if g.Name == name {
+			return
+		}
+	}
+	v.Glyphs = append(v.Glyphs, chartMark{Glyph: sign, Name: name})
+}
+
+// checkTitles are the checks' questions.
+var checkTitles = map[string]string{
+	"production_scale_files": "Were the images of the sizes that are meant, and did they come back?",
+	"sustained_load":         "Were throughput and latency good enough, to the end?",
+	"balance":                "Did every node get its share?",
+	"memory_stable":          "Did memory stay within bounds, without growing?",
+	"network":                "Was no more sent than needed?",
+	"hash_quality":           "Is the hash even, and do few images have to go to other nodes?",
+	"fault_tolerance":        "Did the cluster get over the loss of nodes?",
+}

@@ -1,0 +1,157 @@
+package report
+
+import (
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"unicode/utf8"
+
+	"imgcluster/cluster/printable"
+	"imgcluster/modes/runlog"
+	"imgcluster/modes/runlog/logtest"
+)
+
+// TestReadKeeps holds what Read takes from a log that other hands have touched.
+func TestReadKeeps(t *testing.T) {
+	failedLine := strings.ReplaceAll(logtest.UploadLine, `"ok":true`, `"ok":false,"error":"disk full"`)
+	second := strings.ReplaceAll(logtest.UploadLine, `"seq":1`, `"seq":2`)
+	for _, c := range []struct {
+		name, log            string
+		attempted, succeeded int
+		note                 string
+	}{
+		{"whole", logtest.RunLine + logtest.UploadLine + second + `{"type":"end","elapsed_s":4}`, 2, 2, ""},
+		{"no end", logtest.RunLine + logtest.UploadLine + second, 2, 2, "no end record"},
+		{"cut last line", logtest.RunLine + logtest.UploadLine + second[:100], 1, 1, "cut off"},
+		{"zeros at the end", logtest.RunLine + logtest.UploadLine + "\x00\x00\x00", 1, 1, "cut off"},
+		{"last line whole but for its end", logtest.RunLine + strings.TrimSpace(logtest.UploadLine), 1, 1, ""},
+		{"unknown field", logtest.RunLine + strings.Replace(logtest.UploadLine, `"seq"`, `"new":{"a":[1,"}",{"\"":2}],"b":null},"seq"`, 1), 1, 1, ""},
+		{"unknown type", logtest.RunLine + `{"type":"weather","seq":"x","bytes":-4}` + "\n" + logtest.UploadLine, 1, 1, ""},
+		{"type last, spaces", logtest.RunLine + ` { "seq" : 1 , "ok" : true , "owner" : 1 , "type" : "upload" } ` + "\r\n\n", 1, 1, ""},
+		{"no run", logtest.UploadLine + second, 2, 2, "no run record"},
+		{"seq twice", logtest.RunLine + logtest.UploadLine + failedLine, 1, 0, "recorded more than once"},
+		{"seq twice, better later", logtest.RunLine + failedLine + second + logtest.UploadLine, 2, 2, "1 upload recorded more than once"},
+		{"no seq", logtest.RunLine + strings.Repeat(strings.Replace(logtest.UploadLine, `"seq":1,`, "", 1), 3), 3, 3, ""},
+		{"without an outcome", logtest.RunLine + logtest.UploadLine + strings.Replace(second, `"ok":true`, `"ok":null`, 1), 1, 1, "1 record lacks its outcome or kind"},
+		{"byte order mark", "\xef\xbb\xbf" + logtest.RunLine + logtest.UploadLine, 1, 1, ""},
+		{"carriage returns", strings.ReplaceAll(logtest.RunLine+logtest.UploadLine+second, "\n", "\r\n"), 2, 2, ""},
+		{"gzip", logtest.Gzip(t, logtest.RunLine+logtest.UploadLine+second), 2, 2, ""},
+		{"gzip in two parts", logtest.Gzip(t, logtest.RunLine+logtest.UploadLine) + logtest.Gzip(t, second), 2, 2, ""},
+		{"gzip with a byte order mark", logtest.Gzip(t, "\xef\xbb\xbf"+logtest.RunLine+logtest.UploadLine), 1, 1, ""},
+		{"uploads missing", logtest.RunLine + logtest.UploadLine, 1, 1, "1 of 2 planned uploads"},
+		{"owner from outside", logtest.RunLine + strings.Replace(logtest.UploadLine, `"owner":2`, `"owner":9`, 1), 1, 1, "1 upload on nodes that are not in the run record: 9"},
+		{"nulls", logtest.RunLine + `{"type":"upload","seq":null,"class":null,"bytes":null,"latency_s":null,"ok":true,"owner":null,"first_choice":null}`, 1, 1, "without an owner"},
+		{"exponents", logtest.RunLine + strings.Replace(logtest.UploadLine, "9013320", "9.01332e6", 1), 1, 1, ""},
+		{"event of no kind", logtest.RunLine + logtest.UploadLine + `{"type":"event"}`, 1, 1, ""},
+		{"unknown event", logtest.RunLine + logtest.UploadLine + `{"type":"event","t_s":1,"kind":"full moon"}`, 1, 1, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := Compute(read(t, c.log), DefaultLimits())
+			if r.Attempted != c.attempted || r.Succeeded != c.succeeded {
+				t.Errorf("%d attempted, %d succeeded; want %d and %d", r.Attempted, r.Succeeded, c.attempted, c.succeeded)
+			}
+			if notes := strings.Join(r.Notes, "\n"); !strings.Contains(notes, c.note) {
+				t.Errorf("notes %q, want %q among them", notes, c.note)
+			}
+		})
+	}
+}
+
+// TestReadInPieces reads through readers that give one byte at a time, or data together with the end.
+func TestReadInPieces(t *testing.T) {
+	log := logtest.Encode(t, logtest.Failing()...)
+	want := text(t, Compute(read(t, string(log)), DefaultLimits()), TextOptions{})
+	one, err := runlog.Read(iotest.OneByteReader(bytes.NewReader(log)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	end, err := runlog.Read(iotest.DataErrReader(bytes.NewReader(log)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range []*runlog.Log{one, end} {
+		if got := text(t, Compute(l, DefaultLimits()), TextOptions{}); got != want {
+			t.Errorf("got\n%s\nwant\n%s", got, want)
+		}
+	}
+}
+
+// TestReadBoundsNames gives every upload a class and an error of its own.
+func TestReadBoundsNames(t *testing.T) {
+	recs := logtest.Mutate(logtest.Even(1000), func(u *runlog.Upload) {
+		u.Class = fmt.Sprint("class ", u.Seq)
+		u.OK, u.Error = false, fmt.Sprint("error ", u.Seq)
+	})
+	r := compute(t, recs...)
+	if len(r.Classes) != runlog.NamesMax+1 || len(r.Failures) != runlog.NamesMax+1 {
+		t.Fatalf("%d classes, %d failures; want %d of each", len(r.Classes), len(r.Failures), runlog.NamesMax+1)
+	}
+	if f := r.Failures[0]; f.Error != runlog.OtherName || f.Uploads != 1000-runlog.NamesMax {
+		t.Errorf("the rest is %+v", f)
+	}
+}
+
+// FuzzRead feeds anything to Read. What it takes must give a report in text of at most 80 columns
+// without control characters, and in valid JSON.
+func FuzzRead(f *testing.F) {
+	for _, records := range logtest.Runs {
+		if log := logtest.Encode(f, records()...); len(log) < 2_000 {
+			f.Add(log)
+		}
+	}
+	f.Add(logtest.Encode(f, logtest.EveryType()...))
+	f.Add([]byte(logtest.Gzip(f, logtest.RunLine+logtest.UploadLine)))
+	f.Add([]byte("\xef\xbb\xbf" + logtest.RunLine + `{"type":"cleaned","images":null}` + "\n" + `{"type":"node","id":1,"up":null}`))
+	evil := evilRecords()
+	f.Add(logtest.Encode(f, evil[0], evil[1], evil[len(evil)-2]))
+	f.Add([]byte(`{"type":"upload","ok":true,"owner":1,"latency_s":5e-324}` + "\n" + `{"type":"upload","ok":true,"owner":1,"latency_s":1}` + "\n"))
+	f.Add([]byte(`{"type":"upload","ok":true,"owner":1,"latency_s":5e-324}` + "\n" + `{"type":"upload","ok":true,"owner":1}` + "\n"))
+	f.Add([]byte(`{"type":"upload","ok":true,"owner":4294967295,"bytes":1099511627776,"latency_s":1e9,"start_s":1e9,"class":"\u0000\n世","sent_bytes":1e12}`))
+	f.Fuzz(func(t *testing.T, log []byte) {
+		l, err := runlog.Read(bytes.NewReader(log))
+		if err != nil {
+			var e *runlog.ReadError
+			if !errors.As(err, &e) || e.Hint() == "" || e.Line < 1 {
+				t.Fatalf("%#v is not a whole ReadError", err)
+			}
+			return
+		}
+		r := Compute(l, DefaultLimits())
+		var js bytes.Buffer
+		if err := r.WriteJSON(&js); err != nil || !json.Valid(js.Bytes()) {
+			t.Fatalf("%v: %s", err, js.Bytes())
+		}
+		all := Reports{r}
+		if rows, err := csv.NewReader(bytes.NewReader(written(t, all.WriteCSV))).ReadAll(); err != nil || len(rows) < 2 {
+			t.Fatalf("%d rows of CSV, %v", len(rows), err)
+		}
+		selfContained(t, written(t, all.WriteHTML))
+		written(t, all.WriteMarkdown)
+		for line := range strings.Lines(text(t, r, TextOptions{})) {
+			line = strings.TrimSuffix(line, "\n")
+			if utf8.RuneCountInString(line) > widthMax || printable.Text("x"+line+"x") != "x"+line+"x" {
+				t.Fatalf("bad line %q", line)
+			}
+		}
+	})
+}
+
+// TestReportWriteErrors checks that a report that could not be written says so.
+func TestReportWriteErrors(t *testing.T) {
+	r := compute(t, logtest.Even(3)...)
+	broken := errors.New("broken pipe")
+	pr, pw := io.Pipe()
+	pr.CloseWithError(broken)
+	if err := r.WriteText(pw, TextOptions{}); !errors.Is(err, broken) {
+		t.Errorf("text: %v", err)
+	}
+	if err := r.WriteJSON(pw); !errors.Is(err, broken) {
+		t.Errorf("JSON: %v", err)
+	}
+}

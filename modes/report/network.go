@@ -1,0 +1,89 @@
+package report
+
+import (
+	"fmt"
+
+	"imgcluster/modes/runlog"
+	"imgcluster/modes/term"
+)
+
+// broadcastNodesMax is how many nodes a broadcast goes to: those of one shard.
+const broadcastNodesMax = 3
+
+// network asks whether the client sent much more than each image once to every receiver.
+func (j *judgement) network() (Status, string) {
+	receivers := j.receivers()
+	if j.log.unnamed() && j.log.Run.Delivery != runlog.DeliveryRelay {
+		return Skipped, skippedNodes
+	}
+	if receivers == 0 {
+		return Skipped, fmt.Sprintf("delivery %q: unknown how often an image is sent", j.log.Run.Delivery)
+	}
+	w := j.log.wire(receivers)
+	if w.needed == 0 || w.sent == 0 {
+		return Skipped, "the log does not say what was sent"
+	}
+	again := 100 * w.again / w.needed
+	j.figure("sent_bytes", w.sent)
+	j.figure("needed_bytes", w.needed)
+	j.figure("resent_percent", again)
+	j.figure("retried_uploads", float64(w.retried))
+	j.figure("sent_bytes_per_s", ratio(w.sent, j.report.MeasuredS))
+	evidence := fmt.Sprintf("%s/s on the wire%s; %s sent for %s needed, %.1f %% sent again; %s retried", term.Bytes(int64(ratio(w.sent, j.report.MeasuredS))),
+		j.link(ratio(w.sent, j.report.MeasuredS)), term.Bytes(int64(w.sent)), term.Bytes(int64(w.needed)), again, term.Plural(w.retried, "upload"))
+	if again <= j.limits.ResentPercent && w.unknown > 0 {
+		return Skipped, evidence + "; the log does not say what was sent for " + term.Plural(w.unknown, "upload")
+	}
+	return outcome(again <= j.limits.ResentPercent), evidence
+}
+
+// link tells which share of the client's link that is, where the log knows the link.
+func (j *judgement) link(sent float64) string {
+	link := float64(j.log.Run.Machines.Client.LinkBytesPS)
+	if link == 0 {
+		return ""
+	}
+	share := 100 * sent / link
+	j.figure("link_percent", share)
+	return fmt.Sprintf(", %s of the client's link of %s/s", term.Percent(share), term.Bytes(int64(link)))
+}
+
+// wire is what the client sent for the uploads.
+type wire struct {
+	needed, sent, again float64
+	retried             int64 // uploads
+	unknown             int64 // uploads of which the log does not say what was sent, or what had to be
+}
+
+func (l log) wire(receivers int) (w wire) {
+	for i := range l.Uploads {
+		u := &l.Uploads[i]
+		if u.Attempts > 1 {
+			w.retried++
+		}
+		if !u.Counted || u.Bytes == 0 || u.OK && u.Sent == 0 {
+			w.unknown++
+			continue
+		}
+		need := float64(u.Bytes) * float64(receivers)
+		w.needed += need
+		w.sent += float64(u.Sent)
+		w.again += max(float64(u.Sent)-need, 0)
+	}
+	return w
+}
+
+// receivers returns how many nodes get each image from the client, 0 when unknown.
+func (j *judgement) receivers() int { return receivers(&j.log.Run, len(j.members)) }
+
+func receivers(r *runlog.Run, nodes int) int {
+	switch r.Delivery {
+	case runlog.DeliveryBroadcast:
+		return min(nodes, broadcastNodesMax)
+	case runlog.DeliveryAnnounce:
+		return min(nodes, r.Replicas)
+	case runlog.DeliveryRelay:
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,245 @@
+package report
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"imgcluster/cluster/image"
+	"imgcluster/cluster/placement"
+	"imgcluster/modes/runlog"
+	"imgcluster/modes/runlog/logtest"
+)
+
+// photoSizes are the sizes of the photographs beside the code.
+func photoSizes(t testing.TB) (sizes []int64) {
+	t.Helper()
+	files, err := os.ReadDir(filepath.Join("..", "..", "testdata", "photos"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		info, err := f.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		sizes = append(sizes, info.Size())
+	}
+	return sizes
+}
+
+// simulatedLate is how many images later a node sees another one's decision: of eight uploads at once, half.
+const simulatedLate = 4
+
+// simulated is a cluster that decides who owns what, each of three nodes for a third of the images.
+type simulated struct {
+	owned  []placement.Load // by node
+	tables [][]placement.Candidate
+	unseen []func()
+}
+
+func newSimulated(before ...placement.Load) *simulated {
+	s := &simulated{owned: before}
+	for range before {
+		var table []placement.Candidate
+		for i, l := range before {
+			others := placement.Load{Images: l.Images * 2 / 3, Bytes: l.Bytes * 2 / 3} // were decided by the other two
+			table = append(table, placement.Candidate{ID: image.NodeID(i + 1), Owned: l, Others: others})
+		}
+		s.tables = append(s.tables, table)
+	}
+	return s
+}
+
+// put returns the owner of an image, and the first of its rank.
+func (s *simulated) put(t testing.TB, user, name string, size int64) (owner, firstNode int) {
+	t.Helper()
+	leader := placement.Shard(user, name, 12) % len(s.tables)
+	order, err := placement.Place(user, name, size, s.tables[leader], 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := order[0] - 1
+	add := func(l *placement.Load) { l.Images, l.Bytes = l.Images+1, l.Bytes+size }
+	add(&s.owned[at])
+	add(&s.tables[leader][at].Owned)
+	s.unseen = append(s.unseen, func() {
+		for i, table := range s.tables {
+			if i != leader {
+				add(&table[at].Owned)
+				add(&table[at].Others)
+			}
+		}
+	})
+	if len(s.unseen) > simulatedLate {
+		s.unseen[0]()
+		s.unseen = s.unseen[1:]
+	}
+	var ids []image.NodeID
+	for _, c := range s.tables[0] {
+		ids = append(ids, c.ID)
+	}
+	return int(order[0]), int(placement.Rank(user, name, ids)[0])
+}
+
+// simulatedRun is the log of a run on such a cluster, of images of these sizes in turn.
+func simulatedRun(t testing.TB, s *simulated, user string, count int64, sizes []int64) []runlog.Record {
+	recs := []runlog.Record{logtest.EvenRun(count)}
+	recs = append(recs, ownedSamples(0.004, s.owned...)...)
+	for seq := int64(1); seq <= count; seq++ {
+		u := logtest.EvenUpload(seq)
+		u.Bytes = sizes[seq%int64(len(sizes))]
+		u.Owner, u.FirstNode = s.put(t, user, u.Name, u.Bytes)
+		recs = append(recs, u)
+	}
+	return append(recs, runlog.End{ElapsedS: float64(count)*0.04 + 0.5})
+}
+
+func ownedSamples(t float64, owned ...placement.Load) (recs []runlog.Record) {
+	for i, l := range owned {
+		recs = append(recs, runlog.NodeSample{TS: t, ID: i + 1, Up: true, RSSBytes: 180 << 20, OwnedImages: l.Images, OwnedBytes: l.Bytes})
+	}
+	return recs
+}
+
+// The photographs' sizes differ by eight times.
+func TestBalanceOfPhotographs(t *testing.T) {
+	for _, count := range []int64{40, 300} {
+		failed, most, second := 0, 0.0, ""
+		for user := range 200 {
+			c := checkNamed(t, compute(t, simulatedRun(t, newSimulated(make([]placement.Load, 3)...), fmt.Sprint("user", user), count, photoSizes(t))...), "balance")
+			if c.Status != Passed {
+				failed++
+				second = c.Evidence
+			}
+			most = max(most, c.Figures["bytes_stddev_percent"]/c.Figures["bytes_limit_percent"])
+		}
+		t.Logf("%d uploads: at most %.2f of the limit by bytes", count, most)
+		if failed > 0 {
+			t.Errorf("%d of 200 runs of %d uploads are not balanced: %s", failed, count, second)
+		}
+		uneven := simulatedRun(t, newSimulated(make([]placement.Load, 3)...), "user", count, photoSizes(t))
+		for i, rec := range uneven { // whoever has the large ones
+			if u, ok := rec.(runlog.Upload); ok {
+				u.Owner = int(u.Seq%3) + 1
+				uneven[i] = u
+			}
+		}
+		if c := checkNamed(t, compute(t, uneven...), "balance"); c.Status != Failed || !strings.Contains(c.Evidence, " and ") {
+			t.Errorf("one node has all large images: %s, %s", c.Status, c.Evidence)
+		}
+	}
+}
+
+func TestShareLimits(t *testing.T) {
+	for _, c := range []struct {
+		count   int64
+		sizes   []int64
+		i, b    float64
+		atMost_ string
+	}{
+		{1500, []int64{10e6, 20e6}, 0.15, 0.15, "at most 0.15 %"},
+		{300, []int64{10e6, 10e6}, 0.75, 0.75, "at most 0.75 %"},
+		{300, []int64{1e6, 1e6, 10e6}, 0.75, 1.125, "at most 0.75 % and 1.12 %"},
+	} {
+		recs := logtest.Mutate(logtest.Even(c.count), func(u *runlog.Upload) { u.Bytes = c.sizes[u.Seq%int64(len(c.sizes))] })
+		got := checkNamed(t, compute(t, recs...), "balance")
+		if i, b := got.Figures["limit_percent"], got.Figures["bytes_limit_percent"]; i != c.i || b != c.b && rounded(b, 6) != c.b || !strings.Contains(got.Evidence, c.atMost_) {
+			t.Errorf("%v: %v and %v, %s; want %v and %v, %s", c.sizes, i, b, got.Evidence, c.i, c.b, c.atMost_)
+		}
+	}
+}
+
+// Runs on clusters with a history, by what their nodes owned before.
+func TestHistory(t *testing.T) {
+	photo := int64(53_175)
+	owned := func(images ...int64) (list []placement.Load) {
+		for _, n := range images {
+			list = append(list, placement.Load{Images: n, Bytes: n * photo})
+		}
+		return list
+	}
+	thirds := func(u *runlog.Upload) { u.Owner, u.FirstNode = int(u.Seq%3)+1, int(u.Seq%3)+1 }
+	toFirst := func(u *runlog.Upload) { u.Owner = 1 }
+	for _, c := range []struct {
+		name   string
+		before []placement.Load
+		count  int64
+		change func(*runlog.Upload)
+		want   Status
+		says   string
+	}{
+		{"nothing before", owned(0, 0, 0), 300, nil, Passed, "at most 0.75 % and 0.99 %"},
+		{"even before", owned(100, 100, 100), 300, nil, Passed, "nodes owned 300 images before; of all that they own after it "},
+		{"a new node that catches up", owned(100, 100, 0), 300, nil, Passed, "by bytes; at most 0.45 %"},
+		{"a new node that gets nearer", owned(500, 500, 0), 300, nil, Passed, "at most 0.17 % and 0.23 %, or no further apart than before: 333 images before, 1"},
+		{"larger images before", []placement.Load{{Images: 10, Bytes: 120e6}, {Images: 10, Bytes: 125e6}, {Images: 10, Bytes: 122e6}}, 300, nil, Passed, "nodes owned 30 images before"},
+		{"the new node gets nothing", owned(100, 100, 0), 300, toFirst, Failed, "apart than before: 66.7 images before, 2"},
+		{"even before, uneven run", owned(100, 100, 100), 300, toFirst, Failed, "apart than before: 0.00 images before, 2"},
+		{"a new node, and thirds", owned(500, 500, 0), 300, thirds, Failed, "apart than before"},
+	} {
+		recs := simulatedRun(t, newSimulated(slices.Clone(c.before)...), "user", c.count, photoSizes(t))
+		if c.change != nil {
+			recs = logtest.Mutate(recs, c.change)
+		}
+		r := compute(t, recs...)
+		if got := checkNamed(t, r, "balance"); got.Status != c.want || !strings.Contains(got.Evidence, c.says) {
+			t.Errorf("%s: %s, %s; want %s with %q", c.name, got.Status, got.Evidence, c.want, c.says)
+		}
+		got := checkNamed(t, r, "hash_quality")
+		if _, asked := got.Figures["shares_p"]; asked != (c.before[0].Images == 0) || got.Figures["first_choices_p"] == 0 || got.Status == Skipped {
+			t.Errorf("%s: hash_quality %s, %s", c.name, got.Status, got.Evidence)
+		}
+	}
+}
+
+// What a first sample that came late says has uploads of the run in it; those of the warm-up are not among the uploads.
+func TestBefore(t *testing.T) {
+	recs := slices.DeleteFunc(logtest.Even(60), func(rec runlog.Record) bool { _, is := rec.(runlog.NodeSample); return is })
+	recs = append(recs, ownedSamples(1.5, placement.Load{Images: 20, Bytes: 200e6}, placement.Load{Images: 9, Bytes: 200e6})...)
+	l := log{read(t, string(logtest.Encode(t, recs...)))}
+	r := Compute(l.Log, DefaultLimits())
+	if list, any := l.before(r.Nodes); any {
+		t.Errorf("before, with no sample of node 3: %v", list)
+	}
+	recs = append(recs, runlog.NodeSample{TS: 1, ID: 3}, runlog.NodeSample{TS: 2, ID: 3, Up: true}, runlog.NodeSample{TS: 3, ID: 3, Up: true, OwnedImages: 50})
+	l = log{read(t, string(logtest.Encode(t, logtest.Mutate(recs, func(u *runlog.Upload) { u.Warmup = u.Seq%2 == 0 })...)))}
+	list, any := l.before(r.Nodes)
+	if !any || len(list) != 3 || list[0].Images >= 20 || list[0].Images < 10 || list[2].Images != 0 {
+		t.Errorf("before %v", list)
+	}
+	warm := runlog.Load{}
+	for _, o := range l.Warmup.Owned {
+		warm.Add(o)
+	}
+	if warm.Images != 30 {
+		t.Errorf("%d images of the warm-up", warm.Images)
+	}
+}
+
+// TestGradeOfPlacement grades what placement does with few images, of many users: the first run that anybody makes is
+// not called poor for what no placement of so few could do better.
+func TestGradeOfPlacement(t *testing.T) {
+	for _, images := range []int64{18, 30, 50, 100} {
+		grades := map[string]int{}
+		for user := range 300 {
+			s := newSimulated(make([]placement.Load, 3)...)
+			for seq := int64(1); seq <= images; seq++ {
+				u := logtest.EvenUpload(seq)
+				s.put(t, fmt.Sprintf("user-%d", user), u.Name, u.Bytes)
+			}
+			shares := make([]float64, 3)
+			for i, l := range s.owned {
+				shares[i] = 100 * float64(l.Images) / float64(images)
+			}
+			grades[allowance(images, 3).grade(stddev(shares))]++
+		}
+		t.Logf("%d images: %v", images, grades)
+		if grades["poor"] > 0 || grades["excellent"] < 200 {
+			t.Errorf("%d images: %v", images, grades)
+		}
+	}
+}

@@ -1,0 +1,409 @@
+package runlog
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+)
+
+// line is a line of the log: the fields that Read keeps, of all types but run and plan. A field that is absent or
+// null is not known, which is never the same as 0. Numbers are held to their bounds; a whole one may be written
+// as 9e6.
+type line struct {
+	Type *string `json:"type"`
+
+	Seq         *float64        `json:"seq"`
+	ID          json.RawMessage `json:"id"` // a node's number; an upload's is a text
+	Class       *string         `json:"class"`
+	Bytes       *float64        `json:"bytes"`
+	StartS      *float64        `json:"start_s"`
+	LatencyS    *float64        `json:"latency_s"`
+	OK          *bool           `json:"ok"`
+	Error       *string         `json:"error"`
+	Owner       *float64        `json:"owner"`
+	Attempts    *float64        `json:"attempts"`
+	SentBytes   *float64        `json:"sent_bytes"`
+	FirstChoice *bool           `json:"first_choice"`
+	FirstNode   *float64        `json:"first_node"`
+	ScheduledS  *float64        `json:"scheduled_s"`
+	Warmup      *bool           `json:"warmup"`
+
+	TS               *float64 `json:"t_s"`
+	Up               *bool    `json:"up"`
+	RSSBytes         *float64 `json:"rss_bytes"`
+	DiskFreeBytes    *float64 `json:"disk_free_bytes"`
+	CPUS             *float64 `json:"cpu_s"`
+	NetRxBytes       *float64 `json:"net_rx_bytes"`
+	NetTxBytes       *float64 `json:"net_tx_bytes"`
+	OwnedImages      *float64 `json:"owned_images"`
+	OwnedBytes       *float64 `json:"owned_bytes"`
+	StagingBytes     *float64 `json:"staging_bytes"`
+	DiskReadBytes    *float64 `json:"disk_read_bytes"`
+	DiskWrittenBytes *float64 `json:"disk_written_bytes"`
+	DiskBusyS        *float64 `json:"disk_busy_s"`
+	InFlight         *float64 `json:"in_flight"`
+	LateS            *float64 `json:"late_s"`
+	SourceS          *float64 `json:"source_s"`
+
+	Kind   *string  `json:"kind"`
+	Node   *float64 `json:"node"`
+	Detail *string  `json:"detail"`
+
+	Images     *float64 `json:"images"`
+	Matched    *float64 `json:"matched"`
+	Mismatched *float64 `json:"mismatched"`
+	Missing    *float64 `json:"missing"`
+	Unread     *float64 `json:"unread"`
+	Failed     *float64 `json:"failed"`
+	WonBack    *float64 `json:"won_back_bytes"`
+	ElapsedS   *float64 `json:"elapsed_s"`
+
+	err error // the first field that is not what it is to be
+}
+
+// take reads one line; unterminated reports that it has no line end.
+func (l *Log) take(text []byte, unterminated bool) error {
+	if len(text) == 0 {
+		return nil
+	}
+	var in line
+	err := json.Unmarshal(text, &in)
+	if _, malformed := errors.AsType[*json.SyntaxError](err); malformed || text[0] != '{' {
+		if malformed && unterminated && l.lines > 0 {
+			l.Cut = true
+			return nil
+		}
+		return errors.New("not a JSON object")
+	}
+	in.err = jsonError(err)
+	if bad, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && bad.Field == "type" {
+		return in.err
+	}
+	if in.Type == nil {
+		return errors.New("an object without type")
+	}
+	l.lines++
+	l.known++
+	switch *in.Type {
+	case "upload":
+		return l.addUpload(&in)
+	case "read":
+		return l.addRead(&in)
+	case "node":
+		return l.addNode(&in)
+	case "client":
+		return l.addClient(&in)
+	case "event":
+		return l.addEvent(&in)
+	case "readback":
+		return l.addReadback(&in)
+	case "cleaned":
+		return l.addCleaned(&in)
+	case "end":
+		return l.addEnd(&in)
+	case "plan":
+		return l.addPlan(text)
+	case "run":
+		return l.addRun(text)
+	}
+	l.known--
+	return nil
+}
+
+// jsonError says in the log's words what encoding/json found; nil when it found nothing.
+func jsonError(err error) error {
+	e, ok := errors.AsType[*json.UnmarshalTypeError](err)
+	if !ok || e.Field == "" {
+		if err == nil {
+			return nil
+		}
+		return errors.New(strings.TrimPrefix(err.Error(), "json: "))
+	}
+	if number, tooLarge := strings.CutPrefix(e.Value, "number "); tooLarge && e.Type.Kind().String() == "float64" {
+		return fmt.Errorf("%s is %s, %w", e.Field, number, errRange)
+	}
+	want := map[string]string{"float64": "a number", "bool": "true or false", "string": "a string"}[e.Type.Kind().String()]
+	if want == "" {
+		want = "another type"
+	}
+	return fmt.Errorf("%s is %s, want %s", e.Field, e.Value, want)
+}
+
+// number returns a field, from 0 to most; 0 when it is not known.
+func (in *line) number(name string, v *float64, most float64) float64 {
+	if v == nil {
+		return 0
+	}
+	if err := within(name, *v, 0, most); err != nil && in.err == nil {
+		in.err = err
+	}
+	return *v
+}
+
+// whole is number without a fraction.
+func (in *line) whole(name string, v *float64, most int64) int64 {
+	f := in.number(name, v, float64(most))
+	if f != math.Trunc(f) && in.err == nil {
+		in.err = fmt.Errorf("%s is %v, want a whole number", name, f)
+	}
+	if in.err != nil {
+		return 0
+	}
+	return int64(f)
+}
+
+func (in *line) id(name string, v *float64) int { return int(in.whole(name, v, nodeIDMax)) }
+
+// grown is whole for a counter: what it was before when it is not known.
+func (in *line) grown(name string, v *float64, before int64) int64 {
+	if v == nil {
+		return before
+	}
+	return in.whole(name, v, sampleMax)
+}
+
+// passed is grown for a time.
+func (in *line) passed(name string, v *float64, before float64) float64 {
+	if v == nil {
+		return before
+	}
+	return in.number(name, v, secondsMax)
+}
+
+func isTrue(v *bool) bool { return v != nil && *v }
+
+// outcome reads what uploads and reads have in common.
+func (l *Log) outcome(in *line) Outcome {
+	o := Outcome{
+		Bytes: in.whole("bytes", in.Bytes, bytesMax), StartS: in.number("start_s", in.StartS, secondsMax),
+		LatencyS: in.number("latency_s", in.LatencyS, secondsMax), OK: isTrue(in.OK), Warmup: isTrue(in.Warmup),
+		Timed: in.StartS != nil && in.LatencyS != nil, Scheduled: in.ScheduledS != nil,
+	}
+	if due := in.number("scheduled_s", in.ScheduledS, secondsMax); o.Timed && o.Scheduled {
+		o.WaitS = max(0, o.StartS-due)
+	}
+	if !o.OK {
+		o.Reason = l.reasons.keep(in.Error)
+	}
+	return o
+}
+
+func (l *Log) addUpload(in *line) error {
+	u := UploadOutcome{
+		Outcome: l.outcome(in), Seq: in.whole("seq", in.Seq, countMax), Sent: in.whole("sent_bytes", in.SentBytes, bytesMax),
+		Owner: in.id("owner", in.Owner), FirstNode: in.id("first_node", in.FirstNode),
+		Attempts: int(in.whole("attempts", in.Attempts, attemptsMax)),
+		Class:    l.classes.keep(in.Class), Counted: in.SentBytes != nil, lacking: in.OK == nil,
+	}
+	switch {
+	case in.FirstChoice == nil:
+	case *in.FirstChoice:
+		u.Choice = ChoiceFirst
+	default:
+		u.Choice = ChoiceOther
+	}
+	if err := first(in.err, l.see(u.Owner), full("upload", len(l.Uploads))); err != nil {
+		return err
+	}
+	l.Uploads = append(l.Uploads, u)
+	return nil
+}
+
+func (l *Log) addRead(in *line) error {
+	o := l.outcome(in)
+	if err := first(in.err, full("read", len(l.Reads))); err != nil {
+		return err
+	}
+	if in.OK == nil {
+		l.Unknown++
+		return nil
+	}
+	l.Reads = append(l.Reads, o)
+	return nil
+}
+
+func (l *Log) addNode(in *line) error {
+	var id *float64
+	if len(in.ID) > 0 {
+		if err := json.Unmarshal(in.ID, &id); err != nil {
+			return fmt.Errorf("id is %s, want a number", cut(string(in.ID), 40))
+		}
+	}
+	s := NodeSample{ID: in.id("id", id), Up: isTrue(in.Up)}
+	before, known := l.latest[s.ID]
+	if !known || !s.Up {
+		before = NodeSample{
+			CPUS: NotTold, DiskBusyS: NotTold, NetRxBytes: NotTold, NetTxBytes: NotTold,
+			DiskReadBytes: NotTold, DiskWrittenBytes: NotTold,
+		}
+	}
+	s.TS = in.number("t_s", in.TS, secondsMax)
+	s.RSSBytes = in.whole("rss_bytes", in.RSSBytes, sampleMax)
+	s.DiskFreeBytes = in.whole("disk_free_bytes", in.DiskFreeBytes, sampleMax)
+	s.StagingBytes = in.whole("staging_bytes", in.StagingBytes, sampleMax)
+	s.OwnedImages = in.whole("owned_images", in.OwnedImages, countMax)
+	s.OwnedBytes = in.whole("owned_bytes", in.OwnedBytes, sampleMax)
+	s.CPUS = in.passed("cpu_s", in.CPUS, before.CPUS)
+	s.DiskBusyS = in.passed("disk_busy_s", in.DiskBusyS, before.DiskBusyS)
+	s.NetRxBytes = in.grown("net_rx_bytes", in.NetRxBytes, before.NetRxBytes)
+	s.NetTxBytes = in.grown("net_tx_bytes", in.NetTxBytes, before.NetTxBytes)
+	s.DiskReadBytes = in.grown("disk_read_bytes", in.DiskReadBytes, before.DiskReadBytes)
+	s.DiskWrittenBytes = in.grown("disk_written_bytes", in.DiskWrittenBytes, before.DiskWrittenBytes)
+	if err := first(in.err, within("id", s.ID, 1, nodeIDMax), l.see(s.ID), full("node", len(l.Nodes))); err != nil {
+		return err
+	}
+	if in.Up == nil {
+		return nil // nothing says that these are figures of a node that runs
+	}
+	if n := len(l.Nodes); in.TS == nil && n > 0 {
+		s.TS = l.Nodes[n-1].TS // they come in order
+	}
+	if _, known := l.Owned[s.ID]; s.Up && in.OwnedImages != nil && !known {
+		l.Owned[s.ID] = OwnedAt{Load{s.OwnedImages, s.OwnedBytes}, s.TS}
+	}
+	if s.Up {
+		l.latest[s.ID] = s
+	}
+	l.Nodes = append(l.Nodes, s)
+	return nil
+}
+
+func (l *Log) addClient(in *line) error {
+	before := ClientSample{CPUS: NotTold, SourceS: NotTold, SentBytes: NotTold, ReadBytes: NotTold, InFlight: NotTold}
+	if n := len(l.Client); n > 0 {
+		before = l.Client[n-1]
+	}
+	s := ClientSample{
+		TS: before.TS, RSSBytes: in.whole("rss_bytes", in.RSSBytes, sampleMax), LateS: in.number("late_s", in.LateS, secondsMax),
+		CPUS: in.passed("cpu_s", in.CPUS, before.CPUS), SourceS: in.passed("source_s", in.SourceS, before.SourceS),
+		SentBytes: in.grown("net_tx_bytes", in.NetTxBytes, before.SentBytes),
+		ReadBytes: in.grown("net_rx_bytes", in.NetRxBytes, before.ReadBytes), InFlight: before.InFlight,
+	}
+	if in.TS != nil { // else they come in order
+		s.TS = in.number("t_s", in.TS, secondsMax)
+	}
+	if in.InFlight != nil {
+		s.InFlight = int(in.whole("in_flight", in.InFlight, countMax))
+	}
+	if err := first(in.err, full("client", len(l.Client))); err != nil {
+		return err
+	}
+	l.Client = append(l.Client, s)
+	return nil
+}
+
+func (l *Log) addEvent(in *line) error {
+	e := LoggedEvent{
+		Event: Event{TS: in.number("t_s", in.TS, secondsMax), Node: in.id("node", in.Node)},
+		Timed: in.TS != nil,
+	}
+	if err := first(in.err, full("event", len(l.Events))); err != nil {
+		return err
+	}
+	if in.Kind == nil || *in.Kind == "" {
+		l.Unknown++
+		return nil
+	}
+	switch *in.Kind {
+	case EventResumed:
+		l.Ended = false
+	case EventCleaning:
+		l.cleaning = true
+	}
+	e.Kind, e.Detail = l.kinds.keep(in.Kind), l.details.keep(in.Detail)
+	l.Events = append(l.Events, e)
+	return nil
+}
+
+func (l *Log) addReadback(in *line) error {
+	l.Readback = &Readback{
+		Images: in.whole("images", in.Images, countMax), Matched: in.whole("matched", in.Matched, countMax),
+		Mismatched: in.whole("mismatched", in.Mismatched, countMax), Missing: in.whole("missing", in.Missing, countMax),
+		Unread: in.whole("unread", in.Unread, countMax), Bytes: in.whole("bytes", in.Bytes, sampleMax),
+		ElapsedS: in.number("elapsed_s", in.ElapsedS, secondsMax),
+	}
+	return in.err
+}
+
+func (l *Log) addCleaned(in *line) error {
+	l.cleaning = true
+	l.Cleaned = &Cleaned{
+		Images: in.whole("images", in.Images, countMax), Bytes: in.whole("bytes", in.Bytes, sampleMax),
+		Missing: in.whole("missing", in.Missing, countMax), Failed: in.whole("failed", in.Failed, countMax),
+		WonBack: in.whole("won_back_bytes", in.WonBack, sampleMax),
+	}
+	return in.err
+}
+
+func (l *Log) addEnd(in *line) error {
+	if in.ElapsedS != nil {
+		l.ElapsedS = in.number("elapsed_s", in.ElapsedS, secondsMax)
+	}
+	l.Ended = true
+	return in.err
+}
+
+// addRun takes the run that the log is of.
+func (l *Log) addRun(text []byte) error {
+	var head struct {
+		Schema json.Number `json:"schema"`
+	}
+	// The schema is looked at first: the other fields may mean something else in a newer one.
+	if json.Unmarshal(text, &head) == nil {
+		if v, err := head.Schema.Float64(); err == nil && v > Schema {
+			return fmt.Errorf("schema %v, %w than %d", head.Schema, ErrNewerSchema, Schema)
+		}
+	}
+	if l.known > 1 { // this one is counted
+		return fmt.Errorf("another run begins here: %w", ErrSeveralRuns)
+	}
+	var run Run
+	if err := json.Unmarshal(text, &run); err != nil {
+		return jsonError(err)
+	}
+	if err := run.check(); err != nil {
+		return err
+	}
+	slices.Sort(run.Nodes)
+	run.Nodes = slices.Compact(run.Nodes)
+	l.Run, l.HasRun, l.Uploads = run, true, make([]UploadOutcome, 0, min(run.Count, plannedMax))
+	for _, id := range run.Nodes {
+		l.ids[id] = true
+	}
+	return nil
+}
+
+// addPlan adds to what was planned.
+func (l *Log) addPlan(text []byte) error {
+	var more Plan
+	if err := json.Unmarshal(text, &more); err != nil {
+		return jsonError(err)
+	}
+	p := &l.Run.Plan
+	p.Verify = p.Verify || more.Verify
+	p.Chaos = p.Chaos || more.Chaos
+	p.Cleanup = p.Cleanup || more.Cleanup
+	return nil
+}
+
+// see keeps that node id is in the log; 0 is none.
+func (l *Log) see(id int) error {
+	if id == 0 || l.ids[id] {
+		return nil
+	}
+	if len(l.ids) == NodesMax {
+		return fmt.Errorf("more than %d different nodes", NodesMax)
+	}
+	l.ids[id] = true
+	return nil
+}
+
+func full(what string, n int) error {
+	if n < recordsMax {
+		return nil
+	}
+	return fmt.Errorf("more than %d records of type %s", recordsMax, what)
+}
