@@ -11,9 +11,9 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// BenchmarkCommit stores files of 13 MiB in segments of 1 MiB, one and eight at once, and reports the CPU time of this
-// process for each. Files are kept until the end, as on a node that takes in images: only so does the page cache show its cost.
-// At least -benchtime 200x is needed for figures that repeat.
+// BenchmarkCommit stores files of 13 MiB in segments of 1 MiB, one and eight at once, and reports the CPU
+// time of this process for each. Files are kept until the end, as on a node under load: only then does the
+// page cache show its cost. Figures repeat from -benchtime 200x on.
 func BenchmarkCommit(b *testing.B) {
 	for _, mode := range []string{"direct", "buffered"} {
 		for _, parallel := range []int{1, 8} {

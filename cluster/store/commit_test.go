@@ -31,7 +31,8 @@ func openFault(t *testing.T, dir string, opts Options) (*Store, *faultFS) {
 
 const goldenSize = 2*directBytes + 3*alignBytes + 10
 
-// The order of the operations is the promise of durability: go test -run Golden -update remakes the file.
+// TestGoldenOperations holds the order of the operations, on which durability rests.
+// `go test -run Golden -update` remakes the file.
 func TestGoldenOperations(t *testing.T) {
 	mem := newMemFS()
 	f := &faultFS{fileSystem: mem}
@@ -61,7 +62,7 @@ func TestGoldenOperations(t *testing.T) {
 	_, _, err = s.Sweep(func(image.ID, uint32) (bool, error) { return false, nil })
 	section("sweep", err)
 	_, err = firstStart(f, "dir", Identity{Cluster: "c", Node: 1})
-	f.ops[1] = "write (json)" // its length is no promise
+	f.ops[1] = "write (json)" // its length may change
 	section("first start of a data directory", err)
 
 	const golden = "testdata/commit_ops.golden"
@@ -79,15 +80,10 @@ func TestGoldenOperations(t *testing.T) {
 	}
 }
 
-// Fails each operation of a commit in turn on the real file system, before and after it takes effect.
+// TestFailEachOperation fails each operation of a commit in turn on the real file system, before and after
+// it takes effect.
 func TestFailEachOperation(t *testing.T) {
-	for _, c := range []struct {
-		name string
-		opts Options
-		err  error
-		kind image.Kind
-		late bool
-	}{
+	for _, c := range []operationFailure{
 		{"EIO", Options{}, syscall.EIO, image.KindInternal, false},
 		{"EIO done", Options{}, syscall.EIO, image.KindInternal, true},
 		{"EIO buffered", Options{Buffered: true}, syscall.EIO, image.KindInternal, false},
@@ -97,7 +93,7 @@ func TestFailEachOperation(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			i, dir := 1, t.TempDir()
-			for ; failOperation(t, dir, i, c.opts, c.err, c.kind, c.late); i++ {
+			for ; c.failOperation(t, dir, i); i++ {
 			}
 			if i < 10 {
 				t.Errorf("only %d operations failed", i-1)
@@ -106,13 +102,22 @@ func TestFailEachOperation(t *testing.T) {
 	}
 }
 
+// operationFailure is how an operation fails and the kind of error that is expected.
+type operationFailure struct {
+	name string
+	opts Options
+	err  error
+	kind image.Kind
+	late bool // the operation takes effect all the same
+}
+
 // failOperation fails operation i of a commit. It returns false when there is no such operation.
-func failOperation(t *testing.T, dir string, i int, opts Options, cause error, kind image.Kind, late bool) bool {
-	s, f := openFault(t, dir, opts)
-	f.late = late
-	f.reset(i, cause)
+func (c operationFailure) failOperation(t *testing.T, dir string, i int) bool {
+	s, f := openFault(t, dir, c.opts)
+	f.late = c.late
+	f.reset(i, c.err)
 	size := directBytes + alignBytes + 10
-	if opts.Buffered {
+	if c.opts.Buffered {
 		size = writeBackBytes
 	}
 	data := noise(uint64(i), size)
@@ -125,10 +130,10 @@ func failOperation(t *testing.T, dir string, i int, opts Options, cause error, k
 		return false
 	}
 	op := f.ops[i-1]
-	if !errors.Is(err, cause) || image.KindOf(err) != kind {
-		t.Errorf("%s: error %v of kind %s, want %v of kind %s", op, err, image.KindOf(err), cause, kind)
+	if !errors.Is(err, c.err) || image.KindOf(err) != c.kind {
+		t.Errorf("%s: error %v of kind %s, want %v of kind %s", op, err, image.KindOf(err), c.err, c.kind)
 	}
-	visible := strings.HasPrefix(op, "syncdir") || late && strings.HasPrefix(op, "rename")
+	visible := strings.HasPrefix(op, "syncdir") || c.late && strings.HasPrefix(op, "rename")
 	if visible != (openErr == nil) {
 		t.Errorf("%s: visible is %v, want %v", op, openErr == nil, visible)
 	}
@@ -138,13 +143,13 @@ func failOperation(t *testing.T, dir string, i int, opts Options, cause error, k
 	if n := f.count("fsync"); n > 1 {
 		t.Errorf("%s: fsync was called %d times", op, n)
 	}
-	checkFailed(t, s, op, kind)
-	checkSwept(t, dir, op)
+	expectFailed(t, s, op, c.kind)
+	expectSweptEmpty(t, dir, op)
 	return true
 }
 
-// checkFailed checks that a store on a doubtful disk acknowledges nothing more.
-func checkFailed(t *testing.T, s *Store, op string, kind image.Kind) {
+// expectFailed expects that a store whose disk is in doubt acknowledges nothing more.
+func expectFailed(t *testing.T, s *Store, op string, kind image.Kind) {
 	t.Helper()
 	failed := s.Failed()
 	if want := kind != image.KindDiskFull || strings.HasPrefix(op, "syncdir"); want != (failed != nil) {
@@ -158,8 +163,8 @@ func checkFailed(t *testing.T, s *Store, op string, kind image.Kind) {
 	}
 }
 
-// checkSwept opens the directory again, as after a restart, and sweeps it empty.
-func checkSwept(t *testing.T, dir, op string) {
+// expectSweptEmpty expects that a sweep after a restart leaves no file.
+func expectSweptEmpty(t *testing.T, dir, op string) {
 	t.Helper()
 	s := openTest(t, dir, Options{})
 	if _, _, err := s.Sweep(func(image.ID, uint32) (bool, error) { return false, nil }); err != nil {
@@ -168,9 +173,10 @@ func checkSwept(t *testing.T, dir, op string) {
 	if files, bytes := s.Usage(); files != 0 || bytes != 0 {
 		t.Errorf("%s: %d files of %d bytes after the sweep", op, files, bytes)
 	}
-	wantNames(t, dir)
+	expectFiles(t, dir)
 }
 
+// TestFailEachOpen fails each operation of opening a store in turn; after it the store opens.
 func TestFailEachOpen(t *testing.T) {
 	for i := 1; ; i++ {
 		f := &faultFS{fileSystem: newMemFS(), failAt: i, err: syscall.EIO}
@@ -181,7 +187,7 @@ func TestFailEachOpen(t *testing.T) {
 			}
 			return
 		}
-		wantError(t, err, image.KindInternal)
+		expectError(t, err, image.KindInternal)
 		f.reset(0, nil)
 		if _, err := openStore(f, Options{}); err != nil {
 			t.Fatalf("opening again after operation %d failed: %v", i, err)
@@ -189,8 +195,8 @@ func TestFailEachOpen(t *testing.T) {
 	}
 }
 
-// A commit that ends after another Writer's directory fsync failed must not be acknowledged: the kernel
-// reports a lost directory write once.
+// TestNoAcknowledgementAfterFailure: a commit that ends after another Writer's directory fsync failed must
+// not be acknowledged: the kernel reports a lost directory write once.
 func TestNoAcknowledgementAfterFailure(t *testing.T) {
 	s, f := openFault(t, t.TempDir(), Options{})
 	w, err := s.Create(testID, 1, 10)
@@ -209,11 +215,12 @@ func TestNoAcknowledgementAfterFailure(t *testing.T) {
 	}
 }
 
+// TestScarce: too few file descriptors refuse one upload and do not fail the store.
 func TestScarce(t *testing.T) {
 	s, f := openFault(t, t.TempDir(), Options{})
 	f.reset(2, syscall.EMFILE)
 	_, err := s.Create(testID, 1, 10)
-	wantError(t, err, image.KindOverload)
+	expectError(t, err, image.KindOverload)
 	if s.Failed() != nil {
 		t.Error("too many open files failed the node:", s.Failed())
 	}
@@ -221,8 +228,8 @@ func TestScarce(t *testing.T) {
 	mustPut(t, s, testID, 1, noise(1, 10))
 }
 
-// TestShortageIsNoFailure: what could not be opened or made for a shortage says nothing about the disk. The
-// upload fails, and the next one is taken.
+// TestShortageIsNoFailure: a file that could not be opened or made for want of descriptors says nothing
+// about the disk. The upload fails and the next one succeeds.
 func TestShortageIsNoFailure(t *testing.T) {
 	for i := 1; ; i++ {
 		s, f := openFault(t, t.TempDir(), Options{})
@@ -235,8 +242,11 @@ func TestShortageIsNoFailure(t *testing.T) {
 			return
 		}
 		var e *image.Error
-		if !errors.As(err, &e) || e.Kind != image.KindOverload || !strings.Contains(e.Hint(), "ulimit -n") || s.Failed() != nil {
-			t.Errorf("%s: %v (%s), and Failed is %v", f.ops[i-1], err, image.KindOf(err), s.Failed())
+		if !errors.As(err, &e) || e.Kind != image.KindOverload || s.Failed() != nil {
+			t.Fatalf("%s: %v (%s), and Failed is %v", f.ops[i-1], err, image.KindOf(err), s.Failed())
+		}
+		if !strings.Contains(e.Hint(), "ulimit -n") {
+			t.Errorf("%s: the hint is %q", f.ops[i-1], e.Hint())
 		}
 		f.reset(0, nil)
 		if err := put(s, testID, 2, noise(1, 100)); err != nil {

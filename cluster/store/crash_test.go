@@ -10,9 +10,9 @@ import (
 	"imgcluster/cluster/image"
 )
 
-var errOff = errors.New("the machine is off")
+var errOff = errors.New("the power is off")
 
-// crashes are the choices of what a power loss leaves of what was not synced.
+// crashes returns by name the choices of what a power loss keeps of what was not synced.
 func crashes() map[string]func(*memFS) *memFS {
 	keep := func(yes bool) func(string) bool { return func(string) bool { return yes } }
 	m := map[string]func(*memFS) *memFS{
@@ -35,7 +35,8 @@ var (
 	crashNew = noise(2, 3*alignBytes+10)
 )
 
-// beforeCut returns a disk with a bystander's file and, when replace is set, with an older commit of testKey(1).
+// beforeCut returns a disk with the file testKey(9), which no test touches, and, when replace is set, with an
+// older commit of testKey(1).
 func beforeCut(replace bool) (*memFS, error) {
 	mem := newMemFS()
 	s, err := openStore(mem, Options{})
@@ -48,30 +49,45 @@ func beforeCut(replace bool) (*memFS, error) {
 	return mem, err
 }
 
-// cutCommit turns the machine off at operation cut of a commit, applies the crash, and checks what is
-// found after the restart. done: the commit has fewer operations.
-func cutCommit(mem *memFS, cut int, opts Options, replace bool, skip string, crash func(*memFS) *memFS) (done bool, err error) {
-	s, err := openStore(mem, opts)
+// commitCut is a commit during which the power fails.
+type commitCut struct {
+	at      int // the operation from which on all fail
+	opts    Options
+	replace bool   // there is an older commit of the same name
+	skip    string // an operation that is left out: a seeded bug
+	crash   func(*memFS) *memFS
+}
+
+// run cuts the power, applies the crash, and checks what is found after the restart. It reports whether the
+// commit was done before the cut.
+func (c commitCut) run(mem *memFS) (done bool, err error) {
+	s, err := openStore(mem, c.opts)
 	if err != nil {
 		return false, err
 	}
-	f := &faultFS{fileSystem: mem, failAt: cut, onward: true, err: errOff, skip: skip}
+	f := &faultFS{fileSystem: mem, failAt: c.at, onward: true, err: errOff, skip: c.skip}
 	s.fs = f
 	acknowledged := put(s, testID, 1, crashNew) == nil
-	return acknowledged && len(f.ops) < cut, afterCrash(crash(mem), func(k key, got []byte) error {
+	before := []byte(nil)
+	if c.replace {
+		before = crashOld
+	}
+	check := func(k key, got []byte) error {
 		switch {
 		case k == testKey(9) && bytes.Equal(got, crashOld):
 		case k == testKey(1) && bytes.Equal(got, crashNew):
-		case k == testKey(1) && !acknowledged && (!replace && got == nil || replace && bytes.Equal(got, crashOld)):
+		case k == testKey(1) && !acknowledged && bytes.Equal(got, before):
 		default:
-			return fmt.Errorf("cut at %d, acknowledged %v, replace %v: %v has %d bytes, not the right ones", cut, acknowledged, replace, k, len(got))
+			return fmt.Errorf("cut at %d, acknowledged %v, replace %v: %v has %d bytes, not the right ones",
+				c.at, acknowledged, c.replace, k, len(got))
 		}
 		return nil
-	}, acknowledged || replace)
+	}
+	return acknowledged && len(f.ops) < c.at, afterCrash(c.crash(mem), check, acknowledged || c.replace)
 }
 
-// afterCrash restarts the store, sweeps what has no record, and checks both files. recorded tells
-// whether the new file has a record.
+// afterCrash restarts the store, sweeps the files without a record, and checks both files. recorded means
+// that the new file has a record.
 func afterCrash(mem *memFS, check func(key, []byte) error, recorded bool) error {
 	s, err := openStore(mem, Options{})
 	if err != nil {
@@ -89,7 +105,7 @@ func afterCrash(mem *memFS, check func(key, []byte) error, recorded bool) error 
 		return fmt.Errorf("%d files after the sweep, want %d", n, files)
 	}
 	if left, _ := mem.readDir(tmpDir); len(left) > 0 {
-		return fmt.Errorf("left over: %v", left)
+		return fmt.Errorf("temporary files after the sweep: %v", left)
 	}
 	for _, k := range []key{testKey(9), testKey(1)} {
 		got, err := get(s, k.id, k.epoch)
@@ -113,7 +129,8 @@ func cutEverywhere(skip string) (cuts int, err error) {
 		}
 		for name, crash := range crashes() {
 			for cut, done := 1, false; !done; cut++ {
-				if done, err = cutCommit(start.clone(), cut, opts, replace, skip, crash); err != nil {
+				c := commitCut{at: cut, opts: opts, replace: replace, skip: skip, crash: crash}
+				if done, err = c.run(start.clone()); err != nil {
 					return cuts, fmt.Errorf("power loss that keeps %s: %w", name, err)
 				}
 				cuts++
@@ -123,6 +140,7 @@ func cutEverywhere(skip string) (cuts int, err error) {
 	return cuts, nil
 }
 
+// TestPowerLoss cuts the power at every operation of a commit.
 func TestPowerLoss(t *testing.T) {
 	cuts, err := cutEverywhere("")
 	if err != nil {
@@ -133,8 +151,8 @@ func TestPowerLoss(t *testing.T) {
 	}
 }
 
-// TestPowerLossAtFirstStart turns the machine off at every operation from the first open of an empty
-// directory to the end of the first commit, but only at some of those that make the folders.
+// TestPowerLossAtFirstStart cuts the power at every operation from the first open of an empty directory to
+// the end of the first commit, but only at some of those that make the folders.
 func TestPowerLossAtFirstStart(t *testing.T) {
 	for name, crash := range crashes() {
 		for cut, acknowledged := 1, false; !acknowledged; cut++ {
@@ -152,13 +170,14 @@ func TestPowerLossAtFirstStart(t *testing.T) {
 			}
 			got, err := get(s, testID, 1)
 			if whole := bytes.Equal(got, crashNew); acknowledged && !whole || err == nil && !whole {
-				t.Fatalf("power loss at %d that keeps %s, acknowledged %v: %d bytes, %v", cut, name, acknowledged, len(got), err)
+				t.Fatalf("power loss at %d that keeps %s, acknowledged %v: %d bytes, %v",
+					cut, name, acknowledged, len(got), err)
 			}
 		}
 	}
 }
 
-// The model is worth something only if it finds the classic mistakes.
+// TestPowerLossFindsSeededBugs: the model must find the classic mistakes.
 func TestPowerLossFindsSeededBugs(t *testing.T) {
 	for _, skip := range []string{"fsync", "syncdir", "write"} {
 		if _, err := cutEverywhere(skip); err == nil {

@@ -37,7 +37,7 @@ const (
 	pidBytesMax      = 32
 )
 
-// Identity says whose data directory it is: the content of node.json.
+// Identity is the content of node.json: which node of which cluster a data directory belongs to.
 type Identity struct {
 	Format      int          `json:"format"`
 	Cluster     string       `json:"cluster"`
@@ -45,17 +45,18 @@ type Identity struct {
 	KeyID       string       `json:"key_id"` // of the cluster master key
 	Incarnation string       `json:"incarnation"`
 	Created     time.Time    `json:"created"`
-	// ClusterID is what the cluster was founded as, in hexadecimal digits.
+	// ClusterID is the ID that the cluster got when it was bootstrapped, in hexadecimal digits.
 	ClusterID string `json:"cluster_id"`
 	// Starts counts the starts with this incarnation.
 	Starts uint64 `json:"starts"`
-	// Joined tells that the node has taken part in Raft: without its log it must not again.
+	// Joined means that the node has taken part in Raft. Without its log it must not take part again.
 	Joined bool `json:"joined,omitempty"`
-	// Unverified tells that the disk failed, and what is stored on it has not been verified since.
+	// Unverified means that the disk failed and that what it stores has not been verified since.
 	Unverified bool `json:"unverified,omitempty"`
-	// Members is what the node last knew of the cluster's members; JSON, not looked at here.
+	// Members are the cluster's members as the node last knew them, as JSON that this package does not read.
 	Members json.RawMessage `json:"members,omitempty"`
-	// Sum is the SHA-256 of all the others, as JSON without white space; versions before wrote none.
+	// Sum is the SHA-256, in hexadecimal digits, of all other fields as JSON without white space. Older
+	// versions wrote none.
 	Sum string `json:"sum,omitempty"`
 }
 
@@ -68,20 +69,25 @@ func (have Identity) sum() (string, error) {
 // The reasons why Claim refuses a data directory, for errors.Is.
 var (
 	ErrInUse        = errors.New("data directory is in use")
-	ErrOtherCluster = errors.New("data directory is another cluster's")
-	ErrOtherNode    = errors.New("data directory is another node's")
+	ErrOtherCluster = errors.New("data directory belongs to another cluster")
+	ErrOtherNode    = errors.New("data directory belongs to another node")
 	ErrOtherKey     = errors.New("data directory needs another master key")
 	ErrFormat       = errors.New("data directory has an unknown format")
 	ErrNotOurs      = errors.New("directory is not a data directory")
 	ErrDataDir      = errors.New("data directory cannot be used") // the cause is wrapped too
 )
 
-// ClaimError is why a data directory was refused. Nothing in it was changed.
+// ClaimError is the error of a data directory that was refused. Nothing in the directory was changed.
 type ClaimError struct {
 	Reason error // one of the sentinels above
 	Detail string
 	hint   string
-	cause  error
+	cause  error // of an ErrDataDir; nil where there is none
+}
+
+// refuse returns a ClaimError without a cause.
+func refuse(reason error, hint, format string, args ...any) *ClaimError {
+	return &ClaimError{Reason: reason, Detail: fmt.Sprintf(format, args...), hint: hint}
 }
 
 func (e *ClaimError) Error() string { return e.Detail }
@@ -100,7 +106,7 @@ func (e *ClaimError) Unwrap() []error {
 	return []error{e.Reason, e.cause}
 }
 
-// DataDir is a claimed data directory. The claim ends with Close or with the process.
+// DataDir is a data directory that this process has claimed. The claim ends with Close or with the process.
 type DataDir struct {
 	path string
 	lock *os.File
@@ -109,14 +115,14 @@ type DataDir struct {
 	identity Identity
 }
 
-// Identity returns what node.json says.
+// Identity returns the content of node.json.
 func (d *DataDir) Identity() Identity {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.identity
 }
 
-// Update changes node.json and makes it durable.
+// Update changes the identity and makes node.json durable. Its errors are *ClaimError.
 func (d *DataDir) Update(change func(*Identity)) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -135,48 +141,56 @@ func (d *DataDir) Update(change func(*Identity)) error {
 	return nil
 }
 
-// quarantineName is the folder for what a node had of the log and the catalog before it was renewed.
+// quarantineName is the folder that Renew moves the old incarnation's log and catalog to.
 const quarantineName = "quarantine"
 
-// Renew makes the directory that of a new incarnation, which has no part in the cluster yet. What the
-// old one had in the given folders is put aside, in place of what was put aside before.
+// Renew gives the directory a new incarnation, which has not joined the cluster yet. The given folders of
+// the old incarnation are moved into quarantine; what an earlier Renew moved there is deleted. Its errors
+// are *ClaimError.
 func (d *DataDir) Renew(folders ...string) error {
 	failpoint.Here("member/before-renew")
-	aside := filepath.Join(d.path, quarantineName)
-	// The identity comes first: a crash leaves folders that the new incarnation puts aside again.
-	err := d.Update(func(id *Identity) { id.Incarnation, id.Starts, id.Joined, id.Members = newIncarnation(), 0, false, nil })
-	if err == nil {
-		err = os.RemoveAll(aside)
-	}
-	if err == nil {
-		err = os.Mkdir(aside, 0o700)
-	}
-	for _, name := range folders {
-		if err != nil {
-			break
-		}
-		if err = os.Rename(filepath.Join(d.path, name), filepath.Join(aside, name)); errors.Is(err, fs.ErrNotExist) {
-			err = nil
-		}
-		failpoint.Here("member/put-aside")
-	}
-	if err == nil {
-		err = durable.SyncDir(d.path)
-	}
+	// The identity comes first: after a crash the new incarnation moves what is left of the folders.
+	err := d.Update(func(id *Identity) {
+		id.Incarnation = newIncarnation()
+		id.Starts = 0
+		id.Joined = false
+		id.Members = nil
+	})
 	if err != nil {
+		return err
+	}
+	if err := d.quarantine(folders); err != nil {
 		return unusable(d.path, err)
 	}
 	failpoint.Here("member/renewed")
 	return nil
 }
 
-// Close gives the claim up. The stores in the directory must have been closed before.
+func (d *DataDir) quarantine(folders []string) error {
+	to := filepath.Join(d.path, quarantineName)
+	if err := os.RemoveAll(to); err != nil {
+		return err
+	}
+	if err := os.Mkdir(to, dirMode); err != nil {
+		return err
+	}
+	for _, name := range folders {
+		err := os.Rename(filepath.Join(d.path, name), filepath.Join(to, name))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		failpoint.Here("member/put-aside")
+	}
+	return durable.SyncDir(d.path)
+}
+
+// Close releases the claim. Stores in the directory must be closed before.
 func (d *DataDir) Close() error { return d.lock.Close() }
 
-// Claim takes the data directory dir for this process and the node that want describes. It makes a missing
-// directory (mode 0700) and, on the first start, writes node.json with a fresh Incarnation, by which a
-// node that came back with an empty disk is told from the one that left. Later it refuses a
-// directory of another cluster, node or master key. Of want, a later start looks at nothing else.
+// Claim locks the data directory dir for this process and for the node that want describes. It makes a
+// missing directory (mode 0700) and, on the first start, writes node.json with a new Incarnation, which
+// tells a node that returns with an empty disk from the one that left. On later starts it refuses a
+// directory of another cluster, node or master key, and ignores the other fields of want.
 // All refusals are *ClaimError.
 func Claim(dir string, want Identity) (*DataDir, error) {
 	if err := durable.MakeDir(dir); err != nil {
@@ -208,7 +222,9 @@ func unusable(dir string, err error) error {
 	if oserr.ClassOf(err) != oserr.Scarce {
 		hint += ", or choose another --data-dir"
 	}
-	return &ClaimError{ErrDataDir, fmt.Sprintf("data directory %s: %v", dir, err), hint, err}
+	e := refuse(ErrDataDir, hint, "data directory %s: %v", dir, err)
+	e.cause = err
+	return e
 }
 
 // checkOurs refuses a directory with content but without node.json.
@@ -222,21 +238,21 @@ func checkOurs(fsys fileSystem, dir string) error {
 		switch e.name {
 		case identityName:
 			return nil
-		case lockName, identityTmp, "lost+found": // a first start cut short; a mounted file system
+		case lockName, identityTmp, "lost+found": // an interrupted first start; a mounted file system
 		default:
 			foreign = e.name
 		}
 	}
 	if foreign != "" {
-		return &ClaimError{
-			ErrNotOurs, fmt.Sprintf("%s is not empty (it has %s) and has no %s: it is not a data directory", dir, foreign, identityName),
-			"choose an empty or a new directory with --data-dir", nil,
-		}
+		return refuse(ErrNotOurs, "choose an empty or a new directory with --data-dir",
+			"%s is not empty (it has %s) and has no %s: it is not a data directory",
+			dir, foreign, identityName)
 	}
 	return nil
 }
 
-// takeLock takes the lock that the kernel drops when the process ends, and notes the process in it.
+// takeLock takes the lock, which the kernel releases when the process ends, and writes the process ID
+// into it.
 func takeLock(root *os.Root, dir string) (*os.File, error) {
 	f, err := root.OpenFile(lockName, os.O_RDWR|os.O_CREATE, fileMode)
 	if err != nil {
@@ -244,7 +260,7 @@ func takeLock(root *os.Root, dir string) (*os.File, error) {
 	}
 	err = restart(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
 	if err == nil {
-		err = notePID(f)
+		err = writePID(f)
 	}
 	switch {
 	case err == nil:
@@ -258,7 +274,7 @@ func takeLock(root *os.Root, dir string) (*os.File, error) {
 	return nil, err
 }
 
-func notePID(f *os.File) error {
+func writePID(f *os.File) error {
 	if err := f.Truncate(0); err != nil {
 		return err
 	}
@@ -268,17 +284,15 @@ func notePID(f *os.File) error {
 
 func inUse(dir string, lock *os.File) error {
 	who := "another process"
-	b, _ := io.ReadAll(io.LimitReader(lock, pidBytesMax)) // not known is an answer too
+	b, _ := io.ReadAll(io.LimitReader(lock, pidBytesMax)) // without the ID the message is vaguer
 	if pid, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && pid > 0 {
 		who = fmt.Sprintf("process %d", pid)
 	}
-	return &ClaimError{
-		ErrInUse, fmt.Sprintf("data directory %s is in use by %s", dir, who),
-		"stop that server first, or choose another --data-dir", nil,
-	}
+	return refuse(ErrInUse, "stop that server first, or choose another --data-dir",
+		"data directory %s is in use by %s", dir, who)
 }
 
-// identify reads node.json and compares it with want, or writes it.
+// identify reads node.json and compares it with want. On the first start it writes node.json.
 func identify(fsys *osFS, dir string, want Identity) (Identity, error) {
 	have, err := readIdentity(fsys.root, dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -304,28 +318,29 @@ func readIdentity(root *os.Root, dir string) (Identity, error) {
 		return Identity{}, unusable(dir, err)
 	}
 	var id Identity
-	// The format comes first: another one may mean anything by the other fields.
+	// The format comes first: in another format the other fields may mean anything.
 	var format struct{ Format int }
 	if err = json.Unmarshal(b, &format); err == nil && format.Format == FormatVersion {
-		err = errors.Join(json.Unmarshal(b, &id), id.expectSum())
-		id.Sum = "" // made at each write
+		err = errors.Join(json.Unmarshal(b, &id), id.verifySum())
+		id.Sum = "" // each write computes it
 	}
 	switch {
 	case err != nil || format.Format == FormatVersion && id.Incarnation == "":
-		return Identity{}, &ClaimError{
-			ErrDataDir, fmt.Sprintf("%s in data directory %s is damaged", identityName, dir),
-			"restore " + identityName + " from a backup, or start the node with an empty --data-dir and --replace, so that it is rebuilt from its peers", err,
-		}
+		hint := "restore " + identityName + " from a backup, or start the node with an empty --data-dir and" +
+			" --replace, so that it is rebuilt from its peers"
+		e := refuse(ErrDataDir, hint, "%s in data directory %s is damaged", identityName, dir)
+		e.cause = err
+		return Identity{}, e
 	case format.Format != FormatVersion:
-		return Identity{}, &ClaimError{
-			ErrFormat, fmt.Sprintf("data directory %s has format %d, this program knows format %d", dir, format.Format, FormatVersion),
-			"start the version of imgcluster that wrote it, or choose another --data-dir", nil,
-		}
+		return Identity{}, refuse(ErrFormat,
+			"start the version of imgcluster that wrote it, or choose another --data-dir",
+			"data directory %s has format %d, this program knows format %d",
+			dir, format.Format, FormatVersion)
 	}
 	return id, nil
 }
 
-func (have Identity) expectSum() error {
+func (have Identity) verifySum() error {
 	want, err := have.sum()
 	if err == nil && have.Sum != "" && have.Sum != want {
 		err = errors.New("its checksum is wrong")
@@ -337,20 +352,15 @@ func (have Identity) expectSum() error {
 func (have Identity) check(dir string, want Identity) error {
 	switch {
 	case have.Cluster != want.Cluster:
-		return &ClaimError{
-			ErrOtherCluster, fmt.Sprintf("data directory %s belongs to cluster %q, not %q", dir, have.Cluster, want.Cluster),
-			fmt.Sprintf("set cluster.name to %q, or choose another --data-dir", have.Cluster), nil,
-		}
+		return refuse(ErrOtherCluster,
+			fmt.Sprintf("set cluster.name to %q, or choose another --data-dir", have.Cluster),
+			"data directory %s belongs to cluster %q, not %q", dir, have.Cluster, want.Cluster)
 	case have.Node != want.Node:
-		return &ClaimError{
-			ErrOtherNode, fmt.Sprintf("data directory %s belongs to node %d, not %d", dir, have.Node, want.Node),
-			fmt.Sprintf("start with --id %d or another --data-dir", have.Node), nil,
-		}
+		return refuse(ErrOtherNode, fmt.Sprintf("start with --id %d or another --data-dir", have.Node),
+			"data directory %s belongs to node %d, not %d", dir, have.Node, want.Node)
 	case have.KeyID != want.KeyID:
-		return &ClaimError{
-			ErrOtherKey, fmt.Sprintf("data directory %s was written under master key %s, not %s", dir, have.KeyID, want.KeyID),
-			"give the key file of this cluster, or choose another --data-dir", nil,
-		}
+		return refuse(ErrOtherKey, "give the key file of this cluster, or choose another --data-dir",
+			"data directory %s was written under master key %s, not %s", dir, have.KeyID, want.KeyID)
 	}
 	return nil
 }
@@ -402,7 +412,7 @@ func writeFile(fsys fileSystem, name string, content []byte) error {
 	return f.close()
 }
 
-// writeDurably is the commit of an image file, in small.
+// writeDurably replaces a file in the steps of an image file's commit.
 func writeDurably(fsys fileSystem, tmp, name string, content []byte) error {
 	if err := writeFile(fsys, tmp, content); err != nil {
 		return err

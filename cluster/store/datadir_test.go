@@ -26,14 +26,15 @@ func mustClaim(t *testing.T, dir string) *DataDir {
 	return d
 }
 
-// wantRefusal checks the reason, that the text and the hint name the parts given, and that the claim changed nothing.
-func wantRefusal(t *testing.T, dir string, want Identity, reason error, parts ...string) {
+// expectRefusal expects that Claim refuses for the reason, with a text or hint that has each part, and
+// changes nothing.
+func expectRefusal(t *testing.T, dir string, want Identity, reason error, parts ...string) {
 	t.Helper()
 	before := tree(t, dir)
 	d, err := Claim(dir, want)
 	if err == nil {
 		d.Close()
-		t.Fatalf("%+v was let in, want %v", want, reason)
+		t.Fatalf("%+v was accepted, want %v", want, reason)
 	}
 	var e *ClaimError
 	if !errors.As(err, &e) || !errors.Is(err, reason) || e.Hint() == "" {
@@ -49,7 +50,7 @@ func wantRefusal(t *testing.T, dir string, want Identity, reason error, parts ..
 	}
 }
 
-// tree lists names and contents; the lock's content does not count.
+// tree returns the names and contents in a directory, without the content of the lock.
 func tree(t *testing.T, dir string) string {
 	t.Helper()
 	var b strings.Builder
@@ -71,14 +72,21 @@ func TestClaim(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data", "node2")
 	d := mustClaim(t, dir)
 	id := d.Identity()
-	if id.Format != FormatVersion || id.Cluster != "imgcluster" || id.Node != 2 || id.KeyID != "k1" || len(id.Incarnation) != 32 || id.Created.IsZero() {
+	if len(id.Incarnation) != 32 || id.Created.IsZero() {
 		t.Errorf("identity %+v", id)
+	}
+	want := testIdentity
+	want.Format = FormatVersion
+	want.Incarnation = id.Incarnation
+	want.Created = id.Created
+	if !reflect.DeepEqual(id, want) {
+		t.Errorf("identity %+v, want %+v", id, want)
 	}
 	info, err := os.Stat(dir)
 	if err != nil || info.Mode().Perm() != 0o700 {
 		t.Error(info.Mode(), err)
 	}
-	wantRefusal(t, dir, testIdentity, ErrInUse, fmt.Sprintf("process %d", os.Getpid()), "--data-dir")
+	expectRefusal(t, dir, testIdentity, ErrInUse, fmt.Sprintf("process %d", os.Getpid()), "--data-dir")
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -96,10 +104,13 @@ func TestClaimRefusals(t *testing.T) {
 	dir := t.TempDir()
 	mustClaim(t, dir).Close()
 	with := func(change func(*Identity)) Identity { id := testIdentity; change(&id); return id }
-	wantRefusal(t, dir, with(func(id *Identity) { id.Cluster = "other" }), ErrOtherCluster, `"imgcluster"`, `"other"`, dir)
-	wantRefusal(t, dir, with(func(id *Identity) { id.Node = 3 }), ErrOtherNode, "belongs to node 2", "start with --id 2 or another --data-dir")
-	wantRefusal(t, dir, with(func(id *Identity) { id.KeyID = "k9" }), ErrOtherKey, "k1", "k9")
-	mustClaim(t, dir) // refusals let the lock go
+	otherCluster := with(func(id *Identity) { id.Cluster = "other" })
+	expectRefusal(t, dir, otherCluster, ErrOtherCluster, `"imgcluster"`, `"other"`, dir)
+	otherNode := with(func(id *Identity) { id.Node = 3 })
+	expectRefusal(t, dir, otherNode, ErrOtherNode, "belongs to node 2", "--id 2", "--data-dir")
+	otherKey := with(func(id *Identity) { id.KeyID = "k9" })
+	expectRefusal(t, dir, otherKey, ErrOtherKey, "k1", "k9")
+	mustClaim(t, dir) // a refusal releases the lock
 
 	for name, c := range map[string]struct {
 		file, content string
@@ -120,20 +131,25 @@ func TestClaimRefusals(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir, c.file), []byte(c.content), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			wantRefusal(t, dir, testIdentity, c.reason, c.parts...)
+			expectRefusal(t, dir, testIdentity, c.reason, c.parts...)
 		})
 	}
 	file := filepath.Join(t.TempDir(), "file")
 	os.WriteFile(file, nil, 0o600)
-	wantRefusal(t, file, testIdentity, ErrDataDir, file, "--data-dir")
-	wantRefusal(t, filepath.Join(file, "below"), testIdentity, ErrDataDir, "--data-dir")
+	expectRefusal(t, file, testIdentity, ErrDataDir, file, "--data-dir")
+	expectRefusal(t, filepath.Join(file, "below"), testIdentity, ErrDataDir, "--data-dir")
 }
 
-// TestClaimAfterFlip flips each bit of node.json: it is refused, or it says what it said.
+// TestClaimAfterFlip flips each bit of node.json: Claim refuses it, or reads the same identity.
 func TestClaimAfterFlip(t *testing.T) {
 	dir := t.TempDir()
 	d := mustClaim(t, dir)
-	if err := d.Update(func(id *Identity) { id.Starts, id.Joined, id.Members = 7, true, []byte(`[{"id":1}]`) }); err != nil {
+	err := d.Update(func(id *Identity) {
+		id.Starts = 7
+		id.Joined = true
+		id.Members = []byte(`[{"id":1}]`)
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	want := d.Identity()
@@ -158,7 +174,7 @@ func TestClaimAfterFlip(t *testing.T) {
 		got := d.Identity()
 		got.Members = bytes.Join(bytes.Fields(got.Members), nil)
 		if want.Members = bytes.Join(bytes.Fields(want.Members), nil); !reflect.DeepEqual(got, want) {
-			t.Fatalf("bit %d makes it %+v", bit, got)
+			t.Fatalf("after a flip of bit %d the identity is %+v", bit, got)
 		}
 		d.Close()
 	}
@@ -167,8 +183,8 @@ func TestClaimAfterFlip(t *testing.T) {
 	}
 }
 
-// What a first start leaves when it is cut short does not keep the next one out.
-func TestClaimAfterCutStart(t *testing.T) {
+// TestClaimAfterInterruptedStart: what an interrupted first start leaves does not stop the next one.
+func TestClaimAfterInterruptedStart(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{lockName, identityTmp} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("part"), 0o600); err != nil {
@@ -182,7 +198,7 @@ func TestClaimAfterCutStart(t *testing.T) {
 	}
 }
 
-// node.json is whole and durable, or absent, wherever the power fails.
+// TestClaimPowerLoss: node.json is whole and durable, or absent, wherever the power fails.
 func TestClaimPowerLoss(t *testing.T) {
 	for cut, done := 1, false; !done; cut++ {
 		for name, crash := range crashes() {
@@ -199,14 +215,15 @@ func TestClaimPowerLoss(t *testing.T) {
 			}
 			b := make([]byte, size)
 			r.ReadAt(b, 0)
-			if err == nil && !bytes.Contains(b, []byte(id.Incarnation)) || !bytes.HasSuffix(b, []byte("}\n")) {
+			current := err != nil || bytes.Contains(b, []byte(id.Incarnation))
+			if whole := bytes.HasSuffix(b, []byte("}\n")); !current || !whole {
 				t.Errorf("cut at %d, keeping %s: node.json is %q", cut, name, b)
 			}
 		}
 	}
 }
 
-// growFS lets writes extend files, which those of images never do.
+// growFS lets writes extend a file, unlike memFS: an image file has its length before it is written.
 type growFS struct{ *memFS }
 
 func (g growFS) create(name string, direct bool) (file, error) {
@@ -226,7 +243,7 @@ func (g growFile) write(p []byte) error {
 
 const childEnv = "STORE_TEST_CLAIM_DIR"
 
-// TestMain lets the test binary be the other process of TestClaimOtherProcess.
+// TestMain lets the test binary serve as the other process of TestClaimOtherProcess.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childEnv); dir != "" {
 		if _, err := Claim(dir, testIdentity); err != nil {
@@ -239,7 +256,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// A killed process leaves no claim behind.
+// TestClaimOtherProcess: the claim of a killed process ends with it.
 func TestClaimOtherProcess(t *testing.T) {
 	dir := t.TempDir()
 	child := exec.Command(os.Args[0])
@@ -253,7 +270,7 @@ func TestClaimOtherProcess(t *testing.T) {
 	}
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if line == "claimed\n" && err == nil {
-		wantRefusal(t, dir, testIdentity, ErrInUse, fmt.Sprintf("process %d", child.Process.Pid))
+		expectRefusal(t, dir, testIdentity, ErrInUse, fmt.Sprintf("process %d", child.Process.Pid))
 	} else {
 		t.Error(line, err)
 	}

@@ -8,20 +8,20 @@ import (
 )
 
 // faultFS passes operations on to another fileSystem, records them, and fails the chosen ones.
-// The zero values of the hooks do nothing.
+// Without failAt, skip and before it only records.
 type faultFS struct {
 	fileSystem
 	mu     sync.Mutex // ops, while operations run
 	ops    []string
 	failAt int  // number of the operation that fails, from 1; 0: none
-	onward bool // all operations from failAt on fail: the machine is off
-	late   bool // the operation is done, and fails nevertheless
+	onward bool // all operations from failAt on fail: the power is off
+	late   bool // the operation takes effect and fails nevertheless
 	err    error
-	skip   string       // operations of this name are claimed to be done, and are not: a seeded bug
+	skip   string       // operations of this name succeed without any effect: a seeded bug
 	before func(string) // called with each operation's line
 }
 
-// do counts and records one operation, and decides what becomes of it.
+// do records one operation and passes, fails or skips it.
 func (f *faultFS) do(op, args string, call func() error) error {
 	line := strings.TrimSpace(op + " " + args)
 	f.mu.Lock()
@@ -45,7 +45,7 @@ func (f *faultFS) do(op, args string, call func() error) error {
 	return err
 }
 
-// count returns how many operations of that name came.
+// count returns the number of recorded operations of that name.
 func (f *faultFS) count(op string) (n int) {
 	for _, line := range f.ops {
 		if name, _, _ := strings.Cut(line, " "); name == op {
@@ -55,11 +55,16 @@ func (f *faultFS) count(op string) (n int) {
 	return n
 }
 
-func (f *faultFS) reset(failAt int, err error) { f.ops, f.failAt, f.err = nil, failAt, err }
+// reset forgets the recorded operations and sets which of the next ones fails, and how.
+func (f *faultFS) reset(failAt int, err error) {
+	f.ops = nil
+	f.failAt = failAt
+	f.err = err
+}
 
 var folderName = regexp.MustCompile(`images/[0-9a-f]{2}$`)
 
-// text returns the operations one a line; a run over all folders is one line.
+// text returns the operations, one a line; the same operation on many folders in turn is one line.
 func (f *faultFS) text() string {
 	var b strings.Builder
 	for i := 0; i < len(f.ops); {
@@ -99,7 +104,7 @@ func (f *faultFS) stat(name string) (size int64, err error) {
 	return size, err
 }
 
-func (f *faultFS) free() (n room, err error) {
+func (f *faultFS) free() (n freeSpace, err error) {
 	err = f.do("free", "", func() error { n, err = f.fileSystem.free(); return err })
 	return n, err
 }
@@ -109,8 +114,8 @@ func (f *faultFS) readDir(name string) (list []entry, err error) {
 	return list, err
 }
 
-func (f *faultFS) open(name string, fresh bool) (r readFile, size int64, err error) {
-	err = f.do("open", name, func() error { r, size, err = f.fileSystem.open(name, fresh); return err })
+func (f *faultFS) open(name string, uncached bool) (r readFile, size int64, err error) {
+	err = f.do("open", name, func() error { r, size, err = f.fileSystem.open(name, uncached); return err })
 	return r, size, err
 }
 
@@ -120,7 +125,10 @@ func (f *faultFS) create(name string, direct bool) (file, error) {
 		mode = " direct"
 	}
 	var inner file
-	err := f.do("create", name+mode, func() (err error) { inner, err = f.fileSystem.create(name, direct); return err })
+	err := f.do("create", name+mode, func() (err error) {
+		inner, err = f.fileSystem.create(name, direct)
+		return err
+	})
 	if err != nil {
 		if inner != nil {
 			inner.close()

@@ -12,28 +12,29 @@ import (
 	"imgcluster/cluster/hostinfo"
 )
 
-// fileSystem is every operation that the package does on the disk, so that tests can record them, fail
-// them one by one, and forget what was not synced. Names are relative to the data directory.
+// fileSystem has every disk operation of the package, so that tests can record them, fail them one by
+// one, and lose what was not synced. Names are relative to the data directory.
 type fileSystem interface {
 	mkdir(name string) error
-	canDirect(probe string) bool // tries direct I/O on a file of that name, and removes it
+	canDirect(probe string) bool // tries direct I/O on a file of that name, which it removes again
 	create(name string, direct bool) (file, error)
-	// open opens a file for reading; fresh: what it gives comes from the disk and not from memory.
-	open(name string, fresh bool) (r readFile, size int64, err error)
+	// open opens a file for reading; uncached: from the disk, not from the page cache.
+	open(name string, uncached bool) (r readFile, size int64, err error)
 	stat(name string) (size int64, err error)
 	rename(from, to string) error
 	remove(name string) error
-	readDir(name string) ([]entry, error) // by name
+	readDir(name string) ([]entry, error) // sorted by name
 	syncDir(name string) error
-	free() (room, error)
+	free() (freeSpace, error)
 	close() error
 }
 
-// room is what a file system has left for this process. One without a fixed number of inodes has all of them.
-type room struct{ bytes, inodes int64 }
+// freeSpace is what a file system has left for this process. inodes is NoInodeLimit where they have no
+// fixed number.
+type freeSpace struct{ bytes, inodes int64 }
 
-// notOpened is the error of a folder that was not fsynced because it could not be opened: unlike a failed
-// fsync it says nothing about what was written.
+// notOpened is the error of a directory that was not fsynced because it could not be opened. Unlike a
+// failed fsync it does not put in doubt what was written.
 type notOpened struct{ error }
 
 func (n notOpened) Unwrap() error { return n.error }
@@ -42,7 +43,7 @@ func (n notOpened) Unwrap() error { return n.error }
 type file interface {
 	allocate(size int64) error
 	write(p []byte) error
-	writeBack(off, n int64) error // starts writing to the disk, and does not wait
+	writeBack(off, n int64) error // starts writing to the disk without waiting for it
 	endDirect() error             // later writes need no alignment
 	sync() error
 	close() error
@@ -65,7 +66,7 @@ const (
 // osFS is the real file system below one directory.
 type osFS struct {
 	root *os.Root
-	top  *os.File // the directory: how much is free must be known when no file can be opened
+	top  *os.File // the directory, kept open so that free works when no file can be opened
 }
 
 func openOS(dir string) (*osFS, error) {
@@ -111,12 +112,12 @@ func (o *osFS) canDirect(probe string) bool {
 	return errors.Join(err, o.remove(probe)) == nil
 }
 
-func (o *osFS) open(name string, fresh bool) (readFile, int64, error) {
+func (o *osFS) open(name string, uncached bool) (readFile, int64, error) {
 	f, err := o.root.Open(name)
 	if err != nil {
 		return nil, 0, err
 	}
-	if fresh {
+	if uncached {
 		if err := dropCache(f); err != nil {
 			return nil, 0, errors.Join(err, f.Close())
 		}
@@ -162,12 +163,12 @@ func (o *osFS) syncDir(name string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-func (o *osFS) free() (r room, err error) {
+func (o *osFS) free() (freeSpace, error) {
 	var st unix.Statfs_t
 	if err := restart(func() error { return unix.Fstatfs(int(o.top.Fd()), &st) }); err != nil {
-		return r, err
+		return freeSpace{}, err
 	}
-	return room{int64(st.Bavail) * int64(st.Bsize), hostinfo.FreeInodes(&st)}, nil
+	return freeSpace{int64(st.Bavail) * int64(st.Bsize), hostinfo.FreeInodes(&st)}, nil
 }
 
 // osFile is a file of osFS.

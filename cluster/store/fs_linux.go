@@ -13,7 +13,7 @@ const directFlag = unix.O_DIRECT
 func (o osFile) allocate(size int64) error {
 	err := restart(func() error { return unix.Fallocate(int(o.f.Fd()), 0, 0, size) })
 	if errors.Is(err, unix.EOPNOTSUPP) {
-		return nil // then the check of free bytes has to do
+		return nil // Create has checked the free bytes
 	}
 	return err
 }
@@ -23,13 +23,13 @@ func (o osFile) writeBack(off, n int64) error {
 		return unix.SyncFileRange(int(o.f.Fd()), off, n, unix.SYNC_FILE_RANGE_WRITE)
 	})
 	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) {
-		return nil // it is only a head start; the fsync counts
+		return nil // it only starts early what the fsync waits for
 	}
 	return err
 }
 
-// dropCache has the kernel forget what it holds of a file in memory, which after a failed write may be
-// what the disk never got. What waits to be written stays.
+// dropCache has the kernel drop a file's clean pages from its page cache: after a failed write they may
+// hold what the disk never got. Dirty pages stay.
 func dropCache(f *os.File) error {
 	return restart(func() error { return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) })
 }

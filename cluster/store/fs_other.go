@@ -4,8 +4,8 @@ package store
 
 import "os"
 
-// Elsewhere than on Linux files are written through the page cache, and a full disk is found by the
-// check of free bytes.
+// On other systems than Linux files are written through the page cache, and only the check of free bytes
+// finds a full disk early.
 const directFlag = 0
 
 func dropCache(*os.File) error { return nil }

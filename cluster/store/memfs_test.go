@@ -10,14 +10,14 @@ import (
 	"slices"
 )
 
-// memFS is a file system in memory that tells what was synced from what was not. Names and contents
-// become durable apart, as POSIX has it: a file's fsync keeps its content, its directory's fsync its name.
+// memFS is a file system in memory that knows what was synced. Names and contents become durable apart, as
+// in POSIX: a file's fsync makes its content durable, its directory's fsync its name.
 type memFS struct {
 	names, durable memTree
 	freeBytes      int64
 }
 
-// memTree has the content of each directory, by its path and then by name.
+// memTree is the content of each directory, by the directory's path and then by name.
 type memTree map[string]map[string]*memNode
 
 // memNode is a file, or a directory when dir is set.
@@ -39,12 +39,13 @@ func (t memTree) put(name string, n *memNode) {
 	}
 }
 
-// crash returns what a power loss leaves. Of what was not synced, keepName and keepData choose.
+// crash returns what is left after a power loss. keepName and keepData choose what is left of what was not
+// synced.
 func (m *memFS) crash(keepName func(string) bool, keepData bool) *memFS {
 	after := newMemFS()
 	for _, dir := range slices.Sorted(maps.Keys(m.names)) { // parents first; in order, for random choices
 		if after.names[dir] == nil {
-			continue // what lost its directory is lost
+			continue // lost with its directory
 		}
 		either := maps.Clone(m.names[dir])
 		maps.Copy(either, m.durable[dir])
@@ -68,7 +69,7 @@ func (m *memFS) crash(keepName func(string) bool, keepData bool) *memFS {
 	return after
 }
 
-// clone returns a copy to try something on.
+// clone returns a copy.
 func (m *memFS) clone() *memFS { return m.crash(func(string) bool { return true }, true) }
 
 func (m *memFS) get(name string) (*memNode, error) {
@@ -78,7 +79,7 @@ func (m *memFS) get(name string) (*memNode, error) {
 	return nil, &fs.PathError{Op: "get", Path: name, Err: fs.ErrNotExist}
 }
 
-// parent checks that name's directory exists.
+// parent returns an error when name's directory does not exist.
 func (m *memFS) parent(name string) error {
 	if m.names[path.Dir(name)] == nil {
 		return &fs.PathError{Op: "get", Path: name, Err: fs.ErrNotExist}
@@ -170,11 +171,11 @@ func (m *memFS) create(name string, direct bool) (file, error) {
 	return &memWriter{n: n, direct: direct}, nil
 }
 
-func (m *memFS) canDirect(string) bool { return true }
-func (m *memFS) free() (room, error)   { return room{m.freeBytes, NoInodeLimit}, nil }
-func (m *memFS) close() error          { return nil }
+func (m *memFS) canDirect(string) bool    { return true }
+func (m *memFS) free() (freeSpace, error) { return freeSpace{m.freeBytes, NoInodeLimit}, nil }
+func (m *memFS) close() error             { return nil }
 
-// memWriter holds direct writes to their alignment.
+// memWriter refuses direct writes that are not aligned.
 type memWriter struct {
 	n      *memNode
 	at     int

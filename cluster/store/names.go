@@ -30,8 +30,8 @@ func (k key) folder() string  { return folder(k.id[15]) }
 func folder(last byte) string { return fmt.Sprintf("%s/%02x", imagesDir, last) }
 func isTmp(name string) bool  { return strings.HasSuffix(name, tmpSuffix) }
 
-// parseName reads a file's name. Only the exact form that the store writes is taken: what it did not
-// write it must not remove.
+// parseName parses a file's name and reports whether it has exactly the form that the store writes: it
+// must not remove files that it did not write.
 func parseName(name, suffix string) (key, bool) {
 	stem, ok := strings.CutSuffix(name, suffix)
 	if !ok || len(stem) < idChars+2 {

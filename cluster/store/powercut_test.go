@@ -24,9 +24,9 @@ const (
 	powerKeep      = 60
 )
 
-// TestPowerCuts takes the power away from a real ext4 in the middle of commits, over and over on the
-// same disk: what was acknowledged is there after each cut, and what was not is whole or absent.
-// IMGCLUSTER_POWER_CUTS and IMGCLUSTER_SEED have it run longer and otherwise (make powercuts).
+// TestPowerCuts cuts the power of a real ext4 in the middle of commits, over and over on the same disk: after
+// each cut every acknowledged file is there, and every other file is whole or absent. The number of cuts is
+// IMGCLUSTER_POWER_CUTS, the seed IMGCLUSTER_SEED (make powercuts).
 func TestPowerCuts(t *testing.T) {
 	cuts, seed := env.Number(t, "IMGCLUSTER_POWER_CUTS", 20), env.Number(t, "IMGCLUSTER_SEED", 1)
 	p := &powerTest{
@@ -38,10 +38,12 @@ func TestPowerCuts(t *testing.T) {
 		p.round(n)
 	}
 	if p.acknowledged == 0 || p.interrupted == 0 {
-		t.Errorf("%d commits were acknowledged and %d interrupted: the cuts came at no good moments", p.acknowledged, p.interrupted)
+		t.Errorf("%d commits were acknowledged and %d interrupted: the cuts tested nothing",
+			p.acknowledged, p.interrupted)
 	}
-	t.Logf("seed %d: %d power cuts, %d commits acknowledged, %d interrupted by a cut (%d of them whole after it), %d reads of acknowledged files verified, %d temporary files swept, %.1f s",
-		seed, cuts, p.acknowledged, p.interrupted, p.whole, p.verified, p.swept, time.Since(began).Seconds())
+	t.Logf("seed %d: %d power cuts in %.1f s, %d commits acknowledged, %d interrupted (%d of them whole),"+
+		" %d reads of acknowledged files verified, %d temporary files swept",
+		seed, cuts, time.Since(began).Seconds(), p.acknowledged, p.interrupted, p.whole, p.verified, p.swept)
 }
 
 type powerTest struct {
@@ -57,14 +59,15 @@ type powerTest struct {
 	acknowledged, interrupted, whole, verified, swept int
 }
 
-// powerFile is what may be found under a name: sure, if it is not nil, or maybe.
-type powerFile struct{ sure, maybe []byte }
+// powerFile is what may be found under a name: what was acknowledged, or what was being written.
+type powerFile struct{ acknowledged, pending []byte }
 
-// round runs commits until the power is cut, and looks at what is left.
+// round runs commits until the power is cut, and checks what is left.
 func (p *powerTest) round(n int) {
-	if n%4 == 0 { // the folders of a first start have to last, too
+	if n%4 == 0 { // the folders of a first start must become durable, too
 		os.RemoveAll(p.dir)
-		p.dir, p.id = filepath.Join(p.disk.Dir, fmt.Sprint("cluster", n), "node1"), Identity{Cluster: "power", Node: 1}
+		p.dir = filepath.Join(p.disk.Dir, fmt.Sprint("cluster", n), "node1")
+		p.id = Identity{Cluster: "power", Node: 1}
 		clear(p.files)
 	}
 	claim := p.claim()
@@ -150,7 +153,7 @@ func (p *powerTest) write(s *Store, r *rand.Rand, off *atomic.Bool, acknowledged
 			p.files[k] = &powerFile{}
 		}
 		file := p.files[k]
-		file.maybe = data
+		file.pending = data
 		p.mu.Unlock()
 		err := put(s, k.id, k.epoch, data)
 		if err == nil {
@@ -159,7 +162,8 @@ func (p *powerTest) write(s *Store, r *rand.Rand, off *atomic.Bool, acknowledged
 		p.mu.Lock()
 		switch {
 		case err == nil:
-			file.sure, file.maybe = data, nil
+			file.acknowledged = data
+			file.pending = nil
 			p.acknowledged++
 			mine = append(mine, k)
 		case !off.Load():
@@ -174,7 +178,7 @@ func (p *powerTest) write(s *Store, r *rand.Rand, off *atomic.Bool, acknowledged
 	}
 }
 
-// check starts the store as after a boot.
+// check starts the store as after a boot, verifies its files and sweeps it.
 func (p *powerTest) check() {
 	defer p.claim().Close()
 	tmp, err := os.ReadDir(filepath.Join(p.dir, tmpDir))
@@ -190,25 +194,27 @@ func (p *powerTest) check() {
 		got, err := get(s, k.id, k.epoch)
 		absent := image.KindOf(err) == image.KindNotFound
 		switch {
-		case err == nil && file.sure != nil && bytes.Equal(got, file.sure):
+		case err == nil && file.acknowledged != nil && bytes.Equal(got, file.acknowledged):
 			p.verified++
-		case err == nil && file.maybe != nil && bytes.Equal(got, file.maybe):
+		case err == nil && file.pending != nil && bytes.Equal(got, file.pending):
 			p.whole++
-			file.sure = file.maybe
-		case absent && file.sure == nil:
+			file.acknowledged = file.pending
+		case absent && file.acknowledged == nil:
 			delete(p.files, k)
 		default:
-			p.Fatalf("%v: %d bytes, %v; acknowledged %d bytes, interrupted %d bytes", k, len(got), err, len(file.sure), len(file.maybe))
+			p.Fatalf("%v: %d bytes, %v; acknowledged %d bytes, interrupted %d bytes",
+				k, len(got), err, len(file.acknowledged), len(file.pending))
 		}
-		file.maybe = nil
+		file.pending = nil
 	}
-	for k := range p.files { // in no order
+	for k := range p.files { // in random order
 		if len(p.files) <= powerKeep {
 			break
 		}
 		delete(p.files, k)
 	}
-	if _, _, err := s.Sweep(func(id image.ID, epoch uint32) (bool, error) { return p.files[key{id, epoch}] != nil, nil }); err != nil {
+	keep := func(id image.ID, epoch uint32) (bool, error) { return p.files[key{id, epoch}] != nil, nil }
+	if _, _, err := s.Sweep(keep); err != nil {
 		p.Fatal(err)
 	}
 	left, err := os.ReadDir(filepath.Join(p.dir, tmpDir))

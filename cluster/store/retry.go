@@ -12,9 +12,9 @@ import (
 // probeBytes is the length of the file that Retry writes: more than a block, and no multiple of one.
 const probeBytes = 3*alignBytes + 11
 
-// Retry ends the failure of a Store whose disk works again: one on which a file that was written,
-// fsynced and renamed reads back. Writers from before stay refused. The caller must then verify what
-// is stored, for the failure may have cost more than the one file.
+// Retry clears the failure of a Store whose disk has recovered: a probe file is written, fsynced, renamed
+// and read back. Writers created before the failure stay refused. The caller must then verify what is
+// stored, because the failure may have damaged more than one file.
 func (s *Store) Retry() error {
 	if s.Failed() == nil {
 		return nil
@@ -45,7 +45,7 @@ func (s *Store) probe() error {
 	}
 	got, err := s.readBack(renamed)
 	if err == nil && !bytes.Equal(got, content) {
-		err = errors.New("other bytes are read than were written")
+		err = errors.New("the bytes read are not those written")
 	}
 	if err = errors.Join(err, s.fs.remove(renamed)); err != nil {
 		return s.fault("probe", renamed, err)

@@ -9,11 +9,11 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// TestRetry fails an fsync: nothing is committed until Retry finds the disk well, and what was being
-// written meanwhile never is. Retry fails when any of its own operations does.
+// TestRetry fails an fsync: nothing is committed until Retry finds that the disk has recovered, and files
+// begun before never are. Retry fails when any of its own operations fails.
 func TestRetry(t *testing.T) {
-	var told []error
-	s, f := openFault(t, t.TempDir(), Options{OnFailed: func(err error) { told = append(told, err) }})
+	var notified []error
+	s, f := openFault(t, t.TempDir(), Options{OnFailed: func(err error) { notified = append(notified, err) }})
 	mustPut(t, s, testID, 1, noise(1, 5000))
 	old, err := s.Create(testID, 2, 10)
 	if err != nil {
@@ -21,8 +21,11 @@ func TestRetry(t *testing.T) {
 	}
 	defer old.Abort()
 	f.reset(6, syscall.EIO)
-	if err := put(s, testID, 3, noise(1, 10)); !errors.Is(err, syscall.EIO) || !errors.Is(err, s.Failed()) || len(told) != 1 || !errors.Is(told[0], s.Failed()) {
-		t.Fatalf("%v; Failed is %v, told %v", err, s.Failed(), told)
+	if err := put(s, testID, 3, noise(1, 10)); !errors.Is(err, syscall.EIO) || !errors.Is(err, s.Failed()) {
+		t.Fatalf("%v; Failed is %v", err, s.Failed())
+	}
+	if len(notified) != 1 || !errors.Is(notified[0], s.Failed()) {
+		t.Fatalf("OnFailed was called with %v, want %v", notified, s.Failed())
 	}
 	if op := f.ops[5]; op != "fsync" {
 		t.Fatalf("%s failed, not fsync", op)
@@ -37,7 +40,7 @@ func TestRetry(t *testing.T) {
 			break
 		}
 		if failed := s.Failed(); failed == nil {
-			t.Fatalf("Retry returned %v, and the store takes files", err)
+			t.Fatalf("Retry returned %v, and Failed returns nil", err)
 		} else if _, err := s.Create(testID, 4, 10); !errors.Is(err, failed) {
 			t.Fatalf("Create after %v: %v", failed, err)
 		}
@@ -47,7 +50,7 @@ func TestRetry(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := old.Commit(); err == nil {
-		t.Error("what was begun before the failure was committed after it")
+		t.Error("a file created before the failure was committed after it")
 	}
 	mustPut(t, s, testID, 5, noise(2, 5000))
 	for _, epoch := range []uint32{1, 5} {
@@ -55,23 +58,26 @@ func TestRetry(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if s.Failed() != nil || len(told) != 1 {
-		t.Errorf("Failed is %v, told %v", s.Failed(), told)
+	if s.Failed() != nil || len(notified) != 1 {
+		t.Errorf("Failed is %v, OnFailed was called with %v", s.Failed(), notified)
 	}
 	if err := s.Retry(); err != nil {
 		t.Error(err)
 	}
 }
 
-// TestReadErrors: a file that cannot be read says nothing about what is written.
+// TestReadErrors: a file that cannot be read does not fail the store.
 func TestReadErrors(t *testing.T) {
 	s, f := openFault(t, t.TempDir(), Options{})
 	mustPut(t, s, testID, 1, noise(1, 5000))
 	f.reset(1, syscall.EIO)
 	_, err := s.Open(testID, 1)
-	wantError(t, err, image.KindInternal)
-	if !errors.Is(err, syscall.EIO) || s.Failed() != nil || !strings.Contains(err.Error(), testKey(1).String()) {
+	expectError(t, err, image.KindInternal)
+	if !errors.Is(err, syscall.EIO) || s.Failed() != nil {
 		t.Errorf("%v; Failed is %v", err, s.Failed())
+	}
+	if !strings.Contains(err.Error(), testKey(1).String()) {
+		t.Errorf("the error %q does not name the file", err)
 	}
 	f.reset(0, nil)
 	mustPut(t, s, testID, 2, noise(1, 5000))

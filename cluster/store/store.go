@@ -1,20 +1,21 @@
-// Package store keeps one node's ciphertext files: it makes them durable, gives them back, and
-// sweeps away what no record names. It knows nothing of what is in them.
+// Package store keeps one node's ciphertext files: it makes them durable, opens them for reading, and
+// deletes those that no record names. It does not look into them: encryption and authentication are the
+// callers'. An upload is written between its header and the node's report that it is stored.
 //
 // A data directory looks like this:
 //
-//	node.json, LOCK                      whose directory it is, and that it is in use (Claim)
+//	node.json, LOCK                      the node's identity, and the lock of its process (Claim)
 //	images/tmp/<image-id>-<epoch>.tmp    files being written
 //	images/<xx>/<image-id>-<epoch>.img   committed files
 //
 // xx is the last byte of the image ID, the random end of a UUIDv7. One level of 256 folders, all made
-// and fsynced when the store is opened, is enough for millions of files. A second level would be
-// made as it is needed, and cost nearly every image a chain of directory fsyncs.
+// and fsynced when the store is opened, is enough for millions of files. A second level would have to be
+// made on demand, and nearly every image would cost a chain of directory fsyncs.
 //
 // The order of a commit is: write, fsync the file, close, rename, fsync the directory. Only then may
-// the node say Stored. Files are written with direct I/O: on a node that takes in images for minutes
-// on end, filling the page cache with ciphertext that nobody reads soon costs several times the CPU
-// of the encryption (see BenchmarkCommit). Names come from IDs only, through os.Root.
+// the node report the file as stored. Files are written with direct I/O: under minutes of uploads, filling
+// the page cache with ciphertext that is not read soon costs several times the CPU time of the encryption
+// (see BenchmarkCommit). File names come from IDs only, and are opened through os.Root.
 package store
 
 import (
@@ -35,37 +36,37 @@ import (
 
 // Options are a store's settings. The zero value is useful.
 type Options struct {
-	// FreeBytesMin and FreeInodesMin are what Create leaves free on the file system, for the log and the
-	// catalog.
+	// FreeBytesMin and FreeInodesMin are the bytes and inodes that Create leaves free on the file system,
+	// for the log and the catalog.
 	FreeBytesMin, FreeInodesMin int64
 	// Buffered writes through the page cache even where direct I/O works.
 	Buffered bool
-	// OnUnknown is told each file under images/ that is not the store's, by its path in the data
-	// directory, when Open and Sweep come across it. Such files are never touched.
+	// OnUnknown is called by Open and Sweep for each file under images/ that is not the store's, with its
+	// path in the data directory. Such files are never touched.
 	OnUnknown func(path string)
-	// OnFailed is told when Failed begins to return an error. It must not call the Store.
+	// OnFailed is called with Failed's error when there begins to be one. It must not call the Store.
 	OnFailed func(error)
 }
 
-// Store is the images folder of one data directory. Its methods are safe for concurrent use. One
-// process at a time may have it open, which Claim sees to.
+// Store is the images folder of one data directory. Its methods are safe for concurrent use. Only one
+// process at a time may have it open, which Claim ensures.
 type Store struct {
 	fs       fileSystem
 	opts     Options
 	direct   bool
-	opening  string // its directory, until it is open: hints to clients do not name it
+	opening  string // the directory, for hints; empty once open: clients must not see it
 	failed   atomic.Pointer[image.Error]
-	failures atomic.Int64 // so far
+	failures atomic.Int64 // number since Open
 	sweepMu  sync.Mutex   // one sweep at a time
 
 	// mu orders what changes the set of visible files: rename and remove happen under it.
-	mu    sync.Mutex
-	live  map[key]bool // writers between Create and the end of Commit or Abort
-	fresh map[key]bool // became visible since the running sweep began; nil without one
-	used  [foldersCount]usage
+	mu        sync.Mutex
+	writing   map[key]bool // by Writers, from Create to the end of Commit or Abort
+	published map[key]bool // became visible since the running sweep began; nil when none runs
+	used      [foldersCount]usage
 }
 
-// usage is what there is in a folder, and how often that has changed.
+// usage is a folder's files and their bytes, and how often these changed.
 type usage struct{ files, bytes, changes int64 }
 
 // Open opens the store in the data directory dir, which must exist, and makes its folders durable.
@@ -86,7 +87,7 @@ func Open(dir string, opts Options) (*Store, error) {
 }
 
 func newStore(fsys fileSystem, opts Options) *Store {
-	return &Store{fs: fsys, opts: opts, live: map[key]bool{}}
+	return &Store{fs: fsys, opts: opts, writing: map[key]bool{}}
 }
 
 func (s *Store) open() error {
@@ -94,10 +95,10 @@ func (s *Store) open() error {
 		return err
 	}
 	s.direct = !s.opts.Buffered && s.fs.canDirect(tmpDir+"/probe"+tmpSuffix)
-	return s.List(func(image.ID, uint32, int64) error { return nil }) // which counts
+	return s.List(func(image.ID, uint32, int64) error { return nil }) // counts the files
 }
 
-// makeFolders makes what is missing, and always fsyncs: folders that a killed process left may be
+// makeFolders makes the missing folders, and always fsyncs: folders that a killed process made may be
 // visible without being durable.
 func (s *Store) makeFolders() error {
 	if err := s.fs.mkdir(imagesDir); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -130,11 +131,11 @@ func (s *Store) makeFolders() error {
 // Close releases the directory. Writers must have ended, Files must be closed.
 func (s *Store) Close() error { return s.fs.close() }
 
-// Direct tells whether files are written with direct I/O.
+// Direct reports whether files are written with direct I/O.
 func (s *Store) Direct() bool { return s.direct }
 
-// Usage returns the number of committed files and their length together. Files that came or went without
-// the Store's doing are in it after the next Sweep.
+// Usage returns the number of committed files and the sum of their bytes. Files that somebody else added
+// or removed are counted right after the next Sweep.
 func (s *Store) Usage() (files, bytes int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -145,7 +146,7 @@ func (s *Store) Usage() (files, bytes int64) {
 	return files, bytes
 }
 
-// count notes a change of what is visible. Held: mu.
+// count updates a folder's usage after a rename or a removal. The caller holds mu.
 func (s *Store) count(k key, files, bytes int64) {
 	u := &s.used[k.id[15]]
 	u.files += files
@@ -159,7 +160,7 @@ func (s *Store) changes(last byte) int64 {
 	return s.used[last].changes
 }
 
-// recount takes what is seen in a folder for what is there, unless it has changed meanwhile.
+// recount sets a folder's usage to what a listing found, unless the folder changed meanwhile.
 func (s *Store) recount(last byte, seen usage) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -168,8 +169,8 @@ func (s *Store) recount(last byte, seen usage) {
 	}
 }
 
-// Free returns the bytes and the inodes that the file system has left for this process; where inodes
-// have no fixed number, NoInodeLimit.
+// Free returns the bytes and inodes that the file system has left for this process. Where inodes have no
+// fixed number it returns NoInodeLimit for them.
 func (s *Store) Free() (bytes, inodes int64, err error) {
 	r, err := s.fs.free()
 	if err != nil {
@@ -178,18 +179,20 @@ func (s *Store) Free() (bytes, inodes int64, err error) {
 	return r.bytes, r.inodes, nil
 }
 
-// NoInodeLimit is the number of free inodes where a file system makes them as they are needed.
+// NoInodeLimit is the number of free inodes of a file system that makes inodes on demand.
 const NoInodeLimit = hostinfo.NoInodeLimit
 
-// RoomFor returns nil when Create would take so many files of so many bytes together, else the error that it
-// would return.
+// RoomFor returns the error that Create would return for want of space, or nil, when it had to store files
+// files of bytes bytes in all.
 func (s *Store) RoomFor(files, bytes int64) error {
 	free, inodes, err := s.Free()
 	switch {
 	case err != nil:
 		return err
 	case free-bytes < s.opts.FreeBytesMin:
-		return image.Errorf(image.KindDiskFull, "%d bytes are free, %d are needed and %d are kept in reserve (limits.disk_free_bytes)", free, bytes, s.opts.FreeBytesMin).
+		return image.Errorf(image.KindDiskFull,
+			"%d bytes are free, %d are needed and %d are kept in reserve (limits.disk_free_bytes)",
+			free, bytes, s.opts.FreeBytesMin).
 			WithHint("free space on the node's data disk, or remove images")
 	case inodes-files < s.opts.FreeInodesMin:
 		return noInodes(inodes, files, s.opts.FreeInodesMin)
@@ -197,20 +200,23 @@ func (s *Store) RoomFor(files, bytes int64) error {
 	return nil
 }
 
-// ErrNoInodes is in the chain of a KindDiskFull for lack of inodes and not of bytes.
+// ErrNoInodes is in the chain of an error of KindDiskFull when inodes are lacking, not bytes.
 var ErrNoInodes = errors.New("too few free inodes")
 
 func noInodes(free, needed, reserve int64) error {
-	e := image.Errorf(image.KindDiskFull, "%d inodes are free, %d are needed and %d are kept in reserve (limits.disk_free_inodes)", free, needed, reserve).
-		WithHint("remove files from the node's data disk, or images, or give it a file system with more inodes")
+	e := image.Errorf(image.KindDiskFull,
+		"%d inodes are free, %d are needed and %d are kept in reserve (limits.disk_free_inodes)",
+		free, needed, reserve).
+		WithHint("remove files from the node's data disk, or images," +
+			" or give it a file system with more inodes")
 	e.Err = ErrNoInodes
 	return e
 }
 
-// Failed returns nil, or the first failure to make something durable. From then on Create and
-// Commit fail, so that nothing more is acknowledged: after a failed fsync the kernel may have
-// dropped what it could not write, and a second fsync would say yes to it. Files can still be read,
-// and are from then on read from the disk itself. A full disk is not a failure. Retry ends it.
+// Failed returns the first failure to make something durable, or nil. From then on Create and Commit fail,
+// so that nothing more is acknowledged: after a failed fsync the kernel may have dropped what it could not
+// write, and a second fsync would succeed without it. Files can still be read, from then on from the disk
+// and not from the page cache. A full disk is not a failure. Retry clears the failure.
 func (s *Store) Failed() error {
 	if e := s.failed.Load(); e != nil {
 		return e
@@ -218,8 +224,8 @@ func (s *Store) Failed() error {
 	return nil
 }
 
-// Remove removes a committed file; it is no error when there is none. After a power loss the file
-// may be there again, for the sweep at start to remove.
+// Remove removes a committed file; a missing one is no error. After a power loss the file may be there
+// again, until the sweep at start removes it.
 func (s *Store) Remove(id image.ID, epoch uint32) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -244,32 +250,33 @@ func (s *Store) removeLocked(k key) (int64, error) {
 	return size, nil
 }
 
-// Names of operations that fault treats apart.
+// Names of the operations that fault treats differently.
 const (
 	opRead    = "read"
 	opSyncDir = "fsync directory of"
 )
 
-// fault turns the failure of one file operation into the error for the caller, and remembers it in
-// Failed when it puts the disk in doubt. The text names the file, not where this node keeps it.
+// fault turns the failure of one file operation into the error for the caller, and keeps it for Failed when
+// it puts the disk in doubt. The text names the file without its path on this node.
 func (s *Store) fault(op, name string, err error) error {
 	cause := err
 	if no := syscall.Errno(0); errors.As(err, &no) {
 		cause = no
 	}
 	e := image.Errorf(image.KindInternal, "%s %s: %w", op, name, cause).
-		WithHint(cmp.Or(oserr.Hint(err, s.opening), "check the node's disk (dmesg), then restart the node and run verify"))
+		WithHint(cmp.Or(oserr.Hint(err, s.opening),
+			"check the node's disk (dmesg), then restart the node and run verify"))
 	class := oserr.ClassOf(err)
-	passing := class == oserr.Full || class == oserr.Scarce // the disk is none the worse for it
+	harmless := class == oserr.Full || class == oserr.Scarce // what is on the disk is as it was
 	switch class {
 	case oserr.Full:
 		e.Kind = image.KindDiskFull
 	case oserr.Scarce:
 		e.Kind = image.KindOverload
 	}
-	// A failed directory fsync is never put down to the file at hand: others renamed into it too.
+	// A failed directory fsync concerns every file renamed into the directory, not this one alone.
 	failedSync := op == opSyncDir && !errors.As(err, &notOpened{})
-	if failedSync || !passing && op != opRead {
+	if failedSync || !harmless && op != opRead {
 		s.failures.Add(1)
 		if s.failed.CompareAndSwap(nil, e) && s.opts.OnFailed != nil {
 			s.opts.OnFailed(e)
@@ -278,8 +285,8 @@ func (s *Store) fault(op, name string, err error) error {
 	return e
 }
 
-// List calls fn for each committed file, folder by folder and by name in each, until fn fails. Files that
-// come or go meanwhile may be missed.
+// List calls fn for each committed file, folder by folder and sorted by name in each, until fn returns an
+// error. It may miss files that are added or removed meanwhile.
 func (s *Store) List(fn func(id image.ID, epoch uint32, bytes int64) error) error {
 	for i := range foldersCount {
 		err := s.listFolder(byte(i), func(k key, bytes int64) error { return fn(k.id, k.epoch, bytes) })

@@ -19,7 +19,9 @@ import (
 var update = flag.Bool("update", false, "rewrite the golden files in testdata")
 
 // testID is the same in every run, for golden files.
-var testID = image.ID{0x01, 0x90, 0xb6, 0xa0, 0x7c, 0x1e, 0x7c, 0xc0, 0xa1, 0xf4, 0x5d, 0x6e, 0x7f, 0x80, 0x91, 0xa2}
+var testID = image.ID{
+	0x01, 0x90, 0xb6, 0xa0, 0x7c, 0x1e, 0x7c, 0xc0, 0xa1, 0xf4, 0x5d, 0x6e, 0x7f, 0x80, 0x91, 0xa2,
+}
 
 // noise returns n bytes that differ from block to block.
 func noise(seed uint64, n int) []byte {
@@ -68,8 +70,8 @@ func get(s *Store, id image.ID, epoch uint32) ([]byte, error) {
 	return io.ReadAll(io.NewSectionReader(f, 0, f.Size()))
 }
 
-// wantError checks the kind, and that the error says what to do next.
-func wantError(t testing.TB, err error, kind image.Kind) {
+// expectError expects an error of the kind, with a hint unless it is internal.
+func expectError(t testing.TB, err error, kind image.Kind) {
 	t.Helper()
 	var e *image.Error
 	if !errors.As(err, &e) || e.Kind != kind {
@@ -106,7 +108,8 @@ func TestRoundTrip(t *testing.T) {
 					t.Fatal(err)
 				}
 				if got, err := get(s, id, 1); err != nil || !bytes.Equal(got, data) {
-					t.Fatalf("buffered %v, %d bytes in chunks of %d: read back %d bytes, %v", buffered, size, chunk, len(got), err)
+					t.Fatalf("buffered %v, %d bytes in chunks of %d: read back %d bytes, %v",
+						buffered, size, chunk, len(got), err)
 				}
 			}
 		}
@@ -193,23 +196,23 @@ func TestBadCalls(t *testing.T) {
 	s := openTest(t, dir, Options{})
 	for _, size := range []int64{0, -1} {
 		_, err := s.Create(testID, 1, size)
-		wantError(t, err, image.KindInvalid)
+		expectError(t, err, image.KindInvalid)
 	}
 	_, err := s.Open(testID, 1)
-	wantError(t, err, image.KindNotFound)
+	expectError(t, err, image.KindNotFound)
 
 	w, err := s.Create(testID, 1, 10)
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, err = s.Create(testID, 1, 10)
-	wantError(t, err, image.KindConflict)
+	expectError(t, err, image.KindConflict)
 	if _, err := w.Write(make([]byte, 9)); err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, w.Commit(), image.KindIncomplete)
+	expectError(t, w.Commit(), image.KindIncomplete)
 	_, err = w.Write(make([]byte, 1)) // the failure is final
-	wantError(t, err, image.KindIncomplete)
+	expectError(t, err, image.KindIncomplete)
 	if err := w.Abort(); err != nil {
 		t.Fatal(err)
 	}
@@ -218,16 +221,16 @@ func TestBadCalls(t *testing.T) {
 		t.Fatal("after Abort the name is free again:", err)
 	}
 	_, err = w.Write(make([]byte, 11))
-	wantError(t, err, image.KindInternal)
-	wantError(t, w.Commit(), image.KindInternal)
+	expectError(t, err, image.KindInternal)
+	expectError(t, w.Commit(), image.KindInternal)
 	w.Abort()
-	wantError(t, w.Commit(), image.KindInternal)
+	expectError(t, w.Commit(), image.KindInternal)
 
 	mustPut(t, s, testID, 1, noise(1, 10))
 	if n, _ := s.Usage(); n != 1 || s.Failed() != nil {
 		t.Errorf("%d files, failed: %v; want 1 file on a healthy store", n, s.Failed())
 	}
-	wantNames(t, dir, testKey(1).path())
+	expectFiles(t, dir, testKey(1).path())
 }
 
 func TestEndedWriter(t *testing.T) {
@@ -243,7 +246,7 @@ func TestEndedWriter(t *testing.T) {
 	if err := w.Abort(); err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, w.Commit(), image.KindInternal)
+	expectError(t, w.Commit(), image.KindInternal)
 	if got, err := get(s, testID, 1); string(got) != "abc" || err != nil {
 		t.Errorf("Abort after Commit: %q, %v", got, err)
 	}
@@ -251,8 +254,8 @@ func TestEndedWriter(t *testing.T) {
 
 func testKey(epoch uint32) key { return key{testID, epoch} }
 
-// wantNames checks which files are under images/.
-func wantNames(t testing.TB, dir string, want ...string) {
+// expectFiles expects exactly these files under images/.
+func expectFiles(t testing.TB, dir string, want ...string) {
 	t.Helper()
 	var got []string
 	err := filepath.WalkDir(filepath.Join(dir, imagesDir), func(p string, d os.DirEntry, err error) error {
@@ -279,12 +282,12 @@ func TestDiskFull(t *testing.T) {
 		t.Fatal(free, err)
 	}
 	_, err = s.Create(testID, 1, free+1<<40)
-	wantError(t, err, image.KindDiskFull)
+	expectError(t, err, image.KindDiskFull)
 
 	reserved := openTest(t, dir, Options{FreeBytesMin: 1 << 60})
 	_, err = reserved.Create(testID, 1, 1)
-	wantError(t, err, image.KindDiskFull)
-	wantNames(t, dir)
+	expectError(t, err, image.KindDiskFull)
+	expectFiles(t, dir)
 	if s.Failed() != nil || reserved.Failed() != nil {
 		t.Error("a full disk failed the node")
 	}
@@ -310,8 +313,9 @@ func TestNames(t *testing.T) {
 		t.Error(k, ok)
 	}
 	for _, bad := range []string{
-		"", ".img", good, good + ".tmp", good + ".img.img", strings.ToUpper(good) + ".img", good[:36] + ".img", good[:36] + "-.img",
-		good[:36] + "-07.img", good[:36] + "+7.img", good[:36] + "--7.img", good[:36] + "-4294967296.img", "00000000-0000-0000-0000-000000000000-1.img",
+		"", ".img", good, good + ".tmp", good + ".img.img", strings.ToUpper(good) + ".img",
+		good[:36] + ".img", good[:36] + "-.img", good[:36] + "-07.img", good[:36] + "+7.img",
+		good[:36] + "--7.img", good[:36] + "-4294967296.img", "00000000-0000-0000-0000-000000000000-1.img",
 	} {
 		if k, ok := parseName(bad, imgSuffix); ok {
 			t.Errorf("%q was read as %v", bad, k)
@@ -319,7 +323,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// Many at once, each replaced, read, and half of them removed while a sweep runs.
+// TestConcurrent writes, replaces, reads and removes many files at once while sweeps run.
 func TestConcurrent(t *testing.T) {
 	dir := t.TempDir()
 	s := openTest(t, dir, Options{})

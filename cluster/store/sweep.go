@@ -7,18 +7,20 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// Sweep removes temporary files without a live Writer, and committed files that keep refuses, and
-// returns their number and length. It stops at the first error, keep's included; what it did
-// stands, and the next sweep does the rest.
+// Sweep removes temporary files that no Writer is writing, and committed files for which keep returns false.
+// It returns their number and the sum of their bytes. It stops at the first error, also one of keep; what it
+// has removed stays removed, and the next sweep does the rest.
 //
-// It never removes what this process is writing, nor what became visible after it began. It cannot know of a
-// file that became visible before, whose Stored is still on its way through the log: keep must
-// accept an upload that is assigned to this node in this epoch and not yet decided.
-func (s *Store) Sweep(keep func(id image.ID, epoch uint32) (bool, error)) (removed int, bytes int64, err error) {
+// It never removes what this process is writing, nor what became visible after it began. For a file that
+// became visible before, whose report is not in the log yet, it relies on keep, which must return true for
+// an upload that is assigned to this node in this epoch and not yet decided.
+func (s *Store) Sweep(
+	keep func(id image.ID, epoch uint32) (bool, error),
+) (removed int, bytes int64, err error) {
 	s.sweepMu.Lock()
 	defer s.sweepMu.Unlock()
-	s.setFresh(map[key]bool{})
-	defer s.setFresh(nil)
+	s.setPublished(map[key]bool{})
+	defer s.setPublished(nil)
 
 	count := func(size int64, err error) error {
 		if err == nil && size >= 0 {
@@ -44,17 +46,18 @@ func (s *Store) Sweep(keep func(id image.ID, epoch uint32) (bool, error)) (remov
 	return removed, bytes, err
 }
 
-func (s *Store) setFresh(m map[key]bool) {
+func (s *Store) setPublished(m map[key]bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.fresh = m
+	s.published = m
 }
 
-// sweepOne removes a refused file, unless it is no longer the one that was refused.
+// sweepOne removes a file that is not to be kept, unless it was replaced meanwhile. It returns its length,
+// -1 when nothing was removed.
 func (s *Store) sweepOne(k key) (int64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.live[k] || s.fresh[k] {
+	if s.writing[k] || s.published[k] {
 		return -1, nil
 	}
 	return s.removeLocked(k)
@@ -80,7 +83,7 @@ func (s *Store) sweepTmp(count func(int64, error) error) error {
 func (s *Store) sweepTmpOne(e entry) (int64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if k, ok := parseName(e.name, tmpSuffix); ok && s.live[k] {
+	if k, ok := parseName(e.name, tmpSuffix); ok && s.writing[k] {
 		return -1, nil
 	}
 	switch err := s.fs.remove(tmpDir + "/" + e.name); {

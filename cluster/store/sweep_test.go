@@ -25,23 +25,26 @@ func TestSweep(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.Abort()
-	strange := []string{"images/a2/notes.txt", "images/a3/" + testKey(1).String() + ".img", "images/tmp/readme"}
+	strange := []string{
+		"images/a2/notes.txt", "images/a3/" + testKey(1).String() + ".img", "images/tmp/readme",
+	}
 	for _, name := range append(strange, testKey(9).tmpPath(), "images/tmp/probe.tmp") {
 		if err := os.WriteFile(filepath.Join(dir, name), make([]byte, 7), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	os.Mkdir(filepath.Join(dir, "images/a2/"+testKey(77).String()+".img"), 0o700)
+	strangeDir := "images/a2/" + testKey(77).String() + ".img"
+	os.Mkdir(filepath.Join(dir, strangeDir), 0o700)
 
 	removed, bytes, err := s.Sweep(func(_ image.ID, epoch uint32) (bool, error) { return epoch < 2, nil })
 	if want := int64(102 + 103 + 7 + 7); removed != 4 || bytes != want || err != nil {
 		t.Errorf("removed %d files of %d bytes, %v; want 4 of %d", removed, bytes, err, want)
 	}
 	slices.Sort(unknown)
-	if want := []string{"images/a2/" + testKey(77).String() + ".img", strange[0], strange[1], strange[2]}; !slices.Equal(unknown, sorted(want)) {
+	if want := slices.Sorted(slices.Values(append(strange, strangeDir))); !slices.Equal(unknown, want) {
 		t.Errorf("unknown %v, want %v", unknown, want)
 	}
-	wantNames(t, dir, append(strange, testKey(0).path(), testKey(1).path(), testKey(8).tmpPath())...)
+	expectFiles(t, dir, append(strange, testKey(0).path(), testKey(1).path(), testKey(8).tmpPath())...)
 	if files, bytes := s.Usage(); files != 2 || bytes != 201 {
 		t.Errorf("usage %d files, %d bytes", files, bytes)
 	}
@@ -49,14 +52,13 @@ func TestSweep(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := w.Commit(); err != nil {
-		t.Error("the swept directory had a live Writer:", err)
+		t.Error("the sweep disturbed a Writer:", err)
 	}
 }
 
-func sorted(s []string) []string { slices.Sort(s); return s }
-
-// Files that become visible, or are replaced, while keep thinks are not what keep was asked about.
-func TestSweepLeavesFreshFiles(t *testing.T) {
+// TestSweepLeavesNewFiles: a file that becomes visible or is replaced during a sweep is not the one that keep
+// was asked about, and stays.
+func TestSweepLeavesNewFiles(t *testing.T) {
 	dir := t.TempDir()
 	s := openTest(t, dir, Options{})
 	mustPut(t, s, testID, 1, noise(1, 100))
@@ -79,12 +81,13 @@ func TestSweepLeavesFreshFiles(t *testing.T) {
 		t.Errorf("removed %d, %v", removed, err)
 	}
 	open.Abort()
-	wantNames(t, dir, testKey(1).path(), key{later, 1}.path(), key{later, 2}.path())
+	expectFiles(t, dir, testKey(1).path(), key{later, 1}.path(), key{later, 2}.path())
 	if removed, _, err = s.Sweep(none); removed != 3 || err != nil {
 		t.Errorf("the next sweep removed %d, %v; want 3", removed, err)
 	}
 }
 
+// TestSweepStops: the first error of keep ends a sweep.
 func TestSweepStops(t *testing.T) {
 	s := openTest(t, t.TempDir(), Options{})
 	for epoch := range uint32(3) {
@@ -102,7 +105,7 @@ func TestSweepStops(t *testing.T) {
 	}
 }
 
-// Fails each operation of a sweep in turn; the sweep after it finishes the work.
+// TestFailEachSweep fails each operation of a sweep in turn; the next sweep removes the rest.
 func TestFailEachSweep(t *testing.T) {
 	full := newMemFS()
 	s, err := openStore(full, Options{})
@@ -125,18 +128,23 @@ func TestFailEachSweep(t *testing.T) {
 			}
 			return
 		}
-		wantError(t, err, image.KindInternal)
+		expectError(t, err, image.KindInternal)
 		f.reset(0, nil)
 		if _, _, err = s.Sweep(none); err != nil {
 			t.Fatal(err)
 		}
-		if files, bytes := s.Usage(); files != 0 || bytes != 0 || mem.names.at(testKey(2).tmpPath()) != nil || mem.names.at(testKey(1).path()) != nil {
-			t.Fatalf("left after operation %d failed: %d files, %d bytes", i, files, bytes)
+		if files, bytes := s.Usage(); files != 0 || bytes != 0 {
+			t.Fatalf("after operation %d failed the next sweep left %d files of %d bytes", i, files, bytes)
+		}
+		for _, name := range []string{testKey(2).tmpPath(), testKey(1).path()} {
+			if mem.names.at(name) != nil {
+				t.Fatalf("after operation %d failed the next sweep left %s", i, name)
+			}
 		}
 	}
 }
 
-// TestSweepCounts: what somebody else took away or cut is counted right again after a sweep.
+// TestSweepCounts: files that somebody else removed or truncated are counted right after a sweep.
 func TestSweepCounts(t *testing.T) {
 	dir := t.TempDir()
 	s := openTest(t, dir, Options{})

@@ -11,16 +11,17 @@ import (
 )
 
 const (
-	// directBytes is the length of one direct write. 4 MiB was not faster, and every Writer has such a buffer.
+	// directBytes is the length of one direct write. 4 MiB was not faster, and every Writer has such a
+	// buffer.
 	directBytes = 1 << 20
 	// alignBytes is the alignment of direct I/O in memory and in the file.
 	alignBytes = 4096
-	// writeBackBytes is how much is written through the page cache before its write-back is started,
-	// so that the disk works while the rest is encrypted.
+	// writeBackBytes is how much is written to the page cache before its write-back is started, so that
+	// the disk works while the rest is encrypted.
 	writeBackBytes = 4 << 20
 )
 
-// directBuffers holds aligned buffers of directBytes. There are as many as live Writers.
+// directBuffers holds aligned buffers of directBytes, one for each Writer.
 var directBuffers = sync.Pool{New: func() any {
 	b := make([]byte, directBytes+alignBytes)
 	skip := -uintptr(unsafe.Pointer(&b[0])) % alignBytes // the heap does not move
@@ -28,31 +29,33 @@ var directBuffers = sync.Pool{New: func() any {
 	return &b
 }}
 
-// Writer takes one file's ciphertext. It is for one goroutine. Every Writer must end in Abort, or in
-// a Commit that returned nil; `defer w.Abort()` is right in either case. Any failure is final: all
+// Writer writes one file's ciphertext. It is for one goroutine. Every Writer must end in Abort, or in
+// a Commit that returned nil; `defer w.Abort()` is right in either case. The first error is final: all
 // later calls return it.
 type Writer struct {
 	s     *Store
 	key   key
 	f     file // nil when closed
 	size  int64
-	taken int64   // bytes accepted by Write
+	taken int64   // bytes that Write has taken
 	buf   *[]byte // direct I/O only; holds the last taken%directBytes bytes
-	begun int64   // buffered only: write-back was started up to here
+	back  int64   // buffered only: write-back was started up to this offset
 	ended bool    // committed or aborted
 	err   error
 
-	failures int64 // of the Store, when it began
+	failures int64 // Store.failures at Create
 }
 
 var errEnded = image.Errorf(image.KindInternal, "the image file was already committed or aborted")
 
 // Create starts the file of an upload in one epoch. size is its exact final length in bytes, which is
-// allocated here: a full disk is a KindDiskFull now, not after the body has come. A committed file
-// of the same name stays in place until Commit replaces it (a repair); a second live Writer is refused with KindConflict.
+// allocated here, so that a full disk is an error of KindDiskFull now and not after the body has come. A
+// committed file of the same name stays until Commit replaces it (a repair). While another Writer writes
+// the same file the error is of KindConflict.
 func (s *Store) Create(id image.ID, epoch uint32, size int64) (*Writer, error) {
 	if size <= 0 {
-		return nil, image.Errorf(image.KindInvalid, "image file of %d bytes", size).WithHint("give the length of the ciphertext with its header")
+		return nil, image.Errorf(image.KindInvalid, "image file of %d bytes", size).
+			WithHint("give the length of the ciphertext with its header")
 	}
 	failures := s.failures.Load()
 	if err := s.Failed(); err != nil {
@@ -62,13 +65,13 @@ func (s *Store) Create(id image.ID, epoch uint32, size int64) (*Writer, error) {
 	if err := s.RoomFor(1, size); err != nil {
 		return nil, err
 	}
-	if !s.enter(k) {
+	if !s.reserve(k) {
 		return nil, image.Errorf(image.KindConflict, "%v is already being written", k).
 			WithHint("wait for the first attempt to end, or retry under a new epoch")
 	}
 	f, err := s.fs.create(k.tmpPath(), s.direct)
 	if err != nil {
-		s.leave(k)
+		s.release(k)
 		return nil, s.fault("create", k.String(), err)
 	}
 	w := &Writer{s: s, key: k, f: f, size: size, failures: failures}
@@ -83,29 +86,31 @@ func (s *Store) Create(id image.ID, epoch uint32, size int64) (*Writer, error) {
 	return w, nil
 }
 
-func (s *Store) enter(k key) bool {
+// reserve reserves a name for one Writer, and reports whether no other Writer has it.
+func (s *Store) reserve(k key) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.live[k] {
+	if s.writing[k] {
 		return false
 	}
-	s.live[k] = true
+	s.writing[k] = true
 	return true
 }
 
-func (s *Store) leave(k key) {
+func (s *Store) release(k key) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.live, k)
+	delete(s.writing, k)
 }
 
-// Write takes the next bytes. It may keep them in memory until Commit.
+// Write appends to the file. Some of the bytes may stay in memory until Commit.
 func (w *Writer) Write(p []byte) (int, error) {
 	if w.err != nil {
 		return 0, w.err
 	}
 	if int64(len(p)) > w.size-w.taken {
-		w.err = image.Errorf(image.KindInternal, "%v: %d bytes at %d are more than its length of %d", w.key, len(p), w.taken, w.size)
+		w.err = image.Errorf(image.KindInternal,
+			"%v: %d bytes at %d are more than its length of %d", w.key, len(p), w.taken, w.size)
 		return 0, w.err
 	}
 	put := w.putBuffered
@@ -127,7 +132,9 @@ func (w *Writer) putDirect(p []byte) (n int, err error) {
 	for len(p) > 0 {
 		at := int(w.taken % directBytes)
 		c := copy((*w.buf)[at:], p)
-		n, p, w.taken = n+c, p[c:], w.taken+int64(c)
+		n += c
+		p = p[c:]
+		w.taken += int64(c)
 		if at+c == directBytes {
 			if err := w.f.write(*w.buf); err != nil {
 				return n, err
@@ -142,18 +149,18 @@ func (w *Writer) putBuffered(p []byte) (int, error) {
 		return 0, err
 	}
 	w.taken += int64(len(p))
-	if ready := w.taken - w.begun; ready >= writeBackBytes {
-		if err := w.f.writeBack(w.begun, ready); err != nil {
+	if ready := w.taken - w.back; ready >= writeBackBytes {
+		if err := w.f.writeBack(w.back, ready); err != nil {
 			return len(p), err
 		}
-		w.begun = w.taken
+		w.back = w.taken
 	}
 	return len(p), nil
 }
 
-// drain writes what the buffer still holds. The end of the file, less than a block, cannot be written
-// directly.
-func (w *Writer) drain() error {
+// flush writes what the buffer still holds. The end of the file, less than a block, cannot be written with
+// direct I/O.
+func (w *Writer) flush() error {
 	if w.buf == nil {
 		return nil
 	}
@@ -174,17 +181,18 @@ func (w *Writer) drain() error {
 }
 
 // Commit makes the file durable under its final name. When it returns nil the file survives a power
-// loss; otherwise nothing may be acknowledged, and what is left is for Abort and the sweep.
+// loss. After an error nothing may be acknowledged; Abort and the sweep remove what is left.
 func (w *Writer) Commit() error {
 	if w.err == nil && w.taken != w.size {
-		w.err = image.Errorf(image.KindIncomplete, "%v has %d bytes of %d", w.key, w.taken, w.size).WithHint("send the whole body")
+		w.err = image.Errorf(image.KindIncomplete, "%v has %d bytes of %d", w.key, w.taken, w.size).
+			WithHint("send the whole body")
 	}
 	steps := []struct {
 		op   string
 		do   func() error
 		done string // its failpoint
 	}{
-		{"write", w.drain, "store/written"},
+		{"write", w.flush, "store/written"},
 		{"fsync", w.sync, "store/synced"},
 		{"close", w.close, "store/closed"},
 		{"rename", w.publish, "store/renamed"},
@@ -199,12 +207,8 @@ func (w *Writer) Commit() error {
 		}
 		failpoint.Here(step.done)
 	}
-	// Another Writer's failed fsync of the same directory may have used up the error report for this
-	// rename. That stays so when the disk is well again.
-	if w.err == nil && w.s.failures.Load() != w.failures {
-		if w.err = w.s.Failed(); w.err == nil {
-			w.err = image.Errorf(image.KindAborted, "the disk failed while %v was written", w.key).WithHint("send the image again")
-		}
+	if w.err == nil {
+		w.err = w.failedMeanwhile()
 	}
 	if w.err != nil {
 		return w.err
@@ -213,9 +217,23 @@ func (w *Writer) Commit() error {
 	return nil
 }
 
+// failedMeanwhile returns an error when the disk failed since Create. The kernel reports a lost directory
+// write once: another Writer's failed fsync may have used up the report for this rename. That remains so
+// after the disk has recovered.
+func (w *Writer) failedMeanwhile() error {
+	if w.s.failures.Load() == w.failures {
+		return nil
+	}
+	if err := w.s.Failed(); err != nil {
+		return err
+	}
+	return image.Errorf(image.KindAborted, "the disk failed while %v was written", w.key).
+		WithHint("send the image again")
+}
+
 func (w *Writer) sync() error { return w.f.sync() }
 
-// close closes the file once, whatever it returns: POSIX leaves the descriptor's state open.
+// close closes the file once: after a failed close the descriptor is in an unspecified state (POSIX).
 func (w *Writer) close() error {
 	if w.f == nil {
 		return nil
@@ -225,7 +243,7 @@ func (w *Writer) close() error {
 	return f.close()
 }
 
-// publish gives the file its final name, and counts it.
+// publish renames the file to its final name and counts it.
 func (w *Writer) publish() error {
 	s := w.s
 	s.mu.Lock()
@@ -238,8 +256,8 @@ func (w *Writer) publish() error {
 	if err := s.fs.rename(w.key.tmpPath(), w.key.path()); err != nil {
 		return err
 	}
-	if s.fresh != nil {
-		s.fresh[w.key] = true
+	if s.published != nil {
+		s.published[w.key] = true
 	}
 	files := int64(1)
 	if replaces {
@@ -249,13 +267,13 @@ func (w *Writer) publish() error {
 	return nil
 }
 
-// Abort gives the file up and removes its temporary name. After Commit returned nil, or a first
-// Abort, it does nothing.
+// Abort closes and removes the temporary file. After a Commit that returned nil, or a first Abort, it does
+// nothing.
 func (w *Writer) Abort() error {
 	if w.ended {
 		return nil
 	}
-	// The outcome of closing a file that goes away does not matter.
+	// The file is removed: an error of closing it does not matter.
 	_ = w.close()
 	err := w.s.fs.remove(w.key.tmpPath())
 	w.end()
@@ -274,5 +292,5 @@ func (w *Writer) end() {
 		directBuffers.Put(w.buf)
 		w.buf = nil
 	}
-	w.s.leave(w.key)
+	w.s.release(w.key)
 }
