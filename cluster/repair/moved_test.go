@@ -2,8 +2,8 @@ package repair
 
 import (
 	"context"
-	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
@@ -13,11 +13,11 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// movedLog is that of a node which a shard leaves: a command for it has no way into the log.
-type movedLog struct{ gone atomic.Bool }
+// movedLog is the log of a node from which a shard moves away at the first proposal, which fails.
+type movedLog struct{ moved bool }
 
 func (l *movedLog) Propose(context.Context, uint64, catalog.Command) (catalog.Result, error) {
-	l.gone.Store(true)
+	l.moved = true
 	return catalog.Result{}, image.Errorf(image.KindInternal, "shard 2 does not run on this node")
 }
 
@@ -28,32 +28,31 @@ type noCopies struct{ Copies }
 func (noCopies) Keep(image.ID, uint32) (release func())                 { return func() {} }
 func (noCopies) Fetch(context.Context, *image.Record, image.Copy) error { return nil }
 
-// TestShardLeavesDuringRepair: the copy that is being made is given up, and others are made.
-func TestShardLeavesDuringRepair(t *testing.T) {
-	log := &movedLog{}
-	s := New(Options{
-		Node: 1, Log: log, Copies: noCopies{}, Logger: zap.NewNop(), Rate: 1 << 30,
-		Up: func() []image.NodeID { return []image.NodeID{1, 2} },
-		Shards: func() []uint64 {
-			if log.gone.Load() {
-				return nil
-			}
-			return []uint64{2}
-		},
-	})
-	defer s.Close()
-	done := make(chan bool)
-	go func() {
-		done <- s.make(s.ctx, &image.Record{ID: image.NewID(), Bytes: 1, Shard: 2, Copies: []image.Copy{{Node: 2, Epoch: 1}}, Wanted: 2}, nil)
-	}()
-	select {
-	case made := <-done:
-		if made {
-			t.Error("a copy was made in a shard that is not here")
+// TestShardMovesDuringRepair: a repair of a shard that moves away ends without a copy.
+func TestShardMovesDuringRepair(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &movedLog{}
+		s := New(Options{
+			Node: 1, Log: log, Copies: noCopies{}, Logger: zap.NewNop(), Rate: 1 << 30,
+			Up: func() []image.NodeID { return []image.NodeID{1, 2} },
+			Shards: func() []uint64 {
+				if log.moved {
+					return nil
+				}
+				return []uint64{2}
+			},
+		})
+		defer s.Close()
+		rec := &image.Record{
+			ID: image.NewID(), Bytes: 1, Shard: 2, Copies: []image.Copy{{Node: 2, Epoch: 1}}, Wanted: 2,
 		}
-	case <-time.After(5 * time.Second):
-		t.Error("the repair does not end, and no other one can begin")
-		s.stop()
-		<-done
-	}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if s.makeCopy(ctx, rec, nil) {
+			t.Error("a copy was made in a shard that this node does not have")
+		}
+		if ctx.Err() != nil {
+			t.Error("the repair does not end")
+		}
+	})
 }

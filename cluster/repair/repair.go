@@ -1,9 +1,9 @@
-// Package repair gives images their copies back: it makes those that are missing, replaces those that
-// are damaged, and reads all of this node's over from time to time to find such.
+// Package repair restores the copies of images: it makes missing ones, replaces damaged ones, and scrubs:
+// it reads all copies of this node again from time to time to find damage.
 //
-// Each node repairs what is its own: it fetches the ciphertext from a node that has it, authenticates
-// every byte on the way, and names the copy in the log once it is durable. Two nodes that fetch for
-// the same image need not know of each other, for the log takes no more copies than are wanted.
+// Each node repairs its own copies: it fetches the ciphertext from a node that has it, authenticates every
+// byte on the way, and names the copy in the log once it is durable. Nodes that fetch the same image need
+// not know of each other, because the log takes no more copies than are wanted.
 package repair
 
 import (
@@ -19,7 +19,6 @@ import (
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
-	"imgcluster/cluster/placement"
 	"imgcluster/cluster/sample"
 	"imgcluster/cluster/wait"
 )
@@ -32,41 +31,44 @@ type Log interface {
 
 // Copies are the stored files of this node, and a way to those of others.
 type Copies interface {
-	// Verify reads this node's copy of an image to its end and authenticates every byte. A copy that is not
-	// there is KindNotFound, a bad one KindDamaged; any other error says nothing about the copy.
+	// Verify reads this node's copy of an image to its end and authenticates every byte. The error of a
+	// missing copy is KindNotFound, of a damaged one KindDamaged; any other says nothing about the copy.
 	Verify(ctx context.Context, rec *image.Record, epoch uint32) error
-	// Has tells whether there is a file of this node's copy.
+	// Has reports whether this node's copy has a file.
 	Has(id image.ID, epoch uint32) (bool, error)
-	// Fetch makes a copy on this node, of the same epoch, from the one that another node has. It is
-	// authenticated, and durable when Fetch returns.
+	// Fetch makes a copy on this node, of the same epoch, from another node's. When Fetch returns nil the
+	// copy is authenticated and durable.
 	Fetch(ctx context.Context, rec *image.Record, from image.Copy) error
-	// Keep protects the file of a copy that the log does not name yet from being swept.
+	// Keep protects the file of a copy that the log does not name yet from the sweep.
 	Keep(id image.ID, epoch uint32) (release func())
-	// Remove deletes the file of a copy unless the log has a use for it.
+	// Remove deletes the file of a copy unless the log names it.
 	Remove(id image.ID, epoch uint32) error
-	// Suspect asks another node to look at its copy of an image.
+	// Suspect asks another node to check its copy of an image.
 	Suspect(ctx context.Context, node image.NodeID, rec *image.Record) error
 }
 
-// Options says how a Service works. All fields are needed.
+// Options are the settings of a Service. All are required.
 type Options struct {
 	Node   image.NodeID
 	Log    Log
 	Copies Copies
 	Logger *zap.Logger
-	// Shards are the data shards that this node has the newest state of.
+	// Shards returns the data shards of this node whose state is up to date.
 	Shards func() []uint64
-	// Members are the nodes of a shard; Up are the nodes that answer, Room those of them that take on
-	// images of a shard, Leaving those whose copies must go to others: that drain, or have been down for
-	// long.
-	Members     func(shard uint64) []image.NodeID
-	Up, Leaving func() []image.NodeID
-	Room        func(shard uint64) []image.NodeID
+	// Members returns the nodes of a shard.
+	Members func(shard uint64) []image.NodeID
+	// Up returns the nodes that answer.
+	Up func() []image.NodeID
+	// Room returns the nodes that are up and take new images of a shard.
+	Room func(shard uint64) []image.NodeID
+	// Leaving returns the nodes whose copies must move to others: those that drain, and those that have
+	// been down for long.
+	Leaving func() []image.NodeID
 
-	Every      time.Duration // between two looks for missing copies
-	Rate       int64         // bytes a second that are fetched
+	Every      time.Duration // between two searches for missing copies
+	Rate       int64         // plaintext bytes a second that are fetched, at most
 	ScrubEvery time.Duration // between the starts of two scrubs
-	ScrubRate  int64         // bytes a second that a scrub reads
+	ScrubRate  int64         // plaintext bytes a second that a scrub reads, at most
 }
 
 // Stats counts since the start of the service.
@@ -75,13 +77,16 @@ type Stats struct {
 	Replaced int64 `json:"replaced"` // copies that were damaged
 	Damaged  int64 `json:"damaged"`  // copies that were found damaged
 	Bytes    int64 `json:"bytes"`    // fetched, plaintext length
-	Scrubbed int64 `json:"scrubbed"` // copies read over in the background
-	Missing  int64 `json:"missing"`  // copies that should be on this node and are not, now
+	Scrubbed int64 `json:"scrubbed"` // copies that scrubs have read
+	Missing  int64 `json:"missing"`  // copies that this node should have and lacks, now
 }
 
 // Figures are those of Stats; a node's status has the missing copies.
 var Figures = sample.Figures{
-	{Name: "made", Counter: true, Metric: "repair_copies_made_total", Help: "Missing copies that this node made."},
+	{
+		Name: "made", Counter: true, Metric: "repair_copies_made_total",
+		Help: "Missing copies that this node made.",
+	},
 	{
 		Name: "replaced", Counter: true, Metric: "repair_copies_replaced_total",
 		Help: "Damaged copies of this node that were replaced.",
@@ -108,13 +113,13 @@ type Service struct {
 	wg       sync.WaitGroup
 	kick     chan struct{}
 	suspects chan suspect
-	fixing   chan struct{} // capacity 1: one repair at a time
+	fetching chan struct{} // capacity 1: one copy at a time
 	pace     pace          // of fetching
 
-	mu    sync.Mutex
-	asked map[suspectKey]time.Time // when a copy was last suspected
+	mu        sync.Mutex
+	suspected map[suspectKey]time.Time // when a copy was last suspected
 
-	scanned map[uint64]bool // shards whose copies on this node were looked for; healLoop's own
+	complete map[uint64]bool // shards of which this node has every file; only repairLoop uses it
 
 	made, replaced, damaged, bytes, scrubbed, missing atomic.Int64
 }
@@ -130,54 +135,63 @@ type suspectKey struct {
 }
 
 const (
-	// suspectsMax bounds the copies waiting to be looked at; the scrub comes by those that do not fit.
+	// suspectsMax is the number of copies that wait to be checked. Others are left to the scrub.
 	suspectsMax = 256
-	// suspectPause is how long a copy is not suspected again: it may be read often, and two nodes with
-	// bad copies point at each other.
+	// suspectPause is the time in which a copy is not suspected again: it may be read often, and two nodes
+	// with damaged copies suspect each other.
 	suspectPause = 5 * time.Second
-	// askedMax bounds what is remembered of that.
-	askedMax = 4096
-	// pageRecords is how many records are read from the catalog at once.
-	pageRecords = 256
-	// scrubGrace is how long after the start the first scrub begins, at most.
-	scrubGrace = 10 * time.Minute
-	// retryPause is the wait before a command is proposed again whose fate is not known.
+	// suspectedMax is the number of entries of Service.suspected.
+	suspectedMax = 4096
+	// batchRecords is the number of records that are read from the catalog at once.
+	batchRecords = 256
+	// scrubDelayMax is the longest time from the start to the first scrub.
+	scrubDelayMax = 10 * time.Minute
+	// retryPause is the wait before a command is proposed again whose outcome is unknown.
 	retryPause = time.Second
 )
 
-// New returns a Service, which does nothing before Start but take suspects; Close it.
+// New returns a Service. Before Start it only queues suspects. The caller closes it.
 func New(o Options) *Service {
 	s := &Service{
-		Options: o, kick: make(chan struct{}, 1), suspects: make(chan suspect, suspectsMax), fixing: make(chan struct{}, 1),
-		pace: pace{rate: o.Rate}, asked: map[suspectKey]time.Time{}, scanned: map[uint64]bool{},
+		Options:   o,
+		kick:      make(chan struct{}, 1),
+		suspects:  make(chan suspect, suspectsMax),
+		fetching:  make(chan struct{}, 1),
+		pace:      pace{rate: o.Rate},
+		suspected: map[suspectKey]time.Time{},
+		complete:  map[uint64]bool{},
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	return s
 }
 
-// Start begins to repair: the catalog is up to date on this node.
+// Start begins to repair. The catalog of this node must be up to date.
 func (s *Service) Start() {
 	s.Kick()
-	s.wg.Go(s.healLoop)
+	s.wg.Go(s.repairLoop)
 	s.wg.Go(s.scrubLoop)
 	s.wg.Go(s.suspectLoop)
 }
 
-// Close ends all repairs and waits for them. What was not finished is taken up at the next start.
+// Close ends all repairs and waits for them. The next start repairs what is left.
 func (s *Service) Close() {
 	s.stop()
 	s.wg.Wait()
 }
 
-// Stats returns what was done so far.
+// Stats returns the counts so far.
 func (s *Service) Stats() Stats {
 	return Stats{
-		Made: s.made.Load(), Replaced: s.replaced.Load(), Damaged: s.damaged.Load(), Bytes: s.bytes.Load(), Scrubbed: s.scrubbed.Load(),
-		Missing: s.missing.Load(),
+		Made:     s.made.Load(),
+		Replaced: s.replaced.Load(),
+		Damaged:  s.damaged.Load(),
+		Bytes:    s.bytes.Load(),
+		Scrubbed: s.scrubbed.Load(),
+		Missing:  s.missing.Load(),
 	}
 }
 
-// Kick makes the service look for missing copies at once. It does not block.
+// Kick starts a search for missing copies at once. It does not block.
 func (s *Service) Kick() {
 	select {
 	case s.kick <- struct{}{}:
@@ -185,25 +199,31 @@ func (s *Service) Kick() {
 	}
 }
 
-// Suspect has a copy looked at that could not be read, and repaired when it is damaged. It does not
+// Suspect queues a copy that could not be read to be checked, and repaired when it is damaged. It does not
 // block.
 func (s *Service) Suspect(rec *image.Record, node image.NodeID) {
-	key := suspectKey{rec.ID, node}
-	s.mu.Lock()
-	last, known := s.asked[key]
-	if known && time.Since(last) < suspectPause {
-		s.mu.Unlock()
+	if !s.isNewSuspect(suspectKey{rec.ID, node}) {
 		return
 	}
-	if len(s.asked) >= askedMax {
-		clear(s.asked)
-	}
-	s.asked[key] = time.Now()
-	s.mu.Unlock()
 	select {
 	case s.suspects <- suspect{*rec, node}:
 	default:
 	}
+}
+
+// isNewSuspect reports whether a copy was not suspected within suspectPause, and records that it is now.
+func (s *Service) isNewSuspect(key suspectKey) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last, known := s.suspected[key]
+	if known && time.Since(last) < suspectPause {
+		return false
+	}
+	if len(s.suspected) >= suspectedMax {
+		clear(s.suspected)
+	}
+	s.suspected[key] = time.Now()
+	return true
 }
 
 func (s *Service) suspectLoop() {
@@ -212,183 +232,22 @@ func (s *Service) suspectLoop() {
 		case <-s.ctx.Done():
 			return
 		case x := <-s.suspects:
-			if x.node != s.Node {
-				if err := s.Copies.Suspect(s.ctx, x.node, &x.rec); err != nil {
-					s.Logger.Warn("a node did not hear that its copy is suspect", zap.Uint32("peer", uint32(x.node)), zap.Stringer("image", x.rec.ID), zap.Error(err))
-				}
-				continue
-			}
-			s.check(s.ctx, &x.rec, true)
-		}
-	}
-}
-
-func (s *Service) healLoop() {
-	ticker := time.NewTicker(s.Every)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-s.ctx.Done():
-			return
-		case <-ticker.C:
-		case <-s.kick:
-		}
-		if err := s.heal(s.ctx); err != nil && s.ctx.Err() == nil {
-			s.Logger.Warn("images with too few copies", zap.Error(err))
-		}
-	}
-}
-
-// heal looks once at all shards that have something to repair.
-func (s *Service) heal(ctx context.Context) error {
-	if err := s.recover(ctx); err != nil {
-		return err
-	}
-	leaving := s.Leaving()
-	for _, shard := range s.Shards() {
-		t, err := catalog.ViewTotals(s.Log.View, shard)
-		if err != nil {
-			return err
-		}
-		todo := t.UnderReplicated > 0
-		for id, sum := range t.Nodes {
-			todo = todo || sum.Stored.Images > 0 && (slices.Contains(leaving, id) || !slices.Contains(s.Members(shard), id))
-		}
-		if !todo {
-			continue
-		}
-		err = s.records(ctx, shard, func(rec *image.Record) error {
-			s.healOne(ctx, rec, leaving)
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// recover makes the copies anew that the log has on this node and that are not there, as when its
-// disk is new. It looks once at each shard.
-func (s *Service) recover(ctx context.Context) error {
-	type lost struct {
-		rec *image.Record
-		c   image.Copy
-	}
-	var all []lost
-	var shards []uint64
-	for _, shard := range s.Shards() {
-		if s.scanned[shard] {
-			continue
-		}
-		err := s.records(ctx, shard, func(rec *image.Record) error {
-			i := slices.Index(rec.Replicas(), s.Node)
-			if i < 0 {
-				return nil
-			}
-			has, err := s.Copies.Has(rec.ID, rec.Copies[i].Epoch)
-			if err == nil && !has {
-				all = append(all, lost{rec, rec.Copies[i]})
-			}
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		shards = append(shards, shard)
-	}
-	if len(all) > 0 {
-		s.Logger.Warn("copies are missing on this node", zap.Int("images", len(all)))
-	}
-	s.missing.Store(int64(len(all)))
-	for _, x := range all {
-		// Damaged or out of reach elsewhere: reading, the scrub and the next start look again.
-		if s.make(ctx, x.rec, []image.Copy{x.c}) {
-			s.made.Add(1)
-			s.missing.Add(-1)
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-	}
-	if s.missing.Load() == 0 {
-		for _, shard := range shards {
-			s.scanned[shard] = true
-		}
-	}
-	return nil
-}
-
-// records calls fn with all records of a shard, page by page, until it fails or ctx is done.
-func (s *Service) records(ctx context.Context, shard uint64, fn func(*image.Record) error) error {
-	for after := []byte(nil); ; {
-		var page []*image.Record
-		err := s.Log.View(shard, func(r catalog.Reader) (err error) {
-			page, after, err = catalog.Records(r, after, pageRecords)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		for _, rec := range page {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			if err := fn(rec); err != nil {
-				return err
+			if x.node == s.Node {
+				s.check(s.ctx, &x.rec, true)
+			} else if err := s.Copies.Suspect(s.ctx, x.node, &x.rec); err != nil {
+				s.Logger.Warn("could not ask a peer to check its copy", zap.Uint32("peer", uint32(x.node)),
+					zap.Stringer("image", x.rec.ID), zap.Error(err))
 			}
 		}
-		if after == nil {
-			return nil
-		}
 	}
 }
 
-// healOne makes a copy of an image on this node if it is the one to do so.
-func (s *Service) healOne(ctx context.Context, rec *image.Record, leaving []image.NodeID) {
-	drop, mine := missing(rec, s.Node, s.Members(rec.Shard), s.Room(rec.Shard), leaving)
-	if !mine {
-		return
-	}
-	if s.make(ctx, rec, drop) {
-		s.made.Add(1)
-	}
-}
-
-// missing tells whether a node is to make one of an image's missing copies, and which copy it
-// replaces: one of a node that leaves, or that does not hold the shard any more. All nodes come to the
-// same answer from the same view, but nothing
-// is wrong when they do not.
-func missing(rec *image.Record, self image.NodeID, members, room, leaving []image.NodeID) (drop []image.Copy, mine bool) {
-	var lost []image.Copy
-	var free []image.NodeID
-	for _, c := range rec.Copies {
-		if slices.Contains(leaving, c.Node) || !slices.Contains(members, c.Node) {
-			lost = append(lost, c)
-		}
-	}
-	for _, n := range placement.Rank(rec.User, rec.Name, members) {
-		if slices.Contains(room, n) && !slices.Contains(rec.Replicas(), n) {
-			free = append(free, n)
-		}
-	}
-	place := slices.Index(free, self)
-	fresh := max(0, rec.Wanted-len(rec.Copies))
-	switch {
-	case place < 0 || place >= fresh+len(lost):
-		return nil, false
-	case place < fresh:
-		return nil, true
-	}
-	return lost[place-fresh : place-fresh+1], true
-}
-
-// make fetches a copy of an image and names it in the log in place of those in drop. It tells whether
-// the image now has this copy. Failures are logged and tried again by the next look.
-func (s *Service) make(ctx context.Context, rec *image.Record, drop []image.Copy) bool {
+// makeCopy fetches a copy of an image and names it in the log in place of those in drop. It reports whether
+// the image now has this copy. Failures are logged; the next search tries again.
+func (s *Service) makeCopy(ctx context.Context, rec *image.Record, drop []image.Copy) bool {
 	select {
-	case s.fixing <- struct{}{}:
-		defer func() { <-s.fixing }()
+	case s.fetching <- struct{}{}:
+		defer func() { <-s.fetching }()
 	case <-ctx.Done():
 		return false
 	}
@@ -397,24 +256,28 @@ func (s *Service) make(ctx context.Context, rec *image.Record, drop []image.Copy
 		if from.Node == s.Node || !slices.Contains(up, from.Node) {
 			continue
 		}
-		err := s.makeFrom(ctx, rec, from, drop)
+		err := s.makeCopyFrom(ctx, rec, from, drop)
 		if err == nil {
 			return true
 		}
 		if ctx.Err() != nil {
 			return false
 		}
-		s.Logger.Warn("a copy was not made", zap.String("user", rec.User), zap.Stringer("image", rec.ID), zap.Uint32("from", uint32(from.Node)), zap.Error(err))
-		if kind := image.KindOf(err); kind == image.KindDamaged {
+		s.Logger.Warn("could not make a copy", zap.String("user", rec.User), zap.Stringer("image", rec.ID),
+			zap.Uint32("from", uint32(from.Node)), zap.Error(err))
+		switch image.KindOf(err) {
+		case image.KindDamaged:
 			s.Suspect(rec, from.Node)
-		} else if kind == image.KindStale || kind == image.KindDiskFull {
+		case image.KindStale, image.KindDiskFull:
 			return false
 		}
 	}
 	return false
 }
 
-func (s *Service) makeFrom(ctx context.Context, rec *image.Record, from image.Copy, drop []image.Copy) error {
+func (s *Service) makeCopyFrom(
+	ctx context.Context, rec *image.Record, from image.Copy, drop []image.Copy,
+) error {
 	to := image.Copy{Node: s.Node, Epoch: from.Epoch}
 	release := s.Copies.Keep(rec.ID, to.Epoch)
 	defer release()
@@ -426,41 +289,49 @@ func (s *Service) makeFrom(ctx context.Context, rec *image.Record, from image.Co
 	failpoint.Here("repair/fetched")
 	s.bytes.Add(rec.Bytes)
 	if slices.Contains(rec.Copies, to) {
-		return nil // its file was replaced by one of the same name
+		return nil // the log names this copy already; only its file was replaced
 	}
-	cmd := catalog.Command{Recopy: &catalog.Recopy{User: rec.User, Name: rec.Name, ID: rec.ID, Add: []image.Copy{to}, Drop: drop}}
+	r, err := s.proposeCopy(ctx, rec, to, drop)
+	if err != nil {
+		return err
+	}
+	failpoint.Here("repair/recopied")
+	if err := r.Err(); err != nil {
+		release()
+		failpoint.Here("repair/before-remove")
+		return errors.Join(err, s.Copies.Remove(rec.ID, to.Epoch))
+	}
+	s.Logger.Info("made a copy", zap.String("user", rec.User), zap.Stringer("image", rec.ID),
+		zap.Uint32("from", uint32(from.Node)), zap.Any("dropped", drop))
+	return nil
+}
+
+// proposeCopy names a copy in the log, in place of those in drop. An error does not mean that it was not
+// committed. It is proposed again, and the file kept, until the outcome is known or this node no longer
+// serves the shard.
+func (s *Service) proposeCopy(
+	ctx context.Context, rec *image.Record, to image.Copy, drop []image.Copy,
+) (catalog.Result, error) {
+	cmd := catalog.Command{Recopy: &catalog.Recopy{
+		User: rec.User, Name: rec.Name, ID: rec.ID, Add: []image.Copy{to}, Drop: drop,
+	}}
 	for {
 		r, err := s.Log.Propose(ctx, rec.Shard, cmd)
-		if err == nil {
-			failpoint.Here("repair/recopied")
-			if err = r.Err(); err != nil {
-				release()
-				failpoint.Here("repair/before-remove")
-				return errors.Join(err, s.Copies.Remove(rec.ID, to.Epoch))
-			}
-			s.Logger.Info("a copy was made", zap.String("user", rec.User), zap.Stringer("image", rec.ID),
-				zap.Uint32("from", uint32(from.Node)), zap.Any("dropped", drop))
-			return nil
-		}
-		// It may be committed all the same: the file stays until that is known, or this node has nothing to do
-		// with the shard any more.
-		if !slices.Contains(s.Shards(), rec.Shard) || !wait.For(ctx, retryPause) {
-			return err
+		if err == nil || !slices.Contains(s.Shards(), rec.Shard) || !wait.For(ctx, retryPause) {
+			return r, err
 		}
 	}
 }
 
-// Finding is a copy of this node that is damaged or missing.
-type Finding struct {
-	Record   *image.Record
-	Copy     image.Copy
-	Err      error
-	Repaired bool
+// finding is a copy of this node that is damaged or missing.
+type finding struct {
+	err      error
+	repaired bool
 }
 
-// check verifies this node's copy of an image, and replaces it when it is bad and fix is set. It
-// returns nil when there is no copy, the copy is good, or that could not be found out, which ok tells.
-func (s *Service) check(ctx context.Context, rec *image.Record, fix bool) (f *Finding, ok bool) {
+// check verifies this node's copy of an image, and replaces a damaged or missing one when fix is set. f is
+// nil unless the copy is damaged or missing. ok is false when the copy could not be checked.
+func (s *Service) check(ctx context.Context, rec *image.Record, fix bool) (f *finding, ok bool) {
 	i := slices.Index(rec.Replicas(), s.Node)
 	if i < 0 {
 		return nil, true
@@ -470,10 +341,15 @@ func (s *Service) check(ctx context.Context, rec *image.Record, fix bool) (f *Fi
 	if err == nil {
 		return nil, true
 	}
-	if kind := image.KindOf(err); ctx.Err() != nil || kind != image.KindNotFound && kind != image.KindDamaged {
-		if ctx.Err() == nil && kind != image.KindNoQuorum {
-			s.Logger.Warn("a copy was not looked at", zap.String("user", rec.User), zap.Stringer("image", rec.ID), zap.Uint32("epoch", c.Epoch), zap.Error(err))
-		}
+	about := []zap.Field{
+		zap.String("user", rec.User), zap.Stringer("image", rec.ID), zap.Uint32("epoch", c.Epoch),
+		zap.Error(err),
+	}
+	switch kind := image.KindOf(err); {
+	case ctx.Err() != nil, kind == image.KindNoQuorum:
+		return nil, false
+	case kind != image.KindNotFound && kind != image.KindDamaged:
+		s.Logger.Warn("could not check a copy", about...)
 		return nil, false
 	}
 	var now *image.Record
@@ -488,23 +364,23 @@ func (s *Service) check(ctx context.Context, rec *image.Record, fix bool) (f *Fi
 		return nil, true // deleted or replaced meanwhile
 	}
 	s.damaged.Add(1)
-	s.Logger.Error("a copy is damaged", zap.String("user", rec.User), zap.Stringer("image", rec.ID), zap.Uint32("epoch", c.Epoch), zap.Error(err))
-	f = &Finding{Record: now, Copy: c, Err: err}
-	if fix && s.make(ctx, now, []image.Copy{c}) {
-		f.Repaired = true
+	s.Logger.Error("a copy is damaged or missing", about...)
+	f = &finding{err: err}
+	if fix && s.makeCopy(ctx, now, []image.Copy{c}) {
+		f.repaired = true
 		s.replaced.Add(1)
 	}
 	return f, true
 }
 
-// pace spreads work over time, so that it does not exceed rate on average.
+// pace limits work to rate on average.
 type pace struct {
 	rate int64 // bytes a second
 	mu   sync.Mutex
 	next time.Time
 }
 
-// wait returns when n more bytes may be worked on, or ctx is done.
+// wait returns when n more bytes may be read or fetched, or when ctx ends.
 func (p *pace) wait(ctx context.Context, n int64) {
 	p.mu.Lock()
 	now := time.Now()

@@ -2,74 +2,93 @@ package repair
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 	"testing"
 
 	"imgcluster/cluster/image"
 )
 
-// TestMissingIsMadeOnce asks all nodes of clusters in any state: as many of them as copies are missing
-// take one on, each in the place of another lost one, and none that is down, draining or has one.
+var fiveNodes = []image.NodeID{1, 2, 3, 4, 5}
+
+// TestMissingIsMadeOnce asks all nodes of clusters in any state: as many of them as copies are missing make
+// one, each in place of another lost one, and none that is down, draining or has one.
 func TestMissingIsMadeOnce(t *testing.T) {
-	members := []image.NodeID{1, 2, 3, 4, 5}
 	cases := 0
 	for wanted := 1; wanted <= 3; wanted++ {
-		for has := 1; has < 1<<5; has++ {
-			for down := range 1 << 5 {
-				var copies []image.Copy
-				var gone, live []image.NodeID
-				for i, n := range members {
-					if has>>i&1 == 1 {
-						copies = append(copies, image.Copy{Node: n, Epoch: uint32(i + 1)})
-					}
-					if down>>i&1 == 1 {
-						gone = append(gone, n)
-					} else {
-						live = append(live, n)
-					}
-				}
-				if len(copies) > wanted {
-					continue
-				}
+		for has := range subsets(fiveNodes) {
+			if len(has) == 0 || len(has) > wanted {
+				continue
+			}
+			for down := range subsets(fiveNodes) {
 				cases++
-				rec := &image.Record{User: "alice", Name: fmt.Sprint(cases), Copies: copies, Wanted: wanted}
-				var made int
-				var dropped []image.Copy
-				for _, n := range members {
-					drop, mine := missing(rec, n, members, live, gone)
-					if !mine {
-						continue
-					}
-					made++
-					dropped = append(dropped, drop...)
-					if slices.Contains(gone, n) || slices.Contains(rec.Replicas(), n) {
-						t.Fatalf("node %d, of %v live, is to make a copy beside %v", n, live, copies)
-					}
+				rec := &image.Record{User: "alice", Name: fmt.Sprint(cases), Wanted: wanted}
+				for _, n := range has {
+					rec.Copies = append(rec.Copies, image.Copy{Node: n, Epoch: uint32(n)})
 				}
-				good, free := 0, 0
-				for _, n := range members {
-					switch has, down := slices.Contains(rec.Replicas(), n), slices.Contains(gone, n); {
-					case has && !down:
-						good++
-					case !has && !down:
-						free++
-					}
-				}
-				want := min(wanted-good, free)
-				if made != want {
-					t.Fatalf("%d copies are made, want %d: copies %v of %d, live %v", made, want, copies, wanted, live)
-				}
-				if now := len(copies) + made - len(dropped); now > wanted {
-					t.Fatalf("%d copies of %d", now, wanted)
-				}
-				slices.SortFunc(dropped, func(a, b image.Copy) int { return int(a.Node) - int(b.Node) })
-				if len(slices.Compact(slices.Clone(dropped))) != len(dropped) || slices.ContainsFunc(dropped, func(c image.Copy) bool { return !slices.Contains(gone, c.Node) }) {
-					t.Fatalf("dropped %v, gone are %v", dropped, gone)
-				}
+				expectMadeOnce(t, rec, down)
 			}
 		}
 	}
 	if cases < 500 {
-		t.Fatal("hardly a case")
+		t.Fatalf("only %d cases", cases)
+	}
+}
+
+// subsets yields every subset of nodes.
+func subsets(nodes []image.NodeID) iter.Seq[[]image.NodeID] {
+	return func(yield func([]image.NodeID) bool) {
+		for bits := range 1 << len(nodes) {
+			var subset []image.NodeID
+			for i, n := range nodes {
+				if bits>>i&1 == 1 {
+					subset = append(subset, n)
+				}
+			}
+			if !yield(subset) {
+				return
+			}
+		}
+	}
+}
+
+// expectMadeOnce expects that the nodes that are not down make exactly the missing copies of a record.
+func expectMadeOnce(t *testing.T, rec *image.Record, down []image.NodeID) {
+	t.Helper()
+	live := slices.DeleteFunc(slices.Clone(fiveNodes), func(n image.NodeID) bool {
+		return slices.Contains(down, n)
+	})
+	made := 0
+	var dropped []image.Copy
+	for _, n := range fiveNodes {
+		drop, mine := toMake(rec, n, fiveNodes, live, down)
+		if !mine {
+			continue
+		}
+		made++
+		dropped = append(dropped, drop...)
+		if slices.Contains(down, n) || slices.Contains(rec.Replicas(), n) {
+			t.Fatalf("node %d, of %v live, is to make a copy beside %v", n, live, rec.Copies)
+		}
+	}
+	good := 0 // copies on live nodes
+	for _, n := range rec.Replicas() {
+		if slices.Contains(live, n) {
+			good++
+		}
+	}
+	if want := min(rec.Wanted-good, len(live)-good); made != want {
+		t.Fatalf("%d copies are made, want %d: copies %v of %d, live %v",
+			made, want, rec.Copies, rec.Wanted, live)
+	}
+	if now := len(rec.Copies) + made - len(dropped); now > rec.Wanted {
+		t.Fatalf("%d copies of %d", now, rec.Wanted)
+	}
+	seen := map[image.Copy]bool{}
+	for _, c := range dropped {
+		if seen[c] || !slices.Contains(down, c.Node) {
+			t.Fatalf("dropped %v, down are %v", dropped, down)
+		}
+		seen[c] = true
 	}
 }

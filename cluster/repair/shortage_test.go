@@ -10,7 +10,7 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// verified are copies of which Verify says err. They cannot be fetched.
+// verified are copies for which Verify returns err. They cannot be fetched.
 type verified struct {
 	Copies
 	err error
@@ -18,13 +18,16 @@ type verified struct {
 
 func (v verified) Verify(context.Context, *image.Record, uint32) error { return v.err }
 
-// TestUnreadForShortage: only a copy that is gone or bad is found damaged; one that was not read for
-// another reason is left as it is.
+// TestUnreadForShortage: only a missing or damaged copy counts as damaged; one that could not be read for
+// another reason does not.
 func TestUnreadForShortage(t *testing.T) {
-	rec := &image.Record{ID: image.NewID(), User: "alice", Name: "a.png", Bytes: 1, Shard: 2, Copies: []image.Copy{{Node: 1, Epoch: 1}}}
+	rec := &image.Record{
+		ID: image.NewID(), User: "alice", Name: "a.png", Bytes: 1, Shard: 2,
+		Copies: []image.Copy{{Node: 1, Epoch: 1}},
+	}
 	for _, c := range []struct {
-		err    error
-		looked bool
+		err     error
+		checked bool
 	}{
 		{nil, true},
 		{image.Errorf(image.KindDamaged, "a wrong checksum"), true},
@@ -34,10 +37,11 @@ func TestUnreadForShortage(t *testing.T) {
 		{image.Errorf(image.KindNoQuorum, "no key"), false},
 		{syscall.ENOMEM, false},
 	} {
-		s := New(Options{Node: 1, Log: &movedLog{}, Copies: verified{err: c.err}, Logger: zap.NewNop(), Rate: 1})
-		f, looked := s.check(t.Context(), rec, true)
-		if f != nil || looked != c.looked || s.Stats().Damaged > 0 { // the log has no such record by now
-			t.Errorf("%v: found %+v, looked at %t", c.err, f, looked)
+		copies := verified{err: c.err}
+		s := New(Options{Node: 1, Log: &movedLog{}, Copies: copies, Logger: zap.NewNop(), Rate: 1})
+		f, checked := s.check(t.Context(), rec, true)
+		if f != nil || checked != c.checked || s.Stats().Damaged > 0 { // the log no longer has the record
+			t.Errorf("%v: found %+v, checked %t", c.err, f, checked)
 		}
 		s.Close()
 	}
