@@ -18,9 +18,6 @@ import (
 // shard takes no proposals while a transfer hangs, up to one election timeout.
 const tryRoundsMax = 31
 
-// handoverTries bounds how often a closing node gives one shard away that comes back.
-const handoverTries = 3
-
 // Row is one shard as the balancer sees it: the nodes that may lead it, the one that should first.
 type Row struct {
 	Shard uint64
@@ -175,7 +172,8 @@ func (b *balancer) round(live map[image.NodeID]bool) {
 
 func (c *Consensus) newBalancer(ctx context.Context) *balancer {
 	return &balancer{
-		self: c.opts.NodeID, rows: c.opts.Rows, leader: c.Leader, transfer: c.transfer, tries: map[uint64]try{},
+		self: c.opts.NodeID, rows: c.opts.Rows, leader: c.Leader, transfer: c.transfer,
+		tries:    map[uint64]try{},
 		caughtUp: func(shard uint64) bool { return c.caughtUp(ctx, shard) },
 	}
 }
@@ -215,64 +213,4 @@ func (c *Consensus) transfer(shard uint64, to image.NodeID) {
 	c.counters.transfers.Add(1)
 	err := c.host.RequestLeaderTransfer(shard, replica)
 	c.log.Debug("leader transfer", zap.Uint64("shard", shard), zap.Uint32("to", uint32(to)), zap.Error(err))
-}
-
-// handover gives the shards that this node leads away before it closes.
-type handover struct {
-	self     image.NodeID
-	rows     []Row
-	leader   func(shard uint64) (image.NodeID, uint64, bool)
-	transfer func(shard uint64, to image.NodeID)
-	given    map[uint64]int // how often a shard was given away, up to handoverTries
-	wait     map[uint64]int // rounds until a transfer under way is asked for again
-}
-
-// round asks for transfers to the nodes in live and reports whether some are not done: the shard is
-// led here still, or its new leader is not elected yet, for which this node has a vote. A shard may come
-// back, from a balancer that sees this node alive or from a node that closes too. It is given away
-// again, but not for ever.
-func (h *handover) round(live map[image.NodeID]bool, patience int) (more bool) {
-	for shard, to := range plan(h.rows, live) {
-		leader, _, known := h.leader(shard)
-		wait, asked := h.wait[shard]
-		switch {
-		case known && leader != h.self:
-			if asked {
-				h.given[shard]++
-				delete(h.wait, shard)
-			}
-			continue
-		case wait > 0:
-			h.wait[shard]--
-		case !known, h.given[shard] == handoverTries:
-			continue
-		default:
-			h.transfer(shard, to)
-			h.wait[shard] = patience
-		}
-		more = true
-	}
-	return more
-}
-
-// handOver moves all shards that this node leads to others that answer, and waits until it is done
-// or not worth waiting for. It takes its time even when none is left: an election takes more.
-func (c *Consensus) handOver() {
-	ctx, cancel := context.WithTimeout(c.life, handoverTimeout)
-	defer cancel()
-	ticker := time.NewTicker(c.opts.RTT)
-	defer ticker.Stop()
-	others := func() map[image.NodeID]bool {
-		live := c.answering(c.allowed())
-		delete(live, c.opts.NodeID)
-		return live
-	}
-	h := handover{self: c.opts.NodeID, rows: c.opts.Rows(), leader: c.Leader, transfer: c.transfer, given: map[uint64]int{}, wait: map[uint64]int{}}
-	for h.round(others(), int(c.opts.ElectionRTT)) {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-	}
 }

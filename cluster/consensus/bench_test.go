@@ -44,7 +44,7 @@ func latencies(b *testing.B, n int, call func(i int) error) {
 func BenchmarkCluster(b *testing.B) {
 	c := newCluster(b, 3, 13, func(o *Options) { o.RTT = 50 * time.Millisecond })
 	c.startAll()
-	c.balanced()
+	c.expectBalanced()
 	value := make([]byte, 280)
 	for i := range value {
 		value[i] = 'x'

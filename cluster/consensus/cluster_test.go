@@ -22,7 +22,7 @@ func TestCluster(t *testing.T) {
 	t.Parallel() // most of it is waiting
 	c := newCluster(t, 3, 13, nil)
 	c.startAll()
-	if got := c.balanced(); !maps.Equal(got, map[image.NodeID]int{1: 5, 2: 4, 3: 4}) {
+	if got := c.expectBalanced(); !maps.Equal(got, map[image.NodeID]int{1: 5, 2: 4, 3: 4}) {
 		t.Fatalf("13 shards are led %v", got)
 	}
 	t.Run("proposals and reads on every node", func(t *testing.T) { everyNode(t, c) })
@@ -79,7 +79,7 @@ func orderAndEvents(t *testing.T, c *toyCluster) {
 	if len(seen) < len(c.nodes)*each { // a retried "add" counts twice but answers once
 		t.Errorf("%d different results of %d proposals", len(seen), len(c.nodes)*each)
 	}
-	c.sameEverywhere()
+	c.expectSameEverywhere()
 	var first []string
 	for i, n := range c.nodes {
 		n.mu.Lock()
@@ -121,7 +121,7 @@ func panicInApply(t *testing.T, c *toyCluster) {
 			t.Errorf("node %d keeps half a command or misses one: x %q, kept %q, after %q", i+1, x, kept, after)
 		}
 	}
-	c.sameEverywhere()
+	c.expectSameEverywhere()
 }
 
 func statusAndMetrics(t *testing.T, c *toyCluster) {
@@ -158,15 +158,15 @@ func stopAndRestart(t *testing.T, c *toyCluster) {
 	for shard := uint64(1); shard <= 13; shard++ {
 		c.propose(1+int(shard)%2, shard, "set while-away "+strconv.Itoa(int(shard)))
 	}
-	if got := c.balanced(); !maps.Equal(got, map[image.NodeID]int{2: 7, 3: 6}) {
+	if got := c.expectBalanced(); !maps.Equal(got, map[image.NodeID]int{2: 7, 3: 6}) {
 		t.Errorf("13 shards are led %v with node 1 away", got)
 	}
 	c.start(0)
-	c.sameEverywhere()
+	c.expectSameEverywhere()
 	if got := c.read(0, 13, "while-away"); got != "13" {
 		t.Errorf("the restarted node reads %q", got)
 	}
-	if got := c.balanced(); !maps.Equal(got, map[image.NodeID]int{1: 5, 2: 4, 3: 4}) {
+	if got := c.expectBalanced(); !maps.Equal(got, map[image.NodeID]int{1: 5, 2: 4, 3: 4}) {
 		t.Errorf("13 shards are led %v with node 1 back", got)
 	}
 }
@@ -177,7 +177,7 @@ func TestFarBehind(t *testing.T) {
 	c := newCluster(t, 3, 2, func(o *Options) { o.SnapshotEntries, o.CompactionOverhead = 20, 5 })
 	c.startAll()
 	c.propose(0, 1, "set gone-later x")
-	c.sameEverywhere()
+	c.expectSameEverywhere()
 	c.stop(2)
 	c.propose(0, 1, "del gone-later")
 	for i := range 90 {
@@ -190,14 +190,14 @@ func TestFarBehind(t *testing.T) {
 		defer n.mu.Unlock()
 		return n.restored[1] > 0
 	})
-	c.sameEverywhere()
+	c.expectSameEverywhere()
 	if got := c.read(2, 1, "gone-later") + c.read(2, 1, "k29"); got != "89" {
 		t.Errorf("node 3 reads %q", got)
 	}
 	c.propose(2, 1, "set after snapshot")
 	c.stop(2) // what came by snapshot is there after a restart
 	c.start(2)
-	c.sameEverywhere()
+	c.expectSameEverywhere()
 	if got := c.read(2, 1, "after"); got != "snapshot" {
 		t.Errorf("node 3 reads %q after a restart", got)
 	}

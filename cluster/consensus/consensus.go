@@ -15,7 +15,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
-	"time"
 
 	"github.com/lni/dragonboat/v4"
 	"github.com/lni/dragonboat/v4/config"
@@ -35,15 +34,12 @@ const (
 )
 
 // logShards and execShards are fixed once a data directory exists. One of each lets the commands of
-// several shards share an fsync, which takes less time and less CPU than four do on a small machine.
+// several shards share an fsync, which takes less time and less CPU than four do on a small host.
 const (
 	logShards   = 1
 	execShards  = 1
 	otherShards = 4 // workers of each other kind; these may change
 )
-
-// handoverTimeout bounds how long Close waits for others to take the shards that this node leads.
-const handoverTimeout = 2 * time.Second
 
 // Consensus is a running node. Its methods are safe to call from many goroutines.
 type Consensus struct {

@@ -106,7 +106,8 @@ func (d *database) writeTable(name string, r io.Reader, shard uint64, stop <-cha
 	if err != nil {
 		return err
 	}
-	w := sstable.NewWriter(objstorageprovider.NewFileWritable(f), sstable.WriterOptions{TableFormat: d.pebble.TableFormat()})
+	options := sstable.WriterOptions{TableFormat: d.pebble.TableFormat()}
+	w := sstable.NewWriter(objstorageprovider.NewFileWritable(f), options)
 	err = readSnapshot(r, shard, stop, w.Set)
 	return errors.Join(err, w.Close()) // syncs the file
 }

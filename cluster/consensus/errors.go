@@ -25,7 +25,7 @@ func errStopping() error {
 // errShard is the answer of a node that the shard is not on, mostly because it moved a moment ago.
 func errShard(shard uint64) error {
 	return image.Errorf(image.KindNoQuorum, "shard %d is not on this node", shard).
-		WithHint("ask again: the nodes learn soon where it is").WithRetry(time.Second)
+		WithHint("ask again: the nodes soon hear where it is").WithRetry(time.Second)
 }
 
 // ErrDamaged is why Start refuses a data directory whose log or catalog is not what this node wrote: a
@@ -38,13 +38,15 @@ var ErrDamaged = errors.New("damaged")
 func damaged(err error) error {
 	var typed *image.Error
 	class := oserr.ClassOf(err)
-	if err == nil || errors.As(err, &typed) || errors.Is(err, ErrDamaged) || class != oserr.None && class != oserr.Missing || isLocked(err) {
+	refused := class != oserr.None && class != oserr.Missing
+	if err == nil || errors.As(err, &typed) || errors.Is(err, ErrDamaged) || refused || isLocked(err) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", ErrDamaged, err)
 }
 
-// isLocked reports that another process, or this one, has a database open. Not all of these errors have a type.
+// isLocked reports whether another process, or this one, has a database open. Not all of these errors have a
+// type.
 func isLocked(err error) bool {
 	text := err.Error()
 	return strings.Contains(text, "failed to lock") || strings.Contains(text, "lock held")
@@ -74,7 +76,8 @@ func witnessError(err error) error {
 // be read and written.
 func firstRefused(dir string) error {
 	for _, folder := range []string{"raft", "catalog"} {
-		err := filepath.WalkDir(filepath.Join(dir, folder), func(path string, e fs.DirEntry, err error) error {
+		top := filepath.Join(dir, folder)
+		err := filepath.WalkDir(top, func(path string, e fs.DirEntry, err error) error {
 			if errors.Is(err, fs.ErrNotExist) || err == nil && !e.Type().IsRegular() {
 				return nil
 			}
@@ -97,17 +100,20 @@ func firstRefused(dir string) error {
 // differs returns an error that names the first thing that is not as it was.
 func (id identity) differs(now identity) error {
 	changed := func(what string, before, after any, hint string) error {
-		return image.Errorf(image.KindInvalid, "the data directory belongs to %s %v, the configuration says %v", what, before, after).WithHint(hint)
+		return image.Errorf(image.KindInvalid, "the data directory belongs to %s %v, the configuration says %v",
+			what, before, after).WithHint(hint)
 	}
 	switch {
 	case id.Version != now.Version:
 		return changed("data version", id.Version, now.Version, "run the version of the program that wrote it")
 	case id.DeploymentID != now.DeploymentID:
-		return changed("deployment", id.DeploymentID, now.DeploymentID, "set the cluster's name back, or choose another data_dir")
+		return changed("deployment", id.DeploymentID, now.DeploymentID,
+			"set the cluster's name back, or choose another data_dir")
 	case id.Node != now.Node:
 		return changed("node", id.Node, now.Node, "start it with that --id, or choose another data_dir")
 	case id.Address != now.Address:
-		return changed("Raft address", id.Address, now.Address, "a node keeps its Raft address: set it back, or replace the node; what it listens on is node.listen")
+		return changed("Raft address", id.Address, now.Address,
+			"a node keeps its Raft address: set it back, or replace the node; what it listens on is node.listen")
 	}
 	return nil
 }
@@ -125,7 +131,8 @@ func startError(err error, o *Options) error {
 		}
 	}
 	text := err.Error()
-	kind, hint := image.KindInternal, "the log tells what came before; free memory and open files of the machine, then start it again"
+	kind := image.KindInternal
+	hint := "the log tells what came before; free memory and open files of the host, then start it again"
 	class := oserr.ClassOf(err)
 	switch {
 	case errors.Is(err, ErrDamaged):
@@ -142,9 +149,10 @@ func startError(err error, o *Options) error {
 	case errors.Is(err, dragonboat.ErrInvalidShardSettings):
 		kind, hint = image.KindInvalid, "the first nodes and their Raft addresses are fixed: set cluster.nodes back"
 	case strings.Contains(text, "hostname changed"):
-		kind, hint = image.KindInvalid, "give the machine its former host name back, or replace the node"
+		kind, hint = image.KindInvalid, "give the host its former name back, or replace the node"
 	case strings.Contains(text, "changed"), strings.Contains(text, "not the owner"):
-		kind, hint = image.KindInvalid, "the data directory belongs to another configuration: set it back, or choose another data_dir"
+		kind = image.KindInvalid
+		hint = "the data directory belongs to another configuration: set it back, or choose another data_dir"
 	}
 	return image.Errorf(kind, "the node cannot start: %w", err).WithHint(hint)
 }

@@ -32,7 +32,9 @@ func prefixed(shard uint64, section byte, key []byte) []byte {
 
 // span returns the bounds of all that a shard has.
 func span(shard uint64) pebble.KeyRange {
-	return pebble.KeyRange{Start: binary.BigEndian.AppendUint64(nil, shard), End: binary.BigEndian.AppendUint64(nil, shard+1)}
+	return pebble.KeyRange{
+		Start: binary.BigEndian.AppendUint64(nil, shard), End: binary.BigEndian.AppendUint64(nil, shard+1),
+	}
 }
 
 // bounds turns Scan's [from, to) into keys of the database.

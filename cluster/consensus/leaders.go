@@ -11,7 +11,7 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// leadership is who leads one shard, as far as this node was told.
+// leadership is who leads one shard, as far as this node has heard.
 type leadership struct {
 	now atomic.Pointer[raftio.LeaderInfo]
 }
@@ -71,7 +71,8 @@ func (l *listener) LeaderUpdated(info raftio.LeaderInfo) {
 		return
 	}
 	l.counters.leaderChanges.Add(1)
-	l.log.Debug("leader", zap.Uint64("shard", info.ShardID), zap.Uint64("leader", info.LeaderID), zap.Uint64("term", info.Term))
+	l.log.Debug("leader", zap.Uint64("shard", info.ShardID), zap.Uint64("leader", info.LeaderID),
+		zap.Uint64("term", info.Term))
 	l.opts.LeaderChanged(info.ShardID, catalog.ReplicaOf(info.LeaderID).Node, info.Term)
 }
 

@@ -25,7 +25,9 @@ type logDBs struct {
 func (logDBs) Name() string { return "sharded-pebble" }
 
 // Create implements config.LogDBFactory.
-func (f logDBs) Create(c config.NodeHostConfig, cb config.LogDBCallback, dirs, low []string) (made raftio.ILogDB, err error) {
+func (f logDBs) Create(
+	c config.NodeHostConfig, cb config.LogDBCallback, dirs, low []string,
+) (made raftio.ILogDB, err error) {
 	defer func() { *f.failed = err }()
 	defer recovered(&err)
 	db, err := newDefaultLogDB(c, cb, dirs, low)
@@ -34,7 +36,7 @@ func (f logDBs) Create(c config.NodeHostConfig, cb config.LogDBCallback, dirs, l
 	}
 	l := &logDB{ILogDB: db, w: f.w, dir: f.dir, fs: c.Expert.FS}
 	if err := l.check(); err != nil {
-		// Left open, it would keep the log from being opened anew in this process.
+		// Left open, it would keep the log from being opened again in this process.
 		return nil, errors.Join(damaged(err), db.Close())
 	}
 	return l, nil
@@ -113,7 +115,8 @@ func (l *logDB) check() (err error) {
 			return err
 		}
 		last := max(snapshot.Index, have.FirstIndex+have.EntryCount-min(1, have.EntryCount))
-		if lost := lostSince(known, witness.Log{Last: last, Term: have.State.Term, Vote: have.State.Vote}); lost != "" {
+		now := witness.Log{Last: last, Term: have.State.Term, Vote: have.State.Vote}
+		if lost := lostSince(known, now); lost != "" {
 			return image.Errorf(image.KindDamaged, "the Raft log of shard %d in %s has forgotten %s: %w",
 				replica.Shard, l.dir, lost, ErrDamaged).WithHint(replaceHint)
 		}

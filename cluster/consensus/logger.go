@@ -41,14 +41,14 @@ func (standardLog) Write(p []byte) (int, error) {
 // quiet. Levels belong to zap, so SetLevel does nothing.
 type raftLogger struct{ pkg string }
 
-// quiet are warnings and errors of dragonboat, by their format, that this program tells in its own words or does
-// not need to be told.
+// quiet are warnings and errors of dragonboat, by their format, that this program logs in its own words or
+// that say nothing to act on.
 var quiet = map[string]bool{
 	// Its transport is not in use, and what the ratio may be is a check of the configuration: five
 	// heartbeats to an election serve.
 	"mutual TLS disabled, communication is insecure":          true,
 	"ElectionRTT is not a magnitude larger than HeartbeatRTT": true,
-	// This process had no processor for a while, said for every shard. What comes of it is told: elections.
+	// This process had no processor for a while, said for every shard. What comes of it is logged: elections.
 	"%s had %d LocalTick msgs in one batch": true,
 	// A node that does not answer, said for every link and again and again: see Unreachable.
 	"Nodehost %s failed to get a connection to %s, %v":        true,

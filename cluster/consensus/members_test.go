@@ -97,7 +97,7 @@ func TestReplaceAReplica(t *testing.T) {
 		c.start(lost)
 		until(t, "all shards have a leader again", n.Ready)
 	}
-	c.sameEverywhere()
+	c.expectSameEverywhere()
 }
 
 // TestMoveAShard moves a shard from node 3 to node 4, and back as a new replica.

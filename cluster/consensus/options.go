@@ -17,9 +17,9 @@ import (
 // Shard is one Raft group as this node runs it.
 type Shard struct {
 	ID uint64 // from 1; the same on every node
-	// Replica is this node's in the group; zero is the one of a founding member.
+	// Replica is this node's in the group; zero is the one of a bootstrap member.
 	Replica catalog.Replica
-	// Members are the founding members' Raft addresses, host:port, this node among them; none when the
+	// Members are the bootstrap members' Raft addresses, host:port, this node among them; none when the
 	// group exists already and this replica joins it.
 	Members map[image.NodeID]string
 
@@ -34,27 +34,27 @@ type Shard struct {
 type Options struct {
 	NodeID       image.NodeID
 	RaftAddress  string  // host:port that the other nodes know; it says who this node is
-	Listen       string  // host:port to listen on, RaftAddress where it is empty; without a host: all addresses
+	Listen       string  // host:port to listen on, empty: RaftAddress; without a host: all addresses
 	Dir          string  // data directory; raft/ and catalog/ are made in it
 	DeploymentID uint64  // of the cluster; messages of another one are dropped
 	Shards       []Shard // to start with; see StartShard
 
-	// Applied is told of the events that Apply returned, in log order for each shard, once readers
+	// Applied gets the events that Apply returned, in log order for each shard, once readers
 	// see the state they tell of. Commands that were applied but not yet synced before a crash are
 	// applied again, so their events come again. Shards call at the same time. It must not block,
 	// and is called before Start returns. May be nil.
 	Applied func(shard uint64, events []catalog.Event)
-	// Restored is told when a shard's whole state was replaced by a snapshot: events were skipped,
+	// Restored is called when a shard's whole state was replaced by a snapshot: events were skipped,
 	// and whoever keeps something derived from them reads it again. Rules as for Applied.
 	Restored func(shard uint64)
-	// LeaderChanged is told of every change, from one goroutine; leader 0 is none. It must not block.
+	// LeaderChanged is called for every change, from one goroutine; leader 0 is none. It must not block.
 	LeaderChanged func(shard uint64, leader image.NodeID, term uint64)
 	// Live lists the nodes that may lead, this one too; nil means all. A node whose Raft port does
 	// not answer is never given a shard, whatever Live says.
 	Live func() []image.NodeID
 
-	// Rows says who should lead which shard, of all there are; nil: the founding members of Shards in
-	// turn.
+	// Rows says who should lead which shard, of all there are; nil: the bootstrap members of
+	// Shards in turn.
 	Rows func() []Row
 
 	RTT                time.Duration // one tick, 50 ms
@@ -62,7 +62,7 @@ type Options struct {
 	HeartbeatRTT       uint64        // ticks between heartbeats, 1
 	SnapshotEntries    uint64        // commands between snapshots, 20,000
 	CompactionOverhead uint64        // commands kept behind a snapshot for slow nodes, 10,000
-	RebalanceEvery     time.Duration // between looks at who leads, 1 s
+	RebalanceEvery     time.Duration // between checks of who leads, 1 s
 	ProposalAttempt    time.Duration // one try of a proposal or read, 400 ms
 	ProposalTimeout    time.Duration // all tries together, 10 s
 
@@ -131,7 +131,8 @@ func (o *Options) validate() error {
 		bad("ElectionRTT %d is below three times HeartbeatRTT %d", o.ElectionRTT, o.HeartbeatRTT)
 	}
 	if o.ProposalAttempt < 2*o.RTT || o.ProposalTimeout < o.ProposalAttempt {
-		bad("ProposalAttempt %v is not between twice RTT %v and ProposalTimeout %v", o.ProposalAttempt, o.RTT, o.ProposalTimeout)
+		bad("ProposalAttempt %v is not between twice RTT %v and ProposalTimeout %v",
+			o.ProposalAttempt, o.RTT, o.ProposalTimeout)
 	}
 	if o.RebalanceEvery < 0 {
 		bad("RebalanceEvery %v is negative", o.RebalanceEvery)
@@ -152,5 +153,6 @@ func (o *Options) validate() error {
 		return nil
 	}
 	return image.Errorf(image.KindInvalid, "the Raft settings are not usable: %w", errors.Join(problems...)).
-		WithHint("correct the cluster section of the configuration; every node needs an ID, an address and the same shards")
+		WithHint("correct the cluster section of the configuration; " +
+			"every node needs an ID, an address and the same shards")
 }

@@ -21,8 +21,8 @@ import (
 // still be applied later), KindTooLarge beyond CommandBytesMax, KindInternal when Apply panicked.
 // When ctx is cancelled the error is context.Canceled.
 func (c *Consensus) Propose(ctx context.Context, shard uint64, cmd []byte) (result []byte, err error) {
-	if len(cmd) > CommandBytesMax {
-		return nil, image.Errorf(image.KindTooLarge, "a command of %d bytes is larger than %d", len(cmd), CommandBytesMax).
+	if n := len(cmd); n > CommandBytesMax {
+		return nil, image.Errorf(image.KindTooLarge, "a command of %d bytes is larger than %d", n, CommandBytesMax).
 			WithHint("use shorter names")
 	}
 	c.counters.proposals.Add(1)
@@ -33,7 +33,8 @@ func (c *Consensus) Propose(ctx context.Context, shard uint64, cmd []byte) (resu
 		return err
 	})
 	if err == nil && value == resultPanicked {
-		err = image.Errorf(image.KindInternal, "shard %d could not execute the command", shard).WithHint("see the node's log for \"apply panicked\"")
+		err = image.Errorf(image.KindInternal, "shard %d could not execute the command", shard).
+			WithHint("see the node's log for \"apply panicked\"")
 	}
 	if err != nil {
 		return nil, err
@@ -112,7 +113,8 @@ func (c *Consensus) giveUp(parent context.Context, shard uint64, last error) err
 	c.counters.noQuorum.Add(1)
 	election := time.Duration(c.opts.ElectionRTT) * c.opts.RTT
 	err := image.Errorf(image.KindNoQuorum, "no majority of shard %d answered: %s", shard, why(last)).
-		WithHint("most of the shard's nodes must be up and reach each other: see imgcluster status").WithRetry(2 * election)
+		WithHint("most of the shard's nodes must be up and reach each other: see imgcluster status").
+		WithRetry(2 * election)
 	err.Err = last
 	return err
 }
@@ -130,7 +132,7 @@ func why(last error) string {
 	return "timed out"
 }
 
-// again tells whether an attempt that failed with err is worth another one.
+// again reports whether an attempt that failed with err is worth another one.
 func again(err error) bool {
 	for _, e := range []error{
 		dragonboat.ErrTimeout,             // no answer: may have been committed
@@ -138,7 +140,7 @@ func again(err error) bool {
 		dragonboat.ErrShardNotInitialized, // still opening
 		dragonboat.ErrSystemBusy,          // a queue is full
 		dragonboat.ErrAborted,             // cut by a snapshot or a change of members
-		dragonboat.ErrCanceled,            // our context ended: the loop looks why
+		dragonboat.ErrCanceled,            // our context ended: the loop says why
 		dragonboat.ErrTimeoutTooSmall,     // less than a tick was left
 		dragonboat.ErrInvalidDeadline,
 	} {
@@ -160,7 +162,8 @@ func (c *Consensus) finalError(err error, shard uint64) error {
 	case errors.Is(err, dragonboat.ErrShardNotFound), errors.Is(err, dragonboat.ErrShardClosed):
 		return errShard(shard)
 	case errors.Is(err, dragonboat.ErrPayloadTooBig):
-		return image.Errorf(image.KindTooLarge, "shard %d does not take a command this large: %w", shard, err).WithHint("use shorter names")
+		return image.Errorf(image.KindTooLarge, "shard %d does not take a command this large: %w", shard, err).
+			WithHint("use shorter names")
 	}
 	return image.Errorf(image.KindInternal, "shard %d: %w", shard, err).WithHint("see the node's log")
 }

@@ -34,7 +34,7 @@ type running struct {
 // same one, in the same way.
 type record struct {
 	Replica uint64                  `json:"replica"`
-	Members map[image.NodeID]string `json:"members,omitempty"` // of a founding replica
+	Members map[image.NodeID]string `json:"members,omitempty"` // of a bootstrap replica
 }
 
 func recordKey(shard uint64) []byte {
@@ -67,7 +67,8 @@ func (c *Consensus) Hosted() []uint64 {
 func (c *Consensus) Stored() (map[uint64]catalog.Replica, error) {
 	all := map[uint64]catalog.Replica{}
 	from := recordKey(0)[:len(recordKey(0))-1]
-	it, err := c.db.pebble.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: append(slices.Clone(from), 0xff)})
+	to := append(slices.Clone(from), 0xff)
+	it, err := c.db.pebble.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: to})
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +102,8 @@ func (c *Consensus) startShard(s Shard) (err error) {
 	if s.Replica.Node == 0 {
 		s.Replica.Node = c.opts.NodeID
 	}
-	if s.Members, err = c.db.prepare(s, func(old uint64) error { return c.removeData(s.ID, old) }); err != nil {
+	s.Members, err = c.db.prepare(s, func(old uint64) error { return c.removeData(s.ID, old) })
+	if err != nil {
 		return err
 	}
 	c.mu.Lock()
@@ -112,19 +114,19 @@ func (c *Consensus) startShard(s Shard) (err error) {
 	c.shards[s.ID] = &running{Shard: s}
 	c.mu.Unlock()
 	if err := c.startReplica(s); err != nil {
-		c.forget(s.ID)
+		c.removeShard(s.ID)
 		return fmt.Errorf("shard %d: %w", s.ID, err)
 	}
 	return nil
 }
 
-func (c *Consensus) forget(shard uint64) {
+func (c *Consensus) removeShard(shard uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.shards, shard)
 }
 
-// startReplica gives the founding members at every start: dragonboat compares them with those that it
+// startReplica gives the bootstrap members at every start: dragonboat compares them with those that it
 // wrote down at the first.
 func (c *Consensus) startReplica(s Shard) (err error) {
 	defer recovered(&err)
@@ -133,7 +135,10 @@ func (c *Consensus) startReplica(s Shard) (err error) {
 		members[uint64(id)] = address
 	}
 	create := func(uint64, uint64) sm.IOnDiskStateMachine {
-		return &stateMachine{shard: s.ID, db: c.db, apply: s.Apply, applied: c.opts.Applied, restored: c.opts.Restored, log: c.log}
+		return &stateMachine{
+			shard: s.ID, db: c.db, log: c.log,
+			apply: s.Apply, applied: c.opts.Applied, restored: c.opts.Restored,
+		}
 	}
 	return c.host.StartOnDiskReplica(members, len(members) == 0, create, config.Config{
 		ReplicaID:          s.Replica.ID(),
@@ -199,8 +204,9 @@ func (c *Consensus) DropShard(ctx context.Context, shard uint64) error {
 	if s == nil {
 		return nil
 	}
-	c.forget(shard)
-	if err := c.host.StopReplica(shard, s.Replica.ID()); err != nil && !errors.Is(err, dragonboat.ErrShardNotFound) {
+	c.removeShard(shard)
+	err = c.host.StopReplica(shard, s.Replica.ID())
+	if err != nil && !errors.Is(err, dragonboat.ErrShardNotFound) {
 		return err
 	}
 	failpoint.Here("member/shard-stopped")
@@ -222,7 +228,8 @@ func (c *Consensus) DropShard(ctx context.Context, shard uint64) error {
 	span := span(shard)
 	batch := c.db.pebble.NewBatch()
 	defer batch.Close()
-	if err := errors.Join(batch.DeleteRange(span.Start, span.End, nil), batch.Delete(recordKey(shard), nil)); err != nil {
+	err = errors.Join(batch.DeleteRange(span.Start, span.End, nil), batch.Delete(recordKey(shard), nil))
+	if err != nil {
 		return err
 	}
 	c.log.Info("shard left this node", zap.Uint64("shard", shard))
@@ -232,72 +239,6 @@ func (c *Consensus) DropShard(ctx context.Context, shard uint64) error {
 func (c *Consensus) removeData(shard, replica uint64) (err error) {
 	defer recovered(&err)
 	return c.host.RemoveData(shard, replica)
-}
-
-// Group returns the replicas in a shard's Raft group, with all changes that were committed before.
-// The errors are those of Read.
-func (c *Consensus) Group(ctx context.Context, shard uint64) (replicas []catalog.Replica, err error) {
-	m, err := c.group(ctx, shard)
-	if err != nil {
-		return nil, err
-	}
-	for id := range m.Nodes {
-		replicas = append(replicas, catalog.ReplicaOf(id))
-	}
-	return replicas, nil
-}
-
-func (c *Consensus) group(ctx context.Context, shard uint64) (m *dragonboat.Membership, err error) {
-	err = c.retry(ctx, shard, func(ctx context.Context) (err error) {
-		m, err = c.host.SyncGetShardMembership(ctx, shard)
-		return err
-	})
-	return m, err
-}
-
-// AddReplica takes a replica into a shard's Raft group; address is that of its node's Raft transport.
-// The group is only changed when still returns nil, and not when others change it meanwhile: a node
-// that goes by what held before would take a replica out that came since, and that for ever. still may
-// be called again.
-func (c *Consensus) AddReplica(ctx context.Context, shard uint64, r catalog.Replica, address string, still func(context.Context) error) error {
-	return c.changeGroup(ctx, shard, still, func(ctx context.Context, m *dragonboat.Membership) error {
-		if _, gone := m.Removed[r.ID()]; gone {
-			return image.Errorf(image.KindStale, "replica %d of node %d was taken out of shard %d, for ever", r.Number, r.Node, shard)
-		}
-		if m.Nodes[r.ID()] != "" {
-			return nil
-		}
-		return c.host.SyncRequestAddReplica(ctx, shard, r.ID(), address, m.ConfigChangeID)
-	})
-}
-
-// RemoveReplica takes a replica out of a shard's Raft group, for ever. still is that of AddReplica.
-func (c *Consensus) RemoveReplica(ctx context.Context, shard uint64, r catalog.Replica, still func(context.Context) error) error {
-	return c.changeGroup(ctx, shard, still, func(ctx context.Context, m *dragonboat.Membership) error {
-		if m.Nodes[r.ID()] == "" {
-			return nil
-		}
-		return c.host.SyncRequestDeleteReplica(ctx, shard, r.ID(), m.ConfigChangeID)
-	})
-}
-
-// changeGroup reads the group before each attempt: one that timed out may have been committed. After
-// that it asks whether to go on: whoever knows better since then changes a group that this one did
-// not change, or has it refuse this change.
-func (c *Consensus) changeGroup(ctx context.Context, shard uint64, still func(context.Context) error, change func(context.Context, *dragonboat.Membership) error) error {
-	return c.retry(ctx, shard, func(ctx context.Context) error {
-		m, err := c.host.SyncGetShardMembership(ctx, shard)
-		if err == nil {
-			err = still(ctx)
-		}
-		if err != nil {
-			return err
-		}
-		if err = change(ctx, m); errors.Is(err, dragonboat.ErrRejected) { // another change came first
-			err = dragonboat.ErrShardNotReady
-		}
-		return err
-	})
 }
 
 // CaughtUp reports whether this node answers linearizable reads of the shard: it reaches the leader

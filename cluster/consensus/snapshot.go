@@ -122,7 +122,9 @@ func readSnapshot(r io.Reader, shard uint64, stop <-chan struct{}, fn func(key, 
 	return err
 }
 
-func parseSnapshot(h *hashedReader, shard uint64, stop <-chan struct{}, fn func(key, value []byte) error) error {
+func parseSnapshot(
+	h *hashedReader, shard uint64, stop <-chan struct{}, fn func(key, value []byte) error,
+) error {
 	head := make([]byte, len(snapshotMagic)+8)
 	if _, err := io.ReadFull(h, head); err != nil {
 		return err

@@ -13,8 +13,8 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// refused checks that Start fails with a KindInvalid that says want and has a hint with hint.
-func refused(t *testing.T, o Options, want, hint string) {
+// expectRefused checks that Start fails with a KindInvalid that says want and has a hint with hint.
+func expectRefused(t *testing.T, o Options, want, hint string) {
 	t.Helper()
 	c, err := Start(context.Background(), o)
 	if err == nil {
@@ -49,11 +49,11 @@ func TestStartRefusesOptions(t *testing.T) {
 	} {
 		o := good
 		change(&o)
-		refused(t, o, want, "correct")
+		expectRefused(t, o, want, "correct")
 	}
 	all := Options{RTT: time.Microsecond}
-	refused(t, all, "data directory", "correct")
-	refused(t, all, "node ID", "correct")
+	expectRefused(t, all, "data directory", "correct")
+	expectRefused(t, all, "node ID", "correct")
 }
 
 // TestStartRefusesDirectory starts a node, and then others that do not fit its directory.
@@ -62,7 +62,7 @@ func TestStartRefusesDirectory(t *testing.T) {
 	c := newCluster(t, 1, 2, nil)
 	c.startAll()
 	good := c.nodes[0].opts
-	refused(t, good, "lock", "stop the other process")
+	expectRefused(t, good, "lock", "stop the other process")
 	c.propose(0, 1, "set a b")
 	c.stop(0)
 
@@ -76,9 +76,9 @@ func TestStartRefusesDirectory(t *testing.T) {
 		change(&o)
 		return o
 	}
-	refused(t, with(freeAddresses(t, 1)[0], 2, func(*Options) {}), "Raft address", "set it back")
-	refused(t, with(good.RaftAddress, 2, func(o *Options) { o.DeploymentID++ }), "deployment", "cluster's name")
-	refused(t, with(good.RaftAddress, 2, func(o *Options) {
+	expectRefused(t, with(freeAddresses(t, 1)[0], 2, func(*Options) {}), "Raft address", "set it back")
+	expectRefused(t, with(good.RaftAddress, 2, func(o *Options) { o.DeploymentID++ }), "deployment", "cluster's name")
+	expectRefused(t, with(good.RaftAddress, 2, func(o *Options) {
 		o.NodeID = 2
 		for _, s := range o.Shards {
 			s.Members[2] = good.RaftAddress
@@ -87,7 +87,7 @@ func TestStartRefusesDirectory(t *testing.T) {
 
 	l, err := net.Listen("tcp", good.RaftAddress)
 	must(t, err)
-	refused(t, good, "address already in use", "another program")
+	expectRefused(t, good, "address already in use", "another program")
 	must(t, l.Close())
 
 	c.start(0) // none of that changed anything
@@ -98,7 +98,7 @@ func TestStartRefusesDirectory(t *testing.T) {
 	aside := filepath.Join(t.TempDir(), "aside")
 	for half, words := range map[string]string{"raft": "the Raft log", "catalog": "the catalog"} {
 		must(t, os.Rename(filepath.Join(good.Dir, half), aside))
-		refused(t, good, words, "replace this node")
+		expectRefused(t, good, words, "replace this node")
 		must(t, os.RemoveAll(filepath.Join(good.Dir, half)))
 		must(t, os.Rename(aside, filepath.Join(good.Dir, half)))
 	}
@@ -114,7 +114,7 @@ func TestStartRefusesForeignAddress(t *testing.T) {
 		o.RaftAddress = "192.0.2.1:9" // a documentation address: no machine has it
 		o.Shards[0].Members[1] = o.RaftAddress
 	})
-	refused(t, c.nodes[0].opts, "assign requested address", "not an address of this machine")
+	expectRefused(t, c.nodes[0].opts, "assign requested address", "not an address of this machine")
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
 	c = newCluster(t, 1, 1, nil)

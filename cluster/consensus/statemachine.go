@@ -90,7 +90,7 @@ func (m *stateMachine) update(entries []sm.Entry, limit int) (int, error) {
 	return n, m.commit(batch, entries[n-1].Index, events)
 }
 
-// run calls Apply and tells whether it panicked. A panic that got through would come back at every
+// run calls Apply and reports whether it panicked. A panic that got through would come back at every
 // restart of every node.
 func (m *stateMachine) run(t *tx, e *sm.Entry) (result []byte, events []catalog.Event, panicked bool) {
 	defer func() {

@@ -67,7 +67,7 @@ func stateOf(t testing.TB, m *stateMachine) (all map[string]string) {
 	return all
 }
 
-func sameState(t testing.TB, what string, got, want map[string]string) {
+func expectState(t testing.TB, what string, got, want map[string]string) {
 	t.Helper()
 	if !maps.Equal(got, want) {
 		t.Errorf("%s: state %v, want %v", what, got, want)
@@ -123,7 +123,7 @@ func TestUpdateInBatches(t *testing.T) {
 			}
 			at += uint64(len(batch))
 		}
-		sameState(t, fmt.Sprintf("batches of %d", size), stateOf(t, m), want)
+		expectState(t, fmt.Sprintf("batches of %d", size), stateOf(t, m), want)
 		var wanted []string
 		for i, c := range cmds {
 			var verb, key string
@@ -172,8 +172,8 @@ func TestShardsAreApart(t *testing.T) {
 	two, _ := openStateMachine(t, one.db, 2)
 	update(t, one, entries(1, "set a 1", "set b 1"))
 	update(t, two, entries(1, "set b 2"))
-	sameState(t, "shard 1", stateOf(t, one), map[string]string{"a": "1", "b": "1"})
-	sameState(t, "shard 2", stateOf(t, two), map[string]string{"b": "2"})
+	expectState(t, "shard 1", stateOf(t, one), map[string]string{"a": "1", "b": "1"})
+	expectState(t, "shard 2", stateOf(t, two), map[string]string{"b": "2"})
 	if _, err := one.Lookup("a question"); err == nil {
 		t.Error("a string was looked up")
 	}
@@ -198,11 +198,11 @@ func TestPowerLoss(t *testing.T) {
 		if index < synced || index > uint64(len(cmds)) || seed == 0 && index == uint64(len(cmds)) {
 			t.Fatalf("seed %d: at index %d after the crash", seed, index)
 		}
-		sameState(t, fmt.Sprintf("seed %d, index %d", seed, index), stateOf(t, after), want[index])
+		expectState(t, fmt.Sprintf("seed %d, index %d", seed, index), stateOf(t, after), want[index])
 		if rest := cmds[index:]; len(rest) > 0 {
 			update(t, after, entries(index+1, rest...))
 		}
-		sameState(t, "replayed", stateOf(t, after), want[len(cmds)])
+		expectState(t, "replayed", stateOf(t, after), want[len(cmds)])
 	}
 }
 
@@ -258,16 +258,16 @@ func TestSnapshot(t *testing.T) {
 	told := 0
 	to.restored = func(shard uint64) {
 		told++
-		sameState(t, "when told", stateOf(t, to), want)
+		expectState(t, "when told", stateOf(t, to), want)
 	}
 	_, err = to.Lookup(func(r catalog.Reader) error { // a reader keeps what it began with
 		must(t, to.RecoverFromSnapshot(&b, nil))
-		sameState(t, "an older reader", dump(t, r), map[string]string{"stale": "x", "k0": "old"})
+		expectState(t, "an older reader", dump(t, r), map[string]string{"stale": "x", "k0": "old"})
 		return nil
 	})
 	must(t, err)
-	sameState(t, "shard 3", stateOf(t, to), want)
-	sameState(t, "shard 4", stateOf(t, beside), map[string]string{"mine": "x"})
+	expectState(t, "shard 3", stateOf(t, to), want)
+	expectState(t, "shard 4", stateOf(t, beside), map[string]string{"mine": "x"})
 	if index, err := to.Open(nil); err != nil || index != 60 || told != 1 {
 		t.Errorf("at index %d, told %d times, %v", index, told, err)
 	}
@@ -282,7 +282,7 @@ func TestSnapshotOfNothing(t *testing.T) {
 	to, _ := openToy(t, vfs.NewMem(), 1)
 	update(t, to, entries(1, "set stale x"))
 	must(t, to.RecoverFromSnapshot(bytes.NewReader(snapshotOf(t, from)), nil))
-	sameState(t, "an empty snapshot", stateOf(t, to), map[string]string{})
+	expectState(t, "an empty snapshot", stateOf(t, to), map[string]string{})
 }
 
 // crashingReader calls crash before each small read.
@@ -318,7 +318,7 @@ func TestPowerLossInRecovery(t *testing.T) {
 		if index != 1 {
 			t.Fatalf("crash %d: index %d", i, index)
 		}
-		sameState(t, fmt.Sprintf("crash %d", i), stateOf(t, after), old)
+		expectState(t, fmt.Sprintf("crash %d", i), stateOf(t, after), old)
 		if left, err := c.List(after.db.restore); err != nil || len(left) > 0 {
 			t.Errorf("crash %d left %v, %v", i, left, err)
 		}
@@ -328,7 +328,7 @@ func TestPowerLossInRecovery(t *testing.T) {
 	if index != 300 || len(crashed) < 10 {
 		t.Errorf("index %d after recovery and sync, %d crashes before", index, len(crashed))
 	}
-	sameState(t, "after", stateOf(t, after), want)
+	expectState(t, "after", stateOf(t, after), want)
 }
 
 func TestDamagedSnapshot(t *testing.T) {
@@ -351,7 +351,7 @@ func TestDamagedSnapshot(t *testing.T) {
 	}
 	other, _ := openToy(t, vfs.NewMem(), 2)
 	refuse("of another shard", snapshotOf(t, other))
-	sameState(t, "afterwards", stateOf(t, to), map[string]string{"mine": "x"})
+	expectState(t, "afterwards", stateOf(t, to), map[string]string{"mine": "x"})
 
 	stop := make(chan struct{})
 	close(stop)

@@ -207,8 +207,8 @@ func (c *toyCluster) state(i int, shard uint64) string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// sameEverywhere waits until all running nodes have the same state of every shard.
-func (c *toyCluster) sameEverywhere() {
+// expectSameEverywhere waits until all running nodes have the same state of every shard.
+func (c *toyCluster) expectSameEverywhere() {
 	c.t.Helper()
 	for _, s := range c.nodes[0].opts.Shards {
 		until(c.t, fmt.Sprintf("shard %d is the same everywhere", s.ID), func() bool {
@@ -223,8 +223,9 @@ func (c *toyCluster) sameEverywhere() {
 	}
 }
 
-// balanced waits until each running node sees the leaders that the plan gives.
-func (c *toyCluster) balanced() map[image.NodeID]int {
+// expectBalanced waits until each running node sees the leaders that the plan gives, and returns how many
+// each has.
+func (c *toyCluster) expectBalanced() map[image.NodeID]int {
 	c.t.Helper()
 	live := map[image.NodeID]bool{}
 	for _, n := range c.nodes {

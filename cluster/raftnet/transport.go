@@ -244,7 +244,9 @@ func (t *Transport) GetConnection(ctx context.Context, target string) (raftio.IC
 }
 
 // GetSnapshotConnection implements raftio.ITransport.
-func (t *Transport) GetSnapshotConnection(ctx context.Context, target string) (raftio.ISnapshotConnection, error) {
+func (t *Transport) GetSnapshotConnection(
+	ctx context.Context, target string,
+) (raftio.ISnapshotConnection, error) {
 	conn, err := dialRaft(ctx, target)
 	if err != nil {
 		return nil, err
