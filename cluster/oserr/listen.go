@@ -6,7 +6,8 @@ import (
 	"syscall"
 )
 
-// Listener says how the address that a node listens on is configured. The zero value is for who does not know.
+// Listener says how the address that a node listens on is configured. The zero value is for those who do not
+// know.
 type Listener struct {
 	Setting     string // of its port, api_port or raft_port
 	Listen      bool   // node.listen has its host

@@ -26,7 +26,8 @@ func ParseDigests(header http.Header) (sum *image.Digest, err error) {
 			continue
 		}
 		if key == "Content-Md5" || key == "Digest" {
-			return nil, image.Errorf(image.KindInvalid, "%s is not compared", key).WithHint("send Content-Digest: sha-256=:BASE64:")
+			return nil, image.Errorf(image.KindInvalid, "%s is not compared", key).
+				WithHint("send Content-Digest: sha-256=:BASE64:")
 		}
 		one, err := parseDigest(key, values)
 		if err != nil {
@@ -51,14 +52,16 @@ func parseDigest(key string, values []string) (sum *image.Digest, err error) {
 		raw, err := base64.StdEncoding.DecodeString(inner)
 		isSHA256 := strings.EqualFold(algorithm, "sha-256")
 		if err != nil || algorithm == "" || !opened || !closed || isSHA256 && len(raw) != sha256.Size {
-			return nil, image.Errorf(image.KindInvalid, "malformed %s %.80q", key, member).WithHint("send sha-256=:BASE64:")
+			return nil, image.Errorf(image.KindInvalid, "malformed %s %.80q", key, member).
+				WithHint("send sha-256=:BASE64:")
 		}
 		if isSHA256 {
 			sum = (*image.Digest)(raw)
 		}
 	}
 	if sum == nil {
-		return nil, image.Errorf(image.KindInvalid, "%s has no sha-256", key).WithHint("send sha-256=:BASE64:, beside others if you like")
+		return nil, image.Errorf(image.KindInvalid, "%s has no sha-256", key).
+			WithHint("send sha-256=:BASE64:, beside others if you like")
 	}
 	return sum, nil
 }

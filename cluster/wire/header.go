@@ -86,7 +86,8 @@ func Broadcast(h http.Header, self image.NodeID) ([]image.NodeID, error) {
 	to, ok := ParseNodes(list)
 	if !ok || !slices.Contains(to, self) {
 		return nil, image.Errorf(image.KindInvalid, BroadcastField+": %.80q", list).
-			WithHint("list the IDs of all nodes that get this upload, this one (" + formatNode(self) + ") among them, such as 1,2,3")
+			WithHint("list the IDs of all nodes that get this upload, this one (" + formatNode(self) +
+				") among them, such as 1,2,3")
 	}
 	return to, nil
 }
@@ -96,7 +97,8 @@ func Relayed(h http.Header) bool { return h.Get(relayedField) == "true" }
 
 // PassedOn reports whether another node says that it passes a request on, or makes it for a client.
 func PassedOn(r *http.Request) bool {
-	return r.Header.Get(relayedField) != "" || r.Header.Get(ForwardedField) != "" || strings.HasPrefix(r.URL.Path, InternalPath)
+	return r.Header.Get(relayedField) != "" || r.Header.Get(ForwardedField) != "" ||
+		strings.HasPrefix(r.URL.Path, InternalPath)
 }
 
 // SetRecord tells of a record what HTTP has no header field for, and its tag.
@@ -113,8 +115,8 @@ func SetRecord(h http.Header, rec *image.Record) {
 	h.Set("Imgcluster-Upload", rec.ID.String())
 }
 
-// ReadRecord returns what the header of an answer says of an image. What is missing stays zero, as do its name and
-// its length.
+// ReadRecord returns what the header of an answer says of an image. What is missing stays zero, as do its
+// name and its length.
 func ReadRecord(h http.Header) (i Info, shard uint64) {
 	number := func(key string, bits int) uint64 {
 		n, _ := strconv.ParseUint(h.Get(key), 10, bits) // zero says "unknown"

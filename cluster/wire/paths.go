@@ -43,15 +43,16 @@ func ImagePath(user, name string) string {
 	return path
 }
 
-// ParseImagePath reads what follows ImagesPath in an escaped path: a user and, where one reports it, an image's
-// name.
+// ParseImagePath reads what follows ImagesPath in an escaped path: a user and, where one reports it, an
+// image's name.
 func ParseImagePath(rest string) (user, name string, one bool, err error) {
 	user, name, one = strings.Cut(rest, "/")
 	if user, err = url.PathUnescape(user); err == nil {
 		name, err = url.PathUnescape(name)
 	}
 	if err != nil {
-		return "", "", false, image.Errorf(image.KindInvalid, "malformed path: %w", err).WithHint("percent-encode the name")
+		return "", "", false, image.Errorf(image.KindInvalid, "malformed path: %w", err).
+			WithHint("percent-encode the name")
 	}
 	if err = image.CheckUser(user); err == nil && one {
 		err = image.CheckName(name)
@@ -69,7 +70,8 @@ func ParseCopyPath(r *http.Request) (id image.ID, epoch uint32, err error) {
 	}
 	n, err := strconv.ParseUint(r.PathValue("epoch"), 10, 32)
 	if err != nil {
-		return id, 0, image.Errorf(image.KindInvalid, "%.20q is not an epoch", r.PathValue("epoch")).WithHint("an epoch is a number from 1")
+		return id, 0, image.Errorf(image.KindInvalid, "%.20q is not an epoch", r.PathValue("epoch")).
+			WithHint("an epoch is a number from 1")
 	}
 	return id, uint32(n), nil
 }

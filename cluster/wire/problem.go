@@ -20,8 +20,8 @@ const (
 // problemBytesMax bounds the problem that is read of an answer.
 const problemBytesMax = 64 << 10
 
-// Problem sets the header of an answer that tells err, and returns its body. What may succeed a little later has
-// a Retry-After.
+// Problem sets the header of an answer that tells err, and returns its body. What may succeed a little later
+// has a Retry-After.
 func Problem(h http.Header, err error) (p image.Problem, body []byte) {
 	p = image.AsProblem(err)
 	if p.RetryAfter == 0 && p.Code.Temporary() {
@@ -37,10 +37,11 @@ func Problem(h http.Header, err error) (p image.Problem, body []byte) {
 	return p, body
 }
 
-// ReadProblem returns the error that a node answered with, nil when the answer is not one of a node's problems,
-// but a proxy's for example. The answer to a HEAD has no body: then the error has no words.
+// ReadProblem returns the error that a node answered with, nil when the answer is not one of a node's
+// problems, but a proxy's for example. The answer to a HEAD has no body: then the error has no words.
 func ReadProblem(resp *http.Response) *image.Error {
-	if media, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || media != ProblemType {
+	media, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if err != nil || media != ProblemType {
 		return nil
 	}
 	var p image.Problem

@@ -17,13 +17,14 @@ const EncryptedForm = "form=encrypted"
 func ParseForm(v url.Values) (encrypted bool, err error) {
 	form := v.Get("form")
 	if form != "" && form != "encrypted" {
-		return false, image.Errorf(image.KindInvalid, "form=%.40q", form).WithHint("leave form out, or ask for form=encrypted")
+		return false, image.Errorf(image.KindInvalid, "form=%.40q", form).
+			WithHint("leave form out, or ask for form=encrypted")
 	}
 	return form != "", nil
 }
 
-// ListQuery narrows a list: names with Prefix, in byte order behind After, at most Limit of them (0: as many as
-// the node gives on a page).
+// ListQuery narrows a list: names with Prefix, in byte order behind After, at most Limit of them (0: as many
+// as the node gives on a page).
 type ListQuery struct {
 	Prefix, After string
 	Limit         int
@@ -49,14 +50,16 @@ func ParseList(v url.Values, limitMax int) (q ListQuery, err error) {
 	q = ListQuery{Prefix: v.Get("prefix"), After: v.Get("after"), Limit: limitMax}
 	for _, key := range []string{"prefix", "after"} {
 		if s := v.Get(key); len(s) > image.NameBytesMax {
-			return q, image.Errorf(image.KindInvalid, "%s has %d bytes, more than the %d of a name", key, len(s), image.NameBytesMax).
+			return q, image.Errorf(image.KindInvalid,
+				"%s has %d bytes, more than the %d of a name", key, len(s), image.NameBytesMax).
 				WithHint("give the beginning of a name, or the last one of the page before")
 		}
 	}
 	if s := v.Get("limit"); s != "" {
 		n, err := strconv.Atoi(s)
 		if err != nil || n < 1 {
-			return q, image.Errorf(image.KindInvalid, "limit=%.20q", s).WithHint("limit is a number from 1 to " + strconv.Itoa(limitMax))
+			return q, image.Errorf(image.KindInvalid, "limit=%.20q", s).
+				WithHint("limit is a number from 1 to " + strconv.Itoa(limitMax))
 		}
 		q.Limit = min(n, limitMax)
 	}
@@ -112,12 +115,14 @@ func ParseVerify(v url.Values) (q VerifyQuery, err error) {
 	q.Sample = 1
 	if s := v.Get("sample"); s != "" {
 		if q.Sample, err = strconv.ParseFloat(s, 64); err != nil || !(q.Sample > 0 && q.Sample <= 1) {
-			return q, image.Errorf(image.KindInvalid, "sample %.20q is not a share", s).WithHint("give a number above 0 and up to 1")
+			return q, image.Errorf(image.KindInvalid, "sample %.20q is not a share", s).
+				WithHint("give a number above 0 and up to 1")
 		}
 	}
 	if s := v.Get("repair"); s != "" {
 		if q.Repair, err = strconv.ParseBool(s); err != nil {
-			return q, image.Errorf(image.KindInvalid, "repair %.20q is neither true nor false", s).WithHint("give true or false")
+			return q, image.Errorf(image.KindInvalid, "repair %.20q is neither true nor false", s).
+				WithHint("give true or false")
 		}
 	}
 	return q, nil
