@@ -3,37 +3,24 @@ package cluster
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"slices"
 	"sync"
 
-	"github.com/cespare/xxhash/v2"
-
 	"imgcluster/cluster/image"
-	"imgcluster/cluster/oserr"
-	"imgcluster/crypto"
+	"imgcluster/cluster/peer"
+	"imgcluster/cluster/read"
+	"imgcluster/cluster/store"
 )
 
-// copies is what repair works on: it implements repair.Copies.
+// copies is what repair works on: it implements repair.Copies, with Verify of read.Images.
 type copies struct {
-	*images
+	*read.Images
+	store *store.Store
+	peers *peer.Set
 	vault vault
 	kept  *kept
-}
-
-// Verify implements repair.Copies.
-func (m *copies) Verify(ctx context.Context, rec *image.Record, epoch uint32) error {
-	f, err := m.store.Open(rec.ID, epoch)
-	if oserr.ClassOf(err) == oserr.Broken {
-		return image.Errorf(image.KindDamaged, "copy of epoch %d: %w", epoch, err)
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return m.authenticate(ctx, rec, epoch, io.NewSectionReader(f, 0, f.Size()))
 }
 
 // Has implements repair.Copies.
@@ -48,40 +35,14 @@ func (m *copies) Has(id image.ID, epoch uint32) (bool, error) {
 	return true, f.Close()
 }
 
-// authenticate reads a copy of an image to its end, and tells whether it is whole.
-func (m *copies) authenticate(ctx context.Context, rec *image.Record, epoch uint32, file io.Reader) error {
-	sum := xxhash.New()
-	var keyErr error
-	h, err := crypto.VerifyTo(sum, contextReader{ctx, file}, func(h *crypto.Header) (key crypto.Key, err error) {
-		key, keyErr = m.keys.get(ctx, rec.User, h.UserKey)
-		return key, keyErr
-	})
-	if image.KindOf(keyErr) == image.KindNoQuorum {
-		return keyErr
-	}
-	if err == nil {
-		err = h.Matches(rec.ID, rec.User, epoch, rec.Bytes)
-	}
-	switch {
-	case err == nil:
-	case errors.As(err, new(*crypto.Error)) || oserr.ClassOf(err) == oserr.Broken:
-		return image.Errorf(image.KindDamaged, "copy of epoch %d: %w", epoch, err)
-	default: // it was not read to its end, or not written down: that says nothing about the copy
-		return fmt.Errorf("copy of epoch %d: %w", epoch, err)
-	}
-	if sum.Sum64() != rec.Check {
-		return image.Errorf(image.KindDamaged, "copy of epoch %d: the checksum of its plaintext is not the record's", epoch)
-	}
-	return nil
-}
-
 // copyBytesMax bounds the file of a copy by the length of its plaintext.
 func copyBytesMax(plaintext int64) int64 { return 2*plaintext + 1<<20 }
 
-// Fetch implements repair.Copies. It ends when the other node sends nothing for a while, however long all takes.
+// Fetch implements repair.Copies. It ends when the other node sends nothing for a while, however long all
+// takes.
 func (m *copies) Fetch(ctx context.Context, rec *image.Record, from image.Copy) error {
 	named := 0
-	if slices.Contains(rec.Copies, image.Copy{Node: m.self, Epoch: from.Epoch}) {
+	if slices.Contains(rec.Copies, image.Copy{Node: m.Self, Epoch: from.Epoch}) {
 		named = 1
 	}
 	// The file's name has no shard in it; see vault.Create.
@@ -96,7 +57,8 @@ func (m *copies) Fetch(ctx context.Context, rec *image.Record, from image.Copy) 
 		return err
 	}
 	if size > copyBytesMax(rec.Bytes) {
-		return image.Errorf(image.KindDamaged, "the copy on node %d has %d bytes for an image of %d", from.Node, size, rec.Bytes)
+		return image.Errorf(image.KindDamaged, "the copy on node %d has %d bytes for an image of %d", from.Node,
+			size, rec.Bytes)
 	}
 	src, err := m.peers.OpenCopy(ctx, from.Node, rec.ID, from.Epoch, 0, size)
 	if err != nil {
@@ -108,7 +70,7 @@ func (m *copies) Fetch(ctx context.Context, rec *image.Record, from image.Copy) 
 		return err
 	}
 	defer w.Abort()
-	if err := m.authenticate(ctx, rec, from.Epoch, io.TeeReader(src, w)); err != nil {
+	if err := m.Authenticate(ctx, rec, from.Epoch, io.TeeReader(src, w)); err != nil {
 		return err
 	}
 	return w.Commit()
@@ -157,17 +119,4 @@ func (k *kept) count(id image.ID, epoch uint32) int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.m[keptFile{id, epoch}]
-}
-
-// contextReader fails when its context is done.
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c contextReader) Read(p []byte) (int, error) {
-	if c.ctx.Err() != nil {
-		return 0, context.Cause(c.ctx)
-	}
-	return c.r.Read(p)
 }

@@ -373,9 +373,5 @@ const joinRetry = 200 * time.Millisecond
 
 // OpenCopy implements api.Peers.
 func (n *Node) OpenCopy(id image.ID, epoch uint32) (api.Content, error) {
-	f, err := n.store.Open(id, epoch)
-	if err != nil {
-		return nil, err
-	}
-	return newFileContent(f), nil
+	return n.images.OpenCopy(id, epoch)
 }

@@ -2,333 +2,62 @@ package cluster
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
-	"slices"
-	"time"
-
-	"go.uber.org/zap"
 
 	"imgcluster/cluster/api"
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/ingest"
-	"imgcluster/cluster/oserr"
-	"imgcluster/cluster/peer"
+	"imgcluster/cluster/read"
 	"imgcluster/cluster/store"
-	"imgcluster/crypto"
 )
 
-// images answers what clients ask of images: it implements api.Images.
+// images is what clients come for: it implements api.Images.
 type images struct {
-	*ingest.Service
-	log         *replicated
-	store       *store.Store
-	keys        *keyring
-	self        image.NodeID
-	peers       *peer.Set
-	shardOf     func(user, name string) uint64
-	locate      func() (map[image.NodeID][]uint64, error) // all data shards, by nodes that serve them
-	readTimeout time.Duration
-	suspect     func(*image.Record, image.NodeID) // a copy on this node could not be read
-	logger      *zap.Logger
+	*read.Images
+	ingest *ingest.Service
+	log    *replicated
 }
 
 // Put implements api.Images.
-func (m *images) Put(ctx context.Context, req image.Request, body io.Reader) (*image.Record, error) {
-	return m.Receive(ctx, req, body)
+func (m images) Put(ctx context.Context, req image.Request, body io.Reader) (*image.Record, error) {
+	return m.ingest.Receive(ctx, req, body)
 }
 
-// Record implements api.Images: a linearizable read.
-func (m *images) Record(ctx context.Context, user, name string) (*image.Record, error) {
-	ctx, cancel := context.WithTimeout(ctx, m.readTimeout)
-	defer cancel()
-	var rec *image.Record
-	err := m.log.Read(ctx, m.shardOf(user, name), func(r catalog.Reader) (err error) {
-		rec, err = catalog.GetRecord(r, user, name)
-		return err
-	})
-	if err == nil && rec == nil {
-		err = notFound(user, name)
-	}
-	return rec, err
+// Open implements api.Images.
+func (m images) Open(ctx context.Context, rec *image.Record) api.Content {
+	return m.Images.Open(ctx, rec)
 }
 
-func notFound(user, name string) error {
-	return image.Errorf(image.KindNotFound, "user %q has no image %q", user, name).
-		WithHint("list the user's images with GET /v1/images/{user}")
+// OpenEncrypted implements api.Images.
+func (m images) OpenEncrypted(ctx context.Context, rec *image.Record) (api.Content, image.Copy, error) {
+	return m.Images.OpenEncrypted(ctx, rec)
 }
 
 // Delete implements api.Images. The files go once the log has it.
-func (m *images) Delete(ctx context.Context, id image.ID, user, name string, cond image.Conditions) error {
+func (m images) Delete(ctx context.Context, id image.ID, user, name string, cond image.Conditions) error {
 	failpoint.Here("delete/before-propose")
-	r, err := m.log.Propose(ctx, m.shardOf(user, name), catalog.Command{Delete: &catalog.Delete{ID: id, User: user, Name: name, If: cond}})
+	r, err := m.log.Propose(ctx, m.ShardOf(user, name),
+		catalog.Command{Delete: &catalog.Delete{ID: id, User: user, Name: name, If: cond}})
 	failpoint.Here("delete/proposed")
 	if err == nil {
 		err = r.Err()
 	}
 	if image.KindOf(err) == image.KindNotFound {
-		return notFound(user, name)
+		return read.NotFound(user, name)
 	}
 	return err
 }
 
-// Open implements api.Images.
-func (m *images) Open(ctx context.Context, rec *image.Record) api.Content {
-	return &plaintext{m: m, ctx: ctx, rec: rec, copies: m.order(rec), end: rec.Bytes}
-}
+// files are this node's stored files as package read opens them.
+type files struct{ *store.Store }
 
-// order lists a record's copies, this node's first and those of nodes that are down last.
-func (m *images) order(rec *image.Record) []image.Copy {
-	up := m.peers.Up()
-	rank := func(c image.Copy) int {
-		switch {
-		case c.Node == m.self:
-			return 0
-		case slices.Contains(up, c.Node):
-			return 1
-		}
-		return 2
-	}
-	copies := slices.Clone(rec.Copies)
-	slices.SortStableFunc(copies, func(a, b image.Copy) int { return rank(a) - rank(b) })
-	return copies
-}
-
-// source reads a stored file, here or on another node.
-func (m *images) source(ctx context.Context, rec *image.Record, c image.Copy, off, n int64) (io.ReadCloser, error) {
-	if c.Node != m.self {
-		return m.peers.OpenCopy(ctx, c.Node, rec.ID, c.Epoch, off, n)
-	}
-	f, err := m.store.Open(rec.ID, c.Epoch)
+// Open implements read.Store.
+func (s files) Open(id image.ID, epoch uint32) (read.File, error) {
+	f, err := s.Store.Open(id, epoch)
 	if err != nil {
 		return nil, err
 	}
-	return struct {
-		io.Reader
-		io.Closer
-	}{io.NewSectionReader(f, off, n), f}, nil
-}
-
-// open authenticates the header of a copy and that it is the one the record names.
-func (m *images) open(ctx context.Context, rec *image.Record, c image.Copy) (*crypto.Opened, error) {
-	src, err := m.source(ctx, rec, c, 0, crypto.PrefixMaxBytes)
-	if err != nil {
-		return nil, err
-	}
-	defer src.Close()
-	o, err := crypto.OpenStream(src, func(h *crypto.Header) (crypto.Key, error) {
-		return m.keys.get(ctx, rec.User, h.UserKey)
-	})
-	if err != nil {
-		return nil, err
-	}
-	return o, o.Header().Matches(rec.ID, rec.User, c.Epoch, rec.Bytes)
-}
-
-// plaintext is an image's content. When a copy fails, in whatever segment, it goes on with the next
-// copy at the same place.
-type plaintext struct {
-	m      *images
-	ctx    context.Context
-	rec    *image.Record
-	copies []image.Copy // the first is being read, earlier ones have failed
-	opened *crypto.Opened
-	body   io.Reader
-	close  func()
-	off    int64
-	end    int64 // of what is to be read
-}
-
-// Size implements api.Content.
-func (p *plaintext) Size() int64 { return p.rec.Bytes }
-
-// Section implements api.Content.
-func (p *plaintext) Section(off, n int64) {
-	p.Close()
-	p.off, p.end = off, off+n
-}
-
-// Close implements io.Closer.
-func (p *plaintext) Close() error {
-	if p.close != nil {
-		p.close()
-	}
-	p.body, p.close = nil, nil
-	return nil
-}
-
-// Read implements io.Reader.
-func (p *plaintext) Read(b []byte) (int, error) {
-	for p.off < p.end {
-		err := p.position()
-		if err == nil {
-			var n int
-			if n, err = p.body.Read(b); n > 0 {
-				p.off += int64(n)
-				return n, nil
-			}
-		}
-		if p.ctx.Err() != nil {
-			return 0, context.Cause(p.ctx)
-		}
-		if err != nil {
-			if err = p.next(err); err != nil {
-				return 0, err
-			}
-		}
-	}
-	return 0, io.EOF
-}
-
-// position starts to read the first copy at off.
-func (p *plaintext) position() (err error) {
-	if p.body != nil {
-		return nil
-	}
-	c := p.copies[0]
-	if p.opened == nil {
-		if p.opened, err = p.m.open(p.ctx, p.rec, c); err != nil {
-			return err
-		}
-	}
-	n := p.end - p.off
-	start, size, err := p.opened.Range(p.off, n)
-	if err != nil {
-		return err
-	}
-	src, err := p.m.source(p.ctx, p.rec, c, start, size)
-	if err != nil {
-		return err
-	}
-	body, err := p.opened.NewRangeReader(src, p.off, n)
-	if err != nil {
-		src.Close()
-		return err
-	}
-	p.body, p.close = body, func() { body.Close(); src.Close() }
-	return nil
-}
-
-// doubtful reports whether a failure to read a copy may be the copy's fault, and not that of the way to it:
-// no answer, too little of something, a key that cannot be looked up.
-func doubtful(err error) bool {
-	switch image.KindOf(err) {
-	case image.KindNotFound, image.KindDamaged:
-		return true
-	case image.KindInternal: // as another node tells of a disk that cannot be read
-		return errors.As(err, new(*image.Error)) || errors.As(err, new(*crypto.Error)) || oserr.ClassOf(err) == oserr.Broken ||
-			errors.Is(err, io.ErrUnexpectedEOF) // or its disk failed in the middle of a copy
-	}
-	return false
-}
-
-// next goes over to another copy because of err.
-func (p *plaintext) next(err error) error {
-	c := p.copies[0]
-	p.m.logger.Error("copy of an image is unreadable", zap.String("user", p.rec.User), zap.Stringer("image", p.rec.ID),
-		zap.Uint32("of_node", uint32(c.Node)), zap.Int64("offset", p.off), zap.Error(err))
-	if doubtful(err) {
-		p.m.suspect(p.rec, c.Node)
-	}
-	p.Close()
-	p.opened = nil
-	if p.copies = p.copies[1:]; len(p.copies) > 0 {
-		return nil
-	}
-	p.copies = p.m.order(p.rec)
-	return image.Errorf(image.KindDamaged, "no copy of image %q on nodes %v can be read and authenticated", p.rec.Name, p.rec.Replicas()).
-		WithHint("start the nodes that are down; the nodes' logs name what is wrong with each copy")
-}
-
-// OpenEncrypted implements api.Images: the first copy that can be reached, as it is stored.
-func (m *images) OpenEncrypted(ctx context.Context, rec *image.Record) (api.Content, image.Copy, error) {
-	var errs []error
-	for _, c := range m.order(rec) {
-		if c.Node == m.self {
-			f, err := m.store.Open(rec.ID, c.Epoch)
-			if err == nil {
-				return newFileContent(f), c, nil
-			}
-			errs = append(errs, err)
-			continue
-		}
-		size, err := m.peers.CopyBytes(ctx, c.Node, rec.ID, c.Epoch)
-		if err == nil {
-			return &remoteFile{ctx: ctx, m: m, rec: rec, c: c, size: size, end: size}, c, nil
-		}
-		errs = append(errs, err)
-	}
-	return nil, image.Copy{}, image.Errorf(image.KindDamaged, "no copy of image %q can be reached: %w", rec.Name, errors.Join(errs...)).
-		WithHint("start the nodes that are down")
-}
-
-// fileContent is a stored file as it is.
-type fileContent struct {
-	f *store.File
-	*io.SectionReader
-}
-
-func newFileContent(f *store.File) *fileContent {
-	return &fileContent{f, io.NewSectionReader(f, 0, f.Size())}
-}
-
-// Size implements api.Content.
-func (c *fileContent) Size() int64 { return c.f.Size() }
-
-// Section implements api.Content.
-func (c *fileContent) Section(off, n int64) { c.SectionReader = io.NewSectionReader(c.f, off, n) }
-
-// Close implements io.Closer.
-func (c *fileContent) Close() error { return c.f.Close() }
-
-// remoteFile is another node's file as it is.
-type remoteFile struct {
-	ctx  context.Context
-	m    *images
-	rec  *image.Record
-	c    image.Copy
-	size int64
-	off  int64
-	end  int64 // of what is to be read
-	body io.ReadCloser
-}
-
-// Size implements api.Content.
-func (r *remoteFile) Size() int64 { return r.size }
-
-// Section implements api.Content.
-func (r *remoteFile) Section(off, n int64) {
-	r.Close()
-	r.off, r.end = off, off+n
-}
-
-// Read implements io.Reader.
-func (r *remoteFile) Read(b []byte) (n int, err error) {
-	if r.off >= r.end {
-		return 0, io.EOF
-	}
-	if r.body == nil {
-		if r.body, err = r.m.source(r.ctx, r.rec, r.c, r.off, r.end-r.off); err != nil {
-			return 0, image.Errorf(image.KindDamaged, "the copy on node %d: %w", r.c.Node, err)
-		}
-	}
-	n, err = r.body.Read(b)
-	r.off += int64(n)
-	if err == io.EOF && r.off < r.end {
-		err = fmt.Errorf("the copy on node %d: %w", r.c.Node, io.ErrUnexpectedEOF)
-	}
-	return n, err
-}
-
-// Close implements io.Closer.
-func (r *remoteFile) Close() error {
-	if r.body == nil {
-		return nil
-	}
-	err := r.body.Close()
-	r.body = nil
-	return err
+	return f, nil
 }

@@ -33,15 +33,15 @@ type keyName struct {
 
 // current returns the key that new images of a user are encrypted with.
 func (k *keyring) current(ctx context.Context, user string) (crypto.UserKey, error) {
-	key, err := k.get(ctx, user, firstKeyID)
+	key, err := k.Get(ctx, user, firstKeyID)
 	if image.KindOf(err) == image.KindNotFound {
 		key, err = k.create(ctx, user)
 	}
 	return crypto.UserKey{ID: firstKeyID, Key: key}, err
 }
 
-// get returns one of a user's keys.
-func (k *keyring) get(ctx context.Context, user string, id uint32) (crypto.Key, error) {
+// Get returns one of a user's keys.
+func (k *keyring) Get(ctx context.Context, user string, id uint32) (crypto.Key, error) {
 	name := keyName{user, id}
 	k.mu.Lock()
 	key, ok := k.keys[name]

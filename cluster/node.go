@@ -29,6 +29,7 @@ import (
 	"imgcluster/cluster/oserr"
 	"imgcluster/cluster/peer"
 	"imgcluster/cluster/placement"
+	"imgcluster/cluster/read"
 	"imgcluster/cluster/repair"
 	"imgcluster/cluster/store"
 	"imgcluster/cluster/wait"
@@ -69,7 +70,7 @@ type Node struct {
 	repair    *repair.Service
 	kept      kept
 	disk      hostinfo.Disk
-	images    *images
+	images    *read.Images
 	handler   *api.Handler
 	http      *http.Server
 	metrics   *metrics
@@ -153,12 +154,8 @@ func (n *Node) start(ctx context.Context) error {
 	if n.ingest, err = ingest.New(n.ingestOptions()); err != nil {
 		return &RefusedError{Reason: err.Error(), hint: cmp.Or(oserr.Hint(err, ""), "raise limits.staging_bytes or lower limits.uploads")}
 	}
-	n.images = &images{
-		Service: n.ingest, log: n.log, store: n.store, keys: n.keys, self: n.self.ID, peers: n.peers, shardOf: n.shardOf, locate: n.locate,
-		readTimeout: n.cfg.Timeouts.Read, logger: n.logger.Named("read"),
-	}
+	n.images = read.New(n.readOptions())
 	n.repair = repair.New(n.repairOptions())
-	n.images.suspect = n.repair.Suspect
 	n.metrics = newMetrics(n)
 	n.serve()
 	// Peers that run are met before Raft starts: a node of another cluster, or with an emptied disk,
@@ -283,11 +280,19 @@ func (n *Node) ingestOptions() ingest.Options {
 	}
 }
 
+func (n *Node) readOptions() read.Options {
+	return read.Options{
+		Self: n.self.ID, Log: n.log, Store: files{n.store}, Keys: n.keys, Peers: n.peers, ShardOf: n.shardOf, Locate: n.locate,
+		Suspect: func(rec *image.Record, node image.NodeID) { n.repair.Suspect(rec, node) },
+		Timeout: n.cfg.Timeouts.Read, Logger: n.logger.Named("read"),
+	}
+}
+
 func (n *Node) repairOptions() repair.Options {
 	c := n.cfg
 	return repair.Options{
 		Node: n.self.ID, Log: n.log, Logger: n.logger.Named("repair"), Shards: n.served,
-		Copies:  &copies{images: n.images, vault: n.vault(), kept: &n.kept},
+		Copies:  &copies{Images: n.images, store: n.store, peers: n.peers, vault: n.vault(), kept: &n.kept},
 		Members: n.members, Up: n.peers.Up, Room: n.roomOn, Leaving: n.leaving,
 		Every: c.Repair.Every, Rate: int64(c.Repair.Rate), ScrubEvery: c.Repair.ScrubEvery, ScrubRate: int64(c.Repair.ScrubRate),
 	}
@@ -353,7 +358,7 @@ const connectionsReserve = 64
 // serve answers on the API's port from now on.
 func (n *Node) serve() {
 	n.handler = api.New(api.Options{
-		ID: n.self.ID, Images: n.images, Node: n, Peers: n, Logger: n.logger.Named("api"), Forward: n.peers.Transport(),
+		ID: n.self.ID, Images: images{n.images, n.ingest, n.log}, Node: n, Peers: n, Logger: n.logger.Named("api"), Forward: n.peers.Transport(),
 		ImageBytes: int64(n.cfg.Limits.ImageBytes), ListPage: n.cfg.Limits.ListPage,
 		Reads: n.cfg.Limits.Reads, Uploads: n.cfg.Limits.Uploads,
 		BodyIdle: n.cfg.Timeouts.BodyIdle, BodyRate: int64(n.cfg.Limits.BodyRate), BodyGrace: n.cfg.Timeouts.BodyGrace, StatusEvery: n.cfg.Timeouts.PeerInterval, HostAllowed: n.hostAllowed,

@@ -2,57 +2,12 @@ package cluster
 
 import (
 	"errors"
-	"fmt"
-	"io"
-	"io/fs"
 	"strings"
-	"syscall"
 	"testing"
-	"testing/iotest"
 
 	"imgcluster/cluster/hostinfo"
-	"imgcluster/cluster/image"
 	"imgcluster/config"
-	"imgcluster/crypto"
 )
-
-// TestUnreadIsNotBad: a copy is bad when what was read of it does not authenticate, or its disk fails; not
-// when something else kept it from being read or from being written down here.
-func TestUnreadIsNotBad(t *testing.T) {
-	m := &copies{images: &images{}}
-	for _, c := range []struct {
-		file io.Reader
-		bad  bool
-	}{
-		{strings.NewReader(""), true},
-		{strings.NewReader(strings.Repeat("x", 9000)), true},
-		{iotest.ErrReader(&fs.PathError{Op: "read", Path: "a", Err: syscall.EIO}), true},
-		{iotest.ErrReader(syscall.ENOMEM), false},
-		{iotest.ErrReader(io.ErrUnexpectedEOF), false}, // the connection to another node broke
-		{iotest.ErrReader(image.Errorf(image.KindDiskFull, "write: %w", syscall.ENOSPC)), false},
-	} {
-		err := m.authenticate(t.Context(), &image.Record{Bytes: 5}, 1, c.file)
-		if err == nil || (image.KindOf(err) == image.KindDamaged) != c.bad {
-			t.Errorf("%v is of kind %s, bad is %t", err, image.KindOf(err), c.bad)
-		}
-	}
-	for _, err := range []error{
-		image.Errorf(image.KindOverload, "read: %w", syscall.EMFILE), image.Errorf(image.KindNoQuorum, "no key"), syscall.ECONNREFUSED,
-		image.Errorf(image.KindInvalid, "redirected"), errors.New("node 2 stalled"),
-	} {
-		if doubtful(err) {
-			t.Errorf("%v casts doubt on a copy", err)
-		}
-	}
-	for _, err := range []error{
-		image.Errorf(image.KindNotFound, "gone"), image.Errorf(image.KindInternal, "read: %w", syscall.EIO), syscall.EIO,
-		&crypto.Error{Kind: crypto.ErrAuth}, fmt.Errorf("cut: %w", io.ErrUnexpectedEOF),
-	} {
-		if !doubtful(err) {
-			t.Errorf("%v casts no doubt on a copy", err)
-		}
-	}
-}
 
 // TestLacking compares what a node needs with machines that have a little less of something.
 func TestLacking(t *testing.T) {

@@ -1,4 +1,4 @@
-package cluster
+package read
 
 import (
 	"container/heap"
@@ -26,9 +26,9 @@ const (
 	listPause = 50 * time.Millisecond
 )
 
-// List implements api.Images.
-func (m *images) List(ctx context.Context, user, prefix, after string, limit int) (wire.List, error) {
-	ctx, cancel := context.WithTimeout(ctx, m.readTimeout)
+// List returns up to limit images of a user whose names start with prefix and come after `after`.
+func (m *Images) List(ctx context.Context, user, prefix, after string, limit int) (wire.List, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.Timeout)
 	defer cancel()
 	for try := 1; ; try++ {
 		page, err := m.listOnce(ctx, user, prefix, after, limit)
@@ -39,21 +39,22 @@ func (m *images) List(ctx context.Context, user, prefix, after string, limit int
 }
 
 // listOnce reads one page from every shard, here or where it is.
-func (m *images) listOnce(ctx context.Context, user, prefix, after string, limit int) (*listPage, error) {
+func (m *Images) listOnce(ctx context.Context, user, prefix, after string, limit int) (*listPage, error) {
 	page := &listPage{limit: limit}
-	where, err := m.locate()
+	where, err := m.Locate()
 	if err != nil {
 		return page, err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	for node, shards := range where {
 		g.Go(func() error {
-			if node == m.self {
+			if node == m.Self {
 				return m.listShards(ctx, page, shards, user, prefix, after)
 			}
 			err := m.listPeer(ctx, page, node, shards, user, prefix, after)
 			if err != nil && !errors.As(err, new(*image.Error)) {
-				err = image.Errorf(image.KindNoQuorum, "node %d does not answer: %w", node, err).WithHint("try again: another node is asked then")
+				err = image.Errorf(image.KindNoQuorum, "node %d does not answer: %w", node, err).
+					WithHint("try again: another node is asked then")
 			}
 			return err
 		})
@@ -62,8 +63,10 @@ func (m *images) listOnce(ctx context.Context, user, prefix, after string, limit
 }
 
 // listPeer adds what some shards on a peer have to a page.
-func (m *images) listPeer(ctx context.Context, page *listPage, node image.NodeID, shards []uint64, user, prefix, after string) error {
-	r, err := m.peers.ListImages(ctx, node, shards, user, prefix, after, page.limit)
+func (m *Images) listPeer(
+	ctx context.Context, page *listPage, node image.NodeID, shards []uint64, user, prefix, after string,
+) error {
+	r, err := m.Peers.ListImages(ctx, node, shards, user, prefix, after, page.limit)
 	if err != nil {
 		return err
 	}
@@ -71,9 +74,11 @@ func (m *images) listPeer(ctx context.Context, page *listPage, node image.NodeID
 	return page.read(r)
 }
 
-// ListShards implements api.Peers.
-func (m *images) ListShards(ctx context.Context, shards []uint64, user, prefix, after string, limit int) (wire.List, error) {
-	ctx, cancel := context.WithTimeout(ctx, m.readTimeout)
+// ListShards is List of some shards, which this node must serve.
+func (m *Images) ListShards(
+	ctx context.Context, shards []uint64, user, prefix, after string, limit int,
+) (wire.List, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.Timeout)
 	defer cancel()
 	page := &listPage{limit: limit}
 	err := m.listShards(ctx, page, shards, user, prefix, after)
@@ -81,11 +86,13 @@ func (m *images) ListShards(ctx context.Context, shards []uint64, user, prefix, 
 }
 
 // listShards adds what shards on this node have to a page.
-func (m *images) listShards(ctx context.Context, page *listPage, shards []uint64, user, prefix, after string) error {
+func (m *Images) listShards(
+	ctx context.Context, page *listPage, shards []uint64, user, prefix, after string,
+) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, shard := range shards {
 		g.Go(func() error {
-			err := m.log.Read(ctx, shard, func(r catalog.Reader) error {
+			err := m.Log.Read(ctx, shard, func(r catalog.Reader) error {
 				return catalog.ListRecords(r, user, prefix, after, func(rec *image.Record) bool {
 					return ctx.Err() == nil && page.offer(wire.InfoOf(rec))
 				})
@@ -99,15 +106,15 @@ func (m *images) listShards(ctx context.Context, page *listPage, shards []uint64
 	return g.Wait()
 }
 
-// pageBytesMax bounds the names of one page, with infoBytes for the rest of each image: a page ends with them also
-// where its limit allows for more.
+// pageBytesMax bounds the names of one page, with infoBytes for the rest of each image: a page ends with them
+// also where its limit allows for more.
 const (
 	pageBytesMax = 2 << 20
 	infoBytes    = 192
 )
 
-// listPage collects the first images of several lists, each of which is in order. It holds no more than a page
-// at any time.
+// listPage collects the first images of several lists, each of which is in order. It holds no more than a
+// page at any time.
 type listPage struct {
 	limit int
 
@@ -178,7 +185,8 @@ func (p *listPage) list() wire.List {
 	return l
 }
 
-// read offers the images of another node's page, one after the other, for as long as they may belong to this one.
+// read offers the images of another node's page, one after the other, for as long as they may belong to this
+// one.
 func (p *listPage) read(r io.Reader) error {
 	d := json.NewDecoder(r)
 	for _, want := range []json.Token{json.Delim('{'), "images", json.Delim('[')} {

@@ -1,4 +1,4 @@
-package cluster
+package read
 
 import (
 	"bytes"
@@ -12,7 +12,8 @@ import (
 	"imgcluster/cluster/wire"
 )
 
-// TestListPage merges random lists, some of them cut as another node's page is, and compares with sorting all.
+// TestListPage merges random lists, some of them cut as another node's page is, and compares with sorting
+// all.
 func TestListPage(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 2000 {
@@ -53,7 +54,8 @@ func TestListPage(t *testing.T) {
 		slices.Sort(all)
 		got := page.list()
 		want := all[:min(limit, len(all))]
-		if len(got.Images) != len(want) || (got.Next != "") != (len(all) > len(want)) || got.Next != "" && got.Next != want[len(want)-1] {
+		if len(got.Images) != len(want) || (got.Next != "") != (len(all) > len(want)) ||
+			got.Next != "" && got.Next != want[len(want)-1] {
 			t.Fatalf("%d images, next %q; want %d of %d", len(got.Images), got.Next, len(want), len(all))
 		}
 		for i, name := range want {

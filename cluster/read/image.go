@@ -1,0 +1,218 @@
+// Package read is one image, from its name to its bytes: the record, this node's copy or another's, and
+// another's also in the middle of a body, when the one being read fails. No byte leaves that was not
+// authenticated. It lists images too.
+package read
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+	"go.uber.org/zap"
+
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/image"
+	"imgcluster/cluster/oserr"
+	"imgcluster/crypto"
+)
+
+// Log is the replicated catalog.
+type Log interface {
+	// Read calls fn with a state of the shard that has all that was committed before the call.
+	Read(ctx context.Context, shard uint64, fn func(catalog.Reader) error) error
+}
+
+// File is a stored file of this node.
+type File interface {
+	io.ReaderAt
+	io.Closer
+	Size() int64
+}
+
+// Store has the stored files of this node.
+type Store interface {
+	Open(id image.ID, epoch uint32) (File, error)
+}
+
+// Keys are the users' keys.
+type Keys interface {
+	Get(ctx context.Context, user string, id uint32) (crypto.Key, error)
+}
+
+// Peers are the other nodes; see package peer.
+type Peers interface {
+	Up() []image.NodeID
+	OpenCopy(
+		ctx context.Context, node image.NodeID, id image.ID, epoch uint32, off, n int64,
+	) (io.ReadCloser, error)
+	CopyBytes(ctx context.Context, node image.NodeID, id image.ID, epoch uint32) (int64, error)
+	ListImages(ctx context.Context, node image.NodeID, shards []uint64, user, prefix, after string, limit int,
+	) (io.ReadCloser, error)
+}
+
+// Options says where images are read. All fields are needed.
+type Options struct {
+	Self  image.NodeID
+	Log   Log
+	Store Store
+	Keys  Keys
+	Peers Peers
+	// ShardOf returns the shard of a name.
+	ShardOf func(user, name string) uint64
+	// Locate gives every data shard to a node that serves it.
+	Locate func() (map[image.NodeID][]uint64, error)
+	// Suspect is told of a node's copy of an image that could not be read, and may be bad.
+	Suspect func(*image.Record, image.NodeID)
+	Timeout time.Duration // of reading a record or a list
+	Logger  *zap.Logger
+}
+
+// Images reads images. It is safe for concurrent use.
+type Images struct{ Options }
+
+// New returns the Images of a node.
+func New(o Options) *Images { return &Images{o} }
+
+// Content is a body that can be read in part: all of it, unless Section says otherwise.
+type Content interface {
+	io.ReadCloser
+	Size() int64
+	// Section has Read give the n bytes at off, which must be inside, and then end. Only these are fetched.
+	Section(off, n int64)
+}
+
+// Record returns the newest record of a name: a linearizable read.
+func (m *Images) Record(ctx context.Context, user, name string) (*image.Record, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.Timeout)
+	defer cancel()
+	var rec *image.Record
+	err := m.Log.Read(ctx, m.ShardOf(user, name), func(r catalog.Reader) (err error) {
+		rec, err = catalog.GetRecord(r, user, name)
+		return err
+	})
+	if err == nil && rec == nil {
+		err = NotFound(user, name)
+	}
+	return rec, err
+}
+
+// NotFound says that a user has no image of this name.
+func NotFound(user, name string) error {
+	return image.Errorf(image.KindNotFound, "user %q has no image %q", user, name).
+		WithHint("list the user's images with GET /v1/images/{user}")
+}
+
+// Open returns an image's plaintext, only what was authenticated.
+func (m *Images) Open(ctx context.Context, rec *image.Record) Content {
+	return &plaintext{m: m, ctx: ctx, rec: rec, copies: m.order(rec), end: rec.Bytes}
+}
+
+// order lists a record's copies, this node's first and those of nodes that are down last.
+func (m *Images) order(rec *image.Record) []image.Copy {
+	up := m.Peers.Up()
+	rank := func(c image.Copy) int {
+		switch {
+		case c.Node == m.Self:
+			return 0
+		case slices.Contains(up, c.Node):
+			return 1
+		}
+		return 2
+	}
+	copies := slices.Clone(rec.Copies)
+	slices.SortStableFunc(copies, func(a, b image.Copy) int { return rank(a) - rank(b) })
+	return copies
+}
+
+// source reads a stored file, here or on another node.
+func (m *Images) source(
+	ctx context.Context, rec *image.Record, c image.Copy, off, n int64,
+) (io.ReadCloser, error) {
+	if c.Node != m.Self {
+		return m.Peers.OpenCopy(ctx, c.Node, rec.ID, c.Epoch, off, n)
+	}
+	f, err := m.Store.Open(rec.ID, c.Epoch)
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.NewSectionReader(f, off, n), f}, nil
+}
+
+// open authenticates the header of a copy and that it is the one the record names.
+func (m *Images) open(ctx context.Context, rec *image.Record, c image.Copy) (*crypto.Opened, error) {
+	src, err := m.source(ctx, rec, c, 0, crypto.PrefixMaxBytes)
+	if err != nil {
+		return nil, err
+	}
+	defer src.Close()
+	o, err := crypto.OpenStream(src, func(h *crypto.Header) (crypto.Key, error) {
+		return m.Keys.Get(ctx, rec.User, h.UserKey)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return o, o.Header().Matches(rec.ID, rec.User, c.Epoch, rec.Bytes)
+}
+
+// Verify reads this node's copy of an image to its end and authenticates every byte. A copy that is not
+// there is KindNotFound, a bad one KindDamaged; any other error says nothing about the copy.
+func (m *Images) Verify(ctx context.Context, rec *image.Record, epoch uint32) error {
+	f, err := m.Store.Open(rec.ID, epoch)
+	if oserr.ClassOf(err) == oserr.Broken {
+		return image.Errorf(image.KindDamaged, "copy of epoch %d: %w", epoch, err)
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return m.Authenticate(ctx, rec, epoch, io.NewSectionReader(f, 0, f.Size()))
+}
+
+// Authenticate reads the file of a copy of an image to its end. The error is KindDamaged when it is not
+// whole; any other says nothing about the copy.
+func (m *Images) Authenticate(ctx context.Context, rec *image.Record, epoch uint32, file io.Reader) error {
+	sum := xxhash.New()
+	var keyErr error
+	h, err := crypto.VerifyTo(sum, contextReader{ctx, file}, func(h *crypto.Header) (key crypto.Key, err error) {
+		key, keyErr = m.Keys.Get(ctx, rec.User, h.UserKey)
+		return key, keyErr
+	})
+	if image.KindOf(keyErr) == image.KindNoQuorum {
+		return keyErr
+	}
+	if err == nil {
+		err = h.Matches(rec.ID, rec.User, epoch, rec.Bytes)
+	}
+	switch {
+	case err == nil:
+	case errors.As(err, new(*crypto.Error)) || oserr.ClassOf(err) == oserr.Broken:
+		return image.Errorf(image.KindDamaged, "copy of epoch %d: %w", epoch, err)
+	default: // it was not read to its end, or not written down: that says nothing about the copy
+		return fmt.Errorf("copy of epoch %d: %w", epoch, err)
+	}
+	if sum.Sum64() != rec.Check {
+		return image.Errorf(image.KindDamaged,
+			"copy of epoch %d: the checksum of its plaintext is not the record's", epoch)
+	}
+	return nil
+}
+
+// contextReader fails when its context is done.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c contextReader) Read(p []byte) (int, error) {
+	if c.ctx.Err() != nil {
+		return 0, context.Cause(c.ctx)
+	}
+	return c.r.Read(p)
+}

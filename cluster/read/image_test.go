@@ -1,0 +1,235 @@
+package read
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"go.uber.org/zap"
+
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/image"
+	"imgcluster/crypto"
+)
+
+// TestUnreadIsNotBad: a copy is bad when what was read of it does not authenticate, or its disk fails; not
+// when something else kept it from being read or from being written down here.
+func TestUnreadIsNotBad(t *testing.T) {
+	m := &Images{}
+	for _, c := range []struct {
+		file io.Reader
+		bad  bool
+	}{
+		{strings.NewReader(""), true},
+		{strings.NewReader(strings.Repeat("x", 9000)), true},
+		{iotest.ErrReader(&fs.PathError{Op: "read", Path: "a", Err: syscall.EIO}), true},
+		{iotest.ErrReader(syscall.ENOMEM), false},
+		{iotest.ErrReader(io.ErrUnexpectedEOF), false}, // the connection to another node broke
+		{iotest.ErrReader(image.Errorf(image.KindDiskFull, "write: %w", syscall.ENOSPC)), false},
+	} {
+		err := m.Authenticate(t.Context(), &image.Record{Bytes: 5}, 1, c.file)
+		if err == nil || (image.KindOf(err) == image.KindDamaged) != c.bad {
+			t.Errorf("%v is of kind %s, bad is %t", err, image.KindOf(err), c.bad)
+		}
+	}
+	for _, err := range []error{
+		image.Errorf(image.KindOverload, "read: %w", syscall.EMFILE), image.Errorf(image.KindNoQuorum, "no key"),
+		syscall.ECONNREFUSED,
+		image.Errorf(image.KindInvalid, "redirected"), errors.New("node 2 stalled"),
+	} {
+		if doubtful(err) {
+			t.Errorf("%v casts doubt on a copy", err)
+		}
+	}
+	for _, err := range []error{
+		image.Errorf(image.KindNotFound, "gone"), image.Errorf(image.KindInternal, "read: %w", syscall.EIO),
+		syscall.EIO,
+		&crypto.Error{Kind: crypto.ErrAuth}, fmt.Errorf("cut: %w", io.ErrUnexpectedEOF),
+	} {
+		if !doubtful(err) {
+			t.Errorf("%v casts no doubt on a copy", err)
+		}
+	}
+}
+
+const segmentBytes = 4096
+
+// nodes are fakes of three nodes: this one, 1, and what its peers have.
+type nodes struct {
+	key   crypto.Key
+	files map[image.NodeID][]byte // ciphertext
+	cut   map[image.NodeID]int64  // from here on a file cannot be read
+	up    []image.NodeID
+
+	opened []image.NodeID // in which order copies were opened
+}
+
+func (n *nodes) Get(context.Context, string, uint32) (crypto.Key, error) { return n.key, nil }
+func (n *nodes) Up() []image.NodeID                                      { return n.up }
+
+func (n *nodes) Read(context.Context, uint64, func(catalog.Reader) error) error { return nil }
+
+func (n *nodes) Open(image.ID, uint32) (File, error) {
+	if n.files[1] == nil {
+		return nil, image.Errorf(image.KindNotFound, "no file")
+	}
+	return fakeFile{n, 1}, nil
+}
+
+func (n *nodes) OpenCopy(
+	_ context.Context, node image.NodeID, _ image.ID, _ uint32, off, size int64,
+) (io.ReadCloser, error) {
+	if n.files[node] == nil {
+		return nil, syscall.ECONNREFUSED
+	}
+	return io.NopCloser(io.NewSectionReader(fakeFile{n, node}, off, size)), nil
+}
+
+func (n *nodes) CopyBytes(_ context.Context, node image.NodeID, _ image.ID, _ uint32) (int64, error) {
+	if n.files[node] == nil {
+		return 0, syscall.ECONNREFUSED
+	}
+	return int64(len(n.files[node])), nil
+}
+
+func (n *nodes) ListImages(
+	context.Context, image.NodeID, []uint64, string, string, string, int,
+) (io.ReadCloser, error) {
+	return nil, syscall.ECONNREFUSED
+}
+
+type fakeFile struct {
+	n    *nodes
+	node image.NodeID
+}
+
+func (f fakeFile) Close() error { return nil }
+func (f fakeFile) Size() int64  { return int64(len(f.n.files[f.node])) }
+
+func (f fakeFile) ReadAt(p []byte, off int64) (int, error) {
+	if off == 0 {
+		f.n.opened = append(f.n.opened, f.node)
+	}
+	if cut := f.n.cut[f.node]; cut > 0 && off+int64(len(p)) > cut {
+		return 0, &fs.PathError{Op: "read", Path: "image", Err: syscall.EIO}
+	}
+	return bytes.NewReader(f.n.files[f.node]).ReadAt(p, off)
+}
+
+// stored returns an image with a copy on each of three nodes, and the Images of node 1.
+func stored(t *testing.T) (n *nodes, rec *image.Record, plain []byte, m *Images, suspects *[]image.NodeID) {
+	plain = make([]byte, 5*segmentBytes+100)
+	rand.NewChaCha8([32]byte{1}).Read(plain)
+	n = &nodes{
+		key: crypto.NewKey(), files: map[image.NodeID][]byte{}, cut: map[image.NodeID]int64{},
+		up: []image.NodeID{1, 2, 3},
+	}
+	rec = &image.Record{User: "alice", Name: "a.png", ID: image.NewID(), Bytes: int64(len(plain))}
+	for id := range image.NodeID(3) {
+		c := image.Copy{Node: id + 1, Epoch: 1}
+		var file bytes.Buffer
+		w, err := crypto.NewEncryptWriter(&file, n.key, crypto.HeaderFields{
+			Image: rec.ID, Tenant: rec.User, Epoch: c.Epoch, UserKey: 1, Length: rec.Bytes, SegmentSize: segmentBytes,
+		})
+		if err == nil {
+			_, err = w.Write(plain)
+		}
+		if err = errors.Join(err, w.Close()); err != nil {
+			t.Fatal(err)
+		}
+		n.files[c.Node] = file.Bytes()
+		rec.Copies = append(rec.Copies, c)
+	}
+	suspects = &[]image.NodeID{}
+	m = New(Options{
+		Self: 1, Log: n, Store: n, Keys: n, Peers: n, Timeout: time.Second, Logger: zap.NewNop(),
+		Suspect: func(_ *image.Record, node image.NodeID) { *suspects = append(*suspects, node) },
+	})
+	return n, rec, plain, m, suspects
+}
+
+// TestOtherCopyMidBody: a copy that fails in the middle of a body, of this node or of another, is followed by
+// the next one at the same byte, and suspected.
+func TestOtherCopyMidBody(t *testing.T) {
+	n, rec, plain, m, suspects := stored(t)
+	n.cut[1], n.cut[2] = 2*segmentBytes, 4*segmentBytes
+	got, err := io.ReadAll(m.Open(t.Context(), rec))
+	if err != nil || !bytes.Equal(got, plain) {
+		t.Fatalf("%d bytes of %d: %v", len(got), len(plain), err)
+	}
+	if want := []image.NodeID{1, 2}; !slices.Equal(*suspects, want) {
+		t.Errorf("suspected are %v, want %v", *suspects, want)
+	}
+	n.files[3][len(n.files[3])-1] ^= 1
+	got, err = io.ReadAll(m.Open(t.Context(), rec))
+	if image.KindOf(err) != image.KindDamaged || !bytes.HasPrefix(plain, got) || len(got) == len(plain) {
+		t.Errorf("without a whole copy: %d bytes, %v", len(got), err)
+	}
+}
+
+// TestSection compares ranges, around the bounds of segments, with the plaintext.
+func TestSection(t *testing.T) {
+	_, rec, plain, m, _ := stored(t)
+	for _, off := range []int64{0, 1, segmentBytes - 1, segmentBytes, segmentBytes + 1, rec.Bytes - 1} {
+		for _, size := range []int64{0, 1, segmentBytes - 1, segmentBytes, segmentBytes + 1, rec.Bytes} {
+			size = min(size, rec.Bytes-off)
+			c := m.Open(t.Context(), rec)
+			c.Section(off, size)
+			got, err := io.ReadAll(c)
+			if err = errors.Join(err, c.Close()); err != nil || !bytes.Equal(got, plain[off:off+size]) {
+				t.Errorf("%d bytes at %d: %d bytes, %v", size, off, len(got), err)
+			}
+		}
+	}
+}
+
+// TestOrderOfCopies: this node's own is read first, one of a node that is down last.
+func TestOrderOfCopies(t *testing.T) {
+	n, rec, _, m, _ := stored(t)
+	rec.Copies = []image.Copy{{Node: 2, Epoch: 1}, {Node: 3, Epoch: 1}, {Node: 1, Epoch: 1}}
+	n.up = []image.NodeID{1, 3}
+	for id := range n.files {
+		n.cut[id] = 1
+	}
+	if _, err := io.ReadAll(m.Open(t.Context(), rec)); image.KindOf(err) != image.KindDamaged {
+		t.Error(err)
+	}
+	if want := []image.NodeID{1, 3, 2}; !slices.Equal(slices.Compact(n.opened), want) {
+		t.Errorf("opened are %v, want %v", n.opened, want)
+	}
+}
+
+// TestEncrypted reads the file of a copy as it is, here and from another node, in all and in part.
+func TestEncrypted(t *testing.T) {
+	n, rec, _, m, _ := stored(t)
+	for _, want := range []image.NodeID{1, 2} {
+		c, from, err := m.OpenEncrypted(t.Context(), rec)
+		if err != nil || from.Node != want {
+			t.Fatalf("from node %d, want %d: %v", from.Node, want, err)
+		}
+		all, err := io.ReadAll(c)
+		c.Section(7, 5000)
+		part, err2 := io.ReadAll(c)
+		if err = errors.Join(err, err2, c.Close()); err != nil {
+			t.Error(err)
+		}
+		if !bytes.Equal(all, n.files[want]) || !bytes.Equal(part, n.files[want][7:5007]) {
+			t.Errorf("node %d's file: %d bytes, in part %d", want, len(all), len(part))
+		}
+		err = m.Authenticate(t.Context(), rec, from.Epoch, bytes.NewReader(all))
+		if image.KindOf(err) != image.KindDamaged {
+			t.Errorf("a record without its checksum: %v", err)
+		}
+		n.files[want] = nil
+	}
+}
