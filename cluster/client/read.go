@@ -99,7 +99,7 @@ func (b *objectBody) Read(p []byte) (int, error) {
 		return n, err
 	}
 	return n, image.Errorf(image.KindAborted, "node %d ended the image after %d of %d bytes: %w", b.node.ID, b.size-b.left, b.size, err).
-		WithHint("get it again: another node is asked when this one is gone")
+		WithHint("get it again: another node is asked when this one is down")
 }
 
 func (b *objectBody) Close() error {

@@ -20,7 +20,7 @@ type VerifyLine struct {
 	Name    string `json:"name,omitempty"`
 	Upload  string `json:"upload,omitempty"`
 	Problem string `json:"problem,omitempty"`
-	Fixed   bool   `json:"fixed,omitempty"` // the copy was made anew
+	Fixed   bool   `json:"fixed,omitempty"` // the copy was replaced by a good one
 }
 
 // VerifySummary counts what was read. Byte counts are of the plaintext.

@@ -56,7 +56,7 @@ var try = map[string]string{
 	limitGenerator: "raise --concurrency, or lower --rate",
 	limitSlowNode:  "compare its disk, link and log with those of the others; drain it meanwhile",
 	limitRetries:   "look at the failures and at the nodes' logs for why uploads are tried again",
-	limitDown:      "look at why the node was gone; the others have to do its work",
+	limitDown:      "find out why the node was down; the others have to do its work",
 	limitFaults:    "run without --chaos to see the throughput",
 	limitRate:      "raise --rate to find the limit",
 	limitWaiting:   "raise --concurrency; then look at the disks' fsync and at the round trips between the nodes",
@@ -247,7 +247,7 @@ func (b *Bottleneck) words() string {
 	case limitSlowNode:
 		return fmt.Sprintf("node %d, which takes much longer than the others", b.Node)
 	case limitDown:
-		return fmt.Sprintf("node %d, which was gone", b.Node)
+		return fmt.Sprintf("a fault of node %d", b.Node)
 	}
 	return resourceName(b.Kind, b.Node)
 }
