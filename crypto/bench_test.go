@@ -24,7 +24,9 @@ func BenchmarkGCM(b *testing.B) {
 }
 
 func BenchmarkEncrypt(b *testing.B) {
-	for _, c := range []struct{ size, chunk int }{{benchBytes, 32 << 10}, {benchBytes, 256 << 10}, {benchBytes, benchBytes}, {1000, 1000}} {
+	for _, c := range []struct{ size, chunk int }{
+		{benchBytes, 32 << 10}, {benchBytes, 256 << 10}, {benchBytes, benchBytes}, {1000, 1000},
+	} {
 		b.Run(fmt.Sprintf("image=%d/write=%d", c.size, c.chunk), func(b *testing.B) {
 			plain, k := testPlain(c.size), testKey(1)
 			b.SetBytes(int64(c.size))

@@ -40,7 +40,9 @@ func Open(prefix []byte, userKey Key) (*Opened, error) {
 	defer dataKey.Zero()
 	if stream[0] != StreamHeaderBytes {
 		return nil, &Error{
-			Kind: ErrAuth, Detail: fmt.Sprintf("stream header length at byte %d is %d, not %d", n, stream[0], StreamHeaderBytes),
+			Kind: ErrAuth,
+			Detail: fmt.Sprintf("stream header length at byte %d is %d, not %d",
+				n, stream[0], StreamHeaderBytes),
 			hint: hintDamaged,
 		}
 	}
@@ -74,8 +76,9 @@ func (o *Opened) span(off, n int64) (first, end int64, err error) {
 	switch {
 	case off < 0 || n < 0 || off > length || n > length-off:
 		return 0, 0, &Error{
-			Kind: ErrRange, Detail: fmt.Sprintf("%d bytes at byte %d are not inside an image of %d bytes", n, off, length),
-			hint: "ask for a range inside the image",
+			Kind:   ErrRange,
+			Detail: fmt.Sprintf("%d bytes at byte %d are not inside an image of %d bytes", n, off, length),
+			hint:   "ask for a range inside the image",
 		}
 	case n == 0 && length > 0:
 		return 0, 0, nil
@@ -185,7 +188,10 @@ func (r *RangeReader) open() error {
 	setNonce(&r.nonce, &r.o.prefix, k, k == l.segments()-1)
 	plain, err := r.o.aead.Open(sealed[:0], r.nonce[:], sealed, nil)
 	if err != nil {
-		return &Error{Kind: ErrAuth, Detail: fmt.Sprintf("segment %d at byte %d was changed", k, start), hint: hintDamaged}
+		return &Error{
+			Kind: ErrAuth, Detail: fmt.Sprintf("segment %d at byte %d was changed", k, start),
+			hint: hintDamaged,
+		}
 	}
 	from, to := l.plain(k)
 	r.plain = plain[max(r.off, from)-from : min(r.stop, to)-from]

@@ -8,10 +8,13 @@ import (
 	"sync"
 )
 
-// segmentPools lend segment buffers to writers and readers, those for small segments apart: many readers at once
-// must not hold eight times what they use. There are never more of them in use than open writers and readers,
-// which is for the caller to bound; unused ones are collected.
-var segmentPools = map[int]*sync.Pool{smallSegmentBytes: newSegmentPool(smallSegmentBytes), SegmentSizeDefault: newSegmentPool(SegmentSizeDefault)}
+// segmentPools lend segment buffers to writers and readers, those for small segments apart: many
+// readers at once must not hold eight times what they use. There are never more of them in use than
+// open writers and readers, which is for the caller to bound; unused ones are collected.
+var segmentPools = map[int]*sync.Pool{
+	smallSegmentBytes:  newSegmentPool(smallSegmentBytes),
+	SegmentSizeDefault: newSegmentPool(SegmentSizeDefault),
+}
 
 const smallSegmentBytes = 128 << 10
 
@@ -170,7 +173,8 @@ func (w *EncryptWriter) fail(err error) {
 
 func (w *EncryptWriter) lengthError(got int64) error {
 	return &Error{
-		Kind: ErrLength, Detail: fmt.Sprintf("%d bytes of plaintext, the header announces %d", got, w.layout.length),
-		hint: "drop the file, and send the image again with the right length",
+		Kind:   ErrLength,
+		Detail: fmt.Sprintf("%d bytes of plaintext, the header announces %d", got, w.layout.length),
+		hint:   "drop the file, and send the image again with the right length",
 	}
 }

@@ -39,7 +39,7 @@ const (
 	offCommitment = offSalt + saltBytes             // 140
 	offTenant     = offCommitment + commitmentBytes // 172
 
-	// fixedBytes is what tells the header's length.
+	// fixedBytes is what says the header's length.
 	fixedBytes      = offSegment
 	commitmentBytes = 32
 )
@@ -66,7 +66,8 @@ func (f *HeaderFields) check() error {
 	}
 	switch {
 	case f.SegmentSize < segmentSizeMin || f.SegmentSize > SegmentSizeDefault:
-		return invalid(fmt.Sprintf("segment size %d is not within %d and %d bytes", f.SegmentSize, segmentSizeMin, SegmentSizeDefault))
+		return invalid(fmt.Sprintf("segment size %d is not within %d and %d bytes",
+			f.SegmentSize, segmentSizeMin, SegmentSizeDefault))
 	case f.Length < 0 || f.Length > LengthMax:
 		return invalid(fmt.Sprintf("length %d is not within 0 and %d bytes", f.Length, int64(LengthMax)))
 	case f.layout().segments() > segmentsMax:
@@ -78,7 +79,8 @@ func (f *HeaderFields) check() error {
 func checkTenant(tenant string) error {
 	switch {
 	case tenant == "" || len(tenant) > TenantMaxBytes:
-		return invalid(fmt.Sprintf("user name of %d bytes is not within 1 and %d", len(tenant), TenantMaxBytes))
+		return invalid(fmt.Sprintf("user name of %d bytes is not within 1 and %d",
+			len(tenant), TenantMaxBytes))
 	case !utf8.ValidString(tenant):
 		return invalid("user name is not UTF-8")
 	}
@@ -127,8 +129,8 @@ func (h *Header) Marshal() []byte {
 	return b
 }
 
-// ParseHeader reads the header at the start of prefix, which may go on after it. It tells which
-// user's key is needed; nothing in it is authenticated yet. Its errors are of kind ErrFormat, or
+// ParseHeader reads the header at the start of prefix, which may go on after it. The header says
+// which user's key is needed; nothing in it is authenticated yet. Its errors are of kind ErrFormat, or
 // ErrAuth when the header is cut short.
 func ParseHeader(prefix []byte) (*Header, error) {
 	n, err := headerLen(prefix)
@@ -152,7 +154,9 @@ func ParseHeader(prefix []byte) (*Header, error) {
 	length := binary.BigEndian.Uint64(b[offLength:])
 	h.Length = int64(min(length, LengthMax+1)) // more is refused all the same, and cannot wrap around
 	if err := h.check(); err != nil {
-		return nil, &Error{Kind: ErrFormat, Detail: "header at byte 0 is malformed: " + err.Error(), hint: hintDamaged}
+		return nil, &Error{
+			Kind: ErrFormat, Detail: "header at byte 0 is malformed: " + err.Error(), hint: hintDamaged,
+		}
 	}
 	return h, nil
 }
@@ -172,14 +176,18 @@ func headerLen(prefix []byte) (int, error) {
 	}
 	if v, s := prefix[offVersion], prefix[offSuite]; v != version || s != suiteGCM {
 		return 0, &Error{
-			Kind: ErrFormat, Detail: fmt.Sprintf("file of version %d, suite %d; only %d, %d is known", v, s, version, suiteGCM),
+			Kind: ErrFormat,
+			Detail: fmt.Sprintf("file of version %d, suite %d; only %d, %d is known",
+				v, s, version, suiteGCM),
 			hint: hintNewer,
 		}
 	}
 	size := int(binary.BigEndian.Uint16(prefix[offHeaderLen:]))
 	if size <= offTenant || size > HeaderMaxBytes {
 		return 0, &Error{
-			Kind: ErrFormat, Detail: fmt.Sprintf("header length %d at byte %d is not within %d and %d", size, offHeaderLen, offTenant+1, HeaderMaxBytes),
+			Kind: ErrFormat,
+			Detail: fmt.Sprintf("header length %d at byte %d is not within %d and %d",
+				size, offHeaderLen, offTenant+1, HeaderMaxBytes),
 			hint: hintDamaged,
 		}
 	}
@@ -187,7 +195,11 @@ func headerLen(prefix []byte) (int, error) {
 }
 
 func truncated(have, want int64) error {
-	return &Error{Kind: ErrAuth, Detail: fmt.Sprintf("file is cut at byte %d, before byte %d", have, want), hint: hintDamaged}
+	return &Error{
+		Kind:   ErrAuth,
+		Detail: fmt.Sprintf("file is cut at byte %d, before byte %d", have, want),
+		hint:   hintDamaged,
+	}
 }
 
 // Matches refuses, with ErrAuth, a file that is not the copy that the record calls for, such as
@@ -198,7 +210,8 @@ func (h *Header) Matches(image [16]byte, tenant string, epoch uint32, length int
 	}
 	return &Error{
 		Kind: ErrAuth,
-		Detail: fmt.Sprintf("file is image %x of %q, epoch %d, %d bytes; the record says %x of %q, epoch %d, %d bytes",
+		Detail: fmt.Sprintf("file is image %x of %q, epoch %d, %d bytes; "+
+			"the record says %x of %q, epoch %d, %d bytes",
 			h.Image, h.Tenant, h.Epoch, h.Length, image, tenant, epoch, length),
 		hint: hintDamaged,
 	}
@@ -239,7 +252,8 @@ func (h *Header) openHeader(userKey Key) (Key, error) {
 	}
 	dataKey, ok := unwrap(a, h.wrapped[:], h.wrapAD())
 	if !ok {
-		return Key{}, h.authError("the wrapped data key does not open: the header was changed, or key %d of user %q is not the one it was made with")
+		return Key{}, h.authError("the wrapped data key does not open: the header was changed, " +
+			"or key %d of user %q is not the one it was made with")
 	}
 	var c [commitmentBytes]byte
 	if err := derive(c[:], dataKey, h.salt[:], infoCommitment); err != nil {
@@ -247,13 +261,18 @@ func (h *Header) openHeader(userKey Key) (Key, error) {
 	}
 	if subtle.ConstantTimeCompare(c[:], h.commitment[:]) != 1 {
 		dataKey.Zero()
-		return Key{}, h.authError("the key commitment does not match: the header was changed, key %d of user %q opens it")
+		return Key{}, h.authError("the key commitment does not match: the header was changed, " +
+			"key %d of user %q opens it")
 	}
 	return dataKey, nil
 }
 
 func (h *Header) authError(format string) error {
-	return &Error{Kind: ErrAuth, Detail: "header at byte 0: " + fmt.Sprintf(format, h.UserKey, h.Tenant), hint: hintDamaged}
+	return &Error{
+		Kind:   ErrAuth,
+		Detail: "header at byte 0: " + fmt.Sprintf(format, h.UserKey, h.Tenant),
+		hint:   hintDamaged,
+	}
 }
 
 // wrapAD binds the data key to purpose and identity: all fields before the wrapped key, and the

@@ -32,7 +32,10 @@ func TestHeaderFieldsAtTheirLimits(t *testing.T) {
 		})
 	}
 	for _, f := range []HeaderFields{
-		{Tenant: strings.Repeat("ä", TenantMaxBytes/2), Epoch: math.MaxUint32, UserKey: math.MaxUint32, Length: LengthMax},
+		{
+			Tenant: strings.Repeat("ä", TenantMaxBytes/2), Epoch: math.MaxUint32,
+			UserKey: math.MaxUint32, Length: LengthMax,
+		},
 		{Tenant: "a", SegmentSize: segmentSizeMin},
 	} {
 		h, _, err := sealHeader(f, testKey(1), &counter{})
@@ -49,7 +52,8 @@ func TestHeaderFieldsAtTheirLimits(t *testing.T) {
 
 func TestHeaderSizes(t *testing.T) {
 	// The numbers that FORMAT.md tells.
-	if offSalt != 108 || offCommitment != 140 || offTenant != 172 || HeaderMaxBytes != 300 || PrefixMaxBytes != 340 {
+	if offSalt != 108 || offCommitment != 140 || offTenant != 172 || HeaderMaxBytes != 300 ||
+		PrefixMaxBytes != 340 {
 		t.Error("the header's layout is not what FORMAT.md says")
 	}
 	if HeaderLen("alice") != 177 {

@@ -126,7 +126,7 @@ func wantKind(t testing.TB, err, kind error) {
 	}
 }
 
-// refused tells whether err says that the file is not good, and not something else.
+// refused reports whether err says that the file is not good, and not something else.
 func refused(err error) bool { return errors.Is(err, ErrAuth) || errors.Is(err, ErrFormat) }
 
 func must[T any](t testing.TB) func(T, error) T {

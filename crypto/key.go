@@ -82,7 +82,10 @@ func (k Key) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`)
 func (k Key) check() error {
 	var zero [keyBytes]byte
 	if k.secret == nil || subtle.ConstantTimeCompare(k.b()[:], zero[:]) == 1 {
-		return &Error{Kind: ErrInvalid, Detail: "the key is empty or was zeroed", hint: "make it with NewKey or unwrap it"}
+		return &Error{
+			Kind: ErrInvalid, Detail: "the key is empty or was zeroed",
+			hint: "make it with NewKey or unwrap it",
+		}
 	}
 	return nil
 }

@@ -35,12 +35,14 @@ func TestKeysNeverPrint(t *testing.T) {
 	type shown struct{ K Key }
 	values := map[string]any{
 		"Key": k, "*Key": &k, "UserKey": UserKey{1, k}, "*UserKey": &UserKey{1, k}, "[]Key": []Key{k},
-		"map": map[string]Key{"a": k}, "hidden": hidden{k}, "*hidden": &hidden{k}, "shown": shown{k}, "any": []any{k, hidden{k}},
+		"map": map[string]Key{"a": k}, "hidden": hidden{k}, "*hidden": &hidden{k}, "shown": shown{k},
+		"any":        []any{k, hidden{k}},
 		"*MasterKey": m, "MasterKey": *m, "in a struct": struct{ m *MasterKey }{m},
 	}
 	for name, v := range values {
 		var out bytes.Buffer
-		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "% x", "%#x", "%d", "%o", "%b", "%c", "%U", "%#U", "%t", "%e", "%10v"} {
+		verbs := "%v,%+v,%#v,%s,%q,%x,%X,% x,%#x,%d,%o,%b,%c,%U,%#U,%t,%e,%10v"
+		for _, verb := range strings.Split(verbs, ",") {
 			fmt.Fprintf(&out, verb+"\n", v)
 		}
 		fmt.Fprintln(&out, v)
@@ -64,7 +66,10 @@ func TestKeyPrintsRedacted(t *testing.T) {
 		t.Errorf("JSON %s, want %s", got, want)
 	}
 	text := must[[]byte](t)(k.MarshalText())
-	for _, s := range []string{k.String(), k.GoString(), string(text), fmt.Sprint(k), fmt.Sprintf("%#v", k), fmt.Sprintf("%x", k)} {
+	for _, s := range []string{
+		k.String(), k.GoString(), string(text),
+		fmt.Sprint(k), fmt.Sprintf("%#v", k), fmt.Sprintf("%x", k),
+	} {
 		if s != "redacted" {
 			t.Errorf("printed as %q", s)
 		}

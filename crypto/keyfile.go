@@ -23,11 +23,12 @@ const (
 	// keyFileBytesMax bounds a key file; a real one has about 300 bytes.
 	keyFileBytesMax = 4096
 	keyFileMode     = 0o400
-	// loadOrCreateTries bounds the rounds in which the file comes and goes between two looks.
+	// loadOrCreateTries bounds the rounds in which the file appears and disappears between two checks.
 	loadOrCreateTries = 3
 
-	keyFileComment = "# The master key of an imgcluster. Who has it can read every image, and without it every image is\n" +
-		"# lost. Keep a copy in a safe place, and give each node of the cluster this same file.\n"
+	keyFileComment = "# The master key of an imgcluster. Who has it can read every image, " +
+		"and without it every image is\n# lost. Keep a copy in a safe place, " +
+		"and give each node of the cluster this same file.\n"
 )
 
 // CreateMasterKey makes a new master key and its file, mode 0400, and its folder with mode 0700 if
@@ -46,23 +47,36 @@ func CreateMasterKey(path string) (*MasterKey, error) {
 	case err == nil:
 		return m, nil
 	case errors.Is(err, fs.ErrExist):
-		return nil, &Error{Kind: ErrKeyExists, Detail: path + " exists", hint: "use it, or choose another path; it is never overwritten"}
+		return nil, &Error{
+			Kind:   ErrKeyExists,
+			Detail: path + " exists",
+			hint:   "use it, or choose another path; it is never overwritten",
+		}
 	}
 	hint := "choose a folder that this user can write to, on a file system that has hard links"
 	if oserr.ClassOf(err) != oserr.Denied { // as a file system without hard links says too
 		hint = cmp.Or(oserr.Hint(err, path), hint)
 	}
-	return nil, &Error{Kind: ErrKeyUnwritable, Detail: "cannot make master key file " + path, Err: err, hint: hint}
+	return nil, &Error{
+		Kind:   ErrKeyUnwritable,
+		Detail: "cannot make master key file " + path,
+		Err:    err,
+		hint:   hint,
+	}
 }
 
 // LoadMasterKey reads a master key file. Its errors are of kind ErrKeyMissing, ErrKeyUnreadable,
 // ErrKeyMode, ErrKeyTooLarge, ErrKeyMalformed or ErrKeyMismatch.
 func LoadMasterKey(path string) (*MasterKey, error) {
-	// Looked at before it is opened: to open a pipe would wait for its writer.
+	// Checked before it is opened: to open a pipe would wait for its writer.
 	if info, err := os.Stat(path); err != nil {
 		return nil, loadError(path, err)
 	} else if !info.Mode().IsRegular() {
-		return nil, &Error{Kind: ErrKeyUnreadable, Detail: path + " is not a regular file", hint: "give the path of the master key file itself"}
+		return nil, &Error{
+			Kind:   ErrKeyUnreadable,
+			Detail: path + " is not a regular file",
+			hint:   "give the path of the master key file itself",
+		}
 	}
 	f, err := os.Open(path)
 	if err != nil {
@@ -84,8 +98,11 @@ func readKeyFile(path string, f *os.File) ([]byte, error) {
 	}
 	if mode := info.Mode().Perm(); !private(f, info) {
 		return nil, &Error{
-			Kind: ErrKeyMode, Detail: fmt.Sprintf("master key file %s has mode %04o: others than its owner can use it", path, mode),
-			hint: "chmod 400 " + printable.Argument(path) + "; where that cannot be, have the secret mounted with mode 0400, or give its line in " + MasterKeyEnv,
+			Kind: ErrKeyMode,
+			Detail: fmt.Sprintf("master key file %s has mode %04o: others than its owner can use it",
+				path, mode),
+			hint: "chmod 400 " + printable.Argument(path) + "; where that cannot be, " +
+				"have the secret mounted with mode 0400, or give its line in " + MasterKeyEnv,
 		}
 	}
 	text, err := io.ReadAll(io.LimitReader(f, keyFileBytesMax+1))
@@ -101,7 +118,7 @@ func readKeyFile(path string, f *os.File) ([]byte, error) {
 	return text, nil
 }
 
-// private tells whether a key file is its owner's alone. Of root's the group may read, as OpenSSL's keys in
+// private reports whether a key file is its owner's alone. Of root's the group may read, as OpenSSL's keys in
 // PostgreSQL: that is how a container gets a secret that its user, who is not root, can read. For root
 // itself this holds only where nobody could have chosen another mode, on a read-only mount.
 func private(f *os.File, info fs.FileInfo) bool {
@@ -121,12 +138,17 @@ func loadError(path string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return &Error{
 			Kind: ErrKeyMissing, Detail: "there is no master key file " + path, Err: err,
-			hint: "copy it from another node of this cluster, or give its line in " + MasterKeyEnv + "; for a new cluster, make one: imgcluster init",
+			hint: "copy it from another node of this cluster, or give its line in " + MasterKeyEnv +
+				"; for a new cluster, make one: imgcluster init",
 		}
 	}
 	return &Error{
 		Kind: ErrKeyUnreadable, Detail: "cannot read master key file " + path, Err: err,
-		hint: cmp.Or(oserr.Hint(err, path), "run as the user that owns the file, give the right path, or give the key's line in "+MasterKeyEnv),
+		hint: cmp.Or(
+			oserr.Hint(err, path),
+			"run as the user that owns the file, give the right path, "+
+				"or give the key's line in "+MasterKeyEnv,
+		),
 	}
 }
 

@@ -210,7 +210,7 @@ func TestLoadMasterKeyWithoutFile(t *testing.T) {
 // A link to nowhere is neither a file to load nor a free name: the bounded tries end.
 func TestLoadOrCreateWithDanglingLink(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "master.key")
-	if err := os.Symlink(path+".gone", path); err != nil {
+	if err := os.Symlink(path+".missing", path); err != nil {
 		t.Fatal(err)
 	}
 	_, err := LoadOrCreateMasterKey(path)
@@ -219,7 +219,11 @@ func TestLoadOrCreateWithDanglingLink(t *testing.T) {
 
 func TestKeyFileAsPeopleKeepIt(t *testing.T) {
 	m := must[*MasterKey](t)(newMasterKey(testKey(1)))
-	for _, text := range []string{m.line(), "\r\n# mine\r\n  " + m.line() + "\r\n\r\n", strings.ReplaceAll(m.line(), " ", "\t") + "\n"} {
+	for _, text := range []string{
+		m.line(),
+		"\r\n# mine\r\n  " + m.line() + "\r\n\r\n",
+		strings.ReplaceAll(m.line(), " ", "\t") + "\n",
+	} {
 		if got, err := MasterKeyFromEnv(text); err != nil || got.ID() != m.ID() {
 			t.Errorf("%q: %v, %v", text, got, err)
 		}
@@ -238,7 +242,9 @@ func TestKeyFileOfWindows(t *testing.T) {
 	}
 	zero, same := func(byte) byte { return 0 }, func(b byte) byte { return b }
 	for name, text := range map[string]string{
-		"UTF-8 with a mark": "\xef\xbb\xbf" + lines, "UTF-16LE": "\xff\xfe" + wide(same, zero), "UTF-16BE": "\xfe\xff" + wide(zero, same),
+		"UTF-8 with a mark":      "\xef\xbb\xbf" + lines,
+		"UTF-16LE":               "\xff\xfe" + wide(same, zero),
+		"UTF-16BE":               "\xfe\xff" + wide(zero, same),
 		"an odd byte at the end": "\xff\xfe" + wide(same, zero) + "\x00",
 	} {
 		path := filepath.Join(t.TempDir(), "master.key")
@@ -312,7 +318,8 @@ func TestKeyOfContainer(t *testing.T) {
 					t.Skipf("no mount: %v", err)
 				}
 				defer unix.Unmount(mounted, 0)
-				if err := unix.Mount("", mounted, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+				flags := uintptr(unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY)
+				if err := unix.Mount("", mounted, "", flags, ""); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -325,7 +332,8 @@ func TestKeyOfContainer(t *testing.T) {
 		t.Fatal(err)
 	}
 	var e *Error
-	if _, err := LoadMasterKey(path); !errors.As(err, &e) || !strings.Contains(e.Hint(), MasterKeyEnv) || !strings.Contains(e.Hint(), "mode 0400") {
+	if _, err := LoadMasterKey(path); !errors.As(err, &e) || !strings.Contains(e.Hint(), MasterKeyEnv) ||
+		!strings.Contains(e.Hint(), "mode 0400") {
 		t.Errorf("no way out for a mode that cannot be changed: %v", err)
 	}
 }

@@ -191,9 +191,10 @@ func (m *MasterKey) UnwrapUserKey(tenant string, id uint32, wrapped []byte) (Key
 	}
 	if by != m.ID() {
 		return Key{}, &Error{
-			Kind:   ErrOtherMaster,
-			Detail: fmt.Sprintf("key %d of user %q is wrapped by master key %s, not by %s", id, tenant, by, m.ID()),
-			hint:   "give this node the cluster's master key file; it is the same on all nodes",
+			Kind: ErrOtherMaster,
+			Detail: fmt.Sprintf("key %d of user %q is wrapped by master key %s, not by %s", id, tenant, by,
+				m.ID()),
+			hint: "give this node the cluster's master key file; it is the same on all nodes",
 		}
 	}
 	a, err := deriveGCM(m.key, nil, infoUserKeyWrap)
@@ -203,8 +204,9 @@ func (m *MasterKey) UnwrapUserKey(tenant string, id uint32, wrapped []byte) (Key
 	k, ok := unwrap(a, wrapped[1+masterIDBytes:], userWrapAD(wrapped, tenant, id))
 	if !ok {
 		return Key{}, &Error{
-			Kind: ErrAuth, Detail: fmt.Sprintf("wrapped key %d of user %q was changed or is of another user", id, tenant),
-			hint: "restore the catalog from another node",
+			Kind:   ErrAuth,
+			Detail: fmt.Sprintf("wrapped key %d of user %q was changed or is of another user", id, tenant),
+			hint:   "restore the catalog from another node",
 		}
 	}
 	return k, nil
@@ -215,7 +217,9 @@ func (m *MasterKey) UnwrapUserKey(tenant string, id uint32, wrapped []byte) (Key
 func WrappedBy(wrapped []byte) (masterID string, err error) {
 	if len(wrapped) != userWrapBytes || wrapped[0] != userWrapVersion {
 		return "", &Error{
-			Kind: ErrFormat, Detail: fmt.Sprintf("%d bytes are not a wrapped user key of version %d", len(wrapped), userWrapVersion),
+			Kind: ErrFormat,
+			Detail: fmt.Sprintf("%d bytes are not a wrapped user key of version %d",
+				len(wrapped), userWrapVersion),
 			hint: hintNewer,
 		}
 	}

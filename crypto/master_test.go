@@ -90,7 +90,8 @@ func TestRotation(t *testing.T) {
 	u := NewUserKey(7)
 	file := encrypt(t, u.Key, testFields(3, 0), []byte("abc"))
 	wrapped := must[[]byte](t)(old.WrapUserKey("alice", u.ID, u.Key))
-	rewrapped := must[[]byte](t)(next.WrapUserKey("alice", u.ID, must[Key](t)(old.UnwrapUserKey("alice", u.ID, wrapped))))
+	rewrapped := must[[]byte](t)(
+		next.WrapUserKey("alice", u.ID, must[Key](t)(old.UnwrapUserKey("alice", u.ID, wrapped))))
 	k := must[Key](t)(next.UnwrapUserKey("alice", u.ID, rewrapped))
 	if got := must[[]byte](t)(decrypt(file, k)); string(got) != "abc" {
 		t.Errorf("read %q", got)

@@ -107,7 +107,10 @@ func (r *Reader) Seek(offset int64, whence int) (int64, error) {
 		offset += r.layout.length
 	}
 	if offset < 0 || whence < io.SeekStart || whence > io.SeekEnd {
-		return r.pos, &Error{Kind: ErrRange, Detail: "seek to before the start of the image", hint: "ask for a range inside the image"}
+		return r.pos, &Error{
+			Kind: ErrRange, Detail: "seek to before the start of the image",
+			hint: "ask for a range inside the image",
+		}
 	}
 	if offset != r.pos {
 		r.Close()
@@ -155,5 +158,7 @@ func VerifyTo(w io.Writer, r io.Reader, keys KeyFunc) (*Header, error) {
 }
 
 func trailing(end int64) error {
-	return &Error{Kind: ErrAuth, Detail: fmt.Sprintf("file goes on after its end at byte %d", end), hint: hintDamaged}
+	return &Error{
+		Kind: ErrAuth, Detail: fmt.Sprintf("file goes on after its end at byte %d", end), hint: hintDamaged,
+	}
 }

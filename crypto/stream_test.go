@@ -54,7 +54,8 @@ func checkFile(t *testing.T, file, plain []byte, k Key, size int) {
 	t.Helper()
 	r := must[*Reader](t)(newReader(file, k))
 	var got bytes.Buffer
-	if _, err := io.CopyBuffer(&got, struct{ io.Reader }{r}, make([]byte, size)); err != nil || !bytes.Equal(got.Bytes(), plain) {
+	if _, err := io.CopyBuffer(&got, struct{ io.Reader }{r}, make([]byte, size)); err != nil ||
+		!bytes.Equal(got.Bytes(), plain) {
 		t.Fatalf("length %d, read size %d: %d bytes read: %v", len(plain), size, got.Len(), err)
 	}
 	if n, err := r.Read(make([]byte, 1)); n != 0 || err != io.EOF {
@@ -62,7 +63,8 @@ func checkFile(t *testing.T, file, plain []byte, k Key, size int) {
 	}
 	h := must[*Header](t)(Verify(bytes.NewReader(file), just(k)))
 	if h.FileLen() != int64(len(file)) || h.Length != int64(len(plain)) {
-		t.Fatalf("the header says %d and %d bytes, there are %d and %d", h.FileLen(), h.Length, len(file), len(plain))
+		t.Fatalf("the header says %d and %d bytes, there are %d and %d", h.FileLen(), h.Length, len(file),
+			len(plain))
 	}
 	if s := must[[]byte](t)(stream(file, k)); !bytes.Equal(s, plain) {
 		t.Fatalf("streamed %d bytes, not the plaintext", len(s))
@@ -73,7 +75,9 @@ func TestFileLen(t *testing.T) {
 	const first = SegmentSizeDefault - tagBytes - StreamHeaderBytes
 	for _, length := range []int{0, 1, first, first + 1} {
 		file := encrypt(t, testKey(1), testFields(length, 0), testPlain(length))
-		h := Header{HeaderFields: HeaderFields{Tenant: "alice", Length: int64(length), SegmentSize: SegmentSizeDefault}}
+		h := Header{HeaderFields: HeaderFields{
+			Tenant: "alice", Length: int64(length), SegmentSize: SegmentSizeDefault,
+		}}
 		if got := h.FileLen(); got != int64(len(file)) {
 			t.Errorf("%d bytes of plaintext: %d, the file has %d", length, got, len(file))
 		}
@@ -95,7 +99,8 @@ func TestOddSources(t *testing.T) {
 		t.Error(err)
 	}
 	var got bytes.Buffer
-	if n, err := must[*Reader](t)(newReader(file, k)).WriteTo(&got); n != int64(len(plain)) || err != nil || !bytes.Equal(got.Bytes(), plain) {
+	if n, err := must[*Reader](t)(newReader(file, k)).WriteTo(&got); n != int64(len(plain)) || err != nil ||
+		!bytes.Equal(got.Bytes(), plain) {
 		t.Errorf("WriteTo: %d, %v", n, err)
 	}
 }
@@ -269,7 +274,9 @@ func readRange(o *Opened, file []byte, off, n int64) ([]byte, error) {
 func TestRangeFetchesLittle(t *testing.T) {
 	length := 5 << 20
 	o := must[*Opened](t)(Open(encrypt(t, testKey(1), testFields(length, 0), testPlain(length)), testKey(1)))
-	for _, c := range []struct{ off, n, segments int64 }{{0, 1, 1}, {2 << 20, 10, 1}, {SegmentSizeDefault - 60, 10, 2}, {0, 5 << 20, 6}} {
+	for _, c := range []struct{ off, n, segments int64 }{
+		{0, 1, 1}, {2 << 20, 10, 1}, {SegmentSizeDefault - 60, 10, 2}, {0, 5 << 20, 6},
+	} {
 		_, ctLen, err := o.Range(c.off, c.n)
 		if most := c.segments * SegmentSizeDefault; err != nil || ctLen > most || ctLen < c.n {
 			t.Errorf("%d bytes at %d take %d bytes of the file, at most %d: %v", c.n, c.off, ctLen, most, err)
@@ -278,8 +285,11 @@ func TestRangeFetchesLittle(t *testing.T) {
 }
 
 func TestRangesOutside(t *testing.T) {
-	o := must[*Opened](t)(Open(encrypt(t, testKey(1), testFields(100, testSegment), testPlain(100)), testKey(1)))
-	for _, c := range [][2]int64{{-1, 1}, {0, -1}, {0, 101}, {100, 1}, {101, 0}, {50, 1<<63 - 1}, {1<<63 - 1, 1}} {
+	o := must[*Opened](t)(
+		Open(encrypt(t, testKey(1), testFields(100, testSegment), testPlain(100)), testKey(1)))
+	for _, c := range [][2]int64{
+		{-1, 1}, {0, -1}, {0, 101}, {100, 1}, {101, 0}, {50, 1<<63 - 1}, {1<<63 - 1, 1},
+	} {
 		_, _, err := o.Range(c[0], c[1])
 		wantKind(t, err, ErrRange)
 		_, err = o.NewRangeReader(bytes.NewReader(nil), c[0], c[1])
@@ -302,7 +312,8 @@ func TestSeek(t *testing.T) {
 	}{{150, io.SeekStart, 150}, {-5, io.SeekCurrent, 155}, {-200, io.SeekEnd, 0}, {0, io.SeekCurrent, 10}} {
 		at := must[int64](t)(r.Seek(c.off, c.whence))
 		buf := make([]byte, 10)
-		if _, err := io.ReadFull(r, buf); err != nil || int(at) != c.at || !bytes.Equal(buf, plain[c.at:c.at+10]) {
+		if _, err := io.ReadFull(r, buf); err != nil || int(at) != c.at ||
+			!bytes.Equal(buf, plain[c.at:c.at+10]) {
 			t.Errorf("seek %+v: at %d, %v", c, at, err)
 		}
 	}
@@ -315,7 +326,8 @@ func TestSeek(t *testing.T) {
 func TestRangeReaderAfterClose(t *testing.T) {
 	file := encrypt(t, testKey(1), testFields(100, testSegment), testPlain(100))
 	o := must[*Opened](t)(Open(file, testKey(1)))
-	r := must[*RangeReader](t)(o.NewRangeReader(bytes.NewReader(file[HeaderLen("alice")+StreamHeaderBytes:]), 0, 100))
+	r := must[*RangeReader](t)(
+		o.NewRangeReader(bytes.NewReader(file[HeaderLen("alice")+StreamHeaderBytes:]), 0, 100))
 	must[int](t)(r.Read(make([]byte, 3)))
 	r.Close()
 	if n, err := r.Read(make([]byte, 3)); n != 0 || !errors.Is(err, io.ErrClosedPipe) {
@@ -347,7 +359,9 @@ func TestBuffersAreCleared(t *testing.T) {
 
 // Many slow readers of small segments hold small buffers.
 func TestSmallSegmentsTakeSmallBuffers(t *testing.T) {
-	for segment, want := range map[int]int{4096: 128 << 10, 128 << 10: 128 << 10, 128<<10 + 1: SegmentSizeDefault, 0: SegmentSizeDefault} {
+	for segment, want := range map[int]int{
+		4096: 128 << 10, 128 << 10: 128 << 10, 128<<10 + 1: SegmentSizeDefault, 0: SegmentSizeDefault,
+	} {
 		w := must[*EncryptWriter](t)(NewEncryptWriter(io.Discard, testKey(1), testFields(1, segment)))
 		if got := len(*w.buf); got != want {
 			t.Errorf("segments of %d bytes take a buffer of %d, want %d", segment, got, want)
@@ -391,8 +405,12 @@ func TestEncryptionsAreIndependent(t *testing.T) {
 		dataKey := must[Key](t)(h.openHeader(k))
 		body := file[HeaderLen(h.Tenant):]
 		for what, v := range map[string][]byte{
-			"data key": dataKey.b()[:], "salt": h.salt[:], "wrapped key": h.wrapped[:], "commitment": h.commitment[:],
-			"stream salt": body[1 : 1+saltBytes], "segment 0": body[StreamHeaderBytes : StreamHeaderBytes+firstPlain+tagBytes],
+			"data key":    dataKey.b()[:],
+			"salt":        h.salt[:],
+			"wrapped key": h.wrapped[:],
+			"commitment":  h.commitment[:],
+			"stream salt": body[1 : 1+saltBytes],
+			"segment 0":   body[StreamHeaderBytes : StreamHeaderBytes+firstPlain+tagBytes],
 		} {
 			if before, ok := seen[string(v)]; ok {
 				t.Fatalf("%s is the same as a %s before", what, before)
@@ -405,7 +423,8 @@ func TestEncryptionsAreIndependent(t *testing.T) {
 func TestNoAllocationPerSegment(t *testing.T) {
 	const runs = 50
 	plain := testPlain(10 * fullPlain)
-	w := must[*EncryptWriter](t)(NewEncryptWriter(io.Discard, testKey(1), testFields((runs+2)*len(plain), testSegment)))
+	w := must[*EncryptWriter](t)(
+		NewEncryptWriter(io.Discard, testKey(1), testFields((runs+2)*len(plain), testSegment)))
 	if n := testing.AllocsPerRun(runs, func() { must[int](t)(w.Write(plain)) }); n > 1 { // must makes one
 		t.Errorf("%v allocations for ten segments written", n)
 	}

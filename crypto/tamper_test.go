@@ -72,7 +72,7 @@ func TestTruncatedEverywhere(t *testing.T) {
 		_, err := Verify(bytes.NewReader(file[:n]), just(k))
 		wantKind(t, err, ErrAuth)
 		if _, err := stream(file[:n], k); err == nil {
-			t.Errorf("a stream cut at %d ends well", n)
+			t.Errorf("a stream cut at %d ends without an error", n)
 		}
 	}
 }

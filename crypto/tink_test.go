@@ -14,7 +14,8 @@ import (
 // tinkStream is Tink's primitive for the body under h.
 func tinkStream(t *testing.T, h *Header, dataKey Key) *streaming.AESGCMHKDF {
 	t.Helper()
-	return must[*streaming.AESGCMHKDF](t)(streaming.NewAESGCMHKDF(dataKey.b()[:], "SHA256", keyBytes, h.SegmentSize, 0))
+	return must[*streaming.AESGCMHKDF](t)(
+		streaming.NewAESGCMHKDF(dataKey.b()[:], "SHA256", keyBytes, h.SegmentSize, 0))
 }
 
 func eachTinkSize(t *testing.T, f func(t *testing.T, segment, length int)) {
@@ -24,7 +25,8 @@ func eachTinkSize(t *testing.T, f func(t *testing.T, segment, length int)) {
 			lengths = []int{0, segment - tagBytes - StreamHeaderBytes, segment}
 		}
 		for _, length := range lengths {
-			t.Run(fmt.Sprintf("segment %d length %d", segment, length), func(t *testing.T) { f(t, segment, length) })
+			t.Run(fmt.Sprintf("segment %d length %d", segment, length),
+				func(t *testing.T) { f(t, segment, length) })
 		}
 	}
 }
@@ -75,17 +77,20 @@ func TestTinkUnwrapsOurKeys(t *testing.T) {
 	}
 	b := h.Marshal() // by the numbers of FORMAT.md
 	ad := append(append([]byte("imgcluster v1 data key wrap"), b[:48]...), "alice"...)
-	if got := tinkUnwrap(t, testKey(1), b[108:140], "imgcluster v1 data key wrap", b[48:108], ad); !bytes.Equal(got, dataKey.b()[:]) {
+	got := tinkUnwrap(t, testKey(1), b[108:140], "imgcluster v1 data key wrap", b[48:108], ad)
+	if !bytes.Equal(got, dataKey.b()[:]) {
 		t.Error("Tink unwraps another data key")
 	}
-	want := must[[]byte](t)(subtle.ComputeHKDF("SHA256", dataKey.b()[:], b[108:140], []byte("imgcluster v1 key commitment"), 32))
+	want := must[[]byte](t)(
+		subtle.ComputeHKDF("SHA256", dataKey.b()[:], b[108:140], []byte("imgcluster v1 key commitment"), 32))
 	if !bytes.Equal(b[140:172], want) {
 		t.Error("Tink derives another commitment")
 	}
 	m, u := must[*MasterKey](t)(newMasterKey(testKey(3))), testKey(4)
 	wrapped := must[[]byte](t)(m.WrapUserKey("alice", 7, u))
 	ad = append(append([]byte("imgcluster v1 user key wrap"), wrapped[:9]...), "\x00\x00\x00\x07alice"...)
-	if got := tinkUnwrap(t, testKey(3), nil, "imgcluster v1 user key wrap", wrapped[9:], ad); !bytes.Equal(got, u.b()[:]) {
+	got = tinkUnwrap(t, testKey(3), nil, "imgcluster v1 user key wrap", wrapped[9:], ad)
+	if !bytes.Equal(got, u.b()[:]) {
 		t.Error("Tink unwraps another user key")
 	}
 }

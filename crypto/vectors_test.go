@@ -11,7 +11,7 @@ import (
 )
 
 // The vectors are remade with: go test ./crypto -run TestVectors -update
-var update = flag.Bool("update", false, "write testdata/vectors.json anew")
+var update = flag.Bool("update", false, "write testdata/vectors.json again")
 
 const vectorsFile = "testdata/vectors.json"
 
@@ -49,8 +49,8 @@ func makeVectors(t *testing.T) vectorFile {
 	add := func(name, expect string, key Key, plain []byte, segment int, change func([]byte) []byte) {
 		file := change(encryptWith(t, k, testFields(len(plain), segment), plain, len(plain)+1, &counter{}))
 		v.Files = append(v.Files, vector{
-			Name: name, Expect: expect, UserKey: hex.EncodeToString(key.b()[:]), Plaintext: hex.EncodeToString(plain),
-			Segment: segment, File: hex.EncodeToString(file),
+			Name: name, Expect: expect, UserKey: hex.EncodeToString(key.b()[:]),
+			Plaintext: hex.EncodeToString(plain), Segment: segment, File: hex.EncodeToString(file),
 		})
 	}
 	same := func(b []byte) []byte { return b }
@@ -66,7 +66,8 @@ func makeVectors(t *testing.T) vectorFile {
 	add("epoch changed", "auth", k, three, testSegment, flip(offImage+16))
 	add("commitment changed", "auth", k, three, testSegment, flip(offCommitment))
 	add("wrong user key", "auth", testKey(0x41), three, testSegment, same)
-	add("last segment cut", "auth", k, three, testSegment, func(b []byte) []byte { return b[:len(b)-testSegment] })
+	add("last segment cut", "auth", k, three, testSegment,
+		func(b []byte) []byte { return b[:len(b)-testSegment] })
 	add("one byte more", "auth", k, three, testSegment, func(b []byte) []byte { return append(b, 0) })
 
 	m := must[*MasterKey](t)(newMasterKey(testKey(0x80)))

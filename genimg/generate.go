@@ -32,7 +32,9 @@ const (
 //
 // After each file, progress, which may be nil, is told how many there are and their bytes; it is
 // never called twice at a time.
-func Generate(ctx context.Context, spec Spec, count int, dir string, workers int, progress func(done int, bytes int64)) error {
+func Generate(
+	ctx context.Context, spec Spec, count int, dir string, workers int, progress func(done int, bytes int64),
+) error {
 	if err := check(spec, count, workers); err != nil {
 		return err
 	}
@@ -52,9 +54,11 @@ func Generate(ctx context.Context, spec Spec, count int, dir string, workers int
 func check(spec Spec, count, workers int) error {
 	switch {
 	case count < 1 || count > CountMax:
-		return refuse(fmt.Sprintf("give --count between 1 and %d", CountMax), "a set of %d images cannot be made", count)
+		return refuse(fmt.Sprintf("give --count between 1 and %d", CountMax),
+			"a set of %d images cannot be made", count)
 	case workers < 0 || workers > WorkersMax:
-		return refuse(fmt.Sprintf("give --workers between 1 and %d, or 0 for one a processor", WorkersMax), "%d workers cannot be used", workers)
+		return refuse(fmt.Sprintf("give --workers between 1 and %d, or 0 for one a processor", WorkersMax),
+			"%d workers cannot be used", workers)
 	}
 	return spec.Validate()
 }
@@ -183,7 +187,8 @@ func checkRoom(spec Spec, count int, dir string) error {
 		Err: ErrNoRoom,
 		Detail: fmt.Sprintf("%d images take %s, and %s has %s free, of which %s must stay free",
 			count, gigabytes(need), dir, gigabytes(free), gigabytes(left)),
-		hint: "free some room, name another disk with --out, or make fewer or smaller images with --count or --max-pixels",
+		hint: "free some room, name another disk with --out, " +
+			"or make fewer or smaller images with --count or --max-pixels",
 	}
 }
 

@@ -51,7 +51,8 @@ func (s Spec) Validate() error {
 	case s.MaxPixels > PixelsHighest:
 		return refuse(bounds, "images of %d pixels on a side are too large", s.MaxPixels)
 	case s.MinPixels > s.MaxPixels:
-		return refuse("swap --min-pixels and --max-pixels", "the smallest image, %d pixels, is larger than the largest, %d", s.MinPixels, s.MaxPixels)
+		return refuse("swap --min-pixels and --max-pixels",
+			"the smallest image, %d pixels, is larger than the largest, %d", s.MinPixels, s.MaxPixels)
 	}
 	return nil
 }
@@ -67,7 +68,7 @@ type Image struct {
 	seed   uint64
 }
 
-// Image returns image n of the set, which must be a valid one. It costs well under a microsecond.
+// Image returns image n of the set, which must be a valid one. It takes less than a microsecond.
 func (s Spec) Image(n int) Image {
 	class := n & 3 // n mod 4
 	lo, hi := s.classRange(class)

@@ -18,7 +18,7 @@ import (
 	"testing"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files again")
 
 // decode reads a file with the standard library's decoder, the oracle of these tests.
 func decode(t testing.TB, file []byte) *image.Gray16 {
@@ -203,7 +203,7 @@ func TestShapesAreDrawn(t *testing.T) {
 	}
 }
 
-// golden compares got with a file; go test ./genimg -update writes it anew.
+// golden compares got with a file; go test ./genimg -update writes it again.
 func golden(t *testing.T, file, got string) {
 	t.Helper()
 	if *update {
@@ -226,8 +226,9 @@ func TestSameBytesForEver(t *testing.T) {
 	for _, set := range []Spec{Default(1), small, {Seed: math.MaxUint64, MinPixels: 16, MaxPixels: 20}} {
 		for n := 1; n <= 4; n++ {
 			im := set.Image(n)
-			fmt.Fprintf(&got, "seed %d, %d-%d: %s %s %dx%d %d bytes %x\n", set.Seed, set.MinPixels, set.MaxPixels,
-				im.Name, im.Class, im.Pixels, im.Pixels, im.Size, sha256.Sum256(im.AppendTo(nil)))
+			fmt.Fprintf(&got, "seed %d, %d-%d: %s %s %dx%d %d bytes %x\n",
+				set.Seed, set.MinPixels, set.MaxPixels, im.Name, im.Class,
+				im.Pixels, im.Pixels, im.Size, sha256.Sum256(im.AppendTo(nil)))
 		}
 	}
 	golden(t, "testdata/images.txt", got.String())
@@ -249,13 +250,19 @@ func TestConcurrentUse(t *testing.T) {
 
 func TestSizesOfTheExtremeRun(t *testing.T) {
 	sum := Default(1).Summary(1500)
-	ranges := []struct{ pxLo, pxHi, mbLo, mbHi int }{{1600, 2000, 5, 8}, {2000, 2500, 8, 13}, {2500, 3000, 12, 18}, {3000, 3500, 18, 25}}
+	ranges := []struct{ pxLo, pxHi, mbLo, mbHi int }{
+		{1600, 2000, 5, 8},
+		{2000, 2500, 8, 13},
+		{2500, 3000, 12, 18},
+		{3000, 3500, 18, 25},
+	}
 	for i, r := range ranges {
 		c := sum.Classes[i]
 		if c.Images != 375 || c.MinPixels < r.pxLo || c.MaxPixels > r.pxHi {
 			t.Errorf("%s: %d images of %d to %d pixels", c.Class, c.Images, c.MinPixels, c.MaxPixels)
 		}
-		if lo, hi := fileSize(c.MinPixels), fileSize(c.MaxPixels); lo < int64(r.mbLo)*1e6 || hi > int64(r.mbHi)*1e6 {
+		if lo, hi := fileSize(c.MinPixels), fileSize(c.MaxPixels); lo < int64(r.mbLo)*1e6 ||
+			hi > int64(r.mbHi)*1e6 {
 			t.Errorf("%s: files of %d to %d bytes", c.Class, lo, hi)
 		}
 		if spread := c.MaxPixels - c.MinPixels; spread < (r.pxHi-r.pxLo)*95/100 {
@@ -287,7 +294,8 @@ func TestFourEqualClasses(t *testing.T) {
 			hi = 500
 		}
 		if c.MinPixels != lo || c.MaxPixels != hi || c.Images != 2000 {
-			t.Errorf("%s: %d images of %d to %d pixels, want %d to %d", c.Class, c.Images, c.MinPixels, c.MaxPixels, lo, hi)
+			t.Errorf("%s: %d images of %d to %d pixels, want %d to %d", c.Class, c.Images, c.MinPixels,
+				c.MaxPixels, lo, hi)
 		}
 	}
 }
@@ -299,7 +307,10 @@ const blockBytes = 1024
 // samples eight bytes so often that each such block has a sample, and looks at every position.
 func TestNothingRepeats(t *testing.T) {
 	var all []byte
-	for _, set := range []Spec{{Seed: 1, MinPixels: 300, MaxPixels: 600}, {Seed: 2, MinPixels: 300, MaxPixels: 600}} {
+	for _, set := range []Spec{
+		{Seed: 1, MinPixels: 300, MaxPixels: 600},
+		{Seed: 2, MinPixels: 300, MaxPixels: 600},
+	} {
 		for n := 1; n <= 4; n++ {
 			all = set.Image(n).AppendTo(all)
 		}
@@ -334,7 +345,8 @@ func sameAround(all []byte, a, b int) int {
 func TestSameAroundFindsACopy(t *testing.T) {
 	all := []byte("..a block that comes twice;;a block that comes twice!")
 	again := bytes.LastIndex(all, []byte("comes"))
-	if got, want := sameAround(all, bytes.Index(all, []byte("comes")), again), len("a block that comes twice"); got != want {
+	got := sameAround(all, bytes.Index(all, []byte("comes")), again)
+	if want := len("a block that comes twice"); got != want {
 		t.Errorf("found %d alike bytes of %d", got, want)
 	}
 }
@@ -378,7 +390,13 @@ func TestNoGarbage(t *testing.T) {
 }
 
 func TestSpecRefusals(t *testing.T) {
-	for _, s := range []Spec{{}, {MinPixels: 15, MaxPixels: 100}, {MinPixels: -5, MaxPixels: 9}, {MinPixels: 100, MaxPixels: 20001}, {MinPixels: 200, MaxPixels: 199}} {
+	for _, s := range []Spec{
+		{},
+		{MinPixels: 15, MaxPixels: 100},
+		{MinPixels: -5, MaxPixels: 9},
+		{MinPixels: 100, MaxPixels: 20001},
+		{MinPixels: 200, MaxPixels: 199},
+	} {
 		var e *Error
 		if err := s.Validate(); !errors.As(err, &e) || !errors.Is(err, ErrSpec) || e.Hint() == "" {
 			t.Errorf("%+v: %v", s, err)

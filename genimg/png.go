@@ -24,7 +24,9 @@ const (
 	zlibExtra   = len(zlibHeader) + adler32.Size
 
 	// bandBytesMax is the longest that one call of encoder.band can append.
-	bandBytesMax = len(signature) + chunkExtra + headerBytes + chunkExtra + storedExtra + storedMax + zlibExtra + chunkExtra
+	bandBytesMax = len(
+		signature,
+	) + chunkExtra + headerBytes + chunkExtra + storedExtra + storedMax + zlibExtra + chunkExtra
 )
 
 // rowBytes is a row of 16-bit gray pixels with its filter type.
@@ -82,7 +84,9 @@ func newEncoder(im Image) *encoder {
 	if err != nil {
 		panic(err) // the key has one of AES's lengths
 	}
-	return &encoder{px: im.Pixels, noise: cipher.NewCTR(block, counter[:]), sum: adler32.New(), art: newScene(im)}
+	return &encoder{
+		px: im.Pixels, noise: cipher.NewCTR(block, counter[:]), sum: adler32.New(), art: newScene(im),
+	}
 }
 
 func (e *encoder) more() bool { return e.row < e.px }

@@ -55,12 +55,15 @@ func newScene(im Image) scene {
 
 	var s scene
 	for i := range 3 {
-		s = append(s, layer{newLine(roll(dice, 0, px), roll(dice, 0, px), px, thick), []tone{light, dark, light}[i]})
+		s = append(s,
+			layer{newLine(roll(dice, 0, px), roll(dice, 0, px), px, thick), []tone{light, dark, light}[i]})
 	}
 	r := roll(dice, px/8, px/4)
-	s = append(s, layer{ring{x: roll(dice, r, px-r), y: roll(dice, r, px*3/5), outer: r, inner: r - thick}, light})
+	s = append(s,
+		layer{ring{x: roll(dice, r, px-r), y: roll(dice, r, px*3/5), outer: r, inner: r - thick}, light})
 	w, h := roll(dice, px/5, px/2), roll(dice, px/6, px/3)
-	s = append(s, layer{frame{box{x: roll(dice, 0, px-w), y: roll(dice, 0, px*3/5), w: w, h: h}, thick}, dark})
+	s = append(s,
+		layer{frame{box{x: roll(dice, 0, px-w), y: roll(dice, 0, px*3/5), w: w, h: h}, thick}, dark})
 	return append(s, label(im)...)
 }
 

@@ -187,7 +187,7 @@ func conflict(id image.ID) error {
 // refused reports whether an upload ended because its conditions did not hold.
 func refused(p *image.Problem) bool { return p.Code == image.KindExists || p.Code == image.KindChanged }
 
-// save writes a pending or finished upload and tells the node.
+// save writes a pending or finished upload and has the node notified.
 func (m *machine) save(u *Upload) (Result, error) {
 	m.events = append(m.events, Event{Upload: u})
 	if !u.Finished() {
@@ -196,7 +196,7 @@ func (m *machine) save(u *Upload) (Result, error) {
 	u.If = image.Conditions{} // they have been asked
 	err := m.tx.Delete(idKey(pendingTable, u.ID))
 	if err == nil {
-		u.Seq, err = m.remember(u.ID)
+		u.Seq, err = m.persistEnd(u.ID)
 	}
 	if err == nil {
 		err = m.put(idKey(finishedTable, u.ID), u)
@@ -204,19 +204,20 @@ func (m *machine) save(u *Upload) (Result, error) {
 	return Result{Upload: u}, err
 }
 
-// remember takes an upload or delete that has ended as the newest into the order of those, and forgets
-// the oldest.
-func (m *machine) remember(id image.ID) (seq uint64, err error) {
+// persistEnd puts an upload or delete that has ended at the end of the order of those, and deletes the
+// oldest.
+func (m *machine) persistEnd(id image.ID) (seq uint64, err error) {
 	err = m.updateTotals(func(t *Totals) {
 		seq = t.NextSeq
 		t.NextSeq++
 	})
-	var forgotten image.ID
+	var oldest image.ID
 	if err == nil {
-		forgotten, err = m.oldest(seq)
+		oldest, err = m.oldest(seq)
 	}
-	if err == nil && forgotten != (image.ID{}) {
-		err = errors.Join(m.tx.Delete(idKey(finishedTable, forgotten)), m.tx.Delete(idKey(deletedTable, forgotten)))
+	if err == nil && oldest != (image.ID{}) {
+		err = errors.Join(m.tx.Delete(idKey(finishedTable, oldest)),
+			m.tx.Delete(idKey(deletedTable, oldest)))
 	}
 	if err == nil {
 		err = m.tx.Set(seqKey(seq), id[:])
@@ -258,7 +259,8 @@ func (m *machine) stored(s *Stored) (Result, error) {
 	for _, c := range s.Copies {
 		slot := u.Slot(c.Node)
 		if slot == nil || slot.Epoch != c.Epoch || u.State == Failed {
-			r := reject(image.Errorf(image.KindStale, "node %d no longer stores upload %s in epoch %d", c.Node, s.ID, c.Epoch))
+			r := reject(image.Errorf(image.KindStale,
+				"node %d no longer stores upload %s in epoch %d", c.Node, s.ID, c.Epoch))
 			r.Upload = u
 			return r, nil
 		}
@@ -306,7 +308,8 @@ func (m *machine) advance(u *Upload) (Result, error) {
 
 func (m *machine) commit(u *Upload) (Result, error) {
 	rec := &image.Record{
-		User: u.User, Name: u.Name, Version: m.index, ID: u.ID, Bytes: u.Bytes, Check: *u.Check, SHA256: u.SHA256,
+		User: u.User, Name: u.Name, Version: m.index, ID: u.ID, Bytes: u.Bytes,
+		Check: *u.Check, SHA256: u.SHA256,
 		Type: u.Type, Owner: u.Owner, Shard: m.shard, Wanted: u.Replicas, Created: u.Created,
 	}
 	for _, s := range u.Storing {
@@ -348,8 +351,8 @@ func (m *machine) fail(u *Upload, cause error) (Result, error) {
 	return m.end(u, cause)
 }
 
-// end makes an upload without a reservation a failed one. That is remembered, so that who hears of it
-// later, from another node or by a command that comes again, hears the same.
+// end makes an upload without a reservation a failed one. That is kept, so that who asks later, from
+// another node or by a command that comes again, gets the same answer.
 func (m *machine) end(u *Upload, cause error) (Result, error) {
 	p := image.AsProblem(cause)
 	u.State, u.Problem, u.Holders, u.Storing = Failed, &p, nil, nil
@@ -388,7 +391,7 @@ func (m *machine) reassign(a *Reassign) (Result, error) {
 	return m.advance(u)
 }
 
-// remove deletes a record and tells the node that its files are garbage.
+// remove deletes a record and has the node notified that its files are garbage.
 func (m *machine) remove(rec *image.Record) error {
 	m.events = append(m.events, Event{Removed: rec})
 	err := m.tx.Delete(nameKey(rec.User, rec.Name))
@@ -426,7 +429,7 @@ func (m *machine) delete(d *Delete) (Result, error) {
 		return Result{}, err
 	}
 	if d.ID != (image.ID{}) {
-		if _, err = m.remember(d.ID); err == nil {
+		if _, err = m.persistEnd(d.ID); err == nil {
 			err = m.put(idKey(deletedTable, d.ID), now)
 		}
 	}
@@ -452,7 +455,8 @@ func (m *machine) recopy(c *Recopy) (Result, error) {
 		return stale, nil
 	}
 	has := func(x image.Copy) bool { return slices.Contains(rec.Copies, x) }
-	if !slices.ContainsFunc(c.Add, func(x image.Copy) bool { return !has(x) }) && !slices.ContainsFunc(c.Drop, has) {
+	if !slices.ContainsFunc(c.Add, func(x image.Copy) bool { return !has(x) }) &&
+		!slices.ContainsFunc(c.Drop, has) {
 		return Result{}, nil
 	}
 	copies := slices.Clone(rec.Copies)
@@ -483,9 +487,9 @@ func (m *machine) recopy(c *Recopy) (Result, error) {
 		return Result{}, err
 	}
 	if len(c.Drop) > 0 {
-		gone := *rec
-		gone.Copies = c.Drop
-		m.events = append(m.events, Event{Removed: &gone})
+		dropped := *rec
+		dropped.Copies = c.Drop
+		m.events = append(m.events, Event{Removed: &dropped})
 	}
 	return Result{}, m.put(nameKey(rec.User, rec.Name), rec)
 }

@@ -64,7 +64,7 @@ type Stored struct {
 	SHA256 *image.Digest `json:"sha256,omitempty"`
 }
 
-// Reassign takes an upload away from nodes that are gone, failed or too slow, and gives their part
+// Reassign takes an upload away from nodes that are down, failed or too slow, and gives their part
 // to the next holders. It counts only in the epoch it was decided in.
 type Reassign struct {
 	ID    image.ID       `json:"id"`
@@ -73,7 +73,7 @@ type Reassign struct {
 	// Min is the least number of copies to commit with when no holder is left to take over. With
 	// fewer the upload fails.
 	Min int `json:"min"`
-	// Cause tells why, for the client and the log, should the upload fail.
+	// Cause says why, for the client and the log, should the upload fail.
 	Cause image.Kind `json:"cause"`
 	Text  string     `json:"text,omitempty"`
 }
@@ -81,7 +81,7 @@ type Reassign struct {
 // Delete removes an image's record. Applied again under its ID it is answered as the first time and
 // removes nothing: the name may have another image by then.
 type Delete struct {
-	ID   image.ID         `json:"id,omitzero"` // of this request; zero: not remembered
+	ID   image.ID         `json:"id,omitzero"` // of this request; zero: not kept
 	User string           `json:"user"`
 	Name string           `json:"name"`
 	If   image.Conditions `json:"if,omitzero"`

@@ -11,7 +11,7 @@ import (
 type MemberState string
 
 // The states of a member. A draining one takes on nothing new and its copies move to others; a
-// leaving one is gone for good once nothing needs it any more.
+// leaving one is removed for good once nothing needs it any more.
 const (
 	MemberActive   MemberState = "active"
 	MemberDraining MemberState = "draining"
@@ -25,7 +25,7 @@ type Member struct {
 	Raft  string       `json:"raft"` // host:port of its Raft transport
 	State MemberState  `json:"state"`
 	// Incarnation is that of its data directory, Starts how often it was started with it, and Run
-	// tells the last start from a copy of it. Empty before its first start.
+	// distinguishes the last start from a copy of it. Empty before its first start.
 	Incarnation string `json:"incarnation,omitempty"`
 	Starts      uint64 `json:"starts,omitempty"`
 	Run         string `json:"run,omitempty"`

@@ -62,7 +62,8 @@ type Settle struct {
 	Left []Replica `json:"left,omitempty"`
 }
 
-// changeMembers runs change on the membership, and keeps and tells the new one when change returns nil.
+// changeMembers runs change on the membership. When change returns nil it keeps the new one and has the
+// node notified.
 func (m *machine) changeMembers(change func(*Membership) error) (Result, error) {
 	state, err := GetMembership(m.tx)
 	if err != nil {
@@ -95,19 +96,25 @@ func (m *machine) join(j *Join) (Result, error) {
 		me := s.Member(j.Node)
 		switch {
 		case !bytes.Equal(s.Identity, j.Identity):
-			return image.Errorf(image.KindInvalid, "the cluster runs with another configuration: %s", s.Identity).
+			return image.Errorf(image.KindInvalid,
+				"the cluster runs with another configuration: %s", s.Identity).
 				WithHint("use the same configuration file on every node")
 		case s.KeyID != j.KeyID:
-			return image.Errorf(image.KindInvalid, "the cluster's master key is %s, not %s", s.KeyID, j.KeyID).
+			return image.Errorf(image.KindInvalid,
+				"the cluster's master key is %s, not %s", s.KeyID, j.KeyID).
 				WithHint("copy the cluster's master key file to this node")
 		case me == nil:
 			return errNoMember(j.Node)
 		case me.Incarnation != "" && me.Incarnation != j.Incarnation && !j.Replace:
 			return image.Errorf(image.KindInvalid, "node %d is known with another data directory", j.Node).
-				WithHint("restore the node's data directory, or start it with --replace so that it is rebuilt from its peers")
+				WithHint("restore the node's data directory, or start it with --replace " +
+					"so that it is rebuilt from its peers")
 		case me.Incarnation == j.Incarnation && me.Run != j.Run && me.Starts >= j.Starts:
-			return image.Errorf(image.KindInvalid, "the data directory of node %d is an older copy: it was started %d times, the cluster knows %d", j.Node, j.Starts, me.Starts).
-				WithHint("restore the newest data directory, or start the node with --replace so that it is rebuilt from its peers")
+			return image.Errorf(image.KindInvalid,
+				"the data directory of node %d is an older copy: it was started %d times, "+
+					"the cluster knows %d", j.Node, j.Starts, me.Starts).
+				WithHint("restore the newest data directory, or start the node with --replace " +
+					"so that it is rebuilt from its peers")
 		}
 		if me.Incarnation != "" && me.Incarnation != j.Incarnation {
 			s.replace(j.Node)
@@ -125,7 +132,9 @@ func errNoMember(id image.NodeID) error {
 // Found is the cluster as the configuration describes it, before the first Join: the system shard on
 // all nodes, the data shards as placement.Layout has them.
 func Found(system uint64, j *Join) *Membership {
-	s := &Membership{Identity: j.Identity, KeyID: j.KeyID, Members: slices.Clone(j.Members), Shards: map[uint64]*Layout{}}
+	s := &Membership{
+		Identity: j.Identity, KeyID: j.KeyID, Members: slices.Clone(j.Members), Shards: map[uint64]*Layout{},
+	}
 	slices.SortFunc(s.Members, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
 	var nodes []image.NodeID
 	for i := range s.Members {
@@ -173,20 +182,24 @@ func (s *Membership) replace(id image.NodeID) {
 
 func (m *machine) addMember(a *AddMember) (Result, error) {
 	return m.changeMembers(func(s *Membership) error {
-		if old := s.Member(a.ID); old != nil && old.API == a.API && old.Raft == a.Raft && old.State == MemberActive {
+		if old := s.Member(a.ID); old != nil && old.API == a.API && old.Raft == a.Raft &&
+			old.State == MemberActive {
 			return nil
 		}
 		switch {
 		case a.ID == 0 || a.API == "" || a.Raft == "" || a.API == a.Raft:
-			return image.Errorf(image.KindInvalid, "member %d at %q and %q", a.ID, a.API, a.Raft).WithHint("give an ID from 1, a host and two different ports")
+			return image.Errorf(image.KindInvalid, "member %d at %q and %q", a.ID, a.API, a.Raft).
+				WithHint("give an ID from 1, a host and two different ports")
 		case s.Members == nil:
 			return image.Errorf(image.KindNoQuorum, "the cluster is not founded yet")
 		case s.Member(a.ID) != nil || slices.Contains(s.Removed, a.ID):
-			return image.Errorf(image.KindInvalid, "ID %d is or was another node's", a.ID).WithHint("choose an ID that was never used")
+			return image.Errorf(image.KindInvalid, "ID %d is or was another node's", a.ID).
+				WithHint("choose an ID that was never used")
 		case slices.ContainsFunc(s.Members, func(x Member) bool {
 			return x.API == a.API || x.Raft == a.Raft || x.API == a.Raft || x.Raft == a.API
 		}):
-			return image.Errorf(image.KindInvalid, "another member has the address %s or %s", a.API, a.Raft).WithHint("remove that member first, or choose other ports")
+			return image.Errorf(image.KindInvalid, "another member has the address %s or %s", a.API, a.Raft).
+				WithHint("remove that member first, or choose other ports")
 		case len(s.Members) >= membersMax:
 			return image.Errorf(image.KindInvalid, "a cluster has at most %d members", membersMax)
 		}
@@ -204,7 +217,8 @@ func (m *machine) drainMember(d *DrainMember) (Result, error) {
 		case me == nil:
 			return errNoMember(d.ID)
 		case me.State == MemberLeaving:
-			return image.Errorf(image.KindInvalid, "node %d is being removed", d.ID).WithHint("wait for its end: imgcluster member list")
+			return image.Errorf(image.KindInvalid, "node %d is being removed", d.ID).
+				WithHint("wait for its end: imgcluster member list")
 		case d.Drain && me.State == MemberActive:
 			if err := s.spare(d.ID, d.Least); err != nil {
 				return err
@@ -243,8 +257,11 @@ func (s *Membership) spare(id image.NodeID, least int) error {
 	if least = max(1, least); len(left) >= least {
 		return nil
 	}
-	return image.Errorf(image.KindInvalid, "without node %d too few active members stay for the copies of an image: %d of the %d that are needed", id, len(left), least).
-		WithHint("add another node first, or let a drained one take on work again: imgcluster member drain ID --undo")
+	return image.Errorf(image.KindInvalid,
+		"without node %d too few active members stay for the copies of an image: "+
+			"%d of the %d that are needed", id, len(left), least).
+		WithHint("add another node first, or let a drained one take on work again: " +
+			"imgcluster member drain ID --undo")
 }
 
 func (m *machine) settle(c *Settle) (Result, error) {
@@ -305,11 +322,11 @@ func (s *Membership) relayout(system uint64) {
 	}
 	s.aim(s.Shards[system], all)
 	s.Members = slices.DeleteFunc(s.Members, func(x Member) bool {
-		gone := x.State == MemberLeaving && s.Holding(x.ID) == 0
-		if gone {
+		done := x.State == MemberLeaving && s.Holding(x.ID) == 0
+		if done {
 			s.Removed = append(s.Removed, x.ID)
 		}
-		return gone
+		return done
 	})
 }
 
@@ -346,7 +363,8 @@ func (s *Membership) aim(l *Layout, nodes []image.NodeID) {
 		}
 	}
 	l.Next = target
-	if len(target) == len(l.Nodes) && !slices.ContainsFunc(target, func(r Replica) bool { return !slices.Contains(l.Nodes, r) }) {
+	if len(target) == len(l.Nodes) &&
+		!slices.ContainsFunc(target, func(r Replica) bool { return !slices.Contains(l.Nodes, r) }) {
 		l.Nodes, l.Next = target, nil // only who should lead has changed
 	}
 	l.Version++

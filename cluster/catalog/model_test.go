@@ -8,7 +8,7 @@ import (
 )
 
 // model is what the documentation promises of a shard, in the plainest form: an upload is a struct, an
-// image is a struct, and every sum is added up anew when it is asked for. TestModel compares the
+// image is a struct, and every sum is added up when it is asked for. TestModel compares the
 // catalog with it.
 type model struct {
 	index   uint64
@@ -29,7 +29,10 @@ type modelUpload struct {
 }
 
 func newModel() *model {
-	return &model{uploads: map[image.ID]*modelUpload{}, images: map[string]*image.Record{}, deleted: map[image.ID]image.Kind{}}
+	return &model{
+		uploads: map[image.ID]*modelUpload{}, images: map[string]*image.Record{},
+		deleted: map[image.ID]image.Kind{},
+	}
 }
 
 // do executes a command and returns the kind of its rejection, "" when it is accepted.
@@ -139,8 +142,9 @@ func (m *model) stored(s Stored) image.Kind {
 			return image.KindStale
 		}
 	}
+	otherDigest := u.sums != nil && u.sums.SHA256 != nil && s.SHA256 != nil && *u.sums.SHA256 != *s.SHA256
 	switch {
-	case u.sums != nil && (u.sums.Check != s.Check || u.sums.SHA256 != nil && s.SHA256 != nil && *u.sums.SHA256 != *s.SHA256):
+	case u.sums != nil && (u.sums.Check != s.Check || otherDigest):
 		if u.state == Pending {
 			u.fail()
 		}
@@ -170,8 +174,9 @@ func (m *model) settle(u *modelUpload) image.Kind {
 		return u.refused
 	}
 	rec := &image.Record{
-		User: u.asked.User, Name: u.asked.Name, ID: u.asked.ID, Bytes: u.asked.Bytes, Version: m.index, Shard: 2, Check: u.sums.Check,
-		SHA256: u.sums.SHA256, Type: u.asked.Type, Owner: u.owner, Wanted: u.asked.Replicas, Created: u.asked.Created,
+		User: u.asked.User, Name: u.asked.Name, ID: u.asked.ID, Bytes: u.asked.Bytes,
+		Version: m.index, Shard: 2, Check: u.sums.Check, SHA256: u.sums.SHA256,
+		Type: u.asked.Type, Owner: u.owner, Wanted: u.asked.Replicas, Created: u.asked.Created,
 	}
 	for _, p := range u.parts {
 		rec.Copies = append(rec.Copies, image.Copy{Node: p.Node, Epoch: p.Epoch})
@@ -181,7 +186,7 @@ func (m *model) settle(u *modelUpload) image.Kind {
 	return ""
 }
 
-// reassign: counts in its epoch only. A part that is stored stays, though its node is gone.
+// reassign: counts in its epoch only. A part that is stored stays, though its node is down.
 func (m *model) reassign(r *Reassign) image.Kind {
 	u := m.uploads[r.ID]
 	if u == nil || u.state != Pending || u.epoch != r.Epoch {
@@ -254,7 +259,8 @@ func (m *model) recopy(r *Recopy) image.Kind {
 // wants: a file is garbage unless its upload asks for it or its record names it.
 func (m *model) wants(n image.NodeID, id image.ID, epoch uint32) bool {
 	if u := m.uploads[id]; u != nil && u.state == Pending {
-		return slices.Contains(u.parts, Slot{Node: n, Epoch: epoch}) || slices.Contains(u.parts, Slot{Node: n, Epoch: epoch, Stored: true})
+		return slices.Contains(u.parts, Slot{Node: n, Epoch: epoch}) ||
+			slices.Contains(u.parts, Slot{Node: n, Epoch: epoch, Stored: true})
 	}
 	for _, rec := range m.images {
 		if rec.ID == id && slices.Contains(rec.Copies, image.Copy{Node: n, Epoch: epoch}) {

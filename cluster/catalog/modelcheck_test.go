@@ -97,7 +97,8 @@ func (r *modelRun) drawAssign(rt *rapid.T) Command {
 	if rapid.IntRange(0, 9).Draw(rt, "other name") == 9 {
 		name++
 	}
-	holders := rapid.Permutation(r.nodes).Draw(rt, "order")[:rapid.IntRange(0, len(r.nodes)).Draw(rt, "holders")]
+	order := rapid.Permutation(r.nodes).Draw(rt, "order")
+	holders := order[:rapid.IntRange(0, len(r.nodes)).Draw(rt, "holders")]
 	c := assign(n, modelName(name%modelNames), slices.Clone(holders)...)
 	c.Assign.Bytes = 100 * int64(n)
 	c.Assign.Replicas = rapid.IntRange(0, 3).Draw(rt, "replicas")
@@ -109,7 +110,11 @@ func (r *modelRun) drawAssign(rt *rapid.T) Command {
 // drawConditions draws none, or some that name every image, one upload, or one digest.
 func drawConditions(rt *rapid.T, upload image.ID) (c image.Conditions) {
 	tags := rapid.SampledFrom([]image.Tags{
-		nil, nil, nil, {"*"}, {`"` + upload.String() + `"`}, {`"other"`, `"` + image.Digest{1}.String() + `"`}, {`"other"`},
+		nil, nil, nil,
+		{"*"},
+		{`"` + upload.String() + `"`},
+		{`"other"`, `"` + image.Digest{1}.String() + `"`},
+		{`"other"`},
 	})
 	if rapid.Bool().Draw(rt, "match or not") {
 		return image.Conditions{Match: tags.Draw(rt, "match")}
@@ -151,8 +156,8 @@ func (r *modelRun) drawStored(rt *rapid.T) Command {
 
 func (r *modelRun) drawReassign(rt *rapid.T) Command {
 	n := r.drawID(rt)
-	gone := rapid.Permutation(r.nodes).Draw(rt, "order")[:rapid.IntRange(0, len(r.nodes)).Draw(rt, "gone")]
-	return drop(n, r.drawEpoch(rt, n), rapid.IntRange(0, 3).Draw(rt, "min"), slices.Clone(gone)...)
+	lost := rapid.Permutation(r.nodes).Draw(rt, "order")[:rapid.IntRange(0, len(r.nodes)).Draw(rt, "lost")]
+	return drop(n, r.drawEpoch(rt, n), rapid.IntRange(0, 3).Draw(rt, "min"), slices.Clone(lost)...)
 }
 
 func (r *modelRun) drawRecopy(rt *rapid.T) Command {
@@ -183,7 +188,8 @@ func (r *modelRun) step(c Command) {
 	r.cmds = append(r.cmds, c)
 	want, got := r.m.do(c), r.do(c)
 	if image.KindOf(got.Err()) != want {
-		r.rt.Fatalf("%s\nwas answered with %q (%v), want %q", c.Encode(), image.KindOf(got.Err()), got.Err(), want)
+		r.rt.Fatalf("%s\nwas answered with %q (%v), want %q",
+			c.Encode(), image.KindOf(got.Err()), got.Err(), want)
 	}
 	again := maps.Clone(r.db)
 	if _, _, err := Apply(again, 2, r.index+1, c.Encode()); err != nil || !again.Equal(r.db) {
@@ -218,7 +224,8 @@ func (r *modelRun) compare() {
 		r.compareUpload(id(n))
 	}
 	var listed []string
-	err := ListRecords(r.db, "alice", "", "", func(rec *image.Record) bool { listed = append(listed, rec.Name); return true })
+	err := ListRecords(r.db, "alice", "", "",
+		func(rec *image.Record) bool { listed = append(listed, rec.Name); return true })
 	r.same("list", listed, slices.Sorted(maps.Keys(r.m.images)))
 	r.same("list's error", err, error(nil))
 	r.compareTotals()
@@ -234,7 +241,8 @@ func (r *modelRun) compareUpload(id image.ID) {
 	if got == nil {
 		return
 	}
-	r.same("upload", fmt.Sprint(got.State, got.Epoch, got.Holders, got.Storing), fmt.Sprint(want.state, want.epoch, want.holders, want.parts))
+	r.same("upload", fmt.Sprint(got.State, got.Epoch, got.Holders, got.Storing),
+		fmt.Sprint(want.state, want.epoch, want.holders, want.parts))
 	if got.State != Failed {
 		r.same("owner", got.Owner, want.owner)
 	}
@@ -255,7 +263,8 @@ func (r *modelRun) compareUpload(id image.ID) {
 		for epoch := range uint32(modelEpochs + 2) {
 			wanted, err := Wants(r.db, n, id, epoch)
 			if want := r.m.wants(n, id, epoch); wanted != want || err != nil {
-				r.rt.Fatalf("node %d's file of %s in epoch %d is wanted: %v (%v), want %v", n, id, epoch, wanted, err, want)
+				r.rt.Fatalf("node %d's file of %s in epoch %d is wanted: %v (%v), want %v",
+					n, id, epoch, wanted, err, want)
 			}
 		}
 	}
@@ -271,7 +280,8 @@ func (r *modelRun) compareTotals() {
 			under++
 		}
 	}
-	r.same("totals", []int64{got.Images, got.Bytes, got.UnderReplicated}, []int64{int64(len(r.m.images)), sum, under})
+	r.same("totals", []int64{got.Images, got.Bytes, got.UnderReplicated},
+		[]int64{int64(len(r.m.images)), sum, under})
 	for _, n := range r.nodes {
 		r.same(fmt.Sprintf("load of node %d", n), *got.node(n), r.m.load(n))
 	}

@@ -62,14 +62,14 @@ func (u *Upload) Slot(node image.NodeID) *Slot {
 	return nil
 }
 
-// Deleted is what a shard remembers of a Delete.
+// Deleted is what a shard keeps of a Delete.
 type Deleted struct {
 	User    string         `json:"user"`
 	Name    string         `json:"name"`
 	Problem *image.Problem `json:"problem,omitempty"` // why nothing was removed
 }
 
-// Finished tells that the upload is committed or has failed.
+// Finished reports whether the upload is committed or has failed.
 func (u *Upload) Finished() bool { return u.State != Pending }
 
 // Load is an amount of work: images and their plaintext bytes.
@@ -119,7 +119,7 @@ const (
 	userKeyTable  = 'k' // user NUL key ID, 4 bytes -> PutKey
 )
 
-// finishedMax is how many finished uploads and deletes a shard remembers, so that a repeated ID gets
+// finishedMax is how many finished uploads and deletes a shard keeps, so that a repeated ID gets
 // its first answer.
 const finishedMax = 4096
 
@@ -135,7 +135,7 @@ func userKeyKey(user string, id uint32) []byte {
 	return binary.BigEndian.AppendUint32(append(append([]byte{userKeyTable}, user...), 0), id)
 }
 
-// get reads the JSON value of key into v and tells whether there was one.
+// get reads the JSON value of key into v and reports whether there was one.
 func get(r Reader, key []byte, v any) (bool, error) {
 	b, err := r.Get(key)
 	if err != nil || b == nil {
@@ -158,7 +158,7 @@ func GetRecord(r Reader, user, name string) (*image.Record, error) {
 }
 
 // GetUpload returns what the shard knows of an upload ID, nil when nothing. Of a stored image it
-// knows the record, even when the upload itself is no longer remembered.
+// knows the record, even when the upload itself is no longer kept.
 func GetUpload(r Reader, id image.ID) (*Upload, error) {
 	for _, table := range []byte{pendingTable, finishedTable} {
 		var u Upload
@@ -175,7 +175,8 @@ func GetUpload(r Reader, id image.ID) (*Upload, error) {
 		return nil, err
 	}
 	u := &Upload{
-		ID: id, User: rec.User, Name: rec.Name, Bytes: rec.Bytes, Type: rec.Type, State: Committed, Owner: rec.Owner, Replicas: rec.Wanted,
+		ID: id, User: rec.User, Name: rec.Name, Bytes: rec.Bytes, Type: rec.Type,
+		State: Committed, Owner: rec.Owner, Replicas: rec.Wanted,
 		Check: &rec.Check, SHA256: rec.SHA256, Created: rec.Created, Record: rec,
 	}
 	for _, c := range rec.Copies {
@@ -215,7 +216,7 @@ func PendingUploads(r Reader) ([]*Upload, error) {
 	return all, err
 }
 
-// Wants tells whether the node's file of this image and epoch belongs to a record or to an upload on
+// Wants reports whether the node's file of this image and epoch belongs to a record or to an upload on
 // its way; a file that no shard wants is garbage.
 func Wants(r Reader, node image.NodeID, id image.ID, epoch uint32) (bool, error) {
 	var pending Upload
