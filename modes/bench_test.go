@@ -23,6 +23,7 @@ import (
 	"imgcluster/modes/local"
 	"imgcluster/modes/report"
 	"imgcluster/modes/runlog"
+	"imgcluster/modes/stress"
 	"imgcluster/modes/stress/load"
 )
 
@@ -161,7 +162,7 @@ func drive(b *testing.B, images madeImages, nodes []client.Node, pids []int) out
 	w := runlog.NewWriter(&log)
 	err = load.Run(b.Context(), load.Options{
 		Run:    runlog.Run{Profile: "bench", Nodes: []int{1, 2, 3}, Count: benchUploads, Concurrency: benchConcurrency, Delivery: "broadcast"},
-		Source: images, Target: newTarget(c, wire.ClusterStatus{}), Log: w, Users: []string{"bench"},
+		Source: images, Target: stress.NewTarget(c, wire.ClusterStatus{}), Log: w, Users: []string{"bench"},
 	})
 	if err != nil {
 		b.Fatal(err)

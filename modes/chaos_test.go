@@ -2,7 +2,6 @@ package modes
 
 import (
 	"bytes"
-	"context"
 	"io"
 	"os"
 	"path/filepath"
@@ -16,7 +15,7 @@ import (
 	"imgcluster/genimg"
 	"imgcluster/modes/report"
 	"imgcluster/modes/runlog"
-	"imgcluster/modes/stress/load"
+	"imgcluster/modes/stress"
 )
 
 // small are images with which faults are soon over.
@@ -209,6 +208,14 @@ func startChaos(t *testing.T, l *upCluster) *running {
 	return r
 }
 
+// between is a view that does something between the uploads and what follows them.
+type between struct {
+	*runView
+	do func()
+}
+
+func (b *between) Uploaded(*stress.Tally) { b.do() }
+
 // testReadBack replaces an image and deletes another between the uploads and their reading: it must
 // find both.
 func testReadBack(t *testing.T, l *upCluster) {
@@ -219,26 +226,36 @@ func testReadBack(t *testing.T, l *upCluster) {
 	}
 	defer c.Close()
 	path := filepath.Join(l.dir, "back.jsonl")
-	file, err := openLog(path, 0)
+	o := stress.Options{
+		Profile: "quick", Count: 12, Concurrency: 2, User: "back", Delivery: string(client.Broadcast), Log: path, Verify: true,
+		Spec: genimg.Spec{Seed: 1, MinPixels: 100, MaxPixels: 200},
+	}
+	run, err := stress.New(cfg, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := stressOptions{count: 12, concurrency: 2, user: "back", spec: genimg.Spec{Seed: 1, MinPixels: 100, MaxPixels: 200}}
-	run := load.Options{Run: o.run(cfg), Users: o.owners(), Source: load.Generated{Spec: o.spec}, Stored: &load.Stored{}}
-	back := &readBack{c: c, source: run.Source, p: e.progress()}
-	run.Target = newTarget(c, wire.ClusterStatus{})
-	run.After = func(ctx context.Context, rec load.Recorder) error {
-		other := o.spec.Image(3).AppendTo(nil)
-		put := client.Upload{User: o.user, Name: o.spec.Image(5).Name, Size: int64(len(other)), Body: func() io.Reader { return bytes.NewReader(other) }}
-		if _, err := c.Put(ctx, put); err != nil {
-			t.Error(err)
-		}
-		if err := c.Delete(ctx, o.user, o.spec.Image(7).Name); err != nil {
-			t.Error(err)
-		}
-		return back.run(ctx, run.Stored.All(), rec)
+	if err := run.Check(); err != nil {
+		t.Fatal(err)
 	}
-	if err := e.drive(t.Context(), run, file, e.progress(), nil); err != nil {
+	if _, err := run.OpenLog(); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := run.Preflight(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	view := &between{&runView{e.progress(), nil}, func() {
+		other := o.Spec.Image(3).AppendTo(nil)
+		put := client.Upload{
+			User: o.User, Name: o.Spec.Image(5).Name, Size: int64(len(other)), Body: func() io.Reader { return bytes.NewReader(other) },
+		}
+		if _, err := c.Put(t.Context(), put); err != nil {
+			t.Error(err)
+		}
+		if err := c.Delete(t.Context(), o.User, o.Spec.Image(7).Name); err != nil {
+			t.Error(err)
+		}
+	}}
+	if err := run.Drive(t.Context(), view); err != nil {
 		t.Fatal(err)
 	}
 	log := logLines(t, path)
@@ -250,7 +267,7 @@ func testReadBack(t *testing.T, l *upCluster) {
 		ev := decode[runlog.Event](t, line)
 		found[ev.Kind], _, _ = strings.Cut(ev.Detail, ":")
 	}
-	if found[runlog.EventImageMismatched] != o.spec.Image(5).Name || found[runlog.EventImageMissing] != o.spec.Image(7).Name {
+	if found[runlog.EventImageMismatched] != o.Spec.Image(5).Name || found[runlog.EventImageMissing] != o.Spec.Image(7).Name {
 		t.Errorf("events %v", log["event"])
 	}
 }

@@ -18,11 +18,14 @@ import (
 	"imgcluster/cluster/client"
 	"imgcluster/config"
 	"imgcluster/genimg"
+	"imgcluster/modes/stress"
 	"imgcluster/modes/term"
 )
 
 func newDemo(e *env) *cobra.Command {
-	o := stressOptions{profile: "quick", concurrency: concurrencyDefault, user: stressUser, delivery: string(client.Broadcast)}
+	o := stressOptions{Options: stress.Options{
+		Profile: "quick", Concurrency: concurrencyDefault, User: stressUser, Delivery: string(client.Broadcast), Demo: true,
+	}}
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Three nodes, 30 images and the report, in a temporary folder",
@@ -32,8 +35,8 @@ on them, read one back, print the report, and delete everything again. With
 read back.`,
 		Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.count < 1 {
-				return usagef("give --count a number from 1, or leave it out", "a demo of %d uploads", o.count)
+			if o.Count < 1 {
+				return usagef("give --count a number from 1, or leave it out", "a demo of %d uploads", o.Count)
 			}
 			if err := o.checkFaults(cmd.Flags()); err != nil {
 				return err
@@ -41,15 +44,15 @@ read back.`,
 			return runDemo(cmd.Context(), e, o)
 		},
 	}
-	cmd.Flags().Int64Var(&o.count, "count", demoCount, "number of images")
-	specFlags(cmd, &o.spec)
+	cmd.Flags().Int64Var(&o.Count, "count", demoCount, "number of images")
+	specFlags(cmd, &o.Spec)
 	o.chaosFlags(cmd)
 	o.report.flags(cmd)
 	return cmd
 }
 
 func runDemo(ctx context.Context, e *env, o stressOptions) (err error) {
-	if err := errors.Join(o.spec.Validate(), o.report.check(e)); err != nil {
+	if err := errors.Join(o.Spec.Validate(), o.report.check(e)); err != nil {
 		return err
 	}
 	if err := e.checkOther(o.report); err != nil {
@@ -75,7 +78,7 @@ func runDemo(ctx context.Context, e *env, o stressOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	if _, err := o.plan(cfg); err != nil {
+	if _, err := o.PlanFaults(cfg); err != nil {
 		return err
 	}
 	if err := checkRoom(dir, o, cfg); err != nil {
@@ -91,11 +94,11 @@ func runDemo(ctx context.Context, e *env, o stressOptions) (err error) {
 		err = errors.Join(err, l.Shutdown(ctx))
 	}()
 	e.say("ready after %.1f s", time.Since(began).Seconds())
-	o.demo, o.nodes, o.log = true, l, filepath.Join(dir, "log.jsonl")
+	o.Nodes, o.Log = l, filepath.Join(dir, "log.jsonl")
 	if err := runStress(ctx, e, o); err != nil {
 		return err
 	}
-	return e.readFirst(ctx, cfg, o.spec.Image(1))
+	return e.readFirst(ctx, cfg, o.Spec.Image(1))
 }
 
 // readFirst gets an image of the run and compares every byte.
@@ -157,7 +160,7 @@ func checkRoom(dir string, o stressOptions, cfg *config.Config) error {
 		return fmt.Errorf("room for the demo: %w", err)
 	}
 	free := int64(disk.Bavail) * disk.Bsize
-	need := o.spec.Summary(int(o.count)).Bytes*int64(cfg.Cluster.Replicas) + int64(cfg.Limits.DiskFreeBytes)
+	need := o.Spec.Summary(int(o.Count)).Bytes*int64(cfg.Cluster.Replicas) + int64(cfg.Limits.DiskFreeBytes)
 	if free < need {
 		return usagef("name a folder on another disk with TMPDIR", "the demo needs %s of disk, and %s has %s", term.Bytes(need), filepath.Dir(dir), term.Bytes(free))
 	}

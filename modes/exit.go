@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"slices"
 
 	"imgcluster/cluster/printable"
@@ -150,17 +148,4 @@ func (e *env) startHint() string {
 		return "start them with: imgcluster up" + e.sameConfig()
 	}
 	return "start each on its machine, with: imgcluster server --id N" + e.sameConfig()
-}
-
-// noPath is err without the path of the file, where the words before it name that already.
-func noPath(err error) error {
-	var path *fs.PathError
-	var link *os.LinkError
-	switch {
-	case errors.As(err, &path):
-		return path.Err
-	case errors.As(err, &link):
-		return link.Err
-	}
-	return err
 }

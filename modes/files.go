@@ -4,9 +4,9 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/spf13/pflag"
+	"imgcluster/modes/stress"
 
-	"imgcluster/modes/stress/load"
+	"github.com/spf13/pflag"
 )
 
 // used is a file that a command reads or writes: one that the command line names, or a stream.
@@ -32,7 +32,7 @@ func usedStream(said, hint string, stream any) used {
 	return u
 }
 
-// same tells whether two are one regular file, or would become one.
+// same reports whether two are one regular file, or would become one.
 func (u used) same(other used) bool {
 	switch {
 	case u.info != nil && other.info != nil:
@@ -104,25 +104,24 @@ func (e *env) logsApart(o reportOptions, logs []string) error {
 	return e.apart(o.page(), read)
 }
 
-// runApart refuses a run that would overwrite what it reads, or one of its files with another.
-func (e *env) runApart(o stressOptions, file *logFile, source load.Source) error {
+// runApart refuses a run that would overwrite what it reads, or one of its files with another; older is what the
+// log of before becomes.
+func (e *env) runApart(o stressOptions, run *stress.Run, older string) error {
 	const hint = "name another file with --log"
-	log := usedFile("--log "+o.log, o.log, hint)
+	log := usedFile("--log "+o.Log, o.Log, hint)
 	if o.report.compare != "" && log.same(usedFile("", o.report.compare, "")) {
-		if o.past != nil {
+		if o.Past != nil {
 			return usagef("name the log of another run with --compare", "--compare %s is the log of this run", o.report.compare)
 		}
 		return usagef("name this run's log with --log, such as --log new.jsonl", "--compare %s is the log of this run, which replaces it", o.report.compare)
 	}
 	written := append([]used{log}, o.report.page()...)
-	if file.older != "" {
-		written = append(written, usedFile("what the log of before becomes, "+file.older+",", file.older, hint))
+	if older != "" {
+		written = append(written, usedFile("what the log of before becomes, "+older+",", older, hint))
 	}
-	if files, ok := source.(*load.Files); ok {
-		for _, out := range append(written, e.streams()...) {
-			if out.info != nil && files.Has(out.info) {
-				return usagef(out.hint, "%s is one of the files in --images %s", out.said, o.images)
-			}
+	for _, out := range append(written, e.streams()...) {
+		if out.info != nil && run.Sends(out.info) {
+			return usagef(out.hint, "%s is one of the files in --images %s", out.said, o.Images)
 		}
 	}
 	return e.apart(written, e.readBy(o.report))

@@ -15,6 +15,7 @@ import (
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/durable"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/oserr"
 	"imgcluster/cluster/printable"
 	"imgcluster/modes/term"
 )
@@ -84,7 +85,7 @@ func (o getOptions) destination(name string) (path string, direct bool, err erro
 	case err == nil && !o.force:
 		return "", false, usagef("name another with -o, or add --force", "%s exists", path)
 	case err != nil && !errors.Is(err, fs.ErrNotExist) && isFolder(filepath.Dir(path)):
-		return "", false, usagef("name another file with -o", "%s: %w", path, noPath(err))
+		return "", false, usagef("name another file with -o", "%s: %w", path, oserr.NoPath(err))
 	}
 	if !isFolder(filepath.Dir(path)) {
 		return "", false, usagef("make it, or name another with -o", "there is no folder %s", filepath.Dir(path))
@@ -141,7 +142,7 @@ const otherOutput = "name another file with -o, - for standard output"
 func writeFile(path string, r io.Reader) error {
 	f, err := durable.Create(path)
 	if err != nil {
-		return usagef(otherOutput, "%s cannot be written: %w", path, noPath(err))
+		return usagef(otherOutput, "%s cannot be written: %w", path, oserr.NoPath(err))
 	}
 	if _, err := io.Copy(f, r); err != nil {
 		f.Discard()
@@ -162,7 +163,7 @@ func writeDirect(ctx context.Context, path string, r io.Reader) error {
 
 // cannotWrite names the file that a write failed on; what failed to be read is told as it is.
 func cannotWrite(path string, err error) error {
-	if bare := noPath(err); bare != err {
+	if bare := oserr.NoPath(err); bare != err {
 		return &hintedError{fmt.Errorf("%s cannot be written: %w", path, bare), otherOutput}
 	}
 	return err

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"imgcluster/genimg"
+	"imgcluster/modes/stress"
 	"imgcluster/modes/term"
 )
 
@@ -49,7 +50,7 @@ func TestFolderRefused(t *testing.T) {
 		hint string
 	}{
 		"generate": {made, "--out"},
-		"demo":     {runDemo(t.Context(), &env{}, stressOptions{count: 1, spec: genimg.Spec{Seed: 1, MinPixels: 200, MaxPixels: 400}}), "TMPDIR"},
+		"demo":     {runDemo(t.Context(), &env{}, stressOptions{Options: stress.Options{Count: 1, Spec: genimg.Spec{Seed: 1, MinPixels: 200, MaxPixels: 400}}}), "TMPDIR"},
 		"get":      {writeFile(filepath.Join(missing, "y"), strings.NewReader("")), "-o"},
 	} {
 		if got := exitStatus(test.err); got != exitUsage || !strings.Contains(hintOf(test.err), test.hint) {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
 	"imgcluster/cluster/printable"
 	"imgcluster/modes/term"
 )
@@ -46,7 +47,7 @@ func runLs(ctx context.Context, e *env, what string) error {
 			err = e.printJSON(info)
 		} else {
 			_, err = fmt.Fprintf(e.out, "%s  %7s  owner %d  copies %s  %s\n", info.Created.Local().Format("2006-01-02 15:04:05"),
-				term.Bytes(info.Bytes), info.Owner, formatNodes(info.Replicas), shown(info.Name))
+				term.Bytes(info.Bytes), info.Owner, term.List(info.Replicas), shown(info.Name))
 		}
 		if err != nil {
 			return err
@@ -124,6 +125,6 @@ func runStat(ctx context.Context, e *env, what string) error {
 	}
 	_, err = fmt.Fprintf(printable.Writer(e.out), "image    %s/%s\nsize     %s (%d bytes)\ntype     %s\nsha256   %s\nversion  %d\nowner    node %d\ncopies   nodes %s\nshard    %d\ncreated  %s\n",
 		user, info.Name, term.Bytes(info.Bytes), info.Bytes, info.Type, info.SHA256, info.Version, info.Owner,
-		formatNodes(info.Replicas), info.Shard, info.Created.Local().Format("2006-01-02 15:04:05.000 -07:00"))
+		term.List(info.Replicas), info.Shard, info.Created.Local().Format("2006-01-02 15:04:05.000 -07:00"))
 	return err
 }

@@ -2,6 +2,7 @@ package modes
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -18,33 +19,34 @@ import (
 	"golang.org/x/sys/unix"
 
 	"imgcluster/modes/runlog"
+	"imgcluster/modes/stress"
 	"imgcluster/modes/stress/load"
 )
 
 // busy is the tally of half a run with everything that can be shown.
-func busy(nodes int) *tally {
+func busy(nodes int) *stress.Tally {
 	ids := make([]int, nodes)
 	for i := range ids {
 		ids[i] = i + 1
 	}
-	f := newTally(load.Options{Run: runlog.Run{Nodes: ids, Count: 200, Concurrency: 8, Rate: 10, Arrivals: "poisson", Replicas: 2, Delivery: "broadcast", ReadPercent: 20}}, nil)
+	f := stress.NewTally(load.Options{Run: runlog.Run{Nodes: ids, Count: 200, Concurrency: 8, Rate: 10, Arrivals: "poisson", Replicas: 2, Delivery: "broadcast", ReadPercent: 20}})
 	for i := range 100 {
 		due := float64(i) / 10
-		f.take(runlog.Upload{
+		f.Take(runlog.Upload{
 			Seq: int64(i + 1), Bytes: 10e6, StartS: due + 0.1, LatencyS: 0.3, ScheduledS: &due, OK: i != 50, Attempts: 1 + i%50/49, Owner: 1 + i%nodes,
 		})
-		f.take(runlog.ReadOp{StartS: due, LatencyS: 0.1, OK: true})
+		f.Take(runlog.ReadOp{StartS: due, LatencyS: 0.1, OK: true})
 	}
 	for s := range 2 {
 		at := float64(9 + s)
 		for _, id := range ids {
-			f.take(runlog.NodeSample{
+			f.Take(runlog.NodeSample{
 				TS: at, ID: id, Up: id != 2, RSSBytes: 248e6, DiskFreeBytes: 70.1e9, CPUS: at * 0.5, NetRxBytes: int64(at * 100e6), NetTxBytes: int64(at * 1e6), OwnedBytes: 330e6,
 			})
 		}
-		f.take(runlog.ClientSample{TS: at, RSSBytes: 99e6, CPUS: at * 0.3, InFlight: 7, LateS: 0.5, SentBytes: 3e9})
+		f.Take(runlog.ClientSample{TS: at, RSSBytes: 99e6, CPUS: at * 0.3, InFlight: 7, LateS: 0.5, SentBytes: 3e9})
 	}
-	f.take(runlog.Event{TS: 9.5, Kind: runlog.EventNodeDown, Node: 2, Detail: "gone\x1b[2J\r\n" + strings.Repeat("long ", 60)})
+	f.Take(runlog.Event{TS: 9.5, Kind: runlog.EventNodeDown, Node: 2, Detail: "gone\x1b[2J\r\n" + strings.Repeat("long ", 60)})
 	return f
 }
 
@@ -92,7 +94,7 @@ func TestView(t *testing.T) {
 			}
 		}
 	}
-	v.f.waiting.Store(12)
+	v.f.Waiting.Store(12)
 	if text := strings.Join(v.lines(100, 24), "\n"); !strings.Contains(text, "500 ms behind, 12 wait for memory\n") {
 		t.Errorf("nobody waits for memory in\n%s", text)
 	}
@@ -119,7 +121,7 @@ func TestViewReadBack(t *testing.T) {
 			if step.done > 0 {
 				time.Sleep(30 * time.Second)
 			}
-			f.setStage("read back", step.done, 100)
+			f.SetStage("read back", step.done, 100)
 			text := strings.Join(v.lines(80, 24), "\n")
 			for _, want := range step.want {
 				if !strings.Contains(text, want) {
@@ -131,7 +133,7 @@ func TestViewReadBack(t *testing.T) {
 		if text := v.lines(80, 24)[0]; !strings.HasSuffix(text, " 01:45") {
 			t.Errorf("the clock stands: %s", text)
 		}
-		if got := f.String(); !strings.HasPrefix(got, "100 of 200 uploads, ") {
+		if got := figuresLine(f.Figures()); !strings.HasPrefix(got, "100 of 200 uploads, ") {
 			t.Errorf("the line of the uploads is %q", got)
 		}
 	})
@@ -139,7 +141,7 @@ func TestViewReadBack(t *testing.T) {
 
 // Before the first sample no figures are made up.
 func TestViewAtFirst(t *testing.T) {
-	v := &view{f: newTally(load.Options{Run: runlog.Run{Nodes: []int{1, 2}, Count: 5, Concurrency: 1}}, nil)}
+	v := &view{f: stress.NewTally(load.Options{Run: runlog.Run{Nodes: []int{1, 2}, Count: 5, Concurrency: 1}})}
 	text := strings.Join(v.lines(80, 24), "\n")
 	for _, want := range []string{"\n1      -            -        -", "\n2      -            -", "\nclient -\n", "p50 -   p99 -   max -\n"} {
 		if !strings.Contains(text, want) {
@@ -153,24 +155,13 @@ func TestViewAtFirst(t *testing.T) {
 
 func TestTallyLine(t *testing.T) {
 	f := busy(3)
-	if got := f.String(); got != "100 of 200 uploads, 9.6/s, 96.1 MB/s, p99 401 ms, 1 failed, 100 reads, 0 failed, 00:10 left" {
+	if got := figuresLine(f.Figures()); got != "100 of 200 uploads, 9.6/s, 96.1 MB/s, p99 401 ms, 1 failed, 100 reads, 0 failed, 00:10 left" {
 		t.Errorf("%q", got)
 	}
-	f = newTally(load.Options{Run: runlog.Run{DurationS: 60}, Resume: &load.Resume{AtS: 20, Done: map[int64]bool{1: true}}}, nil)
-	f.take(runlog.Upload{Seq: 2, StartS: 21, LatencyS: 4, OK: true, Bytes: 1000, Attempts: 1})
-	if got := f.String(); got != "25 of 60 s, 2 uploads, 0.2/s, 200 B/s, p99 4.01 s, 0 failed, 00:35 left" {
+	f = stress.NewTally(load.Options{Run: runlog.Run{DurationS: 60}, Resume: &load.Resume{AtS: 20, Done: map[int64]bool{1: true}}})
+	f.Take(runlog.Upload{Seq: 2, StartS: 21, LatencyS: 4, OK: true, Bytes: 1000, Attempts: 1})
+	if got := figuresLine(f.Figures()); got != "25 of 60 s, 2 uploads, 0.2/s, 200 B/s, p99 4.01 s, 0 failed, 00:35 left" {
 		t.Errorf("%q", got)
-	}
-	// More than was planned, as when an upload of a resumed run is repeated.
-	f.run.DurationS, f.run.Count = 0, 1
-	if part, rest := f.progress(); part != 1 || rest != 0 {
-		t.Errorf("%v of it is done, %v are left", part, rest)
-	}
-	// A day of it: the curve keeps its bound.
-	f.take(runlog.Upload{Seq: 3, StartS: 90_000, LatencyS: 1, OK: true, Attempts: 1})
-	f.take(runlog.Upload{Seq: 4, StartS: 30, LatencyS: 1, OK: true, Attempts: 1})
-	if len(f.seconds) != secondsKept || f.seconds[secondsKept-1].uploads != 1 {
-		t.Errorf("%d seconds are kept", len(f.seconds))
 	}
 }
 
@@ -234,10 +225,13 @@ type panics struct{}
 
 func (panics) Open(context.Context, int64, *load.Memory) (load.Image, error) { panic("boom") }
 
+// errDown is of a node that does not answer.
+var errDown = errors.New("it is down")
+
 // idle is a Target that nothing is asked of.
 type idle struct{ load.Target }
 
-func (idle) Status(context.Context) ([]runlog.NodeSample, error) { return nil, errFolder }
+func (idle) Status(context.Context) ([]runlog.NodeSample, error) { return nil, errDown }
 
 // screened is a program with a screen on a terminal.
 type screened struct {

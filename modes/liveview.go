@@ -7,16 +7,15 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
-
 	"imgcluster/cluster/printable"
 	"imgcluster/modes/runlog"
+	"imgcluster/modes/stress"
 	"imgcluster/modes/term"
 )
 
 // view lays the figures of a run out on a screen of any size.
 type view struct {
-	f     *tally
+	f     *stress.Tally
 	color bool
 
 	mu    sync.Mutex
@@ -34,16 +33,14 @@ func (v *view) addNote(text string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.notes = append(v.notes, text)
-	v.f.mu.Lock()
-	defer v.f.mu.Unlock()
-	v.f.note(text)
+	v.f.Note(text)
 }
 
 // last is what stays when the screen is gone.
 func (v *view) last() []string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	lines := append(v.notes, v.f.String())
+	lines := append(v.notes, figuresLine(v.f.Figures()))
 	if v.phase != "" {
 		lines = append(lines, v.phase)
 	}
@@ -90,16 +87,17 @@ func (v *view) lines(width, height int) []string {
 	v.mu.Lock()
 	phase := v.phase
 	v.mu.Unlock()
-	return v.fit(v.f.blocks(width, phase), width, height)
+	return v.fit((&figures{v.f.Figures()}).blocks(width, phase), width, height)
 }
+
+// figures are laid out.
+type figures struct{ stress.Figures }
 
 // eventsShown is how many of the last ones are.
 const eventsShown = 5
 
 // blocks are all that can be shown.
-func (f *tally) blocks(width int, phase string) []block {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+func (f *figures) blocks(width int, phase string) []block {
 	blocks := []block{
 		{rows: []row{f.title(width)}},
 		{rows: []row{f.bar(width)}, space: true},
@@ -109,14 +107,14 @@ func (f *tally) blocks(width int, phase string) []block {
 		{rows: f.nodeTable(width), goes: 3, space: true},
 		{rows: []row{f.clientRow()}, goes: 5},
 	}
-	if text := strings.TrimPrefix(f.trial.suffix(), ", "); text != "" {
+	if text := f.Faults; text != "" {
 		blocks = append(blocks, block{rows: []row{{{"faults   ", term.Dim}, {text, term.Yellow}}}, space: true})
 	}
 	if phase != "" {
 		blocks = append(blocks, block{rows: []row{{{phase, term.Cyan}}}, space: true})
 	}
 	var events []row
-	for _, e := range f.events[max(len(f.events)-eventsShown, 0):] {
+	for _, e := range f.Events[max(len(f.Events)-eventsShown, 0):] {
 		events = append(events, row{{e, term.Yellow}})
 	}
 	return append(blocks, block{rows: events, goes: 4, space: true},
@@ -154,18 +152,16 @@ func (v *view) fit(blocks []block, width, height int) []string {
 	return lines[:min(len(lines), height)]
 }
 
-// What follows is called with the lock of the tally held.
-
-func (f *tally) title(width int) row {
-	load := fmt.Sprintf("%d at once", f.run.Concurrency)
-	if f.run.Rate > 0 {
-		load = fmt.Sprintf("%g/s %s", f.run.Rate, f.run.Arrivals)
+func (f *figures) title(width int) row {
+	load := fmt.Sprintf("%d at once", f.Run.Concurrency)
+	if f.Run.Rate > 0 {
+		load = fmt.Sprintf("%g/s %s", f.Run.Rate, f.Run.Arrivals)
 	}
-	left := fmt.Sprintf("imgcluster stress · %s · %s · %s", f.run.Delivery, load, term.Plural(f.run.Replicas, "copy"))
-	if f.run.ReadPercent > 0 {
-		left += fmt.Sprintf(" · %g %% reads", f.run.ReadPercent)
+	left := fmt.Sprintf("imgcluster stress · %s · %s · %s", f.Run.Delivery, load, term.Plural(f.Run.Replicas, "copy"))
+	if f.Run.ReadPercent > 0 {
+		left += fmt.Sprintf(" · %g %% reads", f.Run.ReadPercent)
 	}
-	clock := term.Clock(time.Duration(f.clock() * float64(time.Second)))
+	clock := term.Clock(time.Duration(f.Clock * float64(time.Second)))
 	gap := max(width-utf8.RuneCountInString(left)-len(clock), 1)
 	if gap == 1 {
 		left = term.Cut(left, max(width-len(clock)-1, 0))
@@ -174,15 +170,15 @@ func (f *tally) title(width int) row {
 }
 
 // bar is the progress of the uploads, or of what follows them, with its words behind it.
-func (f *tally) bar(width int) row {
-	part, rest := f.progress()
-	words := fmt.Sprintf("%d of %d", f.done, f.run.Count)
-	if f.run.DurationS > 0 {
-		words = term.Plural(f.done, "upload")
+func (f *figures) bar(width int) row {
+	part, rest := f.Part, f.Rest
+	words := fmt.Sprintf("%d of %d", f.Done, f.Run.Count)
+	if f.Run.DurationS > 0 {
+		words = term.Plural(f.Done, "upload")
 	}
-	if s := &f.after; s.what != "" {
-		part, rest = s.progress()
-		words = fmt.Sprintf("%d of %d %s", s.done, s.total, s.what)
+	if s := &f.Stage; s.What != "" {
+		part, rest = s.Part, s.Rest
+		words = fmt.Sprintf("%d of %d %s", s.Done, s.Total, s.What)
 	}
 	words = fmt.Sprintf(" %3.0f %%  %s", part*100, words)
 	if part < 1 && rest > 0 {
@@ -197,13 +193,11 @@ func (f *tally) bar(width int) row {
 }
 
 // rates are uploads and bytes a second: now, their curve, and the average.
-func (f *tally) rates(width int) []row {
-	uploads, bytes := f.rate()
-	meanUploads, meanBytes := f.average()
+func (f *figures) rates(width int) []row {
 	var counts, sizes []float64
-	for i := 0; i < len(f.seconds) && i < int(f.now)-f.first; i++ {
-		counts = append(counts, float64(f.seconds[i].uploads))
-		sizes = append(sizes, float64(f.seconds[i].bytes))
+	for _, s := range f.Seconds {
+		counts = append(counts, s.Uploads)
+		sizes = append(sizes, s.Bytes)
 	}
 	curve := width - 42 // the words before and after it
 	line := func(name, now, mean string, values []float64) row {
@@ -215,46 +209,46 @@ func (f *tally) rates(width int) []row {
 	}
 	perSecond := func(b float64) string { return term.Bytes(int64(b)) + "/s" }
 	return []row{
-		line("uploads", fmt.Sprintf("%.1f/s", uploads), fmt.Sprintf("%.1f/s", meanUploads), counts),
-		line("images", perSecond(bytes), perSecond(meanBytes), sizes),
+		line("uploads", fmt.Sprintf("%.1f/s", f.Recent.Uploads), fmt.Sprintf("%.1f/s", f.Average.Uploads), counts),
+		line("images", perSecond(f.Recent.Bytes), perSecond(f.Average.Bytes), sizes),
 	}
 }
 
-func (f *tally) latencies() []row {
-	quantiles := func(name string, h *hdrhistogram.Histogram) row {
-		s := func(us int64) string {
-			if h.TotalCount() == 0 {
+func (f *figures) latencies() []row {
+	quantiles := func(name string, q stress.Quantiles) row {
+		s := func(seconds float64) string {
+			if q.Count == 0 {
 				return unknown
 			}
-			return term.Duration(float64(us) / 1e6)
+			return term.Duration(seconds)
 		}
 		r := row{{fmt.Sprintf("%-9s", name), term.Dim}}
-		return *r.add(term.Plain, "        p50 %s   p99 %s   max %s", s(h.ValueAtQuantile(50)), s(h.ValueAtQuantile(99)), s(h.Max()))
+		return *r.add(term.Plain, "        p50 %s   p99 %s   max %s", s(q.P50), s(q.P99), s(q.Max))
 	}
-	rows := []row{quantiles("latency", f.latency)}
-	if f.run.Rate > 0 {
+	rows := []row{quantiles("latency", f.Latency)}
+	if f.Run.Rate > 0 {
 		rows[0].add(term.Dim, "   from when it was due")
-		rows = append(rows, quantiles("service", f.service))
-		rows[1].add(term.Dim, "   %s behind", term.Duration(f.client.last.LateS))
-		if n := f.waiting.Load(); n > 0 {
+		rows = append(rows, quantiles("service", f.Service))
+		rows[1].add(term.Dim, "   %s behind", term.Duration(f.Client.Last.LateS))
+		if n := f.Waiting; n > 0 {
 			rows[1].add(term.Yellow, ", %d wait for memory", n)
 		}
 	}
 	return rows
 }
 
-func (f *tally) counts() row {
+func (f *figures) counts() row {
 	r := row{{"now      ", term.Dim}}
-	r.add(term.Plain, "%8d in flight   ", f.client.last.InFlight)
+	r.add(term.Plain, "%8d in flight   ", f.Client.Last.InFlight)
 	bad := func(n int64) term.Style {
 		if n > 0 {
 			return term.Red
 		}
 		return term.Plain
 	}
-	r.add(bad(f.failed), "%d failed", f.failed).add(term.Plain, "   %d retried", f.retried)
-	if f.run.ReadPercent > 0 {
-		r.add(term.Plain, "   %s", term.Plural(f.reads, "read")).add(bad(f.unread), ", %d failed", f.unread)
+	r.add(bad(f.Failed), "%d failed", f.Failed).add(term.Plain, "   %d retried", f.Retried)
+	if f.Run.ReadPercent > 0 {
+		r.add(term.Plain, "   %s", term.Plural(f.Reads, "read")).add(bad(f.Unread), ", %d failed", f.Unread)
 	}
 	return r
 }
@@ -267,37 +261,37 @@ type column struct {
 	head  string
 	width int
 	goes  int // where there is little room, the highest goes first
-	cell  func(n *nodeTally) string
+	cell  func(n *stress.NodeFigures) string
 }
 
 // change is how much a counter grew a second, between two samples of a node that was up.
-func change(n *nodeTally, of func(*runlog.NodeSample) float64) float64 {
-	passed, grown := n.last.TS-n.before.TS, of(&n.last)-of(&n.before)
-	if passed <= 0 || !n.before.Up || !n.last.Up || grown < 0 {
+func change(n *stress.NodeFigures, of func(*runlog.NodeSample) float64) float64 {
+	passed, grown := n.Last.TS-n.Before.TS, of(&n.Last)-of(&n.Before)
+	if passed <= 0 || !n.Before.Up || !n.Last.Up || grown < 0 {
 		return 0
 	}
 	return grown / passed
 }
 
-func (f *tally) columns() []column {
-	perSecond := func(of func(*runlog.NodeSample) float64) func(*nodeTally) string {
-		return func(n *nodeTally) string { return term.Bytes(int64(change(n, of))) + "/s" }
+func (f *figures) columns() []column {
+	perSecond := func(of func(*runlog.NodeSample) float64) func(*stress.NodeFigures) string {
+		return func(n *stress.NodeFigures) string { return term.Bytes(int64(change(n, of))) + "/s" }
 	}
 	all := int64(0)
-	for _, n := range f.nodes {
-		all += n.uploads
+	for _, n := range f.Nodes {
+		all += n.Uploads
 	}
 	return []column{
-		{"share", 7, 1, func(n *nodeTally) string {
+		{"share", 7, 1, func(n *stress.NodeFigures) string {
 			if all == 0 {
 				return unknown
 			}
-			return fmt.Sprintf("%.1f %%", 100*float64(n.uploads)/float64(all))
+			return fmt.Sprintf("%.1f %%", 100*float64(n.Uploads)/float64(all))
 		}},
-		{"owns", 8, 3, func(n *nodeTally) string { return term.Bytes(n.last.OwnedBytes) }},
-		{"memory", 8, 4, func(n *nodeTally) string { return term.Bytes(n.last.RSSBytes) }},
-		{"disk free", 9, 5, func(n *nodeTally) string { return term.Bytes(n.last.DiskFreeBytes) }},
-		{"CPU", 6, 2, func(n *nodeTally) string {
+		{"owns", 8, 3, func(n *stress.NodeFigures) string { return term.Bytes(n.Last.OwnedBytes) }},
+		{"memory", 8, 4, func(n *stress.NodeFigures) string { return term.Bytes(n.Last.RSSBytes) }},
+		{"disk free", 9, 5, func(n *stress.NodeFigures) string { return term.Bytes(n.Last.DiskFreeBytes) }},
+		{"CPU", 6, 2, func(n *stress.NodeFigures) string {
 			return fmt.Sprintf("%.0f %%", 100*change(n, func(s *runlog.NodeSample) float64 { return s.CPUS }))
 		}},
 		{"rx", 10, 6, perSecond(func(s *runlog.NodeSample) float64 { return float64(s.NetRxBytes) })},
@@ -306,10 +300,10 @@ func (f *tally) columns() []column {
 }
 
 // nodeTable has a row for each node, and as many columns as there is room for.
-func (f *tally) nodeTable(width int) []row {
+func (f *figures) nodeTable(width int) []row {
 	shown := f.columns()
 	for {
-		need, worst := nodeWidth(f.nodes)+7, 0
+		need, worst := nodeWidth(f.Nodes)+7, 0
 		for i, c := range shown {
 			need += c.width + 1
 			if c.goes > shown[worst].goes {
@@ -321,7 +315,7 @@ func (f *tally) nodeTable(width int) []row {
 		}
 		shown = append(shown[:worst:worst], shown[worst+1:]...)
 	}
-	name := nodeWidth(f.nodes)
+	name := nodeWidth(f.Nodes)
 	head := fmt.Sprintf("%-*s state", name, "node")
 	if len(shown) > 0 {
 		head += " "
@@ -330,20 +324,20 @@ func (f *tally) nodeTable(width int) []row {
 		head += fmt.Sprintf(" %*s", c.width, c.head)
 	}
 	rows := []row{{{head, term.Dim}}}
-	for i := range f.nodes {
-		n := &f.nodes[i]
-		r := row{{fmt.Sprintf("%-*d ", name, n.id), term.Bold}}
+	for i := range f.Nodes {
+		n := &f.Nodes[i]
+		r := row{{fmt.Sprintf("%-*d ", name, n.ID), term.Bold}}
 		switch {
-		case n.last.ID == 0:
+		case n.Last.ID == 0:
 			r.add(term.Dim, "%-6s", unknown)
-		case n.last.Up:
+		case n.Last.Up:
 			r.add(term.Green, "%-6s", "up")
 		default:
 			r.add(term.Red, "%-6s", "down")
 		}
 		for _, c := range shown {
 			text := unknown
-			if n.last.Up || c.head == "share" {
+			if n.Last.Up || c.head == "share" {
 				text = c.cell(n)
 			}
 			r.add(term.Plain, " %*s", c.width, text)
@@ -354,18 +348,18 @@ func (f *tally) nodeTable(width int) []row {
 }
 
 // nodeWidth is that of the longest number, and of the heading.
-func nodeWidth(nodes []nodeTally) int {
+func nodeWidth(nodes []stress.NodeFigures) int {
 	width := len("client")
 	for _, n := range nodes {
-		width = max(width, len(fmt.Sprint(n.id)))
+		width = max(width, len(fmt.Sprint(n.ID)))
 	}
 	return width
 }
 
 // clientRow tells how busy this program is.
-func (f *tally) clientRow() row {
-	last, before := &f.client.last, &f.client.before
-	r := row{{fmt.Sprintf("%-*s ", nodeWidth(f.nodes), "client"), term.Bold}}
+func (f *figures) clientRow() row {
+	last, before := &f.Client.Last, &f.Client.Before
+	r := row{{fmt.Sprintf("%-*s ", nodeWidth(f.Nodes), "client"), term.Bold}}
 	if last.RSSBytes == 0 {
 		return *r.add(term.Plain, unknown)
 	}
@@ -374,4 +368,24 @@ func (f *tally) clientRow() row {
 		cpu = 100 * (last.CPUS - before.CPUS) / passed
 	}
 	return *r.add(term.Plain, "%s of memory, CPU %.0f %%, %s sent", term.Bytes(last.RSSBytes), cpu, term.Bytes(last.SentBytes))
+}
+
+// figuresLine is the state of a run in one line.
+func figuresLine(f stress.Figures) string {
+	of := fmt.Sprintf("%d of %d uploads", f.Done, f.Run.Count)
+	if f.Run.DurationS > 0 {
+		of = fmt.Sprintf("%.0f of %.0f s, %s", min(f.Now, f.Run.DurationS), f.Run.DurationS, term.Plural(f.Done, "upload"))
+	}
+	text := fmt.Sprintf("%s, %.1f/s, %s/s, p99 %s, %d failed",
+		of, f.Average.Uploads, term.Bytes(int64(f.Average.Bytes)), term.Duration(f.Latency.P99), f.Failed)
+	if f.Reads > 0 {
+		text += fmt.Sprintf(", %s, %d failed", term.Plural(f.Reads, "read"), f.Unread)
+	}
+	if f.Part < 1 && f.Rest > 0 {
+		text += ", " + term.Clock(f.Rest) + " left"
+	}
+	if f.Faults != "" {
+		text += ", " + f.Faults
+	}
+	return text
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"imgcluster/cluster/printable"
+	"imgcluster/modes/stress"
 	"imgcluster/modes/term"
 )
 
@@ -35,7 +36,7 @@ func (e *env) progress() *progress {
 
 // watch shows a run on the whole terminal, where there is one that can do so, until end. Records that
 // are streamed to the same terminal would be mixed in.
-func (p *progress) watch(f *tally) {
+func (p *progress) watch(f *stress.Tally) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.live || p.e.quiet || p.e.json && term.Is(fileOf(p.e.out)) {
@@ -46,11 +47,11 @@ func (p *progress) watch(f *tally) {
 }
 
 // run shows the state of a run, where no screen does.
-func (p *progress) run(final bool, f *tally) {
+func (p *progress) run(final bool, f *stress.Tally) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.screen == nil {
-		p.write(final, "%s", f)
+		p.write(final, func() string { return figuresLine(f.Figures()) })
 	}
 }
 
@@ -62,20 +63,20 @@ func (p *progress) show(final bool, format string, args ...any) {
 		p.view.setPhase(fmt.Sprintf(format, args...))
 		return
 	}
-	p.write(final, format, args...)
+	p.write(final, func() string { return fmt.Sprintf(format, args...) })
 }
 
 // stage is show for what follows the uploads of a run: on a screen the bar goes with it.
-func (p *progress) stage(what string, done, total int64, format string, args ...any) {
+func (p *progress) stage(s stress.Stage) {
 	p.mu.Lock()
-	if p.screen != nil {
-		p.view.f.setStage(what, done, total)
+	if p.screen != nil && s.What != "" {
+		p.view.f.SetStage(s.What, s.Done, s.Total)
 	}
 	p.mu.Unlock()
-	p.show(done == total, format, args...)
+	p.show(s.Done == s.Total, "%s", s.Text)
 }
 
-func (p *progress) write(final bool, format string, args ...any) {
+func (p *progress) write(final bool, line func() string) {
 	every := progressEvery
 	if p.live {
 		every = progressEveryLive
@@ -84,7 +85,7 @@ func (p *progress) write(final bool, format string, args ...any) {
 		return
 	}
 	p.last = time.Now()
-	text := printable.Text(fmt.Sprintf(format, args...))
+	text := printable.Text(line())
 	if !p.live {
 		fmt.Fprintln(p.e.err, text)
 		return

@@ -17,6 +17,7 @@ import (
 
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/oserr"
 	"imgcluster/cluster/printable"
 	"imgcluster/config"
 	"imgcluster/modes/stress/load"
@@ -113,7 +114,7 @@ func (o putOptions) check(f putFile, limit config.Bytes) error {
 	case errors.Is(err, load.ErrNoFile):
 		return fmt.Errorf("%s %w: give it a name of its own with --name", f.path, err)
 	case errors.As(err, new(*fs.PathError)):
-		return fmt.Errorf("%s: %w", f.path, noPath(err))
+		return fmt.Errorf("%s: %w", f.path, oserr.NoPath(err))
 	}
 	return fmt.Errorf("%s %w", f.path, err)
 }
@@ -204,7 +205,7 @@ func (e *env) printReceipt(r image.Receipt) {
 		e.printJSON(r)
 		return
 	}
-	fmt.Fprintf(printable.Writer(e.out), "%s/%s  %s  owner node %d, copies on %s\n", r.User, r.Name, term.Bytes(r.Bytes), r.Owner, formatNodes(r.Replicas))
+	fmt.Fprintf(printable.Writer(e.out), "%s/%s  %s  owner node %d, copies on %s\n", r.User, r.Name, term.Bytes(r.Bytes), r.Owner, term.List(r.Replicas))
 }
 
 // putFile sends one file, or standard input.
@@ -219,7 +220,7 @@ func (e *env) putFile(ctx context.Context, cfg *config.Config, c *client.Client,
 	}
 	up.Size, up.Body = size, func() io.Reader { return io.NewSectionReader(body, 0, size) }
 	if up.Digest, err = digest(up.Body()); err != nil {
-		return image.Receipt{}, noPath(err)
+		return image.Receipt{}, oserr.NoPath(err)
 	}
 	r, err := c.Put(ctx, up)
 	if r.Done != nil {
@@ -237,7 +238,7 @@ func (e *env) open(ctx context.Context, path string, limit config.Bytes) (io.Rea
 	if path != stdin {
 		f, err := await(ctx, func() (*os.File, error) { return os.Open(path) }) // waits for a pipe's writer
 		if err != nil {
-			return nil, 0, noPath(err)
+			return nil, 0, oserr.NoPath(err)
 		}
 		info, err := f.Stat()
 		if err != nil {
@@ -252,7 +253,7 @@ func (e *env) open(ctx context.Context, path string, limit config.Bytes) (io.Rea
 	}
 	data, err := io.ReadAll(io.LimitReader(in, int64(limit)+1))
 	if err != nil {
-		return nil, 0, noPath(err)
+		return nil, 0, oserr.NoPath(err)
 	}
 	return bytes.NewReader(data), int64(len(data)), checkSize("it", int64(len(data)), limit)
 }

@@ -12,13 +12,14 @@ import (
 	"imgcluster/config"
 	"imgcluster/modes/local"
 	"imgcluster/modes/runlog"
+	"imgcluster/modes/stress"
 	"imgcluster/modes/stress/load"
 )
 
 // blind is a target whose nodes are not looked at.
-type blind struct{ *target }
+type blind struct{ *stress.Target }
 
-func (blind) Status(context.Context) ([]runlog.NodeSample, error) { return nil, errFolder }
+func (blind) Status(context.Context) ([]runlog.NodeSample, error) { return nil, errDown }
 
 // BenchmarkRecording makes runs with and without all that is recorded of them, in turn, and measures
 // what a record and a look at the nodes cost by themselves, CPU of the client and of all nodes. Run it
@@ -50,11 +51,11 @@ func BenchmarkRecording(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer c.Close()
-	status, err := awaitQuorum(b.Context(), c)
+	status, err := c.Cluster(b.Context())
 	if err != nil {
 		b.Fatal(err)
 	}
-	to := newTarget(c, status)
+	to := stress.NewTarget(c, status)
 	log := func() *runlog.Writer {
 		f, err := os.Create(filepath.Join(b.TempDir(), "log.jsonl"))
 		if err != nil {
@@ -69,7 +70,7 @@ func BenchmarkRecording(b *testing.B) {
 			Source: images, Target: blind{to}, Log: runlog.NewWriter(io.Discard), Users: []string{"bench"},
 		}
 		if recorded {
-			o.Target, o.Log, o.Observe = to, log(), newTally(o, nil).take
+			o.Target, o.Log, o.Observe = to, log(), stress.NewTally(o).Take
 		}
 		before, began := cpuMillis(b, pids), time.Now()
 		if err := load.Run(b.Context(), o); err != nil {
@@ -95,7 +96,7 @@ func BenchmarkRecording(b *testing.B) {
 		}
 		sample := (cpuMillis(b, pids) - before) / samples
 		o := load.Options{Run: runlog.Run{Nodes: []int{1, 2, 3}, Count: records}}
-		w, take, first := log(), newTally(o, nil).take, true
+		w, take, first := log(), stress.NewTally(o).Take, true
 		before = cpuMillis(b, pids)
 		for i := range int64(records) {
 			rec := runlog.Upload{
@@ -126,14 +127,16 @@ func BenchmarkScreen(b *testing.B) {
 	}
 	defer tty.Close()
 	f := busy(3)
-	for i := range secondsKept {
-		f.take(runlog.Upload{Seq: int64(i), StartS: float64(i), LatencyS: 0.5, OK: true, Owner: 1 + i%3, Attempts: 1, Bytes: int64(i)})
+	for i := range 3600 {
+		f.Take(runlog.Upload{Seq: int64(i), StartS: float64(i), LatencyS: 0.5, OK: true, Owner: 1 + i%3, Attempts: 1, Bytes: int64(i)})
 	}
 	v := &view{f: f, color: true}
 	s := openScreen(tty, v.lines)
 	defer s.close()
+	now := f.Figures().Now
 	for b.Loop() {
-		f.take(runlog.ClientSample{TS: f.now + 0.01, InFlight: int(f.now * 100)})
+		now += 0.01
+		f.Take(runlog.ClientSample{TS: now, InFlight: int(now * 100)})
 		s.redraw()
 	}
 	b.ReportMetric(float64(b.Elapsed())/float64(b.N)/float64(drawEvery)*100, "%-of-a-core")

@@ -10,9 +10,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"imgcluster/cluster/durable"
+	"imgcluster/cluster/oserr"
 	"imgcluster/config"
 	"imgcluster/modes/report"
 	"imgcluster/modes/runlog"
+	"imgcluster/modes/stress"
 )
 
 // reportOptions say in which form a report is made, and of what it is more than the figures of a run.
@@ -92,7 +94,7 @@ func (o *reportOptions) check(e *env) error {
 		out.Discard()
 	}
 	if o.compare != "" {
-		f, err := openRegular(o.compare)
+		f, err := stress.OpenRegular(o.compare)
 		if err != nil {
 			return usagef("name the log of another run", "--compare %s: %w", o.compare, err)
 		}
@@ -172,7 +174,7 @@ func (e *env) readLog(path string) (*runlog.Log, error) {
 		if !isRegular(path) {
 			ctx = e.in.ctx // a pipe without a writer may be waited for in vain
 		}
-		f, err := await(ctx, func() (*os.File, error) { return openRegular(path) })
+		f, err := await(ctx, func() (*os.File, error) { return stress.OpenRegular(path) })
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
@@ -206,21 +208,6 @@ func isRegular(path string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// openRegular opens a file to read, but no folder.
-func openRegular(path string) (*os.File, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, noPath(err)
-	}
-	if info, err := f.Stat(); err != nil || info.IsDir() {
-		f.Close()
-		return nil, errors.Join(err, errFolder)
-	}
-	return f, nil
-}
-
-var errFolder = errors.New("it is a folder")
-
 // writePage writes the page, if one is wanted: the file is there whole, or as it was.
 func (o *reportOptions) writePage(list report.Reports) error {
 	if o.html == "" {
@@ -236,7 +223,7 @@ func (o *reportOptions) writePage(list report.Reports) error {
 		err = page.Commit()
 	}
 	if err != nil {
-		return fmt.Errorf("--html %s: %w", o.html, noPath(err))
+		return fmt.Errorf("--html %s: %w", o.html, oserr.NoPath(err))
 	}
 	return nil
 }
@@ -244,7 +231,7 @@ func (o *reportOptions) writePage(list report.Reports) error {
 func createPage(path string) (*durable.File, error) {
 	page, err := durable.Create(path)
 	if err != nil {
-		return nil, usagef("name a file that can be written with --html", "--html %s: %w", path, noPath(err))
+		return nil, usagef("name a file that can be written with --html", "--html %s: %w", path, oserr.NoPath(err))
 	}
 	return page, nil
 }

@@ -16,6 +16,7 @@ import (
 	"imgcluster/cluster/image"
 	"imgcluster/config"
 	"imgcluster/modes/local"
+	"imgcluster/modes/term"
 )
 
 func newServer(e *env) *cobra.Command {
@@ -88,7 +89,7 @@ func nodeIDs(cfg *config.Config) string {
 	for _, n := range cfg.Cluster.Nodes {
 		ids = append(ids, n.ID)
 	}
-	return formatNodes(ids)
+	return term.List(ids)
 }
 
 // harden keeps plaintext and keys out of core files and the Go heap within its share of the node's

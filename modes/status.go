@@ -9,9 +9,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"imgcluster/cluster/image"
 	"imgcluster/cluster/printable"
 	"imgcluster/cluster/wire"
+	"imgcluster/modes/stress"
 	"imgcluster/modes/term"
 )
 
@@ -57,7 +57,7 @@ func runStatus(ctx context.Context, e *env, watch bool) error {
 		}
 		if !watch {
 			if err == nil && !s.Ready {
-				err = notReady(s)
+				err = stress.NotReady(s)
 			}
 			return err
 		}
@@ -67,35 +67,6 @@ func runStatus(ctx context.Context, e *env, watch bool) error {
 		case <-time.After(watchEvery):
 		}
 	}
-}
-
-// leaders counts the shards that have one.
-func leaders(s wire.ClusterStatus) (n int) {
-	for _, shard := range s.Shards {
-		if shard.Leader != 0 {
-			n++
-		}
-	}
-	return n
-}
-
-// notReady is the failure of a cluster that cannot serve, for exit status 3.
-func notReady(s wire.ClusterStatus) error {
-	return image.Errorf(image.KindNoQuorum, "%d of %s have no leader", len(s.Shards)-leaders(s), term.Plural(len(s.Shards), "shard")).
-		WithHint("wait for the election; if it does not end, start the nodes that are down, with: imgcluster server --id N")
-}
-
-// stateOf is a node's state in words.
-func stateOf(n wire.NodeStatus) string {
-	switch {
-	case n.State == wire.NodeUp && n.Problem != "":
-		return "up, disk failed"
-	case n.State == wire.NodeUp && n.DiskLacks == wire.LacksInodes:
-		return "up, no inodes"
-	case n.State == wire.NodeUp && n.DiskFull:
-		return "up, disk full"
-	}
-	return string(n.State)
 }
 
 // wants is what is amiss with a cluster, ready or not, to be added to a line.
@@ -120,12 +91,12 @@ func writeStatus(w io.Writer, s wire.ClusterStatus) error {
 	if !s.Ready {
 		ready = "not ready"
 	}
-	fmt.Fprintf(w, "%s is %s: %d of %s have a leader%s\n", s.Name, ready, leaders(s), term.Plural(len(s.Shards), "shard"), wants(s))
+	fmt.Fprintf(w, "%s is %s: %d of %s have a leader%s\n", s.Name, ready, s.Leaders(), term.Plural(len(s.Shards), "shard"), wants(s))
 	fmt.Fprintf(w, "%s, %s, %s each, %d under-replicated\n", term.Plural(s.Images, "image"), term.Bytes(s.Bytes), term.Plural(s.Replicas, "copy"), s.UnderReplicated)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "node\tstate\tAPI\tleads\towns\t\tstores\tmemory\tfree")
 	for _, n := range s.Nodes {
-		fmt.Fprintf(t, "%d\t%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\n", n.ID, stateOf(n), n.API, n.LeaderOf, n.OwnedImages,
+		fmt.Fprintf(t, "%d\t%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\n", n.ID, n.Condition(), n.API, n.LeaderOf, n.OwnedImages,
 			term.Bytes(n.OwnedBytes), term.Bytes(n.StoredBytes), term.Bytes(n.RSSBytes), term.Bytes(n.DiskFreeBytes))
 	}
 	if err := t.Flush(); err != nil {

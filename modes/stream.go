@@ -7,6 +7,7 @@ import (
 
 	"imgcluster/cluster/printable"
 	"imgcluster/modes/runlog"
+	"imgcluster/modes/stress"
 )
 
 // stream writes the records of a run to standard output while they are made; nil without --json.
@@ -59,3 +60,30 @@ func reportLine(report []byte) ([]byte, error) {
 	line.WriteByte('\n')
 	return line.Bytes(), nil
 }
+
+// runView shows a run under way as progress, and its records as a stream.
+type runView struct {
+	*progress
+	stream *stream
+}
+
+// Watch implements stress.View.
+func (v *runView) Watch(t *stress.Tally) { v.watch(t) }
+
+// Update implements stress.View.
+func (v *runView) Update(t *stress.Tally) { v.run(false, t) }
+
+// Uploaded implements stress.View.
+func (v *runView) Uploaded(t *stress.Tally) { v.run(true, t) }
+
+// Record implements stress.View.
+func (v *runView) Record(rec runlog.Record) { v.stream.take(rec) }
+
+// Stage implements stress.View.
+func (v *runView) Stage(s stress.Stage) { v.stage(s) }
+
+// Note implements stress.View.
+func (v *runView) Note(text string) { v.note(text) }
+
+// Crash implements stress.View.
+func (v *runView) Crash() { v.crash() }

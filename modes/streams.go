@@ -10,6 +10,7 @@ import (
 	"sync"
 	"syscall"
 
+	"imgcluster/cluster/oserr"
 	"imgcluster/cluster/printable"
 )
 
@@ -44,7 +45,7 @@ type outputError struct {
 }
 
 func (o *outputError) Error() string {
-	text := fmt.Sprintf("standard output cannot be written: %v", noPath(o.bad))
+	text := fmt.Sprintf("standard output cannot be written: %v", oserr.NoPath(o.bad))
 	if o.also != nil {
 		text = o.also.Error() + "\n" + text
 	}

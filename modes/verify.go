@@ -16,6 +16,7 @@ import (
 	"imgcluster/cluster/printable"
 	"imgcluster/cluster/wire"
 	"imgcluster/config"
+	"imgcluster/modes/stress"
 	"imgcluster/modes/term"
 )
 
@@ -105,7 +106,7 @@ func (f verifyFlags) choose(e *env, cfg *config.Config, members []wire.Member) (
 	}
 	for _, n := range cfg.Cluster.Nodes {
 		if len(f.nodes) == 0 && !is(n.ID) {
-			e.say("%s", noMember(n.ID))
+			e.say("%s", stress.NotMember(n.ID))
 		}
 	}
 	for _, m := range members {
@@ -114,11 +115,6 @@ func (f verifyFlags) choose(e *env, cfg *config.Config, members []wire.Member) (
 		}
 	}
 	return nodes, nil
-}
-
-// noMember says that a node of the configuration is none of the cluster.
-func noMember(id image.NodeID) string {
-	return fmt.Sprintf("node %d is not a member of the cluster: it was removed, or not added yet; take it out of the configuration, or add it with imgcluster member add", id)
 }
 
 func containsID(ids []int, id image.NodeID) bool {

@@ -20,6 +20,7 @@ import (
 	"imgcluster/genimg"
 	"imgcluster/modes/local"
 	"imgcluster/modes/runlog"
+	"imgcluster/modes/stress"
 	"imgcluster/modes/stress/load"
 	"imgcluster/modes/term"
 )
@@ -58,12 +59,12 @@ func TestExitStatus(t *testing.T) {
 			fmt.Errorf("y: %w", config.Problems{{}}), &genimg.Error{Err: genimg.ErrSpec}, &crypto.Error{Kind: crypto.ErrAuth},
 			&store.ClaimError{Reason: store.ErrInUse}, &cluster.RefusedError{}, &runlog.ReadError{Err: runlog.ErrBadLine},
 			&hintedError{usagef("", "x"), "y"}, &outputError{bad: io.ErrShortWrite, also: usagef("", "x")},
-			errors.Join(notReady(wire.ClusterStatus{}), usagef("", "x")), // the first step to take
+			errors.Join(stress.NotReady(wire.ClusterStatus{}), usagef("", "x")), // the first step to take
 			&partError{"x", []error{image.Errorf(image.KindNotFound, "y"), usagef("", "x")}},
 			image.Errorf(image.KindDamaged, "x: %w", &crypto.Error{Kind: crypto.ErrAuth}),
 		},
 		exitNobody: {
-			fmt.Errorf("y: %w", nobody), notReady(wire.ClusterStatus{}), &partError{"x", []error{errors.New("y"), notReady(wire.ClusterStatus{})}},
+			fmt.Errorf("y: %w", nobody), stress.NotReady(wire.ClusterStatus{}), &partError{"x", []error{errors.New("y"), stress.NotReady(wire.ClusterStatus{})}},
 			errors.Join(nobody, context.Canceled), new(client.Client).NobodyAnswers("x", image.Errorf(image.KindInvalid, "y")),
 		},
 		exitVerdict: {errVerdict, errors.Join(errVerdict, errors.New("x")), errors.Join(usagef("", "x"), errVerdict)},
@@ -136,7 +137,7 @@ func TestTerminals(t *testing.T) {
 		t.Setenv("NO_COLOR", test.noColor)
 		test.e.err = tty
 		p := test.e.progress()
-		p.watch(newTally(load.Options{}, nil))
+		p.watch(stress.NewTally(load.Options{}))
 		if got := test.e.color(tty); got != test.color || p.live != test.screen || (p.screen != nil) != test.screen {
 			t.Errorf("%+v: colours %v, a live line %v, a screen %v", test, got, p.live, p.screen != nil)
 		}
@@ -166,5 +167,19 @@ func TestProgressLines(t *testing.T) {
 	p.note("note")
 	if out.Len() > 0 {
 		t.Errorf("--quiet says %q", &out)
+	}
+}
+
+// What a run needs, and the longest that the preflight says, have room.
+func TestPlanFits(t *testing.T) {
+	var out bytes.Buffer
+	writeNeeds(&out, stress.Needs{
+		Uploads: 99_999_999, Bytes: 9e17, Sent: 9e17, PerNode: 9e17, Log: 9e17, AtMost: true, LeastS: 60, MostS: 9e6,
+		Copies: 3, Faults: 1000, ReadBack: true,
+	})
+	long := strings.Repeat("node 2 does not answer as this version does; ", 9)
+	writeChecks(&out, []stress.Check{{Name: "open files", State: stress.CheckWarn, Said: long}, {Name: "nodes", State: stress.CheckOK}}, false)
+	if columnsOf(out.String()) > term.Width || !strings.Contains(out.String(), "  warn  open files  node 2 does not") {
+		t.Errorf("wider than %d columns:\n%s", term.Width, &out)
 	}
 }

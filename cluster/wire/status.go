@@ -135,6 +135,29 @@ var ClusterFigures = sample.Figures{
 	{Name: "under_replicated", Metric: "under_replicated", Help: "Images with fewer copies than configured."},
 }
 
+// Leaders counts the shards that have one.
+func (s ClusterStatus) Leaders() (n int) {
+	for _, shard := range s.Shards {
+		if shard.Leader != 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// Condition returns a node's state in words, with what keeps one that is up from storing.
+func (n NodeStatus) Condition() string {
+	switch {
+	case n.State == NodeUp && n.Problem != "":
+		return "up, disk failed"
+	case n.State == NodeUp && n.DiskLacks == LacksInodes:
+		return "up, no inodes"
+	case n.State == NodeUp && n.DiskFull:
+		return "up, disk full"
+	}
+	return string(n.State)
+}
+
 // NodeInfo is what a node says of itself alone: where it runs and how it was configured.
 type NodeInfo struct {
 	ID       image.NodeID      `json:"id"`

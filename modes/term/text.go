@@ -1,8 +1,10 @@
 package term
 
 import (
+	"cmp"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -61,6 +63,15 @@ func withUnits(words []string) []string {
 // Indent wraps text to Width, each line behind indent.
 func Indent(indent, text string) string {
 	return indent + strings.Join(Wrap(text, Width-utf8.RuneCountInString(indent)), "\n"+indent)
+}
+
+// List returns numbers with commas between them, the lowest first.
+func List[N cmp.Ordered](numbers []N) string {
+	var out []string
+	for _, n := range slices.Sorted(slices.Values(numbers)) {
+		out = append(out, fmt.Sprint(n))
+	}
+	return strings.Join(out, ", ")
 }
 
 // Spark draws one cell for each value, from 0 up to the highest; a blank where there is nothing or no number.

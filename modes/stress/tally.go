@@ -1,4 +1,4 @@
-package modes
+package stress
 
 import (
 	"cmp"
@@ -13,7 +13,6 @@ import (
 
 	"imgcluster/modes/runlog"
 	"imgcluster/modes/stress/load"
-	"imgcluster/modes/term"
 )
 
 const (
@@ -24,12 +23,12 @@ const (
 	latencyDigits = 2
 )
 
-// tally is what is known of a run under way, from its records. It is safe for concurrent use.
-type tally struct {
-	run   runlog.Run
-	trial *trial
+// Tally is what is known of a run under way, from its records. It is safe for concurrent use.
+type Tally struct {
+	run    runlog.Run
+	faults func() string // what is said of them; nil without
 
-	waiting atomic.Int64 // uploads that wait for memory
+	Waiting atomic.Int64 // uploads that wait for memory
 
 	mu      sync.Mutex
 	done    int64 // uploads that ended, those of an earlier part included
@@ -45,8 +44,8 @@ type tally struct {
 	first   int                     // the second of seconds[0]
 	latency *hdrhistogram.Histogram // in µs, from when it was due
 	service *hdrhistogram.Histogram // in µs, from when it began
-	nodes   []nodeTally
-	client  sampled[runlog.ClientSample]
+	nodes   []NodeFigures
+	client  Sampled[runlog.ClientSample]
 	events  []string
 	after   stage // zero while uploads are made
 }
@@ -63,24 +62,13 @@ type stage struct {
 // second is what was done in one.
 type second struct{ uploads, bytes int64 }
 
-// sampled is the last sample and the one before.
-type sampled[S any] struct{ last, before S }
-
-func (s *sampled[S]) add(x S) { s.before, s.last = s.last, x }
-
-// nodeTally is one node of the run.
-type nodeTally struct {
-	id      int
-	uploads int64 // whose owner it is
-	sampled[runlog.NodeSample]
-}
-
-func newTally(o load.Options, t *trial) *tally {
-	f := &tally{run: o.Run, trial: t}
+// NewTally returns the tally of a run that has not begun, or goes on.
+func NewTally(o load.Options) *Tally {
+	f := &Tally{run: o.Run}
 	f.latency = hdrhistogram.New(1, latencyMax.Microseconds(), latencyDigits)
 	f.service = hdrhistogram.New(1, latencyMax.Microseconds(), latencyDigits)
 	for _, id := range o.Run.Nodes {
-		f.nodes = append(f.nodes, nodeTally{id: id})
+		f.nodes = append(f.nodes, NodeFigures{ID: id})
 	}
 	if o.Resume != nil {
 		f.done, f.begun, f.now = int64(len(o.Resume.Done)), o.Resume.AtS, o.Resume.AtS
@@ -89,8 +77,8 @@ func newTally(o load.Options, t *trial) *tally {
 	return f
 }
 
-// take adds a record.
-func (f *tally) take(rec runlog.Record) {
+// Take adds a record.
+func (f *Tally) Take(rec runlog.Record) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch r := rec.(type) {
@@ -113,7 +101,7 @@ func (f *tally) take(rec runlog.Record) {
 	}
 }
 
-func (f *tally) upload(u *runlog.Upload) {
+func (f *Tally) upload(u *runlog.Upload) {
 	end := u.StartS + u.LatencyS
 	f.now = max(f.now, end)
 	f.done++
@@ -131,7 +119,7 @@ func (f *tally) upload(u *runlog.Upload) {
 		s.bytes += u.Bytes
 	}
 	if u.Owner != 0 {
-		f.node(u.Owner).uploads++
+		f.node(u.Owner).Uploads++
 	}
 	if u.Warmup {
 		return
@@ -151,7 +139,7 @@ func record(h *hdrhistogram.Histogram, s float64) {
 }
 
 // second returns the one in which something ended; nil for one that is not kept any more.
-func (f *tally) second(at int) *second {
+func (f *Tally) second(at int) *second {
 	for at-f.first >= len(f.seconds) {
 		f.seconds = append(f.seconds, second{})
 	}
@@ -166,15 +154,15 @@ func (f *tally) second(at int) *second {
 }
 
 // node returns a node's tally; one that joined meanwhile gets its own.
-func (f *tally) node(id int) *nodeTally {
-	i, ok := slices.BinarySearchFunc(f.nodes, id, func(n nodeTally, id int) int { return cmp.Compare(n.id, id) })
+func (f *Tally) node(id int) *NodeFigures {
+	i, ok := slices.BinarySearchFunc(f.nodes, id, func(n NodeFigures, id int) int { return cmp.Compare(n.ID, id) })
 	if !ok {
-		f.nodes = slices.Insert(f.nodes, i, nodeTally{id: id})
+		f.nodes = slices.Insert(f.nodes, i, NodeFigures{ID: id})
 	}
 	return &f.nodes[i]
 }
 
-func (f *tally) event(e runlog.Event) {
+func (f *Tally) event(e runlog.Event) {
 	f.now = max(f.now, e.TS)
 	text := strings.ReplaceAll(e.Kind, "_", " ")
 	if e.Node != 0 {
@@ -186,8 +174,15 @@ func (f *tally) event(e runlog.Event) {
 	f.note(fmt.Sprintf("%7.1f s  %s", e.TS, text))
 }
 
-// note keeps a line under the figures. Held: mu.
-func (f *tally) note(text string) {
+// Note keeps a line among the events.
+func (f *Tally) Note(text string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.note(text)
+}
+
+// Held: mu.
+func (f *Tally) note(text string) {
 	if len(f.events) == eventsKept {
 		f.events = slices.Delete(f.events, 0, 1)
 	}
@@ -195,45 +190,45 @@ func (f *tally) note(text string) {
 }
 
 // rate is that of the last rateSeconds whole seconds, in uploads and bytes a second. Held: mu.
-func (f *tally) rate() (uploads, bytes float64) {
+func (f *Tally) rate() (r Rate) {
 	end := int(f.now) - f.first // the second that is not over does not count
 	from := max(end-rateSeconds, 0)
 	if end <= from {
 		return f.average()
 	}
 	for i := from; i < end && i < len(f.seconds); i++ {
-		uploads += float64(f.seconds[i].uploads)
-		bytes += float64(f.seconds[i].bytes)
+		r.Uploads += float64(f.seconds[i].uploads)
+		r.Bytes += float64(f.seconds[i].bytes)
 	}
-	return uploads / float64(end-from), bytes / float64(end-from)
+	return Rate{r.Uploads / float64(end-from), r.Bytes / float64(end-from)}
 }
 
 // average is over all of the run. Held: mu.
-func (f *tally) average() (uploads, bytes float64) {
+func (f *Tally) average() Rate {
 	passed := f.now - f.begun
 	if passed <= 0 {
-		return 0, 0
+		return Rate{}
 	}
-	return float64(f.uploads-f.failed) / passed, float64(f.bytes) / passed
+	return Rate{float64(f.uploads-f.failed) / passed, float64(f.bytes) / passed}
 }
 
 // progress is the part of the run that is over, and how long the rest will take, 0 when that is not
 // known. Held: mu.
-func (f *tally) progress() (part float64, rest time.Duration) {
+func (f *Tally) progress() (part float64, rest time.Duration) {
 	if f.run.DurationS > 0 {
 		part = min(f.now/f.run.DurationS, 1)
 		return part, time.Duration(max(f.run.DurationS-f.now, 0) * float64(time.Second))
 	}
 	left := max(f.run.Count-f.done, 0)
 	part = min(float64(f.done)/float64(max(f.run.Count, 1)), 1)
-	if rate, _ := f.rate(); rate > 0 {
+	if rate := f.rate().Uploads; rate > 0 {
 		rest = time.Duration(float64(left) / rate * float64(time.Second))
 	}
 	return part, rest
 }
 
-// setStage tells how far the stage after the uploads is.
-func (f *tally) setStage(what string, done, total int64) {
+// SetStage says how far the stage after the uploads is.
+func (f *Tally) SetStage(what string, done, total int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.after.what != what {
@@ -243,7 +238,7 @@ func (f *tally) setStage(what string, done, total int64) {
 }
 
 // clock is the time on the run's clock. Held: mu.
-func (f *tally) clock() float64 {
+func (f *Tally) clock() float64 {
 	if f.after.what == "" {
 		return f.now
 	}
@@ -256,28 +251,4 @@ func (s *stage) progress() (part float64, rest time.Duration) {
 		rest = time.Duration(float64(time.Since(s.begun)) / float64(s.done) * float64(s.total-s.done))
 	}
 	return float64(s.done) / float64(max(s.total, 1)), rest
-}
-
-// String is the state in one line.
-func (f *tally) String() string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	uploads, bytes := f.average()
-	of := fmt.Sprintf("%d of %d uploads", f.done, f.run.Count)
-	if f.run.DurationS > 0 {
-		of = fmt.Sprintf("%.0f of %.0f s, %s", min(f.now, f.run.DurationS), f.run.DurationS, term.Plural(f.done, "upload"))
-	}
-	text := fmt.Sprintf("%s, %.1f/s, %s/s, p99 %s, %d failed", of, uploads, term.Bytes(int64(bytes)), term.Duration(quantile(f.latency, 99)), f.failed)
-	if f.reads > 0 {
-		text += fmt.Sprintf(", %s, %d failed", term.Plural(f.reads, "read"), f.unread)
-	}
-	if part, rest := f.progress(); part < 1 && rest > 0 {
-		text += ", " + term.Clock(rest) + " left"
-	}
-	return text + f.trial.suffix()
-}
-
-// quantile is in seconds; 0 of nothing.
-func quantile(h *hdrhistogram.Histogram, percent float64) float64 {
-	return float64(h.ValueAtQuantile(percent)) / 1e6
 }

@@ -1,4 +1,4 @@
-package modes
+package stress
 
 import (
 	"cmp"
@@ -16,26 +16,27 @@ import (
 	"imgcluster/modes/stress/load"
 )
 
-// target is the cluster as the load driver sees it.
-type target struct {
+// Target is the cluster as the load driver sees it.
+type Target struct {
 	c      *client.Client
 	status atomic.Pointer[wire.ClusterStatus] // the last seen
 }
 
-func newTarget(c *client.Client, status wire.ClusterStatus) *target {
-	t := &target{c: c}
+// NewTarget returns the cluster that a client speaks to, as it was seen last.
+func NewTarget(c *client.Client, status wire.ClusterStatus) *Target {
+	t := &Target{c: c}
 	t.seen(status)
 	return t
 }
 
 // seen keeps a status, with the shards in the order of the hash.
-func (t *target) seen(s wire.ClusterStatus) {
+func (t *Target) seen(s wire.ClusterStatus) {
 	s.Shards = slices.SortedFunc(slices.Values(s.Shards), func(a, b wire.ShardStatus) int { return cmp.Compare(a.ID, b.ID) })
 	t.status.Store(&s)
 }
 
 // Put implements load.Target.
-func (t *target) Put(ctx context.Context, up load.Upload) (load.Outcome, error) {
+func (t *Target) Put(ctx context.Context, up load.Upload) (load.Outcome, error) {
 	first := t.firstChoice(up.User, up.Name)
 	id := image.NewID()
 	r, err := t.c.Put(ctx, client.Upload{ID: id, User: up.User, Name: up.Name, Size: up.Size, Body: up.Body})
@@ -52,7 +53,7 @@ func (t *target) Put(ctx context.Context, up load.Upload) (load.Outcome, error) 
 
 // firstChoice is the first node in the rank of a name. It is 0, not known, while a node that the rank
 // may begin with takes no images.
-func (t *target) firstChoice(user, name string) image.NodeID {
+func (t *Target) firstChoice(user, name string) image.NodeID {
 	s := t.status.Load()
 	if len(s.Shards) < 2 {
 		return 0
@@ -60,7 +61,7 @@ func (t *target) firstChoice(user, name string) image.NodeID {
 	nodes := s.Shards[1+placement.Shard(user, name, len(s.Shards)-1)].Nodes // the first is the system's
 	for _, id := range nodes {
 		i := slices.IndexFunc(s.Nodes, func(n wire.NodeStatus) bool { return n.ID == id })
-		if i < 0 || stateOf(s.Nodes[i]) != string(wire.NodeUp) || !s.Nodes[i].Ready {
+		if i < 0 || s.Nodes[i].Condition() != string(wire.NodeUp) || !s.Nodes[i].Ready {
 			return 0
 		}
 	}
@@ -74,7 +75,7 @@ func (t *target) firstChoice(user, name string) image.NodeID {
 const readBufferBytes = 256 << 10
 
 // Get implements load.Target.
-func (t *target) Get(ctx context.Context, user, name string) ([sha256.Size]byte, int64, error) {
+func (t *Target) Get(ctx context.Context, user, name string) ([sha256.Size]byte, int64, error) {
 	return readSum(ctx, t.c, user, name)
 }
 
@@ -91,7 +92,7 @@ func readSum(ctx context.Context, c *client.Client, user, name string) (sum [sha
 }
 
 // Status implements load.Target.
-func (t *target) Status(ctx context.Context) ([]runlog.NodeSample, error) {
+func (t *Target) Status(ctx context.Context) ([]runlog.NodeSample, error) {
 	s, err := t.c.Cluster(ctx)
 	if err != nil {
 		return nil, err

@@ -1,4 +1,4 @@
-package modes
+package stress
 
 import (
 	"context"
@@ -23,8 +23,8 @@ const (
 // readBack reads all images of a run after it, and compares their SHA-256 with that of what was sent.
 type readBack struct {
 	c      *client.Client
-	source load.Source // tells what was sent in an earlier part of the run
-	p      *progress
+	source load.Source // has what was sent in an earlier part of the run
+	show   func(Stage)
 }
 
 // run reads the images, and writes what it finds. It is ErrInterrupted when ctx is done before all were read, but not
@@ -36,8 +36,9 @@ func (b *readBack) run(ctx context.Context, images []load.StoredImage, l load.Re
 	began, total := time.Now(), int64(len(images))
 	sum := runlog.Readback{Images: total}
 	show := func(done int64) {
-		b.p.stage("read back", done, total, "%d of %d images read back, %s/s, %d not as sent", done, total,
+		text := fmt.Sprintf("%d of %d images read back, %s/s, %d not as sent", done, total,
 			term.Bytes(int64(float64(sum.Bytes)/time.Since(began).Seconds())), done-sum.Matched)
+		b.show(Stage{What: "read back", Done: done, Total: total, Text: text})
 	}
 	if total > 0 {
 		show(0)

@@ -1,4 +1,4 @@
-package modes
+package stress
 
 import (
 	"bufio"
@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"imgcluster/cluster/durable"
+	"imgcluster/cluster/oserr"
 	"imgcluster/modes/runlog"
 )
 
@@ -33,18 +34,18 @@ const olderSuffix = ".1"
 // openLog finds out that the log can be written, by a run that leaves so many bytes of it.
 func openLog(path string, keep int64) (*logFile, error) {
 	const hint = "name a file that can be written with --log"
-	if path == stdin {
-		return nil, usagef(hint+"; --json prints the records too", "--log -: the log is not printed")
+	if path == "-" {
+		return nil, refusef(hint+"; --json prints the records too", "--log -: the log is not printed")
 	}
 	_, statErr := os.Stat(path)
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o666)
 	if err != nil {
-		return nil, usagef(hint, "the log %s: %w", path, noPath(err))
+		return nil, refusef(hint, "the log %s: %w", path, oserr.NoPath(err))
 	}
 	l := &logFile{File: f, keep: keep}
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
 		f.Close()
-		return nil, usagef(hint, "the log %s is not a file", path)
+		return nil, refusef(hint, "the log %s is not a file", path)
 	}
 	if l.path, err = filepath.EvalSymlinks(path); err == nil {
 		err = l.lock()
@@ -67,7 +68,7 @@ func (l *logFile) lock() error {
 		hint = "wait until it has ended"
 	}
 	if err := unix.Flock(int(l.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
-		return usagef(hint, "another stress is writing the log %s", l.path)
+		return refusef(hint, "another stress is writing the log %s", l.path)
 	}
 	own, err := l.Stat()
 	if err != nil {
@@ -75,7 +76,7 @@ func (l *logFile) lock() error {
 	}
 	// Between opening and locking, a run that ended or started may have taken the name away.
 	if now, err := os.Stat(l.path); err != nil || !os.SameFile(own, now) {
-		return usagef(hint, "another stress is using the log %s", l.path)
+		return refusef(hint, "another stress is using the log %s", l.path)
 	}
 	return nil
 }
@@ -87,7 +88,7 @@ func (l *logFile) checkOld() error {
 		return err
 	}
 	if !isLog(l.File) {
-		return usagef(hint, "%s is there, and is not the log of a run", l.path)
+		return refusef(hint, "%s is there, and is not the log of a run", l.path)
 	}
 	l.older = l.path + olderSuffix
 	f, err := os.Open(l.older)
@@ -95,16 +96,16 @@ func (l *logFile) checkOld() error {
 		return nil
 	}
 	if err != nil {
-		return usagef(hint, "%s, which the log of before would replace: %w", l.older, noPath(err))
+		return refusef(hint, "%s, which the log of before would replace: %w", l.older, oserr.NoPath(err))
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() > 0 && !isLog(f) {
-		return usagef(hint, "%s is there, and is not the log of a run: the log of before would replace it", l.older)
+		return refusef(hint, "%s is there, and is not the log of a run: the log of before would replace it", l.older)
 	}
 	return nil
 }
 
-// isLog tells whether a file begins as the log of a run does, of a newer version too.
+// isLog reports whether a file begins as the log of a run does, of a newer version too.
 func isLog(f *os.File) bool {
 	line, err := bufio.NewReader(io.NewSectionReader(f, 0, 1<<20)).ReadBytes('\n')
 	if err != nil {
@@ -133,7 +134,7 @@ func (l *logFile) start() (older string, err error) {
 // replace gives the old log its other name, and goes on with a new file.
 func (l *logFile) replace() error {
 	if err := os.Rename(l.path, l.older); err != nil {
-		return usagef("name another file with --log", "the log of before: %w", err)
+		return refusef("name another file with --log", "the log of before: %w", err)
 	}
 	old, err := l.Stat()
 	if err != nil {
@@ -168,9 +169,9 @@ type wholeLines struct {
 
 // eachLine calls take with every whole line that is not empty.
 func eachLine(path, hint string, take func(text []byte) error) (whole wholeLines, err error) {
-	f, err := openRegular(path)
+	f, err := OpenRegular(path)
 	if err != nil {
-		return whole, usagef(hint, "%s: %w", path, err)
+		return whole, refusef(hint, "%s: %w", path, err)
 	}
 	defer f.Close()
 	if _, err := runlog.Read(f); err != nil { // it says best what is wrong with a line
@@ -205,3 +206,18 @@ func eachLine(path, hint string, take func(text []byte) error) (whole wholeLines
 		}
 	}
 }
+
+// OpenRegular opens a file to read, but no folder.
+func OpenRegular(path string) (*os.File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, oserr.NoPath(err)
+	}
+	if info, err := f.Stat(); err != nil || info.IsDir() {
+		f.Close()
+		return nil, errors.Join(err, errFolder)
+	}
+	return f, nil
+}
+
+var errFolder = errors.New("it is a folder")

@@ -1,7 +1,6 @@
-package modes
+package stress
 
 import (
-	"bytes"
 	"context"
 	"os"
 	"path/filepath"
@@ -9,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"imgcluster/cluster/image"
+	"imgcluster/config"
 	"imgcluster/genimg"
 	"imgcluster/modes/runlog"
 	"imgcluster/modes/stress/load"
@@ -99,7 +100,7 @@ func TestOpenLogRefuses(t *testing.T) {
 		write(t, path+"x", goodLog)
 		write(t, path+"x.1", text)
 		for _, path := range []string{path, path + "x"} {
-			if l, err := openLog(path, 0); err == nil || exitStatus(err) != exitUsage || !strings.Contains(err.Error(), "is not the log of a run") {
+			if l, err := openLog(path, 0); err == nil || image.KindOf(err) != image.KindInvalid || !strings.Contains(err.Error(), "is not the log of a run") {
 				t.Errorf("%q: %v, %v", text, l, err)
 			}
 		}
@@ -128,7 +129,7 @@ func TestOpenLogLocked(t *testing.T) {
 		refused := func(when string) {
 			t.Helper()
 			for _, keep := range []int64{0, int64(len(goodLog))} {
-				if _, err := openLog(path, keep); err == nil || exitStatus(err) != exitUsage || !strings.Contains(err.Error(), "another stress is writing the log") {
+				if _, err := openLog(path, keep); err == nil || image.KindOf(err) != image.KindInvalid || !strings.Contains(err.Error(), "another stress is writing the log") {
 					t.Errorf("%s: %v", when, err)
 				} else if hint := hintOf(err); strings.Contains(hint, "--log") != (keep == 0) {
 					t.Errorf("%s: the hint is %q", when, hint)
@@ -154,28 +155,54 @@ func TestOpenLogLocked(t *testing.T) {
 }
 
 // stores is a Target that takes everything.
-type stores struct{ idle }
+type stores struct{ load.Target }
 
 func (stores) Put(context.Context, load.Upload) (load.Outcome, error) {
 	return load.Outcome{Owner: 1, Attempts: 1}, nil
 }
 
-// A run says what became of the log before it, but not with --quiet.
+func (stores) Status(context.Context) ([]runlog.NodeSample, error) { return nil, errDown }
+
+// notes is a View that keeps what it is told in words.
+type notes struct {
+	said     []string
+	uploaded int
+}
+
+func (*notes) Watch(*Tally)         {}
+func (*notes) Update(*Tally)        {}
+func (n *notes) Uploaded(*Tally)    { n.uploaded++ }
+func (*notes) Record(runlog.Record) {}
+func (*notes) Stage(Stage)          {}
+func (n *notes) Note(text string)   { n.said = append(n.said, text) }
+func (*notes) Crash()               {}
+
+// A run says what became of the log before it.
 func TestRunTellsOfOldLog(t *testing.T) {
-	defer debug.SetMemoryLimit(debug.SetMemoryLimit(-1)) // drive lowers it
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(-1)) // Drive lowers it
 	path := filepath.Join(t.TempDir(), "log.jsonl")
-	for i, want := range []bool{false, true, false} {
-		var out bytes.Buffer
-		e := &env{err: &out, quiet: i == 2}
-		run := load.Options{
-			Run: runlog.Run{Count: 1, Concurrency: 1}, Users: []string{"u"}, Target: stores{},
-			Source: load.Generated{Spec: genimg.Spec{Seed: 1, MinPixels: 16, MaxPixels: 16}},
+	for i, want := range []int{0, 1} {
+		o := Options{
+			Profile: "quick", Count: 1, Concurrency: 1, User: "u", Delivery: "relay", Log: path,
+			Spec: genimg.Spec{Seed: 1, MinPixels: 16, MaxPixels: 16},
 		}
-		if err := e.drive(t.Context(), run, opened(t, path, 0), e.progress(), nil); err != nil {
+		run, err := New(config.Default(), o)
+		if err != nil {
 			t.Fatal(err)
 		}
-		if got := strings.Count(out.String(), "The log of the run before is "+path+".1 now.\n"); got != map[bool]int{true: 1}[want] {
-			t.Errorf("run %d says %q", i, &out)
+		if err := run.Check(); err != nil {
+			t.Fatal(err)
+		}
+		if older, err := run.OpenLog(); err != nil || (older != "") != (want == 1) {
+			t.Fatalf("the log before becomes %q, %v", older, err)
+		}
+		run.load.Target = stores{}
+		var view notes
+		if err := run.Drive(t.Context(), &view); err != nil {
+			t.Fatal(err)
+		}
+		if len(view.said) != want || want == 1 && !strings.Contains(view.said[0], path+".1") || view.uploaded != 1 {
+			t.Errorf("run %d: %+v", i, view)
 		}
 		l := opened(t, path, 1)
 		if !isLog(l.File) {

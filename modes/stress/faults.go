@@ -1,4 +1,4 @@
-package modes
+package stress
 
 import (
 	"context"
@@ -20,53 +20,49 @@ const (
 	readBackMax   = 1_000_000       // images, whose names and digests are kept, some 100 bytes each
 )
 
-// plan returns the faults of the run, none without --chaos.
-func (o *stressOptions) plan(cfg *config.Config) ([]chaos.Fault, error) {
+// PlanFaults returns the faults of the run, none without --chaos.
+func (o *Options) PlanFaults(cfg *config.Config) ([]chaos.Fault, error) {
 	switch {
-	case !o.chaos && o.faults != 0:
-		return nil, usagef("add --chaos", "--faults without --chaos")
-	case (o.chaos || o.verify) && o.count > readBackMax:
-		return nil, usagef("give a smaller --count", "every image is read back in the end, which is possible for %d", readBackMax)
-	case !o.chaos:
+	case !o.Chaos && o.Faults != 0:
+		return nil, refusef("add --chaos", "--faults without --chaos")
+	case (o.Chaos || o.Verify) && o.Count > readBackMax:
+		return nil, refusef("give a smaller --count", "every image is read back in the end, which is possible for %d", readBackMax)
+	case !o.Chaos:
 		return nil, nil
 	case !cfg.OneMachine():
-		return nil, usagef("run it without --chaos and stop nodes by hand on their machines meanwhile: the report judges what it sees; or try it on this machine with: imgcluster demo --chaos",
+		return nil, refusef("run it without --chaos and stop nodes by hand on their machines meanwhile: the report judges what it sees; or try it on this machine with: imgcluster demo --chaos",
 			"--chaos with nodes that are not all on this machine: their processes cannot be killed from here")
-	case o.duration > 0:
-		return nil, usagef("give --count instead of --duration", "--chaos with a duration: faults come at uploads")
+	case o.Duration > 0:
+		return nil, refusef("give --count instead of --duration", "--chaos with a duration: faults come at uploads")
 	}
-	if o.faults == 0 {
-		o.faults = chaos.Default(o.count)
+	if o.Faults == 0 {
+		o.Faults = chaos.Default(o.Count)
 	}
 	nodes := make([]int, len(cfg.Cluster.Nodes))
 	for i, n := range cfg.Cluster.Nodes {
 		nodes[i] = int(n.ID)
 	}
-	return chaos.Schedule(o.spec.Seed, o.faults, o.count, nodes)
+	return chaos.Schedule(o.Spec.Seed, o.Faults, o.Count, nodes)
 }
 
-// trial is what --chaos adds to a run.
-type trial struct {
+// chaosRun is what --chaos adds to a run.
+type chaosRun struct {
 	cfg   *config.Config
 	c     *client.Client
-	p     *progress
 	plan  []chaos.Fault
 	nodes chaos.Nodes
 
-	changed func() // shows the line of progress again; may be nil
+	note    func(text string)
+	changed func() // called after every event
 
 	mu    sync.Mutex
 	made  int
-	state string // of the node of the last fault; empty when it is over that
+	state string // of the node of the last fault; empty when the cluster has recovered
 	held  bool   // uploads wait
 }
 
-func newTrial(cfg *config.Config, c *client.Client, p *progress, o stressOptions, plan []chaos.Fault) *trial {
-	return &trial{cfg: cfg, c: c, p: p, plan: plan, nodes: o.nodes}
-}
-
-// join makes the trial a part of the run.
-func (t *trial) join(run *load.Options) {
+// join makes the faults a part of the run.
+func (t *chaosRun) join(run *load.Options) {
 	var (
 		runner *chaos.Runner
 		to     load.Recorder
@@ -84,13 +80,13 @@ func (t *trial) join(run *load.Options) {
 	run.Beside = func(ctx context.Context, l load.Recorder) {
 		to = l
 		close(ready)
-		t.p.note(fmt.Sprintf("Chaos: %s.", chaos.Summary(t.plan)))
+		t.note(fmt.Sprintf("Chaos: %s.", chaos.Summary(t.plan)))
 		runner.Run(ctx)
 	}
 }
 
 // health asks every node, each of which may know less than the others.
-func (t *trial) health(ctx context.Context) chaos.Health {
+func (t *chaosRun) health(ctx context.Context) chaos.Health {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
 	h := chaos.Health{Ready: true, Healed: true}
@@ -121,20 +117,18 @@ var states = map[string]string{
 }
 
 // event keeps what the line of progress says, and tells of what went wrong.
-func (t *trial) event(e runlog.Event) {
+func (t *chaosRun) event(e runlog.Event) {
 	switch e.Kind {
 	case runlog.EventUnhealed:
-		t.p.note(fmt.Sprintf("The fault of node %d is not over: %s.", e.Node, e.Detail))
+		t.note(fmt.Sprintf("The fault of node %d is not over: %s.", e.Node, e.Detail))
 	case runlog.EventLost:
-		t.p.note(fmt.Sprintf("No more faults after that of node %d: %s.", e.Node, e.Detail))
+		t.note(fmt.Sprintf("No more faults after that of node %d: %s.", e.Node, e.Detail))
 	}
 	t.set(e)
-	if t.changed != nil {
-		t.changed()
-	}
+	t.changed()
 }
 
-func (t *trial) set(e runlog.Event) {
+func (t *chaosRun) set(e runlog.Event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch e.Kind {
@@ -149,25 +143,15 @@ func (t *trial) set(e runlog.Event) {
 	}
 }
 
-// onChange has f called after every event.
-func (t *trial) onChange(f func()) {
-	if t != nil {
-		t.changed = f
-	}
-}
-
-// suffix is the end of the line of progress; empty without a trial.
-func (t *trial) suffix() string {
-	if t == nil {
-		return ""
-	}
+// String says how many faults there were, and what the node of the last one does.
+func (t *chaosRun) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
 	case t.state == "":
-		return fmt.Sprintf(", %d of %d faults", t.made, len(t.plan))
+		return fmt.Sprintf("%d of %d faults", t.made, len(t.plan))
 	case t.held:
-		return fmt.Sprintf(", fault %d of %d: %s, uploads wait", t.made, len(t.plan), t.state)
+		return fmt.Sprintf("fault %d of %d: %s, uploads wait", t.made, len(t.plan), t.state)
 	}
-	return fmt.Sprintf(", fault %d of %d: %s", t.made, len(t.plan), t.state)
+	return fmt.Sprintf("fault %d of %d: %s", t.made, len(t.plan), t.state)
 }

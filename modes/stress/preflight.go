@@ -1,10 +1,9 @@
-package modes
+package stress
 
 import (
 	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"maps"
 	"net"
 	"net/netip"
@@ -16,14 +15,13 @@ import (
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/hostinfo"
 	"imgcluster/cluster/image"
-	"imgcluster/cluster/printable"
 	"imgcluster/cluster/wire"
 	"imgcluster/config"
 	"imgcluster/modes/runlog"
 	"imgcluster/modes/term"
 )
 
-// What the look at the cluster before a run asks for.
+// What the preflight asks for.
 const (
 	preflightTimeout = 2500 * time.Millisecond // for a first answer of the cluster, and for its quorum
 	preflightPoll    = 100 * time.Millisecond
@@ -37,11 +35,12 @@ const (
 	nodeFilesReserve = 256       // on a node: its log, catalog and peers too
 )
 
-// found is what the look at the cluster found.
+// found is what the preflight found.
 type found struct {
-	status wire.ClusterStatus
-	nodes  []nodeFound
-	client hostinfo.Host
+	status  wire.ClusterStatus
+	nodes   []nodeFound
+	client  hostinfo.Host
+	version string // of this program
 	// Nodes of the configuration that are no members, and members that it does not list.
 	strangers, unlisted []image.NodeID
 }
@@ -118,15 +117,15 @@ func awaitQuorum(ctx context.Context, c *client.Client) (wire.ClusterStatus, err
 			if seen.Ready {
 				return seen, nil
 			}
-			return status, notReady(status)
+			return status, NotReady(status)
 		case <-time.After(preflightPoll):
 		}
 	}
 }
 
-// allReady tells whether every node that is up, and has no problem that it knows of, is ready.
+// allReady reports whether every node that is up, and has no problem that it knows of, is ready.
 func allReady(s wire.ClusterStatus) bool {
-	return !slices.ContainsFunc(s.Nodes, func(n wire.NodeStatus) bool { return stateOf(n) == string(wire.NodeUp) && !n.Ready })
+	return !slices.ContainsFunc(s.Nodes, func(n wire.NodeStatus) bool { return n.Condition() == string(wire.NodeUp) && !n.Ready })
 }
 
 // ownAddress is the one that this machine has towards another.
@@ -162,6 +161,19 @@ func (n *nodeFound) ask(ctx context.Context, c *client.Client) {
 	n.latency = trips[len(trips)/2]
 }
 
+// NotReady is the failure of a cluster that cannot serve.
+func NotReady(s wire.ClusterStatus) error {
+	return image.Errorf(image.KindNoQuorum, "%d of %s have no leader",
+		len(s.Shards)-s.Leaders(), term.Plural(len(s.Shards), "shard")).
+		WithHint("wait for the election; if it does not end, start the nodes that are down, with: imgcluster server --id N")
+}
+
+// NotMember says that a node of the configuration is not in the cluster.
+func NotMember(id image.NodeID) string {
+	return fmt.Sprintf("node %d is not a member of the cluster: it was removed, or not added yet; "+
+		"take it out of the configuration, or add it with imgcluster member add", id)
+}
+
 // answered are the nodes that did.
 func (f *found) answered() []nodeFound {
 	return slices.DeleteFunc(slices.Clone(f.nodes), func(n nodeFound) bool { return n.err != nil })
@@ -172,7 +184,7 @@ func (f *found) describe(cfg *config.Config, run *runlog.Run) {
 	describe := func(id image.NodeID, version string, m hostinfo.Host) runlog.Machine {
 		return runlog.Machine{ID: int(id), Host: m.Host, CPUs: m.CPUs, MemoryBytes: m.MemoryBytes, LinkBytesPS: m.LinkBytesPS, Version: version}
 	}
-	run.Machines = runlog.Machines{Client: describe(0, version(), f.client)}
+	run.Machines = runlog.Machines{Client: describe(0, f.version, f.client)}
 	run.Settings = cfg.Shared()
 	for i, n := range f.answered() {
 		if i == 0 {
@@ -199,34 +211,34 @@ func addresses(cfg *config.Config) string {
 	return ""
 }
 
-// verdict is what a check says: a failed one stops the run, unless it is forced.
-type verdict string
+// Verdict is what a check says: a failed one stops the run, unless it is forced.
+type Verdict string
 
 const (
-	checkOK   verdict = "ok"
-	checkWarn verdict = "warn"
-	checkFail verdict = "fail"
+	CheckOK   Verdict = "ok"
+	CheckWarn Verdict = "warn"
+	CheckFail Verdict = "fail"
 )
 
-// check is one line of the table.
-type check struct {
+// Check is one thing that the preflight looks at.
+type Check struct {
 	Name  string  `json:"check"`
-	State verdict `json:"state"`
+	State Verdict `json:"state"`
 	Said  string  `json:"found"`
 	Hint  string  `json:"hint,omitempty"`
 }
 
 // judge holds what was found to what the run needs.
-func (f *found) judge(cfg *config.Config, o stressOptions, t takes) []check {
-	return []check{
+func (f *found) judge(cfg *config.Config, o *Options, t Needs) []Check {
+	return []Check{
 		f.checkNodes(), f.checkLeaders(), f.checkVersions(), f.checkSettings(cfg), f.checkClocks(), f.checkDisks(cfg, t),
 		f.checkLogDisk(t), f.checkMemory(), f.checkFiles(o), f.checkUploads(o), f.checkLatency(cfg), f.checkLink(t),
 	}
 }
 
 // worse keeps the worse state, and the words that belong to it.
-func (c *check) worse(state verdict, hint, format string, args ...any) {
-	rank := map[verdict]int{checkOK: 0, checkWarn: 1, checkFail: 2}
+func (c *Check) worse(state Verdict, hint, format string, args ...any) {
+	rank := map[Verdict]int{CheckOK: 0, CheckWarn: 1, CheckFail: 2}
 	said := fmt.Sprintf(format, args...)
 	switch {
 	case rank[state] > rank[c.State]:
@@ -236,47 +248,47 @@ func (c *check) worse(state verdict, hint, format string, args ...any) {
 	}
 }
 
-func (f *found) checkNodes() check {
-	c := check{Name: "nodes", State: checkOK, Said: fmt.Sprintf("%d of %d answer", len(f.answered()), len(f.nodes))}
+func (f *found) checkNodes() Check {
+	c := Check{Name: "nodes", State: CheckOK, Said: fmt.Sprintf("%d of %d answer", len(f.answered()), len(f.nodes))}
 	for _, n := range f.nodes {
 		if n.err != nil {
-			c.worse(checkFail, fmt.Sprintf("start it with: imgcluster server --id %d", n.ID), "node %d does not answer as this version does: %v", n.ID, n.err)
+			c.worse(CheckFail, fmt.Sprintf("start it with: imgcluster server --id %d", n.ID), "node %d does not answer as this version does: %v", n.ID, n.err)
 		}
 	}
 	for _, n := range f.status.Nodes {
 		if n.State == wire.NodeDown {
 			continue // it does not answer
 		}
-		if state := stateOf(n); state != string(wire.NodeUp) {
-			c.worse(checkFail, cmp.Or(n.Problem, "see imgcluster status"), "node %d is %s", n.ID, state)
+		if state := n.Condition(); state != string(wire.NodeUp) {
+			c.worse(CheckFail, cmp.Or(n.Problem, "see imgcluster status"), "node %d is %s", n.ID, state)
 		}
 	}
 	for _, id := range f.strangers {
-		c.worse(checkWarn, "", "%s", noMember(id))
+		c.worse(CheckWarn, "", "%s", NotMember(id))
 	}
 	for _, id := range f.unlisted {
-		c.worse(checkWarn, "", "node %d is a member of the cluster and not in the configuration here", id)
+		c.worse(CheckWarn, "", "node %d is a member of the cluster and not in the configuration here", id)
 	}
 	return c
 }
 
-func (f *found) checkLeaders() check {
-	return check{Name: "leaders", State: checkOK, Said: fmt.Sprintf("%d of %s have one", leaders(f.status), term.Plural(len(f.status.Shards), "shard"))}
+func (f *found) checkLeaders() Check {
+	return Check{Name: "leaders", State: CheckOK, Said: fmt.Sprintf("%d of %s have one", f.status.Leaders(), term.Plural(len(f.status.Shards), "shard"))}
 }
 
-func (f *found) checkVersions() check {
-	c := check{Name: "versions", State: checkOK}
+func (f *found) checkVersions() Check {
+	c := Check{Name: "versions", State: CheckOK}
 	nodes := f.answered()
 	for _, n := range nodes {
 		switch first := nodes[0]; {
 		case c.Said == "":
 			c.Said = n.info.Version + " on every node"
 		case n.info.Version != first.info.Version:
-			c.worse(checkFail, "install the same version on every node, and restart it", "node %d has %s, node %d has %s", first.ID, first.info.Version, n.ID, n.info.Version)
+			c.worse(CheckFail, "install the same version on every node, and restart it", "node %d has %s, node %d has %s", first.ID, first.info.Version, n.ID, n.info.Version)
 		}
 	}
-	if len(nodes) > 0 && nodes[0].info.Version != version() {
-		c.worse(checkWarn, "", "this program is %s, node %d has %s", version(), nodes[0].ID, nodes[0].info.Version)
+	if len(nodes) > 0 && nodes[0].info.Version != f.version {
+		c.worse(CheckWarn, "", "this program is %s, node %d has %s", f.version, nodes[0].ID, nodes[0].info.Version)
 	}
 	return c
 }
@@ -284,8 +296,8 @@ func (f *found) checkVersions() check {
 // mustMatch are the settings that this program has to have as the nodes do.
 var mustMatch = []string{"cluster.name", "cluster.data_shards", "cluster.replicas", "limits.image_bytes"}
 
-func (f *found) checkSettings(cfg *config.Config) check {
-	c := check{Name: "settings", State: checkOK, Said: "the same on every node"}
+func (f *found) checkSettings(cfg *config.Config) Check {
+	c := Check{Name: "settings", State: CheckOK, Said: "the same on every node"}
 	nodes := f.answered()
 	if len(nodes) == 0 {
 		return c
@@ -294,19 +306,19 @@ func (f *found) checkSettings(cfg *config.Config) check {
 	for _, n := range nodes[1:] {
 		for _, key := range slices.Sorted(maps.Keys(first)) {
 			if a, b := first[key], n.info.Settings[key]; a != b {
-				c.worse(checkFail, "give every node the same configuration, and restart it", "%s is %s on node %d and %s on node %d", key, a, nodes[0].ID, b, n.ID)
+				c.worse(CheckFail, "give every node the same configuration, and restart it", "%s is %s on node %d and %s on node %d", key, a, nodes[0].ID, b, n.ID)
 			}
 		}
 	}
 	for _, key := range mustMatch {
 		if first[key] != own[key] {
-			c.worse(checkWarn, "use the nodes' configuration here too, with --config", "%s is %s on the nodes and %s here", key, first[key], own[key])
+			c.worse(CheckWarn, "use the nodes' configuration here too, with --config", "%s is %s on the nodes and %s here", key, first[key], own[key])
 		}
 	}
 	return c
 }
 
-func (f *found) checkClocks() check {
+func (f *found) checkClocks() Check {
 	var least, most nodeFound // this machine is ahead of itself by 0
 	for _, n := range f.answered() {
 		if n.ahead < least.ahead {
@@ -317,7 +329,7 @@ func (f *found) checkClocks() check {
 		}
 	}
 	apart, within := most.ahead-least.ahead, most.within+least.within
-	c := check{Name: "clocks", State: checkOK, Said: fmt.Sprintf("%s apart at most, %s are allowed", milliseconds(apart), milliseconds(clockApartMax))}
+	c := Check{Name: "clocks", State: CheckOK, Said: fmt.Sprintf("%s apart at most, %s are allowed", milliseconds(apart), milliseconds(clockApartMax))}
 	if apart-within > clockApartMax {
 		name := func(n nodeFound) string {
 			if n.ID == 0 {
@@ -325,7 +337,7 @@ func (f *found) checkClocks() check {
 			}
 			return fmt.Sprintf("node %d", n.ID)
 		}
-		c.worse(checkFail, "set the clocks, for example with: timedatectl set-ntp true", "%s is %s ahead of %s, %s are allowed", name(most), milliseconds(apart), name(least), milliseconds(clockApartMax))
+		c.worse(CheckFail, "set the clocks, for example with: timedatectl set-ntp true", "%s is %s ahead of %s, %s are allowed", name(most), milliseconds(apart), name(least), milliseconds(clockApartMax))
 	}
 	return c
 }
@@ -339,8 +351,8 @@ func milliseconds(d time.Duration) string {
 }
 
 // checkDisks adds up what the nodes need that share a file system.
-func (f *found) checkDisks(cfg *config.Config, t takes) check {
-	c := check{Name: "disks", State: checkOK}
+func (f *found) checkDisks(cfg *config.Config, t Needs) Check {
+	c := Check{Name: "disks", State: CheckOK}
 	nodes := f.answered()
 	share := int64(float64(t.PerNode) * diskMargin)
 	for len(nodes) > 0 {
@@ -357,27 +369,27 @@ func (f *found) checkDisks(cfg *config.Config, t takes) check {
 		nodes = slices.DeleteFunc(nodes, same)
 		reserve := int64(cfg.Limits.DiskFreeBytes) + largestImages*int64(cfg.Limits.ImageBytes)
 		need := share*int64(len(ids)) + reserve
-		name := "node " + formatNodes(ids)
+		name := "node " + term.List(ids)
 		if len(ids) > 1 {
-			name = "nodes " + formatNodes(ids) + " on one disk"
+			name = "nodes " + term.List(ids) + " on one disk"
 		}
 		text := fmt.Sprintf("%s: needs %s, %s free", name, term.Bytes(need), term.Bytes(disk.DiskFree))
 		switch {
 		case disk.DiskFree >= need:
 			c.Said = strings.TrimPrefix(c.Said+"; "+text, "; ")
 		case t.AtMost:
-			c.worse(checkWarn, "give a --rate, so that it is known", "%s (at most)", text)
+			c.worse(CheckWarn, "give a --rate, so that it is known", "%s (at most)", text)
 		default:
-			c.worse(checkFail, "free disk there, or give a smaller --count", "%s", text)
+			c.worse(CheckFail, "free disk there, or give a smaller --count", "%s", text)
 		}
 	}
 	return c
 }
 
-func (f *found) checkLogDisk(t takes) check {
-	c := check{Name: "log", State: checkOK, Said: fmt.Sprintf("needs %s, %s free", term.Bytes(t.Log), term.Bytes(f.client.DiskFree))}
+func (f *found) checkLogDisk(t Needs) Check {
+	c := Check{Name: "log", State: CheckOK, Said: fmt.Sprintf("needs %s, %s free", term.Bytes(t.Log), term.Bytes(f.client.DiskFree))}
 	if f.client.DiskID != "" && f.client.DiskFree < t.Log {
-		c.State, c.Hint = checkFail, "name a file on another disk with --log"
+		c.State, c.Hint = CheckFail, "name a file on another disk with --log"
 	}
 	return c
 }
@@ -386,7 +398,7 @@ func (f *found) checkLogDisk(t takes) check {
 func bootOf(m hostinfo.Host) string { return strings.Split(m.DiskID, "/")[0] }
 
 // checkMemory looks at each machine once, for all processes of the run that it has.
-func (f *found) checkMemory() check {
+func (f *found) checkMemory() Check {
 	type machineNeed struct {
 		name       string
 		free, need int64
@@ -405,90 +417,75 @@ func (f *found) checkMemory() check {
 		}
 		machines[boot].need += max(nodeMemory-resident[n.ID], 0)
 	}
-	c := check{Name: "memory", State: checkOK}
+	c := Check{Name: "memory", State: CheckOK}
 	for _, boot := range order {
 		m := machines[boot]
 		text := fmt.Sprintf("%s: needs %s, %s free", m.name, term.Bytes(m.need), term.Bytes(m.free))
 		if m.free >= m.need {
-			c.worse(checkOK, "", "%s", text)
+			c.worse(CheckOK, "", "%s", text)
 			continue
 		}
-		c.worse(checkFail, "end what else runs there, or take a machine with more memory", "%s", text)
+		c.worse(CheckFail, "end what else runs there, or take a machine with more memory", "%s", text)
 	}
 	c.Said = strings.TrimPrefix(c.Said, "; ")
 	return c
 }
 
-func (f *found) checkFiles(o stressOptions) check {
-	need := int64(o.concurrency*(len(f.nodes)+1) + filesReserve)
-	c := check{Name: "open files", State: checkOK, Said: fmt.Sprintf("this program: needs %d, may have %d", need, f.client.OpenFilesMax)}
+func (f *found) checkFiles(o *Options) Check {
+	need := int64(o.Concurrency*(len(f.nodes)+1) + filesReserve)
+	c := Check{Name: "open files", State: CheckOK, Said: fmt.Sprintf("this program: needs %d, may have %d", need, f.client.OpenFilesMax)}
 	if f.client.OpenFilesMax < need {
-		c.State, c.Hint = checkFail, "raise it with ulimit -n, or give a lower --concurrency"
+		c.State, c.Hint = CheckFail, "raise it with ulimit -n, or give a lower --concurrency"
 	}
 	for _, n := range f.answered() {
 		have := n.info.Machine.OpenFilesMax
-		if need := int64(2*o.concurrency + nodeFilesReserve); have < need {
-			c.worse(checkFail, "raise it there with ulimit -n before the node starts", "node %d: needs %d, may have %d", n.ID, need, have)
+		if need := int64(2*o.Concurrency + nodeFilesReserve); have < need {
+			c.worse(CheckFail, "raise it there with ulimit -n before the node starts", "node %d: needs %d, may have %d", n.ID, need, have)
 		}
 	}
 	return c
 }
 
-func (f *found) checkUploads(o stressOptions) check {
-	c := check{Name: "at once", State: checkOK, Said: term.Plural(o.concurrency, "upload")}
+func (f *found) checkUploads(o *Options) Check {
+	c := Check{Name: "at once", State: CheckOK, Said: term.Plural(o.Concurrency, "upload")}
 	for _, n := range f.answered() {
 		var most int
-		if _, err := fmt.Sscan(n.info.Settings["limits.uploads"], &most); err == nil && o.concurrency > most {
-			c.worse(checkWarn, "", "%d uploads, node %d takes %d and lets others try again (limits.uploads)", o.concurrency, n.ID, most)
+		if _, err := fmt.Sscan(n.info.Settings["limits.uploads"], &most); err == nil && o.Concurrency > most {
+			c.worse(CheckWarn, "", "%d uploads, node %d takes %d and lets others try again (limits.uploads)", o.Concurrency, n.ID, most)
 		}
 	}
 	return c
 }
 
-func (f *found) checkLatency(cfg *config.Config) check {
-	c := check{Name: "latency", State: checkOK}
+func (f *found) checkLatency(cfg *config.Config) Check {
+	c := Check{Name: "latency", State: CheckOK}
 	for _, n := range f.answered() {
 		text := fmt.Sprintf("node %d %s", n.ID, milliseconds(n.latency))
 		if n.latency > cfg.Raft.RTT {
-			c.worse(checkWarn, "", "%s, more than raft.rtt, %s", text, milliseconds(cfg.Raft.RTT))
+			c.worse(CheckWarn, "", "%s, more than raft.rtt, %s", text, milliseconds(cfg.Raft.RTT))
 			continue
 		}
-		c.worse(checkOK, "", "%s", text)
+		c.worse(CheckOK, "", "%s", text)
 	}
 	c.Said = strings.TrimPrefix(c.Said, "; ")
 	return c
 }
 
 // checkLink tells what the network allows.
-func (f *found) checkLink(t takes) check {
-	c := check{Name: "network", State: checkOK, Said: "the link's speed is not known"}
+func (f *found) checkLink(t Needs) Check {
+	c := Check{Name: "network", State: CheckOK, Said: "the link's speed is not known"}
 	if link := f.client.LinkBytesPS; link > 0 {
-		c.Said = fmt.Sprintf("%s/s from here: sending %s takes %s at least", term.Bytes(link), term.Bytes(t.Sent), roughly(float64(t.Sent)/float64(link)))
+		c.Said = fmt.Sprintf("%s/s from here: sending %s takes %s at least", term.Bytes(link), term.Bytes(t.Sent), Roughly(float64(t.Sent)/float64(link)))
 	}
 	return c
 }
 
-var checkStyle = map[verdict]term.Style{checkOK: term.Green, checkWarn: term.Yellow, checkFail: term.Red}
-
-// writeChecks prints the table, at most term.Width wide.
-func writeChecks(w io.Writer, checks []check, color bool) {
-	const indent = "                    "
-	for _, c := range checks {
-		state := fmt.Sprintf("%-4s", c.State)
-		if color {
-			state = term.Styled(checkStyle[c.State], state)
-		}
-		text := strings.TrimPrefix(term.Indent(indent, printable.Text(c.Said)), indent)
-		fmt.Fprintf(w, "  %s  %-10s  %s\n", state, c.Name, text)
-	}
-}
-
-// refusal is why a run is not started; nil when nothing speaks against it. One that has --force is forcible.
-func refusal(checks []check, forcible bool) error {
+// Refusal is why a run is not started; nil when nothing speaks against it. One that has --force is forcible.
+func Refusal(checks []Check, forcible bool) error {
 	var said []string
 	hint := ""
 	for _, c := range checks {
-		if c.State == checkFail {
+		if c.State == CheckFail {
 			said = append(said, c.Name+": "+c.Said)
 			hint = cmp.Or(hint, c.Hint)
 		}
@@ -499,5 +496,13 @@ func refusal(checks []check, forcible bool) error {
 	if forcible {
 		hint += "; or start it all the same with --force"
 	}
-	return &hintedError{fmt.Errorf("the run was not started: %s", strings.Join(said, "; ")), hint}
+	return &notStarted{"the run was not started: " + strings.Join(said, "; "), hint}
 }
+
+// notStarted is why a run is not started.
+type notStarted struct{ text, next string }
+
+func (n *notStarted) Error() string { return n.text }
+
+// Hint returns the next step.
+func (n *notStarted) Hint() string { return n.next }

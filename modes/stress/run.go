@@ -1,0 +1,185 @@
+// Package stress makes one run: a plan and what it needs, a preflight of the cluster, uploads under load while
+// nodes are made to fail, an interrupted run resumed, images read back and deleted. It writes the run's log, and
+// shows nothing itself: a View is told.
+package stress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+
+	"imgcluster/cluster/client"
+	"imgcluster/cluster/printable"
+	"imgcluster/config"
+	"imgcluster/modes/runlog"
+	"imgcluster/modes/stress/chaos"
+	"imgcluster/modes/stress/load"
+)
+
+// clientHeapBytes is the soft limit of the client's heap; images are outside of it.
+const clientHeapBytes = 64 << 20
+
+// View shows a run under way. It is called from several goroutines at once.
+type View interface {
+	Watch(t *Tally)           // uploads are about to begin
+	Update(t *Tally)          // there are other figures
+	Uploaded(t *Tally)        // all uploads have ended
+	Record(rec runlog.Record) // is in the log, one call at a time
+	Stage(s Stage)
+	Note(text string)
+	Crash() // the process is about to end by a panic
+}
+
+// Stage is how far something is that follows the uploads.
+type Stage struct {
+	What        string // is done with the images
+	Done, Total int64
+	Text        string
+}
+
+// Run is one run: New, Check, OpenLog, Preflight, then Drive or Discard.
+type Run struct {
+	Options
+	cfg    *config.Config
+	load   load.Options
+	faults []chaos.Fault
+	c      *client.Client
+	log    *logFile
+}
+
+// New opens where the run's images come from.
+func New(cfg *config.Config, o Options) (*Run, error) {
+	source, err := o.source(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &Run{Options: o, cfg: cfg, load: load.Options{Source: source}}, nil
+}
+
+// LeftOut counts the things in the folder of images that are not sent, of all that are there, and says of the
+// first of them which and why.
+func (r *Run) LeftOut() (count, of int, named []string) {
+	if files, ok := r.load.Source.(*load.Files); ok {
+		count, named = files.LeftOut()
+		of = count + files.Len()
+	}
+	return count, of, named
+}
+
+// Sends reports whether a file is one of the run's images.
+func (r *Run) Sends(file os.FileInfo) bool {
+	files, ok := r.load.Source.(*load.Files)
+	return ok && files.Has(file)
+}
+
+// Check refuses options that do not go together.
+func (r *Run) Check() error {
+	r.load.Run, r.load.Users, r.load.Resume = r.run(r.cfg), r.owners(), r.Past.resume()
+	if err := r.load.Check(); err != nil {
+		return err
+	}
+	faults, err := r.PlanFaults(r.cfg)
+	if err != nil {
+		return err
+	}
+	r.faults = faults
+	r.load.Run.Faults = len(faults)
+	if count, _, named := r.LeftOut(); count > 0 {
+		r.load.Run.LeftOut = named
+	}
+	return nil
+}
+
+// OpenLog makes sure that the log can be written, and holds it. It returns what the log that is there becomes;
+// empty when there is none, or when this run goes on with it.
+func (r *Run) OpenLog() (older string, err error) {
+	if r.log, err = openLog(r.Log, r.Past.size()); err != nil {
+		return "", err
+	}
+	return r.log.older, nil
+}
+
+// Discard gives the run up: the log is left as it was found.
+func (r *Run) Discard() error { return r.log.discard() }
+
+// Preflight asks every node of the cluster, and returns what the run needs and what there is of it. What the
+// run's first record says of the cluster is known then.
+func (r *Run) Preflight(ctx context.Context, c *client.Client) (Needs, []Check, error) {
+	r.c = c
+	needs := r.needs(r.cfg, &r.load)
+	found, err := look(ctx, c, r.cfg, filepath.Dir(r.Log))
+	if err != nil {
+		return needs, nil, err
+	}
+	found.version = r.Version
+	if err := r.Past.checkCluster(ctx, r.cfg, c, found, r.Force); err != nil {
+		return needs, nil, err
+	}
+	found.describe(r.cfg, &r.load.Run)
+	r.load.Target = NewTarget(c, found.status)
+	return needs, found.judge(r.cfg, &r.Options, needs), nil
+}
+
+// Drive makes the uploads and what follows them, and writes the log, to its end also when ctx is done: then its
+// error is ErrInterrupted of package load.
+func (r *Run) Drive(ctx context.Context, v View) (err error) {
+	older, err := r.log.start()
+	if err != nil {
+		return errors.Join(err, r.log.Close())
+	}
+	if older != "" {
+		v.Note(fmt.Sprintf("The log of the run before is %s now.", older))
+	}
+	run := r.load
+	run.Log = runlog.NewWriter(r.log)
+	defer func() { err = errors.Join(err, run.Log.Close(), r.log.Close()) }()
+	if r.Chaos || r.Verify {
+		run.Stored = &load.Stored{}
+		r.Past.stored(run.Stored)
+	}
+	figures := NewTally(run)
+	run.Waiting = &figures.Waiting
+	run.Observe = func(rec runlog.Record) {
+		figures.Take(rec)
+		v.Record(rec)
+		v.Update(figures)
+	}
+	if r.Chaos {
+		faulty := &chaosRun{
+			cfg: r.cfg, c: r.c, plan: r.faults, nodes: r.Nodes, note: v.Note, changed: func() { v.Update(figures) },
+		}
+		figures.faults = faulty.String
+		faulty.join(&run)
+	}
+	v.Watch(figures)
+	run.Crash = v.Crash
+	stop := context.AfterFunc(ctx, func() {
+		v.Note("Stopping when the running uploads have ended; Ctrl-C again stops at once.")
+	})
+	defer stop()
+	debug.SetMemoryLimit(clientHeapBytes)
+	run.After = func(ctx context.Context, l load.Recorder) error {
+		v.Uploaded(figures)
+		return r.after(ctx, &run, v, l)
+	}
+	return load.Run(ctx, run)
+}
+
+// after does what comes after the uploads: all images are read back, then deleted. These go also when the run was
+// stopped; that they could not be deleted is told at once, and makes the run incomplete.
+func (r *Run) after(ctx context.Context, run *load.Options, v View, l load.Recorder) (err error) {
+	if run.Stored != nil && !r.Past.readAll(run.Stored) {
+		back := &readBack{c: r.c, source: run.Source, show: v.Stage}
+		err = back.run(ctx, run.Stored.All(), l)
+	}
+	if r.Cleanup && !r.Past.cleanedAll() {
+		if err := cleanRun(context.WithoutCancel(ctx), r.c, r.Log, v, l); err != nil {
+			v.Note(fmt.Sprintf("images of the run are still there: %v; delete them with: imgcluster clean --log %s",
+				err, printable.Argument(r.Log)))
+		}
+	}
+	return err
+}
