@@ -72,10 +72,14 @@ type Error struct {
 	hint       string
 }
 
-// Errorf makes an Error; %w keeps a cause for errors.Is and errors.As.
+// Errorf makes an Error; each %w keeps a cause for errors.Is and errors.As.
 func Errorf(kind Kind, format string, args ...any) *Error {
 	err := fmt.Errorf(format, args...)
-	return &Error{Kind: kind, Detail: err.Error(), Err: errors.Unwrap(err)}
+	cause := errors.Unwrap(err)
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
+		cause = errors.Join(several.Unwrap()...)
+	}
+	return &Error{Kind: kind, Detail: err.Error(), Err: cause}
 }
 
 // WithHint returns e with its next step set.

@@ -234,12 +234,15 @@ type cursor struct {
 	reading sync.Mutex // held by Read, which copies from chunks that close lets go
 }
 
-// cursor returns a reader of the whole upload that ends with ctx, errNotHeld when the beginning is
-// gone. close it.
+// cursor returns a reader of the whole upload that ends with ctx. Close it. The error is why the body ended
+// early, or errNotHeld when the beginning was let go.
 func (s *spool) cursor(ctx context.Context) (*cursor, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.first > 0 || s.closed || s.err != nil {
+	switch {
+	case s.err != nil: // the sender is told why, not that this node lacks bytes
+		return nil, s.err
+	case s.first > 0 || s.closed:
 		return nil, errNotHeld
 	}
 	c := &cursor{s: s, ctx: ctx}

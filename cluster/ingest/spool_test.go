@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"imgcluster/cluster/image"
 )
 
 // smallSpool returns a spool that cannot hold all of size, and two cursors of it.
@@ -38,6 +40,18 @@ func smallSpool(t *testing.T, size int) (s *spool, own, peer *cursor) {
 		}
 	})
 	return s, own, peer
+}
+
+// TestCursorOfCutBody: whoever begins to read when the body has ended early hears why, as those hear who
+// had begun before.
+func TestCursorOfCutBody(t *testing.T) {
+	body := randomBytes(3 * chunkBytes)
+	s, _, _ := smallSpool(t, len(body))
+	filled := s.fill(cutAfter(body, chunkBytes))
+	_, err := s.cursor(t.Context())
+	if image.KindOf(filled) != image.KindIncomplete || !errors.Is(err, filled) {
+		t.Errorf("filled: %v, a late reader: %v", filled, err)
+	}
 }
 
 // TestClosedCursor: what a closed cursor had not read is gone, and reading it fails.
