@@ -138,7 +138,7 @@ func (n *Node) Status() wire.NodeStatus {
 // Info implements api.Node.
 func (n *Node) Info() wire.NodeInfo {
 	info := wire.NodeInfo{ID: n.self.ID, Version: n.version, Settings: n.cfg.Shared()}
-	info.Machine = hostinfo.Look(n.cfg.DataDir(n.self.ID), n.listener.Addr().(*net.TCPAddr).AddrPort().Addr())
+	info.Machine = hostinfo.Read(n.cfg.DataDir(n.self.ID), n.listener.Addr().(*net.TCPAddr).AddrPort().Addr())
 	info.Clock = time.Now()
 	return info
 }

@@ -1,6 +1,7 @@
-// Package connlimit bounds the open connections of an HTTP server, so that whoever opens many and does nothing with
-// them takes no place from others. At the limit the connection that has been idle for longest is closed for
-// the new one. Where all are busy, a reserve above the limit still answers what must always have an answer.
+// Package connlimit limits the open connections of an HTTP server, so that a client that opens many and
+// leaves them idle does not lock others out. At the limit the connection that has been idle longest is closed
+// in favour of the new one. When all are busy, a reserve above the limit still serves the requests that must
+// always be answered. It is between the API's listener and its handler.
 package connlimit
 
 import (
@@ -14,61 +15,66 @@ import (
 	"go.uber.org/zap"
 )
 
-// Class says what becomes of a request while all connections within the limit are busy.
+// Class is how a request on a reserve connection is treated.
 type Class int
 
-// The classes. Of the reserve, requests that are Long, such as a stream, may take half.
+// The classes. Long requests, such as streams, may use half of the reserve.
 const (
-	Refused Class = iota
+	Refused Class = iota // answered by Options.Refuse
 	Short
 	Long
 )
 
-// Options says how a Server is limited. All fields are needed.
+// Options are the limits of a server. All are required.
 type Options struct {
-	Max, Reserve int
-	Class        func(*http.Request) Class
-	Refuse       http.Handler // answers what is Refused
-	Logger       *zap.Logger
+	Max     int // connections
+	Reserve int // connections above Max
+	Class   func(*http.Request) Class
+	Refuse  http.Handler // answers Refused requests
+	Logger  *zap.Logger
 }
 
-// headerAge is what a new connection has to send the header of its first request before it counts as idle.
-// Where all are as new it is headerAgeMin: whoever opens connections faster than headerAge lets them go would
-// keep all others out.
+// headerAge is how long a new connection may take to send the header of its first request before it counts as
+// idle. When all are newer, headerAgeMin counts instead: otherwise a client that opens connections fast
+// enough would keep all others out.
 const (
 	headerAge    = time.Second
 	headerAgeMin = 100 * time.Millisecond
 )
 
-// refusal is for what cannot even be read: the reserve is taken too.
-const refusal = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
+// refusal is the answer when the reserve is used up too, before a request is read.
+const refusal = "HTTP/1.1 503 Service Unavailable\r\n" +
+	"Connection: close\r\n" +
+	"Retry-After: 1\r\n" +
+	"Content-Length: 0\r\n\r\n"
 
 // table holds the open connections.
 type table struct {
 	Options
-	mu       sync.Mutex
-	conns    map[net.Conn]*entry
-	within   int       // connections within Max; the others are of the reserve
-	long     int       // of the reserve, those with a Long request
-	fresh    list.List // of *entry: have not sent a header yet, oldest first
-	idle     list.List // of *entry: between two requests, longest first
-	over     bool      // it was logged that the limit is reached
-	closed   int       // since then, for others
-	answered int       // since then, requests refused
+	mu      sync.Mutex
+	conns   map[net.Conn]*entry
+	within  int       // number within Max; the others are of the reserve
+	long    int       // number of the reserve with a Long request
+	silent  list.List // of *entry: have sent no header yet, oldest first
+	idle    list.List // of *entry: between two requests, longest first
+	atLimit bool      // from the log line that the limit is reached to the one that it no longer is
+	closed  int       // connections closed for others, while atLimit
+	refused int       // requests and connections refused, while atLimit
 }
 
 // entry is one connection.
 type entry struct {
 	conn    net.Conn
 	reserve bool
-	since   time.Time // it is in a list
-	at      *list.Element
-	in      *list.List
+	since   time.Time  // when it was put into its list
+	list    *list.List // silent, idle or nil
+	element *list.Element
 }
 
 type entryKey struct{}
 
-// Serve is server.Serve on l with its connections limited. It sets the server's hooks and wraps its handler.
+// Serve is server.Serve on l with limited connections. It sets the server's ConnState and ConnContext and
+// wraps its handler.
 func Serve(server *http.Server, l net.Listener, o Options) error {
 	return newTable(o).run(server, l)
 }
@@ -100,125 +106,134 @@ func (l *listener) Accept() (net.Conn, error) {
 			return c, err
 		}
 		c.SetWriteDeadline(time.Now().Add(headerAge))
-		c.Write([]byte(refusal)) // who does not read it is refused all the same
+		c.Write([]byte(refusal)) // an error does not matter: the connection is closed
 		c.Close()
 	}
 }
 
-// admit gives a new connection a place, and reports whether there is one.
+// admit adds a new connection, and reports whether there was room for it.
 func (t *table) admit(c net.Conn) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := &entry{conn: c}
 	switch {
-	case t.room(false):
+	case t.makeRoom(false):
 		t.within++
-	case t.room(true):
+	case t.makeRoom(true):
 		e.reserve = true
 	default:
-		t.answered++
+		t.refused++
 		return false
 	}
 	t.conns[c] = e
-	e.put(&t.fresh)
+	e.moveTo(&t.silent)
 	return true
 }
 
-// room reports whether there is a place within the limit, or in the reserve, and makes one if it can. Held: mu.
-func (t *table) room(reserve bool) bool {
-	taken, most := t.within, t.Max
+// makeRoom reports whether there is room within the limit, or in the reserve, after closing a connection if
+// necessary. The caller holds mu.
+func (t *table) makeRoom(reserve bool) bool {
+	open := t.within
+	limit := t.Max
 	if reserve {
-		taken, most = len(t.conns)-t.within, t.Reserve
+		open = len(t.conns) - t.within
+		limit = t.Reserve
 	}
-	if taken < most {
+	if open < limit {
 		return true
 	}
-	t.reached()
-	return t.endOldest(&t.fresh, reserve, headerAge) ||
-		t.endOldest(&t.idle, reserve, 0) || // of the reserve after "OPTIONS *", which no handler sees
-		t.endOldest(&t.fresh, reserve, headerAgeMin)
+	t.logAtLimit()
+	return t.closeOldest(&t.silent, reserve, headerAge) ||
+		t.closeOldest(&t.idle, reserve, 0) || // in the reserve after "OPTIONS *", which no handler sees
+		t.closeOldest(&t.silent, reserve, headerAgeMin)
 }
 
-// endOldest closes the connection that has been in a list for longest, if that is as long as age. Held: mu.
-func (t *table) endOldest(l *list.List, reserve bool, age time.Duration) bool {
+// closeOldest closes the connection that has been in a list longest, when that is as long as age, and reports
+// whether it did. The caller holds mu.
+func (t *table) closeOldest(l *list.List, reserve bool, age time.Duration) bool {
 	for at := l.Front(); at != nil; at = at.Next() {
 		e := at.Value.(*entry)
 		if time.Since(e.since) < age {
 			break
 		}
 		if e.reserve == reserve {
-			t.end(e)
+			t.closeFor(e)
 			return true
 		}
 	}
 	return false
 }
 
-// end closes a connection for another one. Held: mu.
-func (t *table) end(e *entry) {
+// closeFor closes a connection in favour of another one. The caller holds mu.
+func (t *table) closeFor(e *entry) {
 	t.closed++
-	t.forget(e)
-	e.conn.Close() // its reader finds out
+	t.remove(e)
+	e.conn.Close() // its reader gets an error
 }
 
-// forget takes a connection out of the table. Held: mu.
-func (t *table) forget(e *entry) {
-	e.put(nil)
+// remove removes a connection from the table. The caller holds mu.
+func (t *table) remove(e *entry) {
+	e.moveTo(nil)
 	delete(t.conns, e.conn)
 	if !e.reserve {
 		t.within--
 	}
 }
 
-// put moves the entry to the end of a list, or with nil to none. Held: the table's mu.
-func (e *entry) put(l *list.List) {
-	if e.in != nil {
-		e.in.Remove(e.at)
+// moveTo moves the entry to the end of a list, or with nil out of its list. The caller holds the table's mu.
+func (e *entry) moveTo(l *list.List) {
+	if e.list != nil {
+		e.list.Remove(e.element)
 	}
-	if e.in = l; l != nil {
+	e.list = l
+	if l != nil {
 		e.since = time.Now()
-		e.at = l.PushBack(e)
+		e.element = l.PushBack(e)
 	}
 }
 
-// changed is the server's ConnState.
+// changed is the server's ConnState hook.
 func (t *table) changed(c net.Conn, state http.ConnState) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.conns[c]
-	if e == nil { // closed for another one
+	if e == nil { // closed in favour of another one
 		return
 	}
 	switch state {
-	case http.StateActive: // the header of a request is there
-		e.put(nil)
+	case http.StateActive: // the header of a request has come
+		e.moveTo(nil)
 	case http.StateIdle:
-		e.put(&t.idle)
+		e.moveTo(&t.idle)
 	case http.StateClosed, http.StateHijacked:
-		t.forget(e)
-		t.relaxed()
+		t.remove(e)
+		t.logBelowLimit()
 	}
 }
 
-// reached logs, once, that connections have to be closed or refused for others. Held: mu.
-func (t *table) reached() {
-	if !t.over {
-		t.over = true
-		t.Logger.Warn("connections to the API are at their limit (limits.connections): idle ones are closed for new ones",
-			zap.Int("limit", t.Max), zap.Int("idle", t.idle.Len()), zap.Int("without_request", t.fresh.Len()))
+// logAtLimit logs once that connections are closed or refused from now on. The caller holds mu.
+func (t *table) logAtLimit() {
+	if t.atLimit {
+		return
 	}
+	t.atLimit = true
+	t.Logger.Warn("API connections reached their limit (limits.connections): closing idle ones for new ones",
+		zap.Int("limit", t.Max), zap.Int("idle", t.idle.Len()), zap.Int("without_request", t.silent.Len()))
 }
 
-// relaxed logs what became of it once there is room again. Held: mu.
-func (t *table) relaxed() {
-	if t.over && len(t.conns) <= t.Max-t.Max/8 {
-		t.Logger.Info("connections to the API are below their limit again",
-			zap.Int("closed_for_others", t.closed), zap.Int("refused", t.answered))
-		t.over, t.closed, t.answered = false, 0, 0
+// logBelowLimit logs, once there is room again, how many were closed and refused. The caller holds mu.
+func (t *table) logBelowLimit() {
+	if !t.atLimit || len(t.conns) > t.Max-t.Max/8 {
+		return
 	}
+	t.Logger.Info("API connections are below their limit again",
+		zap.Int("closed_for_others", t.closed), zap.Int("refused", t.refused))
+	t.atLimit = false
+	t.closed = 0
+	t.refused = 0
 }
 
-// serve answers a request, or refuses it where its connection is one of the reserve.
+// serve serves a request, or refuses it when its connection is of the reserve.
 func (t *table) serve(inner http.Handler, w http.ResponseWriter, r *http.Request) {
 	e, _ := r.Context().Value(entryKey{}).(*entry)
 	if e == nil {
@@ -227,50 +242,42 @@ func (t *table) serve(inner http.Handler, w http.ResponseWriter, r *http.Request
 	}
 	within, open := t.promote(e)
 	if !open {
-		panic(http.ErrAbortHandler) // closed for another one just before: there is nobody to answer
+		panic(http.ErrAbortHandler) // closed in favour of another one just before: there is nobody to answer
 	}
 	if within {
 		inner.ServeHTTP(w, r)
 		return
 	}
 	w.Header().Set("Connection", "close")
-	class := t.Class(r)
-	if class == Long && !t.takeLong() {
-		class = Refused
-	}
-	if class == Refused {
-		t.mu.Lock()
-		t.answered++
-		t.mu.Unlock()
+	switch class := t.Class(r); {
+	case class == Short:
+		inner.ServeHTTP(w, r)
+	case class == Long && t.beginLong():
+		defer t.endLong()
+		inner.ServeHTTP(w, r)
+	default:
+		t.countRefused()
 		t.Refuse.ServeHTTP(w, r)
-		return
 	}
-	if class == Long {
-		defer func() {
-			t.mu.Lock()
-			defer t.mu.Unlock()
-			t.long--
-		}()
-	}
-	inner.ServeHTTP(w, r)
 }
 
-// promote reports whether a connection has a place within the limit, and gives it one that has become free; and
-// whether it is open still.
+// promote moves a connection of the reserve within the limit when there is room. It reports whether the
+// connection is within the limit, and whether it is still open.
 func (t *table) promote(e *entry) (within, open bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.conns[e.conn] != e {
 		return false, false
 	}
-	if e.reserve && t.room(false) {
+	if e.reserve && t.makeRoom(false) {
 		e.reserve = false
 		t.within++
 	}
 	return !e.reserve, true
 }
 
-func (t *table) takeLong() bool {
+// beginLong reports whether the reserve has room for a Long request. When it has, endLong must follow.
+func (t *table) beginLong() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.long >= t.Reserve/2 {
@@ -278,4 +285,16 @@ func (t *table) takeLong() bool {
 	}
 	t.long++
 	return true
+}
+
+func (t *table) endLong() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.long--
+}
+
+func (t *table) countRefused() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.refused++
 }

@@ -1,5 +1,5 @@
-// Package durable writes files whole or not at all, and makes folders, and the names in them, outlast a
-// power cut.
+// Package durable replaces files atomically, and makes folders and the names in them survive a power cut. It
+// is for small files and for the output of commands; images are written by package store.
 package durable
 
 import (
@@ -10,8 +10,8 @@ import (
 	"slices"
 )
 
-// MakeDir makes dir and its missing parents, mode 0700, durable: an entry is only as durable as the
-// directory it is in.
+// MakeDir makes dir and its missing parents, with mode 0700, and fsyncs the directory of each: a new name is
+// durable only when its directory is.
 func MakeDir(dir string) error {
 	var missing []string
 	at := filepath.Clean(dir)
@@ -37,7 +37,7 @@ func MakeDir(dir string) error {
 	return nil
 }
 
-// SyncDir makes the names in dir durable.
+// SyncDir fsyncs dir, which makes the names in it durable.
 func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

@@ -9,13 +9,13 @@ import (
 	"syscall"
 )
 
-// fileMode is that of a new file, less the umask.
+// fileMode is the mode of a new file, before the umask.
 const fileMode = 0o666
 
-// linksMax bounds a chain of symbolic links, as the kernel does.
+// linksMax is the longest chain of symbolic links that is followed, as in the kernel (path_resolution(7)).
 const linksMax = 40
 
-// NotFileError says that a path names something that cannot be replaced by a file.
+// NotFileError is the error for a path that names something other than a regular file.
 type NotFileError struct{ Mode fs.FileMode }
 
 func (e *NotFileError) Error() string {
@@ -30,17 +30,17 @@ func (e *NotFileError) Error() string {
 	return "it is not a file but a device"
 }
 
-// File is a file that appears whole at Commit, or not at all. Until then its bytes are in a temporary
-// file beside it. End it with Commit or Discard.
+// File is a file that appears whole at Commit, or not at all. Until then its bytes are in a temporary file
+// in the same directory. It must end in Commit or Discard.
 type File struct {
 	*os.File
 	path string
-	old  fs.FileInfo // what it replaces; nil: nothing
+	old  fs.FileInfo // of the file that it replaces; nil when there is none
 }
 
-// Create begins the file at path. One that is there is replaced at Commit, and keeps its mode and, as
-// far as this user may, its owner; behind a symbolic link, the file that it leads to. A new file has
-// the mode that the umask leaves. A folder, pipe, socket or device is refused with a NotFileError.
+// Create begins to write the file at path. At Commit it replaces an existing file, whose mode it gets and,
+// as far as this user may set it, whose owner. Of a symbolic link the target is replaced. A new file has
+// mode 0666 before the umask. The error for a folder, pipe, socket or device is a *NotFileError.
 func Create(path string) (*File, error) {
 	old, err := os.Stat(path)
 	mode := fs.FileMode(fileMode)
@@ -48,7 +48,7 @@ func Create(path string) (*File, error) {
 	case err == nil && !old.Mode().IsRegular():
 		return nil, &NotFileError{old.Mode()}
 	case err == nil:
-		mode = old.Mode().Perm() // never open to more than the old one was
+		mode = old.Mode().Perm() // at no moment may more users read it than the old one
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	default:
@@ -64,12 +64,12 @@ func Create(path string) (*File, error) {
 	return &File{f, path, old}, nil
 }
 
-// target follows the symbolic links at the end of a path, also to a file that is not there yet.
+// target follows the symbolic links at the end of a path, also to a file that does not exist yet.
 func target(path string) (string, error) {
 	for range linksMax {
 		next, err := os.Readlink(path)
 		if err != nil {
-			return path, nil // no link, or nothing
+			return path, nil // not a link, or nothing there
 		}
 		if !filepath.IsAbs(next) {
 			dir, _ := filepath.Split(path)
@@ -80,13 +80,14 @@ func target(path string) (string, error) {
 	return "", syscall.ELOOP
 }
 
-// temporary makes a file beside the one at path. Its name is short, whatever that one is called.
+// temporary makes a file in the directory of path. Its name does not grow with that of path.
 func temporary(path string, mode fs.FileMode) (*os.File, error) {
 	dir, _ := filepath.Split(path)
 	return os.OpenFile(dir+".imgcluster-"+rand.Text()+".tmp", os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 }
 
-// Commit gives the file its name. It does not wait for the disk: call Sync before where that matters.
+// Commit closes the file and renames it to its path. It does not fsync: call Sync before where the file must
+// survive a power cut.
 func (f *File) Commit() error {
 	var err error
 	if f.old != nil {
@@ -101,24 +102,24 @@ func (f *File) Commit() error {
 	return nil
 }
 
-// Discard leaves everything as it was.
+// Discard closes and removes the temporary file.
 func (f *File) Discard() {
 	f.Close()
 	os.Remove(f.Name())
 }
 
-// Resemble gives f the mode of another file and, as far as this user may, its owner and its group.
+// Resemble sets the mode of f to that of another file and, as far as this user may, its owner and group.
 func Resemble(f *os.File, other fs.FileInfo) error {
 	if st, ok := other.Sys().(*syscall.Stat_t); ok {
 		if f.Chown(int(st.Uid), int(st.Gid)) != nil {
-			f.Chown(-1, int(st.Gid)) // a group that this user is in
+			f.Chown(-1, int(st.Gid)) // works for the groups of this user
 		}
 	}
 	return f.Chmod(other.Mode().Perm())
 }
 
-// WriteNew writes a file of this mode, durable when it returns nil. It fails with fs.ErrExist, and
-// changes nothing, when the name is taken.
+// WriteNew writes a file with this mode, which is durable when WriteNew returns nil. When the path exists it
+// changes nothing and returns fs.ErrExist.
 func WriteNew(path string, data []byte, mode fs.FileMode) error {
 	f, err := temporary(path, mode)
 	if err != nil {
@@ -129,7 +130,7 @@ func WriteNew(path string, data []byte, mode fs.FileMode) error {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Link(f.Name(), path) // unlike a rename, it takes no name away
+		err = os.Link(f.Name(), path) // unlike a rename, it does not replace a file
 	}
 	if err = errors.Join(err, os.Remove(f.Name())); err != nil {
 		return err

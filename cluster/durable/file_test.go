@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// write makes a file through Create.
+// write writes a file with Create and Commit.
 func write(t *testing.T, path, text string) error {
 	t.Helper()
 	f, err := Create(path)
@@ -26,6 +26,7 @@ func write(t *testing.T, path, text string) error {
 	return f.Commit()
 }
 
+// must ends the test at an error.
 func must(t *testing.T, errs ...error) {
 	t.Helper()
 	if err := errors.Join(errs...); err != nil {
@@ -33,8 +34,8 @@ func must(t *testing.T, errs ...error) {
 	}
 }
 
-// wantFile checks a file's text and mode.
-func wantFile(t *testing.T, path, text string, mode fs.FileMode) {
+// expectFile expects a file with this text and mode.
+func expectFile(t *testing.T, path, text string, mode fs.FileMode) {
 	t.Helper()
 	b, err := os.ReadFile(path)
 	must(t, err)
@@ -43,8 +44,8 @@ func wantFile(t *testing.T, path, text string, mode fs.FileMode) {
 	}
 }
 
-// wantAlone checks that nothing but these names is in a folder.
-func wantAlone(t *testing.T, dir string, names ...string) {
+// expectOnly expects nothing but these names in a folder.
+func expectOnly(t *testing.T, dir string, names ...string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
 	must(t, err)
@@ -55,38 +56,48 @@ func wantAlone(t *testing.T, dir string, names ...string) {
 	}
 }
 
-// A new file has the umask's mode; one that is replaced keeps its own, wherever a link leads to it.
+// TestCreateModes: a new file has the mode that the umask leaves, a replaced one keeps its mode, also behind
+// links.
 func TestCreateModes(t *testing.T) {
 	dir := t.TempDir()
 	defer syscall.Umask(syscall.Umask(0o027))
 	path := func(name string) string { return filepath.Join(dir, name) }
 	must(t, write(t, path("new"), "1"))
-	wantFile(t, path("new"), "1", 0o640)
-	must(t, os.WriteFile(path("old"), []byte("a longer text"), 0o600), os.Chmod(path("old"), 0o604), write(t, path("old"), "2"))
-	wantFile(t, path("old"), "2", 0o604)
-	must(t, os.Mkdir(path("sub"), 0o755), os.Symlink("../old", path("sub/link")), os.Symlink("sub/link", path("chain")), write(t, path("chain"), "3"))
-	wantFile(t, path("old"), "3", 0o604)
-	must(t, os.Symlink("later", path("sub/dangling")), write(t, path("sub/dangling"), "4"))
-	wantFile(t, path("sub/later"), "4", 0o640)
+	expectFile(t, path("new"), "1", 0o640)
+	must(t, os.WriteFile(path("old"), []byte("a longer text"), 0o600))
+	must(t, os.Chmod(path("old"), 0o604))
+	must(t, write(t, path("old"), "2"))
+	expectFile(t, path("old"), "2", 0o604)
+	must(t, os.Mkdir(path("sub"), 0o755))
+	must(t, os.Symlink("../old", path("sub/link")))
+	must(t, os.Symlink("sub/link", path("chain")))
+	must(t, write(t, path("chain"), "3"))
+	expectFile(t, path("old"), "3", 0o604)
+	must(t, os.Symlink("later", path("sub/dangling")))
+	must(t, write(t, path("sub/dangling"), "4"))
+	expectFile(t, path("sub/later"), "4", 0o640)
 	for _, link := range []string{"chain", "sub/link", "sub/dangling"} {
 		if info, err := os.Lstat(path(link)); err != nil || info.Mode()&fs.ModeSymlink == 0 {
-			t.Errorf("%s is no link any more: %v, %v", link, info, err)
+			t.Errorf("%s is not a link any more: %v, %v", link, info, err)
 		}
 	}
 	long := strings.Repeat("n", 255)
-	must(t, write(t, path(long), "5"), write(t, path(long), "6"))
-	wantFile(t, path(long), "6", 0o640)
-	wantAlone(t, dir, "new", "old", "sub", "chain", long)
-	wantAlone(t, path("sub"), "link", "dangling", "later")
+	must(t, write(t, path(long), "5"))
+	must(t, write(t, path(long), "6"))
+	expectFile(t, path(long), "6", 0o640)
+	expectOnly(t, dir, "new", "old", "sub", "chain", long)
+	expectOnly(t, path("sub"), "link", "dangling", "later")
 }
 
-// The owner stays, where this user may give files away.
+// TestCreateKeepsOwner: a replaced file keeps its owner where this user may set it.
 func TestCreateKeepsOwner(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("only root gives files away")
+		t.Skip("only root may set the owner")
 	}
 	path := filepath.Join(t.TempDir(), "file")
-	must(t, os.WriteFile(path, nil, 0o600), os.Chown(path, 4711, 4712), write(t, path, "new"))
+	must(t, os.WriteFile(path, nil, 0o600))
+	must(t, os.Chown(path, 4711, 4712))
+	must(t, write(t, path, "new"))
 	info, err := os.Stat(path)
 	must(t, err)
 	if st := info.Sys().(*syscall.Stat_t); st.Uid != 4711 || st.Gid != 4712 {
@@ -94,26 +105,36 @@ func TestCreateKeepsOwner(t *testing.T) {
 	}
 }
 
-// What cannot be a file is refused by name and stays what it is; nothing is left behind.
+// TestCreateRefuses: a path that cannot be a file is refused with the reason and stays as it is.
 func TestCreateRefuses(t *testing.T) {
 	dir := t.TempDir()
 	path := func(name string) string { return filepath.Join(dir, name) }
-	must(t, os.Mkdir(path("folder"), 0o755), syscall.Mkfifo(path("pipe"), 0o600), os.Symlink("/dev/null", path("device")), os.Symlink("loop", path("loop")))
-	for name, said := range map[string]string{
-		"folder": "it is a folder", "pipe": "it is not a file but a pipe", "device": "it is not a file but a device", "loop": "too many levels",
-		"none/file": "no such file", strings.Repeat("n", 256): "file name too long",
+	must(t, os.Mkdir(path("folder"), 0o755))
+	must(t, syscall.Mkfifo(path("pipe"), 0o600))
+	must(t, os.Symlink("/dev/null", path("device")))
+	must(t, os.Symlink("loop", path("loop")))
+	for name, mode := range map[string]fs.FileMode{
+		"folder": fs.ModeDir, "pipe": fs.ModeNamedPipe, "device": fs.ModeDevice | fs.ModeCharDevice,
 	} {
-		if _, err := Create(path(name)); err == nil || !strings.Contains(err.Error(), said) {
-			t.Errorf("%.10s: %v, not %q", name, err, said)
+		var refused *NotFileError
+		if _, err := Create(path(name)); !errors.As(err, &refused) || refused.Mode.Type() != mode {
+			t.Errorf("%s: %v, want a NotFileError of %v", name, err, mode)
 		}
 	}
-	f, err := Create(path("given up"))
+	for name, want := range map[string]error{
+		"loop": syscall.ELOOP, "none/file": syscall.ENOENT, strings.Repeat("n", 256): syscall.ENAMETOOLONG,
+	} {
+		if _, err := Create(path(name)); !errors.Is(err, want) {
+			t.Errorf("%.10s: %v, want %v", name, err, want)
+		}
+	}
+	f, err := Create(path("discarded"))
 	must(t, err)
 	f.Discard()
-	wantAlone(t, dir, "folder", "pipe", "device", "loop")
+	expectOnly(t, dir, "folder", "pipe", "device", "loop")
 }
 
-// A disk that is full while the file is written: the old file stays, and nothing else.
+// TestCreateOnFullDisk: when the disk is full the old file stays and nothing else is left.
 func TestCreateOnFullDisk(t *testing.T) {
 	dir := t.TempDir()
 	if err := unix.Mount("none", dir, "tmpfs", 0, "size=64k"); err != nil {
@@ -126,7 +147,7 @@ func TestCreateOnFullDisk(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	b, err := os.ReadFile(path)
-	if wantAlone(t, dir, "file"); err != nil || string(b) != "old" {
+	if expectOnly(t, dir, "file"); err != nil || string(b) != "old" {
 		t.Errorf("the file is %q, %v", b, err)
 	}
 }
@@ -135,10 +156,10 @@ func TestWriteNew(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, strings.Repeat("k", 255))
 	must(t, WriteNew(path, []byte("key"), 0o400))
-	wantFile(t, path, "key", 0o400)
+	expectFile(t, path, "key", 0o400)
 	if err := WriteNew(path, []byte("other"), 0o400); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("got %v", err)
 	}
-	wantFile(t, path, "key", 0o400)
-	wantAlone(t, dir, filepath.Base(path))
+	expectFile(t, path, "key", 0o400)
+	expectOnly(t, dir, filepath.Base(path))
 }

@@ -1,26 +1,27 @@
-// Package failpoint has places at which a process can be told to die, as kill -9 would have it at
-// that very moment. Only programs built with the tag failpoints have them: in others Enabled is a
-// false constant, and the compiler leaves nothing of a Here.
+// Package failpoint kills the process at named places of the code, as kill -9 would at that very moment, so
+// that tests can crash a node between any two steps. Only programs built with the tag failpoints can do it:
+// in others Enabled is a false constant, and the compiler removes calls of Here.
 //
 //	IMGCLUSTER_FAILPOINT=NAME[:N]
 //
-// in the environment of a process arms it at once: it dies when it comes to NAME for the N-th time.
+// in the environment of a process arms a failpoint from the start: the process kills itself when it reaches
+// NAME for the N-th time.
 package failpoint
 
 import "slices"
 
-// The steps at which a process can die. A name says what has just been done, or with "before" what
-// comes next.
+// names are the failpoints. A name is the step that has just been done, or with "before" the next one.
 var names = []string{
-	// An upload, on its way to its record. The part of a storing node is "owner" or "replica".
+	// An upload, up to its record. A storing node's role is "owner" or "replica".
 	"upload/before-assign", "upload/assigned",
 	"upload/owner/created", "upload/owner/encrypted", "upload/owner/durable", "upload/owner/told",
 	"upload/replica/created", "upload/replica/encrypted", "upload/replica/durable", "upload/replica/told",
-	"upload/standby", "upload/decided", "upload/before-reassign", "upload/reassigned", "upload/before-discard", "upload/discarded",
-	"upload/before-send", "upload/sent",
+	"upload/standby", "upload/decided", "upload/before-reassign", "upload/reassigned",
+	"upload/before-discard", "upload/discarded", "upload/before-send", "upload/sent",
 
-	// A file.
-	"store/created", "store/half", "store/written", "store/synced", "store/closed", "store/renamed", "store/committed", "store/removed",
+	// An image file.
+	"store/created", "store/half", "store/written", "store/synced", "store/closed", "store/renamed",
+	"store/committed", "store/removed",
 
 	// A delete.
 	"delete/before-propose", "delete/proposed",
@@ -33,11 +34,13 @@ var names = []string{
 	"repair/before-fetch", "repair/fetched", "repair/recopied", "repair/before-remove",
 
 	// A change of the members.
-	"member/before-add-replica", "member/replica-added", "member/before-remove-replica", "member/replica-removed",
+	"member/before-add-replica", "member/replica-added",
+	"member/before-remove-replica", "member/replica-removed",
 	"member/before-settle", "member/settled", "member/before-start-shard", "member/shard-started",
 	"member/before-drop-shard", "member/shard-stopped", "member/data-removed", "member/shard-dropped",
-	"member/before-renew", "member/put-aside", "member/renewed", "member/identity-written", "member/before-admit", "member/admitted", "member/before-first-replica",
+	"member/before-renew", "member/put-aside", "member/renewed", "member/identity-written",
+	"member/before-admit", "member/admitted", "member/before-first-replica",
 }
 
-// Names lists all places, in order.
+// Names returns the names of all failpoints.
 func Names() []string { return slices.Clone(names) }

@@ -2,12 +2,12 @@
 
 package failpoint
 
-// Enabled tells whether this program was built with failpoints.
+// Enabled reports whether this program was built with failpoints.
 const Enabled = false
 
-// Here is a place at which the process can be told to die.
+// Here is the failpoint of this name.
 func Here(string) {}
 
-// Arm makes the process die when it comes to a place for the n-th time from now on; an empty name
-// disarms it.
+// Arm kills the process when it reaches the failpoint name for the n-th time from now on. An empty name
+// disarms.
 func Arm(string, int) {}

@@ -12,7 +12,7 @@ import (
 	"syscall"
 )
 
-// Enabled tells whether this program was built with failpoints.
+// Enabled reports whether this program was built with failpoints.
 const Enabled = true
 
 var (
@@ -33,9 +33,10 @@ func init() {
 	Arm(name, n)
 }
 
-// Here is a place at which the process can be told to die.
+// Here is the failpoint of this name. It does not return when it is the armed one and its count is reached.
+// It panics when the list has no such name.
 func Here(name string) {
-	mu.Lock() // held to the end: nothing may get past a place that is deadly
+	mu.Lock() // held to the end: no goroutine may pass a failpoint once the process is to die
 	defer mu.Unlock()
 	if !slices.Contains(names, name) {
 		panic("failpoint " + name + " is not in the list")
@@ -50,13 +51,14 @@ func Here(name string) {
 	select {}
 }
 
-// Arm makes the process die when it comes to a place for the n-th time from now on; an empty name
-// disarms it.
+// Arm kills the process when it reaches the failpoint name for the n-th time from now on. An empty name
+// disarms.
 func Arm(name string, n int) {
 	mu.Lock()
 	defer mu.Unlock()
 	if name != "" && !slices.Contains(names, name) {
 		panic("no failpoint is named " + name)
 	}
-	armed, left = name, n
+	armed = name
+	left = n
 }

@@ -1,6 +1,7 @@
 package halfopen
 
 import (
+	"cmp"
 	"os"
 	"syscall"
 	"time"
@@ -8,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Lossy tells whether the connection waits for the answer to something that it has sent again.
+// Lossy reports whether the connection waits for the acknowledgement of bytes that it has retransmitted, or
+// suspects that some were lost.
 func Lossy(conn syscall.Conn) (lossy bool) {
 	c, err := conn.SyscallConn()
 	if err != nil {
@@ -21,40 +23,41 @@ func Lossy(conn syscall.Conn) (lossy bool) {
 	return lossy
 }
 
-// caOpen is the state of a connection that has lost nothing, so far as it knows (TCP_CA_Open of linux/tcp.h).
+// caOpen is the congestion state of a connection without signs of loss (TCP_CA_Open in linux/tcp.h).
 const caOpen = 0
 
-// limitUnsent bounds what the kernel keeps of an answer that the other end does not take, and so lets the writer
-// see how fast it is taken. Accepted connections have it from the listening one.
+// limitUnsent limits the unsent bytes in the kernel, so that the writer of an answer notices how fast the
+// client reads it. Accepted connections inherit it from the listening socket.
 func limitUnsent(_, _ string, c syscall.RawConn) error {
-	var failed error
-	err := c.Control(func(fd uintptr) {
-		failed = os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsentBytesMax))
-	})
-	if err != nil {
-		return err
-	}
-	return failed
+	return onSocket(c, func(set setOption) error { return set(unix.TCP_NOTSENT_LOWAT, unsentBytesMax) })
 }
 
-// control makes a socket's options. Sent bytes may be unacknowledged for so long (tcp(7),
-// TCP_USER_TIMEOUT), or wait for the other end to have room for them; 0: for as long as the system has it.
+// control returns a function that sets a socket's options. Sent bytes may be unacknowledged, or wait for
+// room in the peer's receive buffer, for the time unanswered (TCP_USER_TIMEOUT in tcp(7)); 0 is the
+// system's default.
 func control(unanswered time.Duration) func(_, _ string, c syscall.RawConn) error {
 	return func(_, _ string, c syscall.RawConn) error {
-		var failed error
-		err := c.Control(func(fd uintptr) {
-			set := func(option int, value int64) error {
-				return os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, option, int(value)))
-			}
-			failed = set(unix.TCP_USER_TIMEOUT, unanswered.Milliseconds())
-			// What the kernel is too old for (the last two are of Linux 6.15) is done without.
+		return onSocket(c, func(set setOption) error {
+			err := set(unix.TCP_USER_TIMEOUT, unanswered.Milliseconds())
+			// Errors do not matter: older kernels lack these options, the last two before Linux 6.15.
 			set(unix.TCP_THIN_LINEAR_TIMEOUTS, 1)
 			set(unix.TCP_RTO_MAX_MS, retryMax.Milliseconds())
 			set(unix.TCP_RTO_MIN_US, retryMin.Microseconds())
-		})
-		if err != nil {
 			return err
-		}
-		return failed
+		})
 	}
+}
+
+// setOption sets a TCP option of a socket.
+type setOption func(option int, value int64) error
+
+// onSocket calls fn with the means to set options of a socket.
+func onSocket(c syscall.RawConn, fn func(set setOption) error) (err error) {
+	closed := c.Control(func(fd uintptr) {
+		err = fn(func(option int, value int64) error {
+			err := unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, option, int(value))
+			return os.NewSyscallError("setsockopt", err)
+		})
+	})
+	return cmp.Or(closed, err)
 }

@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// control: other systems have their own limits.
+// control sets nothing: other systems have their own limits.
 func control(time.Duration) func(_, _ string, _ syscall.RawConn) error { return nil }
 
-// limitUnsent: likewise.
+// limitUnsent sets nothing.
 func limitUnsent(_, _ string, _ syscall.RawConn) error { return nil }
 
-// Lossy: other systems do not tell.
+// Lossy returns false: it is not known on other systems.
 func Lossy(syscall.Conn) bool { return false }

@@ -13,11 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The network tests of the cluster package try what the options do; here, that they are set.
+// TestDialerSetsOptions: the options are set. The network tests of package cluster show their effect.
 func TestDialerSetsOptions(t *testing.T) {
-	patient := map[int]int{unix.TCP_USER_TIMEOUT: 0, unix.TCP_NOTSENT_LOWAT: unsentBytesMax}
+	forClients := map[int]int{unix.TCP_USER_TIMEOUT: 0, unix.TCP_NOTSENT_LOWAT: unsentBytesMax}
 	for listen, others := range map[*func(context.Context, string) (net.Listener, error)]map[int]int{
-		new(Listen): nil, new(ListenForClients): patient,
+		new(Listen): nil, new(ListenForClients): forClients,
 	} {
 		l, err := (*listen)(t.Context(), "127.0.0.1:0")
 		if err != nil {
@@ -44,27 +44,37 @@ func TestDialerSetsOptions(t *testing.T) {
 	}
 }
 
+// expectOptions expects the options of Dialer and Listen, with other values for some.
 func expectOptions(t *testing.T, conn *net.TCPConn, others map[int]int) {
 	t.Helper()
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
-	newer := map[int]int{unix.TCP_RTO_MAX_MS: int(retryMax.Milliseconds()), unix.TCP_RTO_MIN_US: int(retryMin.Microseconds())}
+	newer := map[int]int{ // since Linux 6.15
+		unix.TCP_RTO_MAX_MS: int(retryMax.Milliseconds()),
+		unix.TCP_RTO_MIN_US: int(retryMin.Microseconds()),
+	}
 	want := map[int]int{
-		unix.TCP_USER_TIMEOUT: int(Unanswered.Milliseconds()), unix.TCP_KEEPIDLE: int(probeInterval.Seconds()),
-		unix.TCP_KEEPINTVL: int(probeInterval.Seconds()), unix.TCP_KEEPCNT: probeCount, unix.TCP_THIN_LINEAR_TIMEOUTS: 1,
+		unix.TCP_USER_TIMEOUT:         int(Unanswered.Milliseconds()),
+		unix.TCP_KEEPIDLE:             int(probeInterval.Seconds()),
+		unix.TCP_KEEPINTVL:            int(probeInterval.Seconds()),
+		unix.TCP_KEEPCNT:              probeCount,
+		unix.TCP_THIN_LINEAR_TIMEOUTS: 1,
 	}
 	maps.Copy(want, newer)
 	maps.Copy(want, others)
 	for option, want := range want {
 		var got int
 		var failed error
-		if err := raw.Control(func(fd uintptr) { got, failed = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, option) }); err != nil {
+		err := raw.Control(func(fd uintptr) {
+			got, failed = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, option)
+		})
+		if err != nil {
 			t.Fatal(err)
 		}
 		if _, ok := newer[option]; ok && errors.Is(failed, unix.ENOPROTOOPT) {
-			continue // this kernel has it not
+			continue // this kernel lacks it
 		}
 		if got < want || got > want+want/10 || failed != nil { // the kernel rounds up to its ticks
 			t.Errorf("TCP option %d is %d, want %d: %v", option, got, want, failed)

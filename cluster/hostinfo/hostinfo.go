@@ -1,5 +1,6 @@
-// Package hostinfo tells what this machine has, from /proc and /sys: the figures that people look up
-// with free, df, ulimit and iostat. What the system does not tell is 0 or empty.
+// Package hostinfo reads the figures of this host and process from /proc and /sys: those that free, df,
+// ulimit and iostat show. A figure that the system does not have is 0 or empty. Nodes report them in their
+// status, and commands check them before a run.
 package hostinfo
 
 import (
@@ -19,33 +20,33 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Host is what a process has to itself or shares with others. What is not known is 0 or empty.
+// Host are the figures of a host as one process sees them. What is not known is 0 or empty.
 type Host struct {
 	Host         string `json:"host"`
 	CPUs         int    `json:"cpus"`
 	MemoryBytes  int64  `json:"memory_bytes"`
-	MemoryFree   int64  `json:"memory_free_bytes"` // what can be had without swapping
+	MemoryFree   int64  `json:"memory_free_bytes"` // available without swapping
 	LinkBytesPS  int64  `json:"link_bytes_per_s"`  // of the network interface, each way
 	OpenFilesMax int64  `json:"open_files_max"`    // the process's limit
-	DiskID       string `json:"disk"`              // the same for all that share a file system
+	DiskID       string `json:"disk"`              // the same for all processes on one file system
 	DiskFree     int64  `json:"disk_free_bytes"`
 }
 
-// Look returns the figures of this machine as a process sees them that has its files in dir and its
-// network traffic on the interface of the address host.
-func Look(dir string, host netip.Addr) Host {
-	m := Host{CPUs: runtime.GOMAXPROCS(0), LinkBytesPS: link(host)}
-	m.Host, _ = os.Hostname()
-	m.MemoryBytes, m.MemoryFree = memory()
+// Read returns the figures of this host for a process with its files in dir and its network traffic on the
+// interface with the address host.
+func Read(dir string, host netip.Addr) Host {
+	h := Host{CPUs: runtime.GOMAXPROCS(0), LinkBytesPS: link(host)}
+	h.Host, _ = os.Hostname()
+	h.MemoryBytes, h.MemoryFree = memory()
 	var files unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil {
-		m.OpenFilesMax = int64(min(files.Cur, 1<<62))
+		h.OpenFilesMax = int64(min(files.Cur, 1<<62))
 	}
-	m.DiskID, m.DiskFree = disk(dir)
-	return m
+	h.DiskID, h.DiskFree = disk(dir)
+	return h
 }
 
-// Process returns this process's memory in RAM in bytes, and the processor time that it has used.
+// Process returns this process's resident memory in bytes, and the CPU time that it has used.
 func Process() (rss int64, cpu time.Duration) {
 	b, _ := os.ReadFile("/proc/self/statm") // in pages, such as "5120 2048 1024 1 0 512 0"
 	if fields := strings.Fields(string(b)); len(fields) > 1 {
@@ -59,7 +60,7 @@ func Process() (rss int64, cpu time.Duration) {
 	return rss, cpu
 }
 
-// memory returns what there is, and what can still be had without swapping.
+// memory returns the bytes of RAM, and those available without swapping.
 func memory() (total, free int64) {
 	f, err := os.Open("/proc/meminfo")
 	if err != nil {
@@ -89,15 +90,15 @@ func link(host netip.Addr) int64 {
 		return 0
 	}
 	for _, i := range interfaces {
-		addrs, _ := i.Addrs() // none: not this one
+		addrs, _ := i.Addrs() // an interface without any is not the one
 		for _, a := range addrs {
 			p, err := netip.ParsePrefix(a.String())
 			if err != nil || p.Addr().WithZone("") != host.Unmap() {
 				continue
 			}
-			b, err := os.ReadFile(filepath.Join("/sys/class/net", i.Name, "speed")) // in Mbit/s; the loopback interface has none
+			b, err := os.ReadFile(filepath.Join("/sys/class/net", i.Name, "speed")) // in Mbit/s
 			if err != nil {
-				return 0
+				return 0 // such as the loopback interface
 			}
 			n, _ := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
 			return max(n, 0) * 1e6 / 8
@@ -106,8 +107,7 @@ func link(host netip.Addr) int64 {
 	return 0
 }
 
-// disk returns a name for the file system of dir that is the same for all processes that share it, and
-// the bytes that are free on it.
+// disk returns a name for the file system of dir, the same for all processes that use it, and its free bytes.
 func disk(dir string) (id string, free int64) {
 	device, ok := device(dir)
 	if !ok {
@@ -124,11 +124,11 @@ func disk(dir string) (id string, free int64) {
 	return strings.TrimSpace(string(boot)) + "/" + device, free
 }
 
-// NoInodeLimit is the number of inodes that are free where a file system makes them as they are needed,
-// which it says by having none in all.
+// NoInodeLimit is the number of free inodes of a file system that makes inodes on demand. Such a file system
+// reports a total of 0.
 const NoInodeLimit = math.MaxInt64
 
-// FreeInodes returns the inodes that are free on a file system.
+// FreeInodes returns the number of free inodes of a file system.
 func FreeInodes(fs *unix.Statfs_t) int64 {
 	if fs.Files == 0 {
 		return NoInodeLimit
@@ -136,7 +136,7 @@ func FreeInodes(fs *unix.Statfs_t) int64 {
 	return int64(min(fs.Ffree, NoInodeLimit))
 }
 
-// device is the number of the device of a folder, as /sys/dev/block has it.
+// device returns the number of the device of a folder, as in /sys/dev/block.
 func device(dir string) (string, bool) {
 	info, err := os.Stat(dir)
 	if err != nil {
@@ -152,8 +152,8 @@ func device(dir string) (string, bool) {
 // Disk reads the counters of the block device under a folder.
 type Disk struct{ path string }
 
-// DiskOf returns the device under dir, which must be there. A file system without a device of its own
-// has no counters.
+// DiskOf returns the device under dir, which must exist. A file system without a device of its own has no
+// counters.
 func DiskOf(dir string) Disk {
 	if device, ok := device(dir); ok {
 		return Disk{filepath.Join("/sys/dev/block", device, "stat")}
@@ -161,8 +161,8 @@ func DiskOf(dir string) Disk {
 	return Disk{}
 }
 
-// Counters returns the bytes read and written, and the time in which the device was busy, since the
-// machine started.
+// Counters returns the bytes read and written, and the time in which the device was busy, since the host
+// started; zeros when there are no counters.
 func (d Disk) Counters() (read, written int64, busy time.Duration) {
 	b, err := os.ReadFile(d.path)
 	if err != nil {

@@ -10,27 +10,30 @@ import (
 	"time"
 )
 
-func TestLook(t *testing.T) {
+func TestRead(t *testing.T) {
 	dir := t.TempDir()
-	m := Look(dir, netip.MustParseAddr("127.0.0.1"))
+	h := Read(dir, netip.MustParseAddr("127.0.0.1"))
 	host, err := os.Hostname()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.Host != host || m.CPUs != runtime.GOMAXPROCS(0) || m.MemoryBytes < 64<<20 || m.MemoryFree <= 0 || m.MemoryFree > m.MemoryBytes {
-		t.Errorf("%+v", m)
+	if h.Host != host || h.CPUs != runtime.GOMAXPROCS(0) {
+		t.Errorf("%+v", h)
 	}
-	if m.OpenFilesMax < 16 || m.DiskID == "" || m.DiskFree <= 0 || m.LinkBytesPS != 0 {
-		t.Errorf("%+v", m)
+	if h.MemoryBytes < 64<<20 || h.MemoryFree <= 0 || h.MemoryFree > h.MemoryBytes {
+		t.Errorf("%+v", h)
+	}
+	if h.OpenFilesMax < 16 || h.DiskID == "" || h.DiskFree <= 0 || h.LinkBytesPS != 0 {
+		t.Errorf("%+v", h)
 	}
 	other := filepath.Join(dir, "other")
 	if err := os.Mkdir(other, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if o := Look(other, netip.Addr{}); o.DiskID != m.DiskID {
-		t.Errorf("two folders of one file system are on %q and %q", m.DiskID, o.DiskID)
+	if o := Read(other, netip.Addr{}); o.DiskID != h.DiskID {
+		t.Errorf("two folders of one file system are on %q and %q", h.DiskID, o.DiskID)
 	}
-	if o := Look(filepath.Join(dir, "none"), netip.Addr{}); o.DiskID != "" || o.DiskFree != 0 {
+	if o := Read(filepath.Join(dir, "none"), netip.Addr{}); o.DiskID != "" || o.DiskFree != 0 {
 		t.Errorf("no folder: %+v", o)
 	}
 }
@@ -44,11 +47,12 @@ func TestProcess(t *testing.T) {
 	rss, cpu := Process()
 	runtime.KeepAlive(held)
 	if before < 1<<20 || rss < before+int64(len(held))/2 || cpu <= spent {
-		t.Errorf("%d bytes and %s, then with %d bytes more in use %d bytes and %s", before, spent, len(held), rss, cpu)
+		t.Errorf("%d bytes and %s, then with %d bytes more in use %d bytes and %s",
+			before, spent, len(held), rss, cpu)
 	}
 }
 
-// What is written and synced shows in the counters of the device, where there is one.
+// TestDiskCounters: the counters of the device, where there is one, grow by what is written and synced.
 func TestDiskCounters(t *testing.T) {
 	dir := t.TempDir()
 	d := DiskOf(dir)

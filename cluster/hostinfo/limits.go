@@ -15,23 +15,29 @@ import (
 // Unlimited is a limit that is not set.
 const Unlimited = math.MaxInt64
 
-// Limits are what this process may have at most. What is not limited, or not known, is Unlimited.
+// Limits are the limits of this process. What is not limited, or not known, is Unlimited.
 type Limits struct {
 	OpenFiles    int64
-	AddressSpace int64 // bytes
-	Memory       int64 // bytes in RAM: of the control groups, or what the machine has
-	MemoryFree   int64 // bytes of the machine that can be had without swapping
-	Bytes        int64 // free on the file system of a folder
-	Inodes       int64 // free there; NoInodeLimit
-	Place        string
+	AddressSpace int64  // bytes
+	Memory       int64  // bytes of RAM: of the control groups or of the host, whichever is less
+	MemoryFree   int64  // bytes of RAM of the host available without swapping
+	Bytes        int64  // free on the file system of Place
+	Inodes       int64  // free there, or NoInodeLimit
+	Place        string // folder
 }
 
-// LimitsOf returns the limits of this process, with its files in dir, or in the nearest folder above it
-// that is there.
+// LimitsOf returns the limits of this process with its files in dir, or in the nearest folder above it that
+// exists.
 func LimitsOf(dir string) (Limits, error) {
-	l := Limits{OpenFiles: rlimit(unix.RLIMIT_NOFILE), AddressSpace: rlimit(unix.RLIMIT_AS), Memory: Unlimited, MemoryFree: Unlimited}
+	l := Limits{
+		OpenFiles:    rlimit(unix.RLIMIT_NOFILE),
+		AddressSpace: rlimit(unix.RLIMIT_AS),
+		Memory:       Unlimited,
+		MemoryFree:   Unlimited,
+	}
 	if total, free := memory(); total > 0 {
-		l.Memory, l.MemoryFree = total, free
+		l.Memory = total
+		l.MemoryFree = free
 	}
 	groups, err := os.ReadFile("/proc/self/cgroup")
 	if err == nil {
@@ -42,13 +48,17 @@ func LimitsOf(dir string) (Limits, error) {
 		return l, err
 	}
 	var st unix.Statfs_t
-	for err = unix.Statfs(path, &st); errors.Is(err, fs.ErrNotExist) && path != filepath.Dir(path); err = unix.Statfs(path, &st) {
+	err = unix.Statfs(path, &st)
+	for errors.Is(err, fs.ErrNotExist) && path != filepath.Dir(path) {
 		path = filepath.Dir(path)
+		err = unix.Statfs(path, &st)
 	}
 	if err != nil {
 		return l, &fs.PathError{Op: "statfs", Path: path, Err: err}
 	}
-	l.Bytes, l.Inodes, l.Place = int64(st.Bavail)*int64(st.Bsize), FreeInodes(&st), path
+	l.Bytes = int64(st.Bavail) * int64(st.Bsize)
+	l.Inodes = FreeInodes(&st)
+	l.Place = path
 	return l, nil
 }
 
@@ -60,31 +70,35 @@ func rlimit(which int) int64 {
 	return int64(min(r.Cur, Unlimited))
 }
 
-// groupMemory returns the least memory limit of a process's control groups and of those above them; groups
-// is its /proc/PID/cgroup, as of man 7 cgroups.
+// groupMemory returns the smallest memory limit of a process's control groups and of those above them, in
+// both versions of control groups. groups is the process's /proc/PID/cgroup; see cgroups(7).
 func groupMemory(root, groups string) int64 {
 	least := int64(Unlimited)
 	for line := range strings.Lines(groups) {
-		parts := strings.SplitN(strings.TrimSpace(line), ":", 3) // such as 0::/system.slice, or 4:memory:/docker/1
-		if len(parts) < 3 {
-			continue
-		}
-		top, name := root, "memory.max"
+		// Such as 0::/system.slice, or 4:memory:/docker/1.
+		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
 		switch {
+		case len(parts) < 3:
 		case parts[1] == "memory":
-			top, name = filepath.Join(root, "memory"), "memory.limit_in_bytes"
-		case parts[0] != "0":
-			continue
-		}
-		for at := filepath.Join("/", parts[2]); ; at = filepath.Dir(at) {
-			b, err := os.ReadFile(filepath.Join(top, at, name)) // missing: not limited, or of another namespace
-			if n, bad := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil && bad == nil {
-				least = min(least, n)
-			}
-			if at == "/" {
-				break
-			}
+			least = min(least, leastAbove(filepath.Join(root, "memory"), parts[2], "memory.limit_in_bytes"))
+		case parts[0] == "0":
+			least = min(least, leastAbove(root, parts[2], "memory.max"))
 		}
 	}
 	return least
+}
+
+// leastAbove returns the smallest number in the files of this name in the folders from group up to root. A
+// missing file, or one without a number, is no limit.
+func leastAbove(root, group, name string) int64 {
+	least := int64(Unlimited)
+	for at := filepath.Join("/", group); ; at = filepath.Dir(at) {
+		b, err := os.ReadFile(filepath.Join(root, at, name))
+		if n, bad := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil && bad == nil {
+			least = min(least, n)
+		}
+		if at == "/" {
+			return least
+		}
+	}
 }

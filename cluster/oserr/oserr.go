@@ -1,6 +1,6 @@
-// Package oserr says what an error of the operating system means and what to do about it, in one place for
-// all that open, read or write files. A shortage, a refusal or a broken disk is named as that, so that none
-// of them passes for damage to what a node keeps.
+// Package oserr gives an error of the operating system a class and a hint, in one place for all code that
+// opens, reads or writes files. Shortages, missing rights and broken disks have classes of their own, so that
+// they are not mistaken for damage to a node's data.
 package oserr
 
 import (
@@ -19,55 +19,75 @@ import (
 // Class is a kind of error of the operating system.
 type Class int
 
-// The classes. Of them only Broken and Missing say something about what was stored.
+// The classes. Only Broken and Missing say something about what was stored.
 const (
 	None    Class = iota // no error of the operating system, or one without a class
-	Scarce               // the process or the machine has run out of something that is not disk space
-	Full                 // no room: bytes, inodes, a quota, the limit of a file's size
-	Denied               // this user may not
+	Scarce               // the process or the host has run out of something other than disk space
+	Full                 // no disk space: bytes, inodes, a quota, or the limit of a file's size
+	Denied               // this user lacks the right
 	Fixed                // the file system is mounted read-only
 	Broken               // the disk or its file system fails
-	Missing              // there is no such file
-	Wrong                // the path cannot be what is asked for, such as a file in the place of a folder
-	Held                 // somebody else has it
-	Busy                 // the port or the address is not to be had
+	Missing              // the file does not exist
+	Wrong                // the path is of another kind, such as a file instead of a folder
+	Held                 // another process has locked it
+	Busy                 // the port or the address is not available
 )
 
-// known are the errors that have a class. hint tells the next step; path may be empty.
-var known = map[syscall.Errno]struct {
+// meaning is the class of an error and its hint. The path of the hint may be empty.
+type meaning struct {
 	class Class
 	hint  func(path string) string
-}{
-	syscall.EMFILE:       {Scarce, filesHint},
-	syscall.ENFILE:       {Scarce, always("the machine has no more open files: close some, or raise it with sysctl fs.file-max")},
-	syscall.ENOMEM:       {Scarce, always("give the process more memory (its control group, ulimit -v, the machine), or lower limits.memory_bytes and limits.staging_bytes")},
-	syscall.ENOSPC:       {Full, fullHint},
-	syscall.EDQUOT:       {Full, always("raise the disk quota of this user, or remove files of this user")},
-	syscall.EFBIG:        {Full, always("raise the limit of a file's size (ulimit -f, LimitFSIZE= of systemd)")},
-	syscall.EACCES:       {Denied, ownerHint},
-	syscall.EPERM:        {Denied, ownerHint},
-	syscall.EROFS:        {Fixed, on("mount", "read-write; after an error the kernel mounts a disk read-only: look at dmesg")},
-	syscall.EIO:          {Broken, on("look at dmesg for errors of the disk under", "and check its cable and its health (smartctl); start again when it can be read")},
-	syscall.EUCLEAN:      {Broken, on("the file system is inconsistent: unmount it and run fsck on the disk under", "")},
-	syscall.EBADMSG:      {Broken, on("the file system is inconsistent: unmount it and run fsck on the disk under", "")},
-	syscall.ENODEV:       {Broken, on("look at dmesg: there is no disk under", "any more")},
-	syscall.ENXIO:        {Broken, on("look at dmesg: there is no disk under", "any more")},
-	syscall.ESTALE:       {Broken, on("mount the network file system again under", "")},
-	syscall.ENOENT:       {Missing, on("check the path", "")},
-	syscall.ENOTDIR:      {Wrong, on("a file is where a folder should be: check the path", "")},
-	syscall.EISDIR:       {Wrong, on("a folder is where a file should be: check the path", "")},
-	syscall.ELOOP:        {Wrong, on("symbolic links go round in a circle: check the path", "")},
-	syscall.ENAMETOOLONG: {Wrong, on("choose a shorter path than", "")},
-	syscall.EAGAIN:       {Held, on("another process holds", ": stop it first")},
-	syscall.EBUSY:        {Held, on("another process holds", ": stop it first")},
-	syscall.EADDRINUSE:   {Busy, always(Listener{}.taken())},
+}
 
+const (
+	noFilesHint = "the machine has no more open files: close some, or raise the limit with sysctl fs.file-max"
+	memoryHint  = "give the process more memory (its control group, ulimit -v, the machine)," +
+		" or lower limits.memory_bytes and limits.staging_bytes"
+	quotaHint    = "raise the disk quota of this user, or remove files of this user"
+	fileSizeHint = "raise the limit of a file's size (ulimit -f, LimitFSIZE= of systemd)"
+)
+
+var (
+	readOnlyHint = on("mount", "read-write; after an error the kernel mounts a disk read-only: look at dmesg")
+	diskHint     = on("look at dmesg for errors of the disk under",
+		"and check its cable and its health (smartctl); start again when it can be read")
+	fsckHint = on("the file system is inconsistent: unmount it and run fsck on the disk under", "")
+	goneHint = on("look at dmesg: there is no disk under", "any more")
+	heldHint = on("another process holds", ": stop it first")
+)
+
+// known are the errors that have a class.
+var known = map[syscall.Errno]meaning{
+	syscall.EMFILE:        {Scarce, filesHint},
+	syscall.ENFILE:        {Scarce, always(noFilesHint)},
+	syscall.ENOMEM:        {Scarce, always(memoryHint)},
+	syscall.ENOSPC:        {Full, fullHint},
+	syscall.EDQUOT:        {Full, always(quotaHint)},
+	syscall.EFBIG:         {Full, always(fileSizeHint)},
+	syscall.EACCES:        {Denied, ownerHint},
+	syscall.EPERM:         {Denied, ownerHint},
+	syscall.EROFS:         {Fixed, readOnlyHint},
+	syscall.EIO:           {Broken, diskHint},
+	syscall.EUCLEAN:       {Broken, fsckHint},
+	syscall.EBADMSG:       {Broken, fsckHint},
+	syscall.ENODEV:        {Broken, goneHint},
+	syscall.ENXIO:         {Broken, goneHint},
+	syscall.ESTALE:        {Broken, on("mount the network file system again under", "")},
+	syscall.ENOENT:        {Missing, on("check the path", "")},
+	syscall.ENOTDIR:       {Wrong, on("a file is where a folder should be: check the path", "")},
+	syscall.EISDIR:        {Wrong, on("a folder is where a file should be: check the path", "")},
+	syscall.ELOOP:         {Wrong, on("symbolic links form a loop: check the path", "")},
+	syscall.ENAMETOOLONG:  {Wrong, on("choose a shorter path than", "")},
+	syscall.EAGAIN:        {Held, heldHint},
+	syscall.EBUSY:         {Held, heldHint},
+	syscall.EADDRINUSE:    {Busy, always(Listener{}.taken())},
 	syscall.EADDRNOTAVAIL: {Busy, always(Listener{}.foreign())},
 }
 
+// always returns a hint without a path.
 func always(hint string) func(string) string { return func(string) string { return hint } }
 
-// on puts the path into a hint.
+// on returns a hint with the path between before and after.
 func on(before, after string) func(string) string {
 	return func(path string) string {
 		hint := before + " " + cmp.Or(path, "the data directory")
@@ -78,8 +98,8 @@ func on(before, after string) func(string) string {
 	}
 }
 
-// Errno returns the system's error in err, 0 when there is none with a class. Libraries panic with some of
-// them as text, where it is found too.
+// Errno returns the system's error in err, 0 when there is none with a class. It also finds one in the text
+// of err, because libraries panic with some errors as text.
 func Errno(err error) syscall.Errno {
 	if err == nil {
 		return 0
@@ -89,11 +109,13 @@ func Errno(err error) syscall.Errno {
 			return no
 		}
 	}
-	text, longest := err.Error(), ""
+	text := err.Error()
 	found := syscall.Errno(0)
+	longest := "" // one text may be a part of another
 	for no := range known {
-		if s := no.Error(); len(s) > len(longest) && strings.Contains(text, s) { // one may be in another
-			found, longest = no, s
+		if s := no.Error(); len(s) > len(longest) && strings.Contains(text, s) {
+			found = no
+			longest = s
 		}
 	}
 	return found
@@ -102,8 +124,8 @@ func Errno(err error) syscall.Errno {
 // ClassOf returns the class of err.
 func ClassOf(err error) Class { return known[Errno(err)].class }
 
-// Hint returns the next step after err, empty when err is none of the operating system's. dir is named
-// where err does not tell which file it is about.
+// Hint returns the next step for the user after err, empty when err has no class. It names the file of err,
+// or dir where err has none.
 func Hint(err error, dir string) string {
 	k, ok := known[Errno(err)]
 	if !ok {
@@ -112,7 +134,7 @@ func Hint(err error, dir string) string {
 	return k.hint(pathOf(err, dir))
 }
 
-// pathOf is the file that err is about, empty when that is not known. A path that is not whole is one under dir.
+// pathOf returns the file of err, or dir when err has none. A relative path is under dir.
 func pathOf(err error, dir string) string {
 	name := ""
 	if e := (*fs.PathError)(nil); errors.As(err, &e) {
@@ -138,7 +160,7 @@ func filesHint(string) string {
 	return have + "raise it (ulimit -n, LimitNOFILE= of systemd), or lower limits.connections"
 }
 
-// fullHint tells bytes from inodes.
+// fullHint returns the hint for a file system that lacks bytes or inodes, whichever it is.
 func fullHint(path string) string {
 	for at := path; at != "" && at != filepath.Dir(at); at = filepath.Dir(at) {
 		var st unix.Statfs_t
@@ -146,14 +168,15 @@ func fullHint(path string) string {
 			continue
 		}
 		if st.Files > 0 && st.Ffree == 0 {
-			return fmt.Sprintf("the file system of %s has none of its %d inodes left: remove files there, or make one with more (mkfs -N)", at, st.Files)
+			return fmt.Sprintf("the file system of %s has none of its %d inodes left:"+
+				" remove files there, or make one with more (mkfs -N)", at, st.Files)
 		}
 		return "make room on the file system of " + at
 	}
 	return "make room on the node's data disk"
 }
 
-// ownerHint tells whose the file is, or the nearest folder above it that can be looked at.
+// ownerHint names the owner of the file, or of the nearest folder above it that can be examined.
 func ownerHint(path string) string {
 	me := os.Geteuid()
 	for at := path; at != ""; at = filepath.Dir(at) {
@@ -168,9 +191,11 @@ func ownerHint(path string) string {
 			break
 		}
 	}
-	return fmt.Sprintf("this process runs as user %d: run it as the user that owns the files, or give them to it (chown -R)", me)
+	return fmt.Sprintf("this process runs as user %d:"+
+		" run it as the user that owns the files, or give them to it (chown -R)", me)
 }
 
+// permit returns how the user me gets access to a file of owner.
 func permit(at string, owner, me int, folder bool) string {
 	switch {
 	case owner != me:

@@ -26,7 +26,7 @@ func TestClasses(t *testing.T) {
 		{syscall.ENOMEM, Scarce, "limits.memory_bytes"},
 		{errors.New("panic: open /a: too many open files"), Scarce, "LimitNOFILE="},
 		{errors.New("open /a: too many open files in system"), Scarce, "fs.file-max"},
-		{&fs.PathError{Op: "read", Path: "/a/b", Err: syscall.EIO}, Broken, "dmesg for errors of the disk under /a/b"},
+		{&fs.PathError{Op: "read", Path: "/a/b", Err: syscall.EIO}, Broken, "the disk under /a/b"},
 		{syscall.EUCLEAN, Broken, "fsck on the disk under /dir"},
 		{syscall.EROFS, Fixed, "mount /dir read-write"},
 		{syscall.EDQUOT, Full, "quota"},
@@ -37,7 +37,9 @@ func TestClasses(t *testing.T) {
 		{syscall.EAGAIN, Held, "another process holds /dir: stop it first"},
 		{syscall.EADDRINUSE, Busy, "another program"},
 	} {
-		if got, hint := ClassOf(c.err), Hint(c.err, "/dir"); got != c.class || !strings.Contains(hint, c.hint) || (hint == "") != (c.class == None) {
+		got := ClassOf(c.err)
+		hint := Hint(c.err, "/dir")
+		if got != c.class || !strings.Contains(hint, c.hint) || (hint == "") != (c.class == None) {
 			t.Errorf("%v: class %d, want %d; hint %q, want %q", c.err, got, c.class, hint, c.hint)
 		}
 	}
@@ -46,7 +48,7 @@ func TestClasses(t *testing.T) {
 			t.Errorf("%v has no class or no hint", no)
 		}
 		if strings.Contains(k.hint("/a"), "--replace") {
-			t.Errorf("%v would have a good copy thrown away", no)
+			t.Errorf("the hint of %v would delete good copies", no)
 		}
 	}
 }
@@ -59,8 +61,9 @@ func TestOwnerHint(t *testing.T) {
 		t.Fatal(err)
 	}
 	me := os.Geteuid()
-	// There is no such file: the folder above it is told of.
-	want := fmt.Sprintf("%s is of user %d with mode 0500, this process runs as user %d: chmod u+rwx %[1]s", filepath.Dir(path), me, me)
+	// The file does not exist: the hint names the folder above it.
+	want := fmt.Sprintf("%s is of user %d with mode 0500, this process runs as user %d: chmod u+rwx %[1]s",
+		filepath.Dir(path), me, me)
 	if got := Hint(denied, dir); !strings.HasPrefix(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
@@ -70,7 +73,11 @@ func TestOwnerHint(t *testing.T) {
 	if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Lchown(path, 4711, 4711)); err != nil {
 		t.Fatal(err)
 	}
-	if got := Hint(denied, dir); !strings.Contains(got, "of user 4711 with mode 0600") || !strings.Contains(got, "run it as user 4711, or chown -R 0 "+path) {
-		t.Error(got)
+	got := Hint(denied, dir)
+	parts := []string{"of user 4711 with mode 0600", "run it as user 4711, or chown -R 0 " + path}
+	for _, part := range parts {
+		if !strings.Contains(got, part) {
+			t.Errorf("%q does not say %q", got, part)
+		}
 	}
 }

@@ -6,16 +6,20 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// ShardNodes is how many nodes hold a data shard, where there are as many.
+// ShardNodes is the number of nodes that hold a data shard; all nodes where there are fewer.
 const ShardNodes = 3
 
-// Layout spreads shards over nodes: row i of the answer lists the nodes of the i-th shard, the one
-// that should lead it first. Each shard gets ShardNodes nodes, or all when there are fewer. No node
-// holds more than one shard more than another, and the shards that each should lead are as even as
-// that allows. old is the layout before, with an empty row for a new shard; no more of it changes than
-// needed. The same input gives the same answer. nodes may not be empty.
+// Layout assigns shards to nodes: row i of the result lists the nodes of the i-th shard, first the one that
+// should lead it. Each shard gets ShardNodes nodes, or all when there are fewer. The numbers of shards that
+// two nodes hold differ by at most one, and the shards that each should lead are as even as that allows.
+// old is the layout before, with an empty row for a new shard; no more of it changes than necessary. The
+// result depends on nothing but the arguments. nodes must not be empty.
 func Layout(old [][]image.NodeID, nodes []image.NodeID) [][]image.NodeID {
-	l := layout{nodes: slices.Clone(nodes), rows: make([][]image.NodeID, len(old)), held: map[image.NodeID]int{}}
+	l := layout{
+		nodes: slices.Clone(nodes),
+		rows:  make([][]image.NodeID, len(old)),
+		held:  map[image.NodeID]int{},
+	}
 	slices.Sort(l.nodes)
 	for i, row := range old {
 		for _, n := range row {
@@ -29,7 +33,7 @@ func Layout(old [][]image.NodeID, nodes []image.NodeID) [][]image.NodeID {
 		l.fill(i)
 	}
 	l.level(old)
-	l.elect()
+	l.spreadLeaders()
 	return l.rows
 }
 
@@ -39,22 +43,24 @@ type layout struct {
 	held  map[image.NodeID]int // shards on a node
 }
 
-// fill brings a row to its length with the nodes that hold the fewest shards.
+// fill completes a row with the nodes that hold the fewest shards.
 func (l *layout) fill(i int) {
 	for len(l.rows[i]) < min(ShardNodes, len(l.nodes)) {
-		free := slices.DeleteFunc(slices.Clone(l.nodes), func(n image.NodeID) bool { return slices.Contains(l.rows[i], n) })
+		inRow := func(n image.NodeID) bool { return slices.Contains(l.rows[i], n) }
+		free := slices.DeleteFunc(slices.Clone(l.nodes), inRow)
 		n := slices.MinFunc(free, func(a, b image.NodeID) int { return l.held[a] - l.held[b] })
 		l.rows[i] = append(l.rows[i], n)
 		l.held[n]++
 	}
 }
 
-// level moves shards from the node with the most to the one with the fewest, first those that have
-// changed the least.
+// level moves shards from the node with the most to the node with the fewest, first those whose rows have
+// changed least.
 func (l *layout) level(old [][]image.NodeID) {
 	for {
 		byHeld := func(a, b image.NodeID) int { return l.held[a] - l.held[b] }
-		most, least := slices.MaxFunc(l.nodes, byHeld), slices.MinFunc(l.nodes, byHeld)
+		most := slices.MaxFunc(l.nodes, byHeld)
+		least := slices.MinFunc(l.nodes, byHeld)
 		if l.held[most]-l.held[least] <= 1 {
 			return
 		}
@@ -63,7 +69,7 @@ func (l *layout) level(old [][]image.NodeID) {
 			if !slices.Contains(row, most) || slices.Contains(row, least) {
 				continue
 			}
-			if c := fresh(row, old[i]); best < 0 || c < changes {
+			if c := added(row, old[i]); best < 0 || c < changes {
 				best, changes = i, c
 			}
 		}
@@ -73,8 +79,8 @@ func (l *layout) level(old [][]image.NodeID) {
 	}
 }
 
-// fresh counts the nodes of a row that were not in it.
-func fresh(row, old []image.NodeID) (n int) {
+// added returns the number of nodes of a row that are not in the old row.
+func added(row, old []image.NodeID) (n int) {
 	for _, id := range row {
 		if !slices.Contains(old, id) {
 			n++
@@ -83,29 +89,30 @@ func fresh(row, old []image.NodeID) (n int) {
 	return n
 }
 
-// elect puts a node in front of each row, so that all nodes have about as many rows to lead. The first
-// node counts one more: it leads the system shard.
-func (l *layout) elect() {
+// spreadLeaders moves a node to the front of each row, so that all nodes lead about the same number of rows.
+// The first node counts one more: it leads the system shard.
+func (l *layout) spreadLeaders() {
 	leads := map[image.NodeID]int{l.nodes[0]: 1}
 	for _, row := range l.rows {
 		leads[row[0]]++
 	}
-	for l.pass(leads) {
+	for l.moveLead(leads) {
 	}
 }
 
-// pass gives one row from a node that leads too many to one that leads too few, if need be through
-// others, and tells whether it did.
-func (l *layout) pass(leads map[image.NodeID]int) bool {
+// moveLead moves the lead of one row from a node that leads too many to one that leads too few, by a chain
+// of rows where necessary, and reports whether it did: augmenting paths, as in Kuhn, The Hungarian Method,
+// 1955.
+func (l *layout) moveLead(leads map[image.NodeID]int) bool {
 	from := slices.Clone(l.nodes)
 	slices.SortStableFunc(from, func(a, b image.NodeID) int { return leads[b] - leads[a] })
 	for _, start := range from {
-		// Breadth first: via[n] is the row that n would take over, from its leader.
+		// Breadth first: via[n] is the row that n would lead instead of its leader.
 		via := map[image.NodeID]int{start: -1}
 		for queue := []image.NodeID{start}; len(queue) > 0; queue = queue[1:] {
 			at := queue[0]
 			if leads[start]-leads[at] >= 2 {
-				l.follow(via, at)
+				l.changeLeaders(via, at)
 				leads[start]--
 				leads[at]++
 				return true
@@ -126,8 +133,9 @@ func (l *layout) pass(leads map[image.NodeID]int) bool {
 	return false
 }
 
-// follow makes at lead its row of via, that row's leader its own, and so on to the start.
-func (l *layout) follow(via map[image.NodeID]int, at image.NodeID) {
+// changeLeaders makes the node at lead its row of via, that row's former leader its row, and so on to the
+// start.
+func (l *layout) changeLeaders(via map[image.NodeID]int, at image.NodeID) {
 	for i := via[at]; i >= 0; i = via[at] {
 		row := l.rows[i]
 		j := slices.Index(row, at)

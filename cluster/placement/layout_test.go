@@ -9,22 +9,15 @@ import (
 	"imgcluster/cluster/image"
 )
 
-func numbered(n int) []image.NodeID {
-	ids := make([]image.NodeID, n)
-	for i := range ids {
-		ids[i] = image.NodeID(i + 1)
-	}
-	return ids
-}
-
-// checkLayout fails when a layout does not keep what Layout promises.
-func checkLayout(t interface {
+// expectLayout expects a layout that keeps what Layout promises.
+func expectLayout(t interface {
 	Helper()
 	Fatalf(string, ...any)
 }, rows [][]image.NodeID, nodes []image.NodeID,
 ) {
 	t.Helper()
-	held, leads := map[image.NodeID]int{}, map[image.NodeID]int{slices.Min(nodes): 1}
+	held := map[image.NodeID]int{}
+	leads := map[image.NodeID]int{slices.Min(nodes): 1}
 	for i, row := range rows {
 		sorted := slices.Clone(row)
 		slices.Sort(sorted)
@@ -42,7 +35,8 @@ func checkLayout(t interface {
 	spread := func(m map[image.NodeID]int) int {
 		least, most := m[nodes[0]], m[nodes[0]]
 		for _, n := range nodes {
-			least, most = min(least, m[n]), max(most, m[n])
+			least = min(least, m[n])
+			most = max(most, m[n])
 		}
 		return most - least
 	}
@@ -58,8 +52,8 @@ func checkLayout(t interface {
 	}
 }
 
-// leadable tells whether every row can be led by one of its nodes with none leading more than limit,
-// of which the first node leads one already: augmenting paths (Kuhn, 1955), node by node.
+// leadable reports whether every row can have a leader among its nodes so that no node leads more than limit.
+// The first node leads one already. By augmenting paths (Kuhn, 1955), row by row.
 func leadable(rows [][]image.NodeID, first image.NodeID, limit int) bool {
 	led := map[image.NodeID][]int{first: {-1}}
 	var give func(row int, seen map[image.NodeID]bool) bool
@@ -93,30 +87,30 @@ func leadable(rows [][]image.NodeID, first image.NodeID, limit int) bool {
 func TestLayoutOfANewCluster(t *testing.T) {
 	for nodes := 1; nodes <= 9; nodes++ {
 		for _, shards := range []int{1, 2, 3, 12, 13, 64, 256} {
-			rows := Layout(make([][]image.NodeID, shards), numbered(nodes))
-			checkLayout(t, rows, numbered(nodes))
+			rows := Layout(make([][]image.NodeID, shards), nodeIDs(nodes))
+			expectLayout(t, rows, nodeIDs(nodes))
 		}
 	}
 }
 
-// TestLayoutMovesLittle grows 3 to 5 nodes: two nodes' shares move and nothing else.
+// TestLayoutMovesLittle grows a cluster from 3 to 5 nodes: only the shares of the two new nodes move.
 func TestLayoutMovesLittle(t *testing.T) {
-	before := Layout(make([][]image.NodeID, 12), numbered(3))
-	after := Layout(before, numbered(5))
-	checkLayout(t, after, numbered(5))
+	before := Layout(make([][]image.NodeID, 12), nodeIDs(3))
+	after := Layout(before, nodeIDs(5))
+	expectLayout(t, after, nodeIDs(5))
 	moved := 0
 	for i := range after {
-		moved += fresh(after[i], before[i])
+		moved += added(after[i], before[i])
 	}
 	if moved != 14 { // 36 places on 5 nodes: two new ones get 7 each
 		t.Errorf("%d places moved, 14 are needed: %v", moved, after)
 	}
-	if again := Layout(after, numbered(5)); !slices.EqualFunc(again, after, slices.Equal) {
+	if again := Layout(after, nodeIDs(5)); !slices.EqualFunc(again, after, slices.Equal) {
 		t.Errorf("without a change of nodes the layout changed from %v to %v", after, again)
 	}
 }
 
-// TestLayoutAfterAnyChange drives a layout through random members.
+// TestLayoutAfterAnyChange changes the nodes of a layout at random.
 func TestLayoutAfterAnyChange(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rows := make([][]image.NodeID, rapid.IntRange(1, 40).Draw(t, "shards"))
@@ -128,11 +122,12 @@ func TestLayoutAfterAnyChange(t *testing.T) {
 			}
 			slices.Sort(ids)
 			next := Layout(rows, ids)
-			checkLayout(t, next, ids)
+			expectLayout(t, next, ids)
 			for i := range rows {
-				kept := slices.DeleteFunc(slices.Clone(rows[i]), func(n image.NodeID) bool { return !slices.Contains(ids, n) })
-				if len(kept) == len(rows[i]) && len(ids) <= len(kept) && fresh(next[i], rows[i]) > 0 {
-					t.Fatalf("shard %d moved from %v to %v for nothing", i, rows[i], next[i])
+				removed := func(n image.NodeID) bool { return !slices.Contains(ids, n) }
+				stays := !slices.ContainsFunc(rows[i], removed) && len(ids) <= len(rows[i])
+				if stays && added(next[i], rows[i]) > 0 {
+					t.Fatalf("shard %d moved from %v to %v without need", i, rows[i], next[i])
 				}
 			}
 			rows = next

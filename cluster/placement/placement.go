@@ -1,15 +1,15 @@
-// Package placement decides which node owns an image and which nodes store it. It is pure: a table
-// of loads in, an order of nodes out. The deciding leader calls it once for an upload and puts the
-// answer into the command, so nothing else needs to come to the same result.
+// Package placement decides which node owns an image, which nodes store it, and which nodes hold a shard. It
+// is pure: loads in, an order of nodes out. The deciding leader calls it once for an upload and puts the
+// result into the command, so that no other node has to compute it.
 //
-// Nodes are ranked for each image by rendezvous hashing (Thaler and Ravishankar, 1998), and the
-// owner is the first in that rank whose load allows it: consistent hashing with bounded loads
-// (Mirrokni, Thorup, Zadimoghaddam, 2016), with a rule that weighs images and bytes together; see
-// the type table. Two images in five go to the first in their rank.
+// Nodes are ranked for each image by rendezvous hashing (Thaler and Ravishankar, 1998), and the owner is
+// the first node in that rank whose load allows it: consistent hashing with bounded loads (Mirrokni,
+// Thorup, Zadimoghaddam, 2016), with a rule that weighs images and bytes together; see the type table. Two
+// images in five go to the first node in their rank.
 //
-// Only differences from the mean of the given candidates count. So a node that comes back far below
-// the mean is given every image until it has caught up. That keeps the promise of equal shares; a
-// caller that wants the catching up slower has to level the loads that it gives.
+// Only differences from the mean of the given candidates count, so a node that returns far below the mean
+// gets every image until it has caught up. That keeps the shares equal. A caller that wants it to catch up
+// more slowly must even out the loads that it passes.
 package placement
 
 import (
@@ -23,25 +23,25 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// candidatesMax bounds the nodes of one decision.
+// candidatesMax is the largest number of candidates of one decision.
 const candidatesMax = 64
 
-// Load is work assigned to a node, in images and in their bytes of plaintext.
+// Load is what is assigned to a node: a number of images and their plaintext bytes.
 type Load struct{ Images, Bytes int64 }
 
-// Candidate is a live node and what the log has assigned to it so far, in flight included.
+// Candidate is a live node and what is assigned to it so far, decisions in flight included.
 type Candidate struct {
 	ID     image.NodeID
 	Owned  Load // images that it owns
-	Stored Load // images that it keeps a copy of, those that it owns included
+	Stored Load // images that it stores a copy of, those that it owns included
 
-	// Others is the part of Owned that other leaders decided, whose latest decisions may not show
-	// here yet. Zero means that Owned is up to date.
+	// Others is the part of Owned that other leaders decided. Their latest decisions may be missing from
+	// it. Zero means that Owned is up to date.
 	Others Load
 }
 
-// Rank returns the nodes in the order in which an image prefers them. The order of two nodes does
-// not depend on which others there are.
+// Rank returns the nodes in the order in which an image prefers them, by rendezvous hashing. The order of
+// two nodes does not depend on the others.
 func Rank(user, name string, nodes []image.NodeID) []image.NodeID {
 	key := imageKey(user, name)
 	ranked := slices.Clone(nodes)
@@ -49,7 +49,7 @@ func Rank(user, name string, nodes []image.NodeID) []image.NodeID {
 	return ranked
 }
 
-// byScore sorts the higher score first; a tie, one in 2^64, goes to the lower number.
+// byScore orders by descending score. Of equal scores, one pair in 2^64, the lower node ID is first.
 func byScore(key uint64, a, b image.NodeID) int {
 	return cmp.Or(cmp.Compare(score(key, b), score(key, a)), cmp.Compare(a, b))
 }
@@ -64,7 +64,7 @@ func imageKey(user, name string) uint64 {
 	return d.Sum64()
 }
 
-// What a hash is for; it keeps the ranks and the shards independent of each other.
+// Suffixes of the hashed bytes, which make ranks and shards independent of each other.
 const (
 	forRank  = 'r'
 	forShard = 's'
@@ -78,8 +78,8 @@ func score(key uint64, node image.NodeID) uint64 {
 	return xxhash.Sum64(b[:])
 }
 
-// Shard returns which of so many shards, 0 to shards-1, keeps an image's record: each has an equal
-// slice of the hash space. It returns 0 when there are no shards to choose from.
+// Shard returns the index, from 0 to shards-1, of the shard that keeps an image's record. Each shard has an
+// equal slice of the hash space. When shards is less than 1 it returns 0.
 func Shard(user, name string, shards int) int {
 	if shards < 1 {
 		return 0
@@ -91,9 +91,9 @@ func Shard(user, name string, shards int) int {
 	return int(slice)
 }
 
-// Place orders all candidates for an image of size bytes: first the owner, then the nodes that
-// store the other copies, then the standbys. The first replicas of them store it, all of them when
-// there are fewer. Its errors are image.Errors.
+// Place orders all candidates for an image of size plaintext bytes: first the owner, then the nodes that
+// store the other copies, then the standbys. The first replicas of them store it, or all when there are
+// fewer. Its errors are of type *image.Error.
 func Place(user, name string, size int64, nodes []Candidate, replicas int) ([]image.NodeID, error) {
 	key := imageKey(user, name)
 	left := slices.Clone(nodes)
@@ -118,21 +118,27 @@ func Place(user, name string, size int64, nodes []Candidate, replicas int) ([]im
 	return order, nil
 }
 
-// check refuses what cannot be placed; of ranked nodes, so that twins stand side by side.
+// check refuses what cannot be placed. In ranked order, equal nodes are neighbours.
 func check(size int64, ranked []Candidate, replicas int) error {
 	switch {
 	case size < 0:
-		return image.Errorf(image.KindInvalid, "an image of %d bytes cannot be placed", size).WithHint("send its length")
+		return image.Errorf(image.KindInvalid, "an image of %d bytes cannot be placed", size).
+			WithHint("send its length")
 	case replicas < 1:
-		return image.Errorf(image.KindInternal, "%d replicas of an image cannot be placed", replicas).WithHint("set cluster.replicas to 1 or more")
+		return image.Errorf(image.KindInternal, "%d replicas of an image cannot be placed", replicas).
+			WithHint("set cluster.replicas to 1 or more")
 	case len(ranked) == 0:
-		return image.Errorf(image.KindNoQuorum, "no live node can take the image").WithHint("start a node, or end the draining of one")
+		return image.Errorf(image.KindNoQuorum, "no live node can take the image").
+			WithHint("start a node, or end the draining of one")
 	case len(ranked) > candidatesMax:
-		return image.Errorf(image.KindInternal, "%d nodes are too many for one image; the limit is %d", len(ranked), candidatesMax).WithHint("give each shard fewer nodes")
+		return image.Errorf(image.KindInternal,
+			"%d nodes are too many for one image; the limit is %d", len(ranked), candidatesMax).
+			WithHint("give each shard fewer nodes")
 	}
 	for i := range ranked[1:] {
 		if ranked[i].ID == ranked[i+1].ID {
-			return image.Errorf(image.KindInternal, "node %d is twice among the candidates", ranked[i].ID).WithHint("see the list of members")
+			return image.Errorf(image.KindInternal, "node %d is twice among the candidates", ranked[i].ID).
+				WithHint("see the list of members")
 		}
 	}
 	return nil

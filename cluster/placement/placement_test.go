@@ -11,13 +11,14 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// The promise: the standard deviation of the nodes' shares over a run, in percent.
+// deviationMax is the promise: the standard deviation of the nodes' shares, in percent, over a run of
+// runLength uploads.
 const (
 	deviationMax = 0.15
 	runLength    = 1500
 )
 
-// runs is how many runs of each setting are made, fewer in the short version.
+// runs returns the number of runs of each setting.
 func runs() int {
 	if testing.Short() {
 		return 10
@@ -25,14 +26,15 @@ func runs() int {
 	return 100
 }
 
-// worst is what the runs of one setting came to.
+// worst are the largest deviations in the runs of one setting, and the number of uploads that went to their
+// first choice.
 type worst struct {
 	images, bytes, storedImages, storedBytes float64
 	first                                    int
 }
 
-// measure does all runs of one setting, every second one with random names, the rest with those of
-// the stress test. setting is called for each run.
+// measure does all runs of one setting, every second one with random names, the others with those of the
+// stress test. It calls setting for each run.
 func measure(t testing.TB, setting func(seed uint64) sim) worst {
 	var w worst
 	for seed := range uint64(runs()) {
@@ -46,15 +48,17 @@ func measure(t testing.TB, setting func(seed uint64) sim) worst {
 		}
 		i, b := spread(out.table, func(c Candidate) point { return c.Owned.point() })
 		si, sb := spread(out.table, storedLoad)
-		w.images, w.bytes = max(w.images, i), max(w.bytes, b)
-		w.storedImages, w.storedBytes = max(w.storedImages, si), max(w.storedBytes, sb)
+		w.images = max(w.images, i)
+		w.bytes = max(w.bytes, b)
+		w.storedImages = max(w.storedImages, si)
+		w.storedBytes = max(w.storedBytes, sb)
 		w.first += out.first
 	}
 	return w
 }
 
-// TestBalance holds the promise for a fixed 100 runs of each setting. Where decisions are late, it
-// is a promise of nearly all runs and not of every one: see othersWeight.
+// TestBalance tests the promise on 100 fixed runs of each setting. Where decisions are seen late, nearly all
+// runs keep it and not every one: see othersWeight.
 func TestBalance(t *testing.T) {
 	dice := func(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(2, seed)) }
 	settings := []struct {
@@ -75,10 +79,12 @@ func TestBalance(t *testing.T) {
 					setting.adjust(&s, seed)
 					return s
 				})
-				t.Logf("worst of %d runs: %.3f %% by images, %.3f %% by bytes; stored %.3f %%, %.3f %%; first choice %.1f %%",
-					runs(), w.images, w.bytes, w.storedImages, w.storedBytes, 100*float64(w.first)/float64(runs()*runLength))
+				first := 100 * float64(w.first) / float64(runs()*runLength)
+				t.Logf("worst of %d runs: %.3f %% by images, %.3f %% by bytes; stored %.3f %%, %.3f %%;"+
+					" first choice %.1f %%", runs(), w.images, w.bytes, w.storedImages, w.storedBytes, first)
 				if w.images > deviationMax || w.bytes > deviationMax {
-					t.Errorf("standard deviation %.3f %% by images, %.3f %% by bytes; the promise is %.2f %%", w.images, w.bytes, deviationMax)
+					t.Errorf("standard deviation %.3f %% by images, %.3f %% by bytes; the promise is %.2f %%",
+						w.images, w.bytes, deviationMax)
 				}
 			})
 		}
@@ -92,7 +98,8 @@ func distances(table []Candidate) (images, bytes float64) {
 		sum.images += float64(c.Owned.Images)
 		sum.bytes += float64(c.Owned.Bytes)
 	}
-	n, average := float64(len(table)), max(1, sum.bytes/sum.images)
+	n := float64(len(table))
+	average := max(1, sum.bytes/sum.images)
 	for _, c := range table {
 		images = max(images, math.Abs(float64(c.Owned.Images)-sum.images/n))
 		bytes = max(bytes, math.Abs(float64(c.Owned.Bytes)-sum.bytes/n)/average)
@@ -100,8 +107,8 @@ func distances(table []Candidate) (images, bytes float64) {
 	return images, bytes
 }
 
-// TestEveryKindOfSizes holds the distance from the mean, all the time, for sizes unlike those of
-// the stress test. Bytes can never be closer than the largest image allows.
+// TestEveryKindOfSizes bounds the distance from the mean after every upload, for sizes unlike those of the
+// stress test. By bytes it cannot be smaller than the largest image allows.
 func TestEveryKindOfSizes(t *testing.T) {
 	for _, kind := range []struct {
 		name                string
@@ -111,7 +118,7 @@ func TestEveryKindOfSizes(t *testing.T) {
 		{"equal", func(int, *rand.Rand) int64 { return 1 << 20 }, 1, 1},
 		{"empty", func(int, *rand.Rand) int64 { return 0 }, 1, 0},
 		{"one huge", oneHuge, 12, 2000}, // all others together have 4.5 MB
-		{"tiny and large", func(_ int, dice *rand.Rand) int64 { return []int64{1000, 10_000_000}[dice.IntN(2)] }, 6, 6},
+		{"tiny and large", tinyAndLarge, 6, 6},
 		{"any magnitude", func(_ int, dice *rand.Rand) int64 { return 1 << dice.IntN(26) }, 12, 12},
 	} {
 		t.Run(kind.name, func(t *testing.T) {
@@ -129,9 +136,11 @@ func TestEveryKindOfSizes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Logf("at most %.2f and %.2f average images from the mean; first choice %d of %d", images, bytes, out.first, len(all))
+			t.Logf("at most %.2f and %.2f average images from the mean; first choice %d of %d",
+				images, bytes, out.first, len(all))
 			if images > kind.imagesMax || bytes > kind.bytesMax {
-				t.Errorf("%.2f average images from the mean, %.2f by bytes; want at most %.0f and %.0f", images, bytes, kind.imagesMax, kind.bytesMax)
+				t.Errorf("%.2f average images from the mean, %.2f by bytes; want at most %.0f and %.0f",
+					images, bytes, kind.imagesMax, kind.bytesMax)
 			}
 		})
 	}
@@ -145,7 +154,11 @@ func oneHuge(i int, dice *rand.Rand) int64 {
 	return 1000 + dice.Int64N(1000)
 }
 
-func nodes(n int) []image.NodeID {
+// tinyAndLarge are images of 1 kB and of 10 MB at random.
+func tinyAndLarge(_ int, dice *rand.Rand) int64 { return []int64{1000, 10_000_000}[dice.IntN(2)] }
+
+// nodeIDs returns the IDs 1 to n.
+func nodeIDs(n int) []image.NodeID {
 	all := make([]image.NodeID, n)
 	for i := range all {
 		all[i] = image.NodeID(i + 1)
@@ -174,10 +187,10 @@ func TestHashesAreUniform(t *testing.T) {
 	var both [shards * 3]int
 	for i := range names {
 		name := fmt.Sprintf("stress_image_%d.png", i)
-		rank := Rank("stresstest", name, nodes(3))
+		rank := Rank("stresstest", name, nodeIDs(3))
 		sh := Shard("stresstest", name, shards)
 		orders[fmt.Sprint(rank)]++
-		first[Rank("stresstest", name, nodes(7))[0]-1]++
+		first[Rank("stresstest", name, nodeIDs(7))[0]-1]++
 		shard[sh]++
 		both[sh*3+int(rank[0])-1]++
 	}
@@ -185,7 +198,7 @@ func TestHashesAreUniform(t *testing.T) {
 	for _, n := range orders {
 		perm = append(perm, n)
 	}
-	// The limits are those that chance passes once in a thousand; names are fixed, so this is too.
+	// Chance exceeds these limits once in a thousand. The names are fixed, so the result is too.
 	for _, c := range []struct {
 		what   string
 		counts []int
@@ -207,7 +220,7 @@ func TestHashesAreUniform(t *testing.T) {
 	}
 }
 
-// TestHashesStay holds what a running cluster depends on: the shard that keeps a record.
+// TestHashesStay: the shard that keeps a record must never change, or a running cluster loses it.
 func TestHashesStay(t *testing.T) {
 	for _, c := range []struct {
 		user, name string
@@ -219,27 +232,30 @@ func TestHashesStay(t *testing.T) {
 		{"a", "b/c", 4, []image.NodeID{3, 4, 1, 5, 2}},
 		{"", "", 10, []image.NodeID{1, 4, 3, 5, 2}},
 	} {
-		if s, r := Shard(c.user, c.name, 12), Rank(c.user, c.name, nodes(5)); s != c.shard || !slices.Equal(r, c.rank) {
+		s := Shard(c.user, c.name, 12)
+		r := Rank(c.user, c.name, nodeIDs(5))
+		if s != c.shard || !slices.Equal(r, c.rank) {
 			t.Errorf("%s/%s: shard %d, rank %v; they were %d and %v", c.user, c.name, s, r, c.shard, c.rank)
 		}
 	}
 }
 
-func TestNamesAreToldApart(t *testing.T) {
+func TestUserAndNameAreSeparated(t *testing.T) {
 	if imageKey("ab", "c") == imageKey("a", "bc") {
 		t.Error("ab/c and a/bc hash alike")
 	}
 }
 
+// TestRankWithoutANode: without a node the others keep their order.
 func TestRankWithoutANode(t *testing.T) {
 	for i := range 200 {
 		name := fmt.Sprint(i)
-		all := Rank("u", name, nodes(7))
-		gone := image.NodeID(i%7 + 1)
-		left := slices.DeleteFunc(nodes(7), func(n image.NodeID) bool { return n == gone })
-		want := slices.DeleteFunc(all, func(n image.NodeID) bool { return n == gone })
+		all := Rank("u", name, nodeIDs(7))
+		removed := image.NodeID(i%7 + 1)
+		left := slices.DeleteFunc(nodeIDs(7), func(n image.NodeID) bool { return n == removed })
+		want := slices.DeleteFunc(all, func(n image.NodeID) bool { return n == removed })
 		if got := Rank("u", name, left); !slices.Equal(got, want) {
-			t.Fatalf("without node %d: %v, want %v", gone, got, want)
+			t.Fatalf("without node %d: %v, want %v", removed, got, want)
 		}
 	}
 }
@@ -256,7 +272,7 @@ func TestEmptyClusterFollowsTheRank(t *testing.T) {
 	for i := range 100 {
 		name := fmt.Sprint(i)
 		order, err := Place("u", name, 1000, sim{nodes: 5}.empty(), 2)
-		if err != nil || !slices.Equal(order, Rank("u", name, nodes(5))) {
+		if err != nil || !slices.Equal(order, Rank("u", name, nodeIDs(5))) {
 			t.Fatalf("%v, %v", order, err)
 		}
 	}
@@ -304,7 +320,9 @@ func FuzzPlace(f *testing.F) {
 	f.Add("u", "", int64(0), uint64(2), 1, 1, int64(0))
 	f.Add("u", "n", int64(math.MaxInt64), uint64(3), 7, 9, int64(math.MaxInt64))
 	f.Add("u", "n", int64(1), uint64(4), 64, 3, int64(-5))
-	f.Fuzz(func(t *testing.T, user, name string, size int64, seed uint64, count, replicas int, loadMax int64) {
+	f.Fuzz(func(
+		t *testing.T, user, name string, size int64, seed uint64, count, replicas int, loadMax int64,
+	) {
 		if count < 1 || count > candidatesMax || replicas < 1 || size < 0 {
 			return
 		}
@@ -319,15 +337,15 @@ func FuzzPlace(f *testing.F) {
 			t.Fatal("the table was changed")
 		}
 		sorted := slices.Sorted(slices.Values(order))
-		if !slices.Equal(sorted, nodes(count)) {
+		if !slices.Equal(sorted, nodeIDs(count)) {
 			t.Fatalf("%v is not an order of %d nodes", order, count)
 		}
 		dice.Shuffle(count, func(i, j int) { table[i], table[j] = table[j], table[i] })
 		if again, err := Place(user, name, size, table, replicas); err != nil || !slices.Equal(again, order) {
 			t.Fatalf("shuffled: %v, %v; before: %v", again, err, order)
 		}
-		checkOwner(t, before, size, order[0])
-		rank := slices.DeleteFunc(Rank(user, name, nodes(count)), func(n image.NodeID) bool {
+		expectBounded(t, before, size, order[0])
+		rank := slices.DeleteFunc(Rank(user, name, nodeIDs(count)), func(n image.NodeID) bool {
 			return slices.Contains(order[:min(replicas, count)], n)
 		})
 		if !slices.Equal(order[min(replicas, count):], rank) {
@@ -340,17 +358,19 @@ func randomTable(dice *rand.Rand, count int, loadMax int64) []Candidate {
 	table := sim{nodes: count}.empty()
 	load := func() Load { return Load{dice.Int64N(1000), dice.Int64N(max(loadMax, 1))} }
 	for i := range table {
-		table[i].Owned, table[i].Stored, table[i].Others = load(), load(), load()
+		table[i].Owned = load()
+		table[i].Stored = load()
+		table[i].Others = load()
 	}
-	if loadMax < 0 { // a wrong count
+	if loadMax < 0 { // a corrupt count
 		table[0].Owned = Load{loadMax, loadMax}
 	}
 	return table
 }
 
-// checkOwner holds the bound: taking the image does not lead the owner away from the mean. The sum
-// is done in another way than in the table.
-func checkOwner(t *testing.T, table []Candidate, size int64, owner image.NodeID) {
+// expectBounded expects that the image does not move the owner away from the mean. It computes the drift in
+// another way than table does.
+func expectBounded(t *testing.T, table []Candidate, size int64, owner image.NodeID) {
 	t.Helper()
 	var images, bytes, all, allBytes, scale float64
 	var own point

@@ -36,13 +36,13 @@ func renamed(all []upload, dice *rand.Rand) []upload {
 	return all
 }
 
-// sim is a cluster that decides on uploads, and nothing else.
+// sim simulates a cluster that only decides on uploads.
 type sim struct {
 	nodes    int
 	replicas int
 	leaders  int        // each decides for a share of the uploads
-	late     int        // uploads after which a leader has seen another one's decision; 0: at once
-	dice     *rand.Rand // when not nil, late is the most, and each decision is seen earlier or later
+	late     int        // uploads until the other leaders see a decision; 0: at once
+	dice     *rand.Rand // when not nil, each decision is seen after 0 to late uploads, at random
 	watch    func(table []Candidate)
 }
 
@@ -66,9 +66,12 @@ func (s sim) empty() []Candidate {
 	return table
 }
 
-func (l *Load) add(size int64) { l.Images, l.Bytes = l.Images+1, l.Bytes+size }
+func (l *Load) add(size int64) {
+	l.Images++
+	l.Bytes += size
+}
 
-// addTo adds a decision to a leader's table; others tells that it is another one's.
+// addTo adds a decision to a leader's table; others means that another leader decided.
 func (d decision) addTo(table []Candidate, replicas int, others bool) {
 	for i, id := range d.order[:min(replicas, len(d.order))] {
 		c := &table[id-1]
@@ -82,8 +85,8 @@ func (d decision) addTo(table []Candidate, replicas int, others bool) {
 	}
 }
 
-// run decides on all uploads. Each leader has its own decisions in its table at once, and those of
-// others some uploads later.
+// run decides on all uploads. Each leader sees its own decisions at once, and those of others some uploads
+// later.
 func (s sim) run(user string, all []upload) (outcome, error) {
 	tables := make([][]Candidate, s.leaders)
 	for i := range tables {
@@ -112,7 +115,7 @@ func (s sim) run(user string, all []upload) (outcome, error) {
 	return out, nil
 }
 
-// reveal shows a decision to the leaders that have not made it, once it is due.
+// reveal adds a decision to the tables of the other leaders once it is due, and reports whether it was due.
 func (s sim) reveal(d decision, now int, tables [][]Candidate) bool {
 	if now < d.due {
 		return false

@@ -1,5 +1,6 @@
-// Package printable shows what others chose, such as names of images and what nodes answer, so that it
-// cannot steer a terminal, turn the order of a line around, or hide a part of itself.
+// Package printable escapes text that others chose, such as names of images and answers of nodes, before it
+// is printed or logged, so that it cannot control a terminal, reverse the order of a line, or hide a part of
+// itself.
 package printable
 
 import (
@@ -11,9 +12,8 @@ import (
 	"unicode/utf8"
 )
 
-// Text returns s in one line: control characters, invisible ones, those that change the direction of
-// writing, and bytes that are not UTF-8 are written out, as JSON writes them: \u202e. A byte that is no
-// UTF-8 is \ufffd.
+// Text returns s as one line: control characters, invisible ones, and those that change the direction of
+// writing are escaped as in JSON, such as \u202e. A byte that is not UTF-8 becomes \ufffd.
 func Text(s string) string {
 	if strings.IndexFunc(s, hidden) < 0 && utf8.ValidString(s) {
 		return s
@@ -31,11 +31,11 @@ func Text(s string) string {
 	return out.String()
 }
 
-// hidden finds what has no picture of its own. The blanks of other scripts have one.
+// hidden reports whether a character has no glyph of its own. Spaces of all scripts count as glyphs.
 func hidden(r rune) bool { return !unicode.IsGraphic(r) || r == utf8.RuneError }
 
-// Lines is Text for each line. Lines after the first are indented, so that none can pass for another
-// sentence of this program's.
+// Lines is Text for each line. It indents all lines but the first, so that none looks like a message of this
+// program.
 func Lines(s string) string {
 	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
 	for i := range lines {
@@ -44,14 +44,11 @@ func Lines(s string) string {
 	return strings.Join(lines, "\n  ")
 }
 
-// Argument writes s so that a shell takes it as one word, and a terminal shows all of it. For what has
-// to be written out it takes the form $'...' of bash, zsh and ksh.
+// Argument quotes s so that a shell reads it as one word and a terminal shows all of it. A text with
+// characters to escape gets the form $'...' of bash, zsh and ksh.
 func Argument(s string) string {
-	plain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./,:=@%+", r)
-	}
 	switch {
-	case s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0:
+	case s != "" && strings.IndexFunc(s, needsQuotes) < 0:
 		return s
 	case Text(s) == s:
 		return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
@@ -74,8 +71,14 @@ func Argument(s string) string {
 	return "$'" + out.String() + "'"
 }
 
-// Writer passes lines on to w with everything but line ends and tabs as Text has it. A line of JSON
-// stays one, with the same values. Each Write has whole characters.
+// needsQuotes reports whether a shell may give a character a meaning.
+func needsQuotes(r rune) bool {
+	plain := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+	return !plain && !strings.ContainsRune("-_./,:=@%+", r)
+}
+
+// Writer returns a writer that writes to w and escapes, as Text does, everything but line ends and tabs. A
+// line of JSON keeps its values. No Write may end within a character.
 func Writer(w io.Writer) io.Writer { return writer{w} }
 
 type writer struct{ w io.Writer }
@@ -89,7 +92,7 @@ func (w writer) Write(p []byte) (int, error) {
 	return w.w.Write(p)
 }
 
-// rewrite writes p, of which the first clean bytes are plain.
+// rewrite escapes and writes p, whose first clean bytes need no escaping.
 func (w writer) rewrite(p []byte, clean int) error {
 	var out strings.Builder
 	out.Write(p[:clean])

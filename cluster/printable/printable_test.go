@@ -7,16 +7,27 @@ import (
 	"testing"
 )
 
-// nasty are texts that others may choose, and what a terminal shall show.
-var nasty = map[string]string{
-	"photo.png": "photo.png", "日本語 ünï.jpg": "日本語 ünï.jpg", "narrow\u202fspace": "narrow\u202fspace",
-	"a\u202egpj.exe": `a\u202egpj.exe`, "\u2066x\u2069": `\u2066x\u2069`, "zero\u200bwidth": `zero\u200bwidth`, "\ufeffbom": `\ufeffbom`,
-	"\x1b[2Jgone": `\u001b[2Jgone`, "c1\u009b31m": `c1\u009b31m`, "two\nlines\r\t": `two\u000alines\u000d\u0009`, "del\x7f": `del\u007f`,
-	"\xff\xfebytes": `\ufffd\ufffdbytes`, "tag\U000e0041": `tag\udb40\udc41`, "para\u2029": `para\u2029`, `back\slash`: `back\slash`,
+// escaped maps texts that others may choose to what a terminal shall show.
+var escaped = map[string]string{
+	"photo.png":         "photo.png",
+	"日本語 ünï.jpg":       "日本語 ünï.jpg",
+	"narrow\u202fspace": "narrow\u202fspace",
+	"a\u202egpj.exe":    `a\u202egpj.exe`,
+	"\u2066x\u2069":     `\u2066x\u2069`,
+	"zero\u200bwidth":   `zero\u200bwidth`,
+	"\ufeffbom":         `\ufeffbom`,
+	"\x1b[2Jcleared":    `\u001b[2Jcleared`,
+	"c1\u009b31m":       `c1\u009b31m`,
+	"two\nlines\r\t":    `two\u000alines\u000d\u0009`,
+	"del\x7f":           `del\u007f`,
+	"\xff\xfebytes":     `\ufffd\ufffdbytes`,
+	"tag\U000e0041":     `tag\udb40\udc41`,
+	"para\u2029":        `para\u2029`,
+	`back\slash`:        `back\slash`,
 }
 
 func TestText(t *testing.T) {
-	for s, want := range nasty {
+	for s, want := range escaped {
 		if got := Text(s); got != want {
 			t.Errorf("%q becomes %q, not %q", s, got, want)
 		}
@@ -29,10 +40,10 @@ func TestLines(t *testing.T) {
 	}
 }
 
-// A shell makes of an argument what it was, and a terminal is safe from it.
+// TestArgument: bash reads back the text, and a terminal shows all of it.
 func TestArgument(t *testing.T) {
 	shell, err := exec.LookPath("bash")
-	for s := range nasty {
+	for s := range escaped {
 		for _, s := range []string{s, s + "'7", "0" + s + `\`, "$" + s + " `x`"} {
 			arg := Argument(s)
 			if Text(arg) != arg {
@@ -41,21 +52,26 @@ func TestArgument(t *testing.T) {
 			if err != nil {
 				continue
 			}
-			if out, err := exec.Command(shell, "-c", "printf %s "+arg).Output(); err != nil || string(out) != s {
-				t.Errorf("%q becomes %s, which bash takes for %q: %v", s, arg, out, err)
+			out, err := exec.Command(shell, "-c", "printf %s "+arg).Output()
+			if err != nil || string(out) != s {
+				t.Errorf("%q becomes %s, which bash reads as %q: %v", s, arg, out, err)
 			}
 		}
 	}
-	for s, want := range map[string]string{"a/b.yaml": "a/b.yaml", "": "''", "a b": "'a b'", "it's": `'it'\''s'`, "node{id}": "'node{id}'", "$x": "'$x'", "a\u202eb": `$'a\342\200\256b'`} {
+	for s, want := range map[string]string{
+		"a/b.yaml": "a/b.yaml", "": "''", "a b": "'a b'", "it's": `'it'\''s'`,
+		"node{id}": "'node{id}'", "$x": "'$x'",
+		"a\u202eb": `$'a\342\200\256b'`,
+	} {
 		if got := Argument(s); got != want {
 			t.Errorf("%q becomes %s, not %s", s, got, want)
 		}
 	}
 }
 
-// What passes the writer is safe, and JSON has the same values as before.
+// TestWriter: what is written is escaped, and JSON keeps its values.
 func TestWriter(t *testing.T) {
-	for s := range nasty {
+	for s := range escaped {
 		if strings.Contains(s, "\xff") {
 			continue // JSON has no such text
 		}

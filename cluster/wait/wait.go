@@ -1,4 +1,4 @@
-// Package wait waits.
+// Package wait pauses for a time that a context can cut short.
 package wait
 
 import (
@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// For waits for d, or until ctx ends, and tells whether it waited to the end.
+// For waits for d or until ctx ends, and reports whether it waited for d.
 func For(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -72,7 +72,7 @@ func look(ctx context.Context, c *client.Client, cfg *config.Config, dir string)
 		wg.Go(func() { f.nodes[i].ask(limited, c) })
 	}
 	wg.Wait()
-	f.client = hostinfo.Look(dir, ownAddress(cfg.Cluster.Nodes[0].APIAddr()))
+	f.client = hostinfo.Read(dir, ownAddress(cfg.Cluster.Nodes[0].APIAddr()))
 	return f, ctx.Err()
 }
 
