@@ -59,34 +59,31 @@ type Node struct {
 	logger  *zap.Logger
 	began   time.Time
 
-	dir       atomic.Pointer[store.DataDir]
-	master    *crypto.MasterKey
-	imageLog  imageLog
-	store     *store.Store
-	log       *replicated
-	keys      *keyring
-	peers     *peer.Set
-	ingest    *ingest.Service
-	repair    *repair.Service
-	kept      kept
-	disk      hostinfo.Disk
-	images    *read.Images
-	handler   *api.Handler
-	http      *http.Server
-	metrics   *metrics
-	listener  net.Listener // of the API
-	shards    []uint64     // data shards
-	hosts     map[string]bool
-	ctx       context.Context
-	stop      context.CancelFunc
-	wg        sync.WaitGroup
-	failed    chan error
-	ready     atomic.Bool
-	verifying sync.Mutex                  // one Verify for a person at a time
-	draining  atomic.Bool                 // it ends what it has begun and takes on no more
-	lacked    atomic.Value                // wire.Lack, when last looked
-	sick      atomic.Pointer[image.Error] // see sickness
-	mend      chan struct{}               // capacity 1: the disk failed
+	dir      atomic.Pointer[store.DataDir]
+	master   *crypto.MasterKey
+	imageLog imageLog
+	store    *store.Store
+	log      *replicated
+	keys     *keyring
+	peers    *peer.Set
+	ingest   *ingest.Service
+	repair   *repair.Service
+	kept     kept
+	disk     *disk
+	device   hostinfo.Disk // of the data directory
+	images   *read.Images
+	handler  *api.Handler
+	http     *http.Server
+	metrics  *metrics
+	listener net.Listener // of the API
+	shards   []uint64     // data shards
+	hosts    map[string]bool
+	ctx      context.Context
+	stop     context.CancelFunc
+	wg       sync.WaitGroup
+	failed   chan error
+	ready    atomic.Bool
+	draining atomic.Bool // it ends what it has begun and takes on no more
 
 	run        string                             // tells this start of the node from others
 	known      atomic.Pointer[catalog.Membership] // see membership
@@ -110,7 +107,7 @@ func Start(ctx context.Context, cfg *config.Config, id image.NodeID, version str
 	}
 	n := &Node{
 		cfg: cfg, self: self, version: version, logger: logger, began: time.Now(), hosts: allowedHosts(cfg),
-		log: &replicated{}, shards: dataShards(cfg.Cluster.DataShards), failed: make(chan error, 1), mend: make(chan struct{}, 1),
+		log: &replicated{}, shards: dataShards(cfg.Cluster.DataShards), failed: make(chan error, 1), disk: newDisk(self.ID, cfg, logger),
 		current: map[uint64]bool{}, tendKick: make(chan struct{}, 1), tended: map[uint64]tended{},
 	}
 	n.imageLog.open(logger, cfg.Log.ImagesPerSecond)
@@ -156,6 +153,8 @@ func (n *Node) start(ctx context.Context) error {
 	}
 	n.images = read.New(n.readOptions())
 	n.repair = repair.New(n.repairOptions())
+	n.disk.store, n.disk.dir, n.disk.repair, n.disk.changed = n.store, n.dir.Load(), n.repair, n.peersChanged
+	n.wg.Go(func() { n.disk.watchRoom(n.ctx, n.cfg.Timeouts.PeerInterval) })
 	n.metrics = newMetrics(n)
 	n.serve()
 	// Peers that run are met before Raft starts: a node of another cluster, or with an emptied disk,
@@ -183,7 +182,7 @@ func (n *Node) startRaft(ctx context.Context) error {
 		return err
 	}
 	if n.dir.Load().Identity().Unverified {
-		n.diskFailed(errUnverified)
+		n.disk.fail(errUnverified)
 	}
 	n.wg.Go(n.join)
 	n.wg.Go(n.watchRaft)
@@ -226,9 +225,9 @@ func (n *Node) openDisk(clusterID string) error {
 		return err
 	}
 	n.dir.Store(dir)
-	n.disk = hostinfo.DiskOf(path)
+	n.device = hostinfo.DiskOf(path)
 	n.store, err = store.Open(path, store.Options{
-		FreeBytesMin: int64(n.cfg.Limits.DiskFreeBytes), FreeInodesMin: int64(n.cfg.Limits.DiskFreeInodes), OnFailed: n.diskFailed,
+		FreeBytesMin: int64(n.cfg.Limits.DiskFreeBytes), FreeInodesMin: int64(n.cfg.Limits.DiskFreeInodes), OnFailed: n.disk.fail,
 		OnUnknown: func(path string) { n.logger.Warn("unknown file among the images", zap.String("path", path)) },
 	})
 	if oserr.ClassOf(err) != oserr.None {
@@ -257,8 +256,8 @@ func (n *Node) peerOptions() peer.Options {
 	c := n.cfg
 	return peer.Options{
 		Self: n.self.ID, Every: c.Timeouts.PeerInterval, Silence: c.Timeouts.PeerSilence, Stall: c.Timeouts.Read, Dial: c.Client.Dial,
-		Logger: n.logger.Named("peers"), Changed: n.peersChanged, Full: n.full,
-		Works: func() bool { return !n.draining.Load() && n.sickness() == nil },
+		Logger: n.logger.Named("peers"), Changed: n.peersChanged, Full: func() bool { return n.disk.lacks() != "" },
+		Works: func() bool { return !n.draining.Load() && n.disk.degraded() == nil },
 	}
 }
 
@@ -299,7 +298,7 @@ func (n *Node) repairOptions() repair.Options {
 }
 
 func (n *Node) vault() vault {
-	return vault{keys: n.keys, store: n.store, wanted: n.wanted, sickness: n.sickness}
+	return vault{keys: n.keys, store: n.store, wanted: n.wanted, degraded: n.disk.degraded}
 }
 
 // peersChanged looks at what a peer that came or went leaves to do.
@@ -355,10 +354,16 @@ func (n *Node) leaderChanged(shard uint64, leader image.NodeID, term uint64) {
 // connectionsReserve are connections above limits.connections, for probes, the status and other nodes.
 const connectionsReserve = 64
 
+// door is what a node tells its clients of itself: it implements api.Node.
+type door struct {
+	*Node
+	*disk
+}
+
 // serve answers on the API's port from now on.
 func (n *Node) serve() {
 	n.handler = api.New(api.Options{
-		ID: n.self.ID, Images: images{n.images, n.ingest, n.log}, Node: n, Peers: n, Logger: n.logger.Named("api"), Forward: n.peers.Transport(),
+		ID: n.self.ID, Images: images{n.images, n.ingest, n.log}, Node: door{n, n.disk}, Peers: n, Logger: n.logger.Named("api"), Forward: n.peers.Transport(),
 		ImageBytes: int64(n.cfg.Limits.ImageBytes), ListPage: n.cfg.Limits.ListPage,
 		Reads: n.cfg.Limits.Reads, Uploads: n.cfg.Limits.Uploads,
 		BodyIdle: n.cfg.Timeouts.BodyIdle, BodyRate: int64(n.cfg.Limits.BodyRate), BodyGrace: n.cfg.Timeouts.BodyGrace, StatusEvery: n.cfg.Timeouts.PeerInterval, HostAllowed: n.hostAllowed,
@@ -408,7 +413,7 @@ func (n *Node) join() {
 		n.ready.Store(true)
 		n.repair.Start()
 		n.wg.Go(n.tend)
-		n.wg.Go(n.mendDisk)
+		n.wg.Go(func() { n.disk.recover(n.ctx) })
 		n.logger.Info("ready", zap.Duration("after", time.Since(n.began).Round(time.Millisecond)))
 		n.sweep()
 	}

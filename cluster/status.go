@@ -10,7 +10,6 @@ import (
 	"imgcluster/cluster/hostinfo"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/placement"
-	"imgcluster/cluster/repair"
 	"imgcluster/cluster/sample"
 	"imgcluster/cluster/store"
 	"imgcluster/cluster/wait"
@@ -25,7 +24,7 @@ func (n *Node) Ready() error {
 	if err := n.serving(); err != nil {
 		return err
 	}
-	if err := n.sickness(); err != nil {
+	if err := n.disk.degraded(); err != nil {
 		return err
 	}
 	return n.led(n.hosted())
@@ -86,7 +85,7 @@ func (n *Node) hosted() []uint64 { return append([]uint64{systemShard}, n.served
 // Status implements api.Peers: this node's figures, without what all nodes know from the catalog.
 func (n *Node) Status() wire.NodeStatus {
 	uploads, staging := n.ingest.Stats()
-	lacks := n.lacks()
+	lacks := n.disk.lacks()
 	free, inodes, _ := n.store.Free() // 0 says it too
 	if inodes == store.NoInodeLimit {
 		inodes = wire.NoInodeLimit
@@ -97,10 +96,10 @@ func (n *Node) Status() wire.NodeStatus {
 		state = wire.NodeDraining
 	}
 	problem := ""
-	if err := n.sickness(); err != nil {
+	if err := n.disk.degraded(); err != nil {
 		problem = err.Error()
 	}
-	read, written, busy := n.disk.Counters()
+	read, written, busy := n.device.Counters()
 	files, fileBytes := n.store.Usage()
 	rss, cpu := hostinfo.Process()
 	return wire.NodeStatus{
@@ -196,16 +195,6 @@ func (n *Node) nodeStatus(id image.NodeID) wire.NodeStatus {
 		return n.Status()
 	}
 	return n.peers.Status(id)
-}
-
-// Verify implements api.Node.
-func (n *Node) Verify(ctx context.Context, sample float64, fix bool, report func(wire.VerifyLine) error) (wire.VerifySummary, error) {
-	if !n.verifying.TryLock() {
-		return wire.VerifySummary{}, image.Errorf(image.KindOverload, "node %d is verifying already", n.self.ID).
-			WithHint("wait for the other verify to end").WithRetry(time.Minute)
-	}
-	defer n.verifying.Unlock()
-	return n.repair.Verify(ctx, repair.VerifyOptions{Sample: sample, Repair: fix}, report)
 }
 
 // Suspect implements api.Peers.

@@ -19,15 +19,15 @@ type vault struct {
 	store *store.Store
 	// wanted counts the shards that have a use for a file of this node.
 	wanted func(id image.ID, epoch uint32) (int, error)
-	// sickness is why the node stores nothing for now.
-	sickness func() error
+	// degraded is why the node stores nothing for now.
+	degraded func() error
 }
 
 // Create implements ingest.Vault. A file is named by upload ID and epoch alone, and a client may have
 // used one ID for two names, whose shards know nothing of each other: the second would overwrite
 // the first one's file. Of two shards that both want it, each upload that is not stored yet is refused.
 func (v vault) Create(ctx context.Context, user string, id image.ID, epoch uint32, size int64) (ingest.CopyWriter, error) {
-	if err := v.sickness(); err != nil {
+	if err := v.degraded(); err != nil {
 		return nil, err
 	}
 	count, err := v.wanted(id, epoch)
