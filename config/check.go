@@ -16,7 +16,7 @@ import (
 // shardNodesMax is how many nodes one shard lives on at most, and so the most copies of an image.
 const shardNodesMax = 3
 
-// Check tells everything that is wrong with a configuration made or changed by hand; its error is a
+// Check returns everything that is wrong with a configuration made or changed by hand; its error is a
 // Problems. What Load returns has passed it.
 func (c *Config) Check() error {
 	var col collector
@@ -94,7 +94,9 @@ func (k checker) nodes() {
 		}
 		k.values(reflect.ValueOf(n), nodeFields, at+".")
 		if first := ids[n.ID]; first != "" {
-			k.report(faultf("give every node its own ID", "node ID %d is used twice, first by %s", n.ID, first), at+".id")
+			k.report(
+				faultf("give every node its own ID", "node ID %d is used twice, first by %s", n.ID, first),
+				at+".id")
 		} else if !k.col.bad[at+".id"] {
 			ids[n.ID] = at + k.line(at)
 		}
@@ -119,7 +121,8 @@ func (k checker) address(taken map[string]string, node, name, host string, port 
 	}
 	address := net.JoinHostPort(loopbackName(host), strconv.Itoa(port))
 	if first := taken[address]; first != "" {
-		k.report(faultf("give every API and Raft port of a host its own number", "%s is used twice, first by %s", net.JoinHostPort(host, strconv.Itoa(port)), first), key)
+		k.report(faultf("give every API and Raft port of a host its own number",
+			"%s is used twice, first by %s", net.JoinHostPort(host, strconv.Itoa(port)), first), key)
 		return
 	}
 	taken[address] = key + k.line(key)
@@ -131,12 +134,17 @@ func (k checker) copies() {
 	c := k.cfg.Cluster
 	switch n := len(c.Nodes); {
 	case c.Replicas > n:
-		k.report(faultf(fmt.Sprintf("set cluster.replicas to at most %d, or add nodes", max(n, 1)), "%d copies of an image need %d nodes, and there are %d", c.Replicas, c.Replicas, n), replicas, nodesKey)
+		k.report(faultf(fmt.Sprintf("set cluster.replicas to at most %d, or add nodes", max(n, 1)),
+			"%d copies of an image need %d nodes, and there are %d", c.Replicas, c.Replicas, n), replicas,
+			nodesKey)
 	case c.Replicas > shardNodesMax:
-		k.report(faultf("set cluster.replicas to 2 or 3", "%d copies are too many: each shard lives on %d nodes", c.Replicas, shardNodesMax), replicas)
+		k.report(faultf("set cluster.replicas to 2 or 3",
+			"%d copies are too many: each shard lives on %d nodes", c.Replicas, shardNodesMax), replicas)
 	}
 	if c.MinReplicas > c.Replicas {
-		k.report(faultf("set it to at most cluster.replicas", "cluster.min_replicas (%d) is more than cluster.replicas (%d)", c.MinReplicas, c.Replicas), minReplicas, replicas)
+		k.report(faultf("set it to at most cluster.replicas",
+			"cluster.min_replicas (%d) is more than cluster.replicas (%d)", c.MinReplicas, c.Replicas),
+			minReplicas, replicas)
 	}
 }
 
@@ -157,7 +165,8 @@ func (k checker) order() {
 	for _, o := range ordered {
 		low, high := v.FieldByIndex(byKey[o.low].index), v.FieldByIndex(byKey[o.high].index)
 		if low.Int() > high.Int() {
-			f := faultf("lower "+o.low+" or raise "+o.high, "%s (%s) is more than %s (%s), but %s", o.low, format(low), o.high, format(high), o.why)
+			f := faultf("lower "+o.low+" or raise "+o.high,
+				"%s (%s) is more than %s (%s), but %s", o.low, format(low), o.high, format(high), o.why)
 			k.report(f, o.low, o.high)
 		}
 	}
@@ -167,10 +176,13 @@ func (k checker) order() {
 func (k checker) raft() {
 	r := k.cfg.Raft
 	if r.RTT%time.Millisecond != 0 {
-		k.report(faultf("write whole milliseconds, such as 50ms", "%s is not a whole number of milliseconds", r.RTT), "raft.rtt")
+		k.report(faultf("write whole milliseconds, such as 50ms",
+			"%s is not a whole number of milliseconds", r.RTT), "raft.rtt")
 	}
 	if r.ElectionRTT <= 2*r.HeartbeatRTT {
-		f := faultf("ten times raft.heartbeat_rtt serves well", "raft.election_rtt (%d) is not more than twice raft.heartbeat_rtt (%d)", r.ElectionRTT, r.HeartbeatRTT)
+		f := faultf("ten times raft.heartbeat_rtt serves well",
+			"raft.election_rtt (%d) is not more than twice raft.heartbeat_rtt (%d)", r.ElectionRTT,
+			r.HeartbeatRTT)
 		k.report(f, "raft.election_rtt", "raft.heartbeat_rtt")
 	}
 }
@@ -180,7 +192,9 @@ func (k checker) keyFile() {
 	const key, dir = "node.master_key_file", "node.data_dir"
 	for _, n := range k.cfg.Cluster.Nodes {
 		if inside(k.cfg.Local.MasterKeyFile, k.cfg.DataDir(n.ID)) {
-			k.report(faultf("move the key file elsewhere", "the master key is inside the data folder of node %d, %s", n.ID, plain(k.cfg.DataDir(n.ID))), key, dir)
+			k.report(faultf("move the key file elsewhere",
+				"the master key is inside the data folder of node %d, %s", n.ID,
+				plain(k.cfg.DataDir(n.ID))), key, dir)
 			return
 		}
 	}
@@ -199,31 +213,38 @@ func inside(path, dir string) bool {
 // diskFreeLow is what the log and the catalog may grow by before they are compacted, generously.
 const diskFreeLow = 256 << 20
 
-// Unknown tells of the variables of the environment that look like settings and are none.
+// Unknown returns the variables of the environment that look like settings and are none.
 func (c *Config) Unknown() []Problem { return c.unknown }
 
-// Warnings tells what works but is probably not meant, Unknown included.
+// Warnings returns what works but is probably not meant, Unknown included.
 func (c *Config) Warnings() []Problem {
 	var col collector
 	k := checker{cfg: c, col: &col}
 	n := len(c.Cluster.Nodes)
 	switch {
 	case n == 1:
-		k.report(faultf("use three nodes to go on when any one is lost", "one node: nothing is left when it is lost"), nodesKey)
+		k.report(faultf("use three nodes to go on when any one is lost",
+			"one node: nothing is left when it is lost"), nodesKey)
 	case n%2 == 0:
-		k.report(faultf("use an odd number", "%d nodes go on after losing %d, no more than %d nodes do", n, (n-1)/2, n-1), nodesKey)
+		k.report(faultf("use an odd number",
+			"%d nodes go on after losing %d, no more than %d nodes do", n, (n-1)/2, n-1), nodesKey)
 	}
 	if n > 1 && c.Cluster.Replicas == 1 {
-		k.report(faultf("set it to 2", "one copy of each image: a lost disk loses images"), "cluster.replicas")
+		k.report(faultf("set it to 2", "one copy of each image: a lost disk loses images"),
+			"cluster.replicas")
 	}
 	if c.Limits.DiskFreeBytes < diskFreeLow {
-		k.report(faultf("keep 1GiB free", "%v may be too little for the log of Raft: a node whose log finds the disk full ends", c.Limits.DiskFreeBytes), "limits.disk_free_bytes")
+		k.report(faultf("keep 1GiB free",
+			"%v may be too little for the log of Raft: a node whose log finds the disk full ends",
+			c.Limits.DiskFreeBytes), "limits.disk_free_bytes")
 	}
 	hosts := map[string]image.NodeID{}
 	for _, node := range c.Cluster.Nodes {
 		host := loopbackName(node.Host)
 		if first, ok := hosts[host]; ok && c.DataDir(first) == c.DataDir(node.ID) {
-			k.report(faultf("put {id} into node.data_dir", "nodes %d and %d of host %s have the same data folder", first, node.ID, node.Host), "node.data_dir")
+			k.report(faultf("put {id} into node.data_dir",
+				"nodes %d and %d of host %s have the same data folder", first, node.ID, node.Host),
+				"node.data_dir")
 			break
 		}
 		hosts[host] = node.ID

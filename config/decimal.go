@@ -19,7 +19,8 @@ var decimalText = regexp.MustCompile(`^[0-9]{1,12}(\.[0-9]{1,3})?$`)
 // ParseDecimal reads a number such as 0.15 or 99.
 func ParseDecimal(s string) (Decimal, error) {
 	if !decimalText.MatchString(s) {
-		return 0, faultf("write it in digits, at most three of them behind the point, such as 0.15", "%s is not a number", quote(s))
+		return 0, faultf("write it in digits, at most three of them behind the point, such as 0.15",
+			"%s is not a number", quote(s))
 	}
 	whole, rest, _ := strings.Cut(s, ".")
 	n, err := strconv.ParseInt(whole+rest+strings.Repeat("0", decimalDigits-len(rest)), 10, 64)

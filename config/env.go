@@ -11,17 +11,21 @@ import (
 
 // Variables that start with envPrefix and are no settings: the commands read them.
 const (
-	EnvConfig    = "IMGCLUSTER_CONFIG"     // the default of --config
-	EnvMasterKey = "IMGCLUSTER_MASTER_KEY" // the master key itself; never read here, crypto has it in its hints
+	// EnvConfig is the default of --config.
+	EnvConfig = "IMGCLUSTER_CONFIG"
+	// EnvMasterKey is the master key itself; never read here, crypto has it in its hints.
+	EnvMasterKey = "IMGCLUSTER_MASTER_KEY"
 )
 
 // kubernetesName matches the variables that Kubernetes gives every container of a namespace with a
 // service named imgcluster, or imgcluster-something.
-var kubernetesName = regexp.MustCompile(`^IMGCLUSTER_(?:.*_)?(?:SERVICE_HOST|SERVICE_PORT(?:_.+)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)$`)
+var kubernetesName = regexp.MustCompile(`^IMGCLUSTER_(?:.*_)?` +
+	`(?:SERVICE_HOST|SERVICE_PORT(?:_.+)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)$`)
 
-// ofKubernetes tells whether a variable is one that Kubernetes makes of a service.
+// ofKubernetes reports whether a variable is one that Kubernetes makes of a service.
 func ofKubernetes(name, text string) bool {
-	return kubernetesName.MatchString(name) || strings.HasSuffix(name, "_PORT") && strings.Contains(text, "://")
+	return kubernetesName.MatchString(name) ||
+		strings.HasSuffix(name, "_PORT") && strings.Contains(text, "://")
 }
 
 // readEnv takes the settings from variables such as IMGCLUSTER_CLUSTER_REPLICAS=2. An empty one
@@ -46,7 +50,8 @@ func readEnv(env []string, c *collector) (*layer, Problems) {
 			l.setText(f, text, at, c)
 		} else if !ofKubernetes(name, text) {
 			const otherwise = "unset it; `imgcluster config show` lists the settings"
-			hint := suggest(strings.TrimPrefix(name, envPrefix), names, otherwise) // what all have in common is no likeness
+			// The prefix, which all have in common, is no likeness.
+			hint := suggest(strings.TrimPrefix(name, envPrefix), names, otherwise)
 			if hint != otherwise {
 				hint = strings.Replace(hint, "mean ", "mean "+envPrefix, 1)
 			}
@@ -114,9 +119,15 @@ func readSet(set []string, c *collector) *layer {
 		at := place{source: "flag --set"}
 		switch f := byKey[key]; {
 		case !ok:
-			c.fault(at, "", faultf("write --set key=value, such as --set cluster.replicas=1", "%q has no value", plain(s)))
+			c.fault(at, "", faultf("write --set key=value, such as --set cluster.replicas=1",
+				"%q has no value", plain(s)))
 		case f == nil:
-			c.fault(at, "", faultf(suggest(key, slices.Sorted(maps.Keys(byKey)), "`imgcluster config show` lists the settings"), "no setting has the name %s", quote(key)))
+			c.fault(at, "", faultf(
+				suggest(key, slices.Sorted(maps.Keys(byKey)),
+					"`imgcluster config show` lists the settings"),
+				"no setting has the name %s",
+				quote(key),
+			))
 		default:
 			l.setText(f, text, at, c)
 		}

@@ -31,9 +31,14 @@ func findFile(path string, c *collector) (string, []byte) {
 	case err == nil:
 		return path, data
 	case !errors.Is(err, fs.ErrNotExist):
-		c.fault(place{source: path}, "", faultf("give a readable YAML file with --config", "cannot be read: %v", reason(err)))
+		c.fault(place{source: path}, "",
+			faultf("give a readable YAML file with --config", "cannot be read: %v", reason(err)))
 	case named:
-		c.fault(place{source: path}, "", faultf("check the path, or leave --config out to use the built-in configuration of three local nodes", "there is no such file"))
+		c.fault(place{source: path}, "", faultf(
+			"check the path, or leave --config out to use the built-in configuration "+
+				"of three local nodes",
+			"there is no such file",
+		))
 	}
 	return "", nil
 }
@@ -89,7 +94,8 @@ func readYAML(path string, data []byte, c *collector) *layer {
 	}
 	switch err := dec.Decode(&second); {
 	case err == nil:
-		r.fault(&second, "", faultf("keep one document: remove what follows ---", "the file has a second document"))
+		r.fault(&second, "",
+			faultf("keep one document: remove what follows ---", "the file has a second document"))
 	case !errors.Is(err, io.EOF):
 		r.syntax(err, data)
 	}
@@ -106,7 +112,15 @@ func readYAML(path string, data []byte, c *collector) *layer {
 // empty reports a file without a setting: it may be cut or not filled in yet, and is not taken for the
 // built-in configuration.
 func (r *yamlReader) empty() {
-	r.c.fault(place{source: r.path}, "", faultf("write the settings that differ, see imgcluster config show, or remove the file to use the built-in configuration of three local nodes", "the file has no settings"))
+	r.c.fault(
+		place{source: r.path},
+		"",
+		faultf(
+			"write the settings that differ, see imgcluster config show, "+
+				"or remove the file to use the built-in configuration of three local nodes",
+			"the file has no settings",
+		),
+	)
 }
 
 // yamlError takes the text of a parser's error apart; the line is in it and nowhere else.
@@ -128,7 +142,8 @@ func (r *yamlReader) syntax(err error, data []byte) {
 	default:
 		at.line = cmp.Or(brokenLine(data), at.line)
 	}
-	r.c.fault(at, "", faultf("look at the indentation (spaces, no tabs), quotes and brackets at this line", "not valid YAML: %s", message))
+	r.c.fault(at, "", faultf("look at the indentation (spaces, no tabs), quotes and brackets at this line",
+		"not valid YAML: %s", message))
 }
 
 // Beyond these sizes the parser's own line has to do: brokenLine parses once for each line.
@@ -169,10 +184,14 @@ func (r *yamlReader) fault(n *yaml.Node, key string, f *fault) {
 }
 
 // pairs visits the entries of a mapping whose names are allowed, and reports the others.
-func (r *yamlReader) pairs(n *yaml.Node, prefix string, allowed []string, visit func(key string, line int, value *yaml.Node)) {
+func (r *yamlReader) pairs(
+	n *yaml.Node, prefix string, allowed []string, visit func(key string, line int, value *yaml.Node),
+) {
 	if n.Kind != yaml.MappingNode {
 		if n.ShortTag() != "!!null" { // an empty section is all defaults
-			r.fault(n, strings.TrimSuffix(prefix, "."), faultf("write entries such as "+allowed[0]+": ..., one a line", "wants a section, got %s", describe(n)))
+			r.fault(n, strings.TrimSuffix(prefix, "."),
+				faultf("write entries such as "+allowed[0]+": ..., one a line",
+					"wants a section, got %s", describe(n)))
 		}
 		return
 	}
@@ -182,11 +201,13 @@ func (r *yamlReader) pairs(n *yaml.Node, prefix string, allowed []string, visit 
 		key := prefix + plain(name.Value)
 		switch {
 		case name.Kind != yaml.ScalarNode:
-			r.fault(name, strings.TrimSuffix(prefix, "."), faultf("write a name, a colon and a value", "has %s for a key", describe(name)))
+			r.fault(name, strings.TrimSuffix(prefix, "."),
+				faultf("write a name, a colon and a value", "has %s for a key", describe(name)))
 		case !slices.Contains(allowed, name.Value):
 			r.fault(name, key, faultf(suggestKey(name.Value, prefix, allowed), "unknown key"))
 		case seen[name.Value] > 0:
-			r.fault(name, key, faultf("remove one of the two", "is set twice, first in line %d", seen[name.Value]))
+			r.fault(name, key,
+				faultf("remove one of the two", "is set twice, first in line %d", seen[name.Value]))
 		case value.Kind == yaml.AliasNode:
 			r.fault(value, key, faultf("write the value out", "aliases are not supported"))
 		default:
@@ -253,7 +274,9 @@ const nodesMax = 7
 func (r *yamlReader) nodes(n *yaml.Node) {
 	switch {
 	case n.Kind != yaml.SequenceNode:
-		r.fault(n, nodesKey, faultf("write one - {id: 1, host: 10.40.45.206, api_port: 8001, raft_port: 9001} a line", "wants a list of nodes, got %s", describe(n)))
+		r.fault(n, nodesKey,
+			faultf("write one - {id: 1, host: 10.40.45.206, api_port: 8001, raft_port: 9001} a line",
+				"wants a list of nodes, got %s", describe(n)))
 		return
 	case len(n.Content) < 1 || len(n.Content) > nodesMax:
 		r.fault(n, nodesKey, countFault(len(n.Content)))
@@ -267,13 +290,15 @@ func (r *yamlReader) nodes(n *yaml.Node) {
 }
 
 func countFault(n int) *fault {
-	return faultf("three nodes go on when any one is lost", "%d nodes are not in the range 1 to %d", n, nodesMax)
+	return faultf("three nodes go on when any one is lost",
+		"%d nodes are not in the range 1 to %d", n, nodesMax)
 }
 
 func (r *yamlReader) node(node *Node, prefix string, n *yaml.Node) {
 	r.places[prefix] = place{source: r.path, line: n.Line}
 	if n.Kind != yaml.MappingNode {
-		r.fault(n, prefix, faultf("write {id: 1, host: 10.40.45.206, api_port: 8001, raft_port: 9001}", "wants a node, got %s", describe(n)))
+		r.fault(n, prefix, faultf("write {id: 1, host: 10.40.45.206, api_port: 8001, raft_port: 9001}",
+			"wants a node, got %s", describe(n)))
 		return
 	}
 	var names []string
@@ -300,7 +325,8 @@ func (r *yamlReader) node(node *Node, prefix string, n *yaml.Node) {
 
 // yamlKinds are YAML's types in words.
 var yamlKinds = map[string]string{
-	"!!str": "text", "!!int": "a number", "!!float": "a number", "!!bool": "true or false", "!!null": "nothing", "!!timestamp": "a date",
+	"!!str": "text", "!!int": "a number", "!!float": "a number", "!!bool": "true or false",
+	"!!null": "nothing", "!!timestamp": "a date",
 	"!!map": "a section", "!!seq": "a list",
 }
 
@@ -331,7 +357,8 @@ func scalar(f *field, n *yaml.Node) (any, *fault) {
 	case kind == "text" && tag != "!!str" && yamlKinds[tag] != "":
 		return nil, faultf("put it in quotes: "+quote(n.Value), "wants text, got %s", describe(n))
 	case kind == "duration" && (tag == "!!int" || tag == "!!float") && n.Value != "0":
-		return nil, faultf("write "+plain(n.Value)+"s for seconds, "+plain(n.Value)+"ms for milliseconds", "%s has no unit", plain(n.Value))
+		return nil, faultf("write "+plain(n.Value)+"s for seconds, "+plain(n.Value)+"ms for milliseconds",
+			"%s has no unit", plain(n.Value))
 	case kind == "number" && tag != "!!int", tag != "!!int" && tag != "!!float" && tag != "!!str":
 		return nil, faultf("for example "+f.example(), "wants %s, got %s", wants(f), describe(n))
 	}
@@ -342,5 +369,7 @@ func wants(f *field) string {
 	if f.typ.Kind() == reflect.Int || f.typ.Kind() == reflect.Uint32 {
 		return "a whole number"
 	}
-	return map[string]string{"size": "a size", "duration": "a duration", "decimal": "a number", "text": "text"}[f.kind()]
+	return map[string]string{
+		"size": "a size", "duration": "a duration", "decimal": "a number", "text": "text",
+	}[f.kind()]
 }

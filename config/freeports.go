@@ -30,7 +30,8 @@ func FreePorts(n int) ([]int, error) {
 		if len(ports) == n {
 			return ports, nil
 		}
-		port := freePortMin + int((uint64(os.Getpid())*freePortStride+portsTried.Add(1))%(freePortMax-freePortMin))
+		try := uint64(os.Getpid())*freePortStride + portsTried.Add(1)
+		port := freePortMin + int(try%(freePortMax-freePortMin))
 		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err != nil {
 			continue
@@ -38,5 +39,6 @@ func FreePorts(n int) ([]int, error) {
 		defer l.Close() // all at the end, so that they differ
 		ports = append(ports, port)
 	}
-	return nil, fmt.Errorf("found %d of %d free ports from %d to %d on 127.0.0.1", len(ports), n, freePortMin, freePortMax)
+	return nil, fmt.Errorf("found %d of %d free ports from %d to %d on 127.0.0.1", len(ports), n, freePortMin,
+		freePortMax)
 }

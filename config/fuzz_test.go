@@ -9,10 +9,13 @@ import (
 )
 
 // FuzzLoad holds what is true of any file: no panic; either problems that can be shown, or a
-// configuration that is valid and survives being written and read. Run it with -fuzzminimizetime=1x: maps make the
-// coverage of one input differ from run to run, which keeps the minimizer busy for nothing.
+// configuration that is valid and survives being written and read. Run it with -fuzzminimizetime=1x:
+// maps make the coverage of one input differ from run to run, which keeps the minimizer busy for
+// nothing.
 func FuzzLoad(f *testing.F) {
-	for _, path := range []string{"../testdata/cluster.yaml", "testdata/problems.yaml", "testdata/default.yaml"} {
+	for _, path := range []string{
+		"../testdata/cluster.yaml", "testdata/problems.yaml", "testdata/default.yaml",
+	} {
 		data, err := os.ReadFile(path)
 		if err != nil {
 			f.Fatal(err)
@@ -33,7 +36,8 @@ func FuzzLoad(f *testing.F) {
 				t.Fatalf("%T with %d problems", err, len(ps))
 			}
 			for _, p := range ps {
-				if p.Message == "" || p.Hint == "" || !utf8.ValidString(p.String()) || strings.ContainsFunc(p.String(), func(r rune) bool { return r < 0x20 }) {
+				if p.Message == "" || p.Hint == "" || !utf8.ValidString(p.String()) ||
+					strings.ContainsFunc(p.String(), func(r rune) bool { return r < 0x20 }) {
 					t.Fatalf("bad problem %q with hint %q", p, p.Hint)
 				}
 			}

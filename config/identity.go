@@ -54,10 +54,12 @@ func (c *Config) Difference(other Identity) string {
 	here, there := c.Identity(), other.normal()
 	var list []string
 	if here.Name != there.Name {
-		list = append(list, fmt.Sprintf("cluster name is %s here and %s there", quote(here.Name), quote(there.Name)))
+		list = append(list,
+			fmt.Sprintf("cluster name is %s here and %s there", quote(here.Name), quote(there.Name)))
 	}
 	if here.DataShards != there.DataShards {
-		list = append(list, fmt.Sprintf("data_shards is %d here and %d there", here.DataShards, there.DataShards))
+		list = append(list,
+			fmt.Sprintf("data_shards is %d here and %d there", here.DataShards, there.DataShards))
 	}
 	list = append(list, differentNodes(here.Nodes, there.Nodes)...)
 	return strings.Join(list, "; ")

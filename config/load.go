@@ -21,7 +21,7 @@ type Options struct {
 	Env   []string       // as os.Environ returns it; nil: no environment
 }
 
-// layer is what one source sets: typed values by key, and where they stand.
+// layer is what one source sets: typed values by key, and the places they come from.
 type layer struct {
 	values map[string]any
 	places map[string]place
@@ -72,12 +72,14 @@ func merge(layers ...*layer) (*Config, error) {
 			return nil, err
 		}
 		if _, ok := l.values[nodesKey]; ok { // the list is replaced as a whole
-			maps.DeleteFunc(cfg.places, func(key string, _ place) bool { return strings.HasPrefix(key, nodesKey) })
+			maps.DeleteFunc(cfg.places,
+				func(key string, _ place) bool { return strings.HasPrefix(key, nodesKey) })
 		}
 		maps.Copy(cfg.places, l.places)
 	}
 	// The values have their types already: this only puts them into their fields.
-	err := v.UnmarshalExact(cfg, func(d *mapstructure.DecoderConfig) { d.TagName = "yaml"; d.WeaklyTypedInput = false })
+	err := v.UnmarshalExact(cfg,
+		func(d *mapstructure.DecoderConfig) { d.TagName = "yaml"; d.WeaklyTypedInput = false })
 	return cfg, err
 }
 

@@ -67,7 +67,9 @@ func TestDefault(t *testing.T) {
 	if !reflect.DeepEqual(c.Cluster.Nodes, want) {
 		t.Errorf("nodes %v, want %v", c.Cluster.Nodes, want)
 	}
-	if c.Cluster.DataShards != 12 || c.Limits.ImageBytes != 64<<20 || c.Timeouts.Assign != 300*time.Millisecond || c.Raft.ElectionRTT != 10 {
+	if c.Cluster.DataShards != 12 || c.Limits.ImageBytes != 64<<20 ||
+		c.Timeouts.Assign != 300*time.Millisecond ||
+		c.Raft.ElectionRTT != 10 {
 		t.Errorf("defaults not applied: %+v", c)
 	}
 	if dir := c.DataDir(2); dir != "imgcluster-data/node2" {
@@ -96,7 +98,12 @@ func TestPrecedence(t *testing.T) {
 		{"env over default", "", env, nil, "1", "env IMGCLUSTER_CLUSTER_REPLICAS"},
 		{"env over file", file, env, nil, "1", "env IMGCLUSTER_CLUSTER_REPLICAS"},
 		{"empty env is not set", file, []string{"IMGCLUSTER_CLUSTER_REPLICAS="}, nil, "3", "file c.yaml:2"},
-		{"last env wins", "", []string{env[0], "IMGCLUSTER_CLUSTER_REPLICAS=3"}, nil, "3", "env IMGCLUSTER_CLUSTER_REPLICAS"},
+		{
+			"last env wins", "",
+			[]string{env[0], "IMGCLUSTER_CLUSTER_REPLICAS=3"},
+			nil, "3",
+			"env IMGCLUSTER_CLUSTER_REPLICAS",
+		},
 		{"flag over all", file, env, []string{"--replicas=2", "--json"}, "2", "flag --replicas"},
 		{"flag over file", file, nil, []string{"--replicas", "1"}, "1", "flag --replicas"},
 		{"flag not given", file, nil, []string{"--json"}, "3", "file c.yaml:2"},
@@ -110,7 +117,8 @@ func TestPrecedence(t *testing.T) {
 			if s.Value != tc.value || s.Origin != tc.origin {
 				t.Errorf("got %s from %q, want %s from %q", s.Value, s.Origin, tc.value, tc.origin)
 			}
-			if other := setting(t, c, "cluster.min_replicas"); other.Value != "1" || other.Origin != "default" {
+			if other := setting(t, c, "cluster.min_replicas"); other.Value != "1" ||
+				other.Origin != "default" {
 				t.Errorf("the setting beside it changed: %+v", other)
 			}
 		})
@@ -154,7 +162,12 @@ func TestEverySettingFromEverySource(t *testing.T) {
 
 func TestNodesAreReplacedAsAWhole(t *testing.T) {
 	const file = "cluster:\n  nodes:\n    - {id: 7, host: h, api_port: 1, raft_port: 2}\n    - {id: 8, host: h, api_port: 3, raft_port: 4}\n"
-	c, err := loadText(file, Options{Env: []string{"IMGCLUSTER_CLUSTER_NODES=1=10.0.0.1:8001:9001, 2=node2.example.org:8002:9002"}})
+	c, err := loadText(
+		file,
+		Options{
+			Env: []string{"IMGCLUSTER_CLUSTER_NODES=1=10.0.0.1:8001:9001, 2=node2.example.org:8002:9002"},
+		},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +180,8 @@ func TestNodesAreReplacedAsAWhole(t *testing.T) {
 	}
 	// A problem of these nodes is not laid at a line of the file that they replace.
 	_, err = loadText(file, Options{Env: []string{"IMGCLUSTER_CLUSTER_NODES=1=10.0.0.1:1:2,1=10.0.0.2:1:2"}})
-	if want := "env IMGCLUSTER_CLUSTER_NODES: cluster.nodes[1].id: node ID 1 is used twice, first by cluster.nodes[0]\n"; err == nil || !strings.HasPrefix(err.Error(), want) {
+	if want := "env IMGCLUSTER_CLUSTER_NODES: cluster.nodes[1].id: node ID 1 is used twice, first by cluster.nodes[0]\n"; err == nil ||
+		!strings.HasPrefix(err.Error(), want) {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }
@@ -205,7 +219,8 @@ func TestUnreadableFile(t *testing.T) {
 	} {
 		_, err := Load(Options{Path: path})
 		var ps Problems
-		if !errors.As(err, &ps) || len(ps) != 1 || ps[0].File != path || ps[0].Message != want || ps[0].Hint == "" {
+		if !errors.As(err, &ps) || len(ps) != 1 || ps[0].File != path || ps[0].Message != want ||
+			ps[0].Hint == "" {
 			t.Errorf("%s: %v, want %s", path, err, want)
 		}
 	}
@@ -219,7 +234,9 @@ func TestNode(t *testing.T) {
 	}
 	_, err = c.Node(9)
 	var unknown *UnknownNodeError
-	if !errors.As(err, &unknown) || !reflect.DeepEqual(unknown.Known, []image.NodeID{1, 2, 3}) || unknown.Hint() == "" || !errors.Is(err, ErrInvalid) {
+	if !errors.As(err, &unknown) || !reflect.DeepEqual(unknown.Known, []image.NodeID{1, 2, 3}) ||
+		unknown.Hint() == "" ||
+		!errors.Is(err, ErrInvalid) {
 		t.Fatalf("node 9: %#v", err)
 	}
 	if want := "unknown node ID 9: the configuration has 1, 2, 3"; err.Error() != want {
@@ -232,8 +249,11 @@ func TestSample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Node{{1, "10.40.45.206", 8001, 9001}, {2, "10.40.33.244", 8001, 9001}, {3, "10.40.53.40", 8001, 9001}}
-	if !reflect.DeepEqual(c.Cluster.Nodes, want) || c.Cluster.Replicas != 2 || c.Cluster.DataShards != 12 || c.Cluster.Name != "imgcluster" {
+	want := []Node{
+		{1, "10.40.45.206", 8001, 9001}, {2, "10.40.33.244", 8001, 9001}, {3, "10.40.53.40", 8001, 9001},
+	}
+	if !reflect.DeepEqual(c.Cluster.Nodes, want) || c.Cluster.Replicas != 2 || c.Cluster.DataShards != 12 ||
+		c.Cluster.Name != "imgcluster" {
 		t.Errorf("got %+v", c.Cluster)
 	}
 	if c.Loopback() || c.Warnings() != nil {
@@ -250,7 +270,10 @@ func TestEmptyFile(t *testing.T) {
 		}
 		var ps Problems
 		_, err := Load(Options{Path: path, Env: []string{"IMGCLUSTER_CLUSTER_REPLICAS=1"}})
-		if !errors.As(err, &ps) || len(ps) != 1 || ps[0].File != path || ps[0].Message != "the file has no settings" || ps[0].Hint == "" || !errors.Is(err, ErrInvalid) {
+		if !errors.As(err, &ps) || len(ps) != 1 || ps[0].File != path ||
+			ps[0].Message != "the file has no settings" ||
+			ps[0].Hint == "" ||
+			!errors.Is(err, ErrInvalid) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}

@@ -53,7 +53,8 @@ func splitAddress(s string) (host string, ports []string) {
 		return Host(s), nil
 	}
 	parts := strings.Split(s, ":")
-	if end := strings.IndexByte(s, ']'); s != "" && s[0] == '[' && end > 0 && strings.HasPrefix(s[end+1:], ":") {
+	if end := strings.IndexByte(s, ']'); s != "" && s[0] == '[' && end > 0 &&
+		strings.HasPrefix(s[end+1:], ":") {
 		parts = append([]string{s[:end+1]}, strings.Split(s[end+2:], ":")...)
 	}
 	return Host(parts[0]), parts[1:]
@@ -64,8 +65,8 @@ func isAddress(s string) bool {
 	return err == nil
 }
 
-// Host is the one spelling of a host that addresses are compared in: IPv6 without brackets and in its shortest
-// form (RFC 5952), IPv4 mapped into it as IPv4. Other texts stay as they are.
+// Host is the one spelling of a host that addresses are compared in: IPv6 without brackets and in its
+// shortest form (RFC 5952), IPv4 mapped into it as IPv4. Other texts stay as they are.
 func Host(s string) string {
 	text := s
 	if len(s) > 2 && s[0] == '[' && s[len(s)-1] == ']' {
@@ -149,7 +150,7 @@ func CheckNode(n Node) Problems {
 	return col.problems()
 }
 
-// SameAddress tells whether two texts host:port are one address, as far as spelling can tell.
+// SameAddress reports whether two texts host:port are one address, as far as spelling shows.
 func SameAddress(a, b string) bool {
 	hostA, portA, err := net.SplitHostPort(a)
 	if err != nil {
@@ -193,11 +194,14 @@ func checkHost(host string) *fault {
 	if addr, err := netip.ParseAddr(host); err == nil {
 		switch {
 		case addr.Zone() != "" || addr.Is6() && addr.IsLinkLocalUnicast():
-			return faultf("give an address that is the same on every machine, such as fd00::1", "%s is an address of one link only", quote(host))
+			return faultf("give an address that is the same on every machine, such as fd00::1",
+				"%s is an address of one link only", quote(host))
 		case addr.IsUnspecified() || addr.IsMulticast() || addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-			return faultf("give the address that other nodes and clients reach this node by", "%s is not the address of one machine", quote(host))
+			return faultf("give the address that other nodes and clients reach this node by",
+				"%s is not the address of one machine", quote(host))
 		case Host(host) != host:
-			return faultf("write "+Host(host), "%s has a shorter form, which addresses are compared in", quote(host))
+			return faultf("write "+Host(host),
+				"%s has a shorter form, which addresses are compared in", quote(host))
 		}
 		return nil
 	}
@@ -209,13 +213,14 @@ func checkHost(host string) *fault {
 		good = good && goodLabel(label)
 	}
 	if !good {
-		return faultf("give it without a port, such as 10.40.45.206 or node1.example.org", "%s is neither an IP address nor a host name", quote(host))
+		return faultf("give it without a port, such as 10.40.45.206 or node1.example.org",
+			"%s is neither an IP address nor a host name", quote(host))
 	}
 	return nil
 }
 
-// goodLabel reports whether s can be a part of a host name. Underscores are in no host name of RFC 1123, and in
-// many of real networks.
+// goodLabel reports whether s can be a part of a host name. Underscores are in no host name of RFC
+// 1123, and in many of real networks.
 func goodLabel(s string) bool {
 	if s == "" || len(s) > labelMax || s[0] == '-' || s[len(s)-1] == '-' {
 		return false

@@ -31,7 +31,8 @@ func TestIPv6(t *testing.T) {
 		if !reflect.DeepEqual(c.Cluster.Nodes, want) {
 			t.Errorf("%s: nodes %v", name, c.Cluster.Nodes)
 		}
-		if a, b := c.Cluster.Nodes[0].APIAddr(), c.Cluster.Nodes[1].RaftAddr(); a != "[fd00::1]:8001" || b != "[::1]:9001" {
+		if a, b := c.Cluster.Nodes[0].APIAddr(), c.Cluster.Nodes[1].RaftAddr(); a != "[fd00::1]:8001" ||
+			b != "[::1]:9001" {
 			t.Errorf("%s: addresses %s and %s", name, a, b)
 		}
 		if text := setting(t, c, nodesKey).Value; text != "1=[fd00::1]:8001:9001,2=[::1]:8001:9001,3=10.0.0.3:8001:9001" {
@@ -91,7 +92,8 @@ func TestListen(t *testing.T) {
 		}
 	}
 	for _, listen := range []string{
-		"0.0.0.0:8001", "0.0.0.0:8001:", "0.0.0.0:8001:9001:1", "0.0.0.0:0:1", "0.0.0.0:1:65536", "0.0.0.0:8001:8001", "a b", "224.0.0.1", "ff02::1",
+		"0.0.0.0:8001", "0.0.0.0:8001:", "0.0.0.0:8001:9001:1", "0.0.0.0:0:1", "0.0.0.0:1:65536",
+		"0.0.0.0:8001:8001", "a b", "224.0.0.1", "ff02::1",
 		"host:8001:9001", "[::]8001:9001", "http://h", ":8001:9001", "a..b",
 	} {
 		_, err := Load(Options{Env: []string{"IMGCLUSTER_NODE_LISTEN=" + listen}})
@@ -100,7 +102,9 @@ func TestListen(t *testing.T) {
 			t.Errorf("%s: %v", listen, err)
 		}
 	}
-	for listen, loopback := range map[string]bool{"127.0.0.1": true, "localhost:1:2": true, "::1": true, "node1": false} {
+	for listen, loopback := range map[string]bool{
+		"127.0.0.1": true, "localhost:1:2": true, "::1": true, "node1": false,
+	} {
 		c := Default()
 		c.Local.Listen = listen
 		if c.Loopback() != loopback {

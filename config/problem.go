@@ -17,9 +17,11 @@ var ErrInvalid = errors.New("invalid configuration")
 
 // Problem is one thing that is wrong.
 type Problem struct {
-	File    string `json:"file,omitempty"` // the file's path, "env IMGCLUSTER_..." or "flag --..."; empty: set by the program
-	Line    int    `json:"line,omitempty"` // from 1; 0 when no single line is to blame, or it is not in a file
-	Key     string `json:"key,omitempty"`  // such as cluster.replicas or cluster.nodes[1].host
+	// File is the file's path, "env IMGCLUSTER_..." or "flag --..."; empty: set by the program
+	File string `json:"file,omitempty"`
+	// Line counts from 1; 0 when no single line is to blame, or it is not in a file
+	Line    int    `json:"line,omitempty"`
+	Key     string `json:"key,omitempty"` // such as cluster.replicas or cluster.nodes[1].host
 	Message string `json:"message"`
 	Hint    string `json:"hint,omitempty"` // what to do
 }
@@ -102,7 +104,7 @@ func faultf(hint, format string, args ...any) *fault {
 	return &fault{message: fmt.Sprintf(format, args...), hint: hint}
 }
 
-// isRange tells whether strconv found a number that does not fit.
+// isRange reports whether strconv found a number that does not fit.
 func isRange(err error) bool { return errors.Is(err, strconv.ErrRange) }
 
 // problemsMax bounds the list; what a broken file has beyond it is counted only.
@@ -114,7 +116,7 @@ type place struct {
 	line   int
 }
 
-// collector gathers problems, and remembers the keys that have one, so that a bad value is
+// collector gathers problems, and the keys that have one, so that a bad value is
 // reported once and not again by the checks that compare it with others.
 type collector struct {
 	list Problems
@@ -139,7 +141,7 @@ func (c *collector) fault(at place, key string, f *fault) {
 	c.add(Problem{File: at.source, Line: at.line, Key: key, Message: f.message, Hint: f.hint})
 }
 
-// problems returns what was gathered, nil when all is well.
+// problems returns what was gathered, nil when there are none.
 func (c *collector) problems() Problems {
 	if len(c.list) == 0 {
 		return nil
@@ -149,7 +151,10 @@ func (c *collector) problems() Problems {
 		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Line, b.Line))
 	})
 	if c.more > 0 {
-		ps = append(ps, Problem{Message: fmt.Sprintf("%d more problems are not shown", c.more), Hint: "correct these first"})
+		ps = append(ps, Problem{
+			Message: fmt.Sprintf("%d more problems are not shown", c.more),
+			Hint:    "correct these first",
+		})
 	}
 	return ps
 }

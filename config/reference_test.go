@@ -62,7 +62,8 @@ func reference() string {
 		fmt.Fprintf(&out, "\n### `%s`\n\n", f.key)
 		writeWrapped(&out, f.sentence())
 		out.WriteByte('\n')
-		writeWrapped(&out, fmt.Sprintf("Type: %s. Default: `%s`. Environment: `%s`.", f.values(), f.def, f.env))
+		writeWrapped(&out,
+			fmt.Sprintf("Type: %s. Default: `%s`. Environment: `%s`.", f.values(), f.def, f.env))
 		if f.key == nodesKey {
 			out.WriteString("\nEach node has:\n\n| key | type | what |\n| --- | --- | --- |\n")
 			for _, nf := range nodeFields {

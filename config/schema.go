@@ -157,7 +157,8 @@ func (f *field) number(s string) (int64, *fault) {
 	case typeDuration:
 		d, err := time.ParseDuration(s)
 		if err != nil {
-			return 0, faultf("write a number and a unit, such as 500ms, 5s or 2m", "%s is not a duration", quote(s))
+			return 0, faultf("write a number and a unit, such as 500ms, 5s or 2m",
+				"%s is not a duration", quote(s))
 		}
 		return int64(d), nil
 	}
@@ -202,9 +203,11 @@ func (f *field) checkText(s string) *fault {
 				return nil
 			}
 		}
-		return faultf(suggest(s, f.oneOf, "choose one of these"), "%s is not one of %s", quote(s), strings.Join(f.oneOf, ", "))
+		return faultf(suggest(s, f.oneOf, "choose one of these"),
+			"%s is not one of %s", quote(s), strings.Join(f.oneOf, ", "))
 	case f.key == "cluster.name" && !clusterName.MatchString(s):
-		return faultf("use up to 64 letters, digits, '-', '_' and '.', first a letter or a digit", "%s cannot be a cluster's name", quote(s))
+		return faultf("use up to 64 letters, digits, '-', '_' and '.', first a letter or a digit",
+			"%s cannot be a cluster's name", quote(s))
 	case f.key == "host":
 		return checkHost(s)
 	case f.key == "node.host_names":
@@ -225,7 +228,8 @@ func (f *field) checkText(s string) *fault {
 
 // unprintable finds control characters, and the mark of a byte that is not UTF-8.
 func unprintable(r rune) bool {
-	return r < 0x20 || r >= 0x7f && r < 0xa0 || r == '\uFFFD' || r == '\u2028' || r == '\u2029' || r == '\uFEFF'
+	return r < 0x20 || r >= 0x7f && r < 0xa0 || r == '\uFFFD' || r == '\u2028' || r == '\u2029' ||
+		r == '\uFEFF'
 }
 
 // example is a value that is right, for hints.
@@ -233,7 +237,9 @@ func (f *field) example() string {
 	if f.def != "" {
 		return f.def
 	}
-	return map[string]string{"id": "1", "host": "10.40.45.206", "api_port": "8001", "raft_port": "9001"}[f.key]
+	return map[string]string{
+		"id": "1", "host": "10.40.45.206", "api_port": "8001", "raft_port": "9001",
+	}[f.key]
 }
 
 func (f *field) defaultHint() string {

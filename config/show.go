@@ -11,9 +11,10 @@ import (
 
 // Setting is one setting as it is shown to users.
 type Setting struct {
-	Key         string `json:"key"`
-	Value       string `json:"value"`  // in the text form that flags and environment take
-	Origin      string `json:"origin"` // "default", "file imgcluster.yaml:12", "env IMGCLUSTER_...", "flag --..."
+	Key   string `json:"key"`
+	Value string `json:"value"` // in the text form that flags and environment take
+	// "default", "file imgcluster.yaml:12", "env IMGCLUSTER_...", "flag --..."
+	Origin      string `json:"origin"`
 	Default     string `json:"default"`
 	Type        string `json:"type"` // text, number, size, duration or nodes
 	Env         string `json:"env"`

@@ -30,7 +30,8 @@ func TestEverySettingIsDescribed(t *testing.T) {
 		if s.Value != s.Default || s.Origin != "default" {
 			t.Errorf("%s is %q from %q, its default %q", s.Key, s.Value, s.Origin, s.Default)
 		}
-		if strings.Contains(s.Description, "\n") || seen[s.Env] || s.Env == EnvConfig || s.Env == EnvMasterKey {
+		if strings.Contains(s.Description, "\n") || seen[s.Env] || s.Env == EnvConfig ||
+			s.Env == EnvMasterKey {
 			t.Errorf("bad description or variable: %+v", s)
 		}
 		seen[s.Env] = true
@@ -70,8 +71,13 @@ func TestYAMLOfTheDefault(t *testing.T) {
 }
 
 func TestYAMLRoundTrip(t *testing.T) {
-	for _, name := range []string{"a", "123", "0x1f", "true", "null", "1.5", "2001-01-01", "y", "NO", "1e3", "a.b-c_d", "0o7"} {
-		for _, dir := range []string{"/data/{id}", " leading", "trailing ", "a: b # c", "- x", "*a", "'", `"`, "{id}", "ü/日本", "~", "null", "a\\b", "%x", "a#b", strings.Repeat("long path ", 40) + "x"} {
+	for _, name := range []string{
+		"a", "123", "0x1f", "true", "null", "1.5", "2001-01-01", "y", "NO", "1e3", "a.b-c_d", "0o7",
+	} {
+		for _, dir := range []string{
+			"/data/{id}", " leading", "trailing ", "a: b # c", "- x", "*a", "'", `"`, "{id}", "ü/日本", "~",
+			"null", "a\\b", "%x", "a#b", strings.Repeat("long path ", 40) + "x",
+		} {
 			c := Default()
 			c.Cluster.Name, c.Local.DataDir = name, dir
 			c.Cluster.Nodes = []Node{{4294967295, "null", 1, 65535}, {7, "e5", 2, 3}, {9, "true", 4, 5}}
@@ -91,7 +97,8 @@ func TestYAMLRoundTrip(t *testing.T) {
 
 func TestBytes(t *testing.T) {
 	for text, want := range map[string]Bytes{
-		"0": 0, "1024": 1024, "64MiB": 64 << 20, "64mib": 64 << 20, "64 MiB": 64 << 20, "1GB": 1e9, "1kB": 1000, "1KB": 1000, "7B": 7, "8191PiB": 8191 << 50, "9223372036854775807": 1<<63 - 1,
+		"0": 0, "1024": 1024, "64MiB": 64 << 20, "64mib": 64 << 20, "64 MiB": 64 << 20, "1GB": 1e9,
+		"1kB": 1000, "1KB": 1000, "7B": 7, "8191PiB": 8191 << 50, "9223372036854775807": 1<<63 - 1,
 	} {
 		got, err := ParseBytes(text)
 		if err != nil || got != want {
@@ -102,12 +109,18 @@ func TestBytes(t *testing.T) {
 			t.Errorf("%s is written as %s, which reads as %d, %v", text, got, back, err)
 		}
 	}
-	for _, text := range []string{"", "MiB", "-1", "+1", "1.5", "1 2", "1  B", " 1", "1_0", "0x1", "64M", "1XB", "8192PiB", "9223372036854775808", "99999999999999999999", "1e3", "١"} {
+	for _, text := range []string{
+		"", "MiB", "-1", "+1", "1.5", "1 2", "1  B", " 1", "1_0", "0x1", "64M", "1XB", "8192PiB",
+		"9223372036854775808", "99999999999999999999", "1e3", "١",
+	} {
 		if b, err := ParseBytes(text); err == nil {
 			t.Errorf("%q is read as %d", text, b)
 		}
 	}
-	for b, want := range map[Bytes]string{0: "0", 1: "1", 1000: "1kB", 1024: "1KiB", 1 << 30: "1GiB", 1536 << 20: "1536MiB", 1e9: "1GB", 1001: "1001", 4097: "4097"} {
+	for b, want := range map[Bytes]string{
+		0: "0", 1: "1", 1000: "1kB", 1024: "1KiB", 1 << 30: "1GiB", 1536 << 20: "1536MiB", 1e9: "1GB",
+		1001: "1001", 4097: "4097",
+	} {
 		if b.String() != want {
 			t.Errorf("%d is written as %s, want %s", b, b, want)
 		}
@@ -123,15 +136,32 @@ func TestIdentity(t *testing.T) {
 		change func(*Config)
 		want   string
 	}{
-		"same":                {func(*Config) {}, ""},
-		"another order":       {func(c *Config) { n := c.Cluster.Nodes; n[0], n[2] = n[2], n[0] }, ""},
-		"what may differ":     {func(c *Config) { c.Cluster.Replicas, c.Local.DataDir, c.Raft.RTT = 3, "/x", 1 }, ""},
-		"name":                {func(c *Config) { c.Cluster.Name = "b" }, `cluster name is "imgcluster" here and "b" there`},
-		"shards":              {func(c *Config) { c.Cluster.DataShards = 8 }, "data_shards is 12 here and 8 there"},
-		"address":             {func(c *Config) { c.Cluster.Nodes[1].APIPort = 1 }, "node 2 is 127.0.0.1:8002 (Raft port 9002) here and 127.0.0.1:1 (Raft port 9002) there"},
-		"a node less, a name": {func(c *Config) { c.Cluster.Nodes, c.Cluster.Name = c.Cluster.Nodes[:2], "b" }, `cluster name is "imgcluster" here and "b" there; node 3 is only here`},
-		"another ID":          {func(c *Config) { c.Cluster.Nodes[2].ID = 4 }, "node 3 is only here; node 4 is only there"},
-		"a node twice":        {func(c *Config) { c.Cluster.Nodes = append(c.Cluster.Nodes, c.Cluster.Nodes[0]) }, "a node is listed twice there"},
+		"same":          {func(*Config) {}, ""},
+		"another order": {func(c *Config) { n := c.Cluster.Nodes; n[0], n[2] = n[2], n[0] }, ""},
+		"what may differ": {
+			func(c *Config) { c.Cluster.Replicas, c.Local.DataDir, c.Raft.RTT = 3, "/x", 1 }, "",
+		},
+		"name": {
+			func(c *Config) { c.Cluster.Name = "b" }, `cluster name is "imgcluster" here and "b" there`,
+		},
+		"shards": {
+			func(c *Config) { c.Cluster.DataShards = 8 }, "data_shards is 12 here and 8 there",
+		},
+		"address": {
+			func(c *Config) { c.Cluster.Nodes[1].APIPort = 1 },
+			"node 2 is 127.0.0.1:8002 (Raft port 9002) here and 127.0.0.1:1 (Raft port 9002) there",
+		},
+		"a node less, a name": {
+			func(c *Config) { c.Cluster.Nodes, c.Cluster.Name = c.Cluster.Nodes[:2], "b" },
+			`cluster name is "imgcluster" here and "b" there; node 3 is only here`,
+		},
+		"another ID": {
+			func(c *Config) { c.Cluster.Nodes[2].ID = 4 }, "node 3 is only here; node 4 is only there",
+		},
+		"a node twice": {
+			func(c *Config) { c.Cluster.Nodes = append(c.Cluster.Nodes, c.Cluster.Nodes[0]) },
+			"a node is listed twice there",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			there := Default()

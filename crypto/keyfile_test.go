@@ -155,14 +155,16 @@ func TestLoadMasterKeyRefuses(t *testing.T) {
 		mode os.FileMode
 		kind error
 	}{
-		"empty":           {"", 0o400, ErrKeyMalformed},
-		"only comments":   {"# a\n\n", 0o400, ErrKeyMalformed},
-		"two keys":        {m.line() + "\n" + other.line(), 0o400, ErrKeyMalformed},
-		"two fields":      {keyLineMagic + " " + key, 0o400, ErrKeyMalformed},
-		"four fields":     {m.line() + " x", 0o400, ErrKeyMalformed},
-		"later version":   {strings.Replace(m.line(), "-v1", "-v2", 1), 0o400, ErrKeyMalformed},
-		"short key":       {keyLineMagic + " " + m.ID() + " " + key[:40], 0o400, ErrKeyMalformed},
-		"not base64":      {keyLineMagic + " " + m.ID() + " " + strings.Repeat("*", 44), 0o400, ErrKeyMalformed},
+		"empty":         {"", 0o400, ErrKeyMalformed},
+		"only comments": {"# a\n\n", 0o400, ErrKeyMalformed},
+		"two keys":      {m.line() + "\n" + other.line(), 0o400, ErrKeyMalformed},
+		"two fields":    {keyLineMagic + " " + key, 0o400, ErrKeyMalformed},
+		"four fields":   {m.line() + " x", 0o400, ErrKeyMalformed},
+		"later version": {strings.Replace(m.line(), "-v1", "-v2", 1), 0o400, ErrKeyMalformed},
+		"short key":     {keyLineMagic + " " + m.ID() + " " + key[:40], 0o400, ErrKeyMalformed},
+		"not base64": {
+			keyLineMagic + " " + m.ID() + " " + strings.Repeat("*", 44), 0o400, ErrKeyMalformed,
+		},
 		"zero key":        {keyLineMagic + " " + m.ID() + " " + zero, 0o400, ErrKeyMalformed},
 		"ID of another":   {strings.Replace(m.line(), m.ID(), other.ID(), 1), 0o400, ErrKeyMismatch},
 		"changed key":     {keyLineMagic + " " + m.ID() + " B" + key[1:], 0o400, ErrKeyMismatch},

@@ -29,7 +29,9 @@ func TestRoundTripAtEdges(t *testing.T) {
 	for _, segment := range []int{testSegment, 1000} {
 		for _, length := range edges(segment) {
 			plain := testPlain(length)
-			for _, chunk := range []int{1, 7, firstPlain, fullPlain, segment - tagBytes, segment, length + 1} {
+			for _, chunk := range []int{
+				1, 7, firstPlain, fullPlain, segment - tagBytes, segment, length + 1,
+			} {
 				file := encryptWith(t, k, testFields(length, segment), plain, chunk, rand.Reader)
 				for _, size := range []int{1, 13, fullPlain, 1 << 16} {
 					checkFile(t, file, plain, k, size)
