@@ -78,10 +78,14 @@ func runDemo(ctx context.Context, e *env, o stressOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	if _, err := o.PlanFaults(cfg); err != nil {
+	run, err := stress.New(cfg, o.Options)
+	if err != nil {
 		return err
 	}
-	if err := checkRoom(dir, o, cfg); err != nil {
+	if err := run.Check(); err != nil {
+		return err
+	}
+	if err := checkRoom(dir, run.Needs().Disk(cfg, len(cfg.Cluster.Nodes))); err != nil {
 		return err
 	}
 	e.say("starting %d nodes in %s", len(cfg.Cluster.Nodes), dir)
@@ -153,16 +157,16 @@ func (e *env) demoConfig(dir string) (string, error) {
 	return path, os.WriteFile(path, b, 0o600)
 }
 
-// checkRoom refuses a disk that the demo would fill.
-func checkRoom(dir string, o stressOptions, cfg *config.Config) error {
+// checkRoom refuses a disk that the demo would fill: the preflight would too, when the nodes are there.
+func checkRoom(dir string, need int64) error {
 	var disk unix.Statfs_t
 	if err := unix.Statfs(dir, &disk); err != nil {
 		return fmt.Errorf("room for the demo: %w", err)
 	}
 	free := int64(disk.Bavail) * disk.Bsize
-	need := o.Spec.Summary(int(o.Count)).Bytes*int64(cfg.Cluster.Replicas) + int64(cfg.Limits.DiskFreeBytes)
 	if free < need {
-		return usagef("name a folder on another disk with TMPDIR", "the demo needs %s of disk, and %s has %s", term.Bytes(need), filepath.Dir(dir), term.Bytes(free))
+		return usagef("name a folder on another disk with TMPDIR",
+			"the demo needs %s of disk, and %s has %s", term.Bytes(need), filepath.Dir(dir), term.Bytes(free))
 	}
 	return nil
 }

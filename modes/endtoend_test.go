@@ -510,6 +510,9 @@ func demoInterrupted(t *testing.T, when string, args ...string) {
 	if left, err := os.ReadDir(temp); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
+	if said := r.out.String() + r.err.String(); strings.Contains(said, "--resume") {
+		t.Errorf("a demo cannot be resumed: %s", said)
+	}
 	if !strings.HasSuffix(strings.TrimSpace(strings.Split(r.err.String(), "imgcluster: ")[0]), "everything deleted") {
 		t.Errorf("%s", &r.err)
 	}

@@ -94,6 +94,7 @@ func TestMissing(t *testing.T) {
 		{"all that a plain run has planned", logtest.Even(30), "", false},
 		{"added to the plan", logtest.BeforeEnd(logtest.Even(30), runlog.Plan{Verify: true}), "no image read back", false},
 		{"what was added came to its end", logtest.BeforeEnd(logtest.Even(30), runlog.Plan{Verify: true}, runlog.Readback{Images: 30, Matched: 30}), "", false},
+		{"a demo", logtest.SetRun(logtest.Even(30), func(r *runlog.Run) { r.Demo, r.Plan.Verify = true, true }), "no image read back", true},
 		{"resumed after its end", append(logtest.Even(30), runlog.Event{TS: 9, Kind: runlog.EventResumed}), "no end record", false},
 		{"read-back of a warm-up", logtest.BeforeEnd(logtest.Mutate(logtest.SetRun(logtest.Even(90), func(r *runlog.Run) { r.Plan.Verify = true }), func(u *runlog.Upload) { u.Warmup = u.Seq < 20 }), runlog.Readback{Images: 71, Matched: 71}), "71 of 90 images read back", false},
 	} {
@@ -101,7 +102,11 @@ func TestMissing(t *testing.T) {
 		if got := l.Missing().String(); got != c.want || (l.Final() != "") != c.final {
 			t.Errorf("%s: missing %q, %q; want %q", c.name, got, l.Final(), c.want)
 		}
-		if v := Compute(l, DefaultLimits()).Verdict; v.Incomplete != c.want || c.want != "" && v.Passed {
+		r := Compute(l, DefaultLimits())
+		if advised := strings.Contains(strings.Join(r.Notes, "\n"), "stress --resume"); advised != (c.want != "" && !c.final) {
+			t.Errorf("%s: it is advised to resume: %v", c.name, advised)
+		}
+		if v := r.Verdict; v.Incomplete != c.want || c.want != "" && v.Passed {
 			t.Errorf("%s: %+v", c.name, v)
 		}
 	}

@@ -213,7 +213,10 @@ func (l log) notes(r *Report) []string {
 	add(waited > 0, "uploads waited %s s in all for the cluster to get over faults; throughput has that in it", term.Seconds(waited))
 	if missing := l.Missing().String(); missing != "" {
 		again := ""
-		if l.Final() == "" {
+		switch {
+		case l.Run.Demo:
+			again = "; start the demo again"
+		case l.Final() == "":
 			again = "; stress --resume does the rest"
 		}
 		add(true, "not all that was planned is in the log: %s%s", missing, again)

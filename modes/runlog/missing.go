@@ -159,6 +159,8 @@ func (l *Log) acknowledged() (n int64) {
 func (l *Log) Final() string {
 	m := l.Missing()
 	switch {
+	case l.Run.Demo:
+		return "is of a demo, which cannot be resumed: its cluster is gone"
 	case m.Plan != "":
 		return "does not tell how the run was started"
 	case l.Run.FaultsPlanned() > 0 && (m.Uploads != "" || m.Faults != ""):

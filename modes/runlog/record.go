@@ -94,6 +94,7 @@ type Run struct {
 	MinPixels   int       `json:"min_pixels,omitempty"`
 	MaxPixels   int       `json:"max_pixels,omitempty"`
 	Images      string    `json:"images,omitempty"`   // where the images were read from
+	Demo        bool      `json:"demo,omitempty"`     // its cluster is gone after it
 	LeftOut     []string  `json:"left_out,omitempty"` // what was there and not sent, and why
 	Faults      int       `json:"faults,omitempty"`   // planned, which Seed decides
 	Version     string    `json:"version,omitempty"`  // of the program that ran

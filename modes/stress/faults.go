@@ -20,8 +20,8 @@ const (
 	readBackMax   = 1_000_000       // images, whose names and digests are kept, some 100 bytes each
 )
 
-// PlanFaults returns the faults of the run, none without --chaos.
-func (o *Options) PlanFaults(cfg *config.Config) ([]chaos.Fault, error) {
+// planFaults returns the faults of the run, none without --chaos.
+func (o *Options) planFaults(cfg *config.Config) ([]chaos.Fault, error) {
 	switch {
 	case !o.Chaos && o.Faults != 0:
 		return nil, refusef("add --chaos", "--faults without --chaos")

@@ -78,6 +78,12 @@ func (o *Options) needs(cfg *config.Config, run *load.Options) Needs {
 	return t
 }
 
+// Disk returns how many bytes must be free on a file system that so many nodes share.
+func (n Needs) Disk(cfg *config.Config, nodes int) int64 {
+	reserve := int64(cfg.Limits.DiskFreeBytes) + largestImages*int64(cfg.Limits.ImageBytes)
+	return int64(float64(n.PerNode)*diskMargin)*int64(nodes) + reserve
+}
+
 // bytes is the size of the first n images.
 func (o *Options) bytes(source load.Source, n int64) int64 {
 	if files, ok := source.(*load.Files); ok {

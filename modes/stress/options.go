@@ -90,8 +90,8 @@ func (o *Options) owners() []string {
 func (o *Options) run(cfg *config.Config) runlog.Run {
 	run := runlog.Run{
 		Profile: o.Profile, Count: o.Count, Concurrency: o.Concurrency, Delivery: o.Delivery, Replicas: cfg.Cluster.Replicas,
-		Plan:    runlog.Plan{Verify: o.Verify || o.Chaos, Chaos: o.Chaos, Cleanup: o.Cleanup},
-		Version: o.Version, Images: o.Images, Seed: o.Spec.Seed, Rate: o.Rate, Arrivals: o.Arrivals,
+		Plan: runlog.Plan{Verify: o.Verify || o.Chaos, Chaos: o.Chaos, Cleanup: o.Cleanup},
+		Demo: o.Demo, Version: o.Version, Images: o.Images, Seed: o.Spec.Seed, Rate: o.Rate, Arrivals: o.Arrivals,
 		DurationS: o.Duration.Seconds(), WarmupS: o.Warmup.Seconds(), ReadPercent: o.ReadPercent,
 	}
 	if o.Users > 1 {

@@ -354,7 +354,6 @@ func milliseconds(d time.Duration) string {
 func (f *found) checkDisks(cfg *config.Config, t Needs) Check {
 	c := Check{Name: "disks", State: CheckOK}
 	nodes := f.answered()
-	share := int64(float64(t.PerNode) * diskMargin)
 	for len(nodes) > 0 {
 		disk := nodes[0].info.Machine
 		same := func(n nodeFound) bool {
@@ -367,8 +366,7 @@ func (f *found) checkDisks(cfg *config.Config, t Needs) Check {
 			}
 		}
 		nodes = slices.DeleteFunc(nodes, same)
-		reserve := int64(cfg.Limits.DiskFreeBytes) + largestImages*int64(cfg.Limits.ImageBytes)
-		need := share*int64(len(ids)) + reserve
+		need := t.Disk(cfg, len(ids))
 		name := "node " + term.List(ids)
 		if len(ids) > 1 {
 			name = "nodes " + term.List(ids) + " on one disk"

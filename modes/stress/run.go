@@ -81,7 +81,7 @@ func (r *Run) Check() error {
 	if err := r.load.Check(); err != nil {
 		return err
 	}
-	faults, err := r.PlanFaults(r.cfg)
+	faults, err := r.planFaults(r.cfg)
 	if err != nil {
 		return err
 	}
@@ -92,6 +92,9 @@ func (r *Run) Check() error {
 	}
 	return nil
 }
+
+// Needs estimates what the run needs. Check comes first.
+func (r *Run) Needs() Needs { return r.needs(r.cfg, &r.load) }
 
 // OpenLog makes sure that the log can be written, and holds it. It returns what the log that is there becomes;
 // empty when there is none, or when this run goes on with it.
@@ -109,7 +112,7 @@ func (r *Run) Discard() error { return r.log.discard() }
 // run's first record says of the cluster is known then.
 func (r *Run) Preflight(ctx context.Context, c *client.Client) (Needs, []Check, error) {
 	r.c = c
-	needs := r.needs(r.cfg, &r.load)
+	needs := r.Needs()
 	found, err := look(ctx, c, r.cfg, filepath.Dir(r.Log))
 	if err != nil {
 		return needs, nil, err
