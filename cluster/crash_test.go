@@ -284,13 +284,13 @@ func (r *crashes) invariants(t *testing.T) {
 	r.c.ExpectSettled(t)                    // I5
 	r.c.ExpectEqualCatalogs(t)              // I6
 	r.c.ExpectNoPlaintext(t)                // I3
-	r.past.CheckKeys(t, r.c)                // I4
+	r.past.ExpectUniqueKeys(t, r.c)         // I4
 	for _, id := range r.c.IDs() {
 		held, ok := r.c.Inventory(id)
 		if !ok {
 			t.Errorf("node %d does not list what it has", id)
 		}
-		r.past.CheckRecords(t, held) // I2
+		r.past.ExpectRecords(t, held) // I2
 	}
 }
 

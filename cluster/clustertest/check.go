@@ -38,13 +38,14 @@ func Image(seed uint64, size int) []byte {
 	return b
 }
 
-// Files lists the stored files of a node: those under images/ with the given ending.
+// Files returns the paths of a node's stored files: those under images/ with the given suffix.
 func (c *Cluster) Files(t testing.TB, id image.NodeID, suffix string) []string {
 	t.Helper()
 	var files []string
-	err := filepath.WalkDir(filepath.Join(c.Config.DataDir(id), "images"), func(path string, d fs.DirEntry, err error) error {
+	root := filepath.Join(c.Config.DataDir(id), "images")
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil // it went meanwhile
+			return nil // removed meanwhile
 		}
 		if err == nil && !d.IsDir() && strings.HasSuffix(path, suffix) {
 			files = append(files, path)
@@ -57,7 +58,7 @@ func (c *Cluster) Files(t testing.TB, id image.NodeID, suffix string) []string {
 	return files
 }
 
-// FilesOf lists a node's files of one upload.
+// FilesOf returns the paths of a node's files of one upload.
 func (c *Cluster) FilesOf(t testing.TB, id image.NodeID, upload image.ID) []string {
 	t.Helper()
 	return slices.DeleteFunc(c.Files(t, id, ""), func(path string) bool {
@@ -65,8 +66,8 @@ func (c *Cluster) FilesOf(t testing.TB, id image.NodeID, upload image.ID) []stri
 	})
 }
 
-// ExpectSettled waits until the nodes that run agree on the catalog's sums, hold the files of these
-// and not one more, and have no upload and no image bytes in memory.
+// ExpectSettled waits until the running nodes have the same totals in their catalogs, exactly the files that
+// these count, and no upload and no image bytes in memory.
 func (c *Cluster) ExpectSettled(t testing.TB) {
 	t.Helper()
 	var why string
@@ -81,7 +82,7 @@ func (c *Cluster) ExpectSettled(t testing.TB) {
 	})
 }
 
-// ExpectEqualCatalogs waits until the nodes' replicas of all shards are the same, key by key
+// ExpectEqualCatalogs waits until the replicas of all shards are equal on all running nodes, key by key
 // (invariant I6).
 func (c *Cluster) ExpectEqualCatalogs(t testing.TB) {
 	t.Helper()
@@ -94,8 +95,11 @@ func (c *Cluster) ExpectEqualCatalogs(t testing.TB) {
 	})
 }
 
-// Verify has a node read its copies, and returns those that are bad and the sum.
-func (c *Cluster) Verify(t testing.TB, id image.NodeID, repair bool) (bad []wire.VerifyLine, end wire.VerifyLine) {
+// Verify has a node verify its copies. It returns the lines of the bad ones and the last line, which has the
+// totals.
+func (c *Cluster) Verify(
+	t testing.TB, id image.NodeID, repair bool,
+) (bad []wire.VerifyLine, end wire.VerifyLine) {
 	t.Helper()
 	r := c.Do(http.MethodPost, id, fmt.Sprintf("/v1/verify?repair=%t", repair), nil, nil)
 	if r.Status != http.StatusOK || r.Err != nil {
@@ -117,6 +121,7 @@ func (c *Cluster) Verify(t testing.TB, id image.NodeID, repair bool) (bad []wire
 	return bad, end
 }
 
+// unsettled returns why the nodes have not settled, empty when they have.
 func (c *Cluster) unsettled(t testing.TB) string {
 	first := ""
 	for _, id := range c.running() {
@@ -127,9 +132,11 @@ func (c *Cluster) unsettled(t testing.TB) string {
 			if n.ID != id {
 				continue
 			}
-			files, temporary := c.Files(t, id, ".img"), c.Files(t, id, ".tmp")
+			files := c.Files(t, id, ".img")
+			temporary := c.Files(t, id, ".tmp")
 			if int64(len(files)) != n.StoredImages || len(temporary) > 0 {
-				return fmt.Sprintf("node %d: %d copies in the catalog, %d files, %d temporary files", id, n.StoredImages, len(files), len(temporary))
+				return fmt.Sprintf("node %d: %d copies in the catalog, %d files, %d temporary files",
+					id, n.StoredImages, len(files), len(temporary))
 			}
 			if n.StagingBytes != 0 || n.Uploads != 0 {
 				return fmt.Sprintf("node %d: %d bytes of %d uploads in memory", id, n.StagingBytes, n.Uploads)
@@ -145,7 +152,7 @@ func (c *Cluster) unsettled(t testing.TB) string {
 	return ""
 }
 
-// ExpectNoPlaintext looks for the Marker in every file of every node (invariant I3).
+// ExpectNoPlaintext expects no Marker in any file of any node (invariant I3).
 func (c *Cluster) ExpectNoPlaintext(t testing.TB) {
 	t.Helper()
 	err := filepath.WalkDir(c.dir, func(path string, d fs.DirEntry, err error) error {
@@ -169,7 +176,7 @@ func (c *Cluster) ExpectNoPlaintext(t testing.TB) {
 	}
 }
 
-// Header reads the header of a stored file.
+// Header returns the header of a stored file, parsed and as bytes.
 func Header(t testing.TB, path string) (h *crypto.Header, raw []byte) {
 	t.Helper()
 	b, err := os.ReadFile(path)
@@ -183,27 +190,31 @@ func Header(t testing.TB, path string) (h *crypto.Header, raw []byte) {
 	return h, h.Marshal()
 }
 
-// Where the fields lie in a file's header; crypto/FORMAT.md has the table.
+// Offsets of fields in a file's header; crypto/FORMAT.md has the table.
 const (
 	headerWrappedAt, headerWrappedEnd = 48, 108
 	headerSaltEnd                     = 140
 	headerCommitmentEnd               = 172
 )
 
-// secrets are the fields of a header that no other header may have.
+// secrets returns the fields of a header that no other header may have.
 func secrets(h []byte) []string {
-	return []string{string(h[headerWrappedAt:headerWrappedEnd]), string(h[headerWrappedEnd:headerSaltEnd]), string(h[headerSaltEnd:headerCommitmentEnd])}
+	return []string{
+		string(h[headerWrappedAt:headerWrappedEnd]),
+		string(h[headerWrappedEnd:headerSaltEnd]),
+		string(h[headerSaltEnd:headerCommitmentEnd]),
+	}
 }
 
-// ExpectUniqueKeys checks that no wrapped data key, salt or commitment (which two headers share when
-// they share data key and salt) is in two stored files (invariant I4).
+// ExpectUniqueKeys expects that no two stored files have the same wrapped data key, salt or commitment
+// (invariant I4). Equal commitments mean that data key and salt are equal.
 func (c *Cluster) ExpectUniqueKeys(t testing.TB) {
 	t.Helper()
 	c.expectUniqueKeys(t, func(path string, _ []byte) string { return path })
 }
 
-// ExpectUniqueKeysAfterRepair is ExpectUniqueKeys where repair may have copied files between nodes:
-// equal files of one name count as one.
+// ExpectUniqueKeysAfterRepair is ExpectUniqueKeys for a cluster in which repair may have copied files between
+// nodes: equal files of one name count as one.
 func (c *Cluster) ExpectUniqueKeysAfterRepair(t testing.TB) {
 	t.Helper()
 	c.expectUniqueKeys(t, byContent)
@@ -212,24 +223,26 @@ func (c *Cluster) ExpectUniqueKeysAfterRepair(t testing.TB) {
 func (c *Cluster) expectUniqueKeys(t testing.TB, identity func(path string, b []byte) string) {
 	t.Helper()
 	if c.checkKeys(t, identity, map[string]string{}) == 0 {
-		t.Error("no stored file to look at")
+		t.Error("no file is stored")
 	}
 }
 
-// byContent is the identity of a file that may have been copied between nodes.
+// byContent returns the identity of a file that may have been copied between nodes.
 func byContent(path string, b []byte) string {
 	return fmt.Sprintf("%s with the SHA-256 %x", filepath.Base(path), sha256.Sum256(b))
 }
 
-// checkKeys adds the secrets of all stored files to those seen before, each with the identity of the
-// file that has it, finds those that two files have, and returns how many files it looked at.
-func (c *Cluster) checkKeys(t testing.TB, identity func(path string, b []byte) string, seen map[string]string) (files int) {
+// checkKeys adds the secrets of all stored files to those seen before, each with the identity of its file,
+// and fails t for each secret of two files. It returns the number of files.
+func (c *Cluster) checkKeys(
+	t testing.TB, identity func(path string, b []byte) string, seen map[string]string,
+) (files int) {
 	t.Helper()
 	for _, id := range c.IDs() {
 		for _, path := range c.Files(t, id, ".img") {
 			b, err := os.ReadFile(path)
 			if errors.Is(err, fs.ErrNotExist) {
-				continue // it went meanwhile
+				continue // removed meanwhile
 			}
 			h, parseErr := crypto.ParseHeader(b)
 			if err = cmp.Or(err, parseErr); err != nil {

@@ -1,7 +1,7 @@
-// Package clustertest runs whole clusters for tests, with the real parts only: nodes in this
-// process, or nodes that are processes of their own (the test binary run again), which a signal can
-// kill or stop for real. Beside starting and stopping it has what tests ask of a cluster again and
-// again: requests by hand, images with a marker in them, and the invariants that hold after a fault.
+// Package clustertest runs whole clusters for tests, without fakes: nodes in this process, or nodes that are
+// processes of their own (the test binary run again), which signals can kill and stop. It also has what many
+// tests of clusters need: handmade requests, images with a marker in them, faults of networks and disks, and
+// the invariants that must hold after a fault.
 //
 // The test binary must call Main from TestMain.
 package clustertest
@@ -30,7 +30,7 @@ import (
 	"imgcluster/crypto"
 )
 
-// Deadline bounds every wait. It is long because it says nothing about speed.
+// Deadline limits every wait. It is long because tests of speed do not use it.
 const Deadline = time.Minute
 
 // Poll waits until ok holds, and fails the test after Deadline.
@@ -41,17 +41,17 @@ func Poll(t testing.TB, what string, ok func() bool) {
 
 // Options of a cluster. The zero value is three nodes in this process.
 type Options struct {
-	Nodes     int                  // how many; 0: three
+	Nodes     int                  // number; 0: three
 	Processes bool                 // every node is a process of its own
-	Network   *Network             // whose hosts the processes run at; nil: the loopback address
-	Dir       string               // where its data goes; empty: a folder of the test
-	Program   string               // what the processes run; empty: this test's own program
+	Network   *Network             // the processes run on its hosts; nil: on the loopback address
+	Dir       string               // for its data; empty: a folder of the test
+	Program   string               // of the processes; empty: this test's own program
 	Change    func(*config.Config) // edits the configuration; may be nil
-	Log       zapcore.Core         // where nodes in this process log to; nil: see logger
+	Log       zapcore.Core         // of the nodes in this process; nil: see logger
 }
 
-// Cluster is a cluster of a test. Its methods are for the test's own goroutine, but for Do, Put, Get
-// and what else only sends requests.
+// Cluster is a cluster of a test. Its methods are for the test's own goroutine, except those that only send
+// requests, such as Do and Put.
 type Cluster struct {
 	Config *config.Config
 	HTTP   *http.Client
@@ -66,13 +66,19 @@ type Cluster struct {
 	procs     map[image.NodeID]*process
 }
 
-// New makes a cluster of which no node runs yet. Whatever runs is stopped when t ends.
+// New makes a cluster without starting its nodes. Running nodes are stopped when t ends.
 func New(t testing.TB, o Options) *Cluster {
 	t.Helper()
 	c := &Cluster{
-		t: t, dir: o.Dir, processes: o.Processes || o.Network != nil, network: o.Network, program: o.Program, log: o.Log,
-		nodes: map[image.NodeID]*cluster.Node{}, procs: map[image.NodeID]*process{},
-		HTTP: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8, DisableCompression: true}},
+		t:         t,
+		dir:       o.Dir,
+		processes: o.Processes || o.Network != nil,
+		network:   o.Network,
+		program:   o.Program,
+		log:       o.Log,
+		nodes:     map[image.NodeID]*cluster.Node{},
+		procs:     map[image.NodeID]*process{},
+		HTTP:      &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8, DisableCompression: true}},
 	}
 	if c.dir == "" {
 		c.dir = t.TempDir()
@@ -86,7 +92,8 @@ func New(t testing.TB, o Options) *Cluster {
 	}
 	if o.Network != nil {
 		c.HTTP.Transport.(*http.Transport).DialContext = o.Network.dialOwn
-		if _, err := crypto.LoadOrCreateMasterKey(c.Config.Local.MasterKeyFile); err != nil { // nodes make it on loopback only
+		// Nodes make a key on the loopback address only.
+		if _, err := crypto.LoadOrCreateMasterKey(c.Config.Local.MasterKeyFile); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -102,7 +109,7 @@ func Start(t testing.TB, o Options) *Cluster {
 	return c
 }
 
-// quick is a configuration of some nodes with short times and little of everything.
+// quick returns a configuration of nodes with short timeouts and small limits.
 func quick(t testing.TB, dir string, nodes int) *config.Config {
 	t.Helper()
 	cfg := config.Default()
@@ -111,47 +118,58 @@ func quick(t testing.TB, dir string, nodes int) *config.Config {
 	cfg.Cluster.DataShards = 3
 	cfg.Local.DataDir = filepath.Join(dir, "node{id}")
 	cfg.Local.MasterKeyFile = filepath.Join(dir, "keys", "master.key")
-	cfg.Limits.StagingBytes, cfg.Limits.Uploads, cfg.Limits.DiskFreeBytes = 96<<20, 32, 0
+	cfg.Limits.StagingBytes = 96 << 20
+	cfg.Limits.Uploads = 32
+	cfg.Limits.DiskFreeBytes = 0
 	cfg.Limits.DiskFreeInodes = 0
 	cfg.Limits.ImageBytes = 8 << 20
-	cfg.Raft.RTT, cfg.Raft.Rebalance = 30*time.Millisecond, 200*time.Millisecond
-	cfg.Timeouts.PeerInterval, cfg.Timeouts.DiskRetry = 100*time.Millisecond, 100*time.Millisecond
-	cfg.Timeouts.Takeover, cfg.Timeouts.Upload = 2*time.Second, 10*time.Second
-	cfg.Timeouts.Proposal, cfg.Timeouts.Read = 3*time.Second, 2*time.Second
-	cfg.Repair.Every, cfg.Repair.Delay, cfg.Repair.ScrubEvery = 200*time.Millisecond, time.Hour, time.Hour
+	cfg.Raft.RTT = 30 * time.Millisecond
+	cfg.Raft.Rebalance = 200 * time.Millisecond
+	cfg.Timeouts.PeerInterval = 100 * time.Millisecond
+	cfg.Timeouts.DiskRetry = 100 * time.Millisecond
+	cfg.Timeouts.Takeover = 2 * time.Second
+	cfg.Timeouts.Upload = 10 * time.Second
+	cfg.Timeouts.Proposal = 3 * time.Second
+	cfg.Timeouts.Read = 2 * time.Second
+	cfg.Repair.Every = 200 * time.Millisecond
+	cfg.Repair.Delay = time.Hour
+	cfg.Repair.ScrubEvery = time.Hour
 	return cfg
 }
 
-// newNodes are n nodes on free ports, from the ID first.
+// newNodes returns n nodes on free ports, with IDs from first.
 func newNodes(t testing.TB, first image.NodeID, n int) []config.Node {
 	t.Helper()
 	ports := FreePorts(t, 2*n)
 	nodes := make([]config.Node, n)
 	for i := range nodes {
-		nodes[i] = config.Node{ID: first + image.NodeID(i), Host: "127.0.0.1", APIPort: ports[2*i], RaftPort: ports[2*i+1]}
+		nodes[i] = config.Node{
+			ID: first + image.NodeID(i), Host: "127.0.0.1", APIPort: ports[2*i], RaftPort: ports[2*i+1],
+		}
 	}
 	return nodes
 }
 
-// Grow lists a new node in the configuration, which the cluster is then to be told of, and returns it.
+// Grow adds a new node to the configuration and returns it. The caller adds it to the cluster.
 func (c *Cluster) Grow() config.Node {
 	c.t.Helper()
 	n := newNodes(c.t, c.IDs()[len(c.IDs())-1]+1, 1)[0]
-	cfg := *c.Config // nodes that run have the old one
+	cfg := *c.Config // running nodes have the old one
 	cfg.Cluster.Nodes = append(slices.Clone(cfg.Cluster.Nodes), n)
 	c.Config = &cfg
 	return n
 }
 
-// Shrink forgets a node that was removed from the cluster.
+// Shrink removes a node from the configuration, after its removal from the cluster.
 func (c *Cluster) Shrink(id image.NodeID) {
 	cfg := *c.Config
-	cfg.Cluster.Nodes = slices.DeleteFunc(slices.Clone(cfg.Cluster.Nodes), func(n config.Node) bool { return n.ID == id })
+	removed := func(n config.Node) bool { return n.ID == id }
+	cfg.Cluster.Nodes = slices.DeleteFunc(slices.Clone(cfg.Cluster.Nodes), removed)
 	c.Config = &cfg
 }
 
-// FreePorts finds n ports of the loopback address that nobody listens on. They lie below the range
-// that outgoing connections take theirs from, so that a node finds its port again after a stop.
+// FreePorts returns n free ports of the loopback address. They are below the range of ports of outgoing
+// connections, so that a node gets its port again after a restart.
 func FreePorts(t testing.TB, n int) []int {
 	t.Helper()
 	ports, err := config.FreePorts(n)
@@ -161,7 +179,7 @@ func FreePorts(t testing.TB, n int) []int {
 	return ports
 }
 
-// logger writes warnings to the standard error of the tests when IMGCLUSTER_TEST_LOG names a level.
+// logger returns a logger to standard error with the level that IMGCLUSTER_TEST_LOG names, by default none.
 func logger(id image.NodeID) *zap.Logger {
 	level, err := zapcore.ParseLevel(os.Getenv("IMGCLUSTER_TEST_LOG"))
 	if err != nil || os.Getenv("IMGCLUSTER_TEST_LOG") == "" {
@@ -171,7 +189,7 @@ func logger(id image.NodeID) *zap.Logger {
 	return zap.New(zapcore.NewCore(enc, zapcore.Lock(os.Stderr), level)).With(zap.Uint32("node", uint32(id)))
 }
 
-// IDs lists the nodes of the configuration.
+// IDs returns the IDs of the configured nodes.
 func (c *Cluster) IDs() []image.NodeID {
 	var ids []image.NodeID
 	for _, n := range c.Config.Cluster.Nodes {
@@ -180,12 +198,12 @@ func (c *Cluster) IDs() []image.NodeID {
 	return ids
 }
 
-// Others lists the nodes but the given ones.
+// Others returns the IDs of the configured nodes without the given ones.
 func (c *Cluster) Others(but ...image.NodeID) []image.NodeID {
 	return slices.DeleteFunc(c.IDs(), func(id image.NodeID) bool { return slices.Contains(but, id) })
 }
 
-// Addr is the API address of a node, host:port.
+// Addr returns the API address of a node, host:port.
 func (c *Cluster) Addr(id image.NodeID) string {
 	n, err := c.Config.Node(id)
 	if err != nil {
@@ -194,7 +212,7 @@ func (c *Cluster) Addr(id image.NodeID) string {
 	return n.APIAddr()
 }
 
-// host is the IP address of a node.
+// host returns the IP address of a node.
 func (c *Cluster) host(id image.NodeID) netip.Addr {
 	addr, err := netip.ParseAddrPort(c.Addr(id))
 	if err != nil {
@@ -206,7 +224,7 @@ func (c *Cluster) host(id image.NodeID) netip.Addr {
 // Node returns a node that runs in this process.
 func (c *Cluster) Node(id image.NodeID) *cluster.Node { return c.nodes[id] }
 
-// TryStart starts a node in this process and returns why it does not.
+// TryStart starts a node in this process, and returns the error when it does not start.
 func (c *Cluster) TryStart(cfg *config.Config, id image.NodeID) error {
 	ctx, cancel := context.WithTimeout(context.Background(), Deadline)
 	defer cancel()
@@ -236,14 +254,14 @@ func (c *Cluster) Start(ids ...image.NodeID) {
 	}
 }
 
-// StartAll starts all nodes and waits until they serve images and see each other.
+// StartAll starts all nodes and waits until they are Ready.
 func (c *Cluster) StartAll() {
 	c.t.Helper()
 	c.Start(c.IDs()...)
 	c.WaitReady(c.IDs()...)
 }
 
-// Stop ends nodes in the orderly way.
+// Stop shuts nodes down gracefully.
 func (c *Cluster) Stop(ids ...image.NodeID) {
 	c.t.Helper()
 	for _, id := range ids {
@@ -268,7 +286,7 @@ func (c *Cluster) stop(id image.NodeID) error {
 	return n.Close(ctx)
 }
 
-// Restart stops nodes, all before the first starts again, and waits until they serve.
+// Restart stops all the nodes, then starts them, and waits until all running nodes are Ready.
 func (c *Cluster) Restart(ids ...image.NodeID) {
 	c.t.Helper()
 	c.Stop(ids...)
@@ -295,13 +313,13 @@ func (c *Cluster) close() {
 	}
 }
 
-// WaitReady waits until the given nodes serve images and each sees the others up.
+// WaitReady waits until the given nodes are Ready.
 func (c *Cluster) WaitReady(ids ...image.NodeID) {
 	c.t.Helper()
 	Poll(c.t, fmt.Sprintf("nodes %v ready", ids), func() bool { return c.Ready(ids...) })
 }
 
-// Ready tells whether the given nodes serve images and each sees the others up.
+// Ready reports whether the given nodes serve images and each sees the others up.
 func (c *Cluster) Ready(ids ...image.NodeID) bool {
 	for _, id := range ids {
 		if c.Do(http.MethodGet, id, "/readyz", nil, nil).Status != http.StatusOK {
@@ -320,7 +338,9 @@ func (c *Cluster) Ready(ids ...image.NodeID) bool {
 // Client returns a client of all nodes, closed when the test ends.
 func (c *Cluster) Client(t testing.TB, d client.Delivery) *client.Client {
 	t.Helper()
-	o := client.Options{Delivery: d, Attempts: 100, BackoffMax: 500 * time.Millisecond, StragglerTimeout: time.Second}
+	o := client.Options{
+		Delivery: d, Attempts: 100, BackoffMax: 500 * time.Millisecond, StragglerTimeout: time.Second,
+	}
 	for _, n := range c.Config.Cluster.Nodes {
 		o.Nodes = append(o.Nodes, client.Node{ID: n.ID, Addr: n.APIAddr()})
 	}

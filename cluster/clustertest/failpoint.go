@@ -13,8 +13,8 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// BuildWithFailpoints builds the tests of the package in the working directory with their failpoints,
-// to be the program of nodes.
+// BuildWithFailpoints builds the tests of the package in the working directory with failpoints and returns
+// the path of the binary, for Options.Program.
 func BuildWithFailpoints(t testing.TB) (program string) {
 	t.Helper()
 	program = filepath.Join(t.TempDir(), "node.test")
@@ -25,8 +25,8 @@ func BuildWithFailpoints(t testing.TB) (program string) {
 	return program
 }
 
-// Arm makes a node's process die as by kill -9 when it comes to a failpoint for the n-th time; without
-// a name it disarms the process. It tells whether there was a process to hear that.
+// Arm arms a failpoint in a node's process: the process dies, as by kill -9, when it reaches the failpoint
+// for the n-th time. An empty name disarms. It reports whether the process confirmed.
 func (c *Cluster) Arm(id image.NodeID, name string, n int) bool {
 	p := c.procs[id]
 	if p == nil {
@@ -36,13 +36,13 @@ func (c *Cluster) Arm(id image.NodeID, name string, n int) bool {
 	return err == nil && text == armed
 }
 
-// StartArmed starts a node that dies when it comes to a failpoint for the n-th time.
+// StartArmed starts a node that dies when it reaches a failpoint for the n-th time.
 func (c *Cluster) StartArmed(id image.NodeID, name string, n int) {
 	c.t.Helper()
 	c.spawn(id, fmt.Sprintf("IMGCLUSTER_FAILPOINT=%s:%d", name, n))
 }
 
-// Dead tells whether a node's process is gone.
+// Dead reports whether a node has no running process.
 func (c *Cluster) Dead(id image.NodeID) bool {
 	p := c.procs[id]
 	if p == nil {
@@ -56,9 +56,9 @@ func (c *Cluster) Dead(id image.NodeID) bool {
 	}
 }
 
-// Died forgets a node's process if it is gone, and tells whether that is so and why it ended: nil for
-// kill -9.
-func (c *Cluster) Died(id image.NodeID) (gone bool, err error) {
+// Died reports whether a node's process has ended since it was started; a second call returns false. err is
+// why it ended, nil for kill -9.
+func (c *Cluster) Died(id image.NodeID) (died bool, err error) {
 	p := c.procs[id]
 	if p == nil || !c.Dead(id) {
 		return false, nil
@@ -71,10 +71,10 @@ func (c *Cluster) Died(id image.NodeID) (gone bool, err error) {
 	return true, fmt.Errorf("node %d ended by itself: %w", id, p.err)
 }
 
-// Runs tells whether a node was started and has not been stopped or found dead.
+// Runs reports whether a node was started and has not been stopped or found dead.
 func (c *Cluster) Runs(id image.NodeID) bool { return slices.Contains(c.running(), id) }
 
-// Held is a line of a node's catalog.
+// Held is an entry of a node's catalog.
 type Held struct {
 	Table   string   `json:"table"` // record, image, pending or finished
 	Shard   uint64   `json:"shard"`
@@ -93,8 +93,7 @@ const (
 	TableFinished = "finished"
 )
 
-// Inventory lists what a node's catalog holds of images and uploads; ok is false when its process could
-// not be asked.
+// Inventory returns the images and uploads in a node's catalog. ok is false when its process did not answer.
 func (c *Cluster) Inventory(id image.NodeID) (held []Held, ok bool) {
 	p := c.procs[id]
 	if p == nil {
@@ -104,11 +103,11 @@ func (c *Cluster) Inventory(id image.NodeID) (held []Held, ok bool) {
 	return held, err == nil && json.Unmarshal([]byte(text), &held) == nil
 }
 
-// Past is what was seen of a cluster before, with which what is seen later must agree.
+// Past is what was seen of a cluster so far. What is seen later must agree with it.
 type Past struct {
-	uploads map[image.ID]Held // by their newest state
-	names   map[string]Held   // records by their newest version
-	secrets map[string]string // fields of headers, with the file that had them
+	uploads map[image.ID]Held // newest state of each
+	names   map[string]Held   // newest version of each record
+	secrets map[string]string // fields of headers, and the identity of the file with each
 }
 
 // NewPast returns an empty Past.
@@ -116,12 +115,13 @@ func NewPast() *Past {
 	return &Past{uploads: map[image.ID]Held{}, names: map[string]Held{}, secrets: map[string]string{}}
 }
 
-// CheckRecords checks, in one node's inventory and against all those before, that each upload has one
-// record, under one name, that epochs and versions only grow, and that what was committed stays so
-// (invariant I2). While shards move between nodes, only caught up nodes may be asked.
-func (p *Past) CheckRecords(t testing.TB, held []Held) {
+// ExpectRecords expects of one node's inventory, compared with all before, that each upload has one record
+// under one name, that epochs and versions only grow, and that committed uploads stay committed (invariant
+// I2). While shards move between nodes, it must be the inventory of a node that is up to date.
+func (p *Past) ExpectRecords(t testing.TB, held []Held) {
 	t.Helper()
-	records, images := map[image.ID]Held{}, map[image.ID]Held{}
+	records := map[image.ID]Held{}
+	images := map[image.ID]Held{}
 	for _, h := range held {
 		switch h.Table {
 		case TableRecord:
@@ -136,20 +136,20 @@ func (p *Past) CheckRecords(t testing.TB, held []Held) {
 		case TableImage:
 			images[h.ID] = h
 		default:
-			p.checkUpload(t, h)
+			p.expectUpload(t, h)
 		}
 	}
 	for id, h := range records {
 		if i, ok := images[id]; !ok || i.Name != h.Name || i.Shard != h.Shard {
-			t.Errorf("record %+v is found by its upload's ID as %+v", h, i)
+			t.Errorf("the index by upload ID has %+v for the record %+v", i, h)
 		}
 	}
 	if len(images) != len(records) {
-		t.Errorf("%d records, %d are found by their uploads' IDs", len(records), len(images))
+		t.Errorf("%d records, %d in the index by upload ID", len(records), len(images))
 	}
 }
 
-func (p *Past) checkUpload(t testing.TB, h Held) {
+func (p *Past) expectUpload(t testing.TB, h Held) {
 	t.Helper()
 	was, known := p.uploads[h.ID]
 	switch {
@@ -167,9 +167,9 @@ func (p *Past) checkUpload(t testing.TB, h Held) {
 
 const committed = "committed" // catalog.Committed
 
-// CheckKeys checks that no data key and no salt is in two files, among those that nodes have now and
-// had when this was called before (invariant I4). A copy that repair made is its original's equal.
-func (p *Past) CheckKeys(t testing.TB, c *Cluster) {
+// ExpectUniqueKeys expects that no data key and no salt is in two files, among those that nodes have now and
+// had at earlier calls (invariant I4). A copy that repair made counts as the same file.
+func (p *Past) ExpectUniqueKeys(t testing.TB, c *Cluster) {
 	t.Helper()
 	c.checkKeys(t, byContent, p.secrets)
 }

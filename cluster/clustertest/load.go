@@ -19,28 +19,29 @@ import (
 
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wait"
 	"imgcluster/config"
 )
 
-// envLoad is the variable that makes the test binary a load: the LoadOptions, as JSON.
+// envLoad is the variable that makes the test binary a load generator. Its value is the LoadOptions as JSON.
 const envLoad = "CLUSTERTEST_LOAD"
 
-// answerMax is the longest that a load waits for an answer: longer is a hang (invariant I9).
+// answerMax is how long a load waits for an answer. A longer wait counts as a hang (invariant I9).
 const answerMax = 90 * time.Second
 
-// LoadOptions say what a load does. It runs as a process of its own, at a host of the network.
+// LoadOptions are the settings of a load, which runs as a process of its own on a host of the network.
 type LoadOptions struct {
 	User     string          // of its images
-	Delivery client.Delivery // by the product's client; empty: by a plain PUT to the node To alone
+	Delivery client.Delivery // of imgcluster's client; empty: a plain PUT to the node To alone
 	To       image.NodeID
-	Nodes    []image.NodeID // that the client knows; empty: all
+	Nodes    []image.NodeID // of the client; empty: all
 	Attempts int            // of the client for one upload; 0: as configured
 	Workers  int            // uploads at once
 	Sizes    []int          // of the images, in bytes, in turn
 	Config   string         // set by StartLoad
 }
 
-// Sent is an upload that has ended, well or not.
+// Sent is an upload that has ended, with or without success.
 type Sent struct {
 	User, Name   string
 	Seed         uint64 // of the Image
@@ -50,10 +51,10 @@ type Sent struct {
 	Status       int    // of the answer to a plain PUT, 0: none
 	Code         string // image.Kind of a failure
 	Failure      string
-	Promised     bool // a refusal has the form that clients are promised: problem+json with Retry-After
+	Promised     bool // a refusal is a complete problem with Retry-After, as clients are promised
 }
 
-// Load is a load that runs. Its methods may be called at any time.
+// Load is a running load. Its methods may be called at any time.
 type Load struct {
 	cmd   *exec.Cmd
 	stdin io.Closer
@@ -63,8 +64,8 @@ type Load struct {
 	sent []Sent
 }
 
-// StartLoad starts a process at a host that uploads images, one after the other, until Stop or until
-// the test ends. The nodes must have been started.
+// StartLoad starts a process on a host that uploads images until Stop or until the test ends. The nodes must
+// have been started.
 func (c *Cluster) StartLoad(t testing.TB, at netip.Addr, o LoadOptions) *Load {
 	t.Helper()
 	o.Config = filepath.Join(c.dir, configFile)
@@ -91,7 +92,7 @@ func (c *Cluster) StartLoad(t testing.TB, at netip.Addr, o LoadOptions) *Load {
 		for d := json.NewDecoder(out); ; {
 			var s Sent
 			if err := d.Decode(&s); err != nil {
-				break // its end
+				break // the process has ended
 			}
 			l.mu.Lock()
 			l.sent = append(l.sent, s)
@@ -105,14 +106,14 @@ func (c *Cluster) StartLoad(t testing.TB, at netip.Addr, o LoadOptions) *Load {
 	return l
 }
 
-// Sent returns what was sent so far.
+// Sent returns the uploads that have ended so far.
 func (l *Load) Sent() []Sent {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.sent)
 }
 
-// Stop lets the uploads that are under way end, and returns all.
+// Stop waits for the uploads in flight and returns all uploads.
 func (l *Load) Stop() []Sent {
 	l.stdin.Close()
 	<-l.done
@@ -122,10 +123,10 @@ func (l *Load) Stop() []Sent {
 // Image returns the bytes of the upload.
 func (s Sent) Image() []byte { return Image(s.Seed, s.Size) }
 
-// Took is how long it took.
+// Took returns how long the upload took.
 func (s Sent) Took() time.Duration { return s.Ended.Sub(s.Began) }
 
-// generate is the process of a load.
+// generate runs a load, in a process of its own, until its standard input ends.
 func generate(text string) error {
 	var o LoadOptions
 	if err := json.Unmarshal([]byte(text), &o); err != nil {
@@ -150,16 +151,11 @@ func generate(text string) error {
 	for w := range o.Workers {
 		workers.Go(func() {
 			for i := w; ctx.Err() == nil; i += o.Workers {
-				s := Sent{User: o.User, Name: fmt.Sprintf("%d.png", i), Seed: uint64(i), Size: o.Sizes[i%len(o.Sizes)], Began: time.Now()}
-				put(&s)
-				s.Ended = time.Now()
+				s := o.upload(i, put)
 				mu.Lock()
-				out.Encode(s) // the parent is gone: so is stdin
+				out.Encode(s) // an error means that the test has ended, and with it stdin
 				mu.Unlock()
-				select {
-				case <-ctx.Done():
-				case <-time.After(loadPause):
-				}
+				wait.For(ctx, loadPause)
 			}
 		})
 	}
@@ -167,9 +163,19 @@ func generate(text string) error {
 	return nil
 }
 
-// loadPause is the time between two uploads of a worker: the machine shall not be what limits.
+// loadPause is the time between two uploads of a worker, so that the host's CPU is not the bottleneck.
 const loadPause = 50 * time.Millisecond
 
+// upload sends the i-th image.
+func (o LoadOptions) upload(i int, put func(*Sent)) Sent {
+	s := Sent{User: o.User, Name: fmt.Sprintf("%d.png", i), Seed: uint64(i), Size: o.Sizes[i%len(o.Sizes)]}
+	s.Began = time.Now()
+	put(&s)
+	s.Ended = time.Now()
+	return s
+}
+
+// sender returns the function that sends one image and fills in the outcome.
 func (o LoadOptions) sender(cfg *config.Config) (put func(*Sent), err error) {
 	if o.Delivery == "" {
 		node, err := cfg.Node(o.To)
@@ -180,9 +186,14 @@ func (o LoadOptions) sender(cfg *config.Config) (put func(*Sent), err error) {
 		return func(s *Sent) { s.plain(plain, node.APIAddr()) }, nil
 	}
 	co := client.Options{
-		Delivery: o.Delivery, Attempts: o.Attempts, BackoffMin: cfg.Client.BackoffMin, BackoffMax: cfg.Client.BackoffMax,
-		DialTimeout: cfg.Client.Dial, ResponseTimeout: cfg.Client.Response,
-		ReadTimeout: cfg.Client.Read, StragglerTimeout: cfg.Client.Straggler,
+		Delivery:         o.Delivery,
+		Attempts:         o.Attempts,
+		BackoffMin:       cfg.Client.BackoffMin,
+		BackoffMax:       cfg.Client.BackoffMax,
+		DialTimeout:      cfg.Client.Dial,
+		ResponseTimeout:  cfg.Client.Response,
+		ReadTimeout:      cfg.Client.Read,
+		StragglerTimeout: cfg.Client.Straggler,
 	}
 	if o.Attempts == 0 {
 		co.Attempts = cfg.Client.Attempts
@@ -196,20 +207,26 @@ func (o LoadOptions) sender(cfg *config.Config) (put func(*Sent), err error) {
 	return func(s *Sent) { s.client(cl) }, err
 }
 
-// client uploads by the product's client.
+// client uploads with imgcluster's client.
 func (s *Sent) client(cl *client.Client) {
 	ctx, cancel := context.WithTimeout(context.Background(), answerMax)
 	defer cancel()
 	body := s.Image()
-	_, err := cl.Put(ctx, client.Upload{User: s.User, Name: s.Name, Size: int64(s.Size), Body: func() io.Reader { return bytes.NewReader(body) }})
-	if s.Acknowledged = err == nil; err != nil {
-		s.Code, s.Failure = string(image.KindOf(err)), err.Error()
+	_, err := cl.Put(ctx, client.Upload{
+		User: s.User, Name: s.Name, Size: int64(s.Size),
+		Body: func() io.Reader { return bytes.NewReader(body) },
+	})
+	s.Acknowledged = err == nil
+	if err != nil {
+		s.Code = string(image.KindOf(err))
+		s.Failure = err.Error()
 	}
 }
 
-// plain uploads as curl does.
+// plain uploads with one PUT request, as curl does.
 func (s *Sent) plain(cl *http.Client, addr string) {
-	req, err := http.NewRequest(http.MethodPut, "http://"+addr+Path(s.User, s.Name), bytes.NewReader(s.Image()))
+	url := "http://" + addr + Path(s.User, s.Name)
+	req, err := http.NewRequest(http.MethodPut, url, bytes.NewReader(s.Image()))
 	var resp *http.Response
 	if err == nil {
 		resp, err = cl.Do(req)
@@ -226,6 +243,7 @@ func (s *Sent) plain(cl *http.Client, addr string) {
 		return
 	}
 	after, err := strconv.Atoi(r.Header.Get("Retry-After"))
-	s.Promised = err == nil && after > 0 && r.Problem.Status == r.Status && r.Problem.Detail != "" && r.Problem.Hint != ""
+	complete := r.Problem.Status == r.Status && r.Problem.Detail != "" && r.Problem.Hint != ""
+	s.Promised = err == nil && after > 0 && complete
 	s.Failure = fmt.Sprintf("%d %s", r.Status, r.Body)
 }

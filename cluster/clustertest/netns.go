@@ -21,19 +21,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Network is an Ethernet of its own: every host is a network namespace with one veth cable to a
-// bridge, which is in a namespace too. Nothing of it can be reached from the machine's own network,
-// nor the other way. It is gone when the test ends.
+// Network is an isolated Ethernet: every host is a network namespace with a veth link to a bridge, which has
+// a namespace too. It has no route to or from the network of the machine. It is removed when the test ends.
 //
-// A fault is made where packets come in at a host (by classic BPF programs of tc) or leave it (by a
-// token bucket). Several faults add up until Heal.
+// Faults act on the packets that come in at a host (by classic BPF programs of tc) or leave it (by a token
+// bucket). They accumulate until Heal.
 type Network struct {
 	t     testing.TB
 	name  string // of the bridge's namespace; those of hosts begin with it
 	hosts map[netip.Addr]*host
 }
 
-// host is one namespace with one address, and what is wrong with its cable.
+// host is one namespace with one address, and the faults of its link.
 type host struct {
 	addr  netip.Addr
 	name  string   // of the namespace
@@ -50,17 +49,17 @@ const (
 	smallBytes  = 600 // largest packet that passes a black hole of large ones
 )
 
-// envNetwork names the variable that, when it is "full", asks for all tests of networks, and makes a
-// machine without namespaces a failure, not a skip.
+// envNetwork is the variable that, set to "full", selects all tests of networks and makes them fail, not
+// skip, where namespaces are not allowed.
 const envNetwork = "IMGCLUSTER_TEST_NETWORK"
 
-// FullNetwork tells whether all tests of networks are asked for, also those that take long.
+// FullNetwork reports whether all tests of networks are selected, also those that take long.
 func FullNetwork() bool { return os.Getenv(envNetwork) == "full" }
 
 var networks atomic.Int64
 
-// NewNetwork makes hosts with the given addresses, all of one /16. The test is skipped where the
-// machine does not allow it, unless FullNetwork.
+// NewNetwork makes hosts with the given addresses, all of one /16. Where the machine does not allow it the
+// test is skipped, with FullNetwork it fails.
 func NewNetwork(t testing.TB, addrs ...netip.Addr) *Network {
 	t.Helper()
 	n := &Network{
@@ -78,8 +77,7 @@ func NewNetwork(t testing.TB, addrs ...netip.Addr) *Network {
 	return n
 }
 
-// removeStale removes, once, what tests left behind whose process is no more. One that runs in this
-// process has made nothing yet.
+// removeStale removes, once, the namespaces of tests whose process has ended. This process has made none yet.
 var removeStale = sync.OnceFunc(func() {
 	paths, _ := filepath.Glob(filepath.Join(netnsDir, netnsPrefix+"*")) // the pattern is good
 	for _, path := range paths {
@@ -92,23 +90,23 @@ var removeStale = sync.OnceFunc(func() {
 	}
 })
 
-// make sets up the bridge, the hosts and their cables. Every host knows the others' hardware
-// addresses, so that no fault is blurred by address resolution.
+// make sets up the bridge, the hosts and their links. Every host has the others' hardware addresses, so that
+// address resolution does not interfere with faults.
 func (n *Network) make(addrs []netip.Addr) error {
 	names := []string{"netns add " + n.name}
-	cables := []string{"link add br0 type bridge", "link set br0 up"}
+	links := []string{"link add br0 type bridge", "link set br0 up"}
 	for i, a := range addrs {
 		h := &host{addr: a, name: fmt.Sprintf("%s-%d", n.name, i+1)}
 		n.hosts[a] = h
 		names = append(names, "netns add "+h.name)
-		cables = append(cables,
+		links = append(links,
 			fmt.Sprintf("link add port%d type veth peer name eth0 netns %s", i, h.name),
 			fmt.Sprintf("link set port%d master br0 up gso_max_segs 1", i))
 	}
 	if err := run(strings.Join(names, "\n"), "ip", "-batch", "-"); err != nil {
 		return err
 	}
-	if err := run(strings.Join(cables, "\n"), "ip", "-n", n.name, "-batch", "-"); err != nil {
+	if err := run(strings.Join(links, "\n"), "ip", "-n", n.name, "-batch", "-"); err != nil {
 		return err
 	}
 	for _, h := range n.hosts {
@@ -123,7 +121,7 @@ func (n *Network) connect(h *host) (err error) {
 	if h.ns, err = os.Open(filepath.Join(netnsDir, h.name)); err != nil {
 		return err
 	}
-	// Packets stay as small as on a wire (gso_max_segs): else one that is lost takes 64 KiB with it.
+	// Packets are as small as on a wire (gso_max_segs): otherwise each lost one would be of up to 64 KiB.
 	setup := []string{
 		"link set lo up",
 		fmt.Sprintf("link set eth0 address %s gso_max_segs 1 up", hardware(h.addr)),
@@ -131,7 +129,8 @@ func (n *Network) connect(h *host) (err error) {
 	}
 	for a := range n.hosts {
 		if a != h.addr {
-			setup = append(setup, fmt.Sprintf("neigh replace %s lladdr %s dev eth0 nud permanent", a, hardware(a)))
+			setup = append(setup,
+				fmt.Sprintf("neigh replace %s lladdr %s dev eth0 nud permanent", a, hardware(a)))
 		}
 	}
 	if err := run(strings.Join(setup, "\n"), "ip", "-n", h.name, "-batch", "-"); err != nil {
@@ -143,7 +142,7 @@ func (n *Network) connect(h *host) (err error) {
 	return h.filter()
 }
 
-// remove ends the network, whatever of it there is.
+// remove removes the network, also an incomplete one.
 func (n *Network) remove() {
 	names := []string{n.name}
 	for _, h := range n.hosts {
@@ -162,7 +161,7 @@ func (n *Network) remove() {
 	}
 }
 
-// Command returns a command that runs at a host.
+// Command returns a command that runs on a host.
 func (n *Network) Command(at netip.Addr, name string, args ...string) *exec.Cmd {
 	return exec.Command("ip", append([]string{"netns", "exec", n.host(at).name, name}, args...)...)
 }
@@ -176,7 +175,7 @@ func (n *Network) DialFrom(ctx context.Context, from netip.Addr, address string)
 	return conn, err
 }
 
-// dialOwn connects to a host from that host itself, for which the network does not matter.
+// dialOwn connects to a host from that host itself, so that faults of the network have no effect.
 func (n *Network) dialOwn(ctx context.Context, _, address string) (net.Conn, error) {
 	to, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -185,7 +184,7 @@ func (n *Network) dialOwn(ctx context.Context, _, address string) (net.Conn, err
 	return n.DialFrom(ctx, to.Addr(), address)
 }
 
-// inside calls fn on a thread that is in the host's namespace: sockets that fn makes are the host's.
+// inside calls fn on a thread in the host's namespace: sockets that fn opens belong to the host.
 func (h *host) inside(fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
@@ -197,7 +196,7 @@ func (h *host) inside(fn func() error) error {
 		}
 		if err != nil {
 			done <- fmt.Errorf("enter namespace %s: %w", h.name, err)
-			return // and the thread with it
+			return // the locked thread ends with the goroutine
 		}
 		err = fn()
 		if unix.Setns(int(own.Fd()), unix.CLONE_NEWNET) == nil {
@@ -211,7 +210,7 @@ func (h *host) inside(fn func() error) error {
 func (n *Network) host(a netip.Addr) *host {
 	h := n.hosts[a]
 	if h == nil {
-		n.t.Fatalf("%v is no host of the network", a)
+		n.t.Fatalf("%v is not a host of the network", a)
 	}
 	return h
 }
@@ -223,26 +222,26 @@ func (n *Network) Partition(side, other []netip.Addr) {
 	n.OneWay(other, side)
 }
 
-// OneWay loses every packet on its way from these hosts to those.
+// OneWay drops every packet from the hosts from to the hosts to.
 func (n *Network) OneWay(from, to []netip.Addr) {
 	n.t.Helper()
 	n.change(to, func(h *host) { h.drop = append(h.drop, from...) })
 }
 
-// BlackHole loses the large packets on their way from these hosts to those. Connections can be made
-// and signs of life pass, but bodies do not.
+// BlackHole drops packets of more than smallBytes from the hosts from to the hosts to. Handshakes and
+// heartbeats pass, bodies do not.
 func (n *Network) BlackHole(from, to []netip.Addr) {
 	n.t.Helper()
 	n.change(to, func(h *host) { h.large = append(h.large, from...) })
 }
 
-// Loss loses this share of the packets that come to the hosts, by chance.
+// Loss drops this percentage of the packets that come to the hosts, at random.
 func (n *Network) Loss(percent int, at ...netip.Addr) {
 	n.t.Helper()
 	n.change(at, func(h *host) { h.loss = percent })
 }
 
-// Rate limits what leaves each of the hosts to so many Mbit/s.
+// Rate limits the traffic that leaves each of the hosts, in Mbit/s.
 func (n *Network) Rate(mbit int, at ...netip.Addr) {
 	n.t.Helper()
 	for _, a := range at {
@@ -255,7 +254,11 @@ func (n *Network) Rate(mbit int, at ...netip.Addr) {
 func (n *Network) Heal() {
 	n.t.Helper()
 	for a, h := range n.hosts {
-		n.change([]netip.Addr{a}, func(h *host) { h.drop, h.large, h.loss = nil, nil, 0 })
+		n.change([]netip.Addr{a}, func(h *host) {
+			h.drop = nil
+			h.large = nil
+			h.loss = 0
+		})
 		run("", "tc", "-n", h.name, "qdisc", "del", "dev", "eth0", "root") // there may be none
 	}
 }
@@ -276,13 +279,14 @@ func (n *Network) must(err error) {
 	}
 }
 
-// filter puts the host's faults into the kernel, in place of the former ones at once.
+// filter replaces the host's filter in the kernel, atomically, by one with its current faults.
 func (h *host) filter() error {
-	return run("", "tc", "-n", h.name, "filter", "replace", "dev", "eth0", "ingress", "protocol", "all", "pref", "1", "handle", "1",
+	return run("", "tc", "-n", h.name, "filter", "replace", "dev", "eth0", "ingress",
+		"protocol", "all", "pref", "1", "handle", "1",
 		"bpf", "da", "bytecode", program(h.drop, h.large, h.loss))
 }
 
-// The instructions of classic BPF that are used, and what a program of tc returns.
+// The instructions of classic BPF in use, and the results of a program of tc.
 const (
 	bpfLoadWord, bpfLoadLength, bpfReturn = 0x20, 0x80, 0x06
 	bpfEqual, bpfGreater, bpfAtLeast      = 0x15, 0x25, 0x35
@@ -290,11 +294,11 @@ const (
 	bpfRandom       = 0xfffff000 + 56 // SKF_AD_OFF + SKF_AD_RANDOM: load a random word
 	senderAt        = 8               // the last four bytes of the sender's hardware address
 	tcPass, tcDrop  = 0, 2
-	bpfInstructions = 255 // that a jump reaches
+	bpfInstructions = 255 // reach of a jump
 )
 
-// program is a BPF program in the text form of tc: it drops packets from some senders, large packets
-// from others, and of the rest this share.
+// program returns a BPF program in the text form of tc. It drops packets from the senders in drop, large
+// packets from those in large, and loss percent of the others at random.
 func program(drop, large []netip.Addr, loss int) string {
 	type instruction struct {
 		code    int
@@ -334,8 +338,8 @@ func program(drop, large []netip.Addr, loss int) string {
 	return text
 }
 
-// hardware is the hardware address of a host: a local one that ends in its IPv4 address, so that one
-// word of a packet, of whatever protocol, tells who sent it.
+// hardware returns the hardware address of a host: a local one that ends in its IPv4 address, so that one
+// word of a packet of any protocol identifies the sender.
 func hardware(a netip.Addr) net.HardwareAddr {
 	ip := a.As4()
 	return slices.Concat([]byte{2, 0}, ip[:])
@@ -346,7 +350,7 @@ func sender(a netip.Addr) uint32 {
 	return binary.BigEndian.Uint32(ip[:])
 }
 
-// run runs a command to its end, with this input.
+// run runs a command with this input and waits for it.
 func run(input, name string, args ...string) error {
 	cmd := exec.Command(name, args...)
 	cmd.Stdin = strings.NewReader(input)

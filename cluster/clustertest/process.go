@@ -26,23 +26,23 @@ import (
 	"imgcluster/config"
 )
 
-// The variables that make the test binary one node.
+// The variables that make the test binary a node.
 const (
 	envNode   = "CLUSTERTEST_NODE"
 	envConfig = "CLUSTERTEST_CONFIG"
 )
 
-// Answers are what a node's process is asked of its node: one line each.
+// Answers are the queries that a node's process answers, each with one line.
 type Answers struct {
-	Hash      func(*cluster.Node) (string, error) // sums up all that the catalog holds
-	Inventory func(*cluster.Node) (string, error) // lists what the catalog holds, as JSON of []Held
+	Hash      func(*cluster.Node) (string, error) // a hash of the whole catalog
+	Inventory func(*cluster.Node) (string, error) // the entries of the catalog, as JSON of []Held
 }
 
-// answers is what Main was given.
+// answers is the argument of Main.
 var answers Answers
 
-// Main is what TestMain calls first: in a process that was started to be a node or a load, it is that
-// and does not return.
+// Main must be called first in TestMain. In a process that was started as a node or a load it runs that and
+// does not return.
 func Main(a Answers) {
 	answers = a
 	run := func() error { return serve(os.Getenv(envNode), os.Getenv(envConfig)) }
@@ -59,7 +59,7 @@ func Main(a Answers) {
 	os.Exit(0)
 }
 
-// serve runs a node until SIGTERM, or until the test that started it is gone.
+// serve runs a node until SIGTERM, or until the test that started it ends.
 func serve(text, path string) error {
 	id, err := strconv.ParseUint(text, 10, 32)
 	if err != nil {
@@ -98,7 +98,7 @@ func serve(text, path string) error {
 	return errors.Join(err, node.Close(closing))
 }
 
-// What a process is asked.
+// The requests to a process, and the answer to askArm.
 const (
 	askHash      = "hash"
 	askInventory = "inventory"
@@ -125,14 +125,14 @@ func answer(n *cluster.Node, line string) (string, error) {
 
 // ask sends a process a line and returns its answer.
 func (p *process) ask(line string) (string, error) {
-	if _, err := io.WriteString(p.alive, line+"\n"); err != nil {
+	if _, err := io.WriteString(p.stdin, line+"\n"); err != nil {
 		return "", err
 	}
 	text, err := p.answers.ReadString('\n')
 	return strings.TrimSpace(text), err
 }
 
-// Refusal is why a node did not start, and the next step that it named.
+// Refusal is the error with which a node did not start, and its hint.
 type Refusal struct{ Error, Hint string }
 
 func refusalOf(err error) Refusal {
@@ -144,8 +144,8 @@ func refusalOf(err error) Refusal {
 	return r
 }
 
-// ReadyOrRefused waits until a node that was started as a process is ready, or has ended. Of one that
-// ended without a word the refusal is empty.
+// ReadyOrRefused waits until a node that was started as a process is ready, or has ended. The refusal is
+// empty when it ended without giving one.
 func (c *Cluster) ReadyOrRefused(t testing.TB, id image.NodeID) (r Refusal, ready bool) {
 	t.Helper()
 	Poll(t, fmt.Sprintf("node %d ready or refused", id), func() bool {
@@ -158,28 +158,28 @@ func (c *Cluster) ReadyOrRefused(t testing.TB, id image.NodeID) (r Refusal, read
 	if !ready {
 		p := c.procs[id]
 		delete(c.procs, id)
-		json.Unmarshal(p.said, &r) // else it said nothing
+		json.Unmarshal(p.refusal, &r) // stays empty when there is none
 	}
 	return r, ready
 }
 
-// configFile is the configuration of all processes, in the folder of the cluster.
+// configFile is the name of the configuration of all processes, in the folder of the cluster.
 const configFile = "cluster.yaml"
 
-// process is a node that is a process of its own.
+// process is a node in a process of its own.
 type process struct {
 	cmd     *exec.Cmd
-	alive   io.WriteCloser // the process ends when this is closed, and answers each line
+	stdin   io.WriteCloser // takes requests; the process ends when it is closed
 	answers *bufio.Reader
 	exited  chan struct{}
-	err     error  // once exited is closed
-	said    []byte // last of all; likewise
+	err     error  // valid once exited is closed
+	refusal []byte // likewise: a Refusal as JSON, or empty
 }
 
-// answersFD is the file on which a process answers.
+// answersFD is the file descriptor to which a process writes its answers.
 const answersFD = 3
 
-// spawn starts the node as a process, with some variables in its environment.
+// spawn starts a node as a process, with more variables in its environment.
 func (c *Cluster) spawn(id image.NodeID, env ...string) {
 	c.t.Helper()
 	path := filepath.Join(c.dir, configFile)
@@ -187,7 +187,7 @@ func (c *Cluster) spawn(id image.NodeID, env ...string) {
 	if err == nil {
 		err = os.WriteFile(path+".new", b, 0o600)
 	}
-	if err == nil { // in one step: a node that was just started may be reading it
+	if err == nil { // atomically: a node that was just started may be reading it
 		err = os.Rename(path+".new", path)
 	}
 	if err != nil {
@@ -200,13 +200,15 @@ func (c *Cluster) spawn(id image.NodeID, env ...string) {
 	}
 	p.cmd.Env = append(os.Environ(), envNode+"="+strconv.Itoa(int(id)), envConfig+"="+path)
 	p.cmd.Env = append(p.cmd.Env, env...)
-	p.cmd.Stdout, p.cmd.Stderr = os.Stderr, os.Stderr
+	p.cmd.Stdout = os.Stderr
+	p.cmd.Stderr = os.Stderr
 	r, w, err := os.Pipe()
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	p.answers, p.cmd.ExtraFiles = bufio.NewReader(r), []*os.File{w}
-	if p.alive, err = p.cmd.StdinPipe(); err == nil {
+	p.answers = bufio.NewReader(r)
+	p.cmd.ExtraFiles = []*os.File{w}
+	if p.stdin, err = p.cmd.StdinPipe(); err == nil {
 		err = p.cmd.Start()
 	}
 	w.Close()
@@ -216,14 +218,14 @@ func (c *Cluster) spawn(id image.NodeID, env ...string) {
 	}
 	go func() {
 		p.err = p.cmd.Wait()
-		p.said, _ = p.answers.ReadBytes('\n') // the pipe's other end is closed
+		p.refusal, _ = p.answers.ReadBytes('\n') // the pipe's other end is closed
 		r.Close()
 		close(p.exited)
 	}()
 	c.procs[id] = p
 }
 
-// CatalogHash sums up all that a node's replicas of the shards hold.
+// CatalogHash returns a hash of all of a node's replicas.
 func (c *Cluster) CatalogHash(t testing.TB, id image.NodeID) string {
 	t.Helper()
 	var hash string
@@ -239,9 +241,9 @@ func (c *Cluster) CatalogHash(t testing.TB, id image.NodeID) string {
 	return hash
 }
 
-// stop ends the process in the orderly way, and by force when that takes too long.
+// stop ends the process with SIGTERM, and with SIGKILL when it takes longer than Deadline.
 func (p *process) stop() error {
-	p.cmd.Process.Signal(syscall.SIGCONT) // a stopped process would not see the next one
+	p.cmd.Process.Signal(syscall.SIGCONT) // a paused process would not handle SIGTERM
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
@@ -255,23 +257,23 @@ func (p *process) stop() error {
 }
 
 func (p *process) kill() {
-	p.cmd.Process.Kill() // ended already: fine too
+	p.cmd.Process.Kill() // an error means that it has ended
 	<-p.exited
 }
 
-// Kill ends a node's process as kill -9 does.
+// Kill ends a node's process with SIGKILL.
 func (c *Cluster) Kill(id image.NodeID) {
 	c.t.Helper()
 	p := c.procs[id]
 	if p == nil {
-		c.t.Fatalf("node %d is not a process that runs", id)
+		c.t.Fatalf("node %d is not a running process", id)
 	}
 	delete(c.procs, id)
 	p.kill()
 }
 
-// DumpStacks has the processes write their stacks to the standard error and end, when
-// IMGCLUSTER_TEST_LOG is set: for tests that failed because nodes do not go on.
+// DumpStacks makes the processes write their stacks to standard error and end, when IMGCLUSTER_TEST_LOG is
+// set: for tests that failed because nodes hang.
 func (c *Cluster) DumpStacks() {
 	if os.Getenv("IMGCLUSTER_TEST_LOG") == "" {
 		return
@@ -284,11 +286,11 @@ func (c *Cluster) DumpStacks() {
 	}
 }
 
-// Pause stops a node's process in its tracks; Resume lets it go on.
+// Pause stops a node's process with SIGSTOP; Resume continues it.
 func (c *Cluster) Pause(id image.NodeID) { c.signal(id, syscall.SIGSTOP) }
 
-// Freeze is Pause, and returns when no thread of the process runs any more: all have stopped, or will
-// when the disk operation ends that they are in.
+// Freeze is Pause, and returns when no thread of the process runs any more: each has stopped, or stops at the
+// end of its disk operation.
 func (c *Cluster) Freeze(id image.NodeID) {
 	c.t.Helper()
 	c.Pause(id)
@@ -306,7 +308,7 @@ func (c *Cluster) Freeze(id image.NodeID) {
 	})
 }
 
-// Resume lets a paused process go on.
+// Resume continues a paused process.
 func (c *Cluster) Resume(id image.NodeID) { c.signal(id, syscall.SIGCONT) }
 
 func (c *Cluster) signal(id image.NodeID, sig syscall.Signal) {

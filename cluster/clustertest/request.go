@@ -19,7 +19,7 @@ import (
 	"imgcluster/cluster/wire"
 )
 
-// Response is an answer, read to its end. Status is 0 when there was none: then Err says why.
+// Response is an HTTP response, read to its end. Status is 0 when there was none; Err is the reason.
 type Response struct {
 	Status  int
 	Header  http.Header
@@ -28,8 +28,11 @@ type Response struct {
 	Err     error
 }
 
-// Do sends one request to one node. path is as in the request line, with a query if there is one.
-func (c *Cluster) Do(method string, id image.NodeID, path string, body io.Reader, header http.Header) Response {
+// Do sends one request to one node. path is that of the request line, with the query. With the Content-Length
+// -1 the length of the body is not declared.
+func (c *Cluster) Do(
+	method string, id image.NodeID, path string, body io.Reader, header http.Header,
+) Response {
 	req, err := http.NewRequest(method, "http://"+c.Addr(id)+path, body)
 	if err != nil {
 		return Response{Err: err}
@@ -37,7 +40,7 @@ func (c *Cluster) Do(method string, id image.NodeID, path string, body io.Reader
 	for k, v := range header {
 		req.Header[k] = v
 	}
-	if n := header.Get("Content-Length"); n == "-1" { // a body whose length is not told
+	if n := header.Get("Content-Length"); n == "-1" {
 		req.ContentLength = -1
 		req.Header.Del("Content-Length")
 	}
@@ -48,7 +51,7 @@ func (c *Cluster) Do(method string, id image.NodeID, path string, body io.Reader
 	return ReadResponse(resp)
 }
 
-// ReadResponse reads an answer to its end.
+// ReadResponse reads a response to its end.
 func ReadResponse(resp *http.Response) Response {
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
@@ -61,7 +64,7 @@ func ReadResponse(resp *http.Response) Response {
 	return r
 }
 
-// Path is the path of an image in the API.
+// Path returns the path of an image in the API.
 func Path(user, name string) string {
 	parts := strings.Split(name, "/")
 	for i := range parts {
@@ -70,9 +73,11 @@ func Path(user, name string) string {
 	return "/v1/images/" + url.PathEscape(user) + "/" + strings.Join(parts, "/")
 }
 
-// DoAgain is Do as a client does it: while the node says that there is no quorum, which on a busy
-// machine may be an election too long, it asks again.
-func (c *Cluster) DoAgain(t testing.TB, method string, id image.NodeID, path string, body []byte, header http.Header) (r Response) {
+// DoAgain is Do with a client's retries: it repeats the request while the node has no quorum, which on a busy
+// host lasts for an election.
+func (c *Cluster) DoAgain(
+	t testing.TB, method string, id image.NodeID, path string, body []byte, header http.Header,
+) (r Response) {
 	t.Helper()
 	Poll(t, "a quorum", func() bool {
 		r = c.Do(method, id, path, bytes.NewReader(body), header)
@@ -82,12 +87,14 @@ func (c *Cluster) DoAgain(t testing.TB, method string, id image.NodeID, path str
 }
 
 // Put stores an image through one node and returns its receipt.
-func (c *Cluster) Put(t testing.TB, id image.NodeID, user, name string, body []byte, header http.Header) image.Receipt {
+func (c *Cluster) Put(
+	t testing.TB, id image.NodeID, user, name string, body []byte, header http.Header,
+) image.Receipt {
 	t.Helper()
 	return Receipt(t, c.DoAgain(t, http.MethodPut, id, Path(user, name), body, header))
 }
 
-// Receipt reads the receipt of an upload that went well.
+// Receipt returns the receipt of a successful upload.
 func Receipt(t testing.TB, r Response) (rec image.Receipt) {
 	t.Helper()
 	if r.Status != http.StatusCreated && r.Status != http.StatusOK {
@@ -99,22 +106,24 @@ func Receipt(t testing.TB, r Response) (rec image.Receipt) {
 	return rec
 }
 
-// ExpectImage reads an image back through each of the nodes and compares every byte.
+// ExpectImage expects to read exactly these bytes of an image through each of the nodes.
 func (c *Cluster) ExpectImage(t testing.TB, user, name string, want []byte, ids ...image.NodeID) {
 	t.Helper()
 	for _, id := range ids {
 		r := c.DoAgain(t, http.MethodGet, id, Path(user, name), nil, nil)
 		if r.Status != http.StatusOK || r.Err != nil || !bytes.Equal(r.Body, want) {
-			t.Errorf("%s/%s through node %d: status %d, %v, %d bytes of %d (%s)", user, name, id, r.Status, r.Err, len(r.Body), len(want), r.Problem.Detail)
+			t.Errorf("%s/%s through node %d: status %d, %v, %d bytes of %d (%s)",
+				user, name, id, r.Status, r.Err, len(r.Body), len(want), r.Problem.Detail)
 		}
 	}
 }
 
-// ExpectProblem checks that a request was refused in the form that clients are promised.
+// ExpectProblem expects a complete problem of the kind, with a hint, and Retry-After when it is temporary.
 func ExpectProblem(t testing.TB, r Response, kind image.Kind) {
 	t.Helper()
 	p := r.Problem
-	if r.Status != kind.Status() || p.Status != r.Status || p.Code != kind || p.Detail == "" || p.Title == "" || p.Type == "" {
+	complete := p.Detail != "" && p.Title != "" && p.Type != ""
+	if r.Status != kind.Status() || p.Status != r.Status || p.Code != kind || !complete {
 		t.Errorf("want %d %s, got %d %v %s", kind.Status(), kind, r.Status, r.Err, r.Body)
 	}
 	if p.Hint == "" {
@@ -125,11 +134,11 @@ func ExpectProblem(t testing.TB, r Response, kind image.Kind) {
 	}
 }
 
-// Status is the cluster as a node sees it, nothing when it does not answer.
+// Status returns the cluster as a node sees it; the zero value when the node does not answer.
 func (c *Cluster) Status(id image.NodeID) (s wire.ClusterStatus) {
 	r := c.Do(http.MethodGet, id, "/v1/cluster", nil, nil)
 	if r.Err == nil {
-		json.Unmarshal(r.Body, &s) // malformed is nothing, too
+		json.Unmarshal(r.Body, &s) // a malformed one stays zero
 	}
 	return s
 }
@@ -140,7 +149,8 @@ func (c *Cluster) List(t testing.TB, id image.NodeID, user string) []wire.Info {
 	var all []wire.Info
 	after := ""
 	for {
-		r := c.DoAgain(t, http.MethodGet, id, "/v1/images/"+url.PathEscape(user)+"?after="+url.QueryEscape(after), nil, nil)
+		path := "/v1/images/" + url.PathEscape(user) + "?after=" + url.QueryEscape(after)
+		r := c.DoAgain(t, http.MethodGet, id, path, nil, nil)
 		var page wire.List
 		if err := json.Unmarshal(r.Body, &page); r.Status != http.StatusOK || err != nil {
 			t.Fatalf("list of %s: status %d, %v, %s", user, r.Status, r.Err, r.Body)
@@ -152,7 +162,7 @@ func (c *Cluster) List(t testing.TB, id image.NodeID, user string) []wire.Info {
 	}
 }
 
-// Conn is a connection on which a test writes what it likes.
+// Conn is a connection to which a test writes any bytes.
 type Conn struct {
 	net.Conn
 	t testing.TB
@@ -171,8 +181,8 @@ func (c *Cluster) Dial(t testing.TB, id image.NodeID) *Conn {
 	return &Conn{Conn: conn, t: t, r: bufio.NewReader(conn)}
 }
 
-// Send writes the parts, which may be strings or byte slices. That the node no longer takes them is
-// no failure: its answer tells more.
+// Send writes the parts, which may be strings or byte slices. A write error is not a failure: the node's
+// answer says more.
 func (c *Conn) Send(parts ...any) {
 	for _, p := range parts {
 		var err error
@@ -199,7 +209,7 @@ func (c *Conn) Answer() Response {
 	return ReadResponse(resp)
 }
 
-// Ended reads on to the end of the connection, and tells whether the node ended it before Deadline.
+// Ended reads to the end of the connection, and reports whether the node closed it before Deadline.
 func (c *Conn) Ended() bool {
 	_, err := io.Copy(io.Discard, c.r)
 	return !errors.Is(err, os.ErrDeadlineExceeded)

@@ -1,4 +1,4 @@
-// Package env reads from the environment how long a test is to run, and with which random numbers.
+// Package env reads the settings of long tests, such as counts and seeds, from the environment.
 package env
 
 import (
@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Number returns the variable's number, from 1 up, or otherwise when it is not set.
+// Number returns the value of a variable, a number from 1 up, or otherwise when it is not set.
 func Number(t testing.TB, name string, otherwise int) int {
 	t.Helper()
 	text := os.Getenv(name)

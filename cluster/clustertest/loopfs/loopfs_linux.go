@@ -1,5 +1,5 @@
-// Package loopfs gives tests an ext4 of their own, in a file behind a loop device: one that is small
-// enough to fill, and whose power can be cut. It needs root on Linux; elsewhere the tests are skipped.
+// Package loopfs makes ext4 file systems for tests, each in a file behind a loop device, which can be filled,
+// damaged, and cut from power. It needs root on Linux; elsewhere the tests are skipped.
 package loopfs
 
 import (
@@ -20,27 +20,26 @@ import (
 const (
 	// shutdown is EXT4_IOC_SHUTDOWN, _IOR('X', 125, __u32).
 	shutdown = 0x8004587d
-	// noLogFlush is EXT4_GOING_FLAGS_NOLOGFLUSH: what is in memory is lost, the journal's too.
+	// noLogFlush is EXT4_GOING_FLAGS_NOLOGFLUSH: what is in memory is lost, also that of the journal.
 	noLogFlush = 2
 	// loopMajor is the device number of loop devices.
 	loopMajor = 7
-	// attachTries bounds how often a free loop device may be taken by somebody else.
+	// attachTries is how often another process may take a free loop device first.
 	attachTries = 20
-	// unusedWithin bounds the wait for open files to be closed.
+	// unusedWithin is how long Remount waits until open files are closed.
 	unusedWithin = time.Minute
 	blockBytes   = 4096
 )
 
-// Disk is an ext4, mounted at Dir. Its methods are for one goroutine, but for Cut.
+// Disk is an ext4 file system, mounted at Dir. Its methods are for one goroutine, except Cut.
 type Disk struct {
 	Dir     string
 	image   string
 	mounted bool
 }
 
-// New makes an ext4 of size bytes, with more arguments of mkfs.ext4 where there are any, and mounts it at dir,
-// which it makes. It is unmounted when t ends.
-// Where that cannot be, t is skipped.
+// New makes an ext4 file system of size bytes, with more arguments for mkfs.ext4, and mounts it at dir, which
+// it makes. It is unmounted when t ends. Where that is not possible, t is skipped.
 func New(t testing.TB, dir string, size int64, more ...string) *Disk {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -57,7 +56,7 @@ func New(t testing.TB, dir string, size int64, more ...string) *Disk {
 	if err := errors.Join(os.Truncate(d.image, size), os.MkdirAll(dir, 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	// No blocks for root: the node, here root, has what every user has.
+	// No blocks are reserved for root: the node, which is root here, must not have more than other users.
 	args := append([]string{"-q", "-F", "-m", "0", "-b", fmt.Sprint(blockBytes)}, more...)
 	if out, err := exec.Command(mkfs, append(args, d.image)...).CombinedOutput(); err != nil {
 		t.Skipf("mkfs.ext4: %v: %s", err, out)
@@ -73,7 +72,7 @@ func New(t testing.TB, dir string, size int64, more ...string) *Disk {
 	return d
 }
 
-// Cut takes the power away: what was not fsynced is lost, and every operation fails from now on.
+// Cut cuts the power: what was not fsynced is lost, and every operation fails from now on.
 func (d *Disk) Cut() error {
 	f, err := os.Open(d.Dir)
 	if err != nil {
@@ -83,8 +82,8 @@ func (d *Disk) Cut() error {
 	return unix.IoctlSetPointerInt(int(f.Fd()), shutdown, noLogFlush)
 }
 
-// LoseBlocks makes the blocks of a file unreadable (EIO), and all that lie behind them on the disk.
-// What is written there anew can be read again.
+// LoseBlocks makes the blocks of a file, and all after them on the disk, unreadable (EIO) until they are
+// written again.
 func (d *Disk) LoseBlocks(path string) error {
 	first, err := FirstBlock(path)
 	if err != nil {
@@ -102,7 +101,7 @@ func (d *Disk) LoseBlocks(path string) error {
 	return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
 }
 
-// FirstBlock tells where on its disk a file begins.
+// FirstBlock returns the number of a file's first block on its disk.
 func FirstBlock(path string) (int64, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -120,7 +119,8 @@ func FirstBlock(path string) (int64, error) {
 	return int64(block), nil
 }
 
-// Unmount takes the file system away. Files that are still open on it keep it alive, unseen.
+// Unmount unmounts the file system. While files are open on it, it stays without a name, and Unmount returns
+// an error.
 func (d *Disk) Unmount() error {
 	if !d.mounted {
 		return nil
@@ -133,8 +133,7 @@ func (d *Disk) Unmount() error {
 	return err
 }
 
-// Remount gives the power back after a Cut: the file system is as a machine that boots finds it. It
-// waits until no file is open on it.
+// Remount mounts the file system as after a boot that follows a Cut. It waits until no file is open on it.
 func (d *Disk) Remount(t testing.TB) {
 	t.Helper()
 	poll.Until(t, unusedWithin, d.Dir+" to be unused", func() bool {
@@ -150,7 +149,7 @@ func (d *Disk) Remount(t testing.TB) {
 	}
 }
 
-// mount mounts the image through a loop device that goes when it is unmounted.
+// mount mounts the image through a loop device, which is detached when it is unmounted.
 func (d *Disk) mount() error {
 	loop, err := attach(d.image)
 	if err != nil {
@@ -164,7 +163,7 @@ func (d *Disk) mount() error {
 	return nil
 }
 
-// attach puts an image behind a free loop device, whose node it makes when there is none.
+// attach attaches an image to a free loop device, whose device node it makes when there is none.
 func attach(path string) (*os.File, error) {
 	ctl, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
 	if err != nil {
@@ -182,14 +181,18 @@ func attach(path string) (*os.File, error) {
 			return nil, fmt.Errorf("no free loop device: %w", err)
 		}
 		name := fmt.Sprintf("/dev/loop%d", n)
-		if err = unix.Mknod(name, unix.S_IFBLK|0o600, int(unix.Mkdev(loopMajor, uint32(n)))); err != nil && !errors.Is(err, unix.EEXIST) {
+		err = unix.Mknod(name, unix.S_IFBLK|0o600, int(unix.Mkdev(loopMajor, uint32(n))))
+		if err != nil && !errors.Is(err, unix.EEXIST) {
 			return nil, fmt.Errorf("mknod %s: %w", name, err)
 		}
 		loop, err := os.OpenFile(name, os.O_RDWR, 0)
 		if err != nil {
 			return nil, err
 		}
-		config := unix.LoopConfig{Fd: uint32(backing.Fd()), Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR}}
+		config := unix.LoopConfig{
+			Fd:   uint32(backing.Fd()),
+			Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR},
+		}
 		err = unix.IoctlLoopConfigure(int(loop.Fd()), &config)
 		if err == nil {
 			return loop, nil
@@ -199,5 +202,5 @@ func attach(path string) (*os.File, error) {
 			return nil, fmt.Errorf("attach %s: %w", name, err)
 		}
 	}
-	return nil, errors.New("every free loop device was taken by somebody else")
+	return nil, errors.New("other processes took every free loop device")
 }

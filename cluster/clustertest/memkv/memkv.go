@@ -1,5 +1,5 @@
-// Package memkv is a shard's part of the database in memory, for tests: it implements catalog.Tx
-// without importing it, so that the catalog's own tests can use it.
+// Package memkv implements catalog.Tx, a shard's part of the database, in memory for tests. It does not
+// import package catalog, so that the catalog's own tests can use it.
 package memkv
 
 import (
@@ -39,5 +39,5 @@ func (m KV) Delete(key []byte) error {
 	return nil
 }
 
-// Equal compares what two replicas hold.
+// Equal reports whether two replicas have the same keys and values.
 func (m KV) Equal(o KV) bool { return maps.EqualFunc(m, o, bytes.Equal) }

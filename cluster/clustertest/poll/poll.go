@@ -1,4 +1,4 @@
-// Package poll is how tests wait: for what holds, never for a time.
+// Package poll waits in tests for a condition, with a deadline, so that no test sleeps.
 package poll
 
 import (
@@ -6,10 +6,11 @@ import (
 	"time"
 )
 
-// every is the time between two looks.
+// every is the time between two checks.
 const every = 5 * time.Millisecond
 
-// Until looks until ok holds, and fails the test when that takes longer than within.
+// Until calls ok until it returns true, and fails the test when that takes longer than within. what names the
+// condition.
 func Until(t testing.TB, within time.Duration, what string, ok func() bool) {
 	t.Helper()
 	end := time.After(within)
