@@ -1,7 +1,7 @@
 # The same commands that CI runs, and the slow loops that it does not.
 
 # Packages in which goroutines meet.
-RACE = ./cluster/... ./modes/local ./modes/stress/... ./modes/report ./modes/runlog
+RACE = ./cluster/... ./modes/local ./modes/stress/... ./modes/report/... ./modes/runlog
 
 # What the detector has nothing to see in: a pure model, and processes whose waits are what is tested.
 RACE_SKIP = TestModel|TestCrash|TestHistories|TestNetwork|TestPowerCuts|TestLayout|TestDamagedLog|TestForgottenTail

@@ -13,6 +13,7 @@ import (
 	"imgcluster/cluster/oserr"
 	"imgcluster/config"
 	"imgcluster/modes/report"
+	"imgcluster/modes/report/render"
 	"imgcluster/modes/runlog"
 	"imgcluster/modes/stress"
 )
@@ -130,7 +131,7 @@ func runReport(e *env, o reportOptions, paths ...string) error {
 			return err
 		}
 	}
-	var list report.Reports
+	var list render.Reports
 	passed := true
 	for _, path := range paths {
 		log, err := e.readLog(path)
@@ -191,7 +192,7 @@ func (e *env) readLog(path string) (*runlog.Log, error) {
 	return log, nil
 }
 
-func (e *env) printReports(o reportOptions, list report.Reports) error {
+func (e *env) printReports(o reportOptions, list render.Reports) error {
 	switch {
 	case e.json:
 		return list.WriteJSON(e.out)
@@ -200,7 +201,7 @@ func (e *env) printReports(o reportOptions, list report.Reports) error {
 	case o.markdown:
 		return list.WriteMarkdown(e.out)
 	}
-	return list.WriteText(e.out, report.TextOptions{Color: e.color(e.out)})
+	return list.WriteText(e.out, render.TextOptions{Color: e.color(e.out)})
 }
 
 func isRegular(path string) bool {
@@ -209,7 +210,7 @@ func isRegular(path string) bool {
 }
 
 // writePage writes the page, if one is wanted: the file is there whole, or as it was.
-func (o *reportOptions) writePage(list report.Reports) error {
+func (o *reportOptions) writePage(list render.Reports) error {
 	if o.html == "" {
 		return nil
 	}

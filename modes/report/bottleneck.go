@@ -29,6 +29,9 @@ type Resource struct {
 	Evidence    string  `json:"evidence"`
 }
 
+// Name names the resource.
+func (u Resource) Name() string { return resourceName(u.Kind, u.Node) }
+
 // What can limit a run.
 const (
 	limitLink      = "link"      // of a node or of the client

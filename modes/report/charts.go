@@ -8,46 +8,47 @@ import (
 	"imgcluster/modes/runlog"
 )
 
-// charts is what a page draws of a run: few enough points for any length of run.
-type charts struct {
-	time      timeline
-	processes []*gaugeLines // the nodes by id, the client last
-	latency   []quantiles
+// Charts is what a page draws of a run: few enough points for any length of run.
+type Charts struct {
+	Time      Timeline
+	Processes []*ProcessLines // the nodes by id, the client last
+	Latency   []Distribution
 }
 
-// gauge is something that is sampled.
-type gauge int
+// Gauge is something that is sampled.
+type Gauge int
 
+// What is sampled.
 const (
-	gaugeMemory gauge = iota
-	gaugeCores
-	gaugeIn
-	gaugeOut
-	gaugeWritten
-	gaugeRead
-	gaugeBusy // of the disk, in percent
-	gaugeFree
-	gaugeStaging
-	gaugeFlight
-	gaugeLate
+	GaugeMemory Gauge = iota
+	GaugeCores
+	GaugeIn
+	GaugeOut
+	GaugeWritten
+	GaugeRead
+	GaugeBusy // of the disk, in percent
+	GaugeFree
+	GaugeStaging
+	GaugeFlight
+	GaugeLate
 	gauges
 )
 
-// gaugeLines are the samples of one process over time, by gauge. A point that is no number is a gap.
-type gaugeLines struct {
-	name string
-	of   [gauges][]point
+// ProcessLines are the samples of one process over time, by Gauge. A point that is no number is a gap.
+type ProcessLines struct {
+	Name string
+	Of   [gauges][]Point
 }
 
-// quantiles is a distribution: for each share of all values, what they do not exceed.
-type quantiles struct {
-	name   string
-	points []point // t is the number of nines of the share, such as 2 for 99 %
+// Distribution is one: for each share of all values, what they do not exceed.
+type Distribution struct {
+	Name   string
+	Points []Point // T is the number of nines of the share, such as 2 for 99 %
 }
 
-func newCharts(l log, r *Report) charts {
-	c := charts{time: newTimeline(l, r.ElapsedS-r.MeasuredS, r.ElapsedS)}
-	c.processes = l.gauges(l.NodeIDs())
+func newCharts(l log, r *Report) Charts {
+	c := Charts{Time: newTimeline(l, r.ElapsedS-r.MeasuredS, r.ElapsedS)}
+	c.Processes = l.gauges(l.NodeIDs())
 	took := func(name string, n int, latency func(int) (float64, bool)) {
 		v := make([]float64, 0, n)
 		for i := range n {
@@ -56,7 +57,7 @@ func newCharts(l log, r *Report) charts {
 			}
 		}
 		if len(v) > 1 {
-			c.latency = append(c.latency, distribution(name, v))
+			c.Latency = append(c.Latency, distribution(name, v))
 		}
 	}
 	suffix := ""
@@ -74,23 +75,23 @@ func newCharts(l log, r *Report) charts {
 // nineSteps are the points of a distribution for each nine.
 const nineSteps = 16
 
-func distribution(name string, v []float64) quantiles {
+func distribution(name string, v []float64) Distribution {
 	slices.Sort(v)
-	q := quantiles{name: name}
+	q := Distribution{Name: name}
 	last := int(math.Ceil(math.Log10(float64(len(v))) * nineSteps))
 	for i := range last + 1 {
 		nines := float64(i) / nineSteps
-		q.points = append(q.points, point{nines, quantile(v, 1-math.Pow(10, -nines))})
+		q.Points = append(q.Points, Point{nines, quantile(v, 1-math.Pow(10, -nines))})
 	}
 	return q
 }
 
 // gauges cuts the samples up by process. While a node is down there is a gap, and no rate where a process is new.
-func (l log) gauges(members []int) []*gaugeLines {
-	at := map[int]*gaugeLines{}
-	var list []*gaugeLines
+func (l log) gauges(members []int) []*ProcessLines {
+	at := map[int]*ProcessLines{}
+	var list []*ProcessLines
 	for _, id := range members {
-		at[id] = &gaugeLines{name: fmt.Sprintf("node %d", id)}
+		at[id] = &ProcessLines{Name: fmt.Sprintf("node %d", id)}
 		list = append(list, at[id])
 	}
 	spans := map[int]*sampled[runlog.NodeSample]{}
@@ -102,14 +103,14 @@ func (l log) gauges(members []int) []*gaugeLines {
 			g.addNode(spans[s.ID], s)
 		}
 	}
-	client := &gaugeLines{name: "client"}
+	client := &ProcessLines{Name: "client"}
 	var span sampled[runlog.ClientSample]
 	for _, s := range l.Client {
 		client.addClient(&span, s)
 	}
 	for _, g := range append(list, client) {
-		for i := range g.of {
-			g.of[i] = thinLine(g.of[i])
+		for i := range g.Of {
+			g.Of[i] = thinLine(g.Of[i])
 		}
 	}
 	return append(list, client)
@@ -128,7 +129,7 @@ type sampled[S any] struct {
 
 // next goes on to a sample that comes time after the last one, and tells whether there is a rate from s.from
 // to it. Where the time is too short, that rate takes the place of the one before.
-func (s *sampled[S]) next(g *gaugeLines, sample S, time float64) bool {
+func (s *sampled[S]) next(g *ProcessLines, sample S, time float64) bool {
 	short := time < rateSecondsMin
 	switch {
 	case !s.any:
@@ -145,17 +146,17 @@ func (s *sampled[S]) next(g *gaugeLines, sample S, time float64) bool {
 	return true
 }
 
-func (g *gaugeLines) addNode(b *sampled[runlog.NodeSample], s runlog.NodeSample) {
+func (g *ProcessLines) addNode(b *sampled[runlog.NodeSample], s runlog.NodeSample) {
 	if !s.Up {
-		for i := range g.of {
-			g.of[i] = append(g.of[i], point{s.TS, math.NaN()})
+		for i := range g.Of {
+			g.Of[i] = append(g.Of[i], Point{s.TS, math.NaN()})
 		}
 		*b = sampled[runlog.NodeSample]{}
 		return
 	}
-	g.add(gaugeMemory, s.TS, orGap(s.RSSBytes))
-	g.add(gaugeFree, s.TS, orGap(s.DiskFreeBytes))
-	g.add(gaugeStaging, s.TS, float64(s.StagingBytes))
+	g.add(GaugeMemory, s.TS, orGap(s.RSSBytes))
+	g.add(GaugeFree, s.TS, orGap(s.DiskFreeBytes))
+	g.add(GaugeStaging, s.TS, float64(s.StagingBytes))
 	if s.CPUS < b.to.CPUS { // a new process
 		*b = sampled[runlog.NodeSample]{}
 	}
@@ -163,13 +164,13 @@ func (g *gaugeLines) addNode(b *sampled[runlog.NodeSample], s runlog.NodeSample)
 		return
 	}
 	before, time := b.from, s.TS-b.from.TS
-	rate := func(of gauge, before, now float64) { g.add(of, s.TS, grown(before, now)/time) }
-	rate(gaugeCores, before.CPUS, s.CPUS)
-	rate(gaugeIn, float64(before.NetRxBytes), float64(s.NetRxBytes))
-	rate(gaugeOut, float64(before.NetTxBytes), float64(s.NetTxBytes))
-	rate(gaugeWritten, float64(before.DiskWrittenBytes), float64(s.DiskWrittenBytes))
-	rate(gaugeRead, float64(before.DiskReadBytes), float64(s.DiskReadBytes))
-	g.add(gaugeBusy, s.TS, min(100, 100*grown(before.DiskBusyS, s.DiskBusyS)/time))
+	rate := func(of Gauge, before, now float64) { g.add(of, s.TS, grown(before, now)/time) }
+	rate(GaugeCores, before.CPUS, s.CPUS)
+	rate(GaugeIn, float64(before.NetRxBytes), float64(s.NetRxBytes))
+	rate(GaugeOut, float64(before.NetTxBytes), float64(s.NetTxBytes))
+	rate(GaugeWritten, float64(before.DiskWrittenBytes), float64(s.DiskWrittenBytes))
+	rate(GaugeRead, float64(before.DiskReadBytes), float64(s.DiskReadBytes))
+	g.add(GaugeBusy, s.TS, min(100, 100*grown(before.DiskBusyS, s.DiskBusyS)/time))
 }
 
 // orGap is no number where a figure is not known.
@@ -188,10 +189,10 @@ func grown(before, now float64) float64 {
 	return max(0, now-before)
 }
 
-func (g *gaugeLines) addClient(b *sampled[runlog.ClientSample], s runlog.ClientSample) {
-	g.add(gaugeMemory, s.TS, orGap(s.RSSBytes))
-	g.add(gaugeFlight, s.TS, float64(max(0, s.InFlight)))
-	g.add(gaugeLate, s.TS, s.LateS)
+func (g *ProcessLines) addClient(b *sampled[runlog.ClientSample], s runlog.ClientSample) {
+	g.add(GaugeMemory, s.TS, orGap(s.RSSBytes))
+	g.add(GaugeFlight, s.TS, float64(max(0, s.InFlight)))
+	g.add(GaugeLate, s.TS, s.LateS)
 	if s.CPUS < b.to.CPUS { // resumed
 		*b = sampled[runlog.ClientSample]{}
 	}
@@ -199,35 +200,35 @@ func (g *gaugeLines) addClient(b *sampled[runlog.ClientSample], s runlog.ClientS
 		return
 	}
 	before, time := b.from, s.TS-b.from.TS
-	g.add(gaugeCores, s.TS, grown(before.CPUS, s.CPUS)/time)
-	g.add(gaugeIn, s.TS, grown(float64(before.ReadBytes), float64(s.ReadBytes))/time)
-	g.add(gaugeOut, s.TS, grown(float64(before.SentBytes), float64(s.SentBytes))/time)
+	g.add(GaugeCores, s.TS, grown(before.CPUS, s.CPUS)/time)
+	g.add(GaugeIn, s.TS, grown(float64(before.ReadBytes), float64(s.ReadBytes))/time)
+	g.add(GaugeOut, s.TS, grown(float64(before.SentBytes), float64(s.SentBytes))/time)
 }
 
 // dropRates takes back the latest rates.
-func (g *gaugeLines) dropRates() {
-	for _, of := range []gauge{gaugeCores, gaugeIn, gaugeOut, gaugeWritten, gaugeRead, gaugeBusy} {
-		if line := g.of[of]; len(line) > 0 {
-			g.of[of] = line[:len(line)-1]
+func (g *ProcessLines) dropRates() {
+	for _, of := range []Gauge{GaugeCores, GaugeIn, GaugeOut, GaugeWritten, GaugeRead, GaugeBusy} {
+		if line := g.Of[of]; len(line) > 0 {
+			g.Of[of] = line[:len(line)-1]
 		}
 	}
 }
 
-func (g *gaugeLines) add(of gauge, t, v float64) { g.of[of] = append(g.of[of], point{t, v}) }
+func (g *ProcessLines) add(of Gauge, t, v float64) { g.Of[of] = append(g.Of[of], Point{t, v}) }
 
 // thinLine puts neighbours together, gaps left out where there is anything else, until a chart can take
 // them. A line that is 0 all along says nothing, and comes back empty.
-func thinLine(line []point) []point {
-	if !slices.ContainsFunc(line, func(p point) bool { return p.v > 0 }) {
+func thinLine(line []Point) []Point {
+	if !slices.ContainsFunc(line, func(p Point) bool { return p.V > 0 }) {
 		return nil
 	}
 	group := (len(line) + timeBuckets - 1) / timeBuckets
 	if group <= 1 {
 		return line
 	}
-	var out []point
+	var out []Point
 	for part := range slices.Chunk(line, group) {
-		known := slices.DeleteFunc(slices.Clone(part), func(p point) bool { return math.IsNaN(p.v) })
+		known := slices.DeleteFunc(slices.Clone(part), func(p Point) bool { return math.IsNaN(p.V) })
 		if len(known) == 0 {
 			known = part
 		}

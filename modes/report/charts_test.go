@@ -26,26 +26,26 @@ func TestRatesOfCloseSamples(t *testing.T) {
 		lines := log{read(t, string(logtest.Encode(t, recs...)))}.gauges([]int{1})
 		for _, c := range []struct {
 			name string
-			line []point
+			line []Point
 			want float64
 		}{
-			{"busy", lines[0].of[gaugeBusy], 80},
-			{"cores", lines[0].of[gaugeCores], 2},
-			{"written", lines[0].of[gaugeWritten], 1e8},
-			{"client's cores", lines[1].of[gaugeCores], 2},
-			{"client's out", lines[1].of[gaugeOut], 1e8},
+			{"busy", lines[0].Of[GaugeBusy], 80},
+			{"cores", lines[0].Of[GaugeCores], 2},
+			{"written", lines[0].Of[GaugeWritten], 1e8},
+			{"client's cores", lines[1].Of[GaugeCores], 2},
+			{"client's out", lines[1].Of[GaugeOut], 1e8},
 		} {
 			if len(c.line) < 2 {
 				t.Errorf("%s: %s has %d points", name, c.name, len(c.line))
 			}
 			for _, p := range c.line {
-				if name != "late" && math.Abs(p.v-c.want) > 1e-6*c.want || p.v > 1.5*c.want {
-					t.Errorf("%s: %s of %v at %v s, want about %v", name, c.name, p.v, p.t, c.want)
+				if name != "late" && math.Abs(p.V-c.want) > 1e-6*c.want || p.V > 1.5*c.want {
+					t.Errorf("%s: %s of %v at %v s, want about %v", name, c.name, p.V, p.T, c.want)
 				}
 			}
 		}
-		if last := lines[0].of[gaugeBusy]; last[len(last)-1].t != times[len(times)-1].stamped {
-			t.Errorf("%s: the last rate is of %v s", name, last[len(last)-1].t)
+		if last := lines[0].Of[GaugeBusy]; last[len(last)-1].T != times[len(times)-1].stamped {
+			t.Errorf("%s: the last rate is of %v s", name, last[len(last)-1].T)
 		}
 	}
 }
@@ -60,8 +60,8 @@ func TestBusyAtMost(t *testing.T) {
 		runlog.NodeSample{TS: 3, ID: 1, Up: true, RSSBytes: 1, DiskBusyS: 5},
 		runlog.NodeSample{TS: 3.01, ID: 1, Up: true, RSSBytes: 1, DiskBusyS: 6},
 	}
-	line := log{read(t, string(logtest.Encode(t, recs...)))}.gauges([]int{1})[0].of[gaugeBusy]
-	if len(line) != 2 || line[0].v != 100 || !math.IsNaN(line[1].v) {
+	line := log{read(t, string(logtest.Encode(t, recs...)))}.gauges([]int{1})[0].Of[GaugeBusy]
+	if len(line) != 2 || line[0].V != 100 || !math.IsNaN(line[1].V) {
 		t.Errorf("busy %v, want 100 and a gap", line)
 	}
 }

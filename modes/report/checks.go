@@ -78,8 +78,8 @@ func judge(l log, r *Report) Verdict {
 	return v
 }
 
-// word is the verdict in short.
-func (v *Verdict) word() string {
+// Word is the verdict in short: passed, failed or incomplete.
+func (v *Verdict) Word() string {
 	switch {
 	case v.Passed:
 		return "passed"

@@ -5,21 +5,20 @@ import (
 	"fmt"
 	"slices"
 
-	"imgcluster/cluster/printable"
 	"imgcluster/modes/runlog"
 )
 
 // Comparison sets a run beside another one.
 type Comparison struct {
 	Other    string           `json:"other"` // the other log
-	Test     string           `json:"test"`  // by which differences are told from noise
-	Alpha    float64          `json:"alpha"` // p values below are beyond noise
+	Test     string           `json:"test"`  // by which differences are told from Noise
+	Alpha    float64          `json:"alpha"` // p values below are beyond Noise
 	Settings []SettingChanged `json:"settings"`
 	Figures  []FigureChanged  `json:"figures"`
 
-	OtherIncomplete string `json:"other_incomplete,omitempty"` // what is missing in the other log
-	other           charts
-	elapsed         float64
+	OtherIncomplete string  `json:"other_incomplete,omitempty"` // what is missing in the other log
+	OtherCharts     Charts  `json:"-"`
+	OtherElapsedS   float64 `json:"-"`
 }
 
 // SettingChanged is something that was not the same in the two runs.
@@ -38,15 +37,15 @@ type FigureChanged struct {
 	Other         float64  `json:"other"`
 	ChangePercent float64  `json:"change_percent"` // of Other; 0 when that is 0
 	P             *float64 `json:"p,omitempty"`
-	Outcome       string   `json:"outcome"` // better, worse, noise, or untested
+	Outcome       string   `json:"outcome"` // Better, Worse, Noise, or Untested
 }
 
 // The outcomes of a comparison.
 const (
-	better   = "better"
-	worse    = "worse"
-	noise    = "noise"
-	untested = "untested"
+	Better   = "better"
+	Worse    = "worse"
+	Noise    = "noise"
+	Untested = "untested"
 )
 
 const (
@@ -64,20 +63,20 @@ const (
 func (r *Report) Compare(this, that *runlog.Log, name string) {
 	l, other := log{this}, log{that}
 	o := Compute(that, r.Limits)
-	c := &Comparison{Other: name, Test: compareTest, Alpha: compareAlpha, Settings: []SettingChanged{}, other: o.charts, elapsed: o.ElapsedS}
+	c := &Comparison{Other: name, Test: compareTest, Alpha: compareAlpha, Settings: []SettingChanged{}, OtherCharts: o.Charts, OtherElapsedS: o.ElapsedS}
 	c.OtherIncomplete = o.Verdict.Incomplete
-	c.settings(r.runTable(), o.runTable())
+	c.settings(r.Settings(), o.Settings())
 	if c.OtherIncomplete != "" {
 		r.Notes = append(r.Notes, fmt.Sprintf("the run of %s is INCOMPLETE: %s", name, c.OtherIncomplete))
 	}
 	add := func(name, unit string, of func(*Report) float64, lessIsBetter bool, samples func(log) []float64) {
-		f := FigureChanged{Name: name, Unit: unit, This: of(r), Other: of(o), Outcome: untested}
+		f := FigureChanged{Name: name, Unit: unit, This: of(r), Other: of(o), Outcome: Untested}
 		f.ChangePercent = 100 * ratio(f.This-f.Other, f.Other)
 		if samples != nil {
 			a, b := samples(l), samples(other)
 			if min(len(a), len(b)) >= compareSamplesMin && min(r.MeasuredS, o.MeasuredS) >= compareSecondsMin {
 				f.P = new(mannWhitney(a, b))
-				f.Outcome = map[bool]string{true: better, false: worse}[(median(a) < median(b)) == lessIsBetter]
+				f.Outcome = map[bool]string{true: Better, false: Worse}[(median(a) < median(b)) == lessIsBetter]
 			}
 		}
 		c.Figures = append(c.Figures, f)
@@ -136,7 +135,7 @@ func (l log) paceSamples() []float64 {
 	span := finished[len(finished)-1] - finished[0]
 	var v []float64
 	for _, p := range l.pace(finished, max(int(span/comparePeriod), compareParts)) {
-		v = append(v, p.v)
+		v = append(v, p.V)
 	}
 	return v
 }
@@ -160,7 +159,7 @@ func (l log) readLatencies() (v []float64) {
 	return v
 }
 
-// judge tells differences from noise: of many tests some would find one by chance, so the p values are
+// judge tells differences from Noise: of many tests some would find one by chance, so the p values are
 // raised, the smallest most.
 func (c *Comparison) judge() {
 	var tested []*FigureChanged
@@ -175,81 +174,27 @@ func (c *Comparison) judge() {
 		least = max(least, min(1, *f.P*float64(len(tested)-i)))
 		*f.P = least
 		if least >= c.Alpha {
-			f.Outcome = noise
+			f.Outcome = Noise
 		}
 	}
 }
 
 // settings lists what differs of how the runs were made.
-func (c *Comparison) settings(this, other table) {
-	value := func(t table, name string) string {
-		for _, row := range t.rows {
-			if row[0] == name {
-				return row[1]
+func (c *Comparison) settings(this, other []Setting) {
+	value := func(list []Setting, name string) string {
+		for _, s := range list {
+			if s.Name == name {
+				return s.Value
 			}
 		}
 		return ""
 	}
 	seen := map[string]bool{"started": true}
-	for _, row := range slices.Concat(this.rows, other.rows) {
-		name := row[0]
+	for _, s := range slices.Concat(this, other) {
+		name := s.Name
 		if a, b := value(this, name), value(other, name); !seen[name] && a != b {
 			c.Settings = append(c.Settings, SettingChanged{name, cmp.Or(a, "-"), cmp.Or(b, "-")})
 		}
 		seen[name] = true
 	}
-}
-
-func (c *Comparison) figureTable() table {
-	t := table{id: "comparison", title: "Compared with " + printable.Text(c.Other), left: 1, head: []string{"", "this", "other", "unit", "change", "p", "outcome"}}
-	for _, f := range c.Figures {
-		p := "-"
-		if f.P != nil {
-			p = fmt.Sprintf("%.3f", *f.P)
-			if *f.P < 0.0005 {
-				p = "<0.001"
-			}
-		}
-		change := "-"
-		if f.Other != 0 {
-			change = fmt.Sprintf("%+.1f %%", f.ChangePercent)
-		}
-		t.rows = append(t.rows, []string{f.Name, plain3(f.This), plain3(f.Other), f.Unit, change, p, outcomeWords[f.Outcome]})
-	}
-	return t
-}
-
-// plain3 writes three significant digits.
-func plain3(v float64) string { return fmt.Sprintf("%g", rounded(v, 3)) }
-
-var outcomeWords = map[string]string{better: "better", worse: "worse", noise: "within noise", untested: "not tested"}
-
-func (c *Comparison) settingTable() table {
-	t := table{id: "settings-compared", title: "Settings that differ", left: 3, head: []string{"setting", "this", "other"}}
-	for _, s := range c.Settings {
-		t.rows = append(t.rows, []string{s.Name, s.This, s.Other})
-	}
-	return t
-}
-
-// compareCharts draws both runs into one.
-func (r *Report) compareCharts(prefix string) (list []chart) {
-	c := r.Comparison
-	done := func(s stretch) float64 { return float64(s.done) }
-	axis := newTimeAxis(max(r.ElapsedS, c.elapsed))
-	if one, ok := draw(prefix+"compare-throughput", "Throughput of both", inUnit("uploads/s"), []plotted{
-		r.charts.time.rate("this", 0, true, r.charts.time.uploads, done), c.other.time.rate("other", 1, false, c.other.time.uploads, done),
-	}, axis); ok {
-		list = append(list, one)
-	}
-	var lines []plotted
-	nines := 1.0
-	for i, q := range slices.Concat(r.charts.latency[:min(1, len(r.charts.latency))], c.other.latency[:min(1, len(c.other.latency))]) {
-		lines = append(lines, plotted{name: []string{"this", "other"}[i], style: i, points: q.points})
-		nines = max(nines, q.points[len(q.points)-1].t)
-	}
-	if one, ok := draw(prefix+"compare-latency", "Latency distribution of both", inSeconds, lines, ninesAxis(nines)); ok {
-		list = append(list, one)
-	}
-	return list
 }

@@ -137,38 +137,6 @@ func TestBadImageStays(t *testing.T) {
 	}
 }
 
-// TestIncompleteInAllForms has every form of the report name what is missing.
-func TestIncompleteInAllForms(t *testing.T) {
-	recs := slices.DeleteFunc(logtest.Whole(30), func(r runlog.Record) bool {
-		_, back := r.(runlog.Readback)
-		_, end := r.(runlog.End)
-		return back || end
-	})
-	a, b := named(t, "a.jsonl", recs), named(t, "b.jsonl", logtest.Whole(30))
-	l := read(t, string(logtest.Encode(t, recs...)))
-	b.Compare(read(t, string(logtest.Encode(t, logtest.Whole(30)...))), l, "a.jsonl")
-	const want = "no image read back, no end record"
-	for form, out := range map[string][]byte{
-		"text": []byte(text(t, a, TextOptions{})), "JSON": written(t, Reports{a}.WriteJSON), "CSV": written(t, Reports{a}.WriteCSV),
-		"Markdown": written(t, Reports{a}.WriteMarkdown), "HTML": written(t, Reports{a}.WriteHTML),
-	} {
-		if flat := strings.Join(strings.Fields(string(out)), " "); !strings.Contains(flat, "INCOMPLETE: "+want) {
-			t.Errorf("%s does not say that it is incomplete: %s", form, flat)
-		}
-	}
-	for form, out := range map[string][]byte{
-		"text": []byte(text(t, b, TextOptions{})), "JSON": written(t, Reports{b}.WriteJSON),
-		"Markdown": written(t, Reports{b}.WriteMarkdown), "HTML": written(t, Reports{b}.WriteHTML),
-	} {
-		if flat := strings.Join(strings.Fields(string(out)), " "); !strings.Contains(flat, want) {
-			t.Errorf("%s compares with an incomplete run and does not say so", form)
-		}
-	}
-	if got := (Reports{a, b}).table().rows; got[0][1] != "incomplete" || got[1][1] != "passed" {
-		t.Errorf("%v", got)
-	}
-}
-
 // absentCases say which checks have no evidence without a field.
 var absentCases = []struct {
 	records, field string

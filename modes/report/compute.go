@@ -1,9 +1,10 @@
+// Package report computes a Report from the log of a run: its figures, the checks with their verdict, what limited the
+// run, and how it compares with another one. It shows nothing; see modes/report/render.
 package report
 
 import (
 	"cmp"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
@@ -45,7 +46,7 @@ type Report struct {
 	Limits          Limits           `json:"limits"`               // that the checks went by
 	Comparison      *Comparison      `json:"comparison,omitempty"` // nil unless Compare was called
 	Log             string           `json:"-"`                    // the name of the log, where it is shown
-	charts          charts
+	Charts          Charts           `json:"-"`                    // for a page
 }
 
 // Warmup counts what the run itself left out of its figures.
@@ -79,7 +80,7 @@ type Moment struct {
 // eventsShown bounds the events that a report lists and marks.
 const eventsShown = 200
 
-// Latency gives quantiles by nearest rank: each is the latency of some upload.
+// Latency gives Distribution by nearest rank: each is the latency of some upload.
 type Latency struct {
 	Mean float64 `json:"mean"`
 	P50  float64 `json:"p50"`
@@ -180,13 +181,8 @@ func Compute(in *runlog.Log, limits Limits) *Report {
 	r.Bottleneck = l.bottleneck(r)
 	r.Notes = l.notes(r)
 	r.Verdict = judge(l, r)
-	r.charts = newCharts(l, r)
+	r.Charts = newCharts(l, r)
 	return r
-}
-
-// WriteJSON writes the report as one indented JSON object.
-func (r *Report) WriteJSON(w io.Writer) error {
-	return writeJSON(w, r)
 }
 
 // notes tells what the reader of the figures should know of the log.

@@ -23,15 +23,6 @@ func read(t testing.TB, log string) *runlog.Log {
 	return l
 }
 
-func text(t testing.TB, r *Report, opts TextOptions) string {
-	t.Helper()
-	var b strings.Builder
-	if err := r.WriteText(&b, opts); err != nil {
-		t.Fatal(err)
-	}
-	return b.String()
-}
-
 // checkNamed returns the check of that name.
 func checkNamed(t testing.TB, r *Report, name string) Check {
 	t.Helper()
@@ -42,4 +33,15 @@ func checkNamed(t testing.TB, r *Report, name string) Check {
 	}
 	t.Fatalf("no check %q", name)
 	return Check{}
+}
+
+// compared is the report of a run beside one of the same that was a quarter slower, with more at once.
+func compared(t testing.TB) *Report {
+	t.Helper()
+	this := read(t, string(logtest.Encode(t, logtest.Even(300)...)))
+	other := read(t, string(logtest.Encode(t, logtest.Slower()...)))
+	r := Compute(this, DefaultLimits())
+	r.Log = "this.jsonl"
+	r.Compare(this, other, "other.jsonl")
+	return r
 }

@@ -1,18 +1,10 @@
 package report
 
 import (
-	"bytes"
-	"encoding/csv"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"testing"
-	"testing/iotest"
-	"unicode/utf8"
 
-	"imgcluster/cluster/printable"
 	"imgcluster/modes/runlog"
 	"imgcluster/modes/runlog/logtest"
 )
@@ -63,25 +55,6 @@ func TestReadKeeps(t *testing.T) {
 	}
 }
 
-// TestReadInPieces reads through readers that give one byte at a time, or data together with the end.
-func TestReadInPieces(t *testing.T) {
-	log := logtest.Encode(t, logtest.Failing()...)
-	want := text(t, Compute(read(t, string(log)), DefaultLimits()), TextOptions{})
-	one, err := runlog.Read(iotest.OneByteReader(bytes.NewReader(log)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	end, err := runlog.Read(iotest.DataErrReader(bytes.NewReader(log)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, l := range []*runlog.Log{one, end} {
-		if got := text(t, Compute(l, DefaultLimits()), TextOptions{}); got != want {
-			t.Errorf("got\n%s\nwant\n%s", got, want)
-		}
-	}
-}
-
 // TestReadBoundsNames gives every upload a class and an error of its own.
 func TestReadBoundsNames(t *testing.T) {
 	recs := logtest.Mutate(logtest.Even(1000), func(u *runlog.Upload) {
@@ -94,64 +67,5 @@ func TestReadBoundsNames(t *testing.T) {
 	}
 	if f := r.Failures[0]; f.Error != runlog.OtherName || f.Uploads != 1000-runlog.NamesMax {
 		t.Errorf("the rest is %+v", f)
-	}
-}
-
-// FuzzRead feeds anything to Read. What it takes must give a report in text of at most 80 columns
-// without control characters, and in valid JSON.
-func FuzzRead(f *testing.F) {
-	for _, records := range logtest.Runs {
-		if log := logtest.Encode(f, records()...); len(log) < 2_000 {
-			f.Add(log)
-		}
-	}
-	f.Add(logtest.Encode(f, logtest.EveryType()...))
-	f.Add([]byte(logtest.Gzip(f, logtest.RunLine+logtest.UploadLine)))
-	f.Add([]byte("\xef\xbb\xbf" + logtest.RunLine + `{"type":"cleaned","images":null}` + "\n" + `{"type":"node","id":1,"up":null}`))
-	evil := evilRecords()
-	f.Add(logtest.Encode(f, evil[0], evil[1], evil[len(evil)-2]))
-	f.Add([]byte(`{"type":"upload","ok":true,"owner":1,"latency_s":5e-324}` + "\n" + `{"type":"upload","ok":true,"owner":1,"latency_s":1}` + "\n"))
-	f.Add([]byte(`{"type":"upload","ok":true,"owner":1,"latency_s":5e-324}` + "\n" + `{"type":"upload","ok":true,"owner":1}` + "\n"))
-	f.Add([]byte(`{"type":"upload","ok":true,"owner":4294967295,"bytes":1099511627776,"latency_s":1e9,"start_s":1e9,"class":"\u0000\n世","sent_bytes":1e12}`))
-	f.Fuzz(func(t *testing.T, log []byte) {
-		l, err := runlog.Read(bytes.NewReader(log))
-		if err != nil {
-			var e *runlog.ReadError
-			if !errors.As(err, &e) || e.Hint() == "" || e.Line < 1 {
-				t.Fatalf("%#v is not a whole ReadError", err)
-			}
-			return
-		}
-		r := Compute(l, DefaultLimits())
-		var js bytes.Buffer
-		if err := r.WriteJSON(&js); err != nil || !json.Valid(js.Bytes()) {
-			t.Fatalf("%v: %s", err, js.Bytes())
-		}
-		all := Reports{r}
-		if rows, err := csv.NewReader(bytes.NewReader(written(t, all.WriteCSV))).ReadAll(); err != nil || len(rows) < 2 {
-			t.Fatalf("%d rows of CSV, %v", len(rows), err)
-		}
-		selfContained(t, written(t, all.WriteHTML))
-		written(t, all.WriteMarkdown)
-		for line := range strings.Lines(text(t, r, TextOptions{})) {
-			line = strings.TrimSuffix(line, "\n")
-			if utf8.RuneCountInString(line) > widthMax || printable.Text("x"+line+"x") != "x"+line+"x" {
-				t.Fatalf("bad line %q", line)
-			}
-		}
-	})
-}
-
-// TestReportWriteErrors checks that a report that could not be written says so.
-func TestReportWriteErrors(t *testing.T) {
-	r := compute(t, logtest.Even(3)...)
-	broken := errors.New("broken pipe")
-	pr, pw := io.Pipe()
-	pr.CloseWithError(broken)
-	if err := r.WriteText(pw, TextOptions{}); !errors.Is(err, broken) {
-		t.Errorf("text: %v", err)
-	}
-	if err := r.WriteJSON(pw); !errors.Is(err, broken) {
-		t.Errorf("JSON: %v", err)
 	}
 }

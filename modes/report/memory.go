@@ -20,7 +20,7 @@ const (
 // process is one process's memory over time.
 type process struct {
 	name   string
-	points []point
+	points []Point
 	limit  int64
 	lost   bool // was gone for a time: what it has then is not what it had
 }
@@ -41,7 +41,7 @@ func (j *judgement) memoryStable() (Status, string) {
 	for _, p := range list {
 		peak := int64(0)
 		for _, s := range p.points {
-			peak = max(peak, int64(s.v))
+			peak = max(peak, int64(s.V))
 		}
 		key := strings.ReplaceAll(p.name, " ", "_")
 		j.figure(key+"_peak_bytes", float64(peak))
@@ -88,10 +88,10 @@ func (p *process) goesOn(t trend) bool {
 
 // processes lists the nodes of the run that were sampled, and the client last.
 func (j *judgement) processes() (list []process, unseen []string) {
-	at := map[int][]point{}
+	at := map[int][]Point{}
 	for _, s := range j.log.Nodes {
 		if s.Up && s.RSSBytes > 0 {
-			at[s.ID] = append(at[s.ID], point{s.TS, float64(s.RSSBytes)})
+			at[s.ID] = append(at[s.ID], Point{s.TS, float64(s.RSSBytes)})
 		}
 	}
 	for _, n := range j.members {
@@ -106,7 +106,7 @@ func (j *judgement) processes() (list []process, unseen []string) {
 	client := process{name: "client", limit: j.limits.ClientRSSBytes, lost: j.log.resumed() > 0}
 	for _, s := range j.log.Client {
 		if s.RSSBytes > 0 {
-			client.points = append(client.points, point{s.TS, float64(s.RSSBytes)})
+			client.points = append(client.points, Point{s.TS, float64(s.RSSBytes)})
 		}
 	}
 	if len(client.points) > 0 {

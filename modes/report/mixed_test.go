@@ -132,11 +132,11 @@ func TestCompare(t *testing.T) {
 	}
 	r := compared(t)
 	for _, name := range []string{"throughput", "latency p50", "small p50", "xlarge p50"} {
-		if f := figure(r, name); f.Outcome != better || f.P == nil || *f.P >= compareAlpha {
+		if f := figure(r, name); f.Outcome != Better || f.P == nil || *f.P >= compareAlpha {
 			t.Errorf("a quarter faster: %+v", f)
 		}
 	}
-	if f := figure(r, "latency p99"); f.Outcome != untested || f.P != nil {
+	if f := figure(r, "latency p99"); f.Outcome != Untested || f.P != nil {
 		t.Errorf("%+v", f)
 	}
 	if s := r.Comparison.Settings; len(s) != 1 || s[0] != (SettingChanged{"load", "8 at once", "16 at once"}) {
@@ -147,8 +147,8 @@ func TestCompare(t *testing.T) {
 	same := Compute(log, DefaultLimits())
 	same.Compare(log, jitter, "other")
 	for _, f := range same.Comparison.Figures {
-		if f.Outcome != noise && f.Outcome != untested {
-			t.Errorf("the same but for noise: %+v", f)
+		if f.Outcome != Noise && f.Outcome != Untested {
+			t.Errorf("the same but for Noise: %+v", f)
 		}
 	}
 	if len(same.Comparison.Settings) != 0 {
@@ -156,12 +156,12 @@ func TestCompare(t *testing.T) {
 	}
 	slow := read(t, string(logtest.Encode(t, logtest.Mutate(logtest.Even(300), func(u *runlog.Upload) { u.LatencyS *= 0.5 })...)))
 	same.Compare(log, slow, "other")
-	if f := figure(same, "latency p50"); f.Outcome != worse {
+	if f := figure(same, "latency p50"); f.Outcome != Worse {
 		t.Errorf("twice as slow: %+v", f)
 	}
 	empty := read(t, string(logtest.Encode(t, logtest.Even(0)...)))
 	same.Compare(log, empty, "other")
-	if f := figure(same, "throughput"); f.Outcome != untested {
+	if f := figure(same, "throughput"); f.Outcome != Untested {
 		t.Errorf("against nothing: %+v", f)
 	}
 	for name, short := range map[string][]runlog.Record{
@@ -170,7 +170,7 @@ func TestCompare(t *testing.T) {
 	} {
 		same.Compare(log, read(t, string(logtest.Encode(t, short...))), name)
 		for _, f := range same.Comparison.Figures {
-			if f.Outcome != untested || f.P != nil {
+			if f.Outcome != Untested || f.P != nil {
 				t.Errorf("against %s: %+v", name, f)
 			}
 		}

@@ -217,12 +217,4 @@ func TestUnits(t *testing.T) {
 			t.Errorf("%d: %s, want %s", c.bytes, got, c.want)
 		}
 	}
-	for _, c := range []struct {
-		part, whole int
-		want        string
-	}{{0, 0, "0.00"}, {1500, 1500, "100.00"}, {999_999, 1_000_000, "99.99"}, {29, 100, "29.00"}, {1, 3, "33.33"}} {
-		if got := percentFloor(c.part, c.whole); got != c.want {
-			t.Errorf("%d of %d: %s, want %s", c.part, c.whole, got, c.want)
-		}
-	}
 }

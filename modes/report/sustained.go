@@ -72,7 +72,7 @@ func (j *judgement) pace(evidence string) (Status, string) {
 		part := points[i*len(points)/3 : (i+1)*len(points)/3]
 		var v []float64
 		for _, p := range part {
-			v = append(v, p.v)
+			v = append(v, p.V)
 		}
 		j.figure(name+"_third_per_s", mean(v))
 	}

@@ -17,64 +17,64 @@ const (
 	stretchesMin   = 30
 )
 
-// timeline is a run cut into stretches of one length.
-type timeline struct {
-	width   float64 // seconds
-	from    float64 // where the warm-up ends
-	to      float64 // where the run does
-	uploads []stretch
-	reads   []stretch
+// Timeline is a run cut into stretches of one length.
+type Timeline struct {
+	WidthS  float64 // of a stretch
+	FromS   float64 // where the warm-up ends
+	ToS     float64 // where the run does
+	Uploads []Stretch
+	Reads   []Stretch
 }
 
-// stretch is what ended in one stretch of time.
-type stretch struct {
-	done, failed int
-	bytes        int64
-	p50, p99     float64 // of those done; NaN without one
+// Stretch is what ended in one stretch of time.
+type Stretch struct {
+	Done, Failed int
+	Bytes        int64
+	P50S, P99S   float64 // latency of those done; NaN without one
 }
 
 // newTimeline cuts a run of that length.
-func newTimeline(l log, from, elapsed float64) timeline {
-	t := timeline{from: from, to: elapsed, width: stretchWidth(elapsed, min(max(len(l.Uploads)/stretchUploads, stretchesMin), timeBuckets))}
-	n := int(elapsed/t.width) + 1
-	t.uploads = cutUp(len(l.Uploads), func(i int) *runlog.Outcome { return &l.Uploads[i].Outcome }, t.width, n)
+func newTimeline(l log, from, elapsed float64) Timeline {
+	t := Timeline{FromS: from, ToS: elapsed, WidthS: stretchWidth(elapsed, min(max(len(l.Uploads)/stretchUploads, stretchesMin), timeBuckets))}
+	n := int(elapsed/t.WidthS) + 1
+	t.Uploads = cutUp(len(l.Uploads), func(i int) *runlog.Outcome { return &l.Uploads[i].Outcome }, t.WidthS, n)
 	if len(l.Reads) > 0 {
-		t.reads = cutUp(len(l.Reads), func(i int) *runlog.Outcome { return &l.Reads[i] }, t.width, n)
+		t.Reads = cutUp(len(l.Reads), func(i int) *runlog.Outcome { return &l.Reads[i] }, t.WidthS, n)
 	}
 	return t
 }
 
-// stretchLeast is the part of a stretch from which it tells a rate: the first and last may be shorter than the others.
-const stretchLeast = 0.3
+// StretchLeast is the part of a stretch from which it tells a rate: the first and last may be shorter than the others.
+const StretchLeast = 0.3
 
-// span returns from where to where stretch i goes, and false when too little of it is of the measured time.
-func (t *timeline) span(i int) (from, to float64, ok bool) {
-	from, to = max(float64(i)*t.width, t.from), min(float64(i+1)*t.width, t.to)
-	return from, to, to-from >= stretchLeast*t.width
+// Bounds returns from where to where stretch i goes, and false when too little of it is of the measured time.
+func (t *Timeline) Bounds(i int) (from, to float64, ok bool) {
+	from, to = max(float64(i)*t.WidthS, t.FromS), min(float64(i+1)*t.WidthS, t.ToS)
+	return from, to, to-from >= StretchLeast*t.WidthS
 }
 
 // cutUp sorts operations into n stretches by when they ended.
-func cutUp(operations int, at func(int) *runlog.Outcome, width float64, n int) []stretch {
-	list := make([]stretch, n)
+func cutUp(operations int, at func(int) *runlog.Outcome, width float64, n int) []Stretch {
+	list := make([]Stretch, n)
 	latency := make([][]float64, n)
 	for i := range operations {
 		o := at(i)
 		part := min(int(o.FinishS()/width), n-1)
 		if !o.OK {
-			list[part].failed++
+			list[part].Failed++
 			continue
 		}
-		list[part].done++
-		list[part].bytes += o.Bytes
+		list[part].Done++
+		list[part].Bytes += o.Bytes
 		if o.Measured() {
 			latency[part] = append(latency[part], o.TookS())
 		}
 	}
 	for i, took := range latency {
-		list[i].p50, list[i].p99 = math.NaN(), math.NaN()
+		list[i].P50S, list[i].P99S = math.NaN(), math.NaN()
 		if len(took) > 0 {
 			slices.Sort(took)
-			list[i].p50, list[i].p99 = quantile(took, 0.5), quantile(took, 0.99)
+			list[i].P50S, list[i].P99S = quantile(took, 0.5), quantile(took, 0.99)
 		}
 	}
 	return list
@@ -95,7 +95,7 @@ func stretchWidth(elapsed float64, most int) float64 {
 // pace returns the uploads a second over time, each value from one of parts equal stretches of the
 // time in which uploads could begin. The first and last completions, as many as uploads run at once,
 // are ramp and tail and left out. finished is ascending.
-func (l log) pace(finished []float64, parts int) []point {
+func (l log) pace(finished []float64, parts int) []Point {
 	ramp := min(max(l.Run.Concurrency, 1), len(finished)/3)
 	if len(finished)-2*ramp < 2 || parts < 1 {
 		return nil
@@ -107,12 +107,12 @@ func (l log) pace(finished []float64, parts int) []point {
 		return nil
 	}
 	width := end / float64(parts)
-	points := make([]point, parts)
+	points := make([]Point, parts)
 	for i := range points {
-		points[i].t = (float64(i) + 0.5) * width
+		points[i].T = (float64(i) + 0.5) * width
 	}
 	for _, f := range finished[1:] {
-		points[min(int(underLoad(held, start, f)/width), parts-1)].v += 1 / width
+		points[min(int(underLoad(held, start, f)/width), parts-1)].V += 1 / width
 	}
 	return points
 }

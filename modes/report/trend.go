@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// point is a value at a time.
-type point struct{ t, v float64 }
+// Point is a value at a time.
+type Point struct{ T, V float64 }
 
 // trend is a straight line through points, with what is known of its slope.
 type trend struct {
@@ -30,7 +30,7 @@ const (
 // Correlation Methods, 1975), whose variance is corrected for autocorrelation after Hamed and Rao
 // (Journal of Hydrology 204, 1998). The confidence interval is that of Sen (Journal of the American
 // Statistical Association 63, 1968) with the same variance. False when there are too few points.
-func findTrend(points []point) (trend, bool) {
+func findTrend(points []Point) (trend, bool) {
 	points = thin(points, trendPointsMax)
 	n := len(points)
 	if n < trendPointsMin {
@@ -40,9 +40,9 @@ func findTrend(points []point) (trend, bool) {
 	slopes := make([]float64, 0, n*(n-1)/2)
 	for i, a := range points {
 		for _, b := range points[i+1:] {
-			s += float64(cmp.Compare(b.v, a.v))
-			if b.t > a.t {
-				slopes = append(slopes, (b.v-a.v)/(b.t-a.t))
+			s += float64(cmp.Compare(b.V, a.V))
+			if b.T > a.T {
+				slopes = append(slopes, (b.V-a.V)/(b.T-a.T))
 			}
 		}
 	}
@@ -52,9 +52,9 @@ func findTrend(points []point) (trend, bool) {
 	slices.Sort(slopes)
 	values := make([]float64, n)
 	for i, p := range points {
-		values[i] = p.v
+		values[i] = p.V
 	}
-	t := trend{slope: middle(slopes), span: points[n-1].t - points[0].t, level: mean(values)}
+	t := trend{slope: middle(slopes), span: points[n-1].T - points[0].T, level: mean(values)}
 	deviation := math.Sqrt(kendallVariance(values) * autocorrelationFactor(values))
 	c := z95 * deviation
 	pairs := float64(len(slopes))
@@ -68,20 +68,20 @@ func findTrend(points []point) (trend, bool) {
 }
 
 // thin puts neighbours together until there are at most most points: their mean, in the middle of their time.
-func thin(points []point, most int) []point {
+func thin(points []Point, most int) []Point {
 	group := (len(points) + most - 1) / most
 	if group <= 1 {
 		return points
 	}
-	var out []point
+	var out []Point
 	for part := range slices.Chunk(points, group) {
-		var sum point
+		var sum Point
 		for _, p := range part {
-			sum.t += p.t
-			sum.v += p.v
+			sum.T += p.T
+			sum.V += p.V
 		}
 		n := float64(len(part))
-		out = append(out, point{sum.t / n, sum.v / n})
+		out = append(out, Point{sum.T / n, sum.V / n})
 	}
 	return out
 }

@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-func line(values ...float64) (points []point) {
+func line(values ...float64) (points []Point) {
 	for i, v := range values {
-		points = append(points, point{float64(i), v})
+		points = append(points, Point{float64(i), v})
 	}
 	return points
 }
@@ -29,7 +29,7 @@ func TestTrendByHand(t *testing.T) {
 	if _, ok := findTrend(line(1, 2, 3)); ok {
 		t.Error("three points have a trend")
 	}
-	if _, ok := findTrend(make([]point, 30)); ok {
+	if _, ok := findTrend(make([]Point, 30)); ok {
 		t.Error("points of one moment have a trend")
 	}
 	if got := kendallVariance([]float64{1, 1, 2}); math.Abs(got-48.0/18) > 1e-12 {
@@ -88,10 +88,10 @@ func TestTrendFindsAFall(t *testing.T) {
 }
 
 func TestThin(t *testing.T) {
-	if got := thin(line(1, 3, 5, 7, 9), 2); len(got) != 2 || got[0] != (point{1, 3}) || got[1] != (point{3.5, 8}) {
+	if got := thin(line(1, 3, 5, 7, 9), 2); len(got) != 2 || got[0] != (Point{1, 3}) || got[1] != (Point{3.5, 8}) {
 		t.Errorf("%v", got)
 	}
-	long := make([]point, 100_001)
+	long := make([]Point, 100_001)
 	if got := thin(long, trendPointsMax); len(got) > trendPointsMax {
 		t.Errorf("%d points", len(got))
 	}

@@ -1,6 +1,8 @@
 package report
 
 import (
+	"strings"
+
 	"imgcluster/modes/runlog"
 	"imgcluster/modes/term"
 )
@@ -166,4 +168,18 @@ func (c *Client) limits(run *runlog.Run, reached float64) string {
 // rateReachedMin is the share of an open loop's rate from which it counts as reached.
 const rateReachedMin = 0.95
 
-// percent returns v as a percentage of at most three digits.
+// Words says how busy the client was.
+func (c *Client) Words() string {
+	parts := []string{term.Digits3(c.CPUCores) + " cores"}
+	add := func(known bool, s string) {
+		if known {
+			parts = append(parts, s)
+		}
+	}
+	add(c.CPUPercent > 0, term.Percent(c.CPUPercent)+" of its machine's CPUs")
+	add(c.SourcePercent > 0, term.Percent(c.SourcePercent)+" of its workers' time making images")
+	add(c.InFlight > 0, term.Digits3(c.InFlight)+" operations at once")
+	add(c.LateMaxS > 0, "at most "+term.Seconds(c.LateMaxS)+" s behind its schedule")
+	add(c.LinkPercent > 0, term.Percent(c.LinkPercent)+" of its link")
+	return "busy with " + strings.Join(parts, ", ")
+}

@@ -316,3 +316,13 @@ func Gzip(t testing.TB, text string) string {
 	}
 	return b.String()
 }
+
+// Slower is the log of Even(300), a quarter slower, with more at once.
+func Slower() []runlog.Record {
+	recs := SetRun(Mutate(Even(300), func(u *runlog.Upload) {
+		u.StartS *= 1.25
+		u.LatencyS *= 1.25
+	}), func(r *runlog.Run) { r.Concurrency = 16 })
+	recs[len(recs)-1] = runlog.End{ElapsedS: 15.7}
+	return recs
+}

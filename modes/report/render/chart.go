@@ -1,10 +1,12 @@
-package report
+package render
 
 import (
 	"fmt"
 	"math"
 	"slices"
 	"strings"
+
+	"imgcluster/modes/report"
 )
 
 // A chart is drawn into a box of plotWidth by plotHeight that the page stretches to its size; words
@@ -78,7 +80,7 @@ type plotted struct {
 	name   string
 	style  int
 	area   bool
-	points []point
+	points []report.Point
 }
 
 // scale maps values to the box.
@@ -109,7 +111,7 @@ func (s scale) tick(v float64, label string) tick {
 // draw makes a chart over time out of lines; false when there is nothing to draw.
 func draw(id, title string, u unitOf, lines []plotted, times timeAxis) (chart, bool) {
 	lines = slices.DeleteFunc(slices.Clone(lines), func(l plotted) bool {
-		return !slices.ContainsFunc(l.points, func(p point) bool { return !math.IsNaN(p.v) })
+		return !slices.ContainsFunc(l.points, func(p report.Point) bool { return !math.IsNaN(p.V) })
 	})
 	if len(lines) == 0 {
 		return chart{}, false
@@ -119,11 +121,11 @@ func draw(id, title string, u unitOf, lines []plotted, times timeAxis) (chart, b
 	top, bottom := 0.0, math.Inf(1)
 	for _, l := range lines {
 		for _, p := range l.points {
-			if p.v > top {
-				top = p.v
+			if p.V > top {
+				top = p.V
 			}
-			if p.v > 0 && p.v < bottom {
-				bottom = p.v
+			if p.V > 0 && p.V < bottom {
+				bottom = p.V
 			}
 		}
 	}
@@ -170,10 +172,10 @@ const logScaleFrom = 30
 func (c *chart) add(l plotted, factor float64, x, y scale) {
 	var path, dots, area strings.Builder
 	data := chartDataLine{Name: l.name, Style: l.style, Points: [][2]float64{}}
-	run := []point{}
+	run := []report.Point{}
 	flush := func() {
 		if len(run) == 1 {
-			fmt.Fprintf(&dots, "M%g %gh0", x.at(run[0].t), y.at(run[0].v*factor))
+			fmt.Fprintf(&dots, "M%g %gh0", x.at(run[0].T), y.at(run[0].V*factor))
 		}
 		for i, p := range run {
 			if len(run) == 1 {
@@ -183,24 +185,24 @@ func (c *chart) add(l plotted, factor float64, x, y scale) {
 			if i == 0 {
 				verb = "M"
 			}
-			fmt.Fprintf(&path, "%s%g %g", verb, x.at(p.t), y.at(p.v*factor))
+			fmt.Fprintf(&path, "%s%g %g", verb, x.at(p.T), y.at(p.V*factor))
 		}
 		if l.area && len(run) > 1 {
-			fmt.Fprintf(&area, "M%g %d", x.at(run[0].t), plotHeight)
+			fmt.Fprintf(&area, "M%g %d", x.at(run[0].T), plotHeight)
 			for _, p := range run {
-				fmt.Fprintf(&area, "L%g %g", x.at(p.t), y.at(p.v*factor))
+				fmt.Fprintf(&area, "L%g %g", x.at(p.T), y.at(p.V*factor))
 			}
-			fmt.Fprintf(&area, "L%g %dZ", x.at(run[len(run)-1].t), plotHeight)
+			fmt.Fprintf(&area, "L%g %dZ", x.at(run[len(run)-1].T), plotHeight)
 		}
 		run = run[:0]
 	}
 	for _, p := range l.points {
-		if math.IsNaN(p.v) {
+		if math.IsNaN(p.V) {
 			flush()
 			continue
 		}
 		run = append(run, p)
-		data.Points = append(data.Points, [2]float64{rounded(p.t, 5), rounded(p.v*factor, 4)})
+		data.Points = append(data.Points, [2]float64{rounded(p.T, 5), rounded(p.V*factor, 4)})
 	}
 	flush()
 	c.Lines = append(c.Lines, chartLine{Name: l.name, Style: l.style, Path: path.String(), Dots: dots.String(), Area: area.String()})
@@ -213,11 +215,11 @@ func summary(lines []plotted, factor float64, unit string) string {
 	for _, l := range lines {
 		var v []float64
 		for _, p := range l.points {
-			if !math.IsNaN(p.v) {
-				v = append(v, p.v*factor)
+			if !math.IsNaN(p.V) {
+				v = append(v, p.V*factor)
 			}
 		}
-		parts = append(parts, fmt.Sprintf("%s: %s to %s %s, median %s", l.name, plain(slices.Min(v)), plain(slices.Max(v)), unit, plain(median(v))))
+		parts = append(parts, fmt.Sprintf("%s: %s to %s %s, median %s", l.name, plain(slices.Min(v)), plain(slices.Max(v)), unit, plain(slices.Sorted(slices.Values(v))[(len(v)-1)/2])))
 	}
 	return strings.Join(parts, "; ") + "."
 }
@@ -285,7 +287,7 @@ type timeAxis struct {
 }
 
 func newTimeAxis(elapsed float64) timeAxis {
-	a := timeAxis{scale: scale{max: max(elapsed, ratioMin), size: plotWidth}, name: "s", factor: 1}
+	a := timeAxis{scale: scale{max: max(elapsed, 1e-6), size: plotWidth}, name: "s", factor: 1}
 	switch {
 	case elapsed >= 2*3600:
 		a.name, a.factor = "h", 1.0/3600

@@ -1,4 +1,6 @@
-package report
+// Package render writes Reports: as text for a terminal, JSON, CSV, Markdown, or a page of HTML. It sees the figures of
+// a Report and nothing of the log.
+package render
 
 import (
 	"cmp"
@@ -13,11 +15,12 @@ import (
 	"strings"
 
 	"imgcluster/cluster/printable"
+	"imgcluster/modes/report"
 	"imgcluster/modes/term"
 )
 
 // Reports are those of one or several logs, which are shown together.
-type Reports []*Report
+type Reports []*report.Report
 
 // WriteText writes the reports one after the other, and a table of all when there are several.
 func (rs Reports) WriteText(w io.Writer, opts TextOptions) error {
@@ -27,7 +30,7 @@ func (rs Reports) WriteText(w io.Writer, opts TextOptions) error {
 				return fmt.Errorf("writing the report: %w", err)
 			}
 		}
-		if err := r.WriteText(w, opts); err != nil {
+		if err := (shown{r}).writeText(w, opts); err != nil {
 			return err
 		}
 		if len(rs) > 1 {
@@ -47,7 +50,7 @@ func (rs Reports) table() table {
 	t := table{id: "runs", title: "All runs", left: 1, head: []string{"log", "verdict", "uploads", "failed", "per s", "p50 s", "p99 s", "stddev"}}
 	for _, r := range rs {
 		t.rows = append(t.rows, []string{
-			r.Log, r.Verdict.word(), fmt.Sprint(r.Attempted), fmt.Sprint(r.Failed), term.Digits3(r.ThroughputPerS), term.Seconds(r.LatencyS.P50), term.Seconds(r.LatencyS.P99),
+			r.Log, r.Verdict.Word(), fmt.Sprint(r.Attempted), fmt.Sprint(r.Failed), term.Digits3(r.ThroughputPerS), term.Seconds(r.LatencyS.P50), term.Seconds(r.LatencyS.P99),
 			fmt.Sprintf("%.2f %%", r.Balance.StddevPercent),
 		})
 	}
@@ -57,11 +60,11 @@ func (rs Reports) table() table {
 // WriteJSON writes one report as an indented JSON object, several as {"reports":[{"log":"...",...}]}.
 func (rs Reports) WriteJSON(w io.Writer) error {
 	if len(rs) == 1 {
-		return rs[0].WriteJSON(w)
+		return writeJSON(w, rs[0])
 	}
 	type named struct {
 		Log string `json:"log"`
-		*Report
+		*report.Report
 	}
 	all := struct {
 		Reports []named `json:"reports"`
@@ -88,7 +91,7 @@ func (rs Reports) WriteCSV(w io.Writer) error {
 	c := csv.NewWriter(w)
 	rows := [][]string{{"log", "part", "item", "figure", "value"}}
 	for _, r := range rs {
-		rows = append(rows, r.csvRows()...)
+		rows = append(rows, shown{r}.csvRows()...)
 	}
 	if err := c.WriteAll(rows); err != nil {
 		return fmt.Errorf("writing the report: %w", err)
@@ -97,7 +100,7 @@ func (rs Reports) WriteCSV(w io.Writer) error {
 }
 
 // csvRows takes the JSON form apart, so that both have the same figures and names.
-func (r *Report) csvRows() (rows [][]string) {
+func (r shown) csvRows() (rows [][]string) {
 	add := func(part, item, figure, value string) {
 		if strings.HasPrefix(value, "=") || strings.HasPrefix(value, "@") {
 			value = "'" + value // a spreadsheet would take it for a formula
@@ -139,19 +142,19 @@ func (r *Report) csvRows() (rows [][]string) {
 			walk("run", "", key, object[key])
 		}
 	}
-	t := &r.charts.time
-	for i, s := range t.uploads {
-		from, to, ok := t.span(i)
+	t := &r.Charts.Time
+	for i, s := range t.Uploads {
+		from, to, ok := t.Bounds(i)
 		if !ok {
 			continue
 		}
 		at := strconv.FormatFloat(rounded(from, 6), 'f', -1, 64)
-		add("time", at, "uploads_per_s", fmt.Sprintf("%g", rounded(float64(s.done)/(to-from), 6)))
-		add("time", at, "bytes_per_s", fmt.Sprintf("%g", rounded(float64(s.bytes)/(to-from), 6)))
-		add("time", at, "failed", fmt.Sprint(s.failed))
-		if !math.IsNaN(s.p50) {
-			add("time", at, "p50_s", fmt.Sprintf("%g", s.p50))
-			add("time", at, "p99_s", fmt.Sprintf("%g", s.p99))
+		add("time", at, "uploads_per_s", fmt.Sprintf("%g", rounded(float64(s.Done)/(to-from), 6)))
+		add("time", at, "bytes_per_s", fmt.Sprintf("%g", rounded(float64(s.Bytes)/(to-from), 6)))
+		add("time", at, "failed", fmt.Sprint(s.Failed))
+		if !math.IsNaN(s.P50S) {
+			add("time", at, "p50_s", fmt.Sprintf("%g", s.P50S))
+			add("time", at, "p99_s", fmt.Sprintf("%g", s.P99S))
 		}
 	}
 	return rows
@@ -176,7 +179,7 @@ func itemOf(v any, at int) (name string, rest any) {
 func (rs Reports) WriteMarkdown(w io.Writer) error {
 	var b strings.Builder
 	for _, r := range rs {
-		r.markdown(&b)
+		shown{r}.markdown(&b)
 	}
 	if len(rs) > 1 {
 		markdownTable(&b, rs.table())
@@ -187,7 +190,7 @@ func (rs Reports) WriteMarkdown(w io.Writer) error {
 	return nil
 }
 
-func (r *Report) markdown(b *strings.Builder) {
+func (r shown) markdown(b *strings.Builder) {
 	fmt.Fprintf(b, "# %s\n\n**%s**\n\n", markdownText(cmp.Or(r.Log, "Stress run")), markdownText(r.Verdict.Text))
 	for _, n := range r.Notes {
 		fmt.Fprintf(b, "- %s\n", markdownText(n))
@@ -205,9 +208,9 @@ func (r *Report) markdown(b *strings.Builder) {
 	figures.left = 2
 	markdownTable(b, figures)
 	if c := r.Comparison; c != nil {
-		markdownTable(b, c.figureTable())
+		markdownTable(b, figureTable(c))
 		fmt.Fprintf(b, "Test: %s; beyond noise below %g.\n\n", c.Test, c.Alpha)
-		markdownTable(b, c.settingTable())
+		markdownTable(b, settingTable(c))
 	}
 	for _, t := range []table{
 		r.shareTable(), r.latencyTable(), r.classTable(), r.usageTable(), r.checkTable(), r.resourceTable(), r.failureTable(), r.eventTable(), r.limitTable(), r.runTable(),
@@ -247,3 +250,6 @@ var markdownEscapes = strings.NewReplacer("\\", "\\\\", "|", "\\|", "<", "&lt;",
 func markdownText(s string) string { return markdownEscapes.Replace(printable.Text(s)) }
 
 func sortedKeys(m map[string]float64) []string { return slices.Sorted(maps.Keys(m)) }
+
+// shown is a report that is rendered.
+type shown struct{ *report.Report }

@@ -1,4 +1,4 @@
-package report
+package render
 
 import (
 	"bytes"
@@ -55,7 +55,7 @@ func TestPageIsSelfContained(t *testing.T) {
 	}
 	for name, records := range logtest.Runs {
 		r := compute(t, records()...)
-		page := written(t, Reports{r}.WriteHTML)
+		page := written(t, (Reports{r}).WriteHTML)
 		selfContained(t, page)
 		if !strings.Contains(string(page), r.Verdict.Text) {
 			t.Errorf("%s: no verdict", name)
@@ -127,7 +127,7 @@ func TestPageStaysSmall(t *testing.T) {
 		}
 	}
 	r := compute(t, recs...)
-	if n := len(written(t, Reports{r}.WriteHTML)); n > pageBytesMax {
+	if n := len(written(t, (Reports{r}).WriteHTML)); n > pageBytesMax {
 		t.Errorf("%d bytes, more than %d", n, pageBytesMax)
 	}
 }

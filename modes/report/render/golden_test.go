@@ -1,4 +1,4 @@
-package report
+package render
 
 import (
 	"bytes"
@@ -10,11 +10,12 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"imgcluster/modes/report"
 	"imgcluster/modes/runlog"
 	"imgcluster/modes/runlog/logtest"
 )
 
-// Remake the golden files with: go test ./modes/report -run TestGolden -update
+// Remake the golden files with: go test ./modes/report/render -run TestGolden -update
 var update = flag.Bool("update", false, "write the golden files")
 
 func TestGolden(t *testing.T) {
@@ -23,7 +24,7 @@ func TestGolden(t *testing.T) {
 			r := compute(t, records()...)
 			golden(t, name+".txt", []byte(text(t, r, TextOptions{})))
 			var js bytes.Buffer
-			if err := r.WriteJSON(&js); err != nil {
+			if err := (Reports{r}).WriteJSON(&js); err != nil {
 				t.Fatal(err)
 			}
 			golden(t, name+".json", js.Bytes())
@@ -36,23 +37,22 @@ func TestGolden(t *testing.T) {
 		golden(t, name+".md", written(t, reports.WriteMarkdown))
 	}
 	golden(t, "compared.txt", []byte(text(t, compared(t), TextOptions{})))
-	golden(t, "compared.json", written(t, compared(t).WriteJSON))
+	golden(t, "compared.json", written(t, Reports{compared(t)}.WriteJSON))
 	golden(t, "color.txt", []byte(text(t, compute(t, logtest.Failing()...), TextOptions{Color: true, Width: 72})))
 }
 
-func named(t testing.TB, name string, recs []runlog.Record) *Report {
+func named(t testing.TB, name string, recs []runlog.Record) *report.Report {
 	r := compute(t, recs...)
 	r.Log = name
 	return r
 }
 
 // compared is the report of a run beside one of the same that was a quarter slower, with more at once.
-func compared(t testing.TB) *Report {
+func compared(t testing.TB) *report.Report {
 	t.Helper()
-	slower := logtest.SetRun(logtest.Mutate(logtest.Even(300), func(u *runlog.Upload) { u.StartS, u.LatencyS = 1.25*u.StartS, 1.25*u.LatencyS }), func(r *runlog.Run) { r.Concurrency = 16 })
-	slower[len(slower)-1] = runlog.End{ElapsedS: 15.7}
-	this, other := read(t, string(logtest.Encode(t, logtest.Even(300)...))), read(t, string(logtest.Encode(t, slower...)))
-	r := Compute(this, DefaultLimits())
+	this := read(t, string(logtest.Encode(t, logtest.Even(300)...)))
+	other := read(t, string(logtest.Encode(t, logtest.Slower()...)))
+	r := report.Compute(this, report.DefaultLimits())
 	r.Log = "this.jsonl"
 	r.Compare(this, other, "other.jsonl")
 	return r

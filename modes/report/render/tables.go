@@ -1,13 +1,12 @@
-package report
+package render
 
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
-	"imgcluster/modes/runlog"
+	"imgcluster/modes/report"
 	"imgcluster/modes/term"
 )
 
@@ -38,12 +37,12 @@ func (t table) compact() table {
 }
 
 // latencyTable has a row for everything that a latency is known of.
-func (r *Report) latencyTable() table {
+func (r shown) latencyTable() table {
 	t := table{id: "latency", title: "Latency in seconds", left: 1, head: []string{"", "mean", "p50", "p90", "p95", "p99", "p99.9", "max"}}
 	if r.Succeeded == 0 && r.Reads == nil {
 		return t
 	}
-	add := func(name string, l *Latency) {
+	add := func(name string, l *report.Latency) {
 		if l != nil {
 			t.rows = append(t.rows, []string{name, term.Seconds(l.Mean), term.Seconds(l.P50), term.Seconds(l.P90), term.Seconds(l.P95), term.Seconds(l.P99), term.Seconds(l.P999), term.Seconds(l.Max)})
 		}
@@ -65,7 +64,7 @@ func (r *Report) latencyTable() table {
 	return t
 }
 
-func (r *Report) classTable() table {
+func (r shown) classTable() table {
 	t := table{id: "classes", title: "Classes", left: 1, head: []string{"", "uploads", "failed", "bytes", "from", "to", "p50 s", "p95 s", "p99 s"}}
 	for _, c := range r.Classes {
 		l := c.LatencyS
@@ -78,7 +77,7 @@ func (r *Report) classTable() table {
 }
 
 // shareTable lists what each node owned.
-func (r *Report) shareTable() table {
+func (r shown) shareTable() table {
 	t := table{id: "owned", title: "Owned", left: 1, head: []string{"node", "uploads", "share", "bytes", "share of bytes"}}
 	for _, n := range r.Nodes {
 		t.rows = append(t.rows, []string{fmt.Sprint(n.ID), fmt.Sprint(n.Uploads), fmt.Sprintf("%.2f %%", n.SharePercent), term.Bytes(n.Bytes), fmt.Sprintf("%.2f %%", n.BytesSharePercent)})
@@ -87,10 +86,10 @@ func (r *Report) shareTable() table {
 }
 
 // usageTable lists what each process used; nothing when there were no samples.
-func (r *Report) usageTable() table {
+func (r shown) usageTable() table {
 	t := table{id: "resources", title: "Used: memory at its peak, the rest on average", left: 1, head: []string{"", "memory", "cores", "in", "out", "written", "busy", "disk left"}}
 	known := false
-	add := func(name string, u Usage) {
+	add := func(name string, u report.Usage) {
 		known = known || u.PeakRSSBytes > 0
 		t.rows = append(t.rows, []string{
 			name, term.MiB(float64(u.PeakRSSBytes)) + " MiB", term.Digits3(u.CPUCores), perS(u.NetRxBytesPerS), perS(u.NetTxBytesPerS), perS(u.DiskWrittenPerS),
@@ -120,9 +119,9 @@ func dashed(known bool, s string) string {
 }
 
 // failureTable lists why uploads and reads failed.
-func (r *Report) failureTable() table {
+func (r shown) failureTable() table {
 	t := table{id: "failures", title: "Failures", left: 2, head: []string{"of", "reason", "times"}}
-	add := func(what string, list []Failure) {
+	add := func(what string, list []report.Failure) {
 		for _, f := range list {
 			t.rows = append(t.rows, []string{what, f.Error, fmt.Sprint(f.Uploads)})
 		}
@@ -134,7 +133,7 @@ func (r *Report) failureTable() table {
 	return t
 }
 
-func (r *Report) checkTable() table {
+func (r shown) checkTable() table {
 	t := table{id: "checks", title: "Checks", left: 3, head: []string{"check", "outcome", "evidence"}}
 	for _, c := range r.Verdict.Checks {
 		t.rows = append(t.rows, []string{c.Name, string(c.Status), c.Evidence})
@@ -142,7 +141,7 @@ func (r *Report) checkTable() table {
 	return t
 }
 
-func (r *Report) eventTable() table {
+func (r shown) eventTable() table {
 	t := table{id: "events", title: "Events", left: 4, head: []string{"at", "event", "node", "detail"}}
 	for _, e := range r.Events {
 		t.rows = append(t.rows, []string{term.Seconds(e.TS) + " s", e.Kind, dashed(e.Node > 0, fmt.Sprint(e.Node)), e.Detail})
@@ -154,20 +153,20 @@ func (r *Report) eventTable() table {
 }
 
 // resourceTable lists the resources by how much of them was used.
-func (r *Report) resourceTable() table {
+func (r shown) resourceTable() table {
 	t := table{id: "limits", title: "How busy", left: 1, head: []string{"what", "used"}}
 	if r.Bottleneck == nil {
 		return t
 	}
 	t.head, t.left = []string{"what", "used", "evidence"}, 3
 	for _, u := range r.Bottleneck.Resources {
-		t.rows = append(t.rows, []string{resourceName(u.Kind, u.Node), term.Percent(u.UsedPercent), u.Evidence})
+		t.rows = append(t.rows, []string{u.Name(), term.Percent(u.UsedPercent), u.Evidence})
 	}
 	return t
 }
 
 // limitTable lists what the checks asked for.
-func (r *Report) limitTable() table {
+func (r shown) limitTable() table {
 	l := r.Limits
 	f := func(v float64, unit string) string { return strings.TrimSpace(fmt.Sprintf("%g %s", v, unit)) }
 	return table{id: "asked", title: "What the checks ask for", left: 1, head: []string{"limit", "value"}, rows: [][]string{
@@ -186,83 +185,11 @@ func (r *Report) limitTable() table {
 	}}
 }
 
-// runTable is the configuration of the run.
-func (r *Report) runTable() table {
+// runTable lists how the run was made.
+func (r shown) runTable() table {
 	t := table{id: "configuration", title: "Configuration", left: 2, head: []string{"setting", "value"}}
-	if r.Run == nil {
-		return t
-	}
-	add := func(when bool, name, format string, args ...any) {
-		if when {
-			t.rows = append(t.rows, []string{name, fmt.Sprintf(format, args...)})
-		}
-	}
-	run := r.Run
-	add(!run.Started.IsZero(), "started", "%s", run.Started.UTC().Format("2006-01-02 15:04:05 UTC"))
-	add(run.Version != "", "version", "%s", run.Version)
-	add(run.Profile != "", "profile", "%s", run.Profile)
-	add(run.Count > 0, "uploads planned", "%d", run.Count)
-	add(run.DurationS > 0, "duration", "%g s", run.DurationS)
-	add(run.WarmupS > 0, "warm-up", "%g s", run.WarmupS)
-	add(true, "load", "%s", loadOf(run))
-	add(run.ReadPercent > 0, "reads", "%g %% of the operations", run.ReadPercent)
-	add(run.Users > 1, "users", "%d", run.Users)
-	add(true, "nodes", "%s", strings.Trim(fmt.Sprint(run.Nodes), "[]"))
-	add(true, "replicas", "%d", run.Replicas)
-	add(run.Delivery != "", "delivery", "%s", run.Delivery)
-	add(run.Seed != 0, "seed", "%d", run.Seed)
-	add(run.MinPixels+run.MaxPixels > 0, "pixels", "%d to %d", run.MinPixels, run.MaxPixels)
-	add(run.Images != "", "images", "%s", run.Images)
-	add(len(run.LeftOut) > 0, "left out of them", "%s", strings.Join(run.LeftOut, "; "))
-	add(run.Faults > 0, "faults planned", "%d", run.Faults)
-	for _, m := range append([]runlog.Machine{run.Machines.Client}, run.Machines.Nodes...) {
-		name := "client's machine"
-		if m.ID > 0 {
-			name = fmt.Sprintf("machine of node %d", m.ID)
-		}
-		add(m != (runlog.Machine{}), name, "%s", machineWords(m))
-	}
-	for _, key := range slices.Sorted(maps.Keys(run.Settings)) {
-		add(true, key, "%s", run.Settings[key])
+	for _, s := range r.Settings() {
+		t.rows = append(t.rows, []string{s.Name, s.Value})
 	}
 	return t
-}
-
-// loadOf says how the uploads came.
-func loadOf(r *runlog.Run) string {
-	if r.Rate > 0 {
-		return fmt.Sprintf("%s/s, %s, at most %d at once", term.Digits3(r.Rate), cmp.Or(r.Arrivals, runlog.ArrivalsConstant), r.Concurrency)
-	}
-	return fmt.Sprintf("%d at once", r.Concurrency)
-}
-
-func machineWords(m runlog.Machine) string {
-	var parts []string
-	add := func(when bool, s string) {
-		if when {
-			parts = append(parts, s)
-		}
-	}
-	add(m.Host != "", m.Host)
-	add(m.CPUs > 0, term.Plural(m.CPUs, "core"))
-	add(m.MemoryBytes > 0, term.Bytes(m.MemoryBytes)+" of memory")
-	add(m.LinkBytesPS > 0, "a link of "+term.Bytes(m.LinkBytesPS)+"/s")
-	add(m.Version != "", m.Version)
-	return strings.Join(parts, ", ")
-}
-
-// Words says how busy the client was.
-func (c *Client) Words() string {
-	parts := []string{term.Digits3(c.CPUCores) + " cores"}
-	add := func(known bool, s string) {
-		if known {
-			parts = append(parts, s)
-		}
-	}
-	add(c.CPUPercent > 0, term.Percent(c.CPUPercent)+" of its machine's CPUs")
-	add(c.SourcePercent > 0, term.Percent(c.SourcePercent)+" of its workers' time making images")
-	add(c.InFlight > 0, term.Digits3(c.InFlight)+" operations at once")
-	add(c.LateMaxS > 0, "at most "+term.Seconds(c.LateMaxS)+" s behind its schedule")
-	add(c.LinkPercent > 0, term.Percent(c.LinkPercent)+" of its link")
-	return "busy with " + strings.Join(parts, ", ")
 }

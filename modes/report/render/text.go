@@ -1,4 +1,4 @@
-package report
+package render
 
 import (
 	"cmp"
@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"imgcluster/cluster/printable"
+	"imgcluster/modes/report"
 	"imgcluster/modes/term"
 )
 
@@ -32,8 +33,8 @@ const (
 	cellMax       = 16
 )
 
-// WriteText writes the report for a person, in lines of at most opts.Width columns.
-func (r *Report) WriteText(w io.Writer, opts TextOptions) error {
+// writeText writes the report for a person, in lines of at most opts.Width columns.
+func (r shown) writeText(w io.Writer, opts TextOptions) error {
 	p := newPage(opts)
 	r.textNodes(p)
 	r.textFigures(p)
@@ -49,7 +50,7 @@ func (r *Report) WriteText(w io.Writer, opts TextOptions) error {
 	for _, n := range r.Notes {
 		p.line("Note: ", "", n)
 	}
-	p.line("Verdict: ", r.Verdict.style(), r.Verdict.Text)
+	p.line("Verdict: ", verdictStyle(&r.Verdict), r.Verdict.Text)
 	return p.writeTo(w)
 }
 
@@ -64,7 +65,7 @@ func (p *page) writeTo(w io.Writer) error {
 	return nil
 }
 
-func (v *Verdict) style() term.Style {
+func verdictStyle(v *report.Verdict) term.Style {
 	if v.Passed {
 		return term.BoldGreen
 	}
@@ -73,7 +74,7 @@ func (v *Verdict) style() term.Style {
 
 // textNodes draws one bar for each node, to the scale of 50 cells for 100 %; to a smaller one when
 // the longest bar would not fit.
-func (r *Report) textNodes(p *page) {
+func (r shown) textNodes(p *page) {
 	p.line("Load distribution", "", "")
 	var id, share, uploads, bytes term.Column
 	longest := 0.0
@@ -108,7 +109,7 @@ func bar(length float64) string {
 // cells returns how many cells a bar takes.
 func cells(length float64) int { return int(math.Ceil(float64(int(length*8)) / 8)) }
 
-func (r *Report) textFigures(p *page) {
+func (r shown) textFigures(p *page) {
 	b := r.Balance
 	if r.Succeeded == 0 {
 		p.line("Balance   ", "", "no successful upload")
@@ -138,7 +139,7 @@ func percentFloor(part, whole int) string {
 }
 
 // textRun tells what run this was.
-func (r *Report) textRun(p *page) {
+func (r shown) textRun(p *page) {
 	if r.Run == nil {
 		return
 	}
@@ -152,7 +153,7 @@ func (r *Report) textRun(p *page) {
 	add(term.Plural(len(r.Run.Nodes), "node"))
 	add(term.Plural(r.Run.Replicas, "replica"))
 	add(r.Run.Delivery)
-	add(loadOf(r.Run))
+	add(r.Load())
 	add(term.Seconds(r.ElapsedS) + " s")
 	if !r.Run.Started.IsZero() {
 		add("started " + r.Run.Started.UTC().Format("2006-01-02 15:04:05 UTC"))
@@ -160,33 +161,34 @@ func (r *Report) textRun(p *page) {
 	p.line("Run ", "", strings.Join(words, ", "))
 }
 
-// What a line over time takes: cells at most, and uploads for each cell.
+// What a line over time takes: seconds of the run, cells at most, and uploads for each cell.
 const (
-	sparkCells   = 60
-	sparkUploads = 8
+	timelineSecondsMin = 2.0
+	sparkCells         = 60
+	sparkUploads       = 8
 )
 
 // textTime draws throughput and latency over time, a cell for each stretch.
-func (r *Report) textTime(p *page) {
-	if r.MeasuredS < sustainedSecondsMin || len(r.charts.time.uploads) < 2 {
+func (r shown) textTime(p *page) {
+	if r.MeasuredS < timelineSecondsMin || len(r.Charts.Time.Uploads) < 2 {
 		return
 	}
-	t := &r.charts.time
+	t := &r.Charts.Time
 	var rate, latency []float64
 	cells := min(sparkCells, max(r.Attempted/sparkUploads, 1))
-	group := (len(t.uploads) + cells - 1) / cells
-	for i := 0; i < len(t.uploads); i += group {
+	group := (len(t.Uploads) + cells - 1) / cells
+	for i := 0; i < len(t.Uploads); i += group {
 		done, time, slowest := 0, 0.0, math.NaN()
-		for at := i; at < min(i+group, len(t.uploads)); at++ {
-			s := t.uploads[at]
-			from, to, _ := t.span(at)
+		for at := i; at < min(i+group, len(t.Uploads)); at++ {
+			s := t.Uploads[at]
+			from, to, _ := t.Bounds(at)
 			time += max(0, to-from)
-			done += s.done
-			if s.done > 0 && !(slowest > s.p99) {
-				slowest = s.p99
+			done += s.Done
+			if s.Done > 0 && !(slowest > s.P99S) {
+				slowest = s.P99S
 			}
 		}
-		if time >= stretchLeast*t.width {
+		if time >= report.StretchLeast*t.WidthS {
 			rate, latency = append(rate, float64(done)/time), append(latency, slowest)
 		}
 	}
@@ -235,7 +237,7 @@ func (p *page) table(t table) {
 }
 
 // textBottleneck says what limited; what to try only when it was slow.
-func (r *Report) textBottleneck(p *page) {
+func (r shown) textBottleneck(p *page) {
 	b := r.Bottleneck
 	if b == nil {
 		return
@@ -259,12 +261,12 @@ func (r *Report) textBottleneck(p *page) {
 	}
 }
 
-func (r *Report) textComparison(p *page) {
+func (r shown) textComparison(p *page) {
 	c := r.Comparison
 	if c == nil {
 		return
 	}
-	p.table(c.figureTable())
+	p.table(figureTable(c))
 	p.line("  ", term.Dim, fmt.Sprintf("By %s; beyond noise below %g.", c.Test, c.Alpha))
 	if len(c.Settings) > 0 {
 		p.blank()
@@ -276,7 +278,7 @@ func (r *Report) textComparison(p *page) {
 	p.blank()
 }
 
-func (r *Report) textChecks(p *page) {
+func (r shown) textChecks(p *page) {
 	var name term.Column
 	for _, c := range r.Verdict.Checks {
 		name.Add(c.Name)
@@ -305,9 +307,9 @@ func (p *page) line(label string, style term.Style, text string) {
 }
 
 // check writes a status, a name and the evidence.
-func (p *page) check(s Status, name, evidence string) {
+func (p *page) check(s report.Status, name, evidence string) {
 	label := fmt.Sprintf("  %-7s", s)
-	style := map[Status]term.Style{Passed: term.BoldGreen, Failed: term.BoldRed, Skipped: term.Dim}[s]
+	style := map[report.Status]term.Style{report.Passed: term.BoldGreen, report.Failed: term.BoldRed, report.Skipped: term.Dim}[s]
 	p.out.WriteString(p.styled(style, label))
 	p.out.WriteString(name)
 	p.body(utf8.RuneCountInString(label+name), "", evidence)

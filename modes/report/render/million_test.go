@@ -1,4 +1,4 @@
-package report
+package render
 
 import (
 	"fmt"
@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"testing"
 
+	"imgcluster/modes/report"
 	"imgcluster/modes/runlog"
 	"imgcluster/modes/runlog/logtest"
 )
@@ -36,7 +37,7 @@ func BenchmarkMillion(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if err := Compute(l, DefaultLimits()).WriteText(io.Discard, TextOptions{}); err != nil {
+		if err := (Reports{report.Compute(l, report.DefaultLimits())}).WriteText(io.Discard, TextOptions{}); err != nil {
 			b.Fatal(err)
 		}
 		f.Close()

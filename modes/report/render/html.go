@@ -1,4 +1,4 @@
-package report
+package render
 
 import (
 	"embed"
@@ -7,10 +7,11 @@ import (
 	"io"
 	"math"
 	"regexp"
+	"slices"
 	"strings"
 
 	"imgcluster/cluster/printable"
-	"imgcluster/modes/runlog"
+	"imgcluster/modes/report"
 	"imgcluster/modes/term"
 )
 
@@ -32,7 +33,7 @@ var pageTemplate = template.Must(template.New("page.html").Funcs(template.FuncMa
 func (rs Reports) WriteHTML(w io.Writer) error {
 	p := pageView{Title: "Stress run"}
 	for i, r := range rs {
-		p.Reports = append(p.Reports, r.view(i, len(rs)))
+		p.Reports = append(p.Reports, shown{r}.view(i, len(rs)))
 	}
 	if len(rs) > 1 {
 		t := rs.table()
@@ -56,7 +57,7 @@ type pageView struct {
 
 type reportView struct {
 	Prefix, Name string
-	*Report
+	*report.Report
 	When       string
 	Tiles      []tile
 	Shares     []shareView
@@ -78,7 +79,7 @@ type reportView struct {
 }
 
 type comparisonView struct {
-	*Comparison
+	*report.Comparison
 	Figures, Settings tableView
 	Charts            []chart
 }
@@ -87,7 +88,7 @@ type comparisonView struct {
 type tile struct{ Name, Value, Unit, More string }
 
 type checkView struct {
-	Check
+	report.Check
 	Title   string
 	Numbers []numberView
 }
@@ -139,8 +140,8 @@ func rowsOf(t table) (rows [][]cell) {
 var unbroken = regexp.MustCompile(`(\d) `)
 
 // view gets a report ready for the template. Several reports of a page have different prefixes of their anchors.
-func (r *Report) view(at, of int) reportView {
-	v := reportView{Report: r, Name: printable.Text(r.Log)}
+func (r shown) view(at, of int) reportView {
+	v := reportView{Report: r.Report, Name: printable.Text(r.Log)}
 	if of > 1 {
 		v.Prefix = fmt.Sprintf("run%d-", at+1)
 	}
@@ -164,13 +165,13 @@ func (r *Report) view(at, of int) reportView {
 		v.Checks = append(v.Checks, view)
 	}
 	if c := r.Comparison; c != nil {
-		v.Comparison = &comparisonView{Comparison: c, Figures: viewOf(v.Prefix, c.figureTable()), Settings: viewOf(v.Prefix, c.settingTable()), Charts: r.compareCharts(v.Prefix)}
+		v.Comparison = &comparisonView{Comparison: c, Figures: viewOf(v.Prefix, figureTable(c)), Settings: viewOf(v.Prefix, settingTable(c)), Charts: r.compareCharts(v.Prefix)}
 	}
 	return v
 }
 
 // tiles are what to know first.
-func (r *Report) tiles() []tile {
+func (r shown) tiles() []tile {
 	list := []tile{
 		{"Throughput", term.Digits3(r.ThroughputPerS), "uploads/s", term.Bytes(int64(r.ThroughputBytesPerS)) + "/s of images"},
 		{"Succeeded", percentFloor(r.Succeeded, r.Attempted), "%", fmt.Sprintf("%d of %s", r.Succeeded, term.Plural(r.Attempted, "upload"))},
@@ -184,7 +185,7 @@ func (r *Report) tiles() []tile {
 	return list
 }
 
-func (r *Report) shareViews() []shareView {
+func (r shown) shareViews() []shareView {
 	most := r.Balance.ExpectedPercent
 	for _, n := range r.Nodes {
 		most = max(most, n.SharePercent, n.BytesSharePercent)
@@ -193,9 +194,9 @@ func (r *Report) shareViews() []shareView {
 	for i, n := range r.Nodes {
 		list = append(list, shareView{
 			Node: n.ID, Style: i % linesMax, Uploads: term.Plural(n.Uploads, "upload"), Bytes: term.Bytes(n.Bytes),
-			Share: rounded(100*ratio(n.SharePercent, most), 4), ByBytes: rounded(100*ratio(n.BytesSharePercent, most), 4),
+			Share: rounded(100*part(n.SharePercent, most), 4), ByBytes: rounded(100*part(n.BytesSharePercent, most), 4),
 			ShareWords: fmt.Sprintf("%.2f %%", n.SharePercent), ByBytesWords: fmt.Sprintf("%.2f %%", n.BytesSharePercent),
-			Even: rounded(100*ratio(r.Balance.ExpectedPercent, most), 4),
+			Even: rounded(100*part(r.Balance.ExpectedPercent, most), 4),
 		})
 	}
 	return list
@@ -203,7 +204,7 @@ func (r *Report) shareViews() []shareView {
 
 // draw makes all charts that there is something for.
 func (v *reportView) draw() {
-	r := v.Report
+	r := shown{v.Report}
 	axis := newTimeAxis(r.ElapsedS)
 	add := func(to *[]chart, id, title string, u unitOf, lines ...plotted) {
 		if c, ok := draw(v.Prefix+id, title, u, lines, axis); ok {
@@ -211,47 +212,47 @@ func (v *reportView) draw() {
 			*to = append(*to, c)
 		}
 	}
-	t := &r.charts.time
+	t := &r.Charts.Time
 	add(&v.Pace, "throughput", "Throughput", inUnit("operations/s"),
-		t.rate("uploads", 0, true, t.uploads, func(s stretch) float64 { return float64(s.done) }),
-		t.rate("reads", 1, false, t.reads, func(s stretch) float64 { return float64(s.done) }),
-		t.failed())
+		rate(t, "uploads", 0, true, t.Uploads, func(s report.Stretch) float64 { return float64(s.Done) }),
+		rate(t, "reads", 1, false, t.Reads, func(s report.Stretch) float64 { return float64(s.Done) }),
+		failures(t))
 	add(&v.Pace, "volume", "Volume", inBytes("/s"),
-		t.rate("images stored", 0, true, t.uploads, func(s stretch) float64 { return float64(s.bytes) }),
-		t.rate("images read", 1, false, t.reads, func(s stretch) float64 { return float64(s.bytes) }))
+		rate(t, "images stored", 0, true, t.Uploads, func(s report.Stretch) float64 { return float64(s.Bytes) }),
+		rate(t, "images read", 1, false, t.Reads, func(s report.Stretch) float64 { return float64(s.Bytes) }))
 	add(&v.Pace, "latency-time", "Latency over time", inSeconds,
-		t.latency("uploads p99", 3, t.uploads, func(s stretch) float64 { return s.p99 }),
-		t.latency("uploads p50", 0, t.uploads, func(s stretch) float64 { return s.p50 }),
-		t.latency("reads p99", 4, t.reads, func(s stretch) float64 { return s.p99 }))
+		latency(t, "uploads p99", 3, t.Uploads, func(s report.Stretch) float64 { return s.P99S }),
+		latency(t, "uploads p50", 0, t.Uploads, func(s report.Stretch) float64 { return s.P50S }),
+		latency(t, "reads p99", 4, t.Reads, func(s report.Stretch) float64 { return s.P99S }))
 	nines := 1.0
 	var spread []plotted
-	for i, q := range r.charts.latency {
-		spread = append(spread, plotted{name: q.name, style: i, points: q.points})
-		nines = max(nines, q.points[len(q.points)-1].t)
+	for i, q := range r.Charts.Latency {
+		spread = append(spread, plotted{name: q.Name, style: i, points: q.Points})
+		nines = max(nines, q.Points[len(q.Points)-1].T)
 	}
 	if c, ok := draw(v.Prefix+"latency-spread", "Latency distribution", inSeconds, spread, ninesAxis(nines)); ok {
 		v.Spread = append(v.Spread, c)
 	}
 	for _, g := range []struct {
-		of        gauge
+		of        report.Gauge
 		id, title string
 		unit      unitOf
 	}{
-		{gaugeMemory, "memory", "Memory", inMiB},
-		{gaugeCores, "cpu", "CPU", inUnit("cores")},
-		{gaugeIn, "network-in", "Network, received", inBytes("/s")},
-		{gaugeOut, "network-out", "Network, sent", inBytes("/s")},
-		{gaugeWritten, "disk-written", "Disk, written", inBytes("/s")},
-		{gaugeRead, "disk-read", "Disk, read", inBytes("/s")},
-		{gaugeBusy, "disk-busy", "Disk, busy", inUnit("% of the time")},
-		{gaugeFree, "disk-free", "Disk, free", inBytes("")},
-		{gaugeStaging, "staging", "Images in the nodes' memory", inMiB},
-		{gaugeFlight, "in-flight", "Operations at once", inUnit("operations")},
-		{gaugeLate, "late", "Behind schedule", inSeconds},
+		{report.GaugeMemory, "memory", "Memory", inMiB},
+		{report.GaugeCores, "cpu", "CPU", inUnit("cores")},
+		{report.GaugeIn, "network-in", "Network, received", inBytes("/s")},
+		{report.GaugeOut, "network-out", "Network, sent", inBytes("/s")},
+		{report.GaugeWritten, "disk-written", "Disk, written", inBytes("/s")},
+		{report.GaugeRead, "disk-read", "Disk, read", inBytes("/s")},
+		{report.GaugeBusy, "disk-busy", "Disk, busy", inUnit("% of the time")},
+		{report.GaugeFree, "disk-free", "Disk, free", inBytes("")},
+		{report.GaugeStaging, "staging", "Images in the nodes' memory", inMiB},
+		{report.GaugeFlight, "in-flight", "Operations at once", inUnit("operations")},
+		{report.GaugeLate, "late", "Behind schedule", inSeconds},
 	} {
 		var lines []plotted
-		for i, p := range r.charts.processes {
-			lines = append(lines, plotted{name: p.name, style: i % linesMax, points: p.of[g.of]})
+		for i, p := range r.Charts.Processes {
+			lines = append(lines, plotted{name: p.Name, style: i % linesMax, points: p.Of[g.of]})
 		}
 		add(&v.Resources, g.id, g.title, g.unit, lines...)
 	}
@@ -262,36 +263,38 @@ func ninesAxis(most float64) timeAxis {
 }
 
 // rate is a line of something a second.
-func (t *timeline) rate(name string, style int, area bool, list []stretch, of func(stretch) float64) plotted {
+func rate(t *report.Timeline, name string, style int, area bool, list []report.Stretch, of func(report.Stretch) float64) plotted {
 	p := plotted{name: name, style: style, area: area}
 	for i, s := range list {
-		if from, to, ok := t.span(i); ok {
-			p.points = append(p.points, point{(from + to) / 2, of(s) / (to - from)})
+		if from, to, ok := t.Bounds(i); ok {
+			p.points = append(p.points, report.Point{T: (from + to) / 2, V: of(s) / (to - from)})
 		}
 	}
 	return p
 }
 
 // failed is a line of failures a second, nothing when there was none.
-func (t *timeline) failed() plotted {
-	p := t.rate("failed", 3, false, t.uploads, func(s stretch) float64 { return float64(s.failed) })
-	p.points = thinLine(p.points)
-	return p
-}
-
-func (t *timeline) latency(name string, style int, list []stretch, of func(stretch) float64) plotted {
-	p := plotted{name: name, style: style}
-	for i, s := range list {
-		p.points = append(p.points, point{(float64(i) + 0.5) * t.width, of(s)})
+func failures(t *report.Timeline) plotted {
+	p := rate(t, "failed", 3, false, t.Uploads, func(s report.Stretch) float64 { return float64(s.Failed) })
+	if !slices.ContainsFunc(p.points, func(p report.Point) bool { return p.V > 0 }) {
+		p.points = nil
 	}
 	return p
 }
 
-// glyphs are the signs of events in a chart; other events stand in the table only.
+func latency(t *report.Timeline, name string, style int, list []report.Stretch, of func(report.Stretch) float64) plotted {
+	p := plotted{name: name, style: style}
+	for i, s := range list {
+		p.points = append(p.points, report.Point{T: (float64(i) + 0.5) * t.WidthS, V: of(s)})
+	}
+	return p
+}
+
+// glyphs are the signs of events in a chart, by their kind in the report; other events stand in the table only.
 var glyphs = map[string]struct{ sign, name string }{
-	runlog.EventNodeDown: {"▽", "seen down"}, runlog.EventNodeUp: {"△", "seen up"}, runlog.EventKill: {"✕", "killed"}, runlog.EventStop: {"■", "stopped"}, runlog.EventPause: {"‖", "paused"},
-	runlog.EventRestart: {"▲", "restarted"}, runlog.EventResume: {"▶", "continued"}, runlog.EventHealed: {"✓", "healed"}, runlog.EventLost: {"!", "lost"}, runlog.EventUnhealed: {"!", "not healed"},
-	runlog.EventPartition: {"/", "partition"}, runlog.EventHeal: {"✓", "partition over"}, runlog.EventResumed: {"↻", "run resumed"},
+	"node_down": {"▽", "seen down"}, "node_up": {"△", "seen up"}, "node_killed": {"✕", "killed"}, "node_stopped": {"■", "stopped"}, "node_paused": {"‖", "paused"},
+	"node_restarted": {"▲", "restarted"}, "node_continued": {"▶", "continued"}, "node_healed": {"✓", "healed"}, "node_lost": {"!", "lost"}, "node_unhealed": {"!", "not healed"},
+	"partition": {"/", "partition"}, "heal": {"✓", "partition over"}, "resumed": {"↻", "run resumed"},
 }
 
 // mark adds the events, and a band wherever the run let nothing begin.
@@ -303,16 +306,16 @@ func (v *reportView) mark(c *chart, axis timeAxis) {
 	}
 	for _, e := range v.Events {
 		switch e.Kind {
-		case runlog.EventHeld:
+		case "load_held":
 			held = e.TS
-		case runlog.EventReleased:
+		case "load_released":
 			if x := axis.scale.at(held); !math.IsNaN(held) {
 				c.Bands = append(c.Bands, chartBand{x, rounded(axis.scale.at(e.TS)-x, 5)})
 				v.legend("▒", "uploads wait for the cluster")
 			}
 		}
 		g, ok := glyphs[e.Kind]
-		seen := e.Kind == runlog.EventNodeDown || e.Kind == runlog.EventNodeUp
+		seen := e.Kind == "node_down" || e.Kind == "node_up"
 		if !ok || e.TS > axis.scale.max || seen && v.Run != nil && v.Run.Faults > 0 { // what the run does itself says more
 			continue
 		}
@@ -346,4 +349,12 @@ var checkTitles = map[string]string{
 	"network":                "Was no more sent than needed?",
 	"hash_quality":           "Is the hash even, and do few images have to go to other nodes?",
 	"fault_tolerance":        "Did the cluster get over the loss of nodes?",
+}
+
+// part returns a/b, 0 of nothing.
+func part(a, b float64) float64 {
+	if b <= 0 {
+		return 0
+	}
+	return a / b
 }
