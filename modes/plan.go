@@ -44,7 +44,7 @@ func (e *env) mayAsk(o stressOptions) error {
 	return nil
 }
 
-// asks tells whether the run is one that nobody should start by mistake.
+// asks reports whether the run is one that nobody should start by mistake.
 func (o stressOptions) asks() bool { return o.Profile == "extreme" && o.Images == "" }
 
 // confirm shows what an extreme run will take, and asks. --quiet does not turn it off where a question
@@ -73,7 +73,7 @@ func (e *env) ask(question string, declined error) error {
 	return nil
 }
 
-// dryRun prints what the run takes and what the look at the cluster found.
+// dryRun prints what the run takes and what the preflight found.
 func (e *env) dryRun(t stress.Needs, checks []stress.Check) error {
 	if e.json {
 		doc := struct {

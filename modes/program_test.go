@@ -152,7 +152,7 @@ func (r *running) says(t *testing.T, l *lines, pattern string) []string {
 	return found
 }
 
-// over tells whether the process has ended.
+// over reports whether the process has ended.
 func (r *running) over() bool {
 	select {
 	case <-r.ended:
@@ -236,7 +236,7 @@ func (l *upCluster) must(status int, args ...string) string {
 	return e.out
 }
 
-// gone tells whether no process has this ID any more.
+// gone reports whether no process has this ID any more.
 func gone(pid int) bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }
 
 // fields checks that a JSON text has all these fields: "nodes.0.id" is id of the first in nodes.

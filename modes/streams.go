@@ -76,7 +76,7 @@ func (o *output) verdict(err error) error {
 	}
 }
 
-// unread tells whether all that failed is that whoever read the output has gone.
+// unread reports whether all that failed is that whoever read the output has gone.
 func (o *outputError) unread() bool { return o.also == nil && errors.Is(o.bad, syscall.EPIPE) }
 
 // printJSON prints a value in one line, as exact as JSON is and safe to look at.

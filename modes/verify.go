@@ -239,7 +239,7 @@ func verified(s wire.VerifySummary) string {
 	return what
 }
 
-// verdict tells whether all is well.
+// verdict reports whether all is well.
 func (v *verification) verdict(asked int, repair bool, sameConfig string) error {
 	if v.written != nil {
 		return v.written

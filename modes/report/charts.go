@@ -127,7 +127,7 @@ type sampled[S any] struct {
 	drawn    bool // from is too, and has its rates
 }
 
-// next goes on to a sample that comes time after the last one, and tells whether there is a rate from s.from
+// next goes on to a sample that comes time after the last one, and reports whether there is a rate from s.from
 // to it. Where the time is too short, that rate takes the place of the one before.
 func (s *sampled[S]) next(g *ProcessLines, sample S, time float64) bool {
 	short := time < rateSecondsMin

@@ -92,7 +92,7 @@ func (v *Verdict) Word() string {
 // skippedNodes is the evidence of a check that needs to know all nodes.
 const skippedNodes = "the log does not name the nodes of the run"
 
-// enough tells whether uploads were made, and as many succeeded, of reads too, as the limit wants.
+// enough reports whether uploads were made, and as many succeeded, of reads too, as the limit wants.
 func (r *Report) enough() bool {
 	return r.Attempted > 0 && reaches(r.Succeeded, r.Attempted, r.Limits.SuccessPercent) &&
 		(r.Reads == nil || reaches(r.Reads.Succeeded, r.Reads.Attempted, r.Limits.SuccessPercent))

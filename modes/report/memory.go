@@ -80,7 +80,7 @@ func (j *judgement) memoryStable() (Status, string) {
 	return Passed, evidence
 }
 
-// goesOn tells whether growth by that trend went on to the end.
+// goesOn reports whether growth by that trend went on to the end.
 func (p *process) goesOn(t trend) bool {
 	end, ok := findTrend(p.points[2*len(p.points)/3:])
 	return ok && t.span >= memorySpanMin && end.slope >= memoryEndShare*t.slope

@@ -267,7 +267,7 @@ func (r *run) guarded(f func()) func() {
 
 func (r *run) now() float64 { return time.Since(r.begun).Seconds() }
 
-// until waits for a time of the run's clock, and tells whether uploads may still begin then.
+// until waits for a time of the run's clock, and reports whether uploads may still begin then.
 func (r *run) until(t float64) bool {
 	wait := time.Duration((t - r.now()) * float64(time.Second))
 	if wait <= 0 {

@@ -60,7 +60,7 @@ func (r *run) begin(op *operation) (start float64, ok bool) {
 	return r.now(), true
 }
 
-// warmup tells whether an operation belongs to the warm-up.
+// warmup reports whether an operation belongs to the warm-up.
 func (r *run) warmup(op *operation, start float64) bool {
 	if op.open {
 		start = op.due

@@ -77,7 +77,7 @@ func (s *schedule) nextDue() (float64, bool) {
 	return s.due, !s.over(s.due)
 }
 
-// over tells whether no operation begins at that time or later. Held: mu.
+// over reports whether no operation begins at that time or later. Held: mu.
 func (s *schedule) over(begin float64) bool {
 	return s.duration > 0 && begin >= s.duration || !s.more()
 }
@@ -112,7 +112,7 @@ func (s *schedule) next(now float64, stored *Stored) (*operation, bool) {
 	return op, true
 }
 
-// more tells whether there are uploads left. Held: mu.
+// more reports whether there are uploads left. Held: mu.
 func (s *schedule) more() bool { return s.count == 0 || s.after() <= s.count }
 
 // after is the number of the next upload. Held: mu.
@@ -230,7 +230,7 @@ func (s *Stored) add(img StoredImage) {
 	s.added++
 }
 
-// readable tells whether there is an image for a read.
+// readable reports whether there is an image for a read.
 func (s *Stored) readable() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -170,7 +170,7 @@ func few(list []string) []string {
 // LeftOut tells how many things in the folder are not sent, and of the first of them which and why.
 func (f *Files) LeftOut() (count int, named []string) { return len(f.left), few(f.left) }
 
-// clashes tells whether a file may have the name of another one in a later round.
+// clashes reports whether a file may have the name of another one in a later round.
 func (f *Files) clashes(name string) bool {
 	folder, _, nested := strings.Cut(name, "/")
 	number, isRound := strings.CutPrefix(folder, f.again)
@@ -181,7 +181,7 @@ func (f *Files) clashes(name string) bool {
 // Len returns the number of files.
 func (f *Files) Len() int { return len(f.files) }
 
-// Has tells whether a file is one of them.
+// Has reports whether a file is one of them.
 func (f *Files) Has(info os.FileInfo) bool {
 	return slices.ContainsFunc(f.files, func(x file) bool {
 		own, err := os.Stat(filepath.Join(f.dir, filepath.FromSlash(x.name)))
