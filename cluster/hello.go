@@ -345,7 +345,7 @@ func (n *Node) admit(ctx context.Context, met []hello) error {
 				m := &catalog.Membership{}
 				if err = json.Unmarshal(b, m); err == nil {
 					failpoint.Here("member/admitted")
-					if err := n.noteMembers(m); err != nil { // see startShards
+					if err := n.writeMembers(m); err != nil { // see startShards
 						return err
 					}
 					n.admitted = m

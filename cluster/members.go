@@ -16,6 +16,7 @@ import (
 	"imgcluster/cluster/consensus"
 	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/membership"
 	"imgcluster/cluster/store"
 	"imgcluster/cluster/wire"
 	"imgcluster/config"
@@ -25,11 +26,11 @@ import (
 // each node does by itself: it runs the replicas that the layouts give it, and where it leads a shard
 // it brings the shard's Raft group to what the layout says, one replica after the other.
 
-// tendEvery is how often that is looked at, beside every change.
-const tendEvery = time.Second
+// reconcileEvery is how often that is looked at, beside every change.
+const reconcileEvery = time.Second
 
-// founding is the cluster before the first Join: what the configuration says.
-func (n *Node) founding() *catalog.Membership {
+// configured is the cluster before the first Join: what the configuration says.
+func (n *Node) configured() *catalog.Membership {
 	return catalog.Found(systemShard, &catalog.Join{Members: n.founders(), Shards: n.shards})
 }
 
@@ -54,8 +55,8 @@ func (n *Node) founders() []catalog.Member {
 // membership is the newest that this node knows. It is not modified.
 func (n *Node) membership() *catalog.Membership { return n.known.Load() }
 
-// learn takes up a newer membership. It does not block.
-func (n *Node) learn(m *catalog.Membership) {
+// updateMembership takes a newer membership. It does not block.
+func (n *Node) updateMembership(m *catalog.Membership) {
 	for {
 		old := n.known.Load()
 		if m.Version <= old.Version {
@@ -66,22 +67,22 @@ func (n *Node) learn(m *catalog.Membership) {
 		}
 	}
 	n.peers.Update(apiAddresses(m))
-	n.kickTend()
+	n.kickReconcile()
 }
 
-func (n *Node) kickTend() {
+func (n *Node) kickReconcile() {
 	select {
-	case n.tendKick <- struct{}{}:
+	case n.reconcileKick <- struct{}{}:
 	default:
 	}
 }
 
-// relearn reads the membership from this node's state of the system shard.
-func (n *Node) relearn() {
+// reloadMembership reads the membership from this node's state of the system shard.
+func (n *Node) reloadMembership() {
 	err := n.log.View(systemShard, func(r catalog.Reader) error {
 		m, err := catalog.GetMembership(r)
 		if m != nil {
-			n.learn(m)
+			n.updateMembership(m)
 		}
 		return err
 	})
@@ -90,20 +91,20 @@ func (n *Node) relearn() {
 	}
 }
 
-// remember keeps the members in the data directory, where they are known before Raft runs.
-func (n *Node) remember() {
+// persistMembers keeps the members in the data directory, where they are known before Raft runs.
+func (n *Node) persistMembers() {
 	m := n.membership()
-	if m.Version == 0 || m.Version == n.remembered {
+	if m.Version == 0 || m.Version == n.persisted {
 		return
 	}
-	if err := n.noteMembers(m); err != nil {
-		n.logger.Warn("members not noted in the data directory", zap.Error(err))
+	if err := n.writeMembers(m); err != nil {
+		n.logger.Warn("members not persisted in the data directory", zap.Error(err))
 		return
 	}
-	n.remembered = m.Version
+	n.persisted = m.Version
 }
 
-func (n *Node) noteMembers(m *catalog.Membership) error {
+func (n *Node) writeMembers(m *catalog.Membership) error {
 	b, err := json.Marshal(m.Members)
 	if err != nil {
 		return err
@@ -208,7 +209,7 @@ func (n *Node) spec(shard uint64, r catalog.Replica) consensus.Shard {
 	if r.Number > 0 {
 		return s
 	}
-	founding := n.founding()
+	founding := n.configured()
 	s.Members = map[image.NodeID]string{}
 	for _, r := range founding.Shards[shard].Nodes {
 		s.Members[r.Node] = founding.Member(r.Node).Raft
@@ -237,7 +238,7 @@ func (n *Node) startShards(ctx context.Context, c *consensus.Consensus) error {
 	if len(replicas) == 0 || n.admitted != nil {
 		m := n.admitted
 		if m == nil {
-			m = n.founding()
+			m = n.configured()
 		}
 		replicas = map[uint64]catalog.Replica{}
 		for shard, l := range m.Shards {
@@ -255,20 +256,21 @@ func (n *Node) startShards(ctx context.Context, c *consensus.Consensus) error {
 	return nil
 }
 
-// tend keeps this node's replicas and the groups that it leads as the membership says.
-func (n *Node) tend() {
-	ticker := time.NewTicker(tendEvery)
+// reconcile keeps this node's replicas and the groups that it leads as the membership says.
+func (n *Node) reconcile() {
+	groups := n.newReconciler()
+	ticker := time.NewTicker(reconcileEvery)
 	defer ticker.Stop()
 	for {
-		n.remember()
+		n.persistMembers()
 		n.askWhetherRemoved()
-		n.tendOwn()
-		n.tendGroups()
+		n.reconcileOwn()
+		groups.Reconcile(n.ctx)
 		select {
 		case <-n.ctx.Done():
 			return
 		case <-ticker.C:
-		case <-n.tendKick:
+		case <-n.reconcileKick:
 		}
 	}
 }
@@ -280,8 +282,8 @@ func (n *Node) awaited(shard uint64) bool {
 	return l == nil || slices.Contains(catalog.NodesOf(slices.Concat(l.Nodes, l.Next)), n.self.ID)
 }
 
-// tendOwn starts and stops replicas of this node.
-func (n *Node) tendOwn() {
+// reconcileOwn starts and stops replicas of this node.
+func (n *Node) reconcileOwn() {
 	c, m := n.log.c.Load(), n.membership()
 	for _, shard := range slices.Sorted(maps.Keys(m.Shards)) {
 		want, ok := m.Shards[shard].Of(n.self.ID)
@@ -311,7 +313,7 @@ func (n *Node) tendOwn() {
 			continue
 		}
 		if ok {
-			n.takeUp(c, shard)
+			n.serveCurrent(c, shard)
 		}
 	}
 }
@@ -339,46 +341,19 @@ func (n *Node) askWhetherRemoved() {
 	}
 }
 
-// takeUp serves a shard once this node has its newest state.
-func (n *Node) takeUp(c *consensus.Consensus, shard uint64) {
+// serveCurrent serves a shard once this node has its newest state.
+func (n *Node) serveCurrent(c *consensus.Consensus, shard uint64) {
 	if n.serves(shard) || !c.CaughtUp(n.ctx, shard) {
 		return
 	}
 	if shard == systemShard {
-		n.relearn()
+		n.reloadMembership()
 	} else if err := n.ingest.Recover(n.ctx, shard); err != nil {
 		n.logger.Warn("pending uploads of a shard", zap.Uint64("shard", shard), zap.Error(err))
 		return
 	}
 	n.setServes(shard, true)
 	n.repair.Kick()
-}
-
-// tendGroups changes the Raft groups that this node leads.
-func (n *Node) tendGroups() {
-	c, m := n.log.c.Load(), n.membership()
-	if m.Version == 0 {
-		return
-	}
-	for shard, l := range m.Shards {
-		if !c.LeaderOf(shard) || n.tended[shard] == (tended{l.Version, n.leads.Load()}) {
-			continue
-		}
-		done, err := n.tendGroup(c, m, shard, l)
-		if err != nil && n.ctx.Err() == nil && c.LeaderOf(shard) { // else it is for another node by now
-			n.logger.Warn("members of a shard not changed", zap.Uint64("shard", shard), zap.Error(err))
-		}
-		if done && err == nil {
-			n.tended[shard] = tended{l.Version, n.leads.Load()}
-		}
-	}
-}
-
-// tended notes that a group was found to be as a version of its layout says, at a count of leader
-// changes.
-type tended struct {
-	version uint64
-	leads   int64
 }
 
 // readMembership reads the newest membership.
@@ -388,111 +363,37 @@ func (n *Node) readMembership(ctx context.Context) (m *catalog.Membership, err e
 		return err
 	})
 	if err == nil && m == nil {
-		m = n.founding()
+		m = n.configured()
 	}
 	return m, err
 }
 
-// tendGroup does what can be done now to bring a shard's group to its layout, and tells whether there
-// is nothing left to do.
-func (n *Node) tendGroup(c *consensus.Consensus, m *catalog.Membership, shard uint64, l *catalog.Layout) (done bool, err error) {
-	group, err := c.Group(n.ctx, shard)
-	if err != nil {
-		return false, err
+// system is the system shard as a Reconciler knows it.
+type system struct{ n *Node }
+
+// Newest implements membership.System.
+func (s system) Newest(ctx context.Context) (*catalog.Membership, error) {
+	m, err := s.n.readMembership(ctx)
+	if err == nil {
+		s.n.updateMembership(m)
 	}
-	in := func(r catalog.Replica) bool { return slices.Contains(group, r) }
-	still := func(ctx context.Context) error { return n.isNewest(ctx, shard, l) }
-	remove := func(r catalog.Replica) error {
-		n.logger.Info("replica leaves a shard", zap.Uint64("shard", shard), zap.Uint32("replica on", uint32(r.Node)))
-		group = slices.DeleteFunc(group, func(x catalog.Replica) bool { return x == r })
-		failpoint.Here("member/before-remove-replica")
-		err := c.RemoveReplica(n.ctx, shard, r, still)
-		failpoint.Here("member/replica-removed")
-		return err
-	}
-	for _, r := range slices.Clone(group) { // lost ones
-		if !slices.Contains(l.All(), r) {
-			if err := remove(r); err != nil {
-				return false, err
-			}
-		}
-	}
-	absent := false
-	for _, r := range slices.Concat(l.Nodes, l.Next) {
-		if in(r) {
-			continue
-		}
-		// A group of four of which one does not run yet stops when another one fails.
-		if r.Node != n.self.ID && !slices.Contains(n.peers.Up(), r.Node) {
-			absent = true
-			continue
-		}
-		for _, other := range slices.Clone(group) { // a node runs one replica of a shard
-			if other.Node == r.Node {
-				if err := remove(other); err != nil {
-					return false, err
-				}
-			}
-		}
-		n.logger.Info("replica comes to a shard", zap.Uint64("shard", shard), zap.Uint32("replica on", uint32(r.Node)))
-		failpoint.Here("member/before-add-replica")
-		if err := c.AddReplica(n.ctx, shard, r, m.Member(r.Node).Raft, still); err != nil {
-			return false, err
-		}
-		failpoint.Here("member/replica-added")
-		if r.Node != n.self.ID && !n.servedBy(r.Node, shard) {
-			return false, nil // one at a time: the next one when this one has caught up
-		}
-	}
-	if absent {
-		return false, nil
-	}
-	step := catalog.Settle{Shard: shard, Version: l.Version}
-	if l.Next != nil {
-		for _, r := range l.Next {
-			if !n.servedBy(r.Node, shard) {
-				return false, nil
-			}
-		}
-		step.Moved = true
-	} else {
-		for _, r := range l.Old {
-			// One that was lost is in the group no more, but what its node has stored may be.
-			if free, err := n.unused(shard, l, r.Node); err != nil || !free || r.Node == n.self.ID {
-				return false, err
-			}
-			if in(r) {
-				if err := remove(r); err != nil {
-					return false, err
-				}
-			}
-			step.Left = append(step.Left, r)
-		}
-	}
-	if !step.Moved && step.Left == nil {
-		return true, nil
-	}
-	failpoint.Here("member/before-settle")
-	r, err := n.log.Propose(n.ctx, systemShard, catalog.Command{Settle: &step})
-	failpoint.Here("member/settled")
+	return m, err
+}
+
+// Settle implements membership.System.
+func (s system) Settle(ctx context.Context, step catalog.Settle) error {
+	r, err := s.n.log.Propose(ctx, systemShard, catalog.Command{Settle: &step})
 	if err == nil && image.KindOf(r.Err()) != image.KindStale {
 		err = r.Err()
 	}
-	return false, err
+	return err
 }
 
-// isNewest refuses to go by a layout that is no longer the shard's, of which this node may be yet to
-// hear.
-func (n *Node) isNewest(ctx context.Context, shard uint64, l *catalog.Layout) error {
-	now, err := n.readMembership(ctx)
-	if err != nil {
-		return err
-	}
-	n.learn(now)
-	if now.Shards[shard] == nil || now.Shards[shard].Version != l.Version {
-		return image.Errorf(image.KindStale, "the layout of shard %d is not that of version %d any more", shard, l.Version)
-	}
-	return nil
+func (n *Node) newReconciler() *membership.Reconciler {
+	return membership.New(membership.Options{
+		Self: n.self.ID, Raft: n.log.c.Load(), System: system{n}, Known: n.membership, Up: n.peers.Up,
+		Serves: n.servedBy, Unused: n.unused, LeaderChanges: n.leads.Load, Logger: n.logger,
+	})
 }
 
 // unused tells whether nothing of a shard needs what is stored on a node.

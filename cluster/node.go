@@ -85,16 +85,15 @@ type Node struct {
 	ready    atomic.Bool
 	draining atomic.Bool // it ends what it has begun and takes on no more
 
-	run        string                             // tells this start of the node from others
-	known      atomic.Pointer[catalog.Membership] // see membership
-	admitted   *catalog.Membership                // what the others took this node in with at this start
-	turn       atomic.Uint32                      // of holder
-	leads      atomic.Int64                       // counts changes of leaders
-	servingMu  sync.Mutex
-	current    map[uint64]bool // see serves
-	tendKick   chan struct{}
-	tended     map[uint64]tended // by shard; tend's own
-	remembered uint64            // version of the membership in the data directory; tend's own
+	run           string                             // tells this start of the node from others
+	known         atomic.Pointer[catalog.Membership] // see membership
+	admitted      *catalog.Membership                // what the others took this node in with at this start
+	turn          atomic.Uint32                      // of holder
+	leads         atomic.Int64                       // counts changes of leaders
+	servingMu     sync.Mutex
+	current       map[uint64]bool // see serves
+	reconcileKick chan struct{}
+	persisted     uint64 // version of the membership in the data directory; reconcile's own
 }
 
 // Start starts the node with this ID. It returns when the node serves its API, though not yet
@@ -108,10 +107,10 @@ func Start(ctx context.Context, cfg *config.Config, id image.NodeID, version str
 	n := &Node{
 		cfg: cfg, self: self, version: version, logger: logger, began: time.Now(), hosts: allowedHosts(cfg),
 		log: &replicated{}, shards: dataShards(cfg.Cluster.DataShards), failed: make(chan error, 1), disk: newDisk(self.ID, cfg, logger),
-		current: map[uint64]bool{}, tendKick: make(chan struct{}, 1), tended: map[uint64]tended{},
+		current: map[uint64]bool{}, reconcileKick: make(chan struct{}, 1),
 	}
 	n.imageLog.open(logger, cfg.Log.ImagesPerSecond)
-	n.known.Store(n.founding())
+	n.known.Store(n.configured())
 	n.ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if err := n.start(ctx); err != nil {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Timeouts.Shutdown)
@@ -177,7 +176,7 @@ func (n *Node) startRaft(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.relearn()
+	n.reloadMembership()
 	if err := n.sameIdentity(); err != nil {
 		return err
 	}
@@ -322,7 +321,7 @@ func (n *Node) consensusOptions() consensus.Options {
 func (n *Node) applied(shard uint64, events []catalog.Event) {
 	for _, e := range events {
 		if e.Members != nil {
-			n.learn(e.Members)
+			n.updateMembership(e.Members)
 		}
 	}
 	n.ingest.Applied(shard, events)
@@ -331,10 +330,10 @@ func (n *Node) applied(shard uint64, events []catalog.Event) {
 // restored takes up a shard whose state came as a snapshot.
 func (n *Node) restored(shard uint64) {
 	if !n.serves(shard) {
-		return // takeUp does it
+		return // serveCurrent does it
 	}
 	if shard == systemShard {
-		n.wg.Go(n.relearn)
+		n.wg.Go(n.reloadMembership)
 		return
 	}
 	n.wg.Go(func() {
@@ -348,7 +347,7 @@ func (n *Node) leaderChanged(shard uint64, leader image.NodeID, term uint64) {
 	n.logger.Debug("leader changed", zap.Uint64("shard", shard), zap.Uint32("leader", uint32(leader)), zap.Uint64("term", term))
 	n.leads.Add(1)
 	n.ingest.Kick()
-	n.kickTend()
+	n.kickReconcile()
 }
 
 // connectionsReserve are connections above limits.connections, for probes, the status and other nodes.
@@ -412,7 +411,7 @@ func (n *Node) join() {
 	default:
 		n.ready.Store(true)
 		n.repair.Start()
-		n.wg.Go(n.tend)
+		n.wg.Go(n.reconcile)
 		n.wg.Go(func() { n.disk.recover(n.ctx) })
 		n.logger.Info("ready", zap.Duration("after", time.Since(n.began).Round(time.Millisecond)))
 		n.sweep()
@@ -484,13 +483,13 @@ func (n *Node) peersServe() bool {
 func (n *Node) recover() error {
 	c, asked := n.log.c.Load(), time.Now()
 	for {
-		if n.takeUp(c, systemShard); n.serves(systemShard) {
-			n.tendOwn()
+		if n.serveCurrent(c, systemShard); n.serves(systemShard) {
+			n.reconcileOwn()
 			if !slices.ContainsFunc(c.Hosted(), func(shard uint64) bool { return !n.serves(shard) && n.awaited(shard) }) {
 				return nil
 			}
 		}
-		if time.Since(asked) > tendEvery {
+		if time.Since(asked) > reconcileEvery {
 			n.askWhetherRemoved()
 			asked = time.Now()
 		}
