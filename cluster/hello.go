@@ -54,7 +54,7 @@ func marshal(v any) ([]byte, error) {
 	return b, nil
 }
 
-func (n *Node) introduction() hello {
+func (n *Node) hello() hello {
 	h := hello{
 		Node: n.self.ID, Version: n.version, Identity: n.cfg.Identity(), KeyID: n.master.ID(),
 		Replicas: n.cfg.Cluster.Replicas, MinReplicas: n.cfg.Cluster.MinReplicas,
@@ -72,7 +72,7 @@ func (n *Node) introduction() hello {
 // members are those that a data directory has noted.
 func members(id store.Identity) (list []catalog.Member) {
 	if len(id.Members) > 0 && json.Unmarshal(id.Members, &list) != nil {
-		return nil // it is noted anew before it is needed
+		return nil // it is persisted again before it is needed
 	}
 	return list
 }
@@ -86,10 +86,10 @@ func (n *Node) deploymentID() uint64 {
 	return binary.BigEndian.Uint64(b) | 1
 }
 
-// meet introduces this node to every peer that runs, and refuses to start beside one that differs. It
+// handshake introduces this node to every peer that runs, and refuses to start beside one that differs. It
 // returns what they say.
-func (n *Node) meet(ctx context.Context) ([]hello, error) {
-	ours, err := marshal(n.introduction())
+func (n *Node) handshake(ctx context.Context) ([]hello, error) {
+	ours, err := marshal(n.hello())
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +99,7 @@ func (n *Node) meet(ctx context.Context) ([]hello, error) {
 	var errs []error
 	for _, id := range n.peers.IDs() {
 		all.Go(func() {
-			h, err := n.meetPeer(ctx, id, ours)
+			h, err := n.handshakeWith(ctx, id, ours)
 			mu.Lock()
 			defer mu.Unlock()
 			if h != nil {
@@ -118,13 +118,13 @@ func (n *Node) meet(ctx context.Context) ([]hello, error) {
 	return met, nil
 }
 
-func (n *Node) meetPeer(ctx context.Context, id image.NodeID, ours []byte) (*hello, error) {
+func (n *Node) handshakeWith(ctx context.Context, id image.NodeID, ours []byte) (*hello, error) {
 	addr := n.peers.Address(id)
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Client.Dial)
 	defer cancel()
 	b, err := n.peers.Post(ctx, id, wire.HelloPath, ours)
 	if peer.Unreachable(err) {
-		n.logger.Debug("peer not met", zap.Uint32("peer", uint32(id)), zap.Error(err))
+		n.logger.Debug("peer did not answer", zap.Uint32("peer", uint32(id)), zap.Error(err))
 		return nil, nil
 	}
 	if err != nil {
@@ -143,10 +143,14 @@ func (n *Node) meetPeer(ctx context.Context, id image.NodeID, ours []byte) (*hel
 // compare refuses to run beside a peer that differs in what must agree.
 func (n *Node) compare(id image.NodeID, addr string, theirs hello) error {
 	refuse := func(hint, format string, args ...any) error {
-		return &RefusedError{Reason: fmt.Sprintf("node %d at %s runs with another configuration: ", id, addr) + fmt.Sprintf(format, args...), hint: hint}
+		return &RefusedError{
+			Reason: fmt.Sprintf("node %d at %s runs with another configuration: ", id, addr) + fmt.Sprintf(format,
+				args...),
+			hint: hint,
+		}
 	}
 	const sameFile = "use the same configuration file on every node"
-	known := n.introduction().Members
+	known := n.hello().Members
 	if theirs.Members != nil || known != nil { // then these count, not the lists of the configurations
 		theirs.Identity.Nodes = n.cfg.Identity().Nodes
 	}
@@ -159,13 +163,17 @@ func (n *Node) compare(id image.NodeID, addr string, theirs hello) error {
 		return refuse(sameFile, "replicas is %d and min_replicas %d here, %d and %d there",
 			n.cfg.Cluster.Replicas, n.cfg.Cluster.MinReplicas, theirs.Replicas, theirs.MinReplicas)
 	case theirs.KeyID != n.master.ID():
-		return refuse("copy the cluster's master key file to this node", "its master key is %s, this one is %s", theirs.KeyID, n.master.ID())
+		return refuse("copy the cluster's master key file to this node", "its master key is %s, this one is %s",
+			theirs.KeyID, n.master.ID())
 	}
 	for _, x := range known {
-		if x.ID == id && x.Incarnation != "" && theirs.Incarnation != "" && theirs.Incarnation != x.Incarnation && theirs.Members == nil {
+		if x.ID == id && x.Incarnation != "" && theirs.Incarnation != "" && theirs.Incarnation != x.Incarnation &&
+			theirs.Members == nil {
 			return &RefusedError{
-				Reason: fmt.Sprintf("node %d at %s runs with a new data directory, without what it has acknowledged", id, addr),
-				hint:   fmt.Sprintf("stop node %d; start this one and one more first, then node %d with --replace", id, id),
+				Reason: fmt.Sprintf("node %d at %s runs with a new data directory, without what it has acknowledged", id,
+					addr),
+				hint: fmt.Sprintf("stop node %d; start this one and one more first, then node %d with --replace", id,
+					id),
 			}
 		}
 	}
@@ -179,13 +187,14 @@ func (n *Node) Hello(b []byte) ([]byte, error) {
 		return nil, image.Errorf(image.KindInvalid, "malformed hello: %w", err)
 	}
 	if err := n.compare(theirs.Node, "its address", theirs); err != nil {
-		n.logger.Warn("a node with another configuration came", zap.Uint32("peer", uint32(theirs.Node)), zap.Error(err))
+		n.logger.Warn("a node with another configuration came", zap.Uint32("peer", uint32(theirs.Node)),
+			zap.Error(err))
 	}
-	return marshal(n.introduction())
+	return marshal(n.hello())
 }
 
-// standing is what this node is to the cluster, as the others and its own data directory tell.
-type standing struct {
+// nodeState is what this node is to the cluster, as the others and its own data directory tell.
+type nodeState struct {
 	fresh     bool            // there is no data directory yet
 	cluster   string          // the cluster's ID, empty before it is founded
 	member    *catalog.Member // this node as the cluster last knew it
@@ -193,8 +202,8 @@ type standing struct {
 	mustAdmit bool            // it has no part in Raft yet
 }
 
-// stand finds out this node's standing.
-func (n *Node) stand(met []hello) (s standing, err error) {
+// assess finds out what this node is to the cluster.
+func (n *Node) assess(met []hello) (s nodeState, err error) {
 	path := n.cfg.DataDir(n.self.ID)
 	s.fresh = !claimed(path)
 	var own store.Identity
@@ -215,15 +224,17 @@ func (n *Node) stand(met []hello) (s standing, err error) {
 		if i < 0 {
 			return s, &RefusedError{
 				Reason: fmt.Sprintf("node %d is not a member of the cluster, says node %d", n.self.ID, h.Node),
-				hint: fmt.Sprintf("take it in first: imgcluster member add --id %d --host %s --api-port %d --raft-port %d; an ID that was removed cannot come back",
+				hint: fmt.Sprintf("take it in first: imgcluster member add --id %d --host %s --api-port %d "+
+					"--raft-port %d; an ID that was removed cannot come back",
 					n.self.ID, n.self.Host, n.self.APIPort, n.self.RaftPort),
 			}
 		}
 		x := h.Members[i]
 		if x.API != n.self.APIAddr() || x.Raft != n.self.RaftAddr() {
 			return s, &RefusedError{
-				Reason: fmt.Sprintf("the cluster knows node %d at %s (Raft %s), the configuration has it at %s (Raft %s)", n.self.ID, x.API, x.Raft, n.self.APIAddr(), n.self.RaftAddr()),
-				hint:   "set its address back, or add a node with a new ID there and remove this one",
+				Reason: fmt.Sprintf("the cluster knows node %d at %s (Raft %s), the configuration has it at %s (Raft %s)",
+					n.self.ID, x.API, x.Raft, n.self.APIAddr(), n.self.RaftAddr()),
+				hint: "set its address back, or add a node with a new ID there and remove this one",
 			}
 		}
 		if s.member == nil || x.Starts > s.member.Starts || s.member.Incarnation == "" {
@@ -234,13 +245,15 @@ func (n *Node) stand(met []hello) (s standing, err error) {
 	s.mustAdmit = !own.Joined && known != nil
 	switch x := s.member; {
 	case !s.fresh && n.dir.Load() == nil: // claimed first
-	case !s.fresh && own.Joined && !exists(filepath.Join(path, "catalog")) && !exists(filepath.Join(path, "raft")):
+	case !s.fresh && own.Joined && !exists(filepath.Join(path, "catalog")) &&
+		!exists(filepath.Join(path, "raft")):
 		s.lost = fmt.Sprintf("data directory %s has lost its Raft log and its catalog", path)
 	case x == nil || x.Incarnation == "":
 	case s.fresh || x.Incarnation != own.Incarnation:
 		s.lost = fmt.Sprintf("the cluster knows node %d with another data directory than %s", n.self.ID, path)
 	case x.Starts > own.Starts:
-		s.lost = fmt.Sprintf("data directory %s is an older copy: it was started %d times, the cluster knows %d", path, own.Starts, x.Starts)
+		s.lost = fmt.Sprintf("data directory %s is an older copy: it was started %d times, the cluster knows %d",
+			path, own.Starts, x.Starts)
 	}
 	if s.lost != "" && n.cfg.Local.LostData != config.LostDataReplace {
 		return s, lostError(s.lost)
@@ -251,41 +264,42 @@ func (n *Node) stand(met []hello) (s standing, err error) {
 func lostError(reason string) error {
 	return &RefusedError{
 		Reason: reason,
-		hint:   "a node must not come back under its old identity without what it has acknowledged: restore its newest data directory, or start it with --replace so that it is rebuilt from its peers",
+		hint: "a node must not come back under its old identity without what it has acknowledged: " +
+			"restore its newest data directory, or start it with --replace so that it is rebuilt from its peers",
 	}
 }
 
-// exists tells whether there is something at path; what cannot be looked at counts as there.
+// exists reports whether there is something at path; what cannot be looked at counts as there.
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// claimed tells whether a node has run in a data directory before: then it has its store's node.json.
+// claimed reports whether a node has run in a data directory before: then it has its store's node.json.
 func claimed(dir string) bool { return exists(filepath.Join(dir, "node.json")) }
 
 // raftFolders are what consensus keeps in the data directory: two folders and a file.
 var raftFolders = []string{"raft", "catalog", witness.FileName}
 
-// enter takes this node's place in the cluster, before it takes part in anything: it claims the data
+// bootstrap takes this node's place in the cluster, before it takes part in anything: it claims the data
 // directory, and begins as what the cluster and the directory say that it is.
-func (n *Node) enter(ctx context.Context, met []hello) error {
-	s, err := n.stand(met)
+func (n *Node) bootstrap(ctx context.Context, met []hello) error {
+	s, err := n.assess(met)
 	if err != nil {
 		return err
 	}
 	if err := n.openDisk(cmp.Or(s.cluster, n.cfg.Fingerprint())); err != nil {
 		return err
 	}
-	if s, err = n.stand(met); err != nil { // now that it is known what the directory has
+	if s, err = n.assess(met); err != nil { // now that it is known what the directory has
 		return err
 	}
-	return n.begin(ctx, met, s)
+	return n.countStart(ctx, met, s)
 }
 
-// begin counts a start with the data directory, which is renewed when what it had is lost, and has the
+// countStart counts a start with the data directory, which is renewed when what it had is lost, and has the
 // others admit the node when it is new to them.
-func (n *Node) begin(ctx context.Context, met []hello, s standing) error {
+func (n *Node) countStart(ctx context.Context, met []hello, s nodeState) error {
 	dir := n.dir.Load()
 	if s.lost != "" {
 		n.logger.Warn("the node is rebuilt from its peers", zap.String("cause", s.lost))
@@ -315,7 +329,8 @@ func (n *Node) introduce() (catalog.Join, error) {
 	identity, err := marshal(what)
 	return catalog.Join{
 		Node: n.self.ID, Identity: identity, KeyID: n.master.ID(), Members: n.founders(), Shards: n.shards,
-		Incarnation: id.Incarnation, Starts: id.Starts, Run: n.run, Replace: n.cfg.Local.LostData == config.LostDataReplace,
+		Incarnation: id.Incarnation, Starts: id.Starts, Run: n.run,
+		Replace: n.cfg.Local.LostData == config.LostDataReplace,
 	}, err
 }
 
@@ -334,7 +349,7 @@ func (n *Node) admit(ctx context.Context, met []hello) error {
 	failpoint.Here("member/before-admit")
 	for {
 		if len(met) == 0 {
-			met, _ = n.meet(ctx) // who differs was refused before
+			met, _ = n.handshake(ctx) // who differs was refused before
 		}
 		for _, h := range met {
 			var b []byte
@@ -361,8 +376,9 @@ func (n *Node) admit(ctx context.Context, met []hello) error {
 		}
 		if !wait.For(ctx, joinRetry) {
 			return &RefusedError{
-				Reason: fmt.Sprintf("node %d was not admitted to the cluster within %s: %v", n.self.ID, n.cfg.Timeouts.Start, errors.Join(err, context.Cause(ctx))),
-				hint:   "most of the other nodes must be up",
+				Reason: fmt.Sprintf("node %d was not admitted to the cluster within %s: %v", n.self.ID,
+					n.cfg.Timeouts.Start, errors.Join(err, context.Cause(ctx))),
+				hint: "most of the other nodes must be up",
 			}
 		}
 	}

@@ -135,7 +135,8 @@ func (s shareLine) MarshalLogObject(e zapcore.ObjectEncoder) error {
 
 // String is the line as a sentence.
 func (s shareLine) String() string {
-	return fmt.Sprintf("owns %d of %d images (%s), %s of %s (%s)", s.images, s.allImages, percent(s.images, s.allImages),
+	return fmt.Sprintf("owns %d of %d images (%s), %s of %s (%s)", s.images, s.allImages,
+		percent(s.images, s.allImages),
 		size(s.bytes), size(s.allBytes), percent(s.bytes, s.allBytes))
 }
 

@@ -74,7 +74,9 @@ func (k *keyring) create(ctx context.Context, user string) (crypto.Key, error) {
 	if err != nil {
 		return crypto.Key{}, err
 	}
-	r, err := k.log.Propose(ctx, systemShard, catalog.Command{PutKey: &catalog.PutKey{User: user, KeyID: fresh.ID, Wrapped: wrapped}})
+	r, err := k.log.Propose(ctx, systemShard, catalog.Command{PutKey: &catalog.PutKey{
+		User: user, KeyID: fresh.ID, Wrapped: wrapped,
+	}})
 	if err == nil {
 		err = r.Err()
 	}

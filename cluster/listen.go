@@ -38,8 +38,8 @@ func (n *Node) listenError(what, setting string, err error) error {
 	return &RefusedError{Reason: fmt.Sprintf("%s of node %d: %v", what, n.self.ID, err), hint: hint}
 }
 
-// warnUnreached says that this node listens where no other one reaches it. Debian's /etc/hosts, for example, has
-// the machine's own name stand for 127.0.1.1.
+// warnUnreached says that this node listens where no other one reaches it. Debian's /etc/hosts, for example,
+// has the machine's own name stand for 127.0.1.1.
 func (n *Node) warnUnreached(ctx context.Context) {
 	if !n.listener.Addr().(*net.TCPAddr).AddrPort().Addr().IsLoopback() {
 		return
@@ -47,7 +47,8 @@ func (n *Node) warnUnreached(ctx context.Context) {
 	for _, other := range n.cfg.Cluster.Nodes {
 		if other.ID != n.self.ID && !n.loopback(ctx, other.Host) {
 			n.logger.Warn("no other machine reaches this node: it listens on a loopback address",
-				zap.String("host", n.cfg.ListenOn(n.self).Host), zap.Stringer("on", n.listener.Addr()), zap.Uint32("peer", uint32(other.ID)),
+				zap.String("host", n.cfg.ListenOn(n.self).Host), zap.Stringer("on", n.listener.Addr()),
+				zap.Uint32("peer", uint32(other.ID)),
 				zap.String("hint", "look for the name in /etc/hosts, or set node.listen, such as 0.0.0.0"))
 			return
 		}
@@ -86,7 +87,8 @@ func (n *Node) watchRaft() {
 			}
 			switch err := c.Unreachable(x.Raft, raftPatience); {
 			case err != nil && !said[id]:
-				n.logger.Warn("peer is up, but not reached by Raft", zap.Uint32("peer", uint32(id)), zap.String("address", x.Raft), zap.Error(err),
+				n.logger.Warn("peer is up, but not reached by Raft", zap.Uint32("peer", uint32(id)),
+					zap.String("address", x.Raft), zap.Error(err),
 					zap.String("hint", "open its raft_port to the other nodes, TCP and UDP"))
 				said[id] = true
 			case err == nil && said[id]:

@@ -164,7 +164,7 @@ func (n *Node) leaving() []image.NodeID {
 	return gone
 }
 
-// serves tells whether this node has the newest state of a shard.
+// serves reports whether this node has the newest state of a shard.
 func (n *Node) serves(shard uint64) bool {
 	n.servingMu.Lock()
 	defer n.servingMu.Unlock()
@@ -194,7 +194,7 @@ func (n *Node) served() []uint64 {
 	return slices.DeleteFunc(n.serveList(), func(s uint64) bool { return s == systemShard })
 }
 
-// servedBy tells whether a node says that it serves a shard.
+// servedBy reports whether a node says that it serves a shard.
 func (n *Node) servedBy(id image.NodeID, shard uint64) bool {
 	if id == n.self.ID {
 		return n.serves(shard)
@@ -227,7 +227,7 @@ func (n *Node) startShards(ctx context.Context, c *consensus.Consensus) error {
 	if len(replicas) == 0 && n.admitted == nil && members(n.dir.Load().Identity()) != nil {
 		// A start that was admitted ended before it had noted a replica. To found the cluster now would be
 		// to come back as the replicas that this node has lost.
-		met, err := n.meet(ctx)
+		met, err := n.handshake(ctx)
 		if err == nil {
 			err = n.admit(ctx, met)
 		}
@@ -275,7 +275,7 @@ func (n *Node) reconcile() {
 	}
 }
 
-// awaited tells whether this node is ready only with the newest state of a shard: one that it is about to
+// awaited reports whether this node is ready only with the newest state of a shard: one that it is about to
 // leave goes on without it, and when its replica was lost there never comes another.
 func (n *Node) awaited(shard uint64) bool {
 	l := n.membership().Shards[shard]
@@ -319,7 +319,10 @@ func (n *Node) reconcileOwn() {
 }
 
 func errRemoved(id image.NodeID) error {
-	return &RefusedError{Reason: fmt.Sprintf("node %d was removed from the cluster", id), hint: "its data directory can be deleted; a new node needs a new ID"}
+	return &RefusedError{
+		Reason: fmt.Sprintf("node %d was removed from the cluster", id),
+		hint:   "its data directory can be deleted; a new node needs a new ID",
+	}
 }
 
 // askWhetherRemoved asks the others whether this node was removed, when it is to leave or knows of no
@@ -327,15 +330,17 @@ func errRemoved(id image.NodeID) error {
 // out, and a node that was down meanwhile has not even heard of the beginning.
 func (n *Node) askWhetherRemoved() {
 	m := n.membership()
-	if me := m.Member(n.self.ID); me == nil || me.State != catalog.MemberLeaving && n.log.Leader(systemShard) != 0 {
+	me := m.Member(n.self.ID)
+	if me == nil || me.State != catalog.MemberLeaving && n.log.Leader(systemShard) != 0 {
 		return
 	}
-	met, err := n.meet(n.ctx)
+	met, err := n.handshake(n.ctx)
 	if err != nil {
 		n.logger.Warn("peers not asked", zap.Error(err))
 	}
 	for _, h := range met {
-		if h.MembersVersion > m.Version && !slices.ContainsFunc(h.Members, func(x catalog.Member) bool { return x.ID == n.self.ID }) {
+		isSelf := func(x catalog.Member) bool { return x.ID == n.self.ID }
+		if h.MembersVersion > m.Version && !slices.ContainsFunc(h.Members, isSelf) {
 			n.fail(errRemoved(n.self.ID))
 		}
 	}
@@ -396,7 +401,7 @@ func (n *Node) newReconciler() *membership.Reconciler {
 	})
 }
 
-// unused tells whether nothing of a shard needs what is stored on a node.
+// unused reports whether nothing of a shard needs what is stored on a node.
 func (n *Node) unused(shard uint64, l *catalog.Layout, node image.NodeID) (free bool, err error) {
 	if slices.Contains(catalog.NodesOf(l.Nodes), node) || shard == systemShard {
 		return true, nil
@@ -427,7 +432,10 @@ func (n *Node) Members(ctx context.Context) ([]wire.Member, error) {
 	status := n.Cluster()
 	list := make([]wire.Member, len(m.Members))
 	for i, x := range m.Members {
-		list[i] = wire.Member{ID: x.ID, API: x.API, Raft: x.Raft, State: string(x.State), Up: slices.Contains(up, x.ID)}
+		list[i] = wire.Member{
+			ID: x.ID, API: x.API, Raft: x.Raft, State: string(x.State),
+			Up: slices.Contains(up, x.ID),
+		}
 		for shard, l := range m.Shards {
 			if _, on := l.Of(x.ID); !on || shard == systemShard {
 				continue
@@ -456,11 +464,15 @@ func (n *Node) ChangeMember(ctx context.Context, c wire.MemberChange) error {
 		}
 		cmd.AddMember = &catalog.AddMember{ID: c.ID, API: c.API, Raft: c.Raft}
 	case wire.MemberDrain, wire.MemberResume:
-		cmd.DrainMember = &catalog.DrainMember{ID: c.ID, Drain: c.Op == wire.MemberDrain, Least: n.cfg.Cluster.Replicas}
+		cmd.DrainMember = &catalog.DrainMember{
+			ID: c.ID, Drain: c.Op == wire.MemberDrain,
+			Least: n.cfg.Cluster.Replicas,
+		}
 	case wire.MemberRemove:
 		cmd.RemoveMember = &catalog.RemoveMember{ID: c.ID, Least: n.cfg.Cluster.Replicas}
 	default:
-		return image.Errorf(image.KindInvalid, "unknown change %.20q", c.Op).WithHint("op is add, drain, resume or remove")
+		return image.Errorf(image.KindInvalid, "unknown change %.20q", c.Op).
+			WithHint("op is add, drain, resume or remove")
 	}
 	r, err := n.log.Propose(ctx, systemShard, cmd)
 	if err == nil {
@@ -484,7 +496,8 @@ func (n *Node) checkNew(c wire.MemberChange) error {
 		x.RaftPort, err = strconv.Atoi(port)
 	}
 	if err != nil || x.APIAddr() != c.API || x.RaftAddr() != c.Raft {
-		return image.Errorf(image.KindInvalid, "%.100q and %.100q are not two addresses of one host", c.API, c.Raft).WithHint(hint)
+		return image.Errorf(image.KindInvalid, "%.100q and %.100q are not two addresses of one host",
+			c.API, c.Raft).WithHint(hint)
 	}
 	if wrong := config.CheckNode(x); wrong != nil {
 		return image.Errorf(image.KindInvalid, "%s", wrong[0]).WithHint(wrong[0].Hint)
@@ -492,7 +505,8 @@ func (n *Node) checkNew(c wire.MemberChange) error {
 	for _, m := range n.membership().Members {
 		for _, theirs := range []string{m.API, m.Raft} {
 			if m.ID != c.ID && (config.SameAddress(theirs, c.API) || config.SameAddress(theirs, c.Raft)) {
-				return image.Errorf(image.KindInvalid, "node %d has the address %s", m.ID, theirs).WithHint("choose other ports, or remove that member first")
+				return image.Errorf(image.KindInvalid, "node %d has the address %s", m.ID, theirs).
+					WithHint("choose other ports, or remove that member first")
 			}
 		}
 	}

@@ -25,7 +25,8 @@ const (
 	filesOfUpload = 1 + placement.ShardNodes
 	filesOfClient = 2 // its connection, and the file or the node that it reads from
 
-	// addressSpace is what the program reserves and mostly does not use (2.1 GiB); limits.memory_bytes come on top.
+	// addressSpace is what the program reserves and mostly does not use (2.1 GiB); limits.memory_bytes come on
+	// top.
 	addressSpace = 2560 << 20
 
 	// What a start writes before the node can tell that its disk is full: the first one makes all folders
@@ -50,7 +51,8 @@ func (n *Node) preflight() error {
 		return &RefusedError{Reason: fmt.Sprintf("data directory %s: %v", dir, err), hint: oserr.Hint(err, dir)}
 	}
 	if want := int64(n.cfg.Limits.MemoryBytes); have.MemoryFree < want && have.Memory >= want {
-		n.logger.Warn("little memory is free", zap.Int64("free_bytes", have.MemoryFree), zap.Stringer("limits.memory_bytes", n.cfg.Limits.MemoryBytes),
+		n.logger.Warn("little memory is free", zap.Int64("free_bytes", have.MemoryFree),
+			zap.Stringer("limits.memory_bytes", n.cfg.Limits.MemoryBytes),
 			zap.String("hint", "end other programs, or lower limits.memory_bytes and limits.staging_bytes"))
 	}
 	return lacking(n.cfg, n.self.ID, have, !claimed(dir))
@@ -67,14 +69,17 @@ func lacking(cfg *config.Config, id image.NodeID, have hostinfo.Limits, first bo
 	}
 	files := filesNeeded(cfg)
 	fewer := ""
-	if less := int64(cfg.Limits.Connections) - (files-have.OpenFiles+filesOfClient-1)/filesOfClient; less >= connectionsMin {
+	less := int64(cfg.Limits.Connections) - (files-have.OpenFiles+filesOfClient-1)/filesOfClient
+	if less >= connectionsMin {
 		fewer = fmt.Sprintf(", or lower limits.connections to %d", less)
 	}
 	lacks(have.OpenFiles, files, "it may have %d open files and needs %d",
-		"raise the hard limit of open files to %d (ulimit -Hn, LimitNOFILE= of systemd, --ulimit nofile= of Docker)%s", files, fewer)
+		"raise the hard limit of open files to %d (ulimit -Hn, LimitNOFILE= of systemd, "+
+			"--ulimit nofile= of Docker)%s", files, fewer)
 	memory := int64(cfg.Limits.MemoryBytes)
 	lacks(have.Memory, memory, "it may have %d bytes of memory and needs %d (limits.memory_bytes)",
-		"raise the memory limit of its control group (MemoryMax= of systemd, --memory of Docker), or lower limits.memory_bytes and limits.staging_bytes")
+		"raise the memory limit of its control group (MemoryMax= of systemd, --memory of Docker), "+
+			"or lower limits.memory_bytes and limits.staging_bytes")
 	lacks(have.AddressSpace, addressSpace+memory, "it may have %d bytes of address space and needs %d",
 		"raise ulimit -v or leave it out (LimitAS=infinity of systemd): it does not limit memory in use")
 	inodes, bytes := int64(startInodes), int64(startBytes)
@@ -93,7 +98,10 @@ func lacking(cfg *config.Config, id image.NodeID, have hostinfo.Limits, first bo
 	if reasons == nil {
 		return nil
 	}
-	return &RefusedError{Reason: fmt.Sprintf("node %d cannot run here: %s", id, strings.Join(reasons, "; ")), hint: strings.Join(hints, "; ")}
+	return &RefusedError{
+		Reason: fmt.Sprintf("node %d cannot run here: %s", id, strings.Join(reasons, "; ")),
+		hint:   strings.Join(hints, "; "),
+	}
 }
 
 // connectionsMin are the fewest connections that a configuration may allow.

@@ -1,5 +1,5 @@
 // Package cluster puts one node together from the packages below it, and takes it apart again: it
-// claims the data directory, meets the other nodes, joins the Raft groups, and serves the API.
+// claims the data directory, shakes hands with the other nodes, joins the Raft groups, and serves the API.
 package cluster
 
 import (
@@ -99,14 +99,17 @@ type Node struct {
 // Start starts the node with this ID. It returns when the node serves its API, though not yet
 // images: that it does, and is ready, once it has reached a majority of the nodes. The error is a
 // *RefusedError, or a typed one of config, crypto or store, when the node may not run like this.
-func Start(ctx context.Context, cfg *config.Config, id image.NodeID, version string, logger *zap.Logger) (*Node, error) {
+func Start(
+	ctx context.Context, cfg *config.Config, id image.NodeID, version string, logger *zap.Logger,
+) (*Node, error) {
 	self, err := cfg.Node(id)
 	if err != nil {
 		return nil, err
 	}
 	n := &Node{
 		cfg: cfg, self: self, version: version, logger: logger, began: time.Now(), hosts: allowedHosts(cfg),
-		log: &replicated{}, shards: dataShards(cfg.Cluster.DataShards), failed: make(chan error, 1), disk: newDisk(self.ID, cfg, logger),
+		log: &replicated{}, shards: dataShards(cfg.Cluster.DataShards), failed: make(chan error, 1),
+		disk:    newDisk(self.ID, cfg, logger),
 		current: map[uint64]bool{}, reconcileKick: make(chan struct{}, 1),
 	}
 	n.imageLog.open(logger, cfg.Log.ImagesPerSecond)
@@ -139,16 +142,19 @@ func (n *Node) start(ctx context.Context) error {
 	n.warnUnreached(ctx)
 	n.peers = peer.New(n.peerOptions())
 	n.peers.Update(apiAddresses(n.membership()))
-	met, err := n.meet(ctx)
+	met, err := n.handshake(ctx)
 	if err != nil {
 		return err
 	}
-	if err := n.enter(ctx, met); err != nil {
+	if err := n.bootstrap(ctx, met); err != nil {
 		return err
 	}
 	n.keys = &keyring{master: n.master, log: n.log, keys: map[keyName]crypto.Key{}}
 	if n.ingest, err = ingest.New(n.ingestOptions()); err != nil {
-		return &RefusedError{Reason: err.Error(), hint: cmp.Or(oserr.Hint(err, ""), "raise limits.staging_bytes or lower limits.uploads")}
+		return &RefusedError{
+			Reason: err.Error(),
+			hint:   cmp.Or(oserr.Hint(err, ""), "raise limits.staging_bytes or lower limits.uploads"),
+		}
 	}
 	n.images = read.New(n.readOptions())
 	n.repair = repair.New(n.repairOptions())
@@ -159,7 +165,7 @@ func (n *Node) start(ctx context.Context) error {
 	// Peers that run are met before Raft starts: a node of another cluster, or with an emptied disk,
 	// must not take part in a single election. Now that this one answers too, of two that start at
 	// once at least one sees the other.
-	if _, err := n.meet(ctx); err != nil {
+	if _, err := n.handshake(ctx); err != nil {
 		return err
 	}
 	n.wg.Go(func() { n.peers.Watch(n.ctx) })
@@ -167,10 +173,11 @@ func (n *Node) start(ctx context.Context) error {
 }
 
 // startRaft starts this node's replicas. Where the data directory turns out to have lost or damaged
-// them, and the configuration allows it, the node gives up what it had and is made anew.
+// them, and the configuration allows it, the node gives up what it had and is rebuilt from its peers.
 func (n *Node) startRaft(ctx context.Context) error {
 	err := n.openRaft(ctx)
-	if errors.Is(err, consensus.ErrDamaged) && n.cfg.Local.LostData == config.LostDataReplace && n.admitted == nil {
+	if errors.Is(err, consensus.ErrDamaged) && n.cfg.Local.LostData == config.LostDataReplace &&
+		n.admitted == nil {
 		err = n.renew(ctx, err)
 	}
 	if err != nil {
@@ -206,9 +213,9 @@ func (n *Node) renew(ctx context.Context, cause error) error {
 	if c := n.log.c.Swap(nil); c != nil {
 		c.Close() // it is given up anyway
 	}
-	met, err := n.meet(ctx)
+	met, err := n.handshake(ctx)
 	if err == nil {
-		err = n.begin(ctx, met, standing{lost: cause.Error()})
+		err = n.countStart(ctx, met, nodeState{lost: cause.Error()})
 	}
 	if err != nil {
 		return err
@@ -219,14 +226,18 @@ func (n *Node) renew(ctx context.Context, cause error) error {
 // openDisk claims and opens the data directory.
 func (n *Node) openDisk(clusterID string) error {
 	path := n.cfg.DataDir(n.self.ID)
-	dir, err := store.Claim(path, store.Identity{Cluster: n.cfg.Cluster.Name, ClusterID: clusterID, Node: n.self.ID, KeyID: n.master.ID()})
+	dir, err := store.Claim(path, store.Identity{
+		Cluster: n.cfg.Cluster.Name, ClusterID: clusterID,
+		Node: n.self.ID, KeyID: n.master.ID(),
+	})
 	if err != nil {
 		return err
 	}
 	n.dir.Store(dir)
 	n.device = hostinfo.DiskOf(path)
 	n.store, err = store.Open(path, store.Options{
-		FreeBytesMin: int64(n.cfg.Limits.DiskFreeBytes), FreeInodesMin: int64(n.cfg.Limits.DiskFreeInodes), OnFailed: n.disk.fail,
+		FreeBytesMin: int64(n.cfg.Limits.DiskFreeBytes), FreeInodesMin: int64(n.cfg.Limits.DiskFreeInodes),
+		OnFailed:  n.disk.fail,
 		OnUnknown: func(path string) { n.logger.Warn("unknown file among the images", zap.String("path", path)) },
 	})
 	if oserr.ClassOf(err) != oserr.None {
@@ -245,17 +256,20 @@ func (n *Node) loadMaster() (*crypto.MasterKey, error) {
 	return crypto.LoadMasterKey(n.cfg.Local.MasterKeyFile)
 }
 
-// anyData tells whether a node of a loopback cluster has run before. Then its master key exists: a
+// anyData reports whether a node of a loopback cluster has run before. Then its master key exists: a
 // fresh one in the place of a lost one would only hide the loss.
 func (n *Node) anyData() bool {
-	return slices.ContainsFunc(n.cfg.Cluster.Nodes, func(m config.Node) bool { return claimed(n.cfg.DataDir(m.ID)) })
+	return slices.ContainsFunc(n.cfg.Cluster.Nodes,
+		func(m config.Node) bool { return claimed(n.cfg.DataDir(m.ID)) })
 }
 
 func (n *Node) peerOptions() peer.Options {
 	c := n.cfg
 	return peer.Options{
-		Self: n.self.ID, Every: c.Timeouts.PeerInterval, Silence: c.Timeouts.PeerSilence, Stall: c.Timeouts.Read, Dial: c.Client.Dial,
-		Logger: n.logger.Named("peers"), Changed: n.peersChanged, Full: func() bool { return n.disk.lacks() != "" },
+		Self: n.self.ID, Every: c.Timeouts.PeerInterval, Silence: c.Timeouts.PeerSilence,
+		Stall: c.Timeouts.Read, Dial: c.Client.Dial,
+		Logger: n.logger.Named("peers"), Changed: n.peersChanged,
+		Full:  func() bool { return n.disk.lacks() != "" },
 		Works: func() bool { return !n.draining.Load() && n.disk.degraded() == nil },
 	}
 }
@@ -268,19 +282,23 @@ func (n *Node) ingestOptions() ingest.Options {
 	c := n.cfg
 	return ingest.Options{
 		Node: n.self.ID, Log: n.log, Vault: n.vault(), Peers: n.peers, Logger: n.logger.Named("ingest"),
-		Shards: n.served, ShardOf: n.shardOf, Members: n.members, Live: n.live, Room: n.peers.Room, Current: n.liveOn, Up: n.peers.Up,
+		Shards: n.served, ShardOf: n.shardOf, Members: n.members, Live: n.live, Room: n.peers.Room,
+		Current: n.liveOn, Up: n.peers.Up,
 		Owned:      n.owns,
 		ReceivedBy: n.peers.Receives,
 		Replicas:   c.Cluster.Replicas, MinReplicas: c.Cluster.MinReplicas,
-		UploadsMax: c.Limits.Uploads, StagingBytes: int64(c.Limits.StagingBytes), ImageBytes: int64(c.Limits.ImageBytes),
-		AssignTimeout: c.Timeouts.Assign, TakeoverTimeout: c.Timeouts.Takeover, UploadTimeout: c.Timeouts.Upload,
+		UploadsMax: c.Limits.Uploads, StagingBytes: int64(c.Limits.StagingBytes),
+		ImageBytes:    int64(c.Limits.ImageBytes),
+		AssignTimeout: c.Timeouts.Assign, TakeoverTimeout: c.Timeouts.Takeover,
+		UploadTimeout: c.Timeouts.Upload,
 		QuorumTimeout: c.Timeouts.Proposal,
 	}
 }
 
 func (n *Node) readOptions() read.Options {
 	return read.Options{
-		Self: n.self.ID, Log: n.log, Store: files{n.store}, Keys: n.keys, Peers: n.peers, ShardOf: n.shardOf, Locate: n.locate,
+		Self: n.self.ID, Log: n.log, Store: files{n.store}, Keys: n.keys, Peers: n.peers, ShardOf: n.shardOf,
+		Locate:  n.locate,
 		Suspect: func(rec *image.Record, node image.NodeID) { n.repair.Suspect(rec, node) },
 		Timeout: n.cfg.Timeouts.Read, Logger: n.logger.Named("read"),
 	}
@@ -292,7 +310,8 @@ func (n *Node) repairOptions() repair.Options {
 		Node: n.self.ID, Log: n.log, Logger: n.logger.Named("repair"), Shards: n.served,
 		Copies:  &copies{Images: n.images, store: n.store, peers: n.peers, vault: n.vault(), kept: &n.kept},
 		Members: n.members, Up: n.peers.Up, Room: n.roomOn, Leaving: n.leaving,
-		Every: c.Repair.Every, Rate: int64(c.Repair.Rate), ScrubEvery: c.Repair.ScrubEvery, ScrubRate: int64(c.Repair.ScrubRate),
+		Every: c.Repair.Every, Rate: int64(c.Repair.Rate), ScrubEvery: c.Repair.ScrubEvery,
+		ScrubRate: int64(c.Repair.ScrubRate),
 	}
 }
 
@@ -309,10 +328,13 @@ func (n *Node) peersChanged() {
 func (n *Node) consensusOptions() consensus.Options {
 	c := n.cfg
 	return consensus.Options{
-		NodeID: n.self.ID, RaftAddress: n.self.RaftAddr(), Listen: c.ListenOn(n.self).RaftAddr(), Dir: c.DataDir(n.self.ID), DeploymentID: n.deploymentID(),
-		Applied: n.applied, Restored: n.restored, Live: n.live, Rows: n.rows, LeaderChanged: n.leaderChanged, Logger: n.logger.Named("raft"),
-		RTT: c.Raft.RTT, ElectionRTT: uint64(c.Raft.ElectionRTT), HeartbeatRTT: uint64(c.Raft.HeartbeatRTT),
-		SnapshotEntries: uint64(c.Raft.SnapshotEntries), CompactionOverhead: uint64(c.Raft.CompactionOverhead), RebalanceEvery: c.Raft.Rebalance,
+		NodeID: n.self.ID, RaftAddress: n.self.RaftAddr(), Listen: c.ListenOn(n.self).RaftAddr(),
+		Dir: c.DataDir(n.self.ID), DeploymentID: n.deploymentID(),
+		Applied: n.applied, Restored: n.restored, Live: n.live, Rows: n.rows, LeaderChanged: n.leaderChanged,
+		Logger: n.logger.Named("raft"),
+		RTT:    c.Raft.RTT, ElectionRTT: uint64(c.Raft.ElectionRTT), HeartbeatRTT: uint64(c.Raft.HeartbeatRTT),
+		SnapshotEntries:    uint64(c.Raft.SnapshotEntries),
+		CompactionOverhead: uint64(c.Raft.CompactionOverhead), RebalanceEvery: c.Raft.Rebalance,
 		ProposalAttempt: c.Timeouts.ProposalAttempt, ProposalTimeout: c.Timeouts.Proposal,
 	}
 }
@@ -344,7 +366,8 @@ func (n *Node) restored(shard uint64) {
 }
 
 func (n *Node) leaderChanged(shard uint64, leader image.NodeID, term uint64) {
-	n.logger.Debug("leader changed", zap.Uint64("shard", shard), zap.Uint32("leader", uint32(leader)), zap.Uint64("term", term))
+	n.logger.Debug("leader changed", zap.Uint64("shard", shard), zap.Uint32("leader", uint32(leader)),
+		zap.Uint64("term", term))
 	n.leads.Add(1)
 	n.ingest.Kick()
 	n.kickReconcile()
@@ -362,10 +385,13 @@ type door struct {
 // serve answers on the API's port from now on.
 func (n *Node) serve() {
 	n.handler = api.New(api.Options{
-		ID: n.self.ID, Images: images{n.images, n.ingest, n.log}, Node: door{n, n.disk}, Peers: n, Logger: n.logger.Named("api"), Forward: n.peers.Transport(),
+		ID: n.self.ID, Images: images{n.images, n.ingest, n.log}, Node: door{n, n.disk}, Peers: n,
+		Logger: n.logger.Named("api"), Forward: n.peers.Transport(),
 		ImageBytes: int64(n.cfg.Limits.ImageBytes), ListPage: n.cfg.Limits.ListPage,
 		Reads: n.cfg.Limits.Reads, Uploads: n.cfg.Limits.Uploads,
-		BodyIdle: n.cfg.Timeouts.BodyIdle, BodyRate: int64(n.cfg.Limits.BodyRate), BodyGrace: n.cfg.Timeouts.BodyGrace, StatusEvery: n.cfg.Timeouts.PeerInterval, HostAllowed: n.hostAllowed,
+		BodyIdle: n.cfg.Timeouts.BodyIdle, BodyRate: int64(n.cfg.Limits.BodyRate),
+		BodyGrace: n.cfg.Timeouts.BodyGrace, StatusEvery: n.cfg.Timeouts.PeerInterval,
+		HostAllowed: n.hostAllowed,
 	})
 	n.http = &http.Server{
 		Handler: n.handler, ReadHeaderTimeout: n.cfg.Timeouts.Header, IdleTimeout: n.cfg.Timeouts.Idle,
@@ -465,7 +491,7 @@ func (n *Node) await(ok func() bool) {
 	}
 }
 
-// peersServe tells whether all peers that are up have told that they serve their shards.
+// peersServe reports whether all peers that are up have told that they serve their shards.
 func (n *Node) peersServe() bool {
 	up := n.peers.Up()
 	for shard, l := range n.membership().Shards {
@@ -485,7 +511,9 @@ func (n *Node) recover() error {
 	for {
 		if n.serveCurrent(c, systemShard); n.serves(systemShard) {
 			n.reconcileOwn()
-			if !slices.ContainsFunc(c.Hosted(), func(shard uint64) bool { return !n.serves(shard) && n.awaited(shard) }) {
+			if !slices.ContainsFunc(c.Hosted(), func(shard uint64) bool {
+				return !n.serves(shard) && n.awaited(shard)
+			}) {
 				return nil
 			}
 		}
@@ -526,7 +554,8 @@ func (n *Node) sweep() {
 			pause = min(pause, sweepRetry)
 			n.logger.Warn("sweep", zap.Error(err), zap.Duration("again_in", pause))
 		} else if removed > 0 {
-			n.logger.Info("swept files without a record", zap.Int("files", removed), zap.Int64("bytes", bytes), zap.Duration("in", time.Since(began)))
+			n.logger.Info("swept files without a record", zap.Int("files", removed), zap.Int64("bytes", bytes),
+				zap.Duration("in", time.Since(began)))
 		}
 		select {
 		case <-n.ctx.Done():
@@ -537,7 +566,7 @@ func (n *Node) sweep() {
 	}
 }
 
-// wants tells whether there is a use for a file of this node. The file was there before the call, so
+// wants reports whether there is a use for a file of this node. The file was there before the call, so
 // its assignment is in this node's state of the shard, once that is the newest.
 func (n *Node) wants(id image.ID, epoch uint32) (bool, error) {
 	for shard, l := range n.membership().Shards {

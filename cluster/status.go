@@ -33,7 +33,8 @@ func (n *Node) Ready() error {
 // serving says why this node cannot serve, whatever the others do.
 func (n *Node) serving() error {
 	if !n.ready.Load() {
-		return image.Errorf(image.KindNoQuorum, "node %d is starting and has not reached a majority of the nodes", n.self.ID).
+		return image.Errorf(image.KindNoQuorum, "node %d is starting and has not reached a majority of the nodes",
+			n.self.ID).
 			WithHint("start the other nodes, or wait a moment").WithRetry(time.Second)
 	}
 	return nil
@@ -228,7 +229,10 @@ type leaderReport struct {
 
 // totals are the sums that a report tells.
 func (r *leaderReport) totals() *catalog.Totals {
-	t := &catalog.Totals{Images: r.Images, Bytes: r.Bytes, UnderReplicated: r.UnderReplicated, Nodes: map[image.NodeID]*catalog.NodeTotals{}}
+	t := &catalog.Totals{
+		Images: r.Images, Bytes: r.Bytes, UnderReplicated: r.UnderReplicated,
+		Nodes: map[image.NodeID]*catalog.NodeTotals{},
+	}
 	for _, x := range r.Nodes {
 		t.Nodes[x.ID] = &catalog.NodeTotals{
 			Owned:  catalog.Load{Images: x.OwnedImages, Bytes: x.OwnedBytes},
@@ -263,10 +267,14 @@ func (n *Node) reports() (list []wire.ShardReport) {
 			continue
 		}
 		t := n.totals(shard)
-		r := wire.ShardReport{ID: shard, Term: term, Images: t.Images, Bytes: t.Bytes, UnderReplicated: t.UnderReplicated}
+		r := wire.ShardReport{
+			ID: shard, Term: term, Images: t.Images, Bytes: t.Bytes,
+			UnderReplicated: t.UnderReplicated,
+		}
 		for id, x := range t.Nodes {
 			r.Nodes = append(r.Nodes, wire.NodeReport{
-				ID: id, OwnedImages: x.Owned.Images, OwnedBytes: x.Owned.Bytes, StoredImages: x.Stored.Images, StoredBytes: x.Stored.Bytes,
+				ID: id, OwnedImages: x.Owned.Images, OwnedBytes: x.Owned.Bytes, StoredImages: x.Stored.Images,
+				StoredBytes: x.Stored.Bytes,
 			})
 		}
 		list = append(list, r)
@@ -289,7 +297,8 @@ func (n *Node) Route(user, name string) (address string, here bool) {
 // holder returns a peer that serves a shard, another one from time to time; 0 when there is none.
 func (n *Node) holder(shard uint64) image.NodeID {
 	up := n.peers.Up()
-	holders := slices.DeleteFunc(n.members(shard), func(id image.NodeID) bool { return !slices.Contains(up, id) || !n.servedBy(id, shard) })
+	holders := slices.DeleteFunc(n.members(shard),
+		func(id image.NodeID) bool { return !slices.Contains(up, id) || !n.servedBy(id, shard) })
 	if len(holders) == 0 {
 		return 0
 	}
@@ -314,13 +323,17 @@ func (n *Node) locate() (map[image.NodeID][]uint64, error) {
 }
 
 // ListShards implements api.Peers.
-func (n *Node) ListShards(ctx context.Context, shards []uint64, user, prefix, after string, limit int) (wire.List, error) {
+func (n *Node) ListShards(
+	ctx context.Context, shards []uint64, user, prefix, after string, limit int,
+) (wire.List, error) {
 	for _, shard := range shards {
 		switch {
 		case !slices.Contains(n.shards, shard):
-			return wire.List{}, image.Errorf(image.KindInvalid, "%d is not a data shard", shard).WithHint("GET /v1/cluster lists the shards; the first is not one of them")
+			return wire.List{}, image.Errorf(image.KindInvalid, "%d is not a data shard", shard).
+				WithHint("GET /v1/cluster lists the shards; the first is not one of them")
 		case !n.serves(shard):
-			return wire.List{}, image.Errorf(image.KindNoQuorum, "shard %d is not on node %d, or not up to date", shard, n.self.ID).
+			return wire.List{}, image.Errorf(image.KindNoQuorum, "shard %d is not on node %d, or not up to date",
+				shard, n.self.ID).
 				WithHint("ask a node that GET /v1/cluster lists for the shard").WithRetry(time.Second)
 		}
 	}

@@ -26,7 +26,9 @@ type vault struct {
 // Create implements ingest.Vault. A file is named by upload ID and epoch alone, and a client may have
 // used one ID for two names, whose shards know nothing of each other: the second would overwrite
 // the first one's file. Of two shards that both want it, each upload that is not stored yet is refused.
-func (v vault) Create(ctx context.Context, user string, id image.ID, epoch uint32, size int64) (ingest.CopyWriter, error) {
+func (v vault) Create(
+	ctx context.Context, user string, id image.ID, epoch uint32, size int64,
+) (ingest.CopyWriter, error) {
 	if err := v.degraded(); err != nil {
 		return nil, err
 	}
@@ -42,7 +44,10 @@ func (v vault) Create(ctx context.Context, user string, id image.ID, epoch uint3
 	if err != nil {
 		return nil, err
 	}
-	fields := crypto.HeaderFields{Image: id, Tenant: user, Epoch: epoch, UserKey: key.ID, Length: size, SegmentSize: segmentBytes}
+	fields := crypto.HeaderFields{
+		Image: id, Tenant: user, Epoch: epoch, UserKey: key.ID, Length: size,
+		SegmentSize: segmentBytes,
+	}
 	file, err := v.store.Create(id, epoch, (&crypto.Header{HeaderFields: fields}).FileLen())
 	if err != nil {
 		return nil, err
