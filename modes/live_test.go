@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"imgcluster/cluster/sample"
 	"imgcluster/modes/runlog"
 	"imgcluster/modes/stress"
 	"imgcluster/modes/stress/load"
@@ -41,10 +42,18 @@ func busy(nodes int) *stress.Tally {
 		at := float64(9 + s)
 		for _, id := range ids {
 			f.Take(runlog.NodeSample{
-				TS: at, ID: id, Up: id != 2, RSSBytes: 248e6, DiskFreeBytes: 70.1e9, CPUS: at * 0.5, NetRxBytes: int64(at * 100e6), NetTxBytes: int64(at * 1e6), OwnedBytes: 330e6,
+				TS: at, ID: id, Up: id != 2,
+				Node: sample.Node{
+					RSSBytes:      248e6,
+					DiskFreeBytes: 70.1e9,
+					CPUS:          at * 0.5,
+					NetRxBytes:    int64(at * 100e6),
+					NetTxBytes:    int64(at * 1e6),
+					OwnedBytes:    330e6,
+				},
 			})
 		}
-		f.Take(runlog.ClientSample{TS: at, RSSBytes: 99e6, CPUS: at * 0.3, InFlight: 7, LateS: 0.5, SentBytes: 3e9})
+		f.Take(runlog.ClientSample{TS: at, Client: sample.Client{RSSBytes: 99e6, CPUS: at * 0.3, InFlight: 7, LateS: 0.5, SentBytes: 3e9}})
 	}
 	f.Take(runlog.Event{TS: 9.5, Kind: runlog.EventNodeDown, Node: 2, Detail: "gone\x1b[2J\r\n" + strings.Repeat("long ", 60)})
 	return f

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"imgcluster/cluster/client"
+	"imgcluster/cluster/sample"
 	"imgcluster/config"
 	"imgcluster/modes/local"
 	"imgcluster/modes/runlog"
@@ -136,7 +137,7 @@ func BenchmarkScreen(b *testing.B) {
 	now := f.Figures().Now
 	for b.Loop() {
 		now += 0.01
-		f.Take(runlog.ClientSample{TS: now, InFlight: int(now * 100)})
+		f.Take(runlog.ClientSample{TS: now, Client: sample.Client{InFlight: int(now * 100)}})
 		s.redraw()
 	}
 	b.ReportMetric(float64(b.Elapsed())/float64(b.N)/float64(drawEvery)*100, "%-of-a-core")

@@ -1,10 +1,13 @@
 package sample
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -56,13 +59,16 @@ func (f Figure) Max() float64 {
 	return CountMax
 }
 
-// Check returns an error when v, which is not NaN, is out of the figure's bounds.
+// ErrRange is wrapped by the errors about values out of their bounds.
+var ErrRange = errors.New("out of range")
+
+// Check returns an error, which may be an ErrRange, when v is not a value of the figure.
 func (f Figure) Check(v float64) error {
 	switch {
-	case v < 0 || v > f.Max():
-		return fmt.Errorf("%s is %v, not in the range 0 to %v", f.Name, v, f.Max())
 	case f.Unit() != Seconds && v != math.Trunc(v):
-		return fmt.Errorf("%s is %v, not a whole number", f.Name, v)
+		return fmt.Errorf("%s is %v, want a whole number", f.Name, v)
+	case !(v >= 0 && v <= f.Max()):
+		return fmt.Errorf("%s is %v, %w: 0 to %v is possible", f.Name, v, ErrRange, f.Max())
 	}
 	return nil
 }
@@ -79,21 +85,31 @@ func (fs Figures) Index(name string) int {
 	return i
 }
 
-// Values returns the figures of a sample: of a struct, or a pointer to one, that has a field with the name
-// of each in JSON, its own or that of a struct embedded in it. It panics when one has none. A bool is 0 or 1.
-func (fs Figures) Values(s any) []float64 {
+// fields returns the fields of a sample, a struct or a pointer to one, in the order of the figures. Each has
+// the figure's name in JSON, and may be in a struct embedded in it. It panics when one is missing.
+func (fs Figures) fields(s any) []reflect.Value {
 	v := reflect.Indirect(reflect.ValueOf(s))
-	fields := map[string]reflect.Value{}
+	byName := map[string]reflect.Value{}
 	for _, f := range reflect.VisibleFields(v.Type()) {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		fields[name] = v.FieldByIndex(f.Index)
+		byName[name] = v.FieldByIndex(f.Index)
 	}
-	values := make([]float64, len(fs))
+	fields := make([]reflect.Value, len(fs))
 	for i, f := range fs {
-		field, ok := fields[f.Name]
-		switch {
-		case !ok:
+		field, ok := byName[f.Name]
+		if !ok {
 			panic(fmt.Sprintf("%T has no figure %s", s, f.Name))
+		}
+		fields[i] = field
+	}
+	return fields
+}
+
+// Values returns the figures of a sample. A bool is 0 or 1.
+func (fs Figures) Values(s any) []float64 {
+	values := make([]float64, len(fs))
+	for i, field := range fs.fields(s) {
+		switch {
 		case field.CanInt():
 			values[i] = float64(field.Int())
 		case field.CanFloat():
@@ -103,6 +119,47 @@ func (fs Figures) Values(s any) []float64 {
 		}
 	}
 	return values
+}
+
+// Set gives the figures of a sample, to which s points, these values.
+func (fs Figures) Set(s any, values []float64) {
+	for i, field := range fs.fields(s) {
+		if field.CanInt() {
+			field.SetInt(int64(values[i]))
+		} else {
+			field.SetFloat(values[i])
+		}
+	}
+}
+
+// Read takes the values that a JSON object has, and reports which ones these are; null is none. The others
+// stay as they are. The error names the first that is no value of its figure.
+func (fs Figures) Read(object []byte, values []float64) (told []bool, err error) {
+	told = make([]bool, len(fs))
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(object, &fields); err != nil {
+		return told, err
+	}
+	for i, f := range fs {
+		text := string(fields[f.Name])
+		if text == "" || text == "null" {
+			continue
+		}
+		v, bad := strconv.ParseFloat(text, 64)
+		switch {
+		case errors.Is(bad, strconv.ErrRange):
+			bad = fmt.Errorf("%s is %s, %w", f.Name, text, ErrRange)
+		case bad != nil:
+			bad = fmt.Errorf("%s is %s, want a number", f.Name, text)
+		default:
+			bad = f.Check(v)
+		}
+		if err == nil {
+			err = bad
+		}
+		values[i], told[i] = v, true
+	}
+	return told, err
 }
 
 // Check returns an error when one of the values of a sample is out of its figure's bounds.

@@ -4,6 +4,7 @@ import (
 	"math"
 	"testing"
 
+	"imgcluster/cluster/sample"
 	"imgcluster/modes/runlog"
 	"imgcluster/modes/runlog/logtest"
 )
@@ -20,8 +21,14 @@ func TestRatesOfCloseSamples(t *testing.T) {
 		recs := []runlog.Record{logtest.EvenRun(0)}
 		for _, at := range times {
 			recs = append(recs, runlog.NodeSample{
-				TS: at.stamped, ID: 1, Up: true, RSSBytes: 1, CPUS: 2 * at.taken, DiskBusyS: 0.8 * at.taken, DiskWrittenBytes: int64(1e8 * at.taken),
-			}, runlog.ClientSample{TS: at.stamped, RSSBytes: 1, CPUS: 2 * at.taken, SentBytes: int64(1e8 * at.taken)})
+				TS: at.stamped, ID: 1, Up: true,
+				Node: sample.Node{
+					RSSBytes:         1,
+					CPUS:             2 * at.taken,
+					DiskBusyS:        0.8 * at.taken,
+					DiskWrittenBytes: int64(1e8 * at.taken),
+				},
+			}, runlog.ClientSample{TS: at.stamped, Client: sample.Client{RSSBytes: 1, CPUS: 2 * at.taken, SentBytes: int64(1e8 * at.taken)}})
 		}
 		lines := log{read(t, string(logtest.Encode(t, recs...)))}.gauges([]int{1})
 		for _, c := range []struct {
@@ -54,11 +61,11 @@ func TestRatesOfCloseSamples(t *testing.T) {
 func TestBusyAtMost(t *testing.T) {
 	recs := []runlog.Record{
 		logtest.EvenRun(0),
-		runlog.NodeSample{ID: 1, Up: true, RSSBytes: 1},
-		runlog.NodeSample{TS: 1, ID: 1, Up: true, RSSBytes: 1, DiskBusyS: 3},
+		runlog.NodeSample{ID: 1, Up: true, Node: sample.Node{RSSBytes: 1}},
+		runlog.NodeSample{TS: 1, ID: 1, Up: true, Node: sample.Node{RSSBytes: 1, DiskBusyS: 3}},
 		runlog.NodeSample{TS: 2, ID: 1},
-		runlog.NodeSample{TS: 3, ID: 1, Up: true, RSSBytes: 1, DiskBusyS: 5},
-		runlog.NodeSample{TS: 3.01, ID: 1, Up: true, RSSBytes: 1, DiskBusyS: 6},
+		runlog.NodeSample{TS: 3, ID: 1, Up: true, Node: sample.Node{RSSBytes: 1, DiskBusyS: 5}},
+		runlog.NodeSample{TS: 3.01, ID: 1, Up: true, Node: sample.Node{RSSBytes: 1, DiskBusyS: 6}},
 	}
 	line := log{read(t, string(logtest.Encode(t, recs...)))}.gauges([]int{1})[0].Of[GaugeBusy]
 	if len(line) != 2 || line[0].V != 100 || !math.IsNaN(line[1].V) {
@@ -70,7 +77,7 @@ func TestBusyAtMost(t *testing.T) {
 func TestRatesOfNoTime(t *testing.T) {
 	recs := logtest.Even(12)
 	for _, at := range []float64{0, 0.004} {
-		recs = append(recs, runlog.NodeSample{TS: at, ID: 1, Up: true, RSSBytes: 1, DiskBusyS: 25 * at, NetRxBytes: int64(1e12 * at)}, runlog.ClientSample{TS: at, CPUS: 40 * at})
+		recs = append(recs, runlog.NodeSample{TS: at, ID: 1, Up: true, Node: sample.Node{RSSBytes: 1, DiskBusyS: 25 * at, NetRxBytes: int64(1e12 * at)}}, runlog.ClientSample{TS: at, Client: sample.Client{CPUS: 40 * at}})
 	}
 	r := compute(t, recs...)
 	if n := r.Nodes[0]; n.DiskBusyPercent != 0 || n.NetRxBytesPerS != 0 || r.Client.CPUCores != 0 {

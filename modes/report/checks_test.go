@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"imgcluster/cluster/sample"
 	"imgcluster/modes/runlog"
 	"imgcluster/modes/runlog/logtest"
 )
@@ -114,8 +115,8 @@ var checkCases = []struct {
 	{"node was down", "balance", with(changed(300, ownerOne), runlog.Event{TS: 2, Kind: runlog.EventNodeDown, Node: 2}), Skipped, "missing for a time"},
 
 	{"flat", "memory_stable", even(500), Passed, "181, 182, 183 of 512 MiB; client's 88 of 256 MiB"},
-	{"over", "memory_stable", with(even(500), runlog.NodeSample{TS: 9, ID: 2, Up: true, RSSBytes: 512 << 20}), Failed, "node 2: over the limit"},
-	{"client over", "memory_stable", with(even(500), runlog.ClientSample{TS: 9, RSSBytes: 300 << 20}), Failed, "client: over the limit"},
+	{"over", "memory_stable", with(even(500), runlog.NodeSample{TS: 9, ID: 2, Up: true, Node: sample.Node{RSSBytes: 512 << 20}}), Failed, "node 2: over the limit"},
+	{"client over", "memory_stable", with(even(500), runlog.ClientSample{TS: 9, Client: sample.Client{RSSBytes: 300 << 20}}), Failed, "client: over the limit"},
 	{"growing", "memory_stable", growing, Failed, "node 3: grew by 240 MiB after its warm-up, over 512 MiB after"},
 	{"growing after a restart", "memory_stable", with(growing, runlog.Event{TS: 3, Kind: runlog.EventKill, Node: 3}), Passed, "nodes' peaks"},
 	{"growing, another was lost", "memory_stable", with(growing, runlog.Event{TS: 3, Kind: runlog.EventKill, Node: 2}), Failed, "node 3: grew by 240 MiB after its warm-up, over 512 MiB after"},
@@ -150,18 +151,18 @@ var checkCases = []struct {
 	{"client growing", "memory_stable", func() []runlog.Record {
 		recs := logtest.Even(100)
 		for t := range 60 {
-			recs = append(recs, runlog.ClientSample{TS: float64(2 * t), RSSBytes: int64(50+3*t) << 20})
+			recs = append(recs, runlog.ClientSample{TS: float64(2 * t), Client: sample.Client{RSSBytes: int64(50+3*t) << 20}})
 		}
 		return recs
 	}, Failed, "client: grew by"},
 	{"client growing, after it was resumed", "memory_stable", func() []runlog.Record {
 		recs := append(logtest.Even(100), runlog.Event{TS: 30, Kind: runlog.EventResumed})
 		for t := range 60 {
-			recs = append(recs, runlog.ClientSample{TS: float64(2 * t), RSSBytes: int64(50+3*t) << 20})
+			recs = append(recs, runlog.ClientSample{TS: float64(2 * t), Client: sample.Client{RSSBytes: int64(50+3*t) << 20}})
 		}
 		return recs
 	}, Passed, "client's 227 of 256 MiB"},
-	{"node unseen", "memory_stable", with(even(20), runlog.NodeSample{TS: 9, ID: 2, Up: true, RSSBytes: 1 << 20}), Skipped, "no samples of node 1, 3"},
+	{"node unseen", "memory_stable", with(even(20), runlog.NodeSample{TS: 9, ID: 2, Up: true, Node: sample.Node{RSSBytes: 1 << 20}}), Skipped, "no samples of node 1, 3"},
 	{"down does not count", "memory_stable", with(even(20), runlog.NodeSample{TS: 9, ID: 2}), Skipped, "no samples"},
 
 	{"each once", "network", even(100), Passed, "0.0 % sent again; 0 uploads retried"},
@@ -308,7 +309,7 @@ func ownerOne(u *runlog.Upload) {
 func growing() []runlog.Record {
 	recs := logtest.Even(25)
 	for i := range 60 {
-		recs = append(recs, runlog.NodeSample{TS: float64(5 * i), ID: 3, Up: true, RSSBytes: int64(100+6*i) << 20})
+		recs = append(recs, runlog.NodeSample{TS: float64(5 * i), ID: 3, Up: true, Node: sample.Node{RSSBytes: int64(100+6*i) << 20}})
 	}
 	return recs
 }

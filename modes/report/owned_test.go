@@ -11,6 +11,7 @@ import (
 
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/placement"
+	"imgcluster/cluster/sample"
 	"imgcluster/modes/runlog"
 	"imgcluster/modes/runlog/logtest"
 )
@@ -101,7 +102,7 @@ func simulatedRun(t testing.TB, s *simulated, user string, count int64, sizes []
 
 func ownedSamples(t float64, owned ...placement.Load) (recs []runlog.Record) {
 	for i, l := range owned {
-		recs = append(recs, runlog.NodeSample{TS: t, ID: i + 1, Up: true, RSSBytes: 180 << 20, OwnedImages: l.Images, OwnedBytes: l.Bytes})
+		recs = append(recs, runlog.NodeSample{TS: t, ID: i + 1, Up: true, Node: sample.Node{RSSBytes: 180 << 20, OwnedImages: l.Images, OwnedBytes: l.Bytes}})
 	}
 	return recs
 }
@@ -206,7 +207,7 @@ func TestBefore(t *testing.T) {
 	if list, any := l.before(r.Nodes); any {
 		t.Errorf("before, with no sample of node 3: %v", list)
 	}
-	recs = append(recs, runlog.NodeSample{TS: 1, ID: 3}, runlog.NodeSample{TS: 2, ID: 3, Up: true}, runlog.NodeSample{TS: 3, ID: 3, Up: true, OwnedImages: 50})
+	recs = append(recs, runlog.NodeSample{TS: 1, ID: 3}, runlog.NodeSample{TS: 2, ID: 3, Up: true}, runlog.NodeSample{TS: 3, ID: 3, Up: true, Node: sample.Node{OwnedImages: 50}})
 	l = log{read(t, string(logtest.Encode(t, logtest.Mutate(recs, func(u *runlog.Upload) { u.Warmup = u.Seq%2 == 0 })...)))}
 	list, any := l.before(r.Nodes)
 	if !any || len(list) != 3 || list[0].Images >= 20 || list[0].Images < 10 || list[2].Images != 0 {

@@ -7,6 +7,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"imgcluster/cluster/sample"
 )
 
 // line is a line of the log: the fields that Read keeps, of all types but run and plan. A field that is absent or
@@ -31,22 +33,8 @@ type line struct {
 	ScheduledS  *float64        `json:"scheduled_s"`
 	Warmup      *bool           `json:"warmup"`
 
-	TS               *float64 `json:"t_s"`
-	Up               *bool    `json:"up"`
-	RSSBytes         *float64 `json:"rss_bytes"`
-	DiskFreeBytes    *float64 `json:"disk_free_bytes"`
-	CPUS             *float64 `json:"cpu_s"`
-	NetRxBytes       *float64 `json:"net_rx_bytes"`
-	NetTxBytes       *float64 `json:"net_tx_bytes"`
-	OwnedImages      *float64 `json:"owned_images"`
-	OwnedBytes       *float64 `json:"owned_bytes"`
-	StagingBytes     *float64 `json:"staging_bytes"`
-	DiskReadBytes    *float64 `json:"disk_read_bytes"`
-	DiskWrittenBytes *float64 `json:"disk_written_bytes"`
-	DiskBusyS        *float64 `json:"disk_busy_s"`
-	InFlight         *float64 `json:"in_flight"`
-	LateS            *float64 `json:"late_s"`
-	SourceS          *float64 `json:"source_s"`
+	TS *float64 `json:"t_s"`
+	Up *bool    `json:"up"`
 
 	Kind   *string  `json:"kind"`
 	Node   *float64 `json:"node"`
@@ -61,7 +49,8 @@ type line struct {
 	WonBack    *float64 `json:"won_back_bytes"`
 	ElapsedS   *float64 `json:"elapsed_s"`
 
-	err error // the first field that is not what it is to be
+	text []byte // the whole line
+	err  error  // the first field that is not what it is to be
 }
 
 // take reads one line; unterminated reports that it has no line end.
@@ -78,7 +67,7 @@ func (l *Log) take(text []byte, unterminated bool) error {
 		}
 		return errors.New("not a JSON object")
 	}
-	in.err = jsonError(err)
+	in.text, in.err = text, jsonError(err)
 	if bad, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && bad.Field == "type" {
 		return in.err
 	}
@@ -157,20 +146,22 @@ func (in *line) whole(name string, v *float64, most int64) int64 {
 
 func (in *line) id(name string, v *float64) int { return int(in.whole(name, v, nodeIDMax)) }
 
-// grown is whole for a counter: what it was before when it is not known.
-func (in *line) grown(name string, v *float64, before int64) int64 {
-	if v == nil {
-		return before
+// figures reads the figures of a sample into s, and reports which ones the line has. A counter that it does not
+// have is what it was in the sample before, or NotTold.
+func (in *line) figures(figures sample.Figures, s, before any, known bool) (told []bool) {
+	values := figures.Values(before)
+	for i, f := range figures {
+		switch {
+		case !f.Counter:
+			values[i] = 0
+		case !known:
+			values[i] = NotTold
+		}
 	}
-	return in.whole(name, v, sampleMax)
-}
-
-// passed is grown for a time.
-func (in *line) passed(name string, v *float64, before float64) float64 {
-	if v == nil {
-		return before
-	}
-	return in.number(name, v, secondsMax)
+	told, err := figures.Read(in.text, values)
+	in.err = first(in.err, err)
+	figures.Set(s, values)
+	return told
 }
 
 func isTrue(v *bool) bool { return v != nil && *v }
@@ -232,26 +223,8 @@ func (l *Log) addNode(in *line) error {
 			return fmt.Errorf("id is %s, want a number", cut(string(in.ID), 40))
 		}
 	}
-	s := NodeSample{ID: in.id("id", id), Up: isTrue(in.Up)}
-	before, known := l.latest[s.ID]
-	if !known || !s.Up {
-		before = NodeSample{
-			CPUS: NotTold, DiskBusyS: NotTold, NetRxBytes: NotTold, NetTxBytes: NotTold,
-			DiskReadBytes: NotTold, DiskWrittenBytes: NotTold,
-		}
-	}
-	s.TS = in.number("t_s", in.TS, secondsMax)
-	s.RSSBytes = in.whole("rss_bytes", in.RSSBytes, sampleMax)
-	s.DiskFreeBytes = in.whole("disk_free_bytes", in.DiskFreeBytes, sampleMax)
-	s.StagingBytes = in.whole("staging_bytes", in.StagingBytes, sampleMax)
-	s.OwnedImages = in.whole("owned_images", in.OwnedImages, countMax)
-	s.OwnedBytes = in.whole("owned_bytes", in.OwnedBytes, sampleMax)
-	s.CPUS = in.passed("cpu_s", in.CPUS, before.CPUS)
-	s.DiskBusyS = in.passed("disk_busy_s", in.DiskBusyS, before.DiskBusyS)
-	s.NetRxBytes = in.grown("net_rx_bytes", in.NetRxBytes, before.NetRxBytes)
-	s.NetTxBytes = in.grown("net_tx_bytes", in.NetTxBytes, before.NetTxBytes)
-	s.DiskReadBytes = in.grown("disk_read_bytes", in.DiskReadBytes, before.DiskReadBytes)
-	s.DiskWrittenBytes = in.grown("disk_written_bytes", in.DiskWrittenBytes, before.DiskWrittenBytes)
+	s := NodeSample{ID: in.id("id", id), Up: isTrue(in.Up), TS: in.number("t_s", in.TS, secondsMax)}
+	told := in.figures(sample.Nodes, &s.Node, l.latest[s.ID].Node, s.Up && l.latest[s.ID].Up)
 	if err := first(in.err, within("id", s.ID, 1, nodeIDMax), l.see(s.ID), full("node", len(l.Nodes))); err != nil {
 		return err
 	}
@@ -261,7 +234,7 @@ func (l *Log) addNode(in *line) error {
 	if n := len(l.Nodes); in.TS == nil && n > 0 {
 		s.TS = l.Nodes[n-1].TS // they come in order
 	}
-	if _, known := l.Owned[s.ID]; s.Up && in.OwnedImages != nil && !known {
+	if _, known := l.Owned[s.ID]; s.Up && told[sample.Nodes.Index("owned_images")] && !known {
 		l.Owned[s.ID] = OwnedAt{Load{s.OwnedImages, s.OwnedBytes}, s.TS}
 	}
 	if s.Up {
@@ -272,21 +245,21 @@ func (l *Log) addNode(in *line) error {
 }
 
 func (l *Log) addClient(in *line) error {
-	before := ClientSample{CPUS: NotTold, SourceS: NotTold, SentBytes: NotTold, ReadBytes: NotTold, InFlight: NotTold}
-	if n := len(l.Client); n > 0 {
+	before := ClientSample{}
+	n := len(l.Client)
+	if n > 0 {
 		before = l.Client[n-1]
 	}
-	s := ClientSample{
-		TS: before.TS, RSSBytes: in.whole("rss_bytes", in.RSSBytes, sampleMax), LateS: in.number("late_s", in.LateS, secondsMax),
-		CPUS: in.passed("cpu_s", in.CPUS, before.CPUS), SourceS: in.passed("source_s", in.SourceS, before.SourceS),
-		SentBytes: in.grown("net_tx_bytes", in.NetTxBytes, before.SentBytes),
-		ReadBytes: in.grown("net_rx_bytes", in.NetRxBytes, before.ReadBytes), InFlight: before.InFlight,
+	s := ClientSample{TS: before.TS}
+	told := in.figures(sample.Clients, &s.Client, before.Client, n > 0)
+	if i := sample.Clients.Index("in_flight"); !told[i] {
+		s.InFlight = NotTold
+		if n > 0 {
+			s.InFlight = before.InFlight
+		}
 	}
 	if in.TS != nil { // else they come in order
 		s.TS = in.number("t_s", in.TS, secondsMax)
-	}
-	if in.InFlight != nil {
-		s.InFlight = int(in.whole("in_flight", in.InFlight, countMax))
 	}
 	if err := first(in.err, full("client", len(l.Client))); err != nil {
 		return err

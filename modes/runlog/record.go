@@ -4,12 +4,13 @@
 package runlog
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"imgcluster/cluster/sample"
 )
 
 // Schema is the version of the log that this package writes, and the newest that it reads.
@@ -18,10 +19,10 @@ const Schema = 1
 // Bounds on what a log may say. A number outside is an error that names the line, because figures
 // computed from it would be nonsense; the sums of recordsMax such numbers still fit an int64.
 const (
-	bytesMax      = 1 << 40 // of one image, and of what was sent for it
-	sampleMax     = 1 << 60 // bytes in a node's counters
-	secondsMax    = 1e9     // a time or a duration, 31 years
-	countMax      = 1 << 40 // a sequence number or a planned count
+	bytesMax      = 1 << 40           // of one image, and of what was sent for it
+	sampleMax     = sample.BytesMax   // bytes in a node's counters
+	secondsMax    = sample.SecondsMax // a time or a duration, 31 years
+	countMax      = sample.CountMax   // a sequence number or a planned count
 	attemptsMax   = 1 << 20
 	rateMax       = 1e6  // uploads/s asked for
 	NodesMax      = 1024 // different nodes in one log
@@ -186,37 +187,18 @@ type ReadOp struct {
 	Warmup     bool     `json:"warmup,omitempty"`
 }
 
-// NodeSample is a node's figures at one moment. Counters grow from the start of the node's
-// process; all figures are 0 when the node is not up.
+// NodeSample is a node's figures at one moment; all of them are 0 when the node is not up.
 type NodeSample struct {
-	TS            float64 `json:"t_s"`
-	ID            int     `json:"id"`
-	Up            bool    `json:"up"`
-	RSSBytes      int64   `json:"rss_bytes"`
-	DiskFreeBytes int64   `json:"disk_free_bytes"`
-	CPUS          float64 `json:"cpu_s"`
-	NetRxBytes    int64   `json:"net_rx_bytes"`
-	NetTxBytes    int64   `json:"net_tx_bytes"`
-
-	OwnedImages      int64   `json:"owned_images"`
-	OwnedBytes       int64   `json:"owned_bytes"`
-	StagingBytes     int64   `json:"staging_bytes"`
-	DiskReadBytes    int64   `json:"disk_read_bytes"`    // of the device under the data directory, as the next two
-	DiskWrittenBytes int64   `json:"disk_written_bytes"` // by all its users
-	DiskBusyS        float64 `json:"disk_busy_s"`        // time in which it had something to do
+	TS float64 `json:"t_s"`
+	ID int     `json:"id"`
+	Up bool    `json:"up"`
+	sample.Node
 }
 
-// ClientSample is the load driver's own figures at one moment. Counters grow from its start.
+// ClientSample is the load driver's own figures at one moment.
 type ClientSample struct {
-	TS       float64 `json:"t_s"`
-	RSSBytes int64   `json:"rss_bytes"`
-	CPUS     float64 `json:"cpu_s"`
-
-	InFlight  int     `json:"in_flight"`    // uploads and reads
-	LateS     float64 `json:"late_s"`       // of an open loop: how far behind its schedule it is
-	SourceS   float64 `json:"source_s"`     // time that workers spent making images, all added up
-	SentBytes int64   `json:"net_tx_bytes"` // of images, to all nodes
-	ReadBytes int64   `json:"net_rx_bytes"`
+	TS float64 `json:"t_s"`
+	sample.Client
 }
 
 // Event is something that happened at one moment; Node is 0 when it concerns no single one.
@@ -331,20 +313,14 @@ func (o ReadOp) typed() (string, any, error) {
 func (s NodeSample) typed() (string, any, error) {
 	s.TS, s.CPUS = micros(s.TS), micros(s.CPUS)
 	return "node", s, first(
-		within("t_s", s.TS, 0, secondsMax), within("id", s.ID, 1, nodeIDMax), within("rss_bytes", s.RSSBytes, 0, sampleMax),
-		within("disk_free_bytes", s.DiskFreeBytes, 0, sampleMax), within("cpu_s", s.CPUS, 0, secondsMax),
-		within("net_rx_bytes", s.NetRxBytes, 0, sampleMax), within("net_tx_bytes", s.NetTxBytes, 0, sampleMax),
-		within("owned_images", s.OwnedImages, 0, countMax), within("owned_bytes", s.OwnedBytes, 0, sampleMax),
-		within("staging_bytes", s.StagingBytes, 0, sampleMax), within("disk_read_bytes", s.DiskReadBytes, 0, sampleMax),
-		within("disk_written_bytes", s.DiskWrittenBytes, 0, sampleMax), within("disk_busy_s", s.DiskBusyS, 0, secondsMax))
+		within("t_s", s.TS, 0, secondsMax), within("id", s.ID, 1, nodeIDMax),
+		sample.Nodes.Check(sample.Nodes.Values(s.Node)))
 }
 
 func (s ClientSample) typed() (string, any, error) {
 	s.TS, s.CPUS = micros(s.TS), micros(s.CPUS)
-	return "client", s, first(within("t_s", s.TS, 0, secondsMax),
-		within("rss_bytes", s.RSSBytes, 0, sampleMax), within("cpu_s", s.CPUS, 0, secondsMax),
-		within("in_flight", s.InFlight, 0, countMax), within("late_s", s.LateS, 0, secondsMax), within("source_s", s.SourceS, 0, secondsMax),
-		within("net_tx_bytes", s.SentBytes, 0, sampleMax), within("net_rx_bytes", s.ReadBytes, 0, sampleMax))
+	return "client", s, first(
+		within("t_s", s.TS, 0, secondsMax), sample.Clients.Check(sample.Clients.Values(s.Client)))
 }
 
 func (e Event) typed() (string, any, error) {
@@ -375,7 +351,7 @@ func (e End) typed() (string, any, error) {
 }
 
 // errRange is wrapped by every error about a number that cannot be.
-var errRange = errors.New("out of range")
+var errRange = sample.ErrRange
 
 // within returns an error unless lo <= v <= hi; NaN is never within.
 func within[T int | int64 | float64](field string, v, lo, hi T) error {

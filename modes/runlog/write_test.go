@@ -12,6 +12,7 @@ import (
 	"testing/iotest"
 	"unicode/utf8"
 
+	"imgcluster/cluster/sample"
 	"imgcluster/modes/runlog"
 	"imgcluster/modes/runlog/logtest"
 )
@@ -32,10 +33,10 @@ func TestWriteFields(t *testing.T) {
 			`{"type":"upload","seq":2,"name":"stress_image_2.png","class":"large","bytes":14013320,"start_s":0.3,"latency_s":5,"ok":false,"error":"no quorum","attempts":3,"sent_bytes":0}`,
 		},
 		{
-			runlog.NodeSample{TS: 5, ID: 1, Up: true, RSSBytes: 181000000, DiskFreeBytes: 70000000000, CPUS: 3.1, NetRxBytes: 1, NetTxBytes: 1},
+			runlog.NodeSample{TS: 5, ID: 1, Up: true, Node: sample.Node{RSSBytes: 181000000, DiskFreeBytes: 70000000000, CPUS: 3.1, NetRxBytes: 1, NetTxBytes: 1}},
 			`{"type":"node","t_s":5,"id":1,"up":true,"rss_bytes":181000000,"disk_free_bytes":70000000000,"cpu_s":3.1,"net_rx_bytes":1,"net_tx_bytes":1,"owned_images":0,"owned_bytes":0,"staging_bytes":0,"disk_read_bytes":0,"disk_written_bytes":0,"disk_busy_s":0}`,
 		},
-		{runlog.ClientSample{TS: 5, RSSBytes: 90, CPUS: 1}, `{"type":"client","t_s":5,"rss_bytes":90,"cpu_s":1,"in_flight":0,"late_s":0,"source_s":0,"net_tx_bytes":0,"net_rx_bytes":0}`},
+		{runlog.ClientSample{TS: 5, Client: sample.Client{RSSBytes: 90, CPUS: 1}}, `{"type":"client","t_s":5,"rss_bytes":90,"cpu_s":1,"in_flight":0,"late_s":0,"source_s":0,"net_tx_bytes":0,"net_rx_bytes":0}`},
 		{runlog.Event{TS: 12.3, Kind: runlog.EventNodeDown, Node: 2}, `{"type":"event","t_s":12.3,"kind":"node_down","node":2}`},
 		{
 			runlog.Readback{Images: 9, Matched: 5, Mismatched: 1, Missing: 1, Unread: 2, Bytes: 77, ElapsedS: 1.5},
@@ -67,8 +68,8 @@ func TestWriteRefusesAbsurdRecords(t *testing.T) {
 		runlog.Upload{Owner: -2},
 		runlog.Upload{Seq: -1},
 		runlog.NodeSample{},
-		runlog.NodeSample{ID: 1, RSSBytes: -1},
-		runlog.ClientSample{CPUS: -1},
+		runlog.NodeSample{ID: 1, Node: sample.Node{RSSBytes: -1}},
+		runlog.ClientSample{Client: sample.Client{CPUS: -1}},
 		runlog.Event{Node: -1},
 		runlog.Readback{Images: -1},
 		runlog.Readback{Matched: runlog.CountMax + 1},

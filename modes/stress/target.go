@@ -100,12 +100,7 @@ func (t *Target) Status(ctx context.Context) ([]runlog.NodeSample, error) {
 	t.seen(s)
 	samples := make([]runlog.NodeSample, len(s.Nodes))
 	for i, n := range s.Nodes {
-		samples[i] = runlog.NodeSample{
-			ID: int(n.ID), Up: n.State != wire.NodeDown, RSSBytes: n.RSSBytes, DiskFreeBytes: n.DiskFreeBytes,
-			CPUS: n.CPUS, NetRxBytes: n.NetRxBytes, NetTxBytes: n.NetTxBytes,
-			OwnedImages: n.OwnedImages, OwnedBytes: n.OwnedBytes, StagingBytes: n.StagingBytes,
-			DiskReadBytes: n.DiskReadBytes, DiskWrittenBytes: n.DiskWrittenBytes, DiskBusyS: n.DiskBusyS,
-		}
+		samples[i] = runlog.NodeSample{ID: int(n.ID), Up: n.State != wire.NodeDown, Node: n.Node}
 	}
 	return samples, nil
 }

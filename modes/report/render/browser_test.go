@@ -20,6 +20,7 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
+	"imgcluster/cluster/sample"
 	"imgcluster/modes/runlog"
 	"imgcluster/modes/runlog/logtest"
 )
@@ -134,7 +135,7 @@ func manyNodes() []runlog.Record {
 	recs := logtest.Mutate(logtest.Even(400), func(u *runlog.Upload) { u.Owner = int(u.Seq%40) + 1 })
 	for id := 1; id <= 40; id++ {
 		for i := range 20 {
-			recs = append(recs, runlog.NodeSample{TS: float64(i), ID: id, Up: i%9 != 0, RSSBytes: int64(id+i) << 20, CPUS: float64(i) / 2, NetRxBytes: int64(i) * 1e6})
+			recs = append(recs, runlog.NodeSample{TS: float64(i), ID: id, Up: i%9 != 0, Node: sample.Node{RSSBytes: int64(id+i) << 20, CPUS: float64(i) / 2, NetRxBytes: int64(i) * 1e6}})
 		}
 	}
 	return logtest.SetRun(recs, func(r *runlog.Run) {

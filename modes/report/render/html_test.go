@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"imgcluster/cluster/sample"
 	"imgcluster/modes/runlog"
 	"imgcluster/modes/runlog/logtest"
 )
@@ -123,7 +124,7 @@ func TestPageStaysSmall(t *testing.T) {
 	}
 	for i := range 300 {
 		for id := 1; id <= runlog.NodesMax; id += 50 {
-			recs = append(recs, runlog.NodeSample{TS: float64(4 * i), ID: id, Up: true, RSSBytes: int64(i*id) << 10, CPUS: float64(i), NetRxBytes: int64(i) * 1e6, DiskBusyS: float64(i), DiskFreeBytes: 7e9})
+			recs = append(recs, runlog.NodeSample{TS: float64(4 * i), ID: id, Up: true, Node: sample.Node{RSSBytes: int64(i*id) << 10, CPUS: float64(i), NetRxBytes: int64(i) * 1e6, DiskBusyS: float64(i), DiskFreeBytes: 7e9}})
 		}
 	}
 	r := compute(t, recs...)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"imgcluster/cluster/sample"
 	"imgcluster/modes/runlog"
 )
 
@@ -52,9 +53,9 @@ func Even(count int64) []runlog.Record {
 func MemorySamples(t float64, rss int64) []runlog.Record {
 	var recs []runlog.Record
 	for id := 1; id <= 3; id++ {
-		recs = append(recs, runlog.NodeSample{TS: t, ID: id, Up: true, RSSBytes: rss + int64(id)<<20, DiskFreeBytes: 70e9, CPUS: t / 3, NetRxBytes: 1, NetTxBytes: 1})
+		recs = append(recs, runlog.NodeSample{TS: t, ID: id, Up: true, Node: sample.Node{RSSBytes: rss + int64(id)<<20, DiskFreeBytes: 70e9, CPUS: t / 3, NetRxBytes: 1, NetTxBytes: 1}})
 	}
-	return append(recs, runlog.ClientSample{TS: t, RSSBytes: 88 << 20, CPUS: t / 9})
+	return append(recs, runlog.ClientSample{TS: t, Client: sample.Client{RSSBytes: 88 << 20, CPUS: t / 9}})
 }
 
 // BeforeEnd puts more records before the last one.
@@ -118,7 +119,7 @@ func Machines(count int64, f func(*runlog.NodeSample), g func(*runlog.ClientSamp
 	elapsed := float64(count)*0.04 + 0.5
 	for t := 0.0; t <= elapsed; t++ {
 		for id := 1; id <= 3; id++ {
-			s := runlog.NodeSample{ID: id, Up: true, RSSBytes: 180 << 20, DiskFreeBytes: 70e9, CPUS: 0.4, NetRxBytes: 330e6, NetTxBytes: 1e6, DiskWrittenBytes: 220e6, DiskBusyS: 0.3}
+			s := runlog.NodeSample{ID: id, Up: true, Node: sample.Node{RSSBytes: 180 << 20, DiskFreeBytes: 70e9, CPUS: 0.4, NetRxBytes: 330e6, NetTxBytes: 1e6, DiskWrittenBytes: 220e6, DiskBusyS: 0.3}}
 			if f != nil {
 				f(&s)
 			}
@@ -126,7 +127,7 @@ func Machines(count int64, f func(*runlog.NodeSample), g func(*runlog.ClientSamp
 			s.NetRxBytes, s.NetTxBytes, s.DiskWrittenBytes = s.NetRxBytes*int64(t), s.NetTxBytes*int64(t), s.DiskWrittenBytes*int64(t)
 			kept = append(kept, s)
 		}
-		c := runlog.ClientSample{RSSBytes: 88 << 20, CPUS: 0.5, InFlight: 8, SourceS: 0.4, SentBytes: 990e6}
+		c := runlog.ClientSample{Client: sample.Client{RSSBytes: 88 << 20, CPUS: 0.5, InFlight: 8, SourceS: 0.4, SentBytes: 990e6}}
 		if g != nil {
 			g(&c)
 		}

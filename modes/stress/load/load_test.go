@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/sample"
 	"imgcluster/genimg"
 	"imgcluster/modes/report"
 	"imgcluster/modes/runlog"
@@ -208,7 +209,7 @@ func TestSamples(t *testing.T) {
 			if at > 7.5 && at < 9.5 {
 				return nil, errors.New("nobody")
 			}
-			return []runlog.NodeSample{{ID: 1, Up: true, RSSBytes: 5}, {ID: 2, Up: at < 2.5 || at > 5.5, RSSBytes: 6}}, nil
+			return []runlog.NodeSample{{ID: 1, Up: true, Node: sample.Node{RSSBytes: 5}}, {ID: 2, Up: at < 2.5 || at > 5.5, Node: sample.Node{RSSBytes: 6}}}, nil
 		}
 		put := func(_ context.Context, up Upload) (Outcome, error) {
 			<-time.After(4 * time.Second)
@@ -273,7 +274,7 @@ func TestOutage(t *testing.T) {
 			if time.Since(begun).Seconds() > over {
 				return nil, errors.New("stopped")
 			}
-			return []runlog.NodeSample{{ID: 1, Up: true, RSSBytes: 5}, {ID: 2, Up: true, RSSBytes: 6}}, nil
+			return []runlog.NodeSample{{ID: 1, Up: true, Node: sample.Node{RSSBytes: 5}}, {ID: 2, Up: true, Node: sample.Node{RSSBytes: 6}}}, nil
 		}
 		put := func(_ context.Context, up Upload) (Outcome, error) {
 			time.Sleep(200 * time.Millisecond)

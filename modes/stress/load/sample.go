@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"imgcluster/cluster/hostinfo"
+	"imgcluster/cluster/sample"
 	"imgcluster/modes/runlog"
 )
 
@@ -40,8 +41,16 @@ func (r *run) sample(ended <-chan struct{}, up map[int]bool) {
 	rss, cpu := hostinfo.Process()
 	now := r.now()
 	r.write(runlog.ClientSample{
-		TS: now, RSSBytes: rss, CPUS: cpu.Seconds(), InFlight: int(r.flying.Load()), LateS: micros(r.schedule.late(now)),
-		SourceS: micros(time.Duration(r.source.Load()).Seconds()), SentBytes: r.sent.Load(), ReadBytes: r.read.Load(),
+		TS: now,
+		Client: sample.Client{
+			RSSBytes:  rss,
+			CPUS:      cpu.Seconds(),
+			InFlight:  int(r.flying.Load()),
+			LateS:     micros(r.schedule.late(now)),
+			SourceS:   micros(time.Duration(r.source.Load()).Seconds()),
+			SentBytes: r.sent.Load(),
+			ReadBytes: r.read.Load(),
+		},
 	})
 	ctx, cancel := context.WithTimeout(r.hard, sampleTimeout)
 	defer cancel()
