@@ -172,7 +172,7 @@ func (n *Node) serves(shard uint64) bool {
 }
 
 func (n *Node) setServes(shard uint64, is bool) {
-	defer n.handler.News()
+	defer n.handler.Notify()
 	n.servingMu.Lock()
 	defer n.servingMu.Unlock()
 	if is {

@@ -603,9 +603,9 @@ func (n *Node) Close(ctx context.Context) error {
 	n.draining.Store(true)
 	var errs []error
 	if n.http != nil {
-		n.handler.News()
+		n.handler.Notify()
 		n.ingest.Drain(ctx)
-		n.handler.Farewell() // peers give what is left to others
+		n.handler.Shutdown() // peers give what is left to others
 		if err := n.http.Shutdown(ctx); err != nil {
 			errs = append(errs, n.http.Close())
 		}

@@ -22,7 +22,8 @@ import (
 	"imgcluster/cluster/wire"
 )
 
-// Images is what clients come for. Errors are *image.Error; others are told as internal.
+// Images is what clients ask for. Errors are *image.Error; others are
+// answered as internal.
 type Images interface {
 	// Put takes an upload to its record. body fails in bounded time when the client is gone.
 	Put(ctx context.Context, req image.Request, body io.Reader) (*image.Record, error)
@@ -46,16 +47,16 @@ type Content interface {
 	Section(off, n int64)
 }
 
-// Node is what the node tells of itself.
+// Node is what the node reports of itself.
 type Node interface {
-	// Ready says why the node cannot serve all images, nil when it can.
+	// Ready returns why the node cannot serve all images, nil when it can.
 	Ready() error
 	// Await is Ready for one image, or for all of a user's when name is empty. It waits for as long
 	// as an election takes: a client need not notice one.
 	Await(ctx context.Context, user, name string) error
 	Cluster() wire.ClusterStatus
 	Info() wire.NodeInfo
-	// Route tells whether this node holds the shard of a name, and if not the API address of a node that
+	// Route reports whether this node holds the shard of a name, and if not the API address of a node that
 	// does, host:port, empty when none is up.
 	Route(user, name string) (address string, here bool)
 	// Members lists the members with all changes made before.
@@ -63,7 +64,8 @@ type Node interface {
 	ChangeMember(ctx context.Context, c wire.MemberChange) error
 	// Verify reads this node's copies, or a sample of that share of them, calls report after each one,
 	// and ends with report's error. fix replaces what is bad.
-	Verify(ctx context.Context, sample float64, fix bool, report func(wire.VerifyLine) error) (wire.VerifySummary, error)
+	Verify(ctx context.Context, sample float64, fix bool,
+		report func(wire.VerifyLine) error) (wire.VerifySummary, error)
 	WriteMetrics(w io.Writer)
 }
 
@@ -106,13 +108,14 @@ type Options struct {
 type Handler struct {
 	Options
 	mux      *http.ServeMux
-	rx, tx   atomic.Int64
+	rx, tx   atomic.Int64 // body bytes
 	errorLog *log.Logger
-	news     atomic.Pointer[chan struct{}] // closed when the status has changed in more than its figures
-	leave    context.Context               // ends when the node says farewell
-	end      context.CancelFunc
+	changed  atomic.Pointer[chan struct{}] // closed when the status has changed in more than its figures
+	shutdown context.Context               // ends when the node is shutting down
+	cancel   context.CancelFunc
 
-	lists, shardLists, reads, forwards places
+	lists, shardLists slots
+	reads, forwards   slots
 
 	streamsMu sync.Mutex
 	streams   map[string]int // status streams by address
@@ -121,11 +124,13 @@ type Handler struct {
 // New returns the handler of a node's API address.
 func New(o Options) *Handler {
 	h := &Handler{Options: o, mux: http.NewServeMux(), streams: map[string]int{}}
-	h.lists, h.shardLists = newPlaces(listsMax, "lists", ""), newPlaces(listsMax, "lists for other nodes", "")
-	h.reads, h.forwards = newPlaces(o.Reads, "reads", " (limits.reads)"), newPlaces(o.Uploads, "uploads for other nodes", " (limits.uploads)")
-	h.News()
+	h.lists = newSlots(listsMax, "lists", "")
+	h.shardLists = newSlots(listsMax, "lists for other nodes", "")
+	h.reads = newSlots(o.Reads, "reads", " (limits.reads)")
+	h.forwards = newSlots(o.Uploads, "uploads for other nodes", " (limits.uploads)")
+	h.Notify()
 	h.errorLog = zap.NewStdLog(o.Logger.Named("forward"))
-	h.leave, h.end = context.WithCancel(context.Background())
+	h.shutdown, h.cancel = context.WithCancel(context.Background())
 	h.route("GET", wire.ClusterPath, h.cluster)
 	h.route("GET", wire.NodePath, h.node)
 	h.route("GET", wire.LivePath, h.livez)
@@ -134,19 +139,21 @@ func New(o Options) *Handler {
 	h.route("POST", wire.VerifyPath, h.verify)
 	h.mux.HandleFunc("GET "+wire.MembersPath, h.members)
 	h.mux.HandleFunc("POST "+wire.MembersPath, h.changeMember)
-	h.mux.HandleFunc(wire.MembersPath, func(w http.ResponseWriter, r *http.Request) { h.refuseMethod(w, r, "GET, HEAD, POST") })
+	h.mux.HandleFunc(wire.MembersPath, func(w http.ResponseWriter, r *http.Request) {
+		h.refuseMethod(w, r, "GET, HEAD, POST")
+	})
 	h.route("POST", wire.HelloPath, h.hello)
 	h.route("POST", wire.JoinPath, h.join)
 	h.route("POST", wire.SuspectPath, h.suspect)
 	h.route("GET", wire.StatusPath, h.status)
 	h.route("GET", wire.CopyPattern, h.copy)
 	h.route("GET", wire.ShardListPath, h.listShards)
-	h.mux.HandleFunc("/", h.nothing)
+	h.mux.HandleFunc("/", h.notFound)
 	return h
 }
 
-// nothing answers where there is nothing.
-func (h *Handler) nothing(w http.ResponseWriter, r *http.Request) {
+// notFound answers a path that nothing is at.
+func (h *Handler) notFound(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodOptions {
 		h.refuseMethod(w, r, "")
 		return
@@ -172,32 +179,34 @@ func (h *Handler) refuseMethod(w http.ResponseWriter, r *http.Request, allow str
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
-	h.fail(w, r, image.Errorf(image.KindMethod, "%.20q is not for this path", r.Method).WithHint("use one of "+allow))
+	h.fail(w, r, image.Errorf(image.KindMethod, "%.20q is not for this path", r.Method).
+		WithHint("use one of "+allow))
 }
 
-// News tells the peers at once what the node's status now says.
-func (h *Handler) News() {
-	fresh := make(chan struct{})
-	if old := h.news.Swap(&fresh); old != nil {
+// Notify sends the node's status to the peers now, not only at the next StatusEvery.
+func (h *Handler) Notify() {
+	next := make(chan struct{})
+	if old := h.changed.Swap(&next); old != nil {
 		close(*old)
 	}
 }
 
-// Farewell ends the status streams, which tells the peers that this node goes. Other requests run on.
-func (h *Handler) Farewell() { h.end() }
+// Shutdown ends the status streams, by which the peers see that this node is shutting down. Other requests
+// go on.
+func (h *Handler) Shutdown() { h.cancel() }
 
 // Traffic returns the body bytes received and sent so far.
 func (h *Handler) Traffic() (rx, tx int64) { return h.rx.Load(), h.tx.Load() }
 
 // ServeHTTP implements http.Handler. Image paths do not go through the mux, which would clean ".."
 // away where it has to be refused.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.wrapped(w, r, h.serveHTTP) }
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.withPace(w, r, h.serveHTTP) }
 
 // readWait is how long a read waits for another one to end.
 const readWait = 5 * time.Second
 
-// wrapped holds the bodies of a request and its answer to their pace.
-func (h *Handler) wrapped(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
+// withPace holds the bodies of a request and its answer to their pace.
+func (h *Handler) withPace(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
 	w.Header().Set(wire.NodeField, strconv.Itoa(int(h.ID)))
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w = h.paced(w, r)
@@ -217,15 +226,15 @@ func (h *Handler) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	switch escaped, clean := r.URL.EscapedPath(), path.Clean(r.URL.Path); {
 	case strings.HasPrefix(escaped, wire.ImagesPath):
 		if r.Method == http.MethodGet {
-			if err := h.reads.take(r.Context(), readWait); err != nil {
+			if err := h.reads.acquire(r.Context(), readWait); err != nil {
 				h.fail(w, r, err)
 				return
 			}
-			defer h.reads.give()
+			defer h.reads.release()
 		}
 		h.images(w, r, escaped[len(wire.ImagesPath):])
 	case r.URL.Path != clean && r.URL.Path != clean+"/": // the mux would redirect
-		h.nothing(w, r)
+		h.notFound(w, r)
 	case h.conditional(w, r):
 		h.mux.ServeHTTP(w, r)
 	}
@@ -234,7 +243,8 @@ func (h *Handler) serveHTTP(w http.ResponseWriter, r *http.Request) {
 // extend gives the client BodyIdle from now to take what is written. Every request and every part of
 // an answer that had to be waited for does so, for a deadline outlasts the request that set it.
 func (h *Handler) extend(w http.ResponseWriter) {
-	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(h.BodyIdle)) // not on a real connection: no need
+	// An error means that w is not a real connection, which needs no deadline.
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(h.BodyIdle))
 }
 
 // fail answers with err as application/problem+json. The part of the body that the handler did not
@@ -242,13 +252,14 @@ func (h *Handler) extend(w http.ResponseWriter) {
 // connection in place of the answer.
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Context().Err() != nil && !errors.As(err, new(*image.Error)) {
-		panic(http.ErrAbortHandler) // nobody listens; to return would be a success without a body
+		panic(http.ErrAbortHandler) // the client left; to return would be a success without a body
 	}
 	p, text := wire.Problem(w.Header(), err)
 	if p.Status >= 500 && p.Status != http.StatusServiceUnavailable {
-		h.Logger.Error("request failed", zap.String("method", r.Method), zap.String("path", r.URL.Path), zap.Error(err))
+		h.Logger.Error("request failed", zap.String("method", r.Method), zap.String("path", r.URL.Path),
+			zap.Error(err))
 	}
-	rest := early(w, r)
+	rest := replyEarly(w, r)
 	h.extend(w)
 	w.WriteHeader(p.Status)
 	w.Write(text)
@@ -257,8 +268,8 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 }
 
-// early has the answer not wait for the body where not all of that came, and returns it then.
-func early(w http.ResponseWriter, r *http.Request) *body {
+// replyEarly lets the answer go out before all of the body came, and returns that body; nil when all came.
+func replyEarly(w http.ResponseWriter, r *http.Request) *body {
 	rest, ok := r.Body.(*body)
 	if !ok || rest.ended.Load() {
 		return nil
@@ -268,8 +279,8 @@ func early(w http.ResponseWriter, r *http.Request) *body {
 	return rest
 }
 
-// drain sends the answer and reads on to the end of a body of up to twice the image limit. A client that waits
-// for 100 Continue has sent nothing, and does not get one.
+// drain sends the answer and reads on to the end of a body of up to twice the image limit. A client that
+// waits for 100 Continue has sent nothing, and does not get one.
 func (h *Handler) drain(w http.ResponseWriter, r *http.Request, rest *body) {
 	if rest == nil || http.NewResponseController(w).Flush() != nil {
 		return
@@ -312,24 +323,27 @@ func (h *Handler) metrics(w http.ResponseWriter, _ *http.Request) {
 	h.Node.WriteMetrics(w)
 }
 
-// helloBytesMax bounds what a node says to introduce itself.
+// helloBytesMax bounds the body of a handshake or a join.
 const helloBytesMax = 64 << 10
 
 func (h *Handler) hello(w http.ResponseWriter, r *http.Request) {
-	h.introduced(w, r, func(_ context.Context, theirs []byte) ([]byte, error) { return h.Peers.Hello(theirs) })
+	h.handshake(w, r,
+		func(_ context.Context, theirs []byte) ([]byte, error) { return h.Peers.Hello(theirs) })
 }
 
-func (h *Handler) join(w http.ResponseWriter, r *http.Request) { h.introduced(w, r, h.Peers.Join) }
+func (h *Handler) join(w http.ResponseWriter, r *http.Request) { h.handshake(w, r, h.Peers.Join) }
 
-// introduced answers a node that says who it is.
-func (h *Handler) introduced(w http.ResponseWriter, r *http.Request, answer func(context.Context, []byte) ([]byte, error)) {
+// handshake reads what a node says of itself, and sends what answer returns.
+func (h *Handler) handshake(
+	w http.ResponseWriter, r *http.Request, answer func(context.Context, []byte) ([]byte, error),
+) {
 	if err := checkJSON(r); err != nil {
 		h.fail(w, r, err)
 		return
 	}
 	theirs, err := io.ReadAll(http.MaxBytesReader(w, r.Body, helloBytesMax))
 	if err != nil {
-		h.fail(w, r, image.Errorf(image.KindInvalid, "unreadable introduction: %w", err))
+		h.fail(w, r, image.Errorf(image.KindInvalid, "unreadable handshake: %w", err))
 		return
 	}
 	ours, err := answer(r.Context(), theirs)
@@ -341,12 +355,13 @@ func (h *Handler) introduced(w http.ResponseWriter, r *http.Request, answer func
 	w.Write(ours)
 }
 
-// status streams this node's figures, a JSON object a line, until the peer goes away. The open
-// connection is what peers know each other alive by: it ends with the process.
+// status streams this node's figures, a JSON object a line, until the peer leaves. An open stream
+// is how peers know that a node is up: it ends with the process.
 func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
 	release := h.stream(r)
 	if release == nil {
-		h.fail(w, r, image.Errorf(image.KindOverload, "%d status streams go to this address, the most", streamsMax).WithHint("end some"))
+		h.fail(w, r, image.Errorf(image.KindOverload,
+			"%d status streams to this address are open, the limit", streamsMax).WithHint("end some"))
 		return
 	}
 	defer release()
@@ -354,9 +369,9 @@ func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
 	ticker := time.NewTicker(h.StatusEvery)
 	defer ticker.Stop()
 	enc := json.NewEncoder(w)
-	for last := h.leave.Err() != nil; !last; {
-		last = h.leave.Err() != nil // then the peer is told what comes before the stream ends
-		news := *h.news.Load()      // before the status is taken
+	for last := h.shutdown.Err() != nil; !last; {
+		last = h.shutdown.Err() != nil // then this is the last line of the stream
+		changed := *h.changed.Load()   // before the status is taken
 		h.extend(w)
 		if enc.Encode(h.Peers.Status()) != nil || control.Flush() != nil || last {
 			return
@@ -364,8 +379,8 @@ func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-r.Context().Done():
 			return
-		case <-h.leave.Done():
-		case <-news:
+		case <-h.shutdown.Done():
+		case <-changed:
 		case <-ticker.C:
 		}
 	}

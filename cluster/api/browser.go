@@ -13,7 +13,7 @@ import (
 // send, by Sec-Fetch-Site, or by Origin and Host.
 var crossOrigin = http.NewCrossOriginProtection()
 
-// browserFields are what it goes by, beside Host.
+// browserFields are the header fields that crossOrigin compares, beside Host.
 var browserFields = []string{"Origin", "Sec-Fetch-Site"}
 
 // checkBrowser refuses what a browser sends for a page of another site and that would change something.
@@ -29,10 +29,12 @@ func (h *Handler) checkBrowser(r *http.Request) error {
 		return nil
 	}
 	host := hostOf(r.Host)
-	if _, err := netip.ParseAddr(host); err == nil || host == "" || host == "localhost" || h.HostAllowed(host) {
+	if _, err := netip.ParseAddr(host); err == nil || host == "" || host == "localhost" ||
+		h.HostAllowed(host) {
 		return nil
 	}
-	return image.Errorf(image.KindForbidden, "%.20s is sent to the host %.80q, which is not a node's name", r.Method, host).
+	return image.Errorf(image.KindForbidden,
+		"%.20s is sent to the host %.80q, which is not a node's name", r.Method, host).
 		WithHint("use the node's address, or list the name in node.host_names of its configuration")
 }
 

@@ -42,14 +42,16 @@ func conditionsOf(r *http.Request) (c image.Conditions, err error) {
 	if r.Method != http.MethodPut {
 		for _, key := range wire.DigestFields {
 			if r.Header[key] != nil {
-				return c, image.Errorf(image.KindInvalid, "%s with %.20s: nothing is compared with it", key, r.Method).
+				return c, image.Errorf(image.KindInvalid,
+					"%s with %.20s: nothing is compared with it", key, r.Method).
 					WithHint("leave it out; the digest of an image's bytes is compared at PUT")
 			}
 		}
 	}
 	c, err = wire.ParseConditions(r.Header)
 	if err == nil && c.Match == nil && r.Header["If-Unmodified-Since"] != nil { // If-Match goes before it
-		err = image.Errorf(image.KindChanged, "If-Unmodified-Since: an image's date is not exact, it may have changed since then").
+		err = image.Errorf(image.KindChanged,
+			"If-Unmodified-Since: an image's date is not exact, it may have changed since then").
 			WithHint("send If-Match with the image's ETag instead")
 	}
 	return c, err

@@ -51,7 +51,10 @@ func TestEveryConditionOfEveryMethod(t *testing.T) {
 	rec := image.Record{User: "alice", Name: "a.png", ID: id, Bytes: 10, SHA256: &image.Digest{1}}
 	tag, encrypted := rec.ETag(), `"`+id.String()+`-encrypted-1-1"`
 	const sum = "sha-256=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:"
-	targets := []string{"GET image", "HEAD image", "PUT image", "DELETE image", "GET image?form=encrypted", "GET list", "HEAD list", "GET /v1/cluster", "POST /v1/verify"}
+	targets := []string{
+		"GET image", "HEAD image", "PUT image", "DELETE image", "GET image?form=encrypted", "GET list",
+		"HEAD list", "GET /v1/cluster", "POST /v1/verify",
+	}
 	for _, x := range []struct {
 		header string
 		want   string // a status for each target
@@ -98,14 +101,18 @@ func TestEveryConditionOfEveryMethod(t *testing.T) {
 		{"Repr-Digest: " + sum, "400 400 201 400 400 400 400 400 400"},
 		{"Content-Digest: sha-512=:AAAA:", "400 400 400 400 400 400 400 400 400"},
 		{"Content-MD5: 1B2M2Y8AsgTpgAmY7PhCfg==", "400 400 400 400 400 400 400 400 400"},
-		{"Digest: SHA-256=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=", "400 400 400 400 400 400 400 400 400"},
+		{
+			"Digest: SHA-256=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=",
+			"400 400 400 400 400 400 400 400 400",
+		},
 	} {
 		for i, want := range strings.Fields(x.want) {
 			method, target, _ := strings.Cut(targets[i], " ")
 			t.Run(targets[i]+" "+x.header, func(t *testing.T) {
 				p := &present{shelf: shelf{rec: rec, contents: []Content{newFlaky(10, 10, nil)}}}
 				_, srv := serveOn(t, p, reporting{})
-				target = strings.NewReplacer("image", "/v1/images/alice/a.png", "list", "/v1/images/alice").Replace(target)
+				target = strings.NewReplacer("image", "/v1/images/alice/a.png", "list",
+					"/v1/images/alice").Replace(target)
 				var body io.Reader
 				if method == http.MethodPut {
 					body = strings.NewReader("0123456789")
@@ -120,7 +127,8 @@ func TestEveryConditionOfEveryMethod(t *testing.T) {
 					}
 				}
 				expectCondition(t, srv, req, want)
-				if changed := want[0] == '2' && (method == http.MethodPut || method == http.MethodDelete); p.changed != changed {
+				changed := want[0] == '2' && (method == http.MethodPut || method == http.MethodDelete)
+				if p.changed != changed {
 					t.Errorf("changed: %v", p.changed)
 				}
 			})
@@ -133,7 +141,9 @@ type reporting struct{ readyNode }
 
 func (reporting) Cluster() wire.ClusterStatus { return wire.ClusterStatus{} }
 
-func (reporting) Verify(context.Context, float64, bool, func(wire.VerifyLine) error) (wire.VerifySummary, error) {
+func (reporting) Verify(context.Context, float64, bool, func(wire.VerifyLine) error) (
+	wire.VerifySummary, error,
+) {
 	return wire.VerifySummary{}, nil
 }
 
@@ -150,7 +160,10 @@ func expectCondition(t *testing.T, srv *httptest.Server, req *http.Request, want
 	}
 	if resp.StatusCode >= 400 {
 		expectErrorHeaders(t, resp.Header, "Content-Range")
-		if head := req.Method == http.MethodHead; !head && (!strings.Contains(string(body), `"code":"`) || !strings.Contains(string(body), `"hint":"`)) || head && len(body) > 0 {
+		head := req.Method == http.MethodHead
+		if !head &&
+			(!strings.Contains(string(body), `"code":"`) || !strings.Contains(string(body), `"hint":"`)) ||
+			head && len(body) > 0 {
 			t.Errorf("the error says %q", body)
 		}
 		if (resp.StatusCode == 416) != (resp.Header.Get("Content-Range") == "bytes */10") {
@@ -160,7 +173,8 @@ func expectCondition(t *testing.T, srv *httptest.Server, req *http.Request, want
 	if resp.Header.Get("Last-Modified") != "" {
 		t.Errorf("Last-Modified %q", resp.Header.Get("Last-Modified"))
 	}
-	if isImage := strings.HasSuffix(req.URL.Path, "a.png") && isRead(req.Method) && resp.StatusCode < 400; isImage != (resp.Header.Get("ETag") != "") && req.Method != http.MethodPut {
+	isImage := strings.HasSuffix(req.URL.Path, "a.png") && isRead(req.Method) && resp.StatusCode < 400
+	if isImage != (resp.Header.Get("ETag") != "") && req.Method != http.MethodPut {
 		t.Errorf("ETag %q", resp.Header.Get("ETag"))
 	}
 }
@@ -201,9 +215,12 @@ func TestUnknownHostsAndSites(t *testing.T) {
 		good := x.changes != http.StatusForbidden
 		for method, want := range map[string]int{
 			http.MethodGet: 200, http.MethodHead: 200, http.MethodOptions: 204, http.MethodDelete: x.changes,
-			http.MethodPut: map[bool]int{true: 201, false: 403}[good], http.MethodPost: map[bool]int{true: 200, false: 403}[good],
+			http.MethodPut:  map[bool]int{true: 201, false: 403}[good],
+			http.MethodPost: map[bool]int{true: 200, false: 403}[good],
 		} {
-			p := &present{shelf: shelf{rec: image.Record{Bytes: 10}, contents: []Content{newFlaky(10, 10, nil)}}}
+			p := &present{shelf: shelf{
+				rec: image.Record{Bytes: 10}, contents: []Content{newFlaky(10, 10, nil)},
+			}}
 			h, _ := serveOn(t, p, reporting{})
 			path := "/v1/images/alice/a.png"
 			if method == http.MethodPost {
@@ -216,11 +233,13 @@ func TestUnknownHostsAndSites(t *testing.T) {
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, r)
 			if w.Code != want || p.changed && want == 403 {
-				t.Errorf("%s for %s, %s: %s: status %d, want %d, changed %v", method, x.host, x.header, x.value, w.Code, want, p.changed)
+				t.Errorf("%s for %s, %s: %s: status %d, want %d, changed %v", method, x.host, x.header,
+					x.value, w.Code, want, p.changed)
 			}
 			if w.Code == 403 {
 				expectErrorHeaders(t, w.Header(), "Connection") // the body has not been read
-				if !strings.Contains(w.Body.String(), `"code":"forbidden"`) || !strings.Contains(w.Body.String(), `"hint":"`) {
+				if !strings.Contains(w.Body.String(), `"code":"forbidden"`) ||
+					!strings.Contains(w.Body.String(), `"hint":"`) {
 					t.Errorf("%s", w.Body)
 				}
 			}
@@ -229,14 +248,19 @@ func TestUnknownHostsAndSites(t *testing.T) {
 }
 
 func TestBodiesAreCalledJSON(t *testing.T) {
-	for _, media := range []string{"", "text/plain", "text/plain;application/json", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/jsonp", "x"} {
+	for _, media := range []string{
+		"", "text/plain", "text/plain;application/json", "application/x-www-form-urlencoded",
+		"multipart/form-data; boundary=x", "application/jsonp", "x",
+	} {
 		for _, path := range []string{"/v1/members", "/internal/v1/hello", "/internal/v1/join"} {
 			h, _ := serveOn(t, nil, readyNode{})
-			r := httptest.NewRequest(http.MethodPost, "http://x"+path, strings.NewReader(`{"op":"drain","id":1}`))
+			r := httptest.NewRequest(http.MethodPost, "http://x"+path,
+				strings.NewReader(`{"op":"drain","id":1}`))
 			r.Header.Set("Content-Type", media)
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, r)
-			if w.Code != http.StatusUnsupportedMediaType || !strings.Contains(w.Body.String(), "application/json") {
+			if w.Code != http.StatusUnsupportedMediaType ||
+				!strings.Contains(w.Body.String(), "application/json") {
 				t.Errorf("%s as %q: %d, %s", path, media, w.Code, w.Body)
 			}
 		}
@@ -246,8 +270,15 @@ func TestBodiesAreCalledJSON(t *testing.T) {
 func TestOptions(t *testing.T) {
 	h, _ := serveOn(t, nil, nil) // which are not asked
 	for path, want := range map[string]string{
-		"/v1/images/alice/a/b.png": "PUT, GET, HEAD, DELETE, OPTIONS", "/v1/images/alice": "GET, HEAD, OPTIONS", "/v1/cluster": "GET, HEAD, OPTIONS",
-		"/v1/members": "GET, HEAD, POST, OPTIONS", "/v1/verify": "POST, OPTIONS", "/livez": "GET, HEAD, OPTIONS", "/nothing": "OPTIONS", "/": "OPTIONS", "//a/../b": "OPTIONS",
+		"/v1/images/alice/a/b.png": "PUT, GET, HEAD, DELETE, OPTIONS",
+		"/v1/images/alice":         "GET, HEAD, OPTIONS",
+		"/v1/cluster":              "GET, HEAD, OPTIONS",
+		"/v1/members":              "GET, HEAD, POST, OPTIONS",
+		"/v1/verify":               "POST, OPTIONS",
+		"/livez":                   "GET, HEAD, OPTIONS",
+		"/nothing":                 "OPTIONS",
+		"/":                        "OPTIONS",
+		"//a/../b":                 "OPTIONS",
 	} {
 		w := httptest.NewRecorder()
 		r := httptest.NewRequest(http.MethodOptions, "/", nil)
@@ -269,7 +300,9 @@ func TestOptions(t *testing.T) {
 // TestUncleanPaths are answered as errors are, not redirected.
 func TestUncleanPaths(t *testing.T) {
 	h, _ := serveOn(t, nil, nil)
-	for _, path := range []string{"//v1/cluster", "/v1//cluster", "/v1/../v1/cluster", "/./livez", "/v1/<script>/..", ""} {
+	for _, path := range []string{
+		"//v1/cluster", "/v1//cluster", "/v1/../v1/cluster", "/./livez", "/v1/<script>/..", "",
+	} {
 		w := httptest.NewRecorder()
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.URL = &url.URL{Path: path}

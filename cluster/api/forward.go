@@ -13,7 +13,7 @@ import (
 )
 
 // forward passes a request for an image on to a node that holds its shard, where this one does not, and
-// tells whether it answered.
+// reports whether it answered.
 func (h *Handler) forward(w http.ResponseWriter, r *http.Request, user, name string) bool {
 	target, here := h.Node.Route(user, name)
 	if here {
@@ -22,10 +22,11 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, user, name str
 	switch {
 	case r.Header.Get(wire.BroadcastField) != "":
 		h.fail(w, r, image.Errorf(image.KindMisplaced, "node %d does not hold the shard of this image", h.ID).
-			WithHint("broadcast to the nodes that GET /v1/cluster lists for the shard, or leave the header out"))
+			WithHint("broadcast to the nodes that GET /v1/cluster lists for the shard, "+
+				"or leave the header out"))
 		return true
 	case target == "" || r.Header.Get(wire.ForwardedField) != "":
-		return false // Await says what is missing
+		return false // Await returns what is missing
 	case r.ContentLength < 0:
 		h.fail(w, r, noLength())
 		return true
@@ -33,11 +34,11 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, user, name str
 		return false // refused here as well
 	}
 	if r.ContentLength > 0 {
-		if err := h.forwards.take(r.Context(), 0); err != nil {
+		if err := h.forwards.acquire(r.Context(), 0); err != nil {
 			h.fail(w, r, err)
 			return true
 		}
-		defer h.forwards.give()
+		defer h.forwards.release()
 	}
 	var rest *body // what the other node did not wait for
 	proxy := httputil.ReverseProxy{
@@ -45,20 +46,22 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, user, name str
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.SetURL(&url.URL{Scheme: "http", Host: target})
 			p.Out.Header.Set(wire.ForwardedField, strconv.Itoa(int(h.ID)))
-			for _, key := range browserFields { // they are of the client and this node, which has compared them
+			// They are of the client and this node, which has compared them.
+			for _, key := range browserFields {
 				p.Out.Header.Del(key)
 			}
 		},
 		ModifyResponse: func(resp *http.Response) error {
-			for key := range resp.Header { // each is said once, by the node that answers
+			for key := range resp.Header { // each is set once, by the node that answers
 				w.Header().Del(key)
 			}
-			rest = early(w, r)
-			resp.Body = &passedOn{ReadCloser: resp.Body, count: &h.tx}
+			rest = replyEarly(w, r)
+			resp.Body = &countedReader{ReadCloser: resp.Body, count: &h.tx}
 			return nil
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			h.fail(w, r, image.Errorf(image.KindNoQuorum, "the node at %s, which holds the image's shard, does not answer: %w", target, err).
+			h.fail(w, r, image.Errorf(image.KindNoQuorum,
+				"the node at %s, which holds the image's shard, does not answer: %w", target, err).
 				WithHint("try again: another node that holds it is asked then"))
 		},
 		ErrorLog: h.errorLog,
@@ -68,19 +71,21 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, user, name str
 	return true
 }
 
-// elsewhere passes a request on that failed with err because the shard left this node meanwhile, and
-// tells whether it answered. Nothing of its body may have been read.
-func (h *Handler) elsewhere(w http.ResponseWriter, r *http.Request, user, name string, err error) bool {
+// forwardMisplaced forwards a request that failed with err because the shard left this node meanwhile, and
+// reports whether it answered. Nothing of its body may have been read.
+func (h *Handler) forwardMisplaced(
+	w http.ResponseWriter, r *http.Request, user, name string, err error,
+) bool {
 	return image.KindOf(err) == image.KindNoQuorum && h.forward(w, r, user, name)
 }
 
-// passedOn counts another node's answer.
-type passedOn struct {
+// countedReader counts the body of another node's answer.
+type countedReader struct {
 	io.ReadCloser
 	count *atomic.Int64
 }
 
-func (p *passedOn) Read(b []byte) (int, error) {
+func (p *countedReader) Read(b []byte) (int, error) {
 	n, err := p.ReadCloser.Read(b)
 	p.count.Add(int64(n))
 	return n, err

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// TestForwardedAnswerDoesNotWaitForTheBody: what another node answers before all of an upload came goes to the client
-// at once, though that waits for the answer before it sends more.
+// TestForwardedAnswerDoesNotWaitForTheBody: what another node answers before all of an upload came is sent
+// to the client at once, as it may wait for the answer before it sends more.
 func TestForwardedAnswerDoesNotWaitForTheBody(t *testing.T) {
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		http.NewResponseController(w).EnableFullDuplex()
@@ -27,7 +27,8 @@ func TestForwardedAnswerDoesNotWaitForTheBody(t *testing.T) {
 	_, srv := serveOn(t, node, node)
 	conn := dial(t, srv)
 	const size, first = 1_000_000, 1000
-	fmt.Fprintf(conn, "PUT /v1/images/alice/a.png HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", size, make([]byte, first))
+	fmt.Fprintf(conn, "PUT /v1/images/alice/a.png HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", size,
+		make([]byte, first))
 	answers := bufio.NewReader(conn)
 	resp, err := http.ReadResponse(answers, nil)
 	if err != nil {
@@ -55,8 +56,8 @@ func (d *deadlines) SetReadDeadline(t time.Time) error {
 	return nil
 }
 
-// TestNoDeadlineAfterTheBody: net/http reads a body that it passes on once more after its end, maybe only when the
-// connection has its next request, to which no deadline of this one may be left.
+// TestNoDeadlineAfterTheBody: net/http reads a body that it passes on once more after its end, maybe only
+// when the connection has its next request, to which no deadline of this one may be left.
 func TestNoDeadlineAfterTheBody(t *testing.T) {
 	h, _ := serve(t, &shelf{})
 	w := &deadlines{ResponseWriter: httptest.NewRecorder()}

@@ -124,8 +124,9 @@ func (l *leaving) Put(_ context.Context, req image.Request, body io.Reader) (*im
 	return nil, errLeft
 }
 
-// A shard can leave a node while a request for one of its images is there: the request goes on to a node
-// that has the shard, as the same request, unless a part of its body is gone or the client has to know.
+// TestShardLeaves has a shard leave a node while a request for one of its images is there: the request is
+// forwarded to a node that has the shard, as the same request, unless a part of its body was read or the
+// client has to know.
 func TestShardLeaves(t *testing.T) {
 	var got *http.Request
 	var body []byte
@@ -149,8 +150,14 @@ func TestShardLeaves(t *testing.T) {
 		{method: http.MethodDelete, name: "a.png", want: http.StatusTeapot},
 		{method: http.MethodPut, name: "a.png", want: http.StatusTeapot},
 		{method: http.MethodPut, name: "read.png", want: http.StatusServiceUnavailable},
-		{method: http.MethodPut, name: "a.png", header: "Imgcluster-Broadcast", want: http.StatusMisdirectedRequest},
-		{method: http.MethodGet, name: "a.png", header: wire.ForwardedField, want: http.StatusServiceUnavailable},
+		{
+			method: http.MethodPut, name: "a.png", header: "Imgcluster-Broadcast",
+			want: http.StatusMisdirectedRequest,
+		},
+		{
+			method: http.MethodGet, name: "a.png", header: wire.ForwardedField,
+			want: http.StatusServiceUnavailable,
+		},
 	} {
 		t.Run(strings.Join([]string{test.method, test.name, test.header}, " "), func(t *testing.T) {
 			got, body = nil, nil
@@ -185,13 +192,17 @@ func TestShardLeaves(t *testing.T) {
 			if got == nil {
 				return
 			}
-			if got.Header.Get("Origin")+got.Header.Get("Sec-Fetch-Site") != "" || got.Header.Get("If-Match") != `"a"` || !slices.Equal(resp.Header["X-Content-Type-Options"], []string{"once"}) {
+			if got.Header.Get("Origin")+got.Header.Get("Sec-Fetch-Site") != "" ||
+				got.Header.Get("If-Match") != `"a"` ||
+				!slices.Equal(resp.Header["X-Content-Type-Options"], []string{"once"}) {
 				t.Errorf("the other node got %q, the client %q", got.Header, resp.Header)
 			}
-			if got.Header.Get(wire.ForwardedField) != "1" || got.URL.Path != "/v1/images/alice/"+test.name || sent != nil && string(body) != image {
+			if got.Header.Get(wire.ForwardedField) != "1" || got.URL.Path != "/v1/images/alice/"+test.name ||
+				sent != nil && string(body) != image {
 				t.Errorf("the other node got %s with %q and the body %q", got.URL, got.Header, body)
 			}
-			if changes := test.method == http.MethodPut || test.method == http.MethodDelete; changes != (got.Header.Get("Idempotency-Key") != "") {
+			changes := test.method == http.MethodPut || test.method == http.MethodDelete
+			if changes != (got.Header.Get("Idempotency-Key") != "") {
 				t.Errorf("the other node got the Idempotency-Key %q", got.Header.Get("Idempotency-Key"))
 			}
 		})
@@ -207,7 +218,8 @@ func serveOn(t *testing.T, i Images, n Node) (*Handler, *httptest.Server) {
 	t.Helper()
 	h := New(Options{
 		ID: 1, Images: i, Node: n, Peers: peers{}, Logger: zap.NewNop(), Forward: http.DefaultTransport,
-		ImageBytes: 1 << 20, ListPage: 10, BodyIdle: 10 * time.Second, Reads: 8, Uploads: 8, StatusEvery: time.Millisecond,
+		ImageBytes: 1 << 20, ListPage: 10, BodyIdle: 10 * time.Second, Reads: 8, Uploads: 8,
+		StatusEvery: time.Millisecond,
 		HostAllowed: func(host string) bool { return host == "x" },
 	})
 	srv := httptest.NewServer(h)
@@ -243,7 +255,8 @@ func TestReadThatFailsAtOnceIsAnError(t *testing.T) {
 	_, srv := serve(t, &shelf{contents: []Content{c}})
 	for _, header := range [][]string{nil, {"Range", "bytes=10-20"}, {"Range", "bytes=10-20,30-40"}} {
 		resp, body, err := get(t, srv, header...)
-		if err != nil || resp.StatusCode != 503 || resp.Header.Get("Content-Type") != "application/problem+json" {
+		if err != nil || resp.StatusCode != 503 ||
+			resp.Header.Get("Content-Type") != "application/problem+json" {
 			t.Fatalf("%v, %+v", err, resp)
 		}
 		expectErrorHeaders(t, resp.Header, "Retry-After")
@@ -256,13 +269,15 @@ func TestReadThatFailsAtOnceIsAnError(t *testing.T) {
 // expectErrorHeaders checks that an error has no header of what it was asked for.
 func expectErrorHeaders(t *testing.T, header http.Header, more ...string) {
 	t.Helper()
-	known := append(more, "Content-Type", "Content-Length", "Date", "Imgcluster-Node", "X-Content-Type-Options")
+	known := append(more, "Content-Type", "Content-Length", "Date", "Imgcluster-Node",
+		"X-Content-Type-Options")
 	for k := range header {
 		if !slices.Contains(known, k) {
 			t.Errorf("the error has the header %s: %q", k, header[k])
 		}
 	}
-	if header.Get("Content-Type") != "application/problem+json" || header.Get("X-Content-Type-Options") != "nosniff" {
+	if header.Get("Content-Type") != "application/problem+json" ||
+		header.Get("X-Content-Type-Options") != "nosniff" {
 		t.Errorf("the error has the headers %q", header)
 	}
 }
@@ -272,24 +287,28 @@ func TestReadThatFailsLaterCutsTheConnection(t *testing.T) {
 	for _, header := range [][]string{nil, {"Range", fmt.Sprintf("bytes=1-%d,0-0", size-1)}} {
 		_, srv := serve(t, &shelf{contents: []Content{newFlaky(size, size/2, nil)}})
 		resp, body, err := get(t, srv, header...)
-		if resp == nil || resp.StatusCode >= 300 || !errors.Is(err, io.ErrUnexpectedEOF) || len(body) > size/2+1000 {
+		if resp == nil || resp.StatusCode >= 300 || !errors.Is(err, io.ErrUnexpectedEOF) ||
+			len(body) > size/2+1000 {
 			t.Errorf("%v: %v, %d bytes, %+v", header, err, len(body), resp)
 		}
 	}
 }
 
-func TestReplacedImageIsReadAnew(t *testing.T) {
+func TestReplacedImageIsReadAgain(t *testing.T) {
 	s := &shelf{rec: image.Record{Version: 1}}
 	// The first copy fails since the image was replaced meanwhile.
-	s.contents = []Content{newFlaky(10, 0, func() { s.mu.Lock(); s.rec.Version = 2; s.mu.Unlock() }), newFlaky(20, 20, nil)}
+	s.contents = []Content{
+		newFlaky(10, 0, func() { s.mu.Lock(); s.rec.Version = 2; s.mu.Unlock() }), newFlaky(20, 20, nil),
+	}
 	_, srv := serve(t, s)
 	resp, body, err := get(t, srv)
-	if err != nil || resp.StatusCode != 200 || len(body) != 20 || resp.Header.Get("Imgcluster-Version") != "2" {
+	if err != nil || resp.StatusCode != 200 || len(body) != 20 ||
+		resp.Header.Get("Imgcluster-Version") != "2" {
 		t.Errorf("%v, %d bytes, %+v", err, len(body), resp)
 	}
 }
 
-func TestGoneRequestIsNoSuccess(t *testing.T) {
+func TestCanceledRequestIsNoSuccess(t *testing.T) {
 	h, _ := serve(t, &shelf{contents: []Content{newFlaky(1, 1, nil)}})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -302,7 +321,7 @@ func TestGoneRequestIsNoSuccess(t *testing.T) {
 	h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, "/v1/images/alice/a.png", nil))
 }
 
-func TestFarewellEndsStatusStreams(t *testing.T) {
+func TestShutdownEndsStatusStreams(t *testing.T) {
 	h, srv := serve(t, &shelf{})
 	resp, err := srv.Client().Get(srv.URL + "/internal/v1/status")
 	if err != nil {
@@ -312,7 +331,7 @@ func TestFarewellEndsStatusStreams(t *testing.T) {
 	if _, err := io.ReadFull(resp.Body, make([]byte, 10)); err != nil {
 		t.Fatal(err)
 	}
-	h.Farewell()
+	h.Shutdown()
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
 		t.Error(err)
 	}
@@ -322,12 +341,12 @@ func TestFarewellEndsStatusStreams(t *testing.T) {
 	}
 	defer again.Body.Close()
 	if b, err := io.ReadAll(again.Body); err != nil || len(b) != 0 {
-		t.Errorf("a node that goes says %q, %v", b, err)
+		t.Errorf("a node that is shutting down sends %q, %v", b, err)
 	}
 }
 
-// TestLazyClientIsLeft asks for more than the connection's buffers hold and takes nothing.
-func TestLazyClientIsLeft(t *testing.T) {
+// TestStalledClientIsDisconnected asks for more than the connection's buffers hold and takes nothing.
+func TestStalledClientIsDisconnected(t *testing.T) {
 	const size = 64 << 20
 	c := newFlaky(size, size, nil)
 	h, srv := serve(t, &shelf{contents: []Content{c}})

@@ -30,7 +30,8 @@ func (h *Handler) images(w http.ResponseWriter, r *http.Request, rest string) {
 	}
 	cond, err := conditionsOf(r)
 	if err == nil {
-		if err = h.Node.Await(r.Context(), user, name); err != nil && one && h.elsewhere(w, r, user, name, err) {
+		if err = h.Node.Await(r.Context(), user, name); err != nil && one &&
+			h.forwardMisplaced(w, r, user, name, err) {
 			return
 		}
 	}
@@ -58,7 +59,8 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request, user, name string,
 	body := h.body(w, r)
 	rec, err := h.Images.Put(r.Context(), req, body)
 	if err != nil {
-		if r.Header.Set(wire.UploadField, req.ID.String()); body.read.Load() || !h.elsewhere(w, r, user, name, err) {
+		if r.Header.Set(wire.UploadField, req.ID.String()); body.read.Load() ||
+			!h.forwardMisplaced(w, r, user, name, err) {
 			h.fail(w, r, err)
 		}
 		return
@@ -77,14 +79,16 @@ func (h *Handler) parsePut(r *http.Request) (req image.Request, err error) {
 		return req, noLength()
 	}
 	if req.Size > h.ImageBytes {
-		return req, image.Errorf(image.KindTooLarge, "%d bytes are more than the limit of %d", req.Size, h.ImageBytes).
+		return req, image.Errorf(image.KindTooLarge,
+			"%d bytes are more than the limit of %d", req.Size, h.ImageBytes).
 			WithHint("send a smaller image, or raise limits.image_bytes on every node")
 	}
 	if req.ID, err = wire.UploadID(r.Header); err != nil {
 		return req, err
 	}
 	if r.Header.Get("Content-Range") != "" {
-		return req, image.Errorf(image.KindInvalid, "Content-Range with PUT").WithHint("send the whole image: parts of one are not stored")
+		return req, image.Errorf(image.KindInvalid, "Content-Range with PUT").
+			WithHint("send the whole image: parts of one are not stored")
 	}
 	if coding := r.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
 		return req, image.Errorf(image.KindMedia, "Content-Encoding: %.40q with PUT", coding).
@@ -112,7 +116,7 @@ func (h *Handler) get(w http.ResponseWriter, r *http.Request, user, name string,
 		return
 	}
 	rec, err := h.Images.Record(r.Context(), user, name)
-	if err != nil && h.elsewhere(w, r, user, name, err) {
+	if err != nil && h.forwardMisplaced(w, r, user, name, err) {
 		return
 	}
 	for range replacedMax {
@@ -133,7 +137,9 @@ func (h *Handler) get(w http.ResponseWriter, r *http.Request, user, name string,
 }
 
 // send answers with a record's image. Its error means that nothing was sent.
-func (h *Handler) send(w http.ResponseWriter, r *http.Request, rec *image.Record, encrypted bool, cond image.Conditions) error {
+func (h *Handler) send(
+	w http.ResponseWriter, r *http.Request, rec *image.Record, encrypted bool, cond image.Conditions,
+) error {
 	header := http.Header{}
 	wire.SetRecord(header, rec)
 	if !encrypted {
@@ -157,7 +163,7 @@ func (h *Handler) delete(w http.ResponseWriter, r *http.Request, user, name stri
 		err = h.Images.Delete(r.Context(), id, user, name, cond)
 	}
 	if err != nil {
-		if r.Header.Set(wire.UploadField, id.String()); !h.elsewhere(w, r, user, name, err) {
+		if r.Header.Set(wire.UploadField, id.String()); !h.forwardMisplaced(w, r, user, name, err) {
 			h.fail(w, r, err)
 		}
 		return

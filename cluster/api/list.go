@@ -35,13 +35,15 @@ func (h *Handler) listShards(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// page answers with one page of a list, once there is a place for it.
-func (h *Handler) page(w http.ResponseWriter, r *http.Request, at places, list func(wire.ListQuery) (wire.List, error)) {
+// page answers with one page of a list, once there is a slot for it.
+func (h *Handler) page(
+	w http.ResponseWriter, r *http.Request, at slots, list func(wire.ListQuery) (wire.List, error),
+) {
 	q, err := wire.ParseList(r.URL.Query(), h.ListPage)
 	var page wire.List
 	if err == nil {
-		if err = at.take(r.Context(), listWait); err == nil {
-			defer at.give()
+		if err = at.acquire(r.Context(), listWait); err == nil {
+			defer at.release()
 			page, err = list(q)
 		}
 	}

@@ -36,7 +36,10 @@ func (l lister) ListShards(ctx context.Context, _ []uint64, _, _, _ string, _ in
 }
 
 func TestListsAreChecked(t *testing.T) {
-	l := lister{list: wire.List{Images: []wire.Info{{Name: "a<b>&\u2028"}, {Name: "c"}}, Next: `c"`}, open: make(chan struct{})}
+	l := lister{
+		list: wire.List{Images: []wire.Info{{Name: "a<b>&\u2028"}, {Name: "c"}}, Next: `c"`},
+		open: make(chan struct{}),
+	}
 	close(l.open)
 	h, srv := serveOn(t, l, readyNode{})
 	h.Peers = l
@@ -58,19 +61,24 @@ func TestListsAreChecked(t *testing.T) {
 	}
 	long := strings.Repeat("n", image.NameBytesMax+1)
 	for _, path := range []string{
-		"/internal/v1/images?user=alice&shards=2,2", "/internal/v1/images?user=alice&shards=2,,3", "/internal/v1/images?user=alice",
+		"/internal/v1/images?user=alice&shards=2,2", "/internal/v1/images?user=alice&shards=2,,3",
+		"/internal/v1/images?user=alice",
 		"/internal/v1/images?shards=2", "/internal/v1/images?user=alice&shards=" + strings.Join(many, ","),
-		"/internal/v1/images?user=alice&shards=2&after=" + long, "/v1/images/alice?prefix=" + long, "/v1/images/alice?limit=0",
+		"/internal/v1/images?user=alice&shards=2&after=" + long, "/v1/images/alice?prefix=" + long,
+		"/v1/images/alice?limit=0",
 	} {
 		if status, text := ask(path); status != http.StatusBadRequest || !strings.Contains(text, `"hint":`) {
 			t.Errorf("%.60s: %d %s", path, status, text)
 		}
 	}
-	for _, path := range []string{"/internal/v1/images?user=alice&shards=2,3", "/v1/images/alice?prefix=" + url.QueryEscape(long[1:])} {
+	for _, path := range []string{
+		"/internal/v1/images?user=alice&shards=2,3", "/v1/images/alice?prefix=" + url.QueryEscape(long[1:]),
+	} {
 		status, text := ask(path)
 		var got wire.List
 		err := json.Unmarshal([]byte(text), &got)
-		if status != http.StatusOK || err != nil || len(got.Images) != 2 || got.Images[0].Name != l.list.Images[0].Name || got.Next != l.list.Next {
+		if status != http.StatusOK || err != nil || len(got.Images) != 2 ||
+			got.Images[0].Name != l.list.Images[0].Name || got.Next != l.list.Next {
 			t.Errorf("%.60s: %d, %v, %s", path, status, err, text)
 		}
 	}
@@ -81,11 +89,11 @@ func TestListsAtOnce(t *testing.T) {
 	l := lister{open: make(chan struct{})}
 	h, srv := serveOn(t, l, readyNode{})
 	for range listsMax {
-		if err := h.lists.take(t.Context(), 0); err != nil {
+		if err := h.lists.acquire(t.Context(), 0); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := h.lists.take(t.Context(), 0); image.KindOf(err) != image.KindOverload {
+	if err := h.lists.acquire(t.Context(), 0); image.KindOf(err) != image.KindOverload {
 		t.Errorf("one more: %v", err)
 	}
 	close(l.open)
@@ -97,7 +105,7 @@ func TestListsAtOnce(t *testing.T) {
 		}
 		done <- err
 	}()
-	h.lists.give()
+	h.lists.release()
 	if err := <-done; err != nil {
 		t.Error(err)
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 // parseType returns the Content-Type that an upload is to be kept with, empty when its client did not
-// say: what curl --data-binary sends unasked counts as not said.
+// set one: what curl --data-binary sends unasked counts as none.
 func parseType(header http.Header) (string, error) {
 	values := header["Content-Type"]
 	if len(values) == 0 {
@@ -21,9 +21,11 @@ func parseType(header http.Header) (string, error) {
 	media, _, err := mime.ParseMediaType(v)
 	kind, sub, slash := strings.Cut(media, "/")
 	ascii := !strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r > '~' })
-	if len(values) > 1 || err != nil || !slash || kind == "" || sub == "" || !ascii || len(v) > image.TypeBytesMax {
-		return "", image.Errorf(image.KindInvalid, "malformed Content-Type: %.80q", strings.Join(values, ", ")).
-			WithHint("send one such as image/jpeg, or none: then the name tells")
+	if len(values) > 1 || err != nil || !slash || kind == "" || sub == "" || !ascii ||
+		len(v) > image.TypeBytesMax {
+		return "", image.Errorf(image.KindInvalid,
+			"malformed Content-Type: %.80q", strings.Join(values, ", ")).
+			WithHint("send one such as image/jpeg, or none: then the name's ending decides")
 	}
 	switch media {
 	case "application/x-www-form-urlencoded":
@@ -39,14 +41,15 @@ func parseType(header http.Header) (string, error) {
 func checkJSON(r *http.Request) error {
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || media != wire.DocumentType {
-		return image.Errorf(image.KindMedia, "the body's Content-Type is %.40q", r.Header.Get("Content-Type")).
+		return image.Errorf(image.KindMedia,
+			"the body's Content-Type is %.40q", r.Header.Get("Content-Type")).
 			WithHint("send Content-Type: application/json")
 	}
 	return nil
 }
 
 // attachment is the Content-Disposition (RFC 6266) under which a browser saves an image. Where the name
-// is more than plain ASCII it is said twice, the second time encoded (RFC 8187).
+// is more than plain ASCII it is given twice, the second time encoded (RFC 8187).
 func attachment(name string) string {
 	plain := strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' || strings.ContainsRune(`"\/%`, r) {
@@ -67,7 +70,10 @@ func extValue(s string) string {
 	var b strings.Builder
 	for _, c := range []byte(s) {
 		switch {
-		case c >= '0' && c <= '9', c >= 'A' && c <= 'Z', c >= 'a' && c <= 'z', strings.IndexByte(plain, c) >= 0:
+		case c >= '0' && c <= '9',
+			c >= 'A' && c <= 'Z',
+			c >= 'a' && c <= 'z',
+			strings.IndexByte(plain, c) >= 0:
 			b.WriteByte(c)
 		default:
 			const hex = "0123456789ABCDEF"

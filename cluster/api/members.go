@@ -33,7 +33,8 @@ func (h *Handler) changeMember(w http.ResponseWriter, r *http.Request) {
 	d.DisallowUnknownFields()
 	if err := d.Decode(&c); err != nil {
 		h.fail(w, r, image.Errorf(image.KindInvalid, "malformed change of members: %v", err).
-			WithHint(`send {"op":"add","id":4,"api":"HOST:PORT","raft":"HOST:PORT"}, or op drain, resume or remove and an id`))
+			WithHint(`send {"op":"add","id":4,"api":"HOST:PORT","raft":"HOST:PORT"}, `+
+				"or op drain, resume or remove and an id"))
 		return
 	}
 	if err := h.Node.ChangeMember(r.Context(), c); err != nil {

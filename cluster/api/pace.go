@@ -21,9 +21,9 @@ import (
 type pace struct {
 	rate        int64 // bytes a second; 0: any
 	grace, idle time.Duration
-	most        time.Duration // that left can be
+	leftMax     time.Duration
 	left        time.Duration // how long the other end may still do nothing
-	bytes       int64         // since left was last the most
+	bytes       int64         // since left was last leftMax
 	waited      time.Duration // likewise
 }
 
@@ -34,19 +34,19 @@ func (h *Handler) newPace(r *http.Request) pace {
 	if wire.PassedOn(r) {
 		p.grace, p.idle = 2*p.grace, 2*p.idle
 	}
-	p.most, p.left = p.grace, p.grace
+	p.leftMax, p.left = p.grace, p.grace
 	return p
 }
 
-// step is how long the next bytes may take.
-func (p *pace) step() time.Duration {
+// timeout returns how long the next bytes may take.
+func (p *pace) timeout() time.Duration {
 	if p.rate == 0 {
 		return p.idle
 	}
 	return min(p.idle, p.left)
 }
 
-// moved counts n bytes that took so long. Its error says that the other end is too slow.
+// moved counts n bytes that took so long. It returns an error when the other end is too slow.
 func (p *pace) moved(n int, took time.Duration) error {
 	if p.rate == 0 {
 		return nil
@@ -54,8 +54,10 @@ func (p *pace) moved(n int, took time.Duration) error {
 	p.bytes += int64(n)
 	p.waited += took
 	p.left += time.Duration(n)*time.Second/time.Duration(p.rate) - took
-	if p.left >= p.most {
-		p.left, p.bytes, p.waited = p.most, 0, 0
+	if p.left >= p.leftMax {
+		p.left = p.leftMax
+		p.bytes = 0
+		p.waited = 0
 	}
 	if p.left <= 0 {
 		return p.tooSlow()
@@ -63,7 +65,7 @@ func (p *pace) moved(n int, took time.Duration) error {
 	return nil
 }
 
-// stopped is the error of a step that took too long.
+// stopped returns the error of a read or write that failed with err: a KindTooSlow when it timed out.
 func (p *pace) stopped(err error) error {
 	switch {
 	case !errors.Is(err, os.ErrDeadlineExceeded):
@@ -72,14 +74,18 @@ func (p *pace) stopped(err error) error {
 		return p.tooSlow()
 	}
 	return image.Errorf(image.KindTooSlow, "nothing moved for %s (timeouts.body_idle)", p.idle).
-		WithHint("send it again, with the same Idempotency-Key; raise timeouts.body_idle on every node for links that pause for longer")
+		WithHint("send it again, with the same Idempotency-Key; " +
+			"raise timeouts.body_idle on every node for links that pause for longer")
 }
 
 func (p *pace) tooSlow() error {
 	measured := float64(p.bytes) / max(p.waited.Seconds(), 1e-3)
-	return image.Errorf(image.KindTooSlow, "%.0f bytes a second over %s are less than %d (limits.body_rate), for longer than %s (timeouts.body_grace)",
+	return image.Errorf(image.KindTooSlow,
+		"%.0f bytes a second over %s are less than %d (limits.body_rate), "+
+			"for longer than %s (timeouts.body_grace)",
 		measured, p.waited.Round(10*time.Millisecond), p.rate, p.grace).
-		WithHint("send it again over a faster link, with the same Idempotency-Key, or lower limits.body_rate on every node")
+		WithHint("send it again over a faster link, with the same Idempotency-Key, " +
+			"or lower limits.body_rate on every node")
 }
 
 // body is a request's body. It fails when it does not move as pace asks.
@@ -102,7 +108,7 @@ func (b *body) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	began := time.Now()
-	if err := b.control.SetReadDeadline(began.Add(b.pace.step())); err != nil {
+	if err := b.control.SetReadDeadline(began.Add(b.pace.timeout())); err != nil {
 		return 0, err
 	}
 	n, err := b.r.Read(p)
@@ -111,7 +117,7 @@ func (b *body) Read(p []byte) (int, error) {
 	switch {
 	case err == io.EOF:
 		b.ended.Store(true)
-		b.control.SetReadDeadline(time.Time{}) // net/http goes on reading to notice a client that leaves
+		b.control.SetReadDeadline(time.Time{}) // net/http goes on reading to notice that the client left
 	case err != nil:
 		err = b.pace.stopped(err)
 	default:
@@ -140,17 +146,20 @@ type pacedWriter struct {
 	path    string
 }
 
-// windowBytesMax is what the other end's kernel takes at once for a program that reads it later. Until that has
-// read most of it, nothing is seen to move here, though it may read as it should.
+// windowBytesMax is what the other end's kernel takes at once for a program that reads it later. Until that
+// has read most of it, nothing is seen to move here, though it may read as it should.
 const windowBytesMax = 8 << 20
 
 func (h *Handler) paced(w http.ResponseWriter, r *http.Request) *pacedWriter {
 	p := h.newPace(r)
 	if p.rate != 0 {
-		p.most += windowBytesMax * time.Second / time.Duration(p.rate)
-		p.idle = p.most
+		p.leftMax += windowBytesMax * time.Second / time.Duration(p.rate)
+		p.idle = p.leftMax
 	}
-	return &pacedWriter{ResponseWriter: w, control: http.NewResponseController(w), pace: p, logger: h.Logger, path: r.URL.Path}
+	return &pacedWriter{
+		ResponseWriter: w, control: http.NewResponseController(w), pace: p, logger: h.Logger,
+		path: r.URL.Path,
+	}
 }
 
 // writePieceBytes is the unit in which an answer's progress is measured.
@@ -160,7 +169,7 @@ const writePieceBytes = 64 << 10
 func (p *pacedWriter) Write(b []byte) (n int, err error) {
 	for first := true; first || n < len(b); first = false {
 		began := time.Now()
-		p.control.SetWriteDeadline(began.Add(p.pace.step())) // not on a real connection: no need
+		p.control.SetWriteDeadline(began.Add(p.pace.timeout())) // an error: not a real connection
 		m, err := p.ResponseWriter.Write(b[n:min(len(b), n+writePieceBytes)])
 		n += m
 		slow := p.pace.moved(m, time.Since(began))
@@ -171,7 +180,8 @@ func (p *pacedWriter) Write(b []byte) (n int, err error) {
 		}
 		if err != nil {
 			if image.KindOf(err) == image.KindTooSlow {
-				p.logger.Info("a client takes its answer too slowly", zap.String("path", p.path), zap.Error(err))
+				p.logger.Info("a client takes its answer too slowly", zap.String("path", p.path),
+					zap.Error(err))
 			}
 			return n, err
 		}

@@ -54,9 +54,12 @@ func dial(t *testing.T, srv *httptest.Server) net.Conn {
 }
 
 // upload sends size bytes, `step` for every `every` that has gone by, until the node answers.
-func upload(t *testing.T, conn net.Conn, header string, size, step int, every time.Duration) (*http.Response, string) {
+func upload(t *testing.T, conn net.Conn, header string, size, step int, every time.Duration) (
+	*http.Response, string,
+) {
 	t.Helper()
-	fmt.Fprintf(conn, "PUT /v1/images/alice/a.png HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%s\r\n", size, header)
+	fmt.Fprintf(conn, "PUT /v1/images/alice/a.png HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%s\r\n", size,
+		header)
 	stop := make(chan struct{})
 	defer close(stop)
 	go func() {
@@ -88,8 +91,8 @@ func upload(t *testing.T, conn net.Conn, header string, size, step int, every ti
 	return resp, string(text)
 }
 
-// TestSlowBody: what moves at the least rate takes as long as it takes; what does not is cut with an answer that
-// names the setting, whether it trickles or stops.
+// TestSlowBody: what moves at the least rate takes as long as it takes; what does not is cut with an answer
+// that names the setting, whether it trickles or stops.
 func TestSlowBody(t *testing.T) {
 	srv := servePaced(t, reader{})
 	for _, test := range []struct {
@@ -99,10 +102,14 @@ func TestSlowBody(t *testing.T) {
 		status       int
 		says         string
 	}{
-		{"moves", "", 240_000, 1200, 30 * time.Millisecond, 201, `"committed":true`}, // 40 kB/s for four times the grace
+		// 40 kB/s for four times the grace
+		{"moves", "", 240_000, 1200, 30 * time.Millisecond, 201, `"committed":true`},
 		{"trickles", "", 60_000, 1, 20 * time.Millisecond, 408, "(limits.body_rate)"},
 		{"stops", "", 60_000, 30_000, time.Hour, 408, "(limits.body_rate)"},
-		{"trickles through another node", "Imgcluster-Relayed: true\r\n", 60_000, 1, 20 * time.Millisecond, 408, "(limits.body_rate)"},
+		{
+			"trickles through another node", "Imgcluster-Relayed: true\r\n", 60_000, 1, 20 * time.Millisecond,
+			408, "(limits.body_rate)",
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -119,7 +126,8 @@ func TestSlowBody(t *testing.T) {
 	t.Run("idle", func(t *testing.T) {
 		h, srv := serveOn(t, reader{}, readyNode{})
 		h.BodyIdle = 50 * time.Millisecond
-		if resp, text := upload(t, dial(t, srv), "", 60_000, 100, time.Hour); resp.StatusCode != 408 || !strings.Contains(text, "timeouts.body_idle") {
+		if resp, text := upload(t, dial(t, srv), "", 60_000, 100, time.Hour); resp.StatusCode != 408 ||
+			!strings.Contains(text, "timeouts.body_idle") {
 			t.Errorf("%s: %s", resp.Status, text)
 		}
 	})
@@ -128,7 +136,10 @@ func TestSlowBody(t *testing.T) {
 // TestOtherBodiesArePaced: no path waits for a body that trickles, whatever it does with it.
 func TestOtherBodiesArePaced(t *testing.T) {
 	srv := servePaced(t, reader{})
-	for _, path := range []string{"POST /internal/v1/hello", "POST /internal/v1/join", "POST /v1/members", "PUT /v1/images/", "PUT /nothing"} {
+	for _, path := range []string{
+		"POST /internal/v1/hello", "POST /internal/v1/join", "POST /v1/members", "PUT /v1/images/",
+		"PUT /nothing",
+	} {
 		t.Run(path, func(t *testing.T) {
 			t.Parallel()
 			conn := dial(t, srv)
@@ -174,7 +185,8 @@ func TestRefusedAtOnce(t *testing.T) {
 				t.Fatal(err)
 			}
 			text, err := io.ReadAll(resp.Body)
-			if err != nil || resp.StatusCode != status || !resp.Close || !strings.Contains(string(text), `"hint":`) {
+			if err != nil || resp.StatusCode != status || !resp.Close ||
+				!strings.Contains(string(text), `"hint":`) {
 				t.Errorf("%s, closed %v: %s, %v", resp.Status, resp.Close, text, err)
 			}
 		})

@@ -15,7 +15,7 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// rangesMax bounds the ranges of one request. Each is looked for by itself and costs whole segments.
+// rangesMax bounds the ranges of one request. Each is read by itself and costs whole segments.
 const rangesMax = 8
 
 // byteRange is n bytes at off.
@@ -31,7 +31,8 @@ func rangesOf(r *http.Request, tags []string, size int64) ([]byteRange, error) {
 	if r.Method != http.MethodGet || len(r.Header["Range"]) != 1 {
 		return nil, nil
 	}
-	if same := r.Header["If-Range"]; same != nil && (len(same) != 1 || !slices.Contains(tags, strings.Trim(same[0], " \t"))) {
+	if same := r.Header["If-Range"]; same != nil &&
+		(len(same) != 1 || !slices.Contains(tags, strings.Trim(same[0], " \t"))) {
 		return nil, nil
 	}
 	return parseRange(r.Header.Get("Range"), size)
@@ -39,7 +40,7 @@ func rangesOf(r *http.Request, tags []string, size int64) ([]byteRange, error) {
 
 // parseRange reads a Range (RFC 9110, section 14.2). What it is free to leave out is left out, and all
 // is sent: other units, what is malformed, more than rangesMax, and ranges that overlap so much that all
-// is less. A KindRange says that nothing of it is there.
+// is less. A KindRange means that nothing of it is there.
 func parseRange(header string, size int64) ([]byteRange, error) {
 	unit, set, ok := strings.Cut(header, "=")
 	if !ok || !strings.EqualFold(strings.Trim(unit, " \t"), "bytes") {
@@ -48,7 +49,7 @@ func parseRange(header string, size int64) ([]byteRange, error) {
 	var ranges []byteRange
 	specs, sum := 0, int64(0)
 	for spec := range strings.SplitSeq(set, ",") {
-		if spec = strings.Trim(spec, " \t"); spec == "" { // lists may have empty places
+		if spec = strings.Trim(spec, " \t"); spec == "" { // lists may have empty elements
 			continue
 		}
 		b, ok := parseSpec(spec, size)
@@ -114,9 +115,12 @@ func cmpNumbers(a, b string) int {
 }
 
 // serve answers a read with content, or the ranges of it that are asked for, and closes it. tags are its
-// entity tags, header what is told of it in a success. An error means that nothing was sent, not even a
-// header: later the connection is cut, for the length was promised.
-func (h *Handler) serve(w http.ResponseWriter, r *http.Request, c Content, cond image.Conditions, tags []string, header http.Header) error {
+// entity tags, header what a success has. An error means that nothing was sent, not even a header: later
+// the connection is cut, for the length was promised.
+func (h *Handler) serve(
+	w http.ResponseWriter, r *http.Request, c Content, cond image.Conditions, tags []string,
+	header http.Header,
+) error {
 	defer c.Close()
 	if err := cond.Required(tags); err != nil {
 		h.fail(w, r, err)
@@ -135,7 +139,9 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, c Content, cond 
 		h.fail(w, r, err)
 		return nil
 	}
-	a := answer{header: header, size: size, status: http.StatusOK, length: size, parts: []byteRange{{0, size}}}
+	a := answer{
+		header: header, size: size, status: http.StatusOK, length: size, parts: []byteRange{{0, size}},
+	}
 	if ranges != nil {
 		a.cut(ranges)
 	}
@@ -166,7 +172,7 @@ type answer struct {
 	boundary string // between several parts
 }
 
-// cut makes it an answer of ranges.
+// cut makes it a partial answer.
 func (a *answer) cut(ranges []byteRange) {
 	a.status, a.parts, a.length = http.StatusPartialContent, ranges, 0
 	if len(ranges) == 1 {
@@ -185,10 +191,12 @@ func (a *answer) cut(ranges []byteRange) {
 }
 
 func (a *answer) partHeader(b byteRange) textproto.MIMEHeader {
-	return textproto.MIMEHeader{"Content-Type": a.header["Content-Type"], "Content-Range": {b.contentRange(a.size)}}
+	return textproto.MIMEHeader{
+		"Content-Type": a.header["Content-Type"], "Content-Range": {b.contentRange(a.size)},
+	}
 }
 
-// begin says what comes.
+// begin sends the header.
 func (a *answer) begin(w http.ResponseWriter) {
 	maps.Copy(w.Header(), a.header)
 	w.Header().Set("Accept-Ranges", "bytes")

@@ -44,28 +44,37 @@ func TestParseRange(t *testing.T) {
 		}
 	}
 	for _, header := range []string{
-		"", "bytes", "bytes=", "bytes=,", "lines=0-0", "items=0-0", "bytes 0-0", "bytes=0", "bytes=-", "bytes=a-b", "bytes=0-b", "bytes=0x0-1", "bytes=+0-1",
-		"bytes=5-4", "bytes=--5", "bytes=1-2-3", "bytes=0 - 1", "bytes=0-0;1-1", "bytes=0-0,x", "bytes=٣-4", "bytes=" + huge + "-" + huge[1:],
+		"", "bytes", "bytes=", "bytes=,", "lines=0-0", "items=0-0", "bytes 0-0", "bytes=0", "bytes=-",
+		"bytes=a-b", "bytes=0-b", "bytes=0x0-1", "bytes=+0-1",
+		"bytes=5-4", "bytes=--5", "bytes=1-2-3", "bytes=0 - 1", "bytes=0-0;1-1", "bytes=0-0,x", "bytes=٣-4",
+		"bytes=" + huge + "-" + huge[1:],
 		"bytes=0-50,50-99", "bytes=0-,0-", // more than all
-		"bytes=" + strings.Repeat("0-0,", rangesMax+1), "bytes=" + strings.Repeat("200-,", rangesMax+1), "bytes=" + strings.Repeat("0-0,", 4900),
+		"bytes=" + strings.Repeat("0-0,", rangesMax+1), "bytes=" + strings.Repeat("200-,", rangesMax+1),
+		"bytes=" + strings.Repeat("0-0,", 4900),
 	} {
 		if got, err := parseRange(header, size); err != nil || got != nil {
 			t.Errorf("%.80s: %v, %v", header, got, err)
 		}
 	}
-	for _, header := range []string{"bytes=100-", "bytes=100-200", "bytes=-0", "bytes=100-,-0", "bytes=" + huge + "-", "bytes=" + huge + "-" + huge} {
+	for _, header := range []string{
+		"bytes=100-", "bytes=100-200", "bytes=-0", "bytes=100-,-0", "bytes=" + huge + "-",
+		"bytes=" + huge + "-" + huge,
+	} {
 		got, err := parseRange(header, size)
 		if image.KindOf(err) != image.KindRange || got != nil {
 			t.Errorf("%.80s: %v, %v", header, got, err)
 		}
 	}
-	if got, err := parseRange("bytes="+strings.Repeat("0-0,", rangesMax), size); err != nil || len(got) != rangesMax {
+	if got, err := parseRange("bytes="+strings.Repeat("0-0,", rangesMax), size); err != nil ||
+		len(got) != rangesMax {
 		t.Errorf("%d ranges: %v, %v", rangesMax, got, err)
 	}
 }
 
 func FuzzParseRange(f *testing.F) {
-	for _, seed := range []string{"bytes=0-0", "bytes=-5,3-", "bytes=9-1", "x=1-2", "bytes=99999999999999999999-"} {
+	for _, seed := range []string{
+		"bytes=0-0", "bytes=-5,3-", "bytes=9-1", "x=1-2", "bytes=99999999999999999999-",
+	} {
 		f.Add(seed, int64(10))
 	}
 	f.Fuzz(func(t *testing.T, header string, size int64) {
@@ -87,7 +96,8 @@ func FuzzParseRange(f *testing.F) {
 		if sum > size || len(ranges) > rangesMax {
 			t.Fatalf("%q of %d: %v", header, size, ranges)
 		}
-		if same, err := parseRange("bytes="+strings.Join(again, ","), size); err != nil || !slices.Equal(same, ranges) {
+		if same, err := parseRange("bytes="+strings.Join(again, ","), size); err != nil ||
+			!slices.Equal(same, ranges) {
 			t.Fatalf("%q became %v", header, same)
 		}
 	})
@@ -129,7 +139,8 @@ func TestRangesAreFetchedAlone(t *testing.T) {
 		c := newCounting(size)
 		_, srv := serve(t, &shelf{rec: image.Record{Name: "a.png"}, contents: []Content{c}})
 		resp, body, err := get(t, srv, "Range", x.header)
-		if err != nil || resp.ContentLength != int64(len(body)) || resp.Header.Get("Accept-Ranges") != "bytes" {
+		if err != nil || resp.ContentLength != int64(len(body)) ||
+			resp.Header.Get("Accept-Ranges") != "bytes" {
 			t.Fatalf("%.40s: %v, %+v", x.header, err, resp)
 		}
 		if !slices.Equal(c.asked, x.want) {
@@ -187,19 +198,28 @@ func TestHeadersOfImages(t *testing.T) {
 		{"a", "", "application/octet-stream", `attachment; filename="a"`},
 		{"a.png", "text/html", "text/html", `attachment; filename="a.png"`},
 		{"a.html", "image/png", "image/png", ""},
-		{"a.png", "image/svg+xml; charset=utf-8", "image/svg+xml; charset=utf-8", `attachment; filename="a.png"`},
+		{
+			"a.png", "image/svg+xml; charset=utf-8", "image/svg+xml; charset=utf-8",
+			`attachment; filename="a.png"`,
+		},
 		{"a", "Image/JPEG;q=1", "Image/JPEG;q=1", ""},
-		{`x/ä "b".txt`, "", "application/octet-stream", `attachment; filename="_ _b_.txt"; filename*=UTF-8''%C3%A4%20%22b%22.txt`},
+		{
+			`x/ä "b".txt`, "", "application/octet-stream",
+			`attachment; filename="_ _b_.txt"; filename*=UTF-8''%C3%A4%20%22b%22.txt`,
+		},
 	} {
-		_, srv := serve(t, &shelf{rec: image.Record{Name: x.name, Type: x.said}, contents: []Content{newFlaky(10, 10, nil)}})
+		_, srv := serve(t,
+			&shelf{rec: image.Record{Name: x.name, Type: x.said}, contents: []Content{newFlaky(10, 10, nil)}})
 		for _, header := range [][]string{nil, {"Range", "bytes=0-0"}} {
 			resp, _, err := get(t, srv, header...)
 			if err != nil {
 				t.Fatal(err)
 			}
 			for key, want := range map[string]string{
-				"Content-Type": x.media, "Content-Disposition": x.disposition, "X-Content-Type-Options": "nosniff",
-				"Content-Security-Policy": "sandbox; default-src 'none'", "Cache-Control": "private, no-cache",
+				"Content-Type": x.media, "Content-Disposition": x.disposition,
+				"X-Content-Type-Options":  "nosniff",
+				"Content-Security-Policy": "sandbox; default-src 'none'",
+				"Cache-Control":           "private, no-cache",
 			} {
 				if got := resp.Header.Get(key); got != want {
 					t.Errorf("%s as %q: %s is %q, want %q", x.name, x.said, key, got, want)
@@ -211,9 +231,14 @@ func TestHeadersOfImages(t *testing.T) {
 
 func TestParseType(t *testing.T) {
 	for value, want := range map[string]string{
-		"image/jpeg": "image/jpeg", " image/heic ": "image/heic", `image/x; a="b;c"`: `image/x; a="b;c"`, "Text/HTML;charset=utf-8": "Text/HTML;charset=utf-8",
-		"application/x-www-form-urlencoded": "", "application/x-www-form-urlencoded; charset=utf-8": "", "application/octet-stream": "application/octet-stream",
-		"x/" + strings.Repeat("y", image.TypeBytesMax-2): "x/" + strings.Repeat("y", image.TypeBytesMax-2),
+		"image/jpeg":                        "image/jpeg",
+		" image/heic ":                      "image/heic",
+		`image/x; a="b;c"`:                  `image/x; a="b;c"`,
+		"Text/HTML;charset=utf-8":           "Text/HTML;charset=utf-8",
+		"application/x-www-form-urlencoded": "",
+		"application/x-www-form-urlencoded; charset=utf-8": "",
+		"application/octet-stream":                         "application/octet-stream",
+		"x/" + strings.Repeat("y", image.TypeBytesMax-2):   "x/" + strings.Repeat("y", image.TypeBytesMax-2),
 	} {
 		if got, err := parseType(http.Header{"Content-Type": {value}}); err != nil || got != want {
 			t.Errorf("%q: %q, %v", value, got, err)
@@ -241,7 +266,8 @@ func TestParseType(t *testing.T) {
 		_, err := parseType(http.Header{"Content-Type": values})
 		expectInvalid(t, strings.Join(values, " | "), err)
 	}
-	if _, err := parseType(http.Header{"Content-Type": {"multipart/form-data; boundary=x"}}); image.KindOf(err) != image.KindMedia {
+	_, err := parseType(http.Header{"Content-Type": {"multipart/form-data; boundary=x"}})
+	if image.KindOf(err) != image.KindMedia {
 		t.Errorf("a form: %v", err)
 	}
 }
@@ -258,10 +284,12 @@ func FuzzAttachment(f *testing.F) {
 		media, params, err := mime.ParseMediaType(v)
 		base := name[strings.LastIndex(name, "/")+1:]
 		// Of a name that is said twice, Go's parser may take either.
-		if err != nil && !strings.Contains(v, "filename*") || err == nil && (media != "attachment" || params["filename"] != base) {
+		if err != nil && !strings.Contains(v, "filename*") ||
+			err == nil && (media != "attachment" || params["filename"] != base) {
 			t.Fatalf("%q: %q: %q, %v", name, v, params, err)
 		}
-		if strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r > '~' }) || strings.Count(v, `"`) != 2 {
+		if strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r > '~' }) ||
+			strings.Count(v, `"`) != 2 {
 			t.Fatalf("%q: %q", name, v)
 		}
 		if _, ext, ok := strings.Cut(v, "filename*=UTF-8''"); ok {

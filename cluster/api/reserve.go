@@ -10,15 +10,17 @@ import (
 	"imgcluster/cluster/wire"
 )
 
-// ConnectionClass says which requests are answered even while all connections are busy: probes, the cluster's
-// state, and what nodes must know of each other to go on. None of them has a body but that of a node that
-// introduces itself.
+// ConnectionClass returns the class of a request: which are answered even while all connections are busy.
+// They are probes, the cluster's state, and what nodes must know of each other to go on. None of them has a
+// body but a handshake and a join.
 func ConnectionClass(r *http.Request) connlimit.Class {
 	bare := r.ContentLength == 0 && (r.Method == http.MethodGet || r.Method == http.MethodHead)
 	switch path := r.URL.Path; {
 	case bare && path == wire.StatusPath:
 		return connlimit.Long
-	case bare && (path == wire.LivePath || path == wire.ReadyPath || path == wire.MetricsPath || path == wire.ClusterPath || path == wire.NodePath),
+	case bare &&
+		(path == wire.LivePath || path == wire.ReadyPath || path == wire.MetricsPath ||
+			path == wire.ClusterPath || path == wire.NodePath),
 		r.Method == http.MethodPost && (path == wire.HelloPath || path == wire.JoinPath):
 		return connlimit.Short
 	}
@@ -30,12 +32,13 @@ const refusedRead = time.Second
 
 // RefuseConnection answers a request for which there is no connection left.
 func (h *Handler) RefuseConnection(w http.ResponseWriter, r *http.Request) {
-	h.wrapped(w, r, func(w http.ResponseWriter, r *http.Request) {
+	h.withPace(w, r, func(w http.ResponseWriter, r *http.Request) {
 		control := http.NewResponseController(w)
 		control.EnableFullDuplex()
 		control.SetReadDeadline(time.Now().Add(refusedRead))
 		r.Body = http.NoBody
-		h.fail(w, r, image.Errorf(image.KindOverload, "all connections of node %d are busy (limits.connections)", h.ID).
+		h.fail(w, r, image.Errorf(image.KindOverload,
+			"all connections of node %d are busy (limits.connections)", h.ID).
 			WithHint("try again, or ask another node").WithRetry(time.Second))
 	})
 }
@@ -43,7 +46,7 @@ func (h *Handler) RefuseConnection(w http.ResponseWriter, r *http.Request) {
 // streamsMax bounds the status streams to one address: a few nodes on one machine.
 const streamsMax = 16
 
-// stream takes a place for a status stream, and returns what gives it back; nil when there is none.
+// stream takes one of an address's status streams and returns what gives it back; nil when none is left.
 func (h *Handler) stream(r *http.Request) (release func()) {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {

@@ -18,7 +18,8 @@ func TestBodyThatDoesNotCome(t *testing.T) {
 	h, server := serve(t, &shelf{rec: image.Record{Bytes: 1}, contents: []Content{newFlaky(1, 1, nil)}})
 	h.BodyIdle = 100 * time.Millisecond
 	for _, request := range []string{
-		"GET /livez", "GET /nothing", "POST /internal/v1/hello", "POST /internal/v1/join", "POST /v1/members", "POST /livez", "GET /v1/images/a/b",
+		"GET /livez", "GET /nothing", "POST /internal/v1/hello", "POST /internal/v1/join", "POST /v1/members",
+		"POST /livez", "GET /v1/images/a/b",
 	} {
 		t.Run(request, func(t *testing.T) {
 			t.Parallel()

@@ -22,7 +22,7 @@ func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	defer context.AfterFunc(h.leave, cancel)()
+	defer context.AfterFunc(h.shutdown, cancel)()
 	control, enc := http.NewResponseController(w), json.NewEncoder(w)
 	begun, next := false, time.Time{}
 	say := func(line wire.VerifyLine) error {
