@@ -15,7 +15,6 @@ import (
 	"imgcluster/modes/report"
 	"imgcluster/modes/report/render"
 	"imgcluster/modes/runlog"
-	"imgcluster/modes/stress"
 )
 
 // reportOptions say in which form a report is made, and of what it is more than the figures of a run.
@@ -95,7 +94,7 @@ func (o *reportOptions) check(e *env) error {
 		out.Discard()
 	}
 	if o.compare != "" {
-		f, err := stress.OpenRegular(o.compare)
+		f, err := runlog.OpenRegular(o.compare)
 		if err != nil {
 			return usagef("name the log of another run", "--compare %s: %w", o.compare, err)
 		}
@@ -175,7 +174,7 @@ func (e *env) readLog(path string) (*runlog.Log, error) {
 		if !isRegular(path) {
 			ctx = e.in.ctx // a pipe without a writer may be waited for in vain
 		}
-		f, err := await(ctx, func() (*os.File, error) { return stress.OpenRegular(path) })
+		f, err := await(ctx, func() (*os.File, error) { return runlog.OpenRegular(path) })
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}

@@ -66,7 +66,7 @@ func ReadPast(path string) (*Past, error) {
 	if p.stores == nil {
 		return nil, refusef(NoResume, "%s does not say how the run was started", path)
 	}
-	f, err := OpenRegular(path)
+	f, err := runlog.OpenRegular(path)
 	if err != nil {
 		return nil, refusef(hint, "%s: %w", path, err)
 	}

@@ -47,7 +47,7 @@ type Run struct {
 	load   load.Options
 	faults []chaos.Fault
 	c      *client.Client
-	log    *logFile
+	log    *runlog.File
 }
 
 // New opens where the run's images come from.
@@ -99,14 +99,14 @@ func (r *Run) Needs() Needs { return r.needs(r.cfg, &r.load) }
 // OpenLog makes sure that the log can be written, and holds it. It returns what the log that is there becomes;
 // empty when there is none, or when this run goes on with it.
 func (r *Run) OpenLog() (older string, err error) {
-	if r.log, err = openLog(r.Log, r.Past.size()); err != nil {
+	if r.log, err = runlog.OpenFile(r.Log, r.Past.size()); err != nil {
 		return "", err
 	}
-	return r.log.older, nil
+	return r.log.Older(), nil
 }
 
 // Discard gives the run up: the log is left as it was found.
-func (r *Run) Discard() error { return r.log.discard() }
+func (r *Run) Discard() error { return r.log.Discard() }
 
 // Preflight asks every node of the cluster, and returns what the run needs and what there is of it. What the
 // run's first record says of the cluster is known then.
@@ -129,7 +129,7 @@ func (r *Run) Preflight(ctx context.Context, c *client.Client) (Needs, []Check, 
 // Drive makes the uploads and what follows them, and writes the log, to its end also when ctx is done: then its
 // error is ErrInterrupted of package load.
 func (r *Run) Drive(ctx context.Context, v View) (err error) {
-	older, err := r.log.start()
+	older, err := r.log.Start()
 	if err != nil {
 		return errors.Join(err, r.log.Close())
 	}

@@ -1,4 +1,4 @@
-package stress
+package runlog
 
 import (
 	"bufio"
@@ -9,30 +9,30 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"imgcluster/cluster/durable"
+	"imgcluster/cluster/image"
 	"imgcluster/cluster/oserr"
-	"imgcluster/modes/runlog"
 )
 
-// logFile is the run's log, which no other run writes as long as this one has it open: the lock ends
-// with the process. What it held before stays until the run starts.
-type logFile struct {
+// File is the run's log, which no other run writes as long as this one has it open: the lock ends with the
+// process. What it held before stays until Start.
+type File struct {
 	*os.File
 	path  string // without links
-	fresh bool   // was not there before
-	keep  int64  // what a run that goes on leaves of it, in bytes
-	older string // what the log that is there becomes; empty when there is none, or this run goes on with it
+	fresh bool   // did not exist before
+	keep  int64  // what a resumed run leaves of it, in bytes
+	older string // what Older returns
 }
 
 // olderSuffix is the end of the name of the log before.
 const olderSuffix = ".1"
 
-// openLog finds out that the log can be written, by a run that leaves so many bytes of it.
-func openLog(path string, keep int64) (*logFile, error) {
+// OpenFile opens and locks the log, for a run that leaves its first keep bytes. It refuses, with
+// image.KindInvalid and a hint, what is no log of a run or is in use.
+func OpenFile(path string, keep int64) (*File, error) {
 	const hint = "name a file that can be written with --log"
 	if path == "-" {
 		return nil, refusef(hint+"; --json prints the records too", "--log -: the log is not printed")
@@ -42,7 +42,7 @@ func openLog(path string, keep int64) (*logFile, error) {
 	if err != nil {
 		return nil, refusef(hint, "the log %s: %w", path, oserr.NoPath(err))
 	}
-	l := &logFile{File: f, keep: keep}
+	l := &File{File: f, keep: keep}
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
 		f.Close()
 		return nil, refusef(hint, "the log %s is not a file", path)
@@ -61,8 +61,8 @@ func openLog(path string, keep int64) (*logFile, error) {
 	return l, nil
 }
 
-// lock makes the log this run's own. A file system that knows no locks goes without.
-func (l *logFile) lock() error {
+// lock makes the log this run's own. On a file system without locks there is none.
+func (l *File) lock() error {
 	hint := "wait until it has ended, or name another file with --log"
 	if l.keep > 0 {
 		hint = "wait until it has ended"
@@ -82,7 +82,7 @@ func (l *logFile) lock() error {
 }
 
 // checkOld refuses to replace what is no log, and finds what becomes of one.
-func (l *logFile) checkOld() error {
+func (l *File) checkOld() error {
 	const hint = "name another file with --log, or move that one away"
 	if info, err := l.Stat(); err != nil || info.Size() == 0 {
 		return err
@@ -111,13 +111,17 @@ func isLog(f *os.File) bool {
 	if err != nil {
 		return false
 	}
-	log, err := runlog.Read(bytes.NewReader(line))
-	return errors.Is(err, runlog.ErrNewerSchema) || err == nil && log.Run.Schema > 0
+	log, err := Read(bytes.NewReader(line))
+	return errors.Is(err, ErrNewerSchema) || err == nil && log.Run.Schema > 0
 }
 
-// start makes the log empty, or cuts off the line in which an interrupted run ended. A log that is there
+// Older returns the name under which Start keeps the log that is there; empty when there is none, or when this
+// run goes on with it.
+func (l *File) Older() string { return l.older }
+
+// Start makes the log empty, or cuts off the line in which an interrupted run ended. A log that is there
 // is kept under another name, which is returned.
-func (l *logFile) start() (older string, err error) {
+func (l *File) Start() (older string, err error) {
 	if l.older != "" {
 		return l.older, l.replace()
 	}
@@ -132,7 +136,7 @@ func (l *logFile) start() (older string, err error) {
 }
 
 // replace gives the old log its other name, and goes on with a new file.
-func (l *logFile) replace() error {
+func (l *File) replace() error {
 	if err := os.Rename(l.path, l.older); err != nil {
 		return refusef("name another file with --log", "the log of before: %w", err)
 	}
@@ -152,62 +156,15 @@ func (l *logFile) replace() error {
 	return l.lock()
 }
 
-// discard leaves the file as it was found.
-func (l *logFile) discard() error {
+// Discard leaves the file as it was found.
+func (l *File) Discard() error {
 	if l.fresh {
 		os.Remove(l.path) // an empty file is all that stays
 	}
 	return l.Close()
 }
 
-// wholeLines are those of the log of a run that have their end: the last one was cut off without it.
-type wholeLines struct {
-	form    runlog.Form
-	bytes   int64     // their length
-	written time.Time // when the log was, last
-}
-
-// eachLine calls take with every whole line that is not empty.
-func eachLine(path, hint string, take func(text []byte) error) (whole wholeLines, err error) {
-	f, err := OpenRegular(path)
-	if err != nil {
-		return whole, refusef(hint, "%s: %w", path, err)
-	}
-	defer f.Close()
-	if _, err := runlog.Read(f); err != nil { // it says best what is wrong with a line
-		return whole, fmt.Errorf("%s: %w", path, err)
-	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return whole, err
-	}
-	info, err := f.Stat()
-	if err != nil {
-		return whole, err
-	}
-	whole.written = info.ModTime()
-	in, form, err := runlog.Plain(f)
-	if err != nil {
-		return whole, fmt.Errorf("%s: %w", path, err)
-	}
-	whole.form = form
-	for {
-		text, err := in.ReadBytes('\n')
-		if errors.Is(err, io.EOF) {
-			return whole, nil
-		}
-		if err != nil {
-			return whole, err
-		}
-		whole.bytes += int64(len(text))
-		if text = bytes.TrimSpace(text); len(text) > 0 {
-			if err := take(text); err != nil {
-				return whole, fmt.Errorf("%s: %w", path, err)
-			}
-		}
-	}
-}
-
-// OpenRegular opens a file to read, but no folder.
+// OpenRegular opens a file to read, but no folder. Its error names no path.
 func OpenRegular(path string) (*os.File, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -221,3 +178,8 @@ func OpenRegular(path string) (*os.File, error) {
 }
 
 var errFolder = errors.New("it is a folder")
+
+// refusef returns a refusal of what was asked for, and the next step.
+func refusef(next, format string, args ...any) error {
+	return image.Errorf(image.KindInvalid, format, args...).WithHint(next)
+}
