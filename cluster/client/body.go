@@ -14,7 +14,7 @@ import (
 )
 
 // body is the request body of one stream of an upload. It holds the reader to the promised size,
-// counts what went to the network, and tells when the reader is free: net/http may close a body
+// counts what went to the network, and calls free when the reader is: net/http may close a body
 // while another of its goroutines still reads it, and may go on reading after it has answered.
 type body struct {
 	r    io.Reader
@@ -34,10 +34,10 @@ var errBodyClosed = errors.New("the upload's body is closed")
 
 // Read is for connections of another type than conn.
 func (b *body) Read(p []byte) (int, error) {
-	if err := b.enter(); err != nil {
+	if err := b.beginRead(); err != nil {
 		return 0, err
 	}
-	defer b.leave()
+	defer b.endRead()
 	n, err := b.next(p)
 	b.sent.Add(int64(n))
 	return n, err
@@ -74,24 +74,26 @@ func (b *body) next(p []byte) (int, error) {
 }
 
 func (b *body) fail(format string, args ...any) error {
-	err := image.Errorf(image.KindInvalid, format, args...).WithHint("send it again when nothing changes the file")
+	err := image.Errorf(image.KindInvalid, format, args...).
+		WithHint("send it again when nothing changes the file")
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.err = err
 	return err
 }
 
-func (b *body) enter() error {
+func (b *body) beginRead() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
 		return errBodyClosed
 	}
-	b.busy, b.started = true, true
+	b.busy = true
+	b.started = true
 	return nil
 }
 
-func (b *body) leave() {
+func (b *body) endRead() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.busy = false
@@ -121,7 +123,7 @@ func (b *body) release() {
 	b.free()
 }
 
-// state tells whether reading has begun, and what was wrong with the reader.
+// state reports whether reading has begun, and returns what was wrong with the reader.
 func (b *body) state() (started bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -137,8 +139,8 @@ type conn struct {
 	stall time.Duration
 }
 
-// Write implements net.Conn. It goes on for as long as the peer takes anything within stall: a slow link is no
-// reason to give up.
+// Write implements net.Conn. It goes on for as long as the peer takes anything within stall: a slow link is
+// no reason to give up.
 func (c *conn) Write(p []byte) (n int, err error) {
 	for {
 		if err := c.SetWriteDeadline(time.Now().Add(c.stall)); err != nil {
@@ -161,10 +163,10 @@ func (c *conn) ReadFrom(r io.Reader) (int64, error) {
 	if !ok {
 		return io.Copy(writerOnly{c}, r)
 	}
-	if err := b.enter(); err != nil {
+	if err := b.beginRead(); err != nil {
 		return 0, err
 	}
-	defer b.leave()
+	defer b.endRead()
 	n, err := c.send(b)
 	limited.N -= n
 	return n, err

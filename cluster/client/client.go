@@ -1,7 +1,7 @@
 // Package client is the cluster's HTTP client: it broadcasts an upload to all nodes and returns
 // with the first receipt, and it reads, lists and deletes through any node that answers.
 // Connections are kept alive; every wait, retry and answer is bounded. Failures are *image.Error
-// values, with the kind the node gave.
+// values, with the kind that the node answered.
 package client
 
 import (
@@ -35,13 +35,15 @@ const (
 
 // Options are the client's settings; a zero value takes the default named at its field.
 type Options struct {
-	Nodes            []Node
-	Delivery         Delivery      // Broadcast
-	Attempts         int           // 6: tries of one request before it fails, each over all nodes
-	BackoffMin       time.Duration // 100 ms: the longest wait before the second try; doubles with each further one
-	BackoffMax       time.Duration // 3 s: the longest wait between two tries
-	DialTimeout      time.Duration // 2 s
-	ResponseTimeout  time.Duration // 60 s: from the end of an upload's body to its answer; also the longest stall in a body
+	Nodes    []Node
+	Delivery Delivery // Broadcast
+	Attempts int      // 6: tries of one request before it fails, each over all nodes
+	// 100 ms: the longest wait before the second try; doubles with each further one
+	BackoffMin  time.Duration
+	BackoffMax  time.Duration // 3 s: the longest wait between two tries
+	DialTimeout time.Duration // 2 s
+	// 60 s: from the end of an upload's body to its answer; also the longest stall in a body
+	ResponseTimeout  time.Duration
 	ReadTimeout      time.Duration // 10 s: from any other request to its answer
 	ReadLimit        time.Duration // none: from the beginning of a read, with all its tries, to its answer
 	StragglerTimeout time.Duration // 5 s: what the other nodes get to end an upload after the first receipt
@@ -67,23 +69,23 @@ const (
 // is image.KindNoQuorum.
 var ErrNobodyAnswers = errors.New("no node answers")
 
-// ErrNotModified is Get's answer when the image still has the ETag of GetOptions.IfNoneMatch.
+// ErrNotModified is Get's error when the image still has the ETag of GetOptions.IfNoneMatch.
 var ErrNotModified = errors.New("the image has not changed")
 
 // Client speaks to one cluster. It is safe for concurrent use.
 type Client struct {
-	o        Options
-	http     *http.Client
-	everyone shardNodes
-	shards   atomic.Pointer[shardMap] // nil: every node holds every shard
-	stale    atomic.Bool              // a node said that shards is not right any more
-	members  atomic.Pointer[[]Node]   // as a node told them last; nil: not yet
-	turn     atomic.Uint32            // the node that gets the next relayed upload
-	last     atomic.Uint32            // the node that answered last; asked first
-	waitMu   sync.Mutex
-	waited   time.Time // the last call of Options.Waiting
-	open     context.Context
-	shut     context.CancelFunc
+	o         Options
+	http      *http.Client
+	allNodes  shardNodes
+	shards    atomic.Pointer[shardMap] // nil: every node holds every shard
+	stale     atomic.Bool              // a node answered that it does not hold a shard that shards has on it
+	members   atomic.Pointer[[]Node]   // as a node listed them last; nil: not yet
+	nextRelay atomic.Uint32            // the node that gets the next relayed upload
+	last      atomic.Uint32            // the node that answered last; asked first
+	waitMu    sync.Mutex
+	waited    time.Time       // the last call of Options.Waiting
+	ctx       context.Context // ends with Close
+	cancel    context.CancelFunc
 }
 
 // New returns a client of the given nodes. It connects to none of them yet.
@@ -92,8 +94,8 @@ func New(o Options) (*Client, error) {
 		return nil, err
 	}
 	o.setDefaults()
-	c := &Client{o: o, everyone: newShardNodes(o.Nodes)}
-	c.open, c.shut = context.WithCancel(context.Background())
+	c := &Client{o: o, allNodes: newShardNodes(o.Nodes)}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.http = &http.Client{
 		Transport:     newTransport(o),
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -122,7 +124,7 @@ func newTransport(o Options) *http.Transport {
 // Close ends what is still under way and closes the kept-alive connections. A client that was
 // closed sends nothing any more.
 func (c *Client) Close() {
-	c.shut()
+	c.cancel()
 	c.http.CloseIdleConnections()
 }
 
@@ -138,7 +140,8 @@ func (o *Options) validate() error {
 				WithHint("give each node an ID from 1 and host:port")
 		}
 		if seen[n.ID] || seen[n.Addr] {
-			return image.Errorf(image.KindInvalid, "node %d (%s) is listed twice", n.ID, n.Addr).WithHint(hint)
+			return image.Errorf(image.KindInvalid, "node %d (%s) is listed twice", n.ID, n.Addr).
+				WithHint(hint)
 		}
 		seen[n.ID], seen[n.Addr] = true, true
 	}
@@ -146,7 +149,8 @@ func (o *Options) validate() error {
 	case "", Broadcast, Relay:
 		return nil
 	}
-	return image.Errorf(image.KindInvalid, "unknown delivery %q", o.Delivery).WithHint("use broadcast or relay")
+	return image.Errorf(image.KindInvalid, "unknown delivery %q", o.Delivery).
+		WithHint("use broadcast or relay")
 }
 
 func (o *Options) setDefaults() {

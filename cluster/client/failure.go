@@ -25,14 +25,15 @@ type failure struct {
 	err    error
 }
 
-// temporary tells whether the same request may succeed later or at another node.
+// temporary reports whether the same request may succeed later or at another node.
 func (f failure) temporary() bool {
 	switch {
 	case f.status == 0:
 		return image.KindOf(f.err) != image.KindInvalid // a body that cannot be sent stays so
 	}
 	switch image.KindOf(f.err) {
-	case image.KindIncomplete, image.KindStale, image.KindMisplaced: // the connection broke; the upload or the shard moved
+	// the connection broke; the upload or the shard moved
+	case image.KindIncomplete, image.KindStale, image.KindMisplaced:
 		return true
 	}
 	switch f.status {
@@ -44,12 +45,12 @@ func (f failure) temporary() bool {
 	return f.status >= 500
 }
 
-// refused tells whether the node said that this request is wrong.
+// refused reports whether the node answered that this request is wrong.
 func (f failure) refused() bool { return !f.temporary() && f.status < 500 }
 
-// verdict sums up the failures of all nodes asked: the error to report, and whether another try
-// makes sense. A refusal outweighs everything: all nodes would say the same.
-func (c *Client) verdict(failures []failure) (err error, retry bool) {
+// summarize sums up the failures of all nodes asked: the error to report, and whether another try
+// makes sense. A refusal outweighs everything: all nodes would answer the same.
+func (c *Client) summarize(failures []failure) (err error, retry bool) {
 	var answered error
 	for _, f := range failures {
 		if f.refused() {
@@ -70,13 +71,16 @@ func (c *Client) verdict(failures []failure) (err error, retry bool) {
 
 // NobodyAnswers returns the error of a request that reached no node, with the causes that are known.
 func (c *Client) NobodyAnswers(detail string, causes ...error) error {
-	e := &image.Error{Kind: image.KindNoQuorum, Detail: detail, Err: errors.Join(append(causes, ErrNobodyAnswers)...)}
+	e := &image.Error{
+		Kind: image.KindNoQuorum, Detail: detail, Err: errors.Join(append(causes, ErrNobodyAnswers)...),
+	}
 	return e.WithHint(c.o.StartHint)
 }
 
 // nobodyAnswers names the nodes in the order of their addresses: all such failures have one text.
 func (c *Client) nobodyAnswers(failures []failure) error {
-	failures = slices.SortedFunc(slices.Values(failures), func(a, b failure) int { return strings.Compare(a.node.Addr, b.node.Addr) })
+	failures = slices.SortedFunc(slices.Values(failures),
+		func(a, b failure) int { return strings.Compare(a.node.Addr, b.node.Addr) })
 	addrs := make([]string, len(failures))
 	causes := make([]error, len(failures))
 	for i, f := range failures {
@@ -92,7 +96,8 @@ func refusal(node Node, resp *http.Response) failure {
 	switch {
 	case e == nil:
 		e = image.Errorf(wire.KindOfStatus(resp.StatusCode), "node %d answered %q", node.ID, resp.Status).
-			WithHint("check that " + node.Addr + " is a node of the cluster").WithRetry(wire.RetryAfter(resp.Header))
+			WithHint("check that " + node.Addr + " is a node of the cluster").
+			WithRetry(wire.RetryAfter(resp.Header))
 	case resp.Request.Method == http.MethodHead:
 		e.Detail = fmt.Sprintf("node %d answers: %s", node.ID, strings.ReplaceAll(string(e.Kind), "-", " "))
 		e.WithHint("see imgcluster status")
@@ -116,7 +121,7 @@ func (c *Client) pause(ctx context.Context, attempt int, err error) error {
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
-	case <-c.open.Done():
+	case <-c.ctx.Done():
 		return errClosed
 	}
 }

@@ -5,17 +5,21 @@ import (
 	"testing"
 )
 
-// Nodes that do not answer are named in one order, whichever failed first: a report counts equal texts.
+// TestNobodyAnswersOrder: nodes that do not answer are named in one order, whichever failed first: a report
+// counts equal texts.
 func TestNobodyAnswersOrder(t *testing.T) {
-	one, two, three := Node{ID: 1, Addr: "127.0.0.1:7301"}, Node{ID: 2, Addr: "127.0.0.1:7302"}, Node{ID: 3, Addr: "127.0.0.1:7303"}
+	one, two, three := Node{ID: 1, Addr: "127.0.0.1:7301"}, Node{ID: 2, Addr: "127.0.0.1:7302"}, Node{
+		ID: 3, Addr: "127.0.0.1:7303",
+	}
 	refused := errors.New("connection refused")
 	for _, order := range [][]Node{{one, two, three}, {two, one, three}, {three, two, one}} {
 		var failures []failure
 		for _, n := range order {
 			failures = append(failures, failure{node: n, err: refused})
 		}
-		err, retry := new(Client).verdict(failures)
-		if err.Error() != "no node answers at 127.0.0.1:7301, 127.0.0.1:7302, 127.0.0.1:7303" || !retry || !errors.Is(err, ErrNobodyAnswers) || !errors.Is(err, refused) {
+		err, retry := new(Client).summarize(failures)
+		if err.Error() != "no node answers at 127.0.0.1:7301, 127.0.0.1:7302, 127.0.0.1:7303" || !retry ||
+			!errors.Is(err, ErrNobodyAnswers) || !errors.Is(err, refused) {
 			t.Errorf("%v: %v", order, err)
 		}
 		if failures[0].node != order[0] {

@@ -45,7 +45,11 @@ func newFleet(t *testing.T, nodes int, o Options, h handler) *fleet {
 	t.Helper()
 	f := &fleet{}
 	for id := 1; id <= nodes; id++ {
-		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h(f, id, w, r) }))
+		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter,
+			r *http.Request,
+		) {
+			h(f, id, w, r)
+		}))
 		s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
 			if state == http.StateNew {
 				f.conns.Add(1)
@@ -70,8 +74,8 @@ func newFleet(t *testing.T, nodes int, o Options, h handler) *fleet {
 	return f
 }
 
-// take reads an upload and remembers it.
-func (f *fleet) take(id int, r *http.Request) error {
+// receive reads an upload and keeps it.
+func (f *fleet) receive(id int, r *http.Request) error {
 	b := make([]byte, r.ContentLength)
 	n, err := io.ReadFull(r.Body, b)
 	f.mu.Lock()
@@ -80,7 +84,7 @@ func (f *fleet) take(id int, r *http.Request) error {
 	return err
 }
 
-func (f *fleet) taken() []request {
+func (f *fleet) received() []request {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.puts
@@ -88,13 +92,13 @@ func (f *fleet) taken() []request {
 
 // accept is a node that takes every upload.
 func accept(f *fleet, id int, w http.ResponseWriter, r *http.Request) {
-	if f.take(id, r) == nil {
+	if f.receive(id, r) == nil {
 		receipt(w, r.ContentLength)
 	}
 }
 
-// meet returns a function that holds its first n callers until all of them are there.
-func meet(n int64) func() {
+// barrier returns a function that holds its first n callers until all of them are there.
+func barrier(n int64) func() {
 	var came atomic.Int64
 	all := make(chan struct{})
 	return func() {
@@ -107,7 +111,10 @@ func meet(n int64) func() {
 
 func receipt(w http.ResponseWriter, size int64) {
 	w.WriteHeader(http.StatusCreated)
-	json.NewEncoder(w).Encode(image.Receipt{User: "alice", Name: "a.png", Version: 7, Bytes: size, Owner: 2, Replicas: []image.NodeID{2, 3}, Committed: true})
+	json.NewEncoder(w).Encode(image.Receipt{
+		User: "alice", Name: "a.png", Version: 7, Bytes: size, Owner: 2, Replicas: []image.NodeID{2, 3},
+		Committed: true,
+	})
 }
 
 func refuse(w http.ResponseWriter, err error) {
@@ -127,11 +134,14 @@ func noise(size int) []byte {
 }
 
 func upload(data []byte) Upload {
-	return Upload{User: "alice", Name: "a.png", Size: int64(len(data)), Body: func() io.Reader { return bytes.NewReader(data) }}
+	return Upload{
+		User: "alice", Name: "a.png", Size: int64(len(data)),
+		Body: func() io.Reader { return bytes.NewReader(data) },
+	}
 }
 
-// wantKind checks that err has the kind and says what to do next.
-func wantKind(t *testing.T, err error, kind image.Kind) {
+// expectKind checks that err has the kind and a hint.
+func expectKind(t *testing.T, err error, kind image.Kind) {
 	t.Helper()
 	var e *image.Error
 	if !errors.As(err, &e) || e.Kind != kind {

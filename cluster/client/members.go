@@ -23,7 +23,8 @@ func (c *Client) ChangeMember(ctx context.Context, change wire.MemberChange) ([]
 	if err != nil {
 		return nil, err
 	}
-	r, err := c.askWith(ctx, http.MethodPost, wire.MembersPath, http.Header{"Content-Type": {wire.DocumentType}}, body)
+	r, err := c.askWith(ctx, http.MethodPost, wire.MembersPath,
+		http.Header{"Content-Type": {wire.DocumentType}}, body)
 	if err != nil {
 		return nil, err
 	}
@@ -42,6 +43,8 @@ func (c *Client) ask(ctx context.Context, method, path string, header http.Heade
 }
 
 // askNode is askNodeWith without a body.
-func (c *Client) askNode(ctx context.Context, n Node, method, path string, header http.Header) (*reply, *failure) {
+func (c *Client) askNode(ctx context.Context, n Node, method, path string, header http.Header) (
+	*reply, *failure,
+) {
 	return c.askNodeWith(ctx, n, method, path, header, nil)
 }

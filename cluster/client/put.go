@@ -16,8 +16,8 @@ import (
 )
 
 var (
-	errClosed = errors.New("the client is closed")
-	errSilent = errors.New("the node does not answer in time")
+	errClosed  = errors.New("the client is closed")
+	errTimeout = errors.New("the node does not answer in time")
 )
 
 // Upload is one image to store.
@@ -33,7 +33,7 @@ type Upload struct {
 	Digest      *image.Digest // the nodes compare it with what arrives; may be nil
 }
 
-// Result is what became of an upload. It is valid for a failed one too, without Receipt and Node.
+// Result is the outcome of an upload. It is valid for a failed one too, without Receipt and Node.
 type Result struct {
 	Receipt  image.Receipt
 	Node     image.NodeID // the node whose receipt came first
@@ -74,14 +74,14 @@ func (c *Client) Put(ctx context.Context, up Upload) (Result, error) {
 		if ctx.Err() != nil {
 			return p.result(answer{}), fmt.Errorf("upload of %s/%s: %w", up.User, up.Name, context.Cause(ctx))
 		}
-		err, retry := p.c.verdict(failures)
+		err, retry := p.c.summarize(failures)
 		if !retry || attempt == c.o.Attempts {
 			return p.result(answer{}), err
 		}
 		// The shard may have moved to nodes that this client does not know of, away from one that is down
 		// and cannot say so.
 		c.stale.Store(true)
-		p.wait.again()
+		p.wait.retry()
 		if err := c.pause(ctx, attempt, err); err != nil {
 			return p.result(answer{}), fmt.Errorf("upload of %s/%s: %w", up.User, up.Name, err)
 		}
@@ -116,7 +116,8 @@ func (p *put) prepare(ctx context.Context) error {
 		return err
 	}
 	if up.Size <= 0 || up.Body == nil {
-		return image.Errorf(image.KindInvalid, "%s/%s is empty", up.User, up.Name).WithHint("upload a file that has something in it")
+		return image.Errorf(image.KindInvalid, "%s/%s is empty", up.User, up.Name).
+			WithHint("upload a file that has something in it")
 	}
 	if up.ID == (image.ID{}) {
 		up.ID = image.NewID()
@@ -145,8 +146,8 @@ func (p *put) result(a answer) Result {
 	return Result{Receipt: a.receipt, Node: a.node.ID, Attempts: p.attempts, Done: done, sent: &p.sent}
 }
 
-// try sends the upload once to every node that holds its shard, or with relay to one node after the other. Without
-// failures there is an answer.
+// try sends the upload once to every node that holds its shard, or with relay to one node after the other.
+// Without failures there is an answer.
 func (p *put) try(ctx context.Context) (answer, []failure) {
 	nodes := p.c.o.Nodes
 	if p.c.o.Delivery == Broadcast {
@@ -155,7 +156,7 @@ func (p *put) try(ctx context.Context) (answer, []failure) {
 		return p.broadcast(ctx, to.nodes)
 	}
 	var failures []failure
-	first := int(p.c.turn.Add(1) - 1)
+	first := int(p.c.nextRelay.Add(1) - 1)
 	for i := range nodes {
 		a, failed := p.broadcast(ctx, nodes[(first+i)%len(nodes):][:1])
 		if failed == nil {
@@ -205,7 +206,7 @@ func (p *put) broadcast(ctx context.Context, nodes []Node) (answer, []failure) {
 }
 
 // letFinish leaves the open streams some time: each will soon have the same answer, and keeps its
-// connection. A stream that still waits for a connection gets less, so that a host that is gone
+// connection. A stream that still waits for a connection gets less, so that a host that is down
 // does not hold up each upload for the time of a dial.
 func (p *put) letFinish(streams []*stream, abort func()) {
 	connect := time.AfterFunc(min(connectGrace, p.c.o.StragglerTimeout), func() {
@@ -233,7 +234,7 @@ type stream struct {
 func (p *put) open(n Node) *stream {
 	s := &stream{p: p, node: n}
 	s.ctx, s.cancel = context.WithCancel(p.detached)
-	stop := context.AfterFunc(p.c.open, s.cancel)
+	stop := context.AfterFunc(p.c.ctx, s.cancel)
 	p.cleanups = append(p.cleanups, func() { stop(); s.cancel() })
 	return s
 }
@@ -258,7 +259,7 @@ func (s *stream) started() bool {
 	return false
 }
 
-// bodyErr tells what is wrong with the image itself.
+// bodyErr returns what is wrong with the image itself.
 func (s *stream) bodyErr() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -290,9 +291,12 @@ func (s *stream) send() answer {
 	a := answer{node: s.node}
 	err = json.NewDecoder(io.LimitReader(resp.Body, answerBytesMax)).Decode(&a.receipt)
 	if err != nil || !a.receipt.Committed || a.receipt.Bytes != s.p.up.Size {
-		return failed(failure{node: s.node, status: http.StatusBadGateway, err: image.Errorf(image.KindInternal,
-			"node %d answered the upload without a receipt for %d bytes", s.node.ID, s.p.up.Size).
-			WithHint("check that " + s.node.Addr + " is a node of the cluster")})
+		return failed(failure{
+			node: s.node, status: http.StatusBadGateway,
+			err: image.Errorf(image.KindInternal,
+				"node %d answered the upload without a receipt for %d bytes", s.node.ID, s.p.up.Size).
+				WithHint("check that " + s.node.Addr + " is a node of the cluster"),
+		})
 	}
 	return a
 }

@@ -18,7 +18,7 @@ import (
 )
 
 func TestBroadcastReachesEveryNode(t *testing.T) {
-	arrived := meet(3)
+	arrived := barrier(3)
 	f := newFleet(t, 3, Options{}, func(f *fleet, id int, w http.ResponseWriter, r *http.Request) {
 		arrived()
 		accept(f, id, w, r)
@@ -33,10 +33,11 @@ func TestBroadcastReachesEveryNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-res.Done
-	if res.Receipt.Version != 7 || res.Attempts != 1 || res.Node == 0 || res.SentBytes() != 3*int64(len(data)) {
+	if res.Receipt.Version != 7 || res.Attempts != 1 || res.Node == 0 ||
+		res.SentBytes() != 3*int64(len(data)) {
 		t.Errorf("result %+v, %d bytes sent", res, res.SentBytes())
 	}
-	got := f.taken()
+	got := f.received()
 	if len(got) != 3 {
 		t.Fatalf("%d nodes got the upload", len(got))
 	}
@@ -61,16 +62,17 @@ func TestFirstReceiptWins(t *testing.T) {
 	held := make(chan struct{})
 	release := sync.OnceFunc(func() { close(held) })
 	defer release()
-	arrived := meet(3)
-	f := newFleet(t, 3, Options{StragglerTimeout: time.Minute}, func(f *fleet, id int, w http.ResponseWriter, r *http.Request) {
-		r.Body.Read(make([]byte, 1))
-		arrived()
-		if id != 2 {
-			<-held // the rest of the body stays in the connection
-		}
-		io.Copy(io.Discard, r.Body)
-		receipt(w, r.ContentLength)
-	})
+	arrived := barrier(3)
+	f := newFleet(t, 3, Options{StragglerTimeout: time.Minute},
+		func(f *fleet, id int, w http.ResponseWriter, r *http.Request) {
+			r.Body.Read(make([]byte, 1))
+			arrived()
+			if id != 2 {
+				<-held // the rest of the body stays in the connection
+			}
+			io.Copy(io.Discard, r.Body)
+			receipt(w, r.ContentLength)
+		})
 	data := make([]byte, 16<<20) // more than the sockets hold
 	up := upload(data)
 	res, err := f.Put(t.Context(), up)
@@ -99,15 +101,16 @@ func TestStragglerIsCut(t *testing.T) {
 	held := make(chan struct{})
 	release := sync.OnceFunc(func() { close(held) })
 	defer release()
-	f := newFleet(t, 2, Options{StragglerTimeout: 5 * time.Millisecond}, func(f *fleet, id int, w http.ResponseWriter, r *http.Request) {
-		if id == 1 {
-			accept(f, id, w, r)
-			return
-		}
-		r.Body.Read(make([]byte, 1))
-		<-held
-		io.Copy(io.Discard, r.Body)
-	})
+	f := newFleet(t, 2, Options{StragglerTimeout: 5 * time.Millisecond},
+		func(f *fleet, id int, w http.ResponseWriter, r *http.Request) {
+			if id == 1 {
+				accept(f, id, w, r)
+				return
+			}
+			r.Body.Read(make([]byte, 1))
+			<-held
+			io.Copy(io.Discard, r.Body)
+		})
 	data := make([]byte, 16<<20)
 	res, err := f.Put(t.Context(), upload(data))
 	if err != nil {
@@ -141,7 +144,7 @@ func TestNobodyAnswers(t *testing.T) {
 			s.Close()
 		}
 		res, err := f.Put(t.Context(), upload(noise(1000)))
-		wantKind(t, err, image.KindNoQuorum)
+		expectKind(t, err, image.KindNoQuorum)
 		if !errors.Is(err, ErrNobodyAnswers) || res.SentBytes() != 0 {
 			t.Errorf("%v, %d bytes sent", err, res.SentBytes())
 		}
@@ -150,7 +153,7 @@ func TestNobodyAnswers(t *testing.T) {
 			t.Errorf("%s: %d attempts, want %d", d, res.Attempts, want)
 		}
 		_, err = f.Cluster(t.Context())
-		wantKind(t, err, image.KindNoQuorum)
+		expectKind(t, err, image.KindNoQuorum)
 		if _, err = f.Get(t.Context(), "alice", "a.png", GetOptions{}); !errors.Is(err, ErrNobodyAnswers) {
 			t.Errorf("Get: %v", err)
 		}
@@ -172,10 +175,17 @@ func TestRetries(t *testing.T) {
 		{"cut", cut, 2, ""},
 		{"no receipt", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "welcome") }, 2, ""},
 		{"receipt for another size", func(w http.ResponseWriter, _ *http.Request) { receipt(w, 5) }, 2, ""},
-		{"conflict", say(image.Errorf(image.KindConflict, "other bytes").WithHint("h")), 1, image.KindConflict},
+		{
+			"conflict", say(image.Errorf(image.KindConflict, "other bytes").WithHint("h")), 1,
+			image.KindConflict,
+		},
 		{"too large", say(image.Errorf(image.KindTooLarge, "large").WithHint("h")), 1, image.KindTooLarge},
 		{"disk full", say(image.Errorf(image.KindDiskFull, "full").WithHint("h")), 1, image.KindDiskFull},
-		{"redirect", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/", http.StatusFound) }, 1, image.KindInternal},
+		{
+			"redirect",
+			func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/", http.StatusFound) }, 1,
+			image.KindInternal,
+		},
 		{"proxy", func(w http.ResponseWriter, _ *http.Request) {
 			http.Error(w, strings.Repeat("go away ", 1<<17), http.StatusForbidden)
 		}, 1, image.KindInvalid},
@@ -184,35 +194,38 @@ func TestRetries(t *testing.T) {
 		for _, test := range tests {
 			t.Run(string(d)+" "+test.name, func(t *testing.T) {
 				var asked [4]atomic.Int64
-				f := newFleet(t, 3, Options{Delivery: d}, func(f *fleet, id int, w http.ResponseWriter, r *http.Request) {
-					if r.Method == http.MethodGet { // after a failure: who holds the shard by now
-						w.WriteHeader(http.StatusServiceUnavailable)
-						return
-					}
-					if asked[id].Add(1) > 1 {
-						accept(f, id, w, r)
-						return
-					}
-					if test.name != "cut" {
-						f.take(id, r)
-					}
-					test.fail(w, r)
-				})
+				f := newFleet(t, 3, Options{Delivery: d},
+					func(f *fleet, id int, w http.ResponseWriter, r *http.Request) {
+						if r.Method == http.MethodGet { // after a failure: who holds the shard by now
+							w.WriteHeader(http.StatusServiceUnavailable)
+							return
+						}
+						if asked[id].Add(1) > 1 {
+							accept(f, id, w, r)
+							return
+						}
+						if test.name != "cut" {
+							f.receive(id, r)
+						}
+						test.fail(w, r)
+					})
 				res, err := f.Put(t.Context(), upload(noise(100<<10)))
 				<-res.Done
 				if test.kind != "" {
-					wantKind(t, err, test.kind)
+					expectKind(t, err, test.kind)
 				} else if err != nil {
 					t.Fatal(err)
 				}
-				if d == Relay && (test.kind == "" || test.kind == image.KindDiskFull || test.kind == image.KindInternal) {
+				if d == Relay &&
+					(test.kind == "" || test.kind == image.KindDiskFull || test.kind == image.KindInternal) {
 					return // one attempt a node; counted in TestRelay
 				}
 				if res.Attempts != test.attempts {
 					t.Errorf("%d attempts, want %d", res.Attempts, test.attempts)
 				}
-				for _, r := range f.taken() {
-					if id := r.header.Get("Idempotency-Key"); id == "" || id != f.taken()[0].header.Get("Idempotency-Key") {
+				for _, r := range f.received() {
+					if id := r.header.Get("Idempotency-Key"); id == "" ||
+						id != f.received()[0].header.Get("Idempotency-Key") {
 						t.Errorf("node %d got the upload ID %q", r.node, id)
 					}
 				}
@@ -230,20 +243,21 @@ func cut(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
 // One receipt outweighs a refusal and a fault.
 func TestReceiptOutweighsRefusal(t *testing.T) {
 	others := make(chan struct{}, 2)
-	f := newFleet(t, 3, Options{StragglerTimeout: time.Minute}, func(f *fleet, id int, w http.ResponseWriter, r *http.Request) {
-		switch f.take(id, r); id {
-		case 1:
-			refuse(w, image.Errorf(image.KindDiskFull, "full"))
-			others <- struct{}{}
-		case 2:
-			refuse(w, image.Errorf(image.KindConflict, "odd"))
-			others <- struct{}{}
-		case 3:
-			<-others
-			<-others
-			receipt(w, r.ContentLength)
-		}
-	})
+	f := newFleet(t, 3, Options{StragglerTimeout: time.Minute},
+		func(f *fleet, id int, w http.ResponseWriter, r *http.Request) {
+			switch f.receive(id, r); id {
+			case 1:
+				refuse(w, image.Errorf(image.KindDiskFull, "full"))
+				others <- struct{}{}
+			case 2:
+				refuse(w, image.Errorf(image.KindConflict, "odd"))
+				others <- struct{}{}
+			case 3:
+				<-others
+				<-others
+				receipt(w, r.ContentLength)
+			}
+		})
 	res, err := f.Put(t.Context(), upload(noise(1000)))
 	if err != nil || res.Node != 3 || res.Attempts != 1 {
 		t.Errorf("node %d, %d attempts, %v", res.Node, res.Attempts, err)
@@ -267,9 +281,9 @@ func TestRelay(t *testing.T) {
 			t.Errorf("upload %d: node %d, %d attempts, %d bytes", i, res.Node, res.Attempts, res.SentBytes())
 		}
 	}
-	for _, r := range f.taken() {
+	for _, r := range f.received() {
 		if r.header.Get("Imgcluster-Broadcast") != "" {
-			t.Error("a relayed upload says that it is a broadcast")
+			t.Error("a relayed upload has the header of a broadcast")
 		}
 	}
 }
@@ -310,13 +324,14 @@ func TestCancel(t *testing.T) {
 func TestStalledNode(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
-	f := newFleet(t, 1, Options{Attempts: 1, ResponseTimeout: 20 * time.Millisecond}, func(_ *fleet, _ int, _ http.ResponseWriter, r *http.Request) {
-		<-release
-	})
+	f := newFleet(t, 1, Options{Attempts: 1, ResponseTimeout: 20 * time.Millisecond},
+		func(_ *fleet, _ int, _ http.ResponseWriter, r *http.Request) {
+			<-release
+		})
 	defer close(release)
 	for _, size := range []int{100, 16 << 20} { // stalls before the answer, and in the body
 		res, err := f.Put(t.Context(), upload(make([]byte, size)))
-		wantKind(t, err, image.KindNoQuorum)
+		expectKind(t, err, image.KindNoQuorum)
 		<-res.Done
 	}
 }
@@ -338,15 +353,28 @@ func TestBodies(t *testing.T) {
 		ok   bool
 	}{
 		{"memory", func() io.Reader { return bytes.NewReader(data) }, true},
-		{"file", func() io.Reader { return io.NewSectionReader(bytes.NewReader(data), 0, int64(len(data))) }, true},
+		{
+			"file",
+			func() io.Reader { return io.NewSectionReader(bytes.NewReader(data), 0, int64(len(data))) }, true,
+		},
 		{"other", func() io.Reader { return bytes.NewBuffer(data) }, true},
 		{"short memory", func() io.Reader { return bytes.NewReader(data[1:]) }, false},
 		{"short", func() io.Reader { return bytes.NewBuffer(data[1:]) }, false},
 		{"long memory", func() io.Reader { return bytes.NewReader(append([]byte{1}, data...)) }, false},
-		{"long", func() io.Reader { return io.MultiReader(bytes.NewReader(data), strings.NewReader("x")) }, false},
+		{
+			"long", func() io.Reader { return io.MultiReader(bytes.NewReader(data), strings.NewReader("x")) },
+			false,
+		},
 		{"empty", func() io.Reader { return strings.NewReader("") }, false},
-		{"broken", func() io.Reader { return io.MultiReader(bytes.NewReader(data[:5000]), errReader{broken}) }, false},
-		{"broken at the end", func() io.Reader { return io.MultiReader(bytes.NewReader(data), errReader{broken}) }, false},
+		{
+			"broken",
+			func() io.Reader { return io.MultiReader(bytes.NewReader(data[:5000]), errReader{broken}) },
+			false,
+		},
+		{
+			"broken at the end",
+			func() io.Reader { return io.MultiReader(bytes.NewReader(data), errReader{broken}) }, false,
+		},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -368,7 +396,7 @@ func TestBodies(t *testing.T) {
 				t.Error(err)
 			}
 			if !test.ok {
-				wantKind(t, err, image.KindInvalid)
+				expectKind(t, err, image.KindInvalid)
 			}
 			if open.Load() != 0 {
 				t.Errorf("%d readers are left open", open.Load())
@@ -376,7 +404,7 @@ func TestBodies(t *testing.T) {
 			for _, s := range f.servers {
 				s.Close() // waits for the nodes
 			}
-			for _, r := range f.taken() {
+			for _, r := range f.received() {
 				if r.err == nil && !(test.ok && bytes.Equal(r.body, data)) {
 					t.Errorf("a node got %d bytes, %v", len(r.body), r.err)
 				}
@@ -428,7 +456,8 @@ func TestDeadKeptAliveConnection(t *testing.T) {
 // A node may answer an upload that it knows already before the body is there.
 func TestEarlyAnswer(t *testing.T) {
 	t.Parallel()
-	f := newFleet(t, 3, Options{}, func(_ *fleet, _ int, w http.ResponseWriter, r *http.Request) { receipt(w, r.ContentLength) })
+	f := newFleet(t, 3, Options{},
+		func(_ *fleet, _ int, w http.ResponseWriter, r *http.Request) { receipt(w, r.ContentLength) })
 	data := make([]byte, 8<<20)
 	res, err := f.Put(t.Context(), upload(data))
 	if err != nil {

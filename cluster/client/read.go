@@ -18,7 +18,7 @@ import (
 	"imgcluster/cluster/wire"
 )
 
-// Info is one image as its headers tell it.
+// Info is one image by the headers that come with it.
 type Info struct {
 	User string `json:"user"`
 	wire.Info
@@ -90,7 +90,7 @@ type objectBody struct {
 func (b *objectBody) Read(p []byte) (int, error) {
 	w := b.c.wait(nil)
 	defer w.end()
-	w.asks(b.node)
+	w.asked(b.node)
 	timer := time.AfterFunc(b.stall, b.cancel) // the read then fails
 	n, err := b.resp.Body.Read(p)
 	timer.Stop()
@@ -98,7 +98,8 @@ func (b *objectBody) Read(p []byte) (int, error) {
 	if err == nil || err == io.EOF && b.left == 0 {
 		return n, err
 	}
-	return n, image.Errorf(image.KindAborted, "node %d ended the image after %d of %d bytes: %w", b.node.ID, b.size-b.left, b.size, err).
+	return n, image.Errorf(image.KindAborted,
+		"node %d ended the image after %d of %d bytes: %w", b.node.ID, b.size-b.left, b.size, err).
 		WithHint("get it again: another node is asked when this one is down")
 }
 
@@ -228,7 +229,7 @@ func (c *Client) Cluster(ctx context.Context) (wire.ClusterStatus, error) {
 		case a := <-answers:
 			if a.failure == nil {
 				c.last.Store(uint32(a.index))
-				c.learn(a.status)
+				c.updateMembers(a.status)
 				return a.status, nil
 			}
 			failures = append(failures, *a.failure)
@@ -238,12 +239,12 @@ func (c *Client) Cluster(ctx context.Context) (wire.ClusterStatus, error) {
 	if ctx.Err() != nil {
 		return wire.ClusterStatus{}, errors.Join(c.nobodyAnswers(failures), context.Cause(ctx))
 	}
-	err, _ := c.verdict(failures)
+	err, _ := c.summarize(failures)
 	return wire.ClusterStatus{}, err
 }
 
-// learn keeps the addresses of the members, which may be more than the client was given.
-func (c *Client) learn(s wire.ClusterStatus) {
+// updateMembers keeps the addresses of the members, which may be more than the client was given.
+func (c *Client) updateMembers(s wire.ClusterStatus) {
 	nodes := make([]Node, len(s.Nodes))
 	for i, n := range s.Nodes {
 		nodes[i] = Node{ID: n.ID, Addr: n.API}
@@ -251,8 +252,8 @@ func (c *Client) learn(s wire.ClusterStatus) {
 	c.members.Store(&nodes)
 }
 
-// known are the nodes that the client was given, then the members that Cluster told last.
-func (c *Client) known() []Node {
+// knownNodes returns the nodes that the client was given, then the members that Cluster returned last.
+func (c *Client) knownNodes() []Node {
 	if m := c.members.Load(); m != nil {
 		return slices.Concat(c.o.Nodes, *m)
 	}
@@ -260,13 +261,13 @@ func (c *Client) known() []Node {
 }
 
 // NodeCluster returns the cluster's state as the given node sees it: one that the client was given, or
-// that Cluster told of.
+// that Cluster returned.
 func (c *Client) NodeCluster(ctx context.Context, id image.NodeID) (status wire.ClusterStatus, err error) {
 	err = c.nodeDocument(ctx, id, wire.ClusterPath, &status)
 	return status, err
 }
 
-// NodeInfo returns what the given node says of itself alone.
+// NodeInfo returns what the given node reports of itself alone.
 func (c *Client) NodeInfo(ctx context.Context, id image.NodeID) (info wire.NodeInfo, err error) {
 	err = c.nodeDocument(ctx, id, wire.NodePath, &info)
 	return info, err
@@ -274,17 +275,18 @@ func (c *Client) NodeInfo(ctx context.Context, id image.NodeID) (info wire.NodeI
 
 // nodeDocument asks one node, without trying again.
 func (c *Client) nodeDocument(ctx context.Context, id image.NodeID, path string, v any) error {
-	for _, n := range c.known() {
+	for _, n := range c.knownNodes() {
 		if n.ID != id {
 			continue
 		}
 		if f := c.document(ctx, n, path, v); f != nil {
-			err, _ := c.verdict([]failure{*f})
+			err, _ := c.summarize([]failure{*f})
 			return err
 		}
 		return nil
 	}
-	return image.Errorf(image.KindInvalid, "unknown node ID %d", id).WithHint("the client knows the nodes " + c.everyone.broadcast)
+	return image.Errorf(image.KindInvalid, "unknown node ID %d", id).
+		WithHint("the client knows the nodes " + c.allNodes.broadcast)
 }
 
 func (c *Client) document(ctx context.Context, n Node, path string, v any) *failure {
@@ -326,7 +328,9 @@ func badAnswer(n Node, format string, args ...any) error {
 
 // askWith sends a request to the nodes in turn until one serves or refuses it. A read ends after
 // ReadLimit.
-func (c *Client) askWith(ctx context.Context, method, path string, header http.Header, body []byte) (*reply, error) {
+func (c *Client) askWith(ctx context.Context, method, path string, header http.Header, body []byte) (
+	*reply, error,
+) {
 	if c.o.ReadLimit <= 0 || method != http.MethodGet && method != http.MethodHead {
 		return c.askAll(ctx, nil, method, path, header, body)
 	}
@@ -335,13 +339,13 @@ func (c *Client) askWith(ctx context.Context, method, path string, header http.H
 	defer limit.Stop() // what follows the head of the answer has other limits
 	last := make([]failure, len(c.o.Nodes))
 	for i, n := range c.o.Nodes {
-		last[i] = failure{node: n, err: errSilent}
+		last[i] = failure{node: n, err: errTimeout}
 	}
 	r, err := c.askAll(limited, last, method, path, header, body)
 	if err != nil {
 		over := context.Cause(limited) == errLimit
 		if cancel(nil); over {
-			err, _ = c.verdict(last)
+			err, _ = c.summarize(last)
 			err = givenUp(err, c.o.ReadLimit)
 		}
 		return nil, err
@@ -351,18 +355,22 @@ func (c *Client) askWith(ctx context.Context, method, path string, header http.H
 	return r, nil
 }
 
-// givenUp is err, the last of a request for which the time is over.
+// givenUp returns err, the last of a request, with the time after which the client gave up.
 func givenUp(err error, after time.Duration) error {
-	e := &image.Error{Kind: image.KindOf(err), Detail: fmt.Sprintf("%v; given up after %s", err, after), Err: err}
-	var said *image.Error
-	if errors.As(err, &said) {
-		e.WithHint(said.Hint())
+	e := &image.Error{
+		Kind: image.KindOf(err), Detail: fmt.Sprintf("%v; given up after %s", err, after), Err: err,
+	}
+	var cause *image.Error
+	if errors.As(err, &cause) {
+		e.WithHint(cause.Hint())
 	}
 	return e
 }
 
-// askAll is askWith without a limit. It notes in last, by node, how each one failed last.
-func (c *Client) askAll(ctx context.Context, last []failure, method, path string, header http.Header, body []byte) (*reply, error) {
+// askAll is askWith without a limit. It keeps in last, by node, how each one failed last.
+func (c *Client) askAll(
+	ctx context.Context, last []failure, method, path string, header http.Header, body []byte,
+) (*reply, error) {
 	w := c.wait(nil)
 	defer w.end()
 	nodes := c.o.Nodes
@@ -371,7 +379,7 @@ func (c *Client) askAll(ctx context.Context, last []failure, method, path string
 		first := int(c.last.Load())
 		for i := range nodes {
 			at := (first + i) % len(nodes)
-			w.asks(nodes[at])
+			w.asked(nodes[at])
 			r, f := c.askNodeWith(ctx, nodes[at], method, path, header, body)
 			if f == nil {
 				c.last.Store(uint32(at))
@@ -388,7 +396,7 @@ func (c *Client) askAll(ctx context.Context, last []failure, method, path string
 				break
 			}
 		}
-		err, retry := c.verdict(failures)
+		err, retry := c.summarize(failures)
 		if !retry || attempt == c.o.Attempts {
 			return nil, err
 		}
@@ -398,12 +406,14 @@ func (c *Client) askAll(ctx context.Context, last []failure, method, path string
 	}
 }
 
-// askNode sends one request. The node has ReadTimeout for the head of its answer.
-func (c *Client) askNodeWith(ctx context.Context, n Node, method, path string, header http.Header, body []byte) (*reply, *failure) {
+// askNodeWith sends one request. The node has ReadTimeout for the head of its answer.
+func (c *Client) askNodeWith(
+	ctx context.Context, n Node, method, path string, header http.Header, body []byte,
+) (*reply, *failure) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(c.open, func() { cancel(errClosed) })
+	stop := context.AfterFunc(c.ctx, func() { cancel(errClosed) })
 	end := func() { stop(); cancel(nil) }
-	timer := time.AfterFunc(c.o.ReadTimeout, func() { cancel(errSilent) })
+	timer := time.AfterFunc(c.o.ReadTimeout, func() { cancel(errTimeout) })
 	req, err := http.NewRequestWithContext(ctx, method, "http://"+n.Addr+path, bytes.NewReader(body))
 	if err != nil {
 		end()

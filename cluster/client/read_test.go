@@ -39,7 +39,8 @@ var created = time.Date(2026, 1, 2, 3, 4, 5, 678, time.UTC)
 // keep is a node that has one image, "abcdefghij".
 func keep(w http.ResponseWriter, r *http.Request) {
 	for k, v := range map[string]string{
-		"Imgcluster-Version": "9", "Imgcluster-Owner": "2", "Imgcluster-Replicas": "2,3", "Imgcluster-Shard": "5",
+		"Imgcluster-Version": "9", "Imgcluster-Owner": "2", "Imgcluster-Replicas": "2,3",
+		"Imgcluster-Shard":   "5",
 		"Imgcluster-Created": created.Format(time.RFC3339Nano), "Imgcluster-Sha256": "00ff", "ETag": `"00ff"`,
 		"Content-Type": "image/png",
 	} {
@@ -57,7 +58,8 @@ func TestGetAndHead(t *testing.T) {
 		keep(w, r)
 	})
 	want := Info{User: "alice", Shard: 5, Info: wire.Info{
-		Name: "a.png", Bytes: 10, Type: "image/png", Version: 9, Owner: 2, Replicas: []image.NodeID{2, 3}, Created: created, SHA256: "00ff",
+		Name: "a.png", Bytes: 10, Type: "image/png", Version: 9, Owner: 2, Replicas: []image.NodeID{2, 3},
+		Created: created, SHA256: "00ff",
 	}}
 	if got, err := f.Head(t.Context(), "alice", "a.png"); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("Head: %+v, %v", got, err)
@@ -68,7 +70,8 @@ func TestGetAndHead(t *testing.T) {
 			t.Fatal(err)
 		}
 		b, err := io.ReadAll(obj.Body)
-		if string(b) != test.text || err != nil || obj.Size != int64(len(b)) || obj.Partial != (test.ranged != "") {
+		if string(b) != test.text || err != nil || obj.Size != int64(len(b)) ||
+			obj.Partial != (test.ranged != "") {
 			t.Errorf("range %q: %q, %v, %+v", test.ranged, b, err, obj)
 		}
 		if !reflect.DeepEqual(obj.Info, want) || obj.Node != 2 {
@@ -76,10 +79,12 @@ func TestGetAndHead(t *testing.T) {
 		}
 		obj.Body.Close()
 	}
-	if _, err := f.Get(t.Context(), "alice", "a.png", GetOptions{IfNoneMatch: `"00ff"`}); !errors.Is(err, ErrNotModified) {
+	_, err := f.Get(t.Context(), "alice", "a.png", GetOptions{IfNoneMatch: `"00ff"`})
+	if !errors.Is(err, ErrNotModified) {
 		t.Errorf("the same ETag: %v", err)
 	}
-	if _, err := f.Get(t.Context(), "alice", "a.png", GetOptions{Range: "bytes=90-"}); image.KindOf(err) != image.KindInvalid {
+	_, err = f.Get(t.Context(), "alice", "a.png", GetOptions{Range: "bytes=90-"})
+	if image.KindOf(err) != image.KindInvalid {
 		t.Errorf("a range behind the end: %v", err)
 	}
 	if n := f.conns.Load(); n != 2 {
@@ -88,7 +93,8 @@ func TestGetAndHead(t *testing.T) {
 }
 
 func TestEncryptedForm(t *testing.T) {
-	f := newFleet(t, 1, Options{}, func(_ *fleet, _ int, w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.URL.RawQuery) })
+	f := newFleet(t, 1, Options{},
+		func(_ *fleet, _ int, w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.URL.RawQuery) })
 	obj, err := f.Get(t.Context(), "alice", "a.png", GetOptions{Encrypted: true})
 	if err != nil {
 		t.Fatal(err)
@@ -115,10 +121,10 @@ func TestTruncatedImage(t *testing.T) {
 	if string(b) != "half" || !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("%q, %v", b, err)
 	}
-	wantKind(t, err, image.KindAborted)
+	expectKind(t, err, image.KindAborted)
 }
 
-// A node that stops in the middle of an image, or says nothing at all, is given up.
+// A node that stops in the middle of an image, or does not answer at all, is given up.
 func TestSilentNode(t *testing.T) {
 	release := make(chan struct{})
 	defer close(release)
@@ -136,11 +142,11 @@ func TestSilentNode(t *testing.T) {
 	}
 	defer obj.Body.Close()
 	_, err = io.ReadAll(obj.Body)
-	wantKind(t, err, image.KindAborted)
+	expectKind(t, err, image.KindAborted)
 
 	f = newFleet(t, 1, Options{ReadTimeout: 20 * time.Millisecond}, silent)
 	_, err = f.Cluster(t.Context())
-	if wantKind(t, err, image.KindNoQuorum); !errors.Is(err, errSilent) {
+	if expectKind(t, err, image.KindNoQuorum); !errors.Is(err, errTimeout) {
 		t.Errorf("%v", errors.Unwrap(err))
 	}
 }
@@ -150,9 +156,12 @@ func TestNamesAreEscaped(t *testing.T) {
 	mux.HandleFunc("/v1/images/{user}/{name...}", func(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, r.PathValue("user")+"|"+r.PathValue("name"))
 	})
-	f := newFleet(t, 1, Options{}, func(_ *fleet, _ int, w http.ResponseWriter, r *http.Request) { mux.ServeHTTP(w, r) })
+	f := newFleet(t, 1, Options{},
+		func(_ *fleet, _ int, w http.ResponseWriter, r *http.Request) { mux.ServeHTTP(w, r) })
 	for _, user := range []string{"alice", "a b", "ä%2Fö", "x?y#z;&+", "~é~"} {
-		for _, name := range []string{"a.png", "b c/d%20e.png", "q?a=b#c", "日本/山.jpg", "%2e%2e/x", "a+b&c=d;e", "...", `w:\i"n'd`} {
+		for _, name := range []string{
+			"a.png", "b c/d%20e.png", "q?a=b#c", "日本/山.jpg", "%2e%2e/x", "a+b&c=d;e", "...", `w:\i"n'd`,
+		} {
 			obj, err := f.Get(t.Context(), user, name, GetOptions{})
 			if err != nil {
 				t.Fatal(err)
@@ -168,8 +177,8 @@ func TestNamesAreEscaped(t *testing.T) {
 // TestDeleteAgain: a delete that a node did not answer is the same one at the next.
 func TestDeleteAgain(t *testing.T) {
 	f := newFleet(t, 3, Options{Attempts: 2}, func(f *fleet, id int, w http.ResponseWriter, r *http.Request) {
-		f.take(id, r)
-		if len(f.taken()) < 3 {
+		f.receive(id, r)
+		if len(f.received()) < 3 {
 			refuse(w, image.Errorf(image.KindNoQuorum, "no majority answered").WithHint("again"))
 			return
 		}
@@ -181,31 +190,34 @@ func TestDeleteAgain(t *testing.T) {
 		}
 	}
 	ids := map[string]int{}
-	for _, r := range f.taken() {
+	for _, r := range f.received() {
 		ids[r.header.Get("Idempotency-Key")]++
 	}
-	if len(ids) != 2 || len(f.taken()) != 4 || ids[f.taken()[0].header.Get("Idempotency-Key")] != 3 || ids[""] != 0 {
+	if len(ids) != 2 || len(f.received()) != 4 || ids[f.received()[0].header.Get("Idempotency-Key")] != 3 ||
+		ids[""] != 0 {
 		t.Errorf("4 requests of 2 deletes have the IDs %v", ids)
 	}
 }
 
 func TestMissingImage(t *testing.T) {
 	f := newFleet(t, 3, Options{}, func(f *fleet, id int, w http.ResponseWriter, r *http.Request) {
-		f.take(id, r)
+		f.receive(id, r)
 		refuse(w, image.Errorf(image.KindNotFound, "no such image").WithHint("imgcluster ls alice"))
 	})
 	_, err := f.Get(t.Context(), "alice", "a.png", GetOptions{})
-	wantKind(t, err, image.KindNotFound)
-	wantKind(t, f.Delete(t.Context(), "alice", "a.png"), image.KindNotFound)
+	expectKind(t, err, image.KindNotFound)
+	expectKind(t, f.Delete(t.Context(), "alice", "a.png"), image.KindNotFound)
 	if _, err = f.Head(t.Context(), "alice", "a.png"); image.KindOf(err) != image.KindNotFound {
 		t.Errorf("Head: %v", err)
 	}
-	if n := len(f.taken()); n != 3 {
+	if n := len(f.received()); n != 3 {
 		t.Errorf("%d requests for three that are refused", n)
 	}
 	for _, err := range []error{
-		f.Delete(t.Context(), "alice", ".."), f.Delete(t.Context(), "", "a"), second(f.Head(t.Context(), "a", "")),
-		second(f.Get(t.Context(), "a", "/", GetOptions{})), second(f.List(t.Context(), "a/b", wire.ListQuery{})),
+		f.Delete(t.Context(), "alice", ".."), f.Delete(t.Context(), "", "a"),
+		second(f.Head(t.Context(), "a", "")),
+		second(f.Get(t.Context(), "a", "/", GetOptions{})),
+		second(f.List(t.Context(), "a/b", wire.ListQuery{})),
 	} {
 		if image.KindOf(err) != image.KindInvalid {
 			t.Errorf("a bad name: %v", err)
@@ -246,7 +258,8 @@ func TestListAndAll(t *testing.T) {
 	for range f.All(t.Context(), "alice", "") {
 		break
 	}
-	if _, err := f.List(t.Context(), "alice", wire.ListQuery{Limit: 3}); err != nil || queries[len(queries)-1] != "limit=3" {
+	if _, err := f.List(t.Context(), "alice", wire.ListQuery{Limit: 3}); err != nil ||
+		queries[len(queries)-1] != "limit=3" {
 		t.Errorf("%v, %q", err, queries)
 	}
 }
@@ -260,7 +273,10 @@ func TestCluster(t *testing.T) {
 		case 2:
 			io.WriteString(w, "not a status")
 		case 3:
-			json.NewEncoder(w).Encode(wire.ClusterStatus{Name: "test", Ready: true, Nodes: []wire.NodeStatus{{ID: 9, API: f.servers[2].Listener.Addr().String()}}})
+			json.NewEncoder(w).Encode(wire.ClusterStatus{
+				Name: "test", Ready: true,
+				Nodes: []wire.NodeStatus{{ID: 9, API: f.servers[2].Listener.Addr().String()}},
+			})
 		}
 	})
 	defer close(release)
@@ -275,9 +291,9 @@ func TestCluster(t *testing.T) {
 		t.Errorf("a member that the client was not given: %+v, %v", s, err)
 	}
 	_, err = f.NodeCluster(t.Context(), 2)
-	wantKind(t, err, image.KindInternal)
+	expectKind(t, err, image.KindInternal)
 	_, err = f.NodeCluster(t.Context(), 4)
-	wantKind(t, err, image.KindInvalid)
+	expectKind(t, err, image.KindInvalid)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err = f.Cluster(ctx); !errors.Is(err, context.Canceled) {
@@ -295,7 +311,7 @@ func TestBadOptions(t *testing.T) {
 		"delivery":   {Nodes: []Node{{1, "a:1"}}, Delivery: "pigeon"},
 	} {
 		_, err := New(o)
-		t.Run(name, func(t *testing.T) { wantKind(t, err, image.KindInvalid) })
+		t.Run(name, func(t *testing.T) { expectKind(t, err, image.KindInvalid) })
 	}
 }
 
@@ -312,9 +328,12 @@ func TestPause(t *testing.T) {
 				t.Errorf("back-off %d is at most %v", attempt+1, got)
 			}
 		}
-		for ask, want := range map[time.Duration]time.Duration{0: 0, 7 * time.Second: 7 * time.Second, time.Hour: retryAfterMax} {
+		for ask, want := range map[time.Duration]time.Duration{
+			0: 0, 7 * time.Second: 7 * time.Second, time.Hour: retryAfterMax,
+		} {
 			start := time.Now()
-			if err := c.pause(t.Context(), 1, image.Errorf(image.KindNoQuorum, "x").WithRetry(ask)); err != nil {
+			asks := image.Errorf(image.KindNoQuorum, "x").WithRetry(ask)
+			if err := c.pause(t.Context(), 1, asks); err != nil {
 				t.Fatal(err)
 			}
 			if d := time.Since(start); d < want || d > want+c.o.BackoffMin {
@@ -323,7 +342,8 @@ func TestPause(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := c.pause(ctx, 1, image.Errorf(image.KindNoQuorum, "x").WithRetry(time.Minute)); !errors.Is(err, context.DeadlineExceeded) {
+		asks := image.Errorf(image.KindNoQuorum, "x").WithRetry(time.Minute)
+		if err := c.pause(ctx, 1, asks); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%v", err)
 		}
 	})

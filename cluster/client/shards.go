@@ -10,7 +10,7 @@ import (
 	"imgcluster/cluster/wire"
 )
 
-// shardMap says which nodes hold which data shard, as a node told it.
+// shardMap has the nodes that hold each data shard, as a node reported them.
 type shardMap []shardNodes // in the order of the shards' IDs
 
 type shardNodes struct {
@@ -27,7 +27,7 @@ func newShardNodes(nodes []Node) shardNodes {
 }
 
 // holders returns the nodes that a broadcast of an image goes to. Where all nodes hold all shards no
-// map is needed, and none is asked for until a node says that it does not hold a shard.
+// map is needed, and none is asked for until a node answers that it does not hold a shard.
 func (c *Client) holders(ctx context.Context, user, name string) shardNodes {
 	m := c.shards.Load()
 	if m == nil && len(c.o.Nodes) > placement.ShardNodes || c.stale.Load() {
@@ -35,7 +35,7 @@ func (c *Client) holders(ctx context.Context, user, name string) shardNodes {
 		m = c.shards.Load()
 	}
 	if m == nil {
-		return c.everyone
+		return c.allNodes
 	}
 	return (*m)[placement.Shard(user, name, len(*m))]
 }
@@ -65,7 +65,7 @@ func (c *Client) refresh(ctx context.Context) {
 			}
 		}
 		if len(nodes) == 0 {
-			return // not a map to go by
+			return // not a usable map
 		}
 		slices.SortFunc(nodes, func(a, b Node) int { return cmp.Compare(a.ID, b.ID) })
 		m = append(m, newShardNodes(nodes))

@@ -11,7 +11,7 @@ import (
 
 const (
 	waitEvery = 5 * time.Second // between two calls of Options.Waiting, at least, and before the first
-	waitLook  = time.Second     // how often that is looked at
+	waitCheck = time.Second     // how often a request is checked for it
 )
 
 var (
@@ -19,20 +19,20 @@ var (
 	errLimit      = errors.New("the time for a read is over")
 )
 
-// Wait tells of a request that has no answer yet.
+// Wait describes a request that has no answer yet.
 type Wait struct {
-	For time.Duration // since it began, or since the node last said something
-	Err error         // what failed last, or who is waited for; never nil
+	For time.Duration // since it began, or since the node last sent something
+	Err error         // what failed last, or which node is asked; never nil
 }
 
-// wait tells Options.Waiting of one request until end. A nil one, of a client without that, tells nobody.
+// wait reports one request to Options.Waiting until end. A nil one, of a client without that, does nothing.
 type wait struct {
 	c    *Client
-	sent *atomic.Int64 // of an upload: no news while it grows; may be nil
+	sent *atomic.Int64 // of an upload: nothing is reported while it grows; may be nil
 
 	mu      sync.Mutex
 	since   time.Time // see Wait.For
-	moved   time.Time // the last news, bytes that were sent among them
+	moved   time.Time // the last sign of progress, bytes that were sent among them
 	err     error
 	failed  bool // err is a failure
 	retried bool // what is sent is sent again
@@ -49,17 +49,17 @@ func (c *Client) wait(sent *atomic.Int64) *wait {
 	w := &wait{c: c, sent: sent, since: now, moved: now, err: errUnanswered}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.timer = time.AfterFunc(waitLook, w.tell)
+	w.timer = time.AfterFunc(waitCheck, w.report)
 	return w
 }
 
-func (w *wait) tell() {
+func (w *wait) report() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.ended {
 		return
 	}
-	w.timer.Reset(waitLook)
+	w.timer.Reset(waitCheck)
 	now := time.Now()
 	if w.sent != nil && !w.retried {
 		if n := w.sent.Load(); n != w.before {
@@ -77,8 +77,8 @@ func (w *wait) tell() {
 	}
 }
 
-// asks notes which node is asked now.
-func (w *wait) asks(n Node) {
+// asked records which node is asked now.
+func (w *wait) asked(n Node) {
 	if w == nil {
 		return
 	}
@@ -89,7 +89,7 @@ func (w *wait) asks(n Node) {
 	}
 }
 
-// fail notes why a node did not serve the request.
+// fail records why a node did not serve the request.
 func (w *wait) fail(f failure) {
 	if w == nil {
 		return
@@ -103,8 +103,8 @@ func (w *wait) fail(f failure) {
 	w.err, w.failed = fmt.Errorf("node %d: %w", f.node.ID, err), true
 }
 
-// again notes that the request is tried again.
-func (w *wait) again() {
+// retry records that the request is tried again.
+func (w *wait) retry() {
 	if w == nil {
 		return
 	}
@@ -113,7 +113,7 @@ func (w *wait) again() {
 	w.retried = true
 }
 
-// touch notes that the node has said something.
+// touch records that the node has sent something.
 func (w *wait) touch() {
 	if w == nil {
 		return
@@ -124,7 +124,7 @@ func (w *wait) touch() {
 	w.moved = w.since
 }
 
-// end returns when nothing is told any more.
+// end returns when nothing is reported any more.
 func (w *wait) end() {
 	if w == nil {
 		return

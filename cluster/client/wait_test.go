@@ -17,16 +17,16 @@ import (
 	"imgcluster/cluster/wire"
 )
 
-// TestWaiting looks at what is told of requests that take long, and when.
+// TestWaiting checks what is reported of requests that take long, and when.
 func TestWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
-		var told []string
+		var reported []string
 		began := time.Now()
 		c, err := New(Options{Nodes: []Node{{1, "a:1"}}, Waiting: func(w Wait) {
 			mu.Lock()
 			defer mu.Unlock()
-			told = append(told, fmt.Sprintf("%s/%s %v", time.Since(began), w.For, w.Err))
+			reported = append(reported, fmt.Sprintf("%s/%s %v", time.Since(began), w.For, w.Err))
 		}})
 		if err != nil {
 			t.Fatal(err)
@@ -37,13 +37,13 @@ func TestWaiting(t *testing.T) {
 			synctest.Wait()
 			mu.Lock()
 			defer mu.Unlock()
-			if strings.Join(told, "\n") != strings.Join(want, "\n") {
-				t.Errorf("told %q, want %q", told, want)
+			if strings.Join(reported, "\n") != strings.Join(want, "\n") {
+				t.Errorf("reported %q, want %q", reported, want)
 			}
-			told = nil
+			reported = nil
 		}
 		w := c.wait(nil)
-		w.asks(Node{ID: 2})
+		w.asked(Node{ID: 2})
 		time.Sleep(4 * time.Second)
 		expect()
 		time.Sleep(time.Second)
@@ -51,8 +51,8 @@ func TestWaiting(t *testing.T) {
 		time.Sleep(time.Second)
 		second := c.wait(nil)
 		time.Sleep(2 * time.Second)
-		w.fail(failure{node: Node{ID: 2}, err: &url.Error{Op: "Get", URL: "http://x", Err: errSilent}})
-		w.asks(Node{ID: 3})
+		w.fail(failure{node: Node{ID: 2}, err: &url.Error{Op: "Get", URL: "http://x", Err: errTimeout}})
+		w.asked(Node{ID: 3})
 		time.Sleep(4 * time.Second) // that of the second falls between
 		expect("10s/10s node 2: the node does not answer in time")
 		w.touch()
@@ -73,7 +73,7 @@ func TestWaiting(t *testing.T) {
 		}
 		time.Sleep(9 * time.Second)
 		expect("13s/13s no node has answered yet")
-		w.again()
+		w.retry()
 		for range 6 {
 			time.Sleep(time.Second)
 			p.sent.Add(1)
@@ -82,45 +82,46 @@ func TestWaiting(t *testing.T) {
 		w.end()
 	})
 	var nobody *wait
-	nobody.asks(Node{})
+	nobody.asked(Node{})
 	nobody.fail(failure{})
-	nobody.again()
+	nobody.retry()
 	nobody.touch()
 	nobody.end()
 }
 
-// A read ends in time, with the most telling of what the nodes said last, and a change does not.
+// TestReadLimit: a read ends in time, with the most specific of the last failures; a change has no limit.
 func TestReadLimit(t *testing.T) {
 	release := make(chan struct{})
-	f := newFleet(t, 3, Options{Attempts: 1000, ReadLimit: 100 * time.Millisecond}, func(_ *fleet, id int, w http.ResponseWriter, r *http.Request) {
-		switch {
-		case r.URL.Path == "/v1/images/alice/slow.png":
-			time.Sleep(200 * time.Millisecond)
-			w.WriteHeader(http.StatusNoContent)
-		case r.URL.Path == "/v1/images/alice/half.png":
-			w.Header().Set("Content-Length", "3")
-			http.NewResponseController(w).Flush()
-			time.Sleep(200 * time.Millisecond)
-			w.Write([]byte("abc"))
-		case id == 1 && r.URL.Path != "/v1/images/silent":
-			refuse(w, image.Errorf(image.KindNoQuorum, "no majority").WithHint("see status"))
-		default:
-			<-release
-		}
-	})
+	f := newFleet(t, 3, Options{Attempts: 1000, ReadLimit: 100 * time.Millisecond},
+		func(_ *fleet, id int, w http.ResponseWriter, r *http.Request) {
+			switch {
+			case r.URL.Path == "/v1/images/alice/slow.png":
+				time.Sleep(200 * time.Millisecond)
+				w.WriteHeader(http.StatusNoContent)
+			case r.URL.Path == "/v1/images/alice/half.png":
+				w.Header().Set("Content-Length", "3")
+				http.NewResponseController(w).Flush()
+				time.Sleep(200 * time.Millisecond)
+				w.Write([]byte("abc"))
+			case id == 1 && r.URL.Path != "/v1/images/silent":
+				refuse(w, image.Errorf(image.KindNoQuorum, "no majority").WithHint("see status"))
+			default:
+				<-release
+			}
+		})
 	defer close(release)
 	_, err := f.List(t.Context(), "alice", wire.ListQuery{})
-	wantKind(t, err, image.KindNoQuorum)
+	expectKind(t, err, image.KindNoQuorum)
 	if err.Error() != "no majority; given up after 100ms" {
 		t.Error(err)
 	}
 	_, err = f.Head(t.Context(), "alice", "a.png")
-	wantKind(t, err, image.KindNoQuorum)
+	expectKind(t, err, image.KindNoQuorum)
 	if err.Error() != "node 1 answers: no quorum; given up after 100ms" {
 		t.Error(err)
 	}
 	_, err = f.List(t.Context(), "silent", wire.ListQuery{})
-	wantKind(t, err, image.KindNoQuorum)
+	expectKind(t, err, image.KindNoQuorum)
 	if !errors.Is(err, ErrNobodyAnswers) || !strings.HasPrefix(err.Error(), "no node answers at ") {
 		t.Error(err)
 	}
