@@ -31,7 +31,7 @@ type pace struct {
 // is that node, to which the client speaks, that ends it.
 func (h *Handler) newPace(r *http.Request) pace {
 	p := pace{rate: h.BodyRate, grace: h.BodyGrace, idle: h.BodyIdle}
-	if wire.PassedOn(r) {
+	if wire.FromNode(r) {
 		p.grace, p.idle = 2*p.grace, 2*p.idle
 	}
 	p.leftMax, p.left = p.grace, p.grace

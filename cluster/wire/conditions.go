@@ -40,11 +40,12 @@ func parseTags(header http.Header, key string) (image.Tags, error) {
 	}
 	bad := func() error {
 		return image.Errorf(image.KindInvalid, "malformed %s: %.80q", key, strings.Join(values, ",")).
-			WithHint(`send the image's ETag, several of them with commas between, or *; a tag has quotes around it`)
+			WithHint("send the image's ETag, several of them with commas between, or *; " +
+				"a tag has quotes around it")
 	}
 	var tags image.Tags
 	for rest != "" {
-		if rest[0] == ',' { // lists may have empty places
+		if rest[0] == ',' { // lists may have empty elements
 			rest = strings.TrimLeft(rest[1:], " \t")
 			continue
 		}

@@ -11,21 +11,25 @@ import (
 
 func TestParseTags(t *testing.T) {
 	for value, want := range map[string]image.Tags{
-		"*": {"*"}, ` * `: {"*"}, `"a"`: {`"a"`}, `W/"a"`: {`W/"a"`}, `"a", "b"`: {`"a"`, `"b"`}, `"a","b"`: {`"a"`, `"b"`}, `,"a",, W/"b" ,`: {`"a"`, `W/"b"`},
+		"*": {"*"}, ` * `: {"*"}, `"a"`: {`"a"`}, `W/"a"`: {`W/"a"`}, `"a", "b"`: {`"a"`, `"b"`},
+		`"a","b"`: {`"a"`, `"b"`}, `,"a",, W/"b" ,`: {`"a"`, `W/"b"`},
 		`"a,b"`: {`"a,b"`}, `""`: {`""`}, "\"\xff!#~\"": {"\"\xff!#~\""}, `"*"`: {`"*"`},
 	} {
-		if got, err := parseTags(http.Header{"If-Match": {value}}, "If-Match"); err != nil || !slices.Equal(got, want) {
+		if got, err := parseTags(http.Header{"If-Match": {value}}, "If-Match"); err != nil ||
+			!slices.Equal(got, want) {
 			t.Errorf("%q: %q, %v", value, got, err)
 		}
 	}
-	if got, err := parseTags(http.Header{"If-Match": {`"a"`, `"b"`}}, "If-Match"); err != nil || !slices.Equal(got, image.Tags{`"a"`, `"b"`}) {
+	if got, err := parseTags(http.Header{"If-Match": {`"a"`, `"b"`}}, "If-Match"); err != nil ||
+		!slices.Equal(got, image.Tags{`"a"`, `"b"`}) {
 		t.Errorf("two lines: %q, %v", got, err)
 	}
 	if got, err := parseTags(http.Header{}, "If-Match"); err != nil || got != nil {
 		t.Errorf("none: %q, %v", got, err)
 	}
 	for _, value := range []string{
-		"", ",", "tag", `"a`, `a"`, `"a" "b"`, `"a"b`, `w/"a"`, `W/ "a"`, `W/a`, `"a", *`, `*, "a"`, `*,*`, `"a b"`, "\"a\tb\"", `"`, `W/"`, `W/`,
+		"", ",", "tag", `"a`, `a"`, `"a" "b"`, `"a"b`, `w/"a"`, `W/ "a"`, `W/a`, `"a", *`, `*, "a"`, `*,*`,
+		`"a b"`, "\"a\tb\"", `"`, `W/"`, `W/`,
 		strings.Repeat(`"a",`, tagsMax+1), `'a'`, `"a";"b"`,
 	} {
 		_, err := parseTags(http.Header{"If-Match": {value}}, "If-Match")

@@ -9,10 +9,10 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// DigestFields say what the bytes are to hash to; those of a PUT are in ParseDigests.
+// DigestFields are the header fields that may hold a digest of the body; ParseDigests reads those of a PUT.
 var DigestFields = []string{"Content-Digest", "Repr-Digest", "Content-Md5", "Digest"}
 
-// SetDigest says what the body must hash to.
+// SetDigest sets the digest that the body must have.
 func SetDigest(h http.Header, sum image.Digest) {
 	h.Set("Content-Digest", "sha-256=:"+base64.StdEncoding.EncodeToString(sum[:])+":")
 }

@@ -25,7 +25,10 @@ func TestParseDigests(t *testing.T) {
 	if got, err := ParseDigests(http.Header{}); err != nil || got != nil {
 		t.Errorf("none: %v, %v", got, err)
 	}
-	if _, err := ParseDigests(http.Header{"Repr-Digest": {"sha-256=:" + sum + ":"}, "Content-Digest": {"sha-256=:" + other + ":"}}); image.KindOf(err) != image.KindDigest {
+	differ := http.Header{
+		"Repr-Digest": {"sha-256=:" + sum + ":"}, "Content-Digest": {"sha-256=:" + other + ":"},
+	}
+	if _, err := ParseDigests(differ); image.KindOf(err) != image.KindDigest {
 		t.Errorf("two that differ: %v", err)
 	}
 	for _, values := range [][]string{
@@ -53,7 +56,9 @@ func TestParseDigests(t *testing.T) {
 		}
 	}
 	for _, key := range []string{"Content-Md5", "Digest"} {
-		_, err := ParseDigests(http.Header{key: {"1B2M2Y8AsgTpgAmY7PhCfg=="}, "Content-Digest": {"sha-256=:" + sum + ":"}})
+		_, err := ParseDigests(http.Header{
+			key: {"1B2M2Y8AsgTpgAmY7PhCfg=="}, "Content-Digest": {"sha-256=:" + sum + ":"},
+		})
 		expectInvalid(t, key, err)
 	}
 }

@@ -14,7 +14,7 @@ import (
 const (
 	UploadField    = "Idempotency-Key"
 	BroadcastField = "Imgcluster-Broadcast"
-	// ForwardedField names the node that passed a request on; such a request is not passed on again.
+	// ForwardedField names the node that forwarded a request; such a request is not forwarded again.
 	ForwardedField = "Imgcluster-Forwarded"
 	// NodeField names the node that answers.
 	NodeField = "Imgcluster-Node"
@@ -95,13 +95,13 @@ func Broadcast(h http.Header, self image.NodeID) ([]image.NodeID, error) {
 // Relayed reports whether another node, which has had the upload assigned, sends it on.
 func Relayed(h http.Header) bool { return h.Get(relayedField) == "true" }
 
-// PassedOn reports whether another node says that it passes a request on, or makes it for a client.
-func PassedOn(r *http.Request) bool {
+// FromNode reports whether another node sends a request, its own or a client's.
+func FromNode(r *http.Request) bool {
 	return r.Header.Get(relayedField) != "" || r.Header.Get(ForwardedField) != "" ||
 		strings.HasPrefix(r.URL.Path, InternalPath)
 }
 
-// SetRecord tells of a record what HTTP has no header field for, and its tag.
+// SetRecord sets the header fields of a record, its tag among them.
 func SetRecord(h http.Header, rec *image.Record) {
 	h.Set("ETag", rec.ETag())
 	h.Set("Imgcluster-Version", strconv.FormatUint(rec.Version, 10))
@@ -115,11 +115,11 @@ func SetRecord(h http.Header, rec *image.Record) {
 	h.Set("Imgcluster-Upload", rec.ID.String())
 }
 
-// ReadRecord returns what the header of an answer says of an image. What is missing stays zero, as do its
+// ReadRecord reads what SetRecord has set. What is missing stays zero, as do its
 // name and its length.
 func ReadRecord(h http.Header) (i Info, shard uint64) {
 	number := func(key string, bits int) uint64 {
-		n, _ := strconv.ParseUint(h.Get(key), 10, bits) // zero says "unknown"
+		n, _ := strconv.ParseUint(h.Get(key), 10, bits) // zero: unknown
 		return n
 	}
 	i = Info{

@@ -14,8 +14,11 @@ import (
 )
 
 func TestParseBroadcast(t *testing.T) {
-	for header, want := range map[string][]image.NodeID{"": nil, "2": {2}, "1,2,3": {1, 2, 3}, " 3 , 2 ": {3, 2}, "4294967295,2": {4294967295, 2}} {
-		if got, err := Broadcast(http.Header{BroadcastField: {header}}, 2); err != nil || !slices.Equal(got, want) {
+	for header, want := range map[string][]image.NodeID{
+		"": nil, "2": {2}, "1,2,3": {1, 2, 3}, " 3 , 2 ": {3, 2}, "4294967295,2": {4294967295, 2},
+	} {
+		if got, err := Broadcast(http.Header{BroadcastField: {header}}, 2); err != nil ||
+			!slices.Equal(got, want) {
 			t.Errorf("%q: %v, %v", header, got, err)
 		}
 	}
@@ -23,13 +26,16 @@ func TestParseBroadcast(t *testing.T) {
 	for i := range nodesMax {
 		many += "," + strconv.Itoa(10+i)
 	}
-	for _, header := range []string{"1,3", "0,2", "2,2", "2,", ",2", "2,x", "-2,2", "2,4294967296", "2;3", many, strings.Repeat("2,", 8000)} {
+	for _, header := range []string{
+		"1,3", "0,2", "2,2", "2,", ",2", "2,x", "-2,2", "2,4294967296", "2;3", many,
+		strings.Repeat("2,", 8000),
+	} {
 		_, err := Broadcast(http.Header{BroadcastField: {header}}, 2)
 		expectInvalid(t, header, err)
 	}
 }
 
-// What one end sets the other one reads, and no more than that.
+// TestUploadHeader: what one end sets the other one reads, and no more than that.
 func TestUploadHeader(t *testing.T) {
 	id, sum := image.NewID(), image.Digest{1, 2, 3}
 	for _, x := range []struct {
@@ -41,8 +47,13 @@ func TestUploadHeader(t *testing.T) {
 		{image.Request{ID: id, Broadcast: []image.NodeID{2, 4294967295}, Relayed: true, WantDigest: true}, 4},
 		{image.Request{ID: id, Digest: &sum}, 2},
 		{image.Request{ID: id, If: image.Conditions{NoneMatch: image.Tags{image.AnyTag}}}, 2},
-		{image.Request{ID: id, If: image.Conditions{Match: image.Tags{`"a"`, `W/"b"`}, NoneMatch: image.Tags{`"c"`}}}, 3},
-		{image.Request{ID: id, Digest: &sum, Broadcast: []image.NodeID{2}, WantDigest: true, Relayed: true, If: image.Conditions{Match: image.Tags{`""`}}}, 6},
+		{image.Request{
+			ID: id, If: image.Conditions{Match: image.Tags{`"a"`, `W/"b"`}, NoneMatch: image.Tags{`"c"`}},
+		}, 3},
+		{image.Request{
+			ID: id, Digest: &sum, Broadcast: []image.NodeID{2}, WantDigest: true, Relayed: true,
+			If: image.Conditions{Match: image.Tags{`""`}},
+		}, 6},
 	} {
 		h := http.Header{}
 		SetUpload(h, x.up)
@@ -55,28 +66,34 @@ func TestUploadHeader(t *testing.T) {
 		if errs != [4]error{} || !reflect.DeepEqual(got, x.up) || len(h) != x.fields {
 			t.Errorf("%+v: %v became %+v, %v", x.up, h, got, errs)
 		}
-		if PassedOn(&http.Request{Header: h, URL: &url.URL{Path: ImagePath("a", "b")}}) != x.up.Relayed {
-			t.Errorf("%v is passed on", h)
+		if FromNode(&http.Request{Header: h, URL: &url.URL{Path: ImagePath("a", "b")}}) != x.up.Relayed {
+			t.Errorf("%v: from a node: %v", h, !x.up.Relayed)
 		}
 	}
-	for _, path := range []string{HelloPath, JoinPath, StatusPath, SuspectPath, ShardListPath, CopyPath(id, 1)} {
-		if !PassedOn(&http.Request{Header: http.Header{}, URL: &url.URL{Path: path}}) {
+	for _, path := range []string{
+		HelloPath, JoinPath, StatusPath, SuspectPath, ShardListPath, CopyPath(id, 1),
+	} {
+		if !FromNode(&http.Request{Header: http.Header{}, URL: &url.URL{Path: path}}) {
 			t.Errorf("%s is not between nodes", path)
 		}
 	}
 }
 
-// The header of an upload, byte for byte: nodes of other versions and foreign clients write the same.
+// TestUploadHeaderText has the header of an upload, byte for byte: nodes of other versions and foreign
+// clients write the same.
 func TestUploadHeaderText(t *testing.T) {
 	h := http.Header{}
 	SetUpload(h, image.Request{
-		ID: image.ID{15: 1}, Broadcast: []image.NodeID{1, 2}, Relayed: true, WantDigest: true, Digest: &image.Digest{},
-		If: image.Conditions{Match: image.Tags{`"a"`, `"b"`}, NoneMatch: image.Tags{"*"}},
+		ID: image.ID{15: 1}, Broadcast: []image.NodeID{1, 2}, Relayed: true, WantDigest: true,
+		Digest: &image.Digest{},
+		If:     image.Conditions{Match: image.Tags{`"a"`, `"b"`}, NoneMatch: image.Tags{"*"}},
 	})
 	want := http.Header{
-		"Idempotency-Key": {"00000000-0000-0000-0000-000000000001"}, "Imgcluster-Broadcast": {"1,2"}, "Imgcluster-Relayed": {"true"},
-		"Want-Content-Digest": {"sha-256=1"}, "Content-Digest": {"sha-256=:" + strings.Repeat("A", 43) + "=:"},
-		"If-Match": {`"a", "b"`}, "If-None-Match": {"*"},
+		"Idempotency-Key": {"00000000-0000-0000-0000-000000000001"}, "Imgcluster-Broadcast": {"1,2"},
+		"Imgcluster-Relayed":  {"true"},
+		"Want-Content-Digest": {"sha-256=1"},
+		"Content-Digest":      {"sha-256=:" + strings.Repeat("A", 43) + "=:"},
+		"If-Match":            {`"a", "b"`}, "If-None-Match": {"*"},
 	}
 	if !reflect.DeepEqual(h, want) {
 		t.Errorf("%v\nwant %v", h, want)
@@ -99,16 +116,20 @@ func TestUploadID(t *testing.T) {
 
 func TestRecordHeader(t *testing.T) {
 	rec := &image.Record{
-		User: "alice", Name: "a.png", ID: image.ID{15: 1}, Version: 1<<64 - 1, Bytes: 3, SHA256: &image.Digest{}, Type: "image/x", Owner: 4294967295, Shard: 4,
-		Copies: []image.Copy{{Node: 3, Epoch: 1}, {Node: 4294967295, Epoch: 2}}, Created: time.Date(2026, 1, 2, 3, 4, 5, 67, time.UTC),
+		User: "alice", Name: "a.png", ID: image.ID{15: 1}, Version: 1<<64 - 1, Bytes: 3,
+		SHA256: &image.Digest{}, Type: "image/x", Owner: 4294967295, Shard: 4,
+		Copies:  []image.Copy{{Node: 3, Epoch: 1}, {Node: 4294967295, Epoch: 2}},
+		Created: time.Date(2026, 1, 2, 3, 4, 5, 67, time.UTC),
 	}
 	h := http.Header{}
 	SetRecord(h, rec)
 	zeros := strings.Repeat("0", 64)
 	want := http.Header{
-		"Etag": {`"` + zeros + `"`}, "Imgcluster-Version": {"18446744073709551615"}, "Imgcluster-Owner": {"4294967295"},
-		"Imgcluster-Replicas": {"3,4294967295"}, "Imgcluster-Shard": {"4"}, "Imgcluster-Created": {"2026-01-02T03:04:05.000000067Z"},
-		"Imgcluster-Sha256": {zeros}, "Imgcluster-Upload": {"00000000-0000-0000-0000-000000000001"},
+		"Etag": {`"` + zeros + `"`}, "Imgcluster-Version": {"18446744073709551615"},
+		"Imgcluster-Owner":    {"4294967295"},
+		"Imgcluster-Replicas": {"3,4294967295"}, "Imgcluster-Shard": {"4"},
+		"Imgcluster-Created": {"2026-01-02T03:04:05.000000067Z"},
+		"Imgcluster-Sha256":  {zeros}, "Imgcluster-Upload": {"00000000-0000-0000-0000-000000000001"},
 	}
 	if !reflect.DeepEqual(h, want) {
 		t.Errorf("%v\nwant %v", h, want)
@@ -119,7 +140,9 @@ func TestRecordHeader(t *testing.T) {
 	if !reflect.DeepEqual(got, InfoOf(rec)) || shard != rec.Shard {
 		t.Errorf("%+v in shard %d\nwant %+v", got, shard, InfoOf(rec))
 	}
-	if got, shard := ReadRecord(http.Header{"Imgcluster-Version": {"x"}, "Imgcluster-Replicas": {"2,x"}}); !reflect.DeepEqual(got, Info{}) || shard != 0 {
+	if got, shard := ReadRecord(http.Header{
+		"Imgcluster-Version": {"x"}, "Imgcluster-Replicas": {"2,x"},
+	}); !reflect.DeepEqual(got, Info{}) || shard != 0 {
 		t.Errorf("nothing to read became %+v in shard %d", got, shard)
 	}
 }

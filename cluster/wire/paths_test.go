@@ -31,8 +31,10 @@ func TestParseImagePath(t *testing.T) {
 		}
 	}
 	for _, rest := range []string{
-		"", "/", "/a.png", "alice/", "alice//a", "alice/../a", "alice/a/..", "alice/./a", "../a", "%2e%2E/a", "alice/%2e%2e/a",
-		"alice/a%", "alice/%zz", "al%2Fice/a", "alice/a%00", "alice/%0a", "alice/%FF", "alice/%C2%85", "%7f/a",
+		"", "/", "/a.png", "alice/", "alice//a", "alice/../a", "alice/a/..", "alice/./a", "../a", "%2e%2E/a",
+		"alice/%2e%2e/a",
+		"alice/a%", "alice/%zz", "al%2Fice/a", "alice/a%00", "alice/%0a", "alice/%FF", "alice/%C2%85",
+		"%7f/a",
 		strings.Repeat("u", 129) + "/a", "alice/" + strings.Repeat("n", 1025),
 	} {
 		_, _, _, err := ParseImagePath(rest)
@@ -50,7 +52,9 @@ func expectInvalid(t *testing.T, what string, err error) {
 }
 
 func FuzzImagePath(f *testing.F) {
-	for _, seed := range []string{"alice/a.png", "a%2Fb/c", "alice/../b", "alice/%2e%2e/a", "x/%F0%9F%98%80", "%", "a/b%00"} {
+	for _, seed := range []string{
+		"alice/a.png", "a%2Fb/c", "alice/../b", "alice/%2e%2e/a", "x/%F0%9F%98%80", "%", "a/b%00",
+	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, rest string) {
@@ -66,7 +70,8 @@ func FuzzImagePath(f *testing.F) {
 		if one {
 			again += "/" + url.PathEscape(name)
 		}
-		if user2, name2, one2, err := ParseImagePath(again); err != nil || user2 != user || name2 != name || one2 != one {
+		if user2, name2, one2, err := ParseImagePath(again); err != nil || user2 != user || name2 != name ||
+			one2 != one {
 			t.Fatalf("%q became %q: %q %q %v", rest, again, user2, name2, err)
 		}
 	})
@@ -74,8 +79,9 @@ func FuzzImagePath(f *testing.F) {
 
 func TestPaths(t *testing.T) {
 	for want, x := range map[string][2]string{
-		"/v1/images/alice/a.png": {"alice", "a.png"}, "/v1/images/al%20ice/a/100%25%23%3F+b.png": {"al ice", "a/100%#?+b.png"},
-		"/v1/images/Z%C3%BCrich/%E2%98%83": {"Zürich", "☃"},
+		"/v1/images/alice/a.png":                   {"alice", "a.png"},
+		"/v1/images/al%20ice/a/100%25%23%3F+b.png": {"al ice", "a/100%#?+b.png"},
+		"/v1/images/Z%C3%BCrich/%E2%98%83":         {"Zürich", "☃"},
 	} {
 		path := ImagePath(x[0], x[1])
 		user, name, one, err := ParseImagePath(strings.TrimPrefix(path, ImagesPath))
@@ -83,7 +89,8 @@ func TestPaths(t *testing.T) {
 			t.Errorf("%s, not %s: %q %q %v %v", path, want, user, name, one, err)
 		}
 	}
-	if user, _, one, err := ParseImagePath(strings.TrimPrefix(UserPath("al/ice "), ImagesPath)); err == nil || one {
+	if user, _, one, err := ParseImagePath(strings.TrimPrefix(UserPath("al/ice "), ImagesPath)); err == nil ||
+		one {
 		t.Errorf("a user with a slash: %q %v %v", user, one, err)
 	}
 	mux, id := http.NewServeMux(), image.NewID()

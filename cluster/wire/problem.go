@@ -20,8 +20,8 @@ const (
 // problemBytesMax bounds the problem that is read of an answer.
 const problemBytesMax = 64 << 10
 
-// Problem sets the header of an answer that tells err, and returns its body. What may succeed a little later
-// has a Retry-After.
+// Problem sets the header of an answer that reports err, and returns its body. What may succeed a little
+// later has a Retry-After.
 func Problem(h http.Header, err error) (p image.Problem, body []byte) {
 	p = image.AsProblem(err)
 	if p.RetryAfter == 0 && p.Code.Temporary() {
@@ -38,7 +38,7 @@ func Problem(h http.Header, err error) (p image.Problem, body []byte) {
 }
 
 // ReadProblem returns the error that a node answered with, nil when the answer is not one of a node's
-// problems, but a proxy's for example. The answer to a HEAD has no body: then the error has no words.
+// problems, but a proxy's for example. The answer to a HEAD has no body: then the error has no detail.
 func ReadProblem(resp *http.Response) *image.Error {
 	media, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	if err != nil || media != ProblemType {
@@ -69,7 +69,8 @@ func RetryAfter(h http.Header) time.Duration {
 // KindOfStatus returns the kind of an answer that has a status alone.
 func KindOfStatus(status int) image.Kind {
 	for _, k := range []image.Kind{
-		image.KindNotFound, image.KindConflict, image.KindLengthRequired, image.KindExists, image.KindTooLarge,
+		image.KindNotFound, image.KindConflict, image.KindLengthRequired, image.KindExists,
+		image.KindTooLarge,
 		image.KindOverload, image.KindNoQuorum, image.KindDiskFull,
 	} {
 		if k.Status() == status {

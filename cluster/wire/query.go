@@ -69,8 +69,7 @@ func ParseList(v url.Values, limitMax int) (q ListQuery, err error) {
 // ShardsMax bounds the shards of one ShardQuery: as many as there can be.
 const ShardsMax = 256
 
-// ShardQuery says of which shards, and of which user, a node lists images for another one; a ListQuery stands
-// beside it.
+// ShardQuery selects the shards, and the user, whose images a node lists for another one, beside a ListQuery.
 type ShardQuery struct {
 	Shards []uint64
 	User   string
@@ -93,7 +92,8 @@ func ParseShards(v url.Values) (q ShardQuery, err error) {
 		shard, err := strconv.ParseUint(one, 10, 64)
 		if err != nil || slices.Contains(q.Shards, shard) || len(q.Shards) == ShardsMax {
 			return q, image.Errorf(image.KindInvalid, "shards=%.40q", text).
-				WithHint("shards are numbers with commas between them, each named once, and at most " + strconv.Itoa(ShardsMax))
+				WithHint("shards are numbers with commas between them, each named once, and at most " +
+					strconv.Itoa(ShardsMax))
 		}
 		q.Shards = append(q.Shards, shard)
 	}
@@ -101,7 +101,7 @@ func ParseShards(v url.Values) (q ShardQuery, err error) {
 	return q, image.CheckUser(q.User)
 }
 
-// VerifyQuery says how a node verifies: a share of its copies, up to 1, and whether it replaces bad ones.
+// VerifyQuery selects how a node verifies: a share of its copies, up to 1, and whether it replaces bad ones.
 type VerifyQuery struct {
 	Sample float64
 	Repair bool
@@ -131,7 +131,7 @@ func ParseVerify(v url.Values) (q VerifyQuery, err error) {
 // NameQuery returns the parameters that name an image of which a node is to look at its copy.
 func NameQuery(user, name string) url.Values { return url.Values{"user": {user}, "name": {name}} }
 
-// ParseName reads a NameQuery.
+// ParseName reads what NameQuery returns.
 func ParseName(v url.Values) (user, name string, err error) {
 	user, name = v.Get("user"), v.Get("name")
 	if err = image.CheckUser(user); err == nil {

@@ -7,7 +7,10 @@ import (
 )
 
 func TestQueries(t *testing.T) {
-	for want, q := range map[string]ListQuery{"": {}, "prefix=a%2F": {Prefix: "a/"}, "after=%C3%A4&limit=3&prefix=b": {Prefix: "b", After: "ä", Limit: 3}} {
+	for want, q := range map[string]ListQuery{
+		"": {}, "prefix=a%2F": {Prefix: "a/"},
+		"after=%C3%A4&limit=3&prefix=b": {Prefix: "b", After: "ä", Limit: 3},
+	} {
 		v := q.Values()
 		got, err := ParseList(v, 100)
 		if q.Limit == 0 {
@@ -27,7 +30,9 @@ func TestQueries(t *testing.T) {
 			t.Errorf("%+v became %+v, %v", of, got, err)
 		}
 	}
-	for want, q := range map[string]VerifyQuery{"sample=1&repair=false": {1, false}, "sample=0.01&repair=true": {0.01, true}} {
+	for want, q := range map[string]VerifyQuery{
+		"sample=1&repair=false": {1, false}, "sample=0.01&repair=true": {0.01, true},
+	} {
 		v, err := url.ParseQuery(q.String())
 		if err != nil {
 			t.Fatal(err)
@@ -39,7 +44,8 @@ func TestQueries(t *testing.T) {
 	if got, err := ParseVerify(nil); err != nil || got != (VerifyQuery{1, false}) {
 		t.Errorf("by default %+v, %v", got, err)
 	}
-	if user, name, err := ParseName(NameQuery("a&b", "c/ä?.png")); err != nil || user != "a&b" || name != "c/ä?.png" {
+	if user, name, err := ParseName(NameQuery("a&b", "c/ä?.png")); err != nil || user != "a&b" ||
+		name != "c/ä?.png" {
 		t.Errorf("%q %q %v", user, name, err)
 	}
 	form, err := url.ParseQuery(EncryptedForm)

@@ -1,5 +1,6 @@
-// Package wire is what nodes and clients say to each other over HTTP: paths, queries, header fields, problems
-// and the documents in JSON. Both ends encode and decode here, so that nothing is written down twice.
+// Package wire is the format of what nodes and clients send each other over HTTP: paths, queries, header
+// fields, problems and the documents in JSON. Both ends encode and decode here, so that each format is
+// written once.
 package wire
 
 import (
@@ -11,7 +12,7 @@ import (
 	"imgcluster/cluster/sample"
 )
 
-// NodeState is what a node thinks of another one.
+// NodeState is the state of a node as another one sees it.
 type NodeState string
 
 // The node states.
@@ -34,7 +35,7 @@ const (
 )
 
 // NodeStatus is one node's figures. Byte counts are bytes, counters grow from the start of the
-// node's process. The figures of a node that is down are those last heard, or zero.
+// node's process. The figures of a node that is down are those last received, or zero.
 type NodeStatus struct {
 	ID       image.NodeID `json:"id"`
 	API      string       `json:"api"` // host:port
@@ -44,9 +45,10 @@ type NodeStatus struct {
 	Version  string       `json:"version,omitempty"`
 	LeaderOf int          `json:"leader_of"` // data and system shards led
 	sample.Node
-	StoredImages   int64   `json:"stored_images"`        // committed images it holds a copy of
-	StoredBytes    int64   `json:"stored_bytes"`         // plaintext length of these
-	Files          int64   `json:"files"`                // copies on its disk, also those that no record needs any more
+	StoredImages int64 `json:"stored_images"` // committed images it holds a copy of
+	StoredBytes  int64 `json:"stored_bytes"`  // plaintext length of these
+	// copies on its disk, also those that no record needs any more
+	Files          int64   `json:"files"`
 	FileBytes      int64   `json:"file_bytes"`           // their length
 	DiskFreeInodes int64   `json:"disk_free_inodes"`     // NoInodeLimit where they have no fixed number
 	DiskFull       bool    `json:"disk_full"`            // it is given no more images, and serves its own
@@ -58,19 +60,26 @@ type NodeStatus struct {
 	MissingCopies int64 `json:"missing_copies,omitempty"`
 
 	// Serves are the shards that the node has the newest state of, and Leads, where not all nodes hold
-	// all shards, those that it leads. Only nodes tell each other.
+	// all shards, those that it leads. Only nodes send them to each other.
 	Serves []uint64      `json:"serves,omitempty"`
 	Leads  []ShardReport `json:"leads,omitempty"`
-	// Receiving are the uploads whose bodies have been coming in here for a while, for want of a faster client.
+	// Receiving are the uploads whose bodies have been coming in here for a while, for want of a faster
+	// client.
 	Receiving []image.ID `json:"receiving,omitempty"`
 }
 
-// NodeFigures are the figures of NodeStatus: those of a sample, and what only the status tells.
+// NodeFigures are the figures of NodeStatus: those of a sample, and what only the status has.
 var NodeFigures = append(slices.Clone(sample.Nodes), sample.Figures{
 	{Name: "ready", Metric: "ready", Help: "1 when the node serves images."},
 	{Name: "leader_of", Metric: "shards_led", ByNode: true, Help: "Raft groups led by node."},
-	{Name: "stored_images", Metric: "stored_images", ByNode: true, Help: "Copies of committed images by node."},
-	{Name: "stored_bytes", Metric: "stored_bytes", ByNode: true, Help: "Plaintext bytes of the copies by node."},
+	{
+		Name: "stored_images", Metric: "stored_images", ByNode: true,
+		Help: "Copies of committed images by node.",
+	},
+	{
+		Name: "stored_bytes", Metric: "stored_bytes", ByNode: true,
+		Help: "Plaintext bytes of the copies by node.",
+	},
 	{Name: "files", Metric: "files", Help: "Copies on the disk, also those that no record needs any more."},
 	{Name: "file_bytes", Metric: "file_bytes", Help: "Length of the copies on the disk."},
 	{
@@ -89,7 +98,7 @@ var NodeFigures = append(slices.Clone(sample.Nodes), sample.Figures{
 	},
 }...)
 
-// ShardReport is what a shard's leader tells of it.
+// ShardReport is what a shard's leader reports of it.
 type ShardReport struct {
 	ID              uint64       `json:"id"`
 	Term            uint64       `json:"term"`
@@ -158,7 +167,7 @@ func (n NodeStatus) Condition() string {
 	return string(n.State)
 }
 
-// NodeInfo is what a node says of itself alone: where it runs and how it was configured.
+// NodeInfo is what a node reports of itself alone: where it runs and how it was configured.
 type NodeInfo struct {
 	ID       image.NodeID      `json:"id"`
 	Version  string            `json:"version"`

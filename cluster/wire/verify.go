@@ -12,7 +12,7 @@ const (
 	VerifyFailed   = "failed"   // it ended early, see Problem
 )
 
-// VerifyLine is one line of what a node says while it verifies its copies.
+// VerifyLine is one line of what a node sends while it verifies its copies.
 type VerifyLine struct {
 	Type string `json:"type"`
 	VerifySummary
