@@ -12,11 +12,13 @@ import (
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/ingest"
 	"imgcluster/cluster/printable"
+	"imgcluster/cluster/wire"
 )
 
 // imageLog tells at info of the images that this node owns: a line for each, up to so many a second, and its
 // share of them at every hundredth. What is logged is a Stringer too: a console shows that.
 type imageLog struct {
+	o      imageLogOptions
 	logger *zap.Logger
 	lines  *zap.Logger // logger with the bound
 	owned  atomic.Int64
@@ -26,14 +28,24 @@ type imageLog struct {
 // shareEvery is how many images a node owns from one line about its share to the next.
 const shareEvery = 100
 
-func (l *imageLog) open(logger *zap.Logger, perSecond int) {
-	if perSecond == 0 {
-		logger = zap.NewNop()
+// imageLogOptions says what an imageLog goes by.
+type imageLogOptions struct {
+	self      image.NodeID
+	live      func() []image.NodeID // the nodes that take on work
+	cluster   func() wire.ClusterStatus
+	logger    *zap.Logger
+	perSecond int // lines, 0 for no log at all
+}
+
+func newImageLog(o imageLogOptions) *imageLog {
+	l := &imageLog{o: o, logger: o.logger}
+	if o.perSecond == 0 {
+		l.logger = zap.NewNop()
 	}
-	l.logger = logger
-	l.lines = logger.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
-		return zapcore.NewSamplerWithOptions(core, time.Second, perSecond, 0, zapcore.SamplerHook(l.sampled))
+	l.lines = l.logger.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(core, time.Second, o.perSecond, 0, zapcore.SamplerHook(l.sampled))
 	}))
+	return l
 }
 
 // sampled is told what becomes of each line, before it is written.
@@ -51,17 +63,16 @@ func (l *imageLog) sayLeft() {
 	}
 }
 
-// owns logs an image that this node has become the owner of.
-func (n *Node) owns(o ingest.Owned) {
-	l := &n.imageLog
+// add logs an image that this node has become the owner of.
+func (l *imageLog) add(o ingest.Owned) {
 	if line := l.lines.Check(zap.InfoLevel, "image owned"); line != nil {
-		line.Write(zap.Inline(ownedLine{o, n.live()}))
+		line.Write(zap.Inline(ownedLine{o, l.o.live()}))
 	}
 	if l.owned.Add(1)%shareEvery != 0 {
 		return
 	}
 	if line := l.logger.Check(zap.InfoLevel, "share of images"); line != nil {
-		line.Write(zap.Inline(n.share()))
+		line.Write(zap.Inline(l.share()))
 	}
 }
 
@@ -113,11 +124,11 @@ func (o ownedLine) String() string {
 type shareLine struct{ images, allImages, bytes, allBytes int64 }
 
 // share adds up what the shards say.
-func (n *Node) share() (s shareLine) {
-	for _, x := range n.Cluster().Nodes {
+func (l *imageLog) share() (s shareLine) {
+	for _, x := range l.o.cluster().Nodes {
 		s.allImages += x.OwnedImages
 		s.allBytes += x.OwnedBytes
-		if x.ID == n.self.ID {
+		if x.ID == l.o.self {
 			s.images, s.bytes = x.OwnedImages, x.OwnedBytes
 		}
 	}

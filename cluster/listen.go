@@ -11,43 +11,46 @@ import (
 
 	"imgcluster/cluster/halfopen"
 	"imgcluster/cluster/image"
+	"imgcluster/config"
 )
 
 // openPorts opens the API's port, and finds out whether Raft can open its own.
-func (n *Node) openPorts() (net.Listener, error) {
-	on := n.cfg.ListenOn(n.self)
+func openPorts(ctx context.Context, cfg *config.Config, self config.Node) (net.Listener, error) {
+	on := cfg.ListenOn(self)
 	raft, err := net.Listen("tcp", on.RaftAddr())
 	if err != nil {
-		return nil, n.listenError("Raft", "raft_port", err)
+		return nil, listenError(cfg, self, "Raft", "raft_port", err)
 	}
 	if err := raft.Close(); err != nil {
 		return nil, err
 	}
-	l, err := halfopen.ListenForClients(n.ctx, on.APIAddr())
+	l, err := halfopen.ListenForClients(ctx, on.APIAddr())
 	if err != nil {
-		return nil, n.listenError("API", "api_port", err)
+		return nil, listenError(cfg, self, "API", "api_port", err)
 	}
 	return l, nil
 }
 
-func (n *Node) listenError(what, setting string, err error) error {
-	hint := n.cfg.Listener(setting).Hint(err)
+func listenError(cfg *config.Config, self config.Node, what, setting string, err error) error {
+	hint := cfg.Listener(setting).Hint(err)
 	if hint == "" {
-		return fmt.Errorf("%s of node %d: %w", what, n.self.ID, err)
+		return fmt.Errorf("%s of node %d: %w", what, self.ID, err)
 	}
-	return &RefusedError{Reason: fmt.Sprintf("%s of node %d: %v", what, n.self.ID, err), hint: hint}
+	return &RefusedError{Reason: fmt.Sprintf("%s of node %d: %v", what, self.ID, err), hint: hint}
 }
 
 // warnUnreached says that this node listens where no other one reaches it. Debian's /etc/hosts, for example,
 // has the machine's own name stand for 127.0.1.1.
-func (n *Node) warnUnreached(ctx context.Context) {
-	if !n.listener.Addr().(*net.TCPAddr).AddrPort().Addr().IsLoopback() {
+func warnUnreached(
+	ctx context.Context, cfg *config.Config, self config.Node, on net.Addr, logger *zap.Logger,
+) {
+	if !on.(*net.TCPAddr).AddrPort().Addr().IsLoopback() {
 		return
 	}
-	for _, other := range n.cfg.Cluster.Nodes {
-		if other.ID != n.self.ID && !n.loopback(ctx, other.Host) {
-			n.logger.Warn("no other machine reaches this node: it listens on a loopback address",
-				zap.String("host", n.cfg.ListenOn(n.self).Host), zap.Stringer("on", n.listener.Addr()),
+	for _, other := range cfg.Cluster.Nodes {
+		if other.ID != self.ID && !loopback(ctx, other.Host, cfg.Client.Dial) {
+			logger.Warn("no other machine reaches this node: it listens on a loopback address",
+				zap.String("host", cfg.ListenOn(self).Host), zap.Stringer("on", on),
 				zap.Uint32("peer", uint32(other.ID)),
 				zap.String("hint", "look for the name in /etc/hosts, or set node.listen, such as 0.0.0.0"))
 			return
@@ -55,12 +58,12 @@ func (n *Node) warnUnreached(ctx context.Context) {
 	}
 }
 
-// loopback reports whether a host stands for a loopback address here.
-func (n *Node) loopback(ctx context.Context, host string) bool {
+// loopback reports whether a host stands for a loopback address here. It is asked for as long as timeout.
+func loopback(ctx context.Context, host string, timeout time.Duration) bool {
 	if addr, err := netip.ParseAddr(host); err == nil {
 		return addr.IsLoopback()
 	}
-	ctx, cancel := context.WithTimeout(ctx, n.cfg.Client.Dial)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	return err == nil && len(addrs) > 0 && addrs[0].IsLoopback()

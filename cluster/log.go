@@ -21,6 +21,9 @@ func dataShards(n int) []uint64 {
 	return ids
 }
 
+// allShards are the system shard and the data shards.
+func allShards(data []uint64) []uint64 { return append([]uint64{systemShard}, data...) }
+
 // replicated is the catalog on top of consensus. It exists before consensus has started, since
 // starting replays the log into those who use it; until then it has no leader and answers
 // KindNoQuorum.

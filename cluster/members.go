@@ -164,40 +164,10 @@ func (n *Node) leaving() []image.NodeID {
 	return gone
 }
 
-// serves reports whether this node has the newest state of a shard.
-func (n *Node) serves(shard uint64) bool {
-	n.servingMu.Lock()
-	defer n.servingMu.Unlock()
-	return n.current[shard]
-}
-
-func (n *Node) setServes(shard uint64, is bool) {
-	defer n.handler.Notify()
-	n.servingMu.Lock()
-	defer n.servingMu.Unlock()
-	if is {
-		n.current[shard] = true
-	} else {
-		delete(n.current, shard)
-	}
-}
-
-// serveList lists all shards of which this node has the newest state.
-func (n *Node) serveList() []uint64 {
-	n.servingMu.Lock()
-	defer n.servingMu.Unlock()
-	return slices.Sorted(maps.Keys(n.current))
-}
-
-// served lists the data shards of which this node has the newest state, in order.
-func (n *Node) served() []uint64 {
-	return slices.DeleteFunc(n.serveList(), func(s uint64) bool { return s == systemShard })
-}
-
 // servedBy reports whether a node says that it serves a shard.
 func (n *Node) servedBy(id image.NodeID, shard uint64) bool {
 	if id == n.self.ID {
-		return n.serves(shard)
+		return n.serving.has(shard)
 	}
 	return slices.Contains(n.peers.Serves(id), shard)
 }
@@ -294,7 +264,7 @@ func (n *Node) reconcileOwn() {
 			n.fail(errRemoved(n.self.ID))
 			return
 		case runs && (!ok || want.Number > have.Number):
-			n.setServes(shard, false)
+			n.serving.set(shard, false)
 			n.ingest.Forget(shard)
 			failpoint.Here("member/before-drop-shard")
 			err = c.DropShard(n.ctx, shard)
@@ -348,7 +318,7 @@ func (n *Node) askWhetherRemoved() {
 
 // serveCurrent serves a shard once this node has its newest state.
 func (n *Node) serveCurrent(c *consensus.Consensus, shard uint64) {
-	if n.serves(shard) || !c.CaughtUp(n.ctx, shard) {
+	if n.serving.has(shard) || !c.CaughtUp(n.ctx, shard) {
 		return
 	}
 	if shard == systemShard {
@@ -357,7 +327,7 @@ func (n *Node) serveCurrent(c *consensus.Consensus, shard uint64) {
 		n.logger.Warn("pending uploads of a shard", zap.Uint64("shard", shard), zap.Error(err))
 		return
 	}
-	n.setServes(shard, true)
+	n.serving.set(shard, true)
 	n.repair.Kick()
 }
 

@@ -17,12 +17,17 @@ import (
 
 // metrics are this node's figures in the Prometheus format. Most are read from Status when asked.
 type metrics struct {
+	self     image.NodeID
+	cluster  func() wire.ClusterStatus
+	repair   *repair.Service
+	log      *replicated
+	logger   *zap.Logger
 	registry *prometheus.Registry
-	node     *Node
 }
 
-func newMetrics(n *Node) *metrics {
-	m := &metrics{registry: prometheus.NewRegistry(), node: n}
+// register makes the registry; the other fields are set.
+func (m *metrics) register() *metrics {
+	m.registry = prometheus.NewRegistry()
 	m.registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), m)
 	return m
@@ -48,12 +53,12 @@ func (m *metrics) Collect(c chan<- prometheus.Metric) {
 			send(c, f, values[i], 0)
 		}
 	}
-	all(repair.Figures, repair.Figures.Values(m.node.repair.Stats()))
-	s := m.node.Cluster()
+	all(repair.Figures, repair.Figures.Values(m.repair.Stats()))
+	s := m.cluster()
 	all(wire.ClusterFigures, wire.ClusterFigures.Values(s))
 	for _, n := range s.Nodes {
 		send(c, metricUp, bit(n.State == wire.NodeUp), n.ID)
-		own := n.ID == m.node.self.ID
+		own := n.ID == m.self
 		if own {
 			send(c, metricDiskFailed, bit(n.Problem != ""), 0)
 		}
@@ -90,17 +95,17 @@ func bit(b bool) float64 {
 }
 
 // WriteMetrics implements api.Node.
-func (n *Node) WriteMetrics(w io.Writer) {
-	families, err := n.metrics.registry.Gather()
+func (m *metrics) WriteMetrics(w io.Writer) {
+	families, err := m.registry.Gather()
 	if err != nil {
-		n.logger.Warn("metrics", zap.Error(err))
+		m.logger.Warn("metrics", zap.Error(err))
 	}
 	for _, f := range families {
 		if _, err := expfmt.MetricFamilyToText(w, f); err != nil {
 			return // the client is gone
 		}
 	}
-	if c := n.log.c.Load(); c != nil {
+	if c := m.log.c.Load(); c != nil {
 		c.WriteMetrics(w)
 	}
 }

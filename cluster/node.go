@@ -61,14 +61,14 @@ type Node struct {
 
 	dir      atomic.Pointer[store.DataDir]
 	master   *crypto.MasterKey
-	imageLog imageLog
+	imageLog *imageLog
 	store    *store.Store
 	log      *replicated
 	keys     *keyring
 	peers    *peer.Set
 	ingest   *ingest.Service
 	repair   *repair.Service
-	kept     kept
+	uses     *uses
 	disk     *disk
 	device   hostinfo.Disk // of the data directory
 	images   *read.Images
@@ -90,8 +90,7 @@ type Node struct {
 	admitted      *catalog.Membership                // what the others took this node in with at this start
 	turn          atomic.Uint32                      // of holder
 	leads         atomic.Int64                       // counts changes of leaders
-	servingMu     sync.Mutex
-	current       map[uint64]bool // see serves
+	serving       *serving
 	reconcileKick chan struct{}
 	persisted     uint64 // version of the membership in the data directory; reconcile's own
 }
@@ -109,10 +108,13 @@ func Start(
 	n := &Node{
 		cfg: cfg, self: self, version: version, logger: logger, began: time.Now(), hosts: allowedHosts(cfg),
 		log: &replicated{}, shards: dataShards(cfg.Cluster.DataShards), failed: make(chan error, 1),
-		disk:    newDisk(self.ID, cfg, logger),
-		current: map[uint64]bool{}, reconcileKick: make(chan struct{}, 1),
+		disk:          newDisk(self.ID, cfg, logger),
+		reconcileKick: make(chan struct{}, 1),
 	}
-	n.imageLog.open(logger, cfg.Log.ImagesPerSecond)
+	n.serving = newServing(func() { n.handler.Notify() })
+	n.imageLog = newImageLog(imageLogOptions{
+		self: self.ID, live: n.live, cluster: n.Cluster, logger: logger, perSecond: cfg.Log.ImagesPerSecond,
+	})
 	n.known.Store(n.configured())
 	n.ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if err := n.start(ctx); err != nil {
@@ -136,10 +138,10 @@ func (n *Node) start(ctx context.Context) error {
 	if n.master, err = n.loadMaster(); err != nil {
 		return err
 	}
-	if n.listener, err = n.openPorts(); err != nil {
+	if n.listener, err = openPorts(n.ctx, n.cfg, n.self); err != nil {
 		return err
 	}
-	n.warnUnreached(ctx)
+	warnUnreached(ctx, n.cfg, n.self, n.listener.Addr(), n.logger)
 	n.peers = peer.New(n.peerOptions())
 	n.peers.Update(apiAddresses(n.membership()))
 	met, err := n.handshake(ctx)
@@ -149,6 +151,7 @@ func (n *Node) start(ctx context.Context) error {
 	if err := n.bootstrap(ctx, met); err != nil {
 		return err
 	}
+	n.uses = &uses{self: n.self.ID, log: n.log, serving: n.serving, membership: n.membership}
 	n.keys = &keyring{master: n.master, log: n.log, keys: map[keyName]crypto.Key{}}
 	if n.ingest, err = ingest.New(n.ingestOptions()); err != nil {
 		return &RefusedError{
@@ -160,7 +163,9 @@ func (n *Node) start(ctx context.Context) error {
 	n.repair = repair.New(n.repairOptions())
 	n.disk.store, n.disk.dir, n.disk.repair, n.disk.changed = n.store, n.dir.Load(), n.repair, n.peersChanged
 	n.wg.Go(func() { n.disk.watchRoom(n.ctx, n.cfg.Timeouts.PeerInterval) })
-	n.metrics = newMetrics(n)
+	n.metrics = (&metrics{
+		self: n.self.ID, cluster: n.Cluster, repair: n.repair, log: n.log, logger: n.logger,
+	}).register()
 	n.serve()
 	// Peers that run are met before Raft starts: a node of another cluster, or with an emptied disk,
 	// must not take part in a single election. Now that this one answers too, of two that start at
@@ -282,9 +287,9 @@ func (n *Node) ingestOptions() ingest.Options {
 	c := n.cfg
 	return ingest.Options{
 		Node: n.self.ID, Log: n.log, Vault: n.vault(), Peers: n.peers, Logger: n.logger.Named("ingest"),
-		Shards: n.served, ShardOf: n.shardOf, Members: n.members, Live: n.live, Room: n.peers.Room,
+		Shards: n.serving.data, ShardOf: n.shardOf, Members: n.members, Live: n.live, Room: n.peers.Room,
 		Current: n.liveOn, Up: n.peers.Up,
-		Owned:      n.owns,
+		Owned:      n.imageLog.add,
 		ReceivedBy: n.peers.Receives,
 		Replicas:   c.Cluster.Replicas, MinReplicas: c.Cluster.MinReplicas,
 		UploadsMax: c.Limits.Uploads, StagingBytes: int64(c.Limits.StagingBytes),
@@ -307,8 +312,8 @@ func (n *Node) readOptions() read.Options {
 func (n *Node) repairOptions() repair.Options {
 	c := n.cfg
 	return repair.Options{
-		Node: n.self.ID, Log: n.log, Logger: n.logger.Named("repair"), Shards: n.served,
-		Copies:  &copies{Images: n.images, store: n.store, peers: n.peers, vault: n.vault(), kept: &n.kept},
+		Node: n.self.ID, Log: n.log, Logger: n.logger.Named("repair"), Shards: n.serving.data,
+		Copies:  &copies{Images: n.images, store: n.store, peers: n.peers, vault: n.vault(), kept: &n.uses.kept},
 		Members: n.members, Up: n.peers.Up, Room: n.roomOn, Leaving: n.leaving,
 		Every: c.Repair.Every, Rate: int64(c.Repair.Rate), ScrubEvery: c.Repair.ScrubEvery,
 		ScrubRate: int64(c.Repair.ScrubRate),
@@ -316,7 +321,7 @@ func (n *Node) repairOptions() repair.Options {
 }
 
 func (n *Node) vault() vault {
-	return vault{keys: n.keys, store: n.store, wanted: n.wanted, degraded: n.disk.degraded}
+	return vault{keys: n.keys, store: n.store, wanted: n.uses.count, degraded: n.disk.degraded}
 }
 
 // peersChanged looks at what a peer that came or went leaves to do.
@@ -351,7 +356,7 @@ func (n *Node) applied(shard uint64, events []catalog.Event) {
 
 // restored takes up a shard whose state came as a snapshot.
 func (n *Node) restored(shard uint64) {
-	if !n.serves(shard) {
+	if !n.serving.has(shard) {
 		return // serveCurrent does it
 	}
 	if shard == systemShard {
@@ -380,12 +385,13 @@ const connectionsReserve = 64
 type door struct {
 	*Node
 	*disk
+	*metrics
 }
 
 // serve answers on the API's port from now on.
 func (n *Node) serve() {
 	n.handler = api.New(api.Options{
-		ID: n.self.ID, Images: images{n.images, n.ingest, n.log}, Node: door{n, n.disk}, Peers: n,
+		ID: n.self.ID, Images: images{n.images, n.ingest, n.log}, Node: door{n, n.disk, n.metrics}, Peers: n,
 		Logger: n.logger.Named("api"), Forward: n.peers.Transport(),
 		ImageBytes: int64(n.cfg.Limits.ImageBytes), ListPage: n.cfg.Limits.ListPage,
 		Reads: n.cfg.Limits.Reads, Uploads: n.cfg.Limits.Uploads,
@@ -440,7 +446,7 @@ func (n *Node) join() {
 		n.wg.Go(n.reconcile)
 		n.wg.Go(func() { n.disk.recover(n.ctx) })
 		n.logger.Info("ready", zap.Duration("after", time.Since(n.began).Round(time.Millisecond)))
-		n.sweep()
+		(&sweeper{n.uses, n.store, n.cfg.Timeouts.Sweep, n.ingest.Leftover(), n.logger}).run(n.ctx)
 	}
 }
 
@@ -509,10 +515,10 @@ func (n *Node) peersServe() bool {
 func (n *Node) recover() error {
 	c, asked := n.log.c.Load(), time.Now()
 	for {
-		if n.serveCurrent(c, systemShard); n.serves(systemShard) {
+		if n.serveCurrent(c, systemShard); n.serving.has(systemShard) {
 			n.reconcileOwn()
 			if !slices.ContainsFunc(c.Hosted(), func(shard uint64) bool {
-				return !n.serves(shard) && n.awaited(shard)
+				return !n.serving.has(shard) && n.awaited(shard)
 			}) {
 				return nil
 			}
@@ -540,60 +546,6 @@ func (n *Node) sameIdentity() error {
 		}
 	}
 	return nil
-}
-
-// sweepRetry is the pause after a sweep that failed, as one does while a shard is not up to date here.
-const sweepRetry = 10 * time.Second
-
-// sweep deletes files that no record names, now, every Timeouts.Sweep, and when some are known to be left.
-func (n *Node) sweep() {
-	for {
-		began, pause := time.Now(), n.cfg.Timeouts.Sweep
-		removed, bytes, err := n.store.Sweep(n.wants)
-		if err != nil {
-			pause = min(pause, sweepRetry)
-			n.logger.Warn("sweep", zap.Error(err), zap.Duration("again_in", pause))
-		} else if removed > 0 {
-			n.logger.Info("swept files without a record", zap.Int("files", removed), zap.Int64("bytes", bytes),
-				zap.Duration("in", time.Since(began)))
-		}
-		select {
-		case <-n.ctx.Done():
-			return
-		case <-time.After(pause):
-		case <-n.ingest.Leftover():
-		}
-	}
-}
-
-// wants reports whether there is a use for a file of this node. The file was there before the call, so
-// its assignment is in this node's state of the shard, once that is the newest.
-func (n *Node) wants(id image.ID, epoch uint32) (bool, error) {
-	for shard, l := range n.membership().Shards {
-		if _, ok := l.Of(n.self.ID); ok && !n.serves(shard) {
-			return true, image.Errorf(image.KindNoQuorum, "shard %d is not up to date on this node", shard)
-		}
-	}
-	count, err := n.wanted(id, epoch)
-	return count > 0 || err != nil, err
-}
-
-// wanted counts the uses of a file of this node: shards that name it, and a repair under way.
-func (n *Node) wanted(id image.ID, epoch uint32) (count int, err error) {
-	count = n.kept.count(id, epoch)
-	for _, shard := range n.served() {
-		err := n.log.View(shard, func(r catalog.Reader) error {
-			keep, err := catalog.Wants(r, n.self.ID, id, epoch)
-			if keep {
-				count++
-			}
-			return err
-		})
-		if err != nil {
-			return count, err
-		}
-	}
-	return count, nil
 }
 
 // Close stops the node: no new uploads, running ones to their end or until ctx is done, then no

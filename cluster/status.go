@@ -21,17 +21,17 @@ func (n *Node) Ready() error {
 	if n.draining.Load() {
 		return image.Errorf(image.KindNoQuorum, "node %d is stopping", n.self.ID).WithHint("ask another node")
 	}
-	if err := n.serving(); err != nil {
+	if err := n.started(); err != nil {
 		return err
 	}
 	if err := n.disk.degraded(); err != nil {
 		return err
 	}
-	return n.led(n.hosted())
+	return n.led(n.serving.hosted())
 }
 
-// serving says why this node cannot serve, whatever the others do.
-func (n *Node) serving() error {
+// started says why this node cannot serve, whatever the others do.
+func (n *Node) started() error {
 	if !n.ready.Load() {
 		return image.Errorf(image.KindNoQuorum, "node %d is starting and has not reached a majority of the nodes",
 			n.self.ID).
@@ -55,21 +55,21 @@ const electionsAwaited = 3
 
 // Await implements api.Node.
 func (n *Node) Await(ctx context.Context, user, name string) error {
-	shards := n.hosted()
+	shards := n.serving.hosted()
 	if name != "" {
 		shard := n.shardOf(user, name)
 		shards = []uint64{systemShard, shard}
-		if n.ready.Load() && !n.serves(shard) {
+		if n.ready.Load() && !n.serving.has(shard) {
 			return image.Errorf(image.KindNoQuorum, "no node that holds shard %d answers", shard).
 				WithHint("start the nodes that are down").WithRetry(time.Second)
 		}
 	}
 	limit := time.Now().Add(electionsAwaited * time.Duration(n.cfg.Raft.ElectionRTT) * n.cfg.Raft.RTT)
 	for {
-		err := n.serving()
+		err := n.started()
 		if err == nil {
 			err = n.led(shards)
-		} else if name == "" || !n.serves(shards[1]) {
+		} else if name == "" || !n.serving.has(shards[1]) {
 			return err
 		} // else the others give it uploads of the shard by now: it is ready at once
 		if err == nil || time.Now().After(limit) || !wait.For(ctx, n.cfg.Raft.RTT) {
@@ -77,11 +77,6 @@ func (n *Node) Await(ctx context.Context, user, name string) error {
 		}
 	}
 }
-
-func (n *Node) allShards() []uint64 { return append([]uint64{systemShard}, n.shards...) }
-
-// hosted lists the shards of this node, the system shard first.
-func (n *Node) hosted() []uint64 { return append([]uint64{systemShard}, n.served()...) }
 
 // Status implements api.Peers: this node's figures, without what all nodes know from the catalog.
 func (n *Node) Status() wire.NodeStatus {
@@ -129,7 +124,7 @@ func (n *Node) Status() wire.NodeStatus {
 		Uploads:        uploads,
 		UptimeS:        time.Since(n.began).Seconds(),
 		MissingCopies:  n.repair.Stats().Missing,
-		Serves:         n.serveList(),
+		Serves:         n.serving.all(),
 		Leads:          n.reports(),
 		Receiving:      n.ingest.Receiving(),
 	}
@@ -149,12 +144,12 @@ func (n *Node) Cluster() wire.ClusterStatus {
 	led := map[image.NodeID]int{}
 	reports := n.reported()
 	sums := &catalog.Totals{Nodes: map[image.NodeID]*catalog.NodeTotals{}}
-	for _, shard := range n.allShards() {
+	for _, shard := range allShards(n.shards) {
 		sh := wire.ShardStatus{ID: shard, Nodes: n.members(shard)}
 		c := n.log.c.Load()
 		report, reported := reports[shard]
 		switch {
-		case c != nil && n.serves(shard):
+		case c != nil && n.serving.has(shard):
 			sh.Leader, sh.Term, _ = c.Leader(shard)
 			sums.Add(n.totals(shard))
 		case reported:
@@ -261,7 +256,7 @@ func (n *Node) reports() (list []wire.ShardReport) {
 	if c == nil || len(n.membership().Members) <= placement.ShardNodes {
 		return nil
 	}
-	for _, shard := range n.served() {
+	for _, shard := range n.serving.data() {
 		leader, term, _ := c.Leader(shard)
 		if leader != n.self.ID {
 			continue
@@ -285,7 +280,7 @@ func (n *Node) reports() (list []wire.ShardReport) {
 // Route implements api.Node.
 func (n *Node) Route(user, name string) (address string, here bool) {
 	shard := n.shardOf(user, name)
-	if !n.ready.Load() || n.serves(shard) {
+	if !n.ready.Load() || n.serving.has(shard) {
 		return "", true
 	}
 	if node := n.holder(shard); node != 0 {
@@ -310,7 +305,7 @@ func (n *Node) locate() (map[image.NodeID][]uint64, error) {
 	where := map[image.NodeID][]uint64{}
 	for _, shard := range n.shards {
 		node := n.self.ID
-		if !n.serves(shard) {
+		if !n.serving.has(shard) {
 			node = n.holder(shard)
 		}
 		if node == 0 {
@@ -331,7 +326,7 @@ func (n *Node) ListShards(
 		case !slices.Contains(n.shards, shard):
 			return wire.List{}, image.Errorf(image.KindInvalid, "%d is not a data shard", shard).
 				WithHint("GET /v1/cluster lists the shards; the first is not one of them")
-		case !n.serves(shard):
+		case !n.serving.has(shard):
 			return wire.List{}, image.Errorf(image.KindNoQuorum, "shard %d is not on node %d, or not up to date",
 				shard, n.self.ID).
 				WithHint("ask a node that GET /v1/cluster lists for the shard").WithRetry(time.Second)

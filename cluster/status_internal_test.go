@@ -11,7 +11,8 @@ import (
 // TestAwaitStart sends requests to a node that starts. A shard that it serves already, as the others know, is
 // given uploads: these wait until it is ready, and what else comes is refused at once.
 func TestAwaitStart(t *testing.T) {
-	n := &Node{cfg: config.Default(), log: &replicated{}, shards: []uint64{2}, current: map[uint64]bool{}}
+	n := &Node{cfg: config.Default(), log: &replicated{}, shards: []uint64{2}}
+	n.serving = newServing(func() {})
 	const starts, leaderless = "is starting", "has no leader" // without a log there never is one
 	await := func(name, want string) {
 		t.Helper()
@@ -20,7 +21,7 @@ func TestAwaitStart(t *testing.T) {
 		}
 	}
 	await("a.png", starts)
-	n.current[2] = true
+	n.serving.set(2, true)
 	await("", starts)
 	time.AfterFunc(50*time.Millisecond, func() { n.ready.Store(true) })
 	await("a.png", leaderless)
