@@ -80,8 +80,6 @@ func receivers(r *runlog.Run, nodes int) int {
 	switch r.Delivery {
 	case runlog.DeliveryBroadcast:
 		return min(nodes, broadcastNodesMax)
-	case runlog.DeliveryAnnounce:
-		return min(nodes, r.Replicas)
 	case runlog.DeliveryRelay:
 		return 1
 	}

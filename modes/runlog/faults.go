@@ -32,7 +32,7 @@ func (l *Log) Faults() (list []Fault) {
 			if before && e.Node != 0 && e.TS-list[at].TS <= faultEchoS {
 				continue
 			}
-		case EventKill, EventPause, EventStop, EventPartition:
+		case EventKill, EventPause, EventStop:
 		default:
 			continue
 		}

@@ -36,30 +36,27 @@ const (
 // Delivery is how the client hands an image to the cluster.
 const (
 	DeliveryBroadcast = "broadcast"
-	DeliveryAnnounce  = "announce"
 	DeliveryRelay     = "relay"
 )
 
-// The kinds of events that a report acts on; others are read and counted as information. Down,
-// Kill, Pause, Stop and Partition are faults, the rest tells of their end.
+// The kinds of events that a report acts on; others are read, and listed as information. Down, Kill, Pause and
+// Stop are faults.
 const (
-	EventNodeDown  = "node_down" // a node was seen to stop answering
-	EventNodeUp    = "node_up"
-	EventKill      = "node_killed"    // by SIGKILL, on purpose
-	EventStop      = "node_stopped"   // told to end, to be started again
-	EventRestart   = "node_restarted" // has a new process after Kill or Stop
-	EventPause     = "node_paused"    // by SIGSTOP, on purpose
-	EventResume    = "node_continued"
-	EventHealed    = "node_healed"   // is back, and no image lacks a copy any more
-	EventUnhealed  = "node_unhealed" // is back, but images still lack copies
-	EventLost      = "node_lost"     // cannot be brought back; no more faults are made
-	EventHeld      = "load_held"     // no upload begins until the cluster is over a fault
-	EventReleased  = "load_released"
-	EventPartition = "partition"
-	EventHeal      = "heal"
-	EventResumed   = "resumed"       // the run was interrupted before, and goes on from here
-	EventCleaning  = "cleaning"      // from here on its images are deleted
-	EventMemory    = "memory_waited" // in the end: uploads waited for the client's memory, so long in all
+	EventNodeDown = "node_down" // a node was seen to stop answering
+	EventNodeUp   = "node_up"
+	EventKill     = "node_killed"    // by SIGKILL, on purpose
+	EventStop     = "node_stopped"   // told to end, to be started again
+	EventRestart  = "node_restarted" // has a new process after Kill or Stop
+	EventPause    = "node_paused"    // by SIGSTOP, on purpose
+	EventResume   = "node_continued"
+	EventHealed   = "node_healed"   // is back, and no image lacks a copy any more
+	EventUnhealed = "node_unhealed" // is back, but images still lack copies
+	EventLost     = "node_lost"     // cannot be brought back; no more faults are made
+	EventHeld     = "load_held"     // no upload begins until the cluster is over a fault
+	EventReleased = "load_released"
+	EventResumed  = "resumed"       // the run was interrupted before, and goes on from here
+	EventCleaning = "cleaning"      // from here on its images are deleted
+	EventMemory   = "memory_waited" // in the end: uploads waited for the client's memory, so long in all
 
 	EventImageMismatched = "image_mismatched" // was read back with other bytes; Detail begins with its name
 	EventImageMissing    = "image_missing"    // is not there though its upload was acknowledged

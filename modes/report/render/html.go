@@ -294,7 +294,7 @@ func latency(t *report.Timeline, name string, style int, list []report.Stretch, 
 var glyphs = map[string]struct{ sign, name string }{
 	"node_down": {"▽", "seen down"}, "node_up": {"△", "seen up"}, "node_killed": {"✕", "killed"}, "node_stopped": {"■", "stopped"}, "node_paused": {"‖", "paused"},
 	"node_restarted": {"▲", "restarted"}, "node_continued": {"▶", "continued"}, "node_healed": {"✓", "healed"}, "node_lost": {"!", "lost"}, "node_unhealed": {"!", "not healed"},
-	"partition": {"/", "partition"}, "heal": {"✓", "partition over"}, "resumed": {"↻", "run resumed"},
+	"resumed": {"↻", "run resumed"},
 }
 
 // mark adds the events, and a band wherever the run let nothing begin.
