@@ -290,33 +290,50 @@ func latency(t *report.Timeline, name string, style int, list []report.Stretch, 
 	return p
 }
 
+// The kinds of events, as the log has them, that are more to a chart than a sign.
+const (
+	seenDown = "node_down"
+	seenUp   = "node_up"
+	held     = "load_held"
+	released = "load_released"
+)
+
 // glyphs are the signs of events in a chart, by their kind in the report; other events stand in the table only.
 var glyphs = map[string]struct{ sign, name string }{
-	"node_down": {"▽", "seen down"}, "node_up": {"△", "seen up"}, "node_killed": {"✕", "killed"}, "node_stopped": {"■", "stopped"}, "node_paused": {"‖", "paused"},
-	"node_restarted": {"▲", "restarted"}, "node_continued": {"▶", "continued"}, "node_healed": {"✓", "healed"}, "node_lost": {"!", "lost"}, "node_unhealed": {"!", "not healed"},
-	"resumed": {"↻", "run resumed"},
+	seenDown:         {"▽", "seen down"},
+	seenUp:           {"△", "seen up"},
+	"node_killed":    {"✕", "killed"},
+	"node_stopped":   {"■", "stopped"},
+	"node_paused":    {"‖", "paused"},
+	"node_restarted": {"▲", "restarted"},
+	"node_continued": {"▶", "continued"},
+	"node_healed":    {"✓", "healed"},
+	"node_lost":      {"!", "lost"},
+	"node_unhealed":  {"!", "not healed"},
+	"resumed":        {"↻", "run resumed"},
 }
 
 // mark adds the events, and a band wherever the run let nothing begin.
 func (v *reportView) mark(c *chart, axis timeAxis) {
-	held := math.NaN()
+	heldFrom := math.NaN()
 	if warm := v.ElapsedS - v.MeasuredS; warm > 0 {
 		c.Bands = append(c.Bands, chartBand{0, axis.scale.at(warm)})
 		v.legend("▒", "warm-up, left out")
 	}
 	for _, e := range v.Events {
 		switch e.Kind {
-		case "load_held":
-			held = e.TS
-		case "load_released":
-			if x := axis.scale.at(held); !math.IsNaN(held) {
+		case held:
+			heldFrom = e.TS
+		case released:
+			if x := axis.scale.at(heldFrom); !math.IsNaN(heldFrom) {
 				c.Bands = append(c.Bands, chartBand{x, rounded(axis.scale.at(e.TS)-x, 5)})
 				v.legend("▒", "uploads wait for the cluster")
 			}
 		}
 		g, ok := glyphs[e.Kind]
-		seen := e.Kind == "node_down" || e.Kind == "node_up"
-		if !ok || e.TS > axis.scale.max || seen && v.Run != nil && v.Run.Faults > 0 { // what the run does itself says more
+		seen := e.Kind == seenDown || e.Kind == seenUp
+		planned := v.Run != nil && v.Run.Faults > 0
+		if !ok || e.TS > axis.scale.max || seen && planned { // what the run does itself says more
 			continue
 		}
 		name := g.name

@@ -132,3 +132,26 @@ func TestPageStaysSmall(t *testing.T) {
 		t.Errorf("%d bytes, more than %d", n, pageBytesMax)
 	}
 }
+
+// TestGlyphsAreOfTheLog ties the kinds of events that charts show to those that a run logs.
+func TestGlyphsAreOfTheLog(t *testing.T) {
+	logged := []string{
+		runlog.EventNodeDown, runlog.EventNodeUp, runlog.EventKill, runlog.EventStop, runlog.EventRestart,
+		runlog.EventPause, runlog.EventResume, runlog.EventHealed, runlog.EventUnhealed, runlog.EventLost,
+		runlog.EventResumed,
+	}
+	for _, kind := range logged {
+		if _, ok := glyphs[kind]; !ok {
+			t.Errorf("charts do not show the event %s", kind)
+		}
+	}
+	if len(glyphs) != len(logged) {
+		t.Errorf("charts show %d kinds of events, of which a run logs %d", len(glyphs), len(logged))
+	}
+	if seenDown != runlog.EventNodeDown || seenUp != runlog.EventNodeUp {
+		t.Errorf("%s and %s are what a run logs of a node that it sees", runlog.EventNodeDown, runlog.EventNodeUp)
+	}
+	if held != runlog.EventHeld || released != runlog.EventReleased {
+		t.Errorf("%s and %s are what a run logs of waiting", runlog.EventHeld, runlog.EventReleased)
+	}
+}
