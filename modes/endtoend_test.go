@@ -15,6 +15,7 @@ import (
 	"imgcluster/config"
 	"imgcluster/modes/report"
 	"imgcluster/modes/runlog"
+	"imgcluster/modes/term"
 )
 
 // TestCluster goes through the life of one cluster as its user does.
@@ -326,8 +327,8 @@ func testStressAsks(t *testing.T, l *upCluster) {
 		t.Fatal(err)
 	}
 	eventually(t, "a screen, and the last line of progress after it", func() bool {
-		_, after, left := strings.Cut(out.String(), leaveScreen)
-		return left && strings.Contains(out.String(), enterScreen) && regexp.MustCompile(`4 of 4 uploads, .* 0 failed\r\n`).MatchString(after)
+		_, after, left := strings.Cut(out.String(), term.LeaveScreen)
+		return left && strings.Contains(out.String(), term.EnterScreen) && regexp.MustCompile(`4 of 4 uploads, .* 0 failed\r\n`).MatchString(after)
 	})
 	cmd = program(t, l.dir, "stress", "--count", "4", "--min-pixels", "100", "--max-pixels", "200", "--log", "tty.jsonl")
 	cmd.Stderr, cmd.Env = tty, append(os.Environ(), "TERM=dumb")

@@ -22,6 +22,7 @@ import (
 	"imgcluster/modes/runlog"
 	"imgcluster/modes/stress"
 	"imgcluster/modes/stress/load"
+	"imgcluster/modes/term"
 )
 
 // busy is the tally of half a run with everything that can be shown.
@@ -186,7 +187,7 @@ func init() {
 	draws, heard := 0, ""
 	interrupts := make(chan os.Signal, 1)
 	signal.Notify(interrupts, syscall.SIGINT, syscall.SIGTERM)
-	s := openScreen(os.Stderr, func(width, height int) []string {
+	s := term.OpenScreen(os.Stderr, func(width, height int) []string {
 		if draws++; what == "bad draw" && draws > 1 {
 			panic("boom")
 		}
@@ -198,18 +199,18 @@ func init() {
 		return []string{fmt.Sprintf("at %dx%d.", width, height), heard}
 	})
 	(&hangup{do: func() { // as Main has a run end
-		s.close()
+		s.Close()
 		fmt.Fprintln(os.Stderr, "hung up")
 		os.Exit(exitFailed)
 	}}).watch()
 	switch what {
 	case "end":
-		s.close()
+		s.Close()
 		fmt.Fprintln(os.Stderr, "after")
 		os.Exit(0)
 	case "panic":
 		run := load.Options{
-			Run: runlog.Run{Count: 1, Concurrency: 1}, Users: []string{"u"}, Source: panics{}, Target: idle{}, Log: runlog.NewWriter(io.Discard), Crash: s.leave,
+			Run: runlog.Run{Count: 1, Concurrency: 1}, Users: []string{"u"}, Source: panics{}, Target: idle{}, Log: runlog.NewWriter(io.Discard), Crash: s.Leave,
 		}
 		load.Run(context.Background(), run)
 	}
@@ -323,8 +324,8 @@ func TestScreenRestores(t *testing.T) {
 			<-s.ended
 			eventually(t, "the terminal is restored", func() bool {
 				out := s.out.String()
-				at := strings.LastIndex(out, leaveScreen)
-				return strings.HasPrefix(out, enterScreen) && at > 0 && strings.Count(out, leaveScreen) == 1 && strings.Contains(out[at:], test.after)
+				at := strings.LastIndex(out, term.LeaveScreen)
+				return strings.HasPrefix(out, term.EnterScreen) && at > 0 && strings.Count(out, term.LeaveScreen) == 1 && strings.Contains(out[at:], test.after)
 			})
 			state := s.ProcessState.Sys().(syscall.WaitStatus)
 			if last := len(test.signals) - 1; last >= 0 && test.after == "" && state.Signal() != test.signals[last] {
@@ -343,11 +344,11 @@ func TestScreenResizes(t *testing.T) {
 	s.signal(t, syscall.SIGWINCH)
 	s.shows(t, "at 132x50.")
 	s.signal(t, syscall.SIGTSTP)
-	s.shows(t, leaveScreen)
+	s.shows(t, term.LeaveScreen)
 	eventually(t, "it is stopped", func() bool {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.Process.Pid))
 		return err == nil && strings.Contains(string(stat), ") T ")
 	})
 	s.signal(t, syscall.SIGCONT)
-	eventually(t, "the screen is back", func() bool { return strings.Count(s.out.String(), enterScreen) == 2 })
+	eventually(t, "the screen is back", func() bool { return strings.Count(s.out.String(), term.EnterScreen) == 2 })
 }

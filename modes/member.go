@@ -231,7 +231,7 @@ func awaitMember(ctx context.Context, e *env, c *client.Client, id image.NodeID,
 		case text != said:
 			e.say("%s", text)
 			said, last = text, time.Now()
-		case time.Since(last) >= progressEvery:
+		case time.Since(last) >= term.ProgressEvery:
 			e.say("still waiting: %s", text)
 			last = time.Now()
 		}

@@ -15,6 +15,7 @@ import (
 
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
+	"imgcluster/modes/term"
 )
 
 // fakeNodes are HTTP servers in the place of nodes, of which a configuration lists some.
@@ -139,7 +140,7 @@ func TestMemberWaits(t *testing.T) {
 		defer f.mu.Unlock()
 		f.members[0].State = "draining"
 		f.members[0].Shards, f.members[0].Moving, f.members[0].Images = 4, 3, 7
-		if f.members[3].Up, f.members[3].Moving = false, 3; time.Since(began) > progressEvery+2*memberEvery {
+		if f.members[3].Up, f.members[3].Moving = false, 3; time.Since(began) > term.ProgressEvery+2*memberEvery {
 			f.members[0].Shards, f.members[0].Moving, f.members[0].Images = 0, 0, 0
 		}
 		f.writeMembers(w)

@@ -4,17 +4,9 @@ import (
 	"fmt"
 	"os"
 	"sync"
-	"time"
 
-	"imgcluster/cluster/printable"
 	"imgcluster/modes/stress"
 	"imgcluster/modes/term"
-)
-
-// Periods of progress: lines off a terminal, where they stay, and the one line of a terminal.
-const (
-	progressEvery     = 5 * time.Second
-	progressEveryLive = 200 * time.Millisecond
 )
 
 // progress shows how far a command is: on a terminal in one line that is rewritten, or on a screen for
@@ -23,14 +15,14 @@ type progress struct {
 	mu     sync.Mutex
 	e      *env
 	live   bool // e.err is a terminal that can rewrite a line
-	open   bool // the live line has no end yet
-	last   time.Time
-	screen *screen // nil: none is open
+	line   *term.Progress
+	screen *term.Screen // nil: none is open
 	view   *view
 }
 
 func (e *env) progress() *progress {
-	e.shown = &progress{e: e, live: term.IsScreen(fileOf(e.err)), last: time.Now()}
+	live := term.IsScreen(fileOf(e.err))
+	e.shown = &progress{e: e, live: live, line: term.NewProgress(e.err, live)}
 	return e.shown
 }
 
@@ -43,7 +35,7 @@ func (p *progress) watch(f *stress.Tally) {
 		return
 	}
 	p.view = &view{f: f, color: p.e.color(p.e.err)}
-	p.screen = openScreen(p.e.err.(*os.File), p.view.lines)
+	p.screen = term.OpenScreen(p.e.err.(*os.File), p.view.lines)
 }
 
 // run shows the state of a run, where no screen does.
@@ -77,22 +69,8 @@ func (p *progress) stage(s stress.Stage) {
 }
 
 func (p *progress) write(final bool, line func() string) {
-	every := progressEvery
-	if p.live {
-		every = progressEveryLive
-	}
-	if p.e.quiet || !final && time.Since(p.last) < every {
-		return
-	}
-	p.last = time.Now()
-	text := printable.Text(line())
-	if !p.live {
-		fmt.Fprintln(p.e.err, text)
-		return
-	}
-	fmt.Fprint(p.e.err, "\r\x1b[K", text)
-	if p.open = true; final {
-		p.endLine()
+	if !p.e.quiet {
+		p.line.Show(final, line)
 	}
 }
 
@@ -104,7 +82,7 @@ func (p *progress) note(text string) {
 		p.view.addNote(text)
 		return
 	}
-	p.endLine()
+	p.line.End()
 	p.e.say("%s", text)
 }
 
@@ -113,11 +91,11 @@ func (p *progress) note(text string) {
 func (p *progress) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.endLine()
+	p.line.End()
 	if p.screen == nil {
 		return
 	}
-	p.screen.close()
+	p.screen.Close()
 	p.screen = nil
 	for _, line := range p.view.last() {
 		p.e.say("%s", line)
@@ -129,13 +107,6 @@ func (p *progress) crash() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.screen != nil {
-		p.screen.leave()
+		p.screen.Leave()
 	}
-}
-
-func (p *progress) endLine() {
-	if p.open {
-		fmt.Fprintln(p.e.err)
-	}
-	p.open = false
 }

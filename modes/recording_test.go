@@ -15,6 +15,7 @@ import (
 	"imgcluster/modes/runlog"
 	"imgcluster/modes/stress"
 	"imgcluster/modes/stress/load"
+	"imgcluster/modes/term"
 )
 
 // blind is a target whose nodes are not looked at.
@@ -132,13 +133,13 @@ func BenchmarkScreen(b *testing.B) {
 		f.Take(runlog.Upload{Seq: int64(i), StartS: float64(i), LatencyS: 0.5, OK: true, Owner: 1 + i%3, Attempts: 1, Bytes: int64(i)})
 	}
 	v := &view{f: f, color: true}
-	s := openScreen(tty, v.lines)
-	defer s.close()
+	s := term.OpenScreen(tty, v.lines)
+	defer s.Close()
 	now := f.Figures().Now
 	for b.Loop() {
 		now += 0.01
 		f.Take(runlog.ClientSample{TS: now, Client: sample.Client{InFlight: int(now * 100)}})
-		s.redraw()
+		s.Redraw()
 	}
-	b.ReportMetric(float64(b.Elapsed())/float64(b.N)/float64(drawEvery)*100, "%-of-a-core")
+	b.ReportMetric(float64(b.Elapsed())/float64(b.N)/float64(term.DrawEvery)*100, "%-of-a-core")
 }

@@ -1,5 +1,6 @@
-// Package term is what a terminal shows: how wide it is and whether it knows colours, figures in units for
-// people, and text cut, wrapped and laid out in columns. It prints nothing itself.
+// Package term is what a terminal shows: how wide it is and whether it knows colours, a live screen and a line of
+// progress, figures in units for people, and text cut, wrapped and laid out in columns. It writes only to what it
+// is given.
 package term
 
 import (

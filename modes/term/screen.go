@@ -1,0 +1,156 @@
+package term
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// DrawEvery is how often a Screen is drawn; only lines that changed are sent.
+const DrawEvery = 500 * time.Millisecond
+
+// The ANSI codes at the two ends of a Screen: the alternate screen keeps what was on the terminal, and without wrapping a line that a
+// terminal finds too wide spoils no other.
+const (
+	EnterScreen = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
+	LeaveScreen = "\x1b[?7h\x1b[?25h\x1b[?1049l"
+)
+
+// Screen draws lines on the whole of a terminal until Close, which leaves the terminal as it was. A signal that
+// ends or stops the process does so after that. It is safe for concurrent use.
+type Screen struct {
+	tty     *os.File
+	draw    func(width, height int) []string
+	signals chan os.Signal
+	over    chan struct{} // ends the drawing
+	drawn   chan struct{} // it has ended
+
+	mu     sync.Mutex
+	open   bool
+	width  int
+	height int
+	shown  []string
+}
+
+// OpenScreen shows on tty what draw returns for its size in columns and lines.
+func OpenScreen(tty *os.File, draw func(width, height int) []string) *Screen {
+	s := &Screen{
+		tty:     tty,
+		draw:    draw,
+		signals: make(chan os.Signal, 8),
+		over:    make(chan struct{}),
+		drawn:   make(chan struct{}),
+	}
+	signal.Notify(s.signals, syscall.SIGWINCH, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT,
+		syscall.SIGTSTP, syscall.SIGCONT)
+	s.enter()
+	go s.loop()
+	return s
+}
+
+func (s *Screen) loop() {
+	defer close(s.drawn)
+	defer s.Leave() // a panic in draw too
+	tick := time.NewTicker(DrawEvery)
+	defer tick.Stop()
+	interrupted := false
+	for {
+		s.Redraw()
+		select {
+		case <-s.over:
+			return
+		case <-tick.C:
+		case sig := <-s.signals:
+			switch sig {
+			case syscall.SIGWINCH:
+			case syscall.SIGTSTP:
+				s.Leave()
+				syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+			case syscall.SIGCONT:
+				s.enter()
+			case syscall.SIGINT, syscall.SIGTERM:
+				// The first drains what is under way, which others see to; the second ends the process.
+				if interrupted {
+					s.die(sig.(syscall.Signal))
+					return
+				}
+				interrupted = true
+			default:
+				s.die(sig.(syscall.Signal))
+				return
+			}
+		}
+	}
+}
+
+// die lets a signal do what it does without a screen.
+func (s *Screen) die(sig syscall.Signal) {
+	s.Leave()
+	signal.Reset(sig)
+	syscall.Kill(os.Getpid(), sig)
+}
+
+func (s *Screen) enter() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.open {
+		s.open = true
+		s.shown = nil
+		s.width = 0 // so that the next drawing begins with an empty screen
+		s.tty.WriteString(EnterScreen)
+	}
+}
+
+// Leave restores the terminal. It may be called at any time, and again.
+func (s *Screen) Leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open {
+		s.open = false
+		s.tty.WriteString(LeaveScreen)
+	}
+}
+
+// Close ends the drawing and restores the terminal.
+func (s *Screen) Close() {
+	signal.Stop(s.signals)
+	s.Leave()
+	close(s.over)
+	<-s.drawn
+}
+
+// Redraw sends the lines that are not on the terminal yet.
+func (s *Screen) Redraw() {
+	width, height := Size(s.tty)
+	lines := s.draw(width, height)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.open {
+		return
+	}
+	var out strings.Builder
+	if width != s.width || height != s.height {
+		s.width = width
+		s.height = height
+		s.shown = nil
+		out.WriteString("\x1b[2J")
+	}
+	for i := range max(len(lines), len(s.shown)) {
+		line, was := "", ""
+		if i < len(lines) {
+			line = lines[i]
+		}
+		if i < len(s.shown) {
+			was = s.shown[i]
+		}
+		if line != was {
+			fmt.Fprintf(&out, "\x1b[%d;1H\x1b[K%s", i+1, line)
+		}
+	}
+	s.shown = lines
+	s.tty.WriteString(out.String())
+}
