@@ -121,14 +121,15 @@ func (n *Node) members(shard uint64) []image.NodeID {
 	return catalog.NodesOf(l.Nodes)
 }
 
-// rows says who should lead which shard.
-func (n *Node) rows() []consensus.Row {
+// candidates returns the nodes that may lead each shard, the one that should first.
+func (n *Node) candidates() []consensus.Candidates {
 	m := n.membership()
-	rows := make([]consensus.Row, 0, len(m.Shards))
+	all := make([]consensus.Candidates, 0, len(m.Shards))
 	for _, shard := range slices.Sorted(maps.Keys(m.Shards)) {
-		rows = append(rows, consensus.Row{Shard: shard, Nodes: catalog.NodesOf(m.Shards[shard].Nodes)})
+		nodes := catalog.NodesOf(m.Shards[shard].Nodes)
+		all = append(all, consensus.Candidates{Shard: shard, Nodes: nodes})
 	}
-	return rows
+	return all
 }
 
 // live lists the nodes that take on work: members that are up and drain neither for an end of their
@@ -149,7 +150,8 @@ func (n *Node) liveOn(shard uint64) []image.NodeID {
 // roomOn lists those of them whose disks take more images.
 func (n *Node) roomOn(shard uint64) []image.NodeID {
 	room := n.peers.Room()
-	return slices.DeleteFunc(n.liveOn(shard), func(id image.NodeID) bool { return !slices.Contains(room, id) })
+	return slices.DeleteFunc(n.liveOn(shard),
+		func(id image.NodeID) bool { return !slices.Contains(room, id) })
 }
 
 // leaving lists the nodes whose copies must go to others: that drain or leave, or have been down for

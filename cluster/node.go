@@ -335,7 +335,7 @@ func (n *Node) consensusOptions() consensus.Options {
 	return consensus.Options{
 		NodeID: n.self.ID, RaftAddress: n.self.RaftAddr(), Listen: c.ListenOn(n.self).RaftAddr(),
 		Dir: c.DataDir(n.self.ID), DeploymentID: n.deploymentID(),
-		Applied: n.applied, Restored: n.restored, Live: n.live, Rows: n.rows, LeaderChanged: n.leaderChanged,
+		Applied: n.applied, Restored: n.restored, Live: n.live, Candidates: n.candidates, LeaderChanged: n.leaderChanged,
 		Logger: n.logger.Named("raft"),
 		RTT:    c.Raft.RTT, ElectionRTT: uint64(c.Raft.ElectionRTT), HeartbeatRTT: uint64(c.Raft.HeartbeatRTT),
 		SnapshotEntries:    uint64(c.Raft.SnapshotEntries),

@@ -18,39 +18,39 @@ import (
 // shard takes no proposals while a transfer hangs, up to one election timeout.
 const tryRoundsMax = 31
 
-// Row is one shard as the balancer sees it: the nodes that may lead it, the one that should first.
-type Row struct {
+// Candidates are the nodes that may lead a shard; the first one should.
+type Candidates struct {
 	Shard uint64
 	Nodes []image.NodeID
 }
 
-// rotated makes rows of shards of which nobody says who should lead: the i-th shard (they come by ID)
-// belongs to its member i mod n, by ID; 13 shards on three nodes are thus led 5, 4 and 4.
-func rotated(shards []Shard) []Row {
-	rows := make([]Row, len(shards))
+// rotated returns candidates for shards that have none configured: the i-th shard (they come by ID) should
+// be led by its member i mod n, by ID; 13 shards on three nodes are thus led 5, 4 and 4.
+func rotated(shards []Shard) []Candidates {
+	candidates := make([]Candidates, len(shards))
 	for i, s := range shards {
 		ids := slices.Sorted(maps.Keys(s.Members))
 		if len(ids) > 0 {
 			ids[0], ids[i%len(ids)] = ids[i%len(ids)], ids[0]
 		}
-		rows[i] = Row{s.ID, ids}
+		candidates[i] = Candidates{s.ID, ids}
 	}
-	return rows
+	return candidates
 }
 
-// plan says who should lead each shard: its first node, or when that one is not live, the live one with
+// plan returns who should lead each shard: its first node, or when that one is not live, the live one with
 // the fewest shards. Nodes that see the same live nodes make the same plan; a shard without a live
 // node is not in it.
-func plan(rows []Row, live map[image.NodeID]bool) map[uint64]image.NodeID {
+func plan(candidates []Candidates, live map[image.NodeID]bool) map[uint64]image.NodeID {
 	leads := map[image.NodeID]int{}
 	plan := map[uint64]image.NodeID{}
-	for _, r := range rows {
+	for _, r := range candidates {
 		if len(r.Nodes) > 0 && live[r.Nodes[0]] {
 			plan[r.Shard] = r.Nodes[0]
 			leads[r.Nodes[0]]++
 		}
 	}
-	for _, r := range rows {
+	for _, r := range candidates {
 		if plan[r.Shard] != 0 {
 			continue
 		}
@@ -123,15 +123,15 @@ func (c *Consensus) answering(allowed map[image.NodeID]bool) map[image.NodeID]bo
 }
 
 // balancer takes over the shards that this node should lead. The one who should lead asks for it,
-// because it alone knows that it hears the leader and has caught up: a leader would have to guess,
+// because it alone knows that it reaches the leader and has caught up: a leader would have to guess,
 // and a transfer to a node that is not there yet stops the shard.
 type balancer struct {
-	self     image.NodeID
-	rows     func() []Row
-	leader   func(shard uint64) (image.NodeID, uint64, bool)
-	caughtUp func(shard uint64) bool
-	transfer func(shard uint64, to image.NodeID)
-	tries    map[uint64]try
+	self       image.NodeID
+	candidates func() []Candidates
+	leader     func(shard uint64) (image.NodeID, uint64, bool)
+	caughtUp   func(shard uint64) bool
+	transfer   func(shard uint64, to image.NodeID)
+	tries      map[uint64]try
 }
 
 // try is a transfer that is not done yet.
@@ -139,7 +139,7 @@ type try struct{ count, wait int } // wait is in rounds
 
 // settled reports whether all shards that have a leader have the one that is planned.
 func (b *balancer) settled(live map[image.NodeID]bool) bool {
-	for shard, planned := range plan(b.rows(), live) {
+	for shard, planned := range plan(b.candidates(), live) {
 		if leader, _, ok := b.leader(shard); ok && leader != planned {
 			return false
 		}
@@ -150,9 +150,9 @@ func (b *balancer) settled(live map[image.NodeID]bool) bool {
 // round looks once. A transfer that does not come about is asked for again in the next round, then
 // after 1, 3, 7 ... rounds.
 func (b *balancer) round(live map[image.NodeID]bool) {
-	rows := b.rows()
-	plan := plan(rows, live)
-	for _, r := range rows {
+	candidates := b.candidates()
+	plan := plan(candidates, live)
+	for _, r := range candidates {
 		leader, _, ok := b.leader(r.Shard)
 		if !ok || leader == b.self || plan[r.Shard] != b.self {
 			delete(b.tries, r.Shard)
@@ -172,7 +172,7 @@ func (b *balancer) round(live map[image.NodeID]bool) {
 
 func (c *Consensus) newBalancer(ctx context.Context) *balancer {
 	return &balancer{
-		self: c.opts.NodeID, rows: c.opts.Rows, leader: c.Leader, transfer: c.transfer,
+		self: c.opts.NodeID, candidates: c.opts.Candidates, leader: c.Leader, transfer: c.transfer,
 		tries:    map[uint64]try{},
 		caughtUp: func(shard uint64) bool { return c.caughtUp(ctx, shard) },
 	}
@@ -187,8 +187,8 @@ func (c *Consensus) caughtUp(ctx context.Context, shard uint64) bool {
 	return err == nil
 }
 
-// keepBalanced runs the balancer until Close. The others are only looked at when something is not
-// where it would be if all were up.
+// keepBalanced runs the balancer until Close. The other nodes are only probed when a shard is not led by the
+// node that would lead it if all were up.
 func (c *Consensus) keepBalanced(ctx context.Context) {
 	b := c.newBalancer(ctx)
 	ticker := time.NewTicker(c.opts.RebalanceEvery)

@@ -9,8 +9,8 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// rowsOn makes n rows as those of n founded shards; the i-th is on the members that on returns.
-func rowsOn(n int, on func(i int) []image.NodeID) []Row {
+// candidatesOn returns the candidates of n bootstrapped shards; the i-th is on the members that on returns.
+func candidatesOn(n int, on func(i int) []image.NodeID) []Candidates {
 	shards := make([]Shard, n)
 	for i := range shards {
 		shards[i] = Shard{ID: uint64(i + 1), Members: map[image.NodeID]string{}}
@@ -32,25 +32,28 @@ func set(ids ...image.NodeID) map[image.NodeID]bool {
 func TestPlan(t *testing.T) {
 	three := func(int) []image.NodeID { return []image.NodeID{1, 2, 3} }
 	for _, c := range []struct {
-		what string
-		rows []Row
-		live map[image.NodeID]bool
-		want map[image.NodeID]int
+		what       string
+		candidates []Candidates
+		live       map[image.NodeID]bool
+		want       map[image.NodeID]int
 	}{
-		{"all live", rowsOn(13, three), set(1, 2, 3), map[image.NodeID]int{1: 5, 2: 4, 3: 4}},
-		{"1 away", rowsOn(13, three), set(2, 3), map[image.NodeID]int{2: 7, 3: 6}},
-		{"2 away", rowsOn(13, three), set(1, 3), map[image.NodeID]int{1: 7, 3: 6}},
-		{"only 3", rowsOn(13, three), set(3), map[image.NodeID]int{3: 13}},
-		{"nobody", rowsOn(13, three), set(), map[image.NodeID]int{}},
-		{"one node", rowsOn(13, func(int) []image.NodeID { return []image.NodeID{1} }), set(1), map[image.NodeID]int{1: 13}},
-		{"three of five", rowsOn(15, func(i int) []image.NodeID {
+		{"all live", candidatesOn(13, three), set(1, 2, 3), map[image.NodeID]int{1: 5, 2: 4, 3: 4}},
+		{"1 away", candidatesOn(13, three), set(2, 3), map[image.NodeID]int{2: 7, 3: 6}},
+		{"2 away", candidatesOn(13, three), set(1, 3), map[image.NodeID]int{1: 7, 3: 6}},
+		{"only 3", candidatesOn(13, three), set(3), map[image.NodeID]int{3: 13}},
+		{"nobody", candidatesOn(13, three), set(), map[image.NodeID]int{}},
+		{
+			"one node", candidatesOn(13, func(int) []image.NodeID { return []image.NodeID{1} }), set(1),
+			map[image.NodeID]int{1: 13},
+		},
+		{"three of five", candidatesOn(15, func(i int) []image.NodeID {
 			return []image.NodeID{image.NodeID(i%5 + 1), image.NodeID((i+1)%5 + 1), image.NodeID((i+2)%5 + 1)}
 		}), set(1, 2, 3, 4, 5), map[image.NodeID]int{1: 3, 2: 3, 3: 3, 4: 3, 5: 3}},
 	} {
 		got := map[image.NodeID]int{}
-		for shard, leader := range plan(c.rows, c.live) {
+		for shard, leader := range plan(c.candidates, c.live) {
 			got[leader]++
-			if !slices.Contains(c.rows[shard-1].Nodes, leader) || !c.live[leader] {
+			if !slices.Contains(c.candidates[shard-1].Nodes, leader) || !c.live[leader] {
 				t.Errorf("%s: shard %d is planned for %d", c.what, shard, leader)
 			}
 		}
@@ -67,7 +70,7 @@ func FuzzPlan(f *testing.F) {
 	f.Fuzz(func(t *testing.T, n, nodes uint8, liveBits uint16) {
 		nodes = nodes%16 + 1
 		live, all := set(), set()
-		rows := rowsOn(int(n), func(i int) []image.NodeID {
+		candidates := candidatesOn(int(n), func(i int) []image.NodeID {
 			var ids []image.NodeID
 			for j := range min(int(nodes), 3) {
 				ids = append(ids, image.NodeID((i*7+j)%int(nodes)+1))
@@ -81,8 +84,8 @@ func FuzzPlan(f *testing.F) {
 				live[id] = true
 			}
 		}
-		first, got := plan(rows, all), plan(rows, live)
-		for _, r := range rows {
+		first, got := plan(candidates, all), plan(candidates, live)
+		for _, r := range candidates {
 			leader, planned := got[r.Shard]
 			any := slices.ContainsFunc(r.Nodes, func(id image.NodeID) bool { return live[id] })
 			switch {
@@ -103,7 +106,10 @@ func TestBalancerRounds(t *testing.T) {
 	leads := map[uint64]image.NodeID{1: 2, 2: 2, 3: 2, 4: 2}
 	behind := map[uint64]bool{}
 	b := balancer{
-		self: 1, rows: func() []Row { return rowsOn(4, func(int) []image.NodeID { return []image.NodeID{1, 2} }) }, tries: map[uint64]try{},
+		self: 1, tries: map[uint64]try{},
+		candidates: func() []Candidates {
+			return candidatesOn(4, func(int) []image.NodeID { return []image.NodeID{1, 2} })
+		},
 		leader:   func(s uint64) (image.NodeID, uint64, bool) { return leads[s], 1, leads[s] != 0 },
 		caughtUp: func(s uint64) bool { return !behind[s] },
 		transfer: func(s uint64, to image.NodeID) { asked = append(asked, fmt.Sprintf("%d to %d", s, to)) },

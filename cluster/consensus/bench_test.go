@@ -52,7 +52,8 @@ func BenchmarkCluster(b *testing.B) {
 	for _, n := range []int{1, 16, 64} {
 		b.Run(fmt.Sprintf("propose/parallel=%d", n), func(b *testing.B) {
 			latencies(b, n, func(i int) error {
-				_, err := c.nodes[i%3].Propose(context.Background(), uint64(i%13+1), fmt.Appendf(nil, "set k%d %s", i%5000, value))
+				_, err := c.nodes[i%3].Propose(context.Background(), uint64(i%13+1),
+					fmt.Appendf(nil, "set k%d %s", i%5000, value))
 				return err
 			})
 		})

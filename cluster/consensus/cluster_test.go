@@ -117,8 +117,10 @@ func panicInApply(t *testing.T, c *toyCluster) {
 	}
 	c.propose(2, 5, "set after yes")
 	for i := range c.nodes {
-		if x, kept, after := c.read(i, 5, "x"), c.read(i, 5, "kept"), c.read(i, 5, "after"); x != "" || kept != "yes" || after != "yes" {
-			t.Errorf("node %d keeps half a command or misses one: x %q, kept %q, after %q", i+1, x, kept, after)
+		x, kept, after := c.read(i, 5, "x"), c.read(i, 5, "kept"), c.read(i, 5, "after")
+		if x != "" || kept != "yes" || after != "yes" {
+			t.Errorf("node %d keeps half a command or misses one: x %q, kept %q, after %q",
+				i+1, x, kept, after)
 		}
 	}
 	c.expectSameEverywhere()
@@ -127,14 +129,18 @@ func panicInApply(t *testing.T, c *toyCluster) {
 func statusAndMetrics(t *testing.T, c *toyCluster) {
 	for i, shard := range c.nodes[1].Hosted() {
 		group, err := c.nodes[1].Group(t.Context(), shard)
-		if err != nil || shard != uint64(i+1) || len(group) != 3 || !slices.Contains(group, catalog.Replica{Node: 3}) {
+		if err != nil || shard != uint64(i+1) || len(group) != 3 ||
+			!slices.Contains(group, catalog.Replica{Node: 3}) {
 			t.Errorf("shard %d: group %v, %v", shard, group, err)
 		}
 	}
 	if _, _, ok := c.nodes[1].Leader(99); ok || c.nodes[1].LeaderOf(99) {
 		t.Error("shard 99 has a leader")
 	}
-	for _, want := range []string{"imgcluster_consensus_proposals_total", "imgcluster_consensus_shards_led 4\n", "dragonboat_raftnode_has_leader"} {
+	for _, want := range []string{
+		"imgcluster_consensus_proposals_total", "imgcluster_consensus_shards_led 4\n",
+		"dragonboat_raftnode_has_leader",
+	} {
 		until(t, "metrics have "+want, func() bool { // leaders may be on their way back to it
 			var b strings.Builder
 			c.nodes[1].WriteMetrics(&b)
@@ -149,7 +155,8 @@ func stopAndRestart(t *testing.T, c *toyCluster) {
 	if _, err := stopped.Propose(t.Context(), 1, []byte("add a")); image.KindOf(err) != image.KindNoQuorum {
 		t.Errorf("a closed node answers %v", err)
 	}
-	if err := stopped.View(1, func(catalog.Reader) error { return nil }); image.KindOf(err) != image.KindNoQuorum {
+	nothing := func(catalog.Reader) error { return nil }
+	if err := stopped.View(1, nothing); image.KindOf(err) != image.KindNoQuorum {
 		t.Errorf("a closed node shows its state: %v", err)
 	}
 	if err := stopped.Close(); err != nil {
@@ -218,10 +225,16 @@ func TestNoQuorum(t *testing.T) {
 		}
 	}
 	for last, want := range map[error]string{
-		dragonboat.ErrTimeoutTooSmall: "timed out", dragonboat.ErrTimeout: "timed out", nil: "timed out", context.DeadlineExceeded: "timed out",
-		dragonboat.ErrShardNotReady: "it has no leader", dragonboat.ErrSystemBusy: "its queue is full", dragonboat.ErrAborted: "it is changing",
+		nil:                           "timed out",
+		context.DeadlineExceeded:      "timed out",
+		dragonboat.ErrTimeout:         "timed out",
+		dragonboat.ErrTimeoutTooSmall: "timed out",
+		dragonboat.ErrShardNotReady:   "it has no leader",
+		dragonboat.ErrSystemBusy:      "its queue is full",
+		dragonboat.ErrAborted:         "it is changing",
 	} {
-		if err := n.giveUp(t.Context(), 1, last); err.Error() != "no majority of shard 1 answered: "+want || last != nil && !errors.Is(err, last) {
+		if err := n.giveUp(t.Context(), 1, last); err.Error() != "no majority of shard 1 answered: "+want ||
+			last != nil && !errors.Is(err, last) {
 			t.Errorf("%v becomes %v", last, err)
 		}
 	}
@@ -234,7 +247,8 @@ func TestNoQuorum(t *testing.T) {
 	if _, err := n.Propose(cancelled, 1, []byte("add a")); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
-	if _, err := n.Propose(t.Context(), 1, make([]byte, CommandBytesMax+1)); image.KindOf(err) != image.KindTooLarge {
+	large := make([]byte, CommandBytesMax+1)
+	if _, err := n.Propose(t.Context(), 1, large); image.KindOf(err) != image.KindTooLarge {
 		t.Errorf("a large command: %v", err)
 	}
 	for _, err := range []error{n.View(9, fn), n.Read(t.Context(), 9, fn)} {
@@ -257,7 +271,8 @@ func TestCloseEndsProposals(t *testing.T) {
 	}()
 	until(t, "the proposal was tried", func() bool { return n.counters.retries.Load() > 0 })
 	c.stop(0)
-	if err := <-done; image.KindOf(err) != image.KindNoQuorum || !strings.Contains(err.Error(), "shutting down") {
+	if err := <-done; image.KindOf(err) != image.KindNoQuorum ||
+		!strings.Contains(err.Error(), "shutting down") {
 		t.Errorf("the waiting proposal ended with %v", err)
 	}
 }

@@ -55,8 +55,8 @@ type Consensus struct {
 	shards map[uint64]*running // by ID
 
 	calls   gate            // of the host
-	life    context.Context // ends when the host is about to close
-	end     context.CancelFunc
+	ctx     context.Context // ends when the host is about to close
+	cancel  context.CancelFunc
 	balance sync.WaitGroup
 	stop    context.CancelFunc // ends the balancer
 
@@ -75,16 +75,16 @@ func Start(ctx context.Context, opts Options) (*Consensus, error) {
 		return nil, err
 	}
 	setLogger(opts.Logger)
-	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	alive, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	c := &Consensus{
 		opts: opts, log: opts.Logger.Named("consensus"), shards: map[uint64]*running{},
-		life: life, end: end,
+		ctx: alive, cancel: cancel,
 	}
 	if err := c.start(ctx); err != nil {
-		end()
+		cancel()
 		return nil, startError(errors.Join(err, c.closeParts(false)), &opts)
 	}
-	balancing, stop := context.WithCancel(life)
+	balancing, stop := context.WithCancel(alive)
 	c.stop = stop
 	c.balance.Go(func() { c.keepBalanced(balancing) })
 	return c, nil
@@ -183,15 +183,14 @@ func recovered(err *error) {
 }
 
 // Close hands the shards that this node leads to others, waiting at most handoverTimeout, and stops the
-// node. What is proposed or read meanwhile fails with KindNoQuorum. A
-// second call returns what the first did.
+// node. What is proposed or read meanwhile fails with KindNoQuorum. A second call returns what the first did.
 func (c *Consensus) Close() error {
 	c.closing.Do(func() {
-		c.calls.shut()   // first: no new work; what is under way may still finish during the handover
+		c.calls.close()  // first: no new work; what is under way may still finish during the handover
 		c.stop()         // then the balancer, which would take shards back
 		c.balance.Wait() //
 		c.handOver()     // while the host still runs
-		c.end()          // ends what is still under way,
+		c.cancel()       // ends what is still under way,
 		c.calls.wait()   // since nobody may be inside the host
 		c.closed = c.closeParts(true)
 	})

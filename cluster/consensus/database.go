@@ -85,7 +85,7 @@ func (d *database) view(shard uint64, fn func(catalog.Reader) error) (result any
 
 // close waits for the readers, syncs and closes.
 func (d *database) close() error {
-	d.readers.shut()
+	d.readers.close()
 	d.readers.wait()
 	return errors.Join(d.pebble.LogData(nil, pebble.Sync), d.pebble.Close())
 }

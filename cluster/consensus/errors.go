@@ -17,7 +17,7 @@ import (
 	"imgcluster/cluster/witness"
 )
 
-// errStopping is the answer of a node that closes.
+// errStopping is the answer of a node that is shutting down.
 func errStopping() error {
 	return image.Errorf(image.KindNoQuorum, "the node is shutting down").WithHint("ask another node")
 }
@@ -25,7 +25,7 @@ func errStopping() error {
 // errShard is the answer of a node that the shard is not on, mostly because it moved a moment ago.
 func errShard(shard uint64) error {
 	return image.Errorf(image.KindNoQuorum, "shard %d is not on this node", shard).
-		WithHint("ask again: the nodes soon hear where it is").WithRetry(time.Second)
+		WithHint("ask again: the nodes soon know where it is").WithRetry(time.Second)
 }
 
 // ErrDamaged is why Start refuses a data directory whose log or catalog is not what this node wrote: a
@@ -33,8 +33,8 @@ func errShard(shard uint64) error {
 // another reason is not damaged.
 var ErrDamaged = errors.New("damaged")
 
-// damaged says that what was read is not what was written, unless the operating system did not let it be
-// read, or the library says that another process has it.
+// damaged marks err as ErrDamaged, unless the operating system did not let the file be read, or another
+// process has it.
 func damaged(err error) error {
 	var typed *image.Error
 	class := oserr.ClassOf(err)
@@ -100,12 +100,14 @@ func firstRefused(dir string) error {
 // differs returns an error that names the first thing that is not as it was.
 func (id identity) differs(now identity) error {
 	changed := func(what string, before, after any, hint string) error {
-		return image.Errorf(image.KindInvalid, "the data directory belongs to %s %v, the configuration says %v",
+		return image.Errorf(image.KindInvalid,
+			"the data directory belongs to %s %v, the configuration says %v",
 			what, before, after).WithHint(hint)
 	}
 	switch {
 	case id.Version != now.Version:
-		return changed("data version", id.Version, now.Version, "run the version of the program that wrote it")
+		return changed("data version", id.Version, now.Version,
+			"run the version of the program that wrote it")
 	case id.DeploymentID != now.DeploymentID:
 		return changed("deployment", id.DeploymentID, now.DeploymentID,
 			"set the cluster's name back, or choose another data_dir")
@@ -113,7 +115,8 @@ func (id identity) differs(now identity) error {
 		return changed("node", id.Node, now.Node, "start it with that --id, or choose another data_dir")
 	case id.Address != now.Address:
 		return changed("Raft address", id.Address, now.Address,
-			"a node keeps its Raft address: set it back, or replace the node; what it listens on is node.listen")
+			"a node keeps its Raft address: set it back, or replace the node; "+
+				"what it listens on is node.listen")
 	}
 	return nil
 }
@@ -126,7 +129,7 @@ func startError(err error, o *Options) error {
 		return err
 	}
 	if oserr.ClassOf(err) == oserr.None && !errors.Is(err, ErrDamaged) {
-		if cause := firstRefused(o.Dir); cause != nil { // dragonboat does not always tell
+		if cause := firstRefused(o.Dir); cause != nil { // dragonboat does not always return it
 			err = cause
 		}
 	}
@@ -147,7 +150,8 @@ func startError(err error, o *Options) error {
 	case class != oserr.None: // the node has to be given what it needs: its data are as they were
 		kind, hint = image.KindInvalid, oserr.Hint(err, o.Dir)
 	case errors.Is(err, dragonboat.ErrInvalidShardSettings):
-		kind, hint = image.KindInvalid, "the first nodes and their Raft addresses are fixed: set cluster.nodes back"
+		kind = image.KindInvalid
+		hint = "the first nodes and their Raft addresses are fixed: set cluster.nodes back"
 	case strings.Contains(text, "hostname changed"):
 		kind, hint = image.KindInvalid, "give the host its former name back, or replace the node"
 	case strings.Contains(text, "changed"), strings.Contains(text, "not the owner"):

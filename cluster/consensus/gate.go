@@ -10,7 +10,7 @@ type gate struct {
 	inside sync.WaitGroup
 }
 
-// enter lets a caller in until it calls leave. Its error is that of a node that shuts down.
+// enter lets a caller in until it calls leave. It returns the error of a node that is shutting down.
 func (g *gate) enter() (leave func(), err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -21,8 +21,8 @@ func (g *gate) enter() (leave func(), err error) {
 	return g.inside.Done, nil
 }
 
-// shut lets nobody in any more; wait returns when the last caller left.
-func (g *gate) shut() {
+// close lets nobody in any more; wait returns when the last caller left.
+func (g *gate) close() {
 	g.mu.Lock()
 	g.closed = true
 	g.mu.Unlock()

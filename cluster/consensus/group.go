@@ -32,13 +32,14 @@ func (c *Consensus) group(ctx context.Context, shard uint64) (m *dragonboat.Memb
 }
 
 // AddReplica takes a replica into a shard's Raft group; address is that of its node's Raft transport.
-// The group is only changed when still returns nil, and not when others change it meanwhile: a node
-// that goes by what held before would take a replica out that came since, and that for ever. still may
-// be called again.
+// The group is only changed when stillWanted returns nil, and not when others change it meanwhile: a node
+// that goes by what held before would take a replica out that came since, and that for ever. stillWanted
+// may be called again.
 func (c *Consensus) AddReplica(
-	ctx context.Context, shard uint64, r catalog.Replica, address string, still func(context.Context) error,
+	ctx context.Context, shard uint64, r catalog.Replica, address string,
+	stillWanted func(context.Context) error,
 ) error {
-	return c.changeGroup(ctx, shard, still, func(ctx context.Context, m *dragonboat.Membership) error {
+	return c.changeGroup(ctx, shard, stillWanted, func(ctx context.Context, m *dragonboat.Membership) error {
 		if _, removed := m.Removed[r.ID()]; removed {
 			return image.Errorf(image.KindStale, "replica %d of node %d was taken out of shard %d, for ever",
 				r.Number, r.Node, shard)
@@ -50,11 +51,11 @@ func (c *Consensus) AddReplica(
 	})
 }
 
-// RemoveReplica takes a replica out of a shard's Raft group, for ever. still is that of AddReplica.
+// RemoveReplica takes a replica out of a shard's Raft group, for ever. stillWanted is that of AddReplica.
 func (c *Consensus) RemoveReplica(
-	ctx context.Context, shard uint64, r catalog.Replica, still func(context.Context) error,
+	ctx context.Context, shard uint64, r catalog.Replica, stillWanted func(context.Context) error,
 ) error {
-	return c.changeGroup(ctx, shard, still, func(ctx context.Context, m *dragonboat.Membership) error {
+	return c.changeGroup(ctx, shard, stillWanted, func(ctx context.Context, m *dragonboat.Membership) error {
 		if m.Nodes[r.ID()] == "" {
 			return nil
 		}
@@ -63,16 +64,16 @@ func (c *Consensus) RemoveReplica(
 }
 
 // changeGroup reads the group before each attempt: one that timed out may have been committed. After
-// that it asks whether to go on: whoever knows better since then changes a group that this one did
+// that it asks whether the change is still wanted: a newer decision then changes a group that this one did
 // not change, or has it refuse this change.
 func (c *Consensus) changeGroup(
-	ctx context.Context, shard uint64, still func(context.Context) error,
+	ctx context.Context, shard uint64, stillWanted func(context.Context) error,
 	change func(context.Context, *dragonboat.Membership) error,
 ) error {
 	return c.retry(ctx, shard, func(ctx context.Context) error {
 		m, err := c.host.SyncGetShardMembership(ctx, shard)
 		if err == nil {
-			err = still(ctx)
+			err = stillWanted(ctx)
 		}
 		if err != nil {
 			return err

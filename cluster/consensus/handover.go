@@ -15,12 +15,12 @@ const handoverTries = 3
 
 // handover gives the shards that this node leads away before it closes.
 type handover struct {
-	self     image.NodeID
-	rows     []Row
-	leader   func(shard uint64) (image.NodeID, uint64, bool)
-	transfer func(shard uint64, to image.NodeID)
-	given    map[uint64]int // how often a shard was given away, up to handoverTries
-	wait     map[uint64]int // rounds until a transfer under way is asked for again
+	self       image.NodeID
+	candidates []Candidates
+	leader     func(shard uint64) (image.NodeID, uint64, bool)
+	transfer   func(shard uint64, to image.NodeID)
+	given      map[uint64]int // how often a shard was given away, up to handoverTries
+	wait       map[uint64]int // rounds until a transfer under way is asked for again
 }
 
 // round asks for transfers to the nodes in live and reports whether some are not done: the shard is
@@ -28,7 +28,7 @@ type handover struct {
 // back, from a balancer that sees this node alive or from a node that closes too. It is given away
 // again, but not for ever.
 func (h *handover) round(live map[image.NodeID]bool, patience int) (more bool) {
-	for shard, to := range plan(h.rows, live) {
+	for shard, to := range plan(h.candidates, live) {
 		leader, _, known := h.leader(shard)
 		wait, asked := h.wait[shard]
 		switch {
@@ -54,7 +54,7 @@ func (h *handover) round(live map[image.NodeID]bool, patience int) (more bool) {
 // handOver moves all shards that this node leads to others that answer, and waits until it is done
 // or not worth waiting for. It takes its time even when none is left: an election takes more.
 func (c *Consensus) handOver() {
-	ctx, cancel := context.WithTimeout(c.life, handoverTimeout)
+	ctx, cancel := context.WithTimeout(c.ctx, handoverTimeout)
 	defer cancel()
 	ticker := time.NewTicker(c.opts.RTT)
 	defer ticker.Stop()
@@ -64,7 +64,7 @@ func (c *Consensus) handOver() {
 		return live
 	}
 	h := handover{
-		self: c.opts.NodeID, rows: c.opts.Rows(), leader: c.Leader, transfer: c.transfer,
+		self: c.opts.NodeID, candidates: c.opts.Candidates(), leader: c.Leader, transfer: c.transfer,
 		given: map[uint64]int{}, wait: map[uint64]int{},
 	}
 	for h.round(others(), int(c.opts.ElectionRTT)) {

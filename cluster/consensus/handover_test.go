@@ -12,7 +12,7 @@ func TestHandoverRounds(t *testing.T) {
 	asked := map[uint64]int{}
 	leads := map[uint64]image.NodeID{1: 1, 2: 1, 3: 1, 4: 2}
 	h := handover{
-		self: 1, rows: rowsOn(5, func(int) []image.NodeID { return []image.NodeID{1, 2} }),
+		self: 1, candidates: candidatesOn(5, func(int) []image.NodeID { return []image.NodeID{1, 2} }),
 		given: map[uint64]int{}, wait: map[uint64]int{},
 		leader: func(s uint64) (image.NodeID, uint64, bool) { return leads[s], 1, leads[s] != 0 },
 		transfer: func(s uint64, to image.NodeID) {

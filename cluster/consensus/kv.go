@@ -107,7 +107,7 @@ func (v *view) Scan(from, to []byte, fn func(key, value []byte) bool) error {
 }
 
 // tx is what Apply sees: the shard with the writes of the batch so far. err keeps the first failure
-// of the database, since Apply cannot be trusted to tell of it and must not turn it into a result.
+// of the database, since Apply cannot be trusted to report it and must not turn it into a result.
 type tx struct {
 	shard uint64
 	batch *pebble.Batch

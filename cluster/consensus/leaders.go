@@ -11,7 +11,7 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// leadership is who leads one shard, as far as this node has heard.
+// leadership is who leads one shard, as far as this node knows.
 type leadership struct {
 	now atomic.Pointer[raftio.LeaderInfo]
 }
@@ -82,9 +82,8 @@ func (l *listener) SendSnapshotStarted(raftio.SnapshotInfo) { l.counters.snapsho
 // SnapshotReceived counts the snapshots taken from other nodes.
 func (l *listener) SnapshotReceived(raftio.SnapshotInfo) { l.counters.snapshotsReceived.Add(1) }
 
-// The other events tell nothing that is acted on. Those of connections cannot tell whether a node
-// is up: several connections share one state, so the last event may be of a failure though all is
-// well again.
+// Nothing follows from the other events. Those of connections do not show whether a node is up: several
+// connections share one state, so the last event may be of a failure though all have recovered.
 
 func (l *listener) ConnectionEstablished(raftio.ConnectionInfo) {}
 func (l *listener) ConnectionFailed(raftio.ConnectionInfo)      {}

@@ -42,7 +42,7 @@ func (f logDBs) Create(
 	return l, nil
 }
 
-// logDB is dragonboat's log. What others may be told of once it returned is in the witness by then.
+// logDB is dragonboat's log. Before it returns, the witness has what the node may then send to others.
 type logDB struct {
 	raftio.ILogDB
 	w   *witness.Witness
@@ -100,8 +100,8 @@ func (l *logDB) RemoveNodeData(shard, replica uint64) error {
 	return l.ILogDB.RemoveNodeData(shard, replica)
 }
 
-// check refuses a log that has forgotten what the node has told others. Where the files were not
-// compared, it also reads all entries and the snapshot: they have checksums, which are looked at when a
+// check refuses a log that has lost what the node has sent to others. Where the files were not
+// compared, it also reads all entries and the snapshot: they have checksums, which are checked when a
 // part is read, and that may be years from now, or by a goroutine that ends the process.
 func (l *logDB) check() (err error) {
 	defer recovered(&err)

@@ -92,7 +92,8 @@ func TestForgetfulLog(t *testing.T) {
 				must(t, err)
 				return
 			}
-			if !errors.Is(err, ErrDamaged) || image.KindOf(err) != image.KindDamaged || !strings.Contains(err.Error(), c.forgot) {
+			if !errors.Is(err, ErrDamaged) || image.KindOf(err) != image.KindDamaged ||
+				!strings.Contains(err.Error(), c.forgot) {
 				t.Errorf("%v, want %q", err, c.forgot)
 			}
 		})
@@ -119,9 +120,9 @@ func (s *syncedFirst) SaveRaftState([]raftpb.Update, uint64) (err error) {
 	return err
 }
 
-// TestLogAfterPowerLoss: a follower puts a new leader's entries, or a snapshot, in the place of ones that were
-// never committed, and loses power before the kernel has written what the witness says of that. Its log has
-// forgotten nothing.
+// TestLogAfterPowerLoss: a follower puts a new leader's entries, or a snapshot, in the place of ones that
+// were never committed, and loses power before the kernel has written what the witness says of that. Its log
+// has forgotten nothing.
 func TestLogAfterPowerLoss(t *testing.T) {
 	for name, u := range map[string]raftpb.Update{
 		"entries":    {State: raftpb.State{Term: 6}, EntriesToSave: []raftpb.Entry{{Index: 9}, {Index: 10}}},
@@ -132,7 +133,9 @@ func TestLogAfterPowerLoss(t *testing.T) {
 			w := mustWitness(t, root)
 			log := &syncedFirst{path: filepath.Join(root, witness.FileName)}
 			l := &logDB{ILogDB: log, w: w}
-			before := raftpb.Update{State: raftpb.State{Term: 5}, EntriesToSave: []raftpb.Entry{{Index: 8}, {Index: 12}}}
+			before := raftpb.Update{
+				State: raftpb.State{Term: 5}, EntriesToSave: []raftpb.Entry{{Index: 8}, {Index: 12}},
+			}
 			for _, u := range []raftpb.Update{before, u} {
 				u.ShardID, u.ReplicaID = 2, 3
 				must(t, l.SaveRaftState([]raftpb.Update{u}, 1))

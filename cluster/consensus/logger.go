@@ -37,20 +37,21 @@ func (standardLog) Write(p []byte) (int, error) {
 }
 
 // raftLogger is dragonboat's logger for one of its packages. Its info is debug here, and so are the
-// warnings of its package raft: both tell of every step of every shard, a vote for example. So is what is
+// warnings of its package raft: both have every step of every shard, a vote for example. So is what is
 // quiet. Levels belong to zap, so SetLevel does nothing.
 type raftLogger struct{ pkg string }
 
 // quiet are warnings and errors of dragonboat, by their format, that this program logs in its own words or
-// that say nothing to act on.
+// that nothing follows from.
 var quiet = map[string]bool{
 	// Its transport is not in use, and what the ratio may be is a check of the configuration: five
 	// heartbeats to an election serve.
 	"mutual TLS disabled, communication is insecure":          true,
 	"ElectionRTT is not a magnitude larger than HeartbeatRTT": true,
-	// This process had no processor for a while, said for every shard. What comes of it is logged: elections.
+	// This process had no processor for a while, logged for every shard. What comes of it is logged:
+	// elections.
 	"%s had %d LocalTick msgs in one batch": true,
-	// A node that does not answer, said for every link and again and again: see Unreachable.
+	// A node that does not answer, logged for every link and again and again: see Unreachable.
 	"Nodehost %s failed to get a connection to %s, %v":        true,
 	"send batch failed, target %s (%v), %d":                   true,
 	"send batch failed, taret node %s (%v), %d":               true,

@@ -31,9 +31,20 @@ func TestLogger(t *testing.T) {
 		l.Panicf("e %d", 5)
 	}()
 	log.Print("the standard log")
-	want := map[string]zapcore.Level{"x became unreachable, affected 1 nodes": zap.DebugLevel, "send batch failed, target x (why), 1": zap.DebugLevel, "vote 0": zap.DebugLevel, "a 1": zap.DebugLevel, "b 2": zap.DebugLevel, "c 3": zap.WarnLevel, "d 4": zap.ErrorLevel, "e 5": zap.PanicLevel, "the standard log": zap.InfoLevel}
+	want := map[string]zapcore.Level{
+		"x became unreachable, affected 1 nodes": zap.DebugLevel,
+		"send batch failed, target x (why), 1":   zap.DebugLevel,
+		"vote 0":                                 zap.DebugLevel,
+		"a 1":                                    zap.DebugLevel,
+		"b 2":                                    zap.DebugLevel,
+		"c 3":                                    zap.WarnLevel,
+		"d 4":                                    zap.ErrorLevel,
+		"e 5":                                    zap.PanicLevel,
+		"the standard log":                       zap.InfoLevel,
+	}
 	for _, e := range logs.All() {
-		if level, ok := want[e.Message]; ok && level == e.Level && e.LoggerName != "" && !strings.HasSuffix(e.LoggerName, ".") {
+		if level, ok := want[e.Message]; ok && level == e.Level && e.LoggerName != "" &&
+			!strings.HasSuffix(e.LoggerName, ".") {
 			delete(want, e.Message)
 		}
 	}

@@ -35,14 +35,15 @@ func TestChangesOfTheLate(t *testing.T) {
 		t.Fatalf("a change that is not right any more: %v", err)
 	}
 	asked := 0
-	err := late.AddReplica(t.Context(), 1, catalog.Replica{Node: 3, Number: 9}, address, func(context.Context) error {
-		if asked++; asked > 1 {
-			return old
-		}
-		must(t, knows.RemoveReplica(t.Context(), 1, lost, always)) // in between
-		must(t, knows.AddReplica(t.Context(), 1, fresh, address, always))
-		return nil
-	})
+	err := late.AddReplica(t.Context(), 1, catalog.Replica{Node: 3, Number: 9}, address,
+		func(context.Context) error {
+			if asked++; asked > 1 {
+				return old
+			}
+			must(t, knows.RemoveReplica(t.Context(), 1, lost, always)) // in between
+			must(t, knows.AddReplica(t.Context(), 1, fresh, address, always))
+			return nil
+		})
 	if !errors.Is(err, old) || asked != 2 {
 		t.Fatalf("a change after another one: %v, asked %d times", err, asked)
 	}
@@ -83,8 +84,10 @@ func TestReplaceAReplica(t *testing.T) {
 					must(t, other.RemoveReplica(t.Context(), shard, r, always)) // again
 				}
 			}
-			must(t, other.AddReplica(t.Context(), shard, catalog.Replica{Node: id, Number: number}, n.opts.RaftAddress, always))
-			must(t, other.AddReplica(t.Context(), shard, catalog.Replica{Node: id, Number: number}, n.opts.RaftAddress, always))
+			must(t, other.AddReplica(t.Context(), shard, catalog.Replica{Node: id, Number: number},
+				n.opts.RaftAddress, always))
+			must(t, other.AddReplica(t.Context(), shard, catalog.Replica{Node: id, Number: number},
+				n.opts.RaftAddress, always))
 		}
 		c.start(lost)
 		for shard := uint64(1); shard <= 3; shard++ {
@@ -116,11 +119,13 @@ func TestMoveAShard(t *testing.T) {
 	c.propose(0, 2, "set a b")
 	one, four := c.nodes[0], c.nodes[3]
 	must(t, four.StartShard(joining(2, 4, 1)))
-	must(t, one.AddReplica(t.Context(), 2, catalog.Replica{Node: 4, Number: 1}, four.opts.RaftAddress, always))
+	must(t, one.AddReplica(t.Context(), 2, catalog.Replica{Node: 4, Number: 1},
+		four.opts.RaftAddress, always))
 	until(t, "node 4 has caught up", func() bool { return four.CaughtUp(t.Context(), 2) })
 	must(t, one.RemoveReplica(t.Context(), 2, catalog.Replica{Node: 3}, always))
 	must(t, c.nodes[2].DropShard(t.Context(), 2))
-	if err := c.nodes[2].View(2, func(catalog.Reader) error { return nil }); image.KindOf(err) != image.KindNoQuorum {
+	err := c.nodes[2].View(2, func(catalog.Reader) error { return nil })
+	if image.KindOf(err) != image.KindNoQuorum {
 		t.Errorf("a dropped shard answers %v", err)
 	}
 	if got := c.read(3, 2, "a"); got != "b" || !slices.Equal(c.nodes[2].Hosted(), []uint64{1}) {
@@ -128,7 +133,8 @@ func TestMoveAShard(t *testing.T) {
 	}
 	c.propose(3, 2, "set a c")
 	must(t, c.nodes[2].StartShard(joining(2, 3, 2)))
-	must(t, one.AddReplica(t.Context(), 2, catalog.Replica{Node: 3, Number: 2}, c.nodes[2].opts.RaftAddress, always))
+	must(t, one.AddReplica(t.Context(), 2, catalog.Replica{Node: 3, Number: 2},
+		c.nodes[2].opts.RaftAddress, always))
 	until(t, "node 3 is back", func() bool { return c.nodes[2].CaughtUp(t.Context(), 2) })
 	if got := c.read(2, 2, "a"); got != "c" {
 		t.Errorf("node 3 reads %q after it is back", got)

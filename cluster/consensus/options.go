@@ -33,14 +33,14 @@ type Shard struct {
 // Options configure one node. Durations and counts that are zero take the default named beside them.
 type Options struct {
 	NodeID       image.NodeID
-	RaftAddress  string  // host:port that the other nodes know; it says who this node is
+	RaftAddress  string  // host:port that the other nodes know; the node is known by it
 	Listen       string  // host:port to listen on, empty: RaftAddress; without a host: all addresses
 	Dir          string  // data directory; raft/ and catalog/ are made in it
 	DeploymentID uint64  // of the cluster; messages of another one are dropped
 	Shards       []Shard // to start with; see StartShard
 
 	// Applied gets the events that Apply returned, in log order for each shard, once readers
-	// see the state they tell of. Commands that were applied but not yet synced before a crash are
+	// see the state that they are of. Commands that were applied but not yet synced before a crash are
 	// applied again, so their events come again. Shards call at the same time. It must not block,
 	// and is called before Start returns. May be nil.
 	Applied func(shard uint64, events []catalog.Event)
@@ -53,9 +53,9 @@ type Options struct {
 	// not answer is never given a shard, whatever Live says.
 	Live func() []image.NodeID
 
-	// Rows says who should lead which shard, of all there are; nil: the bootstrap members of
-	// Shards in turn.
-	Rows func() []Row
+	// Candidates returns the nodes that may lead each shard there is; nil: the bootstrap members of Shards,
+	// each first in turn.
+	Candidates func() []Candidates
 
 	RTT                time.Duration // one tick, 50 ms
 	ElectionRTT        uint64        // ticks without a leader before an election, 10
@@ -94,9 +94,9 @@ func (o Options) withDefaults() Options {
 	}
 	o.Shards = slices.Clone(o.Shards)
 	slices.SortFunc(o.Shards, func(a, b Shard) int { return int(int64(a.ID) - int64(b.ID)) })
-	if o.Rows == nil {
-		rows := rotated(o.Shards)
-		o.Rows = func() []Row { return rows }
+	if o.Candidates == nil {
+		candidates := rotated(o.Shards)
+		o.Candidates = func() []Candidates { return candidates }
 	}
 	return o
 }
@@ -142,7 +142,7 @@ func (o *Options) validate() error {
 		case s.ID == 0:
 			bad("shard ID 0 is not allowed")
 		case i > 0 && s.ID == o.Shards[i-1].ID:
-			bad("shard %d is there twice", s.ID)
+			bad("shard %d is listed twice", s.ID)
 		case s.Apply == nil:
 			bad("shard %d has no Apply", s.ID)
 		case s.Members != nil && s.Members[o.NodeID] != o.RaftAddress:

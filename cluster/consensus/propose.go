@@ -22,7 +22,8 @@ import (
 // When ctx is cancelled the error is context.Canceled.
 func (c *Consensus) Propose(ctx context.Context, shard uint64, cmd []byte) (result []byte, err error) {
 	if n := len(cmd); n > CommandBytesMax {
-		return nil, image.Errorf(image.KindTooLarge, "a command of %d bytes is larger than %d", n, CommandBytesMax).
+		return nil, image.Errorf(image.KindTooLarge,
+			"a command of %d bytes is larger than %d", n, CommandBytesMax).
 			WithHint("use shorter names")
 	}
 	c.counters.proposals.Add(1)
@@ -85,7 +86,7 @@ func (c *Consensus) retry(parent context.Context, shard uint64, attempt func(con
 	defer leave()
 	ctx, cancel := context.WithTimeout(parent, c.opts.ProposalTimeout)
 	defer cancel()
-	defer context.AfterFunc(c.life, cancel)()
+	defer context.AfterFunc(c.ctx, cancel)()
 	for ctx.Err() == nil {
 		one, cancelOne := context.WithTimeout(ctx, c.opts.ProposalAttempt)
 		err = attempt(one)
@@ -93,7 +94,7 @@ func (c *Consensus) retry(parent context.Context, shard uint64, attempt func(con
 		if err == nil {
 			return nil
 		}
-		if !again(err) {
+		if !retryable(err) {
 			return c.finalError(err, shard)
 		}
 		c.counters.retries.Add(1)
@@ -105,22 +106,22 @@ func (c *Consensus) retry(parent context.Context, shard uint64, attempt func(con
 // giveUp returns the error of a call that ran out of time, whose last attempt failed with last.
 func (c *Consensus) giveUp(parent context.Context, shard uint64, last error) error {
 	switch {
-	case c.life.Err() != nil:
+	case c.ctx.Err() != nil:
 		return errStopping()
 	case errors.Is(parent.Err(), context.Canceled):
 		return context.Cause(parent)
 	}
 	c.counters.noQuorum.Add(1)
 	election := time.Duration(c.opts.ElectionRTT) * c.opts.RTT
-	err := image.Errorf(image.KindNoQuorum, "no majority of shard %d answered: %s", shard, why(last)).
+	err := image.Errorf(image.KindNoQuorum, "no majority of shard %d answered: %s", shard, reason(last)).
 		WithHint("most of the shard's nodes must be up and reach each other: see imgcluster status").
 		WithRetry(2 * election)
 	err.Err = last
 	return err
 }
 
-// why says what kept the last attempt of a call that ran out of time, without the library's words.
-func why(last error) string {
+// reason returns why the last attempt of a call that ran out of time failed, in words of this program.
+func reason(last error) string {
 	switch {
 	case errors.Is(last, dragonboat.ErrShardNotReady), errors.Is(last, dragonboat.ErrShardNotInitialized):
 		return "it has no leader"
@@ -132,15 +133,15 @@ func why(last error) string {
 	return "timed out"
 }
 
-// again reports whether an attempt that failed with err is worth another one.
-func again(err error) bool {
+// retryable reports whether an attempt that failed with err is worth another one.
+func retryable(err error) bool {
 	for _, e := range []error{
 		dragonboat.ErrTimeout,             // no answer: may have been committed
 		dragonboat.ErrShardNotReady,       // no leader, or one that is handing over: dropped
 		dragonboat.ErrShardNotInitialized, // still opening
 		dragonboat.ErrSystemBusy,          // a queue is full
 		dragonboat.ErrAborted,             // cut by a snapshot or a change of members
-		dragonboat.ErrCanceled,            // our context ended: the loop says why
+		dragonboat.ErrCanceled,            // our context ended: giveUp returns why
 		dragonboat.ErrTimeoutTooSmall,     // less than a tick was left
 		dragonboat.ErrInvalidDeadline,
 	} {
@@ -157,12 +158,13 @@ func (c *Consensus) finalError(err error, shard uint64) error {
 	switch {
 	case errors.As(err, &typed):
 		return err
-	case c.life.Err() != nil, errors.Is(err, dragonboat.ErrClosed):
+	case c.ctx.Err() != nil, errors.Is(err, dragonboat.ErrClosed):
 		return errStopping()
 	case errors.Is(err, dragonboat.ErrShardNotFound), errors.Is(err, dragonboat.ErrShardClosed):
 		return errShard(shard)
 	case errors.Is(err, dragonboat.ErrPayloadTooBig):
-		return image.Errorf(image.KindTooLarge, "shard %d does not take a command this large: %w", shard, err).
+		return image.Errorf(image.KindTooLarge,
+			"shard %d does not take a command this large: %w", shard, err).
 			WithHint("use shorter names")
 	}
 	return image.Errorf(image.KindInternal, "shard %d: %w", shard, err).WithHint("see the node's log")

@@ -126,8 +126,8 @@ func (c *Consensus) removeShard(shard uint64) {
 	delete(c.shards, shard)
 }
 
-// startReplica gives the bootstrap members at every start: dragonboat compares them with those that it
-// wrote down at the first.
+// startReplica gives the bootstrap members at every start: dragonboat compares them with those of
+// the first.
 func (c *Consensus) startReplica(s Shard) (err error) {
 	defer recovered(&err)
 	members := map[uint64]dragonboat.Target{}

@@ -129,7 +129,8 @@ func TestShortageIsNoDamage(t *testing.T) {
 		const user = 65534
 		c, o := oneNode(t)
 		var all []string
-		must(t, errors.Join(os.Chmod(o.Dir, 0o755), os.Chmod(filepath.Dir(o.Dir), 0o755))) // what t.TempDir made
+		// what t.TempDir made
+		must(t, errors.Join(os.Chmod(o.Dir, 0o755), os.Chmod(filepath.Dir(o.Dir), 0o755)))
 		must(t, filepath.WalkDir(o.Dir, func(path string, _ fs.DirEntry, err error) error {
 			all = append(all, path)
 			return errors.Join(err, os.Lchown(path, user, user))
@@ -147,7 +148,8 @@ func TestShortageIsNoDamage(t *testing.T) {
 			expectNoDamage(t, path, said)
 			if !strings.Contains(said, "started") {
 				refusals++
-				if !strings.Contains(said, "permission denied") || !strings.Contains(said, "is of user 65534 with mode 0000") {
+				if !strings.Contains(said, "permission denied") ||
+					!strings.Contains(said, "is of user 65534 with mode 0000") {
 					t.Errorf("%s cannot be opened: %s", path, said)
 				}
 			}
@@ -156,7 +158,8 @@ func TestShortageIsNoDamage(t *testing.T) {
 			t.Errorf("of %d files and folders %d are missed", len(all), refusals)
 		}
 		must(t, os.Lchown(filepath.Join(o.Dir, witness.FileName), 0, 0))
-		if said := short(t, o, fmt.Sprint(shortUser, "=", user)); !strings.Contains(said, "run it as user 0, or chown -R 65534") {
+		said := short(t, o, fmt.Sprint(shortUser, "=", user))
+		if !strings.Contains(said, "run it as user 0, or chown -R 65534") {
 			t.Errorf("with a file of another user: %s", said)
 		}
 		expectStarts(t, c)
@@ -165,7 +168,8 @@ func TestShortageIsNoDamage(t *testing.T) {
 
 func expectNoDamage(t *testing.T, what, said string) {
 	t.Helper()
-	if strings.Contains(said, "damaged") || strings.Contains(said, "--replace") || strings.Contains(said, string(image.KindDamaged)) {
+	if strings.Contains(said, "damaged") || strings.Contains(said, "--replace") ||
+		strings.Contains(said, string(image.KindDamaged)) {
 		t.Errorf("%s: %s", what, said)
 	}
 }
@@ -198,17 +202,27 @@ func TestStartErrors(t *testing.T) {
 		{damaged(at(syscall.EIO)), image.KindInvalid, false, "dmesg"},
 		{panics(at(syscall.EIO)), image.KindInvalid, false, "disk under /data/raft/a.sst"},
 		{panics("failed: input/output error"), image.KindInvalid, false, "dmesg"},
-		{panics(&panicked{text: "no", cause: at(syscall.ENOMEM)}), image.KindInvalid, false, "limits.memory_bytes"},
+		{
+			panics(&panicked{text: "no", cause: at(syscall.ENOMEM)}), image.KindInvalid, false,
+			"limits.memory_bytes",
+		},
 		{damaged(at(syscall.ENOSPC)), image.KindDiskFull, false, "make room"},
 		{damaged(at(syscall.EROFS)), image.KindInvalid, false, "read-write"},
-		{damaged(errors.New("lock held by current process")), image.KindInvalid, false, "stop the other process"},
+		{
+			damaged(errors.New("lock held by current process")), image.KindInvalid, false,
+			"stop the other process",
+		},
 		{panics(fmt.Sprint(at(syscall.EMFILE))), image.KindInvalid, false, "ulimit -n"},
-		{func() (err error) { defer recovered(&err); return errors.New(os.Args[len(os.Args)]) }(), image.KindInternal, false, "the log tells"},
+		{
+			func() (err error) { defer recovered(&err); return errors.New(os.Args[len(os.Args)]) }(),
+			image.KindInternal, false, "the log tells",
+		},
 		{errors.New("shard 2 runs already"), image.KindInternal, false, "the log tells"},
 	} {
 		err := startError(c.err, &Options{Dir: t.TempDir(), RaftAddress: "127.0.0.1:1"})
 		var e *image.Error
-		if !errors.As(err, &e) || e.Kind != c.kind || errors.Is(err, ErrDamaged) != c.damaged || !strings.Contains(e.Hint(), c.hint) {
+		if !errors.As(err, &e) || e.Kind != c.kind || errors.Is(err, ErrDamaged) != c.damaged ||
+			!strings.Contains(e.Hint(), c.hint) {
 			t.Errorf("%v became %v of kind %s with the hint %q", c.err, err, e.Kind, e.Hint())
 		}
 	}

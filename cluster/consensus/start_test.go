@@ -22,7 +22,8 @@ func expectRefused(t *testing.T, o Options, want, hint string) {
 		t.Fatal("started")
 	}
 	var e *image.Error
-	if !errors.As(err, &e) || e.Kind != image.KindInvalid || !strings.Contains(e.Detail, want) || !strings.Contains(e.Hint(), hint) {
+	if !errors.As(err, &e) || e.Kind != image.KindInvalid || !strings.Contains(e.Detail, want) ||
+		!strings.Contains(e.Hint(), hint) {
 		t.Errorf("%#v", err)
 	}
 }
@@ -30,19 +31,21 @@ func expectRefused(t *testing.T, o Options, want, hint string) {
 func TestStartRefusesOptions(t *testing.T) {
 	apply := toyApply
 	one := map[image.NodeID]string{1: "127.0.0.1:1"}
-	good := Options{NodeID: 1, RaftAddress: "127.0.0.1:1", Dir: "x", Shards: []Shard{{ID: 1, Members: one, Apply: apply}}}
+	good := Options{
+		NodeID: 1, RaftAddress: "127.0.0.1:1", Dir: "x", Shards: []Shard{{ID: 1, Members: one, Apply: apply}},
+	}
 	for want, change := range map[string]func(*Options){
-		"node ID":          func(o *Options) { o.NodeID = 0 },
-		"data directory":   func(o *Options) { o.Dir = "" },
-		"not host:port":    func(o *Options) { o.RaftAddress = "nowhere" },
-		"to listen on":     func(o *Options) { o.Listen = "127.0.0.1" },
-		"below 1 ms":       func(o *Options) { o.RTT = time.Microsecond },
-		"ElectionRTT":      func(o *Options) { o.ElectionRTT = 2 },
-		"ProposalAttempt":  func(o *Options) { o.ProposalTimeout = time.Millisecond },
-		"RebalanceEvery":   func(o *Options) { o.RebalanceEvery = -1 },
-		"shard ID 0":       func(o *Options) { o.Shards = []Shard{{Members: one, Apply: apply}} },
-		"shard 1 is there": func(o *Options) { o.Shards = append(o.Shards, o.Shards[0]) },
-		"no Apply":         func(o *Options) { o.Shards = []Shard{{ID: 1, Members: one}} },
+		"node ID":           func(o *Options) { o.NodeID = 0 },
+		"data directory":    func(o *Options) { o.Dir = "" },
+		"not host:port":     func(o *Options) { o.RaftAddress = "nowhere" },
+		"to listen on":      func(o *Options) { o.Listen = "127.0.0.1" },
+		"below 1 ms":        func(o *Options) { o.RTT = time.Microsecond },
+		"ElectionRTT":       func(o *Options) { o.ElectionRTT = 2 },
+		"ProposalAttempt":   func(o *Options) { o.ProposalTimeout = time.Millisecond },
+		"RebalanceEvery":    func(o *Options) { o.RebalanceEvery = -1 },
+		"shard ID 0":        func(o *Options) { o.Shards = []Shard{{Members: one, Apply: apply}} },
+		"shard 1 is listed": func(o *Options) { o.Shards = append(o.Shards, o.Shards[0]) },
+		"no Apply":          func(o *Options) { o.Shards = []Shard{{ID: 1, Members: one}} },
 		"this node's": func(o *Options) {
 			o.Shards = []Shard{{ID: 1, Members: map[image.NodeID]string{2: "127.0.0.1:1"}, Apply: apply}}
 		},
@@ -71,13 +74,15 @@ func TestStartRefusesDirectory(t *testing.T) {
 		o := good
 		o.RaftAddress, o.Shards = address, nil
 		for s := range shards {
-			o.Shards = append(o.Shards, Shard{ID: uint64(s + 1), Members: map[image.NodeID]string{1: address}, Apply: toyApply})
+			o.Shards = append(o.Shards,
+				Shard{ID: uint64(s + 1), Members: map[image.NodeID]string{1: address}, Apply: toyApply})
 		}
 		change(&o)
 		return o
 	}
 	expectRefused(t, with(freeAddresses(t, 1)[0], 2, func(*Options) {}), "Raft address", "set it back")
-	expectRefused(t, with(good.RaftAddress, 2, func(o *Options) { o.DeploymentID++ }), "deployment", "cluster's name")
+	deployment := with(good.RaftAddress, 2, func(o *Options) { o.DeploymentID++ })
+	expectRefused(t, deployment, "deployment", "cluster's name")
 	expectRefused(t, with(good.RaftAddress, 2, func(o *Options) {
 		o.NodeID = 2
 		for _, s := range o.Shards {

@@ -14,7 +14,7 @@ import (
 	"imgcluster/cluster/failpoint"
 )
 
-// What Result.Value says of a command.
+// The values of Result.Value.
 const (
 	resultDone     = 0
 	resultPanicked = 1 // Apply panicked, nothing was changed

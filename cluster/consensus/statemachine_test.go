@@ -310,9 +310,11 @@ func TestPowerLossInRecovery(t *testing.T) {
 	var crashed []*vfs.MemFS
 	rng := rand.New(rand.NewPCG(1, 2))
 	crash := func() {
-		crashed = append(crashed, fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 10 * (len(crashed) % 10), RNG: rng}))
+		crashed = append(crashed,
+			fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 10 * (len(crashed) % 10), RNG: rng}))
 	}
-	must(t, to.RecoverFromSnapshot(&crashingReader{r: bytes.NewReader(snapshotOf(t, from)), crash: crash}, nil))
+	must(t,
+		to.RecoverFromSnapshot(&crashingReader{r: bytes.NewReader(snapshotOf(t, from)), crash: crash}, nil))
 	for i, c := range crashed {
 		after, index := openToy(t, c, 1)
 		if index != 1 {

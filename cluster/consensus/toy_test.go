@@ -134,7 +134,8 @@ func newCluster(t testing.TB, n, shards int, change func(*Options)) *toyCluster 
 			},
 		}
 		for s := range shards {
-			nd.opts.Shards = append(nd.opts.Shards, Shard{ID: uint64(s + 1), Members: maps.Clone(all), Apply: toyApply})
+			nd.opts.Shards = append(nd.opts.Shards,
+				Shard{ID: uint64(s + 1), Members: maps.Clone(all), Apply: toyApply})
 		}
 		if change != nil {
 			change(&nd.opts)

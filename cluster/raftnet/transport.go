@@ -36,7 +36,7 @@ func (f *Factory) Create(
 	return t
 }
 
-// Validate implements config.TransportFactory. The library's own check knows no IPv6.
+// Validate implements config.TransportFactory. The library's own check does not know IPv6.
 func (*Factory) Validate(address string) bool { return ValidAddress(address) }
 
 // ValidAddress reports whether address is host:port with a port that can be listened on. The host may be
@@ -66,7 +66,7 @@ type Transport struct {
 	fails map[string]failure   // by target: to which no connection can be made
 }
 
-// failure says since when no connection to a node can be made, when that was last tried, and why.
+// failure is why no connection to a node can be made, since when, and when that was last tried.
 type failure struct {
 	since, last time.Time
 	err         error

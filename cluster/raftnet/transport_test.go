@@ -97,7 +97,9 @@ func startTransport(t *testing.T, address string) *peer {
 func message(from string, number uint64) raftpb.MessageBatch {
 	return raftpb.MessageBatch{
 		DeploymentId: 7, SourceAddress: from, BinVer: 1,
-		Requests: []raftpb.Message{{Type: raftpb.Heartbeat, ShardID: 1, From: 1, To: 2, Term: 3, Commit: number}},
+		Requests: []raftpb.Message{{
+			Type: raftpb.Heartbeat, ShardID: 1, From: 1, To: 2, Term: 3, Commit: number,
+		}},
 	}
 }
 
@@ -144,7 +146,8 @@ func TestTransportGarbage(t *testing.T) {
 	addresses := freeAddresses(t, 2)
 	one, two := startTransport(t, addresses[0]), startTransport(t, addresses[1])
 	var f frames
-	noBatch, err := f.make(frameBatch, 4, func(b []byte) (int, error) { return copy(b, "\xff\xff\xff\xff"), nil })
+	noBatch, err := f.make(frameBatch, 4,
+		func(b []byte) (int, error) { return copy(b, "\xff\xff\xff\xff"), nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +190,8 @@ func TestDatagrams(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := &link{
-		transport: one.Transport, target: addresses[1], to: to, dialing: make(chan dialed, 1), cancel: func() {},
+		transport: one.Transport, target: addresses[1], to: to, dialing: make(chan dialed, 1),
+		cancel: func() {},
 	}
 	m := message(addresses[0], 0)
 	for i := range uint64(50) {
@@ -247,7 +251,9 @@ func TestLinkBreaks(t *testing.T) {
 	}
 	<-two.batches
 
+	one.mu.Lock()
 	one.heard[addresses[1]] = time.Now().Add(time.Hour)
+	one.mu.Unlock()
 	l.conn.Close()
 	if err := send(2); err != nil {
 		t.Errorf("the node is heard, its connection broke: %v", err)
@@ -296,9 +302,18 @@ func TestTransportPortTaken(t *testing.T) {
 // TestValidAddress: Raft takes the host names that the configuration takes, those of real networks too.
 func TestValidAddress(t *testing.T) {
 	for address, want := range map[string]bool{
-		"10.0.0.1:9001": true, "node-1:9001": true, "10.0.0.1": false, "[::1]:9001": true, "[fd00::1]:9001": true,
-		":9001": true, "::1:9001": false, "h:0": false, "h:65536": false, "h:http": false, "9001": false,
-		"node_1:9001": true, "_x.node_1.test:9001": true, "node1.example.org.:9001": true,
+		"10.0.0.1:9001":  true,
+		"node-1:9001":    true,
+		"10.0.0.1":       false,
+		"[::1]:9001":     true,
+		"[fd00::1]:9001": true,
+		":9001":          true,
+		"::1:9001":       false,
+		"h:0":            false,
+		"h:65536":        false,
+		"h:http":         false,
+		"9001":           false,
+		"node_1:9001":    true, "_x.node_1.test:9001": true, "node1.example.org.:9001": true,
 	} {
 		if new(Factory).Validate(address) != want {
 			t.Errorf("%s: want %v", address, want)
