@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Kind says what went wrong in a way that programs act on; it travels between nodes and to clients
+// Kind is what went wrong, for programs to act on; it is sent between nodes and to clients
 // as the "code" of an application/problem+json body, and every Kind has one HTTP status.
 type Kind string
 
@@ -27,11 +27,11 @@ const (
 	KindExists         Kind = "exists"             // 412: If-None-Match and there is such an image
 	KindChanged        Kind = "changed"            // 412: If-Match and the image is another one
 	KindTooLarge       Kind = "too-large"          // 413
-	KindMedia          Kind = "unsupported-media"  // 415: a Content-Type or Content-Encoding that is not taken
+	KindMedia          Kind = "unsupported-media"  // 415: such a Content-Type or Content-Encoding is not taken
 	KindRange          Kind = "range"              // 416: no byte of the Range is in the image
-	KindMisplaced      Kind = "misplaced"          // 421: the node does not hold the image's shard; look at the map again
+	KindMisplaced      Kind = "misplaced"          // 421: the image's shard is on other nodes; reload the map
 	KindOverload       Kind = "overload"           // 429: too many uploads at once; retry
-	KindNoQuorum       Kind = "no-quorum"          // 503: the shard has no leader, or nobody answers; retry
+	KindNoQuorum       Kind = "no-quorum"          // 503: the shard has no leader, or no node answers; retry
 	KindAborted        Kind = "aborted"            // 503: no node could finish the upload; retry
 	KindDamaged        Kind = "no-good-copy"       // 503: no copy that authenticates can be reached
 	KindDiskFull       Kind = "disk-full"          // 507
@@ -40,9 +40,28 @@ const (
 
 // statuses by kind; what is missing is 500.
 var statuses = map[Kind]int{
-	KindInvalid: 400, KindDigest: 400, KindIncomplete: 400, KindForbidden: 403, KindNotFound: 404, KindMethod: 405, KindTooSlow: 408, KindConflict: 409, KindStale: 409,
-	KindLengthRequired: 411, KindExists: 412, KindChanged: 412, KindTooLarge: 413, KindMedia: 415,
-	KindRange: 416, KindMisplaced: 421, KindOverload: 429, KindNoQuorum: 503, KindAborted: 503, KindDamaged: 503, KindDiskFull: 507, KindInternal: 500,
+	KindInvalid:        400,
+	KindDigest:         400,
+	KindIncomplete:     400,
+	KindForbidden:      403,
+	KindNotFound:       404,
+	KindMethod:         405,
+	KindTooSlow:        408,
+	KindConflict:       409,
+	KindStale:          409,
+	KindLengthRequired: 411,
+	KindExists:         412,
+	KindChanged:        412,
+	KindTooLarge:       413,
+	KindMedia:          415,
+	KindRange:          416,
+	KindMisplaced:      421,
+	KindOverload:       429,
+	KindNoQuorum:       503,
+	KindAborted:        503,
+	KindDamaged:        503,
+	KindDiskFull:       507,
+	KindInternal:       500,
 }
 
 // Status returns the kind's HTTP status.
@@ -53,7 +72,7 @@ func (k Kind) Status() int {
 	return 500
 }
 
-// Temporary tells whether the same request may succeed a little later.
+// Temporary reports whether the same request may succeed a little later.
 func (k Kind) Temporary() bool {
 	switch k {
 	case KindOverload, KindNoQuorum, KindAborted, KindDamaged:
@@ -67,7 +86,7 @@ func (k Kind) Temporary() bool {
 type Error struct {
 	Kind       Kind
 	Detail     string
-	RetryAfter time.Duration // 0: not said
+	RetryAfter time.Duration // 0: not known
 	Err        error         // the cause; stays on this node
 	hint       string
 }
@@ -94,7 +113,7 @@ func (e *Error) Error() string { return e.Detail }
 func (e *Error) Hint() string { return e.hint }
 
 // ExitStatus returns the program's exit status: 2 when what was asked has to change, 3 when no quorum or
-// nobody answers, else 1.
+// no node answers, else 1.
 func (e *Error) ExitStatus() int {
 	switch e.Kind {
 	case KindInvalid:
@@ -137,7 +156,7 @@ type Problem struct {
 	RetryAfter int    `json:"retry_after_s,omitempty"`
 }
 
-// AsProblem returns what a client is told of err. Errors of other types are told as internal,
+// AsProblem returns the document that a client gets of err. Errors of other types are KindInternal,
 // without their text, which may name things of this node.
 func AsProblem(err error) Problem {
 	var e *Error
@@ -145,15 +164,18 @@ func AsProblem(err error) Problem {
 		e = Errorf(KindInternal, "the node failed on this request").WithHint("see the node's log")
 	}
 	return Problem{
-		Type: "urn:imgcluster:problem:" + string(e.Kind), Title: strings.ReplaceAll(string(e.Kind), "-", " "), Status: e.Kind.Status(), Detail: e.Detail,
+		Type: "urn:imgcluster:problem:" + string(e.Kind), Title: strings.ReplaceAll(string(e.Kind), "-", " "),
+		Status: e.Kind.Status(), Detail: e.Detail,
 		Code: e.Kind, Hint: e.hint, RetryAfter: int((e.RetryAfter + time.Second - 1) / time.Second),
 	}
 }
 
 // Err returns the Error that p describes.
 func (p Problem) Err() *Error {
-	return &Error{Kind: p.Code, Detail: p.Detail, hint: p.Hint, RetryAfter: time.Duration(p.RetryAfter) * time.Second}
+	return &Error{
+		Kind: p.Code, Detail: p.Detail, hint: p.Hint, RetryAfter: time.Duration(p.RetryAfter) * time.Second,
+	}
 }
 
-// MarshalJSON gives the problem form.
+// MarshalJSON implements json.Marshaler: it writes e as a Problem.
 func (e *Error) MarshalJSON() ([]byte, error) { return json.Marshal(AsProblem(e)) }

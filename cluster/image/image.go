@@ -1,6 +1,6 @@
 // Package image is the vocabulary of the cluster: the identities, names, records, receipts and
-// errors that every other package speaks in. It does nothing by itself and imports only the
-// standard library.
+// errors that the other packages share. It does nothing by itself and imports only the standard
+// library.
 package image
 
 import (
@@ -38,7 +38,8 @@ func ParseID(s string) (ID, error) {
 	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
 		return ID{}, badID(s)
 	}
-	if _, err := hex.Decode(id[:], []byte(s[:8]+s[9:13]+s[14:18]+s[19:23]+s[24:])); err != nil || id == (ID{}) {
+	if _, err := hex.Decode(id[:], []byte(s[:8]+s[9:13]+s[14:18]+s[19:23]+s[24:])); err != nil ||
+		id == (ID{}) {
 		return ID{}, badID(s)
 	}
 	return id, nil
@@ -48,7 +49,8 @@ func badID(s string) error {
 	if len(s) > 64 {
 		s = s[:64] + "..."
 	}
-	return Errorf(KindInvalid, "%q is not an upload ID", s).WithHint("send a UUID, such as 0190b6a0-7c1e-7cc0-a1f4-5d6e7f8091a2, as Idempotency-Key")
+	return Errorf(KindInvalid, "%q is not an upload ID", s).
+		WithHint("send a UUID, such as 0190b6a0-7c1e-7cc0-a1f4-5d6e7f8091a2, as Idempotency-Key")
 }
 
 // String returns the 36-character text form.
@@ -100,16 +102,17 @@ type Copy struct {
 
 // Record is what the catalog keeps for one image. Copies[0] need not be the owner's.
 type Record struct {
-	User    string `json:"user"`
-	Name    string `json:"name"`
-	Version uint64 `json:"version"` // index of the commit in its shard's log: grows, never comes twice in a shard
+	User string `json:"user"`
+	Name string `json:"name"`
+	// Version is the index of the commit in its shard's log: it grows, and never comes twice in a shard.
+	Version uint64 `json:"version"`
 	ID      ID     `json:"id"`
 	Bytes   int64  `json:"bytes"` // plaintext length
 	// Check is the xxHash64 of the plaintext, by which copies and repeated uploads are compared.
 	Check uint64 `json:"check"`
 	// SHA256 is that of the plaintext, nil when the client neither sent nor asked for it.
 	SHA256  *Digest   `json:"sha256,omitempty"`
-	Type    string    `json:"type,omitempty"` // Content-Type that the client said; see MediaType
+	Type    string    `json:"type,omitempty"` // Content-Type that the client sent; see MediaType
 	Owner   NodeID    `json:"owner"`
 	Copies  []Copy    `json:"copies"`
 	Shard   uint64    `json:"shard"`
@@ -126,7 +129,7 @@ func (r *Record) Replicas() []NodeID {
 	return ids
 }
 
-// Receipt returns what the client of a committed upload is told.
+// Receipt returns the receipt of a committed upload.
 func (r *Record) Receipt() Receipt {
 	return Receipt{
 		User: r.User, Name: r.Name, Version: r.Version, Bytes: r.Bytes, SHA256: r.SHA256.orEmpty(),
@@ -140,15 +143,15 @@ type Request struct {
 	User   string
 	Name   string
 	Size   int64      // plaintext bytes
-	Type   string     // Content-Type; empty: not said
+	Type   string     // Content-Type; empty: none
 	If     Conditions // refuse with KindExists or KindChanged when they do not hold
-	Digest *Digest    // what the body must hash to; nil: not said
+	Digest *Digest    // that the body must have; nil: none
 	// WantDigest asks for the SHA-256 in the record even without Digest.
 	WantDigest bool
 	// Broadcast are the nodes that the sender sends to, this one among them; empty for a relay, in
 	// which the node that is asked sends on.
 	Broadcast []NodeID
-	// Relayed says that another node, which has had the upload assigned, sends on what it gets.
+	// Relayed: another node, which has had the upload assigned, sends on what it gets.
 	Relayed bool
 }
 
@@ -188,7 +191,8 @@ func checkParts(what, s string, max int) error {
 	hint := "use letters, digits, '-', '_' and '.', with '/' between folders"
 	switch {
 	case len(s) > max:
-		return Errorf(KindInvalid, "%s of %d bytes is longer than %d", what, len(s), max).WithHint("shorten it")
+		return Errorf(KindInvalid, "%s of %d bytes is longer than %d", what, len(s), max).
+			WithHint("shorten it")
 	case !utf8.ValidString(s):
 		return Errorf(KindInvalid, "%s %q is not UTF-8", what, clip(s)).WithHint(hint)
 	}

@@ -20,7 +20,10 @@ func TestNewIDs(t *testing.T) {
 	before := time.Now().UnixMilli()
 	for range 10_000 {
 		id := image.NewID()
-		ms := int64(id[0])<<40 | int64(id[1])<<32 | int64(id[2])<<24 | int64(id[3])<<16 | int64(id[4])<<8 | int64(id[5])
+		ms := int64(0)
+		for _, b := range id[:6] {
+			ms = ms<<8 | int64(b)
+		}
 		if seen[id] || id[6]>>4 != 7 || id[8]>>6 != 2 || ms < before || ms > time.Now().UnixMilli() {
 			t.Fatalf("%v: seen before %v", id, seen[id])
 		}
@@ -41,8 +44,10 @@ func TestParseID(t *testing.T) {
 		t.Errorf("%s: %v", b, err)
 	}
 	for _, s := range []string{
-		"", "x", id.String()[1:], id.String() + "0", strings.ReplaceAll(id.String(), "-", "_"), "{" + id.String()[:34] + "}",
-		"00000000-0000-0000-0000-000000000000", "g" + id.String()[1:], strings.Repeat("0", 36), strings.Repeat("1", 100_000),
+		"", "x", id.String()[1:], id.String() + "0", strings.ReplaceAll(id.String(), "-", "_"),
+		"{" + id.String()[:34] + "}",
+		"00000000-0000-0000-0000-000000000000", "g" + id.String()[1:], strings.Repeat("0", 36),
+		strings.Repeat("1", 100_000),
 	} {
 		_, err := image.ParseID(s)
 		var e *image.Error
@@ -53,21 +58,33 @@ func TestParseID(t *testing.T) {
 }
 
 func TestNames(t *testing.T) {
-	for _, s := range []string{"a", "a b", "ä/☃", "...", "a..b", ".a", "a.", "%2F", strings.Repeat("n", 1024), "a/b/c"} {
+	for _, s := range []string{
+		"a", "a b", "ä/☃", "...", "a..b", ".a", "a.", "%2F", strings.Repeat("n", 1024), "a/b/c",
+	} {
 		if err := image.CheckName(s); err != nil {
 			t.Errorf("%q: %v", s, err)
 		}
 	}
 	for _, s := range []string{
-		"", "/", "a/", "/a", "a//b", ".", "..", "a/../b", "a/.", "\x00", "a\nb", "\x7f", "\u0085", "\u009f", "\xff", "a\xc0\xaf", strings.Repeat("n", 1025),
+		"", "/", "a/", "/a", "a//b", ".", "..", "a/../b", "a/.", "\x00", "a\nb", "\x7f", "\u0085", "\u009f",
+		"\xff", "a\xc0\xaf", strings.Repeat("n", 1025),
 	} {
 		var e *image.Error
 		if err := image.CheckName(s); !errors.As(err, &e) || e.Kind != image.KindInvalid || e.Hint() == "" {
 			t.Errorf("%q: %v", s, err)
 		}
 	}
-	for s, good := range map[string]bool{"a": true, "a b": true, strings.Repeat("u", 128): true, strings.Repeat("u", 129): false, "a/b": false, "..": false, "": false} {
-		if err := image.CheckUser(s); (err == nil) != good || err != nil && image.KindOf(err) != image.KindInvalid {
+	for s, good := range map[string]bool{
+		"a":                      true,
+		"a b":                    true,
+		strings.Repeat("u", 128): true,
+		strings.Repeat("u", 129): false,
+		"a/b":                    false,
+		"..":                     false,
+		"":                       false,
+	} {
+		if err := image.CheckUser(s); (err == nil) != good ||
+			err != nil && image.KindOf(err) != image.KindInvalid {
 			t.Errorf("user %q: %v", s, err)
 		}
 	}
@@ -79,24 +96,44 @@ func FuzzNames(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		err := image.CheckName(s)
-		bad := s == "" || len(s) > 1024 || !bytes.Equal(bytes.ToValidUTF8([]byte(s), []byte("?")), []byte(s)) ||
+		bad := s == "" || len(s) > 1024 ||
+			!bytes.Equal(bytes.ToValidUTF8([]byte(s), []byte("?")), []byte(s)) ||
 			slices.ContainsFunc([]rune(s), func(r rune) bool { return r < ' ' || r >= 0x7f && r <= 0x9f }) ||
-			slices.ContainsFunc(strings.Split(s, "/"), func(p string) bool { return p == "" || p == "." || p == ".." })
+			slices.ContainsFunc(strings.Split(s, "/"),
+				func(p string) bool { return p == "" || p == "." || p == ".." })
 		if bad != (err != nil) {
 			t.Fatalf("%q: %v", s, err)
 		}
 	})
 }
 
-// kinds lists all of them with their status, as DESIGN and the client have them.
+// kinds are all kinds with their HTTP status.
 var kinds = map[image.Kind]int{
-	image.KindInvalid: 400, image.KindDigest: 400, image.KindIncomplete: 400, image.KindForbidden: 403, image.KindNotFound: 404, image.KindMethod: 405,
-	image.KindConflict: 409, image.KindStale: 409, image.KindLengthRequired: 411, image.KindExists: 412, image.KindChanged: 412,
-	image.KindTooLarge: 413, image.KindMedia: 415, image.KindRange: 416, image.KindMisplaced: 421,
-	image.KindOverload: 429, image.KindNoQuorum: 503, image.KindAborted: 503, image.KindDamaged: 503, image.KindInternal: 500, image.KindDiskFull: 507,
+	image.KindInvalid:        400,
+	image.KindDigest:         400,
+	image.KindIncomplete:     400,
+	image.KindForbidden:      403,
+	image.KindNotFound:       404,
+	image.KindMethod:         405,
+	image.KindTooSlow:        408,
+	image.KindConflict:       409,
+	image.KindStale:          409,
+	image.KindLengthRequired: 411,
+	image.KindExists:         412,
+	image.KindChanged:        412,
+	image.KindTooLarge:       413,
+	image.KindMedia:          415,
+	image.KindRange:          416,
+	image.KindMisplaced:      421,
+	image.KindOverload:       429,
+	image.KindInternal:       500,
+	image.KindNoQuorum:       503,
+	image.KindAborted:        503,
+	image.KindDamaged:        503,
+	image.KindDiskFull:       507,
 }
 
-func TestErrorsTravel(t *testing.T) {
+func TestErrorsBetweenNodes(t *testing.T) {
 	for kind, status := range kinds {
 		if kind.Status() != status {
 			t.Errorf("%s has status %d", kind, kind.Status())
@@ -104,18 +141,22 @@ func TestErrorsTravel(t *testing.T) {
 		if kind.Temporary() != slices.Contains([]int{429, 503}, status) {
 			t.Errorf("%s is temporary: %v", kind, kind.Temporary())
 		}
-		e := image.Errorf(kind, "node %d: %w", 3, io.ErrUnexpectedEOF).WithHint("do this").WithRetry(1100 * time.Millisecond)
+		e := image.Errorf(kind, "node %d: %w", 3, io.ErrUnexpectedEOF).
+			WithHint("do this").WithRetry(1100 * time.Millisecond)
 		wrapped := fmt.Errorf("put: %w", e)
-		if !errors.Is(wrapped, io.ErrUnexpectedEOF) || !errors.Is(wrapped, &image.Error{Kind: kind}) || image.KindOf(wrapped) != kind {
+		if !errors.Is(wrapped, io.ErrUnexpectedEOF) || !errors.Is(wrapped, &image.Error{Kind: kind}) ||
+			image.KindOf(wrapped) != kind {
 			t.Errorf("%s: the chain is broken", kind)
 		}
 		b, err := json.Marshal(e)
 		var p image.Problem
-		if err = errors.Join(err, json.Unmarshal(b, &p)); err != nil || p.Status != status || p.RetryAfter != 2 {
+		if err = errors.Join(err, json.Unmarshal(b, &p)); err != nil || p.Status != status ||
+			p.RetryAfter != 2 {
 			t.Errorf("%s: %s, %v", kind, b, err)
 		}
 		back := p.Err()
-		if back.Kind != kind || back.Detail != e.Detail || back.Hint() != "do this" || back.RetryAfter != 2*time.Second || back.Err != nil {
+		if back.Kind != kind || back.Detail != e.Detail || back.Hint() != "do this" ||
+			back.RetryAfter != 2*time.Second || back.Err != nil {
 			t.Errorf("%s came back as %+v", kind, back)
 		}
 	}
@@ -124,8 +165,9 @@ func TestErrorsTravel(t *testing.T) {
 	}
 }
 
-func TestOtherErrorsStayHere(t *testing.T) {
-	if p := image.AsProblem(fmt.Errorf("open /secret/path: %w", context.Canceled)); p.Status != 500 || strings.Contains(p.Detail, "secret") || p.Hint == "" {
+func TestOtherErrorsAreInternal(t *testing.T) {
+	p := image.AsProblem(fmt.Errorf("open /secret/path: %w", context.Canceled))
+	if p.Status != 500 || strings.Contains(p.Detail, "secret") || p.Hint == "" {
 		t.Errorf("%+v", p)
 	}
 	if image.KindOf(nil) != "" || image.KindOf(io.EOF) != image.KindInternal {
@@ -136,18 +178,18 @@ func TestOtherErrorsStayHere(t *testing.T) {
 	}
 }
 
-func TestRecordAsSeenOutside(t *testing.T) {
+func TestReceiptDocument(t *testing.T) {
 	r := &image.Record{
-		User: "alice", Name: "a.png", Version: 7, Bytes: 3, SHA256: &image.Digest{}, Owner: 2, Shard: 4, Wanted: 2,
-		Copies: []image.Copy{{Node: 3, Epoch: 1}, {Node: 2, Epoch: 2}}, Created: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+		User: "alice", Name: "a.png", Version: 7, Bytes: 3, SHA256: &image.Digest{}, Owner: 2, Shard: 4,
+		Wanted:  2,
+		Copies:  []image.Copy{{Node: 3, Epoch: 1}, {Node: 2, Epoch: 2}},
+		Created: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 	}
 	zeros := strings.Repeat("0", 64)
-	for want, v := range map[string]any{
-		`{"user":"alice","name":"a.png","version":7,"bytes":3,"sha256":"` + zeros + `","owner":2,"replicas":[3,2],"shard":4,"committed":true}`: r.Receipt(),
-	} {
-		if b, err := json.Marshal(v); err != nil || string(b) != want {
-			t.Errorf("%s, %v\nwant %s", b, err, want)
-		}
+	want := `{"user":"alice","name":"a.png","version":7,"bytes":3,"sha256":"` + zeros + `",` +
+		`"owner":2,"replicas":[3,2],"shard":4,"committed":true}`
+	if b, err := json.Marshal(r.Receipt()); err != nil || string(b) != want {
+		t.Errorf("%s, %v\nwant %s", b, err, want)
 	}
 	r.SHA256 = nil // nobody asked for it
 	if b, err := json.Marshal(r.Receipt()); err != nil || strings.Contains(string(b), "sha256") {

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// mediaType is what a file name's extension says of an image.
+// mediaType is the type that a file name's extension stands for.
 type mediaType struct {
 	name   string
 	raster bool // pixels and nothing that a browser would run
@@ -18,7 +18,7 @@ const TypeBytesMax = 255
 const DefaultMediaType = "application/octet-stream"
 
 // mediaTypes are by extension, in lower case. Names are IANA's where it has one, else the common ones.
-// The table is here, and not the host's, so that every node says the same.
+// The table is here, and not the host's, so that every node has the same.
 var mediaTypes = map[string]mediaType{
 	".apng": {"image/apng", true},
 	".arw":  {"image/x-sony-arw", true},
@@ -100,7 +100,7 @@ var rasterTypes = func() map[string]bool {
 	return set
 }()
 
-// MediaType is the Content-Type of an image: the one that its client said, else what its name tells.
+// MediaType is the Content-Type of an image: the one that its client sent, else that of its name's extension.
 func (r *Record) MediaType() string {
 	if r.Type != "" {
 		return r.Type

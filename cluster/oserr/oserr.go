@@ -19,7 +19,7 @@ import (
 // Class is a kind of error of the operating system.
 type Class int
 
-// The classes. Only Broken and Missing say something about what was stored.
+// The classes. Only Broken and Missing are about what was stored.
 const (
 	None    Class = iota // no error of the operating system, or one without a class
 	Scarce               // the process or the host has run out of something other than disk space

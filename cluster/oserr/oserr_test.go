@@ -77,7 +77,7 @@ func TestOwnerHint(t *testing.T) {
 	parts := []string{"of user 4711 with mode 0600", "run it as user 4711, or chown -R 0 " + path}
 	for _, part := range parts {
 		if !strings.Contains(got, part) {
-			t.Errorf("%q does not say %q", got, part)
+			t.Errorf("%q does not have %q", got, part)
 		}
 	}
 }
