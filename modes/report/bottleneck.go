@@ -84,7 +84,8 @@ func (l log) bottleneck(r *Report) *Bottleneck {
 	b := l.suspect(r)
 	b.Resources = l.resources(r)
 	if len(b.Resources) > 0 && (b.Kind == "" || b.Kind == limitGenerator) {
-		if top := b.Resources[0]; top.UsedPercent >= busyPercentMin || top.Kind == limitSource && top.UsedPercent >= clientSourcePercentMax {
+		if top := b.Resources[0]; top.UsedPercent >= busyPercentMin || top.Kind == limitSource &&
+			top.UsedPercent >= clientSourcePercentMax {
 			b.Kind, b.Node, b.Evidence = top.Kind, top.Node, top.Evidence
 		}
 	}
@@ -110,13 +111,16 @@ func (r *Report) Limiting() *Bottleneck {
 func (b *Bottleneck) rest(l log, r *Report) {
 	switch {
 	case l.Run.Rate > 0 && r.ThroughputPerS >= l.Run.UploadRate()*rateReachedMin:
-		b.Kind, b.Evidence = limitRate, fmt.Sprintf("%s uploads/s were asked for, and made", term.Digits3(l.Run.UploadRate()))
+		b.Kind, b.Evidence = limitRate, fmt.Sprintf("%s uploads/s were asked for, and made",
+			term.Digits3(l.Run.UploadRate()))
 	case len(b.Resources) == 0:
-		b.Kind, b.Evidence = limitUnknown, "the log has no figures of links, disks and CPUs, or not of how much there is"
+		b.Kind, b.Evidence = limitUnknown,
+			"the log has no figures of links, disks and CPUs, or not of how much there is"
 	default:
 		top := b.Resources[0]
 		b.Kind = limitWaiting
-		b.Evidence = fmt.Sprintf("the busiest that the samples tell of is %s: %s", resourceName(top.Kind, top.Node), top.Evidence)
+		b.Evidence = fmt.Sprintf("the busiest that the samples tell of is %s: %s",
+			resourceName(top.Kind, top.Node), top.Evidence)
 	}
 }
 
@@ -124,13 +128,15 @@ func (b *Bottleneck) rest(l log, r *Report) {
 func (l log) suspect(r *Report) (b Bottleneck) {
 	if waited := l.waited(); 100*ratio(waited, r.MeasuredS) > downPercentMin {
 		b.Kind = limitFaults
-		b.Evidence = fmt.Sprintf("uploads waited %s s, %s of the time, for the cluster to get over them", term.Seconds(waited), term.Percent(100*ratio(waited, r.MeasuredS)))
+		b.Evidence = fmt.Sprintf("uploads waited %s s, %s of the time, for the cluster to get over them",
+			term.Seconds(waited), term.Percent(100*ratio(waited, r.MeasuredS)))
 		return b
 	}
 	for _, n := range r.Nodes {
 		if down := 100 * ratio(n.DownS, r.MeasuredS); down > downPercentMin {
 			b.Kind, b.Node = limitDown, n.ID
-			b.Evidence = fmt.Sprintf("it was down for %s s, %s of the time", term.Seconds(n.DownS), term.Percent(down))
+			b.Evidence = fmt.Sprintf("it was down for %s s, %s of the time", term.Seconds(n.DownS),
+				term.Percent(down))
 			return b
 		}
 	}
@@ -138,7 +144,8 @@ func (l log) suspect(r *Report) (b Bottleneck) {
 	resent, retried := 100*ratio(w.again, w.needed), 100*ratio(float64(w.retried), float64(r.Attempted))
 	if w.needed > 0 && resent > r.Limits.ResentPercent || retried > retriedPercentMin {
 		b.Kind = limitRetries
-		b.Evidence = fmt.Sprintf("%s of the uploads were tried again, %s of the bytes sent again", term.Percent(retried), term.Percent(resent))
+		b.Evidence = fmt.Sprintf("%s of the uploads were tried again, %s of the bytes sent again",
+			term.Percent(retried), term.Percent(resent))
 		return b
 	}
 	if node, mine, others := l.slowNode(); node != 0 {
@@ -174,7 +181,10 @@ func (l log) slowNode() (node int, mine, others float64) {
 		}
 		list = append(list, share{id, median(v)})
 	}
-	slices.SortFunc(list, func(a, b share) int { return cmp.Or(cmp.Compare(b.median, a.median), cmp.Compare(a.id, b.id)) })
+	slices.SortFunc(list, func(a, b share) int {
+		return cmp.Or(cmp.Compare(b.median, a.median),
+			cmp.Compare(a.id, b.id))
+	})
 	if list[0].median < slowNodeFactor*list[1].median {
 		return 0, 0, 0
 	}
@@ -193,8 +203,10 @@ func (l log) resources(r *Report) []Resource {
 	for _, n := range r.Nodes {
 		m := l.Run.Machines.Node(n.ID)
 		add(limitDisk, n.ID, n.DiskBusyPercent, "busy for %s of the time, %s/s written, %s/s read",
-			term.Percent(n.DiskBusyPercent), term.Bytes(int64(n.DiskWrittenPerS)), term.Bytes(int64(n.DiskReadPerS)))
-		add(limitLink, n.ID, n.LinkPercent, "%s/s in, %s/s out of %s/s", term.Bytes(int64(n.NetRxBytesPerS)), term.Bytes(int64(n.NetTxBytesPerS)), term.Bytes(m.LinkBytesPS))
+			term.Percent(n.DiskBusyPercent), term.Bytes(int64(n.DiskWrittenPerS)),
+			term.Bytes(int64(n.DiskReadPerS)))
+		add(limitLink, n.ID, n.LinkPercent, "%s/s in, %s/s out of %s/s", term.Bytes(int64(n.NetRxBytesPerS)),
+			term.Bytes(int64(n.NetTxBytesPerS)), term.Bytes(m.LinkBytesPS))
 		if seen[m.Host] {
 			continue
 		}
@@ -204,13 +216,17 @@ func (l log) resources(r *Report) []Resource {
 		if shared > 1 {
 			also = fmt.Sprintf(" by the %d processes of the run on its machine", shared)
 		}
-		add(limitCPU, n.ID, 100*ratio(cores, float64(m.CPUs)), "%s of %s used%s", term.Digits3(cores), term.Plural(m.CPUs, "core"), also)
+		add(limitCPU, n.ID, 100*ratio(cores, float64(m.CPUs)), "%s of %s used%s", term.Digits3(cores),
+			term.Plural(m.CPUs, "core"), also)
 	}
 	if c := r.Client; c != nil {
 		m := l.Run.Machines.Client
-		add(limitClientCPU, 0, c.CPUPercent, "%s of %s used", term.Digits3(c.CPUCores), term.Plural(m.CPUs, "core"))
-		add(limitSource, 0, c.SourcePercent, "its workers spent %s of their time making images", term.Percent(c.SourcePercent))
-		add(limitLink, 0, c.LinkPercent, "%s/s out of %s/s", term.Bytes(int64(c.NetTxBytesPerS)), term.Bytes(m.LinkBytesPS))
+		add(limitClientCPU, 0, c.CPUPercent, "%s of %s used", term.Digits3(c.CPUCores),
+			term.Plural(m.CPUs, "core"))
+		add(limitSource, 0, c.SourcePercent, "its workers spent %s of their time making images",
+			term.Percent(c.SourcePercent))
+		add(limitLink, 0, c.LinkPercent, "%s/s out of %s/s", term.Bytes(int64(c.NetTxBytesPerS)),
+			term.Bytes(m.LinkBytesPS))
 	}
 	slices.SortStableFunc(list, func(a, b Resource) int { return cmp.Compare(b.UsedPercent, a.UsedPercent) })
 	return list

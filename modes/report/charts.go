@@ -64,11 +64,16 @@ func newCharts(l log, r *Report) Charts {
 	if r.ServiceLatencyS != nil {
 		suffix = ", from when due"
 	}
-	took("uploads"+suffix, len(l.Uploads), func(i int) (float64, bool) { return l.Uploads[i].TookS(), l.Uploads[i].Measured() })
+	took("uploads"+suffix, len(l.Uploads),
+		func(i int) (float64, bool) { return l.Uploads[i].TookS(), l.Uploads[i].Measured() })
 	if r.ServiceLatencyS != nil {
-		took("uploads, from when sent", len(l.Uploads), func(i int) (float64, bool) { return l.Uploads[i].LatencyS, l.Uploads[i].Measured() })
+		took("uploads, from when sent", len(l.Uploads),
+			func(i int) (float64, bool) { return l.Uploads[i].LatencyS, l.Uploads[i].Measured() })
 	}
-	took("reads"+suffix, len(l.Reads), func(i int) (float64, bool) { return l.Reads[i].TookS(), l.Reads[i].Measured() })
+	took("reads"+suffix, len(l.Reads), func(i int) (float64, bool) {
+		return l.Reads[i].TookS(),
+			l.Reads[i].Measured()
+	})
 	return c
 }
 

@@ -64,7 +64,10 @@ var checks = []struct {
 }
 
 func judge(l log, r *Report) Verdict {
-	j := &judgement{log: l, report: r, limits: r.Limits, members: l.ofMembers(r.Nodes), faults: l.Faults(), held: l.Held(), finished: l.finished()}
+	j := &judgement{
+		log: l, report: r, limits: r.Limits, members: l.ofMembers(r.Nodes), faults: l.Faults(),
+		held: l.Held(), finished: l.finished(),
+	}
 	j.missing = l.Missing()
 	v := Verdict{Incomplete: j.missing.String(), failed: !r.enough()}
 	for _, c := range checks {
@@ -120,7 +123,8 @@ func (v *Verdict) text(r *Report) string {
 	}
 	switch {
 	case r.Attempted == 0 && r.Warmup.Uploads > 0:
-		return fmt.Sprintf("SYSTEM FAILED: ALL %d UPLOADS WERE IN THE WARM-UP, WHICH IS LEFT OUT%s", r.Warmup.Uploads, rest)
+		return fmt.Sprintf("SYSTEM FAILED: ALL %d UPLOADS WERE IN THE WARM-UP, WHICH IS LEFT OUT%s",
+			r.Warmup.Uploads, rest)
 	case r.Attempted == 0:
 		return "SYSTEM FAILED: NO UPLOAD WAS ATTEMPTED" + rest
 	case len(failed) > 0 && !r.enough():
@@ -130,11 +134,13 @@ func (v *Verdict) text(r *Report) string {
 	case !r.enough():
 		return "SYSTEM FAILED " + lost + rest
 	case rest != "":
-		return fmt.Sprintf("%s; %s passed so far, %d skipped", strings.TrimPrefix(rest, "; "), term.Plural(count[Passed], "test"), count[Skipped])
+		return fmt.Sprintf("%s; %s passed so far, %d skipped", strings.TrimPrefix(rest, "; "),
+			term.Plural(count[Passed], "test"), count[Skipped])
 	case count[Passed] == 0:
 		return fmt.Sprintf("ALL UPLOADS SUCCEEDED, NO TEST APPLIED (%d skipped)", count[Skipped])
 	case lost != "":
-		return fmt.Sprintf("SYSTEM PASSED ALL TESTS (%d passed, %d skipped), FAILED %s: AS MANY AS ALLOWED", count[Passed], count[Skipped], lost)
+		return fmt.Sprintf("SYSTEM PASSED ALL TESTS (%d passed, %d skipped), FAILED %s: AS MANY AS ALLOWED",
+			count[Passed], count[Skipped], lost)
 	case count[Skipped] == 0:
 		return fmt.Sprintf("SYSTEM PASSED ALL TESTS (%d passed)", count[Passed])
 	}

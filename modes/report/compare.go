@@ -63,7 +63,10 @@ const (
 func (r *Report) Compare(this, that *runlog.Log, name string) {
 	l, other := log{this}, log{that}
 	o := Compute(that, r.Limits)
-	c := &Comparison{Other: name, Test: compareTest, Alpha: compareAlpha, Settings: []SettingChanged{}, OtherCharts: o.Charts, OtherElapsedS: o.ElapsedS}
+	c := &Comparison{
+		Other: name, Test: compareTest, Alpha: compareAlpha, Settings: []SettingChanged{},
+		OtherCharts: o.Charts, OtherElapsedS: o.ElapsedS,
+	}
 	c.OtherIncomplete = o.Verdict.Incomplete
 	c.settings(r.Settings(), o.Settings())
 	if c.OtherIncomplete != "" {
@@ -74,30 +77,39 @@ func (r *Report) Compare(this, that *runlog.Log, name string) {
 		f.ChangePercent = 100 * ratio(f.This-f.Other, f.Other)
 		if samples != nil {
 			a, b := samples(l), samples(other)
-			if min(len(a), len(b)) >= compareSamplesMin && min(r.MeasuredS, o.MeasuredS) >= compareSecondsMin {
+			if min(len(a), len(b)) >= compareSamplesMin &&
+				min(r.MeasuredS, o.MeasuredS) >= compareSecondsMin {
 				f.P = new(mannWhitney(a, b))
-				f.Outcome = map[bool]string{true: Better, false: Worse}[(median(a) < median(b)) == lessIsBetter]
+				f.Outcome = map[bool]string{
+					true:  Better,
+					false: Worse,
+				}[(median(a) < median(b)) == lessIsBetter]
 			}
 		}
 		c.Figures = append(c.Figures, f)
 	}
 	add("success", "%", func(r *Report) float64 { return 100 * r.SuccessRate }, false, nil)
-	add("throughput", "uploads/s", func(r *Report) float64 { return r.ThroughputPerS }, false, log.paceSamples)
+	add("throughput", "uploads/s", func(r *Report) float64 { return r.ThroughputPerS }, false,
+		log.paceSamples)
 	add("volume", "MB/s", func(r *Report) float64 { return r.ThroughputBytesPerS / 1e6 }, false, nil)
-	add("latency p50", "s", func(r *Report) float64 { return r.LatencyS.P50 }, true, func(l log) []float64 { return l.latencies(anyClass) })
+	add("latency p50", "s", func(r *Report) float64 { return r.LatencyS.P50 }, true,
+		func(l log) []float64 { return l.latencies(anyClass) })
 	add("latency p99", "s", func(r *Report) float64 { return r.LatencyS.P99 }, true, nil)
 	for _, class := range r.Classes {
 		if other := o.class(class.Class); other != nil {
-			add(fmt.Sprintf("%s p50", cmp.Or(class.Class, "no class")), "s", func(r *Report) float64 { return r.class(class.Class).LatencyS.P50 }, true,
+			add(fmt.Sprintf("%s p50", cmp.Or(class.Class, "no class")), "s",
+				func(r *Report) float64 { return r.class(class.Class).LatencyS.P50 }, true,
 				func(l log) []float64 { return l.latencies(class.Class) })
 		}
 	}
 	if r.Reads != nil && o.Reads != nil {
 		add("reads", "reads/s", func(r *Report) float64 { return r.Reads.ThroughputPerS }, false, nil)
-		add("reads p50", "s", func(r *Report) float64 { return r.Reads.LatencyS.P50 }, true, log.readLatencies)
+		add("reads p50", "s", func(r *Report) float64 { return r.Reads.LatencyS.P50 }, true,
+			log.readLatencies)
 	}
 	add("balance", "% stddev", func(r *Report) float64 { return r.Balance.StddevPercent }, true, nil)
-	add("balance by bytes", "% stddev", func(r *Report) float64 { return r.Balance.BytesStddevPercent }, true, nil)
+	add("balance by bytes", "% stddev", func(r *Report) float64 { return r.Balance.BytesStddevPercent }, true,
+		nil)
 	add("node memory", "MiB", func(r *Report) float64 {
 		return r.worst(func(u Usage) float64 { return float64(u.PeakRSSBytes) / (1 << 20) })
 	}, true, nil)

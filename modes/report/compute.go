@@ -34,13 +34,15 @@ type Report struct {
 	Notes               []string    `json:"notes"`                  // what is odd about the log
 	Verdict             Verdict     `json:"verdict"`
 
-	MeasuredS       float64          `json:"measured_s"`                  // of ElapsedS, what comes after the warm-up
-	Warmup          Warmup           `json:"warmup"`                      // what was left out
-	ServiceLatencyS *Latency         `json:"service_latency_s,omitempty"` // of an open loop: from each upload's start, not from when it was due
-	Reads           *Reads           `json:"reads,omitempty"`             // nil without reads
-	Client          *Client          `json:"client,omitempty"`            // nil without samples
-	Bottleneck      *Bottleneck      `json:"bottleneck,omitempty"`        // nil when nothing tells
-	Events          []Moment         `json:"events"`                      // by time, the first eventsShown
+	// of ElapsedS, what comes after the warm-up
+	MeasuredS float64 `json:"measured_s"`
+	Warmup    Warmup  `json:"warmup"` // what was left out
+	// of an open loop: from each upload's start, not from when it was due
+	ServiceLatencyS *Latency         `json:"service_latency_s,omitempty"`
+	Reads           *Reads           `json:"reads,omitempty"`      // nil without reads
+	Client          *Client          `json:"client,omitempty"`     // nil without samples
+	Bottleneck      *Bottleneck      `json:"bottleneck,omitempty"` // nil when nothing tells
+	Events          []Moment         `json:"events"`               // by time, the first eventsShown
 	EventsLeftOut   int              `json:"events_left_out,omitempty"`
 	Readback        *runlog.Readback `json:"readback,omitempty"`   // nil when no image was read back
 	Limits          Limits           `json:"limits"`               // that the checks went by
@@ -95,7 +97,10 @@ type Latency struct {
 
 func newLatency(sorted []float64) Latency {
 	at := func(q float64) float64 { return quantile(sorted, q) }
-	return Latency{Mean: mean(sorted), P50: at(0.5), P90: at(0.9), P95: at(0.95), P99: at(0.99), P999: at(0.999), P9999: at(0.9999), Max: at(1)}
+	return Latency{
+		Mean: mean(sorted), P50: at(0.5), P90: at(0.9), P95: at(0.95), P99: at(0.99),
+		P999: at(0.999), P9999: at(0.9999), Max: at(1),
+	}
 }
 
 // NodeShare is what one node owned of the successful uploads. A node that is not in Run.Nodes but
@@ -115,8 +120,9 @@ type Balance struct {
 	ExpectedPercent    float64 `json:"expected_percent"`
 	StddevPercent      float64 `json:"stddev_percent"`
 	BytesStddevPercent float64 `json:"bytes_stddev_percent"`
-	Grade              string  `json:"grade"`        // excellent, very good, good, poor; none without an owner
-	ChiSquareP         float64 `json:"chi_square_p"` // of the counts, against equal chances
+	// excellent, very good, good, poor; none without an owner
+	Grade      string  `json:"grade"`
+	ChiSquareP float64 `json:"chi_square_p"` // of the counts, against equal chances
 
 	Of    Allowance `json:"allowance"` // what the grade goes by
 	Words string    `json:"words"`     // the grade, with how few images it is of
@@ -150,11 +156,12 @@ type Failure struct {
 // Verdict passes when no check failed and every attempted upload succeeded, at least one, and the log has evidence of
 // all that was planned, to the end.
 type Verdict struct {
-	Passed     bool    `json:"passed"`
-	Text       string  `json:"text"`
-	Checks     []Check `json:"checks"`
-	Incomplete string  `json:"incomplete,omitempty"` // what was planned and is not in the log; empty when all is
-	failed     bool    // a check, or an upload
+	Passed bool    `json:"passed"`
+	Text   string  `json:"text"`
+	Checks []Check `json:"checks"`
+	// what was planned and is not in the log; empty when all is
+	Incomplete string `json:"incomplete,omitempty"`
+	failed     bool   // a check, or an upload
 }
 
 // log is the log of a run with what the figures ask of it.
@@ -163,7 +170,10 @@ type log struct{ *runlog.Log }
 // Compute works out the report of a log, judged by limits.
 func Compute(in *runlog.Log, limits Limits) *Report {
 	l := log{in}
-	r := &Report{Limits: limits, Readback: l.Readback, Warmup: Warmup{l.Warmup.Uploads, l.Warmup.Reads, l.Warmup.Failed}}
+	r := &Report{
+		Limits: limits, Readback: l.Readback,
+		Warmup: Warmup{l.Warmup.Uploads, l.Warmup.Reads, l.Warmup.Failed},
+	}
 	if l.HasRun {
 		run := l.Run
 		r.Run = &run
@@ -200,8 +210,10 @@ func (l log) notes(r *Report) []string {
 	add(!l.HasRun, "no run record: the nodes are taken from the uploads")
 	add(!l.Ended, "no end record: elapsed is up to the last finished upload")
 	add(l.Unknown > 0, "%s: left out", l.Lacks())
-	add(l.untimed() > 0, "%s without its times in the log, left out of latency", term.Plural(l.untimed(), "successful upload"))
-	add(l.Repeated > 0, "%s recorded more than once; the last record counts", term.Plural(l.Repeated, "upload"))
+	add(l.untimed() > 0, "%s without its times in the log, left out of latency",
+		term.Plural(l.untimed(), "successful upload"))
+	add(l.Repeated > 0, "%s recorded more than once; the last record counts",
+		term.Plural(l.Repeated, "upload"))
 	add(l.unowned() > 0, "%s without an owner in the log", term.Plural(l.unowned(), "successful upload"))
 	outside, by := l.outside(r.Nodes)
 	add(outside > 0, "%s on nodes that are not in the run record: %s", term.Plural(outside, "upload"), by)
@@ -217,7 +229,8 @@ func (l log) notes(r *Report) []string {
 		}
 		add(true, "not all that was planned is in the log: %s%s", missing, again)
 	}
-	add(r.Warmup != (Warmup{}), "left out as warm-up: %s and %s, of which %d failed", term.Plural(r.Warmup.Uploads, "upload"), term.Plural(r.Warmup.Reads, "read"), r.Warmup.Failed)
+	add(r.Warmup != (Warmup{}), "left out as warm-up: %s and %s, of which %d failed",
+		term.Plural(r.Warmup.Uploads, "upload"), term.Plural(r.Warmup.Reads, "read"), r.Warmup.Failed)
 	add(l.resumed() > 0, "the run was interrupted, and resumed %s", term.Plural(l.resumed(), "time"))
 	if c := r.Client; c != nil {
 		add(c.Limited != "", "WARNING: the client was what limited, not the cluster: %s", c.Limited)
@@ -341,7 +354,8 @@ func (l log) readTotals(measured float64) *Reads {
 	slices.Sort(service)
 	r.Failed = r.Attempted - r.Succeeded
 	r.Failures = l.ranked(reasons)
-	r.ThroughputPerS, r.ThroughputBytesPerS = ratio(float64(r.Succeeded), measured), ratio(float64(r.Bytes), measured)
+	r.ThroughputPerS, r.ThroughputBytesPerS = ratio(float64(r.Succeeded), measured),
+		ratio(float64(r.Bytes), measured)
 	r.LatencyS = newLatency(took)
 	if open {
 		r.ServiceLatencyS = new(newLatency(service))

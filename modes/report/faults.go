@@ -24,23 +24,27 @@ func (j *judgement) faultTolerance() (Status, string) {
 	if len(j.faults) == 0 && planned == 0 {
 		return Skipped, "no node was lost in this run"
 	}
-	after := slices.ContainsFunc(j.log.Uploads, func(u runlog.UploadOutcome) bool { return len(j.faults) > 0 && u.FinishS() >= j.faults[0].TS })
+	after := slices.ContainsFunc(j.log.Uploads,
+		func(u runlog.UploadOutcome) bool { return len(j.faults) > 0 && u.FinishS() >= j.faults[0].TS })
 	evidence, whole := j.faultCount(planned)
 	if !after && planned == 0 {
 		return Skipped, evidence + ", but no upload ended after it"
 	}
 	pause, afterKill := j.longestPause(func(runlog.Fault) bool { return true }), ""
 	if slices.ContainsFunc(j.faults, func(f runlog.Fault) bool { return f.Kind == runlog.EventKill }) {
-		afterKill = fmt.Sprintf(", after a kill %s s", term.Seconds(j.longestPause(func(f runlog.Fault) bool { return f.Kind == runlog.EventKill })))
+		afterKill = fmt.Sprintf(", after a kill %s s",
+			term.Seconds(j.longestPause(func(f runlog.Fault) bool { return f.Kind == runlog.EventKill })))
 	}
 	j.figure("faults", float64(len(j.faults)))
 	j.figure("failed_uploads", float64(j.report.Failed))
 	j.figure("longest_pause_s", pause)
 	back, same := j.log.readBack()
-	untimed := j.log.untimed() > 0 || slices.ContainsFunc(j.faults, func(f runlog.Fault) bool { return !f.Timed })
+	untimed := j.log.untimed() > 0 || slices.ContainsFunc(j.faults,
+		func(f runlog.Fault) bool { return !f.Timed })
 	stopped := j.missing.Uploads != "" || j.missing.End != ""
 	cut := planned > 0 && (j.missing.Readback != "" || j.missing.Faults != "" && stopped && !j.unhealed())
-	evidence += fmt.Sprintf(", %s failed; longest pause between acknowledgements %s s%s; %s", term.Plural(j.report.Failed, "upload"), term.Seconds(pause), afterKill, back)
+	evidence += fmt.Sprintf(", %s failed; longest pause between acknowledgements %s s%s; %s",
+		term.Plural(j.report.Failed, "upload"), term.Seconds(pause), afterKill, back)
 	switch {
 	case j.report.Attempted == 0:
 		return Skipped, evidence + "; no upload was attempted"
@@ -77,7 +81,11 @@ func (j *judgement) faultCount(planned int) (evidence string, whole bool) {
 		return evidence, false
 	}
 	var words []string
-	for _, kind := range []struct{ event, noun string }{{runlog.EventKill, "kill"}, {runlog.EventPause, "pause"}, {runlog.EventStop, "restart"}} {
+	for _, kind := range []struct{ event, noun string }{
+		{runlog.EventKill, "kill"},
+		{runlog.EventPause, "pause"},
+		{runlog.EventStop, "restart"},
+	} {
 		if n := count[kind.event]; n > 0 {
 			words = append(words, term.Plural(n, kind.noun))
 		}

@@ -71,5 +71,6 @@ func (a Allowance) words(grade string) string {
 	if !a.few() {
 		return grade
 	}
-	return fmt.Sprintf("%s for %s (up to %.2f %% is normal for so few)", grade, term.Plural(a.Images, "image"), a.Most)
+	return fmt.Sprintf("%s for %s (up to %.2f %% is normal for so few)", grade,
+		term.Plural(a.Images, "image"), a.Most)
 }

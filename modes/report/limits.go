@@ -3,7 +3,8 @@ package report
 // Limits are what the checks ask for. The zero value of a field is a limit of nothing; start from
 // DefaultLimits.
 type Limits struct {
-	StddevPercent      float64 `json:"max_stddev_percent"`       // of the nodes' shares, by uploads and by bytes
+	// of the nodes' shares, by uploads and by bytes
+	StddevPercent      float64 `json:"max_stddev_percent"`
 	SuccessPercent     float64 `json:"min_success_percent"`      // of the attempted uploads and reads
 	P99S               float64 `json:"max_p99_s"`                // of the uploads' latency
 	ThroughputPerS     float64 `json:"min_throughput_per_s"`     // uploads

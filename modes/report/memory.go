@@ -46,7 +46,8 @@ func (j *judgement) memoryStable() (Status, string) {
 		key := strings.ReplaceAll(p.name, " ", "_")
 		j.figure(key+"_peak_bytes", float64(peak))
 		if p.name == "client" {
-			client = fmt.Sprintf("; client's %s of %s MiB", term.MiB(float64(peak)), term.MiB(float64(p.limit)))
+			client = fmt.Sprintf("; client's %s of %s MiB", term.MiB(float64(peak)),
+				term.MiB(float64(p.limit)))
 		} else {
 			peaks = append(peaks, term.MiB(float64(peak)))
 		}
@@ -65,10 +66,12 @@ func (j *judgement) memoryStable() (Status, string) {
 			steepest = fmt.Sprintf("; steepest after the warm-up: %s, %s MiB/min, 95 %% interval %s to %s (Theil-Sen)", p.name, perMinute(t.slope), perMinute(t.low), perMinute(t.high))
 		}
 		if t.low*t.span > float64(j.limits.GrowthBytes) && p.goesOn(t) {
-			trouble = append(trouble, fmt.Sprintf("%s: grew by %s MiB after its warm-up%s", p.name, term.MiB(t.slope*t.span), fullAfter(t, float64(peak), float64(p.limit))))
+			trouble = append(trouble, fmt.Sprintf("%s: grew by %s MiB after its warm-up%s", p.name,
+				term.MiB(t.slope*t.span), fullAfter(t, float64(peak), float64(p.limit))))
 		}
 	}
-	evidence := fmt.Sprintf("nodes' peaks %s of %s MiB%s", strings.Join(peaks, ", "), term.MiB(float64(j.limits.NodeRSSBytes)), client) + steepest
+	evidence := fmt.Sprintf("nodes' peaks %s of %s MiB%s", strings.Join(peaks, ", "),
+		term.MiB(float64(j.limits.NodeRSSBytes)), client) + steepest
 	switch {
 	case len(trouble) > 0:
 		return Failed, evidence + "; " + strings.Join(trouble, "; ")
@@ -122,5 +125,6 @@ func fullAfter(t trend, now, limit float64) string {
 	if now >= limit || t.slope <= 0 {
 		return ""
 	}
-	return fmt.Sprintf(", over %s MiB after %s min more", term.MiB(limit), term.Digits3((limit-now)/t.slope/60))
+	return fmt.Sprintf(", over %s MiB after %s min more", term.MiB(limit),
+		term.Digits3((limit-now)/t.slope/60))
 }

@@ -29,10 +29,13 @@ func (j *judgement) network() (Status, string) {
 	j.figure("resent_percent", again)
 	j.figure("retried_uploads", float64(w.retried))
 	j.figure("sent_bytes_per_s", ratio(w.sent, j.report.MeasuredS))
-	evidence := fmt.Sprintf("%s/s on the wire%s; %s sent for %s needed, %.1f %% sent again; %s retried", term.Bytes(int64(ratio(w.sent, j.report.MeasuredS))),
-		j.link(ratio(w.sent, j.report.MeasuredS)), term.Bytes(int64(w.sent)), term.Bytes(int64(w.needed)), again, term.Plural(w.retried, "upload"))
+	evidence := fmt.Sprintf("%s/s on the wire%s; %s sent for %s needed, %.1f %% sent again; %s retried",
+		term.Bytes(int64(ratio(w.sent, j.report.MeasuredS))),
+		j.link(ratio(w.sent, j.report.MeasuredS)), term.Bytes(int64(w.sent)), term.Bytes(int64(w.needed)),
+		again, term.Plural(w.retried, "upload"))
 	if again <= j.limits.ResentPercent && w.unknown > 0 {
-		return Skipped, evidence + "; the log does not say what was sent for " + term.Plural(w.unknown, "upload")
+		return Skipped, evidence + "; the log does not say what was sent for " +
+			term.Plural(w.unknown, "upload")
 	}
 	return outcome(again <= j.limits.ResentPercent), evidence
 }

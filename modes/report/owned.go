@@ -110,5 +110,6 @@ func (j *judgement) balancedAfter(before []runlog.Load) (ok bool, evidence strin
 	from, to := was.distance(average), is.distance(average)
 	j.figure("spread_before_images", from)
 	j.figure("spread_after_images", to)
-	return to <= from, evidence + fmt.Sprintf(", or no further apart than before: %s images before, %s after", term.Digits3(from), term.Digits3(to))
+	return to <= from, evidence + fmt.Sprintf(", or no further apart than before: %s images before, %s after",
+		term.Digits3(from), term.Digits3(to))
 }

@@ -23,10 +23,11 @@ const (
 	balancePerNodeMin = 6    // uploads
 	balanceFewMax     = 1.0  // images, of fewer uploads
 
-	hashUploadsMin    = 30
-	sureDeviations    = 3                 // of a share, by which it may miss its limit by chance
-	hashFirstMin      = 100               // uploads whose first choice is known
-	hashShardNodesMax = broadcastNodesMax // with more nodes, the shards' nodes decide on the first choices too
+	hashUploadsMin = 30
+	sureDeviations = 3   // of a share, by which it may miss its limit by chance
+	hashFirstMin   = 100 // uploads whose first choice is known
+	// with more nodes, the shards' nodes decide on the first choices too
+	hashShardNodesMax = broadcastNodesMax
 )
 
 // productionScale asks whether the images were those that the system is meant for. A run that was
@@ -53,7 +54,8 @@ func (j *judgement) productionScale() (Status, string) {
 	j.figure("max_bytes", float64(hi))
 	j.figure("mean_bytes", float64(avg))
 	j.figure("classes", float64(len(j.report.Classes)))
-	sizes := fmt.Sprintf("%s of %s to %s, %s on average", term.Plural(n, "image"), term.Bytes(lo), term.Bytes(hi), term.Bytes(avg))
+	sizes := fmt.Sprintf("%s of %s to %s, %s on average", term.Plural(n, "image"), term.Bytes(lo),
+		term.Bytes(hi), term.Bytes(avg))
 	back, same := j.log.readBack()
 	if b := j.log.Readback; b != nil {
 		j.figure("read_back_same", float64(b.Matched))
@@ -67,7 +69,8 @@ func (j *judgement) productionScale() (Status, string) {
 		return Failed, sizes
 	case run.Images != "":
 		return Skipped, sizes + ": given images"
-	case run.MinPixels != 0 && run.MinPixels != defaultMinPixels, run.MaxPixels != 0 && run.MaxPixels != defaultMaxPixels:
+	case run.MinPixels != 0 && run.MinPixels != defaultMinPixels, run.MaxPixels != 0 &&
+		run.MaxPixels != defaultMaxPixels:
 		return Skipped, sizes + ": other sizes than the default were asked for"
 	case n < int64(len(defaultClasses)):
 		return Skipped, sizes + ": too few to cover the classes"
@@ -75,15 +78,18 @@ func (j *judgement) productionScale() (Status, string) {
 		return Skipped, sizes + "; the log does not say the size of " + term.Plural(j.log.unsized(), "image")
 	case len(missing) > 0 && j.missing.Uploads != "":
 		return Skipped, sizes + "; so far without " + strings.Join(missing, ", ")
-	case len(missing) > 0 && slices.ContainsFunc(j.report.Classes, func(c Class) bool { return c.Class == "" }):
+	case len(missing) > 0 && slices.ContainsFunc(j.report.Classes,
+		func(c Class) bool { return c.Class == "" }):
 		return Skipped, sizes + "; the log does not say the class of all"
 	case len(missing) > 0:
 		return Failed, sizes + "; missing: " + strings.Join(missing, ", ")
 	}
-	ok := lo >= productionMinBytes && hi <= productionMaxBytes && avg >= productionMeanMinBytes && avg <= productionMeanMaxBytes
+	ok := lo >= productionMinBytes && hi <= productionMaxBytes && avg >= productionMeanMinBytes &&
+		avg <= productionMeanMaxBytes
 	evidence := sizes + ", all classes"
 	if !ok {
-		evidence += fmt.Sprintf("; wanted %s to %s, %s to %s on average", term.Bytes(productionMinBytes), term.Bytes(productionMaxBytes),
+		evidence += fmt.Sprintf("; wanted %s to %s, %s to %s on average", term.Bytes(productionMinBytes),
+			term.Bytes(productionMaxBytes),
 			term.Bytes(productionMeanMinBytes), term.Bytes(productionMeanMaxBytes))
 	}
 	return outcome(ok), evidence
@@ -100,13 +106,15 @@ func (j *judgement) balanced() (Status, string) {
 	case n < 2:
 		return Skipped, "needs two nodes or more"
 	case j.report.Succeeded < balancePerNodeMin*n:
-		return Skipped, fmt.Sprintf("%s on %d nodes; needs %d for each", term.Plural(j.report.Succeeded, "upload"), n, balancePerNodeMin)
+		return Skipped, fmt.Sprintf("%s on %d nodes; needs %d for each",
+			term.Plural(j.report.Succeeded, "upload"), n, balancePerNodeMin)
 	case j.log.unowned() > 0 || j.log.unsized() > 0:
 		return Skipped, "the log does not say who owns the uploads, or their sizes"
 	}
 	j.figure("stddev_percent", b.StddevPercent)
 	j.figure("bytes_stddev_percent", b.BytesStddevPercent)
-	evidence := fmt.Sprintf("standard deviation %.2f %% by uploads, %.2f %% by bytes; ", b.StddevPercent, b.BytesStddevPercent)
+	evidence := fmt.Sprintf("standard deviation %.2f %% by uploads, %.2f %% by bytes; ", b.StddevPercent,
+		b.BytesStddevPercent)
 	var ok bool
 	if before, any := j.log.before(j.members); any {
 		var more string

@@ -58,7 +58,8 @@ func (r *Report) Settings() (list []Setting) {
 // Load says how the uploads came.
 func (r *Report) Load() string {
 	if r.Run.Rate > 0 {
-		return fmt.Sprintf("%s/s, %s, at most %d at once", term.Digits3(r.Run.Rate), cmp.Or(r.Run.Arrivals, runlog.ArrivalsConstant), r.Run.Concurrency)
+		return fmt.Sprintf("%s/s, %s, at most %d at once", term.Digits3(r.Run.Rate),
+			cmp.Or(r.Run.Arrivals, runlog.ArrivalsConstant), r.Run.Concurrency)
 	}
 	return fmt.Sprintf("%d at once", r.Run.Concurrency)
 }

@@ -29,7 +29,8 @@ func (j *judgement) sustainedLoad() (Status, string) {
 	j.figure("seconds", r.MeasuredS)
 	j.figure("throughput_per_s", rate)
 	j.figure("p99_s", r.LatencyS.P99)
-	evidence := fmt.Sprintf("%s in %s s, %s/s", term.Plural(r.Succeeded, "upload"), term.Seconds(r.MeasuredS), term.Digits3(rate))
+	evidence := fmt.Sprintf("%s in %s s, %s/s", term.Plural(r.Succeeded, "upload"), term.Seconds(r.MeasuredS),
+		term.Digits3(rate))
 	var bad []string
 	if rate < limit && r.MeasuredS >= sustainedSecondsMin {
 		bad = append(bad, fmt.Sprintf("at least %s/s wanted", term.Digits3(limit)))
@@ -44,7 +45,8 @@ func (j *judgement) sustainedLoad() (Status, string) {
 		return Failed, evidence + "; " + strings.Join(bad, ", ")
 	}
 	if r.Succeeded < sustainedUploadsMin || r.MeasuredS < sustainedSecondsMin {
-		return Skipped, fmt.Sprintf("%s; needs %d uploads and %g s", evidence, sustainedUploadsMin, sustainedSecondsMin)
+		return Skipped, fmt.Sprintf("%s; needs %d uploads and %g s", evidence, sustainedUploadsMin,
+			sustainedSecondsMin)
 	}
 	if n := j.log.untimed(); n > 0 {
 		return Skipped, evidence + "; the log does not say how long " + term.Plural(n, "upload") + " took"

@@ -35,9 +35,13 @@ type Stretch struct {
 
 // newTimeline cuts a run of that length.
 func newTimeline(l log, from, elapsed float64) Timeline {
-	t := Timeline{FromS: from, ToS: elapsed, WidthS: stretchWidth(elapsed, min(max(len(l.Uploads)/stretchUploads, stretchesMin), timeBuckets))}
+	t := Timeline{
+		FromS: from, ToS: elapsed,
+		WidthS: stretchWidth(elapsed, min(max(len(l.Uploads)/stretchUploads, stretchesMin), timeBuckets)),
+	}
 	n := int(elapsed/t.WidthS) + 1
-	t.Uploads = cutUp(len(l.Uploads), func(i int) *runlog.Outcome { return &l.Uploads[i].Outcome }, t.WidthS, n)
+	t.Uploads = cutUp(len(l.Uploads), func(i int) *runlog.Outcome { return &l.Uploads[i].Outcome }, t.WidthS,
+		n)
 	if len(l.Reads) > 0 {
 		t.Reads = cutUp(len(l.Reads), func(i int) *runlog.Outcome { return &l.Reads[i] }, t.WidthS, n)
 	}
@@ -132,7 +136,8 @@ func (l log) finished() []float64 {
 // underLoad returns how much of the time from one moment to another uploads could begin.
 func underLoad(held []runlog.Interval, from, to float64) float64 {
 	left := to - from
-	next, _ := slices.BinarySearchFunc(held, from, func(s runlog.Interval, t float64) int { return cmp.Compare(s.ToS, t) })
+	next, _ := slices.BinarySearchFunc(held, from,
+		func(s runlog.Interval, t float64) int { return cmp.Compare(s.ToS, t) })
 	for ; next < len(held) && held[next].FromS < to; next++ {
 		left -= max(0, min(held[next].ToS, to)-max(held[next].FromS, from))
 	}

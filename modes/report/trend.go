@@ -25,11 +25,12 @@ const (
 	z95            = 1.959964 // of the normal distribution, both tails 5 %
 )
 
-// findTrend fits points, in order of time, by Theil and Sen: the median of the slopes of all pairs.
-// Whether there is a trend at all is asked by the test of Mann and Kendall (Kendall, Rank
-// Correlation Methods, 1975), whose variance is corrected for autocorrelation after Hamed and Rao
-// (Journal of Hydrology 204, 1998). The confidence interval is that of Sen (Journal of the American
-// Statistical Association 63, 1968) with the same variance. False when there are too few points.
+// findTrend is the one test for a trend, of points in order of time: that of Mann and Kendall (Kendall, Rank
+// Correlation Methods, 1975) on Kendall's S, the sum of the signs of all pairs. How large the trend is comes from
+// the same pairs: the median of their slopes, with the confidence interval that S gives (Sen, Journal of the
+// American Statistical Association 63, 1968). Both need one correction, of the variance of S for autocorrelation
+// (Hamed and Rao, Journal of Hydrology 204, 1998): neighbours are alike in throughput as in memory, and without it
+// a fall is found where there is none several times too often. False when there are too few points.
 func findTrend(points []Point) (trend, bool) {
 	points = thin(points, trendPointsMax)
 	n := len(points)
@@ -121,7 +122,7 @@ func tieCounts(values []float64) (counts []float64) {
 // smoothWindow is the share of all points of which the median is taken as the level around a point.
 const smoothWindow = 1.0 / 3
 
-// autocorrelationFactor tells how much wider the variance of Kendall's S is because neighbours are
+// autocorrelationFactor returns how much wider the variance of Kendall's S is because neighbours are
 // alike (Hamed and Rao, equation 16), from the ranks of what the level around each point leaves, at all lags
 // before the first at which they are not alike (Geyer, Statistical Science 7, 1992). The level is a running
 // median and not a straight line, so that a throughput that falls at once is not taken for noise that

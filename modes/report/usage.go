@@ -10,12 +10,14 @@ import (
 // Usage is what one process used while uploads ran, on average unless it says otherwise. A figure
 // that the samples do not tell is 0.
 type Usage struct {
-	PeakRSSBytes     int64   `json:"peak_rss_bytes"`
-	CPUCores         float64 `json:"cpu_cores"`
-	CPUPercent       float64 `json:"cpu_percent"` // of all CPUs of its machine; 0 when their number is not known
-	NetRxBytesPerS   float64 `json:"net_rx_bytes_per_s"`
-	NetTxBytesPerS   float64 `json:"net_tx_bytes_per_s"`
-	LinkPercent      float64 `json:"link_percent"` // of the machine's link, in the busier direction; 0 when not known
+	PeakRSSBytes int64   `json:"peak_rss_bytes"`
+	CPUCores     float64 `json:"cpu_cores"`
+	// of all CPUs of its machine; 0 when their number is not known
+	CPUPercent     float64 `json:"cpu_percent"`
+	NetRxBytesPerS float64 `json:"net_rx_bytes_per_s"`
+	NetTxBytesPerS float64 `json:"net_tx_bytes_per_s"`
+	// of the machine's link, in the busier direction; 0 when not known
+	LinkPercent      float64 `json:"link_percent"`
 	DiskReadPerS     float64 `json:"disk_read_bytes_per_s"`
 	DiskWrittenPerS  float64 `json:"disk_written_bytes_per_s"`
 	DiskBusyPercent  float64 `json:"disk_busy_percent"` // of the time
@@ -30,8 +32,9 @@ type Client struct {
 	InFlight      float64 `json:"in_flight"`      // uploads and reads at once
 	LateMaxS      float64 `json:"late_max_s"`     // of an open loop: how far behind its schedule it was
 	SourcePercent float64 `json:"source_percent"` // of its workers' time, spent making images
-	MemoryWaited  string  `json:"memory_waited"`  // how uploads waited for its memory; empty when they did not for long
-	Limited       string  `json:"limited"`        // how it limited the run; empty when it did not
+	// how uploads waited for its memory; empty when they did not for long
+	MemoryWaited string `json:"memory_waited"`
+	Limited      string `json:"limited"` // how it limited the run; empty when it did not
 }
 
 // When the client counts as what limited.
@@ -99,7 +102,8 @@ func (l log) nodeUsage(from float64) map[int]*Usage {
 	for id, c := range at {
 		u := &c.Usage
 		u.CPUCores, u.NetRxBytesPerS, u.NetTxBytesPerS = c.cpu.rate(), c.rx.rate(), c.tx.rate()
-		u.DiskReadPerS, u.DiskWrittenPerS, u.DiskBusyPercent = c.dread.rate(), c.dwritten.rate(), min(100, 100*c.busyS.rate())
+		u.DiskReadPerS, u.DiskWrittenPerS, u.DiskBusyPercent = c.dread.rate(), c.dwritten.rate(),
+			min(100, 100*c.busyS.rate())
 		u.shareOf(l.Run.Machines.Node(int(id)))
 		usage[id] = u
 	}

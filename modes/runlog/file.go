@@ -100,7 +100,8 @@ func (l *File) checkOld() error {
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() > 0 && !isLog(f) {
-		return refusef(hint, "%s is there, and is not the log of a run: the log of before would replace it", l.older)
+		return refusef(hint, "%s is there, and is not the log of a run: the log of before would replace it",
+			l.older)
 	}
 	return nil
 }

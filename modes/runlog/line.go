@@ -111,10 +111,14 @@ func jsonError(err error) error {
 		}
 		return errors.New(strings.TrimPrefix(err.Error(), "json: "))
 	}
-	if number, tooLarge := strings.CutPrefix(e.Value, "number "); tooLarge && e.Type.Kind().String() == "float64" {
+	if number, tooLarge := strings.CutPrefix(e.Value, "number "); tooLarge &&
+		e.Type.Kind().String() == "float64" {
 		return fmt.Errorf("%s is %s, %w", e.Field, number, errRange)
 	}
-	want := map[string]string{"float64": "a number", "bool": "true or false", "string": "a string"}[e.Type.Kind().String()]
+	want := map[string]string{
+		"float64": "a number", "bool": "true or false",
+		"string": "a string",
+	}[e.Type.Kind().String()]
 	if want == "" {
 		want = "another type"
 	}
@@ -170,8 +174,9 @@ func isTrue(v *bool) bool { return v != nil && *v }
 func (l *Log) outcome(in *line) Outcome {
 	o := Outcome{
 		Bytes: in.whole("bytes", in.Bytes, bytesMax), StartS: in.number("start_s", in.StartS, secondsMax),
-		LatencyS: in.number("latency_s", in.LatencyS, secondsMax), OK: isTrue(in.OK), Warmup: isTrue(in.Warmup),
-		Timed: in.StartS != nil && in.LatencyS != nil, Scheduled: in.ScheduledS != nil,
+		LatencyS: in.number("latency_s", in.LatencyS, secondsMax), OK: isTrue(in.OK),
+		Warmup: isTrue(in.Warmup),
+		Timed:  in.StartS != nil && in.LatencyS != nil, Scheduled: in.ScheduledS != nil,
 	}
 	if due := in.number("scheduled_s", in.ScheduledS, secondsMax); o.Timed && o.Scheduled {
 		o.WaitS = max(0, o.StartS-due)
@@ -184,7 +189,8 @@ func (l *Log) outcome(in *line) Outcome {
 
 func (l *Log) addUpload(in *line) error {
 	u := UploadOutcome{
-		Outcome: l.outcome(in), Seq: in.whole("seq", in.Seq, countMax), Sent: in.whole("sent_bytes", in.SentBytes, bytesMax),
+		Outcome: l.outcome(in), Seq: in.whole("seq", in.Seq, countMax),
+		Sent:  in.whole("sent_bytes", in.SentBytes, bytesMax),
 		Owner: in.id("owner", in.Owner), FirstNode: in.id("first_node", in.FirstNode),
 		Attempts: int(in.whole("attempts", in.Attempts, attemptsMax)),
 		Class:    l.classes.keep(in.Class), Counted: in.SentBytes != nil, lacking: in.OK == nil,
@@ -225,7 +231,8 @@ func (l *Log) addNode(in *line) error {
 	}
 	s := NodeSample{ID: in.id("id", id), Up: isTrue(in.Up), TS: in.number("t_s", in.TS, secondsMax)}
 	told := in.figures(sample.Nodes, &s.Node, l.latest[s.ID].Node, s.Up && l.latest[s.ID].Up)
-	if err := first(in.err, within("id", s.ID, 1, nodeIDMax), l.see(s.ID), full("node", len(l.Nodes))); err != nil {
+	if err := first(in.err, within("id", s.ID, 1, nodeIDMax), l.see(s.ID),
+		full("node", len(l.Nodes))); err != nil {
 		return err
 	}
 	if in.Up == nil {
@@ -294,8 +301,9 @@ func (l *Log) addEvent(in *line) error {
 func (l *Log) addReadback(in *line) error {
 	l.Readback = &Readback{
 		Images: in.whole("images", in.Images, countMax), Matched: in.whole("matched", in.Matched, countMax),
-		Mismatched: in.whole("mismatched", in.Mismatched, countMax), Missing: in.whole("missing", in.Missing, countMax),
-		Unread: in.whole("unread", in.Unread, countMax), Bytes: in.whole("bytes", in.Bytes, sampleMax),
+		Mismatched: in.whole("mismatched", in.Mismatched, countMax),
+		Missing:    in.whole("missing", in.Missing, countMax),
+		Unread:     in.whole("unread", in.Unread, countMax), Bytes: in.whole("bytes", in.Bytes, sampleMax),
 		ElapsedS: in.number("elapsed_s", in.ElapsedS, secondsMax),
 	}
 	return in.err

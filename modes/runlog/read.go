@@ -71,8 +71,9 @@ type Log struct {
 	ElapsedS float64 // of the last end record
 	Ended    bool    // there is one, and the run did not go on after it
 	Cut      bool    // the last line is cut off
-	Unknown  int     // uploads, reads and events of which the log does not say what became of them, or what they are
-	Repeated int     // upload records whose Seq came again later
+	// uploads, reads and events of which the log does not say what became of them, or what they are
+	Unknown  int
+	Repeated int // upload records whose Seq came again later
 
 	cleaning bool // its images were deleted, or some of them
 	classes  names
@@ -272,7 +273,8 @@ func (l *Log) dropWarmup() {
 		}
 		return o.Warmup
 	}
-	l.Uploads = slices.DeleteFunc(l.Uploads, func(u UploadOutcome) bool { return left(&u.Outcome, &l.Warmup.Uploads) })
+	l.Uploads = slices.DeleteFunc(l.Uploads,
+		func(u UploadOutcome) bool { return left(&u.Outcome, &l.Warmup.Uploads) })
 	l.Reads = slices.DeleteFunc(l.Reads, func(o Outcome) bool { return left(&o, &l.Warmup.Reads) })
 }
 

@@ -97,8 +97,10 @@ type Run struct {
 	Faults      int       `json:"faults,omitempty"`   // planned, which Seed decides
 	Version     string    `json:"version,omitempty"`  // of the program that ran
 
-	Rate        float64  `json:"rate,omitempty"`         // uploads/s of an open loop; 0: a closed loop of Concurrency
-	Arrivals    string   `json:"arrivals,omitempty"`     // of an open loop: ArrivalsConstant or ArrivalsPoisson
+	// uploads/s of an open loop; 0: a closed loop of Concurrency
+	Rate float64 `json:"rate,omitempty"`
+	// of an open loop: ArrivalsConstant or ArrivalsPoisson
+	Arrivals    string   `json:"arrivals,omitempty"`
 	DurationS   float64  `json:"duration_s,omitempty"`   // the run ends after that long; Count is 0 then
 	WarmupS     float64  `json:"warmup_s,omitempty"`     // uploads that began before it are Warmup
 	ReadPercent float64  `json:"read_percent,omitempty"` // of all operations, those that read
@@ -150,8 +152,9 @@ func (m *Machines) Node(id int) Machine {
 // is the image's size, SentBytes what left the client for it: to all nodes, in all attempts.
 // FirstChoice reports whether the owner was the first node in the hash's rank; nil when unknown.
 type Upload struct {
-	Seq         int64   `json:"seq"`          // from 1, one per image; the last record of a Seq counts
-	ID          string  `json:"id,omitempty"` // of the upload, by which its image is told from others of its name
+	Seq int64 `json:"seq"` // from 1, one per image; the last record of a Seq counts
+	// of the upload, by which its image is told from others of its name
+	ID          string  `json:"id,omitempty"`
 	Name        string  `json:"name"`
 	Class       string  `json:"class"`
 	Bytes       int64   `json:"bytes"`
@@ -164,7 +167,8 @@ type Upload struct {
 	Attempts    int     `json:"attempts"`
 	SentBytes   int64   `json:"sent_bytes"`
 	FirstChoice *bool   `json:"first_choice,omitempty"`
-	FirstNode   int     `json:"first_node,omitempty"` // of the image's shard, the first node in the hash's rank; 0 when unknown
+	// of the image's shard, the first node in the hash's rank; 0 when unknown
+	FirstNode int `json:"first_node,omitempty"`
 
 	User       string   `json:"user,omitempty"`        // when the run has more than one
 	ScheduledS *float64 `json:"scheduled_s,omitempty"` // of an open loop: when the upload was due
@@ -255,7 +259,8 @@ func (r *Run) check() error {
 		within("schema", r.Schema, 0, Schema), within("count", r.Count, 0, countMax),
 		within("concurrency", r.Concurrency, 0, attemptsMax), within("replicas", r.Replicas, 0, NodesMax),
 		within("faults", r.Faults, 0, attemptsMax),
-		within("rate", r.Rate, 0, rateMax), within("duration_s", r.DurationS, 0, secondsMax), within("warmup_s", r.WarmupS, 0, secondsMax),
+		within("rate", r.Rate, 0, rateMax), within("duration_s", r.DurationS, 0, secondsMax),
+		within("warmup_s", r.WarmupS, 0, secondsMax),
 		within("read_percent", r.ReadPercent, 0, 100), within("users", r.Users, 0, attemptsMax),
 		within("min_pixels", r.MinPixels, 0, countMax), within("max_pixels", r.MaxPixels, 0, countMax),
 	}
@@ -273,7 +278,8 @@ func (m *Machines) check() error {
 		return fmt.Errorf("machines.nodes has %d entries, more than %d", len(m.Nodes), NodesMax)
 	}
 	for _, one := range append([]Machine{m.Client}, m.Nodes...) {
-		if err := first(within("machines: id", one.ID, 0, nodeIDMax), within("machines: cpus", one.CPUs, 0, attemptsMax),
+		if err := first(within("machines: id", one.ID, 0, nodeIDMax),
+			within("machines: cpus", one.CPUs, 0, attemptsMax),
 			within("machines: memory_bytes", one.MemoryBytes, 0, sampleMax),
 			within("machines: link_bytes_per_s", one.LinkBytesPS, 0, sampleMax)); err != nil {
 			return err
@@ -296,7 +302,8 @@ func (u Upload) typed() (string, any, error) {
 		within("seq", u.Seq, 0, countMax), within("bytes", u.Bytes, 0, bytesMax),
 		within("start_s", u.StartS, 0, secondsMax), within("latency_s", u.LatencyS, 0, secondsMax),
 		within("owner", u.Owner, 0, nodeIDMax), within("attempts", u.Attempts, 0, attemptsMax),
-		within("sent_bytes", u.SentBytes, 0, bytesMax), within("first_node", u.FirstNode, 0, nodeIDMax), within("scheduled_s", value(u.ScheduledS), 0, secondsMax))
+		within("sent_bytes", u.SentBytes, 0, bytesMax), within("first_node", u.FirstNode, 0, nodeIDMax),
+		within("scheduled_s", value(u.ScheduledS), 0, secondsMax))
 }
 
 func (o ReadOp) typed() (string, any, error) {
@@ -304,7 +311,8 @@ func (o ReadOp) typed() (string, any, error) {
 	o.Error = cut(o.Error, errorBytesMax)
 	return "read", o, first(
 		within("bytes", o.Bytes, 0, bytesMax), within("start_s", o.StartS, 0, secondsMax),
-		within("latency_s", o.LatencyS, 0, secondsMax), within("scheduled_s", value(o.ScheduledS), 0, secondsMax))
+		within("latency_s", o.LatencyS, 0, secondsMax),
+		within("scheduled_s", value(o.ScheduledS), 0, secondsMax))
 }
 
 func (s NodeSample) typed() (string, any, error) {
@@ -329,14 +337,17 @@ func (e Event) typed() (string, any, error) {
 func (b Readback) typed() (string, any, error) {
 	b.ElapsedS = micros(b.ElapsedS)
 	return "readback", b, first(
-		within("images", b.Images, 0, countMax), within("matched", b.Matched, 0, countMax), within("mismatched", b.Mismatched, 0, countMax),
-		within("missing", b.Missing, 0, countMax), within("unread", b.Unread, 0, countMax), within("bytes", b.Bytes, 0, sampleMax),
+		within("images", b.Images, 0, countMax), within("matched", b.Matched, 0, countMax),
+		within("mismatched", b.Mismatched, 0, countMax),
+		within("missing", b.Missing, 0, countMax), within("unread", b.Unread, 0, countMax),
+		within("bytes", b.Bytes, 0, sampleMax),
 		within("elapsed_s", b.ElapsedS, 0, secondsMax))
 }
 
 func (c Cleaned) typed() (string, any, error) {
 	return "cleaned", c, first(
-		within("images", c.Images, 0, countMax), within("bytes", c.Bytes, 0, sampleMax), within("missing", c.Missing, 0, countMax),
+		within("images", c.Images, 0, countMax), within("bytes", c.Bytes, 0, sampleMax),
+		within("missing", c.Missing, 0, countMax),
 		within("failed", c.Failed, 0, countMax), within("won_back_bytes", c.WonBack, 0, sampleMax))
 }
 

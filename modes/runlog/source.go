@@ -73,7 +73,8 @@ func (g *gunzip) Read(p []byte) (n int, err error) {
 	case g.err != nil:
 	case g.left <= 0:
 		g.err = &ReadError{
-			Err: ErrCompressed, Detail: fmt.Sprintf("it unpacks to more than %d bytes", unpackedMax), hint: "unpack it first: gzip -d LOG",
+			Err: ErrCompressed, Detail: fmt.Sprintf("it unpacks to more than %d bytes", unpackedMax),
+			hint: "unpack it first: gzip -d LOG",
 		}
 	default:
 		n, g.err = g.in.Read(p[:min(int64(len(p)), g.left)])
@@ -86,7 +87,8 @@ func (g *gunzip) Read(p []byte) (n int, err error) {
 // compressedError makes a ReadError of what is wrong with the data, and leaves other errors as they are.
 func compressedError(err error) error {
 	_, corrupt := errors.AsType[flate.CorruptInputError](err)
-	if corrupt || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) {
+	if corrupt || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, gzip.ErrHeader) ||
+		errors.Is(err, gzip.ErrChecksum) {
 		return &ReadError{
 			Err: ErrCompressed, Detail: "the compressed data is cut off or damaged: " + err.Error(),
 			hint: "compress the log again, or report on what can be unpacked: gzip -dc LOG > part.jsonl",

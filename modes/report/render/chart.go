@@ -137,7 +137,8 @@ func draw(id, title string, u unitOf, lines []plotted, times timeAxis) (chart, b
 	y := scale{max: top * factor, size: plotHeight, flip: true}
 	c := chart{ID: id, Title: title, Unit: unit, XName: times.name}
 	if times.nines && top > logScaleFrom*bottom {
-		y.min, y.max, y.log = math.Pow(10, math.Floor(math.Log10(bottom*factor))), math.Pow(10, math.Ceil(math.Log10(top*factor))), true
+		y.min, y.max, y.log = math.Pow(10, math.Floor(math.Log10(bottom*factor))),
+			math.Pow(10, math.Ceil(math.Log10(top*factor))), true
 		for v := y.min; v <= y.max*1.01; v *= 10 {
 			c.YTicks = append(c.YTicks, y.tick(v, plain(v)))
 		}
@@ -149,7 +150,10 @@ func draw(id, title string, u unitOf, lines []plotted, times timeAxis) (chart, b
 		}
 	}
 	c.XTicks = times.ticks()
-	c.Data = chartData{Min: times.scale.min, Max: times.scale.max, XName: times.name, Unit: unit, Nines: times.nines, Factor: times.factor, Marks: []chartDataMark{}}
+	c.Data = chartData{
+		Min: times.scale.min, Max: times.scale.max, XName: times.name, Unit: unit,
+		Nines: times.nines, Factor: times.factor, Marks: []chartDataMark{},
+	}
 	for _, l := range lines {
 		c.add(l, factor, times.scale, y)
 	}
@@ -205,7 +209,10 @@ func (c *chart) add(l plotted, factor float64, x, y scale) {
 		data.Points = append(data.Points, [2]float64{rounded(p.T, 5), rounded(p.V*factor, 4)})
 	}
 	flush()
-	c.Lines = append(c.Lines, chartLine{Name: l.name, Style: l.style, Path: path.String(), Dots: dots.String(), Area: area.String()})
+	c.Lines = append(c.Lines, chartLine{
+		Name: l.name, Style: l.style, Path: path.String(),
+		Dots: dots.String(), Area: area.String(),
+	})
 	c.Data.Lines = append(c.Data.Lines, data)
 }
 
@@ -219,7 +226,8 @@ func summary(lines []plotted, factor float64, unit string) string {
 				v = append(v, p.V*factor)
 			}
 		}
-		parts = append(parts, fmt.Sprintf("%s: %s to %s %s, median %s", l.name, plain(slices.Min(v)), plain(slices.Max(v)), unit, plain(slices.Sorted(slices.Values(v))[(len(v)-1)/2])))
+		parts = append(parts, fmt.Sprintf("%s: %s to %s %s, median %s", l.name, plain(slices.Min(v)),
+			plain(slices.Max(v)), unit, plain(slices.Sorted(slices.Values(v))[(len(v)-1)/2])))
 	}
 	return strings.Join(parts, "; ") + "."
 }

@@ -47,10 +47,14 @@ func (rs Reports) WriteText(w io.Writer, opts TextOptions) error {
 
 // table sums up several reports.
 func (rs Reports) table() table {
-	t := table{id: "runs", title: "All runs", left: 1, head: []string{"log", "verdict", "uploads", "failed", "per s", "p50 s", "p99 s", "stddev"}}
+	t := table{
+		id: "runs", title: "All runs", left: 1,
+		head: []string{"log", "verdict", "uploads", "failed", "per s", "p50 s", "p99 s", "stddev"},
+	}
 	for _, r := range rs {
 		t.rows = append(t.rows, []string{
-			r.Log, r.Verdict.Word(), fmt.Sprint(r.Attempted), fmt.Sprint(r.Failed), term.Digits3(r.ThroughputPerS), term.Seconds(r.LatencyS.P50), term.Seconds(r.LatencyS.P99),
+			r.Log, r.Verdict.Word(), fmt.Sprint(r.Attempted), fmt.Sprint(r.Failed),
+			term.Digits3(r.ThroughputPerS), term.Seconds(r.LatencyS.P50), term.Seconds(r.LatencyS.P99),
 			fmt.Sprintf("%.2f %%", r.Balance.StddevPercent),
 		})
 	}
@@ -105,7 +109,10 @@ func (r shown) csvRows() (rows [][]string) {
 		if strings.HasPrefix(value, "=") || strings.HasPrefix(value, "@") {
 			value = "'" + value // a spreadsheet would take it for a formula
 		}
-		rows = append(rows, []string{printable.Text(r.Log), part, printable.Text(item), figure, printable.Text(value)})
+		rows = append(rows, []string{
+			printable.Text(r.Log), part, printable.Text(item), figure,
+			printable.Text(value),
+		})
 	}
 	b, err := json.Marshal(r)
 	var object map[string]any
@@ -191,7 +198,8 @@ func (rs Reports) WriteMarkdown(w io.Writer) error {
 }
 
 func (r shown) markdown(b *strings.Builder) {
-	fmt.Fprintf(b, "# %s\n\n**%s**\n\n", markdownText(cmp.Or(r.Log, "Stress run")), markdownText(r.Verdict.Text))
+	fmt.Fprintf(b, "# %s\n\n**%s**\n\n", markdownText(cmp.Or(r.Log, "Stress run")),
+		markdownText(r.Verdict.Text))
 	for _, n := range r.Notes {
 		fmt.Fprintf(b, "- %s\n", markdownText(n))
 	}
@@ -199,7 +207,8 @@ func (r shown) markdown(b *strings.Builder) {
 		b.WriteByte('\n')
 	}
 	if n := r.Bottleneck; n != nil {
-		fmt.Fprintf(b, "Limited by %s: %s. To try: %s.\n\n", markdownText(n.What), markdownText(n.Evidence), markdownText(n.Try))
+		fmt.Fprintf(b, "Limited by %s: %s. To try: %s.\n\n", markdownText(n.What), markdownText(n.Evidence),
+			markdownText(n.Try))
 	}
 	figures := table{title: "Figures", left: 1, head: []string{"figure", "value"}}
 	for _, t := range r.tiles() {
@@ -213,7 +222,8 @@ func (r shown) markdown(b *strings.Builder) {
 		markdownTable(b, settingTable(c))
 	}
 	for _, t := range []table{
-		r.shareTable(), r.latencyTable(), r.classTable(), r.usageTable(), r.checkTable(), r.resourceTable(), r.failureTable(), r.eventTable(), r.limitTable(), r.runTable(),
+		r.shareTable(), r.latencyTable(), r.classTable(), r.usageTable(), r.checkTable(), r.resourceTable(),
+		r.failureTable(), r.eventTable(), r.limitTable(), r.runTable(),
 	} {
 		markdownTable(b, t)
 	}
@@ -245,7 +255,8 @@ func markdownTable(b *strings.Builder, t table) {
 }
 
 // markdownText keeps a log's words from being taken for marks.
-var markdownEscapes = strings.NewReplacer("\\", "\\\\", "|", "\\|", "<", "&lt;", "*", "\\*", "_", "\\_", "`", "\\`", "[", "\\[", "]", "\\]", "#", "\\#")
+var markdownEscapes = strings.NewReplacer("\\", "\\\\", "|", "\\|", "<", "&lt;", "*", "\\*", "_", "\\_", "`",
+	"\\`", "[", "\\[", "]", "\\]", "#", "\\#")
 
 func markdownText(s string) string { return markdownEscapes.Replace(printable.Text(s)) }
 

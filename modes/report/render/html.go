@@ -24,8 +24,12 @@ var pageTemplate = template.Must(template.New("page.html").Funcs(template.FuncMa
 		b, err := pageFiles.ReadFile("page/page.css")
 		return template.CSS(b), err
 	},
-	"script": func() (template.JS, error) { b, err := pageFiles.ReadFile("page/page.js"); return template.JS(b), err },
-	"words":  printable.Text,
+	"script": func() (template.JS, error) {
+		b,
+			err := pageFiles.ReadFile("page/page.js")
+		return template.JS(b), err
+	},
+	"words": printable.Text,
 }).ParseFS(pageFiles, "page/page.html"))
 
 // WriteHTML writes the reports as one page that needs nothing else: no file, no network. It is
@@ -154,18 +158,25 @@ func (r shown) view(at, of int) reportView {
 	}
 	v.Shares = r.shareViews()
 	v.draw()
-	v.Latency, v.Classes, v.Nodes = viewOf(v.Prefix, r.latencyTable()), viewOf(v.Prefix, r.classTable()), viewOf(v.Prefix, r.shareTable())
-	v.Used, v.Busy, v.Lost = viewOf(v.Prefix, r.usageTable()), viewOf(v.Prefix, r.resourceTable()), viewOf(v.Prefix, r.failureTable())
-	v.Happened, v.Settings, v.LimitList = viewOf(v.Prefix, r.eventTable()), viewOf(v.Prefix, r.runTable()), viewOf(v.Prefix, r.limitTable())
+	v.Latency, v.Classes, v.Nodes = viewOf(v.Prefix, r.latencyTable()), viewOf(v.Prefix, r.classTable()),
+		viewOf(v.Prefix, r.shareTable())
+	v.Used, v.Busy, v.Lost = viewOf(v.Prefix, r.usageTable()), viewOf(v.Prefix, r.resourceTable()),
+		viewOf(v.Prefix, r.failureTable())
+	v.Happened, v.Settings, v.LimitList = viewOf(v.Prefix, r.eventTable()), viewOf(v.Prefix, r.runTable()),
+		viewOf(v.Prefix, r.limitTable())
 	for _, c := range r.Verdict.Checks {
 		view := checkView{Check: c, Title: checkTitles[c.Name]}
 		for _, name := range sortedKeys(c.Figures) {
-			view.Numbers = append(view.Numbers, numberView{strings.ReplaceAll(name, "_", " "), plain(c.Figures[name])})
+			view.Numbers = append(view.Numbers,
+				numberView{strings.ReplaceAll(name, "_", " "), plain(c.Figures[name])})
 		}
 		v.Checks = append(v.Checks, view)
 	}
 	if c := r.Comparison; c != nil {
-		v.Comparison = &comparisonView{Comparison: c, Figures: viewOf(v.Prefix, figureTable(c)), Settings: viewOf(v.Prefix, settingTable(c)), Charts: r.compareCharts(v.Prefix)}
+		v.Comparison = &comparisonView{
+			Comparison: c, Figures: viewOf(v.Prefix, figureTable(c)),
+			Settings: viewOf(v.Prefix, settingTable(c)), Charts: r.compareCharts(v.Prefix),
+		}
 	}
 	return v
 }
@@ -173,14 +184,23 @@ func (r shown) view(at, of int) reportView {
 // tiles are what to know first.
 func (r shown) tiles() []tile {
 	list := []tile{
-		{"Throughput", term.Digits3(r.ThroughputPerS), "uploads/s", term.Bytes(int64(r.ThroughputBytesPerS)) + "/s of images"},
-		{"Succeeded", percentFloor(r.Succeeded, r.Attempted), "%", fmt.Sprintf("%d of %s", r.Succeeded, term.Plural(r.Attempted, "upload"))},
-		{"Latency p99", term.Seconds(r.LatencyS.P99), "s", "p50 " + term.Seconds(r.LatencyS.P50) + " s, max " + term.Seconds(r.LatencyS.Max) + " s"},
-		{"Balance", fmt.Sprintf("%.2f", r.Balance.StddevPercent), "% stddev", fmt.Sprintf("%.2f %% by bytes; %s", r.Balance.BytesStddevPercent, r.Balance.Words)},
+		{"Throughput", term.Digits3(r.ThroughputPerS), "uploads/s", term.Bytes(int64(r.ThroughputBytesPerS)) +
+			"/s of images"},
+		{
+			"Succeeded", percentFloor(r.Succeeded, r.Attempted), "%",
+			fmt.Sprintf("%d of %s", r.Succeeded, term.Plural(r.Attempted, "upload")),
+		},
+		{"Latency p99", term.Seconds(r.LatencyS.P99), "s", "p50 " + term.Seconds(r.LatencyS.P50) +
+			" s, max " + term.Seconds(r.LatencyS.Max) + " s"},
+		{
+			"Balance", fmt.Sprintf("%.2f", r.Balance.StddevPercent), "% stddev",
+			fmt.Sprintf("%.2f %% by bytes; %s", r.Balance.BytesStddevPercent, r.Balance.Words),
+		},
 		{"Length", term.Seconds(r.MeasuredS), "s", term.Bytes(r.Bytes) + " stored"},
 	}
 	if r.Reads != nil {
-		list = append(list, tile{"Reads", term.Digits3(r.Reads.ThroughputPerS), "reads/s", "p99 " + term.Seconds(r.Reads.LatencyS.P99) + " s"})
+		list = append(list, tile{"Reads", term.Digits3(r.Reads.ThroughputPerS), "reads/s", "p99 " +
+			term.Seconds(r.Reads.LatencyS.P99) + " s"})
 	}
 	return list
 }
@@ -193,10 +213,13 @@ func (r shown) shareViews() []shareView {
 	var list []shareView
 	for i, n := range r.Nodes {
 		list = append(list, shareView{
-			Node: n.ID, Style: i % linesMax, Uploads: term.Plural(n.Uploads, "upload"), Bytes: term.Bytes(n.Bytes),
-			Share: rounded(100*part(n.SharePercent, most), 4), ByBytes: rounded(100*part(n.BytesSharePercent, most), 4),
-			ShareWords: fmt.Sprintf("%.2f %%", n.SharePercent), ByBytesWords: fmt.Sprintf("%.2f %%", n.BytesSharePercent),
-			Even: rounded(100*part(r.Balance.ExpectedPercent, most), 4),
+			Node: n.ID, Style: i % linesMax, Uploads: term.Plural(n.Uploads, "upload"),
+			Bytes:        term.Bytes(n.Bytes),
+			Share:        rounded(100*part(n.SharePercent, most), 4),
+			ByBytes:      rounded(100*part(n.BytesSharePercent, most), 4),
+			ShareWords:   fmt.Sprintf("%.2f %%", n.SharePercent),
+			ByBytesWords: fmt.Sprintf("%.2f %%", n.BytesSharePercent),
+			Even:         rounded(100*part(r.Balance.ExpectedPercent, most), 4),
 		})
 	}
 	return list
@@ -218,7 +241,8 @@ func (v *reportView) draw() {
 		rate(t, "reads", 1, false, t.Reads, func(s report.Stretch) float64 { return float64(s.Done) }),
 		failures(t))
 	add(&v.Pace, "volume", "Volume", inBytes("/s"),
-		rate(t, "images stored", 0, true, t.Uploads, func(s report.Stretch) float64 { return float64(s.Bytes) }),
+		rate(t, "images stored", 0, true, t.Uploads,
+			func(s report.Stretch) float64 { return float64(s.Bytes) }),
 		rate(t, "images read", 1, false, t.Reads, func(s report.Stretch) float64 { return float64(s.Bytes) }))
 	add(&v.Pace, "latency-time", "Latency over time", inSeconds,
 		latency(t, "uploads p99", 3, t.Uploads, func(s report.Stretch) float64 { return s.P99S }),
@@ -230,7 +254,8 @@ func (v *reportView) draw() {
 		spread = append(spread, plotted{name: q.Name, style: i, points: q.Points})
 		nines = max(nines, q.Points[len(q.Points)-1].T)
 	}
-	if c, ok := draw(v.Prefix+"latency-spread", "Latency distribution", inSeconds, spread, ninesAxis(nines)); ok {
+	if c, ok := draw(v.Prefix+"latency-spread", "Latency distribution", inSeconds, spread,
+		ninesAxis(nines)); ok {
 		v.Spread = append(v.Spread, c)
 	}
 	for _, g := range []struct {
@@ -263,7 +288,9 @@ func ninesAxis(most float64) timeAxis {
 }
 
 // rate is a line of something a second.
-func rate(t *report.Timeline, name string, style int, area bool, list []report.Stretch, of func(report.Stretch) float64) plotted {
+func rate(t *report.Timeline, name string, style int, area bool, list []report.Stretch,
+	of func(report.Stretch) float64,
+) plotted {
 	p := plotted{name: name, style: style, area: area}
 	for i, s := range list {
 		if from, to, ok := t.Bounds(i); ok {
@@ -282,7 +309,9 @@ func failures(t *report.Timeline) plotted {
 	return p
 }
 
-func latency(t *report.Timeline, name string, style int, list []report.Stretch, of func(report.Stretch) float64) plotted {
+func latency(t *report.Timeline, name string, style int, list []report.Stretch,
+	of func(report.Stretch) float64,
+) plotted {
 	p := plotted{name: name, style: style}
 	for i, s := range list {
 		p.points = append(p.points, report.Point{T: (float64(i) + 0.5) * t.WidthS, V: of(s)})

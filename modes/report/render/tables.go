@@ -22,7 +22,8 @@ type table struct {
 // compact leaves out the columns in which nothing is said.
 func (t table) compact() table {
 	silent := func(i int) bool {
-		return i >= t.left && !slices.ContainsFunc(t.rows, func(row []string) bool { return row[i] != "-" && row[i] != "0" })
+		return i >= t.left && !slices.ContainsFunc(t.rows,
+			func(row []string) bool { return row[i] != "-" && row[i] != "0" })
 	}
 	for i := len(t.head) - 1; i >= 0; i-- {
 		if !silent(i) {
@@ -38,13 +39,20 @@ func (t table) compact() table {
 
 // latencyTable has a row for everything that a latency is known of.
 func (r shown) latencyTable() table {
-	t := table{id: "latency", title: "Latency in seconds", left: 1, head: []string{"", "mean", "p50", "p90", "p95", "p99", "p99.9", "max"}}
+	t := table{
+		id: "latency", title: "Latency in seconds", left: 1,
+		head: []string{"", "mean", "p50", "p90", "p95", "p99", "p99.9", "max"},
+	}
 	if r.Succeeded == 0 && r.Reads == nil {
 		return t
 	}
 	add := func(name string, l *report.Latency) {
 		if l != nil {
-			t.rows = append(t.rows, []string{name, term.Seconds(l.Mean), term.Seconds(l.P50), term.Seconds(l.P90), term.Seconds(l.P95), term.Seconds(l.P99), term.Seconds(l.P999), term.Seconds(l.Max)})
+			t.rows = append(t.rows, []string{
+				name, term.Seconds(l.Mean), term.Seconds(l.P50),
+				term.Seconds(l.P90), term.Seconds(l.P95), term.Seconds(l.P99), term.Seconds(l.P999),
+				term.Seconds(l.Max),
+			})
 		}
 	}
 	name := "uploads"
@@ -65,11 +73,15 @@ func (r shown) latencyTable() table {
 }
 
 func (r shown) classTable() table {
-	t := table{id: "classes", title: "Classes", left: 1, head: []string{"", "uploads", "failed", "bytes", "from", "to", "p50 s", "p95 s", "p99 s"}}
+	t := table{
+		id: "classes", title: "Classes", left: 1,
+		head: []string{"", "uploads", "failed", "bytes", "from", "to", "p50 s", "p95 s", "p99 s"},
+	}
 	for _, c := range r.Classes {
 		l := c.LatencyS
 		t.rows = append(t.rows, []string{
-			cmp.Or(c.Class, "none"), fmt.Sprint(c.Uploads), fmt.Sprint(c.Failed), term.Bytes(c.Bytes), term.Bytes(c.MinBytes), term.Bytes(c.MaxBytes),
+			cmp.Or(c.Class, "none"), fmt.Sprint(c.Uploads), fmt.Sprint(c.Failed), term.Bytes(c.Bytes),
+			term.Bytes(c.MinBytes), term.Bytes(c.MaxBytes),
 			term.Seconds(l.P50), term.Seconds(l.P95), term.Seconds(l.P99),
 		})
 	}
@@ -78,22 +90,34 @@ func (r shown) classTable() table {
 
 // shareTable lists what each node owned.
 func (r shown) shareTable() table {
-	t := table{id: "owned", title: "Owned", left: 1, head: []string{"node", "uploads", "share", "bytes", "share of bytes"}}
+	t := table{
+		id: "owned", title: "Owned", left: 1,
+		head: []string{"node", "uploads", "share", "bytes", "share of bytes"},
+	}
 	for _, n := range r.Nodes {
-		t.rows = append(t.rows, []string{fmt.Sprint(n.ID), fmt.Sprint(n.Uploads), fmt.Sprintf("%.2f %%", n.SharePercent), term.Bytes(n.Bytes), fmt.Sprintf("%.2f %%", n.BytesSharePercent)})
+		t.rows = append(t.rows, []string{
+			fmt.Sprint(n.ID), fmt.Sprint(n.Uploads),
+			fmt.Sprintf("%.2f %%", n.SharePercent), term.Bytes(n.Bytes),
+			fmt.Sprintf("%.2f %%", n.BytesSharePercent),
+		})
 	}
 	return t
 }
 
 // usageTable lists what each process used; nothing when there were no samples.
 func (r shown) usageTable() table {
-	t := table{id: "resources", title: "Used: memory at its peak, the rest on average", left: 1, head: []string{"", "memory", "cores", "in", "out", "written", "busy", "disk left"}}
+	t := table{
+		id: "resources", title: "Used: memory at its peak, the rest on average", left: 1,
+		head: []string{"", "memory", "cores", "in", "out", "written", "busy", "disk left"},
+	}
 	known := false
 	add := func(name string, u report.Usage) {
 		known = known || u.PeakRSSBytes > 0
 		t.rows = append(t.rows, []string{
-			name, term.MiB(float64(u.PeakRSSBytes)) + " MiB", term.Digits3(u.CPUCores), perS(u.NetRxBytesPerS), perS(u.NetTxBytesPerS), perS(u.DiskWrittenPerS),
-			dashed(u.DiskBusyPercent > 0, fmt.Sprintf("%.0f %%", u.DiskBusyPercent)), dashed(u.DiskFreeBytes > 0, term.Bytes(u.DiskFreeBytes)),
+			name, term.MiB(float64(u.PeakRSSBytes)) + " MiB", term.Digits3(u.CPUCores),
+			perS(u.NetRxBytesPerS), perS(u.NetTxBytesPerS), perS(u.DiskWrittenPerS),
+			dashed(u.DiskBusyPercent > 0, fmt.Sprintf("%.0f %%", u.DiskBusyPercent)),
+			dashed(u.DiskFreeBytes > 0, term.Bytes(u.DiskFreeBytes)),
 		})
 	}
 	for _, n := range r.Nodes {
@@ -144,7 +168,10 @@ func (r shown) checkTable() table {
 func (r shown) eventTable() table {
 	t := table{id: "events", title: "Events", left: 4, head: []string{"at", "event", "node", "detail"}}
 	for _, e := range r.Events {
-		t.rows = append(t.rows, []string{term.Seconds(e.TS) + " s", e.Kind, dashed(e.Node > 0, fmt.Sprint(e.Node)), e.Detail})
+		t.rows = append(t.rows, []string{
+			term.Seconds(e.TS) + " s", e.Kind,
+			dashed(e.Node > 0, fmt.Sprint(e.Node)), e.Detail,
+		})
 	}
 	if r.EventsLeftOut > 0 {
 		t.rows = append(t.rows, []string{"", fmt.Sprintf("and %d more", r.EventsLeftOut), "", ""})
@@ -169,20 +196,23 @@ func (r shown) resourceTable() table {
 func (r shown) limitTable() table {
 	l := r.Limits
 	f := func(v float64, unit string) string { return strings.TrimSpace(fmt.Sprintf("%g %s", v, unit)) }
-	return table{id: "asked", title: "What the checks ask for", left: 1, head: []string{"limit", "value"}, rows: [][]string{
-		{"standard deviation of the shares, at most", f(l.StddevPercent, "%")},
-		{"success, at least", f(l.SuccessPercent, "%")},
-		{"latency p99, at most", f(l.P99S, "s")},
-		{"throughput, at least", f(l.ThroughputPerS, "uploads/s")},
-		{"slowdown, at most", f(l.SlowdownPercent, "%")},
-		{"memory of a node, at most", term.MiB(float64(l.NodeRSSBytes)) + " MiB"},
-		{"memory of the client, at most", term.MiB(float64(l.ClientRSSBytes)) + " MiB"},
-		{"growth of memory, at most", term.MiB(float64(l.GrowthBytes)) + " MiB"},
-		{"bytes sent again, at most", f(l.ResentPercent, "%")},
-		{"p of the chi-square tests, at least", f(l.HashP, "")},
-		{"first choices, at least", f(l.FirstChoicePercent, "%")},
-		{"pause around a fault, at most", f(l.PauseS, "s")},
-	}}
+	return table{
+		id: "asked", title: "What the checks ask for", left: 1, head: []string{"limit", "value"},
+		rows: [][]string{
+			{"standard deviation of the shares, at most", f(l.StddevPercent, "%")},
+			{"success, at least", f(l.SuccessPercent, "%")},
+			{"latency p99, at most", f(l.P99S, "s")},
+			{"throughput, at least", f(l.ThroughputPerS, "uploads/s")},
+			{"slowdown, at most", f(l.SlowdownPercent, "%")},
+			{"memory of a node, at most", term.MiB(float64(l.NodeRSSBytes)) + " MiB"},
+			{"memory of the client, at most", term.MiB(float64(l.ClientRSSBytes)) + " MiB"},
+			{"growth of memory, at most", term.MiB(float64(l.GrowthBytes)) + " MiB"},
+			{"bytes sent again, at most", f(l.ResentPercent, "%")},
+			{"p of the chi-square tests, at least", f(l.HashP, "")},
+			{"first choices, at least", f(l.FirstChoicePercent, "%")},
+			{"pause around a fault, at most", f(l.PauseS, "s")},
+		},
+	}
 }
 
 // runTable lists how the run was made.

@@ -92,7 +92,8 @@ func (r shown) textNodes(p *page) {
 	}
 	for i, n := range r.Nodes {
 		bar := fmt.Sprintf("%-*s", cells(longest*scale), bar(n.SharePercent*scale))
-		p.line("Node "+id.Right(i), "", fmt.Sprintf("  %s  %s  %s, %s", share.Right(i), bar, uploads.Right(i), bytes.Right(i)))
+		p.line("Node "+id.Right(i), "", fmt.Sprintf("  %s  %s  %s, %s", share.Right(i), bar, uploads.Right(i),
+			bytes.Right(i)))
 	}
 }
 
@@ -116,12 +117,15 @@ func (r shown) textFigures(p *page) {
 	} else {
 		p.line("Balance   ", "", fmt.Sprintf("expected %.1f %%, standard deviation %.2f %% by uploads, %.2f %% by bytes: %s",
 			b.ExpectedPercent, b.StddevPercent, b.BytesStddevPercent, b.Words))
-		p.line("Throughput ", "", fmt.Sprintf("%s uploads/s, %s/s", term.Digits3(r.ThroughputPerS), term.Bytes(int64(r.ThroughputBytesPerS))))
+		p.line("Throughput ", "", fmt.Sprintf("%s uploads/s, %s/s", term.Digits3(r.ThroughputPerS),
+			term.Bytes(int64(r.ThroughputBytesPerS))))
 		l := r.LatencyS
 		p.line("Latency ", "", fmt.Sprintf("mean %s s, p50 %s s, p95 %s s, p99 %s s, max %s s",
-			term.Seconds(l.Mean), term.Seconds(l.P50), term.Seconds(l.P95), term.Seconds(l.P99), term.Seconds(l.Max)))
+			term.Seconds(l.Mean), term.Seconds(l.P50), term.Seconds(l.P95), term.Seconds(l.P99),
+			term.Seconds(l.Max)))
 	}
-	p.line("Success ", "", fmt.Sprintf("%d of %d (%s %%)", r.Succeeded, r.Attempted, percentFloor(r.Succeeded, r.Attempted)))
+	p.line("Success ", "", fmt.Sprintf("%d of %d (%s %%)", r.Succeeded, r.Attempted,
+		percentFloor(r.Succeeded, r.Attempted)))
 	for i, f := range r.Failures {
 		if i == failuresShown {
 			p.line("  ", "", "and "+term.Plural(len(r.Failures)-i, "other reason"))
@@ -193,7 +197,8 @@ func (r shown) textTime(p *page) {
 		}
 	}
 	p.line("  uploads/s ", "", fmt.Sprintf("%s  up to %s", term.Spark(rate), term.Digits3(highest(rate))))
-	p.line("  p99       ", "", fmt.Sprintf("%s  up to %s s", term.Spark(latency), term.Seconds(highest(latency))))
+	p.line("  p99       ", "", fmt.Sprintf("%s  up to %s s", term.Spark(latency),
+		term.Seconds(highest(latency))))
 }
 
 func highest(v []float64) (h float64) {
@@ -309,7 +314,10 @@ func (p *page) line(label string, style term.Style, text string) {
 // check writes a status, a name and the evidence.
 func (p *page) check(s report.Status, name, evidence string) {
 	label := fmt.Sprintf("  %-7s", s)
-	style := map[report.Status]term.Style{report.Passed: term.BoldGreen, report.Failed: term.BoldRed, report.Skipped: term.Dim}[s]
+	style := map[report.Status]term.Style{
+		report.Passed: term.BoldGreen, report.Failed: term.BoldRed,
+		report.Skipped: term.Dim,
+	}[s]
 	p.out.WriteString(p.styled(style, label))
 	p.out.WriteString(name)
 	p.body(utf8.RuneCountInString(label+name), "", evidence)
