@@ -42,6 +42,9 @@ func node(addr string) int {
 	return 0
 }
 
+// The tests of this package do not run side by side: a process that one of them is starting has for a moment
+// the sockets by which another one looks for free ports.
+
 // options are of three nodes that are this program, with their logs in dir.
 func options(t *testing.T, dir string) Options {
 	t.Helper()
@@ -99,7 +102,6 @@ func expectRefusal(t *testing.T, err error, next string) {
 }
 
 func TestFaults(t *testing.T) {
-	t.Parallel()
 	c := started(t)
 	first := c.Nodes()[0].PID()
 	expectDone(t, c, ActionKill, 1)
@@ -129,7 +131,6 @@ func TestFaults(t *testing.T) {
 
 // A session has the nodes alone, and leaves none of them paused or without a process.
 func TestSession(t *testing.T) {
-	t.Parallel()
 	c := started(t)
 	said := make(chan string, 16)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -166,7 +167,6 @@ func TestSession(t *testing.T) {
 
 // A node that ends at once is told by its last words; those that were started have ended too.
 func TestStartFails(t *testing.T) {
-	t.Parallel()
 	o := options(t, t.TempDir())
 	good := o.Args
 	o.Args = func(id int) []string {
@@ -187,7 +187,6 @@ func TestStartFails(t *testing.T) {
 }
 
 func TestStartRefused(t *testing.T) {
-	t.Parallel()
 	taken := options(t, t.TempDir())
 	l, err := net.Listen("tcp", taken.Config.Cluster.Nodes[1].RaftAddr())
 	if err != nil {
