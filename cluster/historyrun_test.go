@@ -18,6 +18,7 @@ import (
 	"imgcluster/cluster/clustertest"
 	"imgcluster/cluster/clustertest/env"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wait"
 	"imgcluster/cluster/wire"
 	"imgcluster/config"
 )
@@ -129,14 +130,7 @@ func (r *histories) begin(t *testing.T, name string, n int) *load {
 // prefix begins the names of a history.
 func (l *load) prefix(i int) string { return fmt.Sprintf("%s-%d", l.name, i) }
 
-func (l *load) ended() bool {
-	select {
-	case <-l.finished:
-		return true
-	default:
-		return false
-	}
-}
+func (l *load) ended() bool { return wait.Closed(l.finished) }
 
 // conclude judges histories that have ended, with what all nodes have in the end.
 func (r *histories) conclude(t *testing.T, l *load, fault string) {

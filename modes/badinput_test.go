@@ -1,8 +1,6 @@
 package modes
 
 import (
-	"bytes"
-	"compress/gzip"
 	"net"
 	"os"
 	"path/filepath"
@@ -10,6 +8,8 @@ import (
 	"testing"
 
 	"imgcluster/modes/term"
+
+	"imgcluster/modes/runlog/logtest"
 )
 
 // Logs of runs, for report.
@@ -206,7 +206,7 @@ func badFolder(t *testing.T) string {
 		"bad.yaml": "cluster:\n  colour: blue\n", "good.jsonl": goodLog, "failed.jsonl": failedLog, "broken.jsonl": brokenLog, "cut.jsonl": cutLog,
 		"chaos.jsonl": chaosLog, "timed.jsonl": timedLog, "two.jsonl": strings.Replace(goodLog, `"count":1,`, `"count":2,`, 1), "large/x": "",
 		"folder/x/y": "", "empty/x/y": "", "runs.jsonl": goodLog + failedLog, "mark.jsonl": "\xef\xbb\xbf" + runLine + oneUpload,
-		"utf16.jsonl": "\xff\xfe{\x00", "packed.jsonl.gz": packed(t, runLine+oneUpload), "cut.jsonl.gz": packed(t, goodLog)[:60],
+		"utf16.jsonl": "\xff\xfe{\x00", "packed.jsonl.gz": logtest.Gzip(t, runLine+oneUpload), "cut.jsonl.gz": logtest.Gzip(t, goodLog)[:60],
 	} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -228,20 +228,6 @@ func badFolder(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return dir
-}
-
-// packed is text in gzip.
-func packed(t *testing.T, text string) string {
-	t.Helper()
-	var b bytes.Buffer
-	w := gzip.NewWriter(&b)
-	if _, err := w.Write([]byte(text)); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return b.String()
 }
 
 func TestReportOfLogs(t *testing.T) {

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"imgcluster/cluster/clustertest/poll"
+	"imgcluster/cluster/wait"
 	"imgcluster/config"
 )
 
@@ -153,14 +154,7 @@ func (r *running) says(t *testing.T, l *lines, pattern string) []string {
 }
 
 // over reports whether the process has ended.
-func (r *running) over() bool {
-	select {
-	case <-r.ended:
-		return true
-	default:
-		return false
-	}
-}
+func (r *running) over() bool { return wait.Closed(r.ended) }
 
 // status waits for the end.
 func (r *running) status() int {

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wait"
 )
 
 // BuildWithFailpoints builds the tests of the package in the working directory with failpoints and returns
@@ -45,15 +46,7 @@ func (c *Cluster) StartArmed(id image.NodeID, name string, n int) {
 // Dead reports whether a node has no running process.
 func (c *Cluster) Dead(id image.NodeID) bool {
 	p := c.procs[id]
-	if p == nil {
-		return true
-	}
-	select {
-	case <-p.exited:
-		return true
-	default:
-		return false
-	}
+	return p == nil || wait.Closed(p.exited)
 }
 
 // Died reports whether a node's process has ended since it was started; a second call returns false. err is

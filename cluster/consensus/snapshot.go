@@ -12,6 +12,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	sm "github.com/lni/dragonboat/v4/statemachine"
+
+	"imgcluster/cluster/wait"
 )
 
 // A snapshot of a shard is
@@ -30,16 +32,6 @@ const snapshotMagic = "imgcsnp\x01"
 // errSnapshot is the cause of every refusal of a snapshot.
 var errSnapshot = errors.New("snapshot is damaged or not for this shard")
 
-// stopped reports whether stop is closed.
-func stopped(stop <-chan struct{}) bool {
-	select {
-	case <-stop:
-		return true
-	default:
-		return false
-	}
-}
-
 // writeSnapshot writes what it runs over.
 func writeSnapshot(w io.Writer, shard uint64, it *pebble.Iterator, stop <-chan struct{}) error {
 	sum := sha256.New()
@@ -48,7 +40,7 @@ func writeSnapshot(w io.Writer, shard uint64, it *pebble.Iterator, stop <-chan s
 	b.Write(head) // the writer keeps its error until Flush
 	var n [binary.MaxVarintLen64]byte
 	for ok := it.First(); ok; ok = it.Next() {
-		if stopped(stop) {
+		if wait.Closed(stop) {
 			return sm.ErrSnapshotStopped
 		}
 		value, err := it.ValueAndErr()
@@ -135,7 +127,7 @@ func parseSnapshot(
 	prefix := span(shard).Start
 	var key, value, last []byte
 	for {
-		if stopped(stop) {
+		if wait.Closed(stop) {
 			return sm.ErrSnapshotStopped
 		}
 		var err error

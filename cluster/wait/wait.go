@@ -1,4 +1,4 @@
-// Package wait pauses for a time that a context can cut short.
+// Package wait waits: for a time that a context can cut short; and reports whether a wait is over.
 package wait
 
 import (
@@ -14,6 +14,16 @@ func For(ctx context.Context, d time.Duration) bool {
 	case <-t.C:
 		return true
 	case <-ctx.Done():
+		return false
+	}
+}
+
+// Closed reports whether a channel on which nothing is sent is closed.
+func Closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
 		return false
 	}
 }

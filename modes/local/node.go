@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+
+	"imgcluster/cluster/wait"
 )
 
 // Node is one server process.
@@ -86,14 +88,7 @@ func (n *Node) ready(ctx context.Context) bool {
 	return resp.StatusCode == http.StatusOK && !n.hasExited() // or someone else answers there
 }
 
-func (n *Node) hasExited() bool {
-	select {
-	case <-n.exited:
-		return true
-	default:
-		return false
-	}
-}
+func (n *Node) hasExited() bool { return wait.Closed(n.exited) }
 
 // logTailBytes is how much of a failed node's log is looked at.
 const logTailBytes = 4096

@@ -30,7 +30,7 @@ func TestRatesOfCloseSamples(t *testing.T) {
 				},
 			}, runlog.ClientSample{TS: at.stamped, Client: sample.Client{RSSBytes: 1, CPUS: 2 * at.taken, SentBytes: int64(1e8 * at.taken)}})
 		}
-		lines := log{read(t, string(logtest.Encode(t, recs...)))}.gauges([]int{1})
+		lines := log{logtest.Read(t, string(logtest.Encode(t, recs...)))}.gauges([]int{1})
 		for _, c := range []struct {
 			name string
 			line []Point
@@ -67,7 +67,7 @@ func TestBusyAtMost(t *testing.T) {
 		runlog.NodeSample{TS: 3, ID: 1, Up: true, Node: sample.Node{RSSBytes: 1, DiskBusyS: 5}},
 		runlog.NodeSample{TS: 3.01, ID: 1, Up: true, Node: sample.Node{RSSBytes: 1, DiskBusyS: 6}},
 	}
-	line := log{read(t, string(logtest.Encode(t, recs...)))}.gauges([]int{1})[0].Of[GaugeBusy]
+	line := log{logtest.Read(t, string(logtest.Encode(t, recs...)))}.gauges([]int{1})[0].Of[GaugeBusy]
 	if len(line) != 2 || line[0].V != 100 || !math.IsNaN(line[1].V) {
 		t.Errorf("busy %v, want 100 and a gap", line)
 	}

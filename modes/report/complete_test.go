@@ -98,7 +98,7 @@ func TestMissing(t *testing.T) {
 		{"resumed after its end", append(logtest.Even(30), runlog.Event{TS: 9, Kind: runlog.EventResumed}), "no end record", false},
 		{"read-back of a warm-up", logtest.BeforeEnd(logtest.Mutate(logtest.SetRun(logtest.Even(90), func(r *runlog.Run) { r.Plan.Verify = true }), func(u *runlog.Upload) { u.Warmup = u.Seq < 20 }), runlog.Readback{Images: 71, Matched: 71}), "71 of 90 images read back", false},
 	} {
-		l := read(t, string(logtest.Encode(t, c.records...)))
+		l := logtest.Read(t, string(logtest.Encode(t, c.records...)))
 		if got := l.Missing().String(); got != c.want || (l.Final() != "") != c.final {
 			t.Errorf("%s: missing %q, %q; want %q", c.name, got, l.Final(), c.want)
 		}
@@ -211,12 +211,12 @@ func withoutField(t *testing.T, log []byte, typ, field, with string, most int) [
 // TestAbsentOutcome leaves an upload out of which nothing says what became of it: it neither failed nor counts as made.
 func TestAbsentOutcome(t *testing.T) {
 	log := withoutField(t, logtest.Encode(t, logtest.Whole(90)...), "upload", "ok", "", 1)
-	r := Compute(read(t, string(log)), DefaultLimits())
+	r := Compute(logtest.Read(t, string(log)), DefaultLimits())
 	if r.Attempted != 89 || r.Failed != 0 || r.Verdict.Incomplete != "89 of 90 planned uploads" {
 		t.Errorf("%d attempted, %d failed: %+v", r.Attempted, r.Failed, r.Verdict)
 	}
 	again := withoutField(t, logtest.Encode(t, logtest.BeforeEnd(logtest.Even(90), logtest.EvenUpload(1))...), "upload", "ok", "", 1)
-	if r := Compute(read(t, string(again)), DefaultLimits()); r.Attempted != 90 || r.Verdict.Incomplete != "" {
+	if r := Compute(logtest.Read(t, string(again)), DefaultLimits()); r.Attempted != 90 || r.Verdict.Incomplete != "" {
 		t.Errorf("made again: %d attempted: %+v", r.Attempted, r.Verdict)
 	}
 }
@@ -240,7 +240,7 @@ func TestAbsentCounters(t *testing.T) {
 			log = withoutField(t, log, typ, field, `"`+field+`":null,`, 7)
 		}
 	}
-	r := Compute(read(t, string(log)), DefaultLimits())
+	r := Compute(logtest.Read(t, string(log)), DefaultLimits())
 	for _, n := range r.Nodes {
 		if n.NetRxBytesPerS > 2e6 || n.DiskWrittenPerS > 2e6 || n.CPUCores > 1 {
 			t.Errorf("%+v", n)

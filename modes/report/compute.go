@@ -251,29 +251,24 @@ func (l log) waited() (sum float64) {
 }
 
 // unowned counts the successful uploads whose owner the log does not say.
-func (l log) unowned() (n int) {
-	for i := range l.Uploads {
-		if u := &l.Uploads[i]; u.OK && u.Owner == 0 {
-			n++
-		}
-	}
-	return n
+func (l log) unowned() int {
+	return l.succeededThat(func(u *runlog.UploadOutcome) bool { return u.Owner == 0 })
 }
 
 // untimed counts the successful uploads of which the log does not say when they were.
-func (l log) untimed() (n int) {
-	for i := range l.Uploads {
-		if u := &l.Uploads[i]; u.OK && !u.Timed {
-			n++
-		}
-	}
-	return n
+func (l log) untimed() int {
+	return l.succeededThat(func(u *runlog.UploadOutcome) bool { return !u.Timed })
 }
 
 // unsized counts the successful uploads of which the log does not say how large they are.
-func (l log) unsized() (n int) {
+func (l log) unsized() int {
+	return l.succeededThat(func(u *runlog.UploadOutcome) bool { return u.Bytes == 0 })
+}
+
+// succeededThat counts the successful uploads that are so.
+func (l log) succeededThat(are func(*runlog.UploadOutcome) bool) (n int) {
 	for i := range l.Uploads {
-		if u := &l.Uploads[i]; u.OK && u.Bytes == 0 {
+		if u := &l.Uploads[i]; u.OK && are(u) {
 			n++
 		}
 	}

@@ -44,7 +44,7 @@ func TestReadKeeps(t *testing.T) {
 		{"unknown event", logtest.RunLine + logtest.UploadLine + `{"type":"event","t_s":1,"kind":"full moon"}`, 1, 1, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := Compute(read(t, c.log), DefaultLimits())
+			r := Compute(logtest.Read(t, c.log), DefaultLimits())
 			if r.Attempted != c.attempted || r.Succeeded != c.succeeded {
 				t.Errorf("%d attempted, %d succeeded; want %d and %d", r.Attempted, r.Succeeded, c.attempted, c.succeeded)
 			}

@@ -58,7 +58,7 @@ func TestReadsHaveTheirOwnFigures(t *testing.T) {
 	}
 	l := DefaultLimits()
 	l.SuccessPercent = 98
-	r = Compute(read(t, string(logtest.Encode(t, logtest.Mixed()...))), l)
+	r = Compute(logtest.Read(t, string(logtest.Encode(t, logtest.Mixed()...))), l)
 	if !r.Verdict.Passed || !strings.Contains(r.Verdict.Text, "FAILED 1 OF 87 READS: AS MANY AS ALLOWED") {
 		t.Errorf("passed %v, %s", r.Verdict.Passed, r.Verdict.Text)
 	}
@@ -91,7 +91,7 @@ func TestLimits(t *testing.T) {
 		}), func(l *Limits) { l.HashP = 0.5 }},
 		{"fault_tolerance", logtest.Chaos(), func(l *Limits) { l.PauseS = 1 }},
 	} {
-		log := read(t, string(logtest.Encode(t, c.records...)))
+		log := logtest.Read(t, string(logtest.Encode(t, c.records...)))
 		loose := DefaultLimits()
 		loose.StddevPercent = 50
 		tight := loose
@@ -142,8 +142,8 @@ func TestCompare(t *testing.T) {
 	if s := r.Comparison.Settings; len(s) != 1 || s[0] != (SettingChanged{"load", "8 at once", "16 at once"}) {
 		t.Errorf("%+v", s)
 	}
-	log := read(t, string(logtest.Encode(t, logtest.Even(300)...)))
-	jitter := read(t, string(logtest.Encode(t, logtest.Mutate(logtest.Even(300), func(u *runlog.Upload) { u.LatencyS += float64(u.Seq*7919%13-6) / 2000 })...)))
+	log := logtest.Read(t, string(logtest.Encode(t, logtest.Even(300)...)))
+	jitter := logtest.Read(t, string(logtest.Encode(t, logtest.Mutate(logtest.Even(300), func(u *runlog.Upload) { u.LatencyS += float64(u.Seq*7919%13-6) / 2000 })...)))
 	same := Compute(log, DefaultLimits())
 	same.Compare(log, jitter, "other")
 	for _, f := range same.Comparison.Figures {
@@ -154,12 +154,12 @@ func TestCompare(t *testing.T) {
 	if len(same.Comparison.Settings) != 0 {
 		t.Errorf("%+v", same.Comparison.Settings)
 	}
-	slow := read(t, string(logtest.Encode(t, logtest.Mutate(logtest.Even(300), func(u *runlog.Upload) { u.LatencyS *= 0.5 })...)))
+	slow := logtest.Read(t, string(logtest.Encode(t, logtest.Mutate(logtest.Even(300), func(u *runlog.Upload) { u.LatencyS *= 0.5 })...)))
 	same.Compare(log, slow, "other")
 	if f := figure(same, "latency p50"); f.Outcome != Worse {
 		t.Errorf("twice as slow: %+v", f)
 	}
-	empty := read(t, string(logtest.Encode(t, logtest.Even(0)...)))
+	empty := logtest.Read(t, string(logtest.Encode(t, logtest.Even(0)...)))
 	same.Compare(log, empty, "other")
 	if f := figure(same, "throughput"); f.Outcome != Untested {
 		t.Errorf("against nothing: %+v", f)
@@ -168,7 +168,7 @@ func TestCompare(t *testing.T) {
 		"0.2 s":     append(logtest.Mutate(logtest.Even(200), func(u *runlog.Upload) { u.StartS, u.LatencyS = u.StartS/50, u.LatencyS/50 })[:201], runlog.End{ElapsedS: 0.2}),
 		"9 uploads": logtest.Mutate(logtest.Even(9), func(u *runlog.Upload) { u.StartS *= 20 }),
 	} {
-		same.Compare(log, read(t, string(logtest.Encode(t, short...))), name)
+		same.Compare(log, logtest.Read(t, string(logtest.Encode(t, short...))), name)
 		for _, f := range same.Comparison.Figures {
 			if f.Outcome != Untested || f.P != nil {
 				t.Errorf("against %s: %+v", name, f)

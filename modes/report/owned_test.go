@@ -202,13 +202,13 @@ func TestHistory(t *testing.T) {
 func TestBefore(t *testing.T) {
 	recs := slices.DeleteFunc(logtest.Even(60), func(rec runlog.Record) bool { _, is := rec.(runlog.NodeSample); return is })
 	recs = append(recs, ownedSamples(1.5, placement.Load{Images: 20, Bytes: 200e6}, placement.Load{Images: 9, Bytes: 200e6})...)
-	l := log{read(t, string(logtest.Encode(t, recs...)))}
+	l := log{logtest.Read(t, string(logtest.Encode(t, recs...)))}
 	r := Compute(l.Log, DefaultLimits())
 	if list, any := l.before(r.Nodes); any {
 		t.Errorf("before, with no sample of node 3: %v", list)
 	}
 	recs = append(recs, runlog.NodeSample{TS: 1, ID: 3}, runlog.NodeSample{TS: 2, ID: 3, Up: true}, runlog.NodeSample{TS: 3, ID: 3, Up: true, Node: sample.Node{OwnedImages: 50}})
-	l = log{read(t, string(logtest.Encode(t, logtest.Mutate(recs, func(u *runlog.Upload) { u.Warmup = u.Seq%2 == 0 })...)))}
+	l = log{logtest.Read(t, string(logtest.Encode(t, logtest.Mutate(recs, func(u *runlog.Upload) { u.Warmup = u.Seq%2 == 0 })...)))}
 	list, any := l.before(r.Nodes)
 	if !any || len(list) != 3 || list[0].Images >= 20 || list[0].Images < 10 || list[2].Images != 0 {
 		t.Errorf("before %v", list)

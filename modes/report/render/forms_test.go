@@ -21,16 +21,7 @@ import (
 // compute writes records, reads them back and computes the report.
 func compute(t testing.TB, recs ...runlog.Record) *report.Report {
 	t.Helper()
-	return report.Compute(read(t, string(logtest.Encode(t, recs...))), report.DefaultLimits())
-}
-
-func read(t testing.TB, log string) *runlog.Log {
-	t.Helper()
-	l, err := runlog.Read(strings.NewReader(log))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
+	return report.Compute(logtest.Read(t, string(logtest.Encode(t, recs...))), report.DefaultLimits())
 }
 
 func text(t testing.TB, r *report.Report, opts TextOptions) string {
@@ -50,8 +41,8 @@ func TestIncompleteInAllForms(t *testing.T) {
 		return back || end
 	})
 	a, b := named(t, "a.jsonl", recs), named(t, "b.jsonl", logtest.Whole(30))
-	l := read(t, string(logtest.Encode(t, recs...)))
-	b.Compare(read(t, string(logtest.Encode(t, logtest.Whole(30)...))), l, "a.jsonl")
+	l := logtest.Read(t, string(logtest.Encode(t, recs...)))
+	b.Compare(logtest.Read(t, string(logtest.Encode(t, logtest.Whole(30)...))), l, "a.jsonl")
 	const want = "no image read back, no end record"
 	for form, out := range map[string][]byte{
 		"text": []byte(text(t, a, TextOptions{})), "JSON": written(t, Reports{a}.WriteJSON), "CSV": written(t, Reports{a}.WriteCSV),
@@ -77,7 +68,7 @@ func TestIncompleteInAllForms(t *testing.T) {
 // TestReadInPieces reads through readers that give one byte at a time, or data together with the end.
 func TestReadInPieces(t *testing.T) {
 	log := logtest.Encode(t, logtest.Failing()...)
-	want := text(t, report.Compute(read(t, string(log)), report.DefaultLimits()), TextOptions{})
+	want := text(t, report.Compute(logtest.Read(t, string(log)), report.DefaultLimits()), TextOptions{})
 	one, err := runlog.Read(iotest.OneByteReader(bytes.NewReader(log)))
 	if err != nil {
 		t.Fatal(err)

@@ -50,8 +50,8 @@ func named(t testing.TB, name string, recs []runlog.Record) *report.Report {
 // compared is the report of a run beside one of the same that was a quarter slower, with more at once.
 func compared(t testing.TB) *report.Report {
 	t.Helper()
-	this := read(t, string(logtest.Encode(t, logtest.Even(300)...)))
-	other := read(t, string(logtest.Encode(t, logtest.Slower()...)))
+	this := logtest.Read(t, string(logtest.Encode(t, logtest.Even(300)...)))
+	other := logtest.Read(t, string(logtest.Encode(t, logtest.Slower()...)))
 	r := report.Compute(this, report.DefaultLimits())
 	r.Log = "this.jsonl"
 	r.Compare(this, other, "other.jsonl")

@@ -7,6 +7,7 @@ import (
 	"compress/gzip"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -303,6 +304,16 @@ const (
 	RunLine    = `{"type":"run","schema":1,"started":"2026-01-02T15:04:05Z","profile":"quick","nodes":[1,2,3],"count":2,"concurrency":8,"delivery":"broadcast","replicas":2}` + "\n"
 	UploadLine = `{"type":"upload","seq":1,"name":"a.png","class":"medium","bytes":9013320,"start_s":0.012,"latency_s":0.143,"ok":true,"owner":2,"replicas":[2,3],"attempts":1,"sent_bytes":27039960}` + "\n"
 )
+
+// Read reads a log that is no error to read.
+func Read(t testing.TB, log string) *runlog.Log {
+	t.Helper()
+	l, err := runlog.Read(strings.NewReader(log))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
 
 // Gzip is text in gzip.
 func Gzip(t testing.TB, text string) string {

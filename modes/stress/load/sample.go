@@ -9,6 +9,7 @@ import (
 
 	"imgcluster/cluster/hostinfo"
 	"imgcluster/cluster/sample"
+	"imgcluster/cluster/wait"
 	"imgcluster/modes/runlog"
 )
 
@@ -56,7 +57,7 @@ func (r *run) sample(ended <-chan struct{}, up map[int]bool) {
 	defer cancel()
 	nodes, err := r.o.Target.Status(ctx)
 	if err != nil {
-		if r.hard.Err() != nil || closed(ended) {
+		if r.hard.Err() != nil || wait.Closed(ended) {
 			return // after the run nobody has to answer
 		}
 		nodes = r.silent(up)
@@ -91,15 +92,6 @@ func (r *run) silent(up map[int]bool) []runlog.NodeSample {
 		nodes = append(nodes, runlog.NodeSample{ID: id})
 	}
 	return nodes
-}
-
-func closed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
 }
 
 // micros keeps a line short.
