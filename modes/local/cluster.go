@@ -1,6 +1,6 @@
-// Package local supervises the nodes of a cluster that all are processes of this machine: it starts them,
-// waits until they are ready, makes them fail on purpose and brings them back (Cluster.Do), and stops them.
-// What started them can lend the nodes to another process through a socket (Listen, Connect).
+// Package local supervises a cluster all of whose nodes are processes on this machine: it starts them,
+// waits until they are ready, makes them fail on purpose and restarts them (Cluster.Do), and stops them.
+// The process that started them can let another one do so through a socket (Listen, Connect).
 package local
 
 import (
@@ -20,23 +20,23 @@ import (
 // Options say which nodes are started, and how.
 type Options struct {
 	Config  *config.Config
-	Program string                // the path of the executable ...
-	Args    func(id int) []string // ... and its command line for a node, without its name
-	Same    string                // the end of a command line that has the same configuration, for hints
+	Program string                // path of the executable
+	Args    func(id int) []string // its arguments for a node
+	Same    string                // for hints: the options that give a command the same configuration
 }
 
 // Cluster is a cluster of node processes. It is safe for concurrent use.
 type Cluster struct {
 	cfg   *config.Config
-	ended chan *Node    // each process that ends, until done
+	ended chan *Node    // receives each process that ends, until done
 	done  chan struct{} // closed by Shutdown
 
 	mu    sync.Mutex
-	nodes []*Node // the last process of each node
+	nodes []*Node // the newest process of each node
 }
 
-// Start starts every node of a loopback configuration and waits until all are ready. When one fails, those that
-// were started are ended.
+// Start starts every node of a loopback configuration and waits until all are ready. When one fails, it
+// stops the others.
 func Start(ctx context.Context, o Options) (c *Cluster, err error) {
 	cfg := o.Config
 	switch {
@@ -44,8 +44,8 @@ func Start(ctx context.Context, o Options) (c *Cluster, err error) {
 		return nil, refusef("start each machine's node there, with: imgcluster server --id N"+o.Same,
 			"the configuration's nodes are not all on this machine")
 	case cfg.ListenPorts() && len(cfg.Cluster.Nodes) > 1:
-		return nil, refusef("give an address without ports, or start each node with imgcluster server --listen",
-			"node.listen has the ports of one node, and there are %d", len(cfg.Cluster.Nodes))
+		const hint = "give an address without ports, or start each node with imgcluster server --listen"
+		return nil, refusef(hint, "node.listen has the ports of one node, and there are %d", len(cfg.Cluster.Nodes))
 	}
 	if err := checkPorts(cfg); err != nil {
 		return nil, err
@@ -68,17 +68,17 @@ func Start(ctx context.Context, o Options) (c *Cluster, err error) {
 	return c, c.waitReady(ctx)
 }
 
-// Nodes returns the last process of each node, in the order of the configuration.
+// Nodes returns the newest process of each node, in the order of the configuration.
 func (c *Cluster) Nodes() []*Node {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.nodes)
 }
 
-// Ended hands out each process that has ended, until Shutdown.
+// Ended returns a channel that receives each process that has ended, until Shutdown.
 func (c *Cluster) Ended() <-chan *Node { return c.ended }
 
-// watch hands the process on when it has ended.
+// watch reports the end of a process to Ended.
 func (c *Cluster) watch(n *Node) {
 	go func() {
 		<-n.exited
@@ -89,8 +89,8 @@ func (c *Cluster) watch(n *Node) {
 	}()
 }
 
-// checkPorts finds ports that are taken before anything is started or made. Without it a cluster
-// that runs already would answer for the new one.
+// checkPorts refuses ports that are taken, before anything is started or written. Otherwise a cluster
+// that runs already would answer in place of the new one.
 func checkPorts(cfg *config.Config) error {
 	for _, n := range cfg.Cluster.Nodes {
 		on := cfg.ListenOn(n)
@@ -106,17 +106,17 @@ func checkPorts(cfg *config.Config) error {
 
 func checkPort(cfg *config.Config, n config.Node, setting, addr string) error {
 	l, err := net.Listen("tcp", addr)
-	switch {
-	case err == nil:
+	if err == nil {
 		return l.Close()
-	case errors.Is(err, syscall.EADDRINUSE):
-		return refusef(cfg.Listener(setting).Hint(err)+"; imgcluster status shows whether a cluster runs already",
-			"node %d needs %s, which another process has", n.ID, addr)
+	}
+	if errors.Is(err, syscall.EADDRINUSE) {
+		hint := cfg.Listener(setting).Hint(err) + "; imgcluster status shows whether a cluster runs already"
+		return refusef(hint, "node %d needs %s, which another process has", n.ID, addr)
 	}
 	return refusef("configure an address of this machine", "node %d cannot use %s: %w", n.ID, addr, err)
 }
 
-// readyPoll is how often a starting node is asked.
+// readyPoll is the time between two readiness probes of a starting node.
 const readyPoll = 50 * time.Millisecond
 
 func (c *Cluster) waitReady(ctx context.Context) error {
@@ -128,7 +128,8 @@ func (c *Cluster) waitReady(ctx context.Context) error {
 			case <-n.exited:
 				return n.Failure()
 			case <-ctx.Done():
-				return fmt.Errorf("node %d is not ready: %w; its log is %s", n.ID, context.Cause(ctx), n.LogPath)
+				return fmt.Errorf("node %d is not ready: %w; its log is %s",
+					n.ID, context.Cause(ctx), n.LogPath)
 			case <-time.After(readyPoll):
 			}
 		}
@@ -141,11 +142,11 @@ func (c *Cluster) waitReady(ctx context.Context) error {
 	return nil
 }
 
-// stopMargin is what a node gets beyond its own bound before it is killed.
+// stopMargin is the time beyond timeouts.shutdown after which a node is killed.
 const stopMargin = 5 * time.Second
 
-// Shutdown asks all nodes to end, those that are paused too, within the bound that the nodes have for it, and
-// kills those that still run then. It does so also when ctx is done. It is called once.
+// Shutdown stops all nodes, also those that are paused, and kills those that still run after
+// timeouts.shutdown. It does so although ctx may be done. It is called once.
 func (c *Cluster) Shutdown(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.cfg.Timeouts.Shutdown+stopMargin)
 	defer cancel()
@@ -165,7 +166,8 @@ func (c *Cluster) Shutdown(ctx context.Context) error {
 			case <-ctx.Done():
 				n.cmd.Process.Kill()
 				<-n.exited
-				errs[i] = fmt.Errorf("node %d did not stop in time and was killed; its log is %s", n.ID, n.LogPath)
+				errs[i] = fmt.Errorf("node %d did not stop in time and was killed; its log is %s",
+					n.ID, n.LogPath)
 			}
 		})
 	}

@@ -19,24 +19,25 @@ import (
 	"imgcluster/config"
 )
 
-// The control socket of up: who may open it (mode 0600) can make its nodes fail. A session begins
-// with a line "nodes 1 2 3" of up, or "error WHY"; then each line "kill 2" (an Action and a node) is answered by "ok" or "error WHY". There is one session at a time. However it
-// ends, up brings back what was paused or ended in it.
+// Limits of the protocol on the control socket of up. Whoever may open the socket (mode 0600) can make
+// the nodes fail. A session begins with a line "nodes 1 2 3" from up, or "error WHY". Then each line
+// "kill 2" (an Action and a node) is answered by "ok" or "error WHY". There is one session at a time.
+// However it ends, up continues the nodes that were paused in it and restarts those that were ended.
 const (
 	controlLineMax = 1024             // bytes
-	controlDial    = 2 * time.Second  // for up to greet
-	controlAnswer  = 45 * time.Second // for up to do what it was told, the end of a node included
+	controlDial    = 2 * time.Second  // until the first line from up
+	controlAnswer  = 45 * time.Second // until an action is answered, which may wait for a node to end
 )
 
-// controlPath is where up with this configuration listens. The port makes it one socket for each
-// cluster that can run at once.
+// controlPath returns the path of the socket on which up listens with this configuration. The API port in it
+// keeps clusters apart that run at the same time.
 func controlPath(cfg *config.Config) string {
 	first := cfg.Cluster.Nodes[0]
 	return filepath.Join(filepath.Dir(cfg.DataDir(first.ID)), fmt.Sprintf("up-%d.sock", first.APIPort))
 }
 
-// shortPath gives a socket a path by its folder's descriptor: the system takes 107 bytes only. The
-// folder is to be closed after the last use of the path.
+// shortPath returns a path by its folder's descriptor, since a socket's path has at most 107 bytes
+// (unix(7)). The caller closes the folder after the last use of the path.
 func shortPath(path string) (short string, folder *os.File, err error) {
 	folder, err = os.Open(filepath.Dir(path))
 	if err != nil {
@@ -45,23 +46,24 @@ func shortPath(path string) (short string, folder *os.File, err error) {
 	return fmt.Sprintf("/proc/self/fd/%d/%s", folder.Fd(), filepath.Base(path)), folder, nil
 }
 
-// Control is the socket of a cluster that up runs.
+// Control serves the control socket of a cluster.
 type Control struct {
 	cluster *Cluster
 	say     func(format string, args ...any)
 	folder  *os.File
 	socket  net.Listener
-	served  chan struct{} // closed when nothing is served any more
-	session sync.Mutex
+	served  chan struct{} // closed when all sessions have ended
+	session sync.Mutex    // held by the one session
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool
 }
 
-// Listen serves the control socket of a cluster until Close, and says what is done to its nodes. They must be
-// ready: then no other up has them, and a socket that is there was left by one that has ended.
-func Listen(ctx context.Context, l *Cluster, say func(format string, args ...any)) (*Control, error) {
-	path, folder, err := shortPath(controlPath(l.cfg))
+// Listen serves the control socket of a cluster until Close, and says what is done to its nodes. The
+// nodes must be ready: then no other up runs them, and an existing socket is a leftover of one that has
+// ended.
+func Listen(ctx context.Context, cluster *Cluster, say func(format string, args ...any)) (*Control, error) {
+	path, folder, err := shortPath(controlPath(cluster.cfg))
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +72,7 @@ func Listen(ctx context.Context, l *Cluster, say func(format string, args ...any
 		return nil, err
 	}
 	private := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
-		// Before bind, so that it never is open to others.
+		// Before bind, so that it is never open to other users.
 		outer := c.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), 0o600) })
 		return errors.Join(outer, err)
 	}}
@@ -80,7 +82,12 @@ func Listen(ctx context.Context, l *Cluster, say func(format string, args ...any
 		return nil, err
 	}
 	c := &Control{
-		cluster: l, say: say, folder: folder, socket: socket, served: make(chan struct{}), conns: map[net.Conn]bool{},
+		cluster: cluster,
+		say:     say,
+		folder:  folder,
+		socket:  socket,
+		served:  make(chan struct{}),
+		conns:   map[net.Conn]bool{},
 	}
 	go c.serve(ctx)
 	return c, nil
@@ -108,7 +115,7 @@ func (c *Control) serve(ctx context.Context) {
 	}
 }
 
-// serveOne serves a session, and puts right what it leaves.
+// serveOne serves a session, and restores the nodes at its end.
 func (c *Control) serveOne(ctx context.Context, conn net.Conn) {
 	if !c.session.TryLock() {
 		fmt.Fprintln(conn, "error another stress --chaos is running")
@@ -148,8 +155,8 @@ func (c *Control) obey(ctx context.Context, line string) error {
 	return err
 }
 
-// Close ends all sessions; when it returns, no node is touched any more. The context of
-// Listen must be done, or the nodes of a session are brought back first.
+// Close ends all sessions and waits for their end. Unless the context of Listen is done, each session
+// restores the nodes first.
 func (c *Control) Close() {
 	c.socket.Close()
 	c.mu.Lock()

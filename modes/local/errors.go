@@ -5,10 +5,10 @@ import (
 	"strings"
 )
 
-// exitUsage is the status with which a process ends whose command line or configuration has to change.
+// exitUsage is the exit status of a process whose command line or configuration has to change.
 const exitUsage = 2
 
-// Error is a refusal: the command line or the configuration has to change before it can work.
+// Error is a refusal: the command line or the configuration has to change.
 type Error struct {
 	Err  error
 	Next string // the next step
@@ -26,13 +26,13 @@ func (e *Error) Unwrap() error { return e.Err }
 // Hint returns the next step.
 func (e *Error) Hint() string { return e.Next }
 
-// ExitStatus returns that of a mistake on the command line.
+// ExitStatus returns the exit status of a usage error.
 func (e *Error) ExitStatus() int { return exitUsage }
 
 // NodeError says how a node's process ended.
 type NodeError struct {
 	ID     int
-	Said   string // its last words, or how it ended
+	Said   string // the last error in its log, or how it ended
 	Next   string // the next step
 	Status int    // its exit status, -1 for a signal
 }
@@ -47,8 +47,7 @@ func (n *NodeError) Error() string {
 // Hint returns the next step.
 func (n *NodeError) Hint() string { return n.Next }
 
-// ExitStatus is the process's own where the command line or the configuration has to change, else that of a
-// failure like any other.
+// ExitStatus returns 2 when the process was refused as a usage error, else 1.
 func (n *NodeError) ExitStatus() int {
 	if n.Status == exitUsage {
 		return exitUsage

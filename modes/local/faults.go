@@ -11,8 +11,8 @@ import (
 // Action is what can be done to a node's process.
 type Action string
 
-// The actions. Start waits until the process that was killed or stopped has ended; the others return at once,
-// Kill when the process has ended.
+// The actions. Start waits until the process that was killed or stopped has ended, and so does Kill. The
+// others return at once.
 const (
 	ActionKill     Action = "kill"     // SIGKILL
 	ActionStop     Action = "stop"     // SIGTERM
@@ -21,7 +21,7 @@ const (
 	ActionStart    Action = "start"
 )
 
-// Do takes an action on one of this cluster's processes: a node that somebody started otherwise is left alone.
+// Do takes an action on a node's process. A process that the cluster did not start is left alone.
 func (c *Cluster) Do(ctx context.Context, a Action, node int) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -37,7 +37,7 @@ func (c *Cluster) Do(ctx context.Context, a Action, node int) error {
 	return fmt.Errorf("there is no node %d here", node)
 }
 
-// signal does to a process what needs no new one.
+// signal takes an action that needs no new process.
 func (n *Node) signal(a Action) error {
 	if n.hasExited() {
 		return n.Failure()
@@ -57,7 +57,7 @@ func (n *Node) signal(a Action) error {
 		n.paused = false
 		sig = syscall.SIGCONT
 	default:
-		return fmt.Errorf("nothing is named %q", a)
+		return fmt.Errorf("no action is named %q", a)
 	}
 	if err := n.cmd.Process.Signal(sig); err != nil {
 		return fmt.Errorf("%s node %d: %w", a, n.ID, err)
@@ -68,7 +68,7 @@ func (n *Node) signal(a Action) error {
 	return nil
 }
 
-// restart waits for the end of a process that was told to end, and starts the node again.
+// restart waits for the end of a process that was killed or stopped, and starts the node again.
 func (c *Cluster) restart(ctx context.Context, i int) error {
 	old := c.nodes[i]
 	if !old.asked.Load() {
@@ -93,7 +93,7 @@ func (c *Cluster) restart(ctx context.Context, i int) error {
 	return nil
 }
 
-// restore ends what a chaos run has left: paused nodes go on, and those that it ended start again.
+// restore undoes the faults of a chaos run: paused nodes continue, and those that it ended are restarted.
 func (c *Cluster) restore(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -109,7 +109,7 @@ func (c *Cluster) restore(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// running lists the nodes that run as processes of this cluster.
+// running returns the nodes whose process runs.
 func (c *Cluster) running() (ids []int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -121,7 +121,7 @@ func (c *Cluster) running() (ids []int) {
 	return ids
 }
 
-// AllEnded reports whether all nodes have ended for good.
+// AllEnded reports whether all nodes have ended and none is to be restarted.
 func (c *Cluster) AllEnded() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -21,7 +21,7 @@ import (
 
 const waitMax = 20 * time.Second
 
-// TestMain is the test, or one of the nodes that it starts.
+// TestMain runs the tests, or one of the nodes that they start.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == "node" {
 		os.Exit(node(os.Args[2]))
@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// node is ready until SIGTERM. One without an address fails as a server does.
+// node answers as ready until SIGTERM. One with the address "fails" ends as a refused server does.
 func node(addr string) int {
 	if addr == "fails" {
 		fmt.Fprint(os.Stderr, "starting\nimgcluster: node 1 cannot\nhint: change it\n")
@@ -45,7 +45,7 @@ func node(addr string) int {
 // The tests of this package do not run side by side: a process that one of them is starting has for a moment
 // the sockets by which another one looks for free ports.
 
-// options are of three nodes that are this program, with their logs in dir.
+// options are for three nodes that run this test binary, with their logs in dir.
 func options(t *testing.T, dir string) Options {
 	t.Helper()
 	ports, err := config.FreePorts(6)
@@ -66,7 +66,7 @@ func options(t *testing.T, dir string) Options {
 	return Options{Config: cfg, Program: os.Args[0], Args: args, Same: " --same"}
 }
 
-func started(t *testing.T) *Cluster {
+func startCluster(t *testing.T) *Cluster {
 	t.Helper()
 	c, err := Start(t.Context(), options(t, t.TempDir()))
 	if err != nil {
@@ -80,29 +80,39 @@ func started(t *testing.T) *Cluster {
 	return c
 }
 
-// expectDone does something to a node.
-func expectDone(t *testing.T, to interface {
+// doer is a Cluster or a Session.
+type doer interface {
 	Do(ctx context.Context, a Action, node int) error
-}, a Action, node int,
-) {
+}
+
+// expectDone takes an action on a node, which must succeed.
+func expectDone(t *testing.T, d doer, a Action, node int) {
 	t.Helper()
-	if err := to.Do(t.Context(), a, node); err != nil {
+	if err := d.Do(t.Context(), a, node); err != nil {
 		t.Fatalf("%s node %d: %v", a, node, err)
 	}
 }
 
-// expectRefusal finds the next step in an error that is the user's to mend.
-func expectRefusal(t *testing.T, err error, next string) {
+// expectRefusal checks that an error is a usage error with this in its hint.
+func expectRefusal(t *testing.T, err error, hint string) {
 	t.Helper()
 	if refused := (*Error)(nil); !errors.As(err, &refused) {
 		t.Errorf("%v is no refusal", err)
-	} else if !strings.Contains(refused.Hint(), next) || refused.ExitStatus() != exitUsage {
-		t.Errorf("%v has the next step %q", err, refused.Hint())
+	} else if !strings.Contains(refused.Hint(), hint) || refused.ExitStatus() != exitUsage {
+		t.Errorf("%v has the hint %q, want %q", err, refused.Hint(), hint)
 	}
 }
 
+// awaitReady waits until all nodes are ready.
+func awaitReady(t *testing.T, c *Cluster) {
+	t.Helper()
+	poll.Until(t, waitMax, "all nodes are ready", func() bool {
+		return !slices.ContainsFunc(c.Nodes(), func(n *Node) bool { return !n.ready(t.Context()) })
+	})
+}
+
 func TestFaults(t *testing.T) {
-	c := started(t)
+	c := startCluster(t)
 	first := c.Nodes()[0].PID()
 	expectDone(t, c, ActionKill, 1)
 	if n := <-c.Ended(); n.ID != 1 || !n.Asked() || !slices.Equal(c.running(), []int{2, 3}) {
@@ -116,9 +126,7 @@ func TestFaults(t *testing.T) {
 	expectDone(t, c, ActionContinue, 2)
 	expectDone(t, c, ActionStop, 3)
 	expectDone(t, c, ActionStart, 3) // waits for the end of the old one
-	poll.Until(t, waitMax, "all are ready", func() bool {
-		return !slices.ContainsFunc(c.Nodes(), func(n *Node) bool { return !n.ready(t.Context()) })
-	})
+	awaitReady(t, c)
 	for _, refused := range []struct {
 		action Action
 		node   int
@@ -129,9 +137,9 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// A session has the nodes alone, and leaves none of them paused or without a process.
+// There is one session at a time, and it leaves no node paused or without a process.
 func TestSession(t *testing.T) {
-	c := started(t)
+	c := startCluster(t)
 	said := make(chan string, 16)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -156,16 +164,14 @@ func TestSession(t *testing.T) {
 		t.Error("a node without a process is killed")
 	}
 	s.Close()
-	poll.Until(t, waitMax, "all are ready", func() bool {
-		return !slices.ContainsFunc(c.Nodes(), func(n *Node) bool { return !n.ready(t.Context()) })
-	})
+	awaitReady(t, c)
 	cancel()
 	control.Close()
 	_, err = Connect(t.Context(), c.cfg, " --same")
 	expectRefusal(t, err, "imgcluster up --same")
 }
 
-// A node that ends at once is told by its last words; those that were started have ended too.
+// The error of a node that ends at once has the last error of its log. The other nodes are stopped.
 func TestStartFails(t *testing.T) {
 	o := options(t, t.TempDir())
 	good := o.Args
@@ -176,10 +182,15 @@ func TestStartFails(t *testing.T) {
 		return good(id)
 	}
 	_, err := Start(t.Context(), o)
-	if failed := (*NodeError)(nil); !errors.As(err, &failed) {
+	failed := &NodeError{}
+	if !errors.As(err, &failed) {
 		t.Fatal(err)
-	} else if failed.ID != 1 || failed.Error() != "node 1 cannot" || failed.Hint() != "change it" || failed.ExitStatus() != exitUsage {
-		t.Errorf("%+v", failed)
+	}
+	if want := (NodeError{ID: 1, Said: "node 1 cannot", Next: "change it", Status: exitUsage}); *failed != want {
+		t.Errorf("%+v, want %+v", *failed, want)
+	}
+	if got := failed.ExitStatus(); got != exitUsage {
+		t.Errorf("exit status %d, want %d", got, exitUsage)
 	}
 	if err := checkPorts(o.Config); err != nil {
 		t.Errorf("a node still runs: %v", err)

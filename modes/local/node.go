@@ -22,12 +22,12 @@ type Node struct {
 	API     string // address
 	LogPath string
 
-	logFrom int64 // where this process's words begin in the log
+	logFrom int64 // offset in the log where this process began
 	cmd     *exec.Cmd
-	exited  chan struct{} // closed when the process is gone
+	exited  chan struct{} // closed when the process has ended
 	err     error         // how it ended; read after exited
-	asked   atomic.Bool   // its end was asked for, so that it is no failure
-	paused  bool          // by SIGSTOP; the cluster's lock guards it
+	asked   atomic.Bool   // it was told to end, so that its end is no failure
+	paused  bool          // by SIGSTOP; guarded by the cluster's lock
 }
 
 // PID returns the ID of the process.
@@ -36,11 +36,12 @@ func (n *Node) PID() int { return n.cmd.Process.Pid }
 // Asked reports whether the process was told to end, so that its end is no failure.
 func (n *Node) Asked() bool { return n.asked.Load() }
 
-// otherFolder is the next step where the nodes' data cannot be written.
-const otherFolder = "start it in a folder that this user can write to, or name one with --set node.data_dir=FOLDER/node{id}"
+// otherFolder is the hint when the nodes' data cannot be written.
+const otherFolder = "start it in a folder that this user can write to, " +
+	"or name one with --set node.data_dir=FOLDER/node{id}"
 
-// start runs one server. It has a process group of its own, so that Ctrl-C reaches it through
-// stop only, and dies with this process whatever happens.
+// start runs the process of a node. It has a process group of its own, so that Ctrl-C does not reach it
+// directly, and is killed when this process ends.
 func (n *Node) start(exe string, args []string) error {
 	if err := os.MkdirAll(filepath.Dir(n.LogPath), 0o755); err != nil {
 		return refusef(otherFolder, "folder of the nodes: %w", err)
@@ -54,7 +55,8 @@ func (n *Node) start(exe string, args []string) error {
 		return fmt.Errorf("log of node %d: %w", n.ID, err)
 	}
 	n.cmd = exec.Command(exe, args...)
-	n.cmd.Stdout, n.cmd.Stderr = log, log
+	n.cmd.Stdout = log
+	n.cmd.Stderr = log
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	n.exited = make(chan struct{})
 	started := make(chan error)
@@ -90,22 +92,24 @@ func (n *Node) ready(ctx context.Context) bool {
 
 func (n *Node) hasExited() bool { return wait.Closed(n.exited) }
 
-// logTailBytes is how much of a failed node's log is looked at.
+// logTailBytes is how much of a failed node's log is searched for its error.
 const logTailBytes = 4096
 
-// Failure returns how a node ended, in the last words of its log. The process must have ended.
+// Failure returns how a node ended, with the error that its log ends with. The process must have ended.
 func (n *Node) Failure() *NodeError {
 	f := &NodeError{
-		ID: n.ID, Said: fmt.Sprintf("the process ended: %v", n.err),
-		Next: "its log is " + n.LogPath, Status: n.cmd.ProcessState.ExitCode(),
+		ID:     n.ID,
+		Said:   "the process ended",
+		Next:   "its log is " + n.LogPath,
+		Status: n.cmd.ProcessState.ExitCode(),
 	}
-	if n.err == nil {
-		f.Said = "the process ended"
+	if n.err != nil {
+		f.Said = fmt.Sprintf("the process ended: %v", n.err)
 	}
 	if f.Status <= 0 {
-		return f // it had no last words: what the log ends with is another's
+		return f // it has logged no error
 	}
-	tail := "\n" + string(n.words())
+	tail := "\n" + string(n.logTail())
 	at := strings.LastIndex(tail, "\nimgcluster: ")
 	if at < 0 {
 		return f
@@ -118,8 +122,8 @@ func (n *Node) Failure() *NodeError {
 	return f
 }
 
-// words returns the end of what this process logged.
-func (n *Node) words() []byte {
+// logTail returns the end of what this process logged.
+func (n *Node) logTail() []byte {
 	f, err := os.Open(n.LogPath)
 	if err != nil {
 		return nil

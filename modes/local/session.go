@@ -14,26 +14,26 @@ import (
 	"imgcluster/config"
 )
 
-// Session lets this process make the nodes of another one's Cluster fail. It is safe for concurrent use.
+// Session lets this process make the nodes fail that an imgcluster up runs. It is safe for concurrent use.
 type Session struct {
 	mu   sync.Mutex
 	conn net.Conn
 	in   *bufio.Reader
 }
 
-// Connect finds the up that runs the configuration's nodes. same is the end of a command line that has that
-// configuration, for hints.
+// Connect opens a session with the up that runs the configuration's nodes. same is for hints: the options
+// that give a command the same configuration.
 func Connect(ctx context.Context, cfg *config.Config, same string) (*Session, error) {
-	const hint = "end what runs the nodes now and start them with: imgcluster up"
+	hint := "end what runs the nodes now and start them with: imgcluster up" + same
 	path, folder, err := shortPath(controlPath(cfg))
 	if err != nil {
-		return nil, refusef(hint+same, "no imgcluster up with this configuration was started in this folder: %w", err)
+		return nil, refusef(hint, "no imgcluster up with this configuration was started in this folder: %w", err)
 	}
 	defer folder.Close()
 	dialer := net.Dialer{Timeout: controlDial}
 	conn, err := dialer.DialContext(ctx, "unix", path)
 	if err != nil {
-		return nil, refusef(hint+same, "the nodes are not processes of an imgcluster up that can be asked to stop them: %s: %w",
+		return nil, refusef(hint, "no imgcluster up that runs the nodes listens on %s: %w",
 			controlPath(cfg), errors.Unwrap(err))
 	}
 	s := &Session{conn: conn, in: bufio.NewReaderSize(io.Reader(conn), controlLineMax)}
@@ -44,7 +44,7 @@ func Connect(ctx context.Context, cfg *config.Config, same string) (*Session, er
 	}
 	if running := strings.Fields(greeting); len(running) != len(cfg.Cluster.Nodes)+1 {
 		conn.Close()
-		return nil, refusef(hint+same, "imgcluster up does not run all nodes: it has %s", greeting)
+		return nil, refusef(hint, "imgcluster up does not run all nodes: it has %s", greeting)
 	}
 	return s, nil
 }
@@ -61,7 +61,7 @@ func (s *Session) Do(_ context.Context, a Action, node int) error {
 	return err
 }
 
-// read returns up's next line.
+// read returns the next line from up.
 func (s *Session) read(limit time.Duration) (string, error) {
 	s.conn.SetReadDeadline(time.Now().Add(limit))
 	line, err := s.in.ReadString('\n')
@@ -75,5 +75,5 @@ func (s *Session) read(limit time.Duration) (string, error) {
 	return line, nil
 }
 
-// Close lets up put right what is left.
+// Close ends the session, after which up restores the nodes.
 func (s *Session) Close() error { return s.conn.Close() }

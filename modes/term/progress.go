@@ -8,28 +8,29 @@ import (
 	"imgcluster/cluster/printable"
 )
 
-// Periods of a Progress: of lines off a terminal, where they stay, and of the one line of a terminal.
+// The least time between two updates of a Progress: where each is a line of its own, and on a terminal, where
+// one line is rewritten.
 const (
 	ProgressEvery     = 5 * time.Second
 	progressEveryLive = 200 * time.Millisecond
 )
 
-// Progress shows how far something is: on a terminal in one line that is rewritten, elsewhere in a line now and
-// then. It is not safe for concurrent use.
+// Progress shows how far a command is: on a terminal in one line that is rewritten, elsewhere in a new
+// line every few seconds. It is not safe for concurrent use.
 type Progress struct {
 	w    io.Writer
 	live bool
-	open bool // the live line has no end yet
-	last time.Time
+	open bool      // the rewritten line has no newline yet
+	last time.Time // of the last update
 }
 
-// NewProgress returns a Progress on w; live: w is a terminal that can rewrite a line.
+// NewProgress returns a Progress on w. live says that w is a terminal that can rewrite a line.
 func NewProgress(w io.Writer, live bool) *Progress {
 	return &Progress{w: w, live: live, last: time.Now()}
 }
 
-// Show writes the text that line returns, unless the one before is too fresh. A final one is always written, and
-// stays.
+// Show writes the text that line returns, unless the last update was a moment ago. A final one is always
+// written, and stays.
 func (p *Progress) Show(final bool, line func() string) {
 	every := ProgressEvery
 	if p.live {
@@ -51,7 +52,7 @@ func (p *Progress) Show(final bool, line func() string) {
 	}
 }
 
-// End ends the live line, so that other words can follow.
+// End ends the rewritten line, so that other output can follow.
 func (p *Progress) End() {
 	if p.open {
 		fmt.Fprintln(p.w)

@@ -13,27 +13,27 @@ import (
 // DrawEvery is how often a Screen is drawn; only lines that changed are sent.
 const DrawEvery = 500 * time.Millisecond
 
-// The ANSI codes at the two ends of a Screen: the alternate screen keeps what was on the terminal, and without wrapping a line that a
-// terminal finds too wide spoils no other.
+// The ANSI codes at the start and the end of a Screen. The alternate screen keeps what was on the
+// terminal. With wrapping off, a line that the terminal finds too wide does not move the others.
 const (
 	EnterScreen = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
 	LeaveScreen = "\x1b[?7h\x1b[?25h\x1b[?1049l"
 )
 
-// Screen draws lines on the whole of a terminal until Close, which leaves the terminal as it was. A signal that
-// ends or stops the process does so after that. It is safe for concurrent use.
+// Screen draws lines on the whole of a terminal until Close, which restores the terminal. So does a
+// signal that ends or stops the process, before it takes effect. It is safe for concurrent use.
 type Screen struct {
 	tty     *os.File
 	draw    func(width, height int) []string
 	signals chan os.Signal
-	over    chan struct{} // ends the drawing
-	drawn   chan struct{} // it has ended
+	closing chan struct{} // closed to end the drawing
+	drawn   chan struct{} // closed when it has ended
 
 	mu     sync.Mutex
 	open   bool
 	width  int
 	height int
-	shown  []string
+	shown  []string // the lines on the terminal
 }
 
 // OpenScreen shows on tty what draw returns for its size in columns and lines.
@@ -42,7 +42,7 @@ func OpenScreen(tty *os.File, draw func(width, height int) []string) *Screen {
 		tty:     tty,
 		draw:    draw,
 		signals: make(chan os.Signal, 8),
-		over:    make(chan struct{}),
+		closing: make(chan struct{}),
 		drawn:   make(chan struct{}),
 	}
 	signal.Notify(s.signals, syscall.SIGWINCH, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT,
@@ -54,14 +54,14 @@ func OpenScreen(tty *os.File, draw func(width, height int) []string) *Screen {
 
 func (s *Screen) loop() {
 	defer close(s.drawn)
-	defer s.Leave() // a panic in draw too
+	defer s.Leave() // also when draw panics
 	tick := time.NewTicker(DrawEvery)
 	defer tick.Stop()
 	interrupted := false
 	for {
 		s.Redraw()
 		select {
-		case <-s.over:
+		case <-s.closing:
 			return
 		case <-tick.C:
 		case sig := <-s.signals:
@@ -73,7 +73,7 @@ func (s *Screen) loop() {
 			case syscall.SIGCONT:
 				s.enter()
 			case syscall.SIGINT, syscall.SIGTERM:
-				// The first drains what is under way, which others see to; the second ends the process.
+				// The first one drains the run, which is done elsewhere. The second ends the process.
 				if interrupted {
 					s.die(sig.(syscall.Signal))
 					return
@@ -87,7 +87,7 @@ func (s *Screen) loop() {
 	}
 }
 
-// die lets a signal do what it does without a screen.
+// die restores the terminal and lets the signal end the process.
 func (s *Screen) die(sig syscall.Signal) {
 	s.Leave()
 	signal.Reset(sig)
@@ -100,12 +100,12 @@ func (s *Screen) enter() {
 	if !s.open {
 		s.open = true
 		s.shown = nil
-		s.width = 0 // so that the next drawing begins with an empty screen
+		s.width = 0 // so that the next Redraw clears the screen
 		s.tty.WriteString(EnterScreen)
 	}
 }
 
-// Leave restores the terminal. It may be called at any time, and again.
+// Leave restores the terminal. It may be called at any time and more than once.
 func (s *Screen) Leave() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,7 +119,7 @@ func (s *Screen) Leave() {
 func (s *Screen) Close() {
 	signal.Stop(s.signals)
 	s.Leave()
-	close(s.over)
+	close(s.closing)
 	<-s.drawn
 }
 
@@ -140,14 +140,14 @@ func (s *Screen) Redraw() {
 		out.WriteString("\x1b[2J")
 	}
 	for i := range max(len(lines), len(s.shown)) {
-		line, was := "", ""
+		line, before := "", ""
 		if i < len(lines) {
 			line = lines[i]
 		}
 		if i < len(s.shown) {
-			was = s.shown[i]
+			before = s.shown[i]
 		}
-		if line != was {
+		if line != before {
 			fmt.Fprintf(&out, "\x1b[%d;1H\x1b[K%s", i+1, line)
 		}
 	}

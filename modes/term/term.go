@@ -1,6 +1,6 @@
-// Package term is what a terminal shows: how wide it is and whether it knows colours, a live screen and a line of
-// progress, figures in units for people, and text cut, wrapped and laid out in columns. It writes only to what it
-// is given.
+// Package term is what a terminal shows: its size and colours, a live screen of styled rows, a line of
+// progress, figures in units for people, and text that is cut, wrapped and laid out in tables. It writes
+// only to the files and writers that it is given.
 package term
 
 import (
@@ -10,16 +10,17 @@ import (
 	xterm "golang.org/x/term"
 )
 
-// Width is how many columns the words to the user are made for: what a mail takes without breaking lines.
-const Width = 80
-
-// height is that of a terminal that does not say how large it is.
-const height = 24
+// Width and heightDefault are the size in columns and lines of a terminal that does not report one. All
+// text to the user fits Width, which mail programs do not wrap either.
+const (
+	Width         = 80
+	heightDefault = 24
+)
 
 // Is reports whether f, which may be nil, is a terminal.
 func Is(f *os.File) bool { return f != nil && xterm.IsTerminal(int(f.Fd())) }
 
-// IsScreen reports whether f, which may be nil, is a terminal that knows colours and moves its cursor.
+// IsScreen reports whether f, which may be nil, is a terminal with colours and a cursor that can be moved.
 func IsScreen(f *os.File) bool {
 	kind := os.Getenv("TERM")
 	return kind != "" && kind != "dumb" && Is(f)
@@ -29,7 +30,7 @@ func IsScreen(f *os.File) bool {
 func Size(f *os.File) (columns, lines int) {
 	columns, lines, err := xterm.GetSize(int(f.Fd()))
 	if err != nil || columns < 1 || lines < 1 {
-		return Width, height
+		return Width, heightDefault
 	}
 	return columns, lines
 }

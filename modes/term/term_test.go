@@ -10,8 +10,18 @@ import (
 
 func TestBytes(t *testing.T) {
 	for n, want := range map[int64]string{
-		0: "0 B", 999: "999 B", 1000: "1.00 kB", 9994: "9.99 kB", 9995: "10.0 kB", 99949: "99.9 kB", 99950: "100 kB",
-		999_499: "999 kB", 999_500: "1.00 MB", 13_227_000: "13.2 MB", 19_840_000_000: "19.8 GB", 1e18: "1.00 EB",
+		0:              "0 B",
+		999:            "999 B",
+		1000:           "1.00 kB",
+		9994:           "9.99 kB",
+		9995:           "10.0 kB",
+		99949:          "99.9 kB",
+		99950:          "100 kB",
+		999_499:        "999 kB",
+		999_500:        "1.00 MB",
+		13_227_000:     "13.2 MB",
+		19_840_000_000: "19.8 GB",
+		1e18:           "1.00 EB",
 	} {
 		if got := Bytes(n); got != want {
 			t.Errorf("%d bytes are %q, not %q", n, got, want)
@@ -20,12 +30,22 @@ func TestBytes(t *testing.T) {
 }
 
 func TestTimes(t *testing.T) {
-	for s, want := range map[float64]string{0: "0 ms", 0.1434: "143 ms", 0.9995: "1.00 s", 9.996: "10.0 s", 100.4: "100 s"} {
+	for s, want := range map[float64]string{
+		0:      "0 ms",
+		0.1434: "143 ms",
+		0.9995: "1.00 s",
+		9.996:  "10.0 s",
+		100.4:  "100 s",
+	} {
 		if got := Duration(s); got != want {
 			t.Errorf("%g s are %q, not %q", s, got, want)
 		}
 	}
-	for d, want := range map[time.Duration]string{0: "00:00", 89600 * time.Millisecond: "01:30", 3661 * time.Second: "1:01:01"} {
+	for d, want := range map[time.Duration]string{
+		0:                        "00:00",
+		89600 * time.Millisecond: "01:30",
+		3661 * time.Second:       "1:01:01",
+	} {
 		if got := Clock(d); got != want {
 			t.Errorf("%v is %q, not %q", d, got, want)
 		}
@@ -33,9 +53,16 @@ func TestTimes(t *testing.T) {
 }
 
 func TestPlural(t *testing.T) {
-	for noun, want := range map[string]string{"upload": "2 uploads", "copy": "2 copies", "day": "2 days", "loss": "2 losses"} {
-		if got, one := Plural(2, noun), Plural(int64(1), noun); got != want || one != "1 "+noun {
-			t.Errorf("%q, %q", got, one)
+	for noun, want := range map[string]string{
+		"upload": "2 uploads",
+		"copy":   "2 copies",
+		"day":    "2 days",
+		"loss":   "2 losses",
+	} {
+		two := Plural(2, noun)
+		one := Plural(int64(1), noun)
+		if two != want || one != "1 "+noun {
+			t.Errorf("%q, %q", two, one)
 		}
 	}
 }
@@ -51,7 +78,10 @@ func TestWrap(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		"": "", "a  b": "a  b", "it took 12 s": "it took|12 s", "at /a/long/path now": "at|/a/long/path|now",
+		"":                    "",
+		"a  b":                "a  b",
+		"it took 12 s":        "it took|12 s",
+		"at /a/long/path now": "at|/a/long/path|now",
 	} {
 		if got := strings.Join(Wrap(text, 9), "|"); got != want {
 			t.Errorf("%q becomes %q, not %q", text, got, want)

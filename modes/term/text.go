@@ -10,7 +10,7 @@ import (
 	"unicode/utf8"
 )
 
-// Cut returns s in at most width columns, with an ellipsis at the end where a part is left out. All characters
+// Cut returns s in at most width columns, with an ellipsis in place of what is left out. All characters
 // that this program writes are one column wide.
 func Cut(s string, width int) string {
 	if utf8.RuneCountInString(s) <= width {
@@ -22,26 +22,24 @@ func Cut(s string, width int) string {
 	return string([]rune(s)[:width-1]) + "…"
 }
 
-// Wrap breaks text at blanks into lines of at most width columns. A number keeps the word behind it, mostly its
-// unit. A word that is longer has a line of its own, whole, so that it can be copied. A text that fits is
-// returned as it is; there is always one line.
+// Wrap breaks text at blanks into lines of at most width columns. A number stays with the next word,
+// which mostly is its unit. A word that is wider has a line of its own, whole, so that it can be copied.
+// A text that fits is returned as it is. There is always at least one line.
 func Wrap(text string, width int) []string {
 	if utf8.RuneCountInString(text) <= width {
 		return []string{text}
 	}
 	var lines []string
-	line, taken := "", 0
+	line := ""
 	for _, word := range withUnits(strings.Fields(text)) {
-		n := utf8.RuneCountInString(word)
 		switch {
 		case line == "":
-			line, taken = word, n
-		case taken+1+n > width:
+			line = word
+		case utf8.RuneCountInString(line+" "+word) > width:
 			lines = append(lines, line)
-			line, taken = word, n
+			line = word
 		default:
 			line += " " + word
-			taken += 1 + n
 		}
 	}
 	return append(lines, line)
@@ -74,7 +72,7 @@ func List[N cmp.Ordered](numbers []N) string {
 	return strings.Join(out, ", ")
 }
 
-// Spark draws one cell for each value, from 0 up to the highest; a blank where there is nothing or no number.
+// Spark draws a bar of one character for each value, from 0 up to the highest. Zero and NaN are blank.
 func Spark(values []float64) string {
 	top := 0.0
 	for _, v := range values {
@@ -82,19 +80,19 @@ func Spark(values []float64) string {
 			top = v
 		}
 	}
-	cells := []rune("▁▂▃▄▅▆▇█")
+	bars := []rune("▁▂▃▄▅▆▇█")
 	var out strings.Builder
 	for _, v := range values {
 		if math.IsNaN(v) || v <= 0 {
 			out.WriteByte(' ')
 			continue
 		}
-		out.WriteRune(cells[min(int(v/top*float64(len(cells))), len(cells)-1)])
+		out.WriteRune(bars[min(int(v/top*float64(len(bars))), len(bars)-1)])
 	}
 	return out.String()
 }
 
-// Column is one column of a table: cells of one width.
+// Column is one column of a table, all cells of which are padded to the width of the widest.
 type Column struct {
 	cells []string
 	width int
@@ -106,11 +104,11 @@ func (c *Column) Add(s string) {
 	c.width = max(c.width, utf8.RuneCountInString(s))
 }
 
-// Width returns the columns of the widest cell.
+// Width returns the width of the widest cell.
 func (c *Column) Width() int { return c.width }
 
-// Right returns cell i, to the right of its column.
+// Right returns cell i, aligned to the right.
 func (c *Column) Right(i int) string { return fmt.Sprintf("%*s", c.width, c.cells[i]) }
 
-// Left returns cell i, to the left of its column.
+// Left returns cell i, aligned to the left.
 func (c *Column) Left(i int) string { return fmt.Sprintf("%-*s", c.width, c.cells[i]) }

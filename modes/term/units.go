@@ -12,9 +12,11 @@ func Bytes(n int64) string {
 	if n < 1000 {
 		return fmt.Sprintf("%d B", n)
 	}
-	v, units := float64(n)/1000, "kMGTPE"
+	v := float64(n) / 1000
+	units := "kMGTPE"
 	for v >= 999.5 {
-		v, units = v/1000, units[1:]
+		v /= 1000
+		units = units[1:]
 	}
 	return fmt.Sprintf("%s %cB", Digits3(v), units[0])
 }
@@ -22,7 +24,7 @@ func Bytes(n int64) string {
 // MiB returns bytes as a whole number of MiB, without the unit.
 func MiB(bytes float64) string { return fmt.Sprintf("%.0f", bytes/(1<<20)) }
 
-// Digits3 returns v, which is not negative, with three digits: at most two after the point, and all before it.
+// Digits3 returns v, which is not negative, with three digits: at most two after the point, all before it.
 func Digits3(v float64) string {
 	switch {
 	case v < 9.995:
@@ -33,7 +35,7 @@ func Digits3(v float64) string {
 	return fmt.Sprintf("%.0f", math.Round(v))
 }
 
-// Significant3 returns v, which is not negative, with three digits that matter, however small it is.
+// Significant3 returns v, which is not negative, with three significant digits.
 func Significant3(v float64) string {
 	if v >= 1 {
 		return Digits3(v)
@@ -41,10 +43,10 @@ func Significant3(v float64) string {
 	return fmt.Sprintf("%.3g", v)
 }
 
-// Percent returns a share of a hundred with three digits: "99.5 %".
+// Percent returns a percentage with three digits: "99.5 %".
 func Percent(v float64) string { return Digits3(v) + " %" }
 
-// Seconds returns seconds for a column of them: to the millisecond below 100, without the unit.
+// Seconds returns seconds without the unit, for a table: below 100 to the millisecond.
 func Seconds(s float64) string {
 	if s < 100 {
 		return fmt.Sprintf("%.3f", s)
