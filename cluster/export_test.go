@@ -19,7 +19,7 @@ const SegmentBytes = segmentBytes
 func (n *Node) CatalogHash() (string, error) {
 	h := sha256.New()
 	keys := 0
-	for _, shard := range allShards(n.shards) {
+	for _, shard := range n.shards.withSystem() {
 		err := n.log.View(shard, func(r catalog.Reader) error {
 			return r.Scan(nil, nil, func(k, v []byte) bool {
 				keys++
@@ -37,7 +37,7 @@ func (n *Node) CatalogHash() (string, error) {
 // Inventory lists all records and uploads that this node's replicas hold, as JSON of []clustertest.Held.
 func (n *Node) Inventory() (string, error) {
 	all := []map[string]any{}
-	for _, shard := range allShards(n.shards) {
+	for _, shard := range n.shards.withSystem() {
 		var bad error
 		err := n.log.View(shard, func(r catalog.Reader) error {
 			return r.Scan(nil, nil, func(k, v []byte) bool {

@@ -17,7 +17,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"imgcluster/cluster/api"
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
@@ -63,7 +62,7 @@ func (n *Node) hello() hello {
 		id := dir.Identity()
 		h.Incarnation, h.ClusterID, h.Members = id.Incarnation, id.ClusterID, members(id)
 	}
-	if m := n.membership(); m.Version > 0 {
+	if m := n.view.membership(); m.Version > 0 {
 		h.Members, h.MembersVersion = m.Members, m.Version
 	}
 	return h
@@ -78,8 +77,8 @@ func members(id store.Identity) (list []catalog.Member) {
 }
 
 // deploymentID keeps Raft messages of clusters apart.
-func (n *Node) deploymentID() uint64 {
-	b, err := hex.DecodeString(n.dir.Load().Identity().ClusterID)
+func deploymentID(clusterID string) uint64 {
+	b, err := hex.DecodeString(clusterID)
 	if err != nil || len(b) < 8 {
 		return 1
 	}
@@ -328,7 +327,7 @@ func (n *Node) introduce() (catalog.Join, error) {
 	what.Nodes = nil
 	identity, err := marshal(what)
 	return catalog.Join{
-		Node: n.self.ID, Identity: identity, KeyID: n.master.ID(), Members: n.founders(), Shards: n.shards,
+		Node: n.self.ID, Identity: identity, KeyID: n.master.ID(), Members: founders(n.cfg), Shards: n.shards,
 		Incarnation: id.Incarnation, Starts: id.Starts, Run: n.run,
 		Replace: n.cfg.Local.LostData == config.LostDataReplace,
 	}, err
@@ -364,8 +363,7 @@ func (n *Node) admit(ctx context.Context, met []hello) error {
 						return err
 					}
 					n.admitted = m
-					n.known.Store(m)
-					n.peers.Update(apiAddresses(m))
+					n.view.set(m)
 					return nil
 				}
 			}
@@ -386,8 +384,3 @@ func (n *Node) admit(ctx context.Context, met []hello) error {
 
 // joinRetry is the pause between two attempts to reach a majority.
 const joinRetry = 200 * time.Millisecond
-
-// OpenCopy implements api.Peers.
-func (n *Node) OpenCopy(id image.ID, epoch uint32) (api.Content, error) {
-	return n.images.OpenCopy(id, epoch)
-}

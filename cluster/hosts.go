@@ -29,12 +29,18 @@ func allowedHosts(cfg *config.Config) map[string]bool {
 // hostName is a name as it is compared: in lower case, without a dot at its end.
 func hostName(s string) string { return strings.ToLower(strings.TrimSuffix(strings.TrimSpace(s), ".")) }
 
-// hostAllowed reports whether a name is this node's or another member's.
-func (n *Node) hostAllowed(host string) bool {
-	if n.hosts[host] {
+// hosts knows by which names a page may be of the cluster.
+type hosts struct {
+	names map[string]bool
+	view  *view
+}
+
+// allowed reports whether a name is this node's or another member's.
+func (h hosts) allowed(host string) bool {
+	if h.names[host] {
 		return true
 	}
-	for _, m := range n.membership().Members {
+	for _, m := range h.view.membership().Members {
 		if name, _, err := net.SplitHostPort(m.API); err == nil && hostName(name) == host {
 			return true
 		}

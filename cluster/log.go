@@ -7,22 +7,29 @@ import (
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/consensus"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/placement"
 )
 
 // systemShard is the Raft group of the cluster's own state; the data shards follow it.
 const systemShard = 1
 
+// shardIDs are the IDs of the data shards.
+type shardIDs []uint64
+
 // dataShards lists the IDs of n data shards.
-func dataShards(n int) []uint64 {
-	ids := make([]uint64, n)
+func dataShards(n int) shardIDs {
+	ids := make(shardIDs, n)
 	for i := range ids {
 		ids[i] = systemShard + 1 + uint64(i)
 	}
 	return ids
 }
 
-// allShards are the system shard and the data shards.
-func allShards(data []uint64) []uint64 { return append([]uint64{systemShard}, data...) }
+// of returns the shard of a name.
+func (s shardIDs) of(user, name string) uint64 { return s[placement.Shard(user, name, len(s))] }
+
+// withSystem lists the system shard and the data shards.
+func (s shardIDs) withSystem() []uint64 { return append([]uint64{systemShard}, s...) }
 
 // replicated is the catalog on top of consensus. It exists before consensus has started, since
 // starting replays the log into those who use it; until then it has no leader and answers

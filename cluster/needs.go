@@ -44,18 +44,18 @@ func filesNeeded(cfg *config.Config) int64 {
 
 // preflight refuses to start a node where it would run out of something later, in the middle of its work.
 // Nothing was opened or made before.
-func (n *Node) preflight() error {
-	dir := n.cfg.DataDir(n.self.ID)
+func preflight(cfg *config.Config, self image.NodeID, logger *zap.Logger) error {
+	dir := cfg.DataDir(self)
 	have, err := hostinfo.LimitsOf(dir)
 	if err != nil {
 		return &RefusedError{Reason: fmt.Sprintf("data directory %s: %v", dir, err), hint: oserr.Hint(err, dir)}
 	}
-	if want := int64(n.cfg.Limits.MemoryBytes); have.MemoryFree < want && have.Memory >= want {
-		n.logger.Warn("little memory is free", zap.Int64("free_bytes", have.MemoryFree),
-			zap.Stringer("limits.memory_bytes", n.cfg.Limits.MemoryBytes),
+	if want := int64(cfg.Limits.MemoryBytes); have.MemoryFree < want && have.Memory >= want {
+		logger.Warn("little memory is free", zap.Int64("free_bytes", have.MemoryFree),
+			zap.Stringer("limits.memory_bytes", cfg.Limits.MemoryBytes),
 			zap.String("hint", "end other programs, or lower limits.memory_bytes and limits.staging_bytes"))
 	}
-	return lacking(n.cfg, n.self.ID, have, !claimed(dir))
+	return lacking(cfg, self, have, !claimed(dir))
 }
 
 // lacking compares what a node needs with what it has. It names all that is too little.

@@ -28,11 +28,11 @@ import (
 	"imgcluster/cluster/ingest"
 	"imgcluster/cluster/oserr"
 	"imgcluster/cluster/peer"
-	"imgcluster/cluster/placement"
 	"imgcluster/cluster/read"
 	"imgcluster/cluster/repair"
 	"imgcluster/cluster/store"
 	"imgcluster/cluster/wait"
+	"imgcluster/cluster/wire"
 	"imgcluster/config"
 	"imgcluster/crypto"
 )
@@ -76,23 +76,21 @@ type Node struct {
 	http     *http.Server
 	metrics  *metrics
 	listener net.Listener // of the API
-	shards   []uint64     // data shards
-	hosts    map[string]bool
+	shards   shardIDs
 	ctx      context.Context
 	stop     context.CancelFunc
 	wg       sync.WaitGroup
 	failed   chan error
-	ready    atomic.Bool
-	draining atomic.Bool // it ends what it has begun and takes on no more
 
-	run           string                             // tells this start of the node from others
-	known         atomic.Pointer[catalog.Membership] // see membership
-	admitted      *catalog.Membership                // what the others took this node in with at this start
-	turn          atomic.Uint32                      // of holder
-	leads         atomic.Int64                       // counts changes of leaders
-	serving       *serving
-	reconcileKick chan struct{}
-	persisted     uint64 // version of the membership in the data directory; reconcile's own
+	run       string              // tells this start of the node from others
+	admitted  *catalog.Membership // what the others took this node in with at this start
+	leads     atomic.Int64        // counts changes of leaders
+	serving   *serving
+	view      *view
+	readiness *readiness
+	router    *router
+	reporter  *reporter
+	persisted uint64 // version of the membership in the data directory; reconcile's own
 }
 
 // Start starts the node with this ID. It returns when the node serves its API, though not yet
@@ -106,16 +104,17 @@ func Start(
 		return nil, err
 	}
 	n := &Node{
-		cfg: cfg, self: self, version: version, logger: logger, began: time.Now(), hosts: allowedHosts(cfg),
+		cfg: cfg, self: self, version: version, logger: logger, began: time.Now(),
 		log: &replicated{}, shards: dataShards(cfg.Cluster.DataShards), failed: make(chan error, 1),
-		disk:          newDisk(self.ID, cfg, logger),
-		reconcileKick: make(chan struct{}, 1),
+		disk: newDisk(self.ID, cfg, logger),
 	}
 	n.serving = newServing(func() { n.handler.Notify() })
+	n.view = newView(cfg, self.ID, n.log, n.serving, logger)
+	n.readiness = newReadiness(cfg, self.ID, n.log, n.serving, n.disk)
 	n.imageLog = newImageLog(imageLogOptions{
-		self: self.ID, live: n.live, cluster: n.Cluster, logger: logger, perSecond: cfg.Log.ImagesPerSecond,
+		self: self.ID, live: n.view.live, logger: logger, perSecond: cfg.Log.ImagesPerSecond,
+		cluster: func() wire.ClusterStatus { return n.reporter.Cluster() },
 	})
-	n.known.Store(n.configured())
 	n.ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if err := n.start(ctx); err != nil {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Timeouts.Shutdown)
@@ -132,10 +131,10 @@ func (n *Node) start(ctx context.Context) error {
 	var err error
 	// What can be wrong is found out before the disk is touched, so that a refused first start leaves
 	// nothing that the next one would stumble over.
-	if err := n.preflight(); err != nil {
+	if err := preflight(n.cfg, n.self.ID, n.logger); err != nil {
 		return err
 	}
-	if n.master, err = n.loadMaster(); err != nil {
+	if n.master, err = loadMaster(n.cfg); err != nil {
 		return err
 	}
 	if n.listener, err = openPorts(n.ctx, n.cfg, n.self); err != nil {
@@ -143,7 +142,8 @@ func (n *Node) start(ctx context.Context) error {
 	}
 	warnUnreached(ctx, n.cfg, n.self, n.listener.Addr(), n.logger)
 	n.peers = peer.New(n.peerOptions())
-	n.peers.Update(apiAddresses(n.membership()))
+	n.view.peers = n.peers
+	n.peers.Update(apiAddresses(n.view.membership()))
 	met, err := n.handshake(ctx)
 	if err != nil {
 		return err
@@ -151,7 +151,7 @@ func (n *Node) start(ctx context.Context) error {
 	if err := n.bootstrap(ctx, met); err != nil {
 		return err
 	}
-	n.uses = &uses{self: n.self.ID, log: n.log, serving: n.serving, membership: n.membership}
+	n.uses = &uses{self: n.self.ID, log: n.log, serving: n.serving, membership: n.view.membership}
 	n.keys = &keyring{master: n.master, log: n.log, keys: map[keyName]crypto.Key{}}
 	if n.ingest, err = ingest.New(n.ingestOptions()); err != nil {
 		return &RefusedError{
@@ -159,12 +159,21 @@ func (n *Node) start(ctx context.Context) error {
 			hint:   cmp.Or(oserr.Hint(err, ""), "raise limits.staging_bytes or lower limits.uploads"),
 		}
 	}
+	n.router = &router{
+		self: n.self.ID, shards: n.shards, readiness: n.readiness, view: n.view, serving: n.serving, peers: n.peers,
+	}
 	n.images = read.New(n.readOptions())
 	n.repair = repair.New(n.repairOptions())
 	n.disk.store, n.disk.dir, n.disk.repair, n.disk.changed = n.store, n.dir.Load(), n.repair, n.peersChanged
 	n.wg.Go(func() { n.disk.watchRoom(n.ctx, n.cfg.Timeouts.PeerInterval) })
+	n.reporter = &reporter{
+		cfg: n.cfg, self: n.self, version: n.version, began: n.began, on: n.listener.Addr(), device: n.device,
+		log: n.log, store: n.store, shards: n.shards, view: n.view, serving: n.serving, readiness: n.readiness,
+		peers: n.peers, ingest: n.ingest, repair: n.repair, disk: n.disk,
+		traffic: func() (rx, tx int64) { return n.handler.Traffic() },
+	}
 	n.metrics = (&metrics{
-		self: n.self.ID, cluster: n.Cluster, repair: n.repair, log: n.log, logger: n.logger,
+		self: n.self.ID, cluster: n.reporter.Cluster, repair: n.repair, log: n.log, logger: n.logger,
 	}).register()
 	n.serve()
 	// Peers that run are met before Raft starts: a node of another cluster, or with an emptied disk,
@@ -188,7 +197,7 @@ func (n *Node) startRaft(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.reloadMembership()
+	n.view.reload()
 	if err := n.sameIdentity(); err != nil {
 		return err
 	}
@@ -196,7 +205,7 @@ func (n *Node) startRaft(ctx context.Context) error {
 		n.disk.fail(errUnverified)
 	}
 	n.wg.Go(n.join)
-	n.wg.Go(n.watchRaft)
+	n.wg.Go(func() { n.view.watchRaft(n.ctx) })
 	return nil
 }
 
@@ -251,21 +260,21 @@ func (n *Node) openDisk(clusterID string) error {
 	return err
 }
 
-func (n *Node) loadMaster() (*crypto.MasterKey, error) {
+func loadMaster(cfg *config.Config) (*crypto.MasterKey, error) {
 	if text := os.Getenv(crypto.MasterKeyEnv); text != "" {
 		return crypto.MasterKeyFromEnv(text)
 	}
-	if n.cfg.Loopback() && !n.anyData() {
-		return crypto.LoadOrCreateMasterKey(n.cfg.Local.MasterKeyFile)
+	if cfg.Loopback() && !anyData(cfg) {
+		return crypto.LoadOrCreateMasterKey(cfg.Local.MasterKeyFile)
 	}
-	return crypto.LoadMasterKey(n.cfg.Local.MasterKeyFile)
+	return crypto.LoadMasterKey(cfg.Local.MasterKeyFile)
 }
 
 // anyData reports whether a node of a loopback cluster has run before. Then its master key exists: a
 // fresh one in the place of a lost one would only hide the loss.
-func (n *Node) anyData() bool {
-	return slices.ContainsFunc(n.cfg.Cluster.Nodes,
-		func(m config.Node) bool { return claimed(n.cfg.DataDir(m.ID)) })
+func anyData(cfg *config.Config) bool {
+	return slices.ContainsFunc(cfg.Cluster.Nodes,
+		func(m config.Node) bool { return claimed(cfg.DataDir(m.ID)) })
 }
 
 func (n *Node) peerOptions() peer.Options {
@@ -275,20 +284,17 @@ func (n *Node) peerOptions() peer.Options {
 		Stall: c.Timeouts.Read, Dial: c.Client.Dial,
 		Logger: n.logger.Named("peers"), Changed: n.peersChanged,
 		Full:  func() bool { return n.disk.lacks() != "" },
-		Works: func() bool { return !n.draining.Load() && n.disk.degraded() == nil },
+		Works: func() bool { return !n.readiness.draining.Load() && n.disk.degraded() == nil },
 	}
-}
-
-func (n *Node) shardOf(user, name string) uint64 {
-	return n.shards[placement.Shard(user, name, len(n.shards))]
 }
 
 func (n *Node) ingestOptions() ingest.Options {
 	c := n.cfg
 	return ingest.Options{
 		Node: n.self.ID, Log: n.log, Vault: n.vault(), Peers: n.peers, Logger: n.logger.Named("ingest"),
-		Shards: n.serving.data, ShardOf: n.shardOf, Members: n.members, Live: n.live, Room: n.peers.Room,
-		Current: n.liveOn, Up: n.peers.Up,
+		Shards: n.serving.data, ShardOf: n.shards.of, Members: n.view.nodesOf, Live: n.view.live,
+		Room:    n.peers.Room,
+		Current: n.view.liveOn, Up: n.peers.Up,
 		Owned:      n.imageLog.add,
 		ReceivedBy: n.peers.Receives,
 		Replicas:   c.Cluster.Replicas, MinReplicas: c.Cluster.MinReplicas,
@@ -302,8 +308,8 @@ func (n *Node) ingestOptions() ingest.Options {
 
 func (n *Node) readOptions() read.Options {
 	return read.Options{
-		Self: n.self.ID, Log: n.log, Store: files{n.store}, Keys: n.keys, Peers: n.peers, ShardOf: n.shardOf,
-		Locate:  n.locate,
+		Self: n.self.ID, Log: n.log, Store: files{n.store}, Keys: n.keys, Peers: n.peers, ShardOf: n.shards.of,
+		Locate:  n.router.locate,
 		Suspect: func(rec *image.Record, node image.NodeID) { n.repair.Suspect(rec, node) },
 		Timeout: n.cfg.Timeouts.Read, Logger: n.logger.Named("read"),
 	}
@@ -314,7 +320,7 @@ func (n *Node) repairOptions() repair.Options {
 	return repair.Options{
 		Node: n.self.ID, Log: n.log, Logger: n.logger.Named("repair"), Shards: n.serving.data,
 		Copies:  &copies{Images: n.images, store: n.store, peers: n.peers, vault: n.vault(), kept: &n.uses.kept},
-		Members: n.members, Up: n.peers.Up, Room: n.roomOn, Leaving: n.leaving,
+		Members: n.view.nodesOf, Up: n.peers.Up, Room: n.view.roomOn, Leaving: n.view.leaving,
 		Every: c.Repair.Every, Rate: int64(c.Repair.Rate), ScrubEvery: c.Repair.ScrubEvery,
 		ScrubRate: int64(c.Repair.ScrubRate),
 	}
@@ -334,10 +340,12 @@ func (n *Node) consensusOptions() consensus.Options {
 	c := n.cfg
 	return consensus.Options{
 		NodeID: n.self.ID, RaftAddress: n.self.RaftAddr(), Listen: c.ListenOn(n.self).RaftAddr(),
-		Dir: c.DataDir(n.self.ID), DeploymentID: n.deploymentID(),
-		Applied: n.applied, Restored: n.restored, Live: n.live, Candidates: n.candidates, LeaderChanged: n.leaderChanged,
-		Logger: n.logger.Named("raft"),
-		RTT:    c.Raft.RTT, ElectionRTT: uint64(c.Raft.ElectionRTT), HeartbeatRTT: uint64(c.Raft.HeartbeatRTT),
+		Dir: c.DataDir(n.self.ID), DeploymentID: deploymentID(n.dir.Load().Identity().ClusterID),
+		Applied: n.applied, Restored: n.restored, Live: n.view.live, Candidates: n.view.candidates,
+		LeaderChanged: n.leaderChanged,
+		Logger:        n.logger.Named("raft"),
+		RTT:           c.Raft.RTT,
+		ElectionRTT:   uint64(c.Raft.ElectionRTT), HeartbeatRTT: uint64(c.Raft.HeartbeatRTT),
 		SnapshotEntries:    uint64(c.Raft.SnapshotEntries),
 		CompactionOverhead: uint64(c.Raft.CompactionOverhead), RebalanceEvery: c.Raft.Rebalance,
 		ProposalAttempt: c.Timeouts.ProposalAttempt, ProposalTimeout: c.Timeouts.Proposal,
@@ -348,7 +356,7 @@ func (n *Node) consensusOptions() consensus.Options {
 func (n *Node) applied(shard uint64, events []catalog.Event) {
 	for _, e := range events {
 		if e.Members != nil {
-			n.updateMembership(e.Members)
+			n.view.update(e.Members)
 		}
 	}
 	n.ingest.Applied(shard, events)
@@ -360,7 +368,7 @@ func (n *Node) restored(shard uint64) {
 		return // serveCurrent does it
 	}
 	if shard == systemShard {
-		n.wg.Go(n.reloadMembership)
+		n.wg.Go(n.view.reload)
 		return
 	}
 	n.wg.Go(func() {
@@ -375,7 +383,7 @@ func (n *Node) leaderChanged(shard uint64, leader image.NodeID, term uint64) {
 		zap.Uint64("term", term))
 	n.leads.Add(1)
 	n.ingest.Kick()
-	n.kickReconcile()
+	n.view.kick()
 }
 
 // connectionsReserve are connections above limits.connections, for probes, the status and other nodes.
@@ -383,21 +391,36 @@ const connectionsReserve = 64
 
 // door is what a node tells its clients of itself: it implements api.Node.
 type door struct {
-	*Node
+	*readiness
+	*reporter
+	*router
+	*admin
 	*disk
 	*metrics
 }
 
+// peerDoor is what a node does for its peers: it implements api.Peers.
+type peerDoor struct {
+	*Node
+	*reporter
+	*admin
+	*holdings
+}
+
 // serve answers on the API's port from now on.
 func (n *Node) serve() {
+	held := &holdings{n.self.ID, n.shards, n.images, n.log, n.serving, n.repair}
+	admin := &admin{n.cfg, n.log, n.view, n.peers, n.reporter}
 	n.handler = api.New(api.Options{
-		ID: n.self.ID, Images: images{n.images, n.ingest, n.log}, Node: door{n, n.disk, n.metrics}, Peers: n,
+		ID: n.self.ID, Images: images{n.images, n.ingest, n.log},
+		Node:   door{n.readiness, n.reporter, n.router, admin, n.disk, n.metrics},
+		Peers:  peerDoor{n, n.reporter, admin, held},
 		Logger: n.logger.Named("api"), Forward: n.peers.Transport(),
 		ImageBytes: int64(n.cfg.Limits.ImageBytes), ListPage: n.cfg.Limits.ListPage,
 		Reads: n.cfg.Limits.Reads, Uploads: n.cfg.Limits.Uploads,
 		BodyIdle: n.cfg.Timeouts.BodyIdle, BodyRate: int64(n.cfg.Limits.BodyRate),
 		BodyGrace: n.cfg.Timeouts.BodyGrace, StatusEvery: n.cfg.Timeouts.PeerInterval,
-		HostAllowed: n.hostAllowed,
+		HostAllowed: hosts{allowedHosts(n.cfg), n.view}.allowed,
 	})
 	n.http = &http.Server{
 		Handler: n.handler, ReadHeaderTimeout: n.cfg.Timeouts.Header, IdleTimeout: n.cfg.Timeouts.Idle,
@@ -432,16 +455,16 @@ func (n *Node) fail(err error) {
 func (n *Node) join() {
 	err := n.propose()
 	if err == nil {
-		n.await(func() bool { return len(n.peers.Up()) >= len(n.membership().Members) })
+		n.await(func() bool { return len(n.peers.Up()) >= len(n.view.membership().Members) })
 		err = n.recover()
-		n.await(n.peersServe)
+		n.await(n.view.peersServe)
 	}
 	switch {
 	case n.ctx.Err() != nil:
 	case err != nil:
 		n.fail(err)
 	default:
-		n.ready.Store(true)
+		n.readiness.ready.Store(true)
 		n.repair.Start()
 		n.wg.Go(n.reconcile)
 		n.wg.Go(func() { n.disk.recover(n.ctx) })
@@ -497,19 +520,6 @@ func (n *Node) await(ok func() bool) {
 	}
 }
 
-// peersServe reports whether all peers that are up have told that they serve their shards.
-func (n *Node) peersServe() bool {
-	up := n.peers.Up()
-	for shard, l := range n.membership().Shards {
-		for _, r := range l.Nodes {
-			if slices.Contains(up, r.Node) && !n.servedBy(r.Node, shard) {
-				return false
-			}
-		}
-	}
-	return true
-}
-
 // recover brings the shards of this node up to date here and takes up their pending uploads: first the
 // system shard, for it says which the others are by now. What others have moved away meanwhile is given up.
 func (n *Node) recover() error {
@@ -518,7 +528,7 @@ func (n *Node) recover() error {
 		if n.serveCurrent(c, systemShard); n.serving.has(systemShard) {
 			n.reconcileOwn()
 			if !slices.ContainsFunc(c.Hosted(), func(shard uint64) bool {
-				return !n.serving.has(shard) && n.awaited(shard)
+				return !n.serving.has(shard) && n.view.awaited(shard)
 			}) {
 				return nil
 			}
@@ -539,7 +549,7 @@ func (n *Node) sameIdentity() error {
 	if err != nil {
 		return err
 	}
-	if m := n.membership(); m.Version > 0 && !bytes.Equal(m.Identity, j.Identity) {
+	if m := n.view.membership(); m.Version > 0 && !bytes.Equal(m.Identity, j.Identity) {
 		return &RefusedError{
 			Reason: fmt.Sprintf("the cluster was founded with %s, the configuration says %s", m.Identity, j.Identity),
 			hint:   "set cluster.name and cluster.data_shards back: they are fixed once data exists",
@@ -552,7 +562,7 @@ func (n *Node) sameIdentity() error {
 // requests at all, the leaders handed over, then Raft, the store and the claim. It is safe after a
 // failed start.
 func (n *Node) Close(ctx context.Context) error {
-	n.draining.Store(true)
+	n.readiness.draining.Store(true)
 	var errs []error
 	if n.http != nil {
 		n.handler.Notify()

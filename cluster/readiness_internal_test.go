@@ -11,8 +11,10 @@ import (
 // TestAwaitStart sends requests to a node that starts. A shard that it serves already, as the others know, is
 // given uploads: these wait until it is ready, and what else comes is refused at once.
 func TestAwaitStart(t *testing.T) {
-	n := &Node{cfg: config.Default(), log: &replicated{}, shards: []uint64{2}}
-	n.serving = newServing(func() {})
+	cfg := config.Default()
+	cfg.Cluster.DataShards = 1
+	serving := newServing(func() {})
+	n := newReadiness(cfg, 1, &replicated{}, serving, nil)
 	const starts, leaderless = "is starting", "has no leader" // without a log there never is one
 	await := func(name, want string) {
 		t.Helper()
@@ -21,7 +23,7 @@ func TestAwaitStart(t *testing.T) {
 		}
 	}
 	await("a.png", starts)
-	n.serving.set(2, true)
+	serving.set(2, true)
 	await("", starts)
 	time.AfterFunc(50*time.Millisecond, func() { n.ready.Store(true) })
 	await("a.png", leaderless)

@@ -1,0 +1,60 @@
+package cluster
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"imgcluster/cluster/api"
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/image"
+	"imgcluster/cluster/read"
+	"imgcluster/cluster/repair"
+	"imgcluster/cluster/wire"
+)
+
+// holdings are this node's copies and shards, as its peers ask for them.
+type holdings struct {
+	self    image.NodeID
+	shards  shardIDs
+	images  *read.Images
+	log     *replicated
+	serving *serving
+	repair  *repair.Service
+}
+
+// OpenCopy implements api.Peers.
+func (h *holdings) OpenCopy(id image.ID, epoch uint32) (api.Content, error) {
+	return h.images.OpenCopy(id, epoch)
+}
+
+// Suspect implements api.Peers.
+func (h *holdings) Suspect(user, name string) error {
+	var rec *image.Record
+	err := h.log.View(h.shards.of(user, name), func(r catalog.Reader) (err error) {
+		rec, err = catalog.GetRecord(r, user, name)
+		return err
+	})
+	if err == nil && rec != nil {
+		h.repair.Suspect(rec, h.self)
+	}
+	return err
+}
+
+// ListShards implements api.Peers.
+func (h *holdings) ListShards(
+	ctx context.Context, shards []uint64, user, prefix, after string, limit int,
+) (wire.List, error) {
+	for _, shard := range shards {
+		switch {
+		case !slices.Contains(h.shards, shard):
+			return wire.List{}, image.Errorf(image.KindInvalid, "%d is not a data shard", shard).
+				WithHint("GET /v1/cluster lists the shards; the first is not one of them")
+		case !h.serving.has(shard):
+			return wire.List{}, image.Errorf(image.KindNoQuorum, "shard %d is not on node %d, or not up to date",
+				shard, h.self).
+				WithHint("ask a node that GET /v1/cluster lists for the shard").WithRetry(time.Second)
+		}
+	}
+	return h.images.ListShards(ctx, shards, user, prefix, after, limit)
+}

@@ -1,0 +1,96 @@
+package cluster
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"imgcluster/cluster/image"
+	"imgcluster/cluster/wait"
+	"imgcluster/config"
+)
+
+// readiness says whether this node can serve images. It is safe for concurrent use.
+type readiness struct {
+	self     image.NodeID
+	shards   shardIDs
+	log      *replicated
+	serving  *serving
+	disk     *disk
+	election time.Duration // the least that an election takes
+	retry    time.Duration // until a leader is looked for again
+
+	ready    atomic.Bool
+	draining atomic.Bool // the node ends what it has begun and takes on no more
+}
+
+func newReadiness(
+	cfg *config.Config, self image.NodeID, log *replicated, s *serving, d *disk,
+) *readiness {
+	return &readiness{
+		self: self, shards: dataShards(cfg.Cluster.DataShards), log: log, serving: s, disk: d,
+		election: time.Duration(cfg.Raft.ElectionRTT) * cfg.Raft.RTT, retry: cfg.Raft.RTT,
+	}
+}
+
+// Ready implements api.Node.
+func (r *readiness) Ready() error {
+	if r.draining.Load() {
+		return image.Errorf(image.KindNoQuorum, "node %d is stopping", r.self).WithHint("ask another node")
+	}
+	if err := r.started(); err != nil {
+		return err
+	}
+	if err := r.disk.degraded(); err != nil {
+		return err
+	}
+	return r.led(r.serving.hosted())
+}
+
+// started says why this node cannot serve, whatever the others do.
+func (r *readiness) started() error {
+	if !r.ready.Load() {
+		return image.Errorf(image.KindNoQuorum, "node %d is starting and has not reached a majority of the nodes",
+			r.self).
+			WithHint("start the other nodes, or wait a moment").WithRetry(time.Second)
+	}
+	return nil
+}
+
+func (r *readiness) led(shards []uint64) error {
+	for _, shard := range shards {
+		if r.log.Leader(shard) == 0 {
+			return image.Errorf(image.KindNoQuorum, "shard %d has no leader", shard).
+				WithHint("wait for the election; if it does not end, start more nodes").WithRetry(time.Second)
+		}
+	}
+	return nil
+}
+
+// electionsAwaited is how many times the least time of an election a request waits for a leader.
+const electionsAwaited = 3
+
+// Await implements api.Node.
+func (r *readiness) Await(ctx context.Context, user, name string) error {
+	shards := r.serving.hosted()
+	if name != "" {
+		shard := r.shards.of(user, name)
+		shards = []uint64{systemShard, shard}
+		if r.ready.Load() && !r.serving.has(shard) {
+			return image.Errorf(image.KindNoQuorum, "no node that holds shard %d answers", shard).
+				WithHint("start the nodes that are down").WithRetry(time.Second)
+		}
+	}
+	limit := time.Now().Add(electionsAwaited * r.election)
+	for {
+		err := r.started()
+		if err == nil {
+			err = r.led(shards)
+		} else if name == "" || !r.serving.has(shards[1]) {
+			return err
+		} // else the others give it uploads of the shard by now: it is ready at once
+		if err == nil || time.Now().After(limit) || !wait.For(ctx, r.retry) {
+			return err
+		}
+	}
+}

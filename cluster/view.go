@@ -1,0 +1,214 @@
+package cluster
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/consensus"
+	"imgcluster/cluster/image"
+	"imgcluster/cluster/peer"
+	"imgcluster/config"
+)
+
+// view is what this node knows of the cluster: who its members are, which of them are up, and what they
+// serve. It is safe for concurrent use.
+type view struct {
+	self     image.NodeID
+	founding *catalog.Membership // before the first Join: what the configuration says
+	log      *replicated
+	peers    *peer.Set
+	serving  *serving
+	delay    time.Duration // after which the copies of a node that is down are made elsewhere
+	logger   *zap.Logger
+
+	known   atomic.Pointer[catalog.Membership]
+	changed chan struct{} // capacity 1: the membership, or a leader
+}
+
+func newView(cfg *config.Config, self image.NodeID, log *replicated, s *serving, logger *zap.Logger) *view {
+	v := &view{
+		self: self, log: log, serving: s, delay: cfg.Repair.Delay, logger: logger, changed: make(chan struct{}, 1),
+		founding: catalog.Found(systemShard, &catalog.Join{
+			Members: founders(cfg), Shards: dataShards(cfg.Cluster.DataShards),
+		}),
+	}
+	v.known.Store(v.founding)
+	return v
+}
+
+// founders are the nodes of the configuration.
+func founders(cfg *config.Config) []catalog.Member {
+	members := make([]catalog.Member, len(cfg.Cluster.Nodes))
+	for i, m := range cfg.Cluster.Nodes {
+		members[i] = catalog.Member{ID: m.ID, API: m.APIAddr(), Raft: m.RaftAddr()}
+	}
+	return members
+}
+
+// apiAddresses are the members' API addresses, host:port.
+func apiAddresses(m *catalog.Membership) map[image.NodeID]string {
+	addr := make(map[image.NodeID]string, len(m.Members))
+	for _, x := range m.Members {
+		addr[x.ID] = x.API
+	}
+	return addr
+}
+
+// membership is the newest that this node knows. It is not modified.
+func (v *view) membership() *catalog.Membership { return v.known.Load() }
+
+// update takes a newer membership. It does not block.
+func (v *view) update(m *catalog.Membership) {
+	for {
+		old := v.known.Load()
+		if m.Version <= old.Version {
+			return
+		}
+		if v.known.CompareAndSwap(old, m) {
+			break
+		}
+	}
+	v.peers.Update(apiAddresses(m))
+	v.kick()
+}
+
+// kick has what depends on the membership looked at again.
+func (v *view) kick() {
+	select {
+	case v.changed <- struct{}{}:
+	default:
+	}
+}
+
+// reload reads the membership from this node's state of the system shard.
+func (v *view) reload() {
+	err := v.log.View(systemShard, func(r catalog.Reader) error {
+		m, err := catalog.GetMembership(r)
+		if m != nil {
+			v.update(m)
+		}
+		return err
+	})
+	if err != nil {
+		v.logger.Warn("membership not read", zap.Error(err))
+	}
+}
+
+// set takes the membership that this node was admitted with.
+func (v *view) set(m *catalog.Membership) {
+	v.known.Store(m)
+	v.peers.Update(apiAddresses(m))
+}
+
+// newest reads the membership with all changes made before.
+func (v *view) newest(ctx context.Context) (m *catalog.Membership, err error) {
+	err = v.log.Read(ctx, systemShard, func(r catalog.Reader) (err error) {
+		m, err = catalog.GetMembership(r)
+		return err
+	})
+	if err == nil && m == nil {
+		m = v.founding
+	}
+	return m, err
+}
+
+// nodesOf lists the nodes that hold a shard.
+func (v *view) nodesOf(shard uint64) []image.NodeID {
+	l := v.membership().Shards[shard]
+	if l == nil {
+		return nil
+	}
+	return catalog.NodesOf(l.Nodes)
+}
+
+// candidates returns the nodes that may lead each shard, the one that should first.
+func (v *view) candidates() []consensus.Candidates {
+	m := v.membership()
+	all := make([]consensus.Candidates, 0, len(m.Shards))
+	for _, shard := range slices.Sorted(maps.Keys(m.Shards)) {
+		nodes := catalog.NodesOf(m.Shards[shard].Nodes)
+		all = append(all, consensus.Candidates{Shard: shard, Nodes: nodes})
+	}
+	return all
+}
+
+// live lists the nodes that take on work: members that are up and drain neither for an end of their
+// process nor for good.
+func (v *view) live() []image.NodeID {
+	m := v.membership()
+	return slices.DeleteFunc(v.peers.Live(), func(id image.NodeID) bool {
+		x := m.Member(id)
+		return x == nil || x.State != catalog.MemberActive
+	})
+}
+
+// liveOn lists those of them that have the newest state of a shard.
+func (v *view) liveOn(shard uint64) []image.NodeID {
+	return slices.DeleteFunc(v.live(), func(id image.NodeID) bool { return !v.servedBy(id, shard) })
+}
+
+// roomOn lists those of them whose disks take more images.
+func (v *view) roomOn(shard uint64) []image.NodeID {
+	room := v.peers.Room()
+	return slices.DeleteFunc(v.liveOn(shard), func(id image.NodeID) bool { return !slices.Contains(room, id) })
+}
+
+// leaving lists the nodes whose copies must go to others: that drain or leave, or have been down for
+// long.
+func (v *view) leaving() []image.NodeID {
+	gone := v.peers.DownFor(v.delay)
+	for _, x := range v.membership().Members {
+		if x.State != catalog.MemberActive && !slices.Contains(gone, x.ID) {
+			gone = append(gone, x.ID)
+		}
+	}
+	return gone
+}
+
+// servedBy reports whether a node says that it serves a shard.
+func (v *view) servedBy(id image.NodeID, shard uint64) bool {
+	if id == v.self {
+		return v.serving.has(shard)
+	}
+	return slices.Contains(v.peers.Serves(id), shard)
+}
+
+// peersServe reports whether all peers that are up have told that they serve their shards.
+func (v *view) peersServe() bool {
+	up := v.peers.Up()
+	for shard, l := range v.membership().Shards {
+		for _, r := range l.Nodes {
+			if slices.Contains(up, r.Node) && !v.servedBy(r.Node, shard) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// awaited reports whether this node is ready only with the newest state of a shard: one that it is about to
+// leave goes on without it, and when its replica was lost there never comes another.
+func (v *view) awaited(shard uint64) bool {
+	l := v.membership().Shards[shard]
+	return l == nil || slices.Contains(catalog.NodesOf(slices.Concat(l.Nodes, l.Next)), v.self)
+}
+
+// spec is a replica of this node as consensus starts it. A founding one, number 0, starts with the
+// members that the configuration had then.
+func (v *view) spec(shard uint64, r catalog.Replica) consensus.Shard {
+	s := consensus.Shard{ID: shard, Replica: r, Apply: applier(shard)}
+	if r.Number > 0 {
+		return s
+	}
+	s.Members = map[image.NodeID]string{}
+	for _, r := range v.founding.Shards[shard].Nodes {
+		s.Members[r.Node] = v.founding.Member(r.Node).Raft
+	}
+	return s
+}
