@@ -129,5 +129,5 @@ func (a *admin) Join(ctx context.Context, theirs []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return marshal(r.Members)
+	return json.Marshal(r.Members)
 }

@@ -84,7 +84,7 @@ func (d *disk) watchRoom(ctx context.Context, every time.Duration) {
 		switch {
 		case now != "" && was == "":
 			d.logger.Warn("the disk is full: the node is given no more images", zap.Error(err),
-				zap.String("hint", hint(err)))
+				zap.String("hint", image.HintOf(err)))
 		case was != "" && now == "":
 			d.logger.Info("the disk has room again")
 			d.repair.Kick()
@@ -107,7 +107,7 @@ func (d *disk) degraded() error {
 // fail takes the first failure of the store.
 func (d *disk) fail(err error) {
 	e := image.Errorf(image.KindAborted, "node %d stores nothing since its disk failed: %w", d.self, err).
-		WithHint(cmp.Or(hint(err), "check the node's disk (dmesg)") +
+		WithHint(cmp.Or(image.HintOf(err), "check the node's disk (dmesg)") +
 			"; once it works the node verifies its images and goes on by itself")
 	d.failure.CompareAndSwap(nil, e)
 	select {

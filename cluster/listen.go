@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"imgcluster/cluster/bootstrap"
 	"imgcluster/cluster/halfopen"
 	"imgcluster/cluster/image"
 	"imgcluster/config"
@@ -36,7 +37,7 @@ func listenError(cfg *config.Config, self config.Node, what, setting string, err
 	if hint == "" {
 		return fmt.Errorf("%s of node %d: %w", what, self.ID, err)
 	}
-	return &RefusedError{Reason: fmt.Sprintf("%s of node %d: %v", what, self.ID, err), hint: hint}
+	return bootstrap.Refuse(hint, "%s of node %d: %v", what, self.ID, err)
 }
 
 // warnUnreached says that this node listens where no other one reaches it. Debian's /etc/hosts, for example,

@@ -13,7 +13,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
-	"imgcluster/cluster"
+	"imgcluster/cluster/bootstrap"
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/clustertest"
 	"imgcluster/cluster/image"
@@ -178,7 +178,7 @@ func TestListenRefused(t *testing.T) {
 		cfg := with(c, func(cfg *config.Config) { cfg.Cluster.Nodes[0].Host, cfg.Local.Listen = x.host, x.listen })
 		masterKey(t, cfg.Local.MasterKeyFile)
 		err := c.TryStart(cfg, 1)
-		var r *cluster.RefusedError
+		var r *bootstrap.RefusedError
 		if !errors.As(err, &r) || !strings.Contains(r.Hint(), x.hint) {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"imgcluster/cluster/bootstrap"
 	"imgcluster/cluster/consensus"
 	"imgcluster/cluster/hostinfo"
 	"imgcluster/cluster/image"
@@ -48,14 +49,14 @@ func preflight(cfg *config.Config, self image.NodeID, logger *zap.Logger) error 
 	dir := cfg.DataDir(self)
 	have, err := hostinfo.LimitsOf(dir)
 	if err != nil {
-		return &RefusedError{Reason: fmt.Sprintf("data directory %s: %v", dir, err), hint: oserr.Hint(err, dir)}
+		return bootstrap.Refuse(oserr.Hint(err, dir), "data directory %s: %v", dir, err)
 	}
 	if want := int64(cfg.Limits.MemoryBytes); have.MemoryFree < want && have.Memory >= want {
 		logger.Warn("little memory is free", zap.Int64("free_bytes", have.MemoryFree),
 			zap.Stringer("limits.memory_bytes", cfg.Limits.MemoryBytes),
 			zap.String("hint", "end other programs, or lower limits.memory_bytes and limits.staging_bytes"))
 	}
-	return lacking(cfg, self, have, !claimed(dir))
+	return lacking(cfg, self, have, !bootstrap.Claimed(dir))
 }
 
 // lacking compares what a node needs with what it has. It names all that is too little.
@@ -98,10 +99,8 @@ func lacking(cfg *config.Config, id image.NodeID, have hostinfo.Limits, first bo
 	if reasons == nil {
 		return nil
 	}
-	return &RefusedError{
-		Reason: fmt.Sprintf("node %d cannot run here: %s", id, strings.Join(reasons, "; ")),
-		hint:   strings.Join(hints, "; "),
-	}
+	return bootstrap.Refuse(strings.Join(hints, "; "), "node %d cannot run here: %s", id,
+		strings.Join(reasons, "; "))
 }
 
 // connectionsMin are the fewest connections that a configuration may allow.

@@ -3,9 +3,10 @@
 package cluster
 
 import (
-	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +21,7 @@ import (
 	"go.uber.org/zap"
 
 	"imgcluster/cluster/api"
+	"imgcluster/cluster/bootstrap"
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/connlimit"
 	"imgcluster/cluster/consensus"
@@ -31,25 +33,10 @@ import (
 	"imgcluster/cluster/read"
 	"imgcluster/cluster/repair"
 	"imgcluster/cluster/store"
-	"imgcluster/cluster/wait"
 	"imgcluster/cluster/wire"
 	"imgcluster/config"
 	"imgcluster/crypto"
 )
-
-// RefusedError says that this node may not run with what it was given.
-type RefusedError struct {
-	Reason string
-	hint   string
-}
-
-func (r *RefusedError) Error() string { return r.Reason }
-
-// Hint returns the next step for the user.
-func (r *RefusedError) Hint() string { return r.hint }
-
-// ExitStatus returns the program's exit status 2: the configuration or the machine has to change.
-func (r *RefusedError) ExitStatus() int { return 2 }
 
 // Node is one running node.
 type Node struct {
@@ -59,7 +46,8 @@ type Node struct {
 	logger  *zap.Logger
 	began   time.Time
 
-	dir      atomic.Pointer[store.DataDir]
+	starter  *bootstrap.Starter
+	dir      *store.DataDir
 	master   *crypto.MasterKey
 	imageLog *imageLog
 	store    *store.Store
@@ -82,15 +70,13 @@ type Node struct {
 	wg       sync.WaitGroup
 	failed   chan error
 
-	run       string              // tells this start of the node from others
-	admitted  *catalog.Membership // what the others took this node in with at this start
-	leads     atomic.Int64        // counts changes of leaders
+	leads     atomic.Int64 // counts changes of leaders
 	serving   *serving
 	view      *view
 	readiness *readiness
 	router    *router
 	reporter  *reporter
-	persisted uint64 // version of the membership in the data directory; reconcile's own
+	replicas  *replicas
 }
 
 // Start starts the node with this ID. It returns when the node serves its API, though not yet
@@ -144,27 +130,31 @@ func (n *Node) start(ctx context.Context) error {
 	n.peers = peer.New(n.peerOptions())
 	n.view.peers = n.peers
 	n.peers.Update(apiAddresses(n.view.membership()))
-	met, err := n.handshake(ctx)
-	if err != nil {
-		return err
-	}
-	if err := n.bootstrap(ctx, met); err != nil {
+	n.starter = bootstrap.New(bootstrap.Options{
+		Config:     n.cfg,
+		Self:       n.self,
+		Version:    n.version,
+		KeyID:      n.master.ID(),
+		Founding:   founding(n.cfg),
+		Membership: n.view.membership,
+		Peers:      n.peers,
+		Logger:     n.logger,
+	})
+	if err := n.bootstrap(ctx); err != nil {
 		return err
 	}
 	n.uses = &uses{self: n.self.ID, log: n.log, serving: n.serving, membership: n.view.membership}
 	n.keys = &keyring{master: n.master, log: n.log, keys: map[keyName]crypto.Key{}}
 	if n.ingest, err = ingest.New(n.ingestOptions()); err != nil {
-		return &RefusedError{
-			Reason: err.Error(),
-			hint:   cmp.Or(oserr.Hint(err, ""), "raise limits.staging_bytes or lower limits.uploads"),
-		}
+		hint := cmp.Or(oserr.Hint(err, ""), "raise limits.staging_bytes or lower limits.uploads")
+		return bootstrap.Refuse(hint, "%v", err)
 	}
 	n.router = &router{
 		self: n.self.ID, shards: n.shards, readiness: n.readiness, view: n.view, serving: n.serving, peers: n.peers,
 	}
 	n.images = read.New(n.readOptions())
 	n.repair = repair.New(n.repairOptions())
-	n.disk.store, n.disk.dir, n.disk.repair, n.disk.changed = n.store, n.dir.Load(), n.repair, n.peersChanged
+	n.disk.store, n.disk.dir, n.disk.repair, n.disk.changed = n.store, n.dir, n.repair, n.peersChanged
 	n.wg.Go(func() { n.disk.watchRoom(n.ctx, n.cfg.Timeouts.PeerInterval) })
 	n.reporter = &reporter{
 		cfg: n.cfg, self: n.self, version: n.version, began: n.began, on: n.listener.Addr(), device: n.device,
@@ -179,7 +169,7 @@ func (n *Node) start(ctx context.Context) error {
 	// Peers that run are met before Raft starts: a node of another cluster, or with an emptied disk,
 	// must not take part in a single election. Now that this one answers too, of two that start at
 	// once at least one sees the other.
-	if _, err := n.handshake(ctx); err != nil {
+	if _, err := n.starter.Handshake(ctx); err != nil {
 		return err
 	}
 	n.wg.Go(func() { n.peers.Watch(n.ctx) })
@@ -189,19 +179,25 @@ func (n *Node) start(ctx context.Context) error {
 // startRaft starts this node's replicas. Where the data directory turns out to have lost or damaged
 // them, and the configuration allows it, the node gives up what it had and is rebuilt from its peers.
 func (n *Node) startRaft(ctx context.Context) error {
+	n.replicas = &replicas{
+		self: n.self.ID, starter: n.starter, log: n.log, view: n.view, serving: n.serving, peers: n.peers,
+		ingest: n.ingest, repair: n.repair, rtt: n.cfg.Raft.RTT, leads: &n.leads, fail: n.fail, logger: n.logger,
+	}
 	err := n.openRaft(ctx)
-	if errors.Is(err, consensus.ErrDamaged) && n.cfg.Local.LostData == config.LostDataReplace &&
-		n.admitted == nil {
+	rebuild := n.cfg.Local.LostData == config.LostDataReplace && !n.view.admitted
+	if errors.Is(err, consensus.ErrDamaged) && rebuild {
 		err = n.renew(ctx, err)
 	}
 	if err != nil {
 		return err
 	}
 	n.view.reload()
-	if err := n.sameIdentity(); err != nil {
-		return err
+	join := n.starter.Introduce()
+	if m := n.view.membership(); m.Version > 0 && m.Difference(&join) != "" {
+		return bootstrap.Refuse("set cluster.name and cluster.data_shards back: they are fixed once data exists",
+			"%s", m.Difference(&join))
 	}
-	if n.dir.Load().Identity().Unverified {
+	if n.dir.Identity().Unverified {
 		n.disk.fail(errUnverified)
 	}
 	n.wg.Go(n.join)
@@ -211,7 +207,7 @@ func (n *Node) startRaft(ctx context.Context) error {
 
 // openRaft starts consensus and this node's replicas.
 func (n *Node) openRaft(ctx context.Context) error {
-	if err := n.dir.Load().Update(func(id *store.Identity) { id.Joined = true }); err != nil {
+	if err := n.dir.Update(func(id *store.Identity) { id.Joined = true }); err != nil {
 		return err
 	}
 	c, err := consensus.Start(ctx, n.consensusOptions())
@@ -219,7 +215,7 @@ func (n *Node) openRaft(ctx context.Context) error {
 		return err
 	}
 	n.log.c.Store(c)
-	return n.startShards(ctx, c)
+	return n.replicas.start(ctx, c)
 }
 
 // renew gives up what this node had of the log and the catalog, and has the others admit it again.
@@ -227,27 +223,33 @@ func (n *Node) renew(ctx context.Context, cause error) error {
 	if c := n.log.c.Swap(nil); c != nil {
 		c.Close() // it is given up anyway
 	}
-	met, err := n.handshake(ctx)
-	if err == nil {
-		err = n.countStart(ctx, met, nodeState{lost: cause.Error()})
-	}
+	m, err := n.starter.Renew(ctx, cause)
 	if err != nil {
 		return err
 	}
+	n.view.admit(m)
 	return n.openRaft(ctx)
 }
 
-// openDisk claims and opens the data directory.
-func (n *Node) openDisk(clusterID string) error {
-	path := n.cfg.DataDir(n.self.ID)
-	dir, err := store.Claim(path, store.Identity{
-		Cluster: n.cfg.Cluster.Name, ClusterID: clusterID,
-		Node: n.self.ID, KeyID: n.master.ID(),
-	})
+// bootstrap takes this node's place in the cluster, before it takes part in anything, and opens its store.
+func (n *Node) bootstrap(ctx context.Context) error {
+	heard, err := n.starter.Handshake(ctx)
 	if err != nil {
 		return err
 	}
-	n.dir.Store(dir)
+	if n.dir, err = n.starter.Claim(heard); err != nil {
+		return err
+	}
+	if err := n.openStore(); err != nil {
+		return err
+	}
+	m, err := n.starter.Start(ctx, heard)
+	n.view.admit(m)
+	return err
+}
+
+func (n *Node) openStore() (err error) {
+	path := n.cfg.DataDir(n.self.ID)
 	n.device = hostinfo.DiskOf(path)
 	n.store, err = store.Open(path, store.Options{
 		FreeBytesMin: int64(n.cfg.Limits.DiskFreeBytes), FreeInodesMin: int64(n.cfg.Limits.DiskFreeInodes),
@@ -255,7 +257,7 @@ func (n *Node) openDisk(clusterID string) error {
 		OnUnknown: func(path string) { n.logger.Warn("unknown file among the images", zap.String("path", path)) },
 	})
 	if oserr.ClassOf(err) != oserr.None {
-		return &RefusedError{Reason: fmt.Sprintf("data directory %s: %v", path, err), hint: hint(err)}
+		return bootstrap.Refuse(image.HintOf(err), "data directory %s: %v", path, err)
 	}
 	return err
 }
@@ -274,7 +276,7 @@ func loadMaster(cfg *config.Config) (*crypto.MasterKey, error) {
 // fresh one in the place of a lost one would only hide the loss.
 func anyData(cfg *config.Config) bool {
 	return slices.ContainsFunc(cfg.Cluster.Nodes,
-		func(m config.Node) bool { return claimed(cfg.DataDir(m.ID)) })
+		func(m config.Node) bool { return bootstrap.Claimed(cfg.DataDir(m.ID)) })
 }
 
 func (n *Node) peerOptions() peer.Options {
@@ -340,7 +342,7 @@ func (n *Node) consensusOptions() consensus.Options {
 	c := n.cfg
 	return consensus.Options{
 		NodeID: n.self.ID, RaftAddress: n.self.RaftAddr(), Listen: c.ListenOn(n.self).RaftAddr(),
-		Dir: c.DataDir(n.self.ID), DeploymentID: deploymentID(n.dir.Load().Identity().ClusterID),
+		Dir: c.DataDir(n.self.ID), DeploymentID: deploymentID(n.dir.Identity().ClusterID),
 		Applied: n.applied, Restored: n.restored, Live: n.view.live, Candidates: n.view.candidates,
 		LeaderChanged: n.leaderChanged,
 		Logger:        n.logger.Named("raft"),
@@ -350,6 +352,15 @@ func (n *Node) consensusOptions() consensus.Options {
 		CompactionOverhead: uint64(c.Raft.CompactionOverhead), RebalanceEvery: c.Raft.Rebalance,
 		ProposalAttempt: c.Timeouts.ProposalAttempt, ProposalTimeout: c.Timeouts.Proposal,
 	}
+}
+
+// deploymentID keeps Raft messages of clusters apart.
+func deploymentID(clusterID string) uint64 {
+	b, err := hex.DecodeString(clusterID)
+	if err != nil || len(b) < 8 {
+		return 1
+	}
+	return binary.BigEndian.Uint64(b) | 1
 }
 
 // applied takes the events of a shard from consensus.
@@ -365,7 +376,7 @@ func (n *Node) applied(shard uint64, events []catalog.Event) {
 // restored takes up a shard whose state came as a snapshot.
 func (n *Node) restored(shard uint64) {
 	if !n.serving.has(shard) {
-		return // serveCurrent does it
+		return // replicas.serve does it
 	}
 	if shard == systemShard {
 		n.wg.Go(n.view.reload)
@@ -401,7 +412,7 @@ type door struct {
 
 // peerDoor is what a node does for its peers: it implements api.Peers.
 type peerDoor struct {
-	*Node
+	*bootstrap.Starter
 	*reporter
 	*admin
 	*holdings
@@ -414,7 +425,7 @@ func (n *Node) serve() {
 	n.handler = api.New(api.Options{
 		ID: n.self.ID, Images: images{n.images, n.ingest, n.log},
 		Node:   door{n.readiness, n.reporter, n.router, admin, n.disk, n.metrics},
-		Peers:  peerDoor{n, n.reporter, admin, held},
+		Peers:  peerDoor{n.starter, n.reporter, admin, held},
 		Logger: n.logger.Named("api"), Forward: n.peers.Transport(),
 		ImageBytes: int64(n.cfg.Limits.ImageBytes), ListPage: n.cfg.Limits.ListPage,
 		Reads: n.cfg.Limits.Reads, Uploads: n.cfg.Limits.Uploads,
@@ -453,12 +464,7 @@ func (n *Node) fail(err error) {
 // join introduces the node to the cluster, takes up what an earlier process left, and makes the node
 // ready.
 func (n *Node) join() {
-	err := n.propose()
-	if err == nil {
-		n.await(func() bool { return len(n.peers.Up()) >= len(n.view.membership().Members) })
-		err = n.recover()
-		n.await(n.view.peersServe)
-	}
+	err := n.replicas.join(n.ctx)
 	switch {
 	case n.ctx.Err() != nil:
 	case err != nil:
@@ -466,96 +472,11 @@ func (n *Node) join() {
 	default:
 		n.readiness.ready.Store(true)
 		n.repair.Start()
-		n.wg.Go(n.reconcile)
+		n.wg.Go(func() { n.replicas.reconcile(n.ctx) })
 		n.wg.Go(func() { n.disk.recover(n.ctx) })
 		n.logger.Info("ready", zap.Duration("after", time.Since(n.began).Round(time.Millisecond)))
 		(&sweeper{n.uses, n.store, n.cfg.Timeouts.Sweep, n.ingest.Leftover(), n.logger}).run(n.ctx)
 	}
-}
-
-// propose puts the node's Join into the system shard's log, for as long as it takes to find a
-// majority of the nodes.
-func (n *Node) propose() error {
-	j, err := n.introduce()
-	if err != nil {
-		return err
-	}
-	cmd := catalog.Command{Join: &j}
-	for {
-		r, err := n.log.Propose(n.ctx, systemShard, cmd)
-		if err == nil {
-			if err = r.Err(); err != nil {
-				return &RefusedError{Reason: err.Error(), hint: hint(err)}
-			}
-			return nil
-		}
-		if n.ctx.Err() != nil {
-			return n.ctx.Err()
-		}
-		n.logger.Warn("waiting for a majority of the nodes", zap.Error(err))
-		n.askWhetherRemoved()
-		if !wait.For(n.ctx, joinRetry) {
-			return n.ctx.Err()
-		}
-	}
-}
-
-func hint(err error) string {
-	if e := (*image.Error)(nil); errors.As(err, &e) {
-		return e.Hint()
-	}
-	return ""
-}
-
-// peersGrace is how long a node that starts waits to see all others, and again for them to serve their
-// shards, so that its first decisions count them in.
-const peersGrace = 2 * time.Second
-
-func (n *Node) await(ok func() bool) {
-	deadline := time.Now().Add(peersGrace)
-	for !ok() && time.Now().Before(deadline) {
-		if !wait.For(n.ctx, 20*time.Millisecond) {
-			return
-		}
-	}
-}
-
-// recover brings the shards of this node up to date here and takes up their pending uploads: first the
-// system shard, for it says which the others are by now. What others have moved away meanwhile is given up.
-func (n *Node) recover() error {
-	c, asked := n.log.c.Load(), time.Now()
-	for {
-		if n.serveCurrent(c, systemShard); n.serving.has(systemShard) {
-			n.reconcileOwn()
-			if !slices.ContainsFunc(c.Hosted(), func(shard uint64) bool {
-				return !n.serving.has(shard) && n.view.awaited(shard)
-			}) {
-				return nil
-			}
-		}
-		if time.Since(asked) > reconcileEvery {
-			n.askWhetherRemoved()
-			asked = time.Now()
-		}
-		if !wait.For(n.ctx, n.cfg.Raft.RTT) {
-			return n.ctx.Err()
-		}
-	}
-}
-
-// sameIdentity refuses to run where the data directory's cluster was founded with other settings.
-func (n *Node) sameIdentity() error {
-	j, err := n.introduce()
-	if err != nil {
-		return err
-	}
-	if m := n.view.membership(); m.Version > 0 && !bytes.Equal(m.Identity, j.Identity) {
-		return &RefusedError{
-			Reason: fmt.Sprintf("the cluster was founded with %s, the configuration says %s", m.Identity, j.Identity),
-			hint:   "set cluster.name and cluster.data_shards back: they are fixed once data exists",
-		}
-	}
-	return nil
 }
 
 // Close stops the node: no new uploads, running ones to their end or until ctx is done, then no
@@ -589,7 +510,7 @@ func (n *Node) Close(ctx context.Context) error {
 	if c := n.log.c.Load(); c != nil {
 		errs = append(errs, c.Close())
 	}
-	for _, c := range []io.Closer{closer(n.store), closer(n.dir.Load())} {
+	for _, c := range []io.Closer{closer(n.store), closer(n.dir)} {
 		if c != nil {
 			errs = append(errs, c.Close())
 		}

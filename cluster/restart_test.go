@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"imgcluster/cluster"
+	"imgcluster/cluster/bootstrap"
 	"imgcluster/cluster/clustertest"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/store"
@@ -453,7 +453,7 @@ func testOtherDirectory(t *testing.T, c *clustertest.Cluster, id image.NodeID) {
 		}
 		err = c.TryStart(at(dir), id)
 		refused(t, err, nil, "another data directory")
-		if !errors.As(err, new(*cluster.RefusedError)) {
+		if !errors.As(err, new(*bootstrap.RefusedError)) {
 			t.Errorf("%T", err)
 		}
 	})

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"imgcluster/cluster/bootstrap"
 	"imgcluster/cluster/hostinfo"
 	"imgcluster/config"
 )
@@ -35,8 +36,8 @@ func TestLacking(t *testing.T) {
 		have := enough
 		c.change(&have)
 		err := lacking(cfg, 1, have, c.first)
-		var e *RefusedError
-		if !errors.As(err, &e) || !strings.Contains(e.Reason, c.want) || !strings.Contains(e.Hint(), c.hint) || strings.Contains(e.Hint(), "--replace") {
+		var e *bootstrap.RefusedError
+		if !errors.As(err, &e) || !strings.Contains(e.Error(), c.want) || !strings.Contains(e.Hint(), c.hint) || strings.Contains(e.Hint(), "--replace") {
 			t.Errorf("%s: %v (%v), want %q and the hint %q", name, err, e, c.want, c.hint)
 		}
 	}

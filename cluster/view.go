@@ -29,26 +29,27 @@ type view struct {
 
 	known   atomic.Pointer[catalog.Membership]
 	changed chan struct{} // capacity 1: the membership, or a leader
+
+	admitted bool // at this start; not changed once Raft runs
 }
 
 func newView(cfg *config.Config, self image.NodeID, log *replicated, s *serving, logger *zap.Logger) *view {
 	v := &view{
 		self: self, log: log, serving: s, delay: cfg.Repair.Delay, logger: logger, changed: make(chan struct{}, 1),
-		founding: catalog.Found(systemShard, &catalog.Join{
-			Members: founders(cfg), Shards: dataShards(cfg.Cluster.DataShards),
-		}),
 	}
+	join := founding(cfg)
+	v.founding = catalog.Found(systemShard, &join)
 	v.known.Store(v.founding)
 	return v
 }
 
-// founders are the nodes of the configuration.
-func founders(cfg *config.Config) []catalog.Member {
+// founding is what a node founds the cluster with: name, nodes and data shards of the configuration.
+func founding(cfg *config.Config) catalog.Join {
 	members := make([]catalog.Member, len(cfg.Cluster.Nodes))
 	for i, m := range cfg.Cluster.Nodes {
 		members[i] = catalog.Member{ID: m.ID, API: m.APIAddr(), Raft: m.RaftAddr()}
 	}
-	return members
+	return catalog.Join{Cluster: cfg.Cluster.Name, Members: members, Shards: dataShards(cfg.Cluster.DataShards)}
 }
 
 // apiAddresses are the members' API addresses, host:port.
@@ -100,8 +101,13 @@ func (v *view) reload() {
 	}
 }
 
-// set takes the membership that this node was admitted with.
-func (v *view) set(m *catalog.Membership) {
+// admit takes the membership that this node was admitted with at this start, nil when it had its place
+// before.
+func (v *view) admit(m *catalog.Membership) {
+	if m == nil {
+		return
+	}
+	v.admitted = true
 	v.known.Store(m)
 	v.peers.Update(apiAddresses(m))
 }

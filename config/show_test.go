@@ -130,8 +130,8 @@ func TestBytes(t *testing.T) {
 	}
 }
 
-func TestIdentity(t *testing.T) {
-	here := Default()
+func TestAgreement(t *testing.T) {
+	here := Default().Agreement()
 	for name, tc := range map[string]struct {
 		change func(*Config)
 		want   string
@@ -166,11 +166,11 @@ func TestIdentity(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			there := Default()
 			tc.change(there)
-			text, err := json.Marshal(there.Identity())
+			text, err := json.Marshal(there.Agreement())
 			if err != nil {
 				t.Fatal(err)
 			}
-			var received Identity
+			var received Agreement
 			if err := json.Unmarshal(text, &received); err != nil {
 				t.Fatal(err)
 			}
@@ -182,25 +182,26 @@ func TestIdentity(t *testing.T) {
 			}
 		})
 	}
-	upper := Default()
-	upper.Cluster.Nodes[0].Host = "LOCALHOST"
-	lower := Default()
-	lower.Cluster.Nodes[0].Host = "localhost"
-	if d := upper.Difference(lower.Identity()); d != "" || upper.Fingerprint() != lower.Fingerprint() {
+	upper := Default().Agreement()
+	upper.Nodes[0].Host = "LOCALHOST"
+	lower := Default().Agreement()
+	lower.Nodes[0].Host = "localhost"
+	if d := upper.Difference(lower); d != "" || upper.Fingerprint() != lower.Fingerprint() {
 		t.Errorf("letter case makes a difference: %s", d)
 	}
 	// Written down: a release that changes it splits running clusters.
-	if got, want := here.Fingerprint(), "1d379164f06182a5d858ca4b6d42bdb27eea0b1bc378ab2cb01773a17847549e"; got != want {
+	const want = "1d379164f06182a5d858ca4b6d42bdb27eea0b1bc378ab2cb01773a17847549e"
+	if got := here.Fingerprint(); got != want {
 		t.Errorf("fingerprint of the default is %s, was %s", got, want)
 	}
 }
 
 func TestDifferenceIsBounded(t *testing.T) {
-	other := Default().Identity()
+	other := Default().Agreement()
 	for i := range 1000 {
 		other.Nodes = append(other.Nodes, Node{ID: 100, Host: strings.Repeat("x", 1<<10), APIPort: i})
 	}
-	if d := Default().Difference(other); d == "" || len(d) > 4<<10 {
+	if d := Default().Agreement().Difference(other); d == "" || len(d) > 4<<10 {
 		t.Errorf("%d bytes", len(d))
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 
+	"imgcluster/cluster/image"
 	"imgcluster/cluster/printable"
 )
 
@@ -127,19 +128,9 @@ func (e *env) printError(w io.Writer, err error) {
 		text = "stopped"
 	}
 	fmt.Fprintf(w, "imgcluster: %s\n", printable.Lines(text))
-	if hint := hintOf(err); hint != "" {
+	if hint := image.HintOf(err); hint != "" {
 		fmt.Fprintf(w, "hint: %s\n", printable.Lines(hint))
 	}
-}
-
-// hintOf returns the next step that an error names by a method Hint: the outermost one's, which knows most of
-// what was to be done.
-func hintOf(err error) string {
-	var hinted interface{ Hint() string }
-	if errors.As(err, &hinted) {
-		return hinted.Hint()
-	}
-	return ""
 }
 
 // startHint says how the nodes of the configuration in use are started.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"imgcluster/cluster/image"
 	"imgcluster/genimg"
 	"imgcluster/modes/stress"
 	"imgcluster/modes/term"
@@ -53,8 +54,8 @@ func TestFolderRefused(t *testing.T) {
 		"demo":     {runDemo(t.Context(), &env{}, stressOptions{Options: stress.Options{Count: 1, Spec: genimg.Spec{Seed: 1, MinPixels: 200, MaxPixels: 400}}}), "TMPDIR"},
 		"get":      {writeFile(filepath.Join(missing, "y"), strings.NewReader("")), "-o"},
 	} {
-		if got := exitStatus(test.err); got != exitUsage || !strings.Contains(hintOf(test.err), test.hint) {
-			t.Errorf("%s: %v (hint %s) gives %d", name, test.err, hintOf(test.err), got)
+		if got := exitStatus(test.err); got != exitUsage || !strings.Contains(image.HintOf(test.err), test.hint) {
+			t.Errorf("%s: %v (hint %s) gives %d", name, test.err, image.HintOf(test.err), got)
 		}
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"imgcluster/cluster"
+	"imgcluster/cluster/bootstrap"
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/sample"
@@ -57,7 +57,7 @@ func TestExitStatus(t *testing.T) {
 		exitUsage: {
 			usagef("", "x"), image.Errorf(image.KindInvalid, "x"), &config.UnknownNodeError{ID: 9}, &local.NodeError{Status: exitUsage},
 			fmt.Errorf("y: %w", config.Problems{{}}), &genimg.Error{Err: genimg.ErrSpec}, &crypto.Error{Kind: crypto.ErrAuth},
-			&store.ClaimError{Reason: store.ErrInUse}, &cluster.RefusedError{}, &runlog.ReadError{Err: runlog.ErrBadLine},
+			&store.ClaimError{Reason: store.ErrInUse}, &bootstrap.RefusedError{}, &runlog.ReadError{Err: runlog.ErrBadLine},
 			&hintedError{usagef("", "x"), "y"}, &outputError{bad: io.ErrShortWrite, also: usagef("", "x")},
 			errors.Join(stress.NotReady(wire.ClusterStatus{}), usagef("", "x")), // the first step to take
 			&partError{"x", []error{image.Errorf(image.KindNotFound, "y"), usagef("", "x")}},
@@ -90,11 +90,11 @@ func TestHint(t *testing.T) {
 		"outer": &hintedError{fmt.Errorf("y: %w", inner), "outer"},
 		"":      &partError{"x", []error{inner}},
 	} {
-		if got := hintOf(err); got != want {
+		if got := image.HintOf(err); got != want {
 			t.Errorf("%v has the hint %q, not %q", err, got, want)
 		}
 	}
-	if got := hintOf(errors.New("x")); got != "" {
+	if got := image.HintOf(errors.New("x")); got != "" {
 		t.Errorf("hint %q", got)
 	}
 }
@@ -108,7 +108,7 @@ func TestStartHint(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		return hintOf(fmt.Errorf("x: %w", c.NobodyAnswers("no node answers")))
+		return image.HintOf(fmt.Errorf("x: %w", c.NobodyAnswers("no node answers")))
 	}
 	if got := hint(); got != "start them with: imgcluster up --config 'my cluster.yaml' --set log.level=warn" {
 		t.Error(got)

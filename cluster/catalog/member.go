@@ -1,7 +1,6 @@
 package catalog
 
 import (
-	"encoding/json"
 	"slices"
 
 	"imgcluster/cluster/image"
@@ -85,10 +84,10 @@ func (l *Layout) Of(node image.NodeID) (r Replica, ok bool) {
 
 // Membership is what the system shard keeps of the cluster.
 type Membership struct {
-	Version  uint64          `json:"version"` // grows with every change
-	Identity json.RawMessage `json:"identity"`
-	KeyID    string          `json:"key_id"`
-	Members  []Member        `json:"members"` // by ID
+	Version uint64   `json:"version"` // grows with every change
+	Cluster string   `json:"cluster"` // its name
+	KeyID   string   `json:"key_id"`
+	Members []Member `json:"members"` // by ID
 	// Shards are the layouts, the system shard's too.
 	Shards map[uint64]*Layout `json:"shards"`
 	// Replicas is the highest number that a replica got.

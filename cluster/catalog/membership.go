@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -17,11 +18,11 @@ const membersMax = 64
 // Join introduces a node at its start. The first Join founds the cluster: it fixes what all nodes must
 // agree on, the members, and where the shards are.
 type Join struct {
-	Node     image.NodeID    `json:"node"`
-	Identity json.RawMessage `json:"identity"` // what must agree, in canonical JSON
-	KeyID    string          `json:"key_id"`   // of the master key
-	Members  []Member        `json:"members"`  // that found the cluster
-	Shards   []uint64        `json:"shards"`   // the data shards
+	Node    image.NodeID `json:"node"`
+	Cluster string       `json:"cluster"` // its name
+	KeyID   string       `json:"key_id"`  // of the master key
+	Members []Member     `json:"members"` // that found the cluster
+	Shards  []uint64     `json:"shards"`  // the data shards
 	// Of the node's data directory; see Member.
 	Incarnation string `json:"incarnation"`
 	Starts      uint64 `json:"starts"`
@@ -95,9 +96,8 @@ func (m *machine) join(j *Join) (Result, error) {
 		}
 		me := s.Member(j.Node)
 		switch {
-		case !bytes.Equal(s.Identity, j.Identity):
-			return image.Errorf(image.KindInvalid,
-				"the cluster runs with another configuration: %s", s.Identity).
+		case s.Difference(j) != "":
+			return image.Errorf(image.KindInvalid, "%s", s.Difference(j)).
 				WithHint("use the same configuration file on every node")
 		case s.KeyID != j.KeyID:
 			return image.Errorf(image.KindInvalid,
@@ -124,6 +124,17 @@ func (m *machine) join(j *Join) (Result, error) {
 	})
 }
 
+// Difference says in words in which of the settings that are fixed once data exists the cluster differs from
+// what a node joins with, empty in none.
+func (m *Membership) Difference(j *Join) string {
+	shards := len(m.Shards) - 1 // without the system shard
+	if m.Cluster == j.Cluster && shards == len(j.Shards) {
+		return ""
+	}
+	return fmt.Sprintf("the cluster was founded as %.100q with %d data shards, the configuration says %.100q with %d",
+		m.Cluster, shards, j.Cluster, len(j.Shards))
+}
+
 func errNoMember(id image.NodeID) error {
 	return image.Errorf(image.KindNotFound, "node %d is not a member of the cluster", id).
 		WithHint("list the members with imgcluster member list; take a new one in with imgcluster member add")
@@ -133,7 +144,10 @@ func errNoMember(id image.NodeID) error {
 // all nodes, the data shards as placement.Layout has them.
 func Found(system uint64, j *Join) *Membership {
 	s := &Membership{
-		Identity: j.Identity, KeyID: j.KeyID, Members: slices.Clone(j.Members), Shards: map[uint64]*Layout{},
+		Cluster: j.Cluster,
+		KeyID:   j.KeyID,
+		Members: slices.Clone(j.Members),
+		Shards:  map[uint64]*Layout{},
 	}
 	slices.SortFunc(s.Members, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
 	var nodes []image.NodeID

@@ -1,7 +1,6 @@
 package catalog
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"testing"
@@ -30,7 +29,7 @@ func (s *system) join(
 	node image.NodeID, nodes int, incarnation string, starts uint64, run string, replace bool,
 ) Result {
 	j := &Join{
-		Node: node, Identity: json.RawMessage(`{"name":"a"}`), KeyID: "k", Shards: s.data,
+		Node: node, Cluster: "a", KeyID: "k", Shards: s.data,
 		Incarnation: fmt.Sprint(incarnation, node), Starts: starts, Run: run, Replace: replace,
 	}
 	for n := range nodes {
@@ -77,11 +76,12 @@ func TestJoinFixesWhatMustAgree(t *testing.T) {
 	s := newSystem(t, 3)
 	s.expectKind(s.join(1, 3, "i", 2, "r2", false), "")
 	j := Join{
-		Node: 2, Identity: json.RawMessage(`{"name":"b"}`), KeyID: "k", Incarnation: "i2", Starts: 2,
-		Run: "r2",
+		Node: 2, Cluster: "b", KeyID: "k", Shards: s.data, Incarnation: "i2", Starts: 2, Run: "r2",
 	}
 	s.expectKind(s.do(Command{Join: &j}), image.KindInvalid)
-	j.Identity, j.KeyID = json.RawMessage(`{"name":"a"}`), "other"
+	j.Cluster, j.Shards = "a", s.data[1:]
+	s.expectKind(s.do(Command{Join: &j}), image.KindInvalid)
+	j.Shards, j.KeyID = s.data, "other"
 	s.expectKind(s.do(Command{Join: &j}), image.KindInvalid)
 	s.expectKind(s.join(4, 4, "i", 1, "r", false), image.KindNotFound)
 	m := s.members()

@@ -112,6 +112,16 @@ func (e *Error) Error() string { return e.Detail }
 // Hint returns the next step; it may be empty.
 func (e *Error) Hint() string { return e.hint }
 
+// HintOf returns the next step that an error names by a method Hint: the outermost one's, which knows most of
+// what was to be done.
+func HintOf(err error) string {
+	var hinted interface{ Hint() string }
+	if errors.As(err, &hinted) {
+		return hinted.Hint()
+	}
+	return ""
+}
+
 // ExitStatus returns the program's exit status: 2 when what was asked has to change, 3 when no quorum or
 // no node answers, else 1.
 func (e *Error) ExitStatus() int {

@@ -12,33 +12,33 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// Identity is what all nodes of a cluster must agree on for ever. Nodes send it to each other when
-// they meet, and refuse a different one.
-type Identity struct {
+// Agreement is what all nodes of a cluster must agree on when they found it. Nodes send it to each other before
+// they run together, and refuse a different one.
+type Agreement struct {
 	Name       string `json:"name"`
 	DataShards int    `json:"data_shards"`
 	Nodes      []Node `json:"nodes"` // by ID, hosts in lower case
 }
 
-// Identity returns that of this configuration.
-func (c *Config) Identity() Identity {
-	return Identity{Name: c.Cluster.Name, DataShards: c.Cluster.DataShards, Nodes: c.Cluster.Nodes}.normal()
+// Agreement returns that of this configuration.
+func (c *Config) Agreement() Agreement {
+	return Agreement{Name: c.Cluster.Name, DataShards: c.Cluster.DataShards, Nodes: c.Cluster.Nodes}.normal()
 }
 
 // normal returns a copy in which order and letter case say nothing.
-func (i Identity) normal() Identity {
-	i.Nodes = slices.Clone(i.Nodes)
-	for n := range i.Nodes {
-		i.Nodes[n].Host = strings.ToLower(i.Nodes[n].Host)
+func (a Agreement) normal() Agreement {
+	a.Nodes = slices.Clone(a.Nodes)
+	for i := range a.Nodes {
+		a.Nodes[i].Host = strings.ToLower(a.Nodes[i].Host)
 	}
-	slices.SortStableFunc(i.Nodes, func(a, b Node) int { return cmp.Compare(a.ID, b.ID) })
-	return i
+	slices.SortStableFunc(a.Nodes, func(x, y Node) int { return cmp.Compare(x.ID, y.ID) })
+	return a
 }
 
-// Fingerprint is the SHA-256 of the identity, in 64 hexadecimal digits: equal if and only if the
-// identities are.
-func (i Identity) Fingerprint() string {
-	text, err := json.Marshal(i.normal())
+// Fingerprint is the SHA-256 of the agreement, in 64 hexadecimal digits: equal if and only if the
+// agreements are.
+func (a Agreement) Fingerprint() string {
+	text, err := json.Marshal(a.normal())
 	if err != nil {
 		panic(err) // cannot be: only texts and numbers
 	}
@@ -46,12 +46,9 @@ func (i Identity) Fingerprint() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Fingerprint is that of the configuration's Identity.
-func (c *Config) Fingerprint() string { return c.Identity().Fingerprint() }
-
-// Difference says in words what another node's identity has differently, "" when nothing.
-func (c *Config) Difference(other Identity) string {
-	here, there := c.Identity(), other.normal()
+// Difference says in words what another node's agreement has differently, "" when nothing.
+func (a Agreement) Difference(other Agreement) string {
+	here, there := a.normal(), other.normal()
 	var list []string
 	if here.Name != there.Name {
 		list = append(list,

@@ -1,0 +1,172 @@
+package bootstrap
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+
+	"go.uber.org/zap"
+
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/image"
+	"imgcluster/cluster/peer"
+	"imgcluster/cluster/store"
+	"imgcluster/cluster/wire"
+	"imgcluster/config"
+)
+
+// Hello is what nodes tell each other before they run together.
+type Hello struct {
+	Node        image.NodeID     `json:"node"`
+	Version     string           `json:"version"`
+	Agreement   config.Agreement `json:"agreement"`
+	Replicas    int              `json:"replicas"`
+	MinReplicas int              `json:"min_replicas"`
+	KeyID       string           `json:"key_id"`
+	Incarnation string           `json:"incarnation"`
+	// ClusterID is the ID that the cluster was founded with, and Members are those that the node last knew;
+	// without members it knows of no cluster yet.
+	ClusterID string           `json:"cluster_id,omitempty"`
+	Members   []catalog.Member `json:"members,omitempty"`
+	// MembersVersion is the membership's, 0 when the members are those of the data directory.
+	MembersVersion uint64 `json:"members_version,omitempty"`
+}
+
+// hello is this node's.
+func (s *Starter) hello() Hello {
+	h := Hello{
+		Node:        s.Self.ID,
+		Version:     s.Version,
+		Agreement:   s.Config.Agreement(),
+		Replicas:    s.Config.Cluster.Replicas,
+		MinReplicas: s.Config.Cluster.MinReplicas,
+		KeyID:       s.KeyID,
+	}
+	if s.dir != nil {
+		id := s.dir.Identity()
+		h.Incarnation, h.ClusterID, h.Members = id.Incarnation, id.ClusterID, membersIn(id)
+	}
+	if m := s.Membership(); m.Version > 0 {
+		h.Members, h.MembersVersion = m.Members, m.Version
+	}
+	return h
+}
+
+// membersIn returns the members that a data directory has kept, nil when there are none.
+func membersIn(id store.Identity) (list []catalog.Member) {
+	if len(id.Members) > 0 && json.Unmarshal(id.Members, &list) != nil {
+		return nil // they are persisted again before they are needed
+	}
+	return list
+}
+
+func marshal(v any) ([]byte, error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("introduce the node: %w", err)
+	}
+	return b, nil
+}
+
+// Handshake introduces this node to every peer that runs, and refuses to start beside one that differs. It
+// returns what they say, by node ID.
+func (s *Starter) Handshake(ctx context.Context) ([]Hello, error) {
+	ours, err := marshal(s.hello())
+	if err != nil {
+		return nil, err
+	}
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	var heard []Hello
+	var errs []error
+	for _, id := range s.Peers.IDs() {
+		all.Go(func() {
+			h, err := s.ask(ctx, id, ours)
+			mu.Lock()
+			defer mu.Unlock()
+			if h != nil {
+				heard = append(heard, *h)
+			}
+			errs = append(errs, err)
+		})
+	}
+	all.Wait()
+	slices.SortFunc(heard, func(a, b Hello) int { return cmp.Compare(a.Node, b.Node) })
+	for _, err := range errs {
+		if err != nil {
+			return heard, err
+		}
+	}
+	return heard, nil
+}
+
+// ask returns a peer's hello, nil when it does not answer.
+func (s *Starter) ask(ctx context.Context, id image.NodeID, ours []byte) (*Hello, error) {
+	addr := s.Peers.Address(id)
+	ctx, cancel := context.WithTimeout(ctx, s.Config.Client.Dial)
+	defer cancel()
+	b, err := s.Peers.Post(ctx, id, wire.HelloPath, ours)
+	if peer.Unreachable(err) {
+		s.Logger.Debug("peer did not answer", zap.Uint32("peer", uint32(id)), zap.Error(err))
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var theirs Hello
+	if err := json.Unmarshal(b, &theirs); err != nil {
+		return nil, Refuse("check the nodes' addresses in the configuration",
+			"at %s, where node %d should be, something else answers", addr, id)
+	}
+	return &theirs, compare(s.hello(), id, addr, theirs)
+}
+
+// compare refuses to run beside a peer that differs in what must agree.
+func compare(ours Hello, id image.NodeID, addr string, theirs Hello) error {
+	const sameFile = "use the same configuration file on every node"
+	differs := func(hint, format string, args ...any) error {
+		return Refuse(hint, "node %d at %s runs with another configuration: %s", id, addr,
+			fmt.Sprintf(format, args...))
+	}
+	if theirs.Members != nil || ours.Members != nil { // then these count, not the lists of the configurations
+		theirs.Agreement.Nodes = ours.Agreement.Nodes
+	}
+	switch diff := ours.Agreement.Difference(theirs.Agreement); {
+	case diff != "":
+		return differs(sameFile, "%s", diff)
+	case theirs.Node != id:
+		return differs(sameFile, "it says it is node %d", theirs.Node)
+	case theirs.Replicas != ours.Replicas || theirs.MinReplicas != ours.MinReplicas:
+		return differs(sameFile, "replicas is %d and min_replicas %d here, %d and %d there",
+			ours.Replicas, ours.MinReplicas, theirs.Replicas, theirs.MinReplicas)
+	case theirs.KeyID != ours.KeyID:
+		return differs("copy the cluster's master key file to this node",
+			"its master key is %s, this one is %s", theirs.KeyID, ours.KeyID)
+	}
+	for _, x := range ours.Members {
+		if x.ID == id && x.Incarnation != "" && theirs.Incarnation != "" &&
+			theirs.Incarnation != x.Incarnation && theirs.Members == nil {
+			return Refuse(
+				fmt.Sprintf("stop node %d; start this one and one more first, then node %d with --replace", id, id),
+				"node %d at %s runs with a new data directory, without what it has acknowledged", id, addr)
+		}
+	}
+	return nil
+}
+
+// Hello implements api.Peers. The node that asks decides; this one logs that another configuration runs.
+func (s *Starter) Hello(b []byte) ([]byte, error) {
+	var theirs Hello
+	if err := json.Unmarshal(b, &theirs); err != nil {
+		return nil, image.Errorf(image.KindInvalid, "malformed hello: %w", err)
+	}
+	ours := s.hello()
+	if err := compare(ours, theirs.Node, "its address", theirs); err != nil {
+		s.Logger.Warn("a node with another configuration introduced itself",
+			zap.Uint32("peer", uint32(theirs.Node)), zap.Error(err))
+	}
+	return marshal(ours)
+}

@@ -1,0 +1,84 @@
+package bootstrap
+
+import (
+	"fmt"
+	"slices"
+
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/store"
+	"imgcluster/config"
+)
+
+// directory is what a place is worked out from on this node's side.
+type directory struct {
+	path     string
+	exists   bool           // a node has run in it
+	claimed  bool           // by this process: identity is known
+	identity store.Identity // zero before the claim
+	noRaft   bool           // it has neither a Raft log nor a catalog
+}
+
+// place is what this node is to the cluster, as its peers and its own data directory say.
+type place struct {
+	cluster string // the cluster's ID, empty before it is founded
+	lost    string // why the data directory cannot be used, empty when it can
+	admit   bool   // the others have to admit the node: it has no part in Raft yet
+}
+
+// placeOf works out this node's place. The error is a *RefusedError where the node is no member, or a member
+// at another address.
+func placeOf(self config.Node, dir directory, peers []Hello) (place, error) {
+	own := dir.identity
+	p := place{cluster: own.ClusterID} // for a joining node, what it was claimed for
+	known := membersIn(own)
+	var me *catalog.Member // this node as the cluster last knew it
+	newest := uint64(0)
+	for _, h := range peers {
+		newest = max(newest, h.MembersVersion)
+	}
+	for _, h := range peers {
+		if h.Members == nil || h.MembersVersion < newest { // a node may lag
+			continue
+		}
+		x, err := member(self, h)
+		if err != nil {
+			return p, err
+		}
+		if me == nil || x.Starts > me.Starts || me.Incarnation == "" {
+			me = x
+		}
+		p.cluster, known = h.ClusterID, h.Members
+	}
+	p.admit = !own.Joined && known != nil
+	switch {
+	case dir.exists && !dir.claimed: // claimed first
+	case dir.exists && own.Joined && dir.noRaft:
+		p.lost = fmt.Sprintf("data directory %s has lost its Raft log and its catalog", dir.path)
+	case me == nil || me.Incarnation == "":
+	case !dir.exists || me.Incarnation != own.Incarnation:
+		p.lost = fmt.Sprintf("the cluster knows node %d with another data directory than %s", self.ID, dir.path)
+	case me.Starts > own.Starts:
+		p.lost = fmt.Sprintf("data directory %s is an older copy: it was started %d times, the cluster knows %d",
+			dir.path, own.Starts, me.Starts)
+	}
+	return p, nil
+}
+
+// member returns this node as a peer knows it.
+func member(self config.Node, h Hello) (*catalog.Member, error) {
+	i := slices.IndexFunc(h.Members, func(x catalog.Member) bool { return x.ID == self.ID })
+	if i < 0 {
+		return nil, Refuse(
+			fmt.Sprintf("add it first: imgcluster member add --id %d --host %s --api-port %d "+
+				"--raft-port %d; an ID that was removed cannot come back",
+				self.ID, self.Host, self.APIPort, self.RaftPort),
+			"node %d is not a member of the cluster, says node %d", self.ID, h.Node)
+	}
+	x := &h.Members[i]
+	if x.API != self.APIAddr() || x.Raft != self.RaftAddr() {
+		return nil, Refuse("set its address back, or add a node with a new ID there and remove this one",
+			"the cluster knows node %d at %s (Raft %s), the configuration has it at %s (Raft %s)",
+			self.ID, x.API, x.Raft, self.APIAddr(), self.RaftAddr())
+	}
+	return x, nil
+}

@@ -1,0 +1,246 @@
+package cluster
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"imgcluster/cluster/bootstrap"
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/consensus"
+	"imgcluster/cluster/failpoint"
+	"imgcluster/cluster/image"
+	"imgcluster/cluster/ingest"
+	"imgcluster/cluster/membership"
+	"imgcluster/cluster/peer"
+	"imgcluster/cluster/repair"
+	"imgcluster/cluster/wait"
+)
+
+// replicas runs this node's replicas of the shards. The membership of the cluster is the system shard's, and
+// every node has it. From it follows what each node does by itself: it runs the replicas that the layouts
+// give it, and where it leads a shard it brings the shard's Raft group to what the layout says, one replica
+// after the other.
+type replicas struct {
+	self    image.NodeID
+	starter *bootstrap.Starter
+	log     *replicated
+	view    *view
+	serving *serving
+	peers   *peer.Set
+	ingest  *ingest.Service
+	repair  *repair.Service
+	rtt     time.Duration // of Raft
+	leads   *atomic.Int64 // counts changes of leaders
+	fail    func(error)   // ends the node
+	logger  *zap.Logger
+
+	persisted uint64 // version of the membership in the data directory; reconcile's own
+}
+
+// reconcileEvery is how often the replicas are compared with the membership, beside every change.
+const reconcileEvery = time.Second
+
+// start starts the replicas that this node ran before, or those that it was admitted with, or those of a
+// founder of the cluster.
+func (r *replicas) start(ctx context.Context, c *consensus.Consensus) error {
+	stored, err := c.Stored()
+	if err != nil {
+		return err
+	}
+	if len(stored) == 0 && !r.view.admitted {
+		m, err := r.starter.Readmit(ctx)
+		if err != nil {
+			return err
+		}
+		r.view.admit(m)
+	}
+	if len(stored) == 0 || r.view.admitted {
+		stored = map[uint64]catalog.Replica{}
+		for shard, l := range r.view.membership().Shards {
+			if replica, ok := l.Of(r.self); ok {
+				stored[shard] = replica
+			}
+		}
+	}
+	failpoint.Here("member/before-first-replica")
+	for _, shard := range slices.Sorted(maps.Keys(stored)) {
+		if err := c.StartShard(r.view.spec(shard, stored[shard])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// peersGrace is how long a node that starts waits to see all others, and again for them to serve their
+// shards, so that its first decisions count them in.
+const peersGrace = 2 * time.Second
+
+// join introduces the node to the cluster and brings its replicas up to date.
+func (r *replicas) join(ctx context.Context) error {
+	if err := r.propose(ctx); err != nil {
+		return err
+	}
+	r.await(ctx, func() bool { return len(r.peers.Up()) >= len(r.view.membership().Members) })
+	err := r.catchUp(ctx)
+	r.await(ctx, r.view.peersServe)
+	return err
+}
+
+// propose puts the node's Join into the system shard's log, for as long as it takes to find a
+// majority of the nodes.
+func (r *replicas) propose(ctx context.Context) error {
+	j := r.starter.Introduce()
+	for {
+		result, err := r.log.Propose(ctx, systemShard, catalog.Command{Join: &j})
+		if err == nil {
+			if err = result.Err(); err != nil {
+				return bootstrap.Refuse(image.HintOf(err), "%v", err)
+			}
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		r.logger.Warn("waiting for a majority of the nodes", zap.Error(err))
+		r.endIfRemoved(ctx)
+		if !wait.For(ctx, bootstrap.Retry) {
+			return ctx.Err()
+		}
+	}
+}
+
+// await waits until ok, for peersGrace at most.
+func (r *replicas) await(ctx context.Context, ok func() bool) {
+	deadline := time.Now().Add(peersGrace)
+	for !ok() && time.Now().Before(deadline) {
+		if !wait.For(ctx, 20*time.Millisecond) {
+			return
+		}
+	}
+}
+
+// catchUp brings the shards of this node up to date here and takes up their pending uploads: first the
+// system shard, for it says which the others are by now. What others have moved away meanwhile is given up.
+func (r *replicas) catchUp(ctx context.Context) error {
+	c, asked := r.log.c.Load(), time.Now()
+	for {
+		if r.serve(ctx, c, systemShard); r.serving.has(systemShard) {
+			r.reconcileOwn(ctx)
+			if !slices.ContainsFunc(c.Hosted(), func(shard uint64) bool {
+				return !r.serving.has(shard) && r.view.awaited(shard)
+			}) {
+				return nil
+			}
+		}
+		if time.Since(asked) > reconcileEvery {
+			r.endIfRemoved(ctx)
+			asked = time.Now()
+		}
+		if !wait.For(ctx, r.rtt) {
+			return ctx.Err()
+		}
+	}
+}
+
+// reconcile keeps this node's replicas and the groups that it leads as the membership says.
+func (r *replicas) reconcile(ctx context.Context) {
+	system := system{r.log, r.view}
+	groups := membership.New(membership.Options{
+		Self: r.self, Raft: r.log.c.Load(), System: system, Known: r.view.membership, Up: r.peers.Up,
+		Serves: r.view.servedBy, Unused: system.unused, LeaderChanges: r.leads.Load, Logger: r.logger,
+	})
+	ticker := time.NewTicker(reconcileEvery)
+	defer ticker.Stop()
+	for {
+		r.persistMembers()
+		r.endIfRemoved(ctx)
+		r.reconcileOwn(ctx)
+		groups.Reconcile(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		case <-r.view.changed:
+		}
+	}
+}
+
+func (r *replicas) persistMembers() {
+	m := r.view.membership()
+	if m.Version == 0 || m.Version == r.persisted {
+		return
+	}
+	if err := r.starter.Persist(m); err != nil {
+		r.logger.Warn("members not persisted in the data directory", zap.Error(err))
+		return
+	}
+	r.persisted = m.Version
+}
+
+// endIfRemoved ends the node where its peers say that it was removed.
+func (r *replicas) endIfRemoved(ctx context.Context) {
+	if r.starter.Removed(ctx, r.log.Leader(systemShard) != 0) {
+		r.fail(bootstrap.Removed(r.self))
+	}
+}
+
+// reconcileOwn starts and stops replicas of this node.
+func (r *replicas) reconcileOwn(ctx context.Context) {
+	c, m := r.log.c.Load(), r.view.membership()
+	if m.Version > 0 && m.Member(r.self) == nil {
+		r.fail(bootstrap.Removed(r.self))
+		return
+	}
+	for _, shard := range slices.Sorted(maps.Keys(m.Shards)) {
+		want, ok := m.Shards[shard].Of(r.self)
+		have, runs := c.Replica(shard)
+		var err error
+		if runs && (!ok || want.Number > have.Number) {
+			err = r.drop(ctx, c, shard)
+			_, runs = c.Replica(shard)
+		}
+		if err == nil && ok && !runs {
+			failpoint.Here("member/before-start-shard")
+			err = c.StartShard(r.view.spec(shard, want))
+			failpoint.Here("member/shard-started")
+			r.logger.Info("shard comes to this node", zap.Uint64("shard", shard), zap.Error(err))
+		}
+		if err != nil {
+			r.logger.Warn("shard neither started nor stopped", zap.Uint64("shard", shard), zap.Error(err))
+			continue
+		}
+		if ok {
+			r.serve(ctx, c, shard)
+		}
+	}
+}
+
+// drop gives up this node's replica of a shard.
+func (r *replicas) drop(ctx context.Context, c *consensus.Consensus, shard uint64) error {
+	r.serving.set(shard, false)
+	r.ingest.Forget(shard)
+	failpoint.Here("member/before-drop-shard")
+	err := c.DropShard(ctx, shard)
+	failpoint.Here("member/shard-dropped")
+	return err
+}
+
+// serve serves a shard once this node has its newest state.
+func (r *replicas) serve(ctx context.Context, c *consensus.Consensus, shard uint64) {
+	if r.serving.has(shard) || !c.CaughtUp(ctx, shard) {
+		return
+	}
+	if shard == systemShard {
+		r.view.reload()
+	} else if err := r.ingest.Recover(ctx, shard); err != nil {
+		r.logger.Warn("pending uploads of a shard", zap.Uint64("shard", shard), zap.Error(err))
+		return
+	}
+	r.serving.set(shard, true)
+	r.repair.Kick()
+}
