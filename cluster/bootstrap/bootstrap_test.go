@@ -1,0 +1,292 @@
+package bootstrap
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
+	"imgcluster/config"
+)
+
+// node is node 2, with peers that answer from memory.
+type node struct {
+	*Starter
+	known catalog.Membership // what the node knows from the system shard
+
+	mu     sync.Mutex
+	hellos map[image.NodeID]Hello // of the peers that are up
+	admit  func(id image.NodeID) (*catalog.Membership, error)
+	asked  []image.NodeID // to admit the node
+}
+
+func newNode(t *testing.T) *node {
+	cfg := config.Default()
+	cfg.Local.DataDir = filepath.Join(t.TempDir(), "node{id}")
+	n := &node{hellos: map[image.NodeID]Hello{}}
+	n.Starter = New(Options{
+		Config:     cfg,
+		Self:       cfg.Cluster.Nodes[1],
+		Version:    "v1",
+		KeyID:      "k1",
+		Founding:   catalog.Join{Cluster: cfg.Cluster.Name},
+		Membership: func() *catalog.Membership { return &n.known },
+		Peers:      n,
+		Logger:     zap.NewNop(),
+	})
+	return n
+}
+
+// IDs implements Peers.
+func (n *node) IDs() []image.NodeID { return []image.NodeID{1, 3} }
+
+// Address implements Peers.
+func (n *node) Address(id image.NodeID) string { return n.Config.Cluster.Nodes[id-1].APIAddr() }
+
+// Post implements Peers.
+func (n *node) Post(_ context.Context, id image.NodeID, path string, _ []byte) ([]byte, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	h, up := n.hellos[id]
+	switch {
+	case !up:
+		return nil, errors.New("connection refused")
+	case path == wire.HelloPath:
+		return json.Marshal(h)
+	}
+	n.asked = append(n.asked, id)
+	m, err := n.admit(id)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(m)
+}
+
+// peer is the hello of a peer that runs with the same configuration.
+func (n *node) peer(id image.NodeID) Hello {
+	h := n.hello()
+	h.Node, h.Incarnation, h.ClusterID = id, "", ""
+	return h
+}
+
+// inCluster is the hello of a peer that is a member of a cluster with node 2.
+func (n *node) inCluster(id image.NodeID, incarnation string, starts uint64) Hello {
+	h := n.peer(id)
+	h.ClusterID, h.MembersVersion = "c1", 4
+	h.Members = []catalog.Member{{
+		ID: 2, API: n.Self.APIAddr(), Raft: n.Self.RaftAddr(), Incarnation: incarnation, Starts: starts,
+	}}
+	return h
+}
+
+// start takes the node to its place, as package cluster does.
+func (n *node) start(t *testing.T) (*catalog.Membership, error) {
+	t.Helper()
+	heard, err := n.Handshake(t.Context())
+	if err != nil {
+		return nil, err
+	}
+	dir, err := n.Claim(heard)
+	if err != nil {
+		return nil, err
+	}
+	t.Cleanup(func() { dir.Close() })
+	return n.Start(t.Context(), heard)
+}
+
+func TestFounds(t *testing.T) {
+	n := newNode(t)
+	n.hellos[1] = n.peer(1)
+	if m, err := n.start(t); m != nil || err != nil {
+		t.Fatalf("admitted with %v, %v", m, err)
+	}
+	id := n.dir.Identity()
+	if id.ClusterID != n.Config.Agreement().Fingerprint() || id.Starts != 1 || id.Joined {
+		t.Errorf("identity %+v", id)
+	}
+	j := n.Introduce()
+	if j.Node != 2 || j.Incarnation != id.Incarnation || j.Starts != 1 || j.Run == "" || j.Replace {
+		t.Errorf("introduced as %+v", j)
+	}
+}
+
+func TestHandshakeRefuses(t *testing.T) {
+	for name, change := range map[string]func(*Hello){
+		"another cluster":   func(h *Hello) { h.Agreement.Name = "b" },
+		"other shards":      func(h *Hello) { h.Agreement.DataShards++ },
+		"other nodes":       func(h *Hello) { h.Agreement.Nodes = h.Agreement.Nodes[:2] },
+		"another node":      func(h *Hello) { h.Node = 3 },
+		"other copies":      func(h *Hello) { h.Replicas++ },
+		"fewer copies":      func(h *Hello) { h.MinReplicas-- },
+		"another master":    func(h *Hello) { h.KeyID = "k2" },
+		"a stranger's node": func(h *Hello) { *h = Hello{} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t)
+			h := n.peer(1)
+			h.Agreement.Nodes = slices.Clone(h.Agreement.Nodes)
+			change(&h)
+			n.hellos[1] = h
+			_, err := n.Handshake(t.Context())
+			expectRefused(t, err)
+			if Claimed(n.path()) {
+				t.Error("the data directory was made")
+			}
+		})
+	}
+}
+
+// A peer that was wiped must not found the cluster anew with a node that knows better.
+func TestHandshakeRefusesAWipedPeer(t *testing.T) {
+	n := newNode(t)
+	n.known = catalog.Membership{Version: 3, Members: []catalog.Member{{ID: 1, Incarnation: "i1"}, {ID: 2}}}
+	h := n.peer(1)
+	h.Members, h.MembersVersion, h.Incarnation = nil, 0, "i9"
+	n.hellos[1] = h
+	_, err := n.Handshake(t.Context())
+	expectRefused(t, err)
+}
+
+func TestAdmitted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t)
+		n.hellos[1], n.hellos[3] = n.inCluster(1, "", 0), n.inCluster(3, "", 0)
+		want := &catalog.Membership{Version: 5, Members: []catalog.Member{{ID: 2, Starts: 1}}}
+		n.admit = func(id image.NodeID) (*catalog.Membership, error) {
+			if len(n.asked) < 4 {
+				return nil, image.Errorf(image.KindNoQuorum, "no leader")
+			}
+			return want, nil
+		}
+		m, err := n.start(t)
+		if err != nil || m.Version != 5 {
+			t.Fatalf("admitted with %+v, %v", m, err)
+		}
+		if !slices.Equal(n.asked, []image.NodeID{1, 3, 1, 3}) {
+			t.Errorf("asked nodes %v", n.asked)
+		}
+		// The members are there before a replica is: a start after a crash here is admitted again.
+		if kept := membersIn(n.dir.Identity()); len(kept) != 1 || kept[0].ID != 2 {
+			t.Errorf("kept members %+v", kept)
+		}
+		if m, err = n.Readmit(t.Context()); err != nil || m == nil {
+			t.Errorf("admitted again with %+v, %v", m, err)
+		}
+	})
+}
+
+func TestNotAdmitted(t *testing.T) {
+	for name, kind := range map[string]image.Kind{
+		"no quorum in time": image.KindNoQuorum,
+		"refused":           image.KindInvalid,
+		"no member":         image.KindNotFound,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNode(t)
+				n.hellos[1] = n.inCluster(1, "", 0)
+				n.admit = func(image.NodeID) (*catalog.Membership, error) {
+					return nil, image.Errorf(kind, "no").WithHint("next")
+				}
+				began := time.Now()
+				_, err := n.start(t)
+				expectRefused(t, err)
+				want := time.Duration(0) // an answer that does not change is not asked for again
+				if kind == image.KindNoQuorum {
+					want = n.Config.Timeouts.Start
+				}
+				if took := time.Since(began); took != want {
+					t.Errorf("took %v, want %v", took, want)
+				}
+			})
+		})
+	}
+}
+
+func TestLostDirectory(t *testing.T) {
+	n := newNode(t)
+	n.hellos[1] = n.inCluster(1, "i1", 3)
+	n.admit = func(image.NodeID) (*catalog.Membership, error) { return &catalog.Membership{Version: 5}, nil }
+	_, err := n.start(t)
+	expectRefused(t, err)
+	if Claimed(n.path()) {
+		t.Fatal("the refused start made a data directory")
+	}
+	n.Config.Local.LostData = config.LostDataReplace
+	if m, err := n.start(t); err != nil || m == nil {
+		t.Fatalf("admitted with %+v, %v", m, err)
+	}
+	if !n.Introduce().Replace {
+		t.Error("the node does not say that it is to be replaced")
+	}
+}
+
+func TestRenew(t *testing.T) {
+	n := newNode(t)
+	n.hellos[1] = n.inCluster(1, "", 0)
+	n.admit = func(image.NodeID) (*catalog.Membership, error) { return &catalog.Membership{Version: 5}, nil }
+	if _, err := n.start(t); err != nil {
+		t.Fatal(err)
+	}
+	before := n.Introduce()
+	if m, err := n.Renew(t.Context(), errors.New("damaged")); err != nil || m == nil {
+		t.Fatalf("admitted with %+v, %v", m, err)
+	}
+	after := n.Introduce()
+	if after.Incarnation == before.Incarnation || after.Run == before.Run || after.Starts != 1 {
+		t.Errorf("introduced as %+v, before as %+v", after, before)
+	}
+}
+
+func TestRemoved(t *testing.T) {
+	active := catalog.Member{ID: 2, State: catalog.MemberActive}
+	leaving := catalog.Member{ID: 2, State: catalog.MemberLeaving}
+	for name, c := range map[string]struct {
+		me      catalog.Member
+		led     bool
+		version uint64 // of the peers' membership, which has no node 2; this node's is 4
+		want    bool
+	}{
+		"active, with a leader": {active, true, 5, false}, // its own membership will say it
+		"active, no leader":     {active, false, 5, true},
+		"leaving":               {leaving, true, 5, true},
+		"a peer that lags":      {leaving, true, 3, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t)
+			n.known = catalog.Membership{Version: 4, Members: []catalog.Member{c.me}}
+			h := n.peer(1)
+			h.Members, h.MembersVersion = []catalog.Member{{ID: 1}}, c.version
+			n.hellos[1] = h
+			if got := n.Removed(t.Context(), c.led); got != c.want {
+				t.Errorf("removed %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+func TestHello(t *testing.T) {
+	n := newNode(t)
+	theirs, err := json.Marshal(n.peer(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := n.Hello(theirs)
+	var ours Hello
+	if err = errors.Join(err, json.Unmarshal(b, &ours)); err != nil || ours.Node != 2 || ours.KeyID != "k1" {
+		t.Errorf("answered %s, %v", b, err)
+	}
+	if _, err := n.Hello([]byte("{")); image.KindOf(err) != image.KindInvalid {
+		t.Errorf("half a hello: %v", err)
+	}
+}
