@@ -9,15 +9,18 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // Figure is one number that a process reports of itself.
 type Figure struct {
-	Name    string // in JSON; its ending is the unit
-	Counter bool   // it only grows while the process runs, and its rate is what counts
-	Metric  string // in /metrics, after the program's name; empty: it is not there
-	ByNode  bool   // /metrics has it of each node, with the label "node"
-	Help    string
+	Name     string // in JSON; its ending is the unit
+	Counter  bool   // it only grows while the process runs, and its rate is what counts
+	Positive bool   // it is never 0: that means not known
+	Metric   string // in /metrics, after the program's name; empty: it is not there
+	ByNode   bool   // /metrics has it of each node, with the label "node"
+	Help     string
+	Report   Report
 }
 
 // Unit is what a figure counts.
@@ -89,20 +92,33 @@ func (fs Figures) Index(name string) int {
 // the figure's name in JSON, and may be in a struct embedded in it. It panics when one is missing.
 func (fs Figures) fields(s any) []reflect.Value {
 	v := reflect.Indirect(reflect.ValueOf(s))
-	byName := map[string]reflect.Value{}
-	for _, f := range reflect.VisibleFields(v.Type()) {
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		byName[name] = v.FieldByIndex(f.Index)
-	}
+	byName := fieldsByName(v.Type())
 	fields := make([]reflect.Value, len(fs))
 	for i, f := range fs {
-		field, ok := byName[f.Name]
+		index, ok := byName[f.Name]
 		if !ok {
 			panic(fmt.Sprintf("%T has no figure %s", s, f.Name))
 		}
-		fields[i] = field
+		fields[i] = v.FieldByIndex(index)
 	}
 	return fields
+}
+
+// fieldsByType has what fieldsByName found, by the type: a log has many samples.
+var fieldsByType sync.Map
+
+// fieldsByName returns where the fields of a struct type are, by their names in JSON.
+func fieldsByName(t reflect.Type) map[string][]int {
+	if known, ok := fieldsByType.Load(t); ok {
+		return known.(map[string][]int)
+	}
+	byName := map[string][]int{}
+	for _, f := range reflect.VisibleFields(t) {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		byName[name] = f.Index
+	}
+	fieldsByType.Store(t, byName)
+	return byName
 }
 
 // Values returns the figures of a sample. A bool is 0 or 1.

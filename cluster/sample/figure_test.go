@@ -4,13 +4,35 @@ import (
 	"encoding/json"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 )
 
-// TestFiguresOfSamples holds that each type and its table name the same figures in the same order.
+// TestFiguresOfSamples holds that each type and its table name the same figures.
 func TestFiguresOfSamples(t *testing.T) {
 	expectFigures(t, Nodes, Node{})
 	expectFigures(t, Clients, Client{})
+}
+
+// TestReports holds that a report can tell the figures apart, and that what it shows of them is complete.
+func TestReports(t *testing.T) {
+	seen := map[string]bool{}
+	for _, f := range Processes {
+		r := f.Report
+		shown := r.Key != "" || r.Chart != "" || r.Column != "" || r.Compared != ""
+		if shown && (r.Summary == NoSummary || r.Scale == "") {
+			t.Errorf("%s is shown, with %+v", f.Name, r)
+		}
+		if rate := r.Summary == Rate || r.Summary == BusyTime; r.Summary != NoSummary && rate != f.Counter {
+			t.Errorf("%s: counter %v, summary %v", f.Name, f.Counter, r.Summary)
+		}
+		for _, name := range []string{f.Name, "key " + r.Key, "chart " + r.Chart, "column " + r.Column} {
+			if seen[name] && !strings.HasSuffix(name, " ") {
+				t.Errorf("%s: %q is there twice", f.Name, name)
+			}
+			seen[name] = true
+		}
+	}
 }
 
 func expectFigures(t *testing.T, figures Figures, zero any) {

@@ -202,11 +202,11 @@ func (l log) resources(r *Report) []Resource {
 	seen := map[string]bool{} // hosts whose CPUs are in the list
 	for _, n := range r.Nodes {
 		m := l.Run.Machines.Node(n.ID)
-		add(limitDisk, n.ID, n.DiskBusyPercent, "busy for %s of the time, %s/s written, %s/s read",
-			term.Percent(n.DiskBusyPercent), term.Bytes(int64(n.DiskWrittenPerS)),
-			term.Bytes(int64(n.DiskReadPerS)))
-		add(limitLink, n.ID, n.LinkPercent, "%s/s in, %s/s out of %s/s", term.Bytes(int64(n.NetRxBytesPerS)),
-			term.Bytes(int64(n.NetTxBytesPerS)), term.Bytes(m.LinkBytesPS))
+		add(limitDisk, n.ID, n.Of["disk_busy_s"], "busy for %s of the time, %s/s written, %s/s read",
+			term.Percent(n.Of["disk_busy_s"]), term.Bytes(int64(n.Of["disk_written_bytes"])),
+			term.Bytes(int64(n.Of["disk_read_bytes"])))
+		add(limitLink, n.ID, n.LinkPercent, "%s/s in, %s/s out of %s/s", term.Bytes(int64(n.Of["net_rx_bytes"])),
+			term.Bytes(int64(n.Of["net_tx_bytes"])), term.Bytes(m.LinkBytesPS))
 		if seen[m.Host] {
 			continue
 		}
@@ -221,11 +221,11 @@ func (l log) resources(r *Report) []Resource {
 	}
 	if c := r.Client; c != nil {
 		m := l.Run.Machines.Client
-		add(limitClientCPU, 0, c.CPUPercent, "%s of %s used", term.Digits3(c.CPUCores),
+		add(limitClientCPU, 0, c.CPUPercent, "%s of %s used", term.Digits3(c.Of["cpu_s"]),
 			term.Plural(m.CPUs, "core"))
 		add(limitSource, 0, c.SourcePercent, "its workers spent %s of their time making images",
 			term.Percent(c.SourcePercent))
-		add(limitLink, 0, c.LinkPercent, "%s/s out of %s/s", term.Bytes(int64(c.NetTxBytesPerS)),
+		add(limitLink, 0, c.LinkPercent, "%s/s out of %s/s", term.Bytes(int64(c.Of["net_tx_bytes"])),
 			term.Bytes(m.LinkBytesPS))
 	}
 	slices.SortStableFunc(list, func(a, b Resource) int { return cmp.Compare(b.UsedPercent, a.UsedPercent) })
@@ -237,12 +237,12 @@ func (l log) coresOn(m runlog.Machine, r *Report) (cores float64, processes int)
 	same := func(other runlog.Machine) bool { return other.Host != "" && other.Host == m.Host || other == m }
 	for _, n := range r.Nodes {
 		if same(l.Run.Machines.Node(n.ID)) {
-			cores += n.CPUCores
+			cores += n.Of["cpu_s"]
 			processes++
 		}
 	}
 	if c := r.Client; c != nil && same(l.Run.Machines.Client) {
-		cores += c.CPUCores
+		cores += c.Of["cpu_s"]
 		processes++
 	}
 	return cores, processes

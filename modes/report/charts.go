@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 
+	"imgcluster/cluster/sample"
 	"imgcluster/modes/runlog"
 )
 
@@ -15,29 +16,11 @@ type Charts struct {
 	Latency   []Distribution
 }
 
-// Gauge is something that is sampled.
-type Gauge int
-
-// What is sampled.
-const (
-	GaugeMemory Gauge = iota
-	GaugeCores
-	GaugeIn
-	GaugeOut
-	GaugeWritten
-	GaugeRead
-	GaugeBusy // of the disk, in percent
-	GaugeFree
-	GaugeStaging
-	GaugeFlight
-	GaugeLate
-	gauges
-)
-
-// ProcessLines are the samples of one process over time, by Gauge. A point that is no number is a gap.
+// ProcessLines are the samples of one process over time, by the name of the figure, for figures that have a
+// chart. Counters are drawn as their rates. A point that is no number is a gap.
 type ProcessLines struct {
 	Name string
-	Of   [gauges][]Point
+	Of   map[string][]Point
 }
 
 // Distribution is one: for each share of all values, what they do not exceed.
@@ -47,179 +30,140 @@ type Distribution struct {
 }
 
 func newCharts(l log, r *Report) Charts {
-	c := Charts{Time: newTimeline(l, r.ElapsedS-r.MeasuredS, r.ElapsedS)}
-	c.Processes = l.gauges(l.NodeIDs())
-	took := func(name string, n int, latency func(int) (float64, bool)) {
-		v := make([]float64, 0, n)
-		for i := range n {
-			if s, ok := latency(i); ok {
-				v = append(v, s)
-			}
-		}
-		if len(v) > 1 {
-			c.Latency = append(c.Latency, distribution(name, v))
-		}
+	c := Charts{
+		Time:      newTimeline(l, r.ElapsedS-r.MeasuredS, r.ElapsedS),
+		Processes: l.processLines(),
 	}
-	suffix := ""
+	due := ""
 	if r.ServiceLatencyS != nil {
-		suffix = ", from when due"
+		due = ", from when due"
 	}
-	took("uploads"+suffix, len(l.Uploads),
-		func(i int) (float64, bool) { return l.Uploads[i].TookS(), l.Uploads[i].Measured() })
+	c.distribute("uploads"+due, latencies(l.uploads(), fromDue))
 	if r.ServiceLatencyS != nil {
-		took("uploads, from when sent", len(l.Uploads),
-			func(i int) (float64, bool) { return l.Uploads[i].LatencyS, l.Uploads[i].Measured() })
+		c.distribute("uploads, from when sent", latencies(l.uploads(), fromSent))
 	}
-	took("reads"+suffix, len(l.Reads), func(i int) (float64, bool) {
-		return l.Reads[i].TookS(),
-			l.Reads[i].Measured()
-	})
+	c.distribute("reads"+due, latencies(l.reads(), fromDue))
 	return c
 }
 
 // nineSteps are the points of a distribution for each nine.
 const nineSteps = 16
 
-func distribution(name string, v []float64) Distribution {
-	slices.Sort(v)
-	q := Distribution{Name: name}
-	last := int(math.Ceil(math.Log10(float64(len(v))) * nineSteps))
+// distribute adds a distribution, when there is more than one value.
+func (c *Charts) distribute(name string, values []float64) {
+	if len(values) < 2 {
+		return
+	}
+	slices.Sort(values)
+	d := Distribution{Name: name}
+	last := int(math.Ceil(math.Log10(float64(len(values))) * nineSteps))
 	for i := range last + 1 {
 		nines := float64(i) / nineSteps
-		q.Points = append(q.Points, Point{nines, quantile(v, 1-math.Pow(10, -nines))})
+		d.Points = append(d.Points, Point{nines, quantile(values, 1-math.Pow(10, -nines))})
 	}
-	return q
+	c.Latency = append(c.Latency, d)
 }
 
-// gauges cuts the samples up by process. While a node is down there is a gap, and no rate where a process is new.
-func (l log) gauges(members []int) []*ProcessLines {
-	at := map[int]*ProcessLines{}
-	var list []*ProcessLines
-	for _, id := range members {
-		at[id] = &ProcessLines{Name: fmt.Sprintf("node %d", id)}
-		list = append(list, at[id])
+// processLines makes the lines of the run's nodes and of the client.
+func (l log) processLines() (list []*ProcessLines) {
+	tracers := map[int]*tracer{}
+	for o := range l.observations() {
+		if tracers[o.node] == nil {
+			tracers[o.node] = &tracer{figures: o.figures, lines: make([][]Point, len(o.figures))}
+		}
+		tracers[o.node].add(&o)
 	}
-	spans := map[int]*sampled[runlog.NodeSample]{}
-	for _, s := range l.Nodes {
-		if g := at[s.ID]; g != nil {
-			if spans[s.ID] == nil {
-				spans[s.ID] = &sampled[runlog.NodeSample]{}
+	add := func(name string, node int) {
+		p := &ProcessLines{Name: name, Of: map[string][]Point{}}
+		if t := tracers[node]; t != nil {
+			for i, f := range t.figures {
+				p.Of[f.Name] = thinLine(t.lines[i])
 			}
-			g.addNode(spans[s.ID], s)
 		}
+		list = append(list, p)
 	}
-	client := &ProcessLines{Name: "client"}
-	var span sampled[runlog.ClientSample]
-	for _, s := range l.Client {
-		client.addClient(&span, s)
+	for _, id := range l.NodeIDs() {
+		add(fmt.Sprintf("node %d", id), id)
 	}
-	for _, g := range append(list, client) {
-		for i := range g.Of {
-			g.Of[i] = thinLine(g.Of[i])
-		}
-	}
-	return append(list, client)
+	add("client", clientID)
+	return list
 }
 
-// rateSecondsMin is the shortest time between samples that tells a rate: a sample that came late is stamped
-// when it came, so that what grew in a second would count for the milliseconds up to the next one.
-const rateSecondsMin = 0.5
-
-// sampled is the samples of a process between which the latest rates were taken.
-type sampled[S any] struct {
-	from, to S
-	any      bool // to is there
-	drawn    bool // from is too, and has its rates
+// tracer makes the lines of one process. While the process is down there is a gap, and no rate where it is
+// new.
+type tracer struct {
+	figures sample.Figures
+	lines   [][]Point // by figure
+	// the samples between which the latest rates were taken; from is nil before the first rates, and both are
+	// where the process is new
+	from, to *observation
 }
 
-// next goes on to a sample that comes time after the last one, and reports whether there is a rate from s.from
-// to it. Where the time is too short, that rate takes the place of the one before.
-func (s *sampled[S]) next(g *ProcessLines, sample S, time float64) bool {
-	short := time < rateSecondsMin
+func (t *tracer) add(o *observation) {
+	if !o.up {
+		t.from, t.to = nil, nil
+		t.each(func(i int, _ sample.Figure) { t.draw(i, o.atS, math.NaN()) })
+		return
+	}
+	t.each(func(i int, f sample.Figure) {
+		switch v := o.values[i]; {
+		case f.Counter:
+		case f.Positive && v == 0:
+			t.draw(i, o.atS, math.NaN())
+		default:
+			t.draw(i, o.atS, max(0, v)) // not NotTold
+		}
+	})
+	if t.to != nil && o.restarted(t.to) {
+		t.from, t.to = nil, nil
+	}
 	switch {
-	case !s.any:
-		s.to, s.any = sample, true
-		return false
-	case short && !s.drawn:
-		return false // the next one will do
-	case short:
-		g.dropRates()
+	case t.to == nil:
+		t.to = o
+		return
+	case o.atS-t.to.atS >= rateSecondsMin:
+		t.from = t.to
+	case t.from == nil:
+		return // so soon after the first sample there is no rate; the next sample will have one
 	default:
-		s.from = s.to
+		t.dropRates() // those up to here take their place
 	}
-	s.to, s.drawn = sample, true
-	return true
+	t.to = o
+	t.drawRates()
 }
 
-func (g *ProcessLines) addNode(b *sampled[runlog.NodeSample], s runlog.NodeSample) {
-	if !s.Up {
-		for i := range g.Of {
-			g.Of[i] = append(g.Of[i], Point{s.TS, math.NaN()})
+// each calls f with the figures that have a chart.
+func (t *tracer) each(f func(i int, figure sample.Figure)) {
+	for i, figure := range t.figures {
+		if figure.Report.Chart != "" {
+			f(i, figure)
 		}
-		*b = sampled[runlog.NodeSample]{}
-		return
 	}
-	g.add(GaugeMemory, s.TS, orGap(s.RSSBytes))
-	g.add(GaugeFree, s.TS, orGap(s.DiskFreeBytes))
-	g.add(GaugeStaging, s.TS, float64(s.StagingBytes))
-	if s.CPUS < b.to.CPUS { // a new process
-		*b = sampled[runlog.NodeSample]{}
-	}
-	if !b.next(g, s, s.TS-b.to.TS) {
-		return
-	}
-	before, time := b.from, s.TS-b.from.TS
-	rate := func(of Gauge, before, now float64) { g.add(of, s.TS, grown(before, now)/time) }
-	rate(GaugeCores, before.CPUS, s.CPUS)
-	rate(GaugeIn, float64(before.NetRxBytes), float64(s.NetRxBytes))
-	rate(GaugeOut, float64(before.NetTxBytes), float64(s.NetTxBytes))
-	rate(GaugeWritten, float64(before.DiskWrittenBytes), float64(s.DiskWrittenBytes))
-	rate(GaugeRead, float64(before.DiskReadBytes), float64(s.DiskReadBytes))
-	g.add(GaugeBusy, s.TS, min(100, 100*grown(before.DiskBusyS, s.DiskBusyS)/time))
 }
 
-// orGap is no number where a figure is not known.
-func orGap(v int64) float64 {
-	if v == 0 {
-		return math.NaN()
-	}
-	return float64(v)
-}
+func (t *tracer) draw(i int, atS, v float64) { t.lines[i] = append(t.lines[i], Point{atS, v}) }
 
-// grown is by how much a counter grew, 0 where the log does not tell or it began again.
-func grown(before, now float64) float64 {
-	if before == runlog.NotTold {
-		return 0
-	}
-	return max(0, now-before)
-}
-
-func (g *ProcessLines) addClient(b *sampled[runlog.ClientSample], s runlog.ClientSample) {
-	g.add(GaugeMemory, s.TS, orGap(s.RSSBytes))
-	g.add(GaugeFlight, s.TS, float64(max(0, s.InFlight)))
-	g.add(GaugeLate, s.TS, s.LateS)
-	if s.CPUS < b.to.CPUS { // resumed
-		*b = sampled[runlog.ClientSample]{}
-	}
-	if !b.next(g, s, s.TS-b.to.TS) {
-		return
-	}
-	before, time := b.from, s.TS-b.from.TS
-	g.add(GaugeCores, s.TS, grown(before.CPUS, s.CPUS)/time)
-	g.add(GaugeIn, s.TS, grown(float64(before.ReadBytes), float64(s.ReadBytes))/time)
-	g.add(GaugeOut, s.TS, grown(float64(before.SentBytes), float64(s.SentBytes))/time)
+func (t *tracer) drawRates() {
+	t.each(func(i int, f sample.Figure) {
+		if !f.Counter {
+			return
+		}
+		grown := 0.0
+		if t.from.values[i] != runlog.NotTold {
+			grown = t.to.values[i] - t.from.values[i]
+		}
+		t.draw(i, t.to.atS, rate(f, grown, t.to.atS-t.from.atS))
+	})
 }
 
 // dropRates takes back the latest rates.
-func (g *ProcessLines) dropRates() {
-	for _, of := range []Gauge{GaugeCores, GaugeIn, GaugeOut, GaugeWritten, GaugeRead, GaugeBusy} {
-		if line := g.Of[of]; len(line) > 0 {
-			g.Of[of] = line[:len(line)-1]
+func (t *tracer) dropRates() {
+	t.each(func(i int, f sample.Figure) {
+		if f.Counter {
+			t.lines[i] = t.lines[i][:len(t.lines[i])-1]
 		}
-	}
+	})
 }
-
-func (g *ProcessLines) add(of Gauge, t, v float64) { g.Of[of] = append(g.Of[of], Point{t, v}) }
 
 // thinLine puts neighbours together, gaps left out where there is anything else, until a chart can take
 // them. A line that is 0 all along says nothing, and comes back empty.

@@ -30,17 +30,18 @@ func TestRatesOfCloseSamples(t *testing.T) {
 				},
 			}, runlog.ClientSample{TS: at.stamped, Client: sample.Client{RSSBytes: 1, CPUS: 2 * at.taken, SentBytes: int64(1e8 * at.taken)}})
 		}
-		lines := log{logtest.Read(t, string(logtest.Encode(t, recs...)))}.gauges([]int{1})
+		lines := log{logtest.Read(t, string(logtest.Encode(t, recs...)))}.processLines()
+		client := lines[len(lines)-1]
 		for _, c := range []struct {
 			name string
 			line []Point
 			want float64
 		}{
-			{"busy", lines[0].Of[GaugeBusy], 80},
-			{"cores", lines[0].Of[GaugeCores], 2},
-			{"written", lines[0].Of[GaugeWritten], 1e8},
-			{"client's cores", lines[1].Of[GaugeCores], 2},
-			{"client's out", lines[1].Of[GaugeOut], 1e8},
+			{"busy", lines[0].Of["disk_busy_s"], 80},
+			{"cores", lines[0].Of["cpu_s"], 2},
+			{"written", lines[0].Of["disk_written_bytes"], 1e8},
+			{"client's cores", client.Of["cpu_s"], 2},
+			{"client's out", client.Of["net_tx_bytes"], 1e8},
 		} {
 			if len(c.line) < 2 {
 				t.Errorf("%s: %s has %d points", name, c.name, len(c.line))
@@ -51,7 +52,7 @@ func TestRatesOfCloseSamples(t *testing.T) {
 				}
 			}
 		}
-		if last := lines[0].Of[GaugeBusy]; last[len(last)-1].T != times[len(times)-1].stamped {
+		if last := lines[0].Of["disk_busy_s"]; last[len(last)-1].T != times[len(times)-1].stamped {
 			t.Errorf("%s: the last rate is of %v s", name, last[len(last)-1].T)
 		}
 	}
@@ -67,7 +68,7 @@ func TestBusyAtMost(t *testing.T) {
 		runlog.NodeSample{TS: 3, ID: 1, Up: true, Node: sample.Node{RSSBytes: 1, DiskBusyS: 5}},
 		runlog.NodeSample{TS: 3.01, ID: 1, Up: true, Node: sample.Node{RSSBytes: 1, DiskBusyS: 6}},
 	}
-	line := log{logtest.Read(t, string(logtest.Encode(t, recs...)))}.gauges([]int{1})[0].Of[GaugeBusy]
+	line := log{logtest.Read(t, string(logtest.Encode(t, recs...)))}.processLines()[0].Of["disk_busy_s"]
 	if len(line) != 2 || line[0].V != 100 || !math.IsNaN(line[1].V) {
 		t.Errorf("busy %v, want 100 and a gap", line)
 	}
@@ -80,7 +81,7 @@ func TestRatesOfNoTime(t *testing.T) {
 		recs = append(recs, runlog.NodeSample{TS: at, ID: 1, Up: true, Node: sample.Node{RSSBytes: 1, DiskBusyS: 25 * at, NetRxBytes: int64(1e12 * at)}}, runlog.ClientSample{TS: at, Client: sample.Client{CPUS: 40 * at}})
 	}
 	r := compute(t, recs...)
-	if n := r.Nodes[0]; n.DiskBusyPercent != 0 || n.NetRxBytesPerS != 0 || r.Client.CPUCores != 0 {
+	if n := r.Nodes[0]; n.Of["disk_busy_s"] != 0 || n.Of["net_rx_bytes"] != 0 || r.Client.Of["cpu_s"] != 0 {
 		t.Errorf("used %+v, client %+v", n.Usage, r.Client.Usage)
 	}
 }

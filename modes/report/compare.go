@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"imgcluster/cluster/sample"
 	"imgcluster/modes/runlog"
 )
 
@@ -93,33 +94,33 @@ func (r *Report) Compare(this, that *runlog.Log, name string) {
 		log.paceSamples)
 	add("volume", "MB/s", func(r *Report) float64 { return r.ThroughputBytesPerS / 1e6 }, false, nil)
 	add("latency p50", "s", func(r *Report) float64 { return r.LatencyS.P50 }, true,
-		func(l log) []float64 { return l.latencies(anyClass) })
+		func(l log) []float64 { return latencies(l.uploads(), fromDue) })
 	add("latency p99", "s", func(r *Report) float64 { return r.LatencyS.P99 }, true, nil)
 	for _, class := range r.Classes {
 		if other := o.class(class.Class); other != nil {
 			add(fmt.Sprintf("%s p50", cmp.Or(class.Class, "no class")), "s",
 				func(r *Report) float64 { return r.class(class.Class).LatencyS.P50 }, true,
-				func(l log) []float64 { return l.latencies(class.Class) })
+				func(l log) []float64 { return latencies(l.uploadsOf(class.Class), fromDue) })
 		}
 	}
 	if r.Reads != nil && o.Reads != nil {
 		add("reads", "reads/s", func(r *Report) float64 { return r.Reads.ThroughputPerS }, false, nil)
 		add("reads p50", "s", func(r *Report) float64 { return r.Reads.LatencyS.P50 }, true,
-			log.readLatencies)
+			func(l log) []float64 { return latencies(l.reads(), fromDue) })
 	}
 	add("balance", "% stddev", func(r *Report) float64 { return r.Balance.StddevPercent }, true, nil)
 	add("balance by bytes", "% stddev", func(r *Report) float64 { return r.Balance.BytesStddevPercent }, true,
 		nil)
-	add("node memory", "MiB", func(r *Report) float64 {
-		return r.worst(func(u Usage) float64 { return float64(u.PeakRSSBytes) / (1 << 20) })
-	}, true, nil)
-	add("node CPU", "cores", func(r *Report) float64 { return r.worst(func(u Usage) float64 { return u.CPUCores }) }, true, nil)
+	for _, f := range sample.Nodes {
+		if f.Report.Compared != "" {
+			scale := f.Report.Scale
+			highest := func(r *Report) float64 { return scale.Factor() * r.highest(f.Name) }
+			add(f.Report.Compared, string(scale), highest, true, nil)
+		}
+	}
 	c.judge()
 	r.Comparison = c
 }
-
-// anyClass asks for the uploads of all classes.
-const anyClass = "*"
 
 // class returns the class of that name, nil when the run has none.
 func (r *Report) class(name string) *Class {
@@ -130,10 +131,10 @@ func (r *Report) class(name string) *Class {
 	return &r.Classes[i]
 }
 
-// worst returns the largest figure of a node.
-func (r *Report) worst(of func(Usage) float64) (most float64) {
+// highest returns the largest summary of a figure, over the nodes.
+func (r *Report) highest(figure string) (most float64) {
 	for _, n := range r.Nodes {
-		most = max(most, of(n.Usage))
+		most = max(most, n.Of[figure])
 	}
 	return most
 }
@@ -148,25 +149,6 @@ func (l log) paceSamples() []float64 {
 	var v []float64
 	for _, p := range l.pace(finished, max(int(span/comparePeriod), compareParts)) {
 		v = append(v, p.V)
-	}
-	return v
-}
-
-// latencies are those of the successful uploads of a class, in order.
-func (l log) latencies(class string) (v []float64) {
-	for i := range l.Uploads {
-		if u := &l.Uploads[i]; u.Measured() && (class == anyClass || u.Class == class) {
-			v = append(v, u.TookS())
-		}
-	}
-	return v
-}
-
-func (l log) readLatencies() (v []float64) {
-	for i := range l.Reads {
-		if l.Reads[i].Measured() {
-			v = append(v, l.Reads[i].TookS())
-		}
 	}
 	return v
 }

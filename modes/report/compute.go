@@ -180,8 +180,10 @@ func Compute(in *runlog.Log, limits Limits) *Report {
 	}
 	r.total(l)
 	r.Reads = l.readTotals(r.MeasuredS)
-	r.Nodes = l.shares(r.Succeeded, r.Bytes, l.nodeUsage(r.ElapsedS-r.MeasuredS))
-	if r.Client = l.clientUsage(r.ElapsedS - r.MeasuredS); r.Client != nil {
+	usage := l.usage(r.ElapsedS - r.MeasuredS)
+	r.Nodes = l.shares(r.Succeeded, r.Bytes, usage)
+	if u := usage[clientID]; u != nil {
+		r.Client = l.client(u)
 		r.Client.Limited = r.Client.limits(&l.Run, r.ThroughputPerS)
 	}
 	r.Balance = l.balance(r.Nodes, r.Succeeded)

@@ -1,36 +1,30 @@
 package report
 
 import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"slices"
 	"strings"
 
+	"imgcluster/cluster/sample"
 	"imgcluster/modes/runlog"
 	"imgcluster/modes/term"
 )
 
-// Usage is what one process used while uploads ran, on average unless it says otherwise. A figure
-// that the samples do not tell is 0.
+// Usage is what one process used while uploads ran. A figure that the samples do not tell is 0.
 type Usage struct {
-	PeakRSSBytes int64   `json:"peak_rss_bytes"`
-	CPUCores     float64 `json:"cpu_cores"`
-	// of all CPUs of its machine; 0 when their number is not known
-	CPUPercent     float64 `json:"cpu_percent"`
-	NetRxBytesPerS float64 `json:"net_rx_bytes_per_s"`
-	NetTxBytesPerS float64 `json:"net_tx_bytes_per_s"`
-	// of the machine's link, in the busier direction; 0 when not known
-	LinkPercent      float64 `json:"link_percent"`
-	DiskReadPerS     float64 `json:"disk_read_bytes_per_s"`
-	DiskWrittenPerS  float64 `json:"disk_written_bytes_per_s"`
-	DiskBusyPercent  float64 `json:"disk_busy_percent"` // of the time
-	DiskFreeBytes    int64   `json:"disk_free_bytes"`   // the least
-	StagingPeakBytes int64   `json:"staging_peak_bytes"`
-	DownS            float64 `json:"down_s"` // seconds between samples in which it was not up
+	// by the name of the figure, its summary: a counter of bytes as bytes a second, cpu_s as cores
+	Of map[string]float64 `json:"-"`
+
+	CPUPercent  float64 `json:"-"` // of all CPUs of its host; 0 when their number is not known
+	LinkPercent float64 `json:"-"` // of the host's link, in the busier direction; 0 when not known
+	DownS       float64 `json:"-"` // seconds between samples in which it was not up
 }
 
 // Client says what the load driver used, and so whether it was what limited.
 type Client struct {
 	Usage
-	InFlight      float64 `json:"in_flight"`      // uploads and reads at once
-	LateMaxS      float64 `json:"late_max_s"`     // of an open loop: how far behind its schedule it was
 	SourcePercent float64 `json:"source_percent"` // of its workers' time, spent making images
 	// how uploads waited for its memory; empty when they did not for long
 	MemoryWaited string `json:"memory_waited"`
@@ -44,106 +38,95 @@ const (
 	clientLateMaxS         = 1.0
 )
 
-// counter adds up how much a counter grew, over what time. Where it fell, its process began anew.
-type counter struct{ grown, time float64 }
-
-func (c *counter) add(before, after, time float64) {
-	if before != runlog.NotTold && after >= before {
-		c.grown += after - before
-		c.time += time
-	}
+// MarshalJSON puts the usage among the other fields, every figure by its key.
+func (n NodeShare) MarshalJSON() ([]byte, error) {
+	type plain NodeShare
+	return n.among(plain(n), sample.Nodes)
 }
 
-// rate is the growth a second; 0 when the samples are too close together to tell.
-func (c *counter) rate() float64 {
-	if c.time < rateSecondsMin {
-		return 0
-	}
-	return c.grown / c.time
+// MarshalJSON puts the usage among the other fields, every figure by its key: also the nodes' figures, which
+// are 0.
+func (c Client) MarshalJSON() ([]byte, error) {
+	type plain Client
+	return c.among(plain(c), sample.Processes)
 }
 
-// nodeUsage works out what each node used from the samples of the measured time.
-func (l log) nodeUsage(from float64) map[int]*Usage {
-	type counters struct {
-		last                                runlog.NodeSample
-		cpu, rx, tx, dread, dwritten, busyS counter
-		Usage
+// among returns the JSON object of v with the usage in these figures.
+func (u *Usage) among(v any, figures sample.Figures) ([]byte, error) {
+	fields := map[string]float64{
+		"cpu_percent":  u.CPUPercent,
+		"link_percent": u.LinkPercent,
+		"down_s":       u.DownS,
 	}
-	at := map[int]*counters{}
-	for _, s := range l.Nodes {
-		c := at[s.ID]
-		if c == nil {
-			c = &counters{last: s}
-			at[s.ID] = c
+	for _, f := range figures {
+		if f.Report.Key != "" {
+			fields[f.Report.Key] = u.Of[f.Name]
 		}
-		time := s.TS - c.last.TS
-		switch {
-		case s.TS < from:
-		case s.Up && c.last.Up:
-			c.cpu.add(c.last.CPUS, s.CPUS, time)
-			c.rx.add(float64(c.last.NetRxBytes), float64(s.NetRxBytes), time)
-			c.tx.add(float64(c.last.NetTxBytes), float64(s.NetTxBytes), time)
-			c.dread.add(float64(c.last.DiskReadBytes), float64(s.DiskReadBytes), time)
-			c.dwritten.add(float64(c.last.DiskWrittenBytes), float64(s.DiskWrittenBytes), time)
-			c.busyS.add(c.last.DiskBusyS, s.DiskBusyS, time)
-		case !c.last.Up:
-			c.DownS += time
+	}
+	var object bytes.Buffer
+	enc := json.NewEncoder(&object)
+	enc.SetEscapeHTML(false) // it is for the encoder that called
+	err := enc.Encode(v)
+	usage, more := json.Marshal(fields)
+	if err := errors.Join(err, more); err != nil {
+		return nil, err
+	}
+	before := bytes.TrimSuffix(object.Bytes(), []byte("}\n"))
+	return slices.Concat(before, []byte{','}, usage[1:]), nil
+}
+
+// usage works out what each process used from the samples of the measured time, by node or clientID. A
+// process without samples has none.
+func (l log) usage(fromS float64) map[int]*Usage {
+	type process struct {
+		last      observation
+		summaries []summary
+		downS     float64
+	}
+	processes := map[int]*process{}
+	for o := range l.observations() {
+		p := processes[o.node]
+		if p == nil {
+			p = &process{last: o}
+			for _, f := range o.figures {
+				p.summaries = append(p.summaries, summary{figure: f})
+			}
+			processes[o.node] = p
 		}
-		if s.Up {
-			c.PeakRSSBytes = max(c.PeakRSSBytes, s.RSSBytes)
-			c.StagingPeakBytes = max(c.StagingPeakBytes, s.StagingBytes)
-			if s.DiskFreeBytes > 0 && (c.DiskFreeBytes == 0 || s.DiskFreeBytes < c.DiskFreeBytes) {
-				c.DiskFreeBytes = s.DiskFreeBytes
+		over := span{seconds: o.atS - p.last.atS, measured: o.atS >= fromS, up: o.up && p.last.up}
+		if over.measured && !p.last.up {
+			p.downS += over.seconds
+		}
+		if o.up {
+			for i := range p.summaries {
+				p.summaries[i].add(p.last.values[i], o.values[i], over)
 			}
 		}
-		c.last = s
+		p.last = o
 	}
 	usage := map[int]*Usage{}
-	for id, c := range at {
-		u := &c.Usage
-		u.CPUCores, u.NetRxBytesPerS, u.NetTxBytesPerS = c.cpu.rate(), c.rx.rate(), c.tx.rate()
-		u.DiskReadPerS, u.DiskWrittenPerS, u.DiskBusyPercent = c.dread.rate(), c.dwritten.rate(),
-			min(100, 100*c.busyS.rate())
-		u.shareOf(l.Run.Machines.Node(int(id)))
-		usage[id] = u
+	for node, p := range processes {
+		u := &Usage{Of: map[string]float64{}, DownS: p.downS}
+		for i := range p.summaries {
+			u.Of[p.summaries[i].figure.Name] = p.summaries[i].result()
+		}
+		u.shareOf(l.Run.Machines.Node(node))
+		usage[node] = u
 	}
 	return usage
 }
 
-// shareOf fills in what the machine's size makes of the figures.
-func (u *Usage) shareOf(m runlog.Machine) {
-	u.CPUPercent = 100 * ratio(u.CPUCores, float64(m.CPUs))
-	u.LinkPercent = 100 * ratio(max(u.NetRxBytesPerS, u.NetTxBytesPerS), float64(m.LinkBytesPS))
+// shareOf fills in what the host's size makes of the figures.
+func (u *Usage) shareOf(host runlog.Machine) {
+	traffic := max(u.Of["net_rx_bytes"], u.Of["net_tx_bytes"])
+	u.CPUPercent = 100 * ratio(u.Of["cpu_s"], float64(host.CPUs))
+	u.LinkPercent = 100 * ratio(traffic, float64(host.LinkBytesPS))
 }
 
-// clientUsage works out what the client used; nil without a sample.
-func (l log) clientUsage(from float64) *Client {
-	if len(l.Client) == 0 {
-		return nil
-	}
-	c, last := &Client{}, l.Client[0]
-	var cpu, source, sent, read counter
-	var flight, flightTime float64
-	for _, s := range l.Client {
-		if s.TS >= from {
-			time := s.TS - last.TS
-			cpu.add(last.CPUS, s.CPUS, time)
-			source.add(last.SourceS, s.SourceS, time)
-			sent.add(float64(last.SentBytes), float64(s.SentBytes), time)
-			read.add(float64(last.ReadBytes), float64(s.ReadBytes), time)
-			if last.InFlight != runlog.NotTold {
-				flight += float64(last.InFlight) * time
-				flightTime += time
-			}
-			c.LateMaxS = max(c.LateMaxS, s.LateS)
-		}
-		c.PeakRSSBytes = max(c.PeakRSSBytes, s.RSSBytes)
-		last = s
-	}
-	c.CPUCores, c.NetTxBytesPerS, c.NetRxBytesPerS = cpu.rate(), sent.rate(), read.rate()
-	c.InFlight = ratio(flight, flightTime)
-	c.SourcePercent = min(100, 100*ratio(source.rate(), float64(l.Run.Concurrency)))
-	c.shareOf(l.Run.Machines.Client)
+// client makes a Client of what the client used.
+func (l log) client(u *Usage) *Client {
+	c := &Client{Usage: *u}
+	c.SourcePercent = min(100, 100*ratio(u.Of["source_s"], float64(l.Run.Concurrency)))
 	for _, e := range l.Events {
 		if e.Kind == runlog.EventMemory {
 			c.MemoryWaited = e.Detail
@@ -159,8 +142,8 @@ func (c *Client) limits(run *runlog.Run, reached float64) string {
 		return "its workers spent " + term.Percent(c.SourcePercent) + " of their time making images"
 	case c.CPUPercent >= clientCPUPercentMax:
 		return "it used " + term.Percent(c.CPUPercent) + " of its machine's CPUs"
-	case run.Rate > 0 && c.LateMaxS > clientLateMaxS && reached < run.UploadRate()*rateReachedMin:
-		late := "it fell " + term.Seconds(c.LateMaxS) + " s behind the schedule"
+	case run.Rate > 0 && c.Of["late_s"] > clientLateMaxS && reached < run.UploadRate()*rateReachedMin:
+		late := "it fell " + term.Seconds(c.Of["late_s"]) + " s behind the schedule"
 		if c.MemoryWaited != "" {
 			late += ": " + c.MemoryWaited
 		}
@@ -174,7 +157,7 @@ const rateReachedMin = 0.95
 
 // Words says how busy the client was.
 func (c *Client) Words() string {
-	parts := []string{term.Digits3(c.CPUCores) + " cores"}
+	parts := []string{term.Digits3(c.Of["cpu_s"]) + " cores"}
 	add := func(known bool, s string) {
 		if known {
 			parts = append(parts, s)
@@ -182,8 +165,8 @@ func (c *Client) Words() string {
 	}
 	add(c.CPUPercent > 0, term.Percent(c.CPUPercent)+" of its machine's CPUs")
 	add(c.SourcePercent > 0, term.Percent(c.SourcePercent)+" of its workers' time making images")
-	add(c.InFlight > 0, term.Digits3(c.InFlight)+" operations at once")
-	add(c.LateMaxS > 0, "at most "+term.Seconds(c.LateMaxS)+" s behind its schedule")
+	add(c.Of["in_flight"] > 0, term.Digits3(c.Of["in_flight"])+" operations at once")
+	add(c.Of["late_s"] > 0, "at most "+term.Seconds(c.Of["late_s"])+" s behind its schedule")
 	add(c.LinkPercent > 0, term.Percent(c.LinkPercent)+" of its link")
 	return "busy with " + strings.Join(parts, ", ")
 }

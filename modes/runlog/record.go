@@ -138,8 +138,11 @@ type Machine struct {
 	Version     string `json:"version,omitempty"`
 }
 
-// Node returns the machine of that node, the zero Machine when the log does not say.
+// Node returns the machine of that node, the client's for 0; the zero Machine when the log does not say.
 func (m *Machines) Node(id int) Machine {
+	if id == 0 {
+		return m.Client
+	}
 	for _, one := range m.Nodes {
 		if one.ID == id {
 			return one

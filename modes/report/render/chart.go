@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"imgcluster/cluster/sample"
 	"imgcluster/modes/report"
 )
 
@@ -277,13 +278,24 @@ func inBytes(suffix string) unitOf {
 	}
 }
 
-func inMiB(float64) (float64, string) { return 1.0 / (1 << 20), "MiB" }
-
 func inSeconds(top float64) (float64, string) {
 	if top < 1 {
 		return 1000, "ms"
 	}
 	return 1, "s"
+}
+
+// unitFor returns the unit of the y axis of a figure's chart.
+func unitFor(s sample.Scale) unitOf {
+	switch s {
+	case sample.InBytes:
+		return inBytes("")
+	case sample.BytesPerS:
+		return inBytes("/s")
+	case sample.InSeconds:
+		return inSeconds
+	}
+	return func(float64) (float64, string) { return s.Factor(), string(s) }
 }
 
 // timeAxis is the x axis: of a run's time, or of a distribution's nines.

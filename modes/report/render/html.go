@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"imgcluster/cluster/printable"
+	"imgcluster/cluster/sample"
 	"imgcluster/modes/report"
 	"imgcluster/modes/term"
 )
@@ -258,28 +259,16 @@ func (v *reportView) draw() {
 		ninesAxis(nines)); ok {
 		v.Spread = append(v.Spread, c)
 	}
-	for _, g := range []struct {
-		of        report.Gauge
-		id, title string
-		unit      unitOf
-	}{
-		{report.GaugeMemory, "memory", "Memory", inMiB},
-		{report.GaugeCores, "cpu", "CPU", inUnit("cores")},
-		{report.GaugeIn, "network-in", "Network, received", inBytes("/s")},
-		{report.GaugeOut, "network-out", "Network, sent", inBytes("/s")},
-		{report.GaugeWritten, "disk-written", "Disk, written", inBytes("/s")},
-		{report.GaugeRead, "disk-read", "Disk, read", inBytes("/s")},
-		{report.GaugeBusy, "disk-busy", "Disk, busy", inUnit("% of the time")},
-		{report.GaugeFree, "disk-free", "Disk, free", inBytes("")},
-		{report.GaugeStaging, "staging", "Images in the nodes' memory", inMiB},
-		{report.GaugeFlight, "in-flight", "Operations at once", inUnit("operations")},
-		{report.GaugeLate, "late", "Behind schedule", inSeconds},
-	} {
+	for _, f := range sample.Processes {
+		if f.Report.Chart == "" {
+			continue
+		}
 		var lines []plotted
 		for i, p := range r.Charts.Processes {
-			lines = append(lines, plotted{name: p.Name, style: i % linesMax, points: p.Of[g.of]})
+			lines = append(lines, plotted{name: p.Name, style: i % linesMax, points: p.Of[f.Name]})
 		}
-		add(&v.Resources, g.id, g.title, g.unit, lines...)
+		id := strings.ReplaceAll(f.Name, "_", "-")
+		add(&v.Resources, id, f.Report.Chart, unitFor(f.Report.Scale), lines...)
 	}
 }
 

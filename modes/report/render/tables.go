@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"imgcluster/cluster/sample"
 	"imgcluster/modes/report"
 	"imgcluster/modes/term"
 )
@@ -108,17 +109,23 @@ func (r shown) shareTable() table {
 func (r shown) usageTable() table {
 	t := table{
 		id: "resources", title: "Used: memory at its peak, the rest on average", left: 1,
-		head: []string{"", "memory", "cores", "in", "out", "written", "busy", "disk left"},
+		head: []string{""},
 	}
-	known := false
+	var columns sample.Figures
+	for _, f := range sample.Processes {
+		if f.Report.Column != "" {
+			columns = append(columns, f)
+			t.head = append(t.head, f.Report.Column)
+		}
+	}
+	sampled := false
 	add := func(name string, u report.Usage) {
-		known = known || u.PeakRSSBytes > 0
-		t.rows = append(t.rows, []string{
-			name, term.MiB(float64(u.PeakRSSBytes)) + " MiB", term.Digits3(u.CPUCores),
-			perS(u.NetRxBytesPerS), perS(u.NetTxBytesPerS), perS(u.DiskWrittenPerS),
-			dashed(u.DiskBusyPercent > 0, fmt.Sprintf("%.0f %%", u.DiskBusyPercent)),
-			dashed(u.DiskFreeBytes > 0, term.Bytes(u.DiskFreeBytes)),
-		})
+		sampled = sampled || u.Of["rss_bytes"] > 0
+		row := []string{name}
+		for _, f := range columns {
+			row = append(row, inScale(f.Report.Scale, u.Of[f.Name]))
+		}
+		t.rows = append(t.rows, row)
 	}
 	for _, n := range r.Nodes {
 		add(fmt.Sprintf("node %d", n.ID), n.Usage)
@@ -126,13 +133,28 @@ func (r shown) usageTable() table {
 	if r.Client != nil {
 		add("client", r.Client.Usage)
 	}
-	if !known {
+	if !sampled {
 		t.rows = nil
 	}
 	return t.compact()
 }
 
-func perS(v float64) string { return dashed(v > 0, term.Bytes(int64(v))+"/s") }
+// inScale writes the summary of a figure; a dash where 0 means that it is not known.
+func inScale(s sample.Scale, v float64) string {
+	switch s {
+	case sample.InMiB:
+		return term.MiB(v) + " MiB"
+	case sample.InBytes:
+		return dashed(v > 0, term.Bytes(int64(v)))
+	case sample.BytesPerS:
+		return dashed(v > 0, term.Bytes(int64(v))+"/s")
+	case sample.PercentOfTime:
+		return dashed(v > 0, fmt.Sprintf("%.0f %%", v))
+	case sample.InSeconds:
+		return term.Duration(v)
+	}
+	return term.Digits3(v)
+}
 
 // dashed is s, or a dash when it is not known.
 func dashed(known bool, s string) string {
