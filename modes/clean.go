@@ -87,7 +87,7 @@ func runClean(ctx context.Context, e *env, o cleanOptions) error {
 		w := runlog.NewWriter(e.out)
 		return errors.Join(w.Write(done), w.Close())
 	}
-	e.say("%s", stress.CleanedWords(done))
+	e.say("%s", stress.CleanedText(done))
 	return nil
 }
 

@@ -90,7 +90,11 @@ func (e *env) dryRun(t stress.Needs, checks []stress.Check) error {
 	return stress.Refusal(checks, true)
 }
 
-var checkStyle = map[stress.Verdict]term.Style{stress.CheckOK: term.Green, stress.CheckWarn: term.Yellow, stress.CheckFail: term.Red}
+var checkStyle = map[stress.CheckState]term.Style{
+	stress.CheckOK:   term.Green,
+	stress.CheckWarn: term.Yellow,
+	stress.CheckFail: term.Red,
+}
 
 // writeChecks prints the table, at most term.Width wide.
 func writeChecks(w io.Writer, checks []stress.Check, color bool) {

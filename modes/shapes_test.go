@@ -122,7 +122,7 @@ func testResume(t *testing.T, l *upCluster) {
 	if err := os.WriteFile(filepath.Join(l.dir, "other.jsonl"), []byte(other), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	refused("cluster.name was other in the run that was interrupted, and is imgcluster", "--resume", "other.jsonl")
+	refused("cluster.name was other in the interrupted run, and is imgcluster", "--resume", "other.jsonl")
 	if string(read(t, path)) != text {
 		t.Error("a refusal changed the log")
 	}

@@ -9,9 +9,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"imgcluster/cluster/client"
 	"imgcluster/cluster/printable"
 	"imgcluster/cluster/wire"
-	"imgcluster/modes/stress"
 	"imgcluster/modes/term"
 )
 
@@ -57,7 +57,7 @@ func runStatus(ctx context.Context, e *env, watch bool) error {
 		}
 		if !watch {
 			if err == nil && !s.Ready {
-				err = stress.NotReady(s)
+				err = client.NoLeader(s)
 			}
 			return err
 		}

@@ -16,7 +16,7 @@ import (
 	"imgcluster/cluster/printable"
 	"imgcluster/cluster/wire"
 	"imgcluster/config"
-	"imgcluster/modes/stress"
+
 	"imgcluster/modes/term"
 )
 
@@ -106,7 +106,7 @@ func (f verifyFlags) choose(e *env, cfg *config.Config, members []wire.Member) (
 	}
 	for _, n := range cfg.Cluster.Nodes {
 		if len(f.nodes) == 0 && !is(n.ID) {
-			e.say("%s", stress.NotMember(n.ID))
+			e.say("%s", client.NotMember(n.ID))
 		}
 	}
 	for _, m := range members {

@@ -59,12 +59,12 @@ func TestExitStatus(t *testing.T) {
 			fmt.Errorf("y: %w", config.Problems{{}}), &genimg.Error{Err: genimg.ErrSpec}, &crypto.Error{Kind: crypto.ErrAuth},
 			&store.ClaimError{Reason: store.ErrInUse}, &bootstrap.RefusedError{}, &runlog.ReadError{Err: runlog.ErrBadLine},
 			&hintedError{usagef("", "x"), "y"}, &outputError{bad: io.ErrShortWrite, also: usagef("", "x")},
-			errors.Join(stress.NotReady(wire.ClusterStatus{}), usagef("", "x")), // the first step to take
+			errors.Join(client.NoLeader(wire.ClusterStatus{}), usagef("", "x")), // the first step to take
 			&partError{"x", []error{image.Errorf(image.KindNotFound, "y"), usagef("", "x")}},
 			image.Errorf(image.KindDamaged, "x: %w", &crypto.Error{Kind: crypto.ErrAuth}),
 		},
 		exitNobody: {
-			fmt.Errorf("y: %w", nobody), stress.NotReady(wire.ClusterStatus{}), &partError{"x", []error{errors.New("y"), stress.NotReady(wire.ClusterStatus{})}},
+			fmt.Errorf("y: %w", nobody), client.NoLeader(wire.ClusterStatus{}), &partError{"x", []error{errors.New("y"), client.NoLeader(wire.ClusterStatus{})}},
 			errors.Join(nobody, context.Canceled), new(client.Client).NobodyAnswers("x", image.Errorf(image.KindInvalid, "y")),
 		},
 		exitVerdict: {errVerdict, errors.Join(errVerdict, errors.New("x")), errors.Join(usagef("", "x"), errVerdict)},

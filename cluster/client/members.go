@@ -3,8 +3,10 @@ package client
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 
+	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
 )
 
@@ -35,6 +37,12 @@ func members(r *reply) ([]wire.Member, error) {
 	var answer wire.MemberList
 	err := r.decode(&answer)
 	return answer.Members, err
+}
+
+// NotMember returns what is wrong with a node of the configuration that is not a member, and the next step.
+func NotMember(id image.NodeID) string {
+	return fmt.Sprintf("node %d is not a member of the cluster: it was removed, or not added yet; "+
+		"take it out of the configuration, or add it with imgcluster member add", id)
 }
 
 // ask is askWith without a body.

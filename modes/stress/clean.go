@@ -20,18 +20,18 @@ import (
 
 const (
 	cleanWorkers = 16               // images deleted at once
-	spaceLimit   = 30 * time.Second // for the nodes to win their disk back
+	spaceLimit   = 30 * time.Second // for the nodes to delete the files
 	spacePoll    = 200 * time.Millisecond
 )
 
-// Owned is an image to delete; with an upload ID no other one that has its name.
+// Owned is an image to delete. With an upload ID, an image that has replaced it under its name is left alone.
 type Owned struct {
 	User, Name, ID string
 	Bytes          int64
 }
 
-// ImagesOfLog lists what the log of a run says was stored, every upload once. What one without an
-// answer left is listed too. Logs of older versions have no IDs of uploads: what has their names goes.
+// ImagesOfLog returns the images of a run's log, those of uploads without an answer too, every upload
+// once. Logs of older versions have no IDs of uploads: whatever has the name is deleted.
 func ImagesOfLog(path string) ([]Owned, error) {
 	var images []Owned
 	seen := map[string]bool{}
@@ -59,7 +59,7 @@ func ImagesOfLog(path string) ([]Owned, error) {
 	return images, err
 }
 
-// cleanRun deletes what a run that is under way has stored, by its log, and writes that there.
+// cleanRun deletes the images of the run that is under way, by its log, and records that in the log.
 func cleanRun(ctx context.Context, c *client.Client, path string, v View, l load.Recorder) error {
 	l.Event(runlog.Event{Kind: runlog.EventCleaning})
 	if err := l.Flush(); err != nil {
@@ -74,12 +74,15 @@ func cleanRun(ctx context.Context, c *client.Client, path string, v View, l load
 	if err != nil {
 		return err
 	}
-	v.Note(CleanedWords(done))
+	v.Note(CleanedText(done))
 	return nil
 }
 
-// Delete deletes images, and waits for the disk that they took. It says how far it is. What was done counts with an error too.
-func Delete(ctx context.Context, c *client.Client, images []Owned, show func(Stage)) (done runlog.Cleaned, err error) {
+// Delete deletes images and waits until the nodes have deleted the files. show is told how far it is.
+// What was done is returned with an error too.
+func Delete(
+	ctx context.Context, c *client.Client, images []Owned, show func(Stage),
+) (done runlog.Cleaned, err error) {
 	before, err := usages(ctx, c)
 	if err == nil {
 		done, err = deleteAll(ctx, c, images, show)
@@ -91,8 +94,8 @@ func Delete(ctx context.Context, c *client.Client, images []Owned, show func(Sta
 	return done, err
 }
 
-// CleanedWords says what was deleted.
-func CleanedWords(done runlog.Cleaned) string {
+// CleanedText returns one sentence about what was deleted.
+func CleanedText(done runlog.Cleaned) string {
 	missing := ""
 	if done.Missing > 0 {
 		missing = fmt.Sprintf("; %s had been deleted or replaced before", term.Plural(done.Missing, "image"))
@@ -101,9 +104,12 @@ func CleanedWords(done runlog.Cleaned) string {
 		term.Plural(done.Images, "image"), term.Bytes(done.Bytes), missing, term.Bytes(done.WonBack))
 }
 
-// deleteAll deletes images, several at once. One that is not there is no failure.
-func deleteAll(ctx context.Context, c *client.Client, images []Owned, show func(Stage)) (done runlog.Cleaned, err error) {
+// deleteAll deletes images, several at once. One that is missing is no failure.
+func deleteAll(
+	ctx context.Context, c *client.Client, images []Owned, show func(Stage),
+) (done runlog.Cleaned, err error) {
 	var mu sync.Mutex
+	total := int64(len(images))
 	group, failed := errgroup.WithContext(ctx)
 	group.SetLimit(cleanWorkers)
 	for _, i := range images {
@@ -112,32 +118,34 @@ func deleteAll(ctx context.Context, c *client.Client, images []Owned, show func(
 		}
 		group.Go(func() error {
 			err := c.DeleteMatching(failed, i.User, i.Name, i.ID)
-			gone := image.KindOf(err) == image.KindNotFound || image.KindOf(err) == image.KindChanged
-			if err != nil && !gone {
+			missing := image.KindOf(err) == image.KindNotFound || image.KindOf(err) == image.KindChanged
+			if err != nil && !missing {
 				return fmt.Errorf("%s/%s: %w", i.User, i.Name, err)
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			if gone {
+			if missing {
 				done.Missing++
 			} else {
 				done.Images++
 				done.Bytes += i.Bytes
 			}
-			n := done.Images + done.Missing
 			show(Stage{
-				Done: n, Total: int64(len(images)), Text: fmt.Sprintf("%d of %d images deleted", done.Images, len(images)),
+				Done:  done.Images + done.Missing,
+				Total: total,
+				Text:  fmt.Sprintf("%d of %d images deleted", done.Images, total),
 			})
 			return nil
 		})
 	}
 	if err = errors.Join(group.Wait(), ctx.Err()); err != nil {
-		return done, fmt.Errorf("%d of %d images were not deleted: %w", int64(len(images))-done.Images-done.Missing, len(images), err)
+		left := total - done.Images - done.Missing
+		return done, fmt.Errorf("%d of %d images were not deleted: %w", left, total, err)
 	}
 	return done, nil
 }
 
-// usages asks every node that is up for its own figures: what others tell of it is a little old.
+// usages asks every node that is up for its own figures, since what other nodes know of it is a little old.
 func usages(ctx context.Context, c *client.Client) (map[image.NodeID]wire.NodeStatus, error) {
 	status, err := c.Cluster(ctx)
 	if err != nil {
@@ -158,9 +166,11 @@ func usages(ctx context.Context, c *client.Client) (map[image.NodeID]wire.NodeSt
 	return own, ctx.Err()
 }
 
-// awaitSpace waits until the nodes have deleted the files of so many images, or for spaceLimit: others
-// may store some meanwhile.
-func awaitSpace(ctx context.Context, c *client.Client, before map[image.NodeID]wire.NodeStatus, images int64) (bytes int64, err error) {
+// awaitSpace waits until the nodes have deleted the files of so many images, and returns the size of
+// these files. It gives up after spaceLimit, since other clients may store images meanwhile.
+func awaitSpace(
+	ctx context.Context, c *client.Client, before map[image.NodeID]wire.NodeStatus, images int64,
+) (bytes int64, err error) {
 	limit := time.Now().Add(spaceLimit)
 	for {
 		now, err := usages(ctx, c)

@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	healLimit     = time.Minute     // for the copies of images after a fault; repair looks every 10 s
-	healthTimeout = 2 * time.Second // of one look at a node
+	healLimit     = time.Minute     // for the copies of images after a fault; repair runs every 10 s
+	healthTimeout = 2 * time.Second // of one status of all nodes
 	readBackMax   = 1_000_000       // images, whose names and digests are kept, some 100 bytes each
 )
 
@@ -26,11 +26,14 @@ func (o *Options) planFaults(cfg *config.Config) ([]chaos.Fault, error) {
 	case !o.Chaos && o.Faults != 0:
 		return nil, refusef("add --chaos", "--faults without --chaos")
 	case (o.Chaos || o.Verify) && o.Count > readBackMax:
-		return nil, refusef("give a smaller --count", "every image is read back in the end, which is possible for %d", readBackMax)
+		return nil, refusef("give a smaller --count",
+			"every image is read back in the end, which is possible for %d", readBackMax)
 	case !o.Chaos:
 		return nil, nil
 	case !cfg.OneMachine():
-		return nil, refusef("run it without --chaos and stop nodes by hand on their machines meanwhile: the report judges what it sees; or try it on this machine with: imgcluster demo --chaos",
+		const hint = "run it without --chaos and stop nodes by hand on their machines meanwhile: " +
+			"the report judges what it sees; or try it on this machine with: imgcluster demo --chaos"
+		return nil, refusef(hint,
 			"--chaos with nodes that are not all on this machine: their processes cannot be killed from here")
 	case o.Duration > 0:
 		return nil, refusef("give --count instead of --duration", "--chaos with a duration: faults come at uploads")
@@ -52,40 +55,41 @@ type chaosRun struct {
 	plan  []chaos.Fault
 	nodes chaos.Nodes
 
-	note    func(text string)
+	say     func(text string)
 	changed func() // called after every event
 
 	mu    sync.Mutex
-	made  int
+	made  int    // faults so far
 	state string // of the node of the last fault; empty when the cluster has recovered
 	held  bool   // uploads wait
 }
 
-// join makes the faults a part of the run.
-func (t *chaosRun) join(run *load.Options) {
-	var (
-		runner *chaos.Runner
-		to     load.Recorder
-		ready  = make(chan struct{})
-	)
-	runner = chaos.New(chaos.Options{
-		Plan: t.plan, Nodes: t.nodes, Health: t.health, ReadyLimit: t.cfg.Timeouts.Start, HealLimit: healLimit,
+// addTo makes the faults a part of the run.
+func (t *chaosRun) addTo(run *load.Options) {
+	var recorder load.Recorder
+	ready := make(chan struct{}) // closed when recorder is set
+	runner := chaos.New(chaos.Options{
+		Plan:       t.plan,
+		Nodes:      t.nodes,
+		Health:     t.health,
+		ReadyLimit: t.cfg.Timeouts.Start,
+		HealLimit:  healLimit,
 		Event: func(e runlog.Event) {
 			<-ready
-			to.Event(e)
+			recorder.Event(e)
 			t.event(e)
 		},
 	})
 	run.Begin = runner.Begin
 	run.Beside = func(ctx context.Context, l load.Recorder) {
-		to = l
+		recorder = l
 		close(ready)
-		t.note(fmt.Sprintf("Chaos: %s.", chaos.Summary(t.plan)))
+		t.say(fmt.Sprintf("Chaos: %s.", chaos.Summary(t.plan)))
 		runner.Run(ctx)
 	}
 }
 
-// health asks every node, each of which may know less than the others.
+// health asks every node, since each may know less than the others.
 func (t *chaosRun) health(ctx context.Context) chaos.Health {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
@@ -110,19 +114,25 @@ func allUp(s wire.ClusterStatus) bool {
 	return true
 }
 
-// states are the words for what an event makes of its node.
+// states are the states of a node after an event.
 var states = map[string]string{
-	runlog.EventKill: "killed", runlog.EventPause: "paused", runlog.EventStop: "stopped",
-	runlog.EventRestart: "back", runlog.EventResume: "back", runlog.EventHealed: "", runlog.EventUnhealed: "", runlog.EventLost: "lost",
+	runlog.EventKill:     "killed",
+	runlog.EventPause:    "paused",
+	runlog.EventStop:     "stopped",
+	runlog.EventRestart:  "back",
+	runlog.EventResume:   "back",
+	runlog.EventHealed:   "",
+	runlog.EventUnhealed: "",
+	runlog.EventLost:     "lost",
 }
 
-// event keeps what the line of progress says, and tells of what went wrong.
+// event updates the state that progress shows, and reports failures.
 func (t *chaosRun) event(e runlog.Event) {
 	switch e.Kind {
 	case runlog.EventUnhealed:
-		t.note(fmt.Sprintf("The fault of node %d is not over: %s.", e.Node, e.Detail))
+		t.say(fmt.Sprintf("The cluster has not recovered from the fault of node %d: %s.", e.Node, e.Detail))
 	case runlog.EventLost:
-		t.note(fmt.Sprintf("No more faults after that of node %d: %s.", e.Node, e.Detail))
+		t.say(fmt.Sprintf("No more faults after that of node %d: %s.", e.Node, e.Detail))
 	}
 	t.set(e)
 	t.changed()
@@ -143,7 +153,7 @@ func (t *chaosRun) set(e runlog.Event) {
 	}
 }
 
-// String says how many faults there were, and what the node of the last one does.
+// String returns how many faults there were, and the state of the last one's node.
 func (t *chaosRun) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -6,10 +6,10 @@ import (
 	"testing"
 )
 
-// testVersion is that of the program and of all nodes.
+// testVersion is the version of the program and of all nodes.
 const testVersion = "1.0"
 
-// errDown is of a node that does not answer.
+// errDown is the error of a node that does not answer.
 var errDown = errors.New("it is down")
 
 func read(t *testing.T, path string) []byte {
@@ -21,7 +21,7 @@ func read(t *testing.T, path string) []byte {
 	return b
 }
 
-// hintOf is the next step of an error.
+// hintOf returns the next step of an error.
 func hintOf(err error) string {
 	var hinted interface{ Hint() string }
 	if errors.As(err, &hinted) {

@@ -10,11 +10,12 @@ import (
 	"imgcluster/modes/runlog"
 )
 
-// wholeLines are those of the log of a run that have their end: the last one was cut off without it.
+// wholeLines describes the lines of a run's log that end with a newline: an interrupted run may leave the
+// last one without.
 type wholeLines struct {
 	form    runlog.Form
-	bytes   int64     // their length
-	written time.Time // when the log was, last
+	bytes   int64     // of these lines
+	written time.Time // when the log was written last
 }
 
 // eachLine calls take with every whole line that is not empty.
@@ -24,7 +25,7 @@ func eachLine(path, hint string, take func(text []byte) error) (whole wholeLines
 		return whole, refusef(hint, "%s: %w", path, err)
 	}
 	defer f.Close()
-	if _, err := runlog.Read(f); err != nil { // it says best what is wrong with a line
+	if _, err := runlog.Read(f); err != nil { // the best message about a bad line
 		return whole, fmt.Errorf("%s: %w", path, err)
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"imgcluster/cluster/client"
+	"imgcluster/cluster/placement"
 	"imgcluster/config"
 	"imgcluster/modes/stress/load"
 )
@@ -16,8 +17,8 @@ const (
 	fastBytesPerSecond = 500e6
 )
 
-// Needs is what a run takes, as far as that is known before it. Of a run of a duration without a rate
-// the most is told.
+// Needs is what a run takes, as far as that is known before it. For a duration without a rate it is the
+// most that the run can take.
 type Needs struct {
 	Uploads  int64   `json:"uploads"`
 	Bytes    int64   `json:"bytes"`      // of the images
@@ -26,56 +27,64 @@ type Needs struct {
 	PerNode  int64   `json:"stored_bytes_per_node"`
 	Log      int64   `json:"log_bytes"`
 	AtMost   bool    `json:"at_most"`
-	LeastS   float64 `json:"least_s"` // of time
+	LeastS   float64 `json:"least_s"` // duration
 	MostS    float64 `json:"most_s"`
 	Copies   int     `json:"-"`
 	Faults   int     `json:"-"`
 	ReadBack bool    `json:"-"` // all images are read back
 }
 
-// logLineBytes is what a record takes in the log, about.
+// logLineBytes is about the size of a record in the log.
 const logLineBytes = 400
 
-// samplesMax bounds the images that are looked at to know the size of the average one.
+// samplesMax is the number of images from which the average size is taken, at most.
 const samplesMax = 10_000
 
-// needs estimates a run.
+// needs estimates what a run takes.
 func (o *Options) needs(cfg *config.Config, run *load.Options) Needs {
-	t := Needs{Uploads: run.Run.Count, Copies: cfg.Cluster.Replicas, Faults: run.Run.Faults, ReadBack: o.Verify || o.Chaos}
+	n := Needs{
+		Uploads:  run.Run.Count,
+		Copies:   cfg.Cluster.Replicas,
+		Faults:   run.Run.Faults,
+		ReadBack: o.Verify || o.Chaos,
+	}
 	average := o.bytes(run.Source, samplesMax) / samplesMax
 	seconds := o.Duration.Seconds()
 	switch {
 	case o.Count > 0:
-		t.Bytes = o.bytes(run.Source, o.Count)
+		n.Bytes = o.bytes(run.Source, o.Count)
 	case o.Rate > 0:
-		t.Uploads = int64(o.Rate * seconds)
-		t.Bytes = t.Uploads * average
+		n.Uploads = int64(o.Rate * seconds)
+		n.Bytes = n.Uploads * average
 	default:
-		t.AtMost = true
-		t.Bytes = int64(fastBytesPerSecond * seconds)
-		t.Uploads = t.Bytes / max(average, 1)
+		n.AtMost = true
+		n.Bytes = int64(fastBytesPerSecond * seconds)
+		n.Uploads = n.Bytes / max(average, 1)
 	}
-	if run.Resume != nil && t.Uploads > 0 {
-		left := max(t.Uploads-int64(len(run.Resume.Done)), 0)
-		t.Bytes, t.Uploads = t.Bytes/t.Uploads*left, left
+	if run.Resume != nil && n.Uploads > 0 {
+		left := max(n.Uploads-int64(len(run.Resume.Done)), 0)
+		n.Bytes = n.Bytes / n.Uploads * left
+		n.Uploads = left
 	}
 	nodes := int64(len(cfg.Cluster.Nodes))
-	t.Sent = t.Bytes
+	n.Sent = n.Bytes
 	if o.Delivery == string(client.Broadcast) {
-		t.Sent *= min(nodes, 3) // the nodes of a shard
+		n.Sent *= min(nodes, placement.ShardNodes)
 	}
-	t.Stored = t.Bytes * int64(min(t.Copies, len(cfg.Cluster.Nodes)))
-	t.PerNode = t.Stored / nodes
-	t.LeastS, t.MostS = float64(t.Bytes)/fastBytesPerSecond, float64(t.Bytes)/slowBytesPerSecond
+	n.Stored = n.Bytes * min(int64(n.Copies), nodes)
+	n.PerNode = n.Stored / nodes
+	n.LeastS = float64(n.Bytes) / fastBytesPerSecond
+	n.MostS = float64(n.Bytes) / slowBytesPerSecond
 	if seconds > 0 {
-		t.LeastS, t.MostS = seconds, seconds
+		n.LeastS = seconds
+		n.MostS = seconds
 	} else if o.Rate > 0 {
-		t.LeastS = max(t.LeastS, float64(t.Uploads)/o.Rate)
-		t.MostS = max(t.MostS, t.LeastS)
+		n.LeastS = max(n.LeastS, float64(n.Uploads)/o.Rate)
+		n.MostS = max(n.MostS, n.LeastS)
 	}
-	records := float64(t.Uploads)/(1-o.ReadPercent/100) + t.MostS*float64(nodes+1)
-	t.Log = int64(records * logLineBytes)
-	return t
+	records := float64(n.Uploads)/(1-o.ReadPercent/100) + n.MostS*float64(nodes+1)
+	n.Log = int64(records * logLineBytes)
+	return n
 }
 
 // Disk returns how many bytes must be free on a file system that so many nodes share.
@@ -84,7 +93,7 @@ func (n Needs) Disk(cfg *config.Config, nodes int) int64 {
 	return int64(float64(n.PerNode)*diskMargin)*int64(nodes) + reserve
 }
 
-// bytes is the size of the first n images.
+// bytes returns the size of the first n images.
 func (o *Options) bytes(source load.Source, n int64) int64 {
 	if files, ok := source.(*load.Files); ok {
 		return files.Bytes(n)
@@ -95,7 +104,7 @@ func (o *Options) bytes(source load.Source, n int64) int64 {
 	return int64(float64(o.Spec.Summary(samplesMax).Bytes) / samplesMax * float64(n))
 }
 
-// Roughly is a time rounded so that nobody takes it for exact.
+// Roughly returns a time rounded to seconds or minutes.
 func Roughly(seconds float64) string {
 	d := time.Duration(seconds * float64(time.Second))
 	if d < 2*time.Minute {

@@ -19,10 +19,10 @@ import (
 // Profiles are the sizes of a run, in images.
 var Profiles = map[string]int64{"quick": 30, "demo": 50, "extreme": 1500}
 
-// Options are what a run is to do.
+// Options say what a run does.
 type Options struct {
 	Profile     string
-	Count       int64 // 0: the profile's, or as many as there are in Duration
+	Count       int64 // 0: the profile's, or as many as fit in Duration
 	Spec        genimg.Spec
 	Images      string // folder of files to upload instead
 	Concurrency int
@@ -35,23 +35,23 @@ type Options struct {
 	Users       int // 0: 1
 	Delivery    string
 	Log         string
-	Past        *Past // the interrupted run that goes on; nil: a new one
-	Force       bool  // goes on with a run on a cluster whose settings were changed
-	Demo        bool  // the cluster is gone after it
-	Verify      bool  // reads all images back
-	Cleanup     bool  // deletes them
+	Past        *Past // the interrupted run to resume; nil: a new one
+	Force       bool  // resume it although settings of the cluster have changed
+	Demo        bool  // the cluster is deleted after it
+	Verify      bool  // read all images back
+	Cleanup     bool  // delete them in the end
 	Chaos       bool
 	Faults      int         // 0: by the number of uploads
-	Nodes       chaos.Nodes // who can make nodes fail
+	Nodes       chaos.Nodes // the nodes' processes, for Chaos
 	Version     string      // of this program
 }
 
-// refusef returns a refusal of what was asked for, and the next step.
+// refusef returns the error of options that cannot be carried out, with the next step.
 func refusef(next, format string, args ...any) error {
 	return image.Errorf(image.KindInvalid, format, args...).WithHint(next)
 }
 
-// source checks the options and opens where the images come from.
+// source checks the options and opens the source of the images.
 func (o *Options) source(cfg *config.Config) (load.Source, error) {
 	count, ok := Profiles[o.Profile]
 	if !ok {
@@ -67,7 +67,8 @@ func (o *Options) source(cfg *config.Config) (load.Source, error) {
 		if err != nil {
 			return nil, err
 		}
-		source, count = files, int64(files.Len())
+		source = files
+		count = int64(files.Len())
 	} else if err := o.Spec.Validate(); err != nil {
 		return nil, err
 	}
@@ -77,7 +78,7 @@ func (o *Options) source(cfg *config.Config) (load.Source, error) {
 	return source, nil
 }
 
-// owners are the users of the run.
+// owners returns the users of the run.
 func (o *Options) owners() []string {
 	users := []string{o.User}
 	for n := 2; n <= o.Users; n++ {
@@ -86,19 +87,31 @@ func (o *Options) owners() []string {
 	return users
 }
 
-// run is the first record of the log.
+// run returns the first record of the log.
 func (o *Options) run(cfg *config.Config) runlog.Run {
 	run := runlog.Run{
-		Profile: o.Profile, Count: o.Count, Concurrency: o.Concurrency, Delivery: o.Delivery, Replicas: cfg.Cluster.Replicas,
-		Plan: runlog.Plan{Verify: o.Verify || o.Chaos, Chaos: o.Chaos, Cleanup: o.Cleanup},
-		Demo: o.Demo, Version: o.Version, Images: o.Images, Seed: o.Spec.Seed, Rate: o.Rate, Arrivals: o.Arrivals,
-		DurationS: o.Duration.Seconds(), WarmupS: o.Warmup.Seconds(), ReadPercent: o.ReadPercent,
+		Profile:     o.Profile,
+		Count:       o.Count,
+		Concurrency: o.Concurrency,
+		Delivery:    o.Delivery,
+		Replicas:    cfg.Cluster.Replicas,
+		Plan:        runlog.Plan{Verify: o.Verify || o.Chaos, Chaos: o.Chaos, Cleanup: o.Cleanup},
+		Demo:        o.Demo,
+		Version:     o.Version,
+		Images:      o.Images,
+		Seed:        o.Spec.Seed,
+		Rate:        o.Rate,
+		Arrivals:    o.Arrivals,
+		DurationS:   o.Duration.Seconds(),
+		WarmupS:     o.Warmup.Seconds(),
+		ReadPercent: o.ReadPercent,
 	}
 	if o.Users > 1 {
 		run.Users = o.Users
 	}
 	if o.Images == "" && o.Spec != genimg.Default(o.Spec.Seed) {
-		run.MinPixels, run.MaxPixels = o.Spec.MinPixels, o.Spec.MaxPixels
+		run.MinPixels = o.Spec.MinPixels
+		run.MaxPixels = o.Spec.MaxPixels
 	}
 	for _, n := range cfg.Cluster.Nodes {
 		run.Nodes = append(run.Nodes, int(n.ID))

@@ -17,23 +17,25 @@ import (
 
 const (
 	readBackWorkers  = 4 // images read at once
-	readBackAttempts = 3 // for an image that ends in its middle
+	readBackAttempts = 3 // for each image
 )
 
-// readBack reads all images of a run after it, and compares their SHA-256 with that of what was sent.
+// readBack reads all images of a run after the uploads, and compares their SHA-256 with that of what was
+// sent.
 type readBack struct {
 	c      *client.Client
-	source load.Source // has what was sent in an earlier part of the run
+	source load.Source // of what was sent before an interruption
 	show   func(Stage)
 }
 
-// run reads the images, and writes what it finds. It is ErrInterrupted when ctx is done before all were read, but not
-// when it is done at the start: then there was nothing to interrupt here.
+// run reads the images and records the result. It returns load.ErrInterrupted when ctx ends before all
+// were read, but nil when ctx has ended before the start: then the uploads were interrupted, not this.
 func (b *readBack) run(ctx context.Context, images []load.StoredImage, l load.Recorder) error {
 	if ctx.Err() != nil {
 		return nil
 	}
-	began, total := time.Now(), int64(len(images))
+	began := time.Now()
+	total := int64(len(images))
 	sum := runlog.Readback{Images: total}
 	show := func(done int64) {
 		text := fmt.Sprintf("%d of %d images read back, %s/s, %d not as sent", done, total,
@@ -75,7 +77,7 @@ func (b *readBack) run(ctx context.Context, images []load.StoredImage, l load.Re
 			return nil
 		})
 	}
-	group.Wait() // no error is returned to it
+	group.Wait() // its functions return no error
 	sum.ElapsedS = time.Since(began).Seconds()
 	l.Write(sum)
 	if sum.Matched+sum.Mismatched+sum.Missing+sum.Unread < total {
@@ -84,12 +86,12 @@ func (b *readBack) run(ctx context.Context, images []load.StoredImage, l load.Re
 	return nil
 }
 
-// one reads an image and says what is bad about it, as the kind of an event.
+// one reads an image. When it is not as it was sent, one returns the kind of the event and its detail.
 func (b *readBack) one(ctx context.Context, s load.StoredImage) (bytes int64, bad, why string) {
 	if !s.Known {
 		var err error
 		if s.Sum, err = load.Digest(ctx, b.source, s.Seq); err != nil {
-			return 0, runlog.EventImageUnread, "what was sent cannot be made again: " + err.Error()
+			return 0, runlog.EventImageUnread, "what was sent cannot be generated again: " + err.Error()
 		}
 	}
 	for attempt := 1; ; attempt++ {

@@ -19,20 +19,20 @@ import (
 	"imgcluster/modes/term"
 )
 
-// Past is what the log of an interrupted run tells, so that it can go on. A nil one is no past.
+// Past is an interrupted run that is to be resumed, by its log. Nil stands for a new run.
 type Past struct {
 	Run      runlog.Run
-	User     string           // the first
-	stores   map[int64]string // names of the images that were acknowledged, by seq
-	at       float64          // the run's last moment
-	uploaded float64          // when its uploads ended
-	bytes    int64            // of whole lines
-	since    time.Time        // the log was written last
-	Cleaning bool             // its images were deleted, or some of them
+	User     string           // the first one
+	stores   map[int64]string // names of the acknowledged images by the number of the upload
+	at       float64          // last moment on the run's clock
+	uploaded float64          // end of its uploads on the run's clock
+	bytes    int64            // of the log's whole lines
+	since    time.Time        // when the log was written last
+	Cleaning bool             // some or all of its images were deleted
 	missing  runlog.Missing
 }
 
-// pastLine is a line of the log, as far as it is needed.
+// pastLine has the fields of a line of the log that are needed.
 type pastLine struct {
 	Type     string  `json:"type"`
 	Kind     string  `json:"kind"`
@@ -46,7 +46,7 @@ type pastLine struct {
 	ElapsedS float64 `json:"elapsed_s"`
 }
 
-// ReadPast reads the log of a run that can go on.
+// ReadPast reads the log of a run that can be resumed.
 func ReadPast(path string) (*Past, error) {
 	p := &Past{}
 	const hint = "name the log of an interrupted run with --resume"
@@ -54,7 +54,8 @@ func ReadPast(path string) (*Past, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.bytes, p.since = whole.bytes, whole.written
+	p.bytes = whole.bytes
+	p.since = whole.written
 	switch whole.form {
 	case runlog.FormGzip:
 		return nil, refusef("unpack it first: gzip -d "+printable.Argument(path),
@@ -71,16 +72,17 @@ func ReadPast(path string) (*Past, error) {
 		return nil, refusef(hint, "%s: %w", path, err)
 	}
 	defer f.Close()
-	log, err := runlog.Read(io.NewSectionReader(f, 0, p.bytes)) // the last line goes, when it has no end
+	log, err := runlog.Read(io.NewSectionReader(f, 0, p.bytes)) // a last line without its end is dropped
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	p.missing, p.Run.Plan = log.Missing(), log.Run.Plan
-	p.Run.Plan.Verify = p.Run.Plan.Verify || p.chaos() // faults end with it
+	p.missing = log.Missing()
+	p.Run.Plan = log.Run.Plan
+	p.Run.Plan.Verify = p.Run.Plan.Verify || p.chaos() // a chaos run ends with it
 	return p, p.refuse(path, log.Final())
 }
 
-// NoResume is the next step when a run cannot be resumed.
+// NoResume is the hint when a run cannot be resumed.
 const NoResume = "make a new run, without --resume"
 
 func (p *Past) take(text []byte) error {
@@ -111,7 +113,7 @@ func (p *Past) take(text []byte) error {
 	return nil
 }
 
-// firstUser is the user that another one's name is made of.
+// firstUser returns the first user of a run: the one whose name the others' names begin with.
 func firstUser(user string, seq int64, users int) string {
 	if turn := (seq - 1) % int64(max(users, 1)); turn > 0 {
 		return strings.TrimSuffix(user, fmt.Sprintf("-%d", turn+1))
@@ -119,40 +121,41 @@ func firstUser(user string, seq int64, users int) string {
 	return user
 }
 
-// chaos reports whether the run made faults.
+// chaos reports whether it was a chaos run.
 func (p *Past) chaos() bool { return p.Run.Faults > 0 || p.Run.Plan.Chaos }
 
-// uploads reports whether some have to be made, again too, because they failed.
-func (p *Past) uploads() bool {
+// mustUpload reports whether uploads are missing or have failed.
+func (p *Past) mustUpload() bool {
 	return p.missing.Uploads != "" || int64(len(p.stores)) < p.Run.Count
 }
 
-// refuse says why the run cannot go on; final is what its log has against that.
+// refuse returns why the run cannot be resumed. final is what its log says against that.
 func (p *Past) refuse(path, final string) error {
 	switch {
 	case final != "":
 		return refusef(NoResume, "%s %s", path, final)
-	case p.uploads() && p.chaos():
+	case p.mustUpload() && p.chaos():
 		return refusef(NoResume, "%s is of a run with faults, in which uploads failed", path)
-	case p.uploads() && p.Cleaning:
+	case p.mustUpload() && p.Cleaning:
 		return refusef(NoResume, "%s is of a run whose images were deleted", path)
-	case p.uploads() || p.missing.String() != "":
+	case p.mustUpload() || p.missing.String() != "":
 		return nil
 	case p.Run.Count > 0:
 		return refusef(NoResume, "the run of %s is complete: all %d uploads succeeded", path, p.Run.Count)
 	}
-	return refusef(NoResume, "the run of %s is complete: it took its %s", path, time.Duration(p.Run.DurationS*float64(time.Second)))
+	duration := time.Duration(p.Run.DurationS * float64(time.Second))
+	return refusef(NoResume, "the run of %s is complete: it took its %s", path, duration)
 }
 
-// readAll reports whether all of these images were read back in an earlier part.
+// readAll reports whether all of these images were read back before the interruption.
 func (p *Past) readAll(images *load.Stored) bool {
 	return p != nil && p.Run.Plan.Verify && p.missing.Readback == "" && len(images.All()) == len(p.stores)
 }
 
-// cleanedAll reports whether all images were deleted in an earlier part.
+// cleanedAll reports whether all images were deleted before the interruption.
 func (p *Past) cleanedAll() bool { return p != nil && p.Run.Plan.Cleanup && p.missing.Cleanup == "" }
 
-// resume is what the load driver has to know.
+// resume returns where the load driver resumes; nil for a new run.
 func (p *Past) resume() *load.Resume {
 	if p == nil {
 		return nil
@@ -162,13 +165,18 @@ func (p *Past) resume() *load.Resume {
 		done[seq] = true
 	}
 	at := p.at
-	if !p.uploads() { // what follows them has no part in their time
+	if !p.mustUpload() { // the stages after the uploads do not count for their duration
 		at = p.uploaded
 	}
-	return &load.Resume{AtS: at, Done: done, Detail: fmt.Sprintf("after %s, %s are left out", time.Since(p.since).Round(time.Second), term.Plural(len(done), "image"))}
+	since := time.Since(p.since).Round(time.Second)
+	return &load.Resume{
+		AtS:    at,
+		Done:   done,
+		Detail: fmt.Sprintf("after %s, %s are left out", since, term.Plural(len(done), "image")),
+	}
 }
 
-// size is how much of the log stays.
+// size returns the bytes of the log that are kept; 0 for a new run.
 func (p *Past) size() int64 {
 	if p == nil {
 		return 0
@@ -176,7 +184,7 @@ func (p *Past) size() int64 {
 	return p.bytes
 }
 
-// stored adds the images of before to those that will be read back.
+// stored adds the acknowledged images to those that will be read back.
 func (p *Past) stored(to *load.Stored) {
 	if p == nil {
 		return
@@ -188,32 +196,37 @@ func (p *Past) stored(to *load.Stored) {
 	}
 }
 
-// checkCluster refuses to go on with a run on another cluster, or on one that was changed.
-func (p *Past) checkCluster(ctx context.Context, cfg *config.Config, c *client.Client, f *found, force bool) error {
+// checkCluster refuses to resume a run on another cluster, or on one whose settings have changed.
+func (p *Past) checkCluster(
+	ctx context.Context, cfg *config.Config, c *client.Client, f *found, force bool,
+) error {
 	if p == nil {
 		return nil
 	}
-	const hint = "use the configuration of the run that was interrupted, or make a new run without --resume"
+	const hint = "use the configuration of the interrupted run, or make a new run without --resume"
 	var now runlog.Run
 	f.describe(cfg, &now)
 	for _, key := range slices.Sorted(maps.Keys(p.Run.Settings)) {
 		then := p.Run.Settings[key]
-		if fixed := key == "cluster.name" || key == "cluster.nodes"; then != now.Settings[key] && (fixed || !force) {
-			return refusef(hint, "%s was %s in the run that was interrupted, and is %s", key, then, now.Settings[key])
+		is := now.Settings[key]
+		if fixed := key == "cluster.name" || key == "cluster.nodes"; then != is && (fixed || !force) {
+			return refusef(hint, "%s was %s in the interrupted run, and is %s", key, then, is)
 		}
 	}
 	if p.Cleaning {
-		return nil // they are gone, or some of them
+		return nil // some or all of its images are deleted
 	}
 	all := &load.Stored{}
 	p.stored(all)
-	if images := all.All(); len(images) > 0 {
-		last := images[len(images)-1]
-		if _, err := c.Head(ctx, last.User, last.Name); image.KindOf(err) == image.KindNotFound {
-			return refusef(hint, "%s/%s is not there, though the log says that it was stored: this is another cluster, or its images were deleted", last.User, last.Name)
-		} else if err != nil {
-			return err
-		}
+	images := all.All()
+	if len(images) == 0 {
+		return nil
 	}
-	return nil
+	last := images[len(images)-1]
+	_, err := c.Head(ctx, last.User, last.Name)
+	if image.KindOf(err) == image.KindNotFound {
+		return refusef(hint, "%s/%s is not there, though the log says that it was stored: "+
+			"this is another cluster, or its images were deleted", last.User, last.Name)
+	}
+	return err
 }

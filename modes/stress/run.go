@@ -1,6 +1,6 @@
-// Package stress makes one run: a plan and what it needs, a preflight of the cluster, uploads under load while
-// nodes are made to fail, an interrupted run resumed, images read back and deleted. It writes the run's log, and
-// shows nothing itself: a View is told.
+// Package stress makes one run of the stress test: it estimates what the run needs, checks the cluster
+// (preflight), uploads under load while nodes are made to fail, reads the images back and deletes them.
+// It can resume an interrupted run. It writes the run's log and tells a View what to show.
 package stress
 
 import (
@@ -19,21 +19,21 @@ import (
 	"imgcluster/modes/stress/load"
 )
 
-// clientHeapBytes is the soft limit of the client's heap; images are outside of it.
+// clientHeapBytes is the soft limit of the client's heap, which does not hold images.
 const clientHeapBytes = 64 << 20
 
 // View shows a run under way. It is called from several goroutines at once.
 type View interface {
 	Watch(t *Tally)           // uploads are about to begin
-	Update(t *Tally)          // there are other figures
+	Update(t *Tally)          // the figures have changed
 	Uploaded(t *Tally)        // all uploads have ended
-	Record(rec runlog.Record) // is in the log, one call at a time
+	Record(rec runlog.Record) // a record was written; one call at a time
 	Stage(s Stage)
 	Note(text string)
 	Crash() // the process is about to end by a panic
 }
 
-// Stage is how far something is that follows the uploads.
+// Stage is the progress of a stage that follows the uploads.
 type Stage struct {
 	What        string // is done with the images
 	Done, Total int64
@@ -50,7 +50,7 @@ type Run struct {
 	log    *runlog.File
 }
 
-// New opens where the run's images come from.
+// New opens the source of the run's images.
 func New(cfg *config.Config, o Options) (*Run, error) {
 	source, err := o.source(cfg)
 	if err != nil {
@@ -59,8 +59,8 @@ func New(cfg *config.Config, o Options) (*Run, error) {
 	return &Run{Options: o, cfg: cfg, load: load.Options{Source: source}}, nil
 }
 
-// LeftOut counts the things in the folder of images that are not sent, of all that are there, and says of the
-// first of them which and why.
+// LeftOut returns how many entries of the folder of images are not sent, of how many, and for the first
+// of them which and why.
 func (r *Run) LeftOut() (count, of int, named []string) {
 	if files, ok := r.load.Source.(*load.Files); ok {
 		count, named = files.LeftOut()
@@ -75,9 +75,11 @@ func (r *Run) Sends(file os.FileInfo) bool {
 	return ok && files.Has(file)
 }
 
-// Check refuses options that do not go together.
+// Check refuses options that contradict each other.
 func (r *Run) Check() error {
-	r.load.Run, r.load.Users, r.load.Resume = r.run(r.cfg), r.owners(), r.Past.resume()
+	r.load.Run = r.run(r.cfg)
+	r.load.Users = r.owners()
+	r.load.Resume = r.Past.resume()
 	if err := r.load.Check(); err != nil {
 		return err
 	}
@@ -96,8 +98,8 @@ func (r *Run) Check() error {
 // Needs estimates what the run needs. Check comes first.
 func (r *Run) Needs() Needs { return r.needs(r.cfg, &r.load) }
 
-// OpenLog makes sure that the log can be written, and holds it. It returns what the log that is there becomes;
-// empty when there is none, or when this run goes on with it.
+// OpenLog makes sure that the log can be written, and locks it. It returns the name that an existing log will
+// get; empty when there is none, or when this run resumes it.
 func (r *Run) OpenLog() (older string, err error) {
 	if r.log, err = runlog.OpenFile(r.Log, r.Past.size()); err != nil {
 		return "", err
@@ -105,15 +107,15 @@ func (r *Run) OpenLog() (older string, err error) {
 	return r.log.Older(), nil
 }
 
-// Discard gives the run up: the log is left as it was found.
+// Discard gives up a run that has not begun: an existing log stays as it was.
 func (r *Run) Discard() error { return r.log.Discard() }
 
-// Preflight asks every node of the cluster, and returns what the run needs and what there is of it. What the
-// run's first record says of the cluster is known then.
+// Preflight asks every node of the cluster, and returns what the run needs and the checks of that. It
+// completes the first record of the log.
 func (r *Run) Preflight(ctx context.Context, c *client.Client) (Needs, []Check, error) {
 	r.c = c
 	needs := r.Needs()
-	found, err := look(ctx, c, r.cfg, filepath.Dir(r.Log))
+	found, err := preflight(ctx, c, r.cfg, filepath.Dir(r.Log))
 	if err != nil {
 		return needs, nil, err
 	}
@@ -126,8 +128,8 @@ func (r *Run) Preflight(ctx context.Context, c *client.Client) (Needs, []Check, 
 	return needs, found.judge(r.cfg, &r.Options, needs), nil
 }
 
-// Drive makes the uploads and what follows them, and writes the log, to its end also when ctx is done: then its
-// error is ErrInterrupted of package load.
+// Drive makes the uploads and the stages that follow, and writes the log. When ctx ends before that, the
+// log is completed nevertheless and the error is load.ErrInterrupted.
 func (r *Run) Drive(ctx context.Context, v View) (err error) {
 	older, err := r.log.Start()
 	if err != nil {
@@ -143,21 +145,26 @@ func (r *Run) Drive(ctx context.Context, v View) (err error) {
 		run.Stored = &load.Stored{}
 		r.Past.stored(run.Stored)
 	}
-	figures := NewTally(run)
-	run.Waiting = &figures.Waiting
+	tally := NewTally(run)
+	run.Waiting = &tally.Waiting
 	run.Observe = func(rec runlog.Record) {
-		figures.Take(rec)
+		tally.Take(rec)
 		v.Record(rec)
-		v.Update(figures)
+		v.Update(tally)
 	}
 	if r.Chaos {
-		faulty := &chaosRun{
-			cfg: r.cfg, c: r.c, plan: r.faults, nodes: r.Nodes, note: v.Note, changed: func() { v.Update(figures) },
+		faults := &chaosRun{
+			cfg:     r.cfg,
+			c:       r.c,
+			plan:    r.faults,
+			nodes:   r.Nodes,
+			say:     v.Note,
+			changed: func() { v.Update(tally) },
 		}
-		figures.faults = faulty.String
-		faulty.join(&run)
+		tally.faults = faults.String
+		faults.addTo(&run)
 	}
-	v.Watch(figures)
+	v.Watch(tally)
 	run.Crash = v.Crash
 	stop := context.AfterFunc(ctx, func() {
 		v.Note("Stopping when the running uploads have ended; Ctrl-C again stops at once.")
@@ -165,14 +172,15 @@ func (r *Run) Drive(ctx context.Context, v View) (err error) {
 	defer stop()
 	debug.SetMemoryLimit(clientHeapBytes)
 	run.After = func(ctx context.Context, l load.Recorder) error {
-		v.Uploaded(figures)
+		v.Uploaded(tally)
 		return r.after(ctx, &run, v, l)
 	}
 	return load.Run(ctx, run)
 }
 
-// after does what comes after the uploads: all images are read back, then deleted. These go also when the run was
-// stopped; that they could not be deleted is told at once, and makes the run incomplete.
+// after makes the stages that follow the uploads: all images are read back, then deleted. They are
+// deleted also when the run was interrupted. A failure to delete them is a note, and makes the run
+// incomplete.
 func (r *Run) after(ctx context.Context, run *load.Options, v View, l load.Recorder) (err error) {
 	if run.Stored != nil && !r.Past.readAll(run.Stored) {
 		back := &readBack{c: r.c, source: run.Source, show: v.Stage}

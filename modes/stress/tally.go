@@ -16,33 +16,33 @@ import (
 )
 
 const (
-	rateSeconds   = 5    // over which the present rate is taken
-	secondsKept   = 3600 // of the rate, for the curve
+	rateSeconds   = 5    // over which the recent rate is taken
+	secondsKept   = 3600 // whose rates are kept, for the curve
 	eventsKept    = 32
 	latencyMax    = 10 * time.Minute
 	latencyDigits = 2
 )
 
-// Tally is what is known of a run under way, from its records. It is safe for concurrent use.
+// Tally adds up the records of a run under way. It is safe for concurrent use.
 type Tally struct {
 	run    runlog.Run
-	faults func() string // what is said of them; nil without
+	faults func() string // the state of a chaos run; nil for another
 
 	Waiting atomic.Int64 // uploads that wait for memory
 
 	mu      sync.Mutex
-	done    int64 // uploads that ended, those of an earlier part included
-	now     float64
-	begun   float64 // on the run's clock
-	uploads int64   // that ended now
+	done    int64   // uploads that ended, those before an interruption included
+	now     float64 // on the run's clock
+	begun   float64 // when the run began or was resumed, on its clock
+	uploads int64   // that ended since then
 	failed  int64
 	retried int64
 	reads   int64
 	unread  int64
 	bytes   int64
-	seconds []second                // the last secondsKept of them
-	first   int                     // the second of seconds[0]
-	latency *hdrhistogram.Histogram // in µs, from when it was due
+	seconds []second                // the last secondsKept ones
+	first   int                     // number of the first in seconds
+	latency *hdrhistogram.Histogram // in µs, from when an upload was due
 	service *hdrhistogram.Histogram // in µs, from when it began
 	nodes   []NodeFigures
 	client  Sampled[runlog.ClientSample]
@@ -50,19 +50,19 @@ type Tally struct {
 	after   stage // zero while uploads are made
 }
 
-// stage is what follows the uploads, such as reading all images back. It makes no records, so that it has
-// a clock of its own.
+// stage follows the uploads, such as reading all images back. Since it makes no records, it has a clock
+// of its own.
 type stage struct {
 	what        string // is done with the images
 	begun       time.Time
-	at          float64 // then, on the run's clock
+	at          float64 // begun on the run's clock
 	done, total int64
 }
 
-// second is what was done in one.
+// second is what was done in one second.
 type second struct{ uploads, bytes int64 }
 
-// NewTally returns the tally of a run that has not begun, or goes on.
+// NewTally returns the tally of a run that is about to begin or to be resumed.
 func NewTally(o load.Options) *Tally {
 	f := &Tally{run: o.Run}
 	f.latency = hdrhistogram.New(1, latencyMax.Microseconds(), latencyDigits)
@@ -71,7 +71,9 @@ func NewTally(o load.Options) *Tally {
 		f.nodes = append(f.nodes, NodeFigures{ID: id})
 	}
 	if o.Resume != nil {
-		f.done, f.begun, f.now = int64(len(o.Resume.Done)), o.Resume.AtS, o.Resume.AtS
+		f.done = int64(len(o.Resume.Done))
+		f.begun = o.Resume.AtS
+		f.now = o.Resume.AtS
 	}
 	f.first = int(f.begun)
 	return f
@@ -132,13 +134,13 @@ func (f *Tally) upload(u *runlog.Upload) {
 	record(f.service, u.LatencyS)
 }
 
-// record adds a time in seconds; one out of the range counts as the longest.
+// record adds a time in seconds. One beyond the histogram's range counts as its end.
 func record(h *hdrhistogram.Histogram, s float64) {
 	us := int64(s * 1e6)
 	h.RecordValue(min(max(us, h.LowestTrackableValue()), h.HighestTrackableValue()))
 }
 
-// second returns the one in which something ended; nil for one that is not kept any more.
+// second returns the second in which an upload ended; nil when that is no longer kept.
 func (f *Tally) second(at int) *second {
 	for at-f.first >= len(f.seconds) {
 		f.seconds = append(f.seconds, second{})
@@ -153,9 +155,10 @@ func (f *Tally) second(at int) *second {
 	return &f.seconds[at-f.first]
 }
 
-// node returns a node's tally; one that joined meanwhile gets its own.
+// node returns a node's figures, new ones for a node that has joined meanwhile.
 func (f *Tally) node(id int) *NodeFigures {
-	i, ok := slices.BinarySearchFunc(f.nodes, id, func(n NodeFigures, id int) int { return cmp.Compare(n.ID, id) })
+	byID := func(n NodeFigures, id int) int { return cmp.Compare(n.ID, id) }
+	i, ok := slices.BinarySearchFunc(f.nodes, id, byID)
 	if !ok {
 		f.nodes = slices.Insert(f.nodes, i, NodeFigures{ID: id})
 	}
@@ -174,7 +177,7 @@ func (f *Tally) event(e runlog.Event) {
 	f.note(fmt.Sprintf("%7.1f s  %s", e.TS, text))
 }
 
-// Note keeps a line among the events.
+// Note adds a line to the events.
 func (f *Tally) Note(text string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -189,9 +192,9 @@ func (f *Tally) note(text string) {
 	f.events = append(f.events, text)
 }
 
-// rate is that of the last rateSeconds whole seconds, in uploads and bytes a second. Held: mu.
+// rate returns the rate of the last rateSeconds whole seconds. Held: mu.
 func (f *Tally) rate() (r Rate) {
-	end := int(f.now) - f.first // the second that is not over does not count
+	end := int(f.now) - f.first // the present second does not count
 	from := max(end-rateSeconds, 0)
 	if end <= from {
 		return f.average()
@@ -203,7 +206,7 @@ func (f *Tally) rate() (r Rate) {
 	return Rate{r.Uploads / float64(end-from), r.Bytes / float64(end-from)}
 }
 
-// average is over all of the run. Held: mu.
+// average returns the rate since the run began or was resumed. Held: mu.
 func (f *Tally) average() Rate {
 	passed := f.now - f.begun
 	if passed <= 0 {
@@ -212,7 +215,7 @@ func (f *Tally) average() Rate {
 	return Rate{float64(f.uploads-f.failed) / passed, float64(f.bytes) / passed}
 }
 
-// progress is the part of the run that is over, and how long the rest will take, 0 when that is not
+// progress returns the part of the run that is done, and how long the rest will take, 0 when that is not
 // known. Held: mu.
 func (f *Tally) progress() (part float64, rest time.Duration) {
 	if f.run.DurationS > 0 {
@@ -227,17 +230,18 @@ func (f *Tally) progress() (part float64, rest time.Duration) {
 	return part, rest
 }
 
-// SetStage says how far the stage after the uploads is.
+// SetStage updates the progress of the stage after the uploads.
 func (f *Tally) SetStage(what string, done, total int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.after.what != what {
 		f.after = stage{what: what, begun: time.Now(), at: f.now}
 	}
-	f.after.done, f.after.total = done, total
+	f.after.done = done
+	f.after.total = total
 }
 
-// clock is the time on the run's clock. Held: mu.
+// clock returns the time on the run's clock. Held: mu.
 func (f *Tally) clock() float64 {
 	if f.after.what == "" {
 		return f.now
@@ -245,7 +249,8 @@ func (f *Tally) clock() float64 {
 	return max(f.now, f.after.at+time.Since(f.after.begun).Seconds())
 }
 
-// progress is the part of the stage that is over, and how long the rest will take, 0 when that is not known.
+// progress returns the part of the stage that is done, and how long the rest will take, 0 when that is
+// not known.
 func (s *stage) progress() (part float64, rest time.Duration) {
 	if s.done > 0 {
 		rest = time.Duration(float64(time.Since(s.begun)) / float64(s.done) * float64(s.total-s.done))

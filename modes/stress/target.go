@@ -19,19 +19,20 @@ import (
 // Target is the cluster as the load driver sees it.
 type Target struct {
 	c      *client.Client
-	status atomic.Pointer[wire.ClusterStatus] // the last seen
+	status atomic.Pointer[wire.ClusterStatus] // the newest
 }
 
-// NewTarget returns the cluster that a client speaks to, as it was seen last.
+// NewTarget returns the cluster that a client speaks to, which has this status.
 func NewTarget(c *client.Client, status wire.ClusterStatus) *Target {
 	t := &Target{c: c}
-	t.seen(status)
+	t.setStatus(status)
 	return t
 }
 
-// seen keeps a status, with the shards in the order of the hash.
-func (t *Target) seen(s wire.ClusterStatus) {
-	s.Shards = slices.SortedFunc(slices.Values(s.Shards), func(a, b wire.ShardStatus) int { return cmp.Compare(a.ID, b.ID) })
+// setStatus sorts the shards by ID, in which order the hash counts them.
+func (t *Target) setStatus(s wire.ClusterStatus) {
+	byID := func(a, b wire.ShardStatus) int { return cmp.Compare(a.ID, b.ID) }
+	s.Shards = slices.SortedFunc(slices.Values(s.Shards), byID)
 	t.status.Store(&s)
 }
 
@@ -40,25 +41,32 @@ func (t *Target) Put(ctx context.Context, up load.Upload) (load.Outcome, error) 
 	first := t.firstChoice(up.User, up.Name)
 	id := image.NewID()
 	r, err := t.c.Put(ctx, client.Upload{ID: id, User: up.User, Name: up.Name, Size: up.Size, Body: up.Body})
-	o := load.Outcome{ID: id.String(), Owner: int(r.Receipt.Owner), Attempts: r.Attempts, Done: r.Done, SentBytes: r.SentBytes}
+	o := load.Outcome{
+		ID:        id.String(),
+		Owner:     int(r.Receipt.Owner),
+		Attempts:  r.Attempts,
+		Done:      r.Done,
+		SentBytes: r.SentBytes,
+	}
 	for _, n := range r.Receipt.Replicas {
 		o.Replicas = append(o.Replicas, int(n))
 	}
 	if first != 0 && err == nil {
-		is := r.Receipt.Owner == first
-		o.FirstChoice, o.FirstNode = &is, int(first)
+		isFirst := r.Receipt.Owner == first
+		o.FirstChoice = &isFirst
+		o.FirstNode = int(first)
 	}
 	return o, err
 }
 
-// firstChoice is the first node in the rank of a name. It is 0, not known, while a node that the rank
-// may begin with takes no images.
+// firstChoice returns the node that ranks first for a name. It returns 0, not known, while a node of the
+// shard takes no images.
 func (t *Target) firstChoice(user, name string) image.NodeID {
 	s := t.status.Load()
 	if len(s.Shards) < 2 {
 		return 0
 	}
-	nodes := s.Shards[1+placement.Shard(user, name, len(s.Shards)-1)].Nodes // the first is the system's
+	nodes := s.Shards[1+placement.Shard(user, name, len(s.Shards)-1)].Nodes // the first is the system shard
 	for _, id := range nodes {
 		i := slices.IndexFunc(s.Nodes, func(n wire.NodeStatus) bool { return n.ID == id })
 		if i < 0 || s.Nodes[i].Condition() != string(wire.NodeUp) || !s.Nodes[i].Ready {
@@ -80,7 +88,9 @@ func (t *Target) Get(ctx context.Context, user, name string) ([sha256.Size]byte,
 }
 
 // readSum reads an image and hashes it.
-func readSum(ctx context.Context, c *client.Client, user, name string) (sum [sha256.Size]byte, n int64, err error) {
+func readSum(
+	ctx context.Context, c *client.Client, user, name string,
+) (sum [sha256.Size]byte, n int64, err error) {
 	obj, err := c.Get(ctx, user, name, client.GetOptions{})
 	if err != nil {
 		return sum, 0, err
@@ -97,7 +107,7 @@ func (t *Target) Status(ctx context.Context) ([]runlog.NodeSample, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.seen(s)
+	t.setStatus(s)
 	samples := make([]runlog.NodeSample, len(s.Nodes))
 	for i, n := range s.Nodes {
 		samples[i] = runlog.NodeSample{ID: int(n.ID), Up: n.State != wire.NodeDown, Node: n.Node}
