@@ -7,7 +7,6 @@ import (
 	"math"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 )
@@ -148,34 +147,42 @@ func (fs Figures) Set(s any, values []float64) {
 	}
 }
 
-// Read takes the values that a JSON object has, and reports which ones these are; null is none. The others
-// stay as they are. The error names the first that is no value of its figure.
-func (fs Figures) Read(object []byte, values []float64) (told []bool, err error) {
-	told = make([]bool, len(fs))
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(object, &fields); err != nil {
-		return told, err
+// Decoder reads figures from JSON objects.
+type Decoder struct {
+	Figures
+	object reflect.Type // a struct with a *float64 for each figure
+}
+
+// NewDecoder returns a Decoder of these figures.
+func NewDecoder(figures Figures) *Decoder {
+	fields := make([]reflect.StructField, len(figures))
+	for i, f := range figures {
+		fields[i] = reflect.StructField{
+			Name: fmt.Sprintf("Figure%d", i),
+			Type: reflect.TypeFor[*float64](),
+			Tag:  reflect.StructTag(fmt.Sprintf("json:%q", f.Name)),
+		}
 	}
-	for i, f := range fs {
-		text := string(fields[f.Name])
-		if text == "" || text == "null" {
+	return &Decoder{figures, reflect.StructOf(fields)}
+}
+
+// Decode takes the values that a JSON object has, and reports which ones these are; null is none. The others
+// stay as they are. The error is that of encoding/json, or names the first that is no value of its figure.
+func (d *Decoder) Decode(object []byte, values []float64) (has []bool, err error) {
+	in := reflect.New(d.object)
+	err = json.Unmarshal(object, in.Interface())
+	has = make([]bool, len(d.Figures))
+	for i, f := range d.Figures {
+		v := in.Elem().Field(i).Interface().(*float64)
+		if v == nil {
 			continue
 		}
-		v, bad := strconv.ParseFloat(text, 64)
-		switch {
-		case errors.Is(bad, strconv.ErrRange):
-			bad = fmt.Errorf("%s is %s, %w", f.Name, text, ErrRange)
-		case bad != nil:
-			bad = fmt.Errorf("%s is %s, want a number", f.Name, text)
-		default:
-			bad = f.Check(v)
-		}
 		if err == nil {
-			err = bad
+			err = f.Check(*v)
 		}
-		values[i], told[i] = v, true
+		values[i], has[i] = *v, true
 	}
-	return told, err
+	return has, err
 }
 
 // Check returns an error when one of the values of a sample is out of its figure's bounds.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -102,25 +103,27 @@ func (l *Log) take(text []byte, unterminated bool) error {
 	return nil
 }
 
-// jsonError says in the log's words what encoding/json found; nil when it found nothing.
+// jsonError returns an error of encoding/json in the log's words, and any other as it is.
 func jsonError(err error) error {
 	e, ok := errors.AsType[*json.UnmarshalTypeError](err)
-	if !ok || e.Field == "" {
-		if err == nil {
-			return nil
-		}
+	switch {
+	case !ok:
+		return err
+	case e.Field == "":
 		return errors.New(strings.TrimPrefix(err.Error(), "json: "))
 	}
-	if number, tooLarge := strings.CutPrefix(e.Value, "number "); tooLarge &&
-		e.Type.Kind().String() == "float64" {
+	kind := e.Type.Kind()
+	if number, tooLarge := strings.CutPrefix(e.Value, "number "); tooLarge && kind == reflect.Float64 {
 		return fmt.Errorf("%s is %s, %w", e.Field, number, errRange)
 	}
-	want := map[string]string{
-		"float64": "a number", "bool": "true or false",
-		"string": "a string",
-	}[e.Type.Kind().String()]
-	if want == "" {
-		want = "another type"
+	want := "another type"
+	switch kind {
+	case reflect.Float64:
+		want = "a number"
+	case reflect.Bool:
+		want = "true or false"
+	case reflect.String:
+		want = "a string"
 	}
 	return fmt.Errorf("%s is %s, want %s", e.Field, e.Value, want)
 }
@@ -150,11 +153,17 @@ func (in *line) whole(name string, v *float64, most int64) int64 {
 
 func (in *line) id(name string, v *float64) int { return int(in.whole(name, v, nodeIDMax)) }
 
+// The figures that are read of samples.
+var (
+	nodeFigures   = sample.NewDecoder(sample.Nodes)
+	clientFigures = sample.NewDecoder(sample.Clients)
+)
+
 // figures reads the figures of a sample into s, and reports which ones the line has. A counter that it does not
 // have is what it was in the sample before, or NotTold.
-func (in *line) figures(figures sample.Figures, s, before any, known bool) (told []bool) {
+func (in *line) figures(figures *sample.Decoder, s, before any, known bool) (has []bool) {
 	values := figures.Values(before)
-	for i, f := range figures {
+	for i, f := range figures.Figures {
 		switch {
 		case !f.Counter:
 			values[i] = 0
@@ -162,10 +171,10 @@ func (in *line) figures(figures sample.Figures, s, before any, known bool) (told
 			values[i] = NotTold
 		}
 	}
-	told, err := figures.Read(in.text, values)
-	in.err = first(in.err, err)
+	has, err := figures.Decode(in.text, values)
+	in.err = first(in.err, jsonError(err))
 	figures.Set(s, values)
-	return told
+	return has
 }
 
 func isTrue(v *bool) bool { return v != nil && *v }
@@ -230,7 +239,7 @@ func (l *Log) addNode(in *line) error {
 		}
 	}
 	s := NodeSample{ID: in.id("id", id), Up: isTrue(in.Up), TS: in.number("t_s", in.TS, secondsMax)}
-	told := in.figures(sample.Nodes, &s.Node, l.latest[s.ID].Node, s.Up && l.latest[s.ID].Up)
+	has := in.figures(nodeFigures, &s.Node, l.latest[s.ID].Node, s.Up && l.latest[s.ID].Up)
 	if err := first(in.err, within("id", s.ID, 1, nodeIDMax), l.see(s.ID),
 		full("node", len(l.Nodes))); err != nil {
 		return err
@@ -241,7 +250,7 @@ func (l *Log) addNode(in *line) error {
 	if n := len(l.Nodes); in.TS == nil && n > 0 {
 		s.TS = l.Nodes[n-1].TS // they come in order
 	}
-	if _, known := l.Owned[s.ID]; s.Up && told[sample.Nodes.Index("owned_images")] && !known {
+	if _, known := l.Owned[s.ID]; s.Up && has[sample.Nodes.Index("owned_images")] && !known {
 		l.Owned[s.ID] = OwnedAt{Load{s.OwnedImages, s.OwnedBytes}, s.TS}
 	}
 	if s.Up {
@@ -258,8 +267,8 @@ func (l *Log) addClient(in *line) error {
 		before = l.Client[n-1]
 	}
 	s := ClientSample{TS: before.TS}
-	told := in.figures(sample.Clients, &s.Client, before.Client, n > 0)
-	if i := sample.Clients.Index("in_flight"); !told[i] {
+	has := in.figures(clientFigures, &s.Client, before.Client, n > 0)
+	if i := sample.Clients.Index("in_flight"); !has[i] {
 		s.InFlight = NotTold
 		if n > 0 {
 			s.InFlight = before.InFlight
