@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"math"
 	"slices"
 )
@@ -46,6 +47,102 @@ func ratio(a, b float64) float64 {
 		return 0
 	}
 	return a / b
+}
+
+// normalTail is the probability that a standard normal variable exceeds z.
+func normalTail(z float64) float64 { return math.Erfc(z/math.Sqrt2) / 2 }
+
+// tieCounts returns how often each value occurs that occurs more than once.
+func tieCounts(values []float64) (counts []float64) {
+	sorted := slices.Sorted(slices.Values(values))
+	for i := 0; i < len(sorted); {
+		end := i + 1
+		for end < len(sorted) && sorted[end] == sorted[i] {
+			end++
+		}
+		if end-i > 1 {
+			counts = append(counts, float64(end-i))
+		}
+		i = end
+	}
+	return counts
+}
+
+// ranks returns each value's place in order, from 1; equal values share the mean of theirs.
+func ranks(values []float64) []float64 {
+	order := make([]int, len(values))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int { return cmp.Compare(values[a], values[b]) })
+	r := make([]float64, len(values))
+	for i := 0; i < len(order); {
+		end := i + 1
+		for end < len(order) && values[order[end]] == values[order[i]] {
+			end++
+		}
+		for _, at := range order[i:end] {
+			r[at] = float64(i+1+end) / 2
+		}
+		i = end
+	}
+	return r
+}
+
+// autocorrelation is that of values with their neighbours, at lag 1; 0 when they do not vary.
+func autocorrelation(values []float64) float64 {
+	m := mean(values)
+	var with, all float64
+	for i, v := range values {
+		all += (v - m) * (v - m)
+		if i > 0 {
+			with += (v - m) * (values[i-1] - m)
+		}
+	}
+	if all == 0 {
+		return 0
+	}
+	return with / all
+}
+
+// autocorrelationMax bounds what varianceFactor goes by: values that are even more alike are nearly one value.
+const autocorrelationMax = 0.99
+
+// varianceFactor returns how much larger the variance of a statistic is when its values have this autocorrelation:
+// the number of values by how many independent ones they are worth (Bayley and Hammersley, Supplement to the
+// Journal of the Royal Statistical Society 8, 1946). It is never below 1.
+func varianceFactor(autocorrelation float64) float64 {
+	r := min(max(0, autocorrelation), autocorrelationMax)
+	return (1 + r) / (1 - r)
+}
+
+// mannWhitney returns the probability that two samples differ at least so much when both come from one
+// distribution: the U test (Mann and Whitney, Annals of Mathematical Statistics 18, 1947), two-sided, by its normal
+// approximation with ties. Samples in order of time are often alike to their neighbours, which widens the variance.
+// It is 1 when there is nothing to compare.
+func mannWhitney(a, b []float64) float64 {
+	n1, n2 := float64(len(a)), float64(len(b))
+	if len(a) == 0 || len(b) == 0 {
+		return 1
+	}
+	all := append(slices.Clone(a), b...)
+	sum := 0.0
+	for _, r := range ranks(all)[:len(a)] {
+		sum += r
+	}
+	n := n1 + n2
+	ties := 0.0
+	for _, t := range tieCounts(all) {
+		ties += t*t*t - t
+	}
+	variance := n1 * n2 / 12 * (n + 1 - ties/(n*(n-1)))
+	variance *= varianceFactor((autocorrelation(a) + autocorrelation(b)) / 2)
+	if variance <= 0 {
+		return 1
+	}
+	u := sum - n1*(n1+1)/2
+	z := max(0, math.Abs(u-n1*n2/2)-0.5) / math.Sqrt(variance)
+	return min(1, 2*normalTail(z))
 }
 
 // chiSquareP returns the probability that counts at least as uneven as these come from equal

@@ -115,6 +115,58 @@ func TestStddev(t *testing.T) {
 	}
 }
 
+// TestMannWhitney compares with figures worked out by hand: of five values that are all below five others U is
+// 0, its mean 12.5 and its variance 25*11/12.
+func TestMannWhitney(t *testing.T) {
+	low, high := []float64{1, 5, 2, 4, 3}, []float64{6, 10, 7, 9, 8}
+	want := 2 * normalTail(12/math.Sqrt(25.0*11/12))
+	if got := mannWhitney(low, high); math.Abs(got-want) > 1e-12 {
+		t.Errorf("p = %v, want %v", got, want)
+	}
+	if a, b := mannWhitney(low, high), mannWhitney(high, low); a != b {
+		t.Errorf("%v one way, %v the other", a, b)
+	}
+	if got := mannWhitney(low, low); got != 1 {
+		t.Errorf("p = %v of the same", got)
+	}
+	if got := mannWhitney([]float64{2, 2, 2}, []float64{2, 2}); got != 1 {
+		t.Errorf("p = %v of nothing but ties", got)
+	}
+	if got := mannWhitney(nil, high); got != 1 {
+		t.Errorf("p = %v against nothing", got)
+	}
+	if even, drifting := mannWhitney(low, high), mannWhitney([]float64{1, 2, 3, 4, 5}, []float64{6, 7, 8, 9, 10}); drifting <= even {
+		t.Errorf("p = %v for values like their neighbours, %v for others", drifting, even)
+	}
+}
+
+// TestMannWhitneyHoldsItsLevel compares samples of one distribution, and of two.
+func TestMannWhitneyHoldsItsLevel(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 5))
+	sample := func(shift, like float64) []float64 {
+		v, at := make([]float64, 80), 0.0
+		for i := range v {
+			at = like*at + rnd.NormFloat64()
+			v[i] = math.Round(4 * (at + shift)) // with ties
+		}
+		return v
+	}
+	for _, c := range []struct {
+		shift, like float64
+		least, most int
+	}{{0, 0, 0, 15}, {0, 0.6, 0, 25}, {1, 0, 395, 400}} {
+		found := 0
+		for range 400 {
+			if mannWhitney(sample(0, c.like), sample(c.shift, c.like)) < compareAlpha {
+				found++
+			}
+		}
+		if found < c.least || found > c.most {
+			t.Errorf("shifted by %v, alike by %v: %d of 400 differ", c.shift, c.like, found)
+		}
+	}
+}
+
 // The grades of the design, which many images have exactly.
 func TestGrade(t *testing.T) {
 	for _, images := range []int64{0, 137, 1500} {
