@@ -23,7 +23,10 @@ func testBadRequests(t *testing.T, c *clustertest.Cluster) {
 		kind               image.Kind
 	}{
 		{"malformed upload ID", "PUT", good, h("Idempotency-Key", "1"), image.KindInvalid},
-		{"zero upload ID", "PUT", good, h("Idempotency-Key", "00000000-0000-0000-0000-000000000000"), image.KindInvalid},
+		{
+			"zero upload ID", "PUT", good,
+			h("Idempotency-Key", "00000000-0000-0000-0000-000000000000"), image.KindInvalid,
+		},
 		{"long upload ID", "PUT", good, h("Idempotency-Key", strings.Repeat("1", 4000)), image.KindInvalid},
 		{"words in the broadcast", "PUT", good, h("Imgcluster-Broadcast", "one,two"), image.KindInvalid},
 		{"broadcast without this node", "PUT", good, h("Imgcluster-Broadcast", "2,3"), image.KindInvalid},
@@ -35,22 +38,40 @@ func testBadRequests(t *testing.T, c *clustertest.Cluster) {
 		{"unknown nodes in the broadcast", "PUT", good, h("Imgcluster-Broadcast", "1,8,9"), image.KindMisplaced},
 		{"digest without base64", "PUT", good, h("Content-Digest", "sha-256=:%%%:"), image.KindInvalid},
 		{"digest of the wrong length", "PUT", good, h("Content-Digest", "sha-256=:AAAA:"), image.KindInvalid},
-		{"digest without colons", "PUT", good, h("Content-Digest", strings.ReplaceAll(contentDigest(body), ":", "")), image.KindInvalid},
+		{
+			"digest without colons", "PUT", good,
+			h("Content-Digest", strings.ReplaceAll(contentDigest(body), ":", "")), image.KindInvalid,
+		},
 		{"no digest in the header", "PUT", good, h("Content-Digest", "nonsense"), image.KindInvalid},
 		{"wrong digest", "PUT", good, h("Content-Digest", contentDigest([]byte("other"))), image.KindDigest},
-		{"a second, wrong digest", "PUT", good, h("Content-Digest", "sha-512=:AAAA:", contentDigest([]byte("other"))), image.KindDigest},
+		{
+			"a second, wrong digest", "PUT", good,
+			h("Content-Digest", "sha-512=:AAAA:", contentDigest([]byte("other"))), image.KindDigest,
+		},
 		{"digest that is not understood", "PUT", good, h("Content-Digest", "sha-512=:AAAA:"), image.KindInvalid},
-		{"wrong digest of the representation", "PUT", good, h("Repr-Digest", contentDigest([]byte("other"))), image.KindDigest},
+		{
+			"wrong digest of the representation", "PUT", good,
+			h("Repr-Digest", contentDigest([]byte("other"))), image.KindDigest,
+		},
 		{"MD5", "PUT", good, h("Content-Md5", "1B2M2Y8AsgTpgAmY7PhCfg=="), image.KindInvalid},
-		{"digest of RFC 3230", "PUT", good, h("Digest", "SHA-256=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="), image.KindInvalid},
+		{
+			"digest of RFC 3230", "PUT", good,
+			h("Digest", "SHA-256=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="), image.KindInvalid,
+		},
 		{"digest with DELETE", "DELETE", good, h("Content-Digest", contentDigest(nil)), image.KindInvalid},
 		{"If-Match without an image", "PUT", good, h("If-Match", `"tag"`), image.KindChanged},
 		{"any image, and there is none", "PUT", good, h("If-Match", "*"), image.KindChanged},
 		{"If-Match without quotes", "DELETE", good, h("If-Match", "tag"), image.KindInvalid},
 		{"If-None-Match without quotes", "PUT", good, h("If-None-Match", "tag"), image.KindInvalid},
 		{"too many tags", "DELETE", good, h("If-Match", strings.Repeat(`"tag",`, 65)), image.KindInvalid},
-		{"If-Unmodified-Since with PUT", "PUT", good, h("If-Unmodified-Since", "Sat, 01 Jan 2000 00:00:00 GMT"), image.KindChanged},
-		{"If-Modified-Since with PUT", "PUT", good, h("If-Modified-Since", "Sat, 01 Jan 2000 00:00:00 GMT"), image.KindInvalid},
+		{
+			"If-Unmodified-Since with PUT", "PUT", good,
+			h("If-Unmodified-Since", "Sat, 01 Jan 2000 00:00:00 GMT"), image.KindChanged,
+		},
+		{
+			"If-Modified-Since with PUT", "PUT", good,
+			h("If-Modified-Since", "Sat, 01 Jan 2000 00:00:00 GMT"), image.KindInvalid,
+		},
 		{"If-Range with PUT", "PUT", good, h("If-Range", `"tag"`), image.KindInvalid},
 		{"a condition of WebDAV", "PUT", good, h("If", "(<urn:uuid:1>)"), image.KindInvalid},
 		{"Content-Type that is none", "PUT", good, h("Content-Type", "image"), image.KindInvalid},
@@ -58,8 +79,14 @@ func testBadRequests(t *testing.T, c *clustertest.Cluster) {
 		{"a form", "PUT", good, h("Content-Type", "multipart/form-data; boundary=x"), image.KindMedia},
 		{"compressed", "PUT", good, h("Content-Encoding", "gzip"), image.KindMedia},
 		{"of a page of another site", "PUT", good, h("Origin", "http://evil.example"), image.KindForbidden},
-		{"of a page of another site, by the browser", "PUT", good, h("Sec-Fetch-Site", "cross-site"), image.KindForbidden},
-		{"drain by a page of another site", "POST", "/v1/members", h("Origin", "http://evil.example", "Content-Type", "text/plain"), image.KindForbidden},
+		{
+			"of a page of another site, by the browser", "PUT", good,
+			h("Sec-Fetch-Site", "cross-site"), image.KindForbidden,
+		},
+		{
+			"drain by a page of another site", "POST", "/v1/members",
+			h("Origin", "http://evil.example", "Content-Type", "text/plain"), image.KindForbidden,
+		},
 		{"drain by a form", "POST", "/v1/members", h("Content-Type", "text/plain"), image.KindMedia},
 		{"a part of an image", "PUT", good, h("Content-Range", "bytes 0-2999/6000"), image.KindInvalid},
 		{"no length", "PUT", good, h("Content-Length", "-1"), image.KindLengthRequired},
@@ -85,8 +112,14 @@ func testBadRequests(t *testing.T, c *clustertest.Cluster) {
 		{"no path", "GET", "/", nil, image.KindNotFound},
 		{"no image of that name", "GET", clustertest.Path("bad", "none.png"), nil, image.KindNotFound},
 		{"no copy of that ID", "GET", "/internal/v1/copies/x/1", nil, image.KindInvalid},
-		{"no copy of that epoch", "GET", "/internal/v1/copies/0190b6a0-7c1e-7cc0-a1f4-5d6e7f8091a2/-1", nil, image.KindInvalid},
-		{"no such copy", "GET", "/internal/v1/copies/0190b6a0-7c1e-7cc0-a1f4-5d6e7f8091a2/1", nil, image.KindNotFound},
+		{
+			"no copy of that epoch", "GET", "/internal/v1/copies/0190b6a0-7c1e-7cc0-a1f4-5d6e7f8091a2/-1",
+			nil, image.KindInvalid,
+		},
+		{
+			"no such copy", "GET", "/internal/v1/copies/0190b6a0-7c1e-7cc0-a1f4-5d6e7f8091a2/1",
+			nil, image.KindNotFound,
+		},
 	} {
 		t.Run(x.what, func(t *testing.T) {
 			var r clustertest.Response
@@ -101,11 +134,11 @@ func testBadRequests(t *testing.T, c *clustertest.Cluster) {
 			}
 		})
 	}
-	nothingLeft(t, c)
+	expectNothingLeft(t, c)
 }
 
-// nothingLeft checks that no refused upload of the user "bad" left anything anywhere.
-func nothingLeft(t *testing.T, c *clustertest.Cluster) {
+// expectNothingLeft expects that no refused upload of the user "bad" left anything anywhere.
+func expectNothingLeft(t *testing.T, c *clustertest.Cluster) {
 	t.Helper()
 	for _, id := range c.IDs() {
 		if l := c.List(t, id, "bad"); len(l) != 0 {
@@ -115,22 +148,24 @@ func nothingLeft(t *testing.T, c *clustertest.Cluster) {
 	c.ExpectSettled(t)
 }
 
-// head is the start of an upload by hand.
+// head returns the header of an upload as it is on the wire, with more lines.
 func head(path string, length int, more ...string) string {
-	return fmt.Sprintf("PUT %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n%s\r\n", path, length, strings.Join(more, ""))
+	return fmt.Sprintf("PUT %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n%s\r\n",
+		path, length, strings.Join(more, ""))
 }
 
 func testBadBodies(t *testing.T, c *clustertest.Cluster) {
 	path := clustertest.Path("bad", "body.png")
 	body := clustertest.Image(41, 300_000)
 	limit := int(c.Config.Limits.ImageBytes)
-	for _, id := range c.IDs() { // the owner, the replica and a node that only passes on
+	for _, id := range c.IDs() { // the owner, the replica and a node that only relays
 		t.Run(fmt.Sprintf("node %d", id), func(t *testing.T) {
 			t.Run("empty", func(t *testing.T) {
 				clustertest.ExpectProblem(t, c.Do(http.MethodPut, id, path, nil, nil), image.KindInvalid)
 			})
 			t.Run("wrong digest", func(t *testing.T) {
-				r := c.Do(http.MethodPut, id, path, bytes.NewReader(body), http.Header{"Content-Digest": {contentDigest(body[1:])}})
+				wrong := http.Header{"Content-Digest": {contentDigest(body[1:])}}
+				r := c.Do(http.MethodPut, id, path, bytes.NewReader(body), wrong)
 				clustertest.ExpectProblem(t, r, image.KindDigest)
 			})
 			t.Run("cut", func(t *testing.T) {
@@ -145,7 +180,7 @@ func testBadBodies(t *testing.T, c *clustertest.Cluster) {
 				clustertest.ExpectProblem(t, conn.Answer(), image.KindIncomplete)
 			})
 			// The bytes beyond Content-Length are the next request by the rules of HTTP/1.1. The
-			// digest tells that they were meant to be the image's.
+			// digest shows that they were meant to be the image's.
 			t.Run("longer than said", func(t *testing.T) {
 				conn := c.Dial(t, id)
 				conn.Send(head(path, len(body)-9, "Content-Digest: "+contentDigest(body)+"\r\n"), body)
@@ -166,7 +201,10 @@ func testBadBodies(t *testing.T, c *clustertest.Cluster) {
 		})
 	}
 	t.Run("raw ..", func(t *testing.T) { // a client's library would clean the path
-		for _, path := range []string{"/v1/images/bad/../x.png", "/v1/images/bad/a/../../x", "/v1/images/../../etc/passwd", "/v1/images/bad/./x"} {
+		for _, path := range []string{
+			"/v1/images/bad/../x.png", "/v1/images/bad/a/../../x",
+			"/v1/images/../../etc/passwd", "/v1/images/bad/./x",
+		} {
 			conn := c.Dial(t, 1)
 			conn.Send(head(path, 4), "body")
 			clustertest.ExpectProblem(t, conn.Answer(), image.KindInvalid)
@@ -174,21 +212,22 @@ func testBadBodies(t *testing.T, c *clustertest.Cluster) {
 	})
 	t.Run("two lengths", func(t *testing.T) {
 		conn := c.Dial(t, 1)
-		conn.Send("PUT " + path + " HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nbody")
+		conn.Send(head(path, 4, "Content-Length: 5\r\n"), "body")
 		if r := conn.Answer(); r.Status != http.StatusBadRequest {
 			t.Errorf("status %d, %v", r.Status, r.Err)
 		}
 	})
-	nothingLeft(t, c)
+	expectNothingLeft(t, c)
 	// After a cut the same upload ID may be sent again at once.
 	id := image.NewID()
 	key := http.Header{"Idempotency-Key": {id.String()}}
+	path = clustertest.Path("again", "cut.png")
 	conn := c.Dial(t, 1)
-	conn.Send(head(clustertest.Path("again", "cut.png"), len(body), "Idempotency-Key: "+id.String()+"\r\n"), body[:len(body)/2])
+	conn.Send(head(path, len(body), "Idempotency-Key: "+id.String()+"\r\n"), body[:len(body)/2])
 	clustertest.Poll(t, "the upload is on its way", func() bool { return c.Status(1).Nodes[0].Uploads > 0 })
 	conn.Close()
 	clustertest.Poll(t, "the second attempt", func() bool {
-		r := c.Do(http.MethodPut, 1, clustertest.Path("again", "cut.png"), bytes.NewReader(body), key)
+		r := c.Do(http.MethodPut, 1, path, bytes.NewReader(body), key)
 		if k := r.Problem.Code; k != "" && !k.Temporary() && k != image.KindIncomplete {
 			t.Fatalf("an upload that was cut is refused for good: %s", r.Body)
 		}
@@ -200,7 +239,8 @@ func testBadBodies(t *testing.T, c *clustertest.Cluster) {
 
 // testUploadIDs uses upload IDs twice.
 func testUploadIDs(t *testing.T, c *clustertest.Cluster) {
-	a, b := clustertest.Image(50, 5000), clustertest.Image(51, 5000)
+	a := clustertest.Image(50, 5000)
+	b := clustertest.Image(51, 5000)
 	shorter := a[:4000]
 	key := http.Header{"Idempotency-Key": {image.NewID().String()}}
 	first := c.Put(t, 1, "alice", "once.png", a, key)
@@ -208,12 +248,13 @@ func testUploadIDs(t *testing.T, c *clustertest.Cluster) {
 		put := func(user, name string, body []byte) clustertest.Response {
 			return c.Do(http.MethodPut, id, clustertest.Path(user, name), bytes.NewReader(body), key)
 		}
-		if again := clustertest.Receipt(t, put("alice", "once.png", a)); again.Version != first.Version || again.Owner != first.Owner {
+		again := clustertest.Receipt(t, put("alice", "once.png", a))
+		if again.Version != first.Version || again.Owner != first.Owner {
 			t.Errorf("node %d: receipt %+v of the second attempt, %+v of the first", id, again, first)
 		}
 		clustertest.ExpectProblem(t, put("alice", "once.png", b), image.KindConflict)
 		clustertest.ExpectProblem(t, put("alice", "once.png", shorter), image.KindConflict)
-		for i := range 8 { // names of other shards, too, which know nothing of the upload ID
+		for i := range 8 { // names of other shards, too, which do not have the upload ID
 			for _, user := range []string{"alice", "mallory"} {
 				name := fmt.Sprintf("twice-%d-%d.png", id, i)
 				if r := put(user, name, b); r.Status < 300 {
@@ -232,18 +273,24 @@ func testUploadIDs(t *testing.T, c *clustertest.Cluster) {
 func testSlowClients(t *testing.T, c *clustertest.Cluster) {
 	body := clustertest.Image(60, 300_000)
 	began := time.Now()
-	silent, header, half, broadcast := c.Dial(t, 1), c.Dial(t, 1), c.Dial(t, 2), c.Dial(t, 3)
+	silent := c.Dial(t, 1)
+	header := c.Dial(t, 1)
+	half := c.Dial(t, 2)
+	broadcast := c.Dial(t, 3)
 	header.Send("PUT " + clustertest.Path("bad", "slow.png") + " HTTP/1.1\r\nHost: localhost\r\nX: ")
 	half.Send(head(clustertest.Path("bad", "slow.png"), len(body)), body[:100_000])
-	broadcast.Send(head(clustertest.Path("bad", "slow2.png"), len(body), "Imgcluster-Broadcast: 1,2,3\r\n"), body[:100_000])
+	toAll := head(clustertest.Path("bad", "slow2.png"), len(body), "Imgcluster-Broadcast: 1,2,3\r\n")
+	broadcast.Send(toAll, body[:100_000])
 	for _, conn := range []*clustertest.Conn{half, broadcast} {
 		clustertest.ExpectProblem(t, conn.Answer(), image.KindTooSlow)
 	}
-	for what, conn := range map[string]*clustertest.Conn{"no header": silent, "half a header": header, "half a body": half} {
+	for what, conn := range map[string]*clustertest.Conn{
+		"no header": silent, "half a header": header, "half a body": half,
+	} {
 		if !conn.Ended() {
 			t.Errorf("%s: the connection does not end", what)
 		}
 	}
 	t.Logf("over after %v", time.Since(began))
-	nothingLeft(t, c)
+	expectNothingLeft(t, c)
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -22,29 +21,30 @@ import (
 	"imgcluster/config"
 )
 
-// TestCrash kills nodes at the steps of uploads, deletes, repairs and changes of the members, while
-// clients go on, and checks all invariants after each: 15 crashes, or IMGCLUSTER_CRASHES of them.
-// IMGCLUSTER_SEED gives another order, other nodes and other moments; IMGCLUSTER_FAILPOINT_ONLY names the
-// beginning of those to take.
+// TestCrash kills nodes at the steps of uploads, deletes, repairs and changes of the members, while clients
+// go on, and expects all invariants after each: 15 crashes, or IMGCLUSTER_CRASHES of them. IMGCLUSTER_SEED
+// selects another order, other nodes and other moments; IMGCLUSTER_FAILPOINT_ONLY is a prefix of the
+// failpoints to use.
 func TestCrash(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds a program and starts processes")
 	}
 	t.Parallel()
-	count, seed := env.Number(t, "IMGCLUSTER_CRASHES", 15), env.Number(t, "IMGCLUSTER_SEED", 1)
+	count := env.Number(t, "IMGCLUSTER_CRASHES", 15)
+	seed := env.Number(t, "IMGCLUSTER_SEED", 1)
 	r := startCrashes(t, uint64(seed))
 	begun := time.Now()
 	for rounds := 0; r.crashes() < count && !t.Failed(); rounds++ {
 		if rounds > 2*count+len(failpoint.Names()) {
-			t.Errorf("%d crashes in %d rounds: the nodes do not come to their failpoints", r.crashes(), rounds)
+			t.Errorf("%d crashes in %d rounds: the nodes do not reach their failpoints", r.crashes(), rounds)
 			break
 		}
 		r.crash(t)
 	}
-	r.tell(t, seed, time.Since(begun))
+	r.reportCrashes(t, seed, time.Since(begun))
 }
 
-// The size of a round: histories at once, and how often they are begun until a node has come to its
+// The size of a round: histories at once, and how often they are begun until a node has reached its
 // failpoint.
 const (
 	crashHistories = 3
@@ -58,37 +58,45 @@ const (
 // crashes is a run on one cluster.
 type crashes struct {
 	*histories
-	past    *clustertest.Past
+	seen    *clustertest.Invariants
 	deck    []string // failpoints to come
 	kept    []stored
 	stored  int
-	place   string       // where a node is to die now
-	leaving image.NodeID // may end by itself
+	place   string       // the failpoint at which a node is to die now
+	removed image.NodeID // may end by itself
 	pauses  []time.Duration
-	took    map[string]int // crashes by failpoint
-	missed  map[string]int // rounds in which the node did not come to it
-	only    string
+	byPlace map[string]int // crashes by failpoint
+	missed  map[string]int // rounds in which the node did not reach it
+	only    string         // prefix of the failpoints to use
 }
 
 func startCrashes(t *testing.T, seed uint64) *crashes {
-	c := clustertest.Start(t, clustertest.Options{Processes: true, Program: clustertest.BuildWithFailpoints(t), Change: func(cfg *config.Config) {
+	o := clustertest.Options{Processes: true, Program: clustertest.BuildWithFailpoints(t)}
+	o.Change = func(cfg *config.Config) {
 		cfg.Limits.Uploads = 2 * crashHistories * clientsPerHistory
-		cfg.Timeouts.PeerSilence, cfg.Timeouts.Takeover = 500*time.Millisecond, 700*time.Millisecond
-		cfg.Repair.Delay, cfg.Timeouts.Sweep = time.Second, time.Second
-		cfg.Raft.SnapshotEntries, cfg.Raft.CompactionOverhead = 20, 5
+		cfg.Timeouts.PeerSilence = 500 * time.Millisecond
+		cfg.Timeouts.Takeover = 700 * time.Millisecond
+		cfg.Timeouts.Sweep = time.Second
+		cfg.Repair.Delay = time.Second
+		cfg.Raft.SnapshotEntries = 20
+		cfg.Raft.CompactionOverhead = 5
 		cfg.Local.LostData = config.LostDataReplace
-	}})
+	}
+	c := clustertest.Start(t, o)
 	c.HTTP.Transport.(*http.Transport).MaxIdleConnsPerHost = crashHistories * clientsPerHistory
 	r := &crashes{
-		histories: newHistories(t, c, seed), past: clustertest.NewPast(), took: map[string]int{}, missed: map[string]int{},
-		only: os.Getenv("IMGCLUSTER_FAILPOINT_ONLY"),
+		histories: newHistories(t, c, seed),
+		seen:      clustertest.NewInvariants(),
+		byPlace:   map[string]int{},
+		missed:    map[string]int{},
+		only:      os.Getenv("IMGCLUSTER_FAILPOINT_ONLY"),
 	}
-	r.kept = putMany(t, c, "first", keptFirst)
+	r.kept = putImages(t, c, "first", keptFirst)
 	return r
 }
 
 func (r *crashes) crashes() (n int) {
-	for _, k := range r.took {
+	for _, k := range r.byPlace {
 		n += k
 	}
 	return n
@@ -97,7 +105,9 @@ func (r *crashes) crashes() (n int) {
 // next draws a failpoint; each comes once before any comes again.
 func (r *crashes) next(t *testing.T) string {
 	if len(r.deck) == 0 {
-		r.deck = slices.DeleteFunc(failpoint.Names(), func(name string) bool { return !strings.HasPrefix(name, r.only) })
+		r.deck = slices.DeleteFunc(failpoint.Names(), func(name string) bool {
+			return !strings.HasPrefix(name, r.only)
+		})
 		r.rng.Shuffle(len(r.deck), func(i, j int) { r.deck[i], r.deck[j] = r.deck[j], r.deck[i] })
 	}
 	if len(r.deck) == 0 {
@@ -108,7 +118,7 @@ func (r *crashes) next(t *testing.T) string {
 	return name
 }
 
-// arm is what a round wants to happen: a node dies when it comes to a failpoint for the n-th time.
+// arm is what a round is to do: a node dies when it reaches a failpoint for the n-th time.
 type arm struct {
 	place string
 	node  image.NodeID
@@ -133,15 +143,15 @@ func (r *crashes) crash(t *testing.T) {
 	if r.crashes() == before {
 		r.missed[a.place]++
 	}
-	r.invariants(t)
+	r.expectInvariants(t)
 	if testing.Verbose() {
-		t.Logf("round %d: node %d, pass %d of %s, %d crashes, %v", r.rounds, a.node, a.n, a.place, r.crashes()-before, time.Since(begun).Round(time.Millisecond))
+		t.Logf("round %d: node %d, pass %d of %s, %d crashes, %v", r.rounds, a.node, a.n, a.place,
+			r.crashes()-before, time.Since(begun).Round(time.Millisecond))
 	}
 	r.rounds++
 }
 
-// scenario makes the nodes come to a failpoint. A node passes it so often that it may be told to die at
-// one of the first `most` times.
+// scenario makes the nodes reach a failpoint, each at least `most` times.
 type scenario struct {
 	most int
 	run  func(*crashes, *testing.T, arm)
@@ -153,15 +163,15 @@ func scenarioOf(place string) scenario {
 	case is("upload/before-reassign", "upload/reassigned"):
 		return scenario{2, (*crashes).underPause}
 	case is("catalog/snapshot-begun", "catalog/snapshot-saved"):
-		return scenario{1, (*crashes).ofLeaderOfLate}
+		return scenario{1, (*crashes).sendingSnapshot}
 	case is("catalog/before-replace", "catalog/replaced"):
-		return scenario{2, (*crashes).ofLate}
-	case is("member/before-renew", "member/put-aside", "member/renewed", "member/identity-written", "member/before-admit", "member/admitted",
-		"member/before-first-replica"):
-		return scenario{1, (*crashes).ofEmptied}
+		return scenario{2, (*crashes).receivingSnapshot}
+	case is("member/before-renew", "member/quarantined", "member/renewed", "member/identity-written",
+		"member/before-admit", "member/admitted", "member/before-first-replica"):
+		return scenario{1, (*crashes).replacingLostData}
 	case strings.HasPrefix(place, "member/"):
 		return scenario{2, (*crashes).inReplacement}
-	case is("repair/before-remove"): // only when an image goes while it is copied
+	case is("repair/before-remove"): // only when an image is deleted while it is copied
 		return scenario{1, (*crashes).inDrain}
 	case strings.HasPrefix(place, "repair/"):
 		return scenario{3, (*crashes).inDrain}
@@ -180,92 +190,97 @@ func (r *crashes) wait(t *testing.T, l *load) {
 	r.until(t, "the clients end", l.ended)
 }
 
-// end waits for the clients and for all nodes, judges what they saw and deletes what they stored.
+// end waits for the clients and for all nodes, expects that what they saw was linearizable, and deletes what
+// they stored.
 func (r *crashes) end(t *testing.T, loads ...*load) {
 	t.Helper()
 	for _, l := range loads {
 		r.wait(t, l)
 	}
 	r.disarm()
-	r.whole(t)
+	r.awaitReady(t)
 	for _, l := range loads {
-		r.conclude(t, l, r.place) // I7
+		r.expectLinearizable(t, l, r.place) // I7
 		for i := range l.all {
 			for n := range namesPerHistory {
-				r.c.DoAgain(t, http.MethodDelete, r.anyNode(), clustertest.Path("alice", historyName(l.prefix(i), n)), nil, nil)
+				path := clustertest.Path("alice", historyName(l.prefix(i), n))
+				r.c.DoAgain(t, http.MethodDelete, r.anyNode(), path, nil, nil)
 			}
 		}
 	}
 }
 
-// until waits like clustertest.Poll, and brings back the nodes that die meanwhile.
+// until waits like clustertest.Poll, and restarts the nodes that die meanwhile.
 func (r *crashes) until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	clustertest.Poll(t, what, func() bool {
-		r.revive(t)
+		r.restartDead(t)
 		return ok()
 	})
 }
 
-// revive brings back the nodes that died, after an image was stored without them.
-func (r *crashes) revive(t *testing.T) {
+// restartDead restarts the nodes that died, after an image was stored without them.
+func (r *crashes) restartDead(t *testing.T) {
 	t.Helper()
 	for _, id := range r.c.IDs() {
-		gone, err := r.c.Died(id)
+		died, err := r.c.Died(id)
 		switch {
-		case !gone:
+		case !died:
 		case err == nil:
-			r.took[r.place]++
+			r.byPlace[r.place]++
 			since := time.Now()
-			if !slices.Contains(neededBack, r.place) {
-				r.acknowledge(t, since)
+			if !slices.Contains(quorumLost, r.place) {
+				r.expectAcknowledged(t, since)
 				r.c.Start(id)
 				continue
 			}
 			r.c.Start(id)
-			r.acknowledge(t, since)
-		case id != r.leaving:
+			r.expectAcknowledged(t, since)
+		case id != r.removed:
 			t.Error(err)
 			r.c.Start(id)
 		}
 	}
 }
 
-// neededBack are the steps after which a group may stand still until its leader is back. It has just taken
-// one of four replicas out, and the two that are left may not have heard that this was committed: for
-// them, as dragonboat has it, three of the four are the majority, and the one that was taken out does not
-// vote any more.
-var neededBack = []string{"member/replica-removed", "member/before-settle"}
+// quorumLost are the steps after which a group may have no quorum until its leader is up again. The leader
+// has just removed one of four replicas, and the two that are left may not know that this is committed. For
+// them three of four are the majority, as dragonboat has it, and the removed one does not vote any more.
+var quorumLost = []string{"member/replica-removed", "member/before-settle"}
 
-// acknowledge stores an image after a fault (invariant I8).
-func (r *crashes) acknowledge(t *testing.T, since time.Time) {
+// expectAcknowledged stores an image after a fault (invariant I8).
+func (r *crashes) expectAcknowledged(t *testing.T, since time.Time) {
 	t.Helper()
 	r.stored++
-	s := stored{name: fmt.Sprintf("after-crash-%d.png", r.stored), body: clustertest.Image(uint64(1e6+r.stored), 20_000)}
+	s := stored{
+		name: fmt.Sprintf("after-crash-%d.png", r.stored),
+		body: clustertest.Image(uint64(1e6+r.stored), 20_000),
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*pauseMax)
 	defer cancel()
-	_, err := r.cl.Put(ctx, client.Upload{User: "alice", Name: s.name, Size: int64(len(s.body)), Body: func() io.Reader { return bytes.NewReader(s.body) }})
-	if err != nil {
+	if _, err := r.cl.Put(ctx, uploadOf(s.name, s.body)); err != nil {
 		t.Errorf("after a crash: %v", err)
 		for _, id := range r.c.IDs() {
 			resp := r.c.Do(http.MethodPut, id, clustertest.Path("alice", s.name), bytes.NewReader(s.body), nil)
-			t.Logf("node %d: %d %v %s; it says of the cluster %+v", id, resp.Status, resp.Err, resp.Body, r.c.Status(id))
+			t.Logf("node %d: %d %v %s; its status %+v", id, resp.Status, resp.Err, resp.Body, r.c.Status(id))
 		}
 		return
 	}
 	pause := time.Since(since)
-	if r.pauses = append(r.pauses, pause); pause > pauseMax {
+	r.pauses = append(r.pauses, pause)
+	if pause > pauseMax {
 		t.Errorf("uploads resumed only %v after a crash", pause)
 	}
-	if r.kept = append(r.kept, s); len(r.kept) > keptFirst+keptMost {
+	r.kept = append(r.kept, s)
+	if len(r.kept) > keptFirst+keptMost {
 		oldest := r.kept[keptFirst]
 		r.kept = slices.Delete(r.kept, keptFirst, keptFirst+1)
 		r.c.DoAgain(t, http.MethodDelete, r.anyNode(), clustertest.Path("alice", oldest.name), nil, nil)
 	}
 }
 
-// whole waits until all nodes run and serve.
-func (r *crashes) whole(t *testing.T) {
+// awaitReady waits until all nodes run and serve.
+func (r *crashes) awaitReady(t *testing.T) {
 	t.Helper()
 	for _, id := range r.c.IDs() {
 		if !r.c.Runs(id) {
@@ -275,37 +290,37 @@ func (r *crashes) whole(t *testing.T) {
 	r.until(t, "all nodes serve", func() bool { return r.c.Ready(r.c.IDs()...) })
 }
 
-// invariants checks what must hold after every fault. That histories are linearizable (I7) is judged
+// expectInvariants checks what must hold after every fault. That histories are linearizable (I7) is judged
 // where they end, and that faults give typed errors (I9) where requests are made.
-func (r *crashes) invariants(t *testing.T) {
+func (r *crashes) expectInvariants(t *testing.T) {
 	t.Helper()
-	r.whole(t)
-	expectMany(t, r.c, r.kept, r.anyNode()) // I1
-	r.c.ExpectSettled(t)                    // I5
-	r.c.ExpectEqualCatalogs(t)              // I6
-	r.c.ExpectNoPlaintext(t)                // I3
-	r.past.ExpectUniqueKeys(t, r.c)         // I4
+	r.awaitReady(t)
+	expectImages(t, r.c, r.kept, r.anyNode()) // I1
+	r.c.ExpectSettled(t)                      // I5
+	r.c.ExpectEqualCatalogs(t)                // I6
+	r.c.ExpectNoPlaintext(t)                  // I3
+	r.seen.ExpectUniqueKeys(t, r.c)           // I4
 	for _, id := range r.c.IDs() {
-		held, ok := r.c.Inventory(id)
+		entries, ok := r.c.Inventory(id)
 		if !ok {
-			t.Errorf("node %d does not list what it has", id)
+			t.Errorf("node %d does not list its catalog", id)
 		}
-		r.past.ExpectRecords(t, held) // I2
+		r.seen.ExpectRecords(t, entries) // I2
 	}
 }
 
-// disarm lets all nodes live that still do.
+// disarm disarms the failpoint of every running node.
 func (r *crashes) disarm() {
 	for _, id := range r.c.IDs() {
 		r.c.Arm(id, "", 1)
 	}
 }
 
-// arm tells a node to die.
+// arm arms a failpoint of a node.
 func (r *crashes) arm(t *testing.T, a arm) {
 	t.Helper()
 	if !r.c.Arm(a.node, a.place, a.n) {
-		t.Errorf("node %d cannot be told to die", a.node)
+		t.Errorf("node %d does not arm %s", a.node, a.place)
 	}
 }
 
@@ -317,7 +332,7 @@ func (r *crashes) underLoad(t *testing.T, a arm) {
 	}
 }
 
-// underPause pauses another node, so that what it was to store is given to others.
+// underPause pauses another node, so that its parts of uploads are given to others.
 func (r *crashes) underPause(t *testing.T, a arm) {
 	before := r.crashes()
 	others := r.c.Others(a.node)
@@ -340,8 +355,8 @@ func (r *crashes) underPause(t *testing.T, a arm) {
 	}
 }
 
-// late lets a node fall so far behind that only a snapshot can bring it back.
-func (r *crashes) late(t *testing.T, id image.NodeID) (loads []*load) {
+// fallBehind kills a node and lets it fall so far behind that it needs a snapshot.
+func (r *crashes) fallBehind(t *testing.T, id image.NodeID) (loads []*load) {
 	r.c.Kill(id)
 	for range 2 {
 		l := r.begin(t)
@@ -351,25 +366,25 @@ func (r *crashes) late(t *testing.T, id image.NodeID) (loads []*load) {
 	return loads
 }
 
-// ofLate has a late node die while it takes the snapshot.
-func (r *crashes) ofLate(t *testing.T, a arm) {
-	loads := r.late(t, a.node)
+// receivingSnapshot has a node die while it receives a snapshot.
+func (r *crashes) receivingSnapshot(t *testing.T, a arm) {
+	loads := r.fallBehind(t, a.node)
 	r.c.StartArmed(a.node, a.place, a.n)
-	r.whole(t)
+	r.awaitReady(t)
 	r.end(t, loads...)
 }
 
-// ofLeaderOfLate has the one die that gives it.
-func (r *crashes) ofLeaderOfLate(t *testing.T, a arm) {
+// sendingSnapshot has a node die while it sends one.
+func (r *crashes) sendingSnapshot(t *testing.T, a arm) {
 	r.arm(t, a)
 	others := r.c.Others(a.node)
-	loads := r.late(t, others[r.rng.IntN(len(others))])
-	r.whole(t) // starts it
+	loads := r.fallBehind(t, others[r.rng.IntN(len(others))])
+	r.awaitReady(t) // starts it
 	r.end(t, loads...)
 }
 
-// ofEmptied takes from a node all that it has, or a part, and has it die on its way back.
-func (r *crashes) ofEmptied(t *testing.T, a arm) {
+// replacingLostData removes all that a node has, or a part, and has the node die while it replaces that.
+func (r *crashes) replacingLostData(t *testing.T, a arm) {
 	l := r.begin(t)
 	r.c.Kill(a.node)
 	dir := r.c.Config.DataDir(a.node)
@@ -378,20 +393,21 @@ func (r *crashes) ofEmptied(t *testing.T, a arm) {
 		t.Fatal(err)
 	}
 	r.c.StartArmed(a.node, a.place, a.n)
-	r.whole(t)
+	r.awaitReady(t)
 	r.end(t, l)
 }
 
-// askMost is how long the members are asked for before the test looks again for nodes that died.
-const askMost = 2 * time.Second
+// membersTimeout is how long a request about the members may take, before the test looks again for nodes that
+// died.
+const membersTimeout = 2 * time.Second
 
 func (r *crashes) members(t *testing.T) ([]wire.Member, error) {
-	ctx, cancel := context.WithTimeout(t.Context(), askMost)
+	ctx, cancel := context.WithTimeout(t.Context(), membersTimeout)
 	defer cancel()
 	return r.cl.Members(ctx)
 }
 
-// change has the members changed, and asks again until they are as wanted.
+// change changes the members, and asks again until they are as wanted.
 func (r *crashes) change(t *testing.T, c wire.MemberChange, wanted func([]wire.Member) bool) {
 	t.Helper()
 	r.until(t, fmt.Sprintf("members after %s %d", c.Op, c.ID), func() bool {
@@ -399,7 +415,7 @@ func (r *crashes) change(t *testing.T, c wire.MemberChange, wanted func([]wire.M
 		if err == nil && wanted(list) {
 			return true
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), askMost)
+		ctx, cancel := context.WithTimeout(t.Context(), membersTimeout)
 		defer cancel()
 		if _, err = r.cl.ChangeMember(ctx, c); image.KindOf(err) == image.KindInvalid {
 			t.Fatalf("%s %d: %v", c.Op, c.ID, err)
@@ -408,26 +424,35 @@ func (r *crashes) change(t *testing.T, c wire.MemberChange, wanted func([]wire.M
 	})
 }
 
-// is tells of a node of a list whether it is a member for which ok holds.
-func is(id image.NodeID, ok func(wire.Member) bool) func([]wire.Member) bool {
+// has returns whether a list of members has a node for which ok holds.
+func has(id image.NodeID, ok func(wire.Member) bool) func([]wire.Member) bool {
 	return func(list []wire.Member) bool {
 		return slices.ContainsFunc(list, func(m wire.Member) bool { return m.ID == id && ok(m) })
 	}
 }
 
+func not(ok func([]wire.Member) bool) func([]wire.Member) bool {
+	return func(list []wire.Member) bool { return !ok(list) }
+}
+
+func isMember(wire.Member) bool { return true }
+
 func isDraining(m wire.Member) bool { return m.State == "draining" }
 
-// inDrain has a node die while copies go from one node to others.
+func isActive(m wire.Member) bool { return m.State == "active" }
+
+// inDrain has a node die while copies are moved from one node to others.
 func (r *crashes) inDrain(t *testing.T, a arm) {
 	r.arm(t, a)
 	l := r.begin(t)
 	id := r.anyNode()
-	r.change(t, wire.MemberChange{Op: wire.MemberDrain, ID: id}, is(id, isDraining))
+	r.change(t, wire.MemberChange{Op: wire.MemberDrain, ID: id}, has(id, isDraining))
+	empty := has(id, func(m wire.Member) bool { return m.Images == 0 })
 	r.until(t, fmt.Sprintf("node %d is empty", id), func() bool {
 		list, err := r.members(t)
-		return err == nil && is(id, func(m wire.Member) bool { return m.Images == 0 })(list)
+		return err == nil && empty(list)
 	})
-	r.change(t, wire.MemberChange{Op: wire.MemberResume, ID: id}, is(id, func(m wire.Member) bool { return !isDraining(m) }))
+	r.change(t, wire.MemberChange{Op: wire.MemberResume, ID: id}, has(id, isActive))
 	r.end(t, l)
 }
 
@@ -441,7 +466,7 @@ func (r *crashes) inReplacement(t *testing.T, a arm) {
 		r.arm(t, a)
 	}
 	l := r.begin(t)
-	r.change(t, wire.MemberChange{Op: wire.MemberAdd, ID: fresh.ID, API: fresh.APIAddr(), Raft: fresh.RaftAddr()}, is(fresh.ID, func(wire.Member) bool { return true }))
+	r.change(t, addition(fresh), has(fresh.ID, isMember))
 	if a.node == fresh.ID {
 		r.c.StartArmed(a.node, a.place, a.n)
 	} else {
@@ -456,43 +481,48 @@ func (r *crashes) inReplacement(t *testing.T, a arm) {
 			return err == nil && len(list) == n && still(list)
 		}
 	}
-	r.until(t, "4 members with nothing on its way", members(4))
-	r.change(t, wire.MemberChange{Op: wire.MemberDrain, ID: old}, is(old, isDraining))
+	r.until(t, "4 members, and nothing moves", members(4))
+	r.change(t, wire.MemberChange{Op: wire.MemberDrain, ID: old}, has(old, isDraining))
+	empty := has(old, func(m wire.Member) bool { return m.Images == 0 && m.Shards == 0 })
 	r.until(t, fmt.Sprintf("node %d is empty", old), func() bool {
 		list, err := r.members(t)
-		return err == nil && is(old, func(m wire.Member) bool { return m.Images == 0 && m.Shards == 0 })(list)
+		return err == nil && empty(list)
 	})
-	r.leaving = old
-	r.change(t, wire.MemberChange{Op: wire.MemberRemove, ID: old}, func(list []wire.Member) bool { return !is(old, func(wire.Member) bool { return true })(list) })
+	r.removed = old
+	r.change(t, wire.MemberChange{Op: wire.MemberRemove, ID: old}, not(has(old, isMember)))
 	r.until(t, fmt.Sprintf("node %d ends", old), func() bool { return !r.c.Runs(old) })
 	r.wait(t, l)
-	left := r.c.Config.DataDir(old)
+	dir := r.c.Config.DataDir(old)
 	r.c.Shrink(old)
-	if err := os.RemoveAll(left); err != nil {
+	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
-	r.leaving = 0
-	r.until(t, "3 members with nothing on its way", members(3))
+	r.removed = 0
+	r.until(t, "3 members, and nothing moves", members(3))
 	r.cl = r.c.Client(t, client.Broadcast)
 	r.end(t, l)
 }
 
-// tell prints the figures, and fails a long run in which a failpoint was never come to.
-func (r *crashes) tell(t *testing.T, seed int, took time.Duration) {
+// reportCrashes prints the figures, and fails a long run in which no node reached a failpoint.
+func (r *crashes) reportCrashes(t *testing.T, seed int, took time.Duration) {
 	var lines []string
 	for _, place := range failpoint.Names() {
 		if !strings.HasPrefix(place, r.only) {
 			continue
 		}
-		if r.took[place] == 0 && r.missed[place] >= missedMost {
-			t.Errorf("in %d rounds no node came to %s", r.missed[place], place)
+		if r.byPlace[place] == 0 && r.missed[place] >= missedMax {
+			t.Errorf("in %d rounds no node reached %s", r.missed[place], place)
 		}
-		lines = append(lines, fmt.Sprintf("%6d crashes at %s, %d rounds without", r.took[place], place, r.missed[place]))
+		lines = append(lines,
+			fmt.Sprintf("%6d crashes at %s, %d rounds without", r.byPlace[place], place, r.missed[place]))
 	}
 	slices.Sort(r.pauses)
-	t.Logf("seed %d: %d crashes in %d rounds, %d histories with %d operations, %.0f seconds; an upload was acknowledged %v (median), %v (longest) after a crash\n%s",
-		seed, r.crashes(), r.rounds, r.judged, r.ended.Load(), took.Seconds(), r.pauses[len(r.pauses)/2].Round(time.Millisecond), r.pauses[len(r.pauses)-1].Round(time.Millisecond), strings.Join(lines, "\n"))
+	t.Logf("seed %d: %d crashes in %d rounds, %d histories with %d operations, %.0f seconds\n%s",
+		seed, r.crashes(), r.rounds, r.judged, r.ended.Load(), took.Seconds(), strings.Join(lines, "\n"))
+	t.Logf("after a crash an upload was acknowledged within %v (median), %v (longest)",
+		r.pauses[len(r.pauses)/2].Round(time.Millisecond),
+		r.pauses[len(r.pauses)-1].Round(time.Millisecond))
 }
 
-// missedMost is in how many rounds no node may come to a failpoint before its scenario counts as wrong.
-const missedMost = 5
+// missedMax is in how many rounds no node may reach a failpoint before its scenario counts as wrong.
+const missedMax = 5

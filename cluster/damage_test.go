@@ -21,48 +21,45 @@ import (
 )
 
 const (
-	damageShort    = 4  // trials where the environment does not say how many
-	damageCutOneIn = 3  // cuts take all but a few bytes at the end, the others anything
+	damageShort    = 4  // files damaged, unless IMGCLUSTER_DAMAGE is set
+	damageCutOneIn = 3  // cuts take a few bytes at the end, the others any part
 	damageCutBytes = 64 // at most, of the former
 )
 
-// TestDamagedLog flips a bit in, or cuts, a file that a node has beside its images: Raft's log, the
-// catalog, their manifests and tables, snapshots, node.json; the node was stopped or killed before. It
-// then either refuses to start, says how to go on, and comes back with --replace; or it starts and is
-// right: its catalog is the others' and every acknowledged image reads back. IMGCLUSTER_DAMAGE is how
-// often each kind of file is flipped and cut; without it a few files are tried, as IMGCLUSTER_SEED
-// decides.
+// TestDamagedLog flips a bit in, or cuts, a file that a node has beside its images: Raft's log, the catalog,
+// their manifests and tables, snapshots, node.json. The node was stopped or killed before. It then either
+// refuses to start with a hint, and is rebuilt from its peers with --replace; or it starts, its catalog
+// equals the others', and every acknowledged image reads back. IMGCLUSTER_DAMAGE is how often each kind of
+// file is flipped and cut; without it a few files are, which IMGCLUSTER_SEED selects.
 func TestDamagedLog(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts processes")
 	}
 	t.Parallel()
-	rounds, seed := env.Number(t, "IMGCLUSTER_DAMAGE", 1), env.Number(t, "IMGCLUSTER_SEED", 1)
-	trials := damageShort
-	if os.Getenv("IMGCLUSTER_DAMAGE") != "" {
-		trials = 0 // all
-	}
+	rounds := env.Number(t, "IMGCLUSTER_DAMAGE", 1)
+	seed := env.Number(t, "IMGCLUSTER_SEED", 1)
+	all := os.Getenv("IMGCLUSTER_DAMAGE") != ""
 	d := &damages{c: startForDamage(t), r: rand.New(rand.NewPCG(uint64(seed), 0)), outcomes: map[string]int{}}
 	d.put(t, 60) // enough for snapshots and tables
 	d.c.Restart(d.c.IDs()...)
 	began := time.Now()
 	for range rounds {
-		var all []trial
+		var list []fileDamage
 		for _, kind := range slices.Sorted(maps.Keys(d.files(t, 1))) {
-			all = append(all, trial{kind, false}, trial{kind, true})
+			list = append(list, fileDamage{kind, false}, fileDamage{kind, true})
 		}
-		d.r.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-		if trials > 0 {
-			all = all[:min(trials, len(all))]
+		d.r.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+		if !all {
+			list = list[:min(damageShort, len(list))]
 		}
-		for _, one := range all {
-			d.try(t, one)
+		for _, x := range list {
+			d.damageAndStart(t, x)
 			if t.Failed() {
 				return
 			}
 		}
 	}
-	expectMany(t, d.c, d.all, d.c.IDs()...)
+	expectImages(t, d.c, d.all, d.c.IDs()...)
 	d.c.ExpectSettled(t)
 	var lines []string
 	total := 0
@@ -76,17 +73,18 @@ func TestDamagedLog(t *testing.T) {
 
 func startForDamage(t *testing.T) *clustertest.Cluster {
 	return clustertest.Start(t, clustertest.Options{Processes: true, Change: func(cfg *config.Config) {
-		cfg.Raft.SnapshotEntries, cfg.Raft.CompactionOverhead = 40, 10
+		cfg.Raft.SnapshotEntries = 40
+		cfg.Raft.CompactionOverhead = 10
 	}})
 }
 
-// trial is a kind of file, and what happens to one.
-type trial struct {
+// fileDamage is a kind of file, and whether one of them is cut or has a bit flipped.
+type fileDamage struct {
 	kind string
 	cut  bool
 }
 
-func (x trial) String() string {
+func (x fileDamage) String() string {
 	if x.cut {
 		return "cut " + x.kind
 	}
@@ -102,7 +100,7 @@ type damages struct {
 
 func (d *damages) put(t *testing.T, n int) {
 	t.Helper()
-	d.all = append(d.all, putMany(t, d.c, fmt.Sprintf("after-%d", len(d.all)), n)...)
+	d.all = append(d.all, putImages(t, d.c, fmt.Sprintf("after-%d", len(d.all)), n)...)
 }
 
 var (
@@ -110,7 +108,7 @@ var (
 	raftFolder = regexp.MustCompile(`^raft/[^/]+/\d+/`) // of this host and deployment
 )
 
-// files are those of a node, by kind, that are not empty and no image.
+// files returns the files of a node by kind, without images and empty ones.
 func (d *damages) files(t *testing.T, id image.NodeID) map[string][]string {
 	t.Helper()
 	dir := d.c.Config.DataDir(id)
@@ -136,8 +134,8 @@ func (d *damages) files(t *testing.T, id image.NodeID) map[string][]string {
 	return kinds
 }
 
-// try damages a file of a node that is down, and starts it.
-func (d *damages) try(t *testing.T, x trial) {
+// damageAndStart damages a file of a node that is down, starts the node, and expects that nothing is lost.
+func (d *damages) damageAndStart(t *testing.T, x fileDamage) {
 	t.Helper()
 	id := d.c.IDs()[d.r.IntN(3)]
 	d.put(t, 2)
@@ -157,7 +155,7 @@ func (d *damages) try(t *testing.T, x trial) {
 	path := files[d.r.IntN(len(files))]
 	d.damage(t, path, x.cut)
 	outcome := d.start(t, id, fmt.Sprintf("%s of node %d (%s)", x, id, path))
-	expectMany(t, d.c, d.all, id)
+	expectImages(t, d.c, d.all, id)
 	d.c.ExpectEqualCatalogs(t)
 	d.outcomes[fmt.Sprintf("%-9s %-45s %s", how, x, outcome)]++
 }
@@ -182,7 +180,7 @@ func (d *damages) damage(t *testing.T, path string, cut bool) {
 	}
 }
 
-// start starts a node that was damaged; when it refuses that, it is made anew.
+// start starts a node with a damaged file; when it refuses, it is rebuilt from its peers.
 func (d *damages) start(t *testing.T, id image.NodeID, what string) string {
 	t.Helper()
 	d.c.Start(id)
@@ -205,7 +203,7 @@ func (d *damages) replace(t *testing.T, id image.NodeID) {
 	d.c.Start(id)
 	*lost = before
 	if refusal, ready := d.c.ReadyOrRefused(t, id); !ready {
-		if !strings.Contains(refusal.Hint, "empty --data-dir") { // for it is not known whose directory it is
+		if !strings.Contains(refusal.Hint, "--data-dir") { // it is not known whose directory it is
 			t.Fatalf("node %d with --replace: %+v", id, refusal)
 		}
 		if err := os.RemoveAll(d.c.Config.DataDir(id)); err != nil {
@@ -215,12 +213,12 @@ func (d *damages) replace(t *testing.T, id image.NodeID) {
 		return
 	}
 	d.c.WaitReady(d.c.IDs()...)
-	healed(t, d.c, id)
+	awaitCopies(t, d.c, id)
 }
 
-// TestForgottenTail lets a node forget the newest part of its log: of three nodes one is down and
-// knows nothing of the last images, and the only other one that has them goes down too. The node that
-// forgot must not help the first to a majority that has lost acknowledged images.
+// TestForgottenTail has a node lose the newest part of its log. Of three nodes one is behind, down while the
+// last images were stored, and the only other one that has them is killed too. The node that has lost its
+// tail must not form a majority with the one that is behind: acknowledged images would be lost.
 func TestForgottenTail(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts processes")
@@ -261,7 +259,7 @@ func TestForgottenTail(t *testing.T) {
 			d.c.Start(knows)
 			d.c.WaitReady(behind, knows)
 			d.replace(t, forgets)
-			expectMany(t, d.c, d.all, d.c.IDs()...)
+			expectImages(t, d.c, d.all, d.c.IDs()...)
 			d.c.ExpectSettled(t)
 			d.c.ExpectEqualCatalogs(t)
 		})

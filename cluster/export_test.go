@@ -34,7 +34,7 @@ func (n *Node) CatalogHash() (string, error) {
 	return fmt.Sprintf("%x of %d keys", h.Sum(nil), keys), nil
 }
 
-// Inventory lists all records and uploads that this node's replicas hold, as JSON of []clustertest.Held.
+// Inventory lists all records and uploads that this node's replicas hold, as JSON of []clustertest.Entry.
 func (n *Node) Inventory() (string, error) {
 	all := []map[string]any{}
 	for _, shard := range n.shards.withSystem() {

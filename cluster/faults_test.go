@@ -18,12 +18,12 @@ import (
 	"imgcluster/cluster/wire"
 )
 
-// pauseMax is the longest pause of the service that a fault may cause here. The design says 2 s; the
-// machine that runs the tests may be busy.
+// pauseMax is the longest pause of uploads that a fault may cause here. The design says 2 s; the host that
+// runs the tests may be busy.
 const pauseMax = 10 * time.Second
 
-// The processes are killed and stopped for real. Of each cluster the first fault comes with the
-// first upload, whose owner is known beforehand.
+// The processes are killed and paused with signals. In each of these tests the first fault comes with the
+// cluster's first upload, whose owner is known beforehand.
 
 func TestKilledOwner(t *testing.T) {
 	f := startFaults(t)
@@ -57,19 +57,19 @@ type faults struct {
 	bodies map[string][]byte // of all acknowledged images
 }
 
-// put broadcasts an image and notes that it was acknowledged.
-func (f *faults) put(ctx context.Context, name string, body []byte, reader func() io.Reader) (client.Result, error) {
-	res, err := f.cl.Put(ctx, client.Upload{User: "alice", Name: name, Size: int64(len(body)), Body: reader})
+// put broadcasts an image, and adds it to the acknowledged ones when it is.
+func (f *faults) put(ctx context.Context, up client.Upload, body []byte) (client.Result, error) {
+	res, err := f.cl.Put(ctx, up)
 	if err == nil {
 		f.mu.Lock()
-		f.bodies[name] = body
+		f.bodies[up.Name] = body
 		f.mu.Unlock()
 	}
 	return res, err
 }
 
-// expectAll reads every acknowledged image back through every node (invariant I1), and checks that
-// files, records and nodes agree (I5, I6).
+// expectAll expects to read every acknowledged image through every node (invariant I1), and that files,
+// records and nodes agree (I5, I6).
 func (f *faults) expectAll(t *testing.T) {
 	t.Helper()
 	f.c.WaitReady(f.c.IDs()...)
@@ -108,9 +108,9 @@ func (g *gated) Read(p []byte) (int, error) {
 	return g.Reader.Read(p)
 }
 
-// half begins a broadcast upload and returns when its storing nodes have begun to write it. finish
-// sends the rest and returns the result.
-func (f *faults) half(t *testing.T, name string, body []byte) (finish func() client.Result) {
+// sendHalf begins a broadcast upload and returns when its storing nodes have begun to write it. finish sends
+// the rest and returns the result.
+func (f *faults) sendHalf(t *testing.T, name string, body []byte) (finish func() client.Result) {
 	t.Helper()
 	gate := make(chan struct{})
 	type result struct {
@@ -118,8 +118,10 @@ func (f *faults) half(t *testing.T, name string, body []byte) (finish func() cli
 		err error
 	}
 	done := make(chan result, 1)
+	up := uploadOf(name, body)
+	up.Body = func() io.Reader { return newGated(body, gate) }
 	go func() {
-		res, err := f.put(context.WithoutCancel(t.Context()), name, body, func() io.Reader { return newGated(body, gate) })
+		res, err := f.put(context.WithoutCancel(t.Context()), up, body)
 		done <- result{res, err}
 	}()
 	clustertest.Poll(t, "two nodes write the image", func() bool {
@@ -141,7 +143,7 @@ func (f *faults) half(t *testing.T, name string, body []byte) (finish func() cli
 	}
 }
 
-// firstOwner is the owner of a cluster's first upload, which depends on its name alone.
+// firstOwner returns the owner of a cluster's first upload, which depends on its name alone.
 func (f *faults) firstOwner(t *testing.T, name string, body []byte) image.NodeID {
 	t.Helper()
 	var nodes []placement.Candidate
@@ -155,24 +157,25 @@ func (f *faults) firstOwner(t *testing.T, name string, body []byte) image.NodeID
 	return order[0]
 }
 
-// withoutOwner checks an upload whose owner went away in the middle.
-func withoutOwner(t *testing.T, res client.Result, owner image.NodeID) {
+// expectTakenOver expects that an upload whose owner failed in the middle was stored by the two other nodes,
+// without being sent again.
+func expectTakenOver(t *testing.T, res client.Result, owner image.NodeID) {
 	t.Helper()
 	if res.Attempts != 1 {
 		t.Errorf("the client sent the image %d times", res.Attempts)
 	}
 	if rec := res.Receipt; rec.Owner == owner || slices.Contains(rec.Replicas, owner) || len(rec.Replicas) != 2 {
-		t.Errorf("node %d is away, receipt %+v", owner, rec)
+		t.Errorf("node %d has failed, receipt %+v", owner, rec)
 	}
 }
 
-// resumes stores an image after a fault at `since`, and reports how long that took.
-func (f *faults) resumes(t *testing.T, name string, since time.Time) {
+// expectUploadsResume expects that an image is acknowledged within pauseMax of a fault at `since`.
+func (f *faults) expectUploadsResume(t *testing.T, name string, since time.Time) {
 	t.Helper()
 	body := clustertest.Image(uint64(len(f.bodies)), 50_000)
 	ctx, cancel := context.WithTimeout(t.Context(), clustertest.Deadline)
 	defer cancel()
-	if _, err := f.put(ctx, name, body, func() io.Reader { return bytes.NewReader(body) }); err != nil {
+	if _, err := f.put(ctx, uploadOf(name, body), body); err != nil {
 		t.Fatal(err)
 	}
 	pause := time.Since(since)
@@ -185,13 +188,13 @@ func (f *faults) resumes(t *testing.T, name string, since time.Time) {
 func (f *faults) killOwner(t *testing.T) {
 	body := clustertest.Image(500, 2*segment)
 	owner := f.firstOwner(t, "owner-dies.png", body)
-	finish := f.half(t, "owner-dies.png", body)
+	finish := f.sendHalf(t, "owner-dies.png", body)
 	f.c.Kill(owner)
 	since := time.Now()
 	for i := range 3 { // of several shards
-		f.resumes(t, fmt.Sprintf("owner-died-%d.png", i), since)
+		f.expectUploadsResume(t, fmt.Sprintf("owner-died-%d.png", i), since)
 	}
-	withoutOwner(t, finish(), owner)
+	expectTakenOver(t, finish(), owner)
 	for name, body := range f.bodies {
 		f.c.ExpectImage(t, "alice", name, body, f.c.Others(owner)...)
 	}
@@ -213,7 +216,8 @@ func (f *faults) killLeader(t *testing.T) {
 		wg.Go(func() {
 			for i := 0; ctx.Err() == nil; i++ {
 				body := clustertest.Image(uint64(600+100*w+i), 20_000)
-				if _, err := f.put(t.Context(), fmt.Sprintf("leader-%d-%d.png", w, i), body, func() io.Reader { return bytes.NewReader(body) }); err != nil {
+				name := fmt.Sprintf("leader-%d-%d.png", w, i)
+				if _, err := f.put(t.Context(), uploadOf(name, body), body); err != nil {
 					t.Errorf("upload %d-%d: %v", w, i, err)
 				}
 			}
@@ -222,7 +226,7 @@ func (f *faults) killLeader(t *testing.T) {
 	f.c.Kill(most.ID)
 	since := time.Now()
 	for i := range 3 {
-		f.resumes(t, fmt.Sprintf("leader-died-%d.png", i), since)
+		f.expectUploadsResume(t, fmt.Sprintf("leader-died-%d.png", i), since)
 	}
 	stop()
 	wg.Wait()
@@ -233,7 +237,7 @@ func (f *faults) killLeader(t *testing.T) {
 // killAll kills every node at once. The client sends its image again, under the same upload ID, and
 // nothing that was acknowledged is lost.
 func (f *faults) killAll(t *testing.T) {
-	finish := f.half(t, "all-die.png", clustertest.Image(502, segment))
+	finish := f.sendHalf(t, "all-die.png", clustertest.Image(502, segment))
 	for _, id := range f.c.IDs() {
 		f.c.Kill(id)
 	}
@@ -242,21 +246,22 @@ func (f *faults) killAll(t *testing.T) {
 	f.expectAll(t)
 }
 
-// pauseOwner stops the owner until another node has its part. When it goes on, in the belief
-// that the upload is still its own, the log rejects what it stores, and its file goes.
+// pauseOwner pauses the owner until another node has taken its part over. When the owner continues, as if the
+// upload were still its own, the log rejects what it stores, and its file is removed.
 func (f *faults) pauseOwner(t *testing.T) {
 	body := clustertest.Image(501, segment)
 	owner := f.firstOwner(t, "owner-sleeps.png", body)
-	finish := f.half(t, "owner-sleeps.png", body)
+	finish := f.sendHalf(t, "owner-sleeps.png", body)
 	f.c.Pause(owner)
 	since := time.Now()
 	res := finish()
-	t.Logf("taken over %v after the owner stopped", time.Since(since).Round(time.Millisecond))
-	withoutOwner(t, res, owner)
-	f.resumes(t, "while-owner-sleeps.png", since)
+	t.Logf("taken over %v after the owner was paused", time.Since(since).Round(time.Millisecond))
+	expectTakenOver(t, res, owner)
+	f.expectUploadsResume(t, "while-owner-sleeps.png", since)
 	f.c.Resume(owner)
 	f.expectAll(t)
-	id, err := image.ParseID(f.c.Do(http.MethodHead, owner, clustertest.Path("alice", "owner-sleeps.png"), nil, nil).Header.Get("Imgcluster-Upload"))
+	head := f.c.Do(http.MethodHead, owner, clustertest.Path("alice", "owner-sleeps.png"), nil, nil)
+	id, err := image.ParseID(head.Header.Get("Imgcluster-Upload"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -265,8 +270,8 @@ func (f *faults) pauseOwner(t *testing.T) {
 	}
 }
 
-// TestRestartsSendNothingTwice stops a node and starts it again, several times, under uploads: none is sent a
-// second time, and none waits for a node that was given a part in it and refused it.
+// TestRestartsSendNothingTwice restarts a node several times under uploads: none is sent a second time, and
+// none waits for a node that was given a part in it and refused it.
 func TestRestartsSendNothingTwice(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a cluster")
@@ -280,7 +285,8 @@ func TestRestartsSendNothingTwice(t *testing.T) {
 		workers.Go(func() {
 			for i := 0; ctx.Err() == nil; i++ {
 				body := clustertest.Image(uint64(w), 100_000)
-				res, err := f.put(t.Context(), fmt.Sprintf("%d-%d.png", w, i), body, func() io.Reader { return bytes.NewReader(body) })
+				name := fmt.Sprintf("%d-%d.png", w, i)
+				res, err := f.put(t.Context(), uploadOf(name, body), body)
 				if err != nil || res.Attempts != 1 {
 					t.Errorf("sent %d times, %v", res.Attempts, err)
 				}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"testing"
 	"time"
@@ -32,20 +31,24 @@ type damage struct {
 	bad  []byte // the file since
 }
 
-// TestFlips flips single bits of stored files, each anywhere in one of the copies of an image. Every one
-// is found, by verify or by a read, which gives the right bytes nevertheless, and repaired: 30 flips,
-// or IMGCLUSTER_FLIPS of them. IMGCLUSTER_SEED has them elsewhere.
+// TestFlips flips single bits of stored files, each anywhere in one of the copies of an image. Every flip is
+// found, by verify or by a read, which returns the right bytes nevertheless, and repaired: 30 flips, or
+// IMGCLUSTER_FLIPS of them. IMGCLUSTER_SEED selects other places.
 func TestFlips(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a cluster")
 	}
 	t.Parallel()
-	count, seed := env.Number(t, "IMGCLUSTER_FLIPS", 30), env.Number(t, "IMGCLUSTER_SEED", 1)
+	count := env.Number(t, "IMGCLUSTER_FLIPS", 30)
+	seed := env.Number(t, "IMGCLUSTER_SEED", 1)
 	r := rand.New(rand.NewPCG(uint64(seed), 0))
 	c := clustertest.Start(t, clustertest.Options{})
-	all := putSizes(t, c, min(count, flipImagesMax), flipSizes)
+	all := putImagesOf(t, c, min(count, flipImagesMax), flipSizes)
 	began := time.Now()
-	inHeader, byVerify, byRead, repaired := 0, 0, 0, 0
+	inHeader := 0
+	byVerify := 0
+	byRead := 0
+	repaired := 0
 	for done := 0; done < count; {
 		var listed, read []damage
 		for _, i := range r.Perm(len(all))[:min(len(all), count-done)] {
@@ -60,7 +63,7 @@ func TestFlips(t *testing.T) {
 			}
 		}
 		done += len(listed) + len(read)
-		for _, d := range read { // first, for verify repairs all that it finds
+		for _, d := range read { // before verify, which repairs all that it finds
 			c.ExpectImage(t, "alice", d.name, d.body, d.node)
 			byRead++
 		}
@@ -69,39 +72,41 @@ func TestFlips(t *testing.T) {
 				if d.replaced(t, c) {
 					return true
 				}
-				c.ExpectImage(t, "alice", d.name, d.body, d.node) // it may be looked at a while after an earlier time only
+				c.ExpectImage(t, "alice", d.name, d.body, d.node) // a repair may have begun before the flip
 				return false
 			})
 			repaired++
 		}
 		v, f := expectListed(t, c, listed)
-		byVerify, repaired = byVerify+v, repaired+f
+		byVerify += v
+		repaired += f
 	}
 	for _, id := range c.IDs() {
 		if _, end := c.Verify(t, id, false); end.Bad > 0 || end.Skipped > 0 || end.Images != end.OfImages {
 			t.Errorf("in the end node %d has %+v", id, end.VerifySummary)
 		}
 	}
-	expectMany(t, c, all, c.IDs()...)
+	expectImages(t, c, all, c.IDs()...)
 	c.ExpectSettled(t)
-	t.Logf("seed %d: %d bits flipped in the copies of %d images, %d of them in headers: %d found by verify, %d by a read, %d repaired, %.1f s",
-		seed, count, len(all), inHeader, byVerify, byRead, repaired, time.Since(began).Seconds())
+	t.Logf("seed %d: %d bits flipped in the copies of %d images, %d of them in headers",
+		seed, count, len(all), inHeader)
+	t.Logf("%d found by verify, %d by a read, %d repaired, %.1f s",
+		byVerify, byRead, repaired, time.Since(began).Seconds())
 	if byVerify+byRead != count || repaired != count {
 		t.Errorf("of %d flips, %d were found and %d repaired", count, byVerify+byRead, repaired)
 	}
 }
 
-func putSizes(t *testing.T, c *clustertest.Cluster, n int, sizes []int) (all []stored) {
+func putImagesOf(t *testing.T, c *clustertest.Cluster, n int, sizes []int) (all []stored) {
 	t.Helper()
 	for i := range n {
-		s := stored{name: fmt.Sprintf("sized-%d.png", i), body: clustertest.Image(uint64(i), sizes[i%len(sizes)]), id: image.NewID()}
-		c.Put(t, c.IDs()[i%len(c.IDs())], "alice", s.name, s.body, http.Header{"Idempotency-Key": {s.id.String()}})
-		all = append(all, s)
+		body := clustertest.Image(uint64(i), sizes[i%len(sizes)])
+		all = append(all, putStored(t, c, c.IDs()[i%len(c.IDs())], fmt.Sprintf("sized-%d.png", i), body))
 	}
 	return all
 }
 
-// flipBit flips a bit of one of the copies of an image, and tells whether it is in the header.
+// flipBit flips a bit of one of the copies of an image, and reports whether it is in the header.
 func flipBit(t *testing.T, c *clustertest.Cluster, r *rand.Rand, s stored) (d damage, inHeader bool) {
 	t.Helper()
 	var copies []damage
@@ -133,7 +138,7 @@ func flipIn(t *testing.T, r *rand.Rand, path string, at func(size int) int) []by
 	return b
 }
 
-// replaced tells whether a good copy is where the damaged one was.
+// replaced reports whether a good copy is where the damaged one was.
 func (d *damage) replaced(t *testing.T, c *clustertest.Cluster) bool {
 	t.Helper()
 	files := c.FilesOf(t, d.node, d.id)
@@ -145,8 +150,8 @@ func (d *damage) replaced(t *testing.T, c *clustertest.Cluster) bool {
 	return len(files) > 0
 }
 
-// expectListed has all nodes verify and repair, and counts the damaged copies that they list and those
-// that they replace; the background's scrub may come before.
+// expectListed has all nodes verify and repair, and expects that each damaged copy was listed, or replaced
+// before that by a scrub. It counts both.
 func expectListed(t *testing.T, c *clustertest.Cluster, all []damage) (found, repaired int) {
 	t.Helper()
 	listed := map[string]bool{}

@@ -11,9 +11,18 @@ import (
 	"net/http"
 	"testing"
 
+	"imgcluster/cluster/client"
 	"imgcluster/cluster/clustertest"
 	"imgcluster/cluster/image"
 )
+
+// uploadOf returns an upload of alice.
+func uploadOf(name string, body []byte) client.Upload {
+	return client.Upload{
+		User: "alice", Name: name, Size: int64(len(body)),
+		Body: func() io.Reader { return bytes.NewReader(body) },
+	}
+}
 
 func digest(b []byte) image.Digest { return sha256.Sum256(b) }
 
@@ -23,8 +32,8 @@ func contentDigest(b []byte) string {
 	return "sha-256=:" + base64.StdEncoding.EncodeToString(sum[:]) + ":"
 }
 
-// checkRanges asks for three ranges at once.
-func checkRanges(t *testing.T, c *clustertest.Cluster, id image.NodeID, body []byte) {
+// expectRanges asks for three ranges of range.png at once.
+func expectRanges(t *testing.T, c *clustertest.Cluster, id image.NodeID, body []byte) {
 	t.Helper()
 	n := len(body)
 	want := [][]byte{body[:3], body[segment-2 : segment+3], body[n-7:]}

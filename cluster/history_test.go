@@ -33,25 +33,25 @@ type call struct {
 	value int
 }
 
-// verdict is how an operation ended. What is unknown, because there was no answer or one that tells
-// of a failure, may have had its effect, may have it later, or never.
-type verdict int
+// outcome is how an operation ended. An operation of unknown outcome, without an answer or with one of a
+// failure, may have had its effect, may have it later, or never.
+type outcome int
 
 const (
-	outUnknown verdict = iota
+	outUnknown outcome = iota
 	outDone
 	outRefused // put if absent: there is an image; delete: there is none
 )
 
 // answer is an operation's output: value is what a get saw.
 type answer struct {
-	verdict verdict
+	outcome outcome
 	value   int
 }
 
-// oneImage is what a name must be to all clients: a place for one image, on which every operation acts
-// at one moment between its call and its return (Herlihy, Wing: Linearizability, 1990). An operation
-// of unknown outcome returns never: its moment may be after all the others, where nobody sees it.
+// oneImage is what a name must be to all clients: a register for one image, on which every operation acts at
+// one moment between its call and its return (Herlihy, Wing: Linearizability, 1990). An operation of unknown
+// outcome never returns: its moment may be after all the others, where nobody sees it.
 var oneImage = porcupine.Model{
 	Partition: byName,
 	Init:      func() any { return absent },
@@ -61,13 +61,13 @@ var oneImage = porcupine.Model{
 		case actGet:
 			return out.value == now, now
 		case actDelete:
-			return out.verdict == outUnknown || (out.verdict == outRefused) == (now == absent), absent
+			return out.outcome == outUnknown || (out.outcome == outRefused) == (now == absent), absent
 		case actPutNew:
 			free := now == absent
 			if !free {
 				in.value = now
 			}
-			return out.verdict == outUnknown || (out.verdict == outDone) == free, in.value
+			return out.outcome == outUnknown || (out.outcome == outDone) == free, in.value
 		}
 		return true, in.value
 	},
@@ -94,7 +94,7 @@ func describe(in call, out answer) string {
 	case in.value != 0:
 		text += fmt.Sprintf(" = %d", in.value)
 	}
-	return text + [...]string{": unknown", ": done", ": refused"}[out.verdict]
+	return text + [...]string{": unknown", ": done", ": refused"}[out.outcome]
 }
 
 // history collects what clients did.
@@ -106,10 +106,10 @@ type history struct {
 
 func (h *history) now() int64 { return int64(time.Since(h.start)) }
 
-// add notes an operation that was called at the given time and has just returned.
+// add appends an operation that was called at the given time and has just returned.
 func (h *history) add(client int, called int64, in call, out answer) {
 	op := porcupine.Operation{ClientId: client, Input: in, Call: called, Output: out, Return: h.now()}
-	if out.verdict == outUnknown && in.act != actGet {
+	if out.outcome == outUnknown && in.act != actGet {
 		op.Return = math.MaxInt64
 	}
 	h.mu.Lock()
@@ -117,8 +117,8 @@ func (h *history) add(client int, called int64, in call, out answer) {
 	h.ops = append(h.ops, op)
 }
 
-// judge returns "" for a linearizable history, else the part of it that shows that it is none.
-func judge(ops []porcupine.Operation) string {
+// contradiction returns the part of a history that is not linearizable, "" when all of it is.
+func contradiction(ops []porcupine.Operation) string {
 	for _, part := range byName(ops) {
 		if !porcupine.CheckOperations(oneImage, part) {
 			return text(shrink(part))
@@ -127,8 +127,8 @@ func judge(ops []porcupine.Operation) string {
 	return ""
 }
 
-// shrink leaves out what is not needed for the contradiction: gets, which change nothing, and whatever
-// was called after it.
+// shrink removes what is not needed for the contradiction: gets, which change nothing, and what was called
+// after it.
 func shrink(ops []porcupine.Operation) []porcupine.Operation {
 	ops = slices.Clone(ops)
 	slices.SortFunc(ops, func(a, b porcupine.Operation) int { return cmp.Compare(a.Call, b.Call) })
@@ -153,19 +153,20 @@ func text(ops []porcupine.Operation) string {
 		if op.Return != math.MaxInt64 {
 			until = fmt.Sprintf("%8.1f ms", float64(op.Return)/1e6)
 		}
-		fmt.Fprintf(&b, "%8.1f ms to %s  client %d  %s\n", float64(op.Call)/1e6, until, op.ClientId, describe(op.Input.(call), op.Output.(answer)))
+		fmt.Fprintf(&b, "%8.1f ms to %s  client %d  %s\n",
+			float64(op.Call)/1e6, until, op.ClientId, describe(op.Input.(call), op.Output.(answer)))
 	}
 	return b.String()
 }
 
-// TestJudge: the judge must know good histories from bad ones. The times are those of the calls and
-// returns; 0 as return stands for never.
-func TestJudge(t *testing.T) {
+// TestContradiction: good histories are told from bad ones. The times are those of the calls and returns; a
+// return at 0 is never.
+func TestContradiction(t *testing.T) {
 	type op struct {
 		from, to int64
 		act      action
 		value    int
-		verdict  verdict
+		outcome  outcome
 	}
 	for name, c := range map[string]struct {
 		ops  []op
@@ -181,24 +182,101 @@ func TestJudge(t *testing.T) {
 			{13, 14, actPutNew, 3, outRefused},
 			{15, 16, actGet, 2, outDone},
 		}, true},
-		"concurrent puts, seen in one order":         {[]op{{1, 9, actPut, 1, outDone}, {1, 9, actPut, 2, outDone}, {2, 3, actGet, 2, outDone}, {4, 5, actGet, 1, outDone}}, true},
-		"concurrent puts, seen to and fro":           {[]op{{1, 9, actPut, 1, outDone}, {1, 9, actPut, 2, outDone}, {2, 3, actGet, 2, outDone}, {4, 5, actGet, 1, outDone}, {6, 7, actGet, 2, outDone}}, false},
-		"an acknowledged put is lost":                {[]op{{1, 2, actPut, 1, outDone}, {3, 4, actGet, absent, outDone}}, false},
-		"an older image after a newer one":           {[]op{{1, 2, actPut, 1, outDone}, {3, 4, actPut, 2, outDone}, {5, 6, actGet, 1, outDone}}, false},
-		"an image before its put":                    {[]op{{1, 2, actGet, 1, outDone}, {3, 4, actPut, 1, outDone}}, false},
-		"a deleted image comes back":                 {[]op{{1, 2, actPut, 1, outDone}, {3, 4, actDelete, 0, outDone}, {5, 6, actGet, 1, outDone}}, false},
-		"two puts find the name free":                {[]op{{1, 5, actPutNew, 1, outDone}, {1, 5, actPutNew, 2, outDone}}, false},
-		"a put finds a free name taken":              {[]op{{1, 2, actPutNew, 1, outRefused}}, false},
-		"a delete finds nothing, but took it":        {[]op{{1, 2, actPut, 1, outDone}, {3, 4, actDelete, 0, outRefused}, {5, 6, actGet, absent, outDone}}, false},
-		"two deletes of one image":                   {[]op{{1, 2, actPut, 1, outDone}, {3, 6, actDelete, 0, outDone}, {3, 6, actDelete, 0, outDone}}, false},
-		"a delete takes two images":                  {[]op{{1, 2, actPut, 1, outDone}, {3, 9, actDelete, 0, outDone}, {4, 5, actGet, absent, outDone}, {6, 7, actPut, 2, outDone}, {10, 11, actGet, absent, outDone}}, false},
-		"an unknown put has an effect, and late":     {[]op{{1, 0, actPut, 1, outUnknown}, {2, 3, actGet, absent, outDone}, {4, 5, actGet, 1, outDone}}, true},
-		"an unknown put has none":                    {[]op{{1, 0, actPut, 1, outUnknown}, {2, 3, actPut, 2, outDone}, {4, 5, actGet, 2, outDone}}, true},
-		"an unknown put has an effect twice":         {[]op{{1, 0, actPut, 1, outUnknown}, {2, 3, actGet, 1, outDone}, {4, 5, actDelete, 0, outDone}, {6, 7, actGet, 1, outDone}}, false},
-		"an unknown delete":                          {[]op{{1, 2, actPut, 1, outDone}, {3, 0, actDelete, 0, outUnknown}, {4, 5, actGet, 1, outDone}, {6, 7, actGet, absent, outDone}}, true},
-		"an unknown delete has an effect twice":      {[]op{{1, 2, actPut, 1, outDone}, {3, 0, actDelete, 0, outUnknown}, {4, 5, actGet, absent, outDone}, {6, 7, actPut, 2, outDone}, {8, 9, actGet, absent, outDone}}, false},
-		"an unknown put if absent of a taken name":   {[]op{{1, 2, actPut, 1, outDone}, {3, 0, actPutNew, 2, outUnknown}, {4, 5, actGet, 2, outDone}}, false},
-		"an unknown put if absent of a name made so": {[]op{{1, 2, actPut, 1, outDone}, {3, 0, actPutNew, 2, outUnknown}, {4, 5, actDelete, 0, outDone}, {6, 7, actGet, 2, outDone}}, true},
+		"concurrent puts, seen in one order": {[]op{
+			{1, 9, actPut, 1, outDone},
+			{1, 9, actPut, 2, outDone},
+			{2, 3, actGet, 2, outDone},
+			{4, 5, actGet, 1, outDone},
+		}, true},
+		"concurrent puts, seen to and fro": {[]op{
+			{1, 9, actPut, 1, outDone},
+			{1, 9, actPut, 2, outDone},
+			{2, 3, actGet, 2, outDone},
+			{4, 5, actGet, 1, outDone},
+			{6, 7, actGet, 2, outDone},
+		}, false},
+		"an acknowledged put is lost": {[]op{
+			{1, 2, actPut, 1, outDone},
+			{3, 4, actGet, absent, outDone},
+		}, false},
+		"an older image after a newer one": {[]op{
+			{1, 2, actPut, 1, outDone},
+			{3, 4, actPut, 2, outDone},
+			{5, 6, actGet, 1, outDone},
+		}, false},
+		"an image before its put": {[]op{
+			{1, 2, actGet, 1, outDone},
+			{3, 4, actPut, 1, outDone},
+		}, false},
+		"a deleted image comes back": {[]op{
+			{1, 2, actPut, 1, outDone},
+			{3, 4, actDelete, 0, outDone},
+			{5, 6, actGet, 1, outDone},
+		}, false},
+		"two puts find the name free": {[]op{
+			{1, 5, actPutNew, 1, outDone},
+			{1, 5, actPutNew, 2, outDone},
+		}, false},
+		"a put finds a free name taken": {[]op{
+			{1, 2, actPutNew, 1, outRefused},
+		}, false},
+		"a delete finds nothing, but took it": {[]op{
+			{1, 2, actPut, 1, outDone},
+			{3, 4, actDelete, 0, outRefused},
+			{5, 6, actGet, absent, outDone},
+		}, false},
+		"two deletes of one image": {[]op{
+			{1, 2, actPut, 1, outDone},
+			{3, 6, actDelete, 0, outDone},
+			{3, 6, actDelete, 0, outDone},
+		}, false},
+		"a delete takes two images": {[]op{
+			{1, 2, actPut, 1, outDone},
+			{3, 9, actDelete, 0, outDone},
+			{4, 5, actGet, absent, outDone},
+			{6, 7, actPut, 2, outDone},
+			{10, 11, actGet, absent, outDone},
+		}, false},
+		"an unknown put has an effect, and late": {[]op{
+			{1, 0, actPut, 1, outUnknown},
+			{2, 3, actGet, absent, outDone},
+			{4, 5, actGet, 1, outDone},
+		}, true},
+		"an unknown put has none": {[]op{
+			{1, 0, actPut, 1, outUnknown},
+			{2, 3, actPut, 2, outDone},
+			{4, 5, actGet, 2, outDone},
+		}, true},
+		"an unknown put has an effect twice": {[]op{
+			{1, 0, actPut, 1, outUnknown},
+			{2, 3, actGet, 1, outDone},
+			{4, 5, actDelete, 0, outDone},
+			{6, 7, actGet, 1, outDone},
+		}, false},
+		"an unknown delete": {[]op{
+			{1, 2, actPut, 1, outDone},
+			{3, 0, actDelete, 0, outUnknown},
+			{4, 5, actGet, 1, outDone},
+			{6, 7, actGet, absent, outDone},
+		}, true},
+		"an unknown delete has an effect twice": {[]op{
+			{1, 2, actPut, 1, outDone},
+			{3, 0, actDelete, 0, outUnknown},
+			{4, 5, actGet, absent, outDone},
+			{6, 7, actPut, 2, outDone},
+			{8, 9, actGet, absent, outDone},
+		}, false},
+		"an unknown put if absent of a taken name": {[]op{
+			{1, 2, actPut, 1, outDone},
+			{3, 0, actPutNew, 2, outUnknown},
+			{4, 5, actGet, 2, outDone},
+		}, false},
+		"an unknown put if absent of a name made so": {[]op{
+			{1, 2, actPut, 1, outDone},
+			{3, 0, actPutNew, 2, outUnknown},
+			{4, 5, actDelete, 0, outDone},
+			{6, 7, actGet, 2, outDone},
+		}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var ops []porcupine.Operation
@@ -206,15 +284,17 @@ func TestJudge(t *testing.T) {
 				if o.to == 0 {
 					o.to = math.MaxInt64
 				}
-				in, out := call{o.act, "a.png", o.value}, answer{verdict: o.verdict}
+				in, out := call{o.act, "a.png", o.value}, answer{outcome: o.outcome}
 				if o.act == actGet {
 					in.value, out.value = 0, o.value
 				}
 				ops = append(ops, porcupine.Operation{ClientId: i, Input: in, Call: o.from, Output: out, Return: o.to})
 			}
-			elsewhere := porcupine.Operation{Input: call{actGet, "b.png", 0}, Call: 1, Output: answer{verdict: outDone}, Return: 2}
-			if why := judge(append(ops, elsewhere)); (why == "") != c.good {
-				t.Errorf("judged good: %v\n%s", why == "", why)
+			elsewhere := porcupine.Operation{
+				Input: call{actGet, "b.png", 0}, Call: 1, Output: answer{outcome: outDone}, Return: 2,
+			}
+			if why := contradiction(append(ops, elsewhere)); (why == "") != c.good {
+				t.Errorf("linearizable: %v, want %v\n%s", why == "", c.good, why)
 			}
 		})
 	}

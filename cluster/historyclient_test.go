@@ -5,14 +5,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"io"
 	"maps"
 	"math/rand/v2"
 	"net/http"
 	"testing"
 	"time"
 
-	"imgcluster/cluster/client"
 	"imgcluster/cluster/clustertest"
 	"imgcluster/cluster/image"
 )
@@ -25,11 +23,11 @@ func (r *histories) client(t *testing.T, h *history, who int, rng *rand.Rand, pr
 		in := call{name: historyName(prefix, rng.IntN(namesPerHistory))}
 		called := h.now()
 		var out answer
-		told := true
+		answered := true
 		switch n := rng.IntN(10); {
 		case n < 4:
 			in.act = actGet
-			out, told = r.get(t, in.name, r.node(rng))
+			out, answered = r.get(t, in.name, r.node(rng))
 		case n < 6:
 			in.act = actDelete
 			out = r.delete(t, in.name, rng)
@@ -40,7 +38,7 @@ func (r *histories) client(t *testing.T, h *history, who int, rng *rand.Rand, pr
 			in.act = actPut
 			in.value, out = r.put(t, in, rng)
 		}
-		if told {
+		if answered {
 			h.add(who, called, in, out)
 			r.count(in, out)
 		}
@@ -53,7 +51,7 @@ func (r *histories) node(rng *rand.Rand) image.NodeID { return r.c.IDs()[rng.Int
 func (r *histories) count(in call, out answer) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	what := [...]string{": unknown", ": done", ": refused"}[out.verdict]
+	what := [...]string{": unknown", ": done", ": refused"}[out.outcome]
 	if in.act == actGet && out.value == absent {
 		what = ": no image"
 	}
@@ -69,10 +67,14 @@ func limited(t *testing.T, rng *rand.Rand) (context.Context, context.CancelFunc)
 	return context.WithTimeout(t.Context(), d)
 }
 
-// ask sends one request, as clustertest's Do does, but for the time that ctx allows.
-// An answer that refuses has a type (invariant I9).
-func (r *histories) ask(ctx context.Context, t *testing.T, method string, id image.NodeID, name string, body []byte, header http.Header) clustertest.Response {
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+r.c.Addr(id)+clustertest.Path("alice", name), bytes.NewReader(body))
+// ask sends one request, like clustertest's Do, until ctx ends. A refusal must be a typed problem (invariant
+// I9).
+func (r *histories) ask(
+	ctx context.Context, t *testing.T, method string, id image.NodeID, name string, body []byte,
+	header http.Header,
+) clustertest.Response {
+	url := "http://" + r.c.Addr(id) + clustertest.Path("alice", name)
+	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
 		return clustertest.Response{Err: err}
 	}
@@ -83,19 +85,19 @@ func (r *histories) ask(ctx context.Context, t *testing.T, method string, id ima
 	}
 	answer := clustertest.ReadResponse(resp)
 	if answer.Err == nil && answer.Status >= http.StatusBadRequest && answer.Problem.Code == "" {
-		t.Errorf("node %d answered %s %s with %d and no type: %q", id, method, name, answer.Status, answer.Body)
+		t.Errorf("node %d answered %s %s with %d and no kind: %q", id, method, name, answer.Status, answer.Body)
 	}
 	return answer
 }
 
-// get reads a name; ok is false when there was no answer, which then tells nothing.
+// get reads a name; ok is false when there was no answer.
 func (r *histories) get(t *testing.T, name string, id image.NodeID) (out answer, ok bool) {
 	ctx, cancel := limited(t, nil)
 	defer cancel()
 	resp := r.ask(ctx, t, http.MethodGet, id, name, nil, nil)
 	switch {
 	case resp.Err == nil && resp.Status == http.StatusNotFound:
-		return answer{verdict: outDone, value: absent}, true
+		return answer{outcome: outDone, value: absent}, true
 	case resp.Err != nil || resp.Status != http.StatusOK:
 		return answer{}, false
 	}
@@ -103,9 +105,9 @@ func (r *histories) get(t *testing.T, name string, id image.NodeID) (out answer,
 	defer r.mu.Unlock()
 	value := r.values[sha256.Sum256(resp.Body)]
 	if value == 0 {
-		t.Errorf("node %d gave %d bytes as %s that nobody has put", id, len(resp.Body), name)
+		t.Errorf("node %d returned %d bytes as %s that nobody has put", id, len(resp.Body), name)
 	}
-	return answer{verdict: outDone, value: value}, true
+	return answer{outcome: outDone, value: value}, true
 }
 
 // delete deletes a name; like put it may ask again.
@@ -117,9 +119,9 @@ func (r *histories) delete(t *testing.T, name string, rng *rand.Rand) answer {
 		cancel()
 		switch {
 		case resp.Err == nil && resp.Status == http.StatusNoContent:
-			return answer{verdict: outDone}
+			return answer{outcome: outDone}
 		case resp.Err == nil && resp.Status == http.StatusNotFound:
-			return answer{verdict: outRefused}
+			return answer{outcome: outRefused}
 		}
 	}
 	return answer{}
@@ -142,24 +144,24 @@ func (r *histories) put(t *testing.T, in call, rng *rand.Rand) (value int, out a
 	id := image.NewID()
 	for range 1 + rng.IntN(2) {
 		if rng.IntN(2) == 0 {
-			out.verdict = r.broadcast(t, in, id, body, rng)
+			out.outcome = r.broadcast(t, in, id, body, rng)
 		} else {
-			out.verdict = r.relay(t, in, id, body, rng)
+			out.outcome = r.relay(t, in, id, body, rng)
 		}
-		if out.verdict != outUnknown {
+		if out.outcome != outUnknown {
 			break
 		}
 	}
 	return value, out
 }
 
-func (r *histories) broadcast(t *testing.T, in call, id image.ID, body []byte, rng *rand.Rand) verdict {
+func (r *histories) broadcast(t *testing.T, in call, id image.ID, body []byte, rng *rand.Rand) outcome {
 	ctx, cancel := limited(t, rng)
 	defer cancel()
-	_, err := r.cl.Put(ctx, client.Upload{
-		User: "alice", Name: in.name, Size: int64(len(body)), ID: id, IfNoneMatch: in.act == actPutNew,
-		Body: func() io.Reader { return bytes.NewReader(body) },
-	})
+	up := uploadOf(in.name, body)
+	up.ID = id
+	up.IfNoneMatch = in.act == actPutNew
+	_, err := r.cl.Put(ctx, up)
 	switch {
 	case err == nil:
 		return outDone
@@ -169,7 +171,7 @@ func (r *histories) broadcast(t *testing.T, in call, id image.ID, body []byte, r
 	return outUnknown
 }
 
-func (r *histories) relay(t *testing.T, in call, id image.ID, body []byte, rng *rand.Rand) verdict {
+func (r *histories) relay(t *testing.T, in call, id image.ID, body []byte, rng *rand.Rand) outcome {
 	ctx, cancel := limited(t, rng)
 	defer cancel()
 	header := http.Header{"Idempotency-Key": {id.String()}}
@@ -192,7 +194,7 @@ func (r *histories) readAll(t *testing.T, h *history, prefix string) {
 	for i, id := range r.c.IDs() {
 		for n := range namesPerHistory {
 			in := call{act: actGet, name: historyName(prefix, n)}
-			clustertest.Poll(t, fmt.Sprintf("node %d gives %s", id, in.name), func() bool {
+			clustertest.Poll(t, fmt.Sprintf("node %d answers for %s", id, in.name), func() bool {
 				called := h.now()
 				out, ok := r.get(t, in.name, id)
 				if ok {

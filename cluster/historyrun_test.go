@@ -23,16 +23,17 @@ import (
 	"imgcluster/config"
 )
 
-// TestHistories has clients put, get and delete the same few names through all nodes of one cluster,
-// in the middle of which a fault comes, and judges what they saw (invariant I7): 60 histories, or
-// IMGCLUSTER_HISTORIES of them, on three nodes, or IMGCLUSTER_NODES of them. IMGCLUSTER_SEED gives other
+// TestHistories has clients put, get and delete the same few names through all nodes of one cluster, injects
+// a fault meanwhile, and expects that what they saw is linearizable (invariant I7): 60 histories, or
+// IMGCLUSTER_HISTORIES of them, on three nodes, or IMGCLUSTER_NODES of them. IMGCLUSTER_SEED selects other
 // requests and other faults.
 func TestHistories(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts processes")
 	}
 	t.Parallel()
-	count, seed := env.Number(t, "IMGCLUSTER_HISTORIES", 60), env.Number(t, "IMGCLUSTER_SEED", 1)
+	count := env.Number(t, "IMGCLUSTER_HISTORIES", 60)
+	seed := env.Number(t, "IMGCLUSTER_SEED", 1)
 	runHistories(t, env.Number(t, "IMGCLUSTER_NODES", 3), count, seed)
 }
 
@@ -64,8 +65,8 @@ const (
 	callsPerClient    = 8
 	namesPerHistory   = 2
 	bodyBytesMax      = 8 << 10
-	// patience is how long a client waits for an answer; one operation in cutOneIn is cut off sooner, by
-	// a client that goes away.
+	// patience is how long a client waits for an answer; one operation in cutOneIn ends sooner, because its
+	// client disconnects.
 	patience    = 1500 * time.Millisecond
 	cutOneIn    = 12
 	cutAfterMax = 30 * time.Millisecond
@@ -88,12 +89,15 @@ type histories struct {
 }
 
 func startHistories(t *testing.T, nodes int, seed uint64) *histories {
-	c := clustertest.Start(t, clustertest.Options{Nodes: nodes, Processes: true, Change: func(cfg *config.Config) {
+	o := clustertest.Options{Nodes: nodes, Processes: true}
+	o.Change = func(cfg *config.Config) {
 		cfg.Limits.Uploads = 2 * historiesAtOnce * clientsPerHistory
-		cfg.Timeouts.PeerSilence, cfg.Timeouts.Takeover = 500*time.Millisecond, 700*time.Millisecond
+		cfg.Timeouts.PeerSilence = 500 * time.Millisecond
+		cfg.Timeouts.Takeover = 700 * time.Millisecond
 		cfg.Repair.Delay = time.Second   // copies are made while the clients go on
 		cfg.Timeouts.Sweep = time.Second // what a killed node left on others
-	}})
+	}
+	c := clustertest.Start(t, o)
 	c.HTTP.Transport.(*http.Transport).MaxIdleConnsPerHost = historiesAtOnce * clientsPerHistory
 	return newHistories(t, c, seed)
 }
@@ -105,7 +109,7 @@ func newHistories(t *testing.T, c *clustertest.Cluster, seed uint64) *histories 
 	}
 }
 
-// load is histories under way at once.
+// load is several histories at once.
 type load struct {
 	name     string
 	all      []*history
@@ -123,7 +127,10 @@ func (r *histories) begin(t *testing.T, name string, n int) *load {
 			clients.Go(func() { r.client(t, h, who, rng, l.prefix(i)) })
 		}
 	}
-	go func() { clients.Wait(); close(l.finished) }()
+	go func() {
+		clients.Wait()
+		close(l.finished)
+	}()
 	return l
 }
 
@@ -132,19 +139,21 @@ func (l *load) prefix(i int) string { return fmt.Sprintf("%s-%d", l.name, i) }
 
 func (l *load) ended() bool { return wait.Closed(l.finished) }
 
-// conclude judges histories that have ended, with what all nodes have in the end.
-func (r *histories) conclude(t *testing.T, l *load, fault string) {
+// expectLinearizable expects that histories that have ended are linearizable, with what all nodes have in the
+// end.
+func (r *histories) expectLinearizable(t *testing.T, l *load, fault string) {
 	t.Helper()
 	for i, h := range l.all {
 		r.readAll(t, h, l.prefix(i))
-		if why := judge(h.ops); why != "" {
-			t.Errorf("round %d (%s), history %d is not linearizable:\n%s\nall of it:\n%s", r.rounds, fault, i, why, text(h.ops))
+		if why := contradiction(h.ops); why != "" {
+			t.Errorf("round %d (%s), history %d is not linearizable:\n%s\nall of it:\n%s",
+				r.rounds, fault, i, why, text(h.ops))
 		}
 		r.judged++
 	}
 }
 
-// round runs n histories at once, with a fault in their midst.
+// round runs n histories at once, with a fault meanwhile.
 func (r *histories) round(t *testing.T, n int) {
 	l := r.begin(t, strconv.Itoa(r.rounds), n)
 	calls := int64(n * clientsPerHistory * callsPerClient)
@@ -159,7 +168,7 @@ func (r *histories) round(t *testing.T, n int) {
 	f.do(r, wait)
 	r.faults[f.name]++
 	<-l.finished
-	r.conclude(t, l, f.name)
+	r.expectLinearizable(t, l, f.name)
 	r.rounds++
 }
 
@@ -208,7 +217,7 @@ var historyFaults = []struct {
 
 func (r *histories) anyNode() image.NodeID { return r.c.IDs()[r.rng.IntN(len(r.c.IDs()))] }
 
-// leader is the node that leads most shards.
+// leader returns the node that leads most shards.
 func (r *histories) leader() image.NodeID {
 	nodes := r.c.Status(r.anyNode()).Nodes
 	if len(nodes) == 0 {
@@ -217,9 +226,10 @@ func (r *histories) leader() image.NodeID {
 	return slices.MaxFunc(nodes, func(a, b wire.NodeStatus) int { return a.LeaderOf - b.LeaderOf }).ID
 }
 
-// report prints the figures, and fails a run that has tried too little to judge anything.
+// report logs the figures, and expects that every kind of operation has happened.
 func (r *histories) report(t *testing.T, seed int, took time.Duration) {
-	operations, unclear := 0, 0
+	operations := 0
+	unclear := 0
 	var lines []string
 	for _, what := range slices.Sorted(maps.Keys(r.counts)) {
 		n := r.counts[what]
@@ -236,7 +246,10 @@ func (r *histories) report(t *testing.T, seed int, took time.Duration) {
 	}
 	t.Logf("seed %d, %d nodes: %d histories, %d operations, %d of unknown outcome, %d faults, %.0f seconds\n%s",
 		seed, len(r.c.IDs()), r.judged, operations, unclear, faults, took.Seconds(), strings.Join(lines, "\n"))
-	for _, what := range []string{"put: done", "put if absent: done", "put if absent: refused", "get: done", "get: no image", "delete: done", "delete: refused"} {
+	for _, what := range []string{
+		"put: done", "put if absent: done", "put if absent: refused", "get: done", "get: no image",
+		"delete: done", "delete: refused",
+	} {
 		if r.counts[what] == 0 && !t.Failed() {
 			t.Errorf("no operation was %q", what)
 		}

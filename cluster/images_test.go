@@ -34,7 +34,8 @@ const firstSegment = cluster.SegmentBytes - crypto.StreamHeaderBytes - 16
 func TestServing(t *testing.T) {
 	t.Parallel()
 	c := clustertest.Start(t, clustertest.Options{Change: func(cfg *config.Config) {
-		cfg.Timeouts.Header, cfg.Timeouts.BodyIdle = time.Second, 2*time.Second
+		cfg.Timeouts.Header = time.Second
+		cfg.Timeouts.BodyIdle = 2 * time.Second
 		cfg.Local.HostNames = "images.example, Alias.example"
 	}})
 	t.Run("PutAndGet", func(t *testing.T) { testPutAndGet(t, c) })
@@ -49,7 +50,7 @@ func TestServing(t *testing.T) {
 	t.Run("List", func(t *testing.T) { testList(t, c) })
 	t.Run("ReplaceAndDelete", func(t *testing.T) { testReplaceAndDelete(t, c) })
 	t.Run("ReplacedUnderReaders", func(t *testing.T) { testReplacedUnderReaders(t, c) })
-	t.Run("LeavingReaders", func(t *testing.T) { testLeavingReaders(t, c) })
+	t.Run("DisconnectingReaders", func(t *testing.T) { testDisconnectingReaders(t, c) })
 	t.Run("BadRequests", func(t *testing.T) { testBadRequests(t, c) })
 	t.Run("BadBodies", func(t *testing.T) { testBadBodies(t, c) })
 	t.Run("UploadIDs", func(t *testing.T) { testUploadIDs(t, c) })
@@ -63,30 +64,33 @@ func TestServing(t *testing.T) {
 }
 
 func testPutAndGet(t *testing.T, c *clustertest.Cluster) {
-	for i, size := range []int{1, 4096, firstSegment - 1, firstSegment, firstSegment + 1, segment - 1, segment, segment + 1, 3*segment + 7} {
+	for i, size := range []int{
+		1, 4096, firstSegment - 1, firstSegment, firstSegment + 1, segment - 1, segment, segment + 1, 3*segment + 7,
+	} {
 		body := clustertest.Image(uint64(i), size)
 		name := fmt.Sprintf("broadcast-%d.png", size)
-		res, err := c.Client(t, client.Broadcast).Put(t.Context(), client.Upload{
-			User: "alice", Name: name, Size: int64(size), Body: func() io.Reader { return bytes.NewReader(body) }, Digest: new(digest(body)),
-		})
+		up := uploadOf(name, body)
+		up.Digest = new(digest(body))
+		res, err := c.Client(t, client.Broadcast).Put(t.Context(), up)
 		if err != nil {
 			t.Fatal(err)
 		}
 		<-res.Done
-		checkReceipt(t, res.Receipt, name, body)
+		expectReceipt(t, res.Receipt, name, body)
 		c.ExpectImage(t, "alice", name, body, c.IDs()...)
 
 		at := c.IDs()[i%3]
 		name = fmt.Sprintf("relay-%d.png", size)
-		checkReceipt(t, c.Put(t, at, "alice", name, body, nil), name, body)
+		expectReceipt(t, c.Put(t, at, "alice", name, body, nil), name, body)
 		c.ExpectImage(t, "alice", name, body, c.IDs()...)
 	}
 	c.ExpectSettled(t)
 }
 
-func checkReceipt(t *testing.T, r image.Receipt, name string, body []byte) {
+func expectReceipt(t *testing.T, r image.Receipt, name string, body []byte) {
 	t.Helper()
-	if r.User != "alice" || r.Name != name || r.Bytes != int64(len(body)) || r.SHA256 != "" && r.SHA256 != digest(body).String() {
+	sum := digest(body).String()
+	if r.User != "alice" || r.Name != name || r.Bytes != int64(len(body)) || r.SHA256 != "" && r.SHA256 != sum {
 		t.Errorf("receipt %+v", r)
 	}
 	if len(r.Replicas) != 2 || !slices.Contains(r.Replicas, r.Owner) || r.Shard < 2 {
@@ -96,16 +100,16 @@ func checkReceipt(t *testing.T, r image.Receipt, name string, body []byte) {
 
 func testNames(t *testing.T, c *clustertest.Cluster) {
 	for i, name := range []string{
-		"a b.png", "100%.png", "a#b?c&d=e+f;g.png", "%41.png", "Zürich/☃/日本.jpg", "a/b/c/d", "...", ".hidden", "a..b",
-		"~tilde'\"<>|\\^`{}", "\u00e9", "e\u0301", string(bytes.Repeat([]byte("n"), 1024)),
+		"a b.png", "100%.png", "a#b?c&d=e+f;g.png", "%41.png", "Zürich/☃/日本.jpg", "a/b/c/d",
+		"...", ".hidden", "a..b", "~tilde'\"<>|\\^`{}", "\u00e9", "e\u0301", strings.Repeat("n", 1024),
 	} {
 		user := "nämes & co"
 		body := clustertest.Image(uint64(100+i), 100+i)
 		c.Put(t, c.IDs()[i%3], user, name, body, nil)
 		c.ExpectImage(t, user, name, body, c.IDs()[(i+1)%3])
-		res, err := c.Client(t, client.Broadcast).Put(t.Context(), client.Upload{
-			User: user, Name: name, Size: int64(len(body)), Body: func() io.Reader { return bytes.NewReader(body) },
-		})
+		up := uploadOf(name, body)
+		up.User = user
+		res, err := c.Client(t, client.Broadcast).Put(t.Context(), up)
 		if err != nil || res.Receipt.Name != name {
 			t.Errorf("%q: %v, %+v", name, err, res.Receipt)
 		}
@@ -118,8 +122,9 @@ func testNames(t *testing.T, c *clustertest.Cluster) {
 func testRange(t *testing.T, c *clustertest.Cluster) {
 	body := clustertest.Image(7, 3*segment+100)
 	rec := c.Put(t, 1, "alice", "range.png", body, nil)
+	path := clustertest.Path("alice", "range.png")
 	n := len(body)
-	for _, id := range c.IDs() { // holders and a node that has no copy
+	for _, id := range c.IDs() { // nodes with a copy, and one without
 		for _, x := range []struct {
 			header   string
 			from, to int // [from, to)
@@ -135,7 +140,7 @@ func testRange(t *testing.T, c *clustertest.Cluster) {
 			{fmt.Sprintf("bytes=5-%d", n+1000), 5, n},
 			{fmt.Sprintf("bytes=-%d", n+1000), 0, n},
 		} {
-			r := c.Do(http.MethodGet, id, clustertest.Path("alice", "range.png"), nil, http.Header{"Range": {x.header}})
+			r := c.Do(http.MethodGet, id, path, nil, http.Header{"Range": {x.header}})
 			if r.Status != http.StatusPartialContent || !bytes.Equal(r.Body, body[x.from:x.to]) {
 				t.Errorf("node %d, %s: status %d, %d bytes, %v", id, x.header, r.Status, len(r.Body), r.Err)
 			}
@@ -143,12 +148,13 @@ func testRange(t *testing.T, c *clustertest.Cluster) {
 				t.Errorf("node %d, %s: Content-Range %q", id, x.header, r.Header.Get("Content-Range"))
 			}
 		}
-		r := c.Do(http.MethodGet, id, clustertest.Path("alice", "range.png"), nil, http.Header{"Range": {fmt.Sprintf("bytes=%d-", n)}})
+		behind := http.Header{"Range": {fmt.Sprintf("bytes=%d-", n)}}
+		r := c.Do(http.MethodGet, id, path, nil, behind)
 		clustertest.ExpectProblem(t, r, image.KindRange)
 		if r.Header.Get("Content-Range") != fmt.Sprintf("bytes */%d", n) || r.Header.Get("ETag") != "" {
 			t.Errorf("node %d, behind the end: %v", id, r.Header)
 		}
-		checkRanges(t, c, id, body)
+		expectRanges(t, c, id, body)
 	}
 	if len(rec.Replicas) != 2 {
 		t.Errorf("receipt %+v: every node has a copy, nothing was read over the network", rec)
@@ -162,18 +168,20 @@ func testConditions(t *testing.T, c *clustertest.Cluster) {
 	for _, id := range c.IDs() {
 		head := c.Do(http.MethodHead, id, path, nil, nil)
 		tag := head.Header.Get("ETag")
-		if head.Status != http.StatusOK || head.Header.Get("Content-Length") != "5000" || len(head.Body) != 0 || tag != `"`+rec.SHA256+`"` ||
-			head.Header.Get("Content-Type") != "image/png" {
+		if head.Status != http.StatusOK || len(head.Body) != 0 || tag != `"`+rec.SHA256+`"` ||
+			head.Header.Get("Content-Length") != "5000" || head.Header.Get("Content-Type") != "image/png" {
 			t.Errorf("HEAD: status %d, %v", head.Status, head.Header)
 		}
 		same := c.Do(http.MethodGet, id, path, nil, http.Header{"If-None-Match": {tag}})
 		if same.Status != http.StatusNotModified || len(same.Body) != 0 {
 			t.Errorf("If-None-Match with the image's tag: status %d, %d bytes", same.Status, len(same.Body))
 		}
-		if r := c.Do(http.MethodGet, id, path, nil, http.Header{"If-None-Match": {`"other"`}}); r.Status != http.StatusOK || !bytes.Equal(r.Body, body) {
-			t.Errorf("If-None-Match with another tag: status %d", r.Status)
+		other := c.Do(http.MethodGet, id, path, nil, http.Header{"If-None-Match": {`"other"`}})
+		if other.Status != http.StatusOK || !bytes.Equal(other.Body, body) {
+			t.Errorf("If-None-Match with another tag: status %d", other.Status)
 		}
-		taken := c.Do(http.MethodPut, id, path, bytes.NewReader(clustertest.Image(9, 6000)), http.Header{"If-None-Match": {"*"}})
+		second := bytes.NewReader(clustertest.Image(9, 6000))
+		taken := c.Do(http.MethodPut, id, path, second, http.Header{"If-None-Match": {"*"}})
 		clustertest.ExpectProblem(t, taken, image.KindExists)
 	}
 	c.ExpectImage(t, "alice", "conditions.png", body, c.IDs()...)
@@ -194,7 +202,8 @@ func testChangesOnConditions(t *testing.T, c *clustertest.Cluster, path, tag str
 		}
 		return c.DoAgain(t, method, c.IDs()[i%3], path, body, h)
 	}
-	for i, method := range []string{http.MethodPut, http.MethodDelete, http.MethodPut, http.MethodDelete, http.MethodPut, http.MethodDelete} {
+	for i := range 6 {
+		method := []string{http.MethodPut, http.MethodDelete}[i%2]
 		for _, header := range [][]string{
 			{"If-Match", `"other"`},
 			{"If-Match", "W/" + tag},
@@ -204,11 +213,22 @@ func testChangesOnConditions(t *testing.T, c *clustertest.Cluster, path, tag str
 		} {
 			clustertest.ExpectProblem(t, change(i, method, header...), image.KindChanged)
 		}
-		for _, header := range [][]string{{"If-None-Match", "*"}, {"If-None-Match", tag}, {"If-None-Match", `"a", W/` + tag}, {"If-Match", tag, "If-None-Match", tag}} {
+		for _, header := range [][]string{
+			{"If-None-Match", "*"},
+			{"If-None-Match", tag},
+			{"If-None-Match", `"a", W/` + tag},
+			{"If-Match", tag, "If-None-Match", tag},
+		} {
 			clustertest.ExpectProblem(t, change(i, method, header...), image.KindExists)
 		}
 	}
-	for i, header := range [][]string{{"If-Match", tag}, {"If-Match", `"other", TAG`}, {"If-Match", "*"}, {"If-None-Match", tag}, {"If-Unmodified-Since", "x", "If-Match", "TAG"}} {
+	for i, header := range [][]string{
+		{"If-Match", tag},
+		{"If-Match", `"other", TAG`},
+		{"If-Match", "*"},
+		{"If-None-Match", tag},
+		{"If-Unmodified-Since", "x", "If-Match", "TAG"},
+	} {
 		now := c.DoAgain(t, http.MethodHead, 1, path, nil, nil).Header.Get("ETag")
 		for j := range header {
 			header[j] = strings.ReplaceAll(header[j], "TAG", now)
@@ -233,8 +253,11 @@ func testOneOfManyReplaces(t *testing.T, c *clustertest.Cluster) {
 	var wg sync.WaitGroup
 	for i := range clients {
 		wg.Go(func() {
-			header := http.Header{"If-Match": {`"` + rec.SHA256 + `"`}, "Idempotency-Key": {image.NewID().String()}}
-			answers[i] = c.DoAgain(t, http.MethodPut, c.IDs()[i%3], path, clustertest.Image(uint64(401+i), 3001+i), header)
+			body := clustertest.Image(uint64(401+i), 3001+i)
+			answers[i] = c.DoAgain(t, http.MethodPut, c.IDs()[i%3], path, body, http.Header{
+				"If-Match":        {`"` + rec.SHA256 + `"`},
+				"Idempotency-Key": {image.NewID().String()},
+			})
 		})
 	}
 	wg.Wait()
@@ -252,7 +275,8 @@ func testOneOfManyReplaces(t *testing.T, c *clustertest.Cluster) {
 	if winner < 0 {
 		t.Fatal("nobody has replaced it")
 	}
-	c.ExpectImage(t, "alice", "raced.png", clustertest.Image(uint64(401+winner), 3001+winner), c.IDs()...)
+	won := clustertest.Image(uint64(401+winner), 3001+winner)
+	c.ExpectImage(t, "alice", "raced.png", won, c.IDs()...)
 	c.ExpectSettled(t)
 }
 
@@ -293,10 +317,12 @@ func testHosts(t *testing.T, c *clustertest.Cluster) {
 		t.Fatal(err)
 	}
 	for host, want := range map[string]int{
-		"localhost": 201, "[::1]:80": 201, own: 201, strings.ToUpper(own) + ".:80": 201, "images.example": 201, "alias.example:8001": 201, "ALIAS.example.": 201,
+		"localhost": 201, "[::1]:80": 201, own: 201, strings.ToUpper(own) + ".:80": 201,
+		"images.example": 201, "alias.example:8001": 201, "ALIAS.example.": 201,
 		"evil.example": 403, "images.example.evil.example": 403, "example": 403, ",": 403,
 	} {
-		req, err := http.NewRequest(http.MethodPut, "http://"+c.Addr(1)+clustertest.Path("hosts", "a.png"), bytes.NewReader(clustertest.Image(1, 100)))
+		url := "http://" + c.Addr(1) + clustertest.Path("hosts", "a.png")
+		req, err := http.NewRequest(http.MethodPut, url, bytes.NewReader(clustertest.Image(1, 100)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -350,8 +376,8 @@ func testFetchedForRanges(t *testing.T, c *clustertest.Cluster) {
 	} {
 		for _, form := range []string{"", "?form=encrypted"} {
 			before := sent()
-			header := http.Header{"Range": {"bytes=" + x.ranges}}
-			if r := c.Do(http.MethodGet, reader, path+form, nil, header); form == "" && r.Status != x.status || r.Err != nil {
+			r := c.Do(http.MethodGet, reader, path+form, nil, http.Header{"Range": {"bytes=" + x.ranges}})
+			if form == "" && r.Status != x.status || r.Err != nil {
 				t.Errorf("%.40s%s: status %d, %v, %s", x.ranges, form, r.Status, r.Err, r.Problem.Detail)
 			}
 			if got := sent() - before; got > x.most {
@@ -364,9 +390,10 @@ func testFetchedForRanges(t *testing.T, c *clustertest.Cluster) {
 func testEncrypted(t *testing.T, c *clustertest.Cluster) {
 	body := clustertest.Image(10, segment+5000)
 	rec := c.Put(t, 1, "alice", "encrypted.png", body, nil)
+	path := clustertest.Path("alice", "encrypted.png")
 	tags := map[string]image.NodeID{}
 	for _, id := range c.IDs() {
-		r := c.Do(http.MethodGet, id, clustertest.Path("alice", "encrypted.png")+"?form=encrypted", nil, nil)
+		r := c.Do(http.MethodGet, id, path+"?form=encrypted", nil, nil)
 		if r.Status != http.StatusOK || r.Err != nil {
 			t.Fatalf("node %d: status %d, %v", id, r.Status, r.Err)
 		}
@@ -381,15 +408,16 @@ func testEncrypted(t *testing.T, c *clustertest.Cluster) {
 		if slices.Contains(rec.Replicas, id) {
 			tags[r.Header.Get("ETag")] = id
 		}
-		part := c.Do(http.MethodGet, id, clustertest.Path("alice", "encrypted.png")+"?form=encrypted", nil, http.Header{"Range": {"bytes=100-199"}})
-		if part.Status != http.StatusPartialContent || part.Header.Get("ETag") == r.Header.Get("ETag") && !bytes.Equal(part.Body, r.Body[100:200]) {
+		part := c.Do(http.MethodGet, id, path+"?form=encrypted", nil, http.Header{"Range": {"bytes=100-199"}})
+		sameCopy := part.Header.Get("ETag") == r.Header.Get("ETag")
+		if part.Status != http.StatusPartialContent || sameCopy && !bytes.Equal(part.Body, r.Body[100:200]) {
 			t.Errorf("node %d: a range of the encrypted form: status %d", id, part.Status)
 		}
 	}
 	if len(tags) != 2 {
 		t.Errorf("tags %v of two different copies", tags)
 	}
-	clustertest.ExpectProblem(t, c.Do(http.MethodGet, 1, clustertest.Path("alice", "encrypted.png")+"?form=xml", nil, nil), image.KindInvalid)
+	clustertest.ExpectProblem(t, c.Do(http.MethodGet, 1, path+"?form=xml", nil, nil), image.KindInvalid)
 }
 
 func testList(t *testing.T, c *clustertest.Cluster) {
@@ -426,16 +454,18 @@ func testList(t *testing.T, c *clustertest.Cluster) {
 			t.Errorf("%+v: %v, next %q, %v", x.o, got, l.Next, err)
 		}
 	}
-	if r := c.Do(http.MethodGet, 2, "/v1/images/nobody", nil, nil); r.Status != http.StatusOK || string(bytes.TrimSpace(r.Body)) != `{"images":[]}` {
+	r := c.Do(http.MethodGet, 2, "/v1/images/nobody", nil, nil)
+	if r.Status != http.StatusOK || string(bytes.TrimSpace(r.Body)) != `{"images":[]}` {
 		t.Errorf("a user without images: status %d, %s", r.Status, r.Body)
 	}
 	for _, limit := range []string{"0", "-1", "x", "1e9", "99999999999999999999"} {
-		clustertest.ExpectProblem(t, c.Do(http.MethodGet, 2, "/v1/images/lister?limit="+limit, nil, nil), image.KindInvalid)
+		r := c.Do(http.MethodGet, 2, "/v1/images/lister?limit="+limit, nil, nil)
+		clustertest.ExpectProblem(t, r, image.KindInvalid)
 	}
 }
 
 // testReplacedUnderReaders reads a name through every node while it is replaced: each answer is one
-// whole version, never an error, though the files of the old one go.
+// whole version, never an error, though the files of the old one are removed.
 func testReplacedUnderReaders(t *testing.T, c *clustertest.Cluster) {
 	const versions = 8
 	var bodies [versions][]byte
@@ -465,9 +495,9 @@ func testReplacedUnderReaders(t *testing.T, c *clustertest.Cluster) {
 	wg.Wait()
 }
 
-// testLeavingReaders goes away in the middle of answers, of one range and of several, while the
-// server writes.
-func testLeavingReaders(t *testing.T, c *clustertest.Cluster) {
+// testDisconnectingReaders closes connections in the middle of answers, of one range and of several, while
+// the node writes.
+func testDisconnectingReaders(t *testing.T, c *clustertest.Cluster) {
 	body := clustertest.Image(30, 3*segment)
 	c.Put(t, 1, "alice", "leave.png", body, nil)
 	for i := range 12 {
@@ -476,7 +506,8 @@ func testLeavingReaders(t *testing.T, c *clustertest.Cluster) {
 			ranges = fmt.Sprintf("bytes=1-%d", 3*segment-1)
 		}
 		conn := c.Dial(t, c.IDs()[i%3])
-		conn.Send("GET "+clustertest.Path("alice", "leave.png")+" HTTP/1.1\r\nHost: localhost\r\nRange: "+ranges, "\r\n\r\n")
+		path := clustertest.Path("alice", "leave.png")
+		conn.Send("GET " + path + " HTTP/1.1\r\nHost: localhost\r\nRange: " + ranges + "\r\n\r\n")
 		if _, err := io.ReadFull(conn, make([]byte, 1000+50_000*i)); err != nil {
 			t.Error(err)
 		}
@@ -487,18 +518,19 @@ func testLeavingReaders(t *testing.T, c *clustertest.Cluster) {
 
 func testReplaceAndDelete(t *testing.T, c *clustertest.Cluster) {
 	path := clustertest.Path("alice", "replace.png")
-	first := image.NewID()
-	old := c.Put(t, 1, "alice", "replace.png", clustertest.Image(20, 3000), http.Header{"Idempotency-Key": {first.String()}})
+	first := http.Header{"Idempotency-Key": {image.NewID().String()}}
+	old := c.Put(t, 1, "alice", "replace.png", clustertest.Image(20, 3000), first)
 	body := clustertest.Image(21, 4000)
 	rec := c.Put(t, 2, "alice", "replace.png", body, nil)
 	if rec.Version <= old.Version {
 		t.Errorf("version %d after %d", rec.Version, old.Version)
 	}
 	c.ExpectImage(t, "alice", "replace.png", body, c.IDs()...)
-	c.ExpectSettled(t) // the old one's files are gone
+	c.ExpectSettled(t) // the old one's files are removed
 	key := http.Header{"Idempotency-Key": {image.NewID().String()}}
-	for _, id := range c.IDs() { // once is as often as it likes
-		if r := c.DoAgain(t, http.MethodDelete, id, path, nil, key); r.Status != http.StatusNoContent || len(r.Body) != 0 {
+	for _, id := range c.IDs() { // the same delete, as often as it is sent
+		r := c.DoAgain(t, http.MethodDelete, id, path, nil, key)
+		if r.Status != http.StatusNoContent || len(r.Body) != 0 {
 			t.Errorf("delete: status %d, %s", r.Status, r.Body)
 		}
 	}
@@ -512,12 +544,14 @@ func testReplaceAndDelete(t *testing.T, c *clustertest.Cluster) {
 		t.Errorf("delete again: status %d, %s", r.Status, r.Body)
 	}
 	c.ExpectImage(t, "alice", "replace.png", body, c.IDs()...) // it was another one that was deleted
-	if r := c.Do(http.MethodDelete, 3, path, nil, http.Header{"If-Match": {`"` + first.String() + `"`}}); r.Status != http.StatusPreconditionFailed {
-		t.Errorf("delete of the one before: status %d, %s", r.Status, r.Body)
+	earlier := http.Header{"If-Match": {`"` + old.SHA256 + `"`}}
+	if r := c.Do(http.MethodDelete, 3, path, nil, earlier); r.Status != http.StatusPreconditionFailed {
+		t.Errorf("delete of the version before: status %d, %s", r.Status, r.Body)
 	}
 	c.ExpectImage(t, "alice", "replace.png", body, c.IDs()...)
 	tag := c.Do(http.MethodHead, 3, path, nil, nil).Header.Get("ETag")
-	if r := c.Do(http.MethodDelete, 3, path, nil, http.Header{"If-Match": {tag}}); r.Status != http.StatusNoContent {
+	current := http.Header{"If-Match": {tag}}
+	if r := c.Do(http.MethodDelete, 3, path, nil, current); r.Status != http.StatusNoContent {
 		t.Errorf("delete of %s: status %d, %s", tag, r.Status, r.Body)
 	}
 	clustertest.ExpectProblem(t, c.Do(http.MethodGet, 1, path, nil, nil), image.KindNotFound)

@@ -4,7 +4,6 @@ import (
 	"os"
 	"slices"
 	"testing"
-	"time"
 
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/clustertest"
@@ -12,8 +11,8 @@ import (
 	"imgcluster/config"
 )
 
-// TestDrainingNodeLosesItsDisk takes the disk of a node that is drained, often for that very reason, while
-// its copies are still on their way to others.
+// TestDrainingNodeLosesItsDisk removes the data of a node that is drained, perhaps because its disk is
+// failing, while its copies are still moved to others.
 func TestDrainingNodeLosesItsDisk(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a cluster")
@@ -24,9 +23,9 @@ func TestDrainingNodeLosesItsDisk(t *testing.T) {
 		cfg.Local.LostData = config.LostDataReplace
 	}})
 	cl := c.Client(t, client.Relay)
-	all := putMany(t, c, "kept", 18)
-	change(t, cl, wire.MemberDrain, 3)
-	clustertest.Poll(t, "shards to be elsewhere, and copies to be here", func() bool {
+	all := putImages(t, c, "kept", 18)
+	changeMember(t, cl, wire.MemberDrain, 3)
+	clustertest.Poll(t, "shards to have moved, and copies not yet", func() bool {
 		for _, s := range c.Status(1).Shards[1:] {
 			if slices.Contains(s.Nodes, 3) {
 				return false
@@ -48,15 +47,15 @@ func TestDrainingNodeLosesItsDisk(t *testing.T) {
 		list, err := cl.Members(t.Context())
 		return err == nil && list[2].Images == 0 && list[2].Shards == 0 && list[2].Moving == 0
 	})
-	clustertest.Poll(t, "all images to have their copies", func() bool { return c.Status(1).UnderReplicated == 0 })
-	change(t, cl, wire.MemberResume, 3)
-	settled(t, cl, 4)
+	awaitCopies(t, c, 1)
+	changeMember(t, cl, wire.MemberResume, 3)
+	awaitMembers(t, cl, 4)
 	c.WaitReady(c.IDs()...)
-	expectMany(t, c, all, c.IDs()...)
+	expectImages(t, c, all, c.IDs()...)
 	c.ExpectSettled(t)
 }
 
-// TestStayingNodeLosesItsDisk takes the disk of a node while the shards that it holds wait for a new member
+// TestStayingNodeLosesItsDisk removes the data of a node while shards that it holds wait for a new member
 // that does not run yet.
 func TestStayingNodeLosesItsDisk(t *testing.T) {
 	if testing.Short() {
@@ -67,9 +66,9 @@ func TestStayingNodeLosesItsDisk(t *testing.T) {
 		cfg.Local.LostData = config.LostDataReplace
 	}})
 	cl := c.Client(t, client.Relay)
-	all := putMany(t, c, "kept", 12)
+	all := putImages(t, c, "kept", 12)
 	n := c.Grow()
-	if _, err := cl.ChangeMember(t.Context(), wire.MemberChange{Op: wire.MemberAdd, ID: n.ID, API: n.APIAddr(), Raft: n.RaftAddr()}); err != nil {
+	if _, err := cl.ChangeMember(t.Context(), addition(n)); err != nil {
 		t.Fatal(err)
 	}
 	c.Kill(3)
@@ -77,10 +76,13 @@ func TestStayingNodeLosesItsDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Start(3)
-	time.Sleep(time.Second)
+	clustertest.Poll(t, "node 3 to be up again", func() bool {
+		nodes := c.Status(1).Nodes
+		return len(nodes) > 2 && nodes[2].State == wire.NodeUp
+	})
 	c.Start(n.ID)
-	settled(t, cl, 4)
+	awaitMembers(t, cl, 4)
 	c.WaitReady(c.IDs()...)
-	clustertest.Poll(t, "all images to have their copies", func() bool { return c.Status(1).UnderReplicated == 0 })
-	expectMany(t, c, all, c.IDs()...)
+	awaitCopies(t, c, 1)
+	expectImages(t, c, all, c.IDs()...)
 }

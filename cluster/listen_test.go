@@ -1,7 +1,6 @@
 package cluster_test
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +16,6 @@ import (
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/clustertest"
 	"imgcluster/cluster/image"
-	"imgcluster/cluster/wire"
 	"imgcluster/config"
 	"imgcluster/crypto"
 )
@@ -25,7 +23,7 @@ import (
 // put stores an image of alice.
 func put(t *testing.T, cl *client.Client, name string, body []byte) image.Receipt {
 	t.Helper()
-	r, err := cl.Put(t.Context(), client.Upload{User: "alice", Name: name, Size: int64(len(body)), Body: func() io.Reader { return bytes.NewReader(body) }})
+	r, err := cl.Put(t.Context(), uploadOf(name, body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +38,7 @@ func masterKey(t *testing.T, path string) {
 	}
 }
 
-// TestIPv6 runs a cluster on ::1, through a restart, and lets it grow.
+// TestIPv6 runs a cluster on ::1, through a restart, and adds a node.
 func TestIPv6(t *testing.T) {
 	if l, err := net.Listen("tcp", "[::1]:0"); err != nil {
 		t.Skip("no IPv6: ", err)
@@ -62,8 +60,7 @@ func TestIPv6(t *testing.T) {
 	four := c.Grow()
 	four.Host = "::1"
 	c.Config.Cluster.Nodes[3] = four
-	add := wire.MemberChange{Op: wire.MemberAdd, ID: four.ID, API: four.APIAddr(), Raft: four.RaftAddr()}
-	if _, err := c.Client(t, client.Relay).ChangeMember(t.Context(), add); err != nil {
+	if _, err := c.Client(t, client.Relay).ChangeMember(t.Context(), addition(four)); err != nil {
 		t.Fatal(err)
 	}
 	c.Start(four.ID)
@@ -71,12 +68,13 @@ func TestIPv6(t *testing.T) {
 	for name, body := range bodies {
 		c.ExpectImage(t, "alice", name, body, c.IDs()...)
 	}
-	if m := settled(t, c.Client(t, client.Relay), 4); m[3].API != four.APIAddr() || !strings.HasPrefix(m[3].Raft, "[::1]:") {
+	m := awaitMembers(t, c.Client(t, client.Relay), 4)
+	if m[3].API != four.APIAddr() || !strings.HasPrefix(m[3].Raft, "[::1]:") {
 		t.Errorf("member %+v", m[3])
 	}
 }
 
-// forward passes connections to one address on to another, as NAT does.
+// forward forwards connections to one address to another, as NAT does.
 func forward(t *testing.T, from, to string) {
 	t.Helper()
 	l, err := net.Listen("tcp", from)
@@ -106,13 +104,17 @@ func forward(t *testing.T, from, to string) {
 	}()
 }
 
-// TestListenElsewhere runs nodes that listen on other ports, and on all addresses, than those by which they are known.
-// What a node listens on may change from one start to the next; what it is known by may not.
+// TestListenElsewhere runs nodes that listen on other ports and addresses than those in cluster.nodes. What a
+// node listens on may change from one start to the next; its address in cluster.nodes may not.
 func TestListenElsewhere(t *testing.T) {
 	c := clustertest.New(t, clustertest.Options{})
 	masterKey(t, c.Config.Local.MasterKeyFile)
 	ports := clustertest.FreePorts(t, 4)
-	listen := map[image.NodeID]string{1: "0.0.0.0", 2: fmt.Sprintf("0.0.0.0:%d:%d", ports[0], ports[1]), 3: config.NodeHost}
+	listen := map[image.NodeID]string{
+		1: "0.0.0.0",
+		2: fmt.Sprintf("0.0.0.0:%d:%d", ports[0], ports[1]),
+		3: config.NodeHost,
+	}
 	two := c.Config.Cluster.Nodes[1]
 	forward(t, two.APIAddr(), fmt.Sprintf("127.0.0.1:%d", ports[0]))
 	forward(t, two.RaftAddr(), fmt.Sprintf("127.0.0.1:%d", ports[1]))
@@ -141,7 +143,7 @@ func TestListenElsewhere(t *testing.T) {
 	c.ExpectImage(t, "alice", "a.png", body, c.IDs()...)
 }
 
-// TestRaftPortClosed maps the API's port of a node and not that of Raft: the others say so, once.
+// TestRaftPortClosed forwards the API port of a node and not the Raft port: the others log that, once.
 func TestRaftPortClosed(t *testing.T) {
 	t.Parallel() // most of it is waiting
 	core, logs := observer.New(zap.InfoLevel)
@@ -156,26 +158,29 @@ func TestRaftPortClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	closed := func() *observer.ObservedLogs { return logs.FilterMessage("peer is up, but not reached by Raft") }
-	clustertest.Poll(t, "the others to say so", func() bool { return closed().Len() == 2 })
+	clustertest.Poll(t, "the others to log it", func() bool { return closed().Len() == 2 })
 	forward(t, two.RaftAddr(), fmt.Sprintf("127.0.0.1:%d", ports[1]))
 	c.WaitReady(c.IDs()...)
 	again := func() int { return logs.FilterMessage("peer is reached by Raft again").Len() }
-	clustertest.Poll(t, "the others to say that it is reached", func() bool { return again() == 2 })
+	clustertest.Poll(t, "the others to log that it is reached", func() bool { return again() == 2 })
 	if n := closed().FilterField(zap.String("address", two.RaftAddr())).Len(); n != 2 || closed().Len() != 2 {
 		t.Errorf("%d warnings, %d of node 2", closed().Len(), n)
 	}
 }
 
-// TestListenRefused: each address that does not serve has its next step.
+// TestListenRefused: a node that cannot listen on its address names the setting to change.
 func TestListenRefused(t *testing.T) {
 	c := clustertest.New(t, clustertest.Options{})
 	for name, x := range map[string]struct{ host, listen, hint string }{
-		"unknown name":          {"no-such-host.invalid", config.NodeHost, "or set node.listen"},
-		"another machine's":     {"192.0.2.1", config.NodeHost, "set node.listen, such as 0.0.0.0"},
+		"unknown name":          {"no-such-host.invalid", config.NodeHost, "set node.listen"},
+		"another host's":        {"192.0.2.1", config.NodeHost, "set node.listen"},
 		"another one to listen": {"127.0.0.1", "192.0.2.1", "correct node.listen"},
 		"unknown one to listen": {"127.0.0.1", "no-such-host.invalid", "correct node.listen"},
 	} {
-		cfg := with(c, func(cfg *config.Config) { cfg.Cluster.Nodes[0].Host, cfg.Local.Listen = x.host, x.listen })
+		cfg := with(c, func(cfg *config.Config) {
+			cfg.Cluster.Nodes[0].Host = x.host
+			cfg.Local.Listen = x.listen
+		})
 		masterKey(t, cfg.Local.MasterKeyFile)
 		err := c.TryStart(cfg, 1)
 		var r *bootstrap.RefusedError
@@ -185,7 +190,7 @@ func TestListenRefused(t *testing.T) {
 	}
 }
 
-// TestListenOnLoopbackOnly: a host name that stands for a loopback address here, while others are elsewhere.
+// TestListenOnLoopbackOnly: a node warns when it listens on a loopback address while others are elsewhere.
 func TestListenOnLoopbackOnly(t *testing.T) {
 	for name, x := range map[string]struct {
 		others, listen string
@@ -199,7 +204,9 @@ func TestListenOnLoopbackOnly(t *testing.T) {
 	} {
 		core, logs := observer.New(zap.WarnLevel)
 		c := clustertest.New(t, clustertest.Options{Log: core, Change: func(c *config.Config) {
-			c.Cluster.Nodes[0].Host, c.Local.Listen, c.Client.Dial = "localhost", x.listen, 200*time.Millisecond
+			c.Cluster.Nodes[0].Host = "localhost"
+			c.Local.Listen = x.listen
+			c.Client.Dial = 200 * time.Millisecond
 			for i := range c.Cluster.Nodes[1:] {
 				c.Cluster.Nodes[i+1].Host = fmt.Sprintf(x.others, i+2)
 			}

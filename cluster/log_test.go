@@ -21,8 +21,8 @@ import (
 	"imgcluster/config"
 )
 
-// said lists what a node has logged, without when: its messages from info on, those of a level from warn on with it.
-func said(logs *observer.ObservedLogs, node image.NodeID) (lines []string) {
+// logged returns the messages that a node has logged, of warnings and errors with their level and fields.
+func logged(logs *observer.ObservedLogs, node image.NodeID) (lines []string) {
 	for _, e := range logs.FilterField(zap.Uint32("node", uint32(node))).All() {
 		line := e.Message
 		if e.Level > zap.InfoLevel {
@@ -33,8 +33,9 @@ func said(logs *observer.ObservedLogs, node image.NodeID) (lines []string) {
 	return lines
 }
 
-// TestLogOfAnOrderlyLife: what the nodes say from their start over uploads to their stop, and nothing else.
-func TestLogOfAnOrderlyLife(t *testing.T) {
+// TestLogFromStartToShutdown: what the nodes log at their start, of uploads and at their shutdown, and
+// nothing else.
+func TestLogFromStartToShutdown(t *testing.T) {
 	core, logs := observer.New(zap.InfoLevel)
 	c := clustertest.Start(t, clustertest.Options{Log: core})
 	const each = 3
@@ -59,7 +60,7 @@ func TestLogOfAnOrderlyLife(t *testing.T) {
 	for _, id := range c.IDs() {
 		var rest []string
 		count := map[string]int{}
-		for _, line := range said(logs, id) {
+		for _, line := range logged(logs, id) {
 			count[line]++
 			switch line {
 			case "API listens", "ready", "peer is up", "peer is stopping", "peer has stopped", "image owned":
@@ -68,37 +69,42 @@ func TestLogOfAnOrderlyLife(t *testing.T) {
 			}
 		}
 		if len(rest) > 0 {
-			t.Errorf("node %d says too\n%s", id, strings.Join(rest, "\n"))
+			t.Errorf("node %d also logs\n%s", id, strings.Join(rest, "\n"))
 		}
 		starts := map[bool]int{true: 2, false: 1}[id == 3]
 		if count["API listens"] != starts || count["ready"] != starts || count["image owned"] != owned[id] {
-			t.Errorf("node %d owns %d images and says %v", id, owned[id], count)
+			t.Errorf("node %d owns %d images and logs %v", id, owned[id], count)
 		}
-		// Every node has heard all that was stopped before it, and that node 3 came back.
+		// Every node has logged all that stopped before it, node 3 twice.
 		if want := map[image.NodeID]int{1: 1, 2: 2, 3: 2}[id]; count["peer has stopped"] != want {
 			t.Errorf("node %d: %d times a peer has stopped, want %d", id, count["peer has stopped"], want)
 		}
 	}
 	for _, e := range lines().All() {
 		m := e.ContextMap()
-		delivery := map[bool]string{true: "broadcast", false: "relay"}[strings.HasPrefix(m["image"].(string), "alice/0/")]
+		delivery := "relay"
+		if strings.HasPrefix(m["image"].(string), "alice/0/") {
+			delivery = "broadcast"
+		}
 		copies := m["copies"].([]any)
-		if m["bytes"] != int64(200_000) || len(copies) != 2 || copies[0] == copies[1] || len(m["live"].([]any)) != 3 || m["took_s"].(float64) <= 0 || m["delivery"] != delivery {
+		if m["bytes"] != int64(200_000) || m["took_s"].(float64) <= 0 || m["delivery"] != delivery ||
+			len(copies) != 2 || copies[0] == copies[1] || len(m["live"].([]any)) != 3 {
 			t.Errorf("%v", m)
 		}
-		want := regexp.MustCompile(`^owns alice/\d/\d\.png: 200\.0 kB on \d,\d, live 1,2,3, [\d.]+m?s, ` + delivery + `$`)
+		want := regexp.MustCompile(
+			`^owns alice/\d/\d\.png: 200\.0 kB on \d,\d, live 1,2,3, [\d.]+m?s, ` + delivery + `$`)
 		if text := sentence(e); !want.MatchString(text) {
 			t.Errorf("%q is not %s", text, want)
 		}
 	}
 }
 
-// sentence is what a console shows of an entry.
+// sentence returns what a console shows of an entry.
 func sentence(e observer.LoggedEntry) string {
 	return e.Context[len(e.Context)-1].Interface.(fmt.Stringer).String()
 }
 
-// TestLogOfATakeover cuts the bodies that one node gets, until it was to be the owner of an image.
+// TestLogOfATakeover cuts the bodies that one node gets, until it should have become the owner of an image.
 func TestLogOfATakeover(t *testing.T) {
 	core, logs := observer.New(zap.InfoLevel)
 	c := clustertest.Start(t, clustertest.Options{Log: core})
@@ -108,7 +114,8 @@ func TestLogOfATakeover(t *testing.T) {
 		if id == cut {
 			sent = io.MultiReader(bytes.NewReader(body[:len(body)/2]), iotest.ErrReader(io.ErrClosedPipe))
 		}
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+c.Addr(id)+clustertest.Path("alice", name), io.NopCloser(sent))
+		url := "http://" + c.Addr(id) + clustertest.Path("alice", name)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, url, io.NopCloser(sent))
 		if err != nil {
 			t.Error(err)
 			return
@@ -121,14 +128,18 @@ func TestLogOfATakeover(t *testing.T) {
 	}
 	taken := 0
 	for i := range 20 {
-		body, upload := clustertest.Image(uint64(i), 400_000), image.NewID()
+		body := clustertest.Image(uint64(i), 400_000)
+		upload := image.NewID()
 		var all sync.WaitGroup
 		for _, id := range c.IDs() {
 			all.Go(func() { put(id, fmt.Sprint(i), upload, body) })
 		}
 		all.Wait()
 		clustertest.Poll(t, "a line", func() bool { return logs.FilterMessage("image owned").Len() > i })
-		if taken = logs.Filter(func(e observer.LoggedEntry) bool { return e.ContextMap()["taken_over_from"] == uint32(cut) }).Len(); taken > 0 {
+		taken = logs.Filter(func(e observer.LoggedEntry) bool {
+			return e.ContextMap()["taken_over_from"] == uint32(cut)
+		}).Len()
+		if taken > 0 {
 			break
 		}
 	}
@@ -137,12 +148,13 @@ func TestLogOfATakeover(t *testing.T) {
 	}
 }
 
-// TestLogOfManyImages: so many lines a second, the others counted, and the share at every hundredth. No name acts
-// on a terminal.
+// TestLogOfManyImages: log.images_per_second lines a second, the other images counted, and the node's share
+// at every hundredth. No name can control a terminal.
 func TestLogOfManyImages(t *testing.T) {
 	core, logs := observer.New(zap.InfoLevel)
 	c := clustertest.Start(t, clustertest.Options{Nodes: 1, Log: core, Change: func(c *config.Config) {
-		c.Cluster.Replicas, c.Log.ImagesPerSecond = 1, 1
+		c.Cluster.Replicas = 1
+		c.Log.ImagesPerSecond = 1
 	}})
 	const images = 200
 	body := []byte("an image")
@@ -151,28 +163,33 @@ func TestLogOfManyImages(t *testing.T) {
 	}
 	clustertest.Poll(t, "the share", func() bool { return logs.FilterMessage("share of images").Len() == 2 })
 	c.Stop(1)
-	lines, left := logs.FilterMessage("image owned"), int64(0)
-	for _, e := range logs.FilterMessage("images owned without a line: more came than log.images_per_second").All() {
+	lines := logs.FilterMessage("image owned")
+	left := int64(0)
+	const more = "images owned without a line: more came than log.images_per_second"
+	for _, e := range logs.FilterMessage(more).All() {
 		left += e.ContextMap()["images"].(int64)
 	}
 	if left == 0 || left+int64(lines.Len()) != images {
 		t.Errorf("%d lines, and %d images left out", lines.Len(), left)
 	}
 	first := lines.All()[0]
-	if name := first.ContextMap()["image"]; name != "alice/\u202e0.png" { // as it is: who writes it escapes it
+	if name := first.ContextMap()["image"]; name != "alice/\u202e0.png" { // as it is: the encoder escapes it
 		t.Errorf("name %q", name)
 	}
 	if want := `owns alice/\u202e0.png: `; !strings.HasPrefix(sentence(first), want) {
 		t.Errorf("%q does not begin with %q", sentence(first), want)
 	}
+	share := regexp.MustCompile(`^owns \d+ of \d+ images \(100\.0 %\), \d\.\d kB of \d\.\d kB \(100\.0 %\)$`)
 	for i, e := range logs.FilterMessage("share of images").All() {
 		m := e.ContextMap()
 		// Uploads that follow may be in the catalog by then.
-		if n := m["images"].(int64); n < int64(100*(i+1)) || n > images || m["of_images"] != n || m["bytes"] != n*int64(len(body)) || m["of_bytes"] != m["bytes"] {
+		n := m["images"].(int64)
+		if n < int64(100*(i+1)) || n > images || m["of_images"] != n ||
+			m["bytes"] != n*int64(len(body)) || m["of_bytes"] != m["bytes"] {
 			t.Errorf("share %v", m)
 		}
-		if want := regexp.MustCompile(`^owns (\d+) of \d+ images \(100\.0 %\), \d\.\d kB of \d\.\d kB \(100\.0 %\)$`); !want.MatchString(sentence(e)) {
-			t.Errorf("%q is not %s", sentence(e), want)
+		if !share.MatchString(sentence(e)) {
+			t.Errorf("%q is not %s", sentence(e), share)
 		}
 	}
 }
@@ -180,13 +197,14 @@ func TestLogOfManyImages(t *testing.T) {
 func TestLogWithoutImages(t *testing.T) {
 	core, logs := observer.New(zap.InfoLevel)
 	c := clustertest.Start(t, clustertest.Options{Nodes: 1, Log: core, Change: func(c *config.Config) {
-		c.Cluster.Replicas, c.Log.ImagesPerSecond = 1, 0
+		c.Cluster.Replicas = 1
+		c.Log.ImagesPerSecond = 0
 	}})
 	for i := range 100 {
 		c.Put(t, 1, "alice", fmt.Sprintf("%d.png", i), []byte("an image"), nil)
 	}
 	c.Stop(1)
-	if got := said(logs, 1); !slices.Equal(got, []string{"API listens", "ready"}) {
-		t.Errorf("says %q", got)
+	if got := logged(logs, 1); !slices.Equal(got, []string{"API listens", "ready"}) {
+		t.Errorf("logs %q", got)
 	}
 }

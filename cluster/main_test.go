@@ -12,16 +12,14 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	clustertest.Main(clustertest.Answers{Hash: (*cluster.Node).CatalogHash, Inventory: (*cluster.Node).Inventory})
+	clustertest.Main(clustertest.Answers{
+		Hash:      (*cluster.Node).CatalogHash,
+		Inventory: (*cluster.Node).Inventory,
+	})
 	code := m.Run()
-	if err := goleak.Find(leaksOfOthers()...); err != nil && code == 0 {
+	if err := goleak.Find(); err != nil && code == 0 {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}
 	os.Exit(code)
-}
-
-// leaksOfOthers are goroutines that libraries start once for the process and never end.
-func leaksOfOthers() []goleak.Option {
-	return nil
 }

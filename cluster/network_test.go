@@ -2,6 +2,7 @@ package cluster_test
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"net/netip"
 	"path"
@@ -31,11 +32,14 @@ const (
 	acknowledged = 60 // by the majority, of uploads that began in the fault
 	refusals     = 8  // by the minority
 
-	acknowledgedSlowly = 30 // where the network leaves little
+	acknowledgedSlowly = 30 // when the network loses much
 )
 
-// The tests of networks try their faults on clusters with the addresses and the timeouts of the
-// sample configuration.
+// loadSizes are the sizes of a load's images, in turn.
+var loadSizes = []int{20_000, 150_000, 60_000, 300_000}
+
+// The tests of networks inject their faults into clusters with the addresses and the timeouts of the sample
+// configuration.
 
 func TestNetworkPartition(t *testing.T) {
 	n := startNetwork(t)
@@ -69,20 +73,20 @@ func TestNetworkLoss(t *testing.T) {
 	})
 }
 
-// noticedMax bounds the time until a dead connection is noticed. The design says 15 s; the machine
-// that runs the tests may be busy.
+// noticedMax bounds the time until a dead connection is noticed. The design says 15 s; the host that runs the
+// tests may be busy.
 const noticedMax = 30 * time.Second
 
-// TestNetworkHalfOpen takes one end of connections away without a word.
+// TestNetworkHalfOpen has one end of connections vanish without closing them.
 func TestNetworkHalfOpen(t *testing.T) {
 	n := startNetwork(t)
-	t.Run("Client", n.clientGone)
-	t.Run("Node", n.nodeGone)
+	t.Run("Client", n.clientVanishes)
+	t.Run("Node", n.nodeVanishes)
 	t.Run("Peer", n.peerStalls)
 }
 
-// clientGone loses a client in the middle of a body.
-func (n *network) clientGone(t *testing.T) {
+// clientVanishes drops a client's packets in the middle of its body.
+func (n *network) clientVanishes(t *testing.T) {
 	t.Cleanup(n.net.Heal)
 	const node = 2
 	conn, err := n.net.DialFrom(t.Context(), nearMinority, n.c.Addr(node))
@@ -91,24 +95,26 @@ func (n *network) clientGone(t *testing.T) {
 	}
 	defer conn.Close()
 	body := clustertest.Image(1, 400_000)
-	fmt.Fprintf(conn, "PUT %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", clustertest.Path("gone", "half.png"), len(body), body[:len(body)/2])
+	io.WriteString(conn, head(clustertest.Path("vanished", "half.png"), len(body)))
+	conn.Write(body[:len(body)/2])
 	uploads := func() int { return n.c.Status(node).Nodes[node-1].Uploads }
 	clustertest.Poll(t, "the upload has begun", func() bool { return uploads() == 1 })
 	n.net.OneWay([]netip.Addr{nearMinority}, []netip.Addr{n.host(node)})
-	noticed(t, "a node, that a client went in mid-body,", time.Now(), func() bool { return uploads() == 0 })
+	expectNoticed(t, "a client that vanished in mid-body", time.Now(), func() bool { return uploads() == 0 })
 	n.net.Heal()
 	n.c.ExpectSettled(t)
 }
 
-// nodeGone lets the answers and acknowledgements of a node vanish on their way to its client.
-func (n *network) nodeGone(t *testing.T) {
-	l := &loads{major: []*clustertest.Load{n.c.StartLoad(t, nearMajority, clustertest.LoadOptions{
+// nodeVanishes drops all packets from a node to its client.
+func (n *network) nodeVanishes(t *testing.T) {
+	load := n.c.StartLoad(t, nearMajority, clustertest.LoadOptions{
 		User: "relay", Delivery: client.Relay, Nodes: []image.NodeID{2, 3}, Workers: 2, Sizes: []int{500_000},
-	})}}
+	})
+	l := &loads{major: []*clustertest.Load{load}}
 	n.await(t, l, healthyEach)
 	n.net.OneWay([]netip.Addr{n.host(2)}, []netip.Addr{nearMajority})
 	began := time.Now()
-	noticed(t, "a client, that its node went,", began, func() bool {
+	expectNoticed(t, "a node that vanished for its client", began, func() bool {
 		done := map[bool]int{} // by worker: one has its upload on a dead connection
 		for _, s := range sent(l.major, since(began, true)) {
 			done[s.Seed%2 == 0]++
@@ -117,15 +123,18 @@ func (n *network) nodeGone(t *testing.T) {
 	})
 	healed := time.Now()
 	n.net.Heal()
-	n.settle(t, l, began, healed)
+	n.expectRecovery(t, l, began, healed)
 }
 
-// peerStalls loses the bodies that one node sends to another, but not its signs of life.
+// peerStalls drops the bodies that one node sends to another, but not its heartbeats.
 func (n *network) peerStalls(t *testing.T) {
 	const from, to, other = 1, 2, 3
-	l := &loads{major: []*clustertest.Load{n.c.StartLoad(t, nearMajority, clustertest.LoadOptions{User: "peer", To: from, Workers: 3, Sizes: []int{90_000}})}}
+	load := n.c.StartLoad(t, nearMajority, clustertest.LoadOptions{
+		User: "peer", To: from, Workers: 3, Sizes: []int{90_000},
+	})
+	l := &loads{major: []*clustertest.Load{load}}
 	n.await(t, l, healthyEach)
-	var name string // of an image that the node at the end of the black hole can find, but not get from the first copy
+	var name string // of an image whose record reaches `to`, and whose first copy does not
 	looked := 0
 	clustertest.Poll(t, "an image to read across the black hole", func() bool {
 		leaders := n.c.Status(other).Shards
@@ -144,19 +153,21 @@ func (n *network) peerStalls(t *testing.T) {
 	})
 	n.net.BlackHole([]netip.Addr{n.host(from)}, []netip.Addr{n.host(to)})
 	began := time.Now()
-	noticed(t, "a node that relays, that a storing node gets nothing,", began, func() bool { return l.each(healthyEach, since(began, true)) })
+	expectNoticed(t, "a storing node that receives nothing from the relaying one", began, func() bool {
+		return l.each(healthyEach, since(began, true))
+	})
 	read := time.Now()
-	noticed(t, "a node that reads, that the first copy does not come,", read, func() bool {
+	expectNoticed(t, "a first copy that does not arrive at the reading node", read, func() bool {
 		r := n.c.Do(http.MethodGet, to, clustertest.Path("peer", name), nil, nil)
 		return r.Status == http.StatusOK && r.Err == nil
 	})
 	healed := time.Now()
 	n.net.Heal()
-	n.settle(t, l, began, healed)
+	n.expectRecovery(t, l, began, healed)
 }
 
-// noticed waits for what shows that a dead connection was noticed, and reports when.
-func noticed(t *testing.T, what string, began time.Time, ok func() bool) {
+// expectNoticed expects what shows that a dead connection was noticed, within noticedMax.
+func expectNoticed(t *testing.T, what string, began time.Time, ok func() bool) {
 	t.Helper()
 	clustertest.Poll(t, what, ok)
 	took := time.Since(began)
@@ -188,9 +199,14 @@ func startNetwork(t *testing.T) *network {
 	}
 	n := &network{net: clustertest.NewNetwork(t, hosts...)}
 	n.c = clustertest.Start(t, clustertest.Options{Network: n.net, Change: func(cfg *config.Config) {
-		cfg.Cluster, cfg.Timeouts, cfg.Raft, cfg.Client = sample.Cluster, sample.Timeouts, sample.Raft, sample.Client
-		cfg.Repair.Every, cfg.Timeouts.Sweep = time.Second, time.Second // else the end of a test waits for these,
-		cfg.Timeouts.Upload = 30 * time.Second                          // and for an upload whose client was ended
+		cfg.Cluster = sample.Cluster
+		cfg.Timeouts = sample.Timeouts
+		cfg.Raft = sample.Raft
+		cfg.Client = sample.Client
+		// Else the end of a test waits for these, and for an upload whose client has ended.
+		cfg.Repair.Every = time.Second
+		cfg.Timeouts.Sweep = time.Second
+		cfg.Timeouts.Upload = 30 * time.Second
 	}})
 	return n
 }
@@ -231,31 +247,37 @@ func since(at time.Time, acknowledged bool) func(clustertest.Sent) bool {
 // start starts clients on both sides and waits until each has stored some images.
 func (n *network) start(t *testing.T, attempts int) *loads {
 	t.Helper()
-	user := func(name string) string { return name + "-" + path.Base(t.Name()) }
-	sizes := []int{20_000, 150_000, 60_000, 300_000}
+	load := func(at netip.Addr, user string, o clustertest.LoadOptions) *clustertest.Load {
+		o.User = user + "-" + path.Base(t.Name())
+		o.Sizes = loadSizes
+		return n.c.StartLoad(t, at, o)
+	}
 	l := &loads{
 		major: []*clustertest.Load{
-			n.c.StartLoad(t, nearMajority, clustertest.LoadOptions{User: user("a"), Delivery: client.Broadcast, Workers: 2, Sizes: sizes}),
-			n.c.StartLoad(t, nearMajority, clustertest.LoadOptions{User: user("b"), To: 2, Workers: 1, Sizes: sizes}),
+			load(nearMajority, "a", clustertest.LoadOptions{Delivery: client.Broadcast, Workers: 2}),
+			load(nearMajority, "b", clustertest.LoadOptions{To: 2, Workers: 1}),
 		},
 		minor: []*clustertest.Load{
-			n.c.StartLoad(t, nearMinority, clustertest.LoadOptions{User: user("c"), Delivery: client.Broadcast, Attempts: attempts, Workers: 1, Sizes: sizes}),
-			n.c.StartLoad(t, nearMinority, clustertest.LoadOptions{User: user("d"), To: minority, Workers: 4, Sizes: sizes}),
+			load(nearMinority, "c", clustertest.LoadOptions{
+				Delivery: client.Broadcast, Attempts: attempts, Workers: 1,
+			}),
+			load(nearMinority, "d", clustertest.LoadOptions{To: minority, Workers: 4}),
 		},
 	}
 	n.await(t, l, healthyEach)
 	return l
 }
 
-// startProduct starts clients of the product alone, none of whose uploads may fail: how the connections
-// of others stand a fault is not up to it.
+// startProduct starts loads of imgcluster's client alone, of which no upload may fail: how other clients
+// survive a fault is not up to it.
 func (n *network) startProduct(t *testing.T) *loads {
 	t.Helper()
 	l := &loads{}
 	for _, delivery := range []client.Delivery{client.Broadcast, client.Relay} {
 		for i, at := range []netip.Addr{nearMajority, nearMinority} {
 			l.major = append(l.major, n.c.StartLoad(t, at, clustertest.LoadOptions{
-				User: fmt.Sprintf("%s-%d-%s", delivery, i, path.Base(t.Name())), Delivery: delivery, Workers: 2, Sizes: []int{20_000, 150_000, 60_000, 300_000},
+				User:     fmt.Sprintf("%s-%d-%s", delivery, i, path.Base(t.Name())),
+				Delivery: delivery, Workers: 2, Sizes: loadSizes,
 			}))
 		}
 	}
@@ -277,24 +299,28 @@ func (n *network) await(t *testing.T, l *loads, count int) {
 
 func (l *loads) all() []*clustertest.Load { return slices.Concat(l.major, l.minor) }
 
-// log says what became of the loads' last uploads.
+// log logs the outcome of the loads' last uploads.
 func (l *loads) log(t *testing.T) {
 	for i, one := range l.all() {
 		all := one.Sent()
-		t.Logf("load %d: %d of %d acknowledged", i, len(sent([]*clustertest.Load{one}, since(time.Time{}, true))), len(all))
+		acknowledged := sent([]*clustertest.Load{one}, since(time.Time{}, true))
+		t.Logf("load %d: %d of %d acknowledged", i, len(acknowledged), len(all))
 		for _, s := range all[max(0, len(all)-5):] {
-			t.Logf("load %d: %s/%s at %v after %v: %d %s", i, s.User, s.Name, s.Began.Format(time.StampMilli), s.Took(), s.Status, s.Failure)
+			t.Logf("load %d: %s/%s at %v after %v: %d %s",
+				i, s.User, s.Name, s.Began.Format(time.StampMilli), s.Took(), s.Status, s.Failure)
 		}
 	}
 }
 
-// each tells whether every load has so many uploads of that kind.
+// each reports whether every load has so many uploads of that kind.
 func (l *loads) each(count int, ok func(clustertest.Sent) bool) bool {
-	return !slices.ContainsFunc(l.all(), func(one *clustertest.Load) bool { return len(sent([]*clustertest.Load{one}, ok)) < count })
+	return !slices.ContainsFunc(l.all(), func(one *clustertest.Load) bool {
+		return len(sent([]*clustertest.Load{one}, ok)) < count
+	})
 }
 
-// cutOff cuts the minority off under load, until it has refused uploads of one connection each, and
-// if wanted of the product's client too, which first has to notice that its connections are dead.
+// cutOff cuts the minority off under load, until it has refused plain uploads, and with whole those of
+// imgcluster's client too, which first has to notice that its connections are dead.
 func (n *network) cutOff(t *testing.T, whole bool, fault func()) {
 	l := n.start(t, 1)
 	fault()
@@ -304,22 +330,24 @@ func (n *network) cutOff(t *testing.T, whole bool, fault func()) {
 		byClient := slices.ContainsFunc(no, func(s clustertest.Sent) bool { return s.Status == 0 })
 		return len(sent(l.major, since(began, true))) >= acknowledged && len(no) >= refusals && (byClient || !whole)
 	})
-	n.expectRefused(t)
+	n.expectReadRefused(t)
 	healed := time.Now()
 	n.net.Heal()
-	for _, s := range sent(l.minor, func(s clustertest.Sent) bool { return s.Began.After(began) && s.Ended.Before(healed) }) {
+	during := func(s clustertest.Sent) bool { return s.Began.After(began) && s.Ended.Before(healed) }
+	for _, s := range sent(l.minor, during) {
+		promised := s.Status == http.StatusServiceUnavailable && s.Promised
 		switch {
 		case s.Acknowledged:
 			t.Errorf("the minority acknowledged %s/%s in the fault", s.User, s.Name)
-		case s.Code != string(image.KindNoQuorum), s.Status != 0 && (s.Status != http.StatusServiceUnavailable || !s.Promised):
+		case s.Code != string(image.KindNoQuorum), s.Status != 0 && !promised:
 			t.Errorf("refusal of %s/%s after %v: %+v", s.User, s.Name, s.Took(), s)
 		}
 	}
-	n.settle(t, l, began, healed)
+	n.expectRecovery(t, l, began, healed)
 }
 
-// expectRefused reads at the minority: what it knows may be old, so it does not tell.
-func (n *network) expectRefused(t *testing.T) {
+// expectReadRefused expects that the minority refuses a read, since its catalog may be out of date.
+func (n *network) expectReadRefused(t *testing.T) {
 	t.Helper()
 	name := clustertest.Path("a-"+path.Base(t.Name()), "0.png")
 	clustertest.ExpectProblem(t, n.c.Do(http.MethodGet, minority, name, nil, nil), image.KindNoQuorum)
@@ -330,16 +358,20 @@ func (n *network) degrade(t *testing.T, l *loads, count int, fault func()) {
 	t.Helper()
 	fault()
 	began := time.Now()
-	clustertest.Poll(t, "the cluster serves", func() bool { return len(sent(l.all(), since(began, true))) >= count })
+	clustertest.Poll(t, "the cluster serves", func() bool {
+		return len(sent(l.all(), since(began, true))) >= count
+	})
 	healed := time.Now()
 	n.net.Heal()
-	n.settle(t, l, began, healed)
+	n.expectRecovery(t, l, began, healed)
 }
 
-// settle checks, after the fault, that every client is served again, and the invariants.
-func (n *network) settle(t *testing.T, l *loads, began, healed time.Time) {
+// expectRecovery expects, after the fault, that every client is served again, and the invariants.
+func (n *network) expectRecovery(t *testing.T, l *loads, began, healed time.Time) {
 	t.Helper()
-	clustertest.Poll(t, "every load is served again", func() bool { return l.each(1, since(healed, true)) })
+	clustertest.Poll(t, "every load is served again", func() bool {
+		return l.each(1, since(healed, true))
+	})
 	served := time.Since(healed)
 	for _, one := range l.all() {
 		one.Stop()
@@ -348,27 +380,32 @@ func (n *network) settle(t *testing.T, l *loads, began, healed time.Time) {
 	n.c.ExpectEqualCatalogs(t)
 	equal := time.Since(healed)
 
-	in := func(list []*clustertest.Load, ok bool) []clustertest.Sent {
+	during := func(list []*clustertest.Load, ok bool) []clustertest.Sent {
 		return sent(list, func(s clustertest.Sent) bool {
 			return s.Acknowledged == ok && s.Ended.After(began) && s.Ended.Before(healed)
 		})
 	}
 	round := func(d time.Duration) time.Duration { return d.Round(10 * time.Millisecond) }
-	t.Logf("fault of %v: majority %d acknowledged, %d failed, longest pause %v, longest upload %v; minority %d acknowledged, %d refused; after healing all served in %v, catalogs equal in %v",
-		round(healed.Sub(began)), len(in(l.major, true)), len(in(l.major, false)), round(longestPause(in(l.major, true), began, healed)), round(longestUpload(in(l.major, true))),
-		len(in(l.minor, true)), len(in(l.minor, false)), round(served), round(equal))
-	// A client that speaks to one node may be told to send again; the one that broadcasts never is.
-	for _, s := range sent(l.major, func(s clustertest.Sent) bool { return !s.Acknowledged && !s.Promised }) {
+	major := during(l.major, true)
+	t.Logf("fault of %v: majority %d acknowledged, %d failed, longest pause %v, longest upload %v",
+		round(healed.Sub(began)), len(major), len(during(l.major, false)),
+		round(longestPause(major, began, healed)), round(longestUpload(major)))
+	t.Logf("minority %d acknowledged, %d refused; after healing all served in %v, catalogs equal in %v",
+		len(during(l.minor, true)), len(during(l.minor, false)), round(served), round(equal))
+	// A client of one node may be asked to send again; the one that broadcasts never is.
+	failed := func(s clustertest.Sent) bool { return !s.Acknowledged && !s.Promised }
+	for _, s := range sent(l.major, failed) {
 		t.Errorf("upload %s/%s by the majority failed after %v: %s", s.User, s.Name, s.Took(), s.Failure)
 	}
 	n.expectAll(t, l)
 }
 
-// longestPause is the longest time in a fault without an acknowledgement.
+// longestPause returns the longest time in a fault without an acknowledgement.
 func longestPause(list []clustertest.Sent, from, to time.Time) (longest time.Duration) {
 	slices.SortFunc(list, func(a, b clustertest.Sent) int { return a.Ended.Compare(b.Ended) })
 	for _, s := range list {
-		longest, from = max(longest, s.Ended.Sub(from)), s.Ended
+		longest = max(longest, s.Ended.Sub(from))
+		from = s.Ended
 	}
 	return max(longest, to.Sub(from))
 }
@@ -380,8 +417,8 @@ func longestUpload(list []clustertest.Sent) (longest time.Duration) {
 	return longest
 }
 
-// expectAll checks the invariants: every acknowledged image reads back through every node and is
-// listed, and files, records and nodes agree.
+// expectAll expects the invariants: every acknowledged image reads back through every node and is listed, and
+// files, records and nodes agree.
 func (n *network) expectAll(t *testing.T, l *loads) {
 	t.Helper()
 	for _, one := range l.all() {

@@ -1,10 +1,8 @@
 package cluster_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"path/filepath"
 	"sync"
@@ -25,16 +23,17 @@ const (
 	powerImageMax = 300_000
 )
 
-// TestPowerCutsOfNodes takes the power away from nodes under load, Raft's log and all: from one, and
-// from all at the same time, when nothing but what was fsynced is left anywhere. Each node has an ext4
-// of its own, which forgets what was not fsynced before the process is killed. Every acknowledged
-// image reads back, and every copy on every node that has a record is whole.
-// IMGCLUSTER_NODE_POWER_CUTS and IMGCLUSTER_SEED have it run longer and otherwise.
+// TestPowerCutsOfNodes cuts the power of nodes under load: of one, and of all at the same time, when nothing
+// is left anywhere but what was fsynced. Each node has an ext4 of its own for its images and Raft's log,
+// which loses what was not fsynced before the process is killed. Every acknowledged image reads back, and
+// every copy that a record counts is whole. IMGCLUSTER_NODE_POWER_CUTS is the number of cuts, IMGCLUSTER_SEED
+// selects others.
 func TestPowerCutsOfNodes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts processes")
 	}
-	cuts, seed := env.Number(t, "IMGCLUSTER_NODE_POWER_CUTS", 2), env.Number(t, "IMGCLUSTER_SEED", 1)
+	cuts := env.Number(t, "IMGCLUSTER_NODE_POWER_CUTS", 2)
+	seed := env.Number(t, "IMGCLUSTER_SEED", 1)
 	dir := t.TempDir()
 	disks := map[image.NodeID]*loopfs.Disk{}
 	for id := range image.NodeID(3) {
@@ -53,11 +52,14 @@ func TestPowerCutsOfNodes(t *testing.T) {
 		f.powerCut(t, n, r, disks, ids)
 	}
 	f.expectSecrets(t)
-	t.Logf("seed %d: %d power cuts of nodes, %d images acknowledged, all of them whole, %.1f s", seed, cuts, len(f.bodies), time.Since(began).Seconds())
+	t.Logf("seed %d: %d power cuts of nodes, %d images acknowledged, all of them whole, %.1f s",
+		seed, cuts, len(f.bodies), time.Since(began).Seconds())
 }
 
 // powerCut cuts the power of some nodes while images are uploaded, and starts them again.
-func (f *faults) powerCut(t *testing.T, n int, r *rand.Rand, disks map[image.NodeID]*loopfs.Disk, ids []image.NodeID) {
+func (f *faults) powerCut(
+	t *testing.T, n int, r *rand.Rand, disks map[image.NodeID]*loopfs.Disk, ids []image.NodeID,
+) {
 	ctx, stop := context.WithCancel(t.Context())
 	acks := make(chan struct{}, 1)
 	var wg sync.WaitGroup
@@ -66,8 +68,8 @@ func (f *faults) powerCut(t *testing.T, n int, r *rand.Rand, disks map[image.Nod
 		wg.Go(func() {
 			for i := 0; ctx.Err() == nil; i++ {
 				body := clustertest.Image(r.Uint64(), 1+r.IntN(powerImageMax))
-				_, err := f.put(t.Context(), fmt.Sprintf("power-%d-%d-%d.png", n, w, i), body, func() io.Reader { return bytes.NewReader(body) })
-				if err != nil {
+				name := fmt.Sprintf("power-%d-%d-%d.png", n, w, i)
+				if _, err := f.put(t.Context(), uploadOf(name, body), body); err != nil {
 					t.Errorf("upload %d-%d-%d: %v", n, w, i, err)
 					return
 				}
@@ -81,7 +83,7 @@ func (f *faults) powerCut(t *testing.T, n int, r *rand.Rand, disks map[image.Nod
 	for range 1 + r.IntN(powerAcksMax) {
 		<-acks
 	}
-	// A machine without power does not go on to tell others what its disk did.
+	// A host without power sends nothing any more about what its disk did.
 	for _, id := range ids {
 		f.c.Freeze(id)
 		if err := disks[id].Cut(); err != nil {

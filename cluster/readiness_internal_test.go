@@ -1,30 +1,39 @@
 package cluster
 
 import (
-	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"imgcluster/cluster/image"
 	"imgcluster/config"
 )
 
 // TestAwaitStart sends requests to a node that starts. A shard that it serves already, as the others know, is
 // given uploads: these wait until it is ready, and what else comes is refused at once.
-func TestAwaitStart(t *testing.T) {
+func TestAwaitStart(t *testing.T) { synctest.Test(t, awaitStart) }
+
+func awaitStart(t *testing.T) {
 	cfg := config.Default()
 	cfg.Cluster.DataShards = 1
 	serving := newServing(func() {})
 	n := newReadiness(cfg, 1, &replicated{}, serving, nil)
-	const starts, leaderless = "is starting", "has no leader" // without a log there never is one
-	await := func(name, want string) {
+	expectRefused := func(name string, after time.Duration) error {
 		t.Helper()
-		if err := n.Await(t.Context(), "alice", name); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: %v, want that it %s", name, err, want)
+		began := time.Now()
+		err := n.Await(t.Context(), "alice", name)
+		if took := time.Since(began); image.KindOf(err) != image.KindNoQuorum || took != after {
+			t.Fatalf("%q: %v after %v, want no quorum after %v", name, err, took, after)
 		}
+		return err
 	}
-	await("a.png", starts)
+	starting := expectRefused("a.png", 0)
 	serving.set(2, true)
-	await("", starts)
-	time.AfterFunc(50*time.Millisecond, func() { n.ready.Store(true) })
-	await("a.png", leaderless)
+	expectRefused("", 0)
+	time.AfterFunc(cfg.Raft.RTT/2, func() { n.ready.Store(true) })
+	election := time.Duration(cfg.Raft.ElectionRTT) * cfg.Raft.RTT
+	leaderless := expectRefused("a.png", electionsAwaited*election+cfg.Raft.RTT)
+	if leaderless.Error() == starting.Error() {
+		t.Errorf("a node that has become ready answers %v", leaderless)
+	}
 }

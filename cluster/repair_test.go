@@ -1,6 +1,7 @@
 package cluster_test
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -14,25 +15,31 @@ import (
 	"imgcluster/config"
 )
 
-// stored is an image that a test has put, and where its upload ID leads.
+// stored is an image that a test has put.
 type stored struct {
 	name string
 	body []byte
 	id   image.ID
 }
 
-func putMany(t *testing.T, c *clustertest.Cluster, prefix string, n int) (all []stored) {
+// putStored stores an image of alice through a node.
+func putStored(t *testing.T, c *clustertest.Cluster, at image.NodeID, name string, body []byte) stored {
+	t.Helper()
+	s := stored{name: name, body: body, id: image.NewID()}
+	c.Put(t, at, "alice", name, body, http.Header{"Idempotency-Key": {s.id.String()}})
+	return s
+}
+
+func putImages(t *testing.T, c *clustertest.Cluster, prefix string, n int) (all []stored) {
 	t.Helper()
 	for i := range n {
-		s := stored{name: fmt.Sprintf("%s-%d.png", prefix, i), body: clustertest.Image(uint64(500+i), 150_000+i), id: image.NewID()}
-		ids := c.IDs()
-		c.Put(t, ids[i%2], "alice", s.name, s.body, http.Header{"Idempotency-Key": {s.id.String()}})
-		all = append(all, s)
+		body := clustertest.Image(uint64(500+i), 150_000+i)
+		all = append(all, putStored(t, c, c.IDs()[i%2], fmt.Sprintf("%s-%d.png", prefix, i), body))
 	}
 	return all
 }
 
-func expectMany(t *testing.T, c *clustertest.Cluster, all []stored, ids ...image.NodeID) {
+func expectImages(t *testing.T, c *clustertest.Cluster, all []stored, ids ...image.NodeID) {
 	t.Helper()
 	for _, s := range all {
 		c.ExpectImage(t, "alice", s.name, s.body, ids...)
@@ -44,17 +51,19 @@ func TestRepair(t *testing.T) {
 		t.Skip("starts a cluster")
 	}
 	t.Parallel()
-	c := clustertest.Start(t, clustertest.Options{Change: func(cfg *config.Config) { cfg.Repair.Delay = time.Second }})
+	c := clustertest.Start(t, clustertest.Options{Change: func(cfg *config.Config) {
+		cfg.Repair.Delay = time.Second
+	}})
 	t.Run("Read", func(t *testing.T) { testRepairOnRead(t, c) })
 	t.Run("Verify", func(t *testing.T) { testVerify(t, c) })
-	t.Run("Gone", func(t *testing.T) { testGone(t, c) })
+	t.Run("NodeDown", func(t *testing.T) { testNodeDown(t, c) })
 	c.ExpectNoPlaintext(t)
 }
 
-// testRepairOnRead damages a copy, and reads the image through the other node with a copy and one
-// without. The damaged one is replaced without more ado.
+// testRepairOnRead damages each copy in turn and reads the image through its node, which returns the right
+// bytes and replaces the copy.
 func testRepairOnRead(t *testing.T, c *clustertest.Cluster) {
-	s := putMany(t, c, "read", 1)[0]
+	s := putImages(t, c, "read", 1)[0]
 	for _, id := range c.IDs() {
 		files := c.FilesOf(t, id, s.id)
 		if len(files) == 0 {
@@ -64,7 +73,7 @@ func testRepairOnRead(t *testing.T, c *clustertest.Cluster) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		flip(t, files[0], int64(len(before)/2))
+		flipByte(t, files[0], int64(len(before)/2))
 		c.ExpectImage(t, "alice", s.name, s.body, id) // from the damaged segment on, from elsewhere
 		clustertest.Poll(t, "the damaged copy to be replaced", func() bool {
 			bad, _ := c.Verify(t, id, false)
@@ -75,10 +84,10 @@ func testRepairOnRead(t *testing.T, c *clustertest.Cluster) {
 	c.ExpectSettled(t)
 }
 
-// testVerify does to one node's files what a disk may do. Verify lists each of them, and repairs them
+// testVerify flips, cuts, swaps and removes files of one node. Verify lists each of them, and repairs them
 // when asked to.
 func testVerify(t *testing.T, c *clustertest.Cluster) {
-	all := putMany(t, c, "verify", 10)
+	all := putImages(t, c, "verify", 10)
 	const node = 2
 	var mine []stored
 	for _, s := range all {
@@ -94,11 +103,10 @@ func testVerify(t *testing.T, c *clustertest.Cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	flip(t, path(0), 3)
-	for i, err := range []error{os.Truncate(path(1), 100_000), os.WriteFile(path(3), swapped, 0o600), os.Remove(path(2))} {
-		if err != nil {
-			t.Fatal(i, err)
-		}
+	flipByte(t, path(0), 3)
+	err = errors.Join(os.Truncate(path(1), 100_000), os.WriteFile(path(3), swapped, 0o600), os.Remove(path(2)))
+	if err != nil {
+		t.Fatal(err)
 	}
 	bad, end := c.Verify(t, node, false)
 	var names []string
@@ -114,14 +122,14 @@ func testVerify(t *testing.T, c *clustertest.Cluster) {
 	if !slices.Equal(names, want) || end.Bad != 4 || end.Repaired != 0 || end.Images != end.OfImages {
 		t.Errorf("verify found %v, want %v; its sum %+v", names, want, end.VerifySummary)
 	}
-	expectMany(t, c, all, 1, 3)
+	expectImages(t, c, all, 1, 3)
 	if bad, end = c.Verify(t, node, true); end.Bad != end.Repaired {
 		t.Errorf("%d of %d bad copies were repaired: %+v", end.Repaired, end.Bad, bad)
 	}
 	if bad, end = c.Verify(t, node, false); end.Bad != 0 {
 		t.Errorf("after the repair: %+v", bad)
 	}
-	expectMany(t, c, all, c.IDs()...)
+	expectImages(t, c, all, c.IDs()...)
 	c.ExpectSettled(t)
 	for _, q := range []string{"sample=0", "sample=2", "sample=x", "repair=maybe"} {
 		clustertest.ExpectProblem(t, c.Do(http.MethodPost, node, "/v1/verify?"+q, nil, nil), image.KindInvalid)
@@ -132,13 +140,15 @@ func testVerify(t *testing.T, c *clustertest.Cluster) {
 	}
 }
 
-// testGone takes a node away for longer than its copies are waited for: the others make them anew.
-// When it comes back what it has is garbage.
-func testGone(t *testing.T, c *clustertest.Cluster) {
-	all := putMany(t, c, "gone", 10)
+// testNodeDown stops a node for longer than repair.delay: its copies are rebuilt on the others. When it is up
+// again it removes its own.
+func testNodeDown(t *testing.T, c *clustertest.Cluster) {
+	all := putImages(t, c, "gone", 10)
 	c.Stop(3)
 	clustertest.Poll(t, "images to lack copies", func() bool { return c.Status(1).UnderReplicated > 0 })
-	clustertest.Poll(t, "the copies to be made anew", func() bool { return c.Status(1).UnderReplicated == 0 && c.Status(2).UnderReplicated == 0 })
+	clustertest.Poll(t, "the copies to be rebuilt", func() bool {
+		return c.Status(1).UnderReplicated == 0 && c.Status(2).UnderReplicated == 0
+	})
 	for _, s := range all {
 		for _, id := range []image.NodeID{1, 2} {
 			if files := c.FilesOf(t, id, s.id); len(files) != 1 {
@@ -146,10 +156,10 @@ func testGone(t *testing.T, c *clustertest.Cluster) {
 			}
 		}
 	}
-	expectMany(t, c, all, 1, 2)
+	expectImages(t, c, all, 1, 2)
 	c.Start(3)
 	c.WaitReady(c.IDs()...)
-	expectMany(t, c, all, 3)
+	expectImages(t, c, all, 3)
 	c.ExpectSettled(t)
 	if n := len(c.Files(t, 3, ".img")); n != 0 {
 		t.Errorf("node 3 has %d files, and all images have their copies elsewhere", n)
@@ -157,18 +167,19 @@ func testGone(t *testing.T, c *clustertest.Cluster) {
 	c.Put(t, 3, "alice", "back.png", []byte("hello"), nil)
 }
 
-// TestCatchUp uploads while a node is down, three copies being wanted: it gets them when it is back. A
-// scrub finds a damaged copy that nobody reads.
+// TestCatchUp uploads while a node is down and three copies are wanted: the node gets them when it is up
+// again. A scrub finds a damaged copy that nobody reads.
 func TestCatchUp(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a cluster")
 	}
 	t.Parallel()
 	c := clustertest.Start(t, clustertest.Options{Change: func(cfg *config.Config) {
-		cfg.Cluster.Replicas, cfg.Repair.ScrubEvery = 3, time.Second
+		cfg.Cluster.Replicas = 3
+		cfg.Repair.ScrubEvery = time.Second
 	}})
 	c.Stop(3)
-	all := putMany(t, c, "missed", 5)
+	all := putImages(t, c, "missed", 5)
 	if s := c.Status(1); s.UnderReplicated != int64(len(all)) {
 		t.Errorf("%d images lack copies, want %d", s.UnderReplicated, len(all))
 	}
@@ -180,10 +191,10 @@ func TestCatchUp(t *testing.T) {
 	if len(files) != len(all) {
 		t.Fatalf("node 3 has the files %v", files)
 	}
-	flip(t, files[0], 5000)
+	flipByte(t, files[0], 5000)
 	clustertest.Poll(t, "the scrub to replace the damaged copy", func() bool {
 		bad, _ := c.Verify(t, 3, false)
 		return len(bad) == 0
 	})
-	expectMany(t, c, all, c.IDs()...)
+	expectImages(t, c, all, c.IDs()...)
 }

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,8 +15,8 @@ import (
 	"imgcluster/config"
 )
 
-// TestLostDisk takes each node's disk in turn: under its old identity the node is refused, and with
-// leave to replace what it had it comes back with all its copies, while uploads go on. There are 12
+// TestLostDisk removes each node's data in turn, while uploads go on. Under its old identity the node is
+// refused; with node.lost_data "replace" it is rebuilt from its peers and has all its copies. There are 12
 // images in the beginning, or IMGCLUSTER_WIPES of them.
 func TestLostDisk(t *testing.T) {
 	if testing.Short() {
@@ -23,33 +24,35 @@ func TestLostDisk(t *testing.T) {
 	}
 	t.Parallel()
 	c := clustertest.Start(t, clustertest.Options{})
-	all := putMany(t, c, "kept", env.Number(t, "IMGCLUSTER_WIPES", 12))
+	all := putImages(t, c, "kept", env.Number(t, "IMGCLUSTER_WIPES", 12))
 	for _, id := range c.IDs() {
 		c.Stop(id)
 		if err := os.RemoveAll(c.Config.DataDir(id)); err != nil {
 			t.Fatal(err)
 		}
-		refused(t, c.TryStart(c.Config, id), nil, "another data directory")
-		load := upload(t, c, fmt.Sprintf("node-%d-is-away", id))
+		expectRefused(t, c.TryStart(c.Config, id), nil, "another data directory")
+		load := startUploads(t, c, fmt.Sprintf("node-%d-is-down", id))
 		began := time.Now()
-		startAnew(t, c, id)
+		startReplacing(t, c, id)
 		ready := time.Since(began)
-		healed(t, c, id)
+		awaitCopies(t, c, id)
 		took := time.Since(began)
 		load.end()
 		all = append(all, load.all...)
 		c.ExpectSettled(t) // it has the files of its records and not one more
-		expectMany(t, c, all, c.IDs()...)
+		expectImages(t, c, all, c.IDs()...)
 		for _, any := range c.IDs() {
 			if s := c.Status(any); s.UnderReplicated != 0 || s.Images != int64(len(all)) {
-				t.Errorf("node %d counts %d images of %d, %d of them with too few copies", any, s.Images, len(all), s.UnderReplicated)
+				t.Errorf("node %d counts %d images of %d, %d of them with too few copies",
+					any, s.Images, len(all), s.UnderReplicated)
 			}
 		}
-		t.Logf("node %d made anew: ready after %.1f s, its %d copies there after %.1f s, %d images, %d of them uploaded meanwhile",
-			id, ready.Seconds(), len(c.Files(t, id, ".img")), took.Seconds(), len(all), len(load.all))
-		c.Restart(id) // from now on it is like any other
+		t.Logf("node %d rebuilt: ready after %.1f s, its %d copies there after %.1f s",
+			id, ready.Seconds(), len(c.Files(t, id, ".img")), took.Seconds())
+		t.Logf("%d images, %d of them uploaded meanwhile", len(all), len(load.all))
+		c.Restart(id) // without --replace, like any other
 	}
-	expectMany(t, c, all, c.IDs()...)
+	expectImages(t, c, all, c.IDs()...)
 	c.ExpectSettled(t)
 	c.ExpectNoPlaintext(t)
 
@@ -58,67 +61,71 @@ func TestLostDisk(t *testing.T) {
 	t.Run("Half lost", func(t *testing.T) { testHalfLost(t, c, all) })
 }
 
-// replace starts a node that may replace what it had, and waits until it has all its copies.
+// replace starts a node that may replace its data, and waits until it has all its copies.
 func replace(t *testing.T, c *clustertest.Cluster, id image.NodeID) {
 	t.Helper()
-	startAnew(t, c, id)
-	healed(t, c, id)
+	startReplacing(t, c, id)
+	awaitCopies(t, c, id)
 	c.ExpectSettled(t)
 }
 
-func startAnew(t *testing.T, c *clustertest.Cluster, id image.NodeID) {
+func startReplacing(t *testing.T, c *clustertest.Cluster, id image.NodeID) {
 	t.Helper()
 	cfg := with(c, func(cfg *config.Config) { cfg.Local.LostData = config.LostDataReplace })
 	if err := c.TryStart(cfg, id); err != nil {
-		t.Fatalf("node %d with leave to replace its data: %v", id, err)
+		t.Fatalf("node %d with node.lost_data=replace: %v", id, err)
 	}
 	c.WaitReady(c.IDs()...)
 }
 
-func healed(t *testing.T, c *clustertest.Cluster, id image.NodeID) {
+// awaitCopies waits until all images have their copies, as a node counts them.
+func awaitCopies(t *testing.T, c *clustertest.Cluster, id image.NodeID) {
 	t.Helper()
-	clustertest.Poll(t, "all images to have their copies", func() bool { return c.Status(id).UnderReplicated == 0 })
+	clustertest.Poll(t, "all images to have their copies", func() bool {
+		return c.Status(id).UnderReplicated == 0
+	})
 }
 
-// testLostWhileDown empties a disk while all nodes are down, so that no running node can tell.
+// testLostWhileDown removes a node's data while all nodes are down.
 func testLostWhileDown(t *testing.T, c *clustertest.Cluster, all []stored) {
 	c.Stop(c.IDs()...)
 	if err := os.RemoveAll(c.Config.DataDir(2)); err != nil {
 		t.Fatal(err)
 	}
 	c.Start(1)
-	refused(t, c.TryStart(c.Config, 2), nil, "another data directory")
+	expectRefused(t, c.TryStart(c.Config, 2), nil, "another data directory")
 	c.Start(3)
 	c.WaitReady(1, 3)
 	replace(t, c, 2)
-	expectMany(t, c, all, c.IDs()...)
+	expectImages(t, c, all, c.IDs()...)
 	t.Run("alone first", func(t *testing.T) {
 		c.Stop(c.IDs()...)
 		if err := os.RemoveAll(c.Config.DataDir(2)); err != nil {
 			t.Fatal(err)
 		}
-		if err := c.TryStart(c.Config, 2); err != nil { // nobody is there to tell it
+		if err := c.TryStart(c.Config, 2); err != nil { // no other node is up that would refuse it
 			t.Fatal(err)
 		}
-		refused(t, c.TryStart(c.Config, 1), nil, "new data directory")
+		expectRefused(t, c.TryStart(c.Config, 1), nil, "new data directory")
 		c.Stop(2)
 		c.Start(1, 3)
 		c.WaitReady(1, 3)
 		replace(t, c, 2)
-		expectMany(t, c, all, c.IDs()...)
+		expectImages(t, c, all, c.IDs()...)
 	})
 }
 
 // testOlderCopy puts a data directory back as it was before its last start.
 func testOlderCopy(t *testing.T, c *clustertest.Cluster, all []stored) {
-	dir, older := c.Config.DataDir(3), filepath.Join(t.TempDir(), "older")
+	dir := c.Config.DataDir(3)
+	older := filepath.Join(t.TempDir(), "older")
 	c.Stop(3)
 	if err := os.CopyFS(older, os.DirFS(dir)); err != nil {
 		t.Fatal(err)
 	}
 	c.Start(3)
 	c.WaitReady(c.IDs()...)
-	after := putMany(t, c, "after", 3)
+	after := putImages(t, c, "after", 3)
 	c.Stop(3)
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
@@ -126,12 +133,12 @@ func testOlderCopy(t *testing.T, c *clustertest.Cluster, all []stored) {
 	if err := os.Rename(older, dir); err != nil {
 		t.Fatal(err)
 	}
-	refused(t, c.TryStart(c.Config, 3), nil, "older copy")
+	expectRefused(t, c.TryStart(c.Config, 3), nil, "older copy")
 	replace(t, c, 3)
-	expectMany(t, c, append(all, after...), c.IDs()...)
+	expectImages(t, c, append(all, after...), c.IDs()...)
 }
 
-// testHalfLost takes the Raft log, the catalog, and both, and leaves the images.
+// testHalfLost removes the Raft log, the catalog, and both, and leaves the images.
 func testHalfLost(t *testing.T, c *clustertest.Cluster, all []stored) {
 	for _, folders := range [][]string{{"raft"}, {"catalog"}, {"raft", "catalog"}} {
 		dir := c.Config.DataDir(1)
@@ -142,15 +149,16 @@ func testHalfLost(t *testing.T, c *clustertest.Cluster, all []stored) {
 			}
 		}
 		err := c.TryStart(c.Config, 1)
-		refused(t, err, nil, "lost")
+		expectRefused(t, err, nil, "lost")
 		replace(t, c, 1)
-		expectMany(t, c, all, 1)
+		expectImages(t, c, all, 1)
 	}
 	t.Run("damaged", func(t *testing.T) {
 		c.Stop(1)
 		damaged := 0
-		err := filepath.WalkDir(filepath.Join(c.Config.DataDir(1), "catalog"), func(path string, d fs.DirEntry, err error) error {
-			if err == nil && filepath.Base(path)[:min(8, len(filepath.Base(path)))] == "MANIFEST" {
+		catalog := filepath.Join(c.Config.DataDir(1), "catalog")
+		err := filepath.WalkDir(catalog, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && strings.HasPrefix(d.Name(), "MANIFEST") {
 				damaged++
 				return os.Truncate(path, 10)
 			}
@@ -159,8 +167,8 @@ func testHalfLost(t *testing.T, c *clustertest.Cluster, all []stored) {
 		if err != nil || damaged == 0 {
 			t.Fatalf("%d manifests cut: %v", damaged, err)
 		}
-		refused(t, c.TryStart(c.Config, 1), nil, "")
+		expectRefused(t, c.TryStart(c.Config, 1), nil, "")
 		replace(t, c, 1)
-		expectMany(t, c, all, c.IDs()...)
+		expectImages(t, c, all, c.IDs()...)
 	})
 }

@@ -22,8 +22,8 @@ import (
 	"imgcluster/crypto"
 )
 
-// TestNodesComeAndGo stops, restarts and damages the nodes of one cluster.
-func TestNodesComeAndGo(t *testing.T) {
+// TestRestarts stops, restarts and damages the nodes of one cluster.
+func TestRestarts(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts nodes many times")
 	}
@@ -48,12 +48,12 @@ func TestNodesComeAndGo(t *testing.T) {
 		all(t, c.IDs()...)
 		c.ExpectSettled(t) // the files are those of the records: swept
 		c.ExpectEqualCatalogs(t)
-		for _, path := range junk.gone {
+		for _, path := range junk.swept {
 			if _, err := os.Stat(path); err == nil {
 				t.Errorf("%s was not swept", path)
 			}
 		}
-		if b, err := os.ReadFile(junk.stays); err != nil || string(b) != "not ours" {
+		if b, err := os.ReadFile(junk.kept); err != nil || string(b) != "not ours" {
 			t.Errorf("a foreign file was touched: %v", err)
 		}
 	})
@@ -70,7 +70,7 @@ func TestNodesComeAndGo(t *testing.T) {
 		c.WaitReady(c.IDs()...)
 		c.ExpectImage(t, "alice", "two-up.png", body, 2)
 	})
-	t.Run("Orderly", func(t *testing.T) { testOrderlyStop(t, c) })
+	t.Run("GracefulShutdown", func(t *testing.T) { testGracefulShutdown(t, c) })
 	t.Run("Refused", func(t *testing.T) { testRefused(t, c) })
 	t.Run("Damage", func(t *testing.T) {
 		for i, name := range []string{"3.png", "4.png", "5.png"} {
@@ -82,8 +82,8 @@ func TestNodesComeAndGo(t *testing.T) {
 
 // junk are files among a node's images that no record names.
 type junk struct {
-	gone  []string // the sweep's
-	stays string   // not the store's: left alone
+	swept []string // of the store
+	kept  string   // foreign: not touched
 }
 
 func leaveJunk(t *testing.T, c *clustertest.Cluster, id image.NodeID) (j junk) {
@@ -91,12 +91,12 @@ func leaveJunk(t *testing.T, c *clustertest.Cluster, id image.NodeID) (j junk) {
 	images := filepath.Join(c.Config.DataDir(id), "images")
 	orphan := image.NewID()
 	folder := fmt.Sprintf("%02x", orphan[15])
-	j.gone = []string{
+	j.swept = []string{
 		filepath.Join(images, "tmp", image.NewID().String()+"-1.tmp"),
 		filepath.Join(images, folder, orphan.String()+"-1.img"),
 	}
-	j.stays = filepath.Join(images, folder, "notes.txt")
-	for _, path := range append(j.gone, j.stays) {
+	j.kept = filepath.Join(images, folder, "notes.txt")
+	for _, path := range append(j.swept, j.kept) {
 		if err := os.WriteFile(path, []byte("not ours"), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -104,10 +104,9 @@ func leaveJunk(t *testing.T, c *clustertest.Cluster, id image.NodeID) (j junk) {
 	return j
 }
 
-// testOrderlyStop stops a node in the middle of uploads that it relays, of some of which it stores a
-// copy itself: they go through, for a stopping node ends what it has begun. It gives images until
-// then, and takes on no more.
-func testOrderlyStop(t *testing.T, c *clustertest.Cluster) {
+// testGracefulShutdown stops a node in the middle of uploads that it relays, of some of which it stores a
+// copy itself. It finishes these uploads, serves reads until then, and accepts no more uploads.
+func testGracefulShutdown(t *testing.T, c *clustertest.Cluster) {
 	body := clustertest.Image(410, 200_000)
 	names := []string{"stopping-1.png", "stopping-2.png", "stopping-3.png"}
 	var conns []*clustertest.Conn
@@ -128,17 +127,19 @@ func testOrderlyStop(t *testing.T, c *clustertest.Cluster) {
 		c.Stop(3)
 		close(stopped)
 	}()
-	clustertest.Poll(t, "the node says that it stops", func() bool {
+	clustertest.Poll(t, "the node to be shutting down", func() bool {
 		n := c.Status(1).Nodes
 		return len(n) == 3 && n[2].State == wire.NodeDraining
 	})
-	clustertest.ExpectProblem(t, c.Do(http.MethodPut, 3, clustertest.Path("alice", "late.png"), bytes.NewReader(body), nil), image.KindNoQuorum)
+	late := c.Do(http.MethodPut, 3, clustertest.Path("alice", "late.png"), bytes.NewReader(body), nil)
+	clustertest.ExpectProblem(t, late, image.KindNoQuorum)
 	clustertest.ExpectProblem(t, c.Do(http.MethodGet, 3, "/readyz", nil, nil), image.KindNoQuorum)
-	whole := c.DoAgain(t, http.MethodGet, 1, clustertest.Path("alice", "1.png"), nil, nil) // leaders move meanwhile
-	if whole.Status != http.StatusOK {
-		t.Errorf("node 1 answers %d %s", whole.Status, whole.Body)
+	// With retries: leaders move meanwhile.
+	other := c.DoAgain(t, http.MethodGet, 1, clustertest.Path("alice", "1.png"), nil, nil)
+	if other.Status != http.StatusOK {
+		t.Errorf("node 1 answers %d %s", other.Status, other.Body)
 	}
-	c.ExpectImage(t, "alice", "1.png", whole.Body, 3)
+	c.ExpectImage(t, "alice", "1.png", other.Body, 3)
 	copies := 0
 	for i, name := range names {
 		conns[i].Send(body[100_000:])
@@ -148,7 +149,7 @@ func testOrderlyStop(t *testing.T, c *clustertest.Cluster) {
 		c.ExpectImage(t, "alice", name, body, 1, 2)
 	}
 	if copies == 0 {
-		t.Error("the node was to store copies")
+		t.Error("the node that is shutting down has stored no copies")
 	}
 	<-stopped
 	c.Start(3)
@@ -160,11 +161,13 @@ func testOrderlyStop(t *testing.T, c *clustertest.Cluster) {
 }
 
 // testDamage flips a byte of one copy. No node returns it, nor any other wrong byte.
-func testDamage(t *testing.T, c *clustertest.Cluster, where int, name string, body []byte, rec image.Receipt) {
+func testDamage(
+	t *testing.T, c *clustertest.Cluster, where int, name string, body []byte, rec image.Receipt,
+) {
 	t.Helper()
 	owner := rec.Owner
-	upload := c.Do(http.MethodHead, owner, clustertest.Path("alice", name), nil, nil).Header.Get("Imgcluster-Upload")
-	id, err := image.ParseID(upload)
+	record := c.Do(http.MethodHead, owner, clustertest.Path("alice", name), nil, nil)
+	id, err := image.ParseID(record.Header.Get("Imgcluster-Upload"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +177,7 @@ func testDamage(t *testing.T, c *clustertest.Cluster, where int, name string, bo
 	}
 	h, raw := clustertest.Header(t, files[0])
 	at := []int64{100, int64(len(raw)) + crypto.StreamHeaderBytes + 5, h.FileLen() - 1}[where]
-	flip(t, files[0], at)
+	flipByte(t, files[0], at)
 	// With the other copy damaged too there is nothing to return: an error, or a cut connection.
 	var others []string
 	for _, n := range rec.Replicas {
@@ -183,23 +186,25 @@ func testDamage(t *testing.T, c *clustertest.Cluster, where int, name string, bo
 		}
 	}
 	for _, other := range others {
-		flip(t, other, at)
+		flipByte(t, other, at)
 	}
 	for _, n := range c.IDs() {
 		r := c.Do(http.MethodGet, n, clustertest.Path("alice", name), nil, nil)
-		if r.Status == http.StatusOK && r.Err == nil || !bytes.HasPrefix(body, r.Body) && r.Status == http.StatusOK {
-			t.Errorf("%s, both copies damaged at %d: node %d answers %d with %d bytes", name, at, n, r.Status, len(r.Body))
+		if r.Status == http.StatusOK && (r.Err == nil || !bytes.HasPrefix(body, r.Body)) {
+			t.Errorf("%s, both copies damaged at %d: node %d answers %d with %d bytes",
+				name, at, n, r.Status, len(r.Body))
 		}
-		if where < 2 { // known before the first byte is out
+		if where < 2 { // found before the first byte is sent
 			clustertest.ExpectProblem(t, r, image.KindDamaged)
 		}
 	}
 	for _, other := range others {
-		flip(t, other, at)
+		flipByte(t, other, at)
 	}
-	// With one good copy all is well, and the bad one is replaced.
+	// With one good copy reads succeed, and the bad one is replaced.
 	c.ExpectImage(t, "alice", name, body, c.IDs()...)
-	tail := c.Do(http.MethodGet, owner, clustertest.Path("alice", name), nil, http.Header{"Range": {"bytes=-3"}})
+	last := http.Header{"Range": {"bytes=-3"}}
+	tail := c.Do(http.MethodGet, owner, clustertest.Path("alice", name), nil, last)
 	if tail.Status != http.StatusPartialContent || !bytes.Equal(tail.Body, body[len(body)-3:]) {
 		t.Errorf("the end of %s: status %d, %v, %d bytes", name, tail.Status, tail.Err, len(tail.Body))
 	}
@@ -210,8 +215,8 @@ func testDamage(t *testing.T, c *clustertest.Cluster, where int, name string, bo
 	c.ExpectImage(t, "alice", name, body, c.IDs()...)
 }
 
-// flip changes a byte of a file, or puts it back.
-func flip(t *testing.T, path string, at int64) {
+// flipByte changes a byte of a file, or puts it back.
+func flipByte(t *testing.T, path string, at int64) {
 	t.Helper()
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -240,9 +245,13 @@ func testNoQuorum(t *testing.T, c *clustertest.Cluster) {
 	t.Logf("refused after %v", time.Since(began))
 	clustertest.ExpectProblem(t, put, image.KindNoQuorum)
 	clustertest.ExpectProblem(t, get, image.KindNoQuorum)
-	clustertest.ExpectProblem(t, c.Do(http.MethodGet, 3, "/v1/images/alice", nil, nil), image.KindNoQuorum)
-	clustertest.ExpectProblem(t, c.Do(http.MethodDelete, 3, clustertest.Path("alice", "1.png"), nil, nil), image.KindNoQuorum)
-	clustertest.ExpectProblem(t, c.Do(http.MethodGet, 3, "/readyz", nil, nil), image.KindNoQuorum)
+	for path, method := range map[string]string{
+		"/v1/images/alice":                 http.MethodGet,
+		clustertest.Path("alice", "1.png"): http.MethodDelete,
+		"/readyz":                          http.MethodGet,
+	} {
+		clustertest.ExpectProblem(t, c.Do(method, 3, path, nil, nil), image.KindNoQuorum)
+	}
 	if r := c.Do(http.MethodGet, 3, "/livez", nil, nil); r.Status != http.StatusOK {
 		t.Errorf("livez: status %d", r.Status)
 	}
@@ -255,8 +264,8 @@ func testNoQuorum(t *testing.T, c *clustertest.Cluster) {
 	c.ExpectImage(t, "alice", "alone.png", body, 1, 3)
 }
 
-// refused is how a start must end: with this error, and its next step.
-func refused(t *testing.T, err, want error, words ...string) {
+// expectRefused expects that a node did not start: err is want, contains the words, and has a hint.
+func expectRefused(t *testing.T, err, want error, words ...string) {
 	t.Helper()
 	if err == nil {
 		t.Fatal("the node started")
@@ -275,15 +284,15 @@ func refused(t *testing.T, err, want error, words ...string) {
 	}
 }
 
-// testRefused starts node 2 beside two that run, with everything wrong that may be wrong.
+// testRefused starts node 2 beside two that run, with everything that can be wrong.
 func testRefused(t *testing.T, c *clustertest.Cluster) {
 	const id = 2
 	dir := c.Config.DataDir(id)
 	t.Run("unknown node ID", func(t *testing.T) {
-		refused(t, c.TryStart(c.Config, 7), config.ErrInvalid, "7")
+		expectRefused(t, c.TryStart(c.Config, 7), config.ErrInvalid, "7")
 	})
 	t.Run("data directory in use", func(t *testing.T) {
-		refused(t, c.TryStart(alone(t, c), id), store.ErrInUse, fmt.Sprint(os.Getpid()))
+		expectRefused(t, c.TryStart(alone(t, c), id), store.ErrInUse, fmt.Sprint(os.Getpid()))
 	})
 	c.Stop(id)
 	before := tree(t, dir)
@@ -309,10 +318,11 @@ func with(c *clustertest.Cluster, change func(*config.Config)) *config.Config {
 func movePorts(t *testing.T, cfg *config.Config, id image.NodeID) {
 	t.Helper()
 	ports := clustertest.FreePorts(t, 2)
-	cfg.Cluster.Nodes[id-1].APIPort, cfg.Cluster.Nodes[id-1].RaftPort = ports[0], ports[1]
+	cfg.Cluster.Nodes[id-1].APIPort = ports[0]
+	cfg.Cluster.Nodes[id-1].RaftPort = ports[1]
 }
 
-// alone is a configuration with the same directories in which no node finds another.
+// alone returns a configuration with the same directories and other addresses, at which no node runs.
 func alone(t *testing.T, c *clustertest.Cluster) *config.Config {
 	t.Helper()
 	return with(c, func(cfg *config.Config) {
@@ -322,7 +332,7 @@ func alone(t *testing.T, c *clustertest.Cluster) *config.Config {
 	})
 }
 
-// tree lists the files and folders of a directory but for what the databases come and go with.
+// tree lists the files and folders of a directory, without those that the databases create and remove.
 func tree(t *testing.T, dir string) []string {
 	t.Helper()
 	var names []string
@@ -346,9 +356,11 @@ func testPorts(t *testing.T, c *clustertest.Cluster, id image.NodeID) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		refused(t, c.TryStart(c.Config, id), nil, addr, "in use")
-		fresh := with(c, func(cfg *config.Config) { cfg.Local.DataDir = filepath.Join(t.TempDir(), "node{id}") })
-		refused(t, c.TryStart(fresh, id), nil, addr, "in use")
+		expectRefused(t, c.TryStart(c.Config, id), nil, addr, "in use")
+		fresh := with(c, func(cfg *config.Config) {
+			cfg.Local.DataDir = filepath.Join(t.TempDir(), "node{id}")
+		})
+		expectRefused(t, c.TryStart(fresh, id), nil, addr, "in use")
 		if _, err := os.Stat(fresh.DataDir(id)); err == nil {
 			t.Error("a first start that was refused left a data directory")
 		}
@@ -383,16 +395,17 @@ func testMasterKey(t *testing.T, c *clustertest.Cluster, id image.NodeID) {
 		{file(string(good), 0o444), crypto.ErrKeyMode},
 		{t.TempDir(), crypto.ErrKeyUnreadable},
 	} {
-		refused(t, c.TryStart(with(c, func(cfg *config.Config) { cfg.Local.MasterKeyFile = x.path }), id), x.want)
+		cfg := with(c, func(cfg *config.Config) { cfg.Local.MasterKeyFile = x.path })
+		expectRefused(t, c.TryStart(cfg, id), x.want)
 	}
 	if _, err := os.Stat(missing); err == nil {
-		t.Error("in the place of the missing key there is a new one")
+		t.Error("a missing key was made")
 	}
 	withOther := with(c, func(cfg *config.Config) { cfg.Local.MasterKeyFile = other })
-	refused(t, c.TryStart(withOther, id), nil, "master key")
-	// On a first start the mistake must not be written down, or the right key is refused then.
+	expectRefused(t, c.TryStart(withOther, id), nil, "master key")
+	// On a first start the wrong key must not be persisted, or the right one is refused then.
 	withOther.Local.DataDir = filepath.Join(t.TempDir(), "node{id}")
-	refused(t, c.TryStart(withOther, id), nil, "master key")
+	expectRefused(t, c.TryStart(withOther, id), nil, "master key")
 	if _, err := os.Stat(withOther.DataDir(id)); err == nil {
 		t.Error("a first start with another cluster's key left a data directory")
 	}
@@ -410,9 +423,9 @@ func testOtherConfiguration(t *testing.T, c *clustertest.Cluster, id image.NodeI
 		{"node 2", func(cfg *config.Config) { movePorts(t, cfg, id) }},
 	} {
 		cfg := with(c, x.change)
-		refused(t, c.TryStart(cfg, id), nil, x.words)
+		expectRefused(t, c.TryStart(cfg, id), nil, x.words)
 		cfg.Local.DataDir = filepath.Join(t.TempDir(), "node{id}")
-		refused(t, c.TryStart(cfg, id), nil, x.words)
+		expectRefused(t, c.TryStart(cfg, id), nil, x.words)
 		if _, err := os.Stat(cfg.DataDir(id)); err == nil {
 			t.Errorf("%s: a refused first start left a data directory", x.words)
 		}
@@ -420,10 +433,12 @@ func testOtherConfiguration(t *testing.T, c *clustertest.Cluster, id image.NodeI
 }
 
 func testOtherDirectory(t *testing.T, c *clustertest.Cluster, id image.NodeID) {
-	at := func(dir string) *config.Config { return with(c, func(cfg *config.Config) { cfg.Local.DataDir = dir }) }
+	at := func(dir string) *config.Config {
+		return with(c, func(cfg *config.Config) { cfg.Local.DataDir = dir })
+	}
 	t.Run("emptied", func(t *testing.T) {
 		dir := t.TempDir()
-		refused(t, c.TryStart(at(dir), id), nil, "node 2", dir)
+		expectRefused(t, c.TryStart(at(dir), id), nil, "node 2", dir)
 		if left := tree(t, dir); len(left) != 0 {
 			t.Errorf("left behind: %v", left)
 		}
@@ -433,18 +448,19 @@ func testOtherDirectory(t *testing.T, c *clustertest.Cluster, id image.NodeID) {
 		if err := os.WriteFile(filepath.Join(dir, "letter.txt"), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		refused(t, c.TryStart(at(dir), id), nil, dir)
+		expectRefused(t, c.TryStart(at(dir), id), nil, dir)
 		if left := tree(t, dir); len(left) != 1 {
 			t.Errorf("left behind: %v", left)
 		}
 	})
-	t.Run("made new", func(t *testing.T) { // what someone does who does not read the hint
+	t.Run("new", func(t *testing.T) { // what someone does who does not read the hint
 		dir := t.TempDir()
 		key, err := crypto.LoadMasterKey(c.Config.Local.MasterKeyFile)
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, err := store.Claim(dir, store.Identity{Cluster: c.Config.Cluster.Name, Node: id, KeyID: key.ID()})
+		identity := store.Identity{Cluster: c.Config.Cluster.Name, Node: id, KeyID: key.ID()}
+		d, err := store.Claim(dir, identity)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -452,7 +468,7 @@ func testOtherDirectory(t *testing.T, c *clustertest.Cluster, id image.NodeID) {
 			t.Fatal(err)
 		}
 		err = c.TryStart(at(dir), id)
-		refused(t, err, nil, "another data directory")
+		expectRefused(t, err, nil, "another data directory")
 		if !errors.As(err, new(*bootstrap.RefusedError)) {
 			t.Errorf("%T", err)
 		}
@@ -460,12 +476,12 @@ func testOtherDirectory(t *testing.T, c *clustertest.Cluster, id image.NodeID) {
 	t.Run("of another node", func(t *testing.T) {
 		cfg := alone(t, c)
 		cfg.Local.DataDir = c.Config.DataDir(id)
-		refused(t, c.TryStart(cfg, 3), store.ErrOtherNode, "node 2")
+		expectRefused(t, c.TryStart(cfg, 3), store.ErrOtherNode, "node 2")
 	})
 	t.Run("of another cluster", func(t *testing.T) {
 		cfg := alone(t, c)
 		cfg.Cluster.Name = "another"
-		refused(t, c.TryStart(cfg, id), store.ErrOtherCluster, "another")
+		expectRefused(t, c.TryStart(cfg, id), store.ErrOtherCluster, "another")
 	})
 	t.Run("of another key", func(t *testing.T) {
 		cfg := alone(t, c)
@@ -473,9 +489,9 @@ func testOtherDirectory(t *testing.T, c *clustertest.Cluster, id image.NodeID) {
 		if _, err := crypto.CreateMasterKey(cfg.Local.MasterKeyFile); err != nil {
 			t.Fatal(err)
 		}
-		refused(t, c.TryStart(cfg, id), store.ErrOtherKey)
+		expectRefused(t, c.TryStart(cfg, id), store.ErrOtherKey)
 	})
 	t.Run("with other addresses", func(t *testing.T) {
-		refused(t, c.TryStart(alone(t, c), id), nil, "the data directory belongs to")
+		expectRefused(t, c.TryStart(alone(t, c), id), nil, "the data directory belongs to")
 	})
 }

@@ -89,20 +89,28 @@ func TestWaiting(t *testing.T) {
 	nobody.end()
 }
 
-// TestReadLimit: a read ends in time, with the most specific of the last failures; a change has no limit.
+// TestReadLimit: a read ends in time, with the most specific of the last failures. The limit is for the
+// answer of a read: a change has none, nor has a body.
 func TestReadLimit(t *testing.T) {
+	const limit = 100 * time.Millisecond
+	begun := make(chan struct{}, 9) // by a request that is not answered yet
+	outlast := make(chan struct{})  // lets one that takes longer than the limit end
 	release := make(chan struct{})
-	f := newFleet(t, 3, Options{Attempts: 1000, ReadLimit: 100 * time.Millisecond},
+	f := newFleet(t, 3, Options{Attempts: 1000, ReadLimit: limit},
 		func(_ *fleet, id int, w http.ResponseWriter, r *http.Request) {
 			switch {
 			case r.URL.Path == "/v1/images/alice/slow.png":
-				time.Sleep(200 * time.Millisecond)
+				begun <- struct{}{}
+				<-outlast
 				w.WriteHeader(http.StatusNoContent)
 			case r.URL.Path == "/v1/images/alice/half.png":
 				w.Header().Set("Content-Length", "3")
 				http.NewResponseController(w).Flush()
-				time.Sleep(200 * time.Millisecond)
+				<-outlast
 				w.Write([]byte("abc"))
+			case r.URL.Path == "/v1/images/canceled":
+				begun <- struct{}{}
+				<-release
 			case id == 1 && r.URL.Path != "/v1/images/silent":
 				refuse(w, image.Errorf(image.KindNoQuorum, "no majority").WithHint("see status"))
 			default:
@@ -110,35 +118,57 @@ func TestReadLimit(t *testing.T) {
 			}
 		})
 	defer close(release)
-	_, err := f.List(t.Context(), "alice", wire.ListQuery{})
-	expectKind(t, err, image.KindNoQuorum)
-	if err.Error() != "no majority; given up after 100ms" {
-		t.Error(err)
+	// expectGivenUp makes a read that nobody answers, or one node refuses, until the limit.
+	expectGivenUp := func(read func() error) error {
+		t.Helper()
+		began := time.Now()
+		err := read()
+		expectKind(t, err, image.KindNoQuorum)
+		if took := time.Since(began); took < limit {
+			t.Errorf("given up after %v: %v", took, err)
+		}
+		return err
 	}
-	_, err = f.Head(t.Context(), "alice", "a.png")
-	expectKind(t, err, image.KindNoQuorum)
-	if err.Error() != "node 1 answers: no quorum; given up after 100ms" {
-		t.Error(err)
+	list := func(user string) func() error {
+		return func() error { return second(f.List(t.Context(), user, wire.ListQuery{})) }
 	}
-	_, err = f.List(t.Context(), "silent", wire.ListQuery{})
-	expectKind(t, err, image.KindNoQuorum)
-	if !errors.Is(err, ErrNobodyAnswers) || !strings.HasPrefix(err.Error(), "no node answers at ") {
-		t.Error(err)
+	err := expectGivenUp(list("alice"))
+	if errors.Is(err, ErrNobodyAnswers) || !strings.Contains(err.Error(), limit.String()) {
+		t.Errorf("node 1 refused every attempt for %v: %v", limit, err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	time.AfterFunc(20*time.Millisecond, cancel)
-	if _, err = f.List(ctx, "alice", wire.ListQuery{}); !errors.Is(err, context.Canceled) {
-		t.Error(err)
+	err = expectGivenUp(func() error { return second(f.Head(t.Context(), "alice", "a.png")) })
+	if errors.Is(err, ErrNobodyAnswers) {
+		t.Errorf("node 1 refused every attempt: %v", err)
 	}
-	if err := f.Delete(t.Context(), "alice", "slow.png"); err != nil {
-		t.Error(err)
+	if err = expectGivenUp(list("silent")); !errors.Is(err, ErrNobodyAnswers) {
+		t.Errorf("no node answered: %v", err)
 	}
+	deleted := make(chan error)
+	go func() { deleted <- f.Delete(t.Context(), "alice", "slow.png") }()
+	<-begun
+	expectGivenUp(list("silent"))
+	outlast <- struct{}{}
+	if err := <-deleted; err != nil {
+		t.Errorf("the limit counts for a change: %v", err)
+	}
+
 	obj, err := f.Get(t.Context(), "alice", "half.png", GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer obj.Body.Close()
+	expectGivenUp(list("silent"))
+	outlast <- struct{}{}
 	if b, err := io.ReadAll(obj.Body); string(b) != "abc" || err != nil {
-		t.Errorf("the limit counts for the body too: %q, %v", b, err)
+		t.Errorf("the limit counts for a body: %q, %v", b, err)
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-begun
+		cancel()
+	}()
+	if _, err = f.List(ctx, "canceled", wire.ListQuery{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("a canceled read: %v", err)
 	}
 }

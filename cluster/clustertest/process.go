@@ -35,7 +35,7 @@ const (
 // Answers are the queries that a node's process answers, each with one line.
 type Answers struct {
 	Hash      func(*cluster.Node) (string, error) // a hash of the whole catalog
-	Inventory func(*cluster.Node) (string, error) // the entries of the catalog, as JSON of []Held
+	Inventory func(*cluster.Node) (string, error) // the entries of the catalog, as JSON of []Entry
 }
 
 // answers is the argument of Main.

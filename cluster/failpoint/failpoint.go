@@ -38,7 +38,7 @@ var names = []string{
 	"member/before-remove-replica", "member/replica-removed",
 	"member/before-settle", "member/settled", "member/before-start-shard", "member/shard-started",
 	"member/before-drop-shard", "member/shard-stopped", "member/data-removed", "member/shard-dropped",
-	"member/before-renew", "member/put-aside", "member/renewed", "member/identity-written",
+	"member/before-renew", "member/quarantined", "member/renewed", "member/identity-written",
 	"member/before-admit", "member/admitted", "member/before-first-replica",
 }
 

@@ -3,6 +3,7 @@ package ingest
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"io"
 	"maps"
@@ -134,41 +135,86 @@ func (l changingLog) View(shard uint64, fn func(catalog.Reader) error) error {
 
 // fakeVault keeps "encrypted" copies in memory.
 type fakeVault struct {
-	mu    sync.Mutex
-	files map[uint32][]byte // by epoch
-	fail  error             // of Create
-	stall chan struct{}     // Commit waits for it
-	lose  error             // of Commit: nothing is durable
+	mu         sync.Mutex
+	files      map[copyKey][]byte
+	digestOnly bool          // keeps the SHA-256 of each file in place of its bytes
+	fail       error         // of Create
+	stall      chan struct{} // Commit waits for it
+	lose       error         // of Commit: nothing is durable
+}
+
+// copyKey names the file of a copy.
+type copyKey struct {
+	upload image.ID
+	epoch  uint32
 }
 
 type fakeFile struct {
-	bytes.Buffer
-	v     *fakeVault
-	epoch uint32
+	io.Writer
+	kept func() []byte // of all that was written
+	v    *fakeVault
+	key  copyKey
 }
 
 func (v *fakeVault) Create(
-	_ context.Context, _ string, _ image.ID, epoch uint32, _ int64,
+	_ context.Context, _ string, upload image.ID, epoch uint32, _ int64,
 ) (CopyWriter, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.fail != nil {
 		return nil, v.fail
 	}
-	return &fakeFile{v: v, epoch: epoch}, nil
+	f := &fakeFile{v: v, key: copyKey{upload, epoch}}
+	if v.digestOnly {
+		h := sha256.New()
+		f.Writer = h
+		f.kept = func() []byte { return h.Sum(nil) }
+	} else {
+		b := &bytes.Buffer{}
+		f.Writer = b
+		f.kept = b.Bytes
+	}
+	return f, nil
 }
 
-func (v *fakeVault) Remove(_ image.ID, epoch uint32) error {
+func (v *fakeVault) Remove(upload image.ID, epoch uint32) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	delete(v.files, epoch)
+	delete(v.files, copyKey{upload, epoch})
 	return nil
 }
 
+// count returns the number of files.
 func (v *fakeVault) count() int {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return len(v.files)
+}
+
+// epochs returns the epochs of the files of an upload.
+func (v *fakeVault) epochs(upload image.ID) (list []uint32) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for key := range v.files {
+		if key.upload == upload {
+			list = append(list, key.epoch)
+		}
+	}
+	return list
+}
+
+// file returns what is kept of a file, nil when there is none.
+func (v *fakeVault) file(upload image.ID, epoch uint32) []byte {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.files[copyKey{upload, epoch}]
+}
+
+// leave puts a file there, as an earlier process has left it.
+func (v *fakeVault) leave(upload image.ID, epoch uint32, text string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.files[copyKey{upload, epoch}] = []byte(text)
 }
 
 func (f *fakeFile) Commit() error {
@@ -180,7 +226,7 @@ func (f *fakeFile) Commit() error {
 	if f.v.lose != nil {
 		return f.v.lose
 	}
-	f.v.files[f.epoch] = slices.Clone(f.Bytes())
+	f.v.files[f.key] = slices.Clone(f.kept())
 	return nil
 }
 

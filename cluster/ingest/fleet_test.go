@@ -124,7 +124,7 @@ func newFleet(t *testing.T, change func(*Options)) *fleet {
 		},
 	}
 	for _, id := range f.live {
-		f.vaults[id] = &fakeVault{files: map[uint32][]byte{}}
+		f.vaults[id] = &fakeVault{files: map[copyKey][]byte{}}
 		o := f.options(id)
 		if change != nil {
 			change(&o)
@@ -199,15 +199,22 @@ type answer struct {
 func (f *fleet) broadcast(req image.Request, body []byte, bodies map[image.NodeID]io.Reader) []answer {
 	f.t.Helper()
 	req.Size = int64(len(body))
+	return f.broadcastOf(req, func(id image.NodeID) io.Reader {
+		if r := bodies[id]; r != nil {
+			return r
+		}
+		return bytes.NewReader(body)
+	})
+}
+
+// broadcastOf sends each node its own body of req.Size bytes.
+func (f *fleet) broadcastOf(req image.Request, body func(image.NodeID) io.Reader) []answer {
+	f.t.Helper()
 	req.Broadcast = []image.NodeID{1, 2, 3}
 	answers := make(chan answer)
 	for id, s := range f.nodes {
 		go func() {
-			r := bodies[id]
-			if r == nil {
-				r = bytes.NewReader(body)
-			}
-			rec, err := s.Receive(f.t.Context(), req, r)
+			rec, err := s.Receive(f.t.Context(), req, body(id))
 			answers <- answer{id, rec, err}
 		}()
 	}
@@ -282,23 +289,34 @@ func (f *fleet) expectNoFile(node image.NodeID) {
 		func() bool { return f.vaults[node].count() == 0 })
 }
 
-// expectStored checks that the copies of a record are on its nodes, whole, and nothing else is anywhere.
+// expectStored checks that the copies of a record are on its nodes, byte for byte, and that no node has
+// another file of the upload.
 func (f *fleet) expectStored(rec *image.Record, body []byte) {
 	f.t.Helper()
 	if rec.Check != xxhash.Sum64(body) || rec.SHA256 != nil && *rec.SHA256 != sha256.Sum256(body) {
 		f.t.Errorf("the record's check or digest is not the body's")
 	}
+	f.expectCopies(rec, body)
+}
+
+// expectCopies checks that the nodes of a record keep `kept` of it, and that no node has another file of the
+// upload.
+func (f *fleet) expectCopies(rec *image.Record, kept []byte) {
+	f.t.Helper()
 	for id, v := range f.vaults {
-		i := slices.IndexFunc(rec.Copies, func(c image.Copy) bool { return c.Node == id })
-		if i < 0 {
-			f.expectNoFile(id)
-			continue
+		var want []uint32
+		for _, c := range rec.Copies {
+			if c.Node == id {
+				want = append(want, c.Epoch)
+			}
 		}
-		v.mu.Lock()
-		if !bytes.Equal(v.files[rec.Copies[i].Epoch], body) {
-			f.t.Errorf("node %d does not have the whole image", id)
+		eventually(f.t, fmt.Sprintf("node %d to have the files %v of the upload", id, want),
+			func() bool { return slices.Equal(v.epochs(rec.ID), want) })
+		for _, epoch := range want {
+			if !bytes.Equal(v.file(rec.ID, epoch), kept) {
+				f.t.Errorf("node %d does not have the whole image", id)
+			}
 		}
-		v.mu.Unlock()
 	}
 }
 

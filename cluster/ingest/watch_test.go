@@ -43,9 +43,7 @@ func TestRestartGivesUpOldParts(t *testing.T) {
 	f := newFleet(t, nil)
 	req := request("a.png")
 	f.assign(req, 1, 2)
-	f.vaults[2].mu.Lock()
-	f.vaults[2].files[1] = []byte("durable, but not reported")
-	f.vaults[2].mu.Unlock()
+	f.vaults[2].leave(req.ID, 1, "durable, but not reported")
 	if err := f.nodes[2].Recover(t.Context(), testShard); err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +96,7 @@ func TestFileOfEarlierProcess(t *testing.T) {
 	s := f.nodes[2]
 	req := request("a.png")
 	req.Size = 10
-	f.vaults[2].files[1] = randomBytes(10)
+	f.vaults[2].leave(req.ID, 1, "ten bytes!")
 	f.assign(req, 2, 2, 3)
 	u, err := s.register(req)
 	if err != nil {

@@ -61,7 +61,11 @@ func TestPlan(t *testing.T) {
 			nil, nil, false,
 		},
 		"moves to 4, which catches up": {
-			on(1, 2, 3, 4), catalog.Layout{Nodes: three, Next: on(1, 2, 4)}, all, []image.NodeID{1, 2, 3}, nil, nil, false,
+			on(1, 2, 3, 4),
+			catalog.Layout{Nodes: three, Next: on(1, 2, 4)},
+			all,
+			[]image.NodeID{1, 2, 3},
+			nil, nil, false,
 		},
 		"moves to 4, which serves": {
 			on(1, 2, 3, 4), catalog.Layout{Nodes: three, Next: on(1, 2, 4)}, all, all, nil, []Step{moved()}, false,
@@ -145,7 +149,8 @@ func TestPlan(t *testing.T) {
 		},
 	} {
 		c.layout.Version = 7
-		steps, done := Plan(shard, c.group, &c.layout, Peers{Self: 1, Up: c.up, Serving: c.serving, Unused: c.unused})
+		peers := Peers{Self: 1, Up: c.up, Serving: c.serving, Unused: c.unused}
+		steps, done := Plan(shard, c.group, &c.layout, peers)
 		if !reflect.DeepEqual(steps, c.want) || done != c.done {
 			t.Errorf("%s: %+v, done %t; want %+v, %t", name, steps, done, c.want, c.done)
 		}

@@ -65,7 +65,9 @@ func TestValues(t *testing.T) {
 	figures := append(slices.Clone(Nodes), Figure{Name: "full"}, Figure{Name: "up"})
 	s := status{Name: "x", Node: Node{RSSBytes: 3, DiskBusyS: 0.5}, Full: true}
 	values := figures.Values(&s)
-	for name, want := range map[string]float64{"rss_bytes": 3, "disk_busy_s": 0.5, "full": 1, "up": 0, "cpu_s": 0} {
+	for name, want := range map[string]float64{
+		"rss_bytes": 3, "disk_busy_s": 0.5, "full": 1, "up": 0, "cpu_s": 0,
+	} {
 		if got := values[figures.Index(name)]; got != want {
 			t.Errorf("%s is %v, want %v", name, got, want)
 		}

@@ -179,7 +179,7 @@ func (d *DataDir) quarantine(folders []string) error {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		failpoint.Here("member/put-aside")
+		failpoint.Here("member/quarantined")
 	}
 	return durable.SyncDir(d.path)
 }
