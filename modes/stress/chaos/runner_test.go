@@ -14,28 +14,40 @@ import (
 	"imgcluster/modes/runlog"
 )
 
-// world is a cluster whose nodes take a second to be ready again, and another until all copies are
-// there. It fails the test when two nodes are faulty at once.
-type world struct {
-	t     *testing.T
-	fails map[string]error // actions, as "kill 2"
-	heals bool             // its images get their copies back
-	rises bool             // its nodes come back
+// fakeCluster is ready a second after a node came back, and healed another second later. It fails the
+// test when two nodes are faulty at once.
+type fakeCluster struct {
+	t       *testing.T
+	fails   map[string]error // actions that fail, as "kill 2"
+	heals   bool             // its images get their copies back
+	returns bool             // its nodes become ready again
 
 	mu     sync.Mutex
 	down   map[int]local.Action // the action that made a node faulty
-	back   time.Time            // when the last one came back
+	back   time.Time            // when the last node came back
 	events []runlog.Event
 	began  map[int64]int // how many events there were when an upload began
 }
 
-func newWorld(t *testing.T) *world {
-	return &world{t: t, heals: true, rises: true, down: map[int]local.Action{}, began: map[int64]int{}, back: time.Now().Add(-time.Hour)}
+func newFakeCluster(t *testing.T) *fakeCluster {
+	return &fakeCluster{
+		t:       t,
+		heals:   true,
+		returns: true,
+		down:    map[int]local.Action{},
+		began:   map[int64]int{},
+		back:    time.Now().Add(-time.Hour),
+	}
 }
 
-const readyAfter, healedAfter = time.Second, 2 * time.Second
+// Times of the fake cluster, in a bubble.
+const (
+	readyAfter  = time.Second
+	healedAfter = 2 * time.Second
+	uploadTime  = 30 * time.Millisecond
+)
 
-func (w *world) Do(_ context.Context, a local.Action, node int) error {
+func (w *fakeCluster) Do(_ context.Context, a local.Action, node int) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err := w.fails[fmt.Sprint(a, " ", node)]; err != nil {
@@ -43,37 +55,46 @@ func (w *world) Do(_ context.Context, a local.Action, node int) error {
 	}
 	switch a {
 	case local.ActionStart, local.ActionContinue:
-		if before := w.down[node]; (before == local.ActionPause) != (a == local.ActionContinue) || before == "" {
+		before := w.down[node]
+		if before == "" || (before == local.ActionPause) != (a == local.ActionContinue) {
 			w.t.Errorf("%s node %d after %q", a, node, before)
 		}
 		delete(w.down, node)
 		w.back = time.Now()
 	default:
-		if len(w.down) > 0 || w.heals && time.Since(w.back) < healedAfter {
-			w.t.Errorf("%s node %d while nodes %v are faulty, %v after the last one", a, node, w.down, time.Since(w.back))
+		since := time.Since(w.back)
+		if len(w.down) > 0 || w.heals && since < healedAfter {
+			w.t.Errorf("%s node %d while nodes %v are faulty, %v after the last fault", a, node, w.down, since)
 		}
 		w.down[node] = a
 	}
 	return nil
 }
 
-func (w *world) health(context.Context) Health {
+func (w *fakeCluster) health(context.Context) Health {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	since := time.Since(w.back)
-	ready := len(w.down) == 0 && since >= readyAfter && (w.rises || since >= time.Hour)
+	ready := len(w.down) == 0 && since >= readyAfter && (w.returns || since >= time.Hour)
 	return Health{Ready: ready, Healed: w.heals && ready && since >= healedAfter}
 }
 
-func (w *world) event(e runlog.Event) {
+func (w *fakeCluster) event(e runlog.Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.events = append(w.events, e)
 }
 
-// run makes uploads by workers until all have begun, or ctx is done.
-func (w *world) run(ctx context.Context, plan []Fault, uploads int64, workers int) {
-	r := New(Options{Plan: plan, Nodes: w, Health: w.health, Event: w.event, ReadyLimit: 5 * time.Second, HealLimit: 7 * time.Second})
+// run makes uploads by workers until all have begun or ctx ends, while a Runner carries out the plan.
+func (w *fakeCluster) run(ctx context.Context, plan []Fault, uploads int64, workers int) {
+	r := New(Options{
+		Plan:       plan,
+		Nodes:      w,
+		Health:     w.health,
+		Event:      w.event,
+		ReadyLimit: 5 * time.Second,
+		HealLimit:  7 * time.Second,
+	})
 	var wg sync.WaitGroup
 	wg.Go(func() { r.Run(ctx) })
 	next := make(chan int64)
@@ -87,7 +108,7 @@ func (w *world) run(ctx context.Context, plan []Fault, uploads int64, workers in
 				w.mu.Lock()
 				w.began[seq] = len(w.events)
 				w.mu.Unlock()
-				time.Sleep(30 * time.Millisecond)
+				<-time.After(uploadTime)
 			}
 		})
 	}
@@ -97,12 +118,12 @@ func (w *world) run(ctx context.Context, plan []Fault, uploads int64, workers in
 	close(next)
 	wg.Wait()
 	if len(w.down) > 0 && w.fails == nil {
-		w.t.Errorf("nodes %v are left as they are", w.down)
+		w.t.Errorf("nodes %v are left faulty", w.down)
 	}
 }
 
-// kinds lists the events' kinds, with the node.
-func (w *world) kinds() string {
+// kinds returns the kinds of the events about nodes, with the node.
+func (w *fakeCluster) kinds() string {
 	var s []string
 	for _, e := range w.events {
 		if e.Kind == runlog.EventHeld || e.Kind == runlog.EventReleased {
@@ -119,15 +140,21 @@ var plan = []Fault{
 	{Upload: 21, Kind: Restart, Node: 1, For: 2 * time.Second},
 }
 
-// Faults come one after the other, each after its upload has begun and when the cluster is over the
-// one before, and uploads behind wait for that.
+// expectKinds checks the kinds of the events about nodes.
+func (w *fakeCluster) expectKinds(want string) {
+	w.t.Helper()
+	if got := w.kinds(); got != want {
+		w.t.Errorf("events %s, want %s", got, want)
+	}
+}
+
+// Faults come one after the other, each after its upload has begun and after the cluster has recovered
+// from the one before. The uploads after that wait.
 func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
+		w := newFakeCluster(t)
 		w.run(t.Context(), plan, 40, 4)
-		if want := "killed2 restarted2 healed2 paused3 continued3 healed3 stopped1 restarted1 healed1"; w.kinds() != want {
-			t.Errorf("%s, want %s", w.kinds(), want)
-		}
+		w.expectKinds("killed2 restarted2 healed2 paused3 continued3 healed3 stopped1 restarted1 healed1")
 		if len(w.began) != 40 {
 			t.Errorf("%d uploads have begun", len(w.began))
 		}
@@ -147,20 +174,24 @@ func TestRun(t *testing.T) {
 		}
 		for seq, before := range w.began {
 			switch {
-			case seq == 2 && before > at["node_killed2"], seq == 20 && before > at["node_paused3"], seq == 21 && before > at["node_stopped1"]:
+			case seq == 2 && before > at["node_killed2"],
+				seq == 20 && before > at["node_paused3"],
+				seq == 21 && before > at["node_stopped1"]:
 				t.Errorf("upload %d began after its fault", seq)
-			case seq >= 20 && before <= at["node_healed2"], seq >= 21 && before <= at["node_healed3"]:
-				t.Errorf("upload %d did not wait for the end of a fault: %d events before it", seq, before)
+			case seq >= 20 && before <= at["node_healed2"],
+				seq >= 21 && before <= at["node_healed3"]:
+				t.Errorf("upload %d did not wait for the recovery from a fault: %d events before it", seq, before)
 			}
 		}
 	})
 }
 
-// Any schedule is carried out as it is, also with more uploads at once than between two faults.
+// Every schedule is carried out as planned, also with more uploads at once than between two faults.
 func TestRunSchedules(t *testing.T) {
 	for seed := range uint64(20) {
 		synctest.Test(t, func(t *testing.T) {
-			w, plan := newWorld(t), schedule(t, seed, 7, 35, three)
+			w := newFakeCluster(t)
+			plan := schedule(t, seed, 7, 35, three)
 			w.run(t.Context(), plan, 35, 8)
 			n := 0
 			for _, e := range w.events {
@@ -180,14 +211,24 @@ func TestRunSchedules(t *testing.T) {
 
 // An interrupted run leaves no node paused or down.
 func TestRunInterrupted(t *testing.T) {
-	for kind, want := range map[Kind]string{Kill: "killed3 restarted3", Pause: "paused3 continued3", Restart: "stopped3 restarted3"} {
+	for kind, want := range map[Kind]string{
+		Kill:    "killed3 restarted3",
+		Pause:   "paused3 continued3",
+		Restart: "stopped3 restarted3",
+	} {
 		synctest.Test(t, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			w, began := newWorld(t), time.Now()
-			w.run(ctx, []Fault{{Upload: 2, Kind: kind, Node: 3, For: time.Hour}, {Upload: 5, Kind: Kill, Node: 1}}, 10, 2)
-			if w.kinds() != want || time.Since(began) > 61*time.Second {
-				t.Errorf("%s after %v, want %s", w.kinds(), time.Since(began), want)
+			w := newFakeCluster(t)
+			began := time.Now()
+			plan := []Fault{
+				{Upload: 2, Kind: kind, Node: 3, For: time.Hour},
+				{Upload: 5, Kind: Kill, Node: 1},
+			}
+			w.run(ctx, plan, 10, 2)
+			w.expectKinds(want)
+			if took := time.Since(began); took > 61*time.Second {
+				t.Errorf("it took %v, interrupted after a minute", took)
 			}
 		})
 	}
@@ -195,30 +236,31 @@ func TestRunInterrupted(t *testing.T) {
 
 // A node that does not come back ends the faults, not the uploads.
 func TestRunLost(t *testing.T) {
-	for what, change := range map[string]func(*world){
-		"killed2 restarted2 lost2": func(w *world) { w.rises = false },
-		"killed2 lost2":            func(w *world) { w.fails = map[string]error{"start 2": errors.New("no memory")} },
-		"lost2":                    func(w *world) { w.fails = map[string]error{"kill 2": errors.New("up is gone")} },
+	failing := errors.New("no memory")
+	for want, change := range map[string]func(*fakeCluster){
+		"killed2 restarted2 lost2": func(w *fakeCluster) { w.returns = false },
+		"killed2 lost2":            func(w *fakeCluster) { w.fails = map[string]error{"start 2": failing} },
+		"lost2":                    func(w *fakeCluster) { w.fails = map[string]error{"kill 2": failing} },
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t)
+			w := newFakeCluster(t)
 			change(w)
 			w.run(t.Context(), plan, 40, 4)
-			if w.kinds() != what || len(w.began) != 40 {
-				t.Errorf("%s, %d uploads; want %s", w.kinds(), len(w.began), what)
+			w.expectKinds(want)
+			if len(w.began) != 40 {
+				t.Errorf("%d uploads, want 40", len(w.began))
 			}
 		})
 	}
 }
 
-// Copies that are not made hold the next fault up for a time only, and are told.
+// When copies are missing for long, that is recorded and the next fault comes nevertheless.
 func TestRunUnhealed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
+		w := newFakeCluster(t)
 		w.heals = false
 		w.run(t.Context(), plan, 40, 4)
-		if want := "unhealed0 killed2 restarted2 unhealed2 paused3 continued3 unhealed3 stopped1 restarted1 unhealed1"; w.kinds() != want {
-			t.Errorf("%s, want %s", w.kinds(), want)
-		}
+		w.expectKinds("unhealed0 killed2 restarted2 unhealed2 paused3 continued3 unhealed3 " +
+			"stopped1 restarted1 unhealed1")
 	})
 }

@@ -1,7 +1,6 @@
-// Package chaos makes single nodes fail on purpose while a stress run uploads: a schedule that a
-// seed decides (Schedule), and what carries it out (Runner). It is told of each upload that begins,
-// and speaks to the nodes' processes and to the log through small interfaces, so that nothing is
-// known here of where the processes are.
+// Package chaos makes single nodes fail on purpose while a stress run uploads. A seed decides the faults
+// (Schedule), and a Runner carries them out. The run calls it before each upload. It reaches the nodes'
+// processes and the log through small interfaces, and does not know where the processes are.
 package chaos
 
 import (
@@ -25,14 +24,14 @@ const (
 
 var kinds = []Kind{Kill, Pause, Restart}
 
-// Fault is one fault of one node. It is set off by an upload, not by a time: the same on a fast
-// machine and on a slow one.
+// Fault is one fault of one node. It is set off by an upload, not by a time, so that it is the same on a
+// fast and on a slow machine.
 type Fault struct {
-	Upload int64         // the number of the upload, from 1, whose begin sets it off ...
-	After  time.Duration // ... after this time, so that it hits uploads in all of their phases
+	Upload int64         // number, from 1, of the upload that sets it off when it begins
+	After  time.Duration // from that to the fault: it differs, so that uploads are hit in all of their phases
 	Kind   Kind
 	Node   int
-	For    time.Duration // how long the node is paused, or without a process at least
+	For    time.Duration // how long the node is paused, or at least without a process
 }
 
 func (f Fault) String() string {
@@ -42,48 +41,57 @@ func (f Fault) String() string {
 const (
 	afterMax     = 250 * time.Millisecond
 	forMin       = 500 * time.Millisecond
-	forMax       = 2500 * time.Millisecond // longer than peer_silence: some nodes are seen to be down, some not
-	faultsLeast  = 3                       // one of each kind
-	faultUploads = 60                      // uploads for each fault, when nothing else is asked for
-	nodesLeast   = 3                       // or the loss of one loses the quorum
+	forMax       = 2500 * time.Millisecond // longer than peer_silence: some nodes count as down, some do not
+	faultsMin    = 3                       // by default: one of each kind
+	faultUploads = 60                      // by default: uploads for each fault
+	nodesMin     = 3                       // with fewer, the loss of one node is the loss of the quorum
 )
 
-// Default returns the number of faults for a run of so many uploads: 3 at least, 25 for 1500.
+// Default returns the number of faults for a run of so many uploads: at least 3, 25 for 1500.
 func Default(uploads int64) int {
-	return int(min(max(faultsLeast, uploads/faultUploads), uploads))
+	return int(min(max(faultsMin, uploads/faultUploads), uploads))
 }
 
-// Schedule returns a run's faults in their order. The same arguments give the same faults. They are
-// spread evenly over the uploads: each has a stretch of its own and begins in its first half. Kinds,
-// and nodes, are dealt like cards: all have had their turn before one comes again.
+// Schedule returns the faults of a run in their order. The same arguments give the same faults. The
+// uploads are divided into as many stretches of equal length as there are faults, and each fault begins
+// in the first half of its stretch. The kinds are dealt like cards, and so are the nodes: each comes once
+// before one comes again.
 func Schedule(seed uint64, faults int, uploads int64, nodes []int) ([]Fault, error) {
 	switch {
-	case len(nodes) < nodesLeast:
-		return nil, image.Errorf(image.KindInvalid, "chaos with %d nodes", len(nodes)).WithHint("configure three nodes, which is the least that can do without one")
+	case len(nodes) < nodesMin:
+		return nil, image.Errorf(image.KindInvalid, "chaos with %d nodes", len(nodes)).
+			WithHint("configure three nodes, which is the least that can do without one")
 	case faults < 1 || int64(faults) > uploads:
-		return nil, image.Errorf(image.KindInvalid, "%d faults in a run of %d uploads", faults, uploads).WithHint("give --faults a number from 1 to that of the uploads, or leave it out")
+		return nil, image.Errorf(image.KindInvalid, "%d faults in a run of %d uploads", faults, uploads).
+			WithHint("give --faults a number from 1 to that of the uploads, or leave it out")
 	}
 	rng := rand.New(rand.NewPCG(seed, uint64(faults)))
-	kind, node := deck(rng, kinds), deck(rng, nodes)
+	kind := deck(rng, kinds)
+	node := deck(rng, nodes)
 	list := make([]Fault, faults)
 	for i := range list {
-		first, next := stretch(i, faults, uploads), stretch(i+1, faults, uploads)
+		first := stretch(i, faults, uploads)
+		next := stretch(i+1, faults, uploads)
 		list[i] = Fault{
-			Upload: first + rng.Int64N(max(1, (next-first)/2)), After: upTo(rng, 0, afterMax),
-			Kind: kind(), Node: node(), For: upTo(rng, forMin, forMax),
+			Upload: first + rng.Int64N(max(1, (next-first)/2)),
+			After:  between(rng, 0, afterMax),
+			Kind:   kind(),
+			Node:   node(),
+			For:    between(rng, forMin, forMax),
 		}
 	}
 	return list, nil
 }
 
-// stretch is the first upload of the i-th of n stretches of equal length.
+// stretch returns the first upload of the i-th of n stretches.
 func stretch(i, n int, uploads int64) int64 { return 1 + int64(i)*uploads/int64(n) }
 
-func upTo(rng *rand.Rand, least, most time.Duration) time.Duration {
+func between(rng *rand.Rand, least, most time.Duration) time.Duration {
 	return (least + time.Duration(rng.Int64N(int64(most-least)))).Truncate(time.Millisecond)
 }
 
-// deck deals the cards of a shuffled deck, which is shuffled again when it is used up.
+// deck returns a function that deals the cards of a shuffled deck, which is shuffled again after the last
+// one.
 func deck[T any](rng *rand.Rand, cards []T) func() T {
 	var left []int
 	return func() T {
@@ -99,7 +107,7 @@ func deck[T any](rng *rand.Rand, cards []T) func() T {
 // listedMax is how many faults a summary names one by one.
 const listedMax = 4
 
-// Summary says in one phrase what is going to happen.
+// Summary returns the faults of a plan in one phrase.
 func Summary(plan []Fault) string {
 	count := map[Kind]int{}
 	var each []string
@@ -110,5 +118,6 @@ func Summary(plan []Fault) string {
 	if len(plan) <= listedMax {
 		return strings.Join(each, ", ")
 	}
-	return fmt.Sprintf("%d faults: %d kills, %d pauses and %d restarts of single nodes", len(plan), count[Kill], count[Pause], count[Restart])
+	return fmt.Sprintf("%d faults: %d kills, %d pauses and %d restarts of single nodes",
+		len(plan), count[Kill], count[Pause], count[Restart])
 }

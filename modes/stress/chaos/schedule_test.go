@@ -20,8 +20,8 @@ func schedule(t *testing.T, seed uint64, faults int, uploads int64, nodes []int)
 	return plan
 }
 
-// TestScheduleStays holds the faults of a seed: a run that found something can be made again with
-// the next version too.
+// TestScheduleStays holds the faults of a seed, so that a run that found a bug can be repeated with later
+// versions.
 func TestScheduleStays(t *testing.T) {
 	var got []string
 	for _, f := range schedule(t, 1, 6, 300, three) {
@@ -37,8 +37,8 @@ func TestScheduleStays(t *testing.T) {
 	}
 }
 
-// TestSchedule tries many runs: faults come in their order, one in each stretch, with room for what
-// follows; kinds and nodes have equal turns.
+// TestSchedule tries many runs: faults come in their order, one in the first half of each stretch, and
+// kinds and nodes come equally often.
 func TestSchedule(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 2000 {
@@ -56,10 +56,11 @@ func TestSchedule(t *testing.T) {
 		for i, f := range plan {
 			first, next := stretch(i, faults, uploads), stretch(i+1, faults, uploads)
 			if f.Upload < first || f.Upload >= next || f.Upload > uploads || 2*(f.Upload-first) > next-first {
-				t.Fatalf("fault %d of %d in %d uploads begins at %d, its stretch is %d to %d", i, faults, uploads, f.Upload, first, next)
+				t.Fatalf("fault %d of %d in %d uploads begins at %d, its stretch is %d to %d",
+					i, faults, uploads, f.Upload, first, next)
 			}
 			if i > 0 && f.Upload <= plan[i-1].Upload {
-				t.Fatalf("fault %d begins with the one before: %v", i, plan)
+				t.Fatalf("fault %d is not after the one before: %v", i, plan)
 			}
 			if f.After < 0 || f.After >= afterMax || f.For < forMin || f.For >= forMax {
 				t.Fatalf("fault %+v", f)
@@ -80,13 +81,16 @@ func TestSchedule(t *testing.T) {
 	}
 }
 
-// Seeds make a difference, in all that a fault has.
+// Seeds make a difference in every field of a fault.
 func TestScheduleSeeds(t *testing.T) {
 	seen := map[string]map[any]bool{"kind": {}, "node": {}, "upload": {}, "after": {}, "for": {}}
 	for seed := range uint64(100) {
 		f := schedule(t, seed, 3, 90, three)[1]
-		seen["kind"][f.Kind], seen["node"][f.Node], seen["upload"][f.Upload] = true, true, true
-		seen["after"][f.After], seen["for"][f.For] = true, true
+		seen["kind"][f.Kind] = true
+		seen["node"][f.Node] = true
+		seen["upload"][f.Upload] = true
+		seen["after"][f.After] = true
+		seen["for"][f.For] = true
 	}
 	for what, least := range map[string]int{"kind": 3, "node": 3, "upload": 10, "after": 50, "for": 50} {
 		if len(seen[what]) < least {
@@ -117,10 +121,12 @@ func TestScheduleRefuses(t *testing.T) {
 }
 
 func TestSummary(t *testing.T) {
-	if got := Summary(schedule(t, 1, 12, 300, three)); got != "12 faults: 4 kills, 4 pauses and 4 restarts of single nodes" {
-		t.Error(got)
+	long := Summary(schedule(t, 1, 12, 300, three))
+	if long != "12 faults: 4 kills, 4 pauses and 4 restarts of single nodes" {
+		t.Error(long)
 	}
-	if got := Summary([]Fault{{Upload: 3, Kind: Pause, Node: 2}, {Upload: 9, Kind: Kill, Node: 1}}); got != "pause node 2 at upload 3, kill node 1 at upload 9" {
-		t.Error(got)
+	short := Summary([]Fault{{Upload: 3, Kind: Pause, Node: 2}, {Upload: 9, Kind: Kill, Node: 1}})
+	if short != "pause node 2 at upload 3, kill node 1 at upload 9" {
+		t.Error(short)
 	}
 }

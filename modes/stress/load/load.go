@@ -1,7 +1,7 @@
-// Package load drives a stress run: workers that each make the next image and upload it when their last
-// one has ended (a closed loop) or when it is due (an open loop), and that read images back in between,
-// while a sampler looks at the nodes and at itself every second. All that happens is written as records
-// of package result. Where the uploads go is behind Target.
+// Package load drives a stress run. Each worker generates an image and uploads it when its last upload
+// has ended (a closed loop) or when the next is due (an open loop), and reads images back in between. A
+// sampler records the figures of the nodes and of this process every second. All that happens is written
+// as records of package runlog. The cluster is behind Target.
 package load
 
 import (
@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wait"
 	"imgcluster/modes/runlog"
 )
 
@@ -27,73 +29,72 @@ const (
 	rateMax        = 100_000 // operations a second
 	durationMax    = 30 * 24 * 3600
 	sampleInterval = time.Second
-	sampleTimeout  = 2 * time.Second // of one look at the nodes
+	sampleTimeout  = 2 * time.Second // for the status of all nodes
 	memoryBytesMax = 192 << 20       // of images in memory: eight of the largest class
-	shortTold      = time.Second     // of waits for memory, from which on the log has them
+	memoryWaitMin  = time.Second     // total wait for memory from which on it is recorded
 )
 
-// DefaultUser is whose the images of a run become when nobody is named. Records tell the user only where
-// it is another.
+// DefaultUser owns the images of a run when no user is named. Records name the user only when it is another.
 const DefaultUser = "stresstest"
 
-// ErrInterrupted is in the chain of the error of a run that was stopped before its end.
+// ErrInterrupted is wrapped by the error of a run that was stopped before its end.
 var ErrInterrupted = errors.New("the run was stopped")
 
 // Target is the cluster under test. It is used by many goroutines at once.
 type Target interface {
-	// Put uploads an image, with its own retries. The Outcome counts for a failed upload too.
+	// Put uploads an image, with retries of its own. A failed upload has an Outcome too.
 	Put(ctx context.Context, up Upload) (Outcome, error)
-	// Get reads an image to its end and returns the SHA-256 of its bytes and how many there were; how
-	// many there were counts for a failed read too.
+	// Get reads an image to its end and returns the SHA-256 and the number of its bytes. The number is
+	// returned for a failed read too.
 	Get(ctx context.Context, user, name string) (sum [sha256.Size]byte, bytes int64, err error)
-	// Status returns the figures of every node; TS is not looked at.
+	// Status returns the figures of every node. Their TS is ignored.
 	Status(ctx context.Context) ([]runlog.NodeSample, error)
 }
 
-// Upload is one image on its way. Body gives a new reader of all of it at each call.
+// Upload is an image to be uploaded. Each call of Body returns a new reader of all of it.
 type Upload struct {
 	User, Name string
 	Size       int64
 	Body       func() io.Reader
 }
 
-// Outcome is what became of an upload. SentBytes is called once Done is closed; until then the
-// image's memory stays as it is. A nil Done is taken as closed, a nil SentBytes as 0.
+// Outcome is the result of an upload. SentBytes is called once Done is closed; until then the image's
+// memory is not changed. A nil Done counts as closed, a nil SentBytes as 0.
 type Outcome struct {
 	ID          string // of the upload
 	Owner       int
 	Replicas    []int
-	FirstChoice *bool // the owner is the first in the hash's rank; nil: not known
-	FirstNode   int   // that first; 0: not known
+	FirstChoice *bool // whether the owner ranks first in the hash; nil: not known
+	FirstNode   int   // the node that ranks first; 0: not known
 	Attempts    int
 	Done        <-chan struct{}
 	SentBytes   func() int64
 }
 
-// Options describe a run. Run is its first record, and says how much load there is: Count uploads, or
-// those of DurationS; Concurrency at once at most; at Rate, or each worker's next when its last has
-// ended. Run.Started is set by Run.
+// Options describe a run. Run is its first record, which says how much load there is: Count uploads, or
+// as many as begin within DurationS; at most Concurrency at once; at Rate, or each when the worker's last
+// has ended. Run.Started is set by the function Run.
 type Options struct {
 	Run     runlog.Run
-	Users   []string // whose the images become, in turn
+	Users   []string // the owners of the images, in turn
 	Source  Source
 	Target  Target
 	Log     *runlog.Writer
 	Memory  int64               // bytes of images in memory at most, 0: 192 MiB
-	Stored  *Stored             // is told every image that was acknowledged; may be nil
-	Resume  *Resume             // the run goes on after an interruption; may be nil
+	Stored  *Stored             // gets every acknowledged image; may be nil
+	Resume  *Resume             // resume an interrupted run; may be nil
 	Observe func(runlog.Record) // called after each record, one call at a time; may be nil
-	Waiting *atomic.Int64       // how many workers wait for memory; may be nil
-	Abort   <-chan struct{}     // closed: uploads under way are cut off; may be nil
+	Waiting *atomic.Int64       // counts the workers that wait for memory; may be nil
+	Abort   <-chan struct{}     // closed to abort the uploads in flight; may be nil
 	Crash   func()              // called before the process ends by a panic; may be nil
 
-	// What follows may be nil. The context of all three ends when no upload may begin any more.
+	// These may be nil. Their context ends when no upload may begin any more.
 	Begin  func(ctx context.Context, seq int64)        // called before each upload, returns when it may begin
 	Beside func(ctx context.Context, l Recorder)       // runs beside the uploads; Run waits for its end
 	After  func(ctx context.Context, l Recorder) error // runs when the uploads and Beside have ended
 }
 
-// Resume is where an interrupted run goes on.
+// Resume is where an interrupted run is resumed.
 type Resume struct {
 	AtS    float64        // on the run's clock
 	Done   map[int64]bool // uploads that succeeded, by seq
@@ -103,35 +104,34 @@ type Resume struct {
 // Recorder writes records into the log of a run under way.
 type Recorder struct{ r *run }
 
-// Write appends a record. That the log cannot be written ends the run.
+// Write appends a record. A failure to write ends the run.
 func (l Recorder) Write(rec runlog.Record) { l.r.write(rec) }
 
-// Flush hands all records to the system, which keeps them when this process ends at once.
+// Flush hands all records to the operating system, which keeps them when this process is killed.
 func (l Recorder) Flush() error { return l.r.o.Log.Flush() }
 
-// Event appends an event of this moment.
+// Event appends an event, whose time is now.
 func (l Recorder) Event(e runlog.Event) {
 	e.TS = l.r.now()
 	l.r.write(e)
 }
 
-// Run makes the uploads and writes the log up to its end record, without closing it. Cancelling ctx
-// drains: no upload begins any more, those under way end, and the error is ErrInterrupted. Failed
-// uploads are records, not errors; a log that cannot be written ends the run. The end record is the last: what the
-// run was to do is done then, or never was.
+// Run makes the uploads and writes the log up to its end record, without closing it. When ctx ends, the
+// run is drained: no upload begins any more, those in flight end, and the error is ErrInterrupted. Failed
+// uploads are records, not errors. A log that cannot be written ends the run. The end record is written
+// last, after After.
 func Run(ctx context.Context, o Options) error {
 	if err := o.Check(); err != nil {
 		return err
 	}
 	r := newRun(o)
-	var cut context.CancelFunc
 	r.ctx, r.stop = context.WithCancel(ctx)
 	defer r.stop()
-	r.hard, cut = context.WithCancel(context.WithoutCancel(ctx))
-	defer cut()
-	r.open()
+	r.uploads, r.abort = context.WithCancel(context.WithoutCancel(ctx))
+	defer r.abort()
+	r.writeFirst()
 	ended := make(chan struct{})
-	go r.watchAbort(ended, func() { r.stop(); cut() })
+	go r.watchAbort(ended)
 	sampled := r.startSampler(ended)
 	var workers, beside sync.WaitGroup
 	if o.Beside != nil {
@@ -146,7 +146,7 @@ func Run(ctx context.Context, o Options) error {
 	beside.Wait()
 	close(ended)
 	<-sampled
-	r.tellShort()
+	r.recordMemoryWait()
 	var after error
 	if o.After != nil {
 		after = o.After(r.ctx, Recorder{r})
@@ -163,28 +163,14 @@ func (o *Options) Check() error {
 	if o.Memory <= 0 {
 		o.Memory = memoryBytesMax
 	}
-	run := &o.Run
-	if run.Arrivals == "" && run.Rate > 0 {
-		run.Arrivals = runlog.ArrivalsConstant
+	if o.Run.Arrivals == "" && o.Run.Rate > 0 {
+		o.Run.Arrivals = runlog.ArrivalsConstant
 	}
-	for _, c := range []struct {
-		bad        bool
-		said, hint string
-	}{
-		{run.DurationS == 0 && (run.Count < 1 || run.Count > countMax), fmt.Sprintf("a run of %d uploads", run.Count), "give --count between 1 and 100000000"},
-		{run.DurationS != 0 && run.Count != 0, "a run with a count and a duration", "give --count or --duration"},
-		{!(run.DurationS >= 0 && run.DurationS <= durationMax), fmt.Sprintf("a run of %v s", run.DurationS), "give --duration up to 720h"},
-		{run.Concurrency < 1 || run.Concurrency > concurrencyMax, fmt.Sprintf("%d uploads at once", run.Concurrency), "give --concurrency between 1 and 1024"},
-		{!(run.Rate >= 0 && run.Rate <= rateMax), fmt.Sprintf("a rate of %v uploads/s", run.Rate), "give --rate above 0 and up to 100000, or leave it out"},
-		{run.Arrivals != "" && run.Arrivals != runlog.ArrivalsConstant && run.Arrivals != runlog.ArrivalsPoisson, fmt.Sprintf("no arrivals are named %q", run.Arrivals), "use --arrivals constant or poisson"},
-		{run.Arrivals != "" && run.Rate == 0, "--arrivals without --rate", "add --rate, such as --rate 10"},
-		{!(run.WarmupS >= 0) || run.DurationS > 0 && run.WarmupS >= run.DurationS, fmt.Sprintf("a warm-up of %v s", run.WarmupS), "give --warmup less than --duration: it is a part of it"},
-		{!(run.ReadPercent >= 0 && run.ReadPercent < 100), fmt.Sprintf("%v %% of reads", run.ReadPercent), "give --mix read=0 to read=99: some operations must upload"},
-		{len(o.Users) < 1 || len(o.Users) > usersMax, fmt.Sprintf("a run with %d users", len(o.Users)), "give --users between 1 and 10000"},
-	} {
-		if c.bad {
-			return image.Errorf(image.KindInvalid, "%s", c.said).WithHint(c.hint)
-		}
+	if err := checkRun(&o.Run); err != nil {
+		return err
+	}
+	if n := len(o.Users); n < 1 || n > usersMax {
+		return invalidf("give --users between 1 and 10000", "a run with %d users", n)
 	}
 	for _, u := range o.Users {
 		if err := image.CheckUser(u); err != nil {
@@ -194,30 +180,68 @@ func (o *Options) Check() error {
 	return nil
 }
 
+// checkRun refuses a load that cannot be. The comparisons refuse NaN too.
+func checkRun(run *runlog.Run) error {
+	switch {
+	case run.DurationS == 0 && (run.Count < 1 || run.Count > countMax):
+		return invalidf("give --count between 1 and 100000000", "a run of %d uploads", run.Count)
+	case run.DurationS != 0 && run.Count != 0:
+		return invalidf("give --count or --duration", "a run with a count and a duration")
+	case !(run.DurationS >= 0 && run.DurationS <= durationMax):
+		return invalidf("give --duration up to 720h", "a run of %v s", run.DurationS)
+	case run.Concurrency < 1 || run.Concurrency > concurrencyMax:
+		return invalidf("give --concurrency between 1 and 1024", "%d uploads at once", run.Concurrency)
+	case !(run.Rate >= 0 && run.Rate <= rateMax):
+		return invalidf("give --rate above 0 and up to 100000, or leave it out",
+			"a rate of %v uploads/s", run.Rate)
+	case !slices.Contains([]string{"", runlog.ArrivalsConstant, runlog.ArrivalsPoisson}, run.Arrivals):
+		return invalidf("use --arrivals constant or poisson", "no arrivals are named %q", run.Arrivals)
+	case run.Arrivals != "" && run.Rate == 0:
+		return invalidf("add --rate, such as --rate 10", "--arrivals without --rate")
+	case !(run.WarmupS >= 0) || run.DurationS > 0 && run.WarmupS >= run.DurationS:
+		return invalidf("give --warmup less than --duration: it is a part of it", "a warm-up of %v s", run.WarmupS)
+	case !(run.ReadPercent >= 0 && run.ReadPercent < 100):
+		return invalidf("give --mix read=0 to read=99: some operations must upload",
+			"%v %% of reads", run.ReadPercent)
+	}
+	return nil
+}
+
+func invalidf(hint, format string, args ...any) error {
+	return image.Errorf(image.KindInvalid, format, args...).WithHint(hint)
+}
+
 // run is one run under way.
 type run struct {
 	o        Options
 	begun    time.Time          // 0 of the run's clock
 	ctx      context.Context    // ends when no upload may begin any more
 	stop     context.CancelFunc // ends ctx
-	hard     context.Context    // ends when uploads are cut off
+	uploads  context.Context    // of the uploads; ends to abort those in flight
+	abort    context.CancelFunc // ends uploads
 	budget   *semaphore.Weighted
 	schedule *schedule
 	stored   *Stored       // nil when nothing is read
-	turn     chan struct{} // who has it waits for the next operation of an open loop
+	turn     chan struct{} // held by the worker that waits for the next operation of an open loop
 
-	flying     atomic.Int64 // operations under way
-	source     atomic.Int64 // nanoseconds in which images were made
+	inFlight   atomic.Int64 // operations
+	source     atomic.Int64 // nanoseconds in which images were generated
 	waited     atomic.Int64 // nanoseconds in which uploads waited for memory
 	sent, read atomic.Int64 // bytes
 
 	mu   sync.Mutex
-	done int64 // uploads that ended, those of before an interruption included
-	err  error // the log's
+	done int64 // uploads that ended, those before an interruption included
+	err  error // of the log
 }
 
 func newRun(o Options) *run {
-	r := &run{o: o, begun: time.Now(), budget: semaphore.NewWeighted(o.Memory), stored: o.Stored, turn: make(chan struct{}, 1)}
+	r := &run{
+		o:      o,
+		begun:  time.Now(),
+		budget: semaphore.NewWeighted(o.Memory),
+		stored: o.Stored,
+		turn:   make(chan struct{}, 1),
+	}
 	if o.Resume != nil {
 		r.begun = r.begun.Add(-time.Duration(o.Resume.AtS * float64(time.Second)))
 		r.done = int64(len(o.Resume.Done))
@@ -225,23 +249,23 @@ func newRun(o Options) *run {
 		r.o.Run.Started = r.begun.UTC()
 	}
 	if r.stored == nil && o.Run.ReadPercent > 0 {
-		r.stored = &Stored{most: readImagesMax}
+		r.stored = &Stored{max: readImagesMax}
 	}
 	r.schedule = newSchedule(&r.o)
 	return r
 }
 
-// open writes the first record.
-func (r *run) open() {
-	if r.o.Resume != nil {
-		r.write(runlog.Event{TS: r.o.Resume.AtS, Kind: runlog.EventResumed, Detail: r.o.Resume.Detail})
+// writeFirst writes the first records of the run, or of its resumption.
+func (r *run) writeFirst() {
+	if resume := r.o.Resume; resume != nil {
+		r.write(runlog.Event{TS: resume.AtS, Kind: runlog.EventResumed, Detail: resume.Detail})
 		r.write(r.o.Run.Plan)
 		return
 	}
 	r.write(r.o.Run)
 }
 
-// workers is how many are needed.
+// workers returns how many workers are needed.
 func (r *run) workers() int64 {
 	n := int64(r.o.Run.Concurrency)
 	if count := r.o.Run.Count; count > 0 {
@@ -250,7 +274,7 @@ func (r *run) workers() int64 {
 	return n
 }
 
-// guarded makes a panic in f call Crash before it goes its way.
+// guarded returns f with a call of Crash before a panic in f ends the process.
 func (r *run) guarded(f func()) func() {
 	return func() {
 		defer func() {
@@ -267,30 +291,22 @@ func (r *run) guarded(f func()) func() {
 
 func (r *run) now() float64 { return time.Since(r.begun).Seconds() }
 
-// until waits for a time of the run's clock, and reports whether uploads may still begin then.
+// until waits for a time on the run's clock, and reports whether uploads may still begin then.
 func (r *run) until(t float64) bool {
-	wait := time.Duration((t - r.now()) * float64(time.Second))
-	if wait <= 0 {
-		return r.ctx.Err() == nil
-	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return r.ctx.Err() == nil
-	case <-r.ctx.Done():
-		return false
-	}
+	d := time.Duration((t - r.now()) * float64(time.Second))
+	return (d <= 0 || wait.For(r.ctx, d)) && r.ctx.Err() == nil
 }
 
-func (r *run) watchAbort(ended <-chan struct{}, abort func()) {
+func (r *run) watchAbort(ended <-chan struct{}) {
 	select {
 	case <-r.o.Abort:
-		abort()
+		r.stop()
+		r.abort()
 	case <-ended:
 	}
 }
 
+// outcome returns the error of the run. stopped says that its context ended before the uploads did.
 func (r *run) outcome(stopped bool) error {
 	if err := r.o.Log.Flush(); err != nil {
 		return err
@@ -300,17 +316,17 @@ func (r *run) outcome(stopped bool) error {
 	switch count := r.o.Run.Count; {
 	case r.err != nil:
 		return r.err
-	case count > 0 && (r.done < count || r.hard.Err() != nil):
+	case count > 0 && (r.done < count || r.uploads.Err() != nil):
 		return fmt.Errorf("%w after %d of %d uploads", ErrInterrupted, r.done, count)
-	case count == 0 && (stopped || r.hard.Err() != nil):
+	case count == 0 && (stopped || r.uploads.Err() != nil):
 		return fmt.Errorf("%w after %d uploads", ErrInterrupted, r.done)
 	}
 	return nil
 }
 
-// write appends a record. A log with a hole is no evidence, so the first failure ends the run.
+// write appends a record. The first failure ends the run, since a log with a gap is no evidence.
 func (r *run) write(rec runlog.Record) {
-	r.mu.Lock() // what is observed comes in the order of the log
+	r.mu.Lock() // so that Observe gets the records in the order of the log
 	defer r.mu.Unlock()
 	if err := r.o.Log.Write(rec); err != nil {
 		if r.err == nil {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,12 +24,11 @@ import (
 	"imgcluster/modes/runlog"
 )
 
-// target is a cluster as far as a test lets it.
+// target is a fake cluster. Without status, no node answers.
 type target struct {
-	put      func(ctx context.Context, up Upload) (Outcome, error)
-	status   func() ([]runlog.NodeSample, error)
-	statusOf func(ctx context.Context) ([]runlog.NodeSample, error) // instead of status
-	get      func(user, name string) ([32]byte, int64, error)
+	put    func(ctx context.Context, up Upload) (Outcome, error)
+	status func(ctx context.Context) ([]runlog.NodeSample, error)
+	get    func(user, name string) ([32]byte, int64, error)
 }
 
 func (t target) Put(ctx context.Context, up Upload) (Outcome, error) { return t.put(ctx, up) }
@@ -38,18 +38,21 @@ func (t target) Get(_ context.Context, user, name string) ([32]byte, int64, erro
 }
 
 func (t target) Status(ctx context.Context) ([]runlog.NodeSample, error) {
-	if t.statusOf != nil {
-		return t.statusOf(ctx)
-	}
 	if t.status == nil {
-		return nil, errors.New("no status")
+		return nil, errDown
 	}
-	return t.status()
+	return t.status(ctx)
 }
+
+// errDown is the error of a cluster that does not answer.
+var errDown = errors.New("no node answers")
+
+// putGood is a put that succeeds at once.
+func putGood(_ context.Context, up Upload) (Outcome, error) { return good(up), nil }
 
 var spec = genimg.Spec{Seed: 1, MinPixels: 16, MaxPixels: 200}
 
-// good is the outcome of an upload that three nodes got.
+// good returns the outcome of an upload that three nodes got.
 func good(up Upload) Outcome {
 	return Outcome{Owner: 2, Replicas: []int{2, 3}, Attempts: 1, SentBytes: func() int64 { return 3 * up.Size }}
 }
@@ -76,18 +79,20 @@ type line struct {
 	Detail   string    `json:"detail"`
 }
 
-// drive makes a run and returns its records by type, after checking what is true of every log.
+// drive makes a run and returns its records by type. It checks that the log begins with its only run
+// record and ends with its only end record.
 func drive(t *testing.T, ctx context.Context, o Options) (map[string][]line, error) {
 	t.Helper()
 	byType, types, err := logOf(t, ctx, o)
-	if n := len(types); n < 2 || types[0] != "run" || types[n-1] != "end" || len(byType["run"]) != 1 || len(byType["end"]) != 1 {
+	n := len(types)
+	if n < 2 || types[0] != "run" || types[n-1] != "end" || len(byType["run"]) != 1 || len(byType["end"]) != 1 {
 		t.Errorf("the log has the records %v", types)
 	}
 	return byType, err
 }
 
-// resumed goes on with a run that another log began.
-func resumed(t *testing.T, o Options) map[string][]line {
+// resume makes a run that resumes another, and returns its records by type.
+func resume(t *testing.T, o Options) map[string][]line {
 	t.Helper()
 	byType, _, err := logOf(t, t.Context(), o)
 	if err != nil {
@@ -125,22 +130,39 @@ func logOf(t *testing.T, ctx context.Context, o Options) (map[string][]line, []s
 	return byType, types, err
 }
 
-// bodyOf gives readers of a text.
+// bodyOf returns a Body of this text.
 func bodyOf(text string) func() io.Reader {
 	return func() io.Reader { return strings.NewReader(text) }
 }
 
-// Every image comes whole, and stays as it is until Done: the fake looks again after the receipt.
+// peak is the largest sum of what is added and not yet removed.
+type peak struct {
+	mu       sync.Mutex
+	now, max int64
+}
+
+// add adds n and returns what removes it.
+func (p *peak) add(n int64) (remove func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.now += n
+	p.max = max(p.max, p.now)
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.now -= n
+	}
+}
+
+// Every image arrives whole and is not changed before Done: the fake cluster reads it again after the
+// receipt.
 func TestRun(t *testing.T) {
 	const count, workers = 100, 8
-	var flying, most atomic.Int64
+	var inFlight peak
 	var mu sync.Mutex
 	sums := map[string][32]byte{}
 	put := func(_ context.Context, up Upload) (Outcome, error) {
-		now := flying.Add(1)
-		defer flying.Add(-1)
-		for was := most.Load(); now > was && !most.CompareAndSwap(was, now); was = most.Load() {
-		}
+		defer inFlight.add(1)()
 		sum := whole(up)
 		mu.Lock()
 		sums[up.Name] = sum
@@ -158,7 +180,8 @@ func TestRun(t *testing.T) {
 	}
 	observed := 0
 	logged, err := drive(t, t.Context(), Options{
-		Run: runlog.Run{Count: count, Concurrency: workers, Nodes: []int{1, 2, 3}}, Target: target{put: put},
+		Run:    runlog.Run{Count: count, Concurrency: workers, Nodes: []int{1, 2, 3}},
+		Target: target{put: put},
 		Observe: func(rec runlog.Record) {
 			if _, upload := rec.(runlog.Upload); upload {
 				observed++
@@ -168,30 +191,42 @@ func TestRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if logged["run"][0].Count != count || logged["run"][0].Started.IsZero() || len(logged["client"]) < 2 || logged["client"][0].RSSBytes < 1<<20 {
-		t.Errorf("records %+v, %+v", logged["run"], logged["client"])
+	if run := logged["run"][0]; run.Count != count || run.Started.IsZero() {
+		t.Errorf("record %+v", run)
+	}
+	samples := logged["client"]
+	if len(samples) < 2 || samples[0].RSSBytes < 1<<20 {
+		t.Fatalf("samples of the client %+v", samples)
 	}
 	seen := map[int64]bool{}
 	var total int64
 	for _, u := range logged["upload"] {
 		img := spec.Image(int(u.Seq))
-		if u.Name != img.Name || u.Class != img.Class || u.Bytes != img.Size || !u.OK || u.Owner != 2 || u.SentBytes != 3*img.Size || u.Attempts != 1 || fmt.Sprint(u.Replicas) != "[2 3]" {
-			t.Errorf("record %+v", u)
+		if u.Name != img.Name || u.Class != img.Class || u.Bytes != img.Size {
+			t.Errorf("record %+v of image %+v", u, img)
+		}
+		placed := u.Owner == 2 && fmt.Sprint(u.Replicas) == "[2 3]"
+		if !u.OK || !placed || u.SentBytes != 3*img.Size || u.Attempts != 1 {
+			t.Errorf("record %+v, want the outcome of good", u)
 		}
 		if sha256.Sum256(img.AppendTo(nil)) != sums[img.Name] {
-			t.Errorf("%s came as something else", img.Name)
+			t.Errorf("%s arrived with other bytes", img.Name)
 		}
 		seen[u.Seq] = true
 		total += u.Bytes
 	}
-	if len(seen) != count || len(logged["upload"]) != count || observed != count || most.Load() > workers {
-		t.Errorf("%d uploads of %d images, %d observed, %d at once", len(logged["upload"]), len(seen), observed, most.Load())
+	if uploads := len(logged["upload"]); len(seen) != count || uploads != count || observed != count {
+		t.Errorf("%d uploads of %d images, %d observed, want %d", uploads, len(seen), observed, count)
 	}
-	if last := logged["client"][len(logged["client"])-1]; last.SentTx != 3*total || last.InFlight != 0 || last.SourceS <= 0 {
-		t.Errorf("last look at the client: %+v, want %d bytes sent", last, 3*total)
+	if inFlight.max > workers {
+		t.Errorf("%d uploads at once by %d workers", inFlight.max, workers)
+	}
+	if last := samples[len(samples)-1]; last.SentTx != 3*total || last.InFlight != 0 || last.SourceS <= 0 {
+		t.Errorf("the client's last sample is %+v, want %d bytes sent", last, 3*total)
 	}
 }
 
+// whole returns the digest of an upload's body. It panics when the body has another size.
 func whole(up Upload) [32]byte {
 	b, err := io.ReadAll(up.Body())
 	if err != nil || int64(len(b)) != up.Size {
@@ -200,34 +235,63 @@ func whole(up Upload) [32]byte {
 	return sha256.Sum256(b)
 }
 
-// In virtual time: uploads of 4 s, node 2 down from 3 s to 6 s, nobody to ask from 8 s to 10 s.
+// event is the kind of an event, its node, and its time in whole seconds.
+type event struct {
+	second int
+	kind   string
+	node   int
+}
+
+// slowPut returns a put that takes d of a bubble's time.
+func slowPut(d time.Duration) func(context.Context, Upload) (Outcome, error) {
+	return func(_ context.Context, up Upload) (Outcome, error) {
+		<-time.After(d)
+		return good(up), nil
+	}
+}
+
+// In a bubble's time: uploads take 4 s and their Done another second, node 2 is down from 3 s to 6 s, and
+// no node answers from 8 s to 10 s.
 func TestSamples(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begun := time.Now()
-		status := func() ([]runlog.NodeSample, error) {
+		status := func(context.Context) ([]runlog.NodeSample, error) {
 			at := time.Since(begun).Seconds()
 			if at > 7.5 && at < 9.5 {
-				return nil, errors.New("nobody")
+				return nil, errDown
 			}
-			return []runlog.NodeSample{{ID: 1, Up: true, Node: sample.Node{RSSBytes: 5}}, {ID: 2, Up: at < 2.5 || at > 5.5, Node: sample.Node{RSSBytes: 6}}}, nil
+			return []runlog.NodeSample{
+				{ID: 1, Up: true, Node: sample.Node{RSSBytes: 5}},
+				{ID: 2, Up: at < 2.5 || at > 5.5, Node: sample.Node{RSSBytes: 6}},
+			}, nil
 		}
-		put := func(_ context.Context, up Upload) (Outcome, error) {
-			<-time.After(4 * time.Second)
-			out := good(up)
+		put := func(ctx context.Context, up Upload) (Outcome, error) {
+			out, err := slowPut(4*time.Second)(ctx, up)
 			done := make(chan struct{})
 			time.AfterFunc(time.Second, func() { close(done) })
 			out.Done = done
-			return out, nil
+			return out, err
 		}
-		logged, err := drive(t, t.Context(), Options{Run: runlog.Run{Count: 6, Concurrency: 3}, Target: target{put: put, status: status}})
+		logged, err := drive(t, t.Context(), Options{
+			Run:    runlog.Run{Count: 6, Concurrency: 3},
+			Target: target{put: put, status: status},
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		var got []string
+		var got []event
 		for _, e := range logged["event"] {
-			got = append(got, fmt.Sprintf("%.0f s %s %d", e.TS, e.Kind, e.Node))
+			got = append(got, event{int(math.Round(e.TS)), e.Kind, e.Node})
 		}
-		if want := "[3 s node_down 2 6 s node_up 2 8 s node_down 1 8 s node_down 2 10 s node_up 1 10 s node_up 2]"; fmt.Sprint(got) != want {
+		want := []event{
+			{3, runlog.EventNodeDown, 2},
+			{6, runlog.EventNodeUp, 2},
+			{8, runlog.EventNodeDown, 1},
+			{8, runlog.EventNodeDown, 2},
+			{10, runlog.EventNodeUp, 1},
+			{10, runlog.EventNodeUp, 2},
+		}
+		if !slices.Equal(got, want) {
 			t.Errorf("events %v, want %v", got, want)
 		}
 		at := map[int]int{}
@@ -253,8 +317,8 @@ func TestSamples(t *testing.T) {
 	})
 }
 
-// In virtual time: the nodes freeze in the middle of the run, and the uploads under way wait for them.
-// From when the run is over, nobody has to answer.
+// In a bubble's time: the nodes freeze in the middle of the run, and the uploads in flight wait for them.
+// After the run no node has to answer.
 func TestOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const from, to, over = 5.2, 11.2, 19.5
@@ -272,19 +336,25 @@ func TestOutage(t *testing.T) {
 				return nil, ctx.Err()
 			}
 			if time.Since(begun).Seconds() > over {
-				return nil, errors.New("stopped")
+				return nil, errDown
 			}
-			return []runlog.NodeSample{{ID: 1, Up: true, Node: sample.Node{RSSBytes: 5}}, {ID: 2, Up: true, Node: sample.Node{RSSBytes: 6}}}, nil
+			return []runlog.NodeSample{
+				{ID: 1, Up: true, Node: sample.Node{RSSBytes: 5}},
+				{ID: 2, Up: true, Node: sample.Node{RSSBytes: 6}},
+			}, nil
 		}
 		put := func(_ context.Context, up Upload) (Outcome, error) {
-			time.Sleep(200 * time.Millisecond)
-			time.Sleep(frozen())
+			<-time.After(200 * time.Millisecond)
+			<-time.After(frozen())
 			return good(up), nil
 		}
 		var log bytes.Buffer
 		o := Options{
-			Run: runlog.Run{DurationS: over, Concurrency: 2, Nodes: []int{1, 2}}, Users: []string{DefaultUser}, Source: Generated{spec},
-			Target: target{put: put, statusOf: status}, Log: runlog.NewWriter(&log),
+			Run:    runlog.Run{DurationS: over, Concurrency: 2, Nodes: []int{1, 2}},
+			Users:  []string{DefaultUser},
+			Source: Generated{spec},
+			Target: target{put: put, status: status},
+			Log:    runlog.NewWriter(&log),
 		}
 		if err := Run(t.Context(), o); err != nil {
 			t.Fatal(err)
@@ -294,12 +364,18 @@ func TestOutage(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := report.Compute(l, report.DefaultLimits())
-		var events []string
+		var got []event
 		for _, e := range r.Events {
-			events = append(events, fmt.Sprintf("%.0f s %s %d", e.TS, e.Kind, e.Node))
+			got = append(got, event{int(math.Round(e.TS)), e.Kind, e.Node})
 		}
-		if want := "[8 s node_down 1 8 s node_down 2 11 s node_up 1 11 s node_up 2]"; fmt.Sprint(events) != want {
-			t.Errorf("events %v, want %v", events, want)
+		want := []event{
+			{8, runlog.EventNodeDown, 1},
+			{8, runlog.EventNodeDown, 2},
+			{11, runlog.EventNodeUp, 1},
+			{11, runlog.EventNodeUp, 2},
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("events %v, want %v", got, want)
 		}
 		for _, n := range r.Nodes {
 			if n.DownS < 3 || n.DownS > 4 {
@@ -307,7 +383,10 @@ func TestOutage(t *testing.T) {
 			}
 		}
 		for _, c := range r.Verdict.Checks {
-			if c.Name == "fault_tolerance" && (c.Figures["faults"] != 2 || c.Figures["longest_pause_s"] < to-from-0.01) {
+			if c.Name != "fault_tolerance" {
+				continue
+			}
+			if c.Figures["faults"] != 2 || c.Figures["longest_pause_s"] < to-from-0.01 {
 				t.Errorf("%s: %s", c.Name, c.Evidence)
 			}
 		}
@@ -315,19 +394,26 @@ func TestOutage(t *testing.T) {
 }
 
 func TestFailedUploads(t *testing.T) {
+	failure := image.Errorf(image.KindNoQuorum, "no quorum")
 	put := func(_ context.Context, up Upload) (Outcome, error) {
 		if strings.HasSuffix(up.Name, "_3.png") {
-			return Outcome{Attempts: 6, SentBytes: func() int64 { return 11 }}, image.Errorf(image.KindNoQuorum, "no quorum")
+			return Outcome{Attempts: 6, SentBytes: func() int64 { return 11 }}, failure
 		}
 		return good(up), nil
 	}
-	logged, err := drive(t, t.Context(), Options{Run: runlog.Run{Count: 5, Concurrency: 2}, Target: target{put: put}})
+	logged, err := drive(t, t.Context(), Options{
+		Run:    runlog.Run{Count: 5, Concurrency: 2},
+		Target: target{put: put},
+	})
 	if err != nil || len(logged["upload"]) != 5 {
 		t.Errorf("%v, %+v", err, logged["upload"])
 	}
 	for _, u := range logged["upload"] {
-		if bad := u.Seq == 3; bad && (u.OK || u.Error != "no quorum" || u.Attempts != 6 || u.SentBytes != 11 || u.Owner != 0) || !bad && !u.OK {
+		if u.OK != (u.Seq != 3) {
 			t.Errorf("record %+v", u)
+		}
+		if !u.OK && (u.Error != failure.Error() || u.Attempts != 6 || u.SentBytes != 11 || u.Owner != 0) {
+			t.Errorf("record of the failure %+v", u)
 		}
 	}
 }
@@ -341,7 +427,10 @@ func TestDrain(t *testing.T) {
 		}
 		return good(up), ctx.Err()
 	}
-	logged, err := drive(t, ctx, Options{Run: runlog.Run{Count: 1000, Concurrency: 4}, Target: target{put: put}})
+	logged, err := drive(t, ctx, Options{
+		Run:    runlog.Run{Count: 1000, Concurrency: 4},
+		Target: target{put: put},
+	})
 	if !errors.Is(err, ErrInterrupted) {
 		t.Errorf("%v", err)
 	}
@@ -350,7 +439,7 @@ func TestDrain(t *testing.T) {
 	}
 	for _, u := range logged["upload"] {
 		if !u.OK {
-			t.Errorf("upload under way was cut: %+v", u)
+			t.Errorf("an upload in flight was aborted: %+v", u)
 		}
 	}
 }
@@ -365,18 +454,22 @@ func TestAbort(t *testing.T) {
 		<-ctx.Done()
 		return Outcome{Attempts: 1}, ctx.Err()
 	}
-	logged, err := drive(t, t.Context(), Options{Run: runlog.Run{Count: 1000, Concurrency: 4}, Target: target{put: put}, Abort: abort})
+	logged, err := drive(t, t.Context(), Options{
+		Run:    runlog.Run{Count: 1000, Concurrency: 4},
+		Target: target{put: put},
+		Abort:  abort,
+	})
 	if !errors.Is(err, ErrInterrupted) || len(logged["upload"]) != 4 || logged["upload"][0].OK {
 		t.Errorf("%v, %d records", err, len(logged["upload"]))
 	}
 }
 
-// failing is a disk that is full after n bytes.
-type failing struct{ left int }
+// fullDisk is a disk that is full after n more bytes.
+type fullDisk struct{ left int }
 
 var errFull = errors.New("disk full")
 
-func (f *failing) Write(p []byte) (int, error) {
+func (f *fullDisk) Write(p []byte) (int, error) {
 	if f.left -= len(p); f.left < 0 {
 		return 0, errFull
 	}
@@ -386,39 +479,19 @@ func (f *failing) Write(p []byte) (int, error) {
 func TestLogCannotBeWritten(t *testing.T) {
 	for _, left := range []int{0, 100_000} {
 		var puts atomic.Int64
-		put := func(_ context.Context, up Upload) (Outcome, error) { puts.Add(1); return good(up), nil }
+		put := func(_ context.Context, up Upload) (Outcome, error) {
+			puts.Add(1)
+			return good(up), nil
+		}
 		err := Run(t.Context(), Options{
-			Run: runlog.Run{Count: 20_000, Concurrency: 2}, Users: []string{"u"}, Source: Generated{genimg.Spec{MinPixels: 16, MaxPixels: 16}},
-			Target: target{put: put}, Log: runlog.NewWriter(&failing{left}),
+			Run:    runlog.Run{Count: 20_000, Concurrency: 2},
+			Users:  []string{"u"},
+			Source: Generated{genimg.Spec{MinPixels: 16, MaxPixels: 16}},
+			Target: target{put: put},
+			Log:    runlog.NewWriter(&fullDisk{left}),
 		})
 		if !errors.Is(err, errFull) || puts.Load() == 20_000 {
 			t.Errorf("%v after %d uploads", err, puts.Load())
-		}
-	}
-}
-
-// The images in memory fit the budget, whatever the number of workers; one that is larger than the
-// budget is alone.
-func TestMemoryBudget(t *testing.T) {
-	const budget = 100_000 // images here have up to 80 kB
-	for _, spec := range []genimg.Spec{{MinPixels: 16, MaxPixels: 200}, {MinPixels: 300, MaxPixels: 300}} {
-		var held, most atomic.Int64
-		put := func(_ context.Context, up Upload) (Outcome, error) {
-			now := held.Add(up.Size)
-			defer held.Add(-up.Size)
-			for was := most.Load(); now > was && !most.CompareAndSwap(was, now); was = most.Load() {
-			}
-			whole(up)
-			return good(up), nil
-		}
-		logged, err := drive(t, t.Context(), Options{
-			Run: runlog.Run{Count: 60, Concurrency: 16}, Target: target{put: put}, Source: Generated{spec}, Memory: budget,
-		})
-		if err != nil || len(logged["upload"]) != 60 {
-			t.Errorf("%v, %d uploads", err, len(logged["upload"]))
-		}
-		if limit := max(budget, spec.Image(3).Size); most.Load() > limit {
-			t.Errorf("%d bytes of images at once, the limit is %d", most.Load(), limit)
 		}
 	}
 }
@@ -449,8 +522,7 @@ func TestBadOptions(t *testing.T) {
 	}
 }
 
-// What runs beside the uploads can hold them back and write into the log; what comes after them
-// runs when both have ended.
+// Beside can hold uploads back and write records. After runs when the uploads and Beside have ended.
 func TestBeside(t *testing.T) {
 	open, wrote := make(chan struct{}), make(chan struct{})
 	var begun sync.Map
@@ -459,7 +531,7 @@ func TestBeside(t *testing.T) {
 	event := func(l Recorder, kind string) { l.Event(runlog.Event{Kind: kind, Node: 2}) }
 	logged, err := drive(t, t.Context(), Options{
 		Run:    runlog.Run{Count: 20, Concurrency: 4},
-		Target: target{put: func(_ context.Context, up Upload) (Outcome, error) { return good(up), nil }},
+		Target: target{put: putGood},
 		Begin: func(ctx context.Context, seq int64) {
 			if _, twice := begun.LoadOrStore(seq, true); twice || ctx.Err() != nil {
 				t.Errorf("upload %d begins twice, or after the end", seq)
@@ -488,8 +560,11 @@ func TestBeside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(logged["upload"]) != 20 || len(logged["event"]) != 2 || len(logged["readback"]) != 1 || !after.Load() {
-		t.Errorf("%d uploads, events %+v, %d read back", len(logged["upload"]), logged["event"], len(logged["readback"]))
+	if len(logged["upload"]) != 20 || len(logged["event"]) != 2 {
+		t.Errorf("%d uploads, events %+v", len(logged["upload"]), logged["event"])
+	}
+	if len(logged["readback"]) != 1 || !after.Load() {
+		t.Errorf("%d records of After, its context was alive: %v", len(logged["readback"]), after.Load())
 	}
 	for _, e := range logged["event"] {
 		if e.Node != 2 || e.TS <= 0 {
@@ -504,7 +579,7 @@ func TestBesideInterrupted(t *testing.T) {
 	var ended atomic.Int64
 	logged, err := drive(t, ctx, Options{
 		Run:    runlog.Run{Count: 20, Concurrency: 4},
-		Target: target{put: func(_ context.Context, up Upload) (Outcome, error) { return good(up), nil }},
+		Target: target{put: putGood},
 		Begin: func(ctx context.Context, seq int64) {
 			if seq > 10 {
 				<-ctx.Done()
@@ -522,25 +597,25 @@ func TestBesideInterrupted(t *testing.T) {
 	}
 }
 
-// What comes after the uploads may be interrupted too: the log has its end, and the run is told as stopped, by its uploads
-// first.
+// After may be interrupted too. The log has its end record, and the error is that of After, or of the
+// uploads when these were interrupted.
 func TestAfterInterrupted(t *testing.T) {
-	cut := fmt.Errorf("%w while images were read back", ErrInterrupted)
-	for count, said := range map[int64]string{3: "while images were read back", 20: "after 3 of 20 uploads"} {
+	errAfter := fmt.Errorf("%w while images were read back", ErrInterrupted)
+	for count, wantAfter := range map[int64]bool{3: true, 20: false} {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		var ended atomic.Int64
 		logged, err := drive(t, ctx, Options{
 			Run:    runlog.Run{Count: count, Concurrency: 1},
-			Target: target{put: func(_ context.Context, up Upload) (Outcome, error) { return good(up), nil }},
+			Target: target{put: putGood},
 			Observe: func(rec runlog.Record) {
 				if _, upload := rec.(runlog.Upload); upload && ended.Add(1) == 3 {
 					cancel()
 				}
 			},
-			After: func(context.Context, Recorder) error { return cut },
+			After: func(context.Context, Recorder) error { return errAfter },
 		})
-		if !errors.Is(err, ErrInterrupted) || !strings.HasSuffix(err.Error(), said) || len(logged["upload"]) != 3 {
+		if !errors.Is(err, ErrInterrupted) || errors.Is(err, errAfter) != wantAfter || len(logged["upload"]) != 3 {
 			t.Errorf("%d uploads of %d, %v", len(logged["upload"]), count, err)
 		}
 	}

@@ -11,30 +11,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Memory is one worker's room for an image. It is outside the Go heap, where the collector would
-// let freed images pile up to twice their size, and it counts against a budget that all workers
-// share: with more workers than the budget has room for, some wait.
+// Memory is a worker's memory for an image. It is outside the Go heap, since the garbage collector would
+// let freed images pile up to twice their size. It counts against a budget that all workers share: when
+// that is used up, workers wait.
 type Memory struct {
 	budget *semaphore.Weighted
-	most   int64 // of the budget
+	max    int64 // of the budget
 	held   int64
 	mapped []byte
-	waited time.Duration // for the budget, in all
+	waited time.Duration // for the budget, in total
 
-	waiting *atomic.Int64 // is told who waits for the budget; may be nil
+	waiting *atomic.Int64 // counts the workers that wait for the budget; may be nil
 }
 
-// newMemory returns room that nobody else shares.
+// newMemory returns a Memory with a budget of its own.
 func newMemory() *Memory {
-	return &Memory{budget: semaphore.NewWeighted(memoryBytesMax), most: memoryBytesMax}
+	return &Memory{budget: semaphore.NewWeighted(memoryBytesMax), max: memoryBytesMax}
 }
 
-// Take returns size bytes of anything, the worker's own until its upload has ended. An image larger
-// than the whole budget waits until it is alone.
+// Take returns size bytes with any content, for the worker until its upload has ended. An image larger
+// than the budget gets all of it.
 func (m *Memory) Take(ctx context.Context, size int64) ([]byte, error) {
-	need := min(size, m.most)
+	need := min(size, m.max)
 	if !m.budget.TryAcquire(need) {
-		m.unmap() // or the pages of those who wait would come on top of the budget
+		m.unmap() // the pages of workers that wait are not in the budget
 		if err := m.wait(ctx, need); err != nil {
 			return nil, err
 		}
@@ -56,11 +56,11 @@ func (m *Memory) wait(ctx context.Context, need int64) error {
 	return m.budget.Acquire(ctx, need)
 }
 
-// fit makes the mapping large enough, and gives back the pages behind size, which the budget does
-// not count.
+// fit makes the mapping large enough, and gives back the memory pages behind size, which are not in the
+// budget.
 func (m *Memory) fit(size int) error {
-	page := os.Getpagesize()
-	size = (size + page - 1) / page * page
+	pageBytes := os.Getpagesize()
+	size = (size + pageBytes - 1) / pageBytes * pageBytes
 	if size <= len(m.mapped) {
 		if size == len(m.mapped) {
 			return nil
@@ -80,7 +80,7 @@ func (m *Memory) release() {
 
 func (m *Memory) unmap() {
 	if m.mapped != nil {
-		unix.Munmap(m.mapped) // cannot fail for a whole mapping of our own
+		unix.Munmap(m.mapped) // cannot fail for a whole mapping
 	}
 	m.mapped = nil
 }

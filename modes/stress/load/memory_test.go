@@ -3,10 +3,10 @@ package load
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
 	"os"
-	"strings"
+	"regexp"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -14,17 +14,18 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"imgcluster/genimg"
 	"imgcluster/modes/runlog"
 )
 
-// A worker that waits for the budget holds no pages; one that gets a smaller image keeps only what
-// it needs, and room it has once had is as good as new.
+// A worker that waits for the budget has no memory mapped. One that takes a smaller image gives back the
+// pages behind it, and memory that was given back can be taken again.
 func TestMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const most = 1 << 20
 		budget := semaphore.NewWeighted(most)
-		first := &Memory{budget: budget, most: most}
-		waiting := &Memory{budget: budget, most: most}
+		first := &Memory{budget: budget, max: most}
+		waiting := &Memory{budget: budget, max: most}
 		defer first.unmap()
 		defer waiting.unmap()
 		fill := func(m *Memory, size int64) {
@@ -41,7 +42,7 @@ func TestMemory(t *testing.T) {
 			waiting.release()
 		}
 		if waiting.mapped[2*os.Getpagesize()] != 0 {
-			t.Error("pages behind a small image are kept")
+			t.Error("the pages behind a small image were not given back")
 		}
 		fill(first, most)
 		got := make(chan struct{})
@@ -51,7 +52,7 @@ func TestMemory(t *testing.T) {
 		}()
 		synctest.Wait()
 		if waiting.mapped != nil {
-			t.Error("pages are held while waiting")
+			t.Error("a worker that waits has memory mapped")
 		}
 		first.release()
 		<-got
@@ -65,52 +66,89 @@ func TestMemory(t *testing.T) {
 	})
 }
 
-// With images of 80 kB at most and 100 kB for them, few of 64 workers are busy, and the log says why: with
-// enough memory it says nothing.
-func TestMemoryTold(t *testing.T) {
-	for _, rate := range []float64{0, 10} {
-		for _, memory := range []int64{100_000, 100 << 20} {
-			synctest.Test(t, func(t *testing.T) {
-				var waiting, most atomic.Int64
-				put := func(_ context.Context, up Upload) (Outcome, error) {
-					time.Sleep(time.Second)
-					most.Store(max(most.Load(), waiting.Load()))
-					return good(up), nil
-				}
-				logged, err := drive(t, t.Context(), Options{
-					Run: runlog.Run{Count: 60, Concurrency: 64, Rate: rate}, Target: target{put: put}, Memory: memory, Waiting: &waiting,
-				})
-				if err != nil || waiting.Load() != 0 {
-					t.Errorf("%v, %d still wait", err, waiting.Load())
-				}
-				events := logged["event"]
-				if memory > 1<<20 {
-					if len(events) != 0 || most.Load() != 0 {
-						t.Errorf("rate %v: %d waited, events %+v", rate, most.Load(), events)
-					}
-					return
-				}
-				if len(events) != 1 || events[0].Kind != runlog.EventMemory || !strings.HasPrefix(events[0].Detail, "uploads waited ") || most.Load() < 5 {
-					t.Errorf("rate %v: %d waited, events %+v", rate, most.Load(), events)
-				}
-				var waited, want float64
-				if _, err := fmt.Sscanf(events[0].Detail, "uploads waited %f", &waited); err != nil {
-					t.Error(err)
-				}
-				for _, u := range logged["upload"] {
-					want += u.StartS - value(u.ScheduledS)
-				}
-				if rate > 0 && math.Abs(waited-want) > 1 {
-					t.Errorf("uploads waited %v s and were %v s late", waited, want)
-				}
-			})
+// The images in flight fit the budget, whatever the number of workers. One that is larger than the budget
+// is alone.
+func TestImagesFitBudget(t *testing.T) {
+	const budget = 100_000 // images here have up to 80 kB
+	for _, spec := range []genimg.Spec{{MinPixels: 16, MaxPixels: 200}, {MinPixels: 300, MaxPixels: 300}} {
+		var images peak // bytes
+		put := func(_ context.Context, up Upload) (Outcome, error) {
+			defer images.add(up.Size)()
+			whole(up)
+			return good(up), nil
+		}
+		logged, err := drive(t, t.Context(), Options{
+			Run:    runlog.Run{Count: 60, Concurrency: 16},
+			Target: target{put: put},
+			Source: Generated{spec},
+			Memory: budget,
+		})
+		if err != nil || len(logged["upload"]) != 60 {
+			t.Errorf("%v, %d uploads", err, len(logged["upload"]))
+		}
+		if limit := max(budget, spec.Image(3).Size); images.max > limit {
+			t.Errorf("%d bytes of images at once, the limit is %d", images.max, limit)
 		}
 	}
 }
 
-func value(p *float64) float64 {
-	if p == nil {
-		return 0
+// Images here have up to 80 kB. With 100 kB for them, few of 64 workers are busy, and the log says how
+// long they waited.
+func TestWaitForBudgetIsRecorded(t *testing.T) {
+	for _, rate := range []float64{0, 10} {
+		logged, waiting := driveWithBudget(t, rate, 100_000)
+		events := logged["event"]
+		if len(events) != 1 || events[0].Kind != runlog.EventMemory || waiting < 5 {
+			t.Fatalf("rate %v: %d waited, events %+v", rate, waiting, events)
+		}
+		if rate == 0 {
+			continue
+		}
+		waited, err := strconv.ParseFloat(regexp.MustCompile(`\d+\.\d`).FindString(events[0].Detail), 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		late := 0.0
+		for _, u := range logged["upload"] {
+			late += u.StartS - *u.ScheduledS
+		}
+		if math.Abs(waited-late) > 1 {
+			t.Errorf("uploads waited %v s and were %v s late", waited, late)
+		}
 	}
-	return *p
+}
+
+func TestNoWaitForBudget(t *testing.T) {
+	for _, rate := range []float64{0, 10} {
+		logged, waiting := driveWithBudget(t, rate, 100<<20)
+		if events := logged["event"]; len(events) != 0 || waiting != 0 {
+			t.Errorf("rate %v: %d waited, events %+v", rate, waiting, events)
+		}
+	}
+}
+
+// driveWithBudget makes a run of 64 workers whose uploads take a second. It returns the log, and how many
+// workers waited for the budget at the same time.
+func driveWithBudget(t *testing.T, rate float64, bytes int64) (logged map[string][]line, mostWaiting int64) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		var waiting, most atomic.Int64
+		put := func(ctx context.Context, up Upload) (Outcome, error) {
+			out, err := slowPut(time.Second)(ctx, up)
+			most.Store(max(most.Load(), waiting.Load()))
+			return out, err
+		}
+		var err error
+		logged, err = drive(t, t.Context(), Options{
+			Run:     runlog.Run{Count: 60, Concurrency: 64, Rate: rate},
+			Target:  target{put: put},
+			Memory:  bytes,
+			Waiting: &waiting,
+		})
+		if err != nil || waiting.Load() != 0 {
+			t.Errorf("%v, %d still wait", err, waiting.Load())
+		}
+		mostWaiting = most.Load()
+	})
+	return logged, mostWaiting
 }

@@ -13,15 +13,15 @@ import (
 	"imgcluster/modes/runlog"
 )
 
-// startSampler looks at the nodes and at this process at once, then every second, and once more
-// when the uploads have ended. The channel it returns is closed after that.
+// startSampler samples the nodes and this process at once, then every second, and once more when the
+// uploads have ended. The channel that it returns is closed after that.
 func (r *run) startSampler(ended <-chan struct{}) <-chan struct{} {
 	sampled := make(chan struct{})
 	go r.guarded(func() {
 		defer close(sampled)
 		tick := time.NewTicker(sampleInterval)
 		defer tick.Stop()
-		up := map[int]bool{} // by node, as last seen
+		up := map[int]bool{} // by node, in the last sample
 		for {
 			r.sample(ended, up)
 			select {
@@ -35,10 +35,10 @@ func (r *run) startSampler(ended <-chan struct{}) <-chan struct{} {
 	return sampled
 }
 
-// sample writes what it sees, and hands the log to the system. Nodes that cannot be asked are down: if it
-// is this process that is too busy to ask, its uploads wait just as long.
+// sample records the figures and flushes the log. Nodes that do not answer count as down: should this
+// process be too busy to ask, its uploads wait as long.
 func (r *run) sample(ended <-chan struct{}, up map[int]bool) {
-	defer r.o.Log.Flush() // so that little is lost with this process; a failure comes back at the next write
+	defer r.o.Log.Flush() // so that little is lost with this process; the next write returns a failure
 	rss, cpu := hostinfo.Process()
 	now := r.now()
 	r.write(runlog.ClientSample{
@@ -46,19 +46,19 @@ func (r *run) sample(ended <-chan struct{}, up map[int]bool) {
 		Client: sample.Client{
 			RSSBytes:  rss,
 			CPUS:      cpu.Seconds(),
-			InFlight:  int(r.flying.Load()),
+			InFlight:  int(r.inFlight.Load()),
 			LateS:     micros(r.schedule.late(now)),
 			SourceS:   micros(time.Duration(r.source.Load()).Seconds()),
 			SentBytes: r.sent.Load(),
 			ReadBytes: r.read.Load(),
 		},
 	})
-	ctx, cancel := context.WithTimeout(r.hard, sampleTimeout)
+	ctx, cancel := context.WithTimeout(r.uploads, sampleTimeout)
 	defer cancel()
 	nodes, err := r.o.Target.Status(ctx)
 	if err != nil {
-		if r.hard.Err() != nil || wait.Closed(ended) {
-			return // after the run nobody has to answer
+		if r.uploads.Err() != nil || wait.Closed(ended) {
+			return // after the run no node has to answer
 		}
 		nodes = r.silent(up)
 	}
@@ -80,7 +80,8 @@ func (r *run) sample(ended <-chan struct{}, up map[int]bool) {
 	}
 }
 
-// silent returns the nodes when none of them answers. One that was not seen yet was up before the run.
+// silent returns the samples of all nodes when none of them answers. A node without a sample yet was up
+// before the run.
 func (r *run) silent(up map[int]bool) []runlog.NodeSample {
 	for _, id := range r.o.Run.Nodes {
 		if _, seen := up[id]; !seen {
@@ -94,5 +95,5 @@ func (r *run) silent(up map[int]bool) []runlog.NodeSample {
 	return nodes
 }
 
-// micros keeps a line short.
+// micros rounds seconds to microseconds, so that records are short.
 func micros(s float64) float64 { return math.Round(s*1e6) / 1e6 }

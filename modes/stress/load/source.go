@@ -18,14 +18,15 @@ import (
 	"imgcluster/genimg"
 )
 
-// Source gives the images of a run by their number, from 1. It is used by many goroutines at once.
+// Source has the images of a run by their number, from 1. It is used by many goroutines at once.
 type Source interface {
-	// Open readies image n, in mem when it needs memory. With an error the image says what is known.
+	// Open returns image n, in mem if it takes memory. With an error it returns as much of the image as is
+	// known.
 	Open(ctx context.Context, n int64, mem *Memory) (Image, error)
 }
 
-// Image is one image ready for upload. Body gives a new reader of all of it at each call. Close, if
-// not nil, is called after the upload.
+// Image is an image ready for upload. Each call of Body returns a new reader of all of it. Close, if not
+// nil, is called after the upload.
 type Image struct {
 	Name, Class string
 	Size        int64
@@ -33,31 +34,31 @@ type Image struct {
 	Close       func() error
 }
 
-// Generated is a Source that makes images in memory as they are needed.
+// Generated is a Source that generates images in memory when they are needed.
 type Generated struct{ Spec genimg.Spec }
 
 // Open implements Source.
 func (g Generated) Open(ctx context.Context, n int64, mem *Memory) (Image, error) {
-	made := g.Spec.Image(int(n))
-	img := Image{Name: made.Name, Class: made.Class, Size: made.Size}
-	buf, err := mem.Take(ctx, made.Size)
+	generated := g.Spec.Image(int(n))
+	img := Image{Name: generated.Name, Class: generated.Class, Size: generated.Size}
+	buf, err := mem.Take(ctx, generated.Size)
 	if err != nil {
 		return img, err
 	}
-	data := made.AppendTo(buf[:0])
+	data := generated.AppendTo(buf[:0])
 	img.Body = func() io.Reader { return bytes.NewReader(data) }
 	return img, nil
 }
 
-// Files is a Source of the files in a folder and the folders in it, in the order of their names. They
-// are read as they are sent, not held in memory. When all have had their turn it starts over, under
-// other names: the second round's are "2/NAME", so that every upload is an image of its own.
+// Files is a Source of the files in and below a folder, in the order of their names. They are read as
+// they are sent, not held in memory. After the last file a new round begins, whose images have other
+// names: "2/NAME" in the second round.
 type Files struct {
-	dir   string
-	again string // what goes before the round's number
-	files []file
-	bytes int64    // of all
-	left  []string // what was left out, and why
+	dir         string
+	roundPrefix string // before the number of a round
+	files       []file
+	bytes       int64    // of all files
+	leftOut     []string // what is not sent, and why
 }
 
 type file struct {
@@ -68,11 +69,11 @@ type file struct {
 // fileClass is the class of images that were not generated.
 const fileClass = "file"
 
-// OpenFiles returns the Source of the files in and below dir, each of at most so many bytes, also those
-// that a link leads to. LeftOut tells what else is there; that there is nothing to send is an error.
+// OpenFiles returns the Source of the files in and below dir, each of at most so many bytes. Links to
+// files are followed. LeftOut returns what else is there. It is an error when there is nothing to send.
 func OpenFiles(dir string, bytesMax int64) (*Files, error) {
 	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
-		return nil, image.Errorf(image.KindInvalid, "%s is not a folder", dir).WithHint("give --images a folder of images")
+		return nil, invalidf("give --images a folder of images", "%s is not a folder", dir)
 	}
 	f := &Files{dir: dir}
 	err := filepath.WalkDir(dir+string(filepath.Separator), func(path string, e fs.DirEntry, err error) error {
@@ -81,15 +82,15 @@ func OpenFiles(dir string, bytesMax int64) (*Files, error) {
 		case bad != nil:
 			return bad
 		case err != nil && name == ".":
-			return image.Errorf(image.KindInvalid, "the folder of images cannot be read: %w", err).
-				WithHint("give --images a folder of images that can be read, or leave it out to generate them")
+			return invalidf("give --images a folder of images that can be read, or leave it out to generate them",
+				"the folder of images cannot be read: %w", err)
 		case err == nil && e.IsDir():
 			return nil
 		case err == nil:
 			err = f.add(filepath.ToSlash(name), path, bytesMax)
 		}
 		if err != nil {
-			f.left = append(f.left, told(path, err))
+			f.leftOut = append(f.leftOut, leftOutText(path, err))
 		}
 		return nil
 	})
@@ -98,18 +99,18 @@ func OpenFiles(dir string, bytesMax int64) (*Files, error) {
 	}
 	if len(f.files) == 0 {
 		what := "has no files"
-		if len(f.left) > 0 {
-			what = "has no file that can be sent: " + strings.Join(few(f.left), "; ")
+		if len(f.leftOut) > 0 {
+			what = "has no file that can be sent: " + strings.Join(few(f.leftOut), "; ")
 		}
-		return nil, image.Errorf(image.KindInvalid, "%s %s", dir, what).WithHint("fill it with: imgcluster generate --out " + printable.Argument(dir))
+		return nil, invalidf("fill it with: imgcluster generate --out "+printable.Argument(dir), "%s %s", dir, what)
 	}
 	for slices.ContainsFunc(f.files, func(x file) bool { return f.clashes(x.name) }) {
-		f.again += "_"
+		f.roundPrefix += "_"
 	}
 	return f, nil
 }
 
-// add looks at a file and takes it in, or says why not.
+// add adds a file, or returns why it cannot be sent.
 func (f *Files) add(name, path string, bytesMax int64) error {
 	if err := image.CheckName(name); err != nil {
 		return fmt.Errorf("cannot be an image: %w", err)
@@ -123,9 +124,9 @@ func (f *Files) add(name, path string, bytesMax int64) error {
 	return nil
 }
 
-// Readable returns the size of a file that can be sent, or why it cannot.
+// Readable returns the size of a file, or why it cannot be sent.
 func Readable(path string, bytesMax int64) (int64, error) {
-	info, err := os.Stat(path) // before Open, which would wait on a pipe
+	info, err := os.Stat(path) // before Open, which would block on a pipe
 	switch {
 	case err != nil:
 		return 0, err
@@ -145,11 +146,11 @@ func Readable(path string, bytesMax int64) (int64, error) {
 	return info.Size(), f.Close()
 }
 
-// ErrNoFile is of a pipe, a socket or a device.
+// ErrNoFile is the error of a pipe, a socket or a device.
 var ErrNoFile = errors.New("is not a file")
 
-// told says what is wrong with a file.
-func told(path string, err error) string {
+// leftOutText names a file and why it cannot be sent.
+func leftOutText(path string, err error) string {
 	if at := (*fs.PathError)(nil); errors.As(err, &at) {
 		return path + ": " + at.Err.Error()
 	}
@@ -159,7 +160,7 @@ func told(path string, err error) string {
 // leftOutMax is how many of the files that were left out are named.
 const leftOutMax = 20
 
-// few cuts a list short, and says so.
+// few returns the first leftOutMax of a list, and how many more there are.
 func few(list []string) []string {
 	if len(list) <= leftOutMax {
 		return list
@@ -167,13 +168,13 @@ func few(list []string) []string {
 	return append(slices.Clone(list[:leftOutMax]), fmt.Sprintf("and %d more", len(list)-leftOutMax))
 }
 
-// LeftOut tells how many things in the folder are not sent, and of the first of them which and why.
-func (f *Files) LeftOut() (count int, named []string) { return len(f.left), few(f.left) }
+// LeftOut returns how many entries of the folder are not sent, and for the first of them which and why.
+func (f *Files) LeftOut() (count int, named []string) { return len(f.leftOut), few(f.leftOut) }
 
-// clashes reports whether a file may have the name of another one in a later round.
+// clashes reports whether the name of a file may be that of another one in a later round.
 func (f *Files) clashes(name string) bool {
 	folder, _, nested := strings.Cut(name, "/")
-	number, isRound := strings.CutPrefix(folder, f.again)
+	number, isRound := strings.CutPrefix(folder, f.roundPrefix)
 	_, err := strconv.ParseInt(number, 10, 64)
 	return nested && isRound && err == nil
 }
@@ -191,9 +192,9 @@ func (f *Files) Has(info os.FileInfo) bool {
 
 // Bytes returns the size of the first n images.
 func (f *Files) Bytes(n int64) int64 {
-	rounds, rest := n/int64(len(f.files)), n%int64(len(f.files))
-	sum := rounds * f.bytes
-	for _, x := range f.files[:rest] {
+	files := int64(len(f.files))
+	sum := n / files * f.bytes
+	for _, x := range f.files[:n%files] {
 		sum += x.size
 	}
 	return sum
@@ -201,12 +202,14 @@ func (f *Files) Bytes(n int64) int64 {
 
 // Open implements Source.
 func (f *Files) Open(_ context.Context, n int64, _ *Memory) (Image, error) {
-	round, at := (n-1)/int64(len(f.files))+1, (n-1)%int64(len(f.files))
-	img := Image{Name: f.files[at].name, Class: fileClass}
+	files := int64(len(f.files))
+	round := (n-1)/files + 1
+	name := f.files[(n-1)%files].name
+	img := Image{Name: name, Class: fileClass}
 	if round > 1 {
-		img.Name = fmt.Sprintf("%s%d/%s", f.again, round, img.Name)
+		img.Name = fmt.Sprintf("%s%d/%s", f.roundPrefix, round, name)
 	}
-	file, err := os.Open(filepath.Join(f.dir, filepath.FromSlash(f.files[at].name)))
+	file, err := os.Open(filepath.Join(f.dir, filepath.FromSlash(name)))
 	if err != nil {
 		return img, err
 	}
@@ -215,7 +218,8 @@ func (f *Files) Open(_ context.Context, n int64, _ *Memory) (Image, error) {
 		file.Close()
 		return img, err
 	}
-	img.Size, img.Close = info.Size(), file.Close
+	img.Size = info.Size()
+	img.Close = file.Close
 	img.Body = func() io.Reader { return io.NewSectionReader(file, 0, img.Size) }
 	return img, nil
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -33,10 +34,22 @@ func TestFiles(t *testing.T) {
 		got = append(got, up.Name+"="+string(b))
 		return good(up), err
 	}
-	logged, err := drive(t, t.Context(), Options{Run: runlog.Run{Count: 7, Concurrency: 1}, Source: files, Target: target{put: put}})
-	want := "a.png=image a.png|b.jpg=image b.jpg|c d.webp=image c d.webp|2/a.png=image a.png|2/b.jpg=image b.jpg|2/c d.webp=image c d.webp|3/a.png=image a.png"
-	if text := strings.Join(got, "|"); err != nil || text != want {
-		t.Errorf("%v, uploads %s", err, text)
+	logged, err := drive(t, t.Context(), Options{
+		Run:    runlog.Run{Count: 7, Concurrency: 1},
+		Source: files,
+		Target: target{put: put},
+	})
+	want := []string{
+		"a.png=image a.png",
+		"b.jpg=image b.jpg",
+		"c d.webp=image c d.webp",
+		"2/a.png=image a.png",
+		"2/b.jpg=image b.jpg",
+		"2/c d.webp=image c d.webp",
+		"3/a.png=image a.png",
+	}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("%v, uploads %q", err, got)
 	}
 	if u := logged["upload"][0]; u.Bytes != 11 || u.Class != "file" {
 		t.Errorf("record %+v", u)
@@ -45,13 +58,21 @@ func TestFiles(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "b.jpg")); err != nil {
 		t.Fatal(err)
 	}
-	logged, err = drive(t, t.Context(), Options{Run: runlog.Run{Count: 3, Concurrency: 1}, Source: files, Target: target{put: put}})
-	if u := logged["upload"][1]; err != nil || u.OK || u.Name != "b.jpg" || !strings.Contains(u.Error, "no such file") || !logged["upload"][2].OK {
-		t.Errorf("%v, a file that is gone: %+v", err, u)
+	logged, err = drive(t, t.Context(), Options{
+		Run:    runlog.Run{Count: 3, Concurrency: 1},
+		Source: files,
+		Target: target{put: put},
+	})
+	missing := logged["upload"][1]
+	if err != nil || missing.OK || missing.Name != "b.jpg" || !strings.Contains(missing.Error, "no such file") {
+		t.Errorf("%v, the upload of a file that was deleted: %+v", err, missing)
+	}
+	if next := logged["upload"][2]; !next.OK {
+		t.Errorf("the upload after it: %+v", next)
 	}
 }
 
-// Folders in the folder count too, and links to files; no file gets the name of another one in a later round.
+// Files in subfolders and links to files are sent too. No file gets the name of another one in a later round.
 func TestNestedFiles(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"a.png", "2/a.png", "_3/x/b.png"} {
@@ -88,22 +109,19 @@ func TestNestedFiles(t *testing.T) {
 }
 
 func TestBadFolders(t *testing.T) {
-	empty := t.TempDir()
-	bad := t.TempDir()
-	control := t.TempDir()
-	for _, path := range []string{filepath.Join(bad, "a.png"), filepath.Join(control, "a\tb.png")} {
-		text := map[bool]string{true: "x"}[strings.Contains(path, "\t")]
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+	folder := func(file string, size int) string {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, file), make([]byte, size), 0o600); err != nil {
 			t.Fatal(err)
 		}
-	}
-	large := t.TempDir()
-	if err := os.WriteFile(filepath.Join(large, "a.png"), make([]byte, 101), 0o600); err != nil {
-		t.Fatal(err)
+		return dir
 	}
 	for name, dir := range map[string]string{
-		"too large": large,
-		"missing":   filepath.Join(empty, "none"), "no files": empty, "empty file": bad, "control character": control,
+		"too large":         folder("a.png", 101),
+		"missing":           filepath.Join(t.TempDir(), "none"),
+		"no files":          t.TempDir(),
+		"empty file":        folder("a.png", 0),
+		"control character": folder("a\tb.png", 1),
 	} {
 		if _, err := OpenFiles(dir, 100); image.KindOf(err) != image.KindInvalid {
 			t.Errorf("%s: %v", name, err)
