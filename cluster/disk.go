@@ -45,8 +45,8 @@ func newDisk(self image.NodeID, cfg *config.Config, logger *zap.Logger) *disk {
 	}
 }
 
-// fullImages is for how many of the largest images there must be room on a node that is given more:
-// its peers hear a little late that it is full, and until then it must not have to refuse.
+// fullImages is how many of the largest images must fit on a node that takes on more: its peers learn a
+// little late that it is full, and until then it must not refuse.
 const fullImages = 4
 
 // lacks returns what the disk has too little of to take more images, empty when it has room. What
@@ -62,12 +62,12 @@ func (d *disk) measure() (wire.Lack, error) {
 	was, _ := d.full.Load().(wire.Lack)
 	images := int64(fullImages)
 	if was != "" {
-		images *= 2 // or it would come and go with every temporary file
+		images *= 2 // or the state would change with every temporary file
 	}
 	err := d.store.RoomFor(images, images*d.imageBytes)
 	switch {
 	case image.KindOf(err) == image.KindOverload:
-		return was, nil // it could not be found out
+		return was, nil // not known now
 	case errors.Is(err, store.ErrNoInodes):
 		return wire.LacksInodes, err
 	case err != nil:
@@ -76,7 +76,7 @@ func (d *disk) measure() (wire.Lack, error) {
 	return "", nil
 }
 
-// watchRoom logs when the disk is full and when it has room again, and then has missing copies made.
+// watchRoom logs when the disk becomes full and when it has room again, and has missing copies made then.
 func (d *disk) watchRoom(ctx context.Context, every time.Duration) {
 	for {
 		now, err := d.measure()
@@ -116,8 +116,8 @@ func (d *disk) fail(err error) {
 	}
 }
 
-// recover waits for failures of the disk, and tries it after each until it works and what is stored on it
-// is good.
+// recover waits for the disk to fail, and then tries it until it works and all that is stored on it is
+// verified.
 func (d *disk) recover(ctx context.Context) {
 	for {
 		select {
@@ -127,7 +127,7 @@ func (d *disk) recover(ctx context.Context) {
 		}
 		err := d.store.Failed()
 		if err == nil && !d.dir.Identity().Unverified {
-			continue // it failed while it was tried, and works since
+			continue // it failed while it was tried, and has worked since
 		}
 		if err != nil {
 			d.fail(err)

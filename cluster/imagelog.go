@@ -15,20 +15,20 @@ import (
 	"imgcluster/cluster/wire"
 )
 
-// imageLog tells at info of the images that this node owns: a line for each, up to so many a second, and its
-// share of them at every hundredth. What is logged is a Stringer too: a console shows that.
+// imageLog logs at info the images that this node owns: a line for each, up to so many a second, and after
+// every hundredth its share of all images. A console shows each line as the sentence of its String.
 type imageLog struct {
-	o      imageLogOptions
-	logger *zap.Logger
-	lines  *zap.Logger // logger with the bound
-	owned  atomic.Int64
-	left   atomic.Int64 // images without a line, until that is said
+	o       imageLogOptions
+	logger  *zap.Logger
+	lines   *zap.Logger // logger with the bound
+	owned   atomic.Int64
+	dropped atomic.Int64 // images without a line that no line has counted yet
 }
 
 // shareEvery is how many images a node owns from one line about its share to the next.
 const shareEvery = 100
 
-// imageLogOptions says what an imageLog goes by.
+// imageLogOptions are what an imageLog works with.
 type imageLogOptions struct {
 	self      image.NodeID
 	live      func() []image.NodeID // the nodes that take on work
@@ -48,17 +48,17 @@ func newImageLog(o imageLogOptions) *imageLog {
 	return l
 }
 
-// sampled is told what becomes of each line, before it is written.
+// sampled counts the lines that were dropped. The sampler calls it before a line is written.
 func (l *imageLog) sampled(_ zapcore.Entry, d zapcore.SamplingDecision) {
 	if d&zapcore.LogDropped != 0 {
-		l.left.Add(1)
+		l.dropped.Add(1)
 		return
 	}
-	l.sayLeft()
+	l.logDropped()
 }
 
-func (l *imageLog) sayLeft() {
-	if n := l.left.Swap(0); n > 0 {
+func (l *imageLog) logDropped() {
+	if n := l.dropped.Swap(0); n > 0 {
 		l.logger.Info("images owned without a line: more came than log.images_per_second", zap.Int64("images", n))
 	}
 }
@@ -89,7 +89,7 @@ func (o ownedLine) copies() (nodes []image.NodeID) {
 	return nodes
 }
 
-func (o ownedLine) came() string {
+func (o ownedLine) delivery() string {
 	if o.Relayed {
 		return "relay"
 	}
@@ -103,7 +103,7 @@ func (o ownedLine) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	zap.Uint32s("copies", numbers(o.copies())).AddTo(e)
 	zap.Uint32s("live", numbers(o.live)).AddTo(e)
 	e.AddFloat64("took_s", o.Took.Round(time.Millisecond).Seconds())
-	e.AddString("delivery", o.came())
+	e.AddString("delivery", o.delivery())
 	if o.From != 0 {
 		e.AddUint32("taken_over_from", uint32(o.From))
 	}
@@ -113,7 +113,7 @@ func (o ownedLine) MarshalLogObject(e zapcore.ObjectEncoder) error {
 // String is the line as a sentence.
 func (o ownedLine) String() string {
 	s := fmt.Sprintf("owns %s: %s on %s, live %s, %v, %s", printable.Text(o.User+"/"+o.Name), size(o.Bytes),
-		list(o.copies()), list(o.live), o.Took.Round(time.Millisecond), o.came())
+		list(o.copies()), list(o.live), o.Took.Round(time.Millisecond), o.delivery())
 	if o.From != 0 {
 		s += fmt.Sprintf(", taken over from node %d", o.From)
 	}

@@ -33,7 +33,7 @@ func (m *metrics) register() *metrics {
 	return m
 }
 
-// What no status tells in figures.
+// Figures that are in no status as numbers.
 var (
 	metricUp         = sample.Figure{Metric: "node_up", ByNode: true, Help: "1 when this node sees the node up."}
 	metricDiskFailed = sample.Figure{
@@ -42,8 +42,8 @@ var (
 	}
 )
 
-// Describe implements prometheus.Collector. It names nothing, since the node is not there yet when
-// the collector is registered.
+// Describe implements prometheus.Collector. It describes nothing: the collector is registered before the node
+// has figures.
 func (m *metrics) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.

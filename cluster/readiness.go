@@ -10,7 +10,7 @@ import (
 	"imgcluster/config"
 )
 
-// readiness says whether this node can serve images. It is safe for concurrent use.
+// readiness knows whether this node can serve images. It is safe for concurrent use.
 type readiness struct {
 	self     image.NodeID
 	shards   shardIDs
@@ -21,15 +21,20 @@ type readiness struct {
 	retry    time.Duration // until a leader is looked for again
 
 	ready    atomic.Bool
-	draining atomic.Bool // the node ends what it has begun and takes on no more
+	draining atomic.Bool // the node finishes what it has begun and takes on no more
 }
 
 func newReadiness(
 	cfg *config.Config, self image.NodeID, log *replicated, s *serving, d *disk,
 ) *readiness {
 	return &readiness{
-		self: self, shards: dataShards(cfg.Cluster.DataShards), log: log, serving: s, disk: d,
-		election: time.Duration(cfg.Raft.ElectionRTT) * cfg.Raft.RTT, retry: cfg.Raft.RTT,
+		self:     self,
+		shards:   dataShards(cfg.Cluster.DataShards),
+		log:      log,
+		serving:  s,
+		disk:     d,
+		election: time.Duration(cfg.Raft.ElectionRTT) * cfg.Raft.RTT,
+		retry:    cfg.Raft.RTT,
 	}
 }
 
@@ -88,7 +93,7 @@ func (r *readiness) Await(ctx context.Context, user, name string) error {
 			err = r.led(shards)
 		} else if name == "" || !r.serving.has(shards[1]) {
 			return err
-		} // else the others give it uploads of the shard by now: it is ready at once
+		} // else it serves the shard, and peers give it uploads: it is about to be ready
 		if err == nil || time.Now().After(limit) || !wait.For(ctx, r.retry) {
 			return err
 		}

@@ -45,8 +45,8 @@ type replicas struct {
 // reconcileEvery is how often the replicas are compared with the membership, beside every change.
 const reconcileEvery = time.Second
 
-// start starts the replicas that this node ran before, or those that it was admitted with, or those of a
-// founder of the cluster.
+// start starts the replicas that this node ran before, those that it was admitted with, or, when it founds
+// the cluster, those of the configuration.
 func (r *replicas) start(ctx context.Context, c *consensus.Consensus) error {
 	stored, err := c.Stored()
 	if err != nil {
@@ -124,8 +124,8 @@ func (r *replicas) await(ctx context.Context, ok func() bool) {
 	}
 }
 
-// catchUp brings the shards of this node up to date here and takes up their pending uploads: first the
-// system shard, for it says which the others are by now. What others have moved away meanwhile is given up.
+// catchUp brings this node's shards up to date and recovers their pending uploads: first the system shard,
+// since it says which the others are by now. Replicas that were moved away meanwhile are dropped.
 func (r *replicas) catchUp(ctx context.Context) error {
 	c, asked := r.log.c.Load(), time.Now()
 	for {
@@ -151,8 +151,15 @@ func (r *replicas) catchUp(ctx context.Context) error {
 func (r *replicas) reconcile(ctx context.Context) {
 	system := system{r.log, r.view}
 	groups := membership.New(membership.Options{
-		Self: r.self, Raft: r.log.c.Load(), System: system, Known: r.view.membership, Up: r.peers.Up,
-		Serves: r.view.servedBy, Unused: system.unused, LeaderChanges: r.leads.Load, Logger: r.logger,
+		Self:          r.self,
+		Raft:          r.log.c.Load(),
+		System:        system,
+		Known:         r.view.membership,
+		Up:            r.peers.Up,
+		Serves:        r.view.servedBy,
+		Unused:        system.unused,
+		LeaderChanges: r.leads.Load,
+		Logger:        r.logger,
 	})
 	ticker := time.NewTicker(reconcileEvery)
 	defer ticker.Stop()
@@ -208,7 +215,7 @@ func (r *replicas) reconcileOwn(ctx context.Context) {
 			failpoint.Here("member/before-start-shard")
 			err = c.StartShard(r.view.spec(shard, want))
 			failpoint.Here("member/shard-started")
-			r.logger.Info("shard comes to this node", zap.Uint64("shard", shard), zap.Error(err))
+			r.logger.Info("shard started on this node", zap.Uint64("shard", shard), zap.Error(err))
 		}
 		if err != nil {
 			r.logger.Warn("shard neither started nor stopped", zap.Uint64("shard", shard), zap.Error(err))

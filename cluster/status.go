@@ -18,7 +18,7 @@ import (
 	"imgcluster/config"
 )
 
-// reporter says how this node and the cluster are. It is safe for concurrent use.
+// reporter makes the status of this node and of the cluster. It is safe for concurrent use.
 type reporter struct {
 	cfg       *config.Config
 	self      config.Node
@@ -43,7 +43,7 @@ type reporter struct {
 func (p *reporter) Status() wire.NodeStatus {
 	uploads, staging := p.ingest.Stats()
 	lacks := p.disk.lacks()
-	free, inodes, _ := p.store.Free() // 0 says it too
+	free, inodes, _ := p.store.Free() // an error leaves 0
 	if inodes == store.NoInodeLimit {
 		inodes = wire.NoInodeLimit
 	}
@@ -146,7 +146,7 @@ func (p *reporter) Cluster() wire.ClusterStatus {
 	return s
 }
 
-// nodeStatus returns this node's figures or the last that a peer told.
+// nodeStatus returns this node's status, or the last that a peer sent.
 func (p *reporter) nodeStatus(id image.NodeID) wire.NodeStatus {
 	if id == p.self.ID {
 		return p.Status()
@@ -170,7 +170,7 @@ type leaderReport struct {
 	leader image.NodeID
 }
 
-// totals are the sums that a report tells.
+// totals are the sums of a report.
 func (r *leaderReport) totals() *catalog.Totals {
 	t := &catalog.Totals{
 		Images: r.Images, Bytes: r.Bytes, UnderReplicated: r.UnderReplicated,
@@ -198,7 +198,7 @@ func (p *reporter) reported() map[uint64]leaderReport {
 	return newest
 }
 
-// reports tells of the shards that this node leads, where there are nodes that do not hold them.
+// reports returns the totals of the shards that this node leads, where there are nodes that do not hold them.
 func (p *reporter) reports() (list []wire.ShardReport) {
 	c := p.log.c.Load()
 	if c == nil || len(p.view.membership().Members) <= placement.ShardNodes {

@@ -45,7 +45,11 @@ func (v vault) Create(
 		return nil, err
 	}
 	fields := crypto.HeaderFields{
-		Image: id, Tenant: user, Epoch: epoch, UserKey: key.ID, Length: size,
+		Image:       id,
+		Tenant:      user,
+		Epoch:       epoch,
+		UserKey:     key.ID,
+		Length:      size,
 		SegmentSize: segmentBytes,
 	}
 	file, err := v.store.Create(id, epoch, (&crypto.Header{HeaderFields: fields}).FileLen())

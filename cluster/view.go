@@ -35,7 +35,12 @@ type view struct {
 
 func newView(cfg *config.Config, self image.NodeID, log *replicated, s *serving, logger *zap.Logger) *view {
 	v := &view{
-		self: self, log: log, serving: s, delay: cfg.Repair.Delay, logger: logger, changed: make(chan struct{}, 1),
+		self:    self,
+		log:     log,
+		serving: s,
+		delay:   cfg.Repair.Delay,
+		logger:  logger,
+		changed: make(chan struct{}, 1),
 	}
 	join := founding(cfg)
 	v.founding = catalog.Found(systemShard, &join)
@@ -79,7 +84,7 @@ func (v *view) update(m *catalog.Membership) {
 	v.kick()
 }
 
-// kick has what depends on the membership looked at again.
+// kick has the replicas reconciled with the membership.
 func (v *view) kick() {
 	select {
 	case v.changed <- struct{}{}:
@@ -144,8 +149,7 @@ func (v *view) candidates() []consensus.Candidates {
 	return all
 }
 
-// live lists the nodes that take on work: members that are up and drain neither for an end of their
-// process nor for good.
+// live lists the nodes that take on work: members that are up, and are neither shutting down nor draining.
 func (v *view) live() []image.NodeID {
 	m := v.membership()
 	return slices.DeleteFunc(v.peers.Live(), func(id image.NodeID) bool {
@@ -165,16 +169,16 @@ func (v *view) roomOn(shard uint64) []image.NodeID {
 	return slices.DeleteFunc(v.liveOn(shard), func(id image.NodeID) bool { return !slices.Contains(room, id) })
 }
 
-// leaving lists the nodes whose copies must go to others: that drain or leave, or have been down for
-// long.
+// leaving lists the nodes whose copies move to others: those that drain or leave, or have been down for
+// repair.delay.
 func (v *view) leaving() []image.NodeID {
-	gone := v.peers.DownFor(v.delay)
+	leaving := v.peers.DownFor(v.delay)
 	for _, x := range v.membership().Members {
-		if x.State != catalog.MemberActive && !slices.Contains(gone, x.ID) {
-			gone = append(gone, x.ID)
+		if x.State != catalog.MemberActive && !slices.Contains(leaving, x.ID) {
+			leaving = append(leaving, x.ID)
 		}
 	}
-	return gone
+	return leaving
 }
 
 // servedBy reports whether a node says that it serves a shard.
@@ -185,7 +189,7 @@ func (v *view) servedBy(id image.NodeID, shard uint64) bool {
 	return slices.Contains(v.peers.Serves(id), shard)
 }
 
-// peersServe reports whether all peers that are up have told that they serve their shards.
+// peersServe reports whether all peers that are up serve their shards.
 func (v *view) peersServe() bool {
 	up := v.peers.Up()
 	for shard, l := range v.membership().Shards {
@@ -198,15 +202,15 @@ func (v *view) peersServe() bool {
 	return true
 }
 
-// awaited reports whether this node is ready only with the newest state of a shard: one that it is about to
-// leave goes on without it, and when its replica was lost there never comes another.
+// awaited reports whether this node needs the newest state of a shard to be ready. It does not for one that
+// it is about to leave: a replica of that which was lost does not come back.
 func (v *view) awaited(shard uint64) bool {
 	l := v.membership().Shards[shard]
 	return l == nil || slices.Contains(catalog.NodesOf(slices.Concat(l.Nodes, l.Next)), v.self)
 }
 
-// spec is a replica of this node as consensus starts it. A founding one, number 0, starts with the
-// members that the configuration had then.
+// spec is a replica of this node as consensus starts it. One that founds its shard, number 0, starts with the
+// nodes of the configuration.
 func (v *view) spec(shard uint64, r catalog.Replica) consensus.Shard {
 	s := consensus.Shard{ID: shard, Replica: r, Apply: applier(shard)}
 	if r.Number > 0 {

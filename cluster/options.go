@@ -1,0 +1,212 @@
+package cluster
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+
+	"imgcluster/cluster/api"
+	"imgcluster/cluster/bootstrap"
+	"imgcluster/cluster/consensus"
+	"imgcluster/cluster/image"
+	"imgcluster/cluster/ingest"
+	"imgcluster/cluster/peer"
+	"imgcluster/cluster/read"
+	"imgcluster/cluster/repair"
+)
+
+func (n *Node) bootstrapOptions() bootstrap.Options {
+	return bootstrap.Options{
+		Config:     n.cfg,
+		Self:       n.self,
+		Version:    n.version,
+		KeyID:      n.master.ID(),
+		Founding:   founding(n.cfg),
+		Membership: n.view.membership,
+		Peers:      n.peers,
+		Logger:     n.logger,
+	}
+}
+
+func (n *Node) peerOptions() peer.Options {
+	c := n.cfg
+	return peer.Options{
+		Self:    n.self.ID,
+		Every:   c.Timeouts.PeerInterval,
+		Silence: c.Timeouts.PeerSilence,
+		Stall:   c.Timeouts.Read,
+		Dial:    c.Client.Dial,
+		Logger:  n.logger.Named("peers"),
+		Changed: n.peersChanged,
+		Full:    func() bool { return n.disk.lacks() != "" },
+		Works:   func() bool { return !n.readiness.draining.Load() && n.disk.degraded() == nil },
+	}
+}
+
+func (n *Node) ingestOptions() ingest.Options {
+	c := n.cfg
+	return ingest.Options{
+		Node:            n.self.ID,
+		Log:             n.log,
+		Vault:           n.vault(),
+		Peers:           n.peers,
+		Logger:          n.logger.Named("ingest"),
+		Shards:          n.serving.data,
+		ShardOf:         n.shards.of,
+		Members:         n.view.nodesOf,
+		Live:            n.view.live,
+		Room:            n.peers.Room,
+		Current:         n.view.liveOn,
+		Up:              n.peers.Up,
+		Owned:           n.imageLog.add,
+		ReceivedBy:      n.peers.Receives,
+		Replicas:        c.Cluster.Replicas,
+		MinReplicas:     c.Cluster.MinReplicas,
+		UploadsMax:      c.Limits.Uploads,
+		StagingBytes:    int64(c.Limits.StagingBytes),
+		ImageBytes:      int64(c.Limits.ImageBytes),
+		AssignTimeout:   c.Timeouts.Assign,
+		TakeoverTimeout: c.Timeouts.Takeover,
+		UploadTimeout:   c.Timeouts.Upload,
+		QuorumTimeout:   c.Timeouts.Proposal,
+	}
+}
+
+func (n *Node) readOptions() read.Options {
+	return read.Options{
+		Self:    n.self.ID,
+		Log:     n.log,
+		Store:   files{n.store},
+		Keys:    n.keys,
+		Peers:   n.peers,
+		ShardOf: n.shards.of,
+		Locate:  n.router.locate,
+		Suspect: func(rec *image.Record, node image.NodeID) { n.repair.Suspect(rec, node) },
+		Timeout: n.cfg.Timeouts.Read,
+		Logger:  n.logger.Named("read"),
+	}
+}
+
+func (n *Node) repairOptions() repair.Options {
+	c := n.cfg
+	return repair.Options{
+		Node:   n.self.ID,
+		Log:    n.log,
+		Logger: n.logger.Named("repair"),
+		Shards: n.serving.data,
+		Copies: &copies{
+			Images: n.images,
+			store:  n.store,
+			peers:  n.peers,
+			vault:  n.vault(),
+			kept:   &n.uses.kept,
+		},
+		Members:    n.view.nodesOf,
+		Up:         n.peers.Up,
+		Room:       n.view.roomOn,
+		Leaving:    n.view.leaving,
+		Every:      c.Repair.Every,
+		Rate:       int64(c.Repair.Rate),
+		ScrubEvery: c.Repair.ScrubEvery,
+		ScrubRate:  int64(c.Repair.ScrubRate),
+	}
+}
+
+func (n *Node) vault() vault {
+	return vault{keys: n.keys, store: n.store, wanted: n.uses.count, degraded: n.disk.degraded}
+}
+
+func (n *Node) consensusOptions() consensus.Options {
+	c := n.cfg
+	return consensus.Options{
+		NodeID:             n.self.ID,
+		RaftAddress:        n.self.RaftAddr(),
+		Listen:             c.ListenOn(n.self).RaftAddr(),
+		Dir:                c.DataDir(n.self.ID),
+		DeploymentID:       deploymentID(n.dir.Identity().ClusterID),
+		Applied:            n.applied,
+		Restored:           n.restored,
+		Live:               n.view.live,
+		Candidates:         n.view.candidates,
+		LeaderChanged:      n.leaderChanged,
+		Logger:             n.logger.Named("raft"),
+		RTT:                c.Raft.RTT,
+		ElectionRTT:        uint64(c.Raft.ElectionRTT),
+		HeartbeatRTT:       uint64(c.Raft.HeartbeatRTT),
+		SnapshotEntries:    uint64(c.Raft.SnapshotEntries),
+		CompactionOverhead: uint64(c.Raft.CompactionOverhead),
+		RebalanceEvery:     c.Raft.Rebalance,
+		ProposalAttempt:    c.Timeouts.ProposalAttempt,
+		ProposalTimeout:    c.Timeouts.Proposal,
+	}
+}
+
+// deploymentID keeps Raft messages of clusters apart.
+func deploymentID(clusterID string) uint64 {
+	b, err := hex.DecodeString(clusterID)
+	if err != nil || len(b) < 8 {
+		return 1
+	}
+	return binary.BigEndian.Uint64(b) | 1
+}
+
+// door is the node as its clients see it: it implements api.Node.
+type door struct {
+	*readiness
+	*reporter
+	*router
+	*admin
+	*disk
+	*metrics
+}
+
+// peerDoor is the node as its peers see it: it implements api.Peers.
+type peerDoor struct {
+	*bootstrap.Starter
+	*reporter
+	*admin
+	*holdings
+}
+
+func (n *Node) apiOptions() api.Options {
+	held := &holdings{n.self.ID, n.shards, n.images, n.log, n.serving, n.repair}
+	admin := &admin{n.cfg, n.log, n.view, n.peers, n.reporter}
+	return api.Options{
+		ID:          n.self.ID,
+		Images:      images{n.images, n.ingest, n.log},
+		Node:        door{n.readiness, n.reporter, n.router, admin, n.disk, n.metrics},
+		Peers:       peerDoor{n.starter, n.reporter, admin, held},
+		Logger:      n.logger.Named("api"),
+		Forward:     n.peers.Transport(),
+		ImageBytes:  int64(n.cfg.Limits.ImageBytes),
+		ListPage:    n.cfg.Limits.ListPage,
+		Reads:       n.cfg.Limits.Reads,
+		Uploads:     n.cfg.Limits.Uploads,
+		BodyIdle:    n.cfg.Timeouts.BodyIdle,
+		BodyRate:    int64(n.cfg.Limits.BodyRate),
+		BodyGrace:   n.cfg.Timeouts.BodyGrace,
+		StatusEvery: n.cfg.Timeouts.PeerInterval,
+		HostAllowed: hosts{allowedHosts(n.cfg), n.view}.allowed,
+	}
+}
+
+func (n *Node) newReporter() *reporter {
+	return &reporter{
+		cfg:       n.cfg,
+		self:      n.self,
+		version:   n.version,
+		began:     n.began,
+		on:        n.listener.Addr(),
+		device:    n.device,
+		log:       n.log,
+		store:     n.store,
+		shards:    n.shards,
+		view:      n.view,
+		serving:   n.serving,
+		readiness: n.readiness,
+		peers:     n.peers,
+		ingest:    n.ingest,
+		repair:    n.repair,
+		disk:      n.disk,
+		traffic:   func() (rx, tx int64) { return n.handler.Traffic() },
+	}
+}
