@@ -43,38 +43,41 @@ type Node struct {
 	version string
 	logger  *zap.Logger
 	began   time.Time
+	shards  shardIDs
+	master  *crypto.MasterKey
 
-	starter  *bootstrap.Starter
+	// What it holds open.
 	dir      *store.DataDir
-	master   *crypto.MasterKey
-	imageLog *imageLog
+	device   hostinfo.Disk // of the data directory
 	store    *store.Store
 	log      *replicated
-	keys     *keyring
-	peers    *peer.Set
-	ingest   *ingest.Service
-	repair   *repair.Service
-	uses     *uses
-	disk     *disk
-	device   hostinfo.Disk // of the data directory
-	images   *read.Images
-	handler  *api.Handler
-	http     *http.Server
-	metrics  *metrics
 	listener net.Listener // of the API
-	shards   shardIDs
-	ctx      context.Context
-	stop     context.CancelFunc
-	wg       sync.WaitGroup
-	failed   chan error
+	http     *http.Server
+	peers    *peer.Set
 
-	leads     atomic.Int64 // counts changes of leaders
-	serving   *serving
+	// Its parts.
+	starter   *bootstrap.Starter
 	view      *view
+	serving   *serving
 	readiness *readiness
-	router    *router
-	reporter  *reporter
 	replicas  *replicas
+	router    *router
+	keys      *keyring
+	uses      *uses
+	disk      *disk
+	ingest    *ingest.Service
+	images    *read.Images
+	repair    *repair.Service
+	reporter  *reporter
+	metrics   *metrics
+	imageLog  *imageLog
+	handler   *api.Handler
+
+	leads  atomic.Int64 // counts changes of leaders
+	failed chan error
+	ctx    context.Context // ends with Close
+	stop   context.CancelFunc
+	wg     sync.WaitGroup
 }
 
 // Start starts the node with this ID. It returns when the node serves its API, though not yet

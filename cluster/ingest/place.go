@@ -67,7 +67,7 @@ func (p *placer) decide(shard uint64, req image.Request) (*catalog.Assign, error
 	return a, nil
 }
 
-// candidates returns the nodes that may store an upload, with their loads. Held: mu.
+// candidates returns the nodes that may store an upload, with their loads. The caller holds mu.
 func (p *placer) candidates(
 	shard uint64, req image.Request, room []image.NodeID,
 ) (candidates []placement.Candidate, err error) {
@@ -146,7 +146,7 @@ func (p *placer) membersIn(shard uint64, lists ...[]image.NodeID) (n int) {
 	return n
 }
 
-// reserve counts a decision as load until release. Held: mu.
+// reserve counts a decision as load until release. The caller holds mu.
 func (p *placer) reserve(a *catalog.Assign) {
 	d := &catalog.Upload{ID: a.ID, Bytes: a.Bytes, Owner: a.Holders[0]}
 	for _, n := range a.Holders[:min(a.Replicas, len(a.Holders))] {
@@ -163,7 +163,7 @@ func (p *placer) release(id image.ID) {
 }
 
 // loads adds up the work that was given to each node, in all and in the shards that other nodes
-// lead, whose newest decisions may not be here yet. Held: mu.
+// lead, whose newest decisions may not be here yet. The caller holds mu.
 func (p *placer) loads() (all, others map[image.NodeID]*catalog.NodeTotals, err error) {
 	sum := &catalog.Totals{Nodes: map[image.NodeID]*catalog.NodeTotals{}}
 	theirs := &catalog.Totals{Nodes: map[image.NodeID]*catalog.NodeTotals{}}

@@ -161,7 +161,7 @@ func (s *Service) Drain(ctx context.Context) {
 	}
 }
 
-// draining reports whether Drain was called. Held: mu.
+// draining reports whether Drain was called. The caller holds mu.
 func (s *Service) draining() bool { return s.idle != nil }
 
 // Close ends all uploads and waits for their goroutines. The handlers that call Receive must have

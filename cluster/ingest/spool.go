@@ -143,7 +143,7 @@ func (s *spool) settle(keep bool) {
 	s.wake.Broadcast()
 }
 
-// release lets chunks go that nobody needs. Held: mu.
+// release lets chunks go that nobody needs. The caller holds mu.
 func (s *spool) release() {
 	if !s.settled || s.keep {
 		return

@@ -94,7 +94,7 @@ func (w *watcher) update(shard uint64, now *catalog.Upload) {
 	}
 }
 
-// track keeps the newest state of a pending upload. Held: mu.
+// track keeps the newest state of a pending upload. The caller holds mu.
 func (w *watcher) track(key pendingKey, state *catalog.Upload) {
 	now := time.Now()
 	p := w.pending[key]

@@ -17,7 +17,7 @@ const (
 	Remove Op = "remove"
 	// Add takes a replica into the group.
 	Add Op = "add"
-	// Settle tells the system shard what of a layout has come true.
+	// Settle puts into the system shard which part of a layout the group has reached.
 	Settle Op = "settle"
 )
 
@@ -85,7 +85,7 @@ func Plan(shard uint64, group []catalog.Replica, l *catalog.Layout, p Peers) (st
 		settle.Moved = true
 	} else {
 		for _, r := range l.Old {
-			// One that was lost is in the group no more, but what its node has stored may be.
+			// A replica that was lost is not in the group, but files of its node may still be needed.
 			if r.Node == p.Self || !slices.Contains(p.Unused, r.Node) {
 				return steps, false
 			}

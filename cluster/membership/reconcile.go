@@ -28,11 +28,11 @@ type Raft interface {
 type System interface {
 	// Newest reads the membership with all changes made before.
 	Newest(ctx context.Context) (*catalog.Membership, error)
-	// Settle puts into its log what of a layout has come true. That it is too late is no error.
+	// Settle puts into its log which part of a layout the group has reached; being too late is no error.
 	Settle(ctx context.Context, s catalog.Settle) error
 }
 
-// Options says what a Reconciler goes by. All fields are needed.
+// Options are what a Reconciler works with. All fields are needed.
 type Options struct {
 	Self   image.NodeID
 	Raft   Raft
@@ -56,7 +56,7 @@ type Reconciler struct {
 	found map[uint64]found // by shard
 }
 
-// found is when a group was found to be as its layout says.
+// found is when a group was found to match its layout.
 type found struct {
 	version       uint64 // of the layout
 	leaderChanges int64
@@ -107,7 +107,7 @@ func (r *Reconciler) reconcile(
 	return done, nil
 }
 
-// peers collects what a plan goes by.
+// peers collects what a plan depends on.
 func (r *Reconciler) peers(m *catalog.Membership, shard uint64, l *catalog.Layout) (p Peers, err error) {
 	p = Peers{Self: r.o.Self, Up: r.o.Up()}
 	for _, x := range m.Members {
@@ -137,7 +137,7 @@ func (r *Reconciler) do(
 	on := []zap.Field{zap.Uint64("shard", shard), zap.Uint32("replica on", uint32(s.Replica.Node))}
 	switch s.Op {
 	case Remove:
-		r.o.Logger.Info("replica leaves a shard", on...)
+		r.o.Logger.Info("replica removed from a shard", on...)
 		failpoint.Here("member/before-remove-replica")
 		err := r.o.Raft.RemoveReplica(ctx, shard, s.Replica, still)
 		failpoint.Here("member/replica-removed")
@@ -147,7 +147,7 @@ func (r *Reconciler) do(
 		if x == nil {
 			return fmt.Errorf("node %d of the layout of shard %d is not a member", s.Replica.Node, shard)
 		}
-		r.o.Logger.Info("replica comes to a shard", on...)
+		r.o.Logger.Info("replica added to a shard", on...)
 		failpoint.Here("member/before-add-replica")
 		err := r.o.Raft.AddReplica(ctx, shard, s.Replica, x.Raft, still)
 		if err == nil {
@@ -163,7 +163,7 @@ func (r *Reconciler) do(
 	return fmt.Errorf("no step is called %q", s.Op)
 }
 
-// isNewest refuses to go by a layout that is no longer the shard's, of which this node may be yet to hear.
+// isNewest refuses a layout that is no longer the shard's: this node may not have heard of the newest yet.
 func (r *Reconciler) isNewest(ctx context.Context, shard uint64, l *catalog.Layout) error {
 	now, err := r.o.System.Newest(ctx)
 	if err != nil {

@@ -243,5 +243,5 @@ func (s *Set) Suspect(ctx context.Context, node image.NodeID, rec *image.Record)
 	return err
 }
 
-// Unreachable tells that a peer did not answer at all, as opposed to refusing.
+// Unreachable reports whether err means that a peer did not answer at all, rather than that it refused.
 func Unreachable(err error) bool { return err != nil && !errors.As(err, new(*image.Error)) }

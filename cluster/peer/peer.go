@@ -1,6 +1,5 @@
-// Package peer knows the other nodes: who is up, what they last said of themselves, and how to call them.
-// Nothing is asked on the way of an upload: each peer is known alive by an open stream of its figures,
-// which ends with its process.
+// Package peer knows the other nodes: who is up, what their last status was, and how to call them. An upload
+// never waits for such a question: each peer keeps a stream of its status open, which ends with its process.
 package peer
 
 import (
@@ -22,7 +21,7 @@ import (
 	"imgcluster/cluster/wire"
 )
 
-// Options says how a Set follows and calls the peers. All fields are needed.
+// Options are what a Set works with. All fields are needed.
 type Options struct {
 	Self    image.NodeID
 	Every   time.Duration // pause before a peer that is down is called again, twice
@@ -92,7 +91,7 @@ func (s *Set) Address(id image.NodeID) string {
 	return s.addr[id]
 }
 
-// Status returns what a peer last said of itself, as down when it is.
+// Status returns the last status of a peer, with its state down when it is.
 func (s *Set) Status(id image.NodeID) wire.NodeStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -126,7 +125,7 @@ func (s *Set) Update(members map[image.NodeID]string) {
 	}
 }
 
-// add takes a peer in and follows it if others are. Held: mu.
+// add adds a peer, and follows it where the others are followed. The caller holds mu.
 func (s *Set) add(id image.NodeID, addr string) {
 	if s.addr[id] == addr {
 		return
@@ -141,7 +140,7 @@ func (s *Set) add(id image.NodeID, addr string) {
 	}
 }
 
-// start follows a peer. Held: mu.
+// start follows a peer. The caller holds mu.
 func (s *Set) start(id image.NodeID) {
 	ctx, end := context.WithCancel(s.watching)
 	s.ends[id] = end
@@ -185,7 +184,7 @@ func (s *Set) Serves(id image.NodeID) []uint64 {
 	return nil
 }
 
-// Receives reports whether an up peer says that the body of an upload comes in there.
+// Receives reports whether a peer is up and receives the body of an upload.
 func (s *Set) Receives(id image.NodeID, upload image.ID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -216,9 +215,9 @@ func (s *Set) follow(ctx context.Context, id image.NodeID) error {
 	}
 }
 
-// silence counts the ticks since something was heard. It goes by ticks, and not by the clock, so that the
-// time in which this process itself was stopped is nobody's silence: what the others said meanwhile is still
-// to be read, and a leader would take the others' uploads away from them.
+// silence counts the ticks since something was heard. It counts ticks and does not read the clock, so that a
+// pause of this process is not taken for the silence of its peers: what they sent meanwhile is still to be
+// read, and a leader would take their uploads away from them.
 type silence struct{ ticks atomic.Int32 }
 
 // silenceTicks of silence are too many.

@@ -13,8 +13,8 @@ import (
 	"imgcluster/crypto"
 )
 
-// plaintext is an image's content. When a copy fails, in whatever segment, it goes on with the next
-// copy at the same place.
+// plaintext is an image's content. When a copy fails, in whatever segment, it continues with the next copy at
+// the same place.
 type plaintext struct {
 	m      *Images
 	ctx    context.Context
@@ -97,8 +97,8 @@ func (p *plaintext) position() (err error) {
 	return nil
 }
 
-// doubtful reports whether a failure to read a copy may be the copy's fault, and not that of the way to it:
-// no answer, too little of something, a key that cannot be looked up.
+// doubtful reports whether a failure to read a copy may be the copy's fault. It is not when there was no
+// answer, a resource ran out, or a key cannot be looked up.
 func doubtful(err error) bool {
 	switch image.KindOf(err) {
 	case image.KindNotFound, image.KindDamaged:
@@ -111,7 +111,7 @@ func doubtful(err error) bool {
 	return false
 }
 
-// next goes over to another copy because of err.
+// next switches to another copy because of err.
 func (p *plaintext) next(err error) error {
 	c := p.copies[0]
 	p.m.Logger.Error("copy of an image is unreadable", zap.String("user", p.rec.User),

@@ -54,7 +54,7 @@ type Peers interface {
 	) (io.ReadCloser, error)
 }
 
-// Options says where images are read. All fields are needed.
+// Options are what Images work with. All fields are needed.
 type Options struct {
 	Self  image.NodeID
 	Log   Log
@@ -65,7 +65,7 @@ type Options struct {
 	ShardOf func(user, name string) uint64
 	// Locate gives every data shard to a node that serves it.
 	Locate func() (map[image.NodeID][]uint64, error)
-	// Suspect is told of a node's copy of an image that could not be read, and may be bad.
+	// Suspect is called with a node whose copy of an image could not be read, and may be bad.
 	Suspect func(*image.Record, image.NodeID)
 	Timeout time.Duration // of reading a record or a list
 	Logger  *zap.Logger

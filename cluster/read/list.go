@@ -20,7 +20,7 @@ import (
 	"imgcluster/cluster/wire"
 )
 
-// Shards move: a list that does not find one where it was is made again, so often and after so long.
+// Shards move: a list that does not find one where it was is tried again, so often and after so long.
 const (
 	listTries = 4
 	listPause = 50 * time.Millisecond
@@ -156,7 +156,7 @@ func (p *listPage) offer(i wire.Info) bool {
 	return !p.more || i.Name < p.bound
 }
 
-// drop gives up the last image. Held: mu.
+// drop gives up the last image. The caller holds mu.
 func (p *listPage) drop() {
 	last := heap.Pop(&p.first).(wire.Info)
 	p.bytes -= len(last.Name) + infoBytes

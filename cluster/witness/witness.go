@@ -104,7 +104,7 @@ func Open(root string) (*Witness, error) {
 	return w, nil
 }
 
-// write writes a slot. Held: mu.
+// write writes a slot. The caller holds mu.
 func (w *Witness) write(name string, m mark) error {
 	at, ok := w.known[name]
 	switch {
