@@ -131,8 +131,8 @@ func (m *Membership) Difference(j *Join) string {
 	if m.Cluster == j.Cluster && shards == len(j.Shards) {
 		return ""
 	}
-	return fmt.Sprintf("the cluster was founded as %.100q with %d data shards, the configuration says %.100q with %d",
-		m.Cluster, shards, j.Cluster, len(j.Shards))
+	return fmt.Sprintf("the cluster was founded as %.100q with %d data shards, "+
+		"the configuration says %.100q with %d", m.Cluster, shards, j.Cluster, len(j.Shards))
 }
 
 func errNoMember(id image.NodeID) error {
