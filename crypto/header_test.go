@@ -95,7 +95,7 @@ func TestParseHeaderRefuses(t *testing.T) {
 			wantKind(t, err, c.kind)
 			_, err = Open(c.prefix, testKey(1))
 			wantKind(t, err, c.kind)
-			_, err = Verify(bytes.NewReader(c.prefix), just(testKey(1)))
+			_, err = verify(c.prefix, testKey(1))
 			wantKind(t, err, c.kind)
 		})
 	}
@@ -103,7 +103,7 @@ func TestParseHeaderRefuses(t *testing.T) {
 
 func TestMatches(t *testing.T) {
 	f := testFields(3, 0)
-	h := must[*Header](t)(Verify(bytes.NewReader(encrypt(t, testKey(1), f, []byte("abc"))), just(testKey(1))))
+	h := must[*Opened](t)(Open(encrypt(t, testKey(1), f, []byte("abc")), testKey(1))).Header()
 	if err := h.Matches(f.Image, f.Tenant, f.Epoch, f.Length); err != nil {
 		t.Error(err)
 	}

@@ -90,27 +90,27 @@ func encrypt(t testing.TB, k Key, f HeaderFields, plain []byte) []byte {
 // just gives the same key for every file.
 func just(k Key) KeyFunc { return func(*Header) (Key, error) { return k, nil } }
 
-func newReader(file []byte, k Key) (*Reader, error) {
-	return NewReader(bytes.NewReader(file), int64(len(file)), just(k))
-}
-
-// decrypt returns what is released of a file, and the error that ended it.
-func decrypt(file []byte, k Key) ([]byte, error) {
-	r, err := newReader(file, k)
-	if err != nil {
-		return nil, err
-	}
-	return io.ReadAll(struct{ io.Reader }{r})
-}
-
-// stream is decrypt without knowing the size of the file, as over a network.
-func stream(file []byte, k Key) ([]byte, error) {
+// newReader reads all plaintext of a file.
+func newReader(file []byte, k Key) (*RangeReader, error) {
 	src := bytes.NewReader(file)
 	o, err := OpenStream(src, just(k))
 	if err != nil {
 		return nil, err
 	}
-	r, err := o.NewRangeReader(src, 0, o.Header().Length)
+	return o.NewRangeReader(src, 0, o.Header().Length)
+}
+
+// verify returns what Verify releases of a file, and the error that ended it.
+func verify(file []byte, k Key) ([]byte, error) {
+	var plain bytes.Buffer
+	_, err := Verify(&plain, bytes.NewReader(file), just(k))
+	return plain.Bytes(), err
+}
+
+// stream returns what is released to a reader that does not look behind the image's end, and the error that
+// ended it.
+func stream(file []byte, k Key) ([]byte, error) {
+	r, err := newReader(file, k)
 	if err != nil {
 		return nil, err
 	}

@@ -37,105 +37,10 @@ func OpenStream(r io.Reader, keys KeyFunc) (*Opened, error) {
 	return Open(prefix, userKey)
 }
 
-// Reader is the plaintext of a whole file as an io.ReadSeeker. It is not safe for use by several
-// goroutines.
-type Reader struct {
-	*Opened
-	src io.ReaderAt
-	cur *RangeReader // from pos to the end; nil when pos was moved
-	pos int64
-}
-
-// NewReader opens the file of size bytes in src. A size that is not what the header says is an
-// ErrAuth. The caller closes the Reader, and then src.
-func NewReader(src io.ReaderAt, size int64, keys KeyFunc) (*Reader, error) {
-	o, err := OpenStream(io.NewSectionReader(src, 0, size), keys)
-	if err != nil {
-		return nil, err
-	}
-	want := o.layout.fileLen()
-	if size < want {
-		return nil, truncated(size, want)
-	}
-	if size > want {
-		return nil, trailing(want)
-	}
-	return &Reader{Opened: o, src: src}, nil
-}
-
-// Read implements io.Reader.
-func (r *Reader) Read(p []byte) (int, error) {
-	if err := r.position(); err != nil {
-		return 0, err
-	}
-	n, err := r.cur.Read(p)
-	r.pos += int64(n)
-	return n, err
-}
-
-// WriteTo implements io.WriterTo; see RangeReader.
-func (r *Reader) WriteTo(w io.Writer) (int64, error) {
-	if err := r.position(); err != nil {
-		return 0, err
-	}
-	n, err := r.cur.WriteTo(w)
-	r.pos += n
-	return n, err
-}
-
-// position makes cur start at pos.
-func (r *Reader) position() (err error) {
-	if r.cur != nil {
-		return nil
-	}
-	off := min(r.pos, r.layout.length) // behind the end there is nothing to read
-	n := r.layout.length - off
-	start, size, err := r.Range(off, n)
-	if err == nil {
-		r.cur, err = r.NewRangeReader(io.NewSectionReader(r.src, start, size), off, n)
-	}
-	return err
-}
-
-// Seek implements io.Seeker. The segment at the new place is read and authenticated by the next
-// Read.
-func (r *Reader) Seek(offset int64, whence int) (int64, error) {
-	switch whence {
-	case io.SeekCurrent:
-		offset += r.pos
-	case io.SeekEnd:
-		offset += r.layout.length
-	}
-	if offset < 0 || whence < io.SeekStart || whence > io.SeekEnd {
-		return r.pos, &Error{
-			Kind: ErrRange, Detail: "seek to before the start of the image",
-			hint: "ask for a range inside the image",
-		}
-	}
-	if offset != r.pos {
-		r.Close()
-	}
-	r.pos = offset
-	return offset, nil
-}
-
-// Close gives the segment buffer back; a later Read starts again at the same place. It does not
-// close the source.
-func (r *Reader) Close() error {
-	if r.cur != nil {
-		r.cur.Close()
-		r.cur = nil
-	}
-	return nil
-}
-
-// Verify reads a whole file from r and authenticates every byte of it, and that nothing follows. It
-// returns the authenticated header, for the caller to compare with its record (see Matches).
-func Verify(r io.Reader, keys KeyFunc) (*Header, error) { return VerifyTo(io.Discard, r, keys) }
-
-// VerifyTo is Verify, and writes the plaintext to w. What w got is authenticated but may lack its end
-// when there is an error.
-func VerifyTo(w io.Writer, r io.Reader, keys KeyFunc) (*Header, error) {
+// Verify reads a whole file from r, authenticates every byte of it, and that nothing follows, and writes the
+// plaintext to w. It returns the authenticated header, for the caller to compare with its record (see
+// Matches). What w got is authenticated but may lack its end when there is an error.
+func Verify(w io.Writer, r io.Reader, keys KeyFunc) (*Header, error) {
 	o, err := OpenStream(r, keys)
 	if err != nil {
 		return nil, err

@@ -180,7 +180,7 @@ func (m *Images) Verify(ctx context.Context, rec *image.Record, epoch uint32) er
 func (m *Images) Authenticate(ctx context.Context, rec *image.Record, epoch uint32, file io.Reader) error {
 	sum := xxhash.New()
 	var keyErr error
-	h, err := crypto.VerifyTo(sum, contextReader{ctx, file}, func(h *crypto.Header) (key crypto.Key, err error) {
+	h, err := crypto.Verify(sum, contextReader{ctx, file}, func(h *crypto.Header) (key crypto.Key, err error) {
 		key, keyErr = m.Keys.Get(ctx, rec.User, h.UserKey)
 		return key, keyErr
 	})
