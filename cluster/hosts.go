@@ -9,7 +9,7 @@ import (
 )
 
 // allowedHosts are the names, beside addresses and localhost, by which a page may be of this node: the
-// configuration's nodes', those of node.host_names, and the machine's own, short and with .local too.
+// configuration's nodes', those of node.host_names, and the host's own, short and with .local too.
 func allowedHosts(cfg *config.Config) map[string]bool {
 	allowed := map[string]bool{}
 	for _, n := range cfg.Cluster.Nodes {

@@ -41,7 +41,7 @@ func listenError(cfg *config.Config, self config.Node, what, setting string, err
 }
 
 // warnUnreached says that this node listens where no other one reaches it. Debian's /etc/hosts, for example,
-// has the machine's own name stand for 127.0.1.1.
+// has the host's own name stand for 127.0.1.1.
 func warnUnreached(
 	ctx context.Context, cfg *config.Config, self config.Node, on net.Addr, logger *zap.Logger,
 ) {
@@ -50,7 +50,7 @@ func warnUnreached(
 	}
 	for _, other := range cfg.Cluster.Nodes {
 		if other.ID != self.ID && !loopback(ctx, other.Host, cfg.Client.Dial) {
-			logger.Warn("no other machine reaches this node: it listens on a loopback address",
+			logger.Warn("no other host reaches this node: it listens on a loopback address",
 				zap.String("host", cfg.ListenOn(self).Host), zap.Stringer("on", on),
 				zap.Uint32("peer", uint32(other.ID)),
 				zap.String("hint", "look for the name in /etc/hosts, or set node.listen, such as 0.0.0.0"))

@@ -217,7 +217,7 @@ func TestListenOnLoopbackOnly(t *testing.T) {
 			continue
 		}
 		c.Stop(1)
-		warnings := logs.FilterMessage("no other machine reaches this node: it listens on a loopback address").All()
+		warnings := logs.FilterMessage("no other host reaches this node: it listens on a loopback address").All()
 		if (len(warnings) == 1) != x.warned || x.warned && warnings[0].ContextMap()["hint"] == "" {
 			t.Errorf("%s: %v", name, warnings)
 		}

@@ -12,8 +12,8 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// Agreement is what all nodes of a cluster must agree on when they found it. Nodes send it to each other before
-// they run together, and refuse a different one.
+// Agreement is what all nodes of a cluster must agree on when they found it. Nodes send it to each other
+// before they run together, and refuse a different one.
 type Agreement struct {
 	Name       string `json:"name"`
 	DataShards int    `json:"data_shards"`

@@ -43,16 +43,18 @@ type checker struct {
 	col *collector
 }
 
-// report adds a problem between keys, unless one of them has a problem of its own. It is laid at
-// the first key that was set, since a default is nobody's mistake.
+// report adds a problem between keys, unless one of them has a problem of its own. Its place is that of the
+// first key that was set, since a default is nobody's mistake.
 func (k checker) report(f *fault, keys ...string) {
-	at, blamed := place{}, keys[0]
+	at := place{}
+	blamed := keys[0]
 	for _, key := range keys {
 		if k.col.bad[key] {
 			return
 		}
 		if p, ok := k.cfg.places[key]; ok && at == (place{}) {
-			at, blamed = p, key
+			at = p
+			blamed = key
 		}
 	}
 	if at == (place{}) && strings.HasPrefix(keys[0], nodesKey) {
@@ -61,7 +63,7 @@ func (k checker) report(f *fault, keys ...string) {
 	k.col.fault(at, blamed, f)
 }
 
-// values holds each value to its own range.
+// values checks each value against its own range.
 func (k checker) values(v reflect.Value, list []*field, prefix string) {
 	for _, f := range list {
 		var wrong *fault
@@ -86,7 +88,8 @@ func (k checker) nodes() {
 	if len(nodes) < 1 || len(nodes) > nodesMax {
 		k.report(countFault(len(nodes)), nodesKey)
 	}
-	ids, addresses := map[image.NodeID]string{}, map[string]string{}
+	ids := map[image.NodeID]string{}
+	addresses := map[string]string{}
 	for i, n := range nodes {
 		at := fmt.Sprintf("%s[%d]", nodesKey, i)
 		if k.col.bad[at] {
@@ -94,9 +97,8 @@ func (k checker) nodes() {
 		}
 		k.values(reflect.ValueOf(n), nodeFields, at+".")
 		if first := ids[n.ID]; first != "" {
-			k.report(
-				faultf("give every node its own ID", "node ID %d is used twice, first by %s", n.ID, first),
-				at+".id")
+			k.report(faultf("give every node its own ID",
+				"node ID %d is used twice, first by %s", n.ID, first), at+".id")
 		} else if !k.col.bad[at+".id"] {
 			ids[n.ID] = at + k.line(at)
 		}
@@ -113,7 +115,7 @@ func (k checker) line(key string) string {
 	return ""
 }
 
-// address reports an address that another port setting has taken already.
+// address reports an address that another port setting has already.
 func (k checker) address(taken map[string]string, node, name, host string, port int) {
 	key := node + "." + name
 	if k.col.bad[key] || k.col.bad[node+".host"] {
@@ -128,7 +130,7 @@ func (k checker) address(taken map[string]string, node, name, host string, port 
 	taken[address] = key + k.line(key)
 }
 
-// copies holds the numbers of copies to the number of nodes.
+// copies checks the numbers of copies against the number of nodes.
 func (k checker) copies() {
 	const replicas, minReplicas = "cluster.replicas", "cluster.min_replicas"
 	c := k.cfg.Cluster
@@ -163,7 +165,8 @@ var ordered = []struct{ low, high, why string }{
 func (k checker) order() {
 	v := reflect.ValueOf(k.cfg).Elem()
 	for _, o := range ordered {
-		low, high := v.FieldByIndex(byKey[o.low].index), v.FieldByIndex(byKey[o.high].index)
+		low := v.FieldByIndex(byKey[o.low].index)
+		high := v.FieldByIndex(byKey[o.high].index)
 		if low.Int() > high.Int() {
 			f := faultf("lower "+o.low+" or raise "+o.high,
 				"%s (%s) is more than %s (%s), but %s", o.low, format(low), o.high, format(high), o.why)
@@ -172,7 +175,7 @@ func (k checker) order() {
 	}
 }
 
-// raft holds the Raft settings to what the library accepts.
+// raft checks the Raft settings against what the library accepts.
 func (k checker) raft() {
 	r := k.cfg.Raft
 	if r.RTT%time.Millisecond != 0 {
@@ -187,7 +190,7 @@ func (k checker) raft() {
 	}
 }
 
-// keyFile keeps the master key out of the folders that it protects: a copy of one must not hold both.
+// keyFile reports a master key inside a folder that it protects: a copy of the folder would have both.
 func (k checker) keyFile() {
 	const key, dir = "node.master_key_file", "node.data_dir"
 	for _, n := range k.cfg.Cluster.Nodes {
@@ -210,24 +213,24 @@ func inside(path, dir string) bool {
 	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
 }
 
-// diskFreeLow is what the log and the catalog may grow by before they are compacted, generously.
+// diskFreeLow is a generous bound of what the log and the catalog grow by before they are compacted.
 const diskFreeLow = 256 << 20
 
-// Unknown returns the variables of the environment that look like settings and are none.
+// Unknown returns a warning for each variable of the environment that looks like a setting and is none.
 func (c *Config) Unknown() []Problem { return c.unknown }
 
-// Warnings returns what works but is probably not meant, Unknown included.
+// Warnings returns what works but is probably a mistake, Unknown included.
 func (c *Config) Warnings() []Problem {
 	var col collector
 	k := checker{cfg: c, col: &col}
 	n := len(c.Cluster.Nodes)
 	switch {
 	case n == 1:
-		k.report(faultf("use three nodes to go on when any one is lost",
-			"one node: nothing is left when it is lost"), nodesKey)
+		k.report(faultf("use three nodes, which tolerate the loss of any one",
+			"one node: when it is lost, all images are"), nodesKey)
 	case n%2 == 0:
 		k.report(faultf("use an odd number",
-			"%d nodes go on after losing %d, no more than %d nodes do", n, (n-1)/2, n-1), nodesKey)
+			"%d nodes tolerate the loss of %d, no more than %d nodes do", n, (n-1)/2, n-1), nodesKey)
 	}
 	if n > 1 && c.Cluster.Replicas == 1 {
 		k.report(faultf("set it to 2", "one copy of each image: a lost disk loses images"),
@@ -235,7 +238,7 @@ func (c *Config) Warnings() []Problem {
 	}
 	if c.Limits.DiskFreeBytes < diskFreeLow {
 		k.report(faultf("keep 1GiB free",
-			"%v may be too little for the log of Raft: a node whose log finds the disk full ends",
+			"%v may be too little for the log of Raft: a node ends when its log finds the disk full",
 			c.Limits.DiskFreeBytes), "limits.disk_free_bytes")
 	}
 	hosts := map[string]image.NodeID{}

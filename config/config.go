@@ -1,6 +1,6 @@
 // Package config holds every setting of the system: its type, default, range and description, in one
 // place, the struct tags below. Load merges flags, environment, file and defaults (in this order
-// of precedence), refuses what cannot work, and says all that is wrong at once, with line numbers.
+// of precedence), refuses what cannot work, and lists all problems at once, with line numbers.
 //
 // Everything else receives a checked *Config and never looks at files, flags or the environment.
 package config
@@ -17,8 +17,8 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// Config is the whole configuration. The one that Load and Default return is valid; after a change
-// by hand, Check tells. It is not modified once nodes use it, so sharing it is safe.
+// Config is the whole configuration. The one that Load and Default return is valid; after a change by hand,
+// Check returns its problems. It is not modified once nodes use it, so sharing it is safe.
 //
 // Tags: yaml is the key; default, min and max are in the setting's text form; oneof lists the
 // allowed texts; help is the description that users see.
@@ -56,7 +56,7 @@ type Node struct {
 	RaftPort int          `yaml:"raft_port" json:"raft_port" min:"1" max:"65535" help:"port of the Raft transport: TCP, and UDP where packets are lost"`
 }
 
-// Local is what a node has on its machine. Relative paths start at the working directory.
+// Local is what a node has on its host. Relative paths start at the working directory.
 type Local struct {
 	Listen        string `yaml:"listen" default:"host" help:"address to listen on where it is not the node's host (NAT, containers, cloud): ADDRESS or ADDRESS:API_PORT:RAFT_PORT, 0.0.0.0 for all; host: what cluster.nodes says"`
 	DataDir       string `yaml:"data_dir" default:"./imgcluster-data/node{id}" help:"folder of a node's log, catalog and images; {id} stands for the node's ID"`
@@ -79,7 +79,7 @@ type Limits struct {
 	Connections    int   `yaml:"connections" default:"1024" min:"4" max:"1048576" help:"open API connections on one node"`
 	HeaderBytes    Bytes `yaml:"header_bytes" default:"16KiB" min:"4KiB" max:"1MiB" help:"largest header of an HTTP request"`
 	BodyRate       Bytes `yaml:"body_rate" default:"16KiB" min:"1" max:"1GiB" help:"bytes a second that a client must send or take a body at, on average; slower ones are cut"`
-	DiskFreeBytes  Bytes `yaml:"disk_free_bytes" default:"1GiB" min:"0" max:"1PiB" help:"disk space that uploads leave free, for the log of Raft: a node whose log finds the disk full ends"`
+	DiskFreeBytes  Bytes `yaml:"disk_free_bytes" default:"1GiB" min:"0" max:"1PiB" help:"disk space that uploads leave free, for the log of Raft: a node ends when its log finds the disk full"`
 	DiskFreeInodes int   `yaml:"disk_free_inodes" default:"1000" min:"0" max:"1000000000" help:"files that uploads leave room for (free inodes), for the log of Raft, where the file system has a fixed number of them"`
 }
 
@@ -114,7 +114,7 @@ type Repair struct {
 
 // Raft tunes consensus. RTT is the unit that elections and heartbeats count in.
 type Raft struct {
-	RTT                time.Duration `yaml:"rtt" default:"50ms" min:"1ms" max:"10s" help:"tick of Raft, in whole milliseconds; above the round trip between nodes, 20ms at least on busy machines"`
+	RTT                time.Duration `yaml:"rtt" default:"50ms" min:"1ms" max:"10s" help:"tick of Raft, in whole milliseconds; above the round trip between nodes, 20ms at least on busy hosts"`
 	ElectionRTT        int           `yaml:"election_rtt" default:"10" min:"3" max:"1000" help:"ticks without a leader before an election"`
 	HeartbeatRTT       int           `yaml:"heartbeat_rtt" default:"2" min:"1" max:"100" help:"ticks between two heartbeats of a leader"`
 	SnapshotEntries    int           `yaml:"snapshot_entries" default:"20000" min:"1" max:"100000000" help:"log entries between two snapshots of a shard"`
@@ -189,19 +189,18 @@ func (c *Config) DataDir(id image.NodeID) string {
 	return filepath.Clean(strings.ReplaceAll(c.Local.DataDir, "{id}", strconv.FormatUint(uint64(id), 10)))
 }
 
-// Loopback reports whether the nodes are out of reach of other machines: all are known by loopback addresses,
-// and listen on such.
+// Loopback reports whether no other host reaches the nodes: all have loopback addresses, and listen on such.
 func (c *Config) Loopback() bool {
 	for _, n := range c.Cluster.Nodes {
 		if !isLoopback(c.ListenOn(n).Host) {
 			return false
 		}
 	}
-	return c.OneMachine()
+	return c.OneHost()
 }
 
-// OneMachine reports whether all nodes are known by loopback addresses, and so are on this machine.
-func (c *Config) OneMachine() bool {
+// OneHost reports whether all nodes have loopback addresses, and so are on this host.
+func (c *Config) OneHost() bool {
 	return !slices.ContainsFunc(c.Cluster.Nodes, func(n Node) bool { return !isLoopback(n.Host) })
 }
 

@@ -28,9 +28,9 @@ func ofKubernetes(name, text string) bool {
 		strings.HasSuffix(name, "_PORT") && strings.Contains(text, "://")
 }
 
-// readEnv takes the settings from variables such as IMGCLUSTER_CLUSTER_REPLICAS=2. An empty one
-// counts as not set. Unknown ones, which may be another program's, are returned to be told of. Their
-// value is never shown: it may be a secret.
+// readEnv reads the settings from variables such as IMGCLUSTER_CLUSTER_REPLICAS=2. An empty one counts as not
+// set. Unknown ones, which may be another program's, are returned as warnings, without their value: it may be
+// a secret.
 func readEnv(env []string, c *collector) (*layer, Problems) {
 	var unknown collector
 	l := newLayer()
@@ -49,8 +49,8 @@ func readEnv(env []string, c *collector) (*layer, Problems) {
 		if f := byEnv[name]; f != nil {
 			l.setText(f, text, at, c)
 		} else if !ofKubernetes(name, text) {
-			const otherwise = "unset it; `imgcluster config show` lists the settings"
-			// The prefix, which all have in common, is no likeness.
+			const otherwise = "unset it; " + listHint
+			// Compared without the prefix, which all have.
 			hint := suggest(strings.TrimPrefix(name, envPrefix), names, otherwise)
 			if hint != otherwise {
 				hint = strings.Replace(hint, "mean ", "mean "+envPrefix, 1)
@@ -60,6 +60,8 @@ func readEnv(env []string, c *collector) (*layer, Problems) {
 	}
 	return l, unknown.problems()
 }
+
+const listHint = "`imgcluster config show` lists the settings"
 
 // setText reads the text form of a setting into the layer.
 func (l *layer) setText(f *field, text string, at place, c *collector) {
@@ -97,7 +99,7 @@ func AddFlag(fs *pflag.FlagSet, key, name string) {
 	flag.Annotations = map[string][]string{flagKey: {key}}
 }
 
-// readFlags takes the settings from the flags that were given.
+// readFlags reads the settings from the flags that were given.
 func readFlags(fs *pflag.FlagSet, c *collector) *layer {
 	l := newLayer()
 	if fs == nil {
@@ -111,7 +113,7 @@ func readFlags(fs *pflag.FlagSet, c *collector) *layer {
 	return l
 }
 
-// readSet takes the settings from texts such as cluster.replicas=2.
+// readSet reads the settings from texts such as cluster.replicas=2.
 func readSet(set []string, c *collector) *layer {
 	l := newLayer()
 	for _, s := range set {
@@ -122,12 +124,8 @@ func readSet(set []string, c *collector) *layer {
 			c.fault(at, "", faultf("write --set key=value, such as --set cluster.replicas=1",
 				"%q has no value", plain(s)))
 		case f == nil:
-			c.fault(at, "", faultf(
-				suggest(key, slices.Sorted(maps.Keys(byKey)),
-					"`imgcluster config show` lists the settings"),
-				"no setting has the name %s",
-				quote(key),
-			))
+			hint := suggest(key, slices.Sorted(maps.Keys(byKey)), listHint)
+			c.fault(at, "", faultf(hint, "no setting has the name %s", quote(key)))
 		default:
 			l.setText(f, text, at, c)
 		}

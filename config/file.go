@@ -34,11 +34,8 @@ func findFile(path string, c *collector) (string, []byte) {
 		c.fault(place{source: path}, "",
 			faultf("give a readable YAML file with --config", "cannot be read: %v", reason(err)))
 	case named:
-		c.fault(place{source: path}, "", faultf(
-			"check the path, or leave --config out to use the built-in configuration "+
-				"of three local nodes",
-			"there is no such file",
-		))
+		c.fault(place{source: path}, "", faultf("check the path, or leave --config out to use the built-in "+
+			"configuration of three local nodes", "there is no such file"))
 	}
 	return "", nil
 }
@@ -109,18 +106,12 @@ func readYAML(path string, data []byte, c *collector) *layer {
 	return r.layer
 }
 
-// empty reports a file without a setting: it may be cut or not filled in yet, and is not taken for the
+// empty reports a file without a setting. It may be cut or not filled in yet, so it does not count as the
 // built-in configuration.
 func (r *yamlReader) empty() {
-	r.c.fault(
-		place{source: r.path},
-		"",
-		faultf(
-			"write the settings that differ, see imgcluster config show, "+
-				"or remove the file to use the built-in configuration of three local nodes",
-			"the file has no settings",
-		),
-	)
+	r.c.fault(place{source: r.path}, "", faultf("write the settings that differ, see imgcluster config show, "+
+		"or remove the file to use the built-in configuration of three local nodes",
+		"the file has no settings"))
 }
 
 // yamlError takes the text of a parser's error apart; the line is in it and nowhere else.
@@ -128,7 +119,8 @@ var yamlError = regexp.MustCompile(`(?s)^yaml: (?:line (\d+): )?(.*)$`)
 
 // syntax reports an error of the YAML parser.
 func (r *yamlReader) syntax(err error, data []byte) {
-	at, message := place{source: r.path}, err.Error()
+	at := place{source: r.path}
+	message := err.Error()
 	if m := yamlError.FindStringSubmatch(message); m != nil {
 		at.line, _ = strconv.Atoi(m[1])
 		message = m[2]
@@ -146,14 +138,14 @@ func (r *yamlReader) syntax(err error, data []byte) {
 		"not valid YAML: %s", message))
 }
 
-// Beyond these sizes the parser's own line has to do: brokenLine parses once for each line.
+// Beyond these sizes the parser's own line is used: brokenLine parses once for each line.
 const (
 	brokenLinesMax = 300
 	brokenBytesMax = 16 << 10
 )
 
-// brokenLine returns the line, from 1, behind the longest run of whole lines that is valid YAML: what
-// the parser reports is where the enclosing element starts, sometimes the line above it. 0: not known.
+// brokenLine returns the line, from 1, behind the longest run of whole lines that is valid YAML, 0 when it is
+// not known. The line of the parser is where the enclosing element starts, or the one above.
 func brokenLine(data []byte) int {
 	lines := bytes.SplitAfter(data, []byte("\n"))
 	if len(lines) > brokenLinesMax || len(data) > brokenBytesMax {
@@ -197,7 +189,8 @@ func (r *yamlReader) pairs(
 	}
 	seen := map[string]int{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		name, value := n.Content[i], n.Content[i+1]
+		name := n.Content[i]
+		value := n.Content[i+1]
 		key := prefix + plain(name.Value)
 		switch {
 		case name.Kind != yaml.ScalarNode:
@@ -290,7 +283,7 @@ func (r *yamlReader) nodes(n *yaml.Node) {
 }
 
 func countFault(n int) *fault {
-	return faultf("three nodes go on when any one is lost",
+	return faultf("three nodes tolerate the loss of any one",
 		"%d nodes are not in the range 1 to %d", n, nodesMax)
 }
 

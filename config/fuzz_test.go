@@ -22,9 +22,9 @@ func FuzzLoad(f *testing.F) {
 		}
 		f.Add(data, "IMGCLUSTER_LOG_LEVEL=debug")
 	}
-	for _, cases := range [][]one{keyErrors, typeErrors, rangeErrors, crossErrors} {
-		for _, tc := range cases {
-			f.Add([]byte(tc.text), "IMGCLUSTER_CLUSTER_NODES=1=h:1:2,2=h:3:4")
+	for _, g := range mistakes {
+		for _, m := range g.list {
+			f.Add([]byte(m.text), "IMGCLUSTER_CLUSTER_NODES=1=h:1:2,2=h:3:4")
 		}
 	}
 	f.Add([]byte("a: &a [*a]"), "IMGCLUSTER_LIMITS_IMAGE_BYTES=1GiB")

@@ -68,8 +68,7 @@ func TestDefault(t *testing.T) {
 		t.Errorf("nodes %v, want %v", c.Cluster.Nodes, want)
 	}
 	if c.Cluster.DataShards != 12 || c.Limits.ImageBytes != 64<<20 ||
-		c.Timeouts.Assign != 300*time.Millisecond ||
-		c.Raft.ElectionRTT != 10 {
+		c.Timeouts.Assign != 300*time.Millisecond || c.Raft.ElectionRTT != 10 {
 		t.Errorf("defaults not applied: %+v", c)
 	}
 	if dir := c.DataDir(2); dir != "imgcluster-data/node2" {
@@ -101,8 +100,8 @@ func TestPrecedence(t *testing.T) {
 		{
 			"last env wins", "",
 			[]string{env[0], "IMGCLUSTER_CLUSTER_REPLICAS=3"},
-			nil, "3",
-			"env IMGCLUSTER_CLUSTER_REPLICAS",
+			nil,
+			"3", "env IMGCLUSTER_CLUSTER_REPLICAS",
 		},
 		{"flag over all", file, env, []string{"--replicas=2", "--json"}, "2", "flag --replicas"},
 		{"flag over file", file, nil, []string{"--replicas", "1"}, "1", "flag --replicas"},
@@ -125,7 +124,8 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
-// Every setting can be set in each of the three ways, and is read back from its own text.
+// TestEverySettingFromEverySource: every setting can be set in each of the three ways, and is read back from
+// its own text.
 func TestEverySettingFromEverySource(t *testing.T) {
 	for _, f := range fields {
 		t.Run(f.key, func(t *testing.T) {
@@ -140,7 +140,9 @@ func TestEverySettingFromEverySource(t *testing.T) {
 			section, name, _ := strings.Cut(f.key, ".")
 			text := section + ":\n  " + name + ": " + f.def + "\n"
 			if f.kind() == "nodes" {
-				text = section + ":\n  " + name + ":\n    - {id: 1, host: h1, api_port: 1, raft_port: 2}\n    - {id: 2, host: h2, api_port: 1, raft_port: 2}\n"
+				text = nodes(
+					"{id: 1, host: h1, api_port: 1, raft_port: 2}", "{id: 2, host: h2, api_port: 1, raft_port: 2}",
+				)
 			}
 			for origin, o := range map[string]Options{
 				"file c.yaml:2": {},
@@ -161,13 +163,10 @@ func TestEverySettingFromEverySource(t *testing.T) {
 }
 
 func TestNodesAreReplacedAsAWhole(t *testing.T) {
-	const file = "cluster:\n  nodes:\n    - {id: 7, host: h, api_port: 1, raft_port: 2}\n    - {id: 8, host: h, api_port: 3, raft_port: 4}\n"
-	c, err := loadText(
-		file,
-		Options{
-			Env: []string{"IMGCLUSTER_CLUSTER_NODES=1=10.0.0.1:8001:9001, 2=node2.example.org:8002:9002"},
-		},
-	)
+	file := nodes("{id: 7, host: h, api_port: 1, raft_port: 2}", "{id: 8, host: h, api_port: 3, raft_port: 4}")
+	c, err := loadText(file, Options{
+		Env: []string{"IMGCLUSTER_CLUSTER_NODES=1=10.0.0.1:8001:9001, 2=node2.example.org:8002:9002"},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,11 +177,12 @@ func TestNodesAreReplacedAsAWhole(t *testing.T) {
 	if c.Loopback() {
 		t.Error("10.0.0.1 counts as loopback")
 	}
-	// A problem of these nodes is not laid at a line of the file that they replace.
+	// The place of a problem of these nodes is not a line of the file that they replace.
 	_, err = loadText(file, Options{Env: []string{"IMGCLUSTER_CLUSTER_NODES=1=10.0.0.1:1:2,1=10.0.0.2:1:2"}})
-	if want := "env IMGCLUSTER_CLUSTER_NODES: cluster.nodes[1].id: node ID 1 is used twice, first by cluster.nodes[0]\n"; err == nil ||
-		!strings.HasPrefix(err.Error(), want) {
-		t.Errorf("got %v, want %s", err, want)
+	var ps Problems
+	if !errors.As(err, &ps) || len(ps) != 1 || ps[0].Key != "cluster.nodes[1].id" ||
+		ps[0].File != "env IMGCLUSTER_CLUSTER_NODES" || ps[0].Line != 0 {
+		t.Errorf("got %v, want a problem of cluster.nodes[1].id in the environment", err)
 	}
 }
 
@@ -213,14 +213,14 @@ func TestUnreadableFile(t *testing.T) {
 	dir := t.TempDir()
 	large := write(t, "# "+strings.Repeat("x", fileBytesMax))
 	for path, want := range map[string]string{
-		filepath.Join(dir, "none.yaml"): "there is no such file",
-		dir:                             "cannot be read: it is a folder",
-		large:                           "cannot be read: it has more than 1MiB",
+		filepath.Join(dir, "none.yaml"): "no such file",
+		dir:                             "folder",
+		large:                           Bytes(fileBytesMax).String(),
 	} {
 		_, err := Load(Options{Path: path})
 		var ps Problems
-		if !errors.As(err, &ps) || len(ps) != 1 || ps[0].File != path || ps[0].Message != want ||
-			ps[0].Hint == "" {
+		if !errors.As(err, &ps) || len(ps) != 1 || ps[0].File != path ||
+			!strings.Contains(ps[0].Message, want) || !strings.Contains(ps[0].Hint, "--config") {
 			t.Errorf("%s: %v, want %s", path, err, want)
 		}
 	}
@@ -235,12 +235,8 @@ func TestNode(t *testing.T) {
 	_, err = c.Node(9)
 	var unknown *UnknownNodeError
 	if !errors.As(err, &unknown) || !reflect.DeepEqual(unknown.Known, []image.NodeID{1, 2, 3}) ||
-		unknown.Hint() == "" ||
-		!errors.Is(err, ErrInvalid) {
+		unknown.Hint() == "" || !errors.Is(err, ErrInvalid) {
 		t.Fatalf("node 9: %#v", err)
-	}
-	if want := "unknown node ID 9: the configuration has 1, 2, 3"; err.Error() != want {
-		t.Errorf("got %q, want %q", err, want)
 	}
 }
 
@@ -270,10 +266,8 @@ func TestEmptyFile(t *testing.T) {
 		}
 		var ps Problems
 		_, err := Load(Options{Path: path, Env: []string{"IMGCLUSTER_CLUSTER_REPLICAS=1"}})
-		if !errors.As(err, &ps) || len(ps) != 1 || ps[0].File != path ||
-			ps[0].Message != "the file has no settings" ||
-			ps[0].Hint == "" ||
-			!errors.Is(err, ErrInvalid) {
+		if !errors.As(err, &ps) || len(ps) != 1 || ps[0].File != path || ps[0].Message == "" ||
+			!strings.Contains(ps[0].Hint, "config show") || !errors.Is(err, ErrInvalid) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}

@@ -11,8 +11,8 @@ import (
 	"imgcluster/cluster/oserr"
 )
 
-const nodesHint = "write id=host:api_port:raft_port for each node, with commas between them, such as 1=10.40.45.206:8001:9001; " +
-	"an IPv6 address in brackets: 1=[fd00::1]:8001:9001"
+const nodesHint = "write id=host:api_port:raft_port for each node, with commas between them, " +
+	"such as 1=10.40.45.206:8001:9001; an IPv6 address in brackets: 1=[fd00::1]:8001:9001"
 
 // parseNodes reads the list of nodes as one text: 1=10.0.0.1:8001:9001,2=10.0.0.2:8001:9001.
 func parseNodes(s string) (any, *fault) {
@@ -82,8 +82,8 @@ func Host(s string) string {
 // NodeHost is the value of node.listen that stands for the node's host and ports in cluster.nodes.
 const NodeHost = "host"
 
-// ListenOn returns the node with the host and the ports that this machine listens on. An empty host is all
-// of its addresses.
+// ListenOn returns the node with the host and the ports that it listens on. An empty host is all addresses of
+// its host.
 func (c *Config) ListenOn(n Node) Node {
 	on, _ := parseListen(c.Local.Listen) // it was checked
 	if on.Host == NodeHost {
@@ -107,7 +107,8 @@ func (c *Config) Listener(setting string) oserr.Listener {
 	return oserr.Listener{Setting: setting, Listen: c.Local.Listen != NodeHost, ListenPorts: c.ListenPorts()}
 }
 
-const listenHint = "write an address of this machine, or 0.0.0.0 for all, and both ports where they differ: 0.0.0.0:8001:9001, \"[::]:8001:9001\""
+const listenHint = "write an address of this host, or 0.0.0.0 for all, and both ports where they differ: " +
+	"0.0.0.0:8001:9001, \"[::]:8001:9001\""
 
 // parseListen reads ADDRESS or ADDRESS:API_PORT:RAFT_PORT. The ports are 0 when there are none.
 func parseListen(s string) (on Node, f *fault) {
@@ -188,17 +189,19 @@ const (
 	labelMax = 63
 )
 
-// checkHost takes addresses, as Host spells them, and host names. An unspecified address is one to listen
+var broadcastAddr = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
+// checkHost accepts addresses, as Host spells them, and host names. An unspecified address is one to listen
 // on, not one that others reach.
 func checkHost(host string) *fault {
 	if addr, err := netip.ParseAddr(host); err == nil {
 		switch {
 		case addr.Zone() != "" || addr.Is6() && addr.IsLinkLocalUnicast():
-			return faultf("give an address that is the same on every machine, such as fd00::1",
+			return faultf("give an address that is the same on every host, such as fd00::1",
 				"%s is an address of one link only", quote(host))
-		case addr.IsUnspecified() || addr.IsMulticast() || addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		case addr.IsUnspecified() || addr.IsMulticast() || addr == broadcastAddr:
 			return faultf("give the address that other nodes and clients reach this node by",
-				"%s is not the address of one machine", quote(host))
+				"%s is not the address of one host", quote(host))
 		case Host(host) != host:
 			return faultf("write "+Host(host),
 				"%s has a shorter form, which addresses are compared in", quote(host))

@@ -16,30 +16,31 @@ func TestReference(t *testing.T) {
 	golden(t, "REFERENCE.md", reference())
 }
 
-const referenceHead = `# Settings
+// referenceHead has ' for the quotes of code.
+var referenceHead = strings.ReplaceAll(`# Settings
 
 <!-- Made from the struct tags in config.go by: go test ./config -run TestReference -update -->
 
 A setting comes from, in this order of precedence: a flag, the environment, the file, its default. Every
-setting can be given as a flag, ` + "`--set cluster.replicas=1`" + `. The file is ` + "`imgcluster.yaml`" + ` in the working
-directory; ` + "`--config`" + ` or ` + "`IMGCLUSTER_CONFIG`" + ` names another. Without a file there are three nodes on
+setting can be given as a flag, '--set cluster.replicas=1'. The file is 'imgcluster.yaml' in the working
+directory; '--config' or 'IMGCLUSTER_CONFIG' names another. Without a file there are three nodes on
 127.0.0.1. An unknown key is an error, with its line number.
 
-` + "`imgcluster config show --verbose`" + ` prints the settings in use and where each comes from;
-` + "`imgcluster config validate`" + ` lists everything that is wrong.
+'imgcluster config show --verbose' prints the settings in use and where each comes from;
+'imgcluster config validate' lists everything that is wrong.
 
-- A *size* is a whole number of bytes, with or without a unit: ` + "`64MiB`, `1GB`, `4096`" + `.
-- A *duration* has a unit: ` + "`500ms`, `5s`, `2m`, `168h`" + `; from ` + "`%s` to `%s`" + ` unless another range is given.
-- A *decimal* is written with a point: ` + "`0.15`" + `.
+- A *size* is a whole number of bytes, with or without a unit: '64MiB', '1GB', '4096'.
+- A *duration* has a unit: '500ms', '5s', '2m', '168h'; from '%s' to '%s' unless another range is given.
+- A *decimal* is written with a point: '0.15'.
 
-The master key itself can be given as ` + "`IMGCLUSTER_MASTER_KEY`" + `, which takes precedence over the file
-` + "`node.master_key_file`" + `. It is never a setting: ` + "`config show`" + ` does not print it.
-`
+The master key itself can be given as 'IMGCLUSTER_MASTER_KEY', which takes precedence over the file
+'node.master_key_file'. It is never a setting: 'config show' does not print it.
+`, "'", "`")
 
 // sectionAbout says of each section who reads it.
 var sectionAbout = map[string]string{
 	"cluster":  "What all nodes must agree on.",
-	"node":     "What a node has on its machine. May differ from node to node.",
+	"node":     "What a node has on its host. May differ from node to node.",
 	"limits":   "What a node holds or accepts.",
 	"timeouts": "Every wait of a node, and the periods of its regular work.",
 	"repair":   "How lost copies are replaced, and stored ones are checked.",

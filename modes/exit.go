@@ -135,7 +135,7 @@ func (e *env) printError(w io.Writer, err error) {
 
 // startHint says how the nodes of the configuration in use are started.
 func (e *env) startHint() string {
-	if e.cfg == nil || e.cfg.OneMachine() {
+	if e.cfg == nil || e.cfg.OneHost() {
 		return "start them with: imgcluster up" + e.sameConfig()
 	}
 	return "start each on its machine, with: imgcluster server --id N" + e.sameConfig()

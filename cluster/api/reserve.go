@@ -43,7 +43,7 @@ func (h *Handler) RefuseConnection(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// streamsMax bounds the status streams to one address: a few nodes on one machine.
+// streamsMax bounds the status streams to one address: a few nodes on one host.
 const streamsMax = 16
 
 // stream takes one of an address's status streams and returns what gives it back; nil when none is left.

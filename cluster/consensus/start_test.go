@@ -119,7 +119,7 @@ func TestStartRefusesForeignAddress(t *testing.T) {
 		o.RaftAddress = "192.0.2.1:9" // a documentation address: no machine has it
 		o.Shards[0].Members[1] = o.RaftAddress
 	})
-	expectRefused(t, c.nodes[0].opts, "assign requested address", "not an address of this machine")
+	expectRefused(t, c.nodes[0].opts, "assign requested address", "not an address of this host")
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
 	c = newCluster(t, 1, 1, nil)

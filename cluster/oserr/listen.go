@@ -21,7 +21,7 @@ func (l Listener) Hint(err error) string {
 		return "the name does not resolve here: correct node.listen"
 	case errors.As(err, &dns):
 		return "the name does not resolve here: correct the node's host," +
-			" add the name to the DNS or to /etc/hosts, or set node.listen to an address of this machine"
+			" add the name to the DNS or to /etc/hosts, or set node.listen to an address of this host"
 	case errors.Is(err, syscall.EADDRINUSE):
 		return l.taken()
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
@@ -45,11 +45,11 @@ func (l Listener) taken() string {
 	return who + "change " + l.Setting + " of this node in every node's configuration before its first start"
 }
 
-// foreign returns the hint for an address that this machine does not have.
+// foreign returns the hint for an address that this host does not have.
 func (l Listener) foreign() string {
 	if l.Listen {
-		return "this is not an address of this machine: correct node.listen"
+		return "this is not an address of this host: correct node.listen"
 	}
-	return "this is not an address of this machine: check --id and the node's host in the configuration; " +
-		"where NAT, a container or a cloud gives the machine another one, set node.listen, such as 0.0.0.0"
+	return "this is not an address of this host: check --id and the node's host in the configuration; " +
+		"where NAT, a container or a cloud gives the host another one, set node.listen, such as 0.0.0.0"
 }

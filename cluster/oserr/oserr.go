@@ -40,8 +40,8 @@ type meaning struct {
 }
 
 const (
-	noFilesHint = "the machine has no more open files: close some, or raise the limit with sysctl fs.file-max"
-	memoryHint  = "give the process more memory (its control group, ulimit -v, the machine)," +
+	noFilesHint = "the host has no more open files: close some, or raise the limit with sysctl fs.file-max"
+	memoryHint  = "give the process more memory (its control group, ulimit -v, the host)," +
 		" or lower limits.memory_bytes and limits.staging_bytes"
 	quotaHint    = "raise the disk quota of this user, or remove files of this user"
 	fileSizeHint = "raise the limit of a file's size (ulimit -f, LimitFSIZE= of systemd)"

@@ -6,7 +6,7 @@
 package sample
 
 // Node are the figures of a node at one moment. Counters grow from the start of its process, those of
-// the disk from the start of its machine.
+// the disk from the start of its host.
 type Node struct {
 	RSSBytes         int64   `json:"rss_bytes"`
 	DiskFreeBytes    int64   `json:"disk_free_bytes"`

@@ -40,7 +40,7 @@ type Cluster struct {
 func Start(ctx context.Context, o Options) (c *Cluster, err error) {
 	cfg := o.Config
 	switch {
-	case !cfg.OneMachine():
+	case !cfg.OneHost():
 		return nil, refusef("start each machine's node there, with: imgcluster server --id N"+o.Same,
 			"the configuration's nodes are not all on this machine")
 	case cfg.ListenPorts() && len(cfg.Cluster.Nodes) > 1:

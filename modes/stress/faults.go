@@ -30,7 +30,7 @@ func (o *Options) planFaults(cfg *config.Config) ([]chaos.Fault, error) {
 			"every image is read back in the end, which is possible for %d", readBackMax)
 	case !o.Chaos:
 		return nil, nil
-	case !cfg.OneMachine():
+	case !cfg.OneHost():
 		const hint = "run it without --chaos and stop nodes by hand on their machines meanwhile: " +
 			"the report judges what it sees; or try it on this machine with: imgcluster demo --chaos"
 		return nil, refusef(hint,
