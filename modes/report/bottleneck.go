@@ -9,8 +9,8 @@ import (
 	"imgcluster/modes/term"
 )
 
-// Bottleneck says what limited the throughput, most likely. Resources are those that the samples tell
-// of, the busiest first.
+// Bottleneck is what limited the throughput, most likely. Resources are those whose use the samples have, the
+// busiest first.
 type Bottleneck struct {
 	Slow      bool       `json:"slow"` // below the wanted throughput, or far below what the resources allow
 	Kind      string     `json:"kind"` // one of the kinds below, or unknown
@@ -21,7 +21,7 @@ type Bottleneck struct {
 	Resources []Resource `json:"resources"`
 }
 
-// Resource is something of which a run can use all there is.
+// Resource is something that a run can use up.
 type Resource struct {
 	Kind        string  `json:"kind"`
 	Node        int     `json:"node,omitempty"` // 0 for the client
@@ -29,7 +29,7 @@ type Resource struct {
 	Evidence    string  `json:"evidence"`
 }
 
-// Name names the resource.
+// Name returns the resource and whose it is.
 func (u Resource) Name() string { return resourceName(u.Kind, u.Node) }
 
 // What can limit a run.
@@ -43,13 +43,13 @@ const (
 	limitSlowNode  = "slow_node" // one node takes much longer than the others
 	limitRetries   = "retries"   // much is sent again
 	limitDown      = "down"      // a node was not up for much of the time
-	limitFaults    = "faults"    // uploads waited for the cluster to get over what the run did to it
+	limitFaults    = "faults"    // uploads waited for the cluster to recover from the run's own faults
 	limitRate      = "rate"      // no more was asked for
 	limitWaiting   = "waiting"   // nothing is busy: round trips, fsync, elections
-	limitUnknown   = "unknown"   // the log does not tell
+	limitUnknown   = "unknown"   // the log does not have the figures
 )
 
-// try says what to do about each.
+// try is the next step for each.
 var try = map[string]string{
 	limitLink:      "use a faster link, or --delivery relay, which sends each image from the client once",
 	limitDisk:      "give the node a faster disk, or one of its own; look for other programs that write to it",
@@ -62,14 +62,14 @@ var try = map[string]string{
 	limitDown:      "find out why the node was down; the others have to do its work",
 	limitFaults:    "run without --chaos to see the throughput",
 	limitRate:      "raise --rate to find the limit",
-	limitWaiting:   "raise --concurrency; then look at the disks' fsync and at the round trips between the nodes",
-	limitUnknown:   "update the nodes and the client, so that the log tells of their links, disks and CPUs",
+	limitWaiting:   "raise --concurrency; then look at the disks' fsync and the round trips between the nodes",
+	limitUnknown:   "update the nodes and the client, so that the log has their links, disks and CPUs",
 }
 
-// When something counts as what limits.
+// When something counts as the limit.
 const (
 	busyPercentMin     = 80.0 // of a resource
-	idlePercentMax     = 50.0 // the busiest resource, where twice as much would fit
+	idlePercentMax     = 50.0 // of the busiest resource: twice as much would fit
 	slowNodeFactor     = 1.5  // of the other nodes' median latency
 	slowNodeUploadsMin = 10   // of each node
 	retriedPercentMin  = 10.0 // of the uploads
@@ -83,23 +83,28 @@ func (l log) bottleneck(r *Report) *Bottleneck {
 	}
 	b := l.suspect(r)
 	b.Resources = l.resources(r)
-	if len(b.Resources) > 0 && (b.Kind == "" || b.Kind == limitGenerator) {
-		if top := b.Resources[0]; top.UsedPercent >= busyPercentMin || top.Kind == limitSource &&
-			top.UsedPercent >= clientSourcePercentMax {
-			b.Kind, b.Node, b.Evidence = top.Kind, top.Node, top.Evidence
-		}
+	if len(b.Resources) > 0 && (b.Kind == "" || b.Kind == limitGenerator) && b.Resources[0].usedUp() {
+		b.Kind = b.Resources[0].Kind
+		b.Node = b.Resources[0].Node
+		b.Evidence = b.Resources[0].Evidence
 	}
 	if b.Kind == "" {
-		b.rest(l, r)
+		b.nothingBusy(l, r)
 	}
 	low := r.ThroughputPerS < r.Limits.ThroughputPerS
 	idle := len(b.Resources) > 0 && b.Resources[0].UsedPercent < idlePercentMax
 	b.Slow = low || idle && b.Kind != limitRate && b.Kind != limitFaults
-	b.What, b.Try = b.words(), try[b.Kind]
+	b.What = b.words()
+	b.Try = try[b.Kind]
 	return &b
 }
 
-// Limiting is the bottleneck when it is known or matters, else nil.
+// usedUp reports whether so much of the resource was used that it limits the run.
+func (u Resource) usedUp() bool {
+	return u.UsedPercent >= busyPercentMin || u.Kind == limitSource && u.UsedPercent >= clientSourcePercentMax
+}
+
+// Limiting returns the bottleneck when it is known or the run was slow, else nil.
 func (r *Report) Limiting() *Bottleneck {
 	if b := r.Bottleneck; b != nil && (b.Slow || b.Kind != limitUnknown) {
 		return b
@@ -107,50 +112,52 @@ func (r *Report) Limiting() *Bottleneck {
 	return nil
 }
 
-// rest is what limits when nothing else does.
-func (b *Bottleneck) rest(l log, r *Report) {
-	switch {
-	case l.Run.Rate > 0 && r.ThroughputPerS >= l.Run.UploadRate()*rateReachedMin:
-		b.Kind, b.Evidence = limitRate, fmt.Sprintf("%s uploads/s were asked for, and made",
-			term.Digits3(l.Run.UploadRate()))
+// nothingBusy sets the limit of a run in which no resource was used up.
+func (b *Bottleneck) nothingBusy(l log, r *Report) {
+	switch rate := l.Run.UploadRate(); {
+	case l.Run.Rate > 0 && r.ThroughputPerS >= rate*rateReachedMin:
+		b.Kind = limitRate
+		b.Evidence = fmt.Sprintf("%s uploads/s were asked for, and made", term.Digits3(rate))
 	case len(b.Resources) == 0:
-		b.Kind, b.Evidence = limitUnknown,
-			"the log has no figures of links, disks and CPUs, or not of how much there is"
+		b.Kind = limitUnknown
+		b.Evidence = "the log has no figures of links, disks and CPUs, or not of how much there is"
 	default:
-		top := b.Resources[0]
+		busiest := b.Resources[0]
 		b.Kind = limitWaiting
-		b.Evidence = fmt.Sprintf("the busiest that the samples tell of is %s: %s",
-			resourceName(top.Kind, top.Node), top.Evidence)
+		b.Evidence = fmt.Sprintf("the busiest that the samples tell of is %s: %s", busiest.Name(), busiest.Evidence)
 	}
 }
 
-// suspect looks for what limits whatever the resources are used by; a Bottleneck of no kind when there is nothing.
+// suspect looks for what limits the run however busy its resources are; it returns a Bottleneck of no kind
+// when there is nothing.
 func (l log) suspect(r *Report) (b Bottleneck) {
 	if waited := l.waited(); 100*ratio(waited, r.MeasuredS) > downPercentMin {
 		b.Kind = limitFaults
-		b.Evidence = fmt.Sprintf("uploads waited %s s, %s of the time, for the cluster to get over them",
+		b.Evidence = fmt.Sprintf("uploads waited %s s, %s of the time, for the cluster to recover from them",
 			term.Seconds(waited), term.Percent(100*ratio(waited, r.MeasuredS)))
 		return b
 	}
 	for _, n := range r.Nodes {
 		if down := 100 * ratio(n.DownS, r.MeasuredS); down > downPercentMin {
 			b.Kind, b.Node = limitDown, n.ID
-			b.Evidence = fmt.Sprintf("it was down for %s s, %s of the time", term.Seconds(n.DownS),
-				term.Percent(down))
+			b.Evidence = fmt.Sprintf("it was down for %s s, %s of the time",
+				term.Seconds(n.DownS), term.Percent(down))
 			return b
 		}
 	}
-	w := l.wire(receivers(&l.Run, len(l.ofMembers(r.Nodes))))
-	resent, retried := 100*ratio(w.again, w.needed), 100*ratio(float64(w.retried), float64(r.Attempted))
+	w := l.wire(receivers(&l.Run, len(l.runNodes(r.Nodes))))
+	resent := 100 * ratio(w.again, w.needed)
+	retried := 100 * ratio(float64(w.retried), float64(r.Attempted))
 	if w.needed > 0 && resent > r.Limits.ResentPercent || retried > retriedPercentMin {
 		b.Kind = limitRetries
 		b.Evidence = fmt.Sprintf("%s of the uploads were tried again, %s of the bytes sent again",
 			term.Percent(retried), term.Percent(resent))
 		return b
 	}
-	if node, mine, others := l.slowNode(); node != 0 {
+	if node, own, others := l.slowNode(); node != 0 {
 		b.Kind, b.Node = limitSlowNode, node
-		b.Evidence = fmt.Sprintf("uploads that it owns take %s ms for a megabyte (median), those of the others %s ms", term.Significant3(1000*mine), term.Significant3(1000*others))
+		b.Evidence = fmt.Sprintf("uploads that it owns take %s ms for a megabyte (median), "+
+			"those of the others %s ms", term.Significant3(1000*own), term.Significant3(1000*others))
 		return b
 	}
 	if c := r.Client; c != nil && l.Run.Rate > 0 && c.Limited != "" {
@@ -159,96 +166,99 @@ func (l log) suspect(r *Report) (b Bottleneck) {
 	return b
 }
 
-// slowNode finds a node whose own uploads take much longer than those of each other node, by the byte.
-func (l log) slowNode() (node int, mine, others float64) {
-	at := map[int][]float64{}
+// slowNode finds a node whose own uploads take much longer than those of each other node, and returns the
+// medians of both in seconds for a megabyte; the node is 0 when there is none.
+func (l log) slowNode() (node int, own, others float64) {
+	perMegabyte := map[int][]float64{} // by owner
 	for i := range l.Uploads {
 		if u := &l.Uploads[i]; u.Measured() && u.Owner != 0 && u.Bytes > 0 {
-			at[u.Owner] = append(at[u.Owner], u.LatencyS/float64(u.Bytes)*1e6)
+			perMegabyte[u.Owner] = append(perMegabyte[u.Owner], u.LatencyS/float64(u.Bytes)*1e6)
 		}
 	}
-	if len(at) < 2 {
+	if len(perMegabyte) < 2 {
 		return 0, 0, 0
 	}
-	type share struct {
-		id     int
-		median float64
-	}
-	var list []share
-	for id, v := range at {
-		if len(v) < slowNodeUploadsMin {
+	for id, list := range perMegabyte {
+		if len(list) < slowNodeUploadsMin {
 			return 0, 0, 0
 		}
-		list = append(list, share{id, median(v)})
+		switch m := median(list); {
+		case m > own:
+			node, own, others = id, m, own
+		case m > others:
+			others = m
+		}
 	}
-	slices.SortFunc(list, func(a, b share) int {
-		return cmp.Or(cmp.Compare(b.median, a.median),
-			cmp.Compare(a.id, b.id))
-	})
-	if list[0].median < slowNodeFactor*list[1].median {
+	if own < slowNodeFactor*others {
 		return 0, 0, 0
 	}
-	return int(list[0].id), list[0].median, list[1].median
+	return node, own, others
 }
 
-// resources lists what the samples tell of, the busiest first.
+// resources lists the resources whose use the samples have, the busiest first.
 func (l log) resources(r *Report) []Resource {
 	list := []Resource{}
-	add := func(kind string, node int, used float64, format string, args ...any) {
-		if used > 0 {
-			list = append(list, Resource{kind, node, used, fmt.Sprintf(format, args...)})
+	add := func(kind string, node int, usedPercent float64, evidence string) {
+		if usedPercent > 0 {
+			list = append(list, Resource{kind, node, usedPercent, evidence})
 		}
 	}
-	seen := map[string]bool{} // hosts whose CPUs are in the list
+	counted := map[string]bool{} // hosts whose CPUs are in the list
 	for _, n := range r.Nodes {
-		m := l.Run.Machines.Node(n.ID)
-		add(limitDisk, n.ID, n.Of["disk_busy_s"], "busy for %s of the time, %s/s written, %s/s read",
-			term.Percent(n.Of["disk_busy_s"]), term.Bytes(int64(n.Of["disk_written_bytes"])),
-			term.Bytes(int64(n.Of["disk_read_bytes"])))
-		add(limitLink, n.ID, n.LinkPercent, "%s/s in, %s/s out of %s/s", term.Bytes(int64(n.Of["net_rx_bytes"])),
-			term.Bytes(int64(n.Of["net_tx_bytes"])), term.Bytes(m.LinkBytesPS))
-		if seen[m.Host] {
+		host := l.Run.Hosts.Node(n.ID)
+		add(limitDisk, n.ID, n.Of["disk_busy_s"], fmt.Sprintf("busy for %s of the time, %s written, %s read",
+			term.Percent(n.Of["disk_busy_s"]),
+			perSecond(n.Of["disk_written_bytes"]),
+			perSecond(n.Of["disk_read_bytes"])))
+		add(limitLink, n.ID, n.LinkPercent, fmt.Sprintf("%s in, %s out of %s",
+			perSecond(n.Of["net_rx_bytes"]),
+			perSecond(n.Of["net_tx_bytes"]),
+			perSecond(float64(host.LinkBytesPS))))
+		if counted[host.Name] {
 			continue
 		}
-		seen[m.Host] = m.Host != ""
-		cores, shared := l.coresOn(m, r)
-		also := ""
-		if shared > 1 {
-			also = fmt.Sprintf(" by the %d processes of the run on its machine", shared)
+		counted[host.Name] = host.Name != ""
+		cores, processes := l.coresOn(host, r)
+		evidence := fmt.Sprintf("%s of %s used", term.Digits3(cores), term.Plural(host.CPUs, "core"))
+		if processes > 1 {
+			evidence += fmt.Sprintf(" by the %d processes of the run on its machine", processes)
 		}
-		add(limitCPU, n.ID, 100*ratio(cores, float64(m.CPUs)), "%s of %s used%s", term.Digits3(cores),
-			term.Plural(m.CPUs, "core"), also)
+		add(limitCPU, n.ID, 100*ratio(cores, float64(host.CPUs)), evidence)
 	}
 	if c := r.Client; c != nil {
-		m := l.Run.Machines.Client
-		add(limitClientCPU, 0, c.CPUPercent, "%s of %s used", term.Digits3(c.Of["cpu_s"]),
-			term.Plural(m.CPUs, "core"))
-		add(limitSource, 0, c.SourcePercent, "its workers spent %s of their time making images",
-			term.Percent(c.SourcePercent))
-		add(limitLink, 0, c.LinkPercent, "%s/s out of %s/s", term.Bytes(int64(c.Of["net_tx_bytes"])),
-			term.Bytes(m.LinkBytesPS))
+		host := l.Run.Hosts.Client
+		add(limitClientCPU, 0, c.CPUPercent, fmt.Sprintf("%s of %s used",
+			term.Digits3(c.Of["cpu_s"]), term.Plural(host.CPUs, "core")))
+		add(limitSource, 0, c.SourcePercent, fmt.Sprintf("its workers spent %s of their time making images",
+			term.Percent(c.SourcePercent)))
+		add(limitLink, 0, c.LinkPercent, fmt.Sprintf("%s out of %s",
+			perSecond(c.Of["net_tx_bytes"]), perSecond(float64(host.LinkBytesPS))))
 	}
 	slices.SortStableFunc(list, func(a, b Resource) int { return cmp.Compare(b.UsedPercent, a.UsedPercent) })
 	return list
 }
 
-// coresOn adds up the cores that the run's processes used on a machine, and counts them.
-func (l log) coresOn(m runlog.Machine, r *Report) (cores float64, processes int) {
-	same := func(other runlog.Machine) bool { return other.Host != "" && other.Host == m.Host || other == m }
-	for _, n := range r.Nodes {
-		if same(l.Run.Machines.Node(n.ID)) {
-			cores += n.Of["cpu_s"]
+// perSecond writes a rate in bytes.
+func perSecond(bytes float64) string { return term.Bytes(int64(bytes)) + "/s" }
+
+// coresOn adds up the cores that the run's processes used on a host, and counts the processes.
+func (l log) coresOn(host runlog.Host, r *Report) (cores float64, processes int) {
+	add := func(u *Usage, on runlog.Host) {
+		if on.Name != "" && on.Name == host.Name || on == host {
+			cores += u.Of["cpu_s"]
 			processes++
 		}
 	}
-	if c := r.Client; c != nil && same(l.Run.Machines.Client) {
-		cores += c.Of["cpu_s"]
-		processes++
+	for i := range r.Nodes {
+		add(&r.Nodes[i].Usage, l.Run.Hosts.Node(r.Nodes[i].ID))
+	}
+	if r.Client != nil {
+		add(&r.Client.Usage, l.Run.Hosts.Client)
 	}
 	return cores, processes
 }
 
-// words names what limits.
+// words names the limit.
 func (b *Bottleneck) words() string {
 	switch b.Kind {
 	case limitFaults:

@@ -10,11 +10,11 @@ import (
 )
 
 func nodes(f func(*runlog.NodeSample)) func() []runlog.Record {
-	return func() []runlog.Record { return logtest.Machines(200, f, nil) }
+	return func() []runlog.Record { return logtest.OnHosts(200, f, nil) }
 }
 
 func client(f func(*runlog.ClientSample)) func() []runlog.Record {
-	return func() []runlog.Record { return logtest.Machines(200, nil, f) }
+	return func() []runlog.Record { return logtest.OnHosts(200, nil, f) }
 }
 
 // longer makes a run take so many times as long.
@@ -70,23 +70,23 @@ func TestBottleneck(t *testing.T) {
 		{"slow, nothing known", longer(even(200), 150), limitUnknown, 0, true, "no figures"},
 		{"slow by a disk", longer(nodes(func(s *runlog.NodeSample) { s.DiskBusyS = 0.95 }), 150), limitDisk, 1, true, "busy for 95.0 %"},
 		{"as asked for", func() []runlog.Record {
-			return logtest.SetRun(logtest.Machines(200, nil, nil), func(r *runlog.Run) { r.Rate = 23 })
+			return logtest.SetRun(logtest.OnHosts(200, nil, nil), func(r *runlog.Run) { r.Rate = 23 })
 		}, limitRate, 0, false, "23.0 uploads/s were asked for"},
 		{"late", func() []runlog.Record {
-			return logtest.SetRun(logtest.Machines(200, nil, func(s *runlog.ClientSample) { s.LateS = 4 }), func(r *runlog.Run) { r.Rate = 50 })
+			return logtest.SetRun(logtest.OnHosts(200, nil, func(s *runlog.ClientSample) { s.LateS = 4 }), func(r *runlog.Run) { r.Rate = 50 })
 		}, limitGenerator, 0, true, "it fell 4.000 s behind the schedule"},
 		{"late, for a disk", func() []runlog.Record {
-			return logtest.SetRun(logtest.Machines(200, func(s *runlog.NodeSample) { s.DiskBusyS = 0.9 }, func(s *runlog.ClientSample) { s.LateS = 4 }), func(r *runlog.Run) { r.Rate = 50 })
+			return logtest.SetRun(logtest.OnHosts(200, func(s *runlog.NodeSample) { s.DiskBusyS = 0.9 }, func(s *runlog.ClientSample) { s.LateS = 4 }), func(r *runlog.Run) { r.Rate = 50 })
 		}, limitDisk, 1, false, "90.0 %"},
 		{"one slow node", func() []runlog.Record {
-			return logtest.Mutate(logtest.Machines(200, nil, nil), func(u *runlog.Upload) {
+			return logtest.Mutate(logtest.OnHosts(200, nil, nil), func(u *runlog.Upload) {
 				if u.Owner == 3 {
 					u.LatencyS *= 4
 				}
 			})
 		}, limitSlowNode, 3, true, "uploads that it owns take 104 ms for a megabyte (median), those of the others 25.3 ms"},
 		{"tried again", func() []runlog.Record {
-			return logtest.Mutate(logtest.Machines(200, nil, nil), func(u *runlog.Upload) { u.Attempts, u.SentBytes = 2, u.SentBytes*3/2 })
+			return logtest.Mutate(logtest.OnHosts(200, nil, nil), func(u *runlog.Upload) { u.Attempts, u.SentBytes = 2, u.SentBytes*3/2 })
 		}, limitRetries, 0, true, "100 % of the uploads were tried again, 50.0 %"},
 		{"waiting for the cluster", with(nodes(nil), runlog.Event{TS: 2, Kind: runlog.EventHeld}, runlog.Event{TS: 6, Kind: runlog.EventReleased}), limitFaults, 0, false, "uploads waited 4.000 s, 47.1 % of the time"},
 		{"gone", nodes(func(s *runlog.NodeSample) {
@@ -112,10 +112,10 @@ func TestBottleneck(t *testing.T) {
 
 // TestOneMachine adds up the cores of all processes that share a host.
 func TestOneMachine(t *testing.T) {
-	recs := logtest.SetRun(logtest.Machines(200, nil, nil), func(r *runlog.Run) {
-		r.Machines.Client.Host, r.Machines.Client.CPUs = "one", 2
-		for i := range r.Machines.Nodes {
-			r.Machines.Nodes[i].Host, r.Machines.Nodes[i].CPUs = "one", 2
+	recs := logtest.SetRun(logtest.OnHosts(200, nil, nil), func(r *runlog.Run) {
+		r.Hosts.Client.Name, r.Hosts.Client.CPUs = "one", 2
+		for i := range r.Hosts.Nodes {
+			r.Hosts.Nodes[i].Name, r.Hosts.Nodes[i].CPUs = "one", 2
 		}
 	})
 	b := compute(t, recs...).Bottleneck
@@ -133,7 +133,7 @@ func TestClientWarning(t *testing.T) {
 		"source": {client(func(s *runlog.ClientSample) { s.SourceS = 6 }), "making images"},
 		"cpu":    {client(func(s *runlog.ClientSample) { s.CPUS = 3.8 }), "95.0 % of its machine's CPUs"},
 		"memory": {with(func() []runlog.Record {
-			return logtest.SetRun(logtest.Machines(200, nil, func(s *runlog.ClientSample) { s.LateS = 4 }), func(r *runlog.Run) { r.Rate = 50 })
+			return logtest.SetRun(logtest.OnHosts(200, nil, func(s *runlog.ClientSample) { s.LateS = 4 }), func(r *runlog.Run) { r.Rate = 50 })
 		}, runlog.Event{TS: 8, Kind: runlog.EventMemory, Detail: "uploads waited 9.0 s in all"}), "4.000 s behind the schedule: uploads waited 9.0 s in all"},
 	} {
 		r := compute(t, c.records()...)
@@ -148,7 +148,7 @@ func TestClientWarning(t *testing.T) {
 
 // Without a run record nobody knows how many workers there were.
 func TestNoWorkersKnown(t *testing.T) {
-	recs := slices.DeleteFunc(logtest.Machines(200, nil, func(s *runlog.ClientSample) { s.SourceS = 3 }), func(rec runlog.Record) bool { _, is := rec.(runlog.Run); return is })
+	recs := slices.DeleteFunc(logtest.OnHosts(200, nil, func(s *runlog.ClientSample) { s.SourceS = 3 }), func(rec runlog.Record) bool { _, is := rec.(runlog.Run); return is })
 	r := compute(t, recs...)
 	if r.Client == nil || r.Client.SourcePercent != 0 || r.Client.Limited != "" || r.Bottleneck.Kind == limitSource || strings.Contains(strings.Join(r.Notes, " "), "WARNING") {
 		t.Errorf("client %+v, notes %q", r.Client, r.Notes)

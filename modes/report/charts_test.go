@@ -9,8 +9,8 @@ import (
 	"imgcluster/modes/runlog/logtest"
 )
 
-// A disk that is busy for 0.8 s of each second, written to with 100 MB/s. Samples come just after one another, are
-// stamped when they come late.
+// A disk that is busy for 0.8 s of each second, written to with 100 MB/s. Samples come just after one
+// another, are stamped when they come late.
 func TestRatesOfCloseSamples(t *testing.T) {
 	for name, times := range map[string][]struct{ taken, stamped float64 }{
 		"at the end":   {{0, 0}, {1, 1}, {2, 2}, {3, 3}, {3.004, 3.004}},

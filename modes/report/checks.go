@@ -65,7 +65,7 @@ var checks = []struct {
 
 func judge(l log, r *Report) Verdict {
 	j := &judgement{
-		log: l, report: r, limits: r.Limits, members: l.ofMembers(r.Nodes), faults: l.Faults(),
+		log: l, report: r, limits: r.Limits, members: l.runNodes(r.Nodes), faults: l.Faults(),
 		held: l.Held(), finished: l.finished(),
 	}
 	j.missing = l.Missing()

@@ -180,7 +180,7 @@ var checkCases = []struct {
 	{"relay", "network", relay, Passed, "0.0 % sent again"},
 	{"five nodes, three receivers", "network", asked(100, func(r *runlog.Run) { r.Nodes = []int{1, 2, 3, 4, 5} }), Passed, "0.0 % sent again"},
 	{"five nodes, all of them sent to", "network", fiveSent, Failed, "66.7 % sent again"},
-	{"share of the link", "network", asked(100, func(r *runlog.Run) { r.Machines.Client.LinkBytesPS = 2e9 }), Passed, "% of the client's link of 2.00 GB/s"},
+	{"share of the link", "network", asked(100, func(r *runlog.Run) { r.Hosts.Client.LinkBytesPS = 2e9 }), Passed, "% of the client's link of 2.00 GB/s"},
 	{"unknown delivery", "network", asked(100, func(r *runlog.Run) { r.Delivery = "pigeon" }), Skipped, "pigeon"},
 	{"nothing known", "network", changed(100, func(u *runlog.Upload) { u.SentBytes = 0 }), Skipped, "does not say"},
 

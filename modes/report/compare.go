@@ -9,20 +9,20 @@ import (
 	"imgcluster/modes/runlog"
 )
 
-// Comparison sets a run beside another one.
+// Comparison compares a run with another one.
 type Comparison struct {
 	Other    string           `json:"other"` // the other log
-	Test     string           `json:"test"`  // by which differences are told from Noise
+	Test     string           `json:"test"`  // that tells differences from Noise
 	Alpha    float64          `json:"alpha"` // p values below are beyond Noise
 	Settings []SettingChanged `json:"settings"`
 	Figures  []FigureChanged  `json:"figures"`
 
-	OtherIncomplete string  `json:"other_incomplete,omitempty"` // what is missing in the other log
+	OtherIncomplete string  `json:"other_incomplete,omitempty"` // what the other log lacks
 	OtherCharts     Charts  `json:"-"`
 	OtherElapsedS   float64 `json:"-"`
 }
 
-// SettingChanged is something that was not the same in the two runs.
+// SettingChanged is a setting that differs between the two runs.
 type SettingChanged struct {
 	Name  string `json:"name"`
 	This  string `json:"this"`
@@ -38,7 +38,7 @@ type FigureChanged struct {
 	Other         float64  `json:"other"`
 	ChangePercent float64  `json:"change_percent"` // of Other; 0 when that is 0
 	P             *float64 `json:"p,omitempty"`
-	Outcome       string   `json:"outcome"` // Better, Worse, Noise, or Untested
+	Outcome       string   `json:"outcome"` // Better, Worse, Noise or Untested
 }
 
 // The outcomes of a comparison.
@@ -50,79 +50,119 @@ const (
 )
 
 const (
-	compareAlpha  = 0.01
-	comparePeriod = 1.0 // seconds of throughput that make one sample; less in short runs
-	compareParts  = 20  // samples of a short run
-	compareTest   = "Mann-Whitney U, two-sided, over the throughput of every second and over the latencies of all operations of a class, " +
-		"its variance widened for autocorrelation, p values after Holm (Scandinavian Journal of Statistics 6, 1979); " +
-		"not of runs under 2 s or fewer than 10 operations"
+	compareAlpha      = 0.01
 	compareSecondsMin = 2.0 // of both runs; in less, the few uploads at once decide on all figures
-	compareSamplesMin = 10  // operations in each
+	compareSamplesMin = 10  // in each run
+	comparePeriod     = 1.0 // seconds of throughput that make one sample; less in short runs
+	compareParts      = 20  // samples of a short run
+
+	compareTest = "Mann-Whitney U, two-sided, over the throughput of every second and over the latencies of " +
+		"all operations of a class, its variance widened for autocorrelation, p values after Holm " +
+		"(Scandinavian Journal of Statistics 6, 1979); not of runs under 2 s or fewer than 10 operations"
 )
 
-// Compare sets r, the report of l, beside another log, which has that name.
+// Compare adds the comparison of r, the report of this log, with the log that has this name.
 func (r *Report) Compare(this, that *runlog.Log, name string) {
-	l, other := log{this}, log{that}
-	o := Compute(that, r.Limits)
+	other := Compute(that, r.Limits)
 	c := &Comparison{
-		Other: name, Test: compareTest, Alpha: compareAlpha, Settings: []SettingChanged{},
-		OtherCharts: o.Charts, OtherElapsedS: o.ElapsedS,
+		Other:           name,
+		Test:            compareTest,
+		Alpha:           compareAlpha,
+		Settings:        []SettingChanged{},
+		OtherIncomplete: other.Verdict.Incomplete,
+		OtherCharts:     other.Charts,
+		OtherElapsedS:   other.ElapsedS,
 	}
-	c.OtherIncomplete = o.Verdict.Incomplete
-	c.settings(r.Settings(), o.Settings())
 	if c.OtherIncomplete != "" {
 		r.Notes = append(r.Notes, fmt.Sprintf("the run of %s is INCOMPLETE: %s", name, c.OtherIncomplete))
 	}
-	add := func(name, unit string, of func(*Report) float64, lessIsBetter bool, samples func(log) []float64) {
-		f := FigureChanged{Name: name, Unit: unit, This: of(r), Other: of(o), Outcome: Untested}
-		f.ChangePercent = 100 * ratio(f.This-f.Other, f.Other)
-		if samples != nil {
-			a, b := samples(l), samples(other)
-			if min(len(a), len(b)) >= compareSamplesMin &&
-				min(r.MeasuredS, o.MeasuredS) >= compareSecondsMin {
-				f.P = new(mannWhitney(a, b))
-				f.Outcome = map[bool]string{
-					true:  Better,
-					false: Worse,
-				}[(median(a) < median(b)) == lessIsBetter]
-			}
+	c.settings(r.Settings(), other.Settings())
+	longEnough := min(r.MeasuredS, other.MeasuredS) >= compareSecondsMin
+	for _, f := range r.comparedWith(other) {
+		changed := FigureChanged{
+			Name:    f.name,
+			Unit:    f.unit,
+			This:    f.of(r),
+			Other:   f.of(other),
+			Outcome: Untested,
 		}
-		c.Figures = append(c.Figures, f)
-	}
-	add("success", "%", func(r *Report) float64 { return 100 * r.SuccessRate }, false, nil)
-	add("throughput", "uploads/s", func(r *Report) float64 { return r.ThroughputPerS }, false,
-		log.paceSamples)
-	add("volume", "MB/s", func(r *Report) float64 { return r.ThroughputBytesPerS / 1e6 }, false, nil)
-	add("latency p50", "s", func(r *Report) float64 { return r.LatencyS.P50 }, true,
-		func(l log) []float64 { return latencies(l.uploads(), fromDue) })
-	add("latency p99", "s", func(r *Report) float64 { return r.LatencyS.P99 }, true, nil)
-	for _, class := range r.Classes {
-		if other := o.class(class.Class); other != nil {
-			add(fmt.Sprintf("%s p50", cmp.Or(class.Class, "no class")), "s",
-				func(r *Report) float64 { return r.class(class.Class).LatencyS.P50 }, true,
-				func(l log) []float64 { return latencies(l.uploadsOf(class.Class), fromDue) })
+		changed.ChangePercent = 100 * ratio(changed.This-changed.Other, changed.Other)
+		if f.samples != nil && longEnough {
+			changed.test(f.samples(log{this}), f.samples(log{that}), f.higherIsBetter)
 		}
+		c.Figures = append(c.Figures, changed)
 	}
-	if r.Reads != nil && o.Reads != nil {
-		add("reads", "reads/s", func(r *Report) float64 { return r.Reads.ThroughputPerS }, false, nil)
-		add("reads p50", "s", func(r *Report) float64 { return r.Reads.LatencyS.P50 }, true,
-			func(l log) []float64 { return latencies(l.reads(), fromDue) })
-	}
-	add("balance", "% stddev", func(r *Report) float64 { return r.Balance.StddevPercent }, true, nil)
-	add("balance by bytes", "% stddev", func(r *Report) float64 { return r.Balance.BytesStddevPercent }, true,
-		nil)
-	for _, f := range sample.Nodes {
-		if f.Report.Compared != "" {
-			scale := f.Report.Scale
-			highest := func(r *Report) float64 { return scale.Factor() * r.highest(f.Name) }
-			add(f.Report.Compared, string(scale), highest, true, nil)
-		}
-	}
-	c.judge()
+	c.correctForManyTests()
 	r.Comparison = c
 }
 
-// class returns the class of that name, nil when the run has none.
+// comparedFigure is a figure that is compared between two runs.
+type comparedFigure struct {
+	name, unit     string
+	of             func(*Report) float64
+	higherIsBetter bool
+	samples        func(log) []float64 // nil when it is not tested
+}
+
+// comparedWith lists the figures that both runs have.
+func (r *Report) comparedWith(other *Report) []comparedFigure {
+	list := []comparedFigure{
+		{"success", "%", func(r *Report) float64 { return 100 * r.SuccessRate }, true, nil},
+		{"throughput", "uploads/s", func(r *Report) float64 { return r.ThroughputPerS }, true, log.paceSamples},
+		{"volume", "MB/s", func(r *Report) float64 { return r.ThroughputBytesPerS / 1e6 }, true, nil},
+		{"latency p50", "s", func(r *Report) float64 { return r.LatencyS.P50 }, false, func(l log) []float64 {
+			return latencies(l.uploads(), fromDue)
+		}},
+		{"latency p99", "s", func(r *Report) float64 { return r.LatencyS.P99 }, false, nil},
+	}
+	for _, class := range r.Classes {
+		name := class.Class
+		if other.class(name) == nil {
+			continue
+		}
+		list = append(list, comparedFigure{
+			name:    cmp.Or(name, "no class") + " p50",
+			unit:    "s",
+			of:      func(r *Report) float64 { return r.class(name).LatencyS.P50 },
+			samples: func(l log) []float64 { return latencies(l.uploadsOf(name), fromDue) },
+		})
+	}
+	if r.Reads != nil && other.Reads != nil {
+		reads := func(l log) []float64 { return latencies(l.reads(), fromDue) }
+		list = append(list,
+			comparedFigure{"reads", "reads/s", func(r *Report) float64 { return r.Reads.ThroughputPerS }, true, nil},
+			comparedFigure{"reads p50", "s", func(r *Report) float64 { return r.Reads.LatencyS.P50 }, false, reads})
+	}
+	byUploads := func(r *Report) float64 { return r.Balance.StddevPercent }
+	byBytes := func(r *Report) float64 { return r.Balance.BytesStddevPercent }
+	list = append(list,
+		comparedFigure{"balance", "% stddev", byUploads, false, nil},
+		comparedFigure{"balance by bytes", "% stddev", byBytes, false, nil})
+	for _, f := range sample.Nodes {
+		if scale := f.Report.Scale; f.Report.Compared != "" {
+			list = append(list, comparedFigure{
+				name: f.Report.Compared,
+				unit: string(scale),
+				of:   func(r *Report) float64 { return scale.Factor() * r.highest(f.Name) },
+			})
+		}
+	}
+	return list
+}
+
+// test sets the outcome by the samples of this run and of the other.
+func (f *FigureChanged) test(this, other []float64, higherIsBetter bool) {
+	if min(len(this), len(other)) < compareSamplesMin {
+		return
+	}
+	f.P = new(mannWhitney(this, other))
+	f.Outcome = Worse
+	if higher := median(this) >= median(other); higher == higherIsBetter {
+		f.Outcome = Better
+	}
+}
+
+// class returns the class of that name; nil when the run has none.
 func (r *Report) class(name string) *Class {
 	i := slices.IndexFunc(r.Classes, func(c Class) bool { return c.Class == name })
 	if i < 0 {
@@ -131,7 +171,7 @@ func (r *Report) class(name string) *Class {
 	return &r.Classes[i]
 }
 
-// highest returns the largest summary of a figure, over the nodes.
+// highest returns the highest of the nodes' summaries of a figure.
 func (r *Report) highest(figure string) (most float64) {
 	for _, n := range r.Nodes {
 		most = max(most, n.Of[figure])
@@ -145,17 +185,17 @@ func (l log) paceSamples() []float64 {
 	if len(finished) < compareSamplesMin {
 		return nil
 	}
-	span := finished[len(finished)-1] - finished[0]
+	seconds := finished[len(finished)-1] - finished[0]
 	var v []float64
-	for _, p := range l.pace(finished, max(int(span/comparePeriod), compareParts)) {
+	for _, p := range l.pace(finished, max(int(seconds/comparePeriod), compareParts)) {
 		v = append(v, p.V)
 	}
 	return v
 }
 
-// judge tells differences from Noise: of many tests some would find one by chance, so the p values are
-// raised, the smallest most.
-func (c *Comparison) judge() {
+// correctForManyTests raises the p values, the smallest most, since of many tests some find a difference by
+// chance (Holm, Scandinavian Journal of Statistics 6, 1979). What is not below Alpha then is Noise.
+func (c *Comparison) correctForManyTests() {
 	var tested []*FigureChanged
 	for i := range c.Figures {
 		if c.Figures[i].P != nil {
@@ -173,7 +213,7 @@ func (c *Comparison) judge() {
 	}
 }
 
-// settings lists what differs of how the runs were made.
+// settings lists the settings that differ, all but when the runs were started.
 func (c *Comparison) settings(this, other []Setting) {
 	value := func(list []Setting, name string) string {
 		for _, s := range list {
@@ -183,12 +223,12 @@ func (c *Comparison) settings(this, other []Setting) {
 		}
 		return ""
 	}
-	seen := map[string]bool{"started": true}
+	listed := map[string]bool{"started": true}
 	for _, s := range slices.Concat(this, other) {
-		name := s.Name
-		if a, b := value(this, name), value(other, name); !seen[name] && a != b {
-			c.Settings = append(c.Settings, SettingChanged{name, cmp.Or(a, "-"), cmp.Or(b, "-")})
+		a, b := value(this, s.Name), value(other, s.Name)
+		if a != b && !listed[s.Name] {
+			c.Settings = append(c.Settings, SettingChanged{s.Name, cmp.Or(a, "-"), cmp.Or(b, "-")})
 		}
-		seen[name] = true
+		listed[s.Name] = true
 	}
 }

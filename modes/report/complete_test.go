@@ -126,8 +126,8 @@ func TestCutIsNoFailure(t *testing.T) {
 	}
 }
 
-// TestBadImageStays holds an image that came back with other bytes against the run, though the reading was cut off, or
-// all came back well when it was resumed.
+// TestBadImageStays holds an image that came back with other bytes against the run, though the reading was
+// cut off, or all came back well when it was resumed.
 func TestBadImageStays(t *testing.T) {
 	bad := runlog.Event{TS: 9, Kind: runlog.EventImageMismatched, Detail: "stress_image_7.png: other bytes"}
 	for _, more := range [][]runlog.Record{{bad}, {bad, runlog.Event{TS: 9, Kind: runlog.EventResumed}, runlog.Readback{Images: 200, Matched: 200}}} {
@@ -159,8 +159,8 @@ var absentCases = []struct {
 	{"readback", "images", ""},
 }
 
-// TestAbsentIsNotZero takes a field out of the records of a run that passes all checks, or makes it null: the checks
-// that go by it are skipped, with one record of the field too, and none fails.
+// TestAbsentIsNotZero takes a field out of the records of a run that passes all checks, or makes it null: the
+// checks that go by it are skipped, with one record of the field too, and none fails.
 func TestAbsentIsNotZero(t *testing.T) {
 	whole := logtest.Encode(t, logtest.Whole(90)...)
 	if v, err := verdictOf(t, whole); err != nil || v.Text != "SYSTEM PASSED ALL TESTS (7 passed)" {
@@ -208,7 +208,8 @@ func withoutField(t *testing.T, log []byte, typ, field, with string, most int) [
 	return out.Bytes()
 }
 
-// TestAbsentOutcome leaves an upload out of which nothing says what became of it: it neither failed nor counts as made.
+// TestAbsentOutcome leaves an upload out of which nothing says what became of it: it neither failed nor
+// counts as made.
 func TestAbsentOutcome(t *testing.T) {
 	log := withoutField(t, logtest.Encode(t, logtest.Whole(90)...), "upload", "ok", "", 1)
 	r := Compute(logtest.Read(t, string(log)), DefaultLimits())

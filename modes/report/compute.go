@@ -1,5 +1,5 @@
-// Package report computes a Report from the log of a run: its figures, the checks with their verdict, what limited the
-// run, and how it compares with another one. It shows nothing; see modes/report/render.
+// Package report computes a Report from the log of a run: its figures, the checks with their verdict, what
+// limited the run, and how it compares with another one. It shows nothing; see modes/report/render.
 package report
 
 import (
@@ -12,9 +12,9 @@ import (
 	"imgcluster/modes/term"
 )
 
-// Report is a run in figures, with a verdict. Fields that end in Percent go from 0 to 100 and are
-// of the successful uploads, SuccessRate goes from 0 to 1; times are seconds, sizes bytes. A
-// figure for which the log has no data is 0.
+// Report is a run in figures, with a verdict. Fields that end in Percent go from 0 to 100 and are of the
+// successful uploads, SuccessRate goes from 0 to 1; times are seconds, sizes bytes. A figure for which the
+// log has no data is 0.
 type Report struct {
 	Attempted           int         `json:"attempted"`
 	Succeeded           int         `json:"succeeded"`
@@ -31,34 +31,32 @@ type Report struct {
 	Classes             []Class     `json:"classes"`                // from small to large
 	Failures            []Failure   `json:"failures"`               // the most frequent first
 	Run                 *runlog.Run `json:"run,omitempty"`          // nil when the log does not say
-	Notes               []string    `json:"notes"`                  // what is odd about the log
+	Notes               []string    `json:"notes"`                  // what to know of the log
 	Verdict             Verdict     `json:"verdict"`
 
-	// of ElapsedS, what comes after the warm-up
-	MeasuredS float64 `json:"measured_s"`
-	Warmup    Warmup  `json:"warmup"` // what was left out
-	// of an open loop: from each upload's start, not from when it was due
-	ServiceLatencyS *Latency         `json:"service_latency_s,omitempty"`
-	Reads           *Reads           `json:"reads,omitempty"`      // nil without reads
-	Client          *Client          `json:"client,omitempty"`     // nil without samples
-	Bottleneck      *Bottleneck      `json:"bottleneck,omitempty"` // nil when nothing tells
-	Events          []Moment         `json:"events"`               // by time, the first eventsShown
+	MeasuredS       float64          `json:"measured_s"`                  // ElapsedS without the warm-up
+	Warmup          Warmup           `json:"warmup"`                      // operations that are left out
+	ServiceLatencyS *Latency         `json:"service_latency_s,omitempty"` // from the start; nil in a closed loop
+	Reads           *Reads           `json:"reads,omitempty"`             // nil without reads
+	Client          *Client          `json:"client,omitempty"`            // nil without samples
+	Bottleneck      *Bottleneck      `json:"bottleneck,omitempty"`        // nil in a run too short to tell
+	Events          []Event          `json:"events"`                      // by time, the first eventsShown
 	EventsLeftOut   int              `json:"events_left_out,omitempty"`
 	Readback        *runlog.Readback `json:"readback,omitempty"`   // nil when no image was read back
-	Limits          Limits           `json:"limits"`               // that the checks went by
+	Limits          Limits           `json:"limits"`               // of the checks
 	Comparison      *Comparison      `json:"comparison,omitempty"` // nil unless Compare was called
 	Log             string           `json:"-"`                    // the name of the log, where it is shown
-	Charts          Charts           `json:"-"`                    // for a page
+	Charts          Charts           `json:"-"`                    // for a page of HTML
 }
 
-// Warmup counts what the run itself left out of its figures.
+// Warmup counts the operations of the warm-up, which the figures leave out.
 type Warmup struct {
 	Uploads int `json:"uploads"`
 	Reads   int `json:"reads"`
 	Failed  int `json:"failed"` // of both
 }
 
-// Reads sums up the reads beside the uploads.
+// Reads has the figures of the reads beside the uploads.
 type Reads struct {
 	Attempted           int       `json:"attempted"`
 	Succeeded           int       `json:"succeeded"`
@@ -71,18 +69,18 @@ type Reads struct {
 	Failures            []Failure `json:"failures"`
 }
 
-// Moment is an event of the log.
-type Moment struct {
+// Event is an event of the log.
+type Event struct {
 	TS     float64 `json:"t_s"`
 	Kind   string  `json:"kind"`
 	Node   int     `json:"node,omitempty"`
 	Detail string  `json:"detail,omitempty"`
 }
 
-// eventsShown bounds the events that a report lists and marks.
+// eventsShown bounds the events that a report lists and marks in its charts.
 const eventsShown = 200
 
-// Latency gives Distribution by nearest rank: each is the latency of some upload.
+// Latency has quantiles by nearest rank: each is the latency of some operation.
 type Latency struct {
 	Mean float64 `json:"mean"`
 	P50  float64 `json:"p50"`
@@ -96,15 +94,20 @@ type Latency struct {
 }
 
 func newLatency(sorted []float64) Latency {
-	at := func(q float64) float64 { return quantile(sorted, q) }
 	return Latency{
-		Mean: mean(sorted), P50: at(0.5), P90: at(0.9), P95: at(0.95), P99: at(0.99),
-		P999: at(0.999), P9999: at(0.9999), Max: at(1),
+		Mean:  mean(sorted),
+		P50:   quantile(sorted, 0.5),
+		P90:   quantile(sorted, 0.9),
+		P95:   quantile(sorted, 0.95),
+		P99:   quantile(sorted, 0.99),
+		P999:  quantile(sorted, 0.999),
+		P9999: quantile(sorted, 0.9999),
+		Max:   quantile(sorted, 1),
 	}
 }
 
-// NodeShare is what one node owned of the successful uploads. A node that is not in Run.Nodes but
-// owned something is listed too.
+// NodeShare is what one node owns of the successful uploads, and what it used. A node that is not in
+// Run.Nodes but owns something is listed too.
 type NodeShare struct {
 	ID                int     `json:"id"`
 	Uploads           int64   `json:"uploads"`
@@ -114,21 +117,20 @@ type NodeShare struct {
 	Usage
 }
 
-// Balance says how even the shares are. The standard deviations are those of the whole population
-// of nodes in the run, in percentage points.
+// Balance is how even the shares are. The standard deviations are those of the whole population of nodes in
+// the run, in percentage points.
 type Balance struct {
 	ExpectedPercent    float64 `json:"expected_percent"`
 	StddevPercent      float64 `json:"stddev_percent"`
 	BytesStddevPercent float64 `json:"bytes_stddev_percent"`
-	// excellent, very good, good, poor; none without an owner
-	Grade      string  `json:"grade"`
-	ChiSquareP float64 `json:"chi_square_p"` // of the counts, against equal chances
+	Grade              string  `json:"grade"`        // excellent, very good, good, poor; none without an owner
+	ChiSquareP         float64 `json:"chi_square_p"` // of the counts, against equal chances
 
-	Of    Allowance `json:"allowance"` // what the grade goes by
-	Words string    `json:"words"`     // the grade, with how few images it is of
+	Of    Allowance `json:"allowance"` // on which the grade depends
+	Words string    `json:"words"`     // the grade, with the number of images when they are few
 }
 
-// Class sums up the successful uploads of one size class, and counts the failed ones.
+// Class has the figures of the successful uploads of one size class, and counts the failed ones.
 type Class struct {
 	Class    string       `json:"class"`
 	Uploads  int64        `json:"uploads"`
@@ -153,33 +155,33 @@ type Failure struct {
 	Uploads int    `json:"uploads"`
 }
 
-// Verdict passes when no check failed and every attempted upload succeeded, at least one, and the log has evidence of
-// all that was planned, to the end.
+// Verdict passes when no check failed, every attempted upload succeeded, at least one, and the log has
+// evidence of all that was planned.
 type Verdict struct {
-	Passed bool    `json:"passed"`
-	Text   string  `json:"text"`
-	Checks []Check `json:"checks"`
-	// what was planned and is not in the log; empty when all is
-	Incomplete string `json:"incomplete,omitempty"`
-	failed     bool   // a check, or an upload
+	Passed     bool    `json:"passed"`
+	Text       string  `json:"text"`
+	Checks     []Check `json:"checks"`
+	Incomplete string  `json:"incomplete,omitempty"` // what was planned and is not in the log
+	failed     bool    // a check, or too many uploads
 }
 
-// log is the log of a run with what the figures ask of it.
+// log is the log of a run, with what the figures need of it.
 type log struct{ *runlog.Log }
 
-// Compute works out the report of a log, judged by limits.
+// Compute computes the report of a log, judged by limits.
 func Compute(in *runlog.Log, limits Limits) *Report {
 	l := log{in}
 	r := &Report{
-		Limits: limits, Readback: l.Readback,
-		Warmup: Warmup{l.Warmup.Uploads, l.Warmup.Reads, l.Warmup.Failed},
+		Limits:   limits,
+		Readback: l.Readback,
+		Warmup:   Warmup{l.Warmup.Uploads, l.Warmup.Reads, l.Warmup.Failed},
 	}
 	if l.HasRun {
 		run := l.Run
 		r.Run = &run
 	}
-	r.total(l)
-	r.Reads = l.readTotals(r.MeasuredS)
+	r.countUploads(l)
+	r.countReads(l)
 	usage := l.usage(r.ElapsedS - r.MeasuredS)
 	r.Nodes = l.shares(r.Succeeded, r.Bytes, usage)
 	if u := usage[clientID]; u != nil {
@@ -188,8 +190,7 @@ func Compute(in *runlog.Log, limits Limits) *Report {
 	}
 	r.Balance = l.balance(r.Nodes, r.Succeeded)
 	r.Classes = l.classSums()
-	r.Failures = l.failures()
-	r.moments(l)
+	r.listEvents(l)
 	r.Bottleneck = l.bottleneck(r)
 	r.Notes = l.notes(r)
 	r.Verdict = judge(l, r)
@@ -197,7 +198,7 @@ func Compute(in *runlog.Log, limits Limits) *Report {
 	return r
 }
 
-// notes tells what the reader of the figures should know of the log.
+// notes lists what to know of the log to read the figures.
 func (l log) notes(r *Report) []string {
 	n := []string{}
 	add := func(when bool, format string, args ...any) {
@@ -205,9 +206,8 @@ func (l log) notes(r *Report) []string {
 			n = append(n, fmt.Sprintf(format, args...))
 		}
 	}
-	if left := l.Run.LeftOut; len(left) > 0 {
-		add(true, "not all of --images was sent; left out: %s", strings.Join(left, "; "))
-	}
+	left := l.Run.LeftOut
+	add(len(left) > 0, "not all of --images was sent; left out: %s", strings.Join(left, "; "))
 	add(l.Cut, "the last line is cut off and was left out")
 	add(!l.HasRun, "no run record: the nodes are taken from the uploads")
 	add(!l.Ended, "no end record: elapsed is up to the last finished upload")
@@ -220,7 +220,8 @@ func (l log) notes(r *Report) []string {
 	outside, by := l.outside(r.Nodes)
 	add(outside > 0, "%s on nodes that are not in the run record: %s", term.Plural(outside, "upload"), by)
 	waited := l.waited()
-	add(waited > 0, "uploads waited %s s in all for the cluster to get over faults; throughput has that in it", term.Seconds(waited))
+	add(waited > 0, "uploads waited %s s in all for the cluster to recover from faults; "+
+		"the throughput includes that", term.Seconds(waited))
 	if missing := l.Missing().String(); missing != "" {
 		again := ""
 		switch {
@@ -240,34 +241,34 @@ func (l log) notes(r *Report) []string {
 	return n
 }
 
-// resumed counts how often the run went on after it had been interrupted.
-func (l log) resumed() int64 { return l.Happened(runlog.EventResumed) }
+// resumed counts how often the run was resumed after it had been interrupted.
+func (l log) resumed() int64 { return l.CountEvents(runlog.EventResumed) }
 
-// waited adds up the time in which no upload could begin.
+// waited adds up the time in which no upload could start.
 func (l log) waited() (sum float64) {
 	end := l.LastS()
-	for _, s := range l.Held() {
-		sum += max(0, min(s.ToS, end)-s.FromS)
+	for _, held := range l.Held() {
+		sum += max(0, min(held.ToS, end)-held.FromS)
 	}
 	return sum
 }
 
-// unowned counts the successful uploads whose owner the log does not say.
+// unowned counts the successful uploads whose owner is not in the log.
 func (l log) unowned() int {
 	return l.succeededThat(func(u *runlog.UploadOutcome) bool { return u.Owner == 0 })
 }
 
-// untimed counts the successful uploads of which the log does not say when they were.
+// untimed counts the successful uploads whose times are not in the log.
 func (l log) untimed() int {
 	return l.succeededThat(func(u *runlog.UploadOutcome) bool { return !u.Timed })
 }
 
-// unsized counts the successful uploads of which the log does not say how large they are.
+// unsized counts the successful uploads whose sizes are not in the log.
 func (l log) unsized() int {
 	return l.succeededThat(func(u *runlog.UploadOutcome) bool { return u.Bytes == 0 })
 }
 
-// succeededThat counts the successful uploads that are so.
+// succeededThat counts the successful uploads for which are returns true.
 func (l log) succeededThat(are func(*runlog.UploadOutcome) bool) (n int) {
 	for i := range l.Uploads {
 		if u := &l.Uploads[i]; u.OK && are(u) {
@@ -279,10 +280,9 @@ func (l log) succeededThat(are func(*runlog.UploadOutcome) bool) (n int) {
 
 // outside counts the uploads whose owner is not a node of the run, and lists these owners.
 func (l log) outside(nodes []NodeShare) (uploads int64, by string) {
-	members := l.NodeIDs()
 	var ids []string
 	for _, n := range nodes {
-		if _, ok := slices.BinarySearch(members, n.ID); !ok {
+		if !l.hasNode(n.ID) {
 			uploads += n.Uploads
 			ids = append(ids, fmt.Sprint(n.ID))
 		}
@@ -290,25 +290,16 @@ func (l log) outside(nodes []NodeShare) (uploads int64, by string) {
 	return uploads, strings.Join(ids, ", ")
 }
 
-func (r *Report) total(l log) {
-	took, service := make([]float64, 0, len(l.Uploads)), make([]float64, 0, len(l.Uploads))
-	open := false
+// countUploads computes the figures of the uploads.
+func (r *Report) countUploads(l log) {
+	t := newTally(l.uploads(), len(l.Uploads))
+	r.Attempted, r.Succeeded, r.Failed = t.attempted, t.succeeded, t.attempted-t.succeeded
+	r.SuccessRate = ratio(float64(t.succeeded), float64(t.attempted))
+	r.Failures = t.failures()
+	r.Bytes = t.bytes
 	for i := range l.Uploads {
-		u := &l.Uploads[i]
-		r.SentBytes += u.Sent
-		open = open || u.Scheduled
-		if u.OK {
-			r.Bytes += u.Bytes
-			r.Succeeded++
-		}
-		if u.Measured() {
-			took, service = append(took, u.TookS()), append(service, u.LatencyS)
-		}
+		r.SentBytes += l.Uploads[i].Sent
 	}
-	slices.Sort(took)
-	r.Attempted = len(l.Uploads)
-	r.Failed = r.Attempted - r.Succeeded
-	r.SuccessRate = ratio(float64(r.Succeeded), float64(r.Attempted))
 	r.ElapsedS = l.LastS()
 	if l.Ended {
 		r.ElapsedS = max(r.ElapsedS, l.ElapsedS)
@@ -317,54 +308,35 @@ func (r *Report) total(l log) {
 	if l.Warmup.Uploads+l.Warmup.Reads > 0 {
 		r.MeasuredS = max(0, r.ElapsedS-l.Run.WarmupS)
 	}
-	r.ThroughputPerS = ratio(float64(r.Succeeded), r.MeasuredS)
-	r.ThroughputBytesPerS = ratio(float64(r.Bytes), r.MeasuredS)
-	r.LatencyS = newLatency(took)
-	if open {
-		slices.Sort(service)
-		r.ServiceLatencyS = new(newLatency(service))
-	}
+	r.ThroughputPerS = ratio(float64(t.succeeded), r.MeasuredS)
+	r.ThroughputBytesPerS = ratio(float64(t.bytes), r.MeasuredS)
+	r.LatencyS, r.ServiceLatencyS = t.latency, t.serviceLatency
 }
 
-// readTotals sums up the reads.
-func (l log) readTotals(measured float64) *Reads {
+// countReads computes the figures of the reads, when there are any.
+func (r *Report) countReads(l log) {
 	if len(l.Reads) == 0 {
-		return nil
+		return
 	}
-	var took, service []float64
-	r, open := &Reads{Attempted: len(l.Reads)}, false
-	reasons := map[string]int{}
-	for i := range l.Reads {
-		o := &l.Reads[i]
-		open = open || o.Scheduled
-		if !o.OK {
-			reasons[o.Reason]++
-			continue
-		}
-		r.Bytes += o.Bytes
-		r.Succeeded++
-		if o.Timed {
-			took, service = append(took, o.TookS()), append(service, o.LatencyS)
-		}
+	t := newTally(l.reads(), len(l.Reads))
+	r.Reads = &Reads{
+		Attempted:           t.attempted,
+		Succeeded:           t.succeeded,
+		Failed:              t.attempted - t.succeeded,
+		Bytes:               t.bytes,
+		ThroughputPerS:      ratio(float64(t.succeeded), r.MeasuredS),
+		ThroughputBytesPerS: ratio(float64(t.bytes), r.MeasuredS),
+		LatencyS:            t.latency,
+		ServiceLatencyS:     t.serviceLatency,
+		Failures:            t.failures(),
 	}
-	slices.Sort(took)
-	slices.Sort(service)
-	r.Failed = r.Attempted - r.Succeeded
-	r.Failures = l.ranked(reasons)
-	r.ThroughputPerS, r.ThroughputBytesPerS = ratio(float64(r.Succeeded), measured),
-		ratio(float64(r.Bytes), measured)
-	r.LatencyS = newLatency(took)
-	if open {
-		r.ServiceLatencyS = new(newLatency(service))
-	}
-	return r
 }
 
-// moments lists the events.
-func (r *Report) moments(l log) {
-	r.Events = []Moment{}
+// listEvents lists the events.
+func (r *Report) listEvents(l log) {
+	r.Events = []Event{}
 	for _, e := range l.Events[:min(len(l.Events), eventsShown)] {
-		r.Events = append(r.Events, Moment{TS: e.TS, Kind: e.Kind, Node: e.Node, Detail: e.Detail})
+		r.Events = append(r.Events, Event(e.Event))
 	}
 	r.EventsLeftOut = len(l.Events) - len(r.Events)
 }
@@ -374,7 +346,7 @@ func (l log) shares(succeeded int, bytes int64, usage map[int]*Usage) []NodeShar
 	at := map[int]*NodeShare{}
 	node := func(id int) *NodeShare {
 		if at[id] == nil {
-			at[id] = &NodeShare{ID: int(id)}
+			at[id] = &NodeShare{ID: id}
 		}
 		return at[id]
 	}
@@ -401,31 +373,35 @@ func (l log) shares(succeeded int, bytes int64, usage map[int]*Usage) []NodeShar
 	return list
 }
 
-// unnamed says that the log does not name the run's nodes: one that owned nothing would not be missed.
+// hasNode reports whether a node is one of the run's.
+func (l log) hasNode(id int) bool {
+	_, ok := slices.BinarySearch(l.NodeIDs(), id)
+	return ok
+}
+
+// unnamed reports whether the log does not name the run's nodes: one that owns nothing would not be missed.
 func (l log) unnamed() bool { return len(l.Run.Nodes) == 0 }
 
-// ofMembers returns the shares of the run's nodes only.
-func (l log) ofMembers(nodes []NodeShare) []NodeShare {
-	members := l.NodeIDs()
-	return slices.DeleteFunc(slices.Clone(nodes), func(n NodeShare) bool {
-		_, ok := slices.BinarySearch(members, n.ID)
-		return !ok
-	})
+// runNodes returns the shares of the run's nodes only.
+func (l log) runNodes(nodes []NodeShare) []NodeShare {
+	return slices.DeleteFunc(slices.Clone(nodes), func(n NodeShare) bool { return !l.hasNode(n.ID) })
 }
 
 func (l log) balance(nodes []NodeShare, succeeded int) Balance {
 	var counts []int64
 	var share, bytesShare []float64
-	for _, n := range l.ofMembers(nodes) {
+	for _, n := range l.runNodes(nodes) {
 		counts = append(counts, n.Uploads)
 		share = append(share, n.SharePercent)
 		bytesShare = append(bytesShare, n.BytesSharePercent)
 	}
 	b := Balance{
-		ExpectedPercent: ratio(100, float64(len(counts))), StddevPercent: stddev(share),
-		BytesStddevPercent: stddev(bytesShare), ChiSquareP: chiSquareP(counts),
+		ExpectedPercent:    ratio(100, float64(len(counts))),
+		StddevPercent:      stddev(share),
+		BytesStddevPercent: stddev(bytesShare),
+		ChiSquareP:         chiSquareP(counts),
+		Of:                 allowance(int64(succeeded), len(counts)),
 	}
-	b.Of = allowance(int64(succeeded), len(counts))
 	b.Grade = b.Of.grade(b.StddevPercent)
 	b.Words = b.Of.words(b.Grade)
 	if succeeded == l.unowned() {
@@ -437,10 +413,10 @@ func (l log) balance(nodes []NodeShare, succeeded int) Balance {
 // defaultClasses are the classes of the default test set, from small to large.
 var defaultClasses = []string{"small", "medium", "large", "xlarge"}
 
-// classSums sums up the classes: those of the default test set first, then the others by name.
+// classSums computes the figures of the classes: those of the default test set first, then the others by
+// name.
 func (l log) classSums() []Class {
 	at := map[string]*Class{}
-	latency := map[string][]float64{}
 	for i := range l.Uploads {
 		u := &l.Uploads[i]
 		c := at[u.Class]
@@ -458,23 +434,22 @@ func (l log) classSums() []Class {
 		c.MaxBytes = max(c.MaxBytes, u.Bytes)
 		c.Uploads++
 		c.Bytes += u.Bytes
-		if u.Timed {
-			latency[u.Class] = append(latency[u.Class], u.TookS())
-		}
 	}
-	table := []Class{}
+	list := []Class{}
 	for name, c := range at {
-		took := latency[name]
-		slices.Sort(took)
+		latency := newLatency(slices.Sorted(slices.Values(latencies(l.uploadsOf(name), fromDue))))
 		c.LatencyS = ClassLatency{
-			Mean: mean(took), P50: quantile(took, 0.5), P95: quantile(took, 0.95), P99: quantile(took, 0.99),
+			Mean: latency.Mean,
+			P50:  latency.P50,
+			P95:  latency.P95,
+			P99:  latency.P99,
 		}
-		table = append(table, *c)
+		list = append(list, *c)
 	}
-	slices.SortFunc(table, func(a, b Class) int {
+	slices.SortFunc(list, func(a, b Class) int {
 		return cmp.Or(cmp.Compare(classRank(a.Class), classRank(b.Class)), cmp.Compare(a.Class, b.Class))
 	})
-	return table
+	return list
 }
 
 func classRank(class string) int {
@@ -482,27 +457,4 @@ func classRank(class string) int {
 		return i
 	}
 	return len(defaultClasses)
-}
-
-// failures counts the reasons of failed uploads.
-func (l log) failures() []Failure {
-	counts := map[string]int{}
-	for i := range l.Uploads {
-		if !l.Uploads[i].OK {
-			counts[l.Uploads[i].Reason]++
-		}
-	}
-	return l.ranked(counts)
-}
-
-// ranked lists reasons, the most frequent first.
-func (l log) ranked(counts map[string]int) []Failure {
-	list := []Failure{}
-	for reason, n := range counts {
-		list = append(list, Failure{Error: cmp.Or(reason, "no reason given"), Uploads: n})
-	}
-	slices.SortFunc(list, func(a, b Failure) int {
-		return cmp.Or(cmp.Compare(b.Uploads, a.Uploads), cmp.Compare(a.Error, b.Error))
-	})
-	return list
 }

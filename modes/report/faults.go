@@ -14,11 +14,11 @@ const (
 	faultWindowS = 30.0 // pauses in service up to here are put down to the fault
 )
 
-// faultTolerance asks whether all uploads succeeded in spite of the faults, and, when the run made
-// the faults itself, whether it made all of them, the cluster got over each, acknowledgements
-// never stopped for long, and every acknowledged image was read back as it was sent. Uploads must
-// have ended after the first fault: before, there is nothing that it could have hurt. Where the log was cut off, what
-// it does not have is no failure.
+// faultTolerance asks whether all uploads succeeded in spite of the faults, and, when the run made the faults
+// itself, whether it made all of them, the cluster got over each, acknowledgements never stopped for long,
+// and every acknowledged image was read back as it was sent. Uploads must have ended after the first fault:
+// before, there is nothing that it could have hurt. Where the log was cut off, what it does not have is no
+// failure.
 func (j *judgement) faultTolerance() (Status, string) {
 	planned := j.log.Run.FaultsPlanned()
 	if len(j.faults) == 0 && planned == 0 {
@@ -107,8 +107,8 @@ func (l log) readBack() (evidence string, same bool) {
 	if l.Readback != nil {
 		b = *l.Readback
 	}
-	b.Mismatched = max(b.Mismatched, l.Happened(runlog.EventImageMismatched))
-	b.Missing = max(b.Missing, l.Happened(runlog.EventImageMissing))
+	b.Mismatched = max(b.Mismatched, l.CountEvents(runlog.EventImageMismatched))
+	b.Missing = max(b.Missing, l.CountEvents(runlog.EventImageMissing))
 	if l.Readback == nil && b.Wrong() == 0 {
 		return "no image read back", true
 	}

@@ -17,10 +17,10 @@ const (
 //
 // Least is that of the most even shares of whole images: n images on k nodes leave n mod k over.
 //
-// Most is what placement (bounded loads: Mirrokni, Thorup, Zadimoghaddam: Consistent Hashing with Bounded Loads,
-// 2016) may leave: its bound is two images from the mean, decided by several nodes that do not see what the others
-// are deciding, which in simulation is 0.14 % of 1500 images at worst, 2.1 of them; promised are 0.15 %, 2.25. That is too
-// much of fewer than balancePerNodeMin images a node: of these, 1.
+// Most is what placement (bounded loads: Mirrokni, Thorup, Zadimoghaddam: Consistent Hashing with Bounded
+// Loads, 2016) may leave: its bound is two images from the mean, decided by several nodes that do not see
+// what the others are deciding, which in simulation is 0.14 % of 1500 images at worst, 2.1 of them; promised
+// are 0.15 %, 2.25. That is too much of fewer than balancePerNodeMin images a node: of these, 1.
 type Allowance struct {
 	Images int64   `json:"images"`
 	Least  float64 `json:"least_stddev_percent"`

@@ -25,8 +25,9 @@ type process struct {
 	lost   bool // was gone for a time: what it has then is not what it had
 }
 
-// memoryStable asks every node and the client for a peak below the limit and no lasting growth: a slope,
-// by Theil and Sen, whose whole confidence interval means more than the limit over the run, and that goes on to its end.
+// memoryStable asks every node and the client for a peak below the limit and no lasting growth: a slope, by
+// Theil and Sen, whose whole confidence interval means more than the limit over the run, and that goes on to
+// its end.
 func (j *judgement) memoryStable() (Status, string) {
 	list, unseen := j.processes()
 	if j.log.unnamed() {

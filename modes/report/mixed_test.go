@@ -31,7 +31,8 @@ func TestWarmupIsLeftOut(t *testing.T) {
 	}
 }
 
-// TestLatencyCountsFromWhenDue stalls an open loop: the uploads that had to wait show it, though each was sent fast.
+// TestLatencyCountsFromWhenDue stalls an open loop: the uploads that had to wait show it, though each was
+// sent fast.
 func TestLatencyCountsFromWhenDue(t *testing.T) {
 	r := compute(t, logtest.Mutate(logtest.Even(200), func(u *runlog.Upload) {
 		u.ScheduledS = new(u.StartS)

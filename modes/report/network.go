@@ -42,7 +42,7 @@ func (j *judgement) network() (Status, string) {
 
 // link tells which share of the client's link that is, where the log knows the link.
 func (j *judgement) link(sent float64) string {
-	link := float64(j.log.Run.Machines.Client.LinkBytesPS)
+	link := float64(j.log.Run.Hosts.Client.LinkBytesPS)
 	if link == 0 {
 		return ""
 	}

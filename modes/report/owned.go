@@ -56,9 +56,9 @@ func (s spread) distance(average float64) float64 {
 	return math.Hypot(s.imagesN, ratio(s.bytesN, average))
 }
 
-// shareLimits are the largest standard deviations of the shares in so many images of so many bytes. Shares can
-// be even to within some images only, and by bytes to within a part of the largest one where that
-// is far from the average.
+// shareLimits are the largest standard deviations of the shares in so many images of so many bytes. Shares
+// can be even to within some images only, and by bytes to within a part of the largest one where that is far
+// from the average.
 func (j *judgement) shareLimits(n, sum float64) (images, bytes float64) {
 	average := ratio(sum, n)
 	fair := ratio(100*balanceImagesMax, n)

@@ -198,7 +198,8 @@ func TestHistory(t *testing.T) {
 	}
 }
 
-// What a first sample that came late says has uploads of the run in it; those of the warm-up are not among the uploads.
+// What a first sample that came late says has uploads of the run in it; those of the warm-up are not among
+// the uploads.
 func TestBefore(t *testing.T) {
 	recs := slices.DeleteFunc(logtest.Even(60), func(rec runlog.Record) bool { _, is := rec.(runlog.NodeSample); return is })
 	recs = append(recs, ownedSamples(1.5, placement.Load{Images: 20, Bytes: 200e6}, placement.Load{Images: 9, Bytes: 200e6})...)
@@ -222,8 +223,8 @@ func TestBefore(t *testing.T) {
 	}
 }
 
-// TestGradeOfPlacement grades what placement does with few images, of many users: the first run that anybody makes is
-// not called poor for what no placement of so few could do better.
+// TestGradeOfPlacement grades what placement does with few images, of many users: the first run that anybody
+// makes is not called poor for what no placement of so few could do better.
 func TestGradeOfPlacement(t *testing.T) {
 	for _, images := range []int64{18, 30, 50, 100} {
 		grades := map[string]int{}

@@ -136,8 +136,8 @@ func (j *judgement) balanced() (Status, string) {
 	return outcome(ok), evidence
 }
 
-// hashQuality asks whether the hash is even and the bound moves little: whether the shares could be those
-// of equal chances, and the first choices too. Bounded loads make the shares more even than chance does, so that
+// hashQuality asks whether the hash is even and the bound moves little: whether the shares could be those of
+// equal chances, and the first choices too. Bounded loads make the shares more even than chance does, so that
 // only a broken hash or a broken bound fails; the first choices are the hash alone.
 func (j *judgement) hashQuality() (Status, string) {
 	n, p := j.report.Succeeded, j.report.Balance.ChiSquareP

@@ -42,12 +42,12 @@ func (r *Report) Settings() (list []Setting) {
 	add(run.Images != "", "images", "%s", run.Images)
 	add(len(run.LeftOut) > 0, "left out of them", "%s", strings.Join(run.LeftOut, "; "))
 	add(run.Faults > 0, "faults planned", "%d", run.Faults)
-	for _, m := range append([]runlog.Machine{run.Machines.Client}, run.Machines.Nodes...) {
+	for _, m := range append([]runlog.Host{run.Hosts.Client}, run.Hosts.Nodes...) {
 		name := "client's machine"
 		if m.ID > 0 {
 			name = fmt.Sprintf("machine of node %d", m.ID)
 		}
-		add(m != (runlog.Machine{}), name, "%s", machineWords(m))
+		add(m != (runlog.Host{}), name, "%s", machineWords(m))
 	}
 	for _, key := range slices.Sorted(maps.Keys(run.Settings)) {
 		add(true, key, "%s", run.Settings[key])
@@ -64,14 +64,14 @@ func (r *Report) Load() string {
 	return fmt.Sprintf("%d at once", r.Run.Concurrency)
 }
 
-func machineWords(m runlog.Machine) string {
+func machineWords(m runlog.Host) string {
 	var parts []string
 	add := func(when bool, s string) {
 		if when {
 			parts = append(parts, s)
 		}
 	}
-	add(m.Host != "", m.Host)
+	add(m.Name != "", m.Name)
 	add(m.CPUs > 0, term.Plural(m.CPUs, "core"))
 	add(m.MemoryBytes > 0, term.Bytes(m.MemoryBytes)+" of memory")
 	add(m.LinkBytesPS > 0, "a link of "+term.Bytes(m.LinkBytesPS)+"/s")

@@ -105,21 +105,22 @@ func autocorrelation(values []float64) float64 {
 	return with / all
 }
 
-// autocorrelationMax bounds what varianceFactor goes by: values that are even more alike are nearly one value.
+// autocorrelationMax bounds what varianceFactor goes by: values that are even more alike are nearly one
+// value.
 const autocorrelationMax = 0.99
 
-// varianceFactor returns how much larger the variance of a statistic is when its values have this autocorrelation:
-// the number of values by how many independent ones they are worth (Bayley and Hammersley, Supplement to the
-// Journal of the Royal Statistical Society 8, 1946). It is never below 1.
+// varianceFactor returns how much larger the variance of a statistic is when its values have this
+// autocorrelation: the number of values by how many independent ones they are worth (Bayley and Hammersley,
+// Supplement to the Journal of the Royal Statistical Society 8, 1946). It is never below 1.
 func varianceFactor(autocorrelation float64) float64 {
 	r := min(max(0, autocorrelation), autocorrelationMax)
 	return (1 + r) / (1 - r)
 }
 
 // mannWhitney returns the probability that two samples differ at least so much when both come from one
-// distribution: the U test (Mann and Whitney, Annals of Mathematical Statistics 18, 1947), two-sided, by its normal
-// approximation with ties. Samples in order of time are often alike to their neighbours, which widens the variance.
-// It is 1 when there is nothing to compare.
+// distribution: the U test (Mann and Whitney, Annals of Mathematical Statistics 18, 1947), two-sided, by its
+// normal approximation with ties. Samples in order of time are often alike to their neighbours, which widens
+// the variance. It is 1 when there is nothing to compare.
 func mannWhitney(a, b []float64) float64 {
 	n1, n2 := float64(len(a)), float64(len(b))
 	if len(a) == 0 || len(b) == 0 {

@@ -115,8 +115,8 @@ func TestStddev(t *testing.T) {
 	}
 }
 
-// TestMannWhitney compares with figures worked out by hand: of five values that are all below five others U is
-// 0, its mean 12.5 and its variance 25*11/12.
+// TestMannWhitney compares with figures worked out by hand: of five values that are all below five others U
+// is 0, its mean 12.5 and its variance 25*11/12.
 func TestMannWhitney(t *testing.T) {
 	low, high := []float64{1, 5, 2, 4, 3}, []float64{6, 10, 7, 9, 8}
 	want := 2 * normalTail(12/math.Sqrt(25.0*11/12))
@@ -222,8 +222,9 @@ func TestGradeOfFew(t *testing.T) {
 	}
 }
 
-// TestGradeKeepsToBounds holds what the grades of any number of images on any number of nodes go by: the most even
-// shares are excellent, all on one node is poor, and the design's grades are the least that any share gets.
+// TestGradeKeepsToBounds holds what the grades of any number of images on any number of nodes go by: the most
+// even shares are excellent, all on one node is poor, and the design's grades are the least that any share
+// gets.
 func TestGradeKeepsToBounds(t *testing.T) {
 	order := []string{"excellent", "very good", "good", "poor"}
 	for nodes := 2; nodes <= 9; nodes++ {

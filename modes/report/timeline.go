@@ -48,7 +48,8 @@ func newTimeline(l log, from, elapsed float64) Timeline {
 	return t
 }
 
-// StretchLeast is the part of a stretch from which it tells a rate: the first and last may be shorter than the others.
+// StretchLeast is the part of a stretch from which it tells a rate: the first and last may be shorter than
+// the others.
 const StretchLeast = 0.3
 
 // Bounds returns from where to where stretch i goes, and false when too little of it is of the measured time.

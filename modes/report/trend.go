@@ -25,11 +25,12 @@ const (
 )
 
 // findTrend is the one test for a trend, of points in order of time: that of Mann and Kendall (Kendall, Rank
-// Correlation Methods, 1975) on Kendall's S, the sum of the signs of all pairs. How large the trend is comes from
-// the same pairs: the median of their slopes, with the confidence interval that S gives (Sen, Journal of the
-// American Statistical Association 63, 1968). Both need one correction, by the effective sample size (Yue and Wang,
-// Water Resources Management 18, 2004): neighbours are alike in throughput as in memory, and without it a fall is
-// found where there is none several times too often. False when there are too few points.
+// Correlation Methods, 1975) on Kendall's S, the sum of the signs of all pairs. How large the trend is comes
+// from the same pairs: the median of their slopes, with the confidence interval that S gives (Sen, Journal of
+// the American Statistical Association 63, 1968). Both need one correction, by the effective sample size (Yue
+// and Wang, Water Resources Management 18, 2004): neighbours are alike in throughput as in memory, and
+// without it a fall is found where there is none several times too often. False when there are too few
+// points.
 func findTrend(points []Point) (trend, bool) {
 	points = thin(points, trendPointsMax)
 	n := len(points)
@@ -103,8 +104,9 @@ func kendallVariance(values []float64) float64 {
 // levelWindow is the share of all values of which the median is the level around a value.
 const levelWindow = 1.0 / 3
 
-// withoutLevel returns by how much each value differs from the level around it. That level is a running median and
-// not a straight line, so that a throughput that falls at once is not taken for noise that is like its neighbours.
+// withoutLevel returns by how much each value differs from the level around it. That level is a running
+// median and not a straight line, so that a throughput that falls at once is not taken for noise that is like
+// its neighbours.
 func withoutLevel(values []float64) []float64 {
 	rest := make([]float64, len(values))
 	half := max(int(float64(len(values))*levelWindow/2), 1)

@@ -13,8 +13,8 @@ func line(values ...float64) (points []Point) {
 	return points
 }
 
-// TestTrendByHand compares with figures worked out by hand: of ten values that only fall, Kendall's S is -45 and
-// its variance 125, so that z is -44/sqrt(125).
+// TestTrendByHand compares with figures worked out by hand: of ten values that only fall, Kendall's S is -45
+// and its variance 125, so that z is -44/sqrt(125).
 func TestTrendByHand(t *testing.T) {
 	got, ok := findTrend(line(20, 18, 16, 14, 12, 10, 8, 6, 4, 2))
 	if want := normalTail(44 / math.Sqrt(125)); !ok || got.slope != -2 || got.low != -2 || got.high != -2 || math.Abs(got.pFalling-want) > 1e-12 {
@@ -37,8 +37,8 @@ func TestTrendByHand(t *testing.T) {
 	}
 }
 
-// TestTrendHoldsItsLevel looks for a fall where there is none: in noise, and in noise that is like its neighbours,
-// of which the uncorrected test would find one several times too often.
+// TestTrendHoldsItsLevel looks for a fall where there is none: in noise, and in noise that is like its
+// neighbours, of which the uncorrected test would find one several times too often.
 func TestTrendHoldsItsLevel(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(7, 9))
 	const runs, n = 400, 60

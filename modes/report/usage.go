@@ -110,14 +110,14 @@ func (l log) usage(fromS float64) map[int]*Usage {
 		for i := range p.summaries {
 			u.Of[p.summaries[i].figure.Name] = p.summaries[i].result()
 		}
-		u.shareOf(l.Run.Machines.Node(node))
+		u.shareOf(l.Run.Hosts.Node(node))
 		usage[node] = u
 	}
 	return usage
 }
 
 // shareOf fills in what the host's size makes of the figures.
-func (u *Usage) shareOf(host runlog.Machine) {
+func (u *Usage) shareOf(host runlog.Host) {
 	traffic := max(u.Of["net_rx_bytes"], u.Of["net_tx_bytes"])
 	u.CPUPercent = 100 * ratio(u.Of["cpu_s"], float64(host.CPUs))
 	u.LinkPercent = 100 * ratio(traffic, float64(host.LinkBytesPS))

@@ -2,7 +2,8 @@ package runlog
 
 import "io"
 
-// For the tests: the bounds, the kind of error that they give, and a reader of compressed data with another limit.
+// For the tests: the bounds, the kind of error that they give, and a reader of compressed data with another
+// limit.
 const (
 	BytesMax      = bytesMax
 	CountMax      = countMax

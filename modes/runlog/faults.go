@@ -7,36 +7,37 @@ type Fault struct {
 	Kind     string // of the event
 	Timed    bool   // TS is known
 	Healed   bool   // the log says that the cluster recovered
-	Unhealed bool   // or that it did not, in time or at all
+	Unhealed bool   // the log says that the cluster did not recover, in time or at all
 }
 
 // Made reports whether the fault was made by the run itself, which then logs its end too.
 func (f Fault) Made() bool { return f.Kind == EventKill || f.Kind == EventPause || f.Kind == EventStop }
 
-// faultEchoS is how soon, in seconds, after its kill or pause a node seen down is the same fault.
+// faultEchoS is for how long after its kill or pause, in seconds, a node that is seen down is the same fault.
 const faultEchoS = 15.0
 
 // Faults returns when nodes were lost. A node that is killed and then seen down counts once.
-func (l *Log) Faults() (list []Fault) {
-	last := map[int]int{} // by node, in the list
+func (l *Log) Faults() []Fault {
+	var list []Fault
+	latest := map[int]int{} // by node, in the list
 	for _, e := range l.Events {
-		at, before := last[e.Node]
+		i, known := latest[e.Node]
 		switch e.Kind {
 		case EventHealed, EventUnhealed, EventLost:
-			if before {
-				list[at].Healed = e.Kind == EventHealed
-				list[at].Unhealed = !list[at].Healed
+			if known {
+				list[i].Healed = e.Kind == EventHealed
+				list[i].Unhealed = !list[i].Healed
 			}
 			continue
 		case EventNodeDown:
-			if before && e.Node != 0 && e.TS-list[at].TS <= faultEchoS {
+			if known && e.Node != 0 && e.TS-list[i].TS <= faultEchoS {
 				continue
 			}
 		case EventKill, EventPause, EventStop:
 		default:
 			continue
 		}
-		last[e.Node] = len(list)
+		latest[e.Node] = len(list)
 		list = append(list, Fault{TS: e.TS, Timed: e.Timed, Node: e.Node, Kind: e.Kind})
 	}
 	return list
@@ -45,7 +46,7 @@ func (l *Log) Faults() (list []Fault) {
 // Interval is a time from one moment to another, in seconds of the run.
 type Interval struct{ FromS, ToS float64 }
 
-// Held returns when the run let no upload begin, by time.
+// Held returns when the run let no upload start, in order of time.
 func (l *Log) Held() (list []Interval) {
 	for _, e := range l.Events {
 		switch e.Kind {
@@ -60,8 +61,8 @@ func (l *Log) Held() (list []Interval) {
 	return list
 }
 
-// Happened counts the events of a kind.
-func (l *Log) Happened(kind string) (n int64) {
+// CountEvents returns the number of events of a kind.
+func (l *Log) CountEvents(kind string) (n int64) {
 	for _, e := range l.Events {
 		if e.Kind == kind {
 			n++

@@ -18,20 +18,20 @@ import (
 )
 
 // File is the run's log, which no other run writes as long as this one has it open: the lock ends with the
-// process. What it held before stays until Start.
+// process. Its content stays as it is until Start.
 type File struct {
 	*os.File
 	path  string // without links
 	fresh bool   // did not exist before
-	keep  int64  // what a resumed run leaves of it, in bytes
+	keep  int64  // how many bytes of it a resumed run keeps
 	older string // what Older returns
 }
 
-// olderSuffix is the end of the name of the log before.
+// olderSuffix ends the name of the previous log.
 const olderSuffix = ".1"
 
-// OpenFile opens and locks the log, for a run that leaves its first keep bytes. It refuses, with
-// image.KindInvalid and a hint, what is no log of a run or is in use.
+// OpenFile opens and locks the log, for a run that keeps its first bytes, as many as keep says. It refuses,
+// with image.KindInvalid and a hint, a file that is not the log of a run or is in use.
 func OpenFile(path string, keep int64) (*File, error) {
 	const hint = "name a file that can be written with --log"
 	if path == "-" {
@@ -61,7 +61,7 @@ func OpenFile(path string, keep int64) (*File, error) {
 	return l, nil
 }
 
-// lock makes the log this run's own. On a file system without locks there is none.
+// lock keeps other runs from writing the log. On a file system without locks it does nothing.
 func (l *File) lock() error {
 	hint := "wait until it has ended, or name another file with --log"
 	if l.keep > 0 {
@@ -74,14 +74,14 @@ func (l *File) lock() error {
 	if err != nil {
 		return err
 	}
-	// Between opening and locking, a run that ended or started may have taken the name away.
+	// Between opening and locking, a run that ended or started may have renamed or removed the file.
 	if now, err := os.Stat(l.path); err != nil || !os.SameFile(own, now) {
 		return refusef(hint, "another stress is using the log %s", l.path)
 	}
 	return nil
 }
 
-// checkOld refuses to replace what is no log, and finds what becomes of one.
+// checkOld refuses to replace a file that is not a log, and sets the name under which a log is kept.
 func (l *File) checkOld() error {
 	const hint = "name another file with --log, or move that one away"
 	if info, err := l.Stat(); err != nil || info.Size() == 0 {
@@ -96,17 +96,16 @@ func (l *File) checkOld() error {
 		return nil
 	}
 	if err != nil {
-		return refusef(hint, "%s, which the log of before would replace: %w", l.older, oserr.NoPath(err))
+		return refusef(hint, "%s, which the previous log would replace: %w", l.older, oserr.NoPath(err))
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() > 0 && !isLog(f) {
-		return refusef(hint, "%s is there, and is not the log of a run: the log of before would replace it",
-			l.older)
+		return refusef(hint, "%s is there, and is not the log of a run: the previous log would replace it", l.older)
 	}
 	return nil
 }
 
-// isLog reports whether a file begins as the log of a run does, of a newer version too.
+// isLog reports whether a file begins like the log of a run, also one of a newer version.
 func isLog(f *os.File) bool {
 	line, err := bufio.NewReader(io.NewSectionReader(f, 0, 1<<20)).ReadBytes('\n')
 	if err != nil {
@@ -116,12 +115,12 @@ func isLog(f *os.File) bool {
 	return errors.Is(err, ErrNewerSchema) || err == nil && log.Run.Schema > 0
 }
 
-// Older returns the name under which Start keeps the log that is there; empty when there is none, or when this
-// run goes on with it.
+// Older returns the name under which Start keeps the previous log; empty when there is none, or when this run
+// resumes it.
 func (l *File) Older() string { return l.older }
 
-// Start makes the log empty, or cuts off the line in which an interrupted run ended. A log that is there
-// is kept under another name, which is returned.
+// Start empties the log, or cuts off the line in which an interrupted run ended. It keeps a previous log
+// under another name, which it returns.
 func (l *File) Start() (older string, err error) {
 	if l.older != "" {
 		return l.older, l.replace()
@@ -136,10 +135,10 @@ func (l *File) Start() (older string, err error) {
 	return "", nil
 }
 
-// replace gives the old log its other name, and goes on with a new file.
+// replace renames the previous log, and continues with a new file.
 func (l *File) replace() error {
 	if err := os.Rename(l.path, l.older); err != nil {
-		return refusef("name another file with --log", "the log of before: %w", err)
+		return refusef("name another file with --log", "the previous log: %w", err)
 	}
 	old, err := l.Stat()
 	if err != nil {
@@ -160,12 +159,12 @@ func (l *File) replace() error {
 // Discard leaves the file as it was found.
 func (l *File) Discard() error {
 	if l.fresh {
-		os.Remove(l.path) // an empty file is all that stays
+		os.Remove(l.path) // if it fails, an empty file is left
 	}
 	return l.Close()
 }
 
-// OpenRegular opens a file to read, but no folder. Its error names no path.
+// OpenRegular opens a file for reading, and refuses a folder. Its error names no path.
 func OpenRegular(path string) (*os.File, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -180,7 +179,7 @@ func OpenRegular(path string) (*os.File, error) {
 
 var errFolder = errors.New("it is a folder")
 
-// refusef returns a refusal of what was asked for, and the next step.
+// refusef returns an error of image.KindInvalid with the next step.
 func refusef(next, format string, args ...any) error {
 	return image.Errorf(image.KindInvalid, format, args...).WithHint(next)
 }

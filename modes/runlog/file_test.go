@@ -12,7 +12,8 @@ import (
 	"imgcluster/modes/runlog/logtest"
 )
 
-// Logs of runs: complete, with a failed upload, of a run killed in a record, and of a run killed at its start.
+// Logs of runs: complete, with a failed upload, of a run killed in a record, and of a run killed at its
+// start.
 const (
 	endLine   = `{"type":"end","elapsed_s":0.1}` + "\n"
 	goodLog   = logtest.RunLine + logtest.UploadLine + endLine

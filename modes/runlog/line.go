@@ -12,9 +12,8 @@ import (
 	"imgcluster/cluster/sample"
 )
 
-// line is a line of the log: the fields that Read keeps, of all types but run and plan. A field that is absent or
-// null is not known, which is never the same as 0. Numbers are held to their bounds; a whole one may be written
-// as 9e6.
+// line has the fields that Read keeps of a line, of all types but run, plan and the figures of samples. A
+// field that is absent or null is nil, which is never the same as 0. A whole number may be written as 9e6.
 type line struct {
 	Type *string `json:"type"`
 
@@ -51,10 +50,10 @@ type line struct {
 	ElapsedS   *float64 `json:"elapsed_s"`
 
 	text []byte // the whole line
-	err  error  // the first field that is not what it is to be
+	err  error  // about the first field that is wrong
 }
 
-// take reads one line; unterminated reports that it has no line end.
+// take adds one line to the log; unterminated means that it has no line end.
 func (l *Log) take(text []byte, unterminated bool) error {
 	if len(text) == 0 {
 		return nil
@@ -128,7 +127,7 @@ func jsonError(err error) error {
 	return fmt.Errorf("%s is %s, want %s", e.Field, e.Value, want)
 }
 
-// number returns a field, from 0 to most; 0 when it is not known.
+// number returns a field, from 0 to most; 0 when it is absent.
 func (in *line) number(name string, v *float64, most float64) float64 {
 	if v == nil {
 		return 0
@@ -159,8 +158,8 @@ var (
 	clientFigures = sample.NewDecoder(sample.Clients)
 )
 
-// figures reads the figures of a sample into s, and reports which ones the line has. A counter that it does not
-// have is what it was in the sample before, or NotTold.
+// figures reads the figures of a sample into s, and reports which ones the line has. A counter that it does
+// not have is what it was in the sample before, or NotTold.
 func (in *line) figures(figures *sample.Decoder, s, before any, known bool) (has []bool) {
 	values := figures.Values(before)
 	for i, f := range figures.Figures {
@@ -182,13 +181,16 @@ func isTrue(v *bool) bool { return v != nil && *v }
 // outcome reads what uploads and reads have in common.
 func (l *Log) outcome(in *line) Outcome {
 	o := Outcome{
-		Bytes: in.whole("bytes", in.Bytes, bytesMax), StartS: in.number("start_s", in.StartS, secondsMax),
-		LatencyS: in.number("latency_s", in.LatencyS, secondsMax), OK: isTrue(in.OK),
-		Warmup: isTrue(in.Warmup),
-		Timed:  in.StartS != nil && in.LatencyS != nil, Scheduled: in.ScheduledS != nil,
+		Bytes:     in.whole("bytes", in.Bytes, bytesMax),
+		StartS:    in.number("start_s", in.StartS, secondsMax),
+		LatencyS:  in.number("latency_s", in.LatencyS, secondsMax),
+		OK:        isTrue(in.OK),
+		Warmup:    isTrue(in.Warmup),
+		Timed:     in.StartS != nil && in.LatencyS != nil,
+		Scheduled: in.ScheduledS != nil,
 	}
 	if due := in.number("scheduled_s", in.ScheduledS, secondsMax); o.Timed && o.Scheduled {
-		o.WaitS = max(0, o.StartS-due)
+		o.waitS = max(0, o.StartS-due)
 	}
 	if !o.OK {
 		o.Reason = l.reasons.keep(in.Error)
@@ -198,11 +200,15 @@ func (l *Log) outcome(in *line) Outcome {
 
 func (l *Log) addUpload(in *line) error {
 	u := UploadOutcome{
-		Outcome: l.outcome(in), Seq: in.whole("seq", in.Seq, countMax),
-		Sent:  in.whole("sent_bytes", in.SentBytes, bytesMax),
-		Owner: in.id("owner", in.Owner), FirstNode: in.id("first_node", in.FirstNode),
-		Attempts: int(in.whole("attempts", in.Attempts, attemptsMax)),
-		Class:    l.classes.keep(in.Class), Counted: in.SentBytes != nil, lacking: in.OK == nil,
+		Outcome:   l.outcome(in),
+		Seq:       in.whole("seq", in.Seq, countMax),
+		Sent:      in.whole("sent_bytes", in.SentBytes, bytesMax),
+		Owner:     in.id("owner", in.Owner),
+		FirstNode: in.id("first_node", in.FirstNode),
+		Attempts:  int(in.whole("attempts", in.Attempts, attemptsMax)),
+		Class:     l.classes.keep(in.Class),
+		Counted:   in.SentBytes != nil,
+		lacking:   in.OK == nil,
 	}
 	switch {
 	case in.FirstChoice == nil:
@@ -238,17 +244,22 @@ func (l *Log) addNode(in *line) error {
 			return fmt.Errorf("id is %s, want a number", cut(string(in.ID), 40))
 		}
 	}
-	s := NodeSample{ID: in.id("id", id), Up: isTrue(in.Up), TS: in.number("t_s", in.TS, secondsMax)}
-	has := in.figures(nodeFigures, &s.Node, l.latest[s.ID].Node, s.Up && l.latest[s.ID].Up)
-	if err := first(in.err, within("id", s.ID, 1, nodeIDMax), l.see(s.ID),
-		full("node", len(l.Nodes))); err != nil {
-		return err
+	s := NodeSample{
+		TS: in.number("t_s", in.TS, secondsMax),
+		ID: in.id("id", id),
+		Up: isTrue(in.Up),
+	}
+	before := l.latest[s.ID]
+	has := in.figures(nodeFigures, &s.Node, before.Node, s.Up && before.Up)
+	bad := first(in.err, within("id", s.ID, 1, nodeIDMax), l.see(s.ID), full("node", len(l.Nodes)))
+	if bad != nil {
+		return bad
 	}
 	if in.Up == nil {
-		return nil // nothing says that these are figures of a node that runs
+		return nil // the node may be down
 	}
 	if n := len(l.Nodes); in.TS == nil && n > 0 {
-		s.TS = l.Nodes[n-1].TS // they come in order
+		s.TS = l.Nodes[n-1].TS // samples come in order of time
 	}
 	if _, known := l.Owned[s.ID]; s.Up && has[sample.Nodes.Index("owned_images")] && !known {
 		l.Owned[s.ID] = OwnedAt{Load{s.OwnedImages, s.OwnedBytes}, s.TS}
@@ -274,7 +285,7 @@ func (l *Log) addClient(in *line) error {
 			s.InFlight = before.InFlight
 		}
 	}
-	if in.TS != nil { // else they come in order
+	if in.TS != nil { // samples come in order of time
 		s.TS = in.number("t_s", in.TS, secondsMax)
 	}
 	if err := first(in.err, full("client", len(l.Client))); err != nil {
@@ -309,20 +320,24 @@ func (l *Log) addEvent(in *line) error {
 
 func (l *Log) addReadback(in *line) error {
 	l.Readback = &Readback{
-		Images: in.whole("images", in.Images, countMax), Matched: in.whole("matched", in.Matched, countMax),
+		Images:     in.whole("images", in.Images, countMax),
+		Matched:    in.whole("matched", in.Matched, countMax),
 		Mismatched: in.whole("mismatched", in.Mismatched, countMax),
 		Missing:    in.whole("missing", in.Missing, countMax),
-		Unread:     in.whole("unread", in.Unread, countMax), Bytes: in.whole("bytes", in.Bytes, sampleMax),
-		ElapsedS: in.number("elapsed_s", in.ElapsedS, secondsMax),
+		Unread:     in.whole("unread", in.Unread, countMax),
+		Bytes:      in.whole("bytes", in.Bytes, sampleMax),
+		ElapsedS:   in.number("elapsed_s", in.ElapsedS, secondsMax),
 	}
 	return in.err
 }
 
 func (l *Log) addCleaned(in *line) error {
 	l.cleaning = true
-	l.Cleaned = &Cleaned{
-		Images: in.whole("images", in.Images, countMax), Bytes: in.whole("bytes", in.Bytes, sampleMax),
-		Missing: in.whole("missing", in.Missing, countMax), Failed: in.whole("failed", in.Failed, countMax),
+	l.cleaned = &Cleaned{
+		Images:  in.whole("images", in.Images, countMax),
+		Bytes:   in.whole("bytes", in.Bytes, sampleMax),
+		Missing: in.whole("missing", in.Missing, countMax),
+		Failed:  in.whole("failed", in.Failed, countMax),
 		WonBack: in.whole("won_back_bytes", in.WonBack, sampleMax),
 	}
 	return in.err
@@ -336,12 +351,12 @@ func (l *Log) addEnd(in *line) error {
 	return in.err
 }
 
-// addRun takes the run that the log is of.
+// addRun adds the run that the log is of.
 func (l *Log) addRun(text []byte) error {
 	var head struct {
 		Schema json.Number `json:"schema"`
 	}
-	// The schema is looked at first: the other fields may mean something else in a newer one.
+	// The schema comes first: the other fields may mean something else in a newer one.
 	if json.Unmarshal(text, &head) == nil {
 		if v, err := head.Schema.Float64(); err == nil && v > Schema {
 			return fmt.Errorf("schema %v, %w than %d", head.Schema, ErrNewerSchema, Schema)
@@ -359,7 +374,8 @@ func (l *Log) addRun(text []byte) error {
 	}
 	slices.Sort(run.Nodes)
 	run.Nodes = slices.Compact(run.Nodes)
-	l.Run, l.HasRun, l.Uploads = run, true, make([]UploadOutcome, 0, min(run.Count, plannedMax))
+	l.Run, l.HasRun = run, true
+	l.Uploads = make([]UploadOutcome, 0, min(run.Count, plannedMax))
 	for _, id := range run.Nodes {
 		l.ids[id] = true
 	}
@@ -379,7 +395,7 @@ func (l *Log) addPlan(text []byte) error {
 	return nil
 }
 
-// see keeps that node id is in the log; 0 is none.
+// see records that the log mentions node id; 0 is none.
 func (l *Log) see(id int) error {
 	if id == 0 || l.ids[id] {
 		return nil

@@ -7,18 +7,18 @@ import (
 	"imgcluster/modes/term"
 )
 
-// Missing says of each part of a run what the log has no evidence of, empty for what is there. A run
-// passes only when nothing is missing: that something was planned and did not fail is no evidence that it was done.
+// Missing says, for each part of a run, what was planned and the log has no evidence of; empty where nothing
+// is missing. A run passes only when nothing is: that something did not fail is no evidence that it was done.
 type Missing struct {
 	Plan     string // what the run was to do
 	Uploads  string
-	Faults   string // with --chaos: that they were made, and the cluster got over them
+	Faults   string // with --chaos: that they were made, and the cluster recovered from them
 	Readback string // of every acknowledged image
 	Cleanup  string
 	End      string
 }
 
-// String names all that is missing; empty when nothing is.
+// String lists all that is missing; it is empty when nothing is.
 func (m Missing) String() string {
 	var parts []string
 	for _, s := range []string{m.Plan, m.Uploads, m.Faults, m.Readback, m.Cleanup, m.End} {
@@ -29,7 +29,7 @@ func (m Missing) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// Missing compares what the run was to do with what the log says was done.
+// Missing compares what the run was to do with what the log says it did.
 func (l *Log) Missing() (m Missing) {
 	run := &l.Run
 	switch {
@@ -54,7 +54,7 @@ func (l *Log) Missing() (m Missing) {
 	return m
 }
 
-// FaultsPlanned returns how many faults the run was to make itself, at least; 0 without --chaos.
+// FaultsPlanned returns the least number of faults that the run was to make itself; 0 without --chaos.
 func (r *Run) FaultsPlanned() int {
 	if r.Plan.Chaos {
 		return max(r.Faults, 1)
@@ -62,8 +62,8 @@ func (r *Run) FaultsPlanned() int {
 	return r.Faults
 }
 
-// missingUploads says how far the uploads came. The last operations of an open loop are due some time
-// before the end of its duration.
+// missingUploads says how far the uploads came, when they did not come to their end. The last operations of
+// an open loop are due some time before the end of its duration.
 func (l *Log) missingUploads() string {
 	run := &l.Run
 	recorded := int64(len(l.Uploads) + l.Warmup.Uploads)
@@ -89,7 +89,7 @@ func (l *Log) missingUploads() string {
 	return ""
 }
 
-// Lacks names the records that say nothing.
+// Lacks counts, in words, the records without an outcome or a kind.
 func (l *Log) Lacks() string {
 	if l.Unknown == 1 {
 		return "1 record lacks its outcome or kind"
@@ -97,7 +97,8 @@ func (l *Log) Lacks() string {
 	return fmt.Sprintf("%d records lack their outcome or kind", l.Unknown)
 }
 
-// arrivalGapsMax is how many times the mean the gap between two arrivals can be, but for one in 20,000.
+// arrivalGapsMax is how many times the mean a gap between two Poisson arrivals is at most, but for one in
+// 20,000.
 const arrivalGapsMax = 10
 
 func (l *Log) missingFaults() string {
@@ -119,7 +120,7 @@ func (l *Log) missingFaults() string {
 	return ""
 }
 
-// missingReadback wants every acknowledged image read, whatever came of it.
+// missingReadback asks for every acknowledged image to have been read, with whatever result.
 func (l *Log) missingReadback() string {
 	if l.Readback == nil {
 		return "no image read back"
@@ -132,12 +133,13 @@ func (l *Log) missingReadback() string {
 }
 
 func (l *Log) missingCleanup() string {
-	if l.Cleaned == nil {
+	if l.cleaned == nil {
 		return "no image deleted"
 	}
-	images := max(l.Cleaned.Images+l.Cleaned.Missing+l.Cleaned.Failed, l.acknowledged())
-	if gone := l.Cleaned.Images + l.Cleaned.Missing; gone < images {
-		return fmt.Sprintf("%d of %s deleted", gone, term.Plural(images, "image"))
+	deleted := l.cleaned.Images + l.cleaned.Missing
+	images := max(deleted+l.cleaned.Failed, l.acknowledged())
+	if deleted < images {
+		return fmt.Sprintf("%d of %s deleted", deleted, term.Plural(images, "image"))
 	}
 	return ""
 }
@@ -155,14 +157,14 @@ func (l *Log) acknowledged() (n int64) {
 	return n
 }
 
-// Final says why the run cannot be resumed though something of it is missing; empty when it can.
+// Final says why a run with something missing cannot be resumed; it is empty when it can.
 func (l *Log) Final() string {
 	m := l.Missing()
 	switch {
 	case l.Run.Demo:
-		return "is of a demo, which cannot be resumed: its cluster is gone"
+		return "is of a demo, which cannot be resumed: its cluster was removed"
 	case m.Plan != "":
-		return "does not tell how the run was started"
+		return "does not say how the run was started"
 	case l.Run.FaultsPlanned() > 0 && (m.Uploads != "" || m.Faults != ""):
 		return "is of a run with faults, which cannot be resumed before all of them were made"
 	case l.cleaning && (m.Uploads != "" || m.Readback != ""):

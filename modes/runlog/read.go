@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 )
 
@@ -14,7 +15,7 @@ import (
 // upload, as many for a sample of a node.
 const recordsMax = 4 << 20
 
-// plannedMax bounds what is set aside at once for the uploads that a run record announces.
+// plannedMax bounds the uploads for which memory is allocated at once when a run record announces them.
 const plannedMax = 1 << 20
 
 // NamesMax bounds the different classes, error texts and event kinds that are kept; those that
@@ -24,7 +25,7 @@ const (
 	OtherName = "other"
 )
 
-// What Read finds wrong; every such error is a *ReadError that wraps one of these.
+// The errors of Read: each is a *ReadError that wraps one of these.
 var (
 	ErrNotALog     = errors.New("not the log of a run")
 	ErrBadLine     = errors.New("bad line")
@@ -34,7 +35,7 @@ var (
 	ErrCompressed  = errors.New("compressed")
 )
 
-// ReadError says which line of a log cannot be used, why, and what to do next. Lines count from 1.
+// ReadError says which line of a log cannot be read, why, and what to do next. Lines count from 1.
 type ReadError struct {
 	Line   int
 	Detail string
@@ -53,7 +54,7 @@ func (e *ReadError) ExitStatus() int { return 2 }
 // Unwrap returns the sentinel.
 func (e *ReadError) Unwrap() error { return e.Err }
 
-// Log is what Read keeps of a log. Nothing changes it afterwards, so that it is safe for concurrent readers.
+// Log is what Read keeps of a log. It does not change afterwards, so that it is safe for concurrent readers.
 type Log struct {
 	Run    Run  // zero when the log has no run record
 	HasRun bool // it has one
@@ -64,30 +65,27 @@ type Log struct {
 	Nodes    []NodeSample    // by TS; see NotTold
 	Client   []ClientSample  // by TS; see NotTold
 	Events   []LoggedEvent   // by TS
-	Owned    map[int]OwnedAt // by node, in the first sample that tells
+	Owned    map[int]OwnedAt // by node, in the first sample that has it
 	Readback *Readback       // nil when there is none
-	Cleaned  *Cleaned        // nil when there is none
 
 	ElapsedS float64 // of the last end record
-	Ended    bool    // there is one, and the run did not go on after it
+	Ended    bool    // there is one, and the run was not resumed after it
 	Cut      bool    // the last line is cut off
-	// uploads, reads and events of which the log does not say what became of them, or what they are
-	Unknown  int
-	Repeated int // upload records whose Seq came again later
+	Unknown  int     // uploads and reads without an outcome, events without a kind
+	Repeated int     // upload records whose Seq came again later
 
-	cleaning bool // its images were deleted, or some of them
-	classes  names
-	reasons  names
-	kinds    names
-	details  names
+	cleaning bool     // the deletion of its images began
+	cleaned  *Cleaned // nil when there is none
+
+	classes, reasons, kinds, details names
 
 	lines  int          // that have a type
 	known  int          // lines of a type that is known
-	ids    map[int]bool // the nodes seen
+	ids    map[int]bool // nodes mentioned
 	latest map[int]NodeSample
 }
 
-// Warmup is what was left out, since the run itself says that it is not to be judged.
+// Warmup sums up the operations of the run's warm-up, which take no part in its figures.
 type Warmup struct {
 	Uploads, Reads, Failed int
 	Owned                  map[int]Load // by node
@@ -98,7 +96,7 @@ type Outcome struct {
 	Bytes     int64
 	StartS    float64
 	LatencyS  float64
-	WaitS     float64 // from when it was due to its start; 0 in a closed loop
+	waitS     float64 // from when it was due to its start; 0 in a closed loop
 	Reason    string  // of a failure
 	OK        bool
 	Warmup    bool
@@ -109,27 +107,28 @@ type Outcome struct {
 // FinishS returns when the operation ended.
 func (o *Outcome) FinishS() float64 { return o.StartS + o.LatencyS }
 
-// TookS returns the latency that counts: from when the operation was due, so that a generator that was held
-// up does not hide it.
-func (o *Outcome) TookS() float64 { return o.WaitS + o.LatencyS }
+// TookS returns the latency from when the operation was due, so that a generator that was held up does not
+// hide it.
+func (o *Outcome) TookS() float64 { return o.waitS + o.LatencyS }
 
-// Measured reports whether the latency counts: that of a success, where it is known.
+// Measured reports whether the operation succeeded and its latency is known.
 func (o *Outcome) Measured() bool { return o.OK && o.Timed }
 
 // UploadOutcome is what the log says of an upload. Figures that are not known are 0.
 type UploadOutcome struct {
 	Outcome
-	Seq, Sent int64
+	Seq       int64
+	Sent      int64 // bytes
 	Owner     int
 	FirstNode int // the hash's first choice
 	Attempts  int
 	Class     string
 	Choice    Choice
 	Counted   bool // Sent is known
-	lacking   bool // what became of it is not known; finish leaves these out
+	lacking   bool // the outcome is not known; finish drops these
 }
 
-// Choice says whether the owner was the hash's first choice.
+// Choice is whether the owner was the hash's first choice.
 type Choice uint8
 
 // The choices.
@@ -140,10 +139,10 @@ const (
 )
 
 // NotTold is the value of a counter that no sample had yet. A counter that a sample leaves out has not grown
-// since the one before; of the other figures 0 is not known.
+// since the one before; other figures are 0 then.
 const NotTold = -1
 
-// LoggedEvent is an event, and whether the log says when it was.
+// LoggedEvent is an event, and whether its time is known.
 type LoggedEvent struct {
 	Event
 	Timed bool
@@ -166,10 +165,10 @@ type OwnedAt struct {
 
 const jsonSpace = " \t\r\n"
 
-// Read reads a log, in any Form. It takes fields and types that it does not know, a last line that is cut off
-// (no line end, no whole object), uploads recorded twice (the later record counts), and a log
-// without end. A field that is null is taken as absent. Anything else that is wrong, a second run in the log
-// too, is a *ReadError; an error of r is returned as it is, wrapped.
+// Read reads a log, in any Form. It accepts fields and types that it does not know, a last line that is cut
+// off (no line end, no whole object), uploads recorded twice (the later record counts), and a log without
+// end. A field that is null is absent. Anything else that is wrong, a second run in the log too, is a
+// *ReadError; an error of r is wrapped.
 func Read(r io.Reader) (*Log, error) {
 	l := &Log{
 		ids: map[int]bool{}, latest: map[int]NodeSample{},
@@ -201,7 +200,7 @@ func Read(r io.Reader) (*Log, error) {
 	}
 }
 
-// refuse makes the error of line n. When nothing before was a record, this is no log at all.
+// refuse returns the error about line n. When no line before it was a record, the file is not a log.
 func (l *Log) refuse(n int, err error) error {
 	e := &ReadError{
 		Line: n, Detail: err.Error(), Err: ErrBadLine,
@@ -209,10 +208,12 @@ func (l *Log) refuse(n int, err error) error {
 	}
 	switch {
 	case errors.Is(err, ErrNewerSchema):
-		e.Err, e.hint = ErrNewerSchema, "use the version of this program that wrote the log, or a newer one"
+		e.Err = ErrNewerSchema
+		e.hint = "use the version of this program that wrote the log, or a newer one"
 	case errors.Is(err, ErrSeveralRuns):
 		e.Err, e.Detail = ErrSeveralRuns, "another one begins here"
-		e.hint = fmt.Sprintf("give each run a log of its own: head -n %d LOG > first.jsonl; tail -n +%d LOG > next.jsonl", n-1, n)
+		e.hint = fmt.Sprintf("give each run a log of its own: "+
+			"head -n %d LOG > first.jsonl; tail -n +%d LOG > next.jsonl", n-1, n)
 	case l.lines == 0:
 		e.Err, e.hint = ErrNotALog, "give the log that stress wrote (default log.jsonl)"
 	}
@@ -238,7 +239,8 @@ func (l *Log) finish(n int) (*Log, error) {
 	return l, nil
 }
 
-// dropRepeated keeps the last record of every seq; records without one are all kept. What says nothing is left out.
+// dropRepeated keeps the last record of every seq, and all records without one. It drops those without an
+// outcome.
 func (l *Log) dropRepeated() {
 	kept := l.Uploads[:0]
 	for i, u := range l.Uploads {
@@ -255,7 +257,7 @@ func (l *Log) dropRepeated() {
 	l.Uploads = kept
 }
 
-// dropWarmup leaves out what the run itself says is not to be judged.
+// dropWarmup sums up the operations of the warm-up and drops them.
 func (l *Log) dropWarmup() {
 	for i := range l.Uploads {
 		if u := &l.Uploads[i]; u.Warmup && u.OK {
@@ -264,7 +266,7 @@ func (l *Log) dropWarmup() {
 			l.Warmup.Owned[u.Owner] = o
 		}
 	}
-	left := func(o *Outcome, n *int) bool {
+	count := func(o *Outcome, n *int) bool {
 		if o.Warmup {
 			*n++
 			if !o.OK {
@@ -273,9 +275,10 @@ func (l *Log) dropWarmup() {
 		}
 		return o.Warmup
 	}
-	l.Uploads = slices.DeleteFunc(l.Uploads,
-		func(u UploadOutcome) bool { return left(&u.Outcome, &l.Warmup.Uploads) })
-	l.Reads = slices.DeleteFunc(l.Reads, func(o Outcome) bool { return left(&o, &l.Warmup.Reads) })
+	l.Uploads = slices.DeleteFunc(l.Uploads, func(u UploadOutcome) bool {
+		return count(&u.Outcome, &l.Warmup.Uploads)
+	})
+	l.Reads = slices.DeleteFunc(l.Reads, func(o Outcome) bool { return count(&o, &l.Warmup.Reads) })
 }
 
 // NodeIDs returns the nodes of the run, the lowest first; where the log does not say, those it mentions.
@@ -283,15 +286,10 @@ func (l *Log) NodeIDs() []int {
 	if len(l.Run.Nodes) > 0 {
 		return l.Run.Nodes
 	}
-	var ids []int
-	for id := range l.ids {
-		ids = append(ids, id)
-	}
-	slices.Sort(ids)
-	return ids
+	return slices.Sorted(maps.Keys(l.ids))
 }
 
-// LastUploadS returns when the last upload ended, also when it failed.
+// LastUploadS returns when the last upload ended, successful or not.
 func (l *Log) LastUploadS() (end float64) {
 	for i := range l.Uploads {
 		end = max(end, l.Uploads[i].FinishS())
@@ -308,24 +306,24 @@ func (l *Log) LastS() float64 {
 	return end
 }
 
-// names keeps one copy of each of the strings of a log, up to NamesMax of them.
-type names struct{ known map[string]string }
+// names has one copy of each of the strings of a log, up to NamesMax of them.
+type names struct{ copies map[string]string }
 
-// keep returns name, or what stands for it.
+// keep returns the one copy of a name, or OtherName.
 func (t *names) keep(name *string) string {
 	if name == nil {
 		return ""
 	}
 	s := cut(*name, errorBytesMax)
-	if kept, ok := t.known[s]; ok {
+	if kept, ok := t.copies[s]; ok {
 		return kept
 	}
-	if len(t.known) >= NamesMax {
+	if len(t.copies) >= NamesMax {
 		return OtherName
 	}
-	if t.known == nil {
-		t.known = map[string]string{}
+	if t.copies == nil {
+		t.copies = map[string]string{}
 	}
-	t.known[s] = s
+	t.copies[s] = s
 	return s
 }

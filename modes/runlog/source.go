@@ -10,7 +10,7 @@ import (
 	"io"
 )
 
-// Form is how a file has a log.
+// Form is the encoding of a log.
 type Form string
 
 // The forms that are read. Stress writes FormPlain.
@@ -20,21 +20,21 @@ const (
 	FormGzip  Form = "gzip"
 )
 
-// unpackedMax bounds what a compressed log may unpack to, in bytes: twenty times the log of a million uploads.
+// unpackedMax is the largest size of a log that comes compressed: twenty times that of a million uploads.
 const unpackedMax = 8 << 30
 
-// The first bytes of files that are not what a log is. Half a UTF-16 character is a zero in all that JSON begins with.
+// The first bytes of files in another form. In UTF-16, half of a character that JSON begins with is a zero.
 var (
 	byteOrderMark = []byte("\xef\xbb\xbf")
 	gzipMagic     = []byte("\x1f\x8b")
 	utf16Begins   = [][]byte{[]byte("\xff\xfe"), []byte("\xfe\xff"), []byte("{\x00"), []byte("\x00{")}
 )
 
-// Plain returns a log as stress wrote it, from any form that is read. It is ErrEncoding when the log is UTF-16;
-// what is wrong with compressed data is found by the reader, as ErrCompressed. Both are *ReadError.
+// Plain returns a log as stress wrote it, from any of the forms. A log in UTF-16 is ErrEncoding; damaged
+// compressed data is ErrCompressed, from the reader. Both are *ReadError.
 func Plain(r io.Reader) (*bufio.Reader, Form, error) {
 	in, form := bufio.NewReaderSize(r, lineBytesMax), FormPlain
-	begin, _ := in.Peek(len(byteOrderMark)) // an error comes again
+	begin, _ := in.Peek(len(byteOrderMark)) // an error comes back at the first read
 	if bytes.HasPrefix(begin, gzipMagic) {
 		unpacked := &gunzip{packed: in, left: unpackedMax}
 		in, form = bufio.NewReaderSize(unpacked, lineBytesMax), FormGzip
@@ -57,11 +57,11 @@ func Plain(r io.Reader) (*bufio.Reader, Form, error) {
 	return in, form, nil
 }
 
-// gunzip unpacks, up to a limit, and names what is wrong with the data.
+// gunzip unpacks up to a limit, and returns damaged data as a *ReadError.
 type gunzip struct {
 	packed io.Reader
 	in     *gzip.Reader // nil before the first Read
-	left   int64        // bytes that may still come
+	left   int64        // bytes up to the limit
 	err    error        // the first, which every later Read returns
 }
 
@@ -84,11 +84,11 @@ func (g *gunzip) Read(p []byte) (n int, err error) {
 	return n, g.err
 }
 
-// compressedError makes a ReadError of what is wrong with the data, and leaves other errors as they are.
+// compressedError returns an error about damaged data as a *ReadError, and others as they are.
 func compressedError(err error) error {
 	_, corrupt := errors.AsType[flate.CorruptInputError](err)
-	if corrupt || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, gzip.ErrHeader) ||
-		errors.Is(err, gzip.ErrChecksum) {
+	cutOff := errors.Is(err, io.ErrUnexpectedEOF)
+	if corrupt || cutOff || errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) {
 		return &ReadError{
 			Err: ErrCompressed, Detail: "the compressed data is cut off or damaged: " + err.Error(),
 			hint: "compress the log again, or report on what can be unpacked: gzip -dc LOG > part.jsonl",

@@ -11,12 +11,12 @@ import (
 	"sync"
 )
 
-// writerBytes is how much of the log a Writer holds back; a kill -9 loses at most that.
+// writerBytes is the size of a Writer's buffer, and so the most of a log that a kill -9 loses.
 const writerBytes = 64 << 10
 
-// Writer writes records as lines. It is safe for concurrent use: lines are never mixed. After a
-// failed write nothing more is written and every call returns that error. A record that Read would
-// refuse (see the bounds) is refused alone; the next one is written.
+// Writer writes records as lines. It is safe for concurrent use: lines are never mixed. After a failed write
+// nothing more is written and every call returns that error. A record that Read would refuse (see the bounds)
+// is refused alone; the next one is written.
 type Writer struct {
 	mu     sync.Mutex
 	buf    *bufio.Writer
@@ -34,7 +34,7 @@ func NewWriter(w io.Writer) *Writer {
 	return lw
 }
 
-// Write appends one record as a line. Times are rounded to microseconds and long error texts cut.
+// Write appends a record as a line. It rounds times to microseconds and cuts long error texts.
 func (w *Writer) Write(rec Record) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -49,7 +49,7 @@ func (w *Writer) Write(rec Record) error {
 	return wrapWrite(err)
 }
 
-// encode leaves the line in w.line. The type is spliced in front, so that it comes first.
+// encode puts the line of a record into w.line, the type first.
 func (w *Writer) encode(rec Record) error {
 	typ, value, err := rec.typed()
 	if err != nil {
@@ -59,7 +59,7 @@ func (w *Writer) encode(rec Record) error {
 	if err := w.enc.Encode(value); err != nil {
 		return fmt.Errorf("record of type %s: %w", typ, err)
 	}
-	body := bytes.Clone(w.line.Bytes()[1:]) // without its brace
+	body := bytes.Clone(w.line.Bytes()[1:]) // without the opening brace
 	w.line.Reset()
 	w.line.WriteString(`{"type":"` + typ + `",`)
 	w.line.Write(body)
@@ -69,15 +69,15 @@ func (w *Writer) encode(rec Record) error {
 	return nil
 }
 
-// Flush hands all lines to the underlying writer.
+// Flush writes all lines to the underlying writer.
 func (w *Writer) Flush() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return wrapWrite(w.buf.Flush())
 }
 
-// Close flushes and returns the first error of the Writer's life, a refused record's included.
-// Later records are refused with os.ErrClosed.
+// Close flushes, and returns the Writer's first error, that of a refused record included. Later records are
+// refused with os.ErrClosed.
 func (w *Writer) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

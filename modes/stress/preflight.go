@@ -160,24 +160,24 @@ func (f *found) answered() []nodeFound {
 
 // describe completes the first record of the log.
 func (f *found) describe(cfg *config.Config, run *runlog.Run) {
-	describe := func(id image.NodeID, version string, m hostinfo.Host) runlog.Machine {
-		return runlog.Machine{
+	describe := func(id image.NodeID, version string, m hostinfo.Host) runlog.Host {
+		return runlog.Host{
 			ID:          int(id),
-			Host:        m.Host,
+			Name:        m.Host,
 			CPUs:        m.CPUs,
 			MemoryBytes: m.MemoryBytes,
 			LinkBytesPS: m.LinkBytesPS,
 			Version:     version,
 		}
 	}
-	run.Machines = runlog.Machines{Client: describe(0, f.version, f.client)}
+	run.Hosts = runlog.Hosts{Client: describe(0, f.version, f.client)}
 	run.Settings = cfg.Shared()
 	for i, n := range f.answered() {
 		if i == 0 {
 			run.Settings = map[string]string{} // a copy, which is changed below
 			maps.Copy(run.Settings, n.info.Settings)
 		}
-		run.Machines.Nodes = append(run.Machines.Nodes, describe(n.ID, n.info.Version, n.info.Machine))
+		run.Hosts.Nodes = append(run.Hosts.Nodes, describe(n.ID, n.info.Version, n.info.Machine))
 	}
 	run.Settings["cluster.nodes"] = addresses(cfg)
 	run.Nodes = nil

@@ -276,10 +276,10 @@ func TestDescribe(t *testing.T) {
 	f.nodes[1].err = errDown
 	var run runlog.Run
 	f.describe(cfg, &run)
-	if m := run.Machines.Client; m.CPUs != 4 || m.LinkBytesPS != 125e6 {
+	if m := run.Hosts.Client; m.CPUs != 4 || m.LinkBytesPS != 125e6 {
 		t.Errorf("client %+v", m)
 	}
-	if m := run.Machines.Nodes; len(m) != 2 || m[1].ID != 3 || m[1].Host != "c" {
+	if m := run.Hosts.Nodes; len(m) != 2 || m[1].ID != 3 || m[1].Name != "c" {
 		t.Errorf("nodes %+v", m)
 	}
 	addresses := run.Settings["cluster.nodes"]

@@ -26,7 +26,7 @@ func evilRecords() []runlog.Record {
 	recs = append(recs, runlog.Event{TS: 1, Kind: evilText, Detail: evilText}, runlog.Event{TS: 2, Kind: runlog.EventKill, Node: 2, Detail: evilText}, runlog.ReadOp{StartS: 1, Error: evilText})
 	return logtest.SetRun(recs, func(r *runlog.Run) {
 		r.Profile, r.Delivery, r.Images, r.Version, r.Arrivals = evilText, evilText, evilText, evilText, evilText
-		r.Machines.Client = runlog.Machine{Host: evilText, CPUs: 2}
+		r.Hosts.Client = runlog.Host{Name: evilText, CPUs: 2}
 		r.Settings = map[string]string{evilText: evilText}
 	})
 }
@@ -104,7 +104,7 @@ func TestPageStaysSmall(t *testing.T) {
 	run.Nodes = nil
 	for id := 1; id <= runlog.NodesMax; id++ {
 		run.Nodes = append(run.Nodes, id)
-		run.Machines.Nodes = append(run.Machines.Nodes, runlog.Machine{ID: id, Host: fmt.Sprint("host", id), CPUs: 4, LinkBytesPS: 1e9})
+		run.Hosts.Nodes = append(run.Hosts.Nodes, runlog.Host{ID: id, Name: fmt.Sprint("host", id), CPUs: 4, LinkBytesPS: 1e9})
 	}
 	run.Settings = map[string]string{}
 	for i := range runlog.SettingsMax {

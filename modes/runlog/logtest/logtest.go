@@ -99,14 +99,14 @@ func Encode(t testing.TB, recs ...runlog.Record) []byte {
 	return buf.Bytes()
 }
 
-// Machines is a run on four machines of 4 cores and 125 MB/s, sampled every second, in which
+// OnHosts is a run on four machines of 4 cores and 125 MB/s, sampled every second, in which
 // nothing is busy; f changes the samples, of which all figures are a second's.
-func Machines(count int64, f func(*runlog.NodeSample), g func(*runlog.ClientSample)) []runlog.Record {
+func OnHosts(count int64, f func(*runlog.NodeSample), g func(*runlog.ClientSample)) []runlog.Record {
 	recs := Even(count)
 	recs = SetRun(recs, func(r *runlog.Run) {
-		r.Machines.Client = runlog.Machine{Host: "client", CPUs: 4, MemoryBytes: 8 << 30, LinkBytesPS: 12_500e6}
+		r.Hosts.Client = runlog.Host{Name: "client", CPUs: 4, MemoryBytes: 8 << 30, LinkBytesPS: 12_500e6}
 		for _, id := range r.Nodes {
-			r.Machines.Nodes = append(r.Machines.Nodes, runlog.Machine{ID: id, Host: fmt.Sprint("host", id), CPUs: 4, MemoryBytes: 8 << 30, LinkBytesPS: 12_500e6})
+			r.Hosts.Nodes = append(r.Hosts.Nodes, runlog.Host{ID: id, Name: fmt.Sprint("host", id), CPUs: 4, MemoryBytes: 8 << 30, LinkBytesPS: 12_500e6})
 		}
 	})
 	var kept []runlog.Record
@@ -154,7 +154,7 @@ var Runs = map[string]func() []runlog.Record{
 // Mixed is an open loop with reads, a warm-up, known machines and settings, in which the disk of node 2 is
 // what limits, that was interrupted and resumed.
 func Mixed() []runlog.Record {
-	recs := Machines(400, func(s *runlog.NodeSample) {
+	recs := OnHosts(400, func(s *runlog.NodeSample) {
 		s.StagingBytes = 20 << 20
 		if s.ID == 2 {
 			s.DiskBusyS = 0.98
