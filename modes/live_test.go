@@ -64,7 +64,7 @@ func busy(nodes int) *stress.Tally {
 // others; and the words that matter are there.
 func TestViewFits(t *testing.T) {
 	for _, nodes := range []int{1, 3, 40} {
-		v := &view{f: busy(nodes)}
+		v := &view{tally: busy(nodes)}
 		v.setPhase("12 of 50 images read back")
 		for width := 1; width < 220; width += 3 {
 			for height := 1; height < 60; height++ {
@@ -83,7 +83,7 @@ func TestViewFits(t *testing.T) {
 }
 
 func TestView(t *testing.T) {
-	v := &view{f: busy(3)}
+	v := &view{tally: busy(3)}
 	text := strings.Join(v.lines(80, 24), "\n")
 	for _, want := range []string{
 		"broadcast · 10/s poisson · 2 copies · 20 % reads", "00:10\n", " 50 %  100 of 200  ETA 00:10", "9.6/s  ▅████▇██▇█", "average 9.6/s",
@@ -104,7 +104,7 @@ func TestView(t *testing.T) {
 			}
 		}
 	}
-	v.f.Waiting.Store(12)
+	v.tally.Waiting.Store(12)
 	if text := strings.Join(v.lines(100, 24), "\n"); !strings.Contains(text, "500 ms behind, 12 wait for memory\n") {
 		t.Errorf("nobody waits for memory in\n%s", text)
 	}
@@ -118,7 +118,7 @@ func TestView(t *testing.T) {
 func TestViewReadBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := busy(3)
-		v := &view{f: f}
+		v := &view{tally: f}
 		for _, step := range []struct {
 			done int64
 			want []string
@@ -129,7 +129,7 @@ func TestViewReadBack(t *testing.T) {
 			{100, []string{"01:40\n", " 100 %  100 of 100 read back\n"}},
 		} {
 			if step.done > 0 {
-				time.Sleep(30 * time.Second)
+				<-time.After(30 * time.Second)
 			}
 			f.SetStage("read back", step.done, 100)
 			text := strings.Join(v.lines(80, 24), "\n")
@@ -139,7 +139,7 @@ func TestViewReadBack(t *testing.T) {
 				}
 			}
 		}
-		time.Sleep(5 * time.Second)
+		<-time.After(5 * time.Second)
 		if text := v.lines(80, 24)[0]; !strings.HasSuffix(text, " 01:45") {
 			t.Errorf("the clock stands: %s", text)
 		}
@@ -151,7 +151,7 @@ func TestViewReadBack(t *testing.T) {
 
 // Before the first sample no figures are made up.
 func TestViewAtFirst(t *testing.T) {
-	v := &view{f: stress.NewTally(load.Options{Run: runlog.Run{Nodes: []int{1, 2}, Count: 5, Concurrency: 1}})}
+	v := &view{tally: stress.NewTally(load.Options{Run: runlog.Run{Nodes: []int{1, 2}, Count: 5, Concurrency: 1}})}
 	text := strings.Join(v.lines(80, 24), "\n")
 	for _, want := range []string{"\n1      -            -        -", "\n2      -            -", "\nclient -\n", "p50 -   p99 -   max -\n"} {
 		if !strings.Contains(text, want) {

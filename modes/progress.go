@@ -34,7 +34,7 @@ func (p *progress) watch(f *stress.Tally) {
 	if !p.live || p.e.quiet || p.e.json && term.Is(fileOf(p.e.out)) {
 		return
 	}
-	p.view = &view{f: f, color: p.e.color(p.e.err)}
+	p.view = &view{tally: f, color: p.e.color(p.e.err)}
 	p.screen = term.OpenScreen(p.e.err.(*os.File), p.view.lines)
 }
 
@@ -62,7 +62,7 @@ func (p *progress) show(final bool, format string, args ...any) {
 func (p *progress) stage(s stress.Stage) {
 	p.mu.Lock()
 	if p.screen != nil && s.What != "" {
-		p.view.f.SetStage(s.What, s.Done, s.Total)
+		p.view.tally.SetStage(s.What, s.Done, s.Total)
 	}
 	p.mu.Unlock()
 	p.show(s.Done == s.Total, "%s", s.Text)

@@ -132,7 +132,7 @@ func BenchmarkScreen(b *testing.B) {
 	for i := range 3600 {
 		f.Take(runlog.Upload{Seq: int64(i), StartS: float64(i), LatencyS: 0.5, OK: true, Owner: 1 + i%3, Attempts: 1, Bytes: int64(i)})
 	}
-	v := &view{f: f, color: true}
+	v := &view{tally: f, color: true}
 	s := term.OpenScreen(tty, v.lines)
 	defer s.Close()
 	now := f.Figures().Now

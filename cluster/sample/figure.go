@@ -20,6 +20,7 @@ type Figure struct {
 	ByNode   bool   // /metrics has it of each node, with the label "node"
 	Help     string
 	Report   Report
+	Screen   Screen
 }
 
 // Unit is what a figure counts.

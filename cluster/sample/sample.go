@@ -1,8 +1,8 @@
 // Package sample declares the figures that nodes and clients report of themselves. Each is declared once: its
 // name in JSON, which tells its unit and so its bounds, whether it is a counter, its metric, what it means,
-// and how the report of a run shows it. A node's status, /metrics, the run's log and the report's tables,
-// charts, JSON and CSV go by these tables, so that a new figure is a field and a row here, and a line where
-// it is measured.
+// and how the live screen and the report of a run show it. A node's status, /metrics, the run's log, the
+// screen and the report's tables, charts, JSON and CSV go by these tables, so that a new figure is a field
+// and a row here, and a line where it is measured.
 package sample
 
 // Node are the figures of a node at one moment. Counters grow from the start of its process, those of
@@ -29,12 +29,14 @@ var Nodes = Figures{
 		Positive: true,
 		Help:     "Resident memory of the node's process.",
 		Report:   memoryReport,
+		Screen:   Screen{Head: "memory", Place: 2, Drop: 4},
 	},
 	{
 		Name:    "cpu_s",
 		Counter: true,
 		Help:    "CPU time of the node's process.",
 		Report:  cpuReport,
+		Screen:  Screen{Head: "CPU", Place: 4, Drop: 2},
 	},
 	{
 		Name:    "net_rx_bytes",
@@ -42,6 +44,7 @@ var Nodes = Figures{
 		Metric:  "received_bytes_total",
 		Help:    "Body bytes received.",
 		Report:  receivedReport,
+		Screen:  Screen{Head: "rx", Place: 5, Drop: 6},
 	},
 	{
 		Name:    "net_tx_bytes",
@@ -49,6 +52,7 @@ var Nodes = Figures{
 		Metric:  "sent_bytes_total",
 		Help:    "Body bytes sent.",
 		Report:  sentReport,
+		Screen:  Screen{Head: "tx", Place: 6, Drop: 7},
 	},
 	{
 		Name:    "disk_written_bytes",
@@ -103,6 +107,7 @@ var Nodes = Figures{
 			Chart:   "Disk, free",
 			Column:  "disk left",
 		},
+		Screen: Screen{Head: "disk free", Place: 3, Drop: 5},
 	},
 	{
 		Name:   "staging_bytes",
@@ -126,6 +131,7 @@ var Nodes = Figures{
 		Metric: "owned_bytes",
 		ByNode: true,
 		Help:   "Plaintext bytes of the images by owner.",
+		Screen: Screen{Head: "owns", Place: 1, Drop: 3},
 	},
 }
 
