@@ -10,10 +10,10 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// anyNumber is for commands that take as many arguments as are given.
+// anyNumber is the most of args for a command with any number of arguments.
 const anyNumber = -1
 
-// args checks how many arguments a command gets. Its complaint shows how the command is called.
+// args returns a check of the number of a command's arguments, whose error shows the command's usage.
 func args(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		hint := fmt.Sprintf("use: %s; more with --help", cmd.UseLine())
@@ -27,10 +27,10 @@ func args(least, most int) cobra.PositionalArgs {
 	}
 }
 
-// typosMax is how many letters may be wrong in a command that is still guessed.
+// typosMax is how many letters may be wrong in a command for a suggestion.
 const typosMax = 2
 
-// onlyCommands is for commands that do nothing but hold others.
+// onlyCommands is the check of arguments for a command that only has subcommands.
 func onlyCommands(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -44,13 +44,19 @@ func onlyCommands(cmd *cobra.Command, args []string) error {
 	return usagef(hint, "unknown command %q", path)
 }
 
-// wanted says what the types of options take, for those whose own complaint does not.
+// wanted says which values an option takes, by its type. It has the types whose own error does not say so.
 var wanted = map[string]string{
-	"int": "a whole number", "int64": "a whole number", "uint32": "a whole number from 0", "uint64": "a whole number from 0",
-	"float64": "a number, such as 2.5", "duration": "a time, such as 90s or 10m", "intSlice": "whole numbers, such as 1,3", "bool": "true or false",
+	"int":      "a whole number",
+	"int64":    "a whole number",
+	"uint32":   "a whole number from 0",
+	"uint64":   "a whole number from 0",
+	"float64":  "a number, such as 2.5",
+	"duration": "a time, such as 90s or 10m",
+	"intSlice": "whole numbers, such as 1,3",
+	"bool":     "true or false",
 }
 
-// flagError makes a complaint about an option a usage error, without the words of the number parser.
+// flagError makes an error about an option a usage error, without the text of the number parser.
 func flagError(cmd *cobra.Command, err error) error {
 	text, _, parsed := strings.Cut(err.Error(), ": strconv.")
 	if text, _, duration := strings.Cut(text, ": time: "); parsed || duration {

@@ -14,7 +14,7 @@ import (
 	"imgcluster/modes/term"
 )
 
-// errKept is the user's no.
+// errKept is the error when the user does not confirm.
 var errKept = errors.New("nothing was deleted")
 
 func newClean(e *env) *cobra.Command {
@@ -25,8 +25,10 @@ func newClean(e *env) *cobra.Command {
 		Long: `Delete all images of a user, stresstest unless another one is named, or with
 --log those that a run stored by its log and no others. It shows how many there
 are and asks, then waits until the nodes have their disk back.`,
-		Example: "  imgcluster clean\n  imgcluster clean --user stresstest --yes\n  imgcluster clean --log log.jsonl",
-		Args:    args(0, 0),
+		Example: "  imgcluster clean\n" +
+			"  imgcluster clean --user stresstest --yes\n" +
+			"  imgcluster clean --log log.jsonl",
+		Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("log") && cmd.Flags().Changed("user") {
 				return usagef("leave out --user", "--log and --user: a log tells whose images they are")
@@ -70,10 +72,14 @@ func runClean(ctx context.Context, e *env, o cleanOptions) error {
 		}
 	}
 	if len(images) > 0 && !o.yes {
+		count := term.Plural(len(images), "image")
 		if !term.Is(fileOf(e.in)) {
-			return usagef("add --yes to delete them without a terminal", "%s are there, and clean asks before it deletes", term.Plural(len(images), "image"))
+			return usagef("add --yes to delete them without a terminal",
+				"%s are there, and clean asks before it deletes", count)
 		}
-		if err := e.ask(fmt.Sprintf("Delete %s, %s, of %s in %s?", term.Plural(len(images), "image"), term.Bytes(sumBytes(images)), owners(images), cfg.Cluster.Name), errKept); err != nil {
+		question := fmt.Sprintf("Delete %s, %s, of %s in %s?", count, term.Bytes(sumBytes(images)),
+			owners(images), cfg.Cluster.Name)
+		if err := e.ask(question, errKept); err != nil {
 			return err
 		}
 	}
@@ -98,7 +104,7 @@ func sumBytes(images []stress.Owned) (sum int64) {
 	return sum
 }
 
-// owners names whose images they are.
+// owners lists the users whose images they are.
 func owners(images []stress.Owned) string {
 	var users []string
 	for _, i := range images {

@@ -60,7 +60,7 @@ func runConfigShow(e *env, verbose bool) error {
 	return nil
 }
 
-// writeSettings prints the settings in columns, a list of nodes in a line each.
+// writeSettings prints the settings in columns, each node in a line of its own.
 func writeSettings(w io.Writer, settings []config.Setting, verbose bool) error {
 	keys, values := 0, 0
 	for _, s := range settings {
@@ -99,22 +99,32 @@ type validation struct {
 }
 
 func runConfigValidate(e *env) error {
-	cfg, err := e.settings() // it lists the warnings
+	cfg, err := e.settings() // prints no warnings, which are listed below
 	var problems config.Problems
 	if err != nil && (!e.json || !errors.As(err, &problems)) {
 		return err
 	}
 	if e.json {
-		v := validation{Valid: err == nil, File: e.path, Problems: append([]config.Problem{}, problems...), Warnings: []config.Problem{}}
+		v := validation{
+			Valid:    err == nil,
+			File:     e.path,
+			Problems: append([]config.Problem{}, problems...), // [] in JSON when there is none
+			Warnings: []config.Problem{},
+		}
 		if err == nil {
-			v.File, v.Warnings = cfg.File, append(v.Warnings, cfg.Warnings()...)
+			v.File = cfg.File
+			v.Warnings = append(v.Warnings, cfg.Warnings()...)
 		}
 		return errors.Join(e.printJSON(v), err)
 	}
-	fmt.Fprintf(e.out, "%s is valid: %s, %s, %s of each image\n", printable.Text(cmp.Or(cfg.File, "the built-in configuration")),
-		term.Plural(len(cfg.Cluster.Nodes), "node"), term.Plural(cfg.Cluster.DataShards, "data shard"), term.Plural(cfg.Cluster.Replicas, "copy"))
+	fmt.Fprintf(e.out, "%s is valid: %s, %s, %s of each image\n",
+		printable.Text(cmp.Or(cfg.File, "the built-in configuration")),
+		term.Plural(len(cfg.Cluster.Nodes), "node"),
+		term.Plural(cfg.Cluster.DataShards, "data shard"),
+		term.Plural(cfg.Cluster.Replicas, "copy"))
 	for _, w := range cfg.Warnings() {
-		fmt.Fprintf(e.out, "%s\n  hint: %s\n", term.Indent("", printable.Text("warning: "+w.String())), printable.Text(w.Hint))
+		text := term.Indent("", printable.Text("warning: "+w.String()))
+		fmt.Fprintf(e.out, "%s\n  hint: %s\n", text, printable.Text(w.Hint))
 	}
 	return nil
 }

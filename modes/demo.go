@@ -24,7 +24,11 @@ import (
 
 func newDemo(e *env) *cobra.Command {
 	o := stressOptions{Options: stress.Options{
-		Profile: "quick", Concurrency: concurrencyDefault, User: stressUser, Delivery: string(client.Broadcast), Demo: true,
+		Profile:     "quick",
+		Concurrency: concurrencyDefault,
+		User:        stressUser,
+		Delivery:    string(client.Broadcast),
+		Demo:        true,
 	}}
 	cmd := &cobra.Command{
 		Use:   "demo",
@@ -55,7 +59,7 @@ func runDemo(ctx context.Context, e *env, o stressOptions) (err error) {
 	if err := errors.Join(o.Spec.Validate(), o.report.check(e)); err != nil {
 		return err
 	}
-	if err := e.checkOther(o.report); err != nil {
+	if err := e.checkCompare(o.report); err != nil {
 		return err
 	}
 	began := time.Now()
@@ -89,23 +93,24 @@ func runDemo(ctx context.Context, e *env, o stressOptions) (err error) {
 		return err
 	}
 	e.say("starting %d nodes in %s", len(cfg.Cluster.Nodes), dir)
-	l, err := e.startLocal(ctx, cfg)
+	nodes, err := e.startLocal(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	started = true
 	defer func() {
-		err = errors.Join(err, l.Shutdown(ctx))
+		err = errors.Join(err, nodes.Shutdown(ctx))
 	}()
 	e.say("ready after %.1f s", time.Since(began).Seconds())
-	o.Nodes, o.Log = l, filepath.Join(dir, "log.jsonl")
+	o.Nodes = nodes
+	o.Log = filepath.Join(dir, "log.jsonl")
 	if err := runStress(ctx, e, o); err != nil {
 		return err
 	}
 	return e.readFirst(ctx, cfg, o.Spec.Image(1))
 }
 
-// readFirst gets an image of the run and compares every byte.
+// readFirst reads an image of the run back and compares every byte.
 func (e *env) readFirst(ctx context.Context, cfg *config.Config, want genimg.Image) error {
 	c, err := e.client(cfg, client.Broadcast)
 	if err != nil {
@@ -130,9 +135,9 @@ func (e *env) readFirst(ctx context.Context, cfg *config.Config, want genimg.Ima
 
 const demoCount = 30
 
-// demoConfig writes a configuration of three nodes on free ports, with all data in dir, and returns
-// its path. What the user configured otherwise holds. Nodes and folders become settings of the
-// command line too, which no file or environment outweighs: a demo touches no data of others.
+// demoConfig writes a configuration of three nodes on free ports, with all data in dir, and returns its
+// path. All other settings are the user's. Nodes and folders are set on the command line too, which
+// outweighs file and environment: a demo touches no other data.
 func (e *env) demoConfig(dir string) (string, error) {
 	const nodes = 3
 	ports, err := config.FreePorts(2 * nodes)
@@ -143,7 +148,9 @@ func (e *env) demoConfig(dir string) (string, error) {
 	for i := range list {
 		list[i] = fmt.Sprintf("%d=127.0.0.1:%d:%d", i+1, ports[2*i], ports[2*i+1])
 	}
-	e.set = append(slices.Clip(e.set), "cluster.nodes="+strings.Join(list, ","), "node.data_dir="+filepath.Join(dir, "node{id}"),
+	e.set = append(slices.Clip(e.set),
+		"cluster.nodes="+strings.Join(list, ","),
+		"node.data_dir="+filepath.Join(dir, "node{id}"),
 		"node.master_key_file="+filepath.Join(dir, "keys", "master.key"))
 	cfg, err := e.load()
 	if err != nil {
@@ -157,7 +164,7 @@ func (e *env) demoConfig(dir string) (string, error) {
 	return path, os.WriteFile(path, b, 0o600)
 }
 
-// checkRoom refuses a disk that the demo would fill: the preflight would too, when the nodes are there.
+// checkRoom refuses a disk that the demo would fill, as the preflight would do after the nodes are started.
 func checkRoom(dir string, need int64) error {
 	var disk unix.Statfs_t
 	if err := unix.Statfs(dir, &disk); err != nil {
@@ -165,8 +172,8 @@ func checkRoom(dir string, need int64) error {
 	}
 	free := int64(disk.Bavail) * disk.Bsize
 	if free < need {
-		return usagef("name a folder on another disk with TMPDIR",
-			"the demo needs %s of disk, and %s has %s", term.Bytes(need), filepath.Dir(dir), term.Bytes(free))
+		return usagef("name a folder on another disk with TMPDIR", "the demo needs %s of disk, and %s has %s",
+			term.Bytes(need), filepath.Dir(dir), term.Bytes(free))
 	}
 	return nil
 }

@@ -18,20 +18,20 @@ const (
 	exitUsage    = 2
 	exitNobody   = 3
 	exitVerdict  = 99
-	exitCanceled = 130 // as a shell tells of SIGINT
+	exitCanceled = 130 // 128 + SIGINT, as in shells
 )
 
-// errVerdict is the report's failure.
+// errVerdict is the error of a run whose report has failed.
 var errVerdict error = verdictError{}
 
 type verdictError struct{}
 
 func (verdictError) Error() string { return "the run failed" }
 
-// ExitStatus returns that of a report with a failed check.
+// ExitStatus returns the exit status of a failed report.
 func (verdictError) ExitStatus() int { return exitVerdict }
 
-// errDeclined is the user's no.
+// errDeclined is the error when the user does not confirm.
 var errDeclined = errors.New("not started; nothing was sent")
 
 // usageError is a mistake on the command line.
@@ -46,14 +46,14 @@ func (u *usageError) Unwrap() error { return u.err }
 // Hint returns the next step.
 func (u *usageError) Hint() string { return u.hint }
 
-// ExitStatus returns that of a mistake on the command line.
+// ExitStatus returns the exit status of a usage error.
 func (u *usageError) ExitStatus() int { return exitUsage }
 
 func usagef(hint, format string, args ...any) error {
 	return &usageError{err: fmt.Errorf(format, args...), hint: hint}
 }
 
-// hintedError gives an error the next step that fits this command line.
+// hintedError adds to an error the next step for this command line.
 type hintedError struct {
 	error
 	hint string
@@ -64,7 +64,7 @@ func (h *hintedError) Unwrap() error { return h.error }
 // Hint returns the next step.
 func (h *hintedError) Hint() string { return h.hint }
 
-// partError sums up a command over several things of which some failed. Each failure was printed
+// partError is the error of a command over several images of which some failed. Each failure was printed
 // when it happened.
 type partError struct {
 	text   string
@@ -74,14 +74,14 @@ type partError struct {
 func (p *partError) Error() string   { return p.text }
 func (p *partError) Unwrap() []error { return p.causes }
 
-// Hint keeps the hints of the causes from being printed again.
+// Hint returns no hint, since those of the causes were printed.
 func (p *partError) Hint() string { return "" }
 
-// statusRank has the statuses of which an error may have several, the first one first.
+// statusRank orders the exit statuses of an error that has several: the first one counts.
 var statusRank = []int{exitVerdict, exitUsage, exitNobody, exitCanceled}
 
-// exitStatus maps an error to the exit status that the help lists. An error says it by a method ExitStatus;
-// of several in one the first in statusRank counts.
+// exitStatus returns the exit status of an error, as the help lists them. Errors have it by a method
+// ExitStatus; of several the first in statusRank counts.
 func exitStatus(err error) int {
 	if err == nil {
 		return exitDone
@@ -98,8 +98,7 @@ func exitStatus(err error) int {
 	return exitFailed
 }
 
-// statuses adds the exit statuses of err. What an error wraps counts where it has none of its own, or that of
-// a failure like any other.
+// statuses appends the exit statuses of err. Those of wrapped errors count when err has none or exitFailed.
 func statuses(err error, found []int) []int {
 	if e, ok := err.(interface{ ExitStatus() int }); ok && e.ExitStatus() != exitFailed {
 		return append(found, e.ExitStatus())
@@ -118,10 +117,10 @@ func statuses(err error, found []int) []int {
 // printError writes an error and its next step.
 func (e *env) printError(w io.Writer, err error) {
 	if errors.Is(err, errVerdict) {
-		return // the report has said it
+		return // the report was printed
 	}
 	if out := (*outputError)(nil); errors.As(err, &out) && out.unread() {
-		return // as other programs end before a head that has enough
+		return // as other programs do when a reader such as head has enough
 	}
 	text := err.Error()
 	if text == context.Canceled.Error() {

@@ -9,43 +9,45 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// used is a file that a command reads or writes: one that the command line names, or a stream.
+// used is a file that a command reads or writes: one named on the command line, or a standard stream.
 type used struct {
-	said string // what people know it by
+	name string // for messages
 	path string // empty for a stream
-	hint string // how another one is named, for what is written
+	hint string // for a written file: how another one is named
 	info os.FileInfo
 }
 
-// usedFile is one with a path; it need not be there yet.
-func usedFile(said, path, hint string) used {
-	info, _ := os.Stat(path) // who opens it says what is wrong with it
-	return used{said, path, hint, info}
+// usedFile returns a file with a path, which need not exist.
+func usedFile(name, path, hint string) used {
+	info, _ := os.Stat(path) // an error comes back when it is opened
+	return used{name, path, hint, info}
 }
 
-// usedStream is a standard stream, nil information when it is no file.
-func usedStream(said, hint string, stream any) used {
-	u := used{said: said, hint: hint}
+// usedStream returns a standard stream, without info when it is no file.
+func usedStream(name, hint string, stream any) used {
+	u := used{name: name, hint: hint}
 	if f := fileOf(stream); f != nil {
 		u.info, _ = f.Stat()
 	}
 	return u
 }
 
-// same reports whether two are one regular file, or would become one.
+// same reports whether both are the same regular file, or will be when they are created.
 func (u used) same(other used) bool {
 	switch {
 	case u.info != nil && other.info != nil:
 		return u.info.Mode().IsRegular() && os.SameFile(u.info, other.info)
-	case u.info != nil || other.info != nil || u.path == "" || other.path == "" || filepath.Base(u.path) != filepath.Base(other.path):
+	case u.info != nil || other.info != nil:
+		return false
+	case u.path == "" || other.path == "" || filepath.Base(u.path) != filepath.Base(other.path):
 		return false
 	}
-	one, err := os.Stat(filepath.Dir(u.path))
-	two, bad := os.Stat(filepath.Dir(other.path))
-	return err == nil && bad == nil && os.SameFile(one, two)
+	folder, err := os.Stat(filepath.Dir(u.path))
+	otherFolder, otherErr := os.Stat(filepath.Dir(other.path))
+	return err == nil && otherErr == nil && os.SameFile(folder, otherFolder)
 }
 
-// streams are what a command writes besides the files that it names.
+// streams returns the standard streams that a command writes to.
 func (e *env) streams() []used {
 	return []used{
 		usedStream("standard output", "redirect standard output to another file", e.out),
@@ -53,25 +55,25 @@ func (e *env) streams() []used {
 	}
 }
 
-// apart refuses to write two things into one file, or into one that is read.
-func (e *env) apart(written, read []used) error {
+// checkDistinct refuses two outputs in one file, and an output in a file that is read.
+func (e *env) checkDistinct(written, read []used) error {
 	written = append(written, e.streams()...)
 	for i, out := range written {
 		for _, in := range read {
 			if out.same(in) {
-				return usagef(out.hint, "%s is the same file as %s, which is read", out.said, in.said)
+				return usagef(out.hint, "%s is the same file as %s, which is read", out.name, in.name)
 			}
 		}
 		for _, other := range written[:i] {
 			if out.same(other) && (out.path != "" || other.path != "") {
-				return usagef(out.hint, "%s and %s are the same file", other.said, out.said)
+				return usagef(out.hint, "%s and %s are the same file", other.name, out.name)
 			}
 		}
 	}
 	return nil
 }
 
-// readBy are the files that a report reads besides the logs.
+// readBy returns the files that a report reads besides the logs.
 func (e *env) readBy(o reportOptions) []used {
 	var read []used
 	if o.compare != "" {
@@ -83,16 +85,16 @@ func (e *env) readBy(o reportOptions) []used {
 	return read
 }
 
-// page is the file of the page, if one is written.
-func (o reportOptions) page() []used {
+// htmlFile returns the file of the HTML report, if one is written.
+func (o reportOptions) htmlFile() []used {
 	if o.html == "" {
 		return nil
 	}
 	return []used{usedFile("--html "+o.html, o.html, "name another file with --html")}
 }
 
-// logsApart refuses a report whose page, or output, would be one of its logs.
-func (e *env) logsApart(o reportOptions, logs []string) error {
+// checkReportFiles refuses a report that would be written into a file that it reads.
+func (e *env) checkReportFiles(o reportOptions, logs []string) error {
 	read := e.readBy(o)
 	for _, path := range logs {
 		if path == stdin {
@@ -101,37 +103,42 @@ func (e *env) logsApart(o reportOptions, logs []string) error {
 			read = append(read, usedFile(path, path, ""))
 		}
 	}
-	return e.apart(o.page(), read)
+	return e.checkDistinct(o.htmlFile(), read)
 }
 
-// runApart refuses a run that would overwrite what it reads, or one of its files with another; older is what the
-// log of before becomes.
-func (e *env) runApart(o stressOptions, run *stress.Run, older string) error {
+// checkRunFiles refuses a run that would overwrite a file that it reads, or one of its outputs with
+// another. older is the new name of an existing log.
+func (e *env) checkRunFiles(o stressOptions, run *stress.Run, older string) error {
 	const hint = "name another file with --log"
 	log := usedFile("--log "+o.Log, o.Log, hint)
-	if o.report.compare != "" && log.same(usedFile("", o.report.compare, "")) {
+	compare := o.report.compare
+	if compare != "" && log.same(usedFile("", compare, "")) {
 		if o.Past != nil {
-			return usagef("name the log of another run with --compare", "--compare %s is the log of this run", o.report.compare)
+			return usagef("name the log of another run with --compare",
+				"--compare %s is the log of this run", compare)
 		}
-		return usagef("name this run's log with --log, such as --log new.jsonl", "--compare %s is the log of this run, which replaces it", o.report.compare)
+		return usagef("name this run's log with --log, such as --log new.jsonl",
+			"--compare %s is the log of this run, which replaces it", compare)
 	}
-	written := append([]used{log}, o.report.page()...)
+	written := append([]used{log}, o.report.htmlFile()...)
 	if older != "" {
-		written = append(written, usedFile("what the log of before becomes, "+older+",", older, hint))
+		written = append(written, usedFile("the new name of the log of the run before, "+older+",", older, hint))
 	}
 	for _, out := range append(written, e.streams()...) {
 		if out.info != nil && run.Sends(out.info) {
-			return usagef(out.hint, "%s is one of the files in --images %s", out.said, o.Images)
+			return usagef(out.hint, "%s is one of the files in --images %s", out.name, o.Images)
 		}
 	}
-	return e.apart(written, e.readBy(o.report))
+	return e.checkDistinct(written, e.readBy(o.report))
 }
 
-// emptyFiles refuses options that name a file and have none, as an unset variable of the shell leaves them.
-func emptyFiles(f *pflag.FlagSet) error {
+// checkFileNames refuses options that name a file but are empty, as after an unset variable of the shell.
+func checkFileNames(f *pflag.FlagSet) error {
 	for _, name := range []string{"html", "compare", "log", "resume", "images", "out"} {
-		if flag := f.Lookup(name); flag != nil && flag.Changed && flag.Value.String() == "" {
-			return usagef("leave out --"+name+", or give it a name; a variable of the shell may be empty", "--%s names nothing", name)
+		flag := f.Lookup(name)
+		if flag != nil && flag.Changed && flag.Value.String() == "" {
+			hint := "leave out --" + name + ", or give it a name; a variable of the shell may be empty"
+			return usagef(hint, "--%s names nothing", name)
 		}
 	}
 	return nil

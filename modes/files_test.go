@@ -55,7 +55,7 @@ func TestFilesApart(t *testing.T) {
 		{"stress --compare=", "--compare names nothing"},
 		{"stress --log good.jsonl --compare good.jsonl.1", "the same file as --compare good.jsonl.1, which is read"},
 		{"stress --log good.jsonl --compare two.jsonl", "name another file with --log"},
-		{"stress --log good.jsonl --html good.jsonl.1", "what the log of before becomes, good.jsonl.1, are the same file"},
+		{"stress --log good.jsonl --html good.jsonl.1", "good.jsonl.1, are the same file"},
 		{"stress --log one.png", "one.png is there, and is not the log of a run"},
 		{"stress --log imgcluster.yaml --html other.html", "is not the log of a run"},
 		{"stress --log=", "--log names nothing"},

@@ -30,9 +30,10 @@ func newGenerate(e *env) *cobra.Command {
 		Long: `Write stress_image_1.png and so on: square PNGs of incompressible noise in four
 classes. The same seed gives the same bytes. The stress test makes the same
 images in memory and does not need the files.`,
-		Example: "  imgcluster generate --count 1500 --out images\n  imgcluster generate --count 8 --min-pixels 200 --max-pixels 400",
-		Args:    args(0, 0),
-		RunE:    func(cmd *cobra.Command, _ []string) error { return runGenerate(cmd.Context(), e, o) },
+		Example: "  imgcluster generate --count 1500 --out images\n" +
+			"  imgcluster generate --count 8 --min-pixels 200 --max-pixels 400",
+		Args: args(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error { return runGenerate(cmd.Context(), e, o) },
 	}
 	cmd.Flags().IntVar(&o.count, "count", 1500, "number of images")
 	cmd.Flags().StringVar(&o.out, "out", "stress_images", "folder to write to, made in one that is there")
@@ -41,7 +42,7 @@ images in memory and does not need the files.`,
 	return cmd
 }
 
-// specFlags are the options of the image set.
+// specFlags adds the options of the image set to a command.
 func specFlags(cmd *cobra.Command, s *genimg.Spec) {
 	cmd.Flags().Uint64Var(&s.Seed, "seed", 1, "seed of the images")
 	cmd.Flags().IntVar(&s.MinPixels, "min-pixels", genimg.MinPixelsDefault, "smallest side")
@@ -59,10 +60,11 @@ func runGenerate(ctx context.Context, e *env, o generateOptions) error {
 	if parent := filepath.Dir(o.out); !isFolder(parent) {
 		return usagef("make it, or name another folder with --out", "there is no folder %s", parent)
 	}
-	began, p := time.Now(), e.progress()
+	began := time.Now()
+	p := e.progress()
 	err = genimg.Generate(ctx, o.spec, o.count, o.out, o.workers, func(done int, bytes int64) {
-		p.show(done == o.count, "%d of %d images, %s, %s/s", done, o.count, term.Bytes(bytes),
-			term.Bytes(int64(float64(bytes)/time.Since(began).Seconds())))
+		p.show(done == o.count, "%d of %d images, %s, %s", done, o.count, term.Bytes(bytes),
+			bytesPerSecond(float64(bytes)/time.Since(began).Seconds()))
 	})
 	p.end()
 	if err != nil {
@@ -80,7 +82,7 @@ func isFolder(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// writeSummary prints what a set of images takes.
+// writeSummary prints the sizes of a set of images.
 func writeSummary(w io.Writer, s genimg.Summary, nodes int) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "class\timages\tpixels\tbytes\taverage\t")

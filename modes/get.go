@@ -39,13 +39,14 @@ func newGet(e *env) *cobra.Command {
 			return runGet(cmd.Context(), e, o)
 		},
 	}
-	cmd.Flags().StringVarP(&o.output, "output", "o", "", "file or folder to write to, - for standard output (default the image's base name)")
+	cmd.Flags().StringVarP(&o.output, "output", "o", "",
+		"file or folder to write to, - for standard output (default the image's base name)")
 	cmd.Flags().BoolVar(&o.encrypted, "encrypted", false, "get the stored ciphertext instead")
 	cmd.Flags().BoolVar(&o.force, "force", false, "replace an existing file")
 	return cmd
 }
 
-// splitImage reads USER/NAME.
+// splitImage parses USER/NAME.
 func splitImage(s string) (user, name string, err error) {
 	user, name, ok := strings.Cut(s, "/")
 	if !ok || user == "" || name == "" {
@@ -57,17 +58,19 @@ func splitImage(s string) (user, name string, err error) {
 	return user, name, image.CheckName(name)
 }
 
-// missing words the absence of an image, for which a HEAD gets no words from the node.
+// missing returns the error of an image that is not there in place of err, since the answer to a HEAD has
+// no text.
 func missing(user, name string, err error) error {
 	if image.KindOf(err) != image.KindNotFound {
 		return err
 	}
-	return image.Errorf(image.KindNotFound, "user %s has no image %s", printable.Argument(user), printable.Argument(name)).
-		WithHint("see what is there with: imgcluster ls " + printable.Argument(user))
+	user = printable.Argument(user)
+	return image.Errorf(image.KindNotFound, "user %s has no image %s", user, printable.Argument(name)).
+		WithHint("see what is there with: imgcluster ls " + user)
 }
 
-// destination checks where the image goes, and returns the file; "-" is standard output. What is direct
-// is a device or a pipe, which is written to as it is.
+// destination checks and returns the file to write; "-" is standard output. A device or a pipe is direct:
+// it is opened and written to, not replaced.
 func (o getOptions) destination(name string) (path string, direct bool, err error) {
 	path = o.output
 	if path == stdin || path == "/dev/stdout" {
@@ -135,7 +138,7 @@ func runGet(ctx context.Context, e *env, o getOptions) error {
 	return nil
 }
 
-// otherOutput is the next step where the image cannot be written.
+// otherOutput is the hint when the image cannot be written.
 const otherOutput = "name another file with -o, - for standard output"
 
 // writeFile writes all of r, or nothing, under path.
@@ -151,7 +154,7 @@ func writeFile(path string, r io.Reader) error {
 	return cannotWrite(path, f.Commit())
 }
 
-// writeDirect writes r to a device or a pipe, for whose reader it waits.
+// writeDirect writes r to a device or a pipe. It waits for the pipe's reader.
 func writeDirect(ctx context.Context, path string, r io.Reader) error {
 	f, err := await(ctx, func() (*os.File, error) { return os.OpenFile(path, os.O_WRONLY, 0) })
 	if err != nil {
@@ -161,7 +164,7 @@ func writeDirect(ctx context.Context, path string, r io.Reader) error {
 	return cannotWrite(path, errors.Join(err, f.Close()))
 }
 
-// cannotWrite names the file that a write failed on; what failed to be read is told as it is.
+// cannotWrite adds the path to an error of a write. An error of a read is returned as it is.
 func cannotWrite(path string, err error) error {
 	if bare := oserr.NoPath(err); bare != err {
 		return &hintedError{fmt.Errorf("%s cannot be written: %w", path, bare), otherOutput}

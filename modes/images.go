@@ -33,7 +33,7 @@ func runLs(ctx context.Context, e *env, what string) error {
 		return err
 	}
 	defer c.Close()
-	shown := func(name string) string { return name } // for scripts, as it is
+	shown := func(name string) string { return name } // scripts get the exact name
 	if term.Is(fileOf(e.out)) {
 		shown = printable.Text
 	}
@@ -42,12 +42,14 @@ func runLs(ctx context.Context, e *env, what string) error {
 		if err != nil {
 			return err
 		}
-		count, bytes = count+1, bytes+info.Bytes
+		count++
+		bytes += info.Bytes
 		if e.json {
 			err = e.printJSON(info)
 		} else {
-			_, err = fmt.Fprintf(e.out, "%s  %7s  owner %d  copies %s  %s\n", info.Created.Local().Format("2006-01-02 15:04:05"),
-				term.Bytes(info.Bytes), info.Owner, term.List(info.Replicas), shown(info.Name))
+			_, err = fmt.Fprintf(e.out, "%s  %7s  owner %d  copies %s  %s\n",
+				info.Created.Local().Format("2006-01-02 15:04:05"), term.Bytes(info.Bytes), info.Owner,
+				term.List(info.Replicas), shown(info.Name))
 		}
 		if err != nil {
 			return err
@@ -123,8 +125,15 @@ func runStat(ctx context.Context, e *env, what string) error {
 	if e.json {
 		return e.printJSON(info)
 	}
-	_, err = fmt.Fprintf(printable.Writer(e.out), "image    %s/%s\nsize     %s (%d bytes)\ntype     %s\nsha256   %s\nversion  %d\nowner    node %d\ncopies   nodes %s\nshard    %d\ncreated  %s\n",
-		user, info.Name, term.Bytes(info.Bytes), info.Bytes, info.Type, info.SHA256, info.Version, info.Owner,
-		term.List(info.Replicas), info.Shard, info.Created.Local().Format("2006-01-02 15:04:05.000 -07:00"))
-	return err
+	out := printable.Writer(e.out)
+	fmt.Fprintf(out, "image    %s/%s\n", user, info.Name)
+	fmt.Fprintf(out, "size     %s (%d bytes)\n", term.Bytes(info.Bytes), info.Bytes)
+	fmt.Fprintf(out, "type     %s\n", info.Type)
+	fmt.Fprintf(out, "sha256   %s\n", info.SHA256)
+	fmt.Fprintf(out, "version  %d\n", info.Version)
+	fmt.Fprintf(out, "owner    node %d\n", info.Owner)
+	fmt.Fprintf(out, "copies   nodes %s\n", term.List(info.Replicas))
+	fmt.Fprintf(out, "shard    %d\n", info.Shard)
+	fmt.Fprintf(out, "created  %s\n", info.Created.Local().Format("2006-01-02 15:04:05.000 -07:00"))
+	return e.out.failure()
 }

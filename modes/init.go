@@ -34,6 +34,7 @@ func runInit(e *env) error {
 	if e.json {
 		return e.printJSON(map[string]string{"file": path, "key_id": fmt.Sprint(key.ID())})
 	}
-	_, err = fmt.Fprintf(printable.Writer(e.out), "%s: master key %s\nCopy it to the same place on every node, readable by its user alone.\n", path, key.ID())
+	_, err = fmt.Fprintf(printable.Writer(e.out), "%s: master key %s\n"+
+		"Copy it to the same place on every node, readable by its user alone.\n", path, key.ID())
 	return err
 }

@@ -14,8 +14,8 @@ import (
 	"imgcluster/modes/term"
 )
 
-// newLogger returns the logger of a node's process, writing to w. On a terminal, which shows one node and now, a
-// line has neither the node nor the day.
+// newLogger returns the logger of a node's process, which writes to w. On a terminal a line has neither
+// the node nor the date.
 func newLogger(cfg *config.Config, id image.NodeID, w io.Writer) (*zap.Logger, error) {
 	terminal := term.Is(fileOf(w))
 	level, err := zapcore.ParseLevel(cfg.Log.Level)
@@ -25,7 +25,8 @@ func newLogger(cfg *config.Config, id image.NodeID, w io.Writer) (*zap.Logger, e
 	w = printable.Writer(w)
 	enc := zap.NewProductionEncoderConfig()
 	enc.EncodeTime = zapcore.ISO8601TimeEncoder
-	encoder, node := zapcore.NewJSONEncoder(enc), zap.Uint32("node", uint32(id))
+	encoder := zapcore.NewJSONEncoder(enc)
+	node := zap.Uint32("node", uint32(id))
 	if cfg.Log.Format == "console" {
 		enc.EncodeLevel = func(l zapcore.Level, to zapcore.PrimitiveArrayEncoder) {
 			to.AppendString(fmt.Sprintf("%-5s", l.CapitalString()))
@@ -33,14 +34,15 @@ func newLogger(cfg *config.Config, id image.NodeID, w io.Writer) (*zap.Logger, e
 		enc.EncodeDuration = zapcore.StringDurationEncoder
 		enc.ConsoleSeparator = " "
 		if terminal {
-			enc.EncodeTime, node = zapcore.TimeEncoderOfLayout("15:04:05.000"), zap.Skip()
+			enc.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
+			node = zap.Skip()
 		}
 		encoder = console{zapcore.NewConsoleEncoder(enc)}
 	}
 	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), level)).With(node), nil
 }
 
-// console writes what is logged inline and has a text of its own as that text, in place of the message.
+// console writes an entry whose only field is an inline object with a String method as that string.
 type console struct{ zapcore.Encoder }
 
 // Clone implements zapcore.Encoder.
@@ -50,7 +52,8 @@ func (c console) Clone() zapcore.Encoder { return console{c.Encoder.Clone()} }
 func (c console) EncodeEntry(e zapcore.Entry, fields []zapcore.Field) (*buffer.Buffer, error) {
 	if len(fields) == 1 && fields[0].Type == zapcore.InlineMarshalerType {
 		if text, ok := fields[0].Interface.(fmt.Stringer); ok {
-			e.Message, fields = text.String(), nil
+			e.Message = text.String()
+			fields = nil
 		}
 	}
 	return c.Encoder.EncodeEntry(e, fields)

@@ -15,6 +15,7 @@ import (
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/placement"
 	"imgcluster/cluster/printable"
+	"imgcluster/cluster/wait"
 	"imgcluster/cluster/wire"
 	"imgcluster/config"
 	"imgcluster/modes/term"
@@ -73,15 +74,23 @@ run imgcluster server --id N. Shards move to it while the cluster works.`,
 			if f.id <= 0 || f.host == "" || f.apiPort <= 0 || f.raftPort <= 0 {
 				return usagef("give --id, --host, --api-port and --raft-port", "which node is to be added?")
 			}
-			node := config.Node{ID: image.NodeID(f.id), Host: config.Host(f.host), APIPort: f.apiPort, RaftPort: f.raftPort}
+			node := config.Node{
+				ID:       image.NodeID(f.id),
+				Host:     config.Host(f.host),
+				APIPort:  f.apiPort,
+				RaftPort: f.raftPort,
+			}
 			change := wire.MemberChange{
-				Op: wire.MemberAdd, ID: node.ID,
-				API: node.APIAddr(), Raft: node.RaftAddr(),
+				Op:   wire.MemberAdd,
+				ID:   node.ID,
+				API:  node.APIAddr(),
+				Raft: node.RaftAddr(),
 			}
 			if err := runMemberChange(cmd.Context(), e, change, nil); err != nil {
 				return err
 			}
-			e.say("now start it on its machine, with the cluster's master key and a configuration that lists it: imgcluster server --id %d", f.id)
+			e.say("now start it on its machine, with the cluster's master key and a configuration that lists it: "+
+				"imgcluster server --id %d", f.id)
 			return nil
 		},
 	}
@@ -107,9 +116,9 @@ has none. It goes on answering requests. With --undo it takes on work again.`,
 			}
 			done := drained
 			if undo {
-				change.Op, done = wire.MemberResume, nil
+				change.Op = wire.MemberResume
 			}
-			if detach {
+			if undo || detach {
 				done = nil
 			}
 			return runMemberChange(cmd.Context(), e, change, done)
@@ -145,7 +154,7 @@ that have the other copies. Its ID cannot be used again.`,
 	return cmd
 }
 
-// nodeIDMax is the largest ID of a node.
+// nodeIDMax is the largest possible ID of a node.
 const nodeIDMax = math.MaxUint32
 
 func memberChange(op wire.MemberOp, text string) (wire.MemberChange, error) {
@@ -156,13 +165,16 @@ func memberChange(op wire.MemberOp, text string) (wire.MemberChange, error) {
 	return wire.MemberChange{Op: op, ID: image.NodeID(id)}, nil
 }
 
-// changed tells from the members whether a change of one of them is complete.
+// changed reports whether the change of a member is complete, by the list of members.
 type changed func(list []wire.Member, id image.NodeID) bool
 
 func drained(list []wire.Member, id image.NodeID) bool {
 	m := memberOf(list, id)
-	if m == nil || m.Images > 0 || m.Leads > 0 {
-		return m == nil
+	if m == nil {
+		return true
+	}
+	if m.Images > 0 || m.Leads > 0 {
+		return false
 	}
 	active := 0
 	for _, x := range list {
@@ -170,7 +182,7 @@ func drained(list []wire.Member, id image.NodeID) bool {
 			active++
 		}
 	}
-	return m.Shards == 0 || m.Moving == 0 && active < placement.ShardNodes // its shards have nowhere to go
+	return m.Shards == 0 || m.Moving == 0 && active < placement.ShardNodes // no node can take its shards
 }
 
 func removed(list []wire.Member, id image.NodeID) bool { return memberOf(list, id) == nil }
@@ -184,17 +196,19 @@ func memberOf(list []wire.Member, id image.NodeID) *wire.Member {
 	return nil
 }
 
-// awaited says what a change of a member that is not complete waits for.
+// awaited returns what an incomplete change of a member waits for.
 func awaited(list []wire.Member, id image.NodeID) string {
 	m := memberOf(list, id)
-	text := fmt.Sprintf("node %d is %s: %s, %s, %s to lead", id, m.State, term.Plural(m.Shards, "shard"), term.Plural(m.Images, "copy"), term.Plural(m.Leads, "shard"))
+	text := fmt.Sprintf("node %d is %s: %s, %s, %s to lead", id, m.State, term.Plural(m.Shards, "shard"),
+		term.Plural(m.Images, "copy"), term.Plural(m.Leads, "shard"))
 	for _, x := range list {
 		switch {
 		case x.Up:
 		case x.ID == id:
 			text += "; it does not answer: its copies are made from others"
 		case x.Moving > 0:
-			text += fmt.Sprintf("; node %d does not answer, and %s on the way wait for it: start it with imgcluster server --id %d", x.ID, term.Plural(x.Moving, "shard"), x.ID)
+			text += fmt.Sprintf("; node %d does not answer, and %s on the way wait for it: "+
+				"start it with imgcluster server --id %d", x.ID, term.Plural(x.Moving, "shard"), x.ID)
 		default:
 			text += fmt.Sprintf("; node %d does not answer", x.ID)
 		}
@@ -202,10 +216,10 @@ func awaited(list []wire.Member, id image.NodeID) string {
 	return text
 }
 
-// memberEvery is the period in which a change is looked at.
+// memberEvery is the time between two requests for the progress of a change.
 const memberEvery = time.Second
 
-// runMemberChange makes a change and waits until done, if there is one.
+// runMemberChange makes a change, and unless done is nil waits until the change is complete.
 func runMemberChange(ctx context.Context, e *env, change wire.MemberChange, done changed) error {
 	_, c, err := e.connect()
 	if err != nil {
@@ -224,25 +238,28 @@ func runMemberChange(ctx context.Context, e *env, change wire.MemberChange, done
 	return writeMembers(e, list)
 }
 
-func awaitMember(ctx context.Context, e *env, c *client.Client, id image.NodeID, list []wire.Member, done changed) ([]wire.Member, error) {
+// awaitMember says what a change waits for until it is complete, and returns the members then.
+func awaitMember(
+	ctx context.Context, e *env, c *client.Client, id image.NodeID, list []wire.Member, done changed,
+) ([]wire.Member, error) {
 	said, last := "", time.Now()
 	for !done(list, id) {
 		switch text := awaited(list, id); {
 		case text != said:
 			e.say("%s", text)
-			said, last = text, time.Now()
+			said = text
+			last = time.Now()
 		case time.Since(last) >= term.ProgressEvery:
 			e.say("still waiting: %s", text)
 			last = time.Now()
 		}
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("the change goes on without this command; see imgcluster member list: %w", context.Cause(ctx))
-		case <-time.After(memberEvery):
+		if !wait.For(ctx, memberEvery) {
+			return nil, fmt.Errorf("the change continues without this command; see imgcluster member list: %w",
+				context.Cause(ctx))
 		}
 		next, err := c.Members(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("the change goes on without this command: %w", err)
+			return nil, fmt.Errorf("the change continues without this command: %w", err)
 		}
 		list = next
 	}
@@ -267,7 +284,8 @@ func writeMembers(e *env, list []wire.Member) error {
 		} else if m.State == string(catalog.MemberActive) && m.Moving > 0 {
 			state += fmt.Sprintf(", %s moving", term.Plural(m.Moving, "shard"))
 		}
-		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%d\t%d\t%d\n", m.ID, state, m.API, m.Raft, m.Shards, m.Images, m.Leads)
+		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%d\t%d\t%d\n",
+			m.ID, state, m.API, m.Raft, m.Shards, m.Images, m.Leads)
 	}
 	return t.Flush()
 }

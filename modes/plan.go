@@ -12,31 +12,33 @@ import (
 )
 
 // writeNeeds prints what a run takes.
-func writeNeeds(w io.Writer, t stress.Needs) {
-	about, images := "", t.Bytes
-	if t.AtMost {
+func writeNeeds(w io.Writer, n stress.Needs) {
+	about := ""
+	if n.AtMost {
 		about = "at most "
 	}
-	fmt.Fprintf(w, "%s%s, %s, %s each on average\n", about, term.Plural(t.Uploads, "image"), term.Bytes(images), term.Bytes(images/max(t.Uploads, 1)))
-	fmt.Fprintf(w, "  network  %s%s sent by this machine\n", about, term.Bytes(t.Sent))
-	fmt.Fprintf(w, "  disk     %s%s on each node, for %s of each image\n", about, term.Bytes(t.PerNode), term.Plural(t.Copies, "copy"))
-	fmt.Fprintf(w, "  log      %s%s\n", about, term.Bytes(t.Log))
-	if t.Faults > 0 {
-		fmt.Fprintf(w, "  chaos    %s, for each of which uploads may wait some seconds\n", term.Plural(t.Faults, "fault"))
+	fmt.Fprintf(w, "%s%s, %s, %s each on average\n", about, term.Plural(n.Uploads, "image"),
+		term.Bytes(n.Bytes), term.Bytes(n.Bytes/max(n.Uploads, 1)))
+	fmt.Fprintf(w, "  network  %s%s sent by this machine\n", about, term.Bytes(n.Sent))
+	fmt.Fprintf(w, "  disk     %s%s on each node, for %s of each image\n", about, term.Bytes(n.PerNode),
+		term.Plural(n.Copies, "copy"))
+	fmt.Fprintf(w, "  log      %s%s\n", about, term.Bytes(n.Log))
+	if n.Faults > 0 {
+		fmt.Fprintf(w, "  chaos    %s, for each of which uploads may wait some seconds\n",
+			term.Plural(n.Faults, "fault"))
 	}
-	if t.ReadBack {
-		fmt.Fprintf(w, "  reading  %s%s, every image once\n", about, term.Bytes(t.Bytes))
+	if n.ReadBack {
+		fmt.Fprintf(w, "  reading  %s%s, every image once\n", about, term.Bytes(n.Bytes))
 	}
 	fmt.Fprintln(w, "  memory   up to 256 MiB here, 512 MiB on each node")
-	least, most := stress.Roughly(t.LeastS), stress.Roughly(t.MostS)
-	if least == most {
-		fmt.Fprintf(w, "  time     %s\n", least)
-		return
+	duration := stress.Roughly(n.LeastS)
+	if most := stress.Roughly(n.MostS); most != duration {
+		duration += " to " + most
 	}
-	fmt.Fprintf(w, "  time     %s to %s\n", least, most)
+	fmt.Fprintf(w, "  time     %s\n", duration)
 }
 
-// mayAsk refuses a run that has to ask and cannot.
+// mayAsk refuses a run that has to ask the user without a terminal.
 func (e *env) mayAsk(o stressOptions) error {
 	if o.asks() && !o.yes && !term.Is(fileOf(e.in)) {
 		return usagef("add --yes to start it without a terminal", "the extreme profile asks before it starts")
@@ -47,13 +49,13 @@ func (e *env) mayAsk(o stressOptions) error {
 // asks reports whether the run is one that nobody should start by mistake.
 func (o stressOptions) asks() bool { return o.Profile == "extreme" && o.Images == "" }
 
-// confirm shows what an extreme run will take, and asks. --quiet does not turn it off where a question
+// confirm shows what an extreme run takes, and asks the user. --quiet hides that only where no question
 // follows.
-func (e *env) confirm(o stressOptions, t stress.Needs) error {
+func (e *env) confirm(o stressOptions, needs stress.Needs) error {
 	if !o.asks() || o.yes && e.quiet {
 		return nil
 	}
-	writeNeeds(e.err, t)
+	writeNeeds(e.err, needs)
 	if o.yes {
 		return nil
 	}
@@ -73,20 +75,20 @@ func (e *env) ask(question string, declined error) error {
 	return nil
 }
 
-// dryRun prints what the run takes and what the preflight found.
-func (e *env) dryRun(t stress.Needs, checks []stress.Check) error {
+// dryRun prints what the run takes and the checks of the preflight.
+func (e *env) dryRun(needs stress.Needs, checks []stress.Check) error {
 	if e.json {
 		doc := struct {
 			Plan      stress.Needs   `json:"plan"`
 			Preflight []stress.Check `json:"preflight"`
-		}{t, checks}
+		}{needs, checks}
 		if err := e.printJSON(doc); err != nil {
 			return err
 		}
-		return stress.Refusal(checks, true)
+	} else {
+		writeNeeds(e.out, needs)
+		writeChecks(e.out, checks, e.color(e.out))
 	}
-	writeNeeds(e.out, t)
-	writeChecks(e.out, checks, e.color(e.out))
 	return stress.Refusal(checks, true)
 }
 
@@ -96,7 +98,7 @@ var checkStyle = map[stress.CheckState]term.Style{
 	stress.CheckFail: term.Red,
 }
 
-// writeChecks prints the table, at most term.Width wide.
+// writeChecks prints the checks as a table of at most term.Width columns.
 func writeChecks(w io.Writer, checks []stress.Check, color bool) {
 	const indent = "                    "
 	for _, c := range checks {

@@ -9,8 +9,8 @@ import (
 	"imgcluster/modes/term"
 )
 
-// progress shows how far a command is: on a terminal in one line that is rewritten, or on a screen for
-// a run, elsewhere in a line now and then, with --quiet not at all. It is safe for concurrent use.
+// progress shows how far a command is: a run on a screen, and all else in a term.Progress; with --quiet
+// nothing. It is safe for concurrent use.
 type progress struct {
 	mu     sync.Mutex
 	e      *env
@@ -26,28 +26,28 @@ func (e *env) progress() *progress {
 	return e.shown
 }
 
-// watch shows a run on the whole terminal, where there is one that can do so, until end. Records that
-// are streamed to the same terminal would be mixed in.
-func (p *progress) watch(f *stress.Tally) {
+// watch opens a screen that shows a run until end, if the terminal can do so. Records that are streamed to a
+// terminal would be mixed in: then there is no screen.
+func (p *progress) watch(t *stress.Tally) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.live || p.e.quiet || p.e.json && term.Is(fileOf(p.e.out)) {
 		return
 	}
-	p.view = &view{tally: f, color: p.e.color(p.e.err)}
+	p.view = &view{tally: t, color: p.e.color(p.e.err)}
 	p.screen = term.OpenScreen(p.e.err.(*os.File), p.view.lines)
 }
 
-// run shows the state of a run, where no screen does.
-func (p *progress) run(final bool, f *stress.Tally) {
+// run shows the state of a run, unless a screen does.
+func (p *progress) run(final bool, t *stress.Tally) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.screen == nil {
-		p.write(final, func() string { return figuresLine(f.Figures()) })
+		p.write(final, func() string { return figuresLine(t.Figures()) })
 	}
 }
 
-// show writes the state of something else; a final one stays.
+// show shows how far something else is. A final text stays.
 func (p *progress) show(final bool, format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -58,7 +58,7 @@ func (p *progress) show(final bool, format string, args ...any) {
 	p.write(final, func() string { return fmt.Sprintf(format, args...) })
 }
 
-// stage is show for what follows the uploads of a run: on a screen the bar goes with it.
+// stage shows a stage that follows the uploads, on a screen in the bar too.
 func (p *progress) stage(s stress.Stage) {
 	p.mu.Lock()
 	if p.screen != nil && s.What != "" {
@@ -74,7 +74,7 @@ func (p *progress) write(final bool, line func() string) {
 	}
 }
 
-// note writes a line of its own.
+// note shows a line that stays.
 func (p *progress) note(text string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -86,8 +86,8 @@ func (p *progress) note(text string) {
 	p.e.say("%s", text)
 }
 
-// end leaves the live line or the screen, so that other words can follow. What the screen said that
-// matters later is said again.
+// end ends the rewritten line or the screen, so that other output can follow. The notes and the last
+// state are printed again after a screen.
 func (p *progress) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -102,7 +102,7 @@ func (p *progress) end() {
 	}
 }
 
-// crash restores the terminal, for a process that is about to end by a panic.
+// crash restores the terminal before the process ends by a panic.
 func (p *progress) crash() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

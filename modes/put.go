@@ -24,10 +24,10 @@ import (
 	"imgcluster/modes/term"
 )
 
-// defaultUser is whose images put stores when nobody is named.
+// defaultUser owns the images that put stores when no user is named.
 const defaultUser = "default"
 
-// stdin stands for standard input, or standard output, where a file is named.
+// stdin is the file name that stands for standard input or standard output.
 const stdin = "-"
 
 type putOptions struct {
@@ -46,25 +46,27 @@ func newPut(e *env) *cobra.Command {
 standard input and needs --name, as a pipe does. All files are checked before
 the first is sent; those that cannot be read or stored are named and left out,
 and the exit status is 1.`,
-		Example: "  imgcluster put --user alice holiday/*.jpg\n  camera | imgcluster put --user alice --name gate/now.jpg -",
-		Args:    args(1, anyNumber),
+		Example: "  imgcluster put --user alice holiday/*.jpg\n" +
+			"  camera | imgcluster put --user alice --name gate/now.jpg -",
+		Args: args(1, anyNumber),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.files = args
 			return runPut(cmd.Context(), e, o)
 		},
 	}
 	cmd.Flags().StringVar(&o.user, "user", defaultUser, "whose images")
-	cmd.Flags().StringVar(&o.name, "name", "", "name to store a single image under (default the file's base name)")
+	cmd.Flags().StringVar(&o.name, "name", "",
+		"name to store a single image under (default the file's base name)")
 	cmd.Flags().BoolVar(&o.ifAbsent, "no-replace", false, "fail when an image of that name exists")
 	return cmd
 }
 
-// putFile is a file to send, or standard input, and the name that its image gets.
+// putFile is a file to send, or standard input, and the name of its image.
 type putFile struct{ path, name string }
 
-// choose checks the command and returns what can be sent, and why the rest cannot. That nothing can is
-// an error.
-func (o putOptions) choose(limit config.Bytes) (send []putFile, left []error, err error) {
+// choose checks the command and returns the files that can be sent, and why the others cannot. It is an
+// error when no file can be sent.
+func (o putOptions) choose(limit config.Bytes) (send []putFile, leftOut []error, err error) {
 	if o.name != "" && len(o.files) > 1 {
 		return nil, nil, usagef("give one file with --name", "--name with %d files", len(o.files))
 	}
@@ -78,26 +80,27 @@ func (o putOptions) choose(limit config.Bytes) (send []putFile, left []error, er
 			return nil, nil, usagef("add --name, such as --name photo.png", "an image from standard input has no name")
 		}
 		if err := o.check(f, limit); err != nil {
-			left = append(left, err)
+			leftOut = append(leftOut, err)
 			continue
 		}
 		if first, ok := seen[f.name]; ok {
-			return nil, nil, usagef("put them one by one, with --name", "%s and %s would both be stored as %q", first, path, f.name)
+			return nil, nil, usagef("put them one by one, with --name",
+				"%s and %s would both be stored as %q", first, path, f.name)
 		}
 		seen[f.name] = path
 		send = append(send, f)
 	}
-	if name := (*image.Error)(nil); len(o.files) == 1 && left != nil && errors.As(left[0], &name) {
+	if name := (*image.Error)(nil); len(o.files) == 1 && leftOut != nil && errors.As(leftOut[0], &name) {
 		return nil, nil, name
 	}
 	if send == nil {
 		hint := "nothing was sent; name files that can be read, from 1 byte to " + limit.String()
-		return nil, nil, &usageError{err: errors.Join(left...), hint: hint}
+		return nil, nil, &usageError{err: errors.Join(leftOut...), hint: hint}
 	}
-	return send, left, nil
+	return send, leftOut, nil
 }
 
-// check says why a file cannot be sent.
+// check returns why a file cannot be sent.
 func (o putOptions) check(f putFile, limit config.Bytes) error {
 	if err := image.CheckName(f.name); err != nil {
 		return err
@@ -119,10 +122,10 @@ func (o putOptions) check(f putFile, limit config.Bytes) error {
 	return fmt.Errorf("%s %w", f.path, err)
 }
 
-// checkUser is image.CheckUser with a next step.
+// checkUser is image.CheckUser with a hint for --user.
 func checkUser(user string) error {
 	if err := image.CheckUser(user); err != nil {
-		return &hintedError{err, "give one name with --user, such as alice; folders go into the images' names"}
+		return &hintedError{err, "give one name with --user, such as alice; folders belong to the images' names"}
 	}
 	return nil
 }
@@ -132,7 +135,7 @@ func runPut(ctx context.Context, e *env, o putOptions) error {
 	if err != nil {
 		return err
 	}
-	files, left, err := o.choose(cfg.Limits.ImageBytes)
+	files, leftOut, err := o.choose(cfg.Limits.ImageBytes)
 	if err != nil {
 		return err
 	}
@@ -141,14 +144,14 @@ func runPut(ctx context.Context, e *env, o putOptions) error {
 		return err
 	}
 	defer c.Close()
-	for _, why := range left {
+	for _, why := range leftOut {
 		e.printError(e.err, &hintedError{fmt.Errorf("not sent: %w", why), ""})
 	}
 	paths := make([]string, len(files))
 	for i, f := range files {
 		paths[i] = f.path
 	}
-	return e.forEach(ctx, "stored", paths, len(left), func(i int) error {
+	return e.forEach(ctx, "stored", paths, len(leftOut), func(i int) error {
 		receipt, err := e.putFile(ctx, cfg, c, o, files[i])
 		if err == nil {
 			e.printReceipt(receipt)
@@ -157,21 +160,24 @@ func runPut(ctx context.Context, e *env, o putOptions) error {
 	})
 }
 
-// forEach does something with each thing in turn, and goes on after a failure unless the cluster is
-// out of reach or the command was stopped. One thing's error is returned as it is. So many more were
-// left out before.
-func (e *env) forEach(ctx context.Context, done string, things []string, leftOut int, do func(int) error) error {
+// forEach calls do for each of the named images in turn, also after a failure, unless the cluster is out
+// of reach or the command was stopped. leftOut more images count as missed. The error of a single image
+// is returned as it is.
+func (e *env) forEach(
+	ctx context.Context, done string, names []string, leftOut int, do func(int) error,
+) error {
 	var failed []error
-	missed, all := leftOut, len(things)+leftOut
-	for i, thing := range things {
+	missed := leftOut
+	all := len(names) + leftOut
+	for i, name := range names {
 		err := do(i)
 		if err == nil {
 			continue
 		}
-		if thing == stdin {
-			thing = "standard input"
+		if name == stdin {
+			name = "standard input"
 		}
-		err = fmt.Errorf("%s: %w", thing, err)
+		err = fmt.Errorf("%s: %w", name, err)
 		if all == 1 {
 			return err
 		}
@@ -179,7 +185,7 @@ func (e *env) forEach(ctx context.Context, done string, things []string, leftOut
 		missed++
 		e.printError(e.err, err)
 		if exitStatus(err) == exitNobody || ctx.Err() != nil {
-			missed += len(things) - i - 1
+			missed += len(names) - i - 1
 			break
 		}
 	}
@@ -189,13 +195,14 @@ func (e *env) forEach(ctx context.Context, done string, things []string, leftOut
 	return &partError{fmt.Sprintf("%d of %d images were not %s", missed, all, done), failed}
 }
 
-// checkSize refuses what no node takes.
+// checkSize refuses a size that no node takes.
 func checkSize(file string, size int64, limit config.Bytes) error {
 	switch {
 	case size == 0:
 		return usagef("give an image that has something in it", "%s is empty", file)
 	case size > int64(limit):
-		return usagef("raise limits.image_bytes on every node and here", "%s is larger than limits.image_bytes, %s", file, limit)
+		return usagef("raise limits.image_bytes on every node and here",
+			"%s is larger than limits.image_bytes, %s", file, limit)
 	}
 	return nil
 }
@@ -205,12 +212,14 @@ func (e *env) printReceipt(r image.Receipt) {
 		e.printJSON(r)
 		return
 	}
-	fmt.Fprintf(printable.Writer(e.out), "%s/%s  %s  owner node %d, copies on %s\n", r.User, r.Name, term.Bytes(r.Bytes), r.Owner, term.List(r.Replicas))
+	fmt.Fprintf(printable.Writer(e.out), "%s/%s  %s  owner node %d, copies on %s\n",
+		r.User, r.Name, term.Bytes(r.Bytes), r.Owner, term.List(r.Replicas))
 }
 
 // putFile sends one file, or standard input.
-func (e *env) putFile(ctx context.Context, cfg *config.Config, c *client.Client, o putOptions, f putFile) (image.Receipt, error) {
-	up := client.Upload{User: o.user, Name: f.name, IfNoneMatch: o.ifAbsent}
+func (e *env) putFile(
+	ctx context.Context, cfg *config.Config, c *client.Client, o putOptions, f putFile,
+) (image.Receipt, error) {
 	body, size, err := e.open(ctx, f.path, cfg.Limits.ImageBytes)
 	if err != nil {
 		return image.Receipt{}, err
@@ -218,7 +227,13 @@ func (e *env) putFile(ctx context.Context, cfg *config.Config, c *client.Client,
 	if closer, ok := body.(io.Closer); ok {
 		defer closer.Close()
 	}
-	up.Size, up.Body = size, func() io.Reader { return io.NewSectionReader(body, 0, size) }
+	up := client.Upload{
+		User:        o.user,
+		Name:        f.name,
+		Size:        size,
+		Body:        func() io.Reader { return io.NewSectionReader(body, 0, size) },
+		IfNoneMatch: o.ifAbsent,
+	}
 	if up.Digest, err = digest(up.Body()); err != nil {
 		return image.Receipt{}, oserr.NoPath(err)
 	}
@@ -232,7 +247,7 @@ func (e *env) putFile(ctx context.Context, cfg *config.Config, c *client.Client,
 	return r.Receipt, err
 }
 
-// open returns the bytes of a file. Those of standard input, of a pipe or a device are read to their end.
+// open returns the bytes of a file and their number. Standard input, a pipe or a device is read to its end.
 func (e *env) open(ctx context.Context, path string, limit config.Bytes) (io.ReaderAt, int64, error) {
 	in := io.Reader(e.in)
 	if path != stdin {
@@ -258,7 +273,7 @@ func (e *env) open(ctx context.Context, path string, limit config.Bytes) (io.Rea
 	return bytes.NewReader(data), int64(len(data)), checkSize("it", int64(len(data)), limit)
 }
 
-// digest returns the SHA-256 that the nodes hold the upload to and keep in its record.
+// digest returns the SHA-256 that the nodes verify and keep in the image's record.
 func digest(r io.Reader) (*image.Digest, error) {
 	sum := sha256.New()
 	if _, err := io.Copy(sum, r); err != nil {

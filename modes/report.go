@@ -17,10 +17,10 @@ import (
 	"imgcluster/modes/runlog"
 )
 
-// reportOptions say in which form a report is made, and of what it is more than the figures of a run.
+// reportOptions are the options of a report.
 type reportOptions struct {
-	html     string // file
-	compare  string // another log
+	html     string // file of the HTML report
+	compare  string // log of the run to compare with
 	csv      bool
 	markdown bool
 }
@@ -35,15 +35,16 @@ with --json, --csv or --markdown. --html writes a page with charts beside that.
 --compare sets the figures beside those of another log and says which
 differences exceed noise. Exit status 99 when a check or an upload failed, or
 when the log does not have all that was planned, to its end.`,
-		Example: "  imgcluster report log.jsonl\n  imgcluster report log.jsonl --html report.html\n  imgcluster report today.jsonl --compare yesterday.jsonl",
-		Args:    args(1, anyNumber),
-		RunE:    func(_ *cobra.Command, args []string) error { return runReport(e, o, args...) },
+		Example: "  imgcluster report log.jsonl\n  imgcluster report log.jsonl --html report.html\n" +
+			"  imgcluster report today.jsonl --compare yesterday.jsonl",
+		Args: args(1, anyNumber),
+		RunE: func(_ *cobra.Command, args []string) error { return runReport(e, o, args...) },
 	}
 	o.flags(cmd)
 	return cmd
 }
 
-// flags adds the options of a report, and what its checks ask for, to a command.
+// flags adds the options of a report and the limits of its checks to a command.
 func (o *reportOptions) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.html, "html", "", "write the report as a page with charts to this `file`")
@@ -68,17 +69,25 @@ func (o *reportOptions) flags(cmd *cobra.Command) {
 	}
 }
 
-// limits takes what the checks ask for from the configuration.
+// limits returns the limits of the checks by the configuration.
 func limits(c config.Report) report.Limits {
 	return report.Limits{
-		StddevPercent: c.MaxStddev.Float(), SuccessPercent: c.MinSuccess.Float(), P99S: c.MaxP99.Seconds(),
-		ThroughputPerS: c.MinThroughput.Float(), SlowdownPercent: c.MaxSlowdown.Float(),
-		NodeRSSBytes: int64(c.MaxNodeMemory), ClientRSSBytes: int64(c.MaxClientMemory), GrowthBytes: int64(c.MaxGrowth),
-		ResentPercent: c.MaxResent.Float(), HashP: c.MinHashP.Float(), FirstChoicePercent: c.MinFirstChoice.Float(), PauseS: c.MaxPause.Seconds(),
+		StddevPercent:      c.MaxStddev.Float(),
+		SuccessPercent:     c.MinSuccess.Float(),
+		P99S:               c.MaxP99.Seconds(),
+		ThroughputPerS:     c.MinThroughput.Float(),
+		SlowdownPercent:    c.MaxSlowdown.Float(),
+		NodeRSSBytes:       int64(c.MaxNodeMemory),
+		ClientRSSBytes:     int64(c.MaxClientMemory),
+		GrowthBytes:        int64(c.MaxGrowth),
+		ResentPercent:      c.MaxResent.Float(),
+		HashP:              c.MinHashP.Float(),
+		FirstChoicePercent: c.MinFirstChoice.Float(),
+		PauseS:             c.MaxPause.Seconds(),
 	}
 }
 
-// check finds out before the work that the report can be made.
+// check makes sure, before the run, that the report can be made.
 func (o *reportOptions) check(e *env) error {
 	if forms := count(e.json, o.csv, o.markdown); forms > 1 {
 		return usagef("give one of them", "--json, --csv and --markdown at once")
@@ -87,11 +96,11 @@ func (o *reportOptions) check(e *env) error {
 		return usagef("name a file with --html; --markdown and --csv print", "--html -: a page is not printed")
 	}
 	if o.html != "" {
-		out, err := createPage(o.html)
+		f, err := createHTML(o.html)
 		if err != nil {
 			return err
 		}
-		out.Discard()
+		f.Discard()
 	}
 	if o.compare != "" {
 		f, err := runlog.OpenRegular(o.compare)
@@ -121,7 +130,7 @@ func runReport(e *env, o reportOptions, paths ...string) error {
 	if err != nil {
 		return err
 	}
-	if err := e.logsApart(o, paths); err != nil {
+	if err := e.checkReportFiles(o, paths); err != nil {
 		return err
 	}
 	var other *runlog.Log
@@ -145,7 +154,7 @@ func runReport(e *env, o reportOptions, paths ...string) error {
 		passed = passed && r.Verdict.Passed
 		list = append(list, r)
 	}
-	if err := errors.Join(e.printReports(o, list), o.writePage(list)); err != nil {
+	if err := errors.Join(e.printReports(o, list), o.writeHTML(list)); err != nil {
 		return err
 	}
 	if !passed {
@@ -154,9 +163,9 @@ func runReport(e *env, o reportOptions, paths ...string) error {
 	return nil
 }
 
-// checkOther finds out before a run that what it is compared with is a log. It is read again after the
-// run: a large one would take memory meanwhile.
-func (e *env) checkOther(o reportOptions) error {
+// checkCompare makes sure, before a run, that the log to compare with can be read. It is read again after
+// the run, since a large one would take memory meanwhile.
+func (e *env) checkCompare(o reportOptions) error {
 	if o.compare == "" {
 		return nil
 	}
@@ -170,9 +179,9 @@ func (e *env) checkOther(o reportOptions) error {
 func (e *env) readLog(path string) (*runlog.Log, error) {
 	in := io.Reader(e.in)
 	if path != stdin {
-		ctx := context.Background() // a run that was stopped is reported on
+		ctx := context.Background() // there is a report of an interrupted run too
 		if !isRegular(path) {
-			ctx = e.in.ctx // a pipe without a writer may be waited for in vain
+			ctx = e.in.ctx // a pipe may never get a writer
 		}
 		f, err := await(ctx, func() (*os.File, error) { return runlog.OpenRegular(path) })
 		if ctx.Err() != nil {
@@ -208,19 +217,19 @@ func isRegular(path string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// writePage writes the page, if one is wanted: the file is there whole, or as it was.
-func (o *reportOptions) writePage(list render.Reports) error {
+// writeHTML writes the HTML report, if one is wanted. The file is replaced as a whole or not at all.
+func (o *reportOptions) writeHTML(list render.Reports) error {
 	if o.html == "" {
 		return nil
 	}
-	page, err := createPage(o.html)
+	f, err := createHTML(o.html)
 	if err != nil {
 		return err
 	}
-	if err = list.WriteHTML(page); err != nil {
-		page.Discard()
+	if err = list.WriteHTML(f); err != nil {
+		f.Discard()
 	} else {
-		err = page.Commit()
+		err = f.Commit()
 	}
 	if err != nil {
 		return fmt.Errorf("--html %s: %w", o.html, oserr.NoPath(err))
@@ -228,10 +237,11 @@ func (o *reportOptions) writePage(list render.Reports) error {
 	return nil
 }
 
-func createPage(path string) (*durable.File, error) {
-	page, err := durable.Create(path)
+func createHTML(path string) (*durable.File, error) {
+	f, err := durable.Create(path)
 	if err != nil {
-		return nil, usagef("name a file that can be written with --html", "--html %s: %w", path, oserr.NoPath(err))
+		return nil, usagef("name a file that can be written with --html", "--html %s: %w",
+			path, oserr.NoPath(err))
 	}
-	return page, nil
+	return f, nil
 }

@@ -1,6 +1,5 @@
-// Package modes is the command line: one file a command, with its options, the wiring of the
-// packages below, and the words to the user. A command's runX function does the work and can be
-// tested without cobra.
+// Package modes is the command line. Each command has a file with its options, the wiring of the packages
+// below, and the messages to the user. Its runX function does the work and can be tested without cobra.
 package modes
 
 import (
@@ -23,7 +22,7 @@ import (
 	"imgcluster/modes/term"
 )
 
-// env is what every command gets: where it reads and writes, and the options that all share.
+// env is what every command gets: the standard streams and the options of all commands.
 type env struct {
 	in      *input
 	out     *output
@@ -33,16 +32,16 @@ type env struct {
 	json    bool
 	quiet   bool
 	noColor bool
-	flags   *pflag.FlagSet // of the command that runs, some of which are settings
-	cfg     *config.Config // as loaded last; nil before
-	shown   *progress      // made last; nil before
+	flags   *pflag.FlagSet // of the command; some are settings
+	cfg     *config.Config // loaded last; nil before
+	shown   *progress      // created last; nil before
 	warned  map[string]bool
 	hangup  *hangup
 }
 
-// Main runs the program and returns its exit status. The first SIGINT or SIGTERM cancels the
-// context, the second ends the process at once. SIGHUP, as a terminal sends it that is closed, cancels
-// the context however often it comes, unless it is ignored, as under nohup.
+// Main runs the program and returns its exit status. The first SIGINT or SIGTERM cancels the context, the
+// second ends the process at once. SIGHUP, which a closed terminal sends, cancels the context each time
+// it comes, unless it is ignored, as under nohup.
 func Main(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) int {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -51,27 +50,27 @@ func Main(ctx context.Context, args []string, in io.Reader, out, errw io.Writer)
 	defer end()
 	hangup := &hangup{do: end}
 	defer hangup.watch()()
-	// A reader of our output that goes away is an error of a write, not the end of what is under way.
+	// A closed reader of the output is an error of a write. It does not end the process.
 	broken := make(chan os.Signal, 1)
 	signal.Notify(broken, syscall.SIGPIPE)
 	defer signal.Stop(broken)
 	e := &env{in: &input{ctx: ctx, r: in}, out: &output{w: out}, err: errw, hangup: hangup}
 	root := newRoot(e)
 	root.SetArgs(args)
-	err := e.out.verdict(root.ExecuteContext(ctx))
+	err := e.out.join(root.ExecuteContext(ctx))
 	if err != nil {
 		e.printError(errw, err)
 	}
 	return exitStatus(err)
 }
 
-// hangup is what is done at every SIGHUP.
+// hangup calls a function at every SIGHUP.
 type hangup struct {
 	mu sync.Mutex
 	do func()
 }
 
-// set has something else done.
+// set replaces the function.
 func (h *hangup) set(do func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -84,26 +83,27 @@ func (h *hangup) call() {
 	h.do()
 }
 
-// watch takes the signals until stop. Where they are ignored they stay so.
+// watch receives the signals until stop is called. A process that ignores them keeps ignoring them.
 func (h *hangup) watch() (stop func()) {
 	if signal.Ignored(syscall.SIGHUP) {
 		return func() {}
 	}
-	signals, over := make(chan os.Signal, 1), make(chan struct{})
+	signals := make(chan os.Signal, 1)
+	stopped := make(chan struct{})
 	signal.Notify(signals, syscall.SIGHUP)
 	go func() {
 		for {
 			select {
 			case <-signals:
 				h.call()
-			case <-over:
+			case <-stopped:
 				return
 			}
 		}
 	}()
 	return func() {
 		signal.Stop(signals)
-		close(over)
+		close(stopped)
 	}
 }
 
@@ -128,31 +128,33 @@ failure too; of one that nobody reads on, as with | head, nothing is said.`,
 	}
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		e.flags = cmd.Flags()
-		return emptyFiles(e.flags)
+		return checkFileNames(e.flags)
 	}
 	root.SetIn(e.in)
 	root.SetOut(e.out)
 	root.SetErr(e.err)
 	root.SetFlagErrorFunc(flagError)
-	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", term.Width)))
+	wrapped := fmt.Sprintf(".FlagUsagesWrapped %d", term.Width)
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", wrapped))
 	f := root.PersistentFlags()
-	f.StringVar(&e.path, "config", os.Getenv(config.EnvConfig), "configuration file (default imgcluster.yaml, else three nodes on loopback)")
+	f.StringVar(&e.path, "config", os.Getenv(config.EnvConfig),
+		"configuration file (default imgcluster.yaml, else three nodes on loopback)")
 	f.StringArrayVar(&e.set, "set", nil, "set one setting, as `key=value`; repeat for more (see config show)")
 	f.BoolVar(&e.json, "json", false, "print JSON where there is something to say")
 	f.BoolVar(&e.quiet, "quiet", false, "print no progress")
 	f.BoolVar(&e.noColor, "no-color", false, "print no colours")
-	root.AddGroup(&cobra.Group{ID: "run", Title: "Run a cluster:"}, &cobra.Group{ID: "use", Title: "Use it:"},
-		&cobra.Group{ID: "test", Title: "Test it:"}, &cobra.Group{ID: "more", Title: "More:"})
 	root.SetHelpCommandGroupID("more")
 	root.SetCompletionCommandGroupID("more")
-	group(root, "run", newDemo(e), newUp(e), newServer(e), newInit(e), newStatus(e), newVerify(e), newMember(e), newConfig(e))
-	group(root, "use", newPut(e), newGet(e), newLs(e), newRm(e), newStat(e))
-	group(root, "test", newGenerate(e), newStress(e), newReport(e), newClean(e))
-	group(root, "more", newVersion(e))
+	addGroup(root, "run", "Run a cluster:", newDemo(e), newUp(e), newServer(e), newInit(e), newStatus(e),
+		newVerify(e), newMember(e), newConfig(e))
+	addGroup(root, "use", "Use it:", newPut(e), newGet(e), newLs(e), newRm(e), newStat(e))
+	addGroup(root, "test", "Test it:", newGenerate(e), newStress(e), newReport(e), newClean(e))
+	addGroup(root, "more", "More:", newVersion(e))
 	return root
 }
 
-func group(root *cobra.Command, id string, commands ...*cobra.Command) {
+func addGroup(root *cobra.Command, id, title string, commands ...*cobra.Command) {
+	root.AddGroup(&cobra.Group{ID: id, Title: title})
 	for _, c := range commands {
 		c.GroupID = id
 		root.AddCommand(c)
@@ -171,7 +173,7 @@ func (e *env) load() (*config.Config, error) {
 	return cfg, nil
 }
 
-// settings is load for commands that show the warnings themselves.
+// settings is load without the warnings, for commands that show them otherwise.
 func (e *env) settings() (*config.Config, error) {
 	cfg, err := config.Load(config.Options{Path: e.path, Flags: e.flags, Set: e.set, Env: os.Environ()})
 	if err != nil {
@@ -181,7 +183,7 @@ func (e *env) settings() (*config.Config, error) {
 	return cfg, nil
 }
 
-// warn says once what may not be meant.
+// warn prints a warning, each only once.
 func (e *env) warn(text, hint string) {
 	if e.warned == nil {
 		e.warned = map[string]bool{}
@@ -192,7 +194,7 @@ func (e *env) warn(text, hint string) {
 	}
 }
 
-// sameConfig is the end of a command line that has the configuration of this one.
+// sameConfig returns the options that give another command the same configuration.
 func (e *env) sameConfig() string {
 	line := ""
 	if e.path != "" {
@@ -204,16 +206,22 @@ func (e *env) sameConfig() string {
 	return line
 }
 
-// client connects to the configuration's nodes, for a run that judges them.
+// client returns a client of the configuration's nodes, for a run that measures them.
 func (e *env) client(cfg *config.Config, delivery client.Delivery) (*client.Client, error) {
 	return client.New(e.clientOptions(cfg, delivery))
 }
 
 func (e *env) clientOptions(cfg *config.Config, delivery client.Delivery) client.Options {
 	o := client.Options{
-		Delivery: delivery, Attempts: cfg.Client.Attempts, BackoffMin: cfg.Client.BackoffMin, BackoffMax: cfg.Client.BackoffMax,
-		DialTimeout: cfg.Client.Dial, ResponseTimeout: cfg.Client.Response,
-		ReadTimeout: cfg.Client.Read, StragglerTimeout: cfg.Client.Straggler, StartHint: e.startHint(),
+		Delivery:         delivery,
+		Attempts:         cfg.Client.Attempts,
+		BackoffMin:       cfg.Client.BackoffMin,
+		BackoffMax:       cfg.Client.BackoffMax,
+		DialTimeout:      cfg.Client.Dial,
+		ResponseTimeout:  cfg.Client.Response,
+		ReadTimeout:      cfg.Client.Read,
+		StragglerTimeout: cfg.Client.Straggler,
+		StartHint:        e.startHint(),
 	}
 	for _, n := range cfg.Cluster.Nodes {
 		o.Nodes = append(o.Nodes, client.Node{ID: n.ID, Addr: n.APIAddr()})
@@ -221,17 +229,18 @@ func (e *env) clientOptions(cfg *config.Config, delivery client.Delivery) client
 	return o
 }
 
-// readLimit is how long a command waits for the answer to a read, with all tries.
+// readLimit is how long a command waits for the answer to a read, with all retries.
 const readLimit = 30 * time.Second
 
-// userClient is client for a command whose user waits for it: it says what it waits for.
+// userClient returns a client for a command whose user waits for it: the command says what it waits for.
 func (e *env) userClient(cfg *config.Config) (*client.Client, error) {
 	o := e.clientOptions(cfg, client.Broadcast)
-	o.ReadLimit, o.Waiting = readLimit, e.sayWaiting
+	o.ReadLimit = readLimit
+	o.Waiting = e.sayWaiting
 	return client.New(o)
 }
 
-// sayWaiting tells of a request that has no answer yet.
+// sayWaiting reports a request that has no answer yet.
 func (e *env) sayWaiting(w client.Wait) {
 	text := fmt.Sprintf("still trying after %.0f s: %v", w.For.Seconds(), w.Err)
 	if e.shown != nil {
@@ -241,7 +250,7 @@ func (e *env) sayWaiting(w client.Wait) {
 	e.say("%s", text)
 }
 
-// connect is load and userClient in one, for commands that only speak to a cluster. Close the client.
+// connect is load and userClient in one. The caller closes the client.
 func (e *env) connect() (*config.Config, *client.Client, error) {
 	cfg, err := e.load()
 	if err != nil {
@@ -251,14 +260,14 @@ func (e *env) connect() (*config.Config, *client.Client, error) {
 	return cfg, c, err
 }
 
-// say prints progress and asides, which --quiet turns off.
+// say prints progress and notes, which --quiet turns off.
 func (e *env) say(format string, args ...any) {
 	if !e.quiet {
 		fmt.Fprintln(e.err, printable.Lines(fmt.Sprintf(format, args...)))
 	}
 }
 
-// color reports whether to colour what goes to w.
+// color reports whether output to w is coloured.
 func (e *env) color(w io.Writer) bool {
 	return !e.noColor && os.Getenv("NO_COLOR") == "" && term.IsScreen(fileOf(w))
 }

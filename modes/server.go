@@ -39,7 +39,8 @@ other nodes, most of which must be up.`,
 		},
 	}
 	cmd.Flags().IntVar(&id, "id", 0, "the node's ID in the configuration (required)")
-	cmd.Flags().BoolVar(&replace, "replace", false, "replace what the data directory has lost by what the other nodes have")
+	cmd.Flags().BoolVar(&replace, "replace", false,
+		"replace what the data directory has lost by what the other nodes have")
 	config.AddFlag(cmd.Flags(), "node.data_dir", "data-dir")
 	config.AddFlag(cmd.Flags(), "node.listen", "listen")
 	config.AddFlag(cmd.Flags(), "log.level", "log-level")
@@ -47,7 +48,7 @@ other nodes, most of which must be up.`,
 }
 
 func runServer(ctx context.Context, e *env, id int, replace bool) error {
-	cfg, err := e.settings() // its log has the warnings
+	cfg, err := e.settings() // prints no warnings, which are logged below
 	if err != nil {
 		return err
 	}
@@ -62,7 +63,7 @@ func runServer(ctx context.Context, e *env, id int, replace bool) error {
 		return err
 	}
 	defer logger.Sync()
-	// Whoever closes a terminal, or rotates logs, means no node.
+	// A SIGHUP from a closed terminal or a rotation of logs is not meant to stop the node.
 	e.hangup.set(func() { logger.Info("SIGHUP is ignored; SIGTERM stops the node") })
 	for _, w := range cfg.Warnings() {
 		logger.Warn(w.String(), zap.String("hint", w.Hint))
@@ -92,8 +93,8 @@ func nodeIDs(cfg *config.Config) string {
 	return term.List(ids)
 }
 
-// harden keeps plaintext and keys out of core files and the Go heap within its share of the node's
-// memory: image bytes are staged outside of the heap.
+// harden keeps plaintext and keys out of core files, and limits the Go heap to its share of the node's
+// memory: the rest is for images, which are staged outside of the heap.
 func harden(cfg *config.Config) error {
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("forbid core files: %w", err)
@@ -106,8 +107,8 @@ func harden(cfg *config.Config) error {
 	return nil
 }
 
-// gcPercent lets the heap grow further than usual between two collections: it is small, and the
-// memory limit holds whatever it is.
+// gcPercent lets the heap, which is small, grow more than by default between two garbage collections. The
+// memory limit holds nevertheless.
 const gcPercent = 400
 
 // startLocal starts all nodes of the configuration as processes of this program.
@@ -119,7 +120,7 @@ func (e *env) startLocal(ctx context.Context, cfg *config.Config) (*local.Cluste
 	return local.Start(ctx, e.localOptions(cfg, program))
 }
 
-// localOptions give each node process the configuration of this command.
+// localOptions returns options that give each node process the configuration of this command.
 func (e *env) localOptions(cfg *config.Config, program string) local.Options {
 	args := func(id int) []string {
 		args := []string{"server", "--id", strconv.Itoa(id)}

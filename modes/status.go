@@ -11,6 +11,7 @@ import (
 
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/printable"
+	"imgcluster/cluster/wait"
 	"imgcluster/cluster/wire"
 	"imgcluster/modes/term"
 )
@@ -61,16 +62,14 @@ func runStatus(ctx context.Context, e *env, watch bool) error {
 			}
 			return err
 		}
-		select {
-		case <-ctx.Done():
+		if !wait.For(ctx, watchEvery) {
 			return nil
-		case <-time.After(watchEvery):
 		}
 	}
 }
 
-// wants is what is amiss with a cluster, ready or not, to be added to a line.
-func wants(s wire.ClusterStatus) (text string) {
+// degraded returns what a cluster, ready or not, lacks: the end of a line.
+func degraded(s wire.ClusterStatus) (text string) {
 	down := 0
 	for _, n := range s.Nodes {
 		if n.State == wire.NodeDown {
@@ -91,13 +90,16 @@ func writeStatus(w io.Writer, s wire.ClusterStatus) error {
 	if !s.Ready {
 		ready = "not ready"
 	}
-	fmt.Fprintf(w, "%s is %s: %d of %s have a leader%s\n", s.Name, ready, s.Leaders(), term.Plural(len(s.Shards), "shard"), wants(s))
-	fmt.Fprintf(w, "%s, %s, %s each, %d under-replicated\n", term.Plural(s.Images, "image"), term.Bytes(s.Bytes), term.Plural(s.Replicas, "copy"), s.UnderReplicated)
+	fmt.Fprintf(w, "%s is %s: %d of %s have a leader%s\n", s.Name, ready, s.Leaders(),
+		term.Plural(len(s.Shards), "shard"), degraded(s))
+	fmt.Fprintf(w, "%s, %s, %s each, %d under-replicated\n", term.Plural(s.Images, "image"), term.Bytes(s.Bytes),
+		term.Plural(s.Replicas, "copy"), s.UnderReplicated)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "node\tstate\tAPI\tleads\towns\t\tstores\tmemory\tfree")
 	for _, n := range s.Nodes {
-		fmt.Fprintf(t, "%d\t%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\n", n.ID, n.Condition(), n.API, n.LeaderOf, n.OwnedImages,
-			term.Bytes(n.OwnedBytes), term.Bytes(n.StoredBytes), term.Bytes(n.RSSBytes), term.Bytes(n.DiskFreeBytes))
+		fmt.Fprintf(t, "%d\t%s\t%s\t%d\t%d\t%s\t%s\t%s\t%s\n", n.ID, n.Condition(), n.API, n.LeaderOf,
+			n.OwnedImages, term.Bytes(n.OwnedBytes), term.Bytes(n.StoredBytes), term.Bytes(n.RSSBytes),
+			term.Bytes(n.DiskFreeBytes))
 	}
 	if err := t.Flush(); err != nil {
 		return err

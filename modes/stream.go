@@ -10,7 +10,7 @@ import (
 	"imgcluster/modes/stress"
 )
 
-// stream writes the records of a run to standard output while they are made; nil without --json.
+// stream writes the records of a run to standard output as they are written to the log; nil without --json.
 type stream struct{ w *runlog.Writer }
 
 func (e *env) stream() *stream {
@@ -20,7 +20,7 @@ func (e *env) stream() *stream {
 	return &stream{runlog.NewWriter(printable.Writer(e.out))}
 }
 
-// take writes a record at once. That nobody reads does not end the run: the log is complete.
+// take writes a record at once. A failure does not end the run: the log is complete.
 func (s *stream) take(rec runlog.Record) {
 	if s == nil {
 		return
@@ -30,7 +30,7 @@ func (s *stream) take(rec runlog.Record) {
 	}
 }
 
-// finalReport prints the report of a run that just ended; after streamed records, as the last of them.
+// finalReport prints the report of a run that has just ended. After streamed records it is the last of them.
 func (e *env) finalReport(o reportOptions, path string) error {
 	if !e.json {
 		return runReport(e, o, path)
@@ -38,18 +38,21 @@ func (e *env) finalReport(o reportOptions, path string) error {
 	var report bytes.Buffer
 	inner := *e
 	inner.out = &output{w: &report}
-	if err := runReport(&inner, o, path); err != nil && !errors.Is(err, errVerdict) {
-		return err
-	} else if line, bad := reportLine(report.Bytes()); bad != nil {
-		return bad
-	} else if _, bad := e.out.Write(line); bad != nil {
-		return bad
-	} else {
+	verdict := runReport(&inner, o, path)
+	if verdict != nil && !errors.Is(verdict, errVerdict) {
+		return verdict
+	}
+	line, err := reportLine(report.Bytes())
+	if err != nil {
 		return err
 	}
+	if _, err := e.out.Write(line); err != nil {
+		return err
+	}
+	return verdict
 }
 
-// reportLine makes the report's JSON a record of type report.
+// reportLine returns the report's JSON as a record of type report.
 func reportLine(report []byte) ([]byte, error) {
 	line := bytes.NewBufferString(`{"type":"report",`)
 	var body bytes.Buffer

@@ -14,38 +14,38 @@ import (
 	"imgcluster/cluster/printable"
 )
 
-// output is standard output. It keeps its first failure, after which it writes nothing more, so that no
-// command that prints ends as if all of it could be read.
+// output is standard output. After the first failure it writes nothing more, and returns that failure: no
+// command whose output could not be written ends as a success.
 type output struct {
 	w   io.Writer
 	mu  sync.Mutex
-	bad error // the failure
+	err error // the first failure
 }
 
 // Write implements io.Writer.
 func (o *output) Write(p []byte) (n int, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.bad == nil {
-		n, o.bad = o.w.Write(p)
+	if o.err == nil {
+		n, o.err = o.w.Write(p)
 	}
-	return n, o.bad
+	return n, o.err
 }
 
 func (o *output) failure() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.bad
+	return o.err
 }
 
-// outputError says that not all could be printed. The causes of a command that failed besides are kept.
+// outputError is the error of a command whose output could not be written.
 type outputError struct {
-	bad  error // of the write
-	also error // nil: nothing else failed
+	write error
+	also  error // of the command itself; may be nil
 }
 
 func (o *outputError) Error() string {
-	text := fmt.Sprintf("standard output cannot be written: %v", oserr.NoPath(o.bad))
+	text := fmt.Sprintf("standard output cannot be written: %v", oserr.NoPath(o.write))
 	if o.also != nil {
 		text = o.also.Error() + "\n" + text
 	}
@@ -54,41 +54,41 @@ func (o *outputError) Error() string {
 
 func (o *outputError) Unwrap() []error {
 	if o.also == nil {
-		return []error{o.bad}
+		return []error{o.write}
 	}
-	return []error{o.also, o.bad}
+	return []error{o.also, o.write}
 }
 
 // Hint returns the next step.
 func (o *outputError) Hint() string {
-	return "a part of what was to be printed is missing, whatever else the command did is done: send its output elsewhere"
+	return "a part of the output is missing, whatever else the command did is done: send its output elsewhere"
 }
 
-// verdict is err, how the command ended, with the failure of the output.
-func (o *output) verdict(err error) error {
-	switch bad := o.failure(); {
-	case bad == nil:
+// join adds the failure of the output to the error of the command.
+func (o *output) join(err error) error {
+	switch failure := o.failure(); {
+	case failure == nil:
 		return err
-	case err == nil, errors.Is(err, bad), errors.Is(err, errVerdict):
-		return &outputError{bad: bad}
+	case err == nil, errors.Is(err, failure), errors.Is(err, errVerdict):
+		return &outputError{write: failure}
 	default:
-		return &outputError{bad: bad, also: err}
+		return &outputError{write: failure, also: err}
 	}
 }
 
-// unread reports whether all that failed is that whoever read the output has gone.
-func (o *outputError) unread() bool { return o.also == nil && errors.Is(o.bad, syscall.EPIPE) }
+// unread reports whether nothing failed but that the reader of the output was closed.
+func (o *outputError) unread() bool { return o.also == nil && errors.Is(o.write, syscall.EPIPE) }
 
-// printJSON prints a value in one line, as exact as JSON is and safe to look at.
+// printJSON prints a value in one line, in which characters that are not printable are escaped.
 func (e *env) printJSON(v any) error { return json.NewEncoder(printable.Writer(e.out)).Encode(v) }
 
-// input is standard input, or a pipe, on which nobody waits once the command is stopped.
+// input is standard input, or a pipe, whose reads end when the command is stopped.
 type input struct {
 	ctx context.Context
 	r   io.Reader
 }
 
-// Read implements io.Reader. A read that is given up goes on alone, and what it gets is lost.
+// Read implements io.Reader. When the command is stopped, the read is abandoned and its data is lost.
 func (i *input) Read(p []byte) (int, error) {
 	if i.ctx.Done() == nil {
 		return i.r.Read(p)
@@ -101,7 +101,7 @@ func (i *input) Read(p []byte) (int, error) {
 	return copy(p, b), err
 }
 
-// await returns what do returns, or why ctx ended before that. Then do goes on alone.
+// await returns what do returns, or the cause of the end of ctx if that comes first. Then do is abandoned.
 func await[T any](ctx context.Context, do func() (T, error)) (T, error) {
 	type answer struct {
 		v   T
@@ -121,7 +121,7 @@ func await[T any](ctx context.Context, do func() (T, error)) (T, error) {
 	}
 }
 
-// fileOf is the file behind a stream; nil when there is none.
+// fileOf returns the file behind a stream; nil when there is none.
 func fileOf(v any) *os.File {
 	switch v := v.(type) {
 	case *os.File:

@@ -18,7 +18,7 @@ import (
 
 const (
 	concurrencyDefault = 8
-	rateInFlight       = 64 // operations at once of an open loop: what a node takes by default
+	rateInFlight       = 64 // operations at once in an open loop: as many as a node takes by default
 	stressUser         = load.DefaultUser
 )
 
@@ -55,8 +55,11 @@ standard output as they are made, and the report is the last line, of type
 With --chaos, nodes that imgcluster up started on this machine are killed,
 paused and restarted meanwhile, one at a time, as --seed decides. In the end
 every image is read back and compared with what was sent, as with --verify.`,
-		Example: "  imgcluster stress\n  imgcluster stress --profile extreme --yes\n  imgcluster stress --chaos\n" +
-			"  imgcluster stress --rate 5 --arrivals poisson --duration 2m --mix read=20\n  imgcluster stress --resume log.jsonl",
+		Example: "  imgcluster stress\n" +
+			"  imgcluster stress --profile extreme --yes\n" +
+			"  imgcluster stress --chaos\n" +
+			"  imgcluster stress --rate 5 --arrivals poisson --duration 2m --mix read=20\n" +
+			"  imgcluster stress --resume log.jsonl",
 		Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := o.complete(cmd.Flags()); err != nil {
@@ -70,14 +73,16 @@ every image is read back and compared with what was sent, as with --verify.`,
 	f.Int64Var(&o.Count, "count", 0, "number of uploads (default the profile's, or the files in --images)")
 	f.DurationVar(&o.Duration, "duration", 0, "upload for that long instead, such as 10m")
 	f.DurationVar(&o.Warmup, "warmup", 0, "leave what begins in the first part of the run out of the figures")
-	f.IntVar(&o.Concurrency, "concurrency", concurrencyDefault, "uploads at once; with --rate at most so many, 64 by default")
+	f.IntVar(&o.Concurrency, "concurrency", concurrencyDefault,
+		"uploads at once; with --rate at most so many, 64 by default")
 	f.Float64Var(&o.Rate, "rate", 0, "uploads a second, each at its time (default: each when another has ended)")
 	f.StringVar(&o.Arrivals, "arrivals", "", "with --rate: constant or poisson (default constant)")
 	f.Var((*mix)(&o.ReadPercent), "mix", "part of the operations that read an earlier image, as `read=PERCENT`")
 	f.StringVar(&o.Images, "images", "", "upload the files in this folder, of any format")
 	f.StringVar(&o.User, "user", stressUser, "whose images they become")
 	f.IntVar(&o.Users, "users", 1, "number of users, who take turns: USER, USER-2, ...")
-	f.StringVar(&o.Delivery, "delivery", string(client.Broadcast), "broadcast to all nodes, or relay through one")
+	f.StringVar(&o.Delivery, "delivery", string(client.Broadcast),
+		"broadcast to all nodes, or relay through one")
 	f.StringVar(&o.Log, "log", "log.jsonl", "file for the run's log")
 	f.StringVar(&o.resume, "resume", "", "do what is missing of the run of this log")
 	f.BoolVar(&o.yes, "yes", false, "start the extreme profile without asking")
@@ -92,13 +97,15 @@ every image is read back and compared with what was sent, as with --verify.`,
 	return cmd
 }
 
-// chaosFlags are the options of faults.
+// chaosFlags adds the options of a chaos run to a command.
 func (o *stressOptions) chaosFlags(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&o.Chaos, "chaos", false, "kill, pause and restart single nodes meanwhile; then read all images back")
-	cmd.Flags().IntVar(&o.Faults, "faults", 0, "number of faults with --chaos (default one for 60 uploads, 3 at least)")
+	cmd.Flags().BoolVar(&o.Chaos, "chaos", false,
+		"kill, pause and restart single nodes meanwhile; then read all images back")
+	cmd.Flags().IntVar(&o.Faults, "faults", 0,
+		"number of faults with --chaos (default one for 60 uploads, 3 at least)")
 }
 
-// checkFaults refuses a number of faults that is none.
+// checkFaults refuses fewer than one fault.
 func (o *stressOptions) checkFaults(f *pflag.FlagSet) error {
 	if f.Changed("faults") && o.Faults < 1 {
 		return usagef("give --faults a number from 1, or leave it out", "a run with %d faults", o.Faults)
@@ -125,7 +132,7 @@ func (m *mix) String() string { return "read=" + strconv.FormatFloat(float64(*m)
 // Type implements pflag.Value.
 func (m *mix) Type() string { return "read=PERCENT" }
 
-// complete checks which options go together, and takes those of an interrupted run from its log.
+// complete refuses options that contradict each other, and sets those of a resumed run from its log.
 func (o *stressOptions) complete(f *pflag.FlagSet) error {
 	if err := o.checkFaults(f); err != nil {
 		return err
@@ -142,7 +149,8 @@ func (o *stressOptions) complete(f *pflag.FlagSet) error {
 		if err != nil {
 			return err
 		}
-		o.Past, o.Log = past, o.resume
+		o.Past = past
+		o.Log = o.resume
 		return applyPast(past, f)
 	case f.Changed("count") && o.Count < 1:
 		return usagef("give --count a number from 1, or leave it out", "a run of %d uploads", o.Count)
@@ -171,11 +179,11 @@ func runStress(ctx context.Context, e *env, o stressOptions) error {
 	if err != nil {
 		return err
 	}
-	left := e.leftOut(run)
+	leftOut := e.leftOut(run)
 	if err := errors.Join(checkUser(o.User), o.report.check(e)); err != nil {
 		return err
 	}
-	if err := e.checkOther(o.report); err != nil {
+	if err := e.checkCompare(o.report); err != nil {
 		return err
 	}
 	if err := run.Check(); err != nil {
@@ -191,7 +199,7 @@ func runStress(ctx context.Context, e *env, o stressOptions) error {
 		return err
 	}
 	begin := false
-	if err = e.runApart(o, run, older); err == nil {
+	if err = e.checkRunFiles(o, run, older); err == nil {
 		begin, err = e.prepare(ctx, c, o, run)
 	}
 	if err == nil && begin && o.Chaos && o.Nodes == nil {
@@ -201,11 +209,11 @@ func runStress(ctx context.Context, e *env, o stressOptions) error {
 			run.Nodes = up
 		}
 	}
-	if err != nil || !begin {
-		if err == nil {
-			err = left
-		}
+	if err != nil {
 		return errors.Join(err, run.Discard())
+	}
+	if !begin {
+		return errors.Join(leftOut, run.Discard())
 	}
 	p := e.progress()
 	runErr := run.Drive(ctx, &runView{p, e.stream()})
@@ -215,23 +223,23 @@ func runStress(ctx context.Context, e *env, o stressOptions) error {
 	}
 	err = e.finalReport(o.report, o.Log)
 	if runErr != nil && (err == nil || errors.Is(err, errVerdict)) {
-		return runErr // who stopped the run knows why it is incomplete
+		return runErr // in place of the verdict: the user, who stopped the run, knows why it is incomplete
 	}
 	if err == nil {
-		err = left
+		err = leftOut
 	}
 	return err
 }
 
-// leftOut says before the run what of the folder of images is not sent, for which the command fails in
-// the end.
+// leftOut warns, before the run, of entries of the folder of images that are not sent. It returns the
+// error with which the command ends for that.
 func (e *env) leftOut(run *stress.Run) error {
 	count, of, named := run.LeftOut()
 	if count == 0 {
 		return nil
 	}
 	text := fmt.Sprintf("%d of %d in --images %s are not sent", count, of, run.Images)
-	e.warn(text+":\n"+strings.Join(named, "\n"), "the others are; take these out of the folder, or mend them")
+	e.warn(text+":\n"+strings.Join(named, "\n"), "the others are; take these out of the folder, or repair them")
 	return &partError{text, nil}
 }
 

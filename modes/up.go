@@ -35,10 +35,11 @@ func runUp(ctx context.Context, e *env) error {
 	if err != nil {
 		return err
 	}
-	took, nodes := time.Since(began), l.Nodes()
+	took := time.Since(began)
+	nodes := l.Nodes()
 	ctx, end := context.WithCancel(ctx)
 	defer end()
-	c, err := local.Listen(ctx, l, e.say)
+	control, err := local.Listen(ctx, l, e.say)
 	if err != nil {
 		e.warn(fmt.Sprintf("stress --chaos will not reach these nodes: %v", err), "everything else works")
 	}
@@ -55,14 +56,13 @@ func runUp(ctx context.Context, e *env) error {
 	}
 	end()
 	e.say("stopping")
-	if c != nil {
-		c.Close()
+	if control != nil {
+		control.Close()
 	}
 	return errors.Join(err, l.Shutdown(ctx))
 }
 
-// watchNodes tells of nodes that end by themselves, until ctx is done. That all have ended is an
-// error.
+// watchNodes reports nodes that end by themselves, until ctx ends. It is an error when all have ended.
 func (e *env) watchNodes(ctx context.Context, l *local.Cluster) error {
 	for {
 		select {
@@ -72,7 +72,8 @@ func (e *env) watchNodes(ctx context.Context, l *local.Cluster) error {
 			if n.Asked() {
 				continue
 			}
-			e.printError(e.err, &hintedError{n.Failure(), fmt.Sprintf("start it again with: imgcluster server --id %d%s", n.ID, e.sameConfig())})
+			hint := fmt.Sprintf("start it again with: imgcluster server --id %d%s", n.ID, e.sameConfig())
+			e.printError(e.err, &hintedError{n.Failure(), hint})
 			if l.AllEnded() {
 				return errAllEnded
 			}
@@ -80,5 +81,5 @@ func (e *env) watchNodes(ctx context.Context, l *local.Cluster) error {
 	}
 }
 
-// errAllEnded says that nothing is left to wait for.
+// errAllEnded is the error of up when all nodes have ended by themselves.
 var errAllEnded = errors.New("all nodes have ended")

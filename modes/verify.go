@@ -42,12 +42,13 @@ Exit status 1 when a copy stays bad or a node could not be asked.`,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runVerify(cmd.Context(), e, f) },
 	}
 	cmd.Flags().IntSliceVar(&f.nodes, "node", nil, "only this `ID`; repeat for more (default all nodes)")
-	cmd.Flags().StringVar(&f.sample, "sample", "100%", "the `share` of the copies that is read, chosen at random")
+	cmd.Flags().StringVar(&f.sample, "sample", "100%",
+		"the `share` of the copies that is read, chosen at random")
 	cmd.Flags().BoolVar(&f.repair, "repair", false, "replace bad copies by good ones")
 	return cmd
 }
 
-// parseShare reads a share such as 5% or 0.05.
+// parseShare parses a share such as 5% or 0.05.
 func parseShare(text string) (float64, error) {
 	number, percent := strings.CutSuffix(text, "%")
 	v, err := strconv.ParseFloat(number, 64)
@@ -82,7 +83,8 @@ func runVerify(ctx context.Context, e *env, f verifyFlags) error {
 	var all sync.WaitGroup
 	for _, n := range nodes {
 		all.Go(func() {
-			sum, err := c.Verify(ctx, n, sample, f.repair, func(l wire.VerifyLine) error { return v.line(n.ID, l) })
+			line := func(l wire.VerifyLine) error { return v.line(n.ID, l) }
+			sum, err := c.Verify(ctx, n, sample, f.repair, line)
 			v.end(n.ID, sum, err)
 		})
 	}
@@ -91,64 +93,62 @@ func runVerify(ctx context.Context, e *env, f verifyFlags) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return v.verdict(len(nodes), f.repair, e.sameConfig())
+	return v.outcome(len(nodes), f.repair, e.sameConfig())
 }
 
-// choose returns the members to ask, by ID. A node of the configuration that is no member is no failure.
-func (f verifyFlags) choose(e *env, cfg *config.Config, members []wire.Member) (nodes []client.Node, err error) {
-	is := func(id image.NodeID) bool {
+// choose returns the members to ask, by ID. A node of the configuration that is not a member is reported
+// and left out.
+func (f verifyFlags) choose(
+	e *env, cfg *config.Config, members []wire.Member,
+) (nodes []client.Node, err error) {
+	isMember := func(id image.NodeID) bool {
 		return slices.ContainsFunc(members, func(m wire.Member) bool { return m.ID == id })
 	}
 	for _, id := range f.nodes {
-		if id < 1 || id > nodeIDMax || !is(image.NodeID(id)) {
-			return nil, usagef("see the members with: imgcluster member list"+e.sameConfig(), "node %d is not a member of the cluster", id)
+		if id < 1 || id > nodeIDMax || !isMember(image.NodeID(id)) {
+			return nil, usagef("see the members with: imgcluster member list"+e.sameConfig(),
+				"node %d is not a member of the cluster", id)
 		}
 	}
 	for _, n := range cfg.Cluster.Nodes {
-		if len(f.nodes) == 0 && !is(n.ID) {
+		if len(f.nodes) == 0 && !isMember(n.ID) {
 			e.say("%s", client.NotMember(n.ID))
 		}
 	}
 	for _, m := range members {
-		if len(f.nodes) == 0 || containsID(f.nodes, m.ID) {
+		if len(f.nodes) == 0 || slices.Contains(f.nodes, int(m.ID)) {
 			nodes = append(nodes, client.Node{ID: m.ID, Addr: m.API})
 		}
 	}
 	return nodes, nil
 }
 
-func containsID(ids []int, id image.NodeID) bool {
-	for _, x := range ids {
-		if image.NodeID(x) == id {
-			return true
-		}
-	}
-	return false
-}
-
-// verification gathers what the nodes say. Its methods may be called at once.
+// verification collects the results of the nodes. Its methods are safe for concurrent use.
 type verification struct {
 	e        *env
 	progress *progress
 	mu       sync.Mutex
 	sums     map[image.NodeID]wire.VerifySummary
 	failed   []error
-	order    []image.NodeID // whose lines are not all printed yet: those of the first are as they come
-	said     map[image.NodeID][]saidLine
+	order    []image.NodeID // nodes whose lines are not all printed; those of the first are printed as they come
+	pending  map[image.NodeID][]resultLine
 	ended    map[image.NodeID]bool
-	written  error // to stdout
+	written  error // of standard output
 }
 
-// saidLine is a line to print, in both forms.
-type saidLine struct {
+// resultLine is a line to print, as JSON and as text.
+type resultLine struct {
 	line wire.VerifyLine
 	text string
 }
 
 func newVerification(e *env, nodes []client.Node) *verification {
 	v := &verification{
-		e: e, progress: e.progress(), sums: map[image.NodeID]wire.VerifySummary{},
-		said: map[image.NodeID][]saidLine{}, ended: map[image.NodeID]bool{},
+		e:        e,
+		progress: e.progress(),
+		sums:     map[image.NodeID]wire.VerifySummary{},
+		pending:  map[image.NodeID][]resultLine{},
+		ended:    map[image.NodeID]bool{},
 	}
 	for _, n := range nodes {
 		v.order = append(v.order, n.ID)
@@ -156,33 +156,41 @@ func newVerification(e *env, nodes []client.Node) *verification {
 	return v
 }
 
-// line takes a line of a node: it prints bad copies and shows how far all nodes are.
+// line takes a line of a node: it prints bad copies, and shows how far all nodes are.
 func (v *verification) line(id image.NodeID, l wire.VerifyLine) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	l.Node = id
 	v.sums[id] = l.VerifySummary
 	if l.Type == wire.VerifyBad {
-		v.say(l, "node %d  %s/%s  %s%s\n", id, l.User, l.Name, l.Problem, map[bool]string{true: "; replaced"}[l.Fixed])
+		replaced := ""
+		if l.Fixed {
+			replaced = "; replaced"
+		}
+		v.add(l, "node %d  %s/%s  %s%s\n", id, l.User, l.Name, l.Problem, replaced)
 		return v.written
 	}
-	var images, of, bytes, bad int64
+	var all wire.VerifySummary
 	for _, s := range v.sums {
-		images, of, bytes, bad = images+s.Images, of+s.OfImages, bytes+s.Bytes, bad+s.Bad
+		all.Images += s.Images
+		all.OfImages += s.OfImages
+		all.Bytes += s.Bytes
+		all.Bad += s.Bad
 	}
-	v.progress.show(false, "%d of %d copies, %s, %d bad", images, of, term.Bytes(bytes), bad)
+	v.progress.show(false, "%d of %d copies, %s, %d bad",
+		all.Images, all.OfImages, term.Bytes(all.Bytes), all.Bad)
 	return nil
 }
 
-// say prints a line when those of the nodes before have all been printed.
-func (v *verification) say(l wire.VerifyLine, format string, args ...any) {
-	v.said[l.Node] = append(v.said[l.Node], saidLine{l, fmt.Sprintf(format, args...)})
+// add prints a line when all lines of the nodes before have been printed.
+func (v *verification) add(l wire.VerifyLine, format string, args ...any) {
+	v.pending[l.Node] = append(v.pending[l.Node], resultLine{l, fmt.Sprintf(format, args...)})
 	for len(v.order) > 0 {
 		id := v.order[0]
-		for _, s := range v.said[id] {
-			v.print(s)
+		for _, r := range v.pending[id] {
+			v.print(r)
 		}
-		delete(v.said, id)
+		delete(v.pending, id)
 		if !v.ended[id] {
 			return
 		}
@@ -190,18 +198,18 @@ func (v *verification) say(l wire.VerifyLine, format string, args ...any) {
 	}
 }
 
-func (v *verification) print(s saidLine) {
+func (v *verification) print(r resultLine) {
 	v.progress.end()
 	var err error
 	if v.e.json {
-		err = v.e.printJSON(s.line)
+		err = v.e.printJSON(r.line)
 	} else {
-		_, err = fmt.Fprint(printable.Writer(v.e.out), s.text)
+		_, err = fmt.Fprint(printable.Writer(v.e.out), r.text)
 	}
 	v.written = errors.Join(v.written, err)
 }
 
-// end takes a node's last word.
+// end takes the result of a node.
 func (v *verification) end(id image.NodeID, s wire.VerifySummary, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -211,14 +219,15 @@ func (v *verification) end(id image.NodeID, s wire.VerifySummary, err error) {
 	line := wire.VerifyLine{Type: wire.VerifyEnd, VerifySummary: s}
 	if err != nil {
 		v.failed = append(v.failed, err)
-		line.Type, line.Problem = wire.VerifyFailed, err.Error()
-		v.say(line, "node %d  not verified: %v\n", id, err)
+		line.Type = wire.VerifyFailed
+		line.Problem = err.Error()
+		v.add(line, "node %d  not verified: %v\n", id, err)
 		return
 	}
-	v.say(line, "node %d  %s\n", id, verified(s))
+	v.add(line, "node %d  %s\n", id, verified(s))
 }
 
-// verified words what a node has read.
+// verified returns the result of a node in words.
 func verified(s wire.VerifySummary) string {
 	what := term.Plural(s.Images, "copy") + ", " + term.Bytes(s.Bytes) + ": "
 	switch {
@@ -239,8 +248,8 @@ func verified(s wire.VerifySummary) string {
 	return what
 }
 
-// verdict reports whether all is well.
-func (v *verification) verdict(asked int, repair bool, sameConfig string) error {
+// outcome returns the error of the command: nil when all copies are good.
+func (v *verification) outcome(asked int, repair bool, sameConfig string) error {
 	if v.written != nil {
 		return v.written
 	}
@@ -253,9 +262,15 @@ func (v *verification) verdict(asked int, repair bool, sameConfig string) error 
 	case len(v.failed) == asked:
 		return v.failed[0]
 	case bad > 0 && !repair:
-		return &hintedError{fmt.Errorf("bad: %s", term.Plural(bad, "copy")), "replace them with: imgcluster verify --repair" + sameConfig}
+		return &hintedError{
+			fmt.Errorf("bad: %s", term.Plural(bad, "copy")),
+			"replace them with: imgcluster verify --repair" + sameConfig,
+		}
 	case bad > 0:
-		return &hintedError{fmt.Errorf("stay bad, for no good copy can be reached: %s", term.Plural(bad, "copy")), "start the nodes that are down, and verify again"}
+		return &hintedError{
+			fmt.Errorf("stay bad, for no good copy can be reached: %s", term.Plural(bad, "copy")),
+			"start the nodes that are down, and verify again",
+		}
 	case len(v.failed) > 0 || skipped > 0:
 		return &hintedError{errors.New("not all copies were verified"), "see imgcluster status, and verify again"}
 	}

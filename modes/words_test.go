@@ -52,13 +52,13 @@ func TestExitStatus(t *testing.T) {
 		exitDone: {nil},
 		exitFailed: {
 			errors.New("x"), errDeclined, image.Errorf(image.KindNotFound, "x"), &local.NodeError{Status: -1}, &local.NodeError{Status: exitNobody},
-			&genimg.Error{Err: genimg.ErrNoRoom}, &outputError{bad: io.ErrShortWrite}, &partError{"x", []error{image.Errorf(image.KindExists, "y")}},
+			&genimg.Error{Err: genimg.ErrNoRoom}, &outputError{write: io.ErrShortWrite}, &partError{"x", []error{image.Errorf(image.KindExists, "y")}},
 		},
 		exitUsage: {
 			usagef("", "x"), image.Errorf(image.KindInvalid, "x"), &config.UnknownNodeError{ID: 9}, &local.NodeError{Status: exitUsage},
 			fmt.Errorf("y: %w", config.Problems{{}}), &genimg.Error{Err: genimg.ErrSpec}, &crypto.Error{Kind: crypto.ErrAuth},
 			&store.ClaimError{Reason: store.ErrInUse}, &bootstrap.RefusedError{}, &runlog.ReadError{Err: runlog.ErrBadLine},
-			&hintedError{usagef("", "x"), "y"}, &outputError{bad: io.ErrShortWrite, also: usagef("", "x")},
+			&hintedError{usagef("", "x"), "y"}, &outputError{write: io.ErrShortWrite, also: usagef("", "x")},
 			errors.Join(client.NoLeader(wire.ClusterStatus{}), usagef("", "x")), // the first step to take
 			&partError{"x", []error{image.Errorf(image.KindNotFound, "y"), usagef("", "x")}},
 			image.Errorf(image.KindDamaged, "x: %w", &crypto.Error{Kind: crypto.ErrAuth}),

@@ -20,12 +20,3 @@ func read(t *testing.T, path string) []byte {
 	}
 	return b
 }
-
-// hintOf returns the next step of an error.
-func hintOf(err error) string {
-	var hinted interface{ Hint() string }
-	if errors.As(err, &hinted) {
-		return hinted.Hint()
-	}
-	return ""
-}

@@ -265,8 +265,8 @@ func expectRefusal(t *testing.T, checks []Check, want bool) {
 		if (err != nil) != want || errors.As(err, new(interface{ ExitStatus() int })) {
 			t.Errorf("refusal %v, want one: %v", err, want)
 		}
-		if err != nil && strings.Contains(hintOf(err), "--force") != hasForce {
-			t.Errorf("with --force %v the hint is %q", hasForce, hintOf(err))
+		if err != nil && strings.Contains(image.HintOf(err), "--force") != hasForce {
+			t.Errorf("with --force %v the hint is %q", hasForce, image.HintOf(err))
 		}
 	}
 }
