@@ -38,11 +38,11 @@ func newCharts(l log, r *Report) Charts {
 	if r.ServiceLatencyS != nil {
 		due = ", from when due"
 	}
-	c.distribute("uploads"+due, latencies(l.uploads(), fromDue))
+	c.distribute("uploads"+due, ofMeasured(l.uploads(), fromDue))
 	if r.ServiceLatencyS != nil {
-		c.distribute("uploads, from when sent", latencies(l.uploads(), fromSent))
+		c.distribute("uploads, from when sent", ofMeasured(l.uploads(), fromSent))
 	}
-	c.distribute("reads"+due, latencies(l.reads(), fromDue))
+	c.distribute("reads"+due, ofMeasured(l.reads(), fromDue))
 	return c
 }
 
@@ -171,7 +171,7 @@ func thinLine(line []Point) []Point {
 	if !slices.ContainsFunc(line, func(p Point) bool { return p.V > 0 }) {
 		return nil
 	}
-	group := (len(line) + timeBuckets - 1) / timeBuckets
+	group := (len(line) + pointsMax - 1) / pointsMax
 	if group <= 1 {
 		return line
 	}

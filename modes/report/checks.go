@@ -9,19 +9,19 @@ import (
 	"imgcluster/modes/term"
 )
 
-// Status is a check's outcome.
+// Status is the outcome of a check.
 type Status string
 
-// The outcomes. Skipped means that the log has no evidence either way, or that the run was made
-// such that the check does not apply.
+// The outcomes. Skipped means that the log has no evidence either way, or that the check does not apply to
+// the run.
 const (
 	Passed  Status = "passed"
 	Failed  Status = "failed"
 	Skipped Status = "skipped"
 )
 
-// Check is one question to the run, with the answer and what it rests on. Figures are the numbers
-// behind the evidence, by name; their units are at the end of the names.
+// Check is one requirement of a run, with the outcome and the evidence. Figures are the numbers behind the
+// evidence; their names end in their units.
 type Check struct {
 	Name     string             `json:"name"`
 	Status   Status             `json:"status"`
@@ -29,30 +29,30 @@ type Check struct {
 	Figures  map[string]float64 `json:"figures,omitempty"`
 }
 
-// judgement is what the checks look at.
+// judgement has what the checks need.
 type judgement struct {
 	log      log
 	report   *Report
 	missing  runlog.Missing
 	limits   Limits
-	members  []NodeShare       // of the run's nodes
-	finished []float64         // when the successful uploads ended, ascending
-	faults   []runlog.Fault    // by time
-	held     []runlog.Interval // when no upload could begin
-	figures  map[string]float64
+	nodes    []NodeShare        // the run's
+	finished []float64          // when the successful uploads ended, ascending
+	faults   []runlog.Fault     // by time
+	held     []runlog.Interval  // when no upload could start
+	figures  map[string]float64 // of the current check
 }
 
-// figure keeps a number of the check that is asked. What is no number is left out.
+// figure adds a number to the current check, unless it is NaN or infinite.
 func (j *judgement) figure(name string, v float64) {
 	if !math.IsNaN(v) && !math.IsInf(v, 0) {
 		j.figures[name] = v
 	}
 }
 
-// checks lists all checks in the order of the report.
+// checks lists all checks in the order of the report. Each returns its outcome and evidence.
 var checks = []struct {
-	name string
-	ask  func(*judgement) (Status, string)
+	name  string
+	check func(*judgement) (Status, string)
 }{
 	{"production_scale_files", (*judgement).productionScale},
 	{"sustained_load", (*judgement).sustainedLoad},
@@ -65,14 +65,19 @@ var checks = []struct {
 
 func judge(l log, r *Report) Verdict {
 	j := &judgement{
-		log: l, report: r, limits: r.Limits, members: l.runNodes(r.Nodes), faults: l.Faults(),
-		held: l.Held(), finished: l.finished(),
+		log:      l,
+		report:   r,
+		missing:  l.Missing(),
+		limits:   r.Limits,
+		nodes:    l.runNodes(r.Nodes),
+		finished: l.finished(),
+		faults:   l.Faults(),
+		held:     l.Held(),
 	}
-	j.missing = l.Missing()
 	v := Verdict{Incomplete: j.missing.String(), failed: !r.enough()}
 	for _, c := range checks {
 		j.figures = map[string]float64{}
-		status, evidence := c.ask(j)
+		status, evidence := c.check(j)
 		v.failed = v.failed || status == Failed
 		v.Checks = append(v.Checks, Check{c.name, status, evidence, j.figures})
 	}
@@ -81,7 +86,7 @@ func judge(l log, r *Report) Verdict {
 	return v
 }
 
-// Word is the verdict in short: passed, failed or incomplete.
+// Word returns the verdict in short: passed, failed or incomplete.
 func (v *Verdict) Word() string {
 	switch {
 	case v.Passed:
@@ -95,7 +100,8 @@ func (v *Verdict) Word() string {
 // skippedNodes is the evidence of a check that needs to know all nodes.
 const skippedNodes = "the log does not name the nodes of the run"
 
-// enough reports whether uploads were made, and as many succeeded, of reads too, as the limit wants.
+// enough reports whether there were uploads, and as many of them and of the reads succeeded as the limit asks
+// for.
 func (r *Report) enough() bool {
 	return r.Attempted > 0 && reaches(r.Succeeded, r.Attempted, r.Limits.SuccessPercent) &&
 		(r.Reads == nil || reaches(r.Reads.Succeeded, r.Reads.Attempted, r.Limits.SuccessPercent))
@@ -105,7 +111,7 @@ func reaches(part, whole int, percent float64) bool {
 	return part == whole || 100*float64(part) >= percent*float64(whole)
 }
 
-// text puts the verdict into one sentence.
+// text returns the verdict in one sentence.
 func (v *Verdict) text(r *Report) string {
 	count := map[Status]int{}
 	var failed []string
@@ -117,24 +123,24 @@ func (v *Verdict) text(r *Report) string {
 	}
 	lost := r.lost()
 	tests := fmt.Sprintf("%d OF %d TESTS (%s)", len(failed), len(v.Checks), strings.Join(failed, ", "))
-	rest := ""
+	incomplete := ""
 	if v.Incomplete != "" {
-		rest = "; INCOMPLETE: " + v.Incomplete
+		incomplete = "; INCOMPLETE: " + v.Incomplete
 	}
 	switch {
 	case r.Attempted == 0 && r.Warmup.Uploads > 0:
 		return fmt.Sprintf("SYSTEM FAILED: ALL %d UPLOADS WERE IN THE WARM-UP, WHICH IS LEFT OUT%s",
-			r.Warmup.Uploads, rest)
+			r.Warmup.Uploads, incomplete)
 	case r.Attempted == 0:
-		return "SYSTEM FAILED: NO UPLOAD WAS ATTEMPTED" + rest
+		return "SYSTEM FAILED: NO UPLOAD WAS ATTEMPTED" + incomplete
 	case len(failed) > 0 && !r.enough():
-		return "SYSTEM FAILED " + tests + " AND " + lost + rest
+		return "SYSTEM FAILED " + tests + " AND " + lost + incomplete
 	case len(failed) > 0:
-		return "SYSTEM FAILED " + tests + rest
+		return "SYSTEM FAILED " + tests + incomplete
 	case !r.enough():
-		return "SYSTEM FAILED " + lost + rest
-	case rest != "":
-		return fmt.Sprintf("%s; %s passed so far, %d skipped", strings.TrimPrefix(rest, "; "),
+		return "SYSTEM FAILED " + lost + incomplete
+	case incomplete != "":
+		return fmt.Sprintf("INCOMPLETE: %s; %s passed so far, %d skipped", v.Incomplete,
 			term.Plural(count[Passed], "test"), count[Skipped])
 	case count[Passed] == 0:
 		return fmt.Sprintf("ALL UPLOADS SUCCEEDED, NO TEST APPLIED (%d skipped)", count[Skipped])
@@ -147,7 +153,7 @@ func (v *Verdict) text(r *Report) string {
 	return fmt.Sprintf("SYSTEM PASSED ALL TESTS (%d passed, %d skipped)", count[Passed], count[Skipped])
 }
 
-// lost counts what failed, empty when nothing did.
+// lost counts the failed operations in words; it is empty when none failed.
 func (r *Report) lost() string {
 	var parts []string
 	if r.Failed > 0 {
@@ -159,7 +165,7 @@ func (r *Report) lost() string {
 	return strings.Join(parts, " AND ")
 }
 
-// outcome is Passed when ok.
+// outcome returns Passed when ok, else Failed.
 func outcome(ok bool) Status {
 	if ok {
 		return Passed

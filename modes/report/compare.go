@@ -111,7 +111,7 @@ func (r *Report) comparedWith(other *Report) []comparedFigure {
 		{"throughput", "uploads/s", func(r *Report) float64 { return r.ThroughputPerS }, true, log.paceSamples},
 		{"volume", "MB/s", func(r *Report) float64 { return r.ThroughputBytesPerS / 1e6 }, true, nil},
 		{"latency p50", "s", func(r *Report) float64 { return r.LatencyS.P50 }, false, func(l log) []float64 {
-			return latencies(l.uploads(), fromDue)
+			return ofMeasured(l.uploads(), fromDue)
 		}},
 		{"latency p99", "s", func(r *Report) float64 { return r.LatencyS.P99 }, false, nil},
 	}
@@ -124,11 +124,11 @@ func (r *Report) comparedWith(other *Report) []comparedFigure {
 			name:    cmp.Or(name, "no class") + " p50",
 			unit:    "s",
 			of:      func(r *Report) float64 { return r.class(name).LatencyS.P50 },
-			samples: func(l log) []float64 { return latencies(l.uploadsOf(name), fromDue) },
+			samples: func(l log) []float64 { return ofMeasured(l.uploadsOf(name), fromDue) },
 		})
 	}
 	if r.Reads != nil && other.Reads != nil {
-		reads := func(l log) []float64 { return latencies(l.reads(), fromDue) }
+		reads := func(l log) []float64 { return ofMeasured(l.reads(), fromDue) }
 		list = append(list,
 			comparedFigure{"reads", "reads/s", func(r *Report) float64 { return r.Reads.ThroughputPerS }, true, nil},
 			comparedFigure{"reads p50", "s", func(r *Report) float64 { return r.Reads.LatencyS.P50 }, false, reads})

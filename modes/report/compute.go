@@ -437,7 +437,7 @@ func (l log) classSums() []Class {
 	}
 	list := []Class{}
 	for name, c := range at {
-		latency := newLatency(slices.Sorted(slices.Values(latencies(l.uploadsOf(name), fromDue))))
+		latency := newLatency(slices.Sorted(slices.Values(ofMeasured(l.uploadsOf(name), fromDue))))
 		c.LatencyS = ClassLatency{
 			Mean: latency.Mean,
 			P50:  latency.P50,

@@ -9,40 +9,43 @@ import (
 	"imgcluster/modes/term"
 )
 
-// What the check of faults asks for.
-const (
-	faultWindowS = 30.0 // pauses in service up to here are put down to the fault
-)
+// faultWindowS is for how long after a fault, in seconds, a pause between acknowledgements is attributed to
+// it.
+const faultWindowS = 30.0
 
-// faultTolerance asks whether all uploads succeeded in spite of the faults, and, when the run made the faults
-// itself, whether it made all of them, the cluster got over each, acknowledgements never stopped for long,
-// and every acknowledged image was read back as it was sent. Uploads must have ended after the first fault:
-// before, there is nothing that it could have hurt. Where the log was cut off, what it does not have is no
+// faultTolerance requires that all uploads succeeded in spite of the faults, and, when the run made the
+// faults itself, that it made all of them, the cluster recovered from each, acknowledgements never stopped
+// for long, and every acknowledged image was read back as it was sent. It needs uploads that ended after the
+// first fault: the others were not affected. Where the log was cut off, what it does not have is not a
 // failure.
 func (j *judgement) faultTolerance() (Status, string) {
 	planned := j.log.Run.FaultsPlanned()
 	if len(j.faults) == 0 && planned == 0 {
 		return Skipped, "no node was lost in this run"
 	}
-	after := slices.ContainsFunc(j.log.Uploads,
-		func(u runlog.UploadOutcome) bool { return len(j.faults) > 0 && u.FinishS() >= j.faults[0].TS })
-	evidence, whole := j.faultCount(planned)
+	after := slices.ContainsFunc(j.log.Uploads, func(u runlog.UploadOutcome) bool {
+		return len(j.faults) > 0 && u.FinishS() >= j.faults[0].TS
+	})
+	evidence, survived := j.faultCount(planned)
 	if !after && planned == 0 {
 		return Skipped, evidence + ", but no upload ended after it"
 	}
-	pause, afterKill := j.longestPause(func(runlog.Fault) bool { return true }), ""
-	if slices.ContainsFunc(j.faults, func(f runlog.Fault) bool { return f.Kind == runlog.EventKill }) {
-		afterKill = fmt.Sprintf(", after a kill %s s",
-			term.Seconds(j.longestPause(func(f runlog.Fault) bool { return f.Kind == runlog.EventKill })))
+	every := func(runlog.Fault) bool { return true }
+	kill := func(f runlog.Fault) bool { return f.Kind == runlog.EventKill }
+	pause := j.longestPause(every)
+	afterKill := ""
+	if slices.ContainsFunc(j.faults, kill) {
+		afterKill = fmt.Sprintf(", after a kill %s s", term.Seconds(j.longestPause(kill)))
 	}
 	j.figure("faults", float64(len(j.faults)))
 	j.figure("failed_uploads", float64(j.report.Failed))
 	j.figure("longest_pause_s", pause)
 	back, same := j.log.readBack()
-	untimed := j.log.untimed() > 0 || slices.ContainsFunc(j.faults,
-		func(f runlog.Fault) bool { return !f.Timed })
+	untimed := j.log.untimed() > 0 ||
+		slices.ContainsFunc(j.faults, func(f runlog.Fault) bool { return !f.Timed })
+	unhealed := slices.ContainsFunc(j.faults, func(f runlog.Fault) bool { return f.Unhealed })
 	stopped := j.missing.Uploads != "" || j.missing.End != ""
-	cut := planned > 0 && (j.missing.Readback != "" || j.missing.Faults != "" && stopped && !j.unhealed())
+	cut := planned > 0 && (j.missing.Readback != "" || j.missing.Faults != "" && stopped && !unhealed)
 	evidence += fmt.Sprintf(", %s failed; longest pause between acknowledgements %s s%s; %s",
 		term.Plural(j.report.Failed, "upload"), term.Seconds(pause), afterKill, back)
 	switch {
@@ -55,16 +58,11 @@ func (j *judgement) faultTolerance() (Status, string) {
 	case untimed:
 		return Skipped, evidence + "; the log does not say when all faults and uploads were"
 	}
-	return outcome(planned == 0 || whole), evidence
+	return outcome(planned == 0 || survived), evidence
 }
 
-// unhealed reports whether the log says of a fault that the cluster did not get over it.
-func (j *judgement) unhealed() bool {
-	return slices.ContainsFunc(j.faults, func(f runlog.Fault) bool { return f.Unhealed })
-}
-
-// faultCount tells of the faults, and whether all that were planned were made and survived.
-func (j *judgement) faultCount(planned int) (evidence string, whole bool) {
+// faultCount counts the faults in words, and reports whether all that were planned were made and survived.
+func (j *judgement) faultCount(planned int) (evidence string, survived bool) {
 	count := map[string]int{}
 	made, healed := 0, 0
 	for _, f := range j.faults {
@@ -100,8 +98,9 @@ func (j *judgement) faultCount(planned int) (evidence string, whole bool) {
 	return evidence, made == planned && healed == planned
 }
 
-// readBack tells of the images read after the run, and whether none of them was other than what was sent. An
-// image that came back with other bytes, or was not there, stays in the log when all are read once more.
+// readBack counts the images read after the run in words, and reports whether all of them were as they were
+// sent. An image that was read with other bytes, or was missing, stays in the log when all are read once
+// more.
 func (l log) readBack() (evidence string, same bool) {
 	var b runlog.Readback
 	if l.Readback != nil {
@@ -125,9 +124,9 @@ func (l log) readBack() (evidence string, same bool) {
 	return evidence, b.Wrong() == 0
 }
 
-// longestPause returns the longest time without a success that touches such a fault or the
-// faultWindowS after it, up to the next fault. It goes to the end of the last upload when those after it all
-// failed. Time in which no upload could begin does not count.
+// longestPause returns the longest time without a successful upload that overlaps such a fault or the
+// faultWindowS after it, up to the next fault. When all later uploads failed, it lasts to the end of the last
+// one. Time in which no upload could start does not count.
 func (j *judgement) longestPause(of func(runlog.Fault) bool) (longest float64) {
 	finished := append(slices.Clip(j.finished), j.log.LastUploadS())
 	for k, f := range j.faults {

@@ -1,14 +1,12 @@
 package report
 
-// Limits are what the checks ask for. The zero value of a field is a limit of nothing; start from
-// DefaultLimits.
+// Limits are what the checks ask for. A field that is zero allows nothing; start from DefaultLimits.
 type Limits struct {
-	// of the nodes' shares, by uploads and by bytes
-	StddevPercent      float64 `json:"max_stddev_percent"`
+	StddevPercent      float64 `json:"max_stddev_percent"`       // of the nodes' shares, by uploads and by bytes
 	SuccessPercent     float64 `json:"min_success_percent"`      // of the attempted uploads and reads
 	P99S               float64 `json:"max_p99_s"`                // of the uploads' latency
 	ThroughputPerS     float64 `json:"min_throughput_per_s"`     // uploads
-	SlowdownPercent    float64 `json:"max_slowdown_percent"`     // that the throughput may fall by in a run
+	SlowdownPercent    float64 `json:"max_slowdown_percent"`     // by which the throughput may fall in a run
 	NodeRSSBytes       int64   `json:"max_node_memory_bytes"`    // peak
 	ClientRSSBytes     int64   `json:"max_client_memory_bytes"`  // peak
 	GrowthBytes        int64   `json:"max_memory_growth_bytes"`  // of one process after its warm-up
@@ -21,8 +19,17 @@ type Limits struct {
 // DefaultLimits are the promises of the design, and what else a run on slow machines must reach.
 func DefaultLimits() Limits {
 	return Limits{
-		StddevPercent: 0.15, SuccessPercent: 100, P99S: 60, ThroughputPerS: 0.2, SlowdownPercent: 20,
-		NodeRSSBytes: 512 << 20, ClientRSSBytes: 256 << 20, GrowthBytes: 64 << 20,
-		ResentPercent: 5, HashP: 0.01, FirstChoicePercent: 30, PauseS: 10,
+		StddevPercent:      0.15,
+		SuccessPercent:     100,
+		P99S:               60,
+		ThroughputPerS:     0.2,
+		SlowdownPercent:    20,
+		NodeRSSBytes:       512 << 20,
+		ClientRSSBytes:     256 << 20,
+		GrowthBytes:        64 << 20,
+		ResentPercent:      5,
+		HashP:              0.01,
+		FirstChoicePercent: 30,
+		PauseS:             10,
 	}
 }

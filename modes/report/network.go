@@ -7,10 +7,10 @@ import (
 	"imgcluster/modes/term"
 )
 
-// broadcastNodesMax is how many nodes a broadcast goes to: those of one shard.
+// broadcastNodesMax is the number of nodes that a broadcast reaches: those of one shard.
 const broadcastNodesMax = 3
 
-// network asks whether the client sent much more than each image once to every receiver.
+// network requires that the client did not send much more than each image once to every receiver.
 func (j *judgement) network() (Status, string) {
 	receivers := j.receivers()
 	if j.log.unnamed() && j.log.Run.Delivery != runlog.DeliveryRelay {
@@ -28,34 +28,35 @@ func (j *judgement) network() (Status, string) {
 	j.figure("needed_bytes", w.needed)
 	j.figure("resent_percent", again)
 	j.figure("retried_uploads", float64(w.retried))
-	j.figure("sent_bytes_per_s", ratio(w.sent, j.report.MeasuredS))
-	evidence := fmt.Sprintf("%s/s on the wire%s; %s sent for %s needed, %.1f %% sent again; %s retried",
-		term.Bytes(int64(ratio(w.sent, j.report.MeasuredS))),
-		j.link(ratio(w.sent, j.report.MeasuredS)), term.Bytes(int64(w.sent)), term.Bytes(int64(w.needed)),
-		again, term.Plural(w.retried, "upload"))
+	rate := ratio(w.sent, j.report.MeasuredS)
+	j.figure("sent_bytes_per_s", rate)
+	evidence := fmt.Sprintf("%s on the wire%s; %s sent for %s needed, %.1f %% sent again; %s retried",
+		perSecond(rate), j.link(rate),
+		term.Bytes(int64(w.sent)), term.Bytes(int64(w.needed)), again,
+		term.Plural(w.retried, "upload"))
 	if again <= j.limits.ResentPercent && w.unknown > 0 {
-		return Skipped, evidence + "; the log does not say what was sent for " +
-			term.Plural(w.unknown, "upload")
+		return Skipped, evidence + "; the log does not say what was sent for " + term.Plural(w.unknown, "upload")
 	}
 	return outcome(again <= j.limits.ResentPercent), evidence
 }
 
-// link tells which share of the client's link that is, where the log knows the link.
-func (j *judgement) link(sent float64) string {
+// link says what share of the client's link a rate in bytes is; it is empty when the log does not have the
+// link.
+func (j *judgement) link(rate float64) string {
 	link := float64(j.log.Run.Hosts.Client.LinkBytesPS)
 	if link == 0 {
 		return ""
 	}
-	share := 100 * sent / link
+	share := 100 * rate / link
 	j.figure("link_percent", share)
-	return fmt.Sprintf(", %s of the client's link of %s/s", term.Percent(share), term.Bytes(int64(link)))
+	return fmt.Sprintf(", %s of the client's link of %s", term.Percent(share), perSecond(link))
 }
 
 // wire is what the client sent for the uploads.
 type wire struct {
-	needed, sent, again float64
-	retried             int64 // uploads
-	unknown             int64 // uploads of which the log does not say what was sent, or what had to be
+	needed, sent, again float64 // bytes
+	retried             int64   // uploads
+	unknown             int64   // uploads of which the log does not have what was sent or needed
 }
 
 func (l log) wire(receivers int) (w wire) {
@@ -77,7 +78,7 @@ func (l log) wire(receivers int) (w wire) {
 }
 
 // receivers returns how many nodes get each image from the client, 0 when unknown.
-func (j *judgement) receivers() int { return receivers(&j.log.Run, len(j.members)) }
+func (j *judgement) receivers() int { return receivers(&j.log.Run, len(j.nodes)) }
 
 func receivers(r *runlog.Run, nodes int) int {
 	switch r.Delivery {

@@ -47,11 +47,11 @@ var (
 	fromSent = func(o *runlog.Outcome) float64 { return o.LatencyS }
 )
 
-// latencies returns those of the operations that succeeded and are timed, in the order of the log.
-func latencies(outcomes iter.Seq[*runlog.Outcome], from func(*runlog.Outcome) float64) (list []float64) {
+// ofMeasured returns a time of each operation that succeeded and is timed, in the order of the log.
+func ofMeasured(outcomes iter.Seq[*runlog.Outcome], seconds func(*runlog.Outcome) float64) (list []float64) {
 	for o := range outcomes {
 		if o.Measured() {
-			list = append(list, from(o))
+			list = append(list, seconds(o))
 		}
 	}
 	return list
@@ -86,7 +86,7 @@ func newTally(outcomes iter.Seq[*runlog.Outcome], n int) tally {
 	slices.Sort(took)
 	t.latency = newLatency(took)
 	if open {
-		took = latencies(outcomes, fromSent)
+		took = ofMeasured(outcomes, fromSent)
 		slices.Sort(took)
 		t.serviceLatency = new(newLatency(took))
 	}

@@ -67,15 +67,15 @@ type summary struct {
 	seconds float64 // that value is of, where it is a sum over time
 }
 
-// span is the time from one sample of a process to the next.
-type span struct {
+// step is the time from one sample of a process to the next.
+type step struct {
 	seconds  float64
 	measured bool // after the warm-up
 	up       bool // at both ends
 }
 
 // add takes the next value of the figure into account.
-func (s *summary) add(before, now float64, over span) {
+func (s *summary) add(before, now float64, over step) {
 	switch s.figure.Report.Summary {
 	case sample.Rate, sample.BusyTime:
 		if over.measured && over.up && before != runlog.NotTold && now >= before {

@@ -19,43 +19,46 @@ const (
 	defaultMinPixels       = 1600
 	defaultMaxPixels       = 3500
 
-	balanceImagesMax  = 2.25 // images that shares may differ by anyway: 0.15 % of 1500
+	balanceImagesMax  = 2.25 // images by which any shares may differ: 0.15 % of 1500
 	balancePerNodeMin = 6    // uploads
-	balanceFewMax     = 1.0  // images, of fewer uploads
+	balanceFewMax     = 1.0  // images by which the shares of fewer uploads may differ
 
 	hashUploadsMin = 30
-	sureDeviations = 3   // of a share, by which it may miss its limit by chance
+	sureDeviations = 3   // standard deviations of a share, by which it may miss its limit by chance
 	hashFirstMin   = 100 // uploads whose first choice is known
-	// with more nodes, the shards' nodes decide on the first choices too
+
+	// hashShardNodesMax is the largest cluster in which the hash alone makes the first choices. In larger ones
+	// they also depend on which nodes have the shard.
 	hashShardNodesMax = broadcastNodesMax
 )
 
-// productionScale asks whether the images were those that the system is meant for. A run that was
-// made with other images on purpose is not blamed for it.
+// productionScale requires images of the sizes that the system is meant for. A run that was made with other
+// images on purpose does not fail for it.
 func (j *judgement) productionScale() (Status, string) {
-	var n, sum, lo, hi int64
+	var n, sum, largest int64
+	smallest := int64(math.MaxInt64)
 	for i := range j.log.Uploads {
 		if b := j.log.Uploads[i].Bytes; b > 0 {
-			if n == 0 || b < lo {
-				lo = b
-			}
-			n, sum, hi = n+1, sum+b, max(hi, b)
+			n++
+			sum += b
+			smallest = min(smallest, b)
+			largest = max(largest, b)
 		}
 	}
 	if n == 0 {
 		return Skipped, "no image sizes in the log"
 	}
-	missing := slices.DeleteFunc(slices.Clone(defaultClasses), func(want string) bool {
-		return slices.ContainsFunc(j.report.Classes, func(c Class) bool { return c.Class == want })
+	missing := slices.DeleteFunc(slices.Clone(defaultClasses), func(class string) bool {
+		return j.report.class(class) != nil
 	})
-	avg := sum / n
+	average := sum / n
 	j.figure("images", float64(n))
-	j.figure("min_bytes", float64(lo))
-	j.figure("max_bytes", float64(hi))
-	j.figure("mean_bytes", float64(avg))
+	j.figure("min_bytes", float64(smallest))
+	j.figure("max_bytes", float64(largest))
+	j.figure("mean_bytes", float64(average))
 	j.figure("classes", float64(len(j.report.Classes)))
-	sizes := fmt.Sprintf("%s of %s to %s, %s on average", term.Plural(n, "image"), term.Bytes(lo),
-		term.Bytes(hi), term.Bytes(avg))
+	sizes := fmt.Sprintf("%s of %s to %s, %s on average", term.Plural(n, "image"), term.Bytes(smallest),
+		term.Bytes(largest), term.Bytes(average))
 	back, same := j.log.readBack()
 	if b := j.log.Readback; b != nil {
 		j.figure("read_back_same", float64(b.Matched))
@@ -64,13 +67,14 @@ func (j *judgement) productionScale() (Status, string) {
 		sizes += "; " + back
 	}
 	run := &j.log.Run
+	otherSizes := run.MinPixels != 0 && run.MinPixels != defaultMinPixels ||
+		run.MaxPixels != 0 && run.MaxPixels != defaultMaxPixels
 	switch {
 	case !same:
 		return Failed, sizes
 	case run.Images != "":
 		return Skipped, sizes + ": given images"
-	case run.MinPixels != 0 && run.MinPixels != defaultMinPixels, run.MaxPixels != 0 &&
-		run.MaxPixels != defaultMaxPixels:
+	case otherSizes:
 		return Skipped, sizes + ": other sizes than the default were asked for"
 	case n < int64(len(defaultClasses)):
 		return Skipped, sizes + ": too few to cover the classes"
@@ -78,28 +82,27 @@ func (j *judgement) productionScale() (Status, string) {
 		return Skipped, sizes + "; the log does not say the size of " + term.Plural(j.log.unsized(), "image")
 	case len(missing) > 0 && j.missing.Uploads != "":
 		return Skipped, sizes + "; so far without " + strings.Join(missing, ", ")
-	case len(missing) > 0 && slices.ContainsFunc(j.report.Classes,
-		func(c Class) bool { return c.Class == "" }):
+	case len(missing) > 0 && j.report.class("") != nil:
 		return Skipped, sizes + "; the log does not say the class of all"
 	case len(missing) > 0:
 		return Failed, sizes + "; missing: " + strings.Join(missing, ", ")
 	}
-	ok := lo >= productionMinBytes && hi <= productionMaxBytes && avg >= productionMeanMinBytes &&
-		avg <= productionMeanMaxBytes
+	ok := smallest >= productionMinBytes && largest <= productionMaxBytes &&
+		average >= productionMeanMinBytes && average <= productionMeanMaxBytes
 	evidence := sizes + ", all classes"
 	if !ok {
-		evidence += fmt.Sprintf("; wanted %s to %s, %s to %s on average", term.Bytes(productionMinBytes),
-			term.Bytes(productionMaxBytes),
+		evidence += fmt.Sprintf("; wanted %s to %s, %s to %s on average",
+			term.Bytes(productionMinBytes), term.Bytes(productionMaxBytes),
 			term.Bytes(productionMeanMinBytes), term.Bytes(productionMeanMaxBytes))
 	}
 	return outcome(ok), evidence
 }
 
-// balanced asks for the promised standard deviation: of the run's shares, or, where nodes owned images before
-// it, of all that they own then. While a node is down it owns nothing, so that a run with faults is not
-// blamed for uneven shares.
+// balanced requires the promised standard deviation: of the run's shares, or, where nodes owned images before
+// it, of all that they own after it. A node that is down is given no images, so that a run with faults does
+// not fail for uneven shares.
 func (j *judgement) balanced() (Status, string) {
-	n, b := len(j.members), j.report.Balance
+	n, b := len(j.nodes), j.report.Balance
 	switch {
 	case j.log.unnamed():
 		return Skipped, skippedNodes
@@ -116,7 +119,7 @@ func (j *judgement) balanced() (Status, string) {
 	evidence := fmt.Sprintf("standard deviation %.2f %% by uploads, %.2f %% by bytes; ", b.StddevPercent,
 		b.BytesStddevPercent)
 	var ok bool
-	if before, any := j.log.before(j.members); any {
+	if before, owned := j.log.before(j.nodes); owned {
 		var more string
 		ok, more = j.balancedAfter(before)
 		evidence += more
@@ -136,15 +139,15 @@ func (j *judgement) balanced() (Status, string) {
 	return outcome(ok), evidence
 }
 
-// hashQuality asks whether the hash is even and the bound moves little: whether the shares could be those of
-// equal chances, and the first choices too. Bounded loads make the shares more even than chance does, so that
-// only a broken hash or a broken bound fails; the first choices are the hash alone.
+// hashQuality requires an even hash and a bound that moves few images: the shares could be those of equal
+// chances, and the first choices too. Bounded loads make the shares more even than chance does, so that only
+// a broken hash or a broken bound fails; the first choices are the hash alone.
 func (j *judgement) hashQuality() (Status, string) {
 	n, p := j.report.Succeeded, j.report.Balance.ChiSquareP
 	switch {
 	case j.log.unnamed():
 		return Skipped, skippedNodes
-	case len(j.members) < 2:
+	case len(j.nodes) < 2:
 		return Skipped, "needs two nodes or more"
 	case n < hashUploadsMin:
 		return Skipped, fmt.Sprintf("%s; needs %d", term.Plural(n, "upload"), hashUploadsMin)
@@ -153,7 +156,7 @@ func (j *judgement) hashQuality() (Status, string) {
 	}
 	first, ok := j.firstChoices()
 	var evidence string
-	if _, any := j.log.before(j.members); any {
+	if _, owned := j.log.before(j.nodes); owned {
 		evidence = "nodes owned images before, so that uneven shares of this run say nothing of the hash"
 		if first == "" {
 			return Skipped, evidence
@@ -172,10 +175,12 @@ func (j *judgement) hashQuality() (Status, string) {
 	return outcome(ok), evidence
 }
 
-// firstChoices tells of where the hash alone would have put the uploads, as far as the log knows.
+// firstChoices judges where the hash alone would have put the uploads, as far as it is in the log.
 func (j *judgement) firstChoices() (evidence string, ok bool) {
-	counts := map[int]int64{}
-	var known, moved, movedBytes, bytes, named int64
+	counts := map[int]int64{} // by first node
+	var named int64           // uploads whose first node is known
+	var known, bytes int64    // uploads of which it is known whether they moved
+	var moved, movedBytes int64
 	for i := range j.log.Uploads {
 		u := &j.log.Uploads[i]
 		if !u.OK {
@@ -206,17 +211,18 @@ func (j *judgement) firstChoices() (evidence string, ok bool) {
 	if known < int64(j.report.Succeeded) {
 		of += " whose first choice is known"
 	}
-	evidence = fmt.Sprintf("of %s, %.1f %% went to the hash's first choice, %d (%.1f %% of the bytes) to another node for even shares", of, firsts, moved,
-		100*ratio(float64(movedBytes), float64(bytes)))
+	evidence = fmt.Sprintf("of %s, %.1f %% went to the hash's first choice, "+
+		"%d (%.1f %% of the bytes) to another node for even shares",
+		of, firsts, moved, 100*ratio(float64(movedBytes), float64(bytes)))
 	j.figure("first_choice_known", float64(known))
 	chance := 100 * math.Sqrt(firsts/100*(1-firsts/100)/float64(known)) // standard deviation of a share
 	ok = known < hashFirstMin || firsts+sureDeviations*chance >= j.limits.FirstChoicePercent
-	if named < hashFirstMin || len(j.members) > hashShardNodesMax {
+	if named < hashFirstMin || len(j.nodes) > hashShardNodesMax {
 		return evidence, ok
 	}
-	list := make([]int64, len(j.members))
-	for i, m := range j.members {
-		list[i] = counts[m.ID]
+	list := make([]int64, len(j.nodes))
+	for i, n := range j.nodes {
+		list[i] = counts[n.ID]
 	}
 	p := chiSquareP(list)
 	j.figure("first_choices_p", p)

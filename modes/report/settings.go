@@ -11,10 +11,10 @@ import (
 	"imgcluster/modes/term"
 )
 
-// Setting is one thing of how a run was made.
+// Setting is something that was set for a run.
 type Setting struct{ Name, Value string }
 
-// Settings returns how the run was made; nothing when the log does not say.
+// Settings returns how the run was made; nothing when the log has no run record.
 func (r *Report) Settings() (list []Setting) {
 	if r.Run == nil {
 		return nil
@@ -42,12 +42,12 @@ func (r *Report) Settings() (list []Setting) {
 	add(run.Images != "", "images", "%s", run.Images)
 	add(len(run.LeftOut) > 0, "left out of them", "%s", strings.Join(run.LeftOut, "; "))
 	add(run.Faults > 0, "faults planned", "%d", run.Faults)
-	for _, m := range append([]runlog.Host{run.Hosts.Client}, run.Hosts.Nodes...) {
+	for _, host := range append([]runlog.Host{run.Hosts.Client}, run.Hosts.Nodes...) {
 		name := "client's machine"
-		if m.ID > 0 {
-			name = fmt.Sprintf("machine of node %d", m.ID)
+		if host.ID > 0 {
+			name = fmt.Sprintf("machine of node %d", host.ID)
 		}
-		add(m != (runlog.Host{}), name, "%s", machineWords(m))
+		add(host != (runlog.Host{}), name, "%s", hostWords(host))
 	}
 	for _, key := range slices.Sorted(maps.Keys(run.Settings)) {
 		add(true, key, "%s", run.Settings[key])
@@ -55,7 +55,7 @@ func (r *Report) Settings() (list []Setting) {
 	return list
 }
 
-// Load says how the uploads came.
+// Load returns how the operations were started: at a rate, or so many at once.
 func (r *Report) Load() string {
 	if r.Run.Rate > 0 {
 		return fmt.Sprintf("%s/s, %s, at most %d at once", term.Digits3(r.Run.Rate),
@@ -64,17 +64,17 @@ func (r *Report) Load() string {
 	return fmt.Sprintf("%d at once", r.Run.Concurrency)
 }
 
-func machineWords(m runlog.Host) string {
+func hostWords(host runlog.Host) string {
 	var parts []string
-	add := func(when bool, s string) {
-		if when {
+	add := func(known bool, s string) {
+		if known {
 			parts = append(parts, s)
 		}
 	}
-	add(m.Name != "", m.Name)
-	add(m.CPUs > 0, term.Plural(m.CPUs, "core"))
-	add(m.MemoryBytes > 0, term.Bytes(m.MemoryBytes)+" of memory")
-	add(m.LinkBytesPS > 0, "a link of "+term.Bytes(m.LinkBytesPS)+"/s")
-	add(m.Version != "", m.Version)
+	add(host.Name != "", host.Name)
+	add(host.CPUs > 0, term.Plural(host.CPUs, "core"))
+	add(host.MemoryBytes > 0, term.Bytes(host.MemoryBytes)+" of memory")
+	add(host.LinkBytesPS > 0, "a link of "+perSecond(float64(host.LinkBytesPS)))
+	add(host.Version != "", host.Version)
 	return strings.Join(parts, ", ")
 }

@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// quantile returns the q-quantile of sorted by nearest rank: the smallest value that at least the
-// share q of all values does not exceed. It is exact, and always a value that occurred; 0 without values.
+// quantile returns the q-quantile of sorted by nearest rank: the smallest value that at least the share q of
+// all values does not exceed. It is exact, and always one of the values; 0 without values.
 func quantile(sorted []float64, q float64) float64 {
 	if len(sorted) == 0 {
 		return 0
@@ -24,10 +24,7 @@ func mean(v []float64) float64 {
 	return ratio(sum, float64(len(v)))
 }
 
-func median(v []float64) float64 {
-	s := slices.Sorted(slices.Values(v))
-	return quantile(s, 0.5)
-}
+func median(v []float64) float64 { return quantile(slices.Sorted(slices.Values(v)), 0.5) }
 
 // stddev returns the standard deviation of v as a whole population.
 func stddev(v []float64) float64 {
@@ -41,7 +38,7 @@ func stddev(v []float64) float64 {
 // ratioMin is the smallest divisor that gives a figure: a microsecond, the log's resolution.
 const ratioMin = 1e-6
 
-// ratio returns a/b, and 0 where that says nothing.
+// ratio returns a/b, and 0 where b is too small for that to mean something.
 func ratio(a, b float64) float64 {
 	if b < ratioMin {
 		return 0
@@ -146,10 +143,10 @@ func mannWhitney(a, b []float64) float64 {
 	return min(1, 2*normalTail(z))
 }
 
-// chiSquareP returns the probability that counts at least as uneven as these come from equal
-// chances: Pearson's chi-square test with len(counts)-1 degrees of freedom, whose upper tail is
-// Q(df/2, x/2) (Abramowitz and Stegun, Handbook of Mathematical Functions, 26.4.19). It is 1 when
-// there is nothing to compare.
+// chiSquareP returns the probability that counts at least as uneven as these come from equal chances:
+// Pearson's chi-square test with len(counts)-1 degrees of freedom, whose upper tail is Q(df/2, x/2)
+// (Abramowitz and Stegun, Handbook of Mathematical Functions, 26.4.19). It is 1 when there is nothing to
+// compare.
 func chiSquareP(counts []int64) float64 {
 	var total int64
 	for _, c := range counts {
@@ -158,7 +155,8 @@ func chiSquareP(counts []int64) float64 {
 	if total == 0 || len(counts) < 2 {
 		return 1
 	}
-	expected, x := float64(total)/float64(len(counts)), 0.0
+	expected := float64(total) / float64(len(counts))
+	x := 0.0
 	for _, c := range counts {
 		d := float64(c) - expected
 		x += d * d / expected

@@ -11,14 +11,14 @@ import (
 const (
 	sustainedUploadsMin = 20  // successes
 	sustainedSecondsMin = 2.0 // of the measured time
-	sustainedPartsMax   = 60  // stretches that the trend is looked for in ...
-	sustainedPerPart    = 5   // ... of so many uploads, on average at least
+	sustainedPartsMax   = 60  // into which the run is cut to look for a trend
+	sustainedPerPart    = 5   // uploads in each, on average at least
 	fallingPMax         = 0.01
-	trendSecondsMin     = 30.0 // from which the interval of the trend says something
+	trendSecondsMin     = 30.0 // of a run whose trend is given with its interval
 )
 
-// sustainedLoad asks for throughput and latency within the limits, and for a throughput that does
-// not fall: whether its trend over time is beyond noise is asked by the test of Mann and Kendall.
+// sustainedLoad requires throughput and latency within the limits, and a throughput that does not fall: the
+// test of Mann and Kendall says whether its trend over time is beyond noise.
 func (j *judgement) sustainedLoad() (Status, string) {
 	r := j.report
 	if r.Succeeded == 0 {
@@ -29,8 +29,8 @@ func (j *judgement) sustainedLoad() (Status, string) {
 	j.figure("seconds", r.MeasuredS)
 	j.figure("throughput_per_s", rate)
 	j.figure("p99_s", r.LatencyS.P99)
-	evidence := fmt.Sprintf("%s in %s s, %s/s", term.Plural(r.Succeeded, "upload"), term.Seconds(r.MeasuredS),
-		term.Digits3(rate))
+	evidence := fmt.Sprintf("%s in %s s, %s/s",
+		term.Plural(r.Succeeded, "upload"), term.Seconds(r.MeasuredS), term.Digits3(rate))
 	var bad []string
 	if rate < limit && r.MeasuredS >= sustainedSecondsMin {
 		bad = append(bad, fmt.Sprintf("at least %s/s wanted", term.Digits3(limit)))
@@ -45,8 +45,8 @@ func (j *judgement) sustainedLoad() (Status, string) {
 		return Failed, evidence + "; " + strings.Join(bad, ", ")
 	}
 	if r.Succeeded < sustainedUploadsMin || r.MeasuredS < sustainedSecondsMin {
-		return Skipped, fmt.Sprintf("%s; needs %d uploads and %g s", evidence, sustainedUploadsMin,
-			sustainedSecondsMin)
+		return Skipped, fmt.Sprintf("%s; needs %d uploads and %g s",
+			evidence, sustainedUploadsMin, sustainedSecondsMin)
 	}
 	if n := j.log.untimed(); n > 0 {
 		return Skipped, evidence + "; the log does not say how long " + term.Plural(n, "upload") + " took"
@@ -54,15 +54,15 @@ func (j *judgement) sustainedLoad() (Status, string) {
 	return j.pace(evidence)
 }
 
-// throughputLimit is the limit, or less when less was asked for.
+// throughputLimit returns the limit, or less when the run asked for less.
 func (j *judgement) throughputLimit() float64 {
-	if wanted := j.log.Run.UploadRate(); wanted > 0 {
-		return min(j.limits.ThroughputPerS, wanted*rateReachedMin)
+	if rate := j.log.Run.UploadRate(); rate > 0 {
+		return min(j.limits.ThroughputPerS, rate*rateReachedMin)
 	}
 	return j.limits.ThroughputPerS
 }
 
-// pace asks for the trend of the throughput.
+// pace judges the trend of the throughput.
 func (j *judgement) pace(evidence string) (Status, string) {
 	parts := min(max(len(j.finished)/sustainedPerPart, trendPointsMin), sustainedPartsMax)
 	points := j.log.pace(j.finished, parts)
@@ -71,23 +71,23 @@ func (j *judgement) pace(evidence string) (Status, string) {
 		return Skipped, evidence + "; too many uploads ended at the same moment to tell a pace"
 	}
 	for i, name := range []string{"first", "second", "last"} {
-		part := points[i*len(points)/3 : (i+1)*len(points)/3]
-		var v []float64
-		for _, p := range part {
-			v = append(v, p.V)
+		var third []float64
+		for _, p := range points[i*len(points)/3 : (i+1)*len(points)/3] {
+			third = append(third, p.V)
 		}
-		j.figure(name+"_third_per_s", mean(v))
+		j.figure(name+"_third_per_s", mean(third))
 	}
-	change := 100 * t.slope * t.span / t.level
+	percent := func(slope float64) float64 { return 100 * slope * t.seconds / t.level }
+	change, low, high := percent(t.slope), percent(t.low), percent(t.high)
 	j.figure("trend_percent", change)
-	j.figure("trend_low_percent", 100*t.low*t.span/t.level)
-	j.figure("trend_high_percent", 100*t.high*t.span/t.level)
+	j.figure("trend_low_percent", low)
+	j.figure("trend_high_percent", high)
 	j.figure("falling_p", t.pFalling)
 	falls := t.pFalling < fallingPMax && -change > j.limits.SlowdownPercent
 	switch {
 	case j.report.MeasuredS >= trendSecondsMin:
-		evidence += fmt.Sprintf("; throughput %+.1f %% from start to end, 95 %% interval %+.1f to %+.1f (Theil-Sen)",
-			change, 100*t.low*t.span/t.level, 100*t.high*t.span/t.level)
+		evidence += fmt.Sprintf("; throughput %+.1f %% from start to end, "+
+			"95 %% interval %+.1f to %+.1f (Theil-Sen)", change, low, high)
 	case falls:
 		evidence += fmt.Sprintf("; throughput %+.1f %% from start to end (Theil-Sen)", change)
 	default:

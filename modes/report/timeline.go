@@ -2,68 +2,68 @@ package report
 
 import (
 	"cmp"
+	"iter"
 	"math"
 	"slices"
 
 	"imgcluster/modes/runlog"
 )
 
-// timeBuckets bounds the points of a line over time, so that a page stays small however long the run.
-const timeBuckets = 240
+// pointsMax bounds the points of a line over time, so that a page stays small however long the run.
+const pointsMax = 240
 
-// Where there are few uploads, a stretch is to have some of them, so that the line says more than noise.
+// Of few uploads, a bucket has several, so that the line shows more than noise.
 const (
-	stretchUploads = 5
-	stretchesMin   = 30
+	bucketUploads = 5
+	bucketsMin    = 30
 )
 
-// Timeline is a run cut into stretches of one length.
+// Timeline is a run cut into buckets of one length.
 type Timeline struct {
-	WidthS  float64 // of a stretch
+	WidthS  float64 // of a bucket
 	FromS   float64 // where the warm-up ends
-	ToS     float64 // where the run does
-	Uploads []Stretch
-	Reads   []Stretch
+	ToS     float64 // where the run ends
+	Uploads []Bucket
+	Reads   []Bucket
 }
 
-// Stretch is what ended in one stretch of time.
-type Stretch struct {
+// Bucket counts the operations that ended in one interval of time.
+type Bucket struct {
 	Done, Failed int
 	Bytes        int64
 	P50S, P99S   float64 // latency of those done; NaN without one
 }
 
-// newTimeline cuts a run of that length.
+// newTimeline cuts up a run that lasted elapsed seconds.
 func newTimeline(l log, from, elapsed float64) Timeline {
 	t := Timeline{
-		FromS: from, ToS: elapsed,
-		WidthS: stretchWidth(elapsed, min(max(len(l.Uploads)/stretchUploads, stretchesMin), timeBuckets)),
+		FromS:  from,
+		ToS:    elapsed,
+		WidthS: bucketWidth(elapsed, min(max(len(l.Uploads)/bucketUploads, bucketsMin), pointsMax)),
 	}
 	n := int(elapsed/t.WidthS) + 1
-	t.Uploads = cutUp(len(l.Uploads), func(i int) *runlog.Outcome { return &l.Uploads[i].Outcome }, t.WidthS,
-		n)
+	t.Uploads = buckets(l.uploads(), t.WidthS, n)
 	if len(l.Reads) > 0 {
-		t.Reads = cutUp(len(l.Reads), func(i int) *runlog.Outcome { return &l.Reads[i] }, t.WidthS, n)
+		t.Reads = buckets(l.reads(), t.WidthS, n)
 	}
 	return t
 }
 
-// StretchLeast is the part of a stretch from which it tells a rate: the first and last may be shorter than
-// the others.
-const StretchLeast = 0.3
+// BucketPartMin is the least part of a bucket that has a rate: the first and the last may be shorter.
+const BucketPartMin = 0.3
 
-// Bounds returns from where to where stretch i goes, and false when too little of it is of the measured time.
+// Bounds returns the bounds of bucket i in the measured time, and false when too little of it is left.
 func (t *Timeline) Bounds(i int) (from, to float64, ok bool) {
-	from, to = max(float64(i)*t.WidthS, t.FromS), min(float64(i+1)*t.WidthS, t.ToS)
-	return from, to, to-from >= StretchLeast*t.WidthS
+	from = max(float64(i)*t.WidthS, t.FromS)
+	to = min(float64(i+1)*t.WidthS, t.ToS)
+	return from, to, to-from >= BucketPartMin*t.WidthS
 }
 
-// cutUp sorts operations into n stretches by when they ended.
-func cutUp(operations int, at func(int) *runlog.Outcome, width float64, n int) []Stretch {
-	list := make([]Stretch, n)
+// buckets counts operations in n buckets by when they ended.
+func buckets(outcomes iter.Seq[*runlog.Outcome], width float64, n int) []Bucket {
+	list := make([]Bucket, n)
 	latency := make([][]float64, n)
-	for i := range operations {
-		o := at(i)
+	for o := range outcomes {
 		part := min(int(o.FinishS()/width), n-1)
 		if !o.OK {
 			list[part].Failed++
@@ -85,8 +85,8 @@ func cutUp(operations int, at func(int) *runlog.Outcome, width float64, n int) [
 	return list
 }
 
-// stretchWidth returns the shortest round width that cuts elapsed into fewer than most stretches.
-func stretchWidth(elapsed float64, most int) float64 {
+// bucketWidth returns the smallest round width that cuts elapsed into fewer than most buckets.
+func bucketWidth(elapsed float64, most int) float64 {
 	least := max(elapsed/float64(most-1), 0.01)
 	unit := math.Pow(10, math.Floor(math.Log10(least)))
 	for _, m := range []float64{1, 2, 5, 10} {
@@ -97,9 +97,9 @@ func stretchWidth(elapsed float64, most int) float64 {
 	return 10 * unit
 }
 
-// pace returns the uploads a second over time, each value from one of parts equal stretches of the
-// time in which uploads could begin. The first and last completions, as many as uploads run at once,
-// are ramp and tail and left out. finished is ascending.
+// pace returns the uploads a second over time, each value from one of parts equal parts of the time in which
+// uploads could start. It leaves out the first and the last completions, as many as uploads run at once,
+// which are ramp and tail. finished is ascending.
 func (l log) pace(finished []float64, parts int) []Point {
 	ramp := min(max(l.Run.Concurrency, 1), len(finished)/3)
 	if len(finished)-2*ramp < 2 || parts < 1 {
@@ -122,25 +122,21 @@ func (l log) pace(finished []float64, parts int) []Point {
 	return points
 }
 
-// finished returns when the successful uploads ended, ascending, as far as the log says.
+// finished returns when the successful uploads ended, ascending, as far as it is in the log.
 func (l log) finished() []float64 {
-	list := make([]float64, 0, len(l.Uploads))
-	for i := range l.Uploads {
-		if l.Uploads[i].Measured() {
-			list = append(list, l.Uploads[i].FinishS())
-		}
-	}
+	list := ofMeasured(l.uploads(), (*runlog.Outcome).FinishS)
 	slices.Sort(list)
 	return list
 }
 
-// underLoad returns how much of the time from one moment to another uploads could begin.
+// underLoad returns for how much of the time between two points in time uploads could start.
 func underLoad(held []runlog.Interval, from, to float64) float64 {
-	left := to - from
-	next, _ := slices.BinarySearchFunc(held, from,
-		func(s runlog.Interval, t float64) int { return cmp.Compare(s.ToS, t) })
+	seconds := to - from
+	next, _ := slices.BinarySearchFunc(held, from, func(held runlog.Interval, t float64) int {
+		return cmp.Compare(held.ToS, t)
+	})
 	for ; next < len(held) && held[next].FromS < to; next++ {
-		left -= max(0, min(held[next].ToS, to)-max(held[next].FromS, from))
+		seconds -= max(0, min(held[next].ToS, to)-max(held[next].FromS, from))
 	}
-	return max(left, 0)
+	return max(seconds, 0)
 }

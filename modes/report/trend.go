@@ -14,7 +14,7 @@ type trend struct {
 	slope     float64 // of V by T
 	low, high float64 // of the slope's 95 % confidence interval
 	pFalling  float64 // probability of a fall at least as clear when there is none
-	span      float64 // from the first point to the last
+	seconds   float64 // from the first point to the last
 	level     float64 // mean of V
 }
 
@@ -59,7 +59,7 @@ func findTrend(points []Point) (trend, bool) {
 	t := trend{
 		slope:    (slopes[(pairs-1)/2] + slopes[pairs/2]) / 2,
 		pFalling: 1,
-		span:     points[n-1].T - points[0].T,
+		seconds:  points[n-1].T - points[0].T,
 		level:    mean(values),
 	}
 	deviation := math.Sqrt(kendallVariance(values) * varianceFactor(autocorrelation(withoutLevel(values))))

@@ -20,8 +20,8 @@ func TestTrendByHand(t *testing.T) {
 	if want := normalTail(44 / math.Sqrt(125)); !ok || got.slope != -2 || got.low != -2 || got.high != -2 || math.Abs(got.pFalling-want) > 1e-12 {
 		t.Errorf("%+v, want a slope of -2 and p = %v", got, want)
 	}
-	if got.span != 9 || got.level != 11 {
-		t.Errorf("%+v, want a span of 9 and a level of 11", got)
+	if got.seconds != 9 || got.level != 11 {
+		t.Errorf("%+v, want 9 seconds and a level of 11", got)
 	}
 	if up, _ := findTrend(line(1, 2, 3, 4, 5, 6, 7, 8, 9, 10)); up.slope != 1 || up.pFalling != 1 {
 		t.Errorf("%+v of a line that rises", up)

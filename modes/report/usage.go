@@ -22,16 +22,15 @@ type Usage struct {
 	DownS       float64 `json:"-"` // seconds between samples in which it was not up
 }
 
-// Client says what the load driver used, and so whether it was what limited.
+// Client is what the load driver used, and whether it limited the run.
 type Client struct {
 	Usage
 	SourcePercent float64 `json:"source_percent"` // of its workers' time, spent making images
-	// how uploads waited for its memory; empty when they did not for long
-	MemoryWaited string `json:"memory_waited"`
-	Limited      string `json:"limited"` // how it limited the run; empty when it did not
+	MemoryWaited  string  `json:"memory_waited"`  // how long uploads waited for its memory; empty: not for long
+	Limited       string  `json:"limited"`        // how it limited the run; empty when it did not
 }
 
-// When the client counts as what limited.
+// When the client counts as the limit.
 const (
 	clientCPUPercentMax    = 85.0
 	clientSourcePercentMax = 50.0
@@ -75,8 +74,8 @@ func (u *Usage) among(v any, figures sample.Figures) ([]byte, error) {
 	return slices.Concat(before, []byte{','}, usage[1:]), nil
 }
 
-// usage works out what each process used from the samples of the measured time, by node or clientID. A
-// process without samples has none.
+// usage computes what each process used in the time from fromS on, by node or clientID. A process without
+// samples has none.
 func (l log) usage(fromS float64) map[int]*Usage {
 	type process struct {
 		last      observation
@@ -93,7 +92,7 @@ func (l log) usage(fromS float64) map[int]*Usage {
 			}
 			processes[o.node] = p
 		}
-		over := span{seconds: o.atS - p.last.atS, measured: o.atS >= fromS, up: o.up && p.last.up}
+		over := step{seconds: o.atS - p.last.atS, measured: o.atS >= fromS, up: o.up && p.last.up}
 		if over.measured && !p.last.up {
 			p.downS += over.seconds
 		}
@@ -116,14 +115,14 @@ func (l log) usage(fromS float64) map[int]*Usage {
 	return usage
 }
 
-// shareOf fills in what the host's size makes of the figures.
+// shareOf sets the shares of the host that the process used.
 func (u *Usage) shareOf(host runlog.Host) {
 	traffic := max(u.Of["net_rx_bytes"], u.Of["net_tx_bytes"])
 	u.CPUPercent = 100 * ratio(u.Of["cpu_s"], float64(host.CPUs))
 	u.LinkPercent = 100 * ratio(traffic, float64(host.LinkBytesPS))
 }
 
-// client makes a Client of what the client used.
+// client returns the Client with this usage.
 func (l log) client(u *Usage) *Client {
 	c := &Client{Usage: *u}
 	c.SourcePercent = min(100, 100*ratio(u.Of["source_s"], float64(l.Run.Concurrency)))
@@ -135,7 +134,7 @@ func (l log) client(u *Usage) *Client {
 	return c
 }
 
-// limits says in which way the client was what limited, empty when it was not.
+// limits says how the client limited the run; it is empty when it did not.
 func (c *Client) limits(run *runlog.Run, reached float64) string {
 	switch {
 	case c.SourcePercent >= clientSourcePercentMax:
@@ -155,7 +154,7 @@ func (c *Client) limits(run *runlog.Run, reached float64) string {
 // rateReachedMin is the share of an open loop's rate from which it counts as reached.
 const rateReachedMin = 0.95
 
-// Words says how busy the client was.
+// Words returns how busy the client was.
 func (c *Client) Words() string {
 	parts := []string{term.Digits3(c.Of["cpu_s"]) + " cores"}
 	add := func(known bool, s string) {

@@ -55,7 +55,7 @@ func settingTable(c *report.Comparison) table {
 // compareCharts draws both runs into one.
 func (r shown) compareCharts(prefix string) (list []chart) {
 	c := r.Comparison
-	done := func(s report.Stretch) float64 { return float64(s.Done) }
+	done := func(s report.Bucket) float64 { return float64(s.Done) }
 	axis := newTimeAxis(max(r.ElapsedS, c.OtherElapsedS))
 	if one, ok := draw(prefix+"compare-throughput", "Throughput of both", inUnit("uploads/s"), []plotted{
 		rate(&r.Charts.Time, "this", 0, true, r.Charts.Time.Uploads, done),

@@ -238,17 +238,17 @@ func (v *reportView) draw() {
 	}
 	t := &r.Charts.Time
 	add(&v.Pace, "throughput", "Throughput", inUnit("operations/s"),
-		rate(t, "uploads", 0, true, t.Uploads, func(s report.Stretch) float64 { return float64(s.Done) }),
-		rate(t, "reads", 1, false, t.Reads, func(s report.Stretch) float64 { return float64(s.Done) }),
+		rate(t, "uploads", 0, true, t.Uploads, func(s report.Bucket) float64 { return float64(s.Done) }),
+		rate(t, "reads", 1, false, t.Reads, func(s report.Bucket) float64 { return float64(s.Done) }),
 		failures(t))
 	add(&v.Pace, "volume", "Volume", inBytes("/s"),
 		rate(t, "images stored", 0, true, t.Uploads,
-			func(s report.Stretch) float64 { return float64(s.Bytes) }),
-		rate(t, "images read", 1, false, t.Reads, func(s report.Stretch) float64 { return float64(s.Bytes) }))
+			func(s report.Bucket) float64 { return float64(s.Bytes) }),
+		rate(t, "images read", 1, false, t.Reads, func(s report.Bucket) float64 { return float64(s.Bytes) }))
 	add(&v.Pace, "latency-time", "Latency over time", inSeconds,
-		latency(t, "uploads p99", 3, t.Uploads, func(s report.Stretch) float64 { return s.P99S }),
-		latency(t, "uploads p50", 0, t.Uploads, func(s report.Stretch) float64 { return s.P50S }),
-		latency(t, "reads p99", 4, t.Reads, func(s report.Stretch) float64 { return s.P99S }))
+		latency(t, "uploads p99", 3, t.Uploads, func(s report.Bucket) float64 { return s.P99S }),
+		latency(t, "uploads p50", 0, t.Uploads, func(s report.Bucket) float64 { return s.P50S }),
+		latency(t, "reads p99", 4, t.Reads, func(s report.Bucket) float64 { return s.P99S }))
 	nines := 1.0
 	var spread []plotted
 	for i, q := range r.Charts.Latency {
@@ -277,8 +277,8 @@ func ninesAxis(most float64) timeAxis {
 }
 
 // rate is a line of something a second.
-func rate(t *report.Timeline, name string, style int, area bool, list []report.Stretch,
-	of func(report.Stretch) float64,
+func rate(t *report.Timeline, name string, style int, area bool, list []report.Bucket,
+	of func(report.Bucket) float64,
 ) plotted {
 	p := plotted{name: name, style: style, area: area}
 	for i, s := range list {
@@ -291,15 +291,15 @@ func rate(t *report.Timeline, name string, style int, area bool, list []report.S
 
 // failed is a line of failures a second, nothing when there was none.
 func failures(t *report.Timeline) plotted {
-	p := rate(t, "failed", 3, false, t.Uploads, func(s report.Stretch) float64 { return float64(s.Failed) })
+	p := rate(t, "failed", 3, false, t.Uploads, func(s report.Bucket) float64 { return float64(s.Failed) })
 	if !slices.ContainsFunc(p.points, func(p report.Point) bool { return p.V > 0 }) {
 		p.points = nil
 	}
 	return p
 }
 
-func latency(t *report.Timeline, name string, style int, list []report.Stretch,
-	of func(report.Stretch) float64,
+func latency(t *report.Timeline, name string, style int, list []report.Bucket,
+	of func(report.Bucket) float64,
 ) plotted {
 	p := plotted{name: name, style: style}
 	for i, s := range list {

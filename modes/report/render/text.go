@@ -192,7 +192,7 @@ func (r shown) textTime(p *page) {
 				slowest = s.P99S
 			}
 		}
-		if time >= report.StretchLeast*t.WidthS {
+		if time >= report.BucketPartMin*t.WidthS {
 			rate, latency = append(rate, float64(done)/time), append(latency, slowest)
 		}
 	}
