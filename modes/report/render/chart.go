@@ -10,16 +10,16 @@ import (
 	"imgcluster/modes/report"
 )
 
-// A chart is drawn into a box of plotWidth by plotHeight that the page stretches to its size; words
-// stand beside it, in percent of the box, so that they keep their size.
+// A chart is drawn into a box of plotWidth by plotHeight that the page stretches to its size. Text is placed
+// in percent of the box and not drawn into it, so that it keeps its size.
 const (
 	plotWidth  = 1000
 	plotHeight = 300
-	linesMax   = 12 // in one chart; the page has no room for the colours of more
+	linesMax   = 12 // in one chart; the page has no colours for more
 	ticksAim   = 5
 )
 
-// chart is one picture, ready for the template.
+// chart is one chart, ready for the template.
 type chart struct {
 	ID, Title, Unit, Summary string
 	Lines                    []chartLine
@@ -35,8 +35,8 @@ type chartLine struct {
 	Name  string
 	Style int    // colour and dashes
 	Path  string // of the line
-	Dots  string // of points with no neighbour to draw a line to
-	Area  string // below the line; empty without
+	Dots  string // of points without a neighbour to draw a line to
+	Area  string // below the line; empty: none
 }
 
 type chartBand struct{ X, Width float64 }
@@ -53,7 +53,7 @@ type tick struct {
 	Label string
 }
 
-// chartData is what the page's script shows of a chart under the pointer.
+// chartData is what the page's script shows of a chart at the pointer.
 type chartData struct {
 	Min    float64         `json:"min"`
 	Max    float64         `json:"max"`
@@ -84,7 +84,7 @@ type plotted struct {
 	points []report.Point
 }
 
-// scale maps values to the box.
+// scale maps values to places in the box.
 type scale struct {
 	min, max float64
 	log      bool
@@ -93,11 +93,11 @@ type scale struct {
 }
 
 func (s scale) at(v float64) float64 {
-	lo, hi := s.min, s.max
+	low, high := s.min, s.max
 	if s.log {
-		lo, hi, v = math.Log10(lo), math.Log10(hi), math.Log10(max(v, s.min))
+		low, high, v = math.Log10(low), math.Log10(high), math.Log10(max(v, s.min))
 	}
-	f := min(max((v-lo)/(hi-lo), 0), 1)
+	f := min(max((v-low)/(high-low), 0), 1)
 	if s.flip {
 		f = 1 - f
 	}
@@ -109,8 +109,8 @@ func (s scale) tick(v float64, label string) tick {
 	return tick{At: at, Pos: math.Round(1e4*at/s.size) / 100, Label: label}
 }
 
-// draw makes a chart over time out of lines; false when there is nothing to draw.
-func draw(id, title string, u unitOf, lines []plotted, times timeAxis) (chart, bool) {
+// draw makes a chart of lines; false when there is nothing to draw.
+func draw(id, title string, u unitOf, lines []plotted, axis xAxis) (chart, bool) {
 	lines = slices.DeleteFunc(slices.Clone(lines), func(l plotted) bool {
 		return !slices.ContainsFunc(l.points, func(p report.Point) bool { return !math.IsNaN(p.V) })
 	})
@@ -119,27 +119,17 @@ func draw(id, title string, u unitOf, lines []plotted, times timeAxis) (chart, b
 	}
 	left := max(len(lines)-linesMax, 0)
 	lines = lines[:min(len(lines), linesMax)]
-	top, bottom := 0.0, math.Inf(1)
-	for _, l := range lines {
-		for _, p := range l.points {
-			if p.V > top {
-				top = p.V
-			}
-			if p.V > 0 && p.V < bottom {
-				bottom = p.V
-			}
-		}
-	}
+	bottom, top := bounds(lines)
 	if top < chartLeast {
 		return chart{}, false
 	}
-	bottom = max(bottom, top/decadesMax)
 	factor, unit := u(top)
+	c := chart{ID: id, Title: title, Unit: unit, XName: axis.name, XTicks: axis.ticks()}
 	y := scale{max: top * factor, size: plotHeight, flip: true}
-	c := chart{ID: id, Title: title, Unit: unit, XName: times.name}
-	if times.nines && top > logScaleFrom*bottom {
-		y.min, y.max, y.log = math.Pow(10, math.Floor(math.Log10(bottom*factor))),
-			math.Pow(10, math.Ceil(math.Log10(top*factor))), true
+	if axis.nines && top > logScaleFrom*bottom {
+		y.log = true
+		y.min = math.Pow(10, math.Floor(math.Log10(bottom*factor)))
+		y.max = math.Pow(10, math.Ceil(math.Log10(top*factor)))
 		for v := y.min; v <= y.max*1.01; v *= 10 {
 			c.YTicks = append(c.YTicks, y.tick(v, plain(v)))
 		}
@@ -150,13 +140,17 @@ func draw(id, title string, u unitOf, lines []plotted, times timeAxis) (chart, b
 			c.YTicks = append(c.YTicks, y.tick(v, plain(v)))
 		}
 	}
-	c.XTicks = times.ticks()
 	c.Data = chartData{
-		Min: times.scale.min, Max: times.scale.max, XName: times.name, Unit: unit,
-		Nines: times.nines, Factor: times.factor, Marks: []chartDataMark{},
+		Min:    axis.scale.min,
+		Max:    axis.scale.max,
+		XName:  axis.name,
+		Unit:   unit,
+		Nines:  axis.nines,
+		Factor: axis.factor,
+		Marks:  []chartDataMark{},
 	}
 	for _, l := range lines {
-		c.add(l, factor, times.scale, y)
+		c.add(l, factor, axis.scale, y)
 	}
 	c.Summary = summary(lines, factor, unit)
 	if left > 0 {
@@ -165,59 +159,76 @@ func draw(id, title string, u unitOf, lines []plotted, times timeAxis) (chart, b
 	return c, true
 }
 
-// What a chart can show: not less, and on a scale by tens not more from top to bottom.
-const (
-	chartLeast = 1e-9
-	decadesMax = 1e6
-)
+// bounds returns the smallest value above 0, and the largest one.
+func bounds(lines []plotted) (bottom, top float64) {
+	bottom = math.Inf(1)
+	for _, l := range lines {
+		for _, p := range l.points {
+			if p.V > top {
+				top = p.V
+			}
+			if p.V > 0 && p.V < bottom {
+				bottom = p.V
+			}
+		}
+	}
+	return max(bottom, top/logRangeMax), top
+}
 
-// logScaleFrom is how many times the smallest latency the largest is from where a scale by tens shows more.
-const logScaleFrom = 30
+const (
+	chartLeast   = 1e-9 // a chart in which everything is less is not drawn
+	logRangeMax  = 1e6  // from the bottom to the top of a logarithmic scale
+	logScaleFrom = 30   // how many times the smallest latency the largest is where a logarithmic scale begins
+)
 
 func (c *chart) add(l plotted, factor float64, x, y scale) {
 	var path, dots, area strings.Builder
 	data := chartDataLine{Name: l.name, Style: l.style, Points: [][2]float64{}}
-	run := []report.Point{}
-	flush := func() {
-		if len(run) == 1 {
-			fmt.Fprintf(&dots, "M%g %gh0", x.at(run[0].T), y.at(run[0].V*factor))
+	for _, run := range withoutGaps(l.points) {
+		var corners []string
+		for _, p := range run {
+			data.Points = append(data.Points, [2]float64{rounded(p.T, 5), rounded(p.V*factor, 4)})
+			corners = append(corners, fmt.Sprintf("%g %g", x.at(p.T), y.at(p.V*factor)))
 		}
-		for i, p := range run {
-			if len(run) == 1 {
-				break
-			}
-			verb := "L"
-			if i == 0 {
-				verb = "M"
-			}
-			fmt.Fprintf(&path, "%s%g %g", verb, x.at(p.T), y.at(p.V*factor))
-		}
-		if l.area && len(run) > 1 {
-			fmt.Fprintf(&area, "M%g %d", x.at(run[0].T), plotHeight)
-			for _, p := range run {
-				fmt.Fprintf(&area, "L%g %g", x.at(p.T), y.at(p.V*factor))
-			}
-			fmt.Fprintf(&area, "L%g %dZ", x.at(run[len(run)-1].T), plotHeight)
-		}
-		run = run[:0]
-	}
-	for _, p := range l.points {
-		if math.IsNaN(p.V) {
-			flush()
+		if len(corners) == 1 {
+			fmt.Fprintf(&dots, "M%sh0", corners[0])
 			continue
 		}
-		run = append(run, p)
-		data.Points = append(data.Points, [2]float64{rounded(p.T, 5), rounded(p.V*factor, 4)})
+		line := strings.Join(corners, "L")
+		fmt.Fprintf(&path, "M%s", line)
+		if l.area {
+			first, last := run[0], run[len(run)-1]
+			fmt.Fprintf(&area, "M%g %dL%sL%g %dZ", x.at(first.T), plotHeight, line, x.at(last.T), plotHeight)
+		}
 	}
-	flush()
 	c.Lines = append(c.Lines, chartLine{
-		Name: l.name, Style: l.style, Path: path.String(),
-		Dots: dots.String(), Area: area.String(),
+		Name:  l.name,
+		Style: l.style,
+		Path:  path.String(),
+		Dots:  dots.String(),
+		Area:  area.String(),
 	})
 	c.Data.Lines = append(c.Data.Lines, data)
 }
 
-// summary says in words what the lines show, for who cannot see them.
+// withoutGaps cuts a line at its gaps.
+func withoutGaps(points []report.Point) (runs [][]report.Point) {
+	connected := false
+	for _, p := range points {
+		if math.IsNaN(p.V) {
+			connected = false
+			continue
+		}
+		if !connected {
+			runs = append(runs, nil)
+			connected = true
+		}
+		runs[len(runs)-1] = append(runs[len(runs)-1], p)
+	}
+	return runs
+}
+
+// summary says in words what the lines show, for readers who cannot see them.
 func summary(lines []plotted, factor float64, unit string) string {
 	var parts []string
 	for _, l := range lines {
@@ -227,8 +238,9 @@ func summary(lines []plotted, factor float64, unit string) string {
 				v = append(v, p.V*factor)
 			}
 		}
-		parts = append(parts, fmt.Sprintf("%s: %s to %s %s, median %s", l.name, plain(slices.Min(v)),
-			plain(slices.Max(v)), unit, plain(slices.Sorted(slices.Values(v))[(len(v)-1)/2])))
+		slices.Sort(v)
+		parts = append(parts, fmt.Sprintf("%s: %s to %s %s, median %s",
+			l.name, plain(v[0]), plain(v[len(v)-1]), unit, plain(v[(len(v)-1)/2])))
 	}
 	return strings.Join(parts, "; ") + "."
 }
@@ -242,7 +254,7 @@ func rounded(v float64, n int) float64 {
 	return math.Round(v*m) / m
 }
 
-// plain writes a tick's number.
+// plain writes the number of a tick.
 func plain(v float64) string { return fmt.Sprintf("%g", rounded(v, 4)) }
 
 // niceStep returns a round step that cuts top into about n parts.
@@ -260,7 +272,7 @@ func niceStep(top float64, n int) float64 {
 	return 10 * unit
 }
 
-// unitOf returns the factor and the name of the unit that suits values up to top.
+// unitOf returns the unit that suits values up to top, and by how much to multiply them.
 type unitOf func(top float64) (factor float64, name string)
 
 func inUnit(name string) unitOf { return func(float64) (float64, string) { return 1, name } }
@@ -298,16 +310,16 @@ func unitFor(s sample.Scale) unitOf {
 	return func(float64) (float64, string) { return s.Factor(), string(s) }
 }
 
-// timeAxis is the x axis: of a run's time, or of a distribution's nines.
-type timeAxis struct {
+// xAxis is a run's time, or the nines of a distribution.
+type xAxis struct {
 	scale  scale
-	name   string
-	factor float64 // of seconds
+	name   string  // of its unit
+	factor float64 // from seconds to the unit
 	nines  bool
 }
 
-func newTimeAxis(elapsed float64) timeAxis {
-	a := timeAxis{scale: scale{max: max(elapsed, 1e-6), size: plotWidth}, name: "s", factor: 1}
+func newTimeAxis(elapsed float64) xAxis {
+	a := xAxis{scale: scale{max: max(elapsed, 1e-6), size: plotWidth}, name: "s", factor: 1}
 	switch {
 	case elapsed >= 2*3600:
 		a.name, a.factor = "h", 1.0/3600
@@ -317,7 +329,7 @@ func newTimeAxis(elapsed float64) timeAxis {
 	return a
 }
 
-func (a timeAxis) ticks() (list []tick) {
+func (a xAxis) ticks() (list []tick) {
 	if a.nines {
 		list = append(list, a.scale.tick(math.Log10(2), "50 %"))
 		for n := 1; float64(n) <= a.scale.max; n++ {
@@ -333,7 +345,7 @@ func (a timeAxis) ticks() (list []tick) {
 	return list
 }
 
-// ninesName is the percentile of that many nines.
+// ninesName returns the percentile with that many nines.
 func ninesName(n int) string {
 	switch n {
 	case 1:

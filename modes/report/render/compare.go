@@ -2,7 +2,6 @@ package render
 
 import (
 	"fmt"
-	"slices"
 
 	"imgcluster/cluster/printable"
 	"imgcluster/modes/report"
@@ -25,16 +24,11 @@ func figureTable(c *report.Comparison) table {
 		if f.Other != 0 {
 			change = fmt.Sprintf("%+.1f %%", f.ChangePercent)
 		}
-		t.rows = append(t.rows, []string{
-			f.Name, plain3(f.This), plain3(f.Other), f.Unit, change, p,
-			outcomeWords[f.Outcome],
-		})
+		this, other := fmt.Sprintf("%g", rounded(f.This, 3)), fmt.Sprintf("%g", rounded(f.Other, 3))
+		t.rows = append(t.rows, []string{f.Name, this, other, f.Unit, change, p, outcomeWords[f.Outcome]})
 	}
 	return t
 }
-
-// plain3 writes three significant digits.
-func plain3(v float64) string { return fmt.Sprintf("%g", rounded(v, 3)) }
 
 var outcomeWords = map[string]string{
 	report.Better: "better", report.Worse: "worse",
@@ -52,27 +46,28 @@ func settingTable(c *report.Comparison) table {
 	return t
 }
 
-// compareCharts draws both runs into one.
+// compareCharts draws both runs into one chart each.
 func (r shown) compareCharts(prefix string) (list []chart) {
+	add := func(c chart, ok bool) {
+		if ok {
+			list = append(list, c)
+		}
+	}
 	c := r.Comparison
-	done := func(s report.Bucket) float64 { return float64(s.Done) }
-	axis := newTimeAxis(max(r.ElapsedS, c.OtherElapsedS))
-	if one, ok := draw(prefix+"compare-throughput", "Throughput of both", inUnit("uploads/s"), []plotted{
-		rate(&r.Charts.Time, "this", 0, true, r.Charts.Time.Uploads, done),
-		rate(&c.OtherCharts.Time, "other", 1, false, c.OtherCharts.Time.Uploads, done),
-	}, axis); ok {
-		list = append(list, one)
+	this, other := &r.Charts, &c.OtherCharts
+	add(draw(prefix+"compare-throughput", "Throughput of both", inUnit("uploads/s"), []plotted{
+		perSecond(&this.Time, "this", 0, true, this.Time.Uploads, done),
+		perSecond(&other.Time, "other", 1, false, other.Time.Uploads, done),
+	}, newTimeAxis(max(r.ElapsedS, c.OtherElapsedS))))
+	var uploads []report.Distribution
+	for i, distributions := range [][]report.Distribution{this.Latency, other.Latency} {
+		if len(distributions) > 0 {
+			d := distributions[0]
+			d.Name = []string{"this", "other"}[i]
+			uploads = append(uploads, d)
+		}
 	}
-	var lines []plotted
-	nines := 1.0
-	for i, q := range slices.Concat(r.Charts.Latency[:min(1, len(r.Charts.Latency))],
-		c.OtherCharts.Latency[:min(1, len(c.OtherCharts.Latency))]) {
-		lines = append(lines, plotted{name: []string{"this", "other"}[i], style: i, points: q.Points})
-		nines = max(nines, q.Points[len(q.Points)-1].T)
-	}
-	if one, ok := draw(prefix+"compare-latency", "Latency distribution of both", inSeconds, lines,
-		ninesAxis(nines)); ok {
-		list = append(list, one)
-	}
+	lines, nines := distributions(uploads)
+	add(draw(prefix+"compare-latency", "Latency distribution of both", inSeconds, lines, nines))
 	return list
 }

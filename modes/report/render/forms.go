@@ -1,8 +1,9 @@
-// Package render writes Reports: as text for a terminal, JSON, CSV, Markdown, or a page of HTML. It sees the figures of
-// a Report and nothing of the log.
+// Package render writes Reports: as text for a terminal, JSON, CSV, Markdown, or a page of HTML. It sees the
+// figures of a Report and nothing of the log.
 package render
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/csv"
 	"encoding/json"
@@ -19,7 +20,7 @@ import (
 	"imgcluster/modes/term"
 )
 
-// Reports are those of one or several logs, which are shown together.
+// Reports are the reports of one log or of several, which are shown together.
 type Reports []*report.Report
 
 // WriteText writes the reports one after the other, and a table of all when there are several.
@@ -40,12 +41,12 @@ func (rs Reports) WriteText(w io.Writer, opts TextOptions) error {
 	if len(rs) < 2 {
 		return nil
 	}
-	p := newPage(opts)
-	p.table(rs.table())
-	return p.writeTo(w)
+	l := newLayout(opts)
+	l.table(rs.table())
+	return l.writeTo(w)
 }
 
-// table sums up several reports.
+// table has a row for each report.
 func (rs Reports) table() table {
 	t := table{
 		id: "runs", title: "All runs", left: 1,
@@ -89,13 +90,18 @@ func writeJSON(w io.Writer, v any) error {
 	return nil
 }
 
-// WriteCSV writes a figure a line: the log, the part of the report, what in it, the figure and its
-// value. The parts are those of the JSON form, and time: stretches of the run by their start in seconds.
+// WriteCSV writes a figure a line: the log, the part of the report, the item in that part, the figure and its
+// value. The parts are those of the JSON form, and time: the run cut up, each piece by its start in seconds.
 func (rs Reports) WriteCSV(w io.Writer) error {
 	c := csv.NewWriter(w)
 	rows := [][]string{{"log", "part", "item", "figure", "value"}}
 	for _, r := range rs {
-		rows = append(rows, shown{r}.csvRows()...)
+		one := csvRows{log: printable.Text(r.Log), rows: rows}
+		if err := one.addReport(r); err != nil {
+			return err
+		}
+		one.addTimeline(&r.Charts.Time)
+		rows = one.rows
 	}
 	if err := c.WriteAll(rows); err != nil {
 		return fmt.Errorf("writing the report: %w", err)
@@ -103,75 +109,83 @@ func (rs Reports) WriteCSV(w io.Writer) error {
 	return nil
 }
 
-// csvRows takes the JSON form apart, so that both have the same figures and names.
-func (r shown) csvRows() (rows [][]string) {
-	add := func(part, item, figure, value string) {
-		if strings.HasPrefix(value, "=") || strings.HasPrefix(value, "@") {
-			value = "'" + value // a spreadsheet would take it for a formula
-		}
-		rows = append(rows, []string{
-			printable.Text(r.Log), part, printable.Text(item), figure,
-			printable.Text(value),
-		})
+// csvRows are the lines of a log.
+type csvRows struct {
+	log  string
+	rows [][]string
+}
+
+func (c *csvRows) add(part, item, figure, value string) {
+	if strings.HasPrefix(value, "=") || strings.HasPrefix(value, "@") {
+		value = "'" + value // a spreadsheet would take it for a formula
 	}
-	b, err := json.Marshal(r)
-	var object map[string]any
-	if err == nil {
-		d := json.NewDecoder(strings.NewReader(string(b)))
-		d.UseNumber()
-		err = d.Decode(&object)
+	c.rows = append(c.rows, []string{c.log, part, printable.Text(item), figure, printable.Text(value)})
+}
+
+// addReport takes the JSON form apart, so that both have the same figures and names.
+func (c *csvRows) addReport(r *report.Report) error {
+	var b bytes.Buffer
+	if err := writeJSON(&b, r); err != nil {
+		return err
 	}
-	if err != nil {
-		return nil // the figures are numbers and texts: cannot be
+	var parts map[string]any
+	d := json.NewDecoder(&b)
+	d.UseNumber()
+	if err := d.Decode(&parts); err != nil {
+		return fmt.Errorf("writing the report: %w", err)
 	}
-	var walk func(part, item, figure string, v any)
-	walk = func(part, item, figure string, v any) {
-		switch v := v.(type) {
-		case map[string]any:
-			for _, key := range slices.Sorted(maps.Keys(v)) {
-				walk(part, item, strings.TrimPrefix(figure+"."+key, "."), v[key])
-			}
-		case []any:
-			for i, one := range v {
-				name, rest := itemOf(one, i)
-				walk(part, strings.TrimPrefix(item+"."+name, "."), figure, rest)
-			}
-		case nil:
-		default:
-			add(part, item, figure, fmt.Sprint(v))
-		}
-	}
-	for _, key := range slices.Sorted(maps.Keys(object)) {
-		switch object[key].(type) {
+	for _, part := range slices.Sorted(maps.Keys(parts)) {
+		switch v := parts[part].(type) {
 		case map[string]any, []any:
-			walk(key, "", "", object[key])
+			c.addValue(part, "", "", v)
 		default:
-			walk("run", "", key, object[key])
+			c.addValue("run", "", part, v)
 		}
 	}
-	t := &r.Charts.Time
-	for i, s := range t.Uploads {
+	return nil
+}
+
+// addValue adds a value of the JSON form: an object's fields as figures, a list's entries as items.
+func (c *csvRows) addValue(part, item, figure string, v any) {
+	switch v := v.(type) {
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			c.addValue(part, item, strings.TrimPrefix(figure+"."+key, "."), v[key])
+		}
+	case []any:
+		for i, entry := range v {
+			name, rest := itemOf(entry, i)
+			c.addValue(part, strings.TrimPrefix(item+"."+name, "."), figure, rest)
+		}
+	case nil:
+	default:
+		c.add(part, item, figure, fmt.Sprint(v))
+	}
+}
+
+func (c *csvRows) addTimeline(t *report.Timeline) {
+	for i, b := range t.Uploads {
 		from, to, ok := t.Bounds(i)
 		if !ok {
 			continue
 		}
 		at := strconv.FormatFloat(rounded(from, 6), 'f', -1, 64)
-		add("time", at, "uploads_per_s", fmt.Sprintf("%g", rounded(float64(s.Done)/(to-from), 6)))
-		add("time", at, "bytes_per_s", fmt.Sprintf("%g", rounded(float64(s.Bytes)/(to-from), 6)))
-		add("time", at, "failed", fmt.Sprint(s.Failed))
-		if !math.IsNaN(s.P50S) {
-			add("time", at, "p50_s", fmt.Sprintf("%g", s.P50S))
-			add("time", at, "p99_s", fmt.Sprintf("%g", s.P99S))
+		add := func(figure string, v float64) { c.add("time", at, figure, fmt.Sprintf("%g", v)) }
+		add("uploads_per_s", rounded(float64(b.Done)/(to-from), 6))
+		add("bytes_per_s", rounded(float64(b.Bytes)/(to-from), 6))
+		add("failed", float64(b.Failed))
+		if !math.IsNaN(b.P50S) {
+			add("p50_s", b.P50S)
+			add("p99_s", b.P99S)
 		}
 	}
-	return rows
 }
 
-// itemOf names an entry of a list by what tells it from the others, and returns the rest of it.
-func itemOf(v any, at int) (name string, rest any) {
-	object, ok := v.(map[string]any)
+// itemOf returns the name of entry i of a list, by which it differs from the others, and the rest of it.
+func itemOf(entry any, i int) (name string, rest any) {
+	object, ok := entry.(map[string]any)
 	if !ok {
-		return fmt.Sprint(at + 1), v
+		return fmt.Sprint(i + 1), entry
 	}
 	for _, key := range []string{"id", "class", "name", "error"} {
 		if s := fmt.Sprint(object[key]); object[key] != nil && s != "" {
@@ -179,7 +193,7 @@ func itemOf(v any, at int) (name string, rest any) {
 			return s, object
 		}
 	}
-	return fmt.Sprint(at + 1), object
+	return fmt.Sprint(i + 1), object
 }
 
 // WriteMarkdown writes the reports as Markdown with tables.
@@ -198,8 +212,8 @@ func (rs Reports) WriteMarkdown(w io.Writer) error {
 }
 
 func (r shown) markdown(b *strings.Builder) {
-	fmt.Fprintf(b, "# %s\n\n**%s**\n\n", markdownText(cmp.Or(r.Log, "Stress run")),
-		markdownText(r.Verdict.Text))
+	title := cmp.Or(r.Log, "Stress run")
+	fmt.Fprintf(b, "# %s\n\n**%s**\n\n", markdownText(title), markdownText(r.Verdict.Text))
 	for _, n := range r.Notes {
 		fmt.Fprintf(b, "- %s\n", markdownText(n))
 	}
@@ -207,14 +221,13 @@ func (r shown) markdown(b *strings.Builder) {
 		b.WriteByte('\n')
 	}
 	if n := r.Bottleneck; n != nil {
-		fmt.Fprintf(b, "Limited by %s: %s. To try: %s.\n\n", markdownText(n.What), markdownText(n.Evidence),
-			markdownText(n.Try))
+		fmt.Fprintf(b, "Limited by %s: %s. To try: %s.\n\n",
+			markdownText(n.What), markdownText(n.Evidence), markdownText(n.Try))
 	}
-	figures := table{title: "Figures", left: 1, head: []string{"figure", "value"}}
+	figures := table{title: "Figures", left: 2, head: []string{"figure", "value"}}
 	for _, t := range r.tiles() {
 		figures.rows = append(figures.rows, []string{t.Name, t.Value + " " + t.Unit + " (" + t.More + ")"})
 	}
-	figures.left = 2
 	markdownTable(b, figures)
 	if c := r.Comparison; c != nil {
 		markdownTable(b, figureTable(c))
@@ -238,13 +251,8 @@ func markdownTable(b *strings.Builder, t table) {
 		fmt.Fprintf(b, " %s |", markdownText(h))
 	}
 	b.WriteString("\n|")
-	for i := range t.head {
-		if i < t.left {
-			b.WriteString(" :-- |")
-		} else {
-			b.WriteString(" --: |")
-		}
-	}
+	b.WriteString(strings.Repeat(" :-- |", t.left))
+	b.WriteString(strings.Repeat(" --: |", len(t.head)-t.left))
 	for _, row := range t.rows {
 		b.WriteString("\n|")
 		for _, s := range row {
@@ -254,13 +262,11 @@ func markdownTable(b *strings.Builder, t table) {
 	b.WriteString("\n\n")
 }
 
-// markdownText keeps a log's words from being taken for marks.
-var markdownEscapes = strings.NewReplacer("\\", "\\\\", "|", "\\|", "<", "&lt;", "*", "\\*", "_", "\\_", "`",
-	"\\`", "[", "\\[", "]", "\\]", "#", "\\#")
+var markdownEscapes = strings.NewReplacer(
+	`\`, `\\`, `|`, `\|`, `<`, `&lt;`, `*`, `\*`, `_`, `\_`, "`", "\\`", `[`, `\[`, `]`, `\]`, `#`, `\#`)
 
+// markdownText escapes what Markdown would take for marks.
 func markdownText(s string) string { return markdownEscapes.Replace(printable.Text(s)) }
 
-func sortedKeys(m map[string]float64) []string { return slices.Sorted(maps.Keys(m)) }
-
-// shown is a report that is rendered.
+// shown is a report, with how its parts are shown.
 type shown struct{ *report.Report }

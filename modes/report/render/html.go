@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"maps"
 	"math"
 	"regexp"
 	"slices"
@@ -19,22 +20,21 @@ import (
 //go:embed page
 var pageFiles embed.FS
 
-// pageTemplate makes the page; style and script are put into it, so that it needs no other file.
+// pageTemplate is the page; style and script are put into it, so that it needs no other file.
 var pageTemplate = template.Must(template.New("page.html").Funcs(template.FuncMap{
 	"style": func() (template.CSS, error) {
 		b, err := pageFiles.ReadFile("page/page.css")
 		return template.CSS(b), err
 	},
 	"script": func() (template.JS, error) {
-		b,
-			err := pageFiles.ReadFile("page/page.js")
+		b, err := pageFiles.ReadFile("page/page.js")
 		return template.JS(b), err
 	},
 	"words": printable.Text,
 }).ParseFS(pageFiles, "page/page.html"))
 
-// WriteHTML writes the reports as one page that needs nothing else: no file, no network. It is
-// light or dark as the reader's system is, and prints.
+// WriteHTML writes the reports as one page that needs no other file and no network. It is light or dark like
+// the reader's system, and can be printed.
 func (rs Reports) WriteHTML(w io.Writer) error {
 	p := pageView{Title: "Stress run"}
 	for i, r := range rs {
@@ -61,26 +61,27 @@ type pageView struct {
 }
 
 type reportView struct {
-	Prefix, Name string
+	Prefix string // of all anchors in the page
+	Name   string
 	*report.Report
-	When       string
-	Tiles      []tile
-	Shares     []shareView
-	Comparison *comparisonView
-	Pace       []chart // of the run over time
-	Spread     []chart // of latency
-	Resources  []chart
-	Latency    tableView
-	Classes    tableView
-	Nodes      tableView
-	Used       tableView
-	Busy       tableView
-	Lost       tableView
-	Happened   tableView
-	Settings   tableView
-	LimitList  tableView
-	Checks     []checkView
-	Glyphs     []chartMark
+	When         string
+	Tiles        []tile
+	Shares       []shareView
+	Comparison   *comparisonView
+	OverTime     []chart
+	Distribution []chart // of latency
+	Resources    []chart
+	Latency      tableView
+	Classes      tableView
+	Nodes        tableView
+	Used         tableView
+	Busy         tableView
+	Lost         tableView
+	Happened     tableView
+	Settings     tableView
+	LimitList    tableView
+	Checks       []checkView
+	Glyphs       []chartMark // those of the charts, explained
 }
 
 type comparisonView struct {
@@ -100,6 +101,7 @@ type checkView struct {
 
 type numberView struct{ Name, Value string }
 
+// shareView is one node's share, drawn as bars in percent of their box.
 type shareView struct {
 	Node           int
 	Style          int
@@ -107,7 +109,7 @@ type shareView struct {
 	Share, ByBytes float64
 	ShareWords     string
 	ByBytesWords   string
-	Even           float64 // in the box
+	Even           float64 // where an even share is
 }
 
 type tableView struct {
@@ -119,7 +121,7 @@ type tableView struct {
 type cell struct {
 	Text   string
 	Number bool
-	Link   string // in the page; empty without
+	Link   string // to an anchor in the page; empty: none
 }
 
 func viewOf(prefix string, t table) tableView {
@@ -144,11 +146,11 @@ func rowsOf(t table) (rows [][]cell) {
 // unbroken finds the spaces between numbers and their units.
 var unbroken = regexp.MustCompile(`(\d) `)
 
-// view gets a report ready for the template. Several reports of a page have different prefixes of their anchors.
-func (r shown) view(at, of int) reportView {
+// view prepares report i of n for the template.
+func (r shown) view(i, n int) reportView {
 	v := reportView{Report: r.Report, Name: printable.Text(r.Log)}
-	if of > 1 {
-		v.Prefix = fmt.Sprintf("run%d-", at+1)
+	if n > 1 {
+		v.Prefix = fmt.Sprintf("run%d-", i+1)
 	}
 	if r.Run != nil && !r.Run.Started.IsZero() {
 		v.When = r.Run.Started.UTC().Format("2 January 2006, 15:04:05 UTC")
@@ -159,49 +161,63 @@ func (r shown) view(at, of int) reportView {
 	}
 	v.Shares = r.shareViews()
 	v.draw()
-	v.Latency, v.Classes, v.Nodes = viewOf(v.Prefix, r.latencyTable()), viewOf(v.Prefix, r.classTable()),
-		viewOf(v.Prefix, r.shareTable())
-	v.Used, v.Busy, v.Lost = viewOf(v.Prefix, r.usageTable()), viewOf(v.Prefix, r.resourceTable()),
-		viewOf(v.Prefix, r.failureTable())
-	v.Happened, v.Settings, v.LimitList = viewOf(v.Prefix, r.eventTable()), viewOf(v.Prefix, r.runTable()),
-		viewOf(v.Prefix, r.limitTable())
+	v.Latency = viewOf(v.Prefix, r.latencyTable())
+	v.Classes = viewOf(v.Prefix, r.classTable())
+	v.Nodes = viewOf(v.Prefix, r.shareTable())
+	v.Used = viewOf(v.Prefix, r.usageTable())
+	v.Busy = viewOf(v.Prefix, r.resourceTable())
+	v.Lost = viewOf(v.Prefix, r.failureTable())
+	v.Happened = viewOf(v.Prefix, r.eventTable())
+	v.Settings = viewOf(v.Prefix, r.runTable())
+	v.LimitList = viewOf(v.Prefix, r.limitTable())
 	for _, c := range r.Verdict.Checks {
 		view := checkView{Check: c, Title: checkTitles[c.Name]}
-		for _, name := range sortedKeys(c.Figures) {
-			view.Numbers = append(view.Numbers,
-				numberView{strings.ReplaceAll(name, "_", " "), plain(c.Figures[name])})
+		for _, name := range slices.Sorted(maps.Keys(c.Figures)) {
+			number := numberView{strings.ReplaceAll(name, "_", " "), plain(c.Figures[name])}
+			view.Numbers = append(view.Numbers, number)
 		}
 		v.Checks = append(v.Checks, view)
 	}
 	if c := r.Comparison; c != nil {
 		v.Comparison = &comparisonView{
-			Comparison: c, Figures: viewOf(v.Prefix, figureTable(c)),
-			Settings: viewOf(v.Prefix, settingTable(c)), Charts: r.compareCharts(v.Prefix),
+			Comparison: c,
+			Figures:    viewOf(v.Prefix, figureTable(c)),
+			Settings:   viewOf(v.Prefix, settingTable(c)),
+			Charts:     r.compareCharts(v.Prefix),
 		}
 	}
 	return v
 }
 
-// tiles are what to know first.
+// tiles are the most important figures.
 func (r shown) tiles() []tile {
 	list := []tile{
-		{"Throughput", term.Digits3(r.ThroughputPerS), "uploads/s", term.Bytes(int64(r.ThroughputBytesPerS)) +
-			"/s of images"},
+		{
+			"Throughput", term.Digits3(r.ThroughputPerS), "uploads/s",
+			fmt.Sprintf("%s/s of images", term.Bytes(int64(r.ThroughputBytesPerS))),
+		},
 		{
 			"Succeeded", percentFloor(r.Succeeded, r.Attempted), "%",
 			fmt.Sprintf("%d of %s", r.Succeeded, term.Plural(r.Attempted, "upload")),
 		},
-		{"Latency p99", term.Seconds(r.LatencyS.P99), "s", "p50 " + term.Seconds(r.LatencyS.P50) +
-			" s, max " + term.Seconds(r.LatencyS.Max) + " s"},
+		{
+			"Latency p99", term.Seconds(r.LatencyS.P99), "s",
+			fmt.Sprintf("p50 %s s, max %s s", term.Seconds(r.LatencyS.P50), term.Seconds(r.LatencyS.Max)),
+		},
 		{
 			"Balance", fmt.Sprintf("%.2f", r.Balance.StddevPercent), "% stddev",
 			fmt.Sprintf("%.2f %% by bytes; %s", r.Balance.BytesStddevPercent, r.Balance.Words),
 		},
-		{"Length", term.Seconds(r.MeasuredS), "s", term.Bytes(r.Bytes) + " stored"},
+		{
+			"Length", term.Seconds(r.MeasuredS), "s",
+			fmt.Sprintf("%s stored", term.Bytes(r.Bytes)),
+		},
 	}
 	if r.Reads != nil {
-		list = append(list, tile{"Reads", term.Digits3(r.Reads.ThroughputPerS), "reads/s", "p99 " +
-			term.Seconds(r.Reads.LatencyS.P99) + " s"})
+		list = append(list, tile{
+			"Reads", term.Digits3(r.Reads.ThroughputPerS), "reads/s",
+			fmt.Sprintf("p99 %s s", term.Seconds(r.Reads.LatencyS.P99)),
+		})
 	}
 	return list
 }
@@ -214,7 +230,9 @@ func (r shown) shareViews() []shareView {
 	var list []shareView
 	for i, n := range r.Nodes {
 		list = append(list, shareView{
-			Node: n.ID, Style: i % linesMax, Uploads: term.Plural(n.Uploads, "upload"),
+			Node:         n.ID,
+			Style:        i % linesMax,
+			Uploads:      term.Plural(n.Uploads, "upload"),
 			Bytes:        term.Bytes(n.Bytes),
 			Share:        rounded(100*part(n.SharePercent, most), 4),
 			ByBytes:      rounded(100*part(n.BytesSharePercent, most), 4),
@@ -226,7 +244,7 @@ func (r shown) shareViews() []shareView {
 	return list
 }
 
-// draw makes all charts that there is something for.
+// draw makes all charts that have something to show.
 func (v *reportView) draw() {
 	r := shown{v.Report}
 	axis := newTimeAxis(r.ElapsedS)
@@ -237,27 +255,20 @@ func (v *reportView) draw() {
 		}
 	}
 	t := &r.Charts.Time
-	add(&v.Pace, "throughput", "Throughput", inUnit("operations/s"),
-		rate(t, "uploads", 0, true, t.Uploads, func(s report.Bucket) float64 { return float64(s.Done) }),
-		rate(t, "reads", 1, false, t.Reads, func(s report.Bucket) float64 { return float64(s.Done) }),
+	add(&v.OverTime, "throughput", "Throughput", inUnit("operations/s"),
+		perSecond(t, "uploads", 0, true, t.Uploads, done),
+		perSecond(t, "reads", 1, false, t.Reads, done),
 		failures(t))
-	add(&v.Pace, "volume", "Volume", inBytes("/s"),
-		rate(t, "images stored", 0, true, t.Uploads,
-			func(s report.Bucket) float64 { return float64(s.Bytes) }),
-		rate(t, "images read", 1, false, t.Reads, func(s report.Bucket) float64 { return float64(s.Bytes) }))
-	add(&v.Pace, "latency-time", "Latency over time", inSeconds,
-		latency(t, "uploads p99", 3, t.Uploads, func(s report.Bucket) float64 { return s.P99S }),
-		latency(t, "uploads p50", 0, t.Uploads, func(s report.Bucket) float64 { return s.P50S }),
-		latency(t, "reads p99", 4, t.Reads, func(s report.Bucket) float64 { return s.P99S }))
-	nines := 1.0
-	var spread []plotted
-	for i, q := range r.Charts.Latency {
-		spread = append(spread, plotted{name: q.Name, style: i, points: q.Points})
-		nines = max(nines, q.Points[len(q.Points)-1].T)
-	}
-	if c, ok := draw(v.Prefix+"latency-spread", "Latency distribution", inSeconds, spread,
-		ninesAxis(nines)); ok {
-		v.Spread = append(v.Spread, c)
+	add(&v.OverTime, "volume", "Volume", inBytes("/s"),
+		perSecond(t, "images stored", 0, true, t.Uploads, bytesOf),
+		perSecond(t, "images read", 1, false, t.Reads, bytesOf))
+	add(&v.OverTime, "latency-time", "Latency over time", inSeconds,
+		latency(t, "uploads p99", 3, t.Uploads, func(b report.Bucket) float64 { return b.P99S }),
+		latency(t, "uploads p50", 0, t.Uploads, func(b report.Bucket) float64 { return b.P50S }),
+		latency(t, "reads p99", 4, t.Reads, func(b report.Bucket) float64 { return b.P99S }))
+	lines, nines := distributions(r.Charts.Latency)
+	if c, ok := draw(v.Prefix+"latency-spread", "Latency distribution", inSeconds, lines, nines); ok {
+		v.Distribution = append(v.Distribution, c)
 	}
 	for _, f := range sample.Processes {
 		if f.Report.Chart == "" {
@@ -272,43 +283,53 @@ func (v *reportView) draw() {
 	}
 }
 
-func ninesAxis(most float64) timeAxis {
-	return timeAxis{scale: scale{max: most, size: plotWidth}, nines: true, factor: 1}
+// distributions returns the lines of distributions, and their axis.
+func distributions(list []report.Distribution) (lines []plotted, nines xAxis) {
+	most := 1.0
+	for i, d := range list {
+		lines = append(lines, plotted{name: d.Name, style: i, points: d.Points})
+		most = max(most, d.Points[len(d.Points)-1].T)
+	}
+	return lines, xAxis{scale: scale{max: most, size: plotWidth}, nines: true, factor: 1}
 }
 
-// rate is a line of something a second.
-func rate(t *report.Timeline, name string, style int, area bool, list []report.Bucket,
+func done(b report.Bucket) float64    { return float64(b.Done) }
+func failed(b report.Bucket) float64  { return float64(b.Failed) }
+func bytesOf(b report.Bucket) float64 { return float64(b.Bytes) }
+
+// perSecond is a line of something a second.
+func perSecond(t *report.Timeline, name string, style int, area bool, buckets []report.Bucket,
 	of func(report.Bucket) float64,
 ) plotted {
 	p := plotted{name: name, style: style, area: area}
-	for i, s := range list {
+	for i, b := range buckets {
 		if from, to, ok := t.Bounds(i); ok {
-			p.points = append(p.points, report.Point{T: (from + to) / 2, V: of(s) / (to - from)})
+			p.points = append(p.points, report.Point{T: (from + to) / 2, V: of(b) / (to - from)})
 		}
 	}
 	return p
 }
 
-// failed is a line of failures a second, nothing when there was none.
+// failures is a line of failures a second; empty when there was none.
 func failures(t *report.Timeline) plotted {
-	p := rate(t, "failed", 3, false, t.Uploads, func(s report.Bucket) float64 { return float64(s.Failed) })
+	p := perSecond(t, "failed", 3, false, t.Uploads, failed)
 	if !slices.ContainsFunc(p.points, func(p report.Point) bool { return p.V > 0 }) {
 		p.points = nil
 	}
 	return p
 }
 
-func latency(t *report.Timeline, name string, style int, list []report.Bucket,
+func latency(t *report.Timeline, name string, style int, buckets []report.Bucket,
 	of func(report.Bucket) float64,
 ) plotted {
 	p := plotted{name: name, style: style}
-	for i, s := range list {
-		p.points = append(p.points, report.Point{T: (float64(i) + 0.5) * t.WidthS, V: of(s)})
+	for i, b := range buckets {
+		p.points = append(p.points, report.Point{T: (float64(i) + 0.5) * t.WidthS, V: of(b)})
 	}
 	return p
 }
 
-// The kinds of events, as the log has them, that are more to a chart than a sign.
+// The kinds of events, as in the log, that are more than a sign in a chart.
 const (
 	seenDown = "node_down"
 	seenUp   = "node_up"
@@ -316,7 +337,7 @@ const (
 	released = "load_released"
 )
 
-// glyphs are the signs of events in a chart, by their kind in the report; other events stand in the table only.
+// glyphs are the signs of events in a chart, by their kind; other events are in the table only.
 var glyphs = map[string]struct{ sign, name string }{
 	seenDown:         {"▽", "seen down"},
 	seenUp:           {"△", "seen up"},
@@ -331,8 +352,8 @@ var glyphs = map[string]struct{ sign, name string }{
 	"resumed":        {"↻", "run resumed"},
 }
 
-// mark adds the events, and a band wherever the run let nothing begin.
-func (v *reportView) mark(c *chart, axis timeAxis) {
+// mark adds the events, and a band wherever the run let no upload start.
+func (v *reportView) mark(c *chart, axis xAxis) {
 	heldFrom := math.NaN()
 	if warm := v.ElapsedS - v.MeasuredS; warm > 0 {
 		c.Bands = append(c.Bands, chartBand{0, axis.scale.at(warm)})
@@ -351,7 +372,7 @@ func (v *reportView) mark(c *chart, axis timeAxis) {
 		g, ok := glyphs[e.Kind]
 		seen := e.Kind == seenDown || e.Kind == seenUp
 		planned := v.Run != nil && v.Run.Faults > 0
-		if !ok || e.TS > axis.scale.max || seen && planned { // what the run does itself says more
+		if !ok || e.TS > axis.scale.max || seen && planned { // the run's own faults are marked already
 			continue
 		}
 		name := g.name
@@ -365,7 +386,7 @@ func (v *reportView) mark(c *chart, axis timeAxis) {
 	}
 }
 
-// legend explains a sign, once.
+// legend adds the explanation of a sign, once.
 func (v *reportView) legend(sign, name string) {
 	for _, g := range v.Glyphs {
 		if g.Name == name {
@@ -375,18 +396,18 @@ func (v *reportView) legend(sign, name string) {
 	v.Glyphs = append(v.Glyphs, chartMark{Glyph: sign, Name: name})
 }
 
-// checkTitles are the checks' questions.
+// checkTitles are the questions that the checks answer.
 var checkTitles = map[string]string{
-	"production_scale_files": "Were the images of the sizes that are meant, and did they come back?",
+	"production_scale_files": "Were the images of the intended sizes, and read back as they were sent?",
 	"sustained_load":         "Were throughput and latency good enough, to the end?",
 	"balance":                "Did every node get its share?",
 	"memory_stable":          "Did memory stay within bounds, without growing?",
 	"network":                "Was no more sent than needed?",
 	"hash_quality":           "Is the hash even, and do few images have to go to other nodes?",
-	"fault_tolerance":        "Did the cluster get over the loss of nodes?",
+	"fault_tolerance":        "Did the cluster survive the loss of nodes?",
 }
 
-// part returns a/b, 0 of nothing.
+// part returns a/b, and 0 when b is 0.
 func part(a, b float64) float64 {
 	if b <= 0 {
 		return 0

@@ -11,23 +11,22 @@ import (
 	"imgcluster/modes/term"
 )
 
-// table is a part of the report that all forms show alike. Figures stand right, the first left
-// columns left.
+// table is a part of the report that all forms show alike.
 type table struct {
 	id, title string
 	head      []string
-	left      int
+	left      int // so many columns, from the first, are aligned to the left; figures are aligned to the right
 	rows      [][]string
 }
 
-// compact leaves out the columns in which nothing is said.
+// compact leaves out the columns in which all is 0 or not known.
 func (t table) compact() table {
-	silent := func(i int) bool {
+	empty := func(i int) bool {
 		return i >= t.left && !slices.ContainsFunc(t.rows,
 			func(row []string) bool { return row[i] != "-" && row[i] != "0" })
 	}
 	for i := len(t.head) - 1; i >= 0; i-- {
-		if !silent(i) {
+		if !empty(i) {
 			continue
 		}
 		t.head = slices.Delete(t.head, i, i+1)
@@ -38,7 +37,7 @@ func (t table) compact() table {
 	return t
 }
 
-// latencyTable has a row for everything that a latency is known of.
+// latencyTable has a row for uploads and for reads, from when they were due and from when they were sent.
 func (r shown) latencyTable() table {
 	t := table{
 		id: "latency", title: "Latency in seconds", left: 1,
@@ -49,11 +48,11 @@ func (r shown) latencyTable() table {
 	}
 	add := func(name string, l *report.Latency) {
 		if l != nil {
-			t.rows = append(t.rows, []string{
-				name, term.Seconds(l.Mean), term.Seconds(l.P50),
-				term.Seconds(l.P90), term.Seconds(l.P95), term.Seconds(l.P99), term.Seconds(l.P999),
-				term.Seconds(l.Max),
-			})
+			row := []string{name}
+			for _, v := range []float64{l.Mean, l.P50, l.P90, l.P95, l.P99, l.P999, l.Max} {
+				row = append(row, term.Seconds(v))
+			}
+			t.rows = append(t.rows, row)
 		}
 	}
 	name := "uploads"
@@ -81,15 +80,15 @@ func (r shown) classTable() table {
 	for _, c := range r.Classes {
 		l := c.LatencyS
 		t.rows = append(t.rows, []string{
-			cmp.Or(c.Class, "none"), fmt.Sprint(c.Uploads), fmt.Sprint(c.Failed), term.Bytes(c.Bytes),
-			term.Bytes(c.MinBytes), term.Bytes(c.MaxBytes),
+			cmp.Or(c.Class, "none"), fmt.Sprint(c.Uploads), fmt.Sprint(c.Failed),
+			term.Bytes(c.Bytes), term.Bytes(c.MinBytes), term.Bytes(c.MaxBytes),
 			term.Seconds(l.P50), term.Seconds(l.P95), term.Seconds(l.P99),
 		})
 	}
 	return t.compact()
 }
 
-// shareTable lists what each node owned.
+// shareTable lists what each node owns.
 func (r shown) shareTable() table {
 	t := table{
 		id: "owned", title: "Owned", left: 1,
@@ -97,9 +96,9 @@ func (r shown) shareTable() table {
 	}
 	for _, n := range r.Nodes {
 		t.rows = append(t.rows, []string{
-			fmt.Sprint(n.ID), fmt.Sprint(n.Uploads),
-			fmt.Sprintf("%.2f %%", n.SharePercent), term.Bytes(n.Bytes),
-			fmt.Sprintf("%.2f %%", n.BytesSharePercent),
+			fmt.Sprint(n.ID),
+			fmt.Sprint(n.Uploads), fmt.Sprintf("%.2f %%", n.SharePercent),
+			term.Bytes(n.Bytes), fmt.Sprintf("%.2f %%", n.BytesSharePercent),
 		})
 	}
 	return t
@@ -156,7 +155,7 @@ func inScale(s sample.Scale, v float64) string {
 	return term.Digits3(v)
 }
 
-// dashed is s, or a dash when it is not known.
+// dashed returns s, or a dash when it is not known.
 func dashed(known bool, s string) string {
 	if !known {
 		return "-"
@@ -164,7 +163,7 @@ func dashed(known bool, s string) string {
 	return s
 }
 
-// failureTable lists why uploads and reads failed.
+// failureTable lists the reasons why uploads and reads failed.
 func (r shown) failureTable() table {
 	t := table{id: "failures", title: "Failures", left: 2, head: []string{"of", "reason", "times"}}
 	add := func(what string, list []report.Failure) {
@@ -190,10 +189,8 @@ func (r shown) checkTable() table {
 func (r shown) eventTable() table {
 	t := table{id: "events", title: "Events", left: 4, head: []string{"at", "event", "node", "detail"}}
 	for _, e := range r.Events {
-		t.rows = append(t.rows, []string{
-			term.Seconds(e.TS) + " s", e.Kind,
-			dashed(e.Node > 0, fmt.Sprint(e.Node)), e.Detail,
-		})
+		node := dashed(e.Node > 0, fmt.Sprint(e.Node))
+		t.rows = append(t.rows, []string{term.Seconds(e.TS) + " s", e.Kind, node, e.Detail})
 	}
 	if r.EventsLeftOut > 0 {
 		t.rows = append(t.rows, []string{"", fmt.Sprintf("and %d more", r.EventsLeftOut), "", ""})
@@ -203,11 +200,10 @@ func (r shown) eventTable() table {
 
 // resourceTable lists the resources by how much of them was used.
 func (r shown) resourceTable() table {
-	t := table{id: "limits", title: "How busy", left: 1, head: []string{"what", "used"}}
+	t := table{id: "limits", title: "How busy", left: 3, head: []string{"what", "used", "evidence"}}
 	if r.Bottleneck == nil {
 		return t
 	}
-	t.head, t.left = []string{"what", "used", "evidence"}, 3
 	for _, u := range r.Bottleneck.Resources {
 		t.rows = append(t.rows, []string{u.Name(), term.Percent(u.UsedPercent), u.Evidence})
 	}

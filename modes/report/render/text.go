@@ -13,9 +13,9 @@ import (
 	"imgcluster/modes/term"
 )
 
-// TextOptions says how WriteText lays the report out.
+// TextOptions is how WriteText lays out a report.
 type TextOptions struct {
-	Width int  // columns, 72 to 80; 0 is 80
+	Width int  // of a line, 72 to 80; 0 is 80
 	Color bool // green or red verdict, dim labels
 }
 
@@ -27,39 +27,39 @@ const (
 // barCells is the length of a bar for 100 %, where the line has room for it.
 const barCells = 50
 
-// What a table shows at most of a log's own words.
+// Limits on the text that comes from a log.
 const (
 	failuresShown = 5
-	cellMax       = 16
+	cellMax       = 16 // characters in a cell of a table
 )
 
-// writeText writes the report for a person, in lines of at most opts.Width columns.
+// writeText writes the report for a person, in lines of at most opts.Width characters.
 func (r shown) writeText(w io.Writer, opts TextOptions) error {
-	p := newPage(opts)
-	r.textNodes(p)
-	r.textFigures(p)
-	r.textTime(p)
-	if t := r.latencyTable(); len(t.rows) > 1 { // one row stands in a line already
-		p.table(t)
+	l := newLayout(opts)
+	r.textNodes(l)
+	r.textFigures(l)
+	r.textTime(l)
+	if t := r.latencyTable(); len(t.rows) > 1 { // a single row is in a line above
+		l.table(t)
 	}
-	p.table(r.classTable())
-	p.table(r.usageTable())
-	r.textChecks(p)
-	r.textBottleneck(p)
-	r.textComparison(p)
+	l.table(r.classTable())
+	l.table(r.usageTable())
+	r.textChecks(l)
+	r.textBottleneck(l)
+	r.textComparison(l)
 	for _, n := range r.Notes {
-		p.line("Note: ", "", n)
+		l.line("Note: ", "", n)
 	}
-	p.line("Verdict: ", verdictStyle(&r.Verdict), r.Verdict.Text)
-	return p.writeTo(w)
+	l.line("Verdict: ", verdictStyle(&r.Verdict), r.Verdict.Text)
+	return l.writeTo(w)
 }
 
-func newPage(opts TextOptions) *page {
-	return &page{width: min(max(cmp.Or(opts.Width, widthMax), widthMin), widthMax), color: opts.Color}
+func newLayout(opts TextOptions) *layout {
+	return &layout{width: min(max(cmp.Or(opts.Width, widthMax), widthMin), widthMax), color: opts.Color}
 }
 
-func (p *page) writeTo(w io.Writer) error {
-	if _, err := io.WriteString(w, p.out.String()); err != nil {
+func (l *layout) writeTo(w io.Writer) error {
+	if _, err := io.WriteString(w, l.out.String()); err != nil {
 		return fmt.Errorf("writing the report: %w", err)
 	}
 	return nil
@@ -72,10 +72,10 @@ func verdictStyle(v *report.Verdict) term.Style {
 	return term.BoldRed
 }
 
-// textNodes draws one bar for each node, to the scale of 50 cells for 100 %; to a smaller one when
-// the longest bar would not fit.
-func (r shown) textNodes(p *page) {
-	p.line("Load distribution", "", "")
+// textNodes draws one bar for each node, to the scale of barCells for 100 %; to a smaller one when the
+// longest bar would not fit.
+func (r shown) textNodes(l *layout) {
+	l.line("Load distribution", "", "")
 	var id, share, uploads, bytes term.Column
 	longest := 0.0
 	for _, n := range r.Nodes {
@@ -85,19 +85,19 @@ func (r shown) textNodes(p *page) {
 		bytes.Add(term.Bytes(n.Bytes))
 		longest = max(longest, n.SharePercent)
 	}
-	room := p.width - len("Node   , ") - 4 - id.Width() - share.Width() - uploads.Width() - bytes.Width()
+	room := l.width - len("Node   , ") - 4 - id.Width() - share.Width() - uploads.Width() - bytes.Width()
 	scale := barCells / 100.0
 	if cells(longest*scale) > room {
 		scale = float64(room) / longest
 	}
 	for i, n := range r.Nodes {
 		bar := fmt.Sprintf("%-*s", cells(longest*scale), bar(n.SharePercent*scale))
-		p.line("Node "+id.Right(i), "", fmt.Sprintf("  %s  %s  %s, %s", share.Right(i), bar, uploads.Right(i),
-			bytes.Right(i)))
+		l.line("Node "+id.Right(i), "", fmt.Sprintf("  %s  %s  %s, %s",
+			share.Right(i), bar, uploads.Right(i), bytes.Right(i)))
 	}
 }
 
-// bar draws length cells, to the eighth of a cell below.
+// bar draws a bar of that many cells, rounded down to an eighth of a cell.
 func bar(length float64) string {
 	eighths := int(length * 8)
 	s := strings.Repeat("█", eighths/8)
@@ -110,30 +110,33 @@ func bar(length float64) string {
 // cells returns how many cells a bar takes.
 func cells(length float64) int { return int(math.Ceil(float64(int(length*8)) / 8)) }
 
-func (r shown) textFigures(p *page) {
+func (r shown) textFigures(l *layout) {
 	b := r.Balance
 	if r.Succeeded == 0 {
-		p.line("Balance   ", "", "no successful upload")
+		l.line("Balance   ", "", "no successful upload")
 	} else {
-		p.line("Balance   ", "", fmt.Sprintf("expected %.1f %%, standard deviation %.2f %% by uploads, %.2f %% by bytes: %s",
+		l.line("Balance   ", "", fmt.Sprintf("expected %.1f %%, "+
+			"standard deviation %.2f %% by uploads, %.2f %% by bytes: %s",
 			b.ExpectedPercent, b.StddevPercent, b.BytesStddevPercent, b.Words))
-		p.line("Throughput ", "", fmt.Sprintf("%s uploads/s, %s/s", term.Digits3(r.ThroughputPerS),
-			term.Bytes(int64(r.ThroughputBytesPerS))))
-		l := r.LatencyS
-		p.line("Latency ", "", fmt.Sprintf("mean %s s, p50 %s s, p95 %s s, p99 %s s, max %s s",
-			term.Seconds(l.Mean), term.Seconds(l.P50), term.Seconds(l.P95), term.Seconds(l.P99),
-			term.Seconds(l.Max)))
+		l.line("Throughput ", "", fmt.Sprintf("%s uploads/s, %s/s",
+			term.Digits3(r.ThroughputPerS), term.Bytes(int64(r.ThroughputBytesPerS))))
+		l.line("Latency ", "", fmt.Sprintf("mean %s s, p50 %s s, p95 %s s, p99 %s s, max %s s",
+			term.Seconds(r.LatencyS.Mean),
+			term.Seconds(r.LatencyS.P50),
+			term.Seconds(r.LatencyS.P95),
+			term.Seconds(r.LatencyS.P99),
+			term.Seconds(r.LatencyS.Max)))
 	}
-	p.line("Success ", "", fmt.Sprintf("%d of %d (%s %%)", r.Succeeded, r.Attempted,
-		percentFloor(r.Succeeded, r.Attempted)))
+	l.line("Success ", "", fmt.Sprintf("%d of %d (%s %%)",
+		r.Succeeded, r.Attempted, percentFloor(r.Succeeded, r.Attempted)))
 	for i, f := range r.Failures {
 		if i == failuresShown {
-			p.line("  ", "", "and "+term.Plural(len(r.Failures)-i, "other reason"))
+			l.line("  ", "", "and "+term.Plural(len(r.Failures)-i, "other reason"))
 			break
 		}
-		p.line("  ", "", fmt.Sprintf("%d failed: %s", f.Uploads, f.Error))
+		l.line("  ", "", fmt.Sprintf("%d failed: %s", f.Uploads, f.Error))
 	}
-	r.textRun(p)
+	r.textRun(l)
 }
 
 // percentFloor rounds down, so that only a full success reads as 100.00.
@@ -142,8 +145,8 @@ func percentFloor(part, whole int) string {
 	return fmt.Sprintf("%d.%02d", hundredths/100, hundredths%100)
 }
 
-// textRun tells what run this was.
-func (r shown) textRun(p *page) {
+// textRun describes the run.
+func (r shown) textRun(l *layout) {
 	if r.Run == nil {
 		return
 	}
@@ -162,18 +165,18 @@ func (r shown) textRun(p *page) {
 	if !r.Run.Started.IsZero() {
 		add("started " + r.Run.Started.UTC().Format("2006-01-02 15:04:05 UTC"))
 	}
-	p.line("Run ", "", strings.Join(words, ", "))
+	l.line("Run ", "", strings.Join(words, ", "))
 }
 
-// What a line over time takes: seconds of the run, cells at most, and uploads for each cell.
+// A line over time.
 const (
-	timelineSecondsMin = 2.0
-	sparkCells         = 60
-	sparkUploads       = 8
+	timelineSecondsMin = 2.0 // of the run, for which it is drawn
+	sparkCells         = 60  // at most
+	sparkUploads       = 8   // in each cell, on average at least
 )
 
-// textTime draws throughput and latency over time, a cell for each stretch.
-func (r shown) textTime(p *page) {
+// textTime draws throughput and latency over time.
+func (r shown) textTime(l *layout) {
 	if r.MeasuredS < timelineSecondsMin || len(r.Charts.Time.Uploads) < 2 {
 		return
 	}
@@ -181,24 +184,25 @@ func (r shown) textTime(p *page) {
 	var rate, latency []float64
 	cells := min(sparkCells, max(r.Attempted/sparkUploads, 1))
 	group := (len(t.Uploads) + cells - 1) / cells
-	for i := 0; i < len(t.Uploads); i += group {
-		done, time, slowest := 0, 0.0, math.NaN()
-		for at := i; at < min(i+group, len(t.Uploads)); at++ {
-			s := t.Uploads[at]
-			from, to, _ := t.Bounds(at)
-			time += max(0, to-from)
-			done += s.Done
-			if s.Done > 0 && !(slowest > s.P99S) {
-				slowest = s.P99S
+	for first := 0; first < len(t.Uploads); first += group {
+		done, seconds, slowest := 0, 0.0, math.NaN()
+		for i := first; i < min(first+group, len(t.Uploads)); i++ {
+			from, to, _ := t.Bounds(i)
+			seconds += max(0, to-from)
+			b := t.Uploads[i]
+			done += b.Done
+			if b.Done > 0 && !(slowest > b.P99S) {
+				slowest = b.P99S
 			}
 		}
-		if time >= report.BucketPartMin*t.WidthS {
-			rate, latency = append(rate, float64(done)/time), append(latency, slowest)
+		if seconds >= report.BucketPartMin*t.WidthS {
+			rate = append(rate, float64(done)/seconds)
+			latency = append(latency, slowest)
 		}
 	}
-	p.line("  uploads/s ", "", fmt.Sprintf("%s  up to %s", term.Spark(rate), term.Digits3(highest(rate))))
-	p.line("  p99       ", "", fmt.Sprintf("%s  up to %s s", term.Spark(latency),
-		term.Seconds(highest(latency))))
+	l.line("  uploads/s ", "", fmt.Sprintf("%s  up to %s", term.Spark(rate), term.Digits3(highest(rate))))
+	l.line("  p99       ", "", fmt.Sprintf("%s  up to %s s",
+		term.Spark(latency), term.Seconds(highest(latency))))
 }
 
 func highest(v []float64) (h float64) {
@@ -210,8 +214,8 @@ func highest(v []float64) (h float64) {
 	return h
 }
 
-// table writes a table in columns, or nothing when it has no row.
-func (p *page) table(t table) {
+// table writes a table, or nothing when it has no row.
+func (l *layout) table(t table) {
 	if len(t.rows) == 0 {
 		return
 	}
@@ -222,8 +226,8 @@ func (p *page) table(t table) {
 			columns[i].Add(term.Cut(printable.Text(row[i]), cellMax))
 		}
 	}
-	p.blank()
-	p.line(t.title, "", "")
+	l.blank()
+	l.line(t.title, "", "")
 	for at := range len(t.rows) + 1 {
 		line := " "
 		for i := range columns {
@@ -233,25 +237,25 @@ func (p *page) table(t table) {
 				line += "  " + columns[i].Right(at)
 			}
 		}
-		line = term.Cut(strings.TrimRight(line, " "), p.width)
+		line = term.Cut(strings.TrimRight(line, " "), l.width)
 		if at == 0 {
-			line = p.styled(term.Dim, line)
+			line = l.styled(term.Dim, line)
 		}
-		p.out.WriteString(line + "\n")
+		l.out.WriteString(line + "\n")
 	}
 }
 
-// textBottleneck says what limited; what to try only when it was slow.
-func (r shown) textBottleneck(p *page) {
+// textBottleneck writes what limited the run, and what to try when it was slow.
+func (r shown) textBottleneck(l *layout) {
 	b := r.Bottleneck
 	if b == nil {
 		return
 	}
 	if c := r.Client; c != nil {
-		p.line("Client ", "", c.Words())
+		l.line("Client ", "", c.Words())
 	}
 	if r.Comparison == nil {
-		defer p.blank()
+		defer l.blank()
 	}
 	if b = r.Limiting(); b == nil {
 		return
@@ -260,81 +264,82 @@ func (r shown) textBottleneck(p *page) {
 	if b.Slow {
 		label = "Slow   "
 	}
-	p.line(label, "", b.What+"; "+b.Evidence)
+	l.line(label, "", b.What+"; "+b.Evidence)
 	if b.Slow {
-		p.line("Try    ", "", b.Try)
+		l.line("Try    ", "", b.Try)
 	}
 }
 
-func (r shown) textComparison(p *page) {
+func (r shown) textComparison(l *layout) {
 	c := r.Comparison
 	if c == nil {
 		return
 	}
-	p.table(figureTable(c))
-	p.line("  ", term.Dim, fmt.Sprintf("By %s; beyond noise below %g.", c.Test, c.Alpha))
+	l.table(figureTable(c))
+	l.line("  ", term.Dim, fmt.Sprintf("By %s; beyond noise below %g.", c.Test, c.Alpha))
 	if len(c.Settings) > 0 {
-		p.blank()
-		p.line("Note: ", "", "the runs were not made alike, which may be why their figures differ:")
+		l.blank()
+		l.line("Note: ", "", "the runs were not made alike, which may be why their figures differ:")
 	}
 	for _, s := range c.Settings {
-		p.line("  ", "", fmt.Sprintf("%s: %s, other: %s", s.Name, s.This, s.Other))
+		l.line("  ", "", fmt.Sprintf("%s: %s, other: %s", s.Name, s.This, s.Other))
 	}
-	p.blank()
+	l.blank()
 }
 
-func (r shown) textChecks(p *page) {
+func (r shown) textChecks(l *layout) {
 	var name term.Column
 	for _, c := range r.Verdict.Checks {
 		name.Add(c.Name)
 	}
-	p.blank()
-	p.line("Checks", "", "")
+	l.blank()
+	l.line("Checks", "", "")
 	for i, c := range r.Verdict.Checks {
-		p.check(c.Status, "  "+name.Left(i)+"  ", c.Evidence)
+		l.check(c.Status, "  "+name.Left(i)+"  ", c.Evidence)
 	}
-	p.blank()
+	l.blank()
 }
 
-// page collects lines that keep within its width.
-type page struct {
+// layout collects lines that keep within its width.
+type layout struct {
 	out   strings.Builder
 	width int
 	color bool
 }
 
-func (p *page) blank() { p.out.WriteByte('\n') }
+func (l *layout) blank() { l.out.WriteByte('\n') }
 
-// line writes a label and a text behind it; what does not fit goes on below the text's start.
-func (p *page) line(label string, style term.Style, text string) {
-	p.out.WriteString(p.styled(term.Dim, label))
-	p.body(utf8.RuneCountInString(label), style, text)
+// line writes a label and a text after it, which continues below its start when it does not fit.
+func (l *layout) line(label string, style term.Style, text string) {
+	l.out.WriteString(l.styled(term.Dim, label))
+	l.body(utf8.RuneCountInString(label), style, text)
 }
 
 // check writes a status, a name and the evidence.
-func (p *page) check(s report.Status, name, evidence string) {
+func (l *layout) check(s report.Status, name, evidence string) {
 	label := fmt.Sprintf("  %-7s", s)
 	style := map[report.Status]term.Style{
-		report.Passed: term.BoldGreen, report.Failed: term.BoldRed,
+		report.Passed:  term.BoldGreen,
+		report.Failed:  term.BoldRed,
 		report.Skipped: term.Dim,
 	}[s]
-	p.out.WriteString(p.styled(style, label))
-	p.out.WriteString(name)
-	p.body(utf8.RuneCountInString(label+name), "", evidence)
+	l.out.WriteString(l.styled(style, label))
+	l.out.WriteString(name)
+	l.body(utf8.RuneCountInString(label+name), "", evidence)
 }
 
-func (p *page) body(indent int, style term.Style, text string) {
-	lines := term.Wrap(printable.Text(text), p.width-indent)
-	for i, line := range folded(lines, p.width-indent) {
+func (l *layout) body(indent int, style term.Style, text string) {
+	width := l.width - indent
+	for i, line := range folded(term.Wrap(printable.Text(text), width), width) {
 		if i > 0 {
-			p.out.WriteString(strings.Repeat(" ", indent))
+			l.out.WriteString(strings.Repeat(" ", indent))
 		}
-		p.out.WriteString(p.styled(style, line))
-		p.out.WriteByte('\n')
+		l.out.WriteString(l.styled(style, line))
+		l.out.WriteByte('\n')
 	}
 }
 
-// folded breaks the lines that are wider than width, which have no blank where they could be.
+// folded breaks the lines that are still longer than width, for lack of a blank.
 func folded(lines []string, width int) (out []string) {
 	for _, line := range lines {
 		rest := []rune(line)
@@ -346,8 +351,8 @@ func folded(lines []string, width int) (out []string) {
 	return out
 }
 
-func (p *page) styled(style term.Style, s string) string {
-	if !p.color {
+func (l *layout) styled(style term.Style, s string) string {
+	if !l.color {
 		return s
 	}
 	return term.Styled(style, s)
