@@ -89,7 +89,7 @@ func (o *osFS) remove(name string) error     { return o.root.Remove(name) }
 func (o *osFS) create(name string, direct bool) (file, error) {
 	flags := os.O_WRONLY | os.O_CREATE | os.O_TRUNC
 	if direct {
-		flags |= directFlag
+		flags |= unix.O_DIRECT
 	}
 	f, err := o.root.OpenFile(name, flags, fileMode)
 	if err != nil {
@@ -99,9 +99,6 @@ func (o *osFS) create(name string, direct bool) (file, error) {
 }
 
 func (o *osFS) canDirect(probe string) bool {
-	if directFlag == 0 {
-		return false
-	}
 	f, err := o.create(probe, true)
 	if err != nil {
 		return false
@@ -174,6 +171,15 @@ func (o *osFS) free() (freeSpace, error) {
 // osFile is a file of osFS.
 type osFile struct{ f *os.File }
 
+// allocate reserves the file's blocks and sets its length, so that direct writes never extend it.
+func (o osFile) allocate(size int64) error {
+	err := restart(func() error { return unix.Fallocate(int(o.f.Fd()), 0, 0, size) })
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return nil // Create has checked the free bytes
+	}
+	return err
+}
+
 func (o osFile) write(p []byte) error {
 	n, err := o.f.Write(p)
 	if err == nil && n < len(p) {
@@ -182,8 +188,33 @@ func (o osFile) write(p []byte) error {
 	return err
 }
 
+func (o osFile) writeBack(off, n int64) error {
+	err := restart(func() error {
+		return unix.SyncFileRange(int(o.f.Fd()), off, n, unix.SYNC_FILE_RANGE_WRITE)
+	})
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) {
+		return nil // it only starts early what the fsync waits for
+	}
+	return err
+}
+
+func (o osFile) endDirect() error {
+	flags, err := unix.FcntlInt(o.f.Fd(), unix.F_GETFL, 0)
+	if err != nil {
+		return err
+	}
+	_, err = unix.FcntlInt(o.f.Fd(), unix.F_SETFL, flags&^unix.O_DIRECT)
+	return err
+}
+
 func (o osFile) sync() error  { return o.f.Sync() }
 func (o osFile) close() error { return o.f.Close() }
+
+// dropCache has the kernel drop a file's clean pages from its page cache: after a failed write they may
+// hold what the disk never got. Dirty pages stay.
+func dropCache(f *os.File) error {
+	return restart(func() error { return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) })
+}
 
 // restart repeats a system call that a signal interrupted.
 func restart(call func() error) error {

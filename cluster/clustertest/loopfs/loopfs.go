@@ -1,5 +1,5 @@
 // Package loopfs makes ext4 file systems for tests, each in a file behind a loop device, which can be filled,
-// damaged, and cut from power. It needs root on Linux; elsewhere the tests are skipped.
+// damaged, and cut from power. It needs root; without it the tests are skipped.
 package loopfs
 
 import (
