@@ -175,18 +175,24 @@ func (k checker) order() {
 	}
 }
 
-// raft checks the Raft settings against what the library accepts.
+// raft checks the settings of Raft, and of its proposals, against what the nodes accept.
 func (k checker) raft() {
-	r := k.cfg.Raft
+	r, attempt := k.cfg.Raft, k.cfg.Timeouts.ProposalAttempt
 	if r.RTT%time.Millisecond != 0 {
 		k.report(faultf("write whole milliseconds, such as 50ms",
 			"%s is not a whole number of milliseconds", r.RTT), "raft.rtt")
 	}
-	if r.ElectionRTT <= 2*r.HeartbeatRTT {
+	if r.ElectionRTT < 3*r.HeartbeatRTT {
 		f := faultf("ten times raft.heartbeat_rtt serves well",
-			"raft.election_rtt (%d) is not more than twice raft.heartbeat_rtt (%d)", r.ElectionRTT,
+			"raft.election_rtt (%d) is less than three times raft.heartbeat_rtt (%d)", r.ElectionRTT,
 			r.HeartbeatRTT)
 		k.report(f, "raft.election_rtt", "raft.heartbeat_rtt")
+	}
+	if attempt < 2*r.RTT {
+		f := faultf("raise timeouts.proposal_attempt or lower raft.rtt",
+			"timeouts.proposal_attempt (%s) is less than twice raft.rtt (%s)", formatDuration(attempt),
+			formatDuration(r.RTT))
+		k.report(f, "timeouts.proposal_attempt", "raft.rtt")
 	}
 }
 

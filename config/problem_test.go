@@ -144,7 +144,10 @@ var crossErrors = []mistake{
 	{"min_replicas", section("cluster", "min_replicas: 3")},
 	{"order", section("timeouts", "proposal: 300ms")},
 	{"order of sizes", section("limits", "image_bytes: 300MiB")},
-	{"elections", section("raft", "heartbeat_rtt: 5")},
+	{"elections", section("raft", "heartbeat_rtt: 4")},
+	{"elections just below", section("raft", "election_rtt: 8\n  heartbeat_rtt: 3")},
+	{"attempt", section("timeouts", "proposal_attempt: 99ms")},
+	{"long ticks", section("raft", "rtt: 201ms")},
 	{"key beside the data", section("node", "master_key_file: imgcluster-data/node2/../node2/keys/k")},
 }
 
@@ -347,6 +350,19 @@ func TestHosts(t *testing.T) {
 		var ps Problems
 		if !errors.As(err, &ps) || len(ps) != 1 || ps[0].Key != "cluster.nodes[0].host" || ps[0].Hint == "" {
 			t.Errorf("%q: %v", host, err)
+		}
+	}
+}
+
+// TestRaftLimits: the least that the nodes accept is accepted.
+func TestRaftLimits(t *testing.T) {
+	for _, text := range []string{
+		section("raft", "election_rtt: 9\n  heartbeat_rtt: 3"),
+		section("timeouts", "proposal_attempt: 100ms"),
+		section("raft", "rtt: 200ms"),
+	} {
+		if _, err := loadText(text, Options{}); err != nil {
+			t.Errorf("%s%v", text, err)
 		}
 	}
 }
