@@ -27,8 +27,8 @@ import (
 	"imgcluster/modes/stress/load"
 )
 
-// bareEnv makes this test binary a process that takes uploads and throws them away: what any
-// cluster's throughput is measured against.
+// bareEnv makes this test binary a process that receives uploads and discards them, with which the
+// throughput of clusters is compared.
 const bareEnv = "BARE_BROADCAST_LISTEN"
 
 func init() {
@@ -43,7 +43,14 @@ func init() {
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
-		json.NewEncoder(w).Encode(image.Receipt{User: "u", Name: "n", Bytes: n, Owner: 1, Replicas: []image.NodeID{1}, Committed: true})
+		json.NewEncoder(w).Encode(image.Receipt{
+			User:      "u",
+			Name:      "n",
+			Bytes:     n,
+			Owner:     1,
+			Replicas:  []image.NodeID{1},
+			Committed: true,
+		})
 	}))
 	os.Exit(1)
 }
@@ -51,11 +58,11 @@ func init() {
 const (
 	benchUploads     = 240
 	benchConcurrency = 8
-	benchImages      = 16 // different ones, made before the clock starts
+	benchImages      = 16 // different ones, generated before the clock starts
 	benchRounds      = 5
 )
 
-// madeImages are images in memory.
+// madeImages is a Source of images in memory.
 type madeImages []load.Image
 
 func (m madeImages) Open(_ context.Context, n int64, _ *load.Memory) (load.Image, error) {
@@ -69,7 +76,12 @@ func makeImages() (m madeImages) {
 	for n := 1; n <= benchImages; n++ {
 		im := spec.Image(n)
 		b := im.AppendTo(make([]byte, 0, im.Size))
-		m = append(m, load.Image{Name: im.Name, Class: im.Class, Size: im.Size, Body: func() io.Reader { return bytes.NewReader(b) }})
+		m = append(m, load.Image{
+			Name:  im.Name,
+			Class: im.Class,
+			Size:  im.Size,
+			Body:  func() io.Reader { return bytes.NewReader(b) },
+		})
 	}
 	return m
 }
@@ -94,12 +106,13 @@ func BenchmarkBroadcast(b *testing.B) {
 		b.ReportMetric(one.ratio(bare), "one-copy/bare")
 		b.ReportMetric(two.ratio(bare), "two-copies/bare")
 		for name, s := range map[string]series{"bare": bare, "one copy": one, "two copies": two} {
-			b.Logf("%-10s  uploads/s %.1f, CPU ms an upload: client %.1f, nodes %.1f", name, s.rate, s.client, s.nodes)
+			b.Logf("%-10s  uploads/s %.1f, CPU ms an upload: client %.1f, nodes %.1f",
+				name, s.rate, s.client, s.nodes)
 		}
 	}
 }
 
-// outcome is one run: uploads a second, and the CPU time that an upload took on either side, which
+// outcome is the result of one run: uploads a second, and the CPU time of an upload on either side, which
 // says more than the rate when the machine has other work.
 type outcome struct{ rate, client, nodes float64 }
 
@@ -111,7 +124,7 @@ func (s *series) add(o outcome) {
 	s.nodes = append(s.nodes, o.nodes)
 }
 
-// ratio is the median of the rounds' ratios.
+// ratio returns the median of the rounds' ratios.
 func (s series) ratio(to series) float64 {
 	r := make([]float64, len(s.rate))
 	for i := range r {
@@ -120,7 +133,7 @@ func (s series) ratio(to series) float64 {
 	return median(r)
 }
 
-// cpuMillis is the CPU time of processes so far. The kernel counts it in hundredths of a second.
+// cpuMillis returns the CPU time of processes so far, which the kernel counts in hundredths of a second.
 func cpuMillis(b *testing.B, pids []int) (ms float64) {
 	for _, pid := range pids {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
@@ -149,7 +162,7 @@ func buildProgram(b *testing.B) string {
 	return exe
 }
 
-// drive uploads the images to the nodes, which run in the processes pids.
+// drive uploads the images to the nodes, whose processes are pids.
 func drive(b *testing.B, images madeImages, nodes []client.Node, pids []int) outcome {
 	c, err := client.New(client.Options{Nodes: nodes})
 	if err != nil {
@@ -161,8 +174,17 @@ func drive(b *testing.B, images madeImages, nodes []client.Node, pids []int) out
 	var log bytes.Buffer
 	w := runlog.NewWriter(&log)
 	err = load.Run(b.Context(), load.Options{
-		Run:    runlog.Run{Profile: "bench", Nodes: []int{1, 2, 3}, Count: benchUploads, Concurrency: benchConcurrency, Delivery: "broadcast"},
-		Source: images, Target: stress.NewTarget(c, wire.ClusterStatus{}), Log: w, Users: []string{"bench"},
+		Run: runlog.Run{
+			Profile:     "bench",
+			Nodes:       []int{1, 2, 3},
+			Count:       benchUploads,
+			Concurrency: benchConcurrency,
+			Delivery:    "broadcast",
+		},
+		Source: images,
+		Target: stress.NewTarget(c, wire.ClusterStatus{}),
+		Log:    w,
+		Users:  []string{"bench"},
 	})
 	if err != nil {
 		b.Fatal(err)

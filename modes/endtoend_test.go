@@ -62,12 +62,12 @@ func TestUpStops(t *testing.T) {
 		t.Errorf("exit status %d: %s", status, &l.err)
 	}
 	for id, pid := range l.pids {
-		if !gone(pid) {
+		if !processEnded(pid) {
 			t.Errorf("node %d still runs", id)
 		}
 	}
 	again := start(t, program(t, l.dir, "up"))
-	again.says(t, &again.out, `Stop +Ctrl-C`)
+	again.awaitText(t, &again.out, `Stop +Ctrl-C`)
 	if e := finish(t, program(t, l.dir, "get", "alice/"+filepath.Base(photo), "-o", "-")); e.out != string(read(t, photo)) {
 		t.Errorf("other bytes after a restart: status %d, %s", e.status, e.err)
 	}
@@ -77,13 +77,13 @@ func TestUpStops(t *testing.T) {
 }
 
 func testStatus(t *testing.T, l *upCluster) {
-	text := l.led("--json")
-	fields(t, text, "name", "ready", "replicas", "images", "bytes", "under_replicated", "shards.0.id", "shards.0.leader", "shards.0.term")
+	text := l.awaitLeaders("--json")
+	expectFields(t, text, "name", "ready", "replicas", "images", "bytes", "under_replicated", "shards.0.id", "shards.0.leader", "shards.0.term")
 	for _, f := range []string{
 		"id", "api", "state", "leader_of", "owned_images", "owned_bytes", "stored_images", "stored_bytes",
 		"rss_bytes", "disk_free_bytes", "staging_bytes",
 	} {
-		fields(t, text, "nodes.0."+f, "nodes.2."+f)
+		expectFields(t, text, "nodes.0."+f, "nodes.2."+f)
 	}
 	s := decode[wire.ClusterStatus](t, text)
 	if !s.Ready || s.Replicas != 2 || len(s.Nodes) != 3 || len(s.Shards) != 13 {
@@ -93,39 +93,39 @@ func testStatus(t *testing.T, l *upCluster) {
 
 func testImages(t *testing.T, l *upCluster) {
 	files := photos(t)
-	out := l.must(0, append([]string{"put", "--json", "--user", "alice"}, files...)...)
+	out := l.expectExit(0, append([]string{"put", "--json", "--user", "alice"}, files...)...)
 	receipts := strings.Split(strings.TrimSpace(out), "\n")
 	if len(receipts) != len(files) {
 		t.Fatalf("%d files, receipts %s", len(files), out)
 	}
 	for _, r := range receipts {
-		fields(t, r, "user", "name", "version", "bytes", "sha256", "owner", "replicas.1", "shard", "committed")
+		expectFields(t, r, "user", "name", "version", "bytes", "sha256", "owner", "replicas.1", "shard", "committed")
 	}
 	stdin := program(t, l.dir, "put", "--user", "alice", "--name", "gate/now.jpg", "-")
 	stdin.Stdin = bytes.NewReader(read(t, files[0]))
 	if e := finish(t, stdin); e.status != 0 || !strings.HasPrefix(e.out, "alice/gate/now.jpg ") {
 		t.Error(e)
 	}
-	listed := strings.Split(strings.TrimSpace(l.must(0, "ls", "alice", "--json")), "\n")
+	listed := strings.Split(strings.TrimSpace(l.expectExit(0, "ls", "alice", "--json")), "\n")
 	if len(listed) != len(files)+1 {
 		t.Errorf("the list is %q", listed)
 	}
 	for _, info := range listed {
-		fields(t, info, "name", "bytes", "version", "owner", "replicas.1", "created")
+		expectFields(t, info, "name", "bytes", "version", "owner", "replicas.1", "created")
 	}
-	if out := l.must(0, "ls", "alice/gate/"); strings.Count(out, "\n") != 1 || !strings.HasSuffix(out, "gate/now.jpg\n") {
+	if out := l.expectExit(0, "ls", "alice/gate/"); strings.Count(out, "\n") != 1 || !strings.HasSuffix(out, "gate/now.jpg\n") {
 		t.Errorf("the list of a folder is %q", out)
 	}
 	for _, f := range files {
 		name := "alice/" + filepath.Base(f)
-		info := decode[wire.Info](t, l.must(0, "stat", name, "--json"))
+		info := decode[wire.Info](t, l.expectExit(0, "stat", name, "--json"))
 		if info.Bytes != int64(len(read(t, f))) || len(info.Replicas) != 2 {
 			t.Errorf("%s: %+v", name, info)
 		}
 		testGet(t, l, name, read(t, f))
 	}
-	l.must(0, "rm", "alice/gate/now.jpg")
-	l.must(1, "stat", "alice/gate/now.jpg")
+	l.expectExit(0, "rm", "alice/gate/now.jpg")
+	l.expectExit(1, "stat", "alice/gate/now.jpg")
 	if e := l.run("ls", "nobody"); e.status != 0 || e.out != "" {
 		t.Error(e)
 	}
@@ -134,23 +134,23 @@ func testImages(t *testing.T, l *upCluster) {
 // testGet reads an image back in every way.
 func testGet(t *testing.T, l *upCluster, name string, want []byte) {
 	base := filepath.Base(name)
-	fields(t, l.must(0, "get", name, "--json"), "file", "user", "name", "bytes", "sha256", "owner", "node")
+	expectFields(t, l.expectExit(0, "get", name, "--json"), "file", "user", "name", "bytes", "sha256", "owner", "node")
 	if !bytes.Equal(read(t, filepath.Join(l.dir, base)), want) {
 		t.Errorf("%s came back with other bytes", name)
 	}
-	if got := l.must(0, "get", name, "-o", "-"); got != string(want) {
+	if got := l.expectExit(0, "get", name, "-o", "-"); got != string(want) {
 		t.Errorf("%s came to standard output with other bytes", name)
 	}
 	if e := l.run("get", name); e.status != 2 || !strings.Contains(e.err, "hint: name another with -o, or add --force") {
 		t.Error(e)
 	}
-	l.must(0, "get", name, "--force")
+	l.expectExit(0, "get", name, "--force")
 	folder := t.TempDir()
-	l.must(0, "get", name, "-o", folder)
+	l.expectExit(0, "get", name, "-o", folder)
 	if !bytes.Equal(read(t, filepath.Join(folder, base)), want) {
 		t.Errorf("%s came to a folder with other bytes", name)
 	}
-	l.must(0, "get", name, "-o", base+".enc", "--encrypted")
+	l.expectExit(0, "get", name, "-o", base+".enc", "--encrypted")
 	stored := read(t, filepath.Join(l.dir, base+".enc"))
 	if len(stored) <= len(want) || bytes.Contains(stored, want[len(want)/2:len(want)/2+32]) {
 		t.Errorf("the ciphertext of %s has %d bytes", name, len(stored))
@@ -196,7 +196,7 @@ func testSecondUp(t *testing.T, l *upCluster) {
 	if e.status != 2 || e.out != "" || strings.Count(e.err, "is in use by process") != 1 || strings.Count(e.err, "hint:") != 1 {
 		t.Error(e)
 	}
-	if s := decode[wire.ClusterStatus](t, l.led("--json")); !s.Ready {
+	if s := decode[wire.ClusterStatus](t, l.awaitLeaders("--json")); !s.Ready {
 		t.Errorf("the first cluster after that: %+v", s)
 	}
 }
@@ -227,7 +227,7 @@ const checks = "production_scale_files sustained_load balance memory_stable netw
 
 func testStress(t *testing.T, l *upCluster) {
 	e := l.run("stress", "--json", "--count", "40", "--min-pixels", "100", "--max-pixels", "300", "--concurrency", "4")
-	r := checkRun(t, e, 40)
+	r := expectRun(t, e, 40)
 	var names []string
 	for _, c := range r.Verdict.Checks {
 		names = append(names, c.Name)
@@ -242,20 +242,20 @@ func testStress(t *testing.T, l *upCluster) {
 			t.Errorf("no record of type %s", typ)
 		}
 		for _, line := range log[typ] {
-			fields(t, line, want...)
+			expectFields(t, line, want...)
 		}
 	}
 	if len(log["run"]) != 1 || len(log["end"]) != 1 || len(log["upload"]) != 40 || len(log["node"]) < 6 {
 		t.Errorf("%d run, %d end, %d upload and %d node records", len(log["run"]), len(log["end"]), len(log["upload"]), len(log["node"]))
 	}
-	again, err := reportLine([]byte(l.must(e.status, "report", "log.jsonl", "--json")))
+	again, err := reportLine([]byte(l.expectExit(e.status, "report", "log.jsonl", "--json")))
 	if err != nil || string(again) != lastLine(e.out)+"\n" {
 		t.Errorf("report says other things than stress: %v", err)
 	}
 	if streamed := strings.TrimSuffix(e.out, string(again)); streamed != string(read(t, path)) {
 		t.Errorf("other records were streamed than are in the log: %s", streamed)
 	}
-	if text := l.must(e.status, "report", "log.jsonl"); !strings.Contains(text, "Success 40 of 40 (100.00 %)") || strings.Contains(text, "\x1b") {
+	if text := l.expectExit(e.status, "report", "log.jsonl"); !strings.Contains(text, "Success 40 of 40 (100.00 %)") || strings.Contains(text, "\x1b") {
 		t.Error(text)
 	}
 	stdin := program(t, l.dir, "report", "-", "--json")
@@ -263,16 +263,16 @@ func testStress(t *testing.T, l *upCluster) {
 	if piped, err := reportLine([]byte(finish(t, stdin).out)); err != nil || !bytes.Equal(piped, again) {
 		t.Errorf("from a pipe: %v, %s", err, piped)
 	}
-	if n := strings.Count(l.must(0, "ls", stressUser, "--json"), "\n"); n != 40 {
+	if n := strings.Count(l.expectExit(0, "ls", stressUser, "--json"), "\n"); n != 40 {
 		t.Errorf("%d images are listed", n)
 	}
 }
 
-// checkRun holds a run's report to its exit status; that a busy machine is slow is no failure here.
-func checkRun(t *testing.T, e ended, uploads int) report.Report {
+// expectRun holds a run's report to its exit status; that a busy machine is slow is no failure here.
+func expectRun(t *testing.T, e ended, uploads int) report.Report {
 	t.Helper()
 	line := lastLine(e.out)
-	fields(t, line, append(reportFields, "type")...)
+	expectFields(t, line, append(reportFields, "type")...)
 	r := decode[report.Report](t, line)
 	if r.Succeeded != uploads || r.Attempted != uploads || r.Verdict.Passed != (e.status == 0) || e.status != 0 && e.status != exitVerdict {
 		t.Fatal(e)
@@ -289,7 +289,7 @@ func lastLine(out string) string {
 func testStressFiles(t *testing.T, l *upCluster) {
 	dir := filepath.Dir(photos(t)[0])
 	e := l.run("stress", "--json", "--quiet", "--images", dir, "--count", "12", "--user", "files", "--delivery", "relay", "--log", "files.jsonl")
-	checkRun(t, e, 12)
+	expectRun(t, e, 12)
 	if e.err != "" {
 		t.Errorf("--quiet says %q", e.err)
 	}
@@ -299,7 +299,7 @@ func testStressFiles(t *testing.T, l *upCluster) {
 	}
 	name := filepath.Base(photos(t)[0])
 	for _, image := range []string{"files/" + name, "files/2/" + name} {
-		if got := l.must(0, "get", image, "-o", "-"); got != string(read(t, photos(t)[0])) {
+		if got := l.expectExit(0, "get", image, "-o", "-"); got != string(read(t, photos(t)[0])) {
 			t.Errorf("%s came back with other bytes", image)
 		}
 	}
@@ -312,7 +312,7 @@ func testStressAsks(t *testing.T, l *upCluster) {
 	cmd := program(t, l.dir, "stress", "--profile", "extreme", "--force") // there may be little disk here
 	cmd.Stdin = tty
 	r := start(t, cmd)
-	r.says(t, &r.err, `1500 images, 19.8 GB(?s:.*)Start\? \[y/N\] $`)
+	r.awaitText(t, &r.err, `1500 images, 19.8 GB(?s:.*)Start\? \[y/N\] $`)
 	fmt.Fprintln(user, "n")
 	if status := r.status(); status != 1 || !strings.Contains(r.err.String(), "not started") {
 		t.Errorf("status %d: %s", status, &r.err)
@@ -367,11 +367,12 @@ func terminal(t *testing.T) (user, program *os.File) {
 	return user, program
 }
 
-// testStressInterrupted drains a run with Ctrl-C: the log is whole and the report is made. Whoever stopped it knows that
-// it is incomplete: the exit status is not that of the verdict, here of a check that fails too.
+// testStressInterrupted drains a run with Ctrl-C: the log is whole and the report is made. Whoever
+// stopped it knows that it is incomplete: the exit status is not that of the verdict, here of a check
+// that fails too.
 func testStressInterrupted(t *testing.T, l *upCluster) {
 	r := start(t, program(t, l.dir, "stress", "--json", "--count", "100000", "--min-pixels", "100", "--max-pixels", "200", "--user", "cut", "--log", "cut.jsonl", "--max-p99", "1ms"))
-	r.says(t, &r.out, `"type":"upload"`)
+	r.awaitText(t, &r.out, `"type":"upload"`)
 	status := r.interrupt(t)
 	report := decode[report.Report](t, lastLine(r.out.String()))
 	if report.Succeeded < 1 || report.Failed != 0 {
@@ -380,12 +381,12 @@ func testStressInterrupted(t *testing.T, l *upCluster) {
 	if status != exitFailed || report.Verdict.Passed || !strings.HasSuffix(report.Verdict.Incomplete, " of 100000 planned uploads") || !strings.Contains(report.Verdict.Text, "SYSTEM FAILED") {
 		t.Errorf("exit status %d: %+v, %s", status, report.Verdict, &r.err)
 	}
-	l.must(exitVerdict, "report", "cut.jsonl")
+	l.expectExit(exitVerdict, "report", "cut.jsonl")
 	log := logLines(t, filepath.Join(l.dir, "cut.jsonl"))
 	if len(log["end"]) != 1 || len(log["upload"]) != report.Attempted {
 		t.Errorf("%d end records, %d uploads of %d", len(log["end"]), len(log["upload"]), report.Attempted)
 	}
-	if stored := strings.Count(l.must(0, "ls", "cut", "--json"), "\n"); stored != report.Succeeded {
+	if stored := strings.Count(l.expectExit(0, "ls", "cut", "--json"), "\n"); stored != report.Succeeded {
 		t.Errorf("%d images are stored, %d uploads were acknowledged", stored, report.Succeeded)
 	}
 }
@@ -397,8 +398,8 @@ func (l *upCluster) kill(id int) {
 	}
 }
 
-// led is what status says once every shard has a leader: some move after the start.
-func (l *upCluster) led(args ...string) (out string) {
+// awaitLeaders is what status says once every shard has a leader: some move after the start.
+func (l *upCluster) awaitLeaders(args ...string) (out string) {
 	l.t.Helper()
 	eventually(l.t, "every shard has a leader", func() bool {
 		e := l.run(append([]string{"status"}, args...)...)
@@ -408,8 +409,8 @@ func (l *upCluster) led(args ...string) (out string) {
 	return out
 }
 
-// state waits for what the cluster says of a node.
-func (l *upCluster) state(id int, want wire.NodeState) {
+// awaitState waits for what the cluster says of a node.
+func (l *upCluster) awaitState(id int, want wire.NodeState) {
 	l.t.Helper()
 	eventually(l.t, fmt.Sprintf("node %d is %s", id, want), func() bool {
 		e := l.run("status", "--json") // status 3 until the elections are over
@@ -420,8 +421,8 @@ func (l *upCluster) state(id int, want wire.NodeState) {
 
 // testVerify damages a copy and removes another: verify lists them, and replaces them when told to.
 func testVerify(t *testing.T, l *upCluster) {
-	l.must(0, "put", "--user", "vera", photos(t)[0], photos(t)[1])
-	out := l.must(0, "verify", "--sample", "1")
+	l.expectExit(0, "put", "--user", "vera", photos(t)[0], photos(t)[1])
+	out := l.expectExit(0, "verify", "--sample", "1")
 	if n := strings.Count(out, ": all good\n"); n != 3 {
 		t.Fatalf("verify of three nodes: %s", out)
 	}
@@ -439,11 +440,11 @@ func testVerify(t *testing.T, l *upCluster) {
 	if e.status != 1 || strings.Count(e.out, "\nnode 2  ") != 2 || !strings.Contains(e.out, ": 2 bad\n") || !strings.Contains(e.err, "hint: replace them with: imgcluster verify --repair") {
 		t.Error(e)
 	}
-	lines := strings.Split(strings.TrimSpace(l.must(0, "verify", "--json", "--repair", "--node", "2")), "\n")
+	lines := strings.Split(strings.TrimSpace(l.expectExit(0, "verify", "--json", "--repair", "--node", "2")), "\n")
 	if end := decode[wire.VerifyLine](t, lines[len(lines)-1]); len(lines) != 3 || end.Type != wire.VerifyEnd || end.Bad != 2 || end.Repaired != 2 {
 		t.Errorf("repair: %v", lines)
 	}
-	l.must(0, "verify")
+	l.expectExit(0, "verify")
 	for _, args := range [][]string{{"--sample", "0"}, {"--sample", "half"}, {"--node", "9"}} {
 		if e := l.run(append([]string{"verify"}, args...)...); e.status != exitUsage || !strings.Contains(e.err, "hint: ") {
 			t.Error(e)
@@ -454,16 +455,16 @@ func testVerify(t *testing.T, l *upCluster) {
 // testNodeDies kills a node, goes on without it, and restarts it with the words that up prints.
 func testNodeDies(t *testing.T, l *upCluster) {
 	l.kill(2)
-	hint := l.says(t, &l.err, `imgcluster: node 2: .*killed\nhint: start it again with: imgcluster (.*)\n`)[1]
-	l.state(2, wire.NodeDown)
+	hint := l.awaitText(t, &l.err, `imgcluster: node 2: .*killed\nhint: start it again with: imgcluster (.*)\n`)[1]
+	l.awaitState(2, wire.NodeDown)
 	photo := photos(t)[1]
-	l.must(0, "put", "--user", "bob", photo)
+	l.expectExit(0, "put", "--user", "bob", photo)
 	back := start(t, program(t, l.dir, strings.Fields(hint)...))
-	l.state(2, wire.NodeUp)
+	l.awaitState(2, wire.NodeUp)
 	if e := l.run("stress", "--chaos", "--log", "none.jsonl"); e.status != exitUsage || !strings.Contains(e.err, "up does not run all nodes: it has nodes 1 3\nhint: ") || e.out != "" {
 		t.Error(e)
 	}
-	if got := l.must(0, "get", "bob/"+filepath.Base(photo), "-o", "-"); got != string(read(t, photo)) {
+	if got := l.expectExit(0, "get", "bob/"+filepath.Base(photo), "-o", "-"); got != string(read(t, photo)) {
 		t.Error("other bytes after a restart")
 	}
 	if status := back.interrupt(t); status != 0 {
@@ -474,7 +475,7 @@ func testNodeDies(t *testing.T, l *upCluster) {
 // testNoQuorum has one of three nodes left, then none.
 func testNoQuorum(t *testing.T, l *upCluster) {
 	l.kill(3)
-	l.says(t, &l.err, `node 3: .*killed`)
+	l.awaitText(t, &l.err, `node 3: .*killed`)
 	eventually(t, "status says that there is no quorum", func() bool { return l.run("status").status == exitNobody })
 	e := l.run("stress", "--count", "1")
 	if e.status != exitNobody || e.out != "" || !strings.Contains(e.err, "imgcluster server --id") {
@@ -492,19 +493,19 @@ func testNoQuorum(t *testing.T, l *upCluster) {
 // TestDemoInterrupted stops a demo in its run: nothing is left of it.
 func TestDemoInterrupted(t *testing.T) {
 	t.Parallel()
-	demoInterrupted(t, `ready after`, "demo")
+	testDemoInterrupted(t, `ready after`, "demo")
 }
 
-func demoInterrupted(t *testing.T, when string, args ...string) {
+func testDemoInterrupted(t *testing.T, when string, args ...string) {
 	temp := t.TempDir()
 	cmd := program(t, t.TempDir(), args...)
 	cmd.Env = append(os.Environ(), "TMPDIR="+temp)
 	r := start(t, cmd)
-	dir := r.says(t, &r.err, `starting 3 nodes in (\S+)`)[1]
+	dir := r.awaitText(t, &r.err, `starting 3 nodes in (\S+)`)[1]
 	if filepath.Dir(dir) != temp {
 		t.Errorf("the demo runs in %s", dir)
 	}
-	r.says(t, &r.err, when)
+	r.awaitText(t, &r.err, when)
 	if status := r.interrupt(t); status == 0 {
 		t.Errorf("exit status 0: %s", &r.err)
 	}

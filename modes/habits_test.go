@@ -29,13 +29,13 @@ func TestHabits(t *testing.T) {
 		must(t, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, data, 0o644))
 	}
 	must(t, os.Symlink("gone", filepath.Join(l.dir, "broken.jpg")), syscall.Mkfifo(filepath.Join(l.dir, "pipe"), 0o644))
-	t.Run("put several", l.putsSeveral)
-	t.Run("put a pipe", l.putsPipe)
-	t.Run("stress with strays", l.stressesStrays)
-	t.Run("get", l.gets)
-	t.Run("output", l.cannotPrint)
-	t.Run("names", l.shows)
-	t.Run("hang up", l.hangsUp)
+	t.Run("put several", l.testPutSeveral)
+	t.Run("put a pipe", l.testPutPipe)
+	t.Run("stress with strays", l.testStressStrays)
+	t.Run("get", l.testGetTo)
+	t.Run("output", l.testCannotPrint)
+	t.Run("names", l.testNamesShown)
+	t.Run("hang up", l.testHangUp)
 }
 
 func must(t *testing.T, errs ...error) {
@@ -65,7 +65,7 @@ func (l *upCluster) bash(t *testing.T, line string) ended {
 	return finish(t, cmd)
 }
 
-func (l *upCluster) putsSeveral(t *testing.T) {
+func (l *upCluster) testPutSeveral(t *testing.T) {
 	e := l.do(t, "put", "a.jpg", "broken.jpg", "dir", "empty.jpg", "pipe", "b.jpg", "ctl\x1b.jpg")
 	if e.status != exitFailed || strings.Count(e.out, "copies on") != 2 || !strings.Contains(e.err, "imgcluster: 5 of 7 images were not stored\n") {
 		t.Errorf("want two receipts of %v", e)
@@ -77,7 +77,7 @@ func (l *upCluster) putsSeveral(t *testing.T) {
 	}
 }
 
-func (l *upCluster) putsPipe(t *testing.T) {
+func (l *upCluster) testPutPipe(t *testing.T) {
 	for _, line := range []string{`"$img" put --name piped.jpg <(cat a.jpg)`, `cat a.jpg | "$img" put --name piped.jpg -`, `cat a.jpg >pipe & "$img" put --name piped.jpg pipe`} {
 		if e := l.bash(t, line+` && "$img" get default/piped.jpg -o - | cmp - a.jpg && "$img" rm default/piped.jpg`); e.status != 0 || !strings.Contains(e.out, "default/piped.jpg") {
 			t.Errorf("%s: %v", line, e)
@@ -88,7 +88,7 @@ func (l *upCluster) putsPipe(t *testing.T) {
 	}
 }
 
-func (l *upCluster) stressesStrays(t *testing.T) {
+func (l *upCluster) testStressStrays(t *testing.T) {
 	args := []string{"stress", "--images", "strays", "--log", "strays.jsonl", "--force"}
 	dir := filepath.Join(l.dir, "strays")
 	must(t, os.MkdirAll(filepath.Join(dir, "sub"), 0o755), os.WriteFile(filepath.Join(dir, "sub/a.jpg"), read(t, filepath.Join(l.dir, "a.jpg")), 0o644),
@@ -116,7 +116,7 @@ func (l *upCluster) stressesStrays(t *testing.T) {
 	}
 }
 
-func (l *upCluster) gets(t *testing.T) {
+func (l *upCluster) testGetTo(t *testing.T) {
 	dir := filepath.Join(l.dir, "got")
 	must(t, os.Mkdir(dir, 0o755), os.WriteFile(filepath.Join(dir, "old"), nil, 0o600), os.Chmod(filepath.Join(dir, "old"), 0o604),
 		os.Symlink("old", filepath.Join(dir, "link")), syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o644), os.Symlink("/dev/null", filepath.Join(dir, "null")))
@@ -153,7 +153,7 @@ func (l *upCluster) gets(t *testing.T) {
 }
 
 // cannotPrint has every command print to a full disk, and to a pipe that nobody reads.
-func (l *upCluster) cannotPrint(t *testing.T) {
+func (l *upCluster) testCannotPrint(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
 		t.Skip(err)
@@ -186,7 +186,7 @@ func (l *upCluster) cannotPrint(t *testing.T) {
 }
 
 // shows stores a name that would turn a line around, and looks at it in every way.
-func (l *upCluster) shows(t *testing.T) {
+func (l *upCluster) testNamesShown(t *testing.T) {
 	const name, shown = "a\u202egpj.exe", `a\u202egpj.exe`
 	for _, args := range [][]string{
 		{"put", "--user", "eve", "--name", name, "a.jpg"},
@@ -225,7 +225,7 @@ func (l *upCluster) shows(t *testing.T) {
 }
 
 // hangsUp sends SIGHUP to a node, which goes on, and to up, which ends with all nodes.
-func (l *upCluster) hangsUp(t *testing.T) {
+func (l *upCluster) testHangUp(t *testing.T) {
 	must(t, syscall.Kill(l.pids[1], syscall.SIGHUP))
 	eventually(t, "a line in the node's log, with its number once", func() bool {
 		log := read(t, filepath.Join(l.dir, "imgcluster-data/node1.log"))
@@ -235,9 +235,9 @@ func (l *upCluster) hangsUp(t *testing.T) {
 		t.Error(e)
 	}
 	r := start(t, program(t, l.dir, "stress", "--count", "100000", "--min-pixels", "16", "--max-pixels", "40", "--log", "hung.jsonl", "--force"))
-	r.says(t, &r.err, "uploads")
+	r.awaitText(t, &r.err, "uploads")
 	must(t, r.cmd.Process.Signal(syscall.SIGHUP))
-	r.says(t, &r.out, "(?m)^Verdict: ")
+	r.awaitText(t, &r.out, "(?m)^Verdict: ")
 	if log := logLines(t, filepath.Join(l.dir, "hung.jsonl")); r.status() == 0 || len(log["end"]) != 1 {
 		t.Errorf("a run that was hung up: %s", &r.err)
 	}
@@ -245,7 +245,7 @@ func (l *upCluster) hangsUp(t *testing.T) {
 	if status := l.status(); status != 0 || !strings.Contains(l.err.String(), "stopping") {
 		t.Errorf("up ended with %d: %s", status, &l.err)
 	}
-	eventually(t, "the nodes are gone", func() bool { return gone(l.pids[1]) && gone(l.pids[2]) && gone(l.pids[3]) })
+	eventually(t, "the nodes are gone", func() bool { return processEnded(l.pids[1]) && processEnded(l.pids[2]) && processEnded(l.pids[3]) })
 }
 
 // TestGetInterrupted stops a get in the middle of the image: nothing is left of it, and what was there

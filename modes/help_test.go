@@ -36,7 +36,7 @@ func TestHelpFits(t *testing.T) {
 	help(newRoot(&env{}))
 }
 
-// A folder that cannot be made is the command line's to change, and the next step says how.
+// A folder that cannot be made is a usage error whose hint names the option.
 func TestFolderRefused(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
@@ -44,14 +44,16 @@ func TestFolderRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	missing := filepath.Join(dir, "file", "x") // nobody, root neither, makes a folder in a file
-	made := genimg.Generate(t.Context(), genimg.Spec{Seed: 1, MinPixels: 200, MaxPixels: 400}, 1, "file", 1, nil)
+	spec := genimg.Spec{Seed: 1, MinPixels: 200, MaxPixels: 400}
+	made := genimg.Generate(t.Context(), spec, 1, "file", 1, nil)
 	t.Setenv("TMPDIR", missing)
+	demo := runDemo(t.Context(), &env{}, stressOptions{Options: stress.Options{Count: 1, Spec: spec}})
 	for name, test := range map[string]struct {
 		err  error
 		hint string
 	}{
 		"generate": {made, "--out"},
-		"demo":     {runDemo(t.Context(), &env{}, stressOptions{Options: stress.Options{Count: 1, Spec: genimg.Spec{Seed: 1, MinPixels: 200, MaxPixels: 400}}}), "TMPDIR"},
+		"demo":     {demo, "TMPDIR"},
 		"get":      {writeFile(filepath.Join(missing, "y"), strings.NewReader("")), "-o"},
 	} {
 		if got := exitStatus(test.err); got != exitUsage || !strings.Contains(image.HintOf(test.err), test.hint) {

@@ -286,8 +286,8 @@ func (s *screened) signal(t *testing.T, sig syscall.Signal) {
 	}
 }
 
-// shows waits for a text on the terminal.
-func (s *screened) shows(t *testing.T, text string) {
+// awaitText waits for a text on the terminal.
+func (s *screened) awaitText(t *testing.T, text string) {
 	t.Helper()
 	eventually(t, text, func() bool { return strings.Contains(s.out.String(), text) })
 }
@@ -313,11 +313,11 @@ func TestScreenRestores(t *testing.T) {
 			}
 			s := startScreen(t, what)
 			if len(test.signals) > 0 {
-				s.shows(t, "at 80x24.")
+				s.awaitText(t, "at 80x24.")
 			}
 			for i, sig := range test.signals {
 				if i > 0 { // or two would be one
-					s.shows(t, "interrupted")
+					s.awaitText(t, "interrupted")
 				}
 				s.signal(t, sig)
 			}
@@ -339,12 +339,12 @@ func TestScreenRestores(t *testing.T) {
 func TestScreenResizes(t *testing.T) {
 	t.Parallel()
 	s := startScreen(t, "wait")
-	s.shows(t, "at 80x24.")
+	s.awaitText(t, "at 80x24.")
 	s.size(t, 132, 50)
 	s.signal(t, syscall.SIGWINCH)
-	s.shows(t, "at 132x50.")
+	s.awaitText(t, "at 132x50.")
 	s.signal(t, syscall.SIGTSTP)
-	s.shows(t, term.LeaveScreen)
+	s.awaitText(t, term.LeaveScreen)
 	eventually(t, "it is stopped", func() bool {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.Process.Pid))
 		return err == nil && strings.Contains(string(stat), ") T ")

@@ -18,18 +18,24 @@ import (
 	"imgcluster/genimg"
 )
 
-// memoryMargin is what a node's resident memory may be above limits.memory_bytes: the program itself, what the log
-// of Raft and the catalog keep outside of the Go heap, and what the kernel has not taken back yet. OPERATIONS.md states it.
+// memoryMargin is how far a node's resident memory may exceed limits.memory_bytes: for the program
+// itself, what Raft's log and the catalog have outside of the Go heap, and what the kernel has not taken
+// back yet. OPERATIONS.md states it.
 const memoryMargin = 64 << 20
 
-// TestMemoryOfSlowClients has a node's memory for images taken up by uploads that do not go on, and many clients
-// read images and take little. The node stays within its limit and the margin; others are still served. At
-// length, with the settings of the default: make slow.
+// TestMemoryOfSlowClients measures a node's resident memory while stalled uploads fill its memory for
+// images and many slow clients read images. It stays within its limit and the margin, and other requests
+// are served. With more clients and the default settings: make slow.
 func TestMemoryOfSlowClients(t *testing.T) {
-	readers, set := 600, []string{
-		"limits.uploads=16", "limits.reads=256", "limits.staging_bytes=16MiB", "limits.memory_bytes=80MiB", "limits.image_bytes=8MiB",
-	}
+	readers := 600
 	side := 1900 // pixels, of an image of 7 MB
+	set := []string{
+		"limits.uploads=16",
+		"limits.reads=256",
+		"limits.staging_bytes=16MiB",
+		"limits.memory_bytes=80MiB",
+		"limits.image_bytes=8MiB",
+	}
 	if n, _ := strconv.Atoi(os.Getenv("SLOW_CLIENTS")); n > 0 {
 		readers, set, side = n, nil, 3500
 	}
@@ -74,9 +80,10 @@ func TestMemoryOfSlowClients(t *testing.T) {
 		})
 	}
 	addr, uploads := cfg.Cluster.Nodes[0].APIAddr(), cfg.Limits.Uploads
-	for i := range uploads { // the rest comes when the readers are there
+	for i := range uploads { // each stalls after its share of the memory
 		conn := slowConn(t, addr)
-		fmt.Fprintf(conn, "PUT /v1/images/slow/part%d HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", i, len(body))
+		fmt.Fprintf(conn, "PUT /v1/images/slow/part%d HTTP/1.1\r\nHost: x\r\n", i)
+		fmt.Fprintf(conn, "Content-Length: %d\r\n\r\n", len(body))
 		go conn.Write(body[:int(cfg.Limits.StagingBytes)/uploads])
 	}
 	begun := make(chan int, readers)
@@ -85,7 +92,7 @@ func TestMemoryOfSlowClients(t *testing.T) {
 		fmt.Fprintf(conn, "GET /v1/images/slow/%d HTTP/1.1\r\nHost: x\r\n\r\n", i%4)
 		go func() {
 			status := make([]byte, len("HTTP/1.1 200"))
-			io.ReadFull(conn, status) // a connection that is cut counts as refused
+			io.ReadFull(conn, status) // a closed connection counts as refused
 			code, _ := strconv.Atoi(string(bytes.TrimSpace(status[9:])))
 			begun <- code
 		}()
@@ -117,7 +124,7 @@ func TestMemoryOfSlowClients(t *testing.T) {
 	}
 }
 
-// slowConn is a connection that takes little, open until the test ends.
+// slowConn returns a connection with a small receive buffer, open until the test ends.
 func slowConn(t *testing.T, addr string) net.Conn {
 	t.Helper()
 	conn, err := net.DialTimeout("tcp", addr, 10*time.Second)
@@ -145,7 +152,7 @@ func send(t *testing.T, url string, body []byte) (status int) {
 	return resp.StatusCode
 }
 
-// residentBytes is the memory of a process that is in RAM.
+// residentBytes returns the resident memory of a process.
 func residentBytes(t *testing.T, pid int) int64 {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))

@@ -27,7 +27,7 @@ import (
 )
 
 // programEnv makes this test binary the program itself. The server processes that up and demo start
-// inherit it, so that every process of these tests is the code under test.
+// inherit it, so that all processes run the code under test.
 const programEnv = "TEST_BINARY_IS_PROGRAM"
 
 func TestMain(m *testing.M) {
@@ -43,11 +43,11 @@ func TestMain(m *testing.M) {
 	os.Exit(Main(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
-// waitMax bounds every wait of these tests, far above what any should take.
+// waitMax is the limit of every wait in these tests, far above what any should take.
 const waitMax = 2 * time.Minute
 
-// call runs the program within this process and in its folder: much cheaper than program, for what
-// takes no signals and leaves no settings behind.
+// call runs a command within this process and in its folder. It is much cheaper than program, for
+// commands that get no signals and leave no settings behind.
 func call(t *testing.T, args ...string) ended {
 	t.Helper()
 	var out, errs bytes.Buffer
@@ -56,7 +56,7 @@ func call(t *testing.T, args ...string) ended {
 	return ended{strings.Join(args, " "), out.String(), errs.String(), status}
 }
 
-// program returns a command line of the program as a process, in a folder.
+// program returns a command to be run as a process, in a folder.
 func program(t *testing.T, dir string, args ...string) *exec.Cmd {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), waitMax)
@@ -66,7 +66,7 @@ func program(t *testing.T, dir string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// ended is a command that has run.
+// ended is a command that has ended.
 type ended struct {
 	line     string
 	out, err string
@@ -75,6 +75,39 @@ type ended struct {
 
 func (e ended) String() string {
 	return fmt.Sprintf("imgcluster %s: exit status %d\n%s%s", e.line, e.status, e.out, e.err)
+}
+
+// expectErr checks the exit status, and that standard error has all of these texts.
+func (e ended) expectErr(t *testing.T, status int, texts ...string) {
+	t.Helper()
+	e.expect(t, status, "standard error", e.err, texts)
+}
+
+// expectOut checks the exit status, and that standard output has all of these texts.
+func (e ended) expectOut(t *testing.T, status int, texts ...string) {
+	t.Helper()
+	e.expect(t, status, "standard output", e.out, texts)
+}
+
+// expectRefused is expectErr for a command that was refused: it names the next step and prints nothing.
+func (e ended) expectRefused(t *testing.T, status int, texts ...string) {
+	t.Helper()
+	e.expectErr(t, status, append(texts, "hint: ")...)
+	if e.out != "" {
+		t.Errorf("a refused command prints %q", e.out)
+	}
+}
+
+func (e ended) expect(t *testing.T, status int, stream, text string, wants []string) {
+	t.Helper()
+	if e.status != status {
+		t.Errorf("want exit status %d of %v", status, e)
+	}
+	for _, want := range wants {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q on %s of %v", want, stream, e)
+		}
+	}
 }
 
 // finish runs a command to its end.
@@ -89,13 +122,13 @@ func finish(t *testing.T, cmd *exec.Cmd) ended {
 	return ended{strings.Join(cmd.Args[1:], " "), out.String(), errs.String(), cmd.ProcessState.ExitCode()}
 }
 
-// eventually polls until something holds.
+// eventually polls until a condition holds.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	poll.Until(t, waitMax, what, holds)
 }
 
-// lines collects what a running process says, and lets a test wait for a part of it.
+// lines collects the output of a running process. It is safe for concurrent use.
 type lines struct {
 	mu   sync.Mutex
 	text strings.Builder
@@ -113,11 +146,11 @@ func (l *lines) String() string {
 	return l.text.String()
 }
 
-// running is a process that goes on until it is stopped.
+// running is a process that was started.
 type running struct {
 	cmd      *exec.Cmd
 	out, err lines
-	ended    chan struct{} // closed when it has
+	ended    chan struct{} // closed when it has ended
 }
 
 func start(t *testing.T, cmd *exec.Cmd) *running {
@@ -128,18 +161,18 @@ func start(t *testing.T, cmd *exec.Cmd) *running {
 		t.Fatal(err)
 	}
 	go func() {
-		cmd.Wait() // the exit status tells
+		cmd.Wait() // the error is in its state
 		close(r.ended)
 	}()
 	t.Cleanup(func() {
-		cmd.Process.Kill() // for a test that failed before
+		cmd.Process.Kill() // when the test has failed
 		<-r.ended
 	})
 	return r
 }
 
-// says waits until the process has written something that matches.
-func (r *running) says(t *testing.T, l *lines, pattern string) []string {
+// awaitText waits until the process has written a text that matches, and returns the submatches.
+func (r *running) awaitText(t *testing.T, l *lines, pattern string) []string {
 	t.Helper()
 	re := regexp.MustCompile(pattern)
 	var found []string
@@ -156,13 +189,13 @@ func (r *running) says(t *testing.T, l *lines, pattern string) []string {
 // over reports whether the process has ended.
 func (r *running) over() bool { return wait.Closed(r.ended) }
 
-// status waits for the end.
+// status waits for the end and returns the exit status.
 func (r *running) status() int {
 	<-r.ended
 	return r.cmd.ProcessState.ExitCode()
 }
 
-// interrupt sends Ctrl-C and waits for the end.
+// interrupt sends SIGINT, waits for the end, and returns the exit status.
 func (r *running) interrupt(t *testing.T) int {
 	t.Helper()
 	if err := r.cmd.Process.Signal(os.Interrupt); err != nil {
@@ -171,7 +204,7 @@ func (r *running) interrupt(t *testing.T) int {
 	return r.status()
 }
 
-// local is a cluster that "imgcluster up" runs.
+// upCluster is a cluster that "imgcluster up" runs.
 type upCluster struct {
 	*running
 	t    *testing.T
@@ -179,15 +212,16 @@ type upCluster struct {
 	pids map[int]int
 }
 
-// up starts a cluster on free ports. Waits are short, so that refusals come soon. More is added to its
+// up starts a cluster on free ports, with short waits, so that errors come soon. more is added to its
 // configuration.
 func up(t *testing.T, more ...string) *upCluster {
 	t.Helper()
 	dir := t.TempDir()
 	writeConfig(t, dir, strings.Join(more, "\n"))
 	l := &upCluster{running: start(t, program(t, dir, "up")), t: t, dir: dir, pids: map[int]int{}}
-	l.says(t, &l.out, `Stop +Ctrl-C`)
-	for _, m := range regexp.MustCompile(`node (\d) .* process (\d+)`).FindAllStringSubmatch(l.out.String(), -1) {
+	l.awaitText(t, &l.out, `Stop +Ctrl-C`)
+	node := regexp.MustCompile(`node (\d) .* process (\d+)`)
+	for _, m := range node.FindAllStringSubmatch(l.out.String(), -1) {
 		id, _ := strconv.Atoi(m[1])
 		l.pids[id], _ = strconv.Atoi(m[2])
 	}
@@ -206,7 +240,8 @@ func writeConfig(t *testing.T, dir, more string) {
 	}
 	text := "cluster:\n  nodes:\n"
 	for i := range 3 {
-		text += fmt.Sprintf("    - {id: %d, host: 127.0.0.1, api_port: %d, raft_port: %d}\n", i+1, ports[2*i], ports[2*i+1])
+		text += fmt.Sprintf("    - {id: %d, host: 127.0.0.1, api_port: %d, raft_port: %d}\n",
+			i+1, ports[2*i], ports[2*i+1])
 	}
 	text += "client: {attempts: 2}\nlimits: {disk_free_bytes: 1MiB}\n" + more
 	if err := os.WriteFile(filepath.Join(dir, "imgcluster.yaml"), []byte(text), 0o644); err != nil {
@@ -214,14 +249,14 @@ func writeConfig(t *testing.T, dir, more string) {
 	}
 }
 
-// run runs a command against the cluster. The test is in its folder.
+// run calls a command for the cluster, in whose folder the test runs.
 func (l *upCluster) run(args ...string) ended {
 	l.t.Helper()
 	return call(l.t, args...)
 }
 
-// must is run with an exit status to expect; it returns standard output.
-func (l *upCluster) must(status int, args ...string) string {
+// expectExit is run for a command with this exit status. It returns standard output.
+func (l *upCluster) expectExit(status int, args ...string) string {
 	l.t.Helper()
 	e := l.run(args...)
 	if e.status != status {
@@ -230,11 +265,11 @@ func (l *upCluster) must(status int, args ...string) string {
 	return e.out
 }
 
-// gone reports whether no process has this ID any more.
-func gone(pid int) bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }
+// processEnded reports whether no process has this ID any more.
+func processEnded(pid int) bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }
 
-// fields checks that a JSON text has all these fields: "nodes.0.id" is id of the first in nodes.
-func fields(t *testing.T, text string, paths ...string) {
+// expectFields checks that a JSON text has all of these fields. "nodes.0.id" is the id of the first of nodes.
+func expectFields(t *testing.T, text string, paths ...string) {
 	t.Helper()
 	var doc any
 	if err := json.Unmarshal([]byte(text), &doc); err != nil {
@@ -275,7 +310,7 @@ func decode[T any](t *testing.T, text string) (v T) {
 // photoDir is absolute, since tests change their folder.
 var photoDir, _ = filepath.Abs("../testdata/photos")
 
-// photos are real photographs.
+// photos returns the paths of real photographs.
 func photos(t *testing.T) []string {
 	t.Helper()
 	var found []string
@@ -302,7 +337,7 @@ func read(t *testing.T, path string) []byte {
 	return b
 }
 
-// logLines returns a run's log, by type.
+// logLines returns the lines of a run's log by type.
 func logLines(t *testing.T, path string) map[string][]string {
 	t.Helper()
 	byType := map[string][]string{}

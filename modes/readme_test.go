@@ -26,7 +26,7 @@ func TestReadme(t *testing.T) {
 	root, err := filepath.Abs("..")
 	must(t, err)
 	readme := string(read(t, filepath.Join(root, "README.md")))
-	checkScript(t, readme)
+	expectScript(t, readme)
 	testscript.Run(t, testscript.Params{
 		Files:               []string{readmeScript},
 		RequireExplicitExec: true,
@@ -44,8 +44,8 @@ func blocks(text, language string) (found []string) {
 	return found
 }
 
-// checkScript holds the script to the commands of the README, in their order.
-func checkScript(t *testing.T, readme string) {
+// expectScript holds the script to the commands of the README, in their order.
+func expectScript(t *testing.T, readme string) {
 	var told, run []string
 	for line := range strings.SplitSeq(strings.Join(blocks(readme, "sh"), ""), "\n") {
 		if line != "" {

@@ -18,14 +18,13 @@ import (
 	"imgcluster/modes/term"
 )
 
-// blind is a target whose nodes are not looked at.
+// blind is a target without figures of the nodes.
 type blind struct{ *stress.Target }
 
 func (blind) Status(context.Context) ([]runlog.NodeSample, error) { return nil, errDown }
 
-// BenchmarkRecording makes runs with and without all that is recorded of them, in turn, and measures
-// what a record and a look at the nodes cost by themselves, CPU of the client and of all nodes. Run it
-// with -benchtime 1x.
+// BenchmarkRecording makes runs with and without records and samples, in turn, and measures the CPU time
+// of the client and all nodes that one record and one sample cost. Run it with -benchtime 1x.
 func BenchmarkRecording(b *testing.B) {
 	const samples, records = 500, 200_000
 	exe, images := buildProgram(b), makeImages()
@@ -102,8 +101,18 @@ func BenchmarkRecording(b *testing.B) {
 		before = cpuMillis(b, pids)
 		for i := range int64(records) {
 			rec := runlog.Upload{
-				Seq: i + 1, Name: "stress_image_1000.png", Class: "medium", Bytes: 13e6, StartS: float64(i) / 1000, LatencyS: 0.3, OK: true,
-				Owner: 2, Replicas: []int{2, 3}, Attempts: 1, SentBytes: 39e6, FirstChoice: &first,
+				Seq:         i + 1,
+				Name:        "stress_image_1000.png",
+				Class:       "medium",
+				Bytes:       13e6,
+				StartS:      float64(i) / 1000,
+				LatencyS:    0.3,
+				OK:          true,
+				Owner:       2,
+				Replicas:    []int{2, 3},
+				Attempts:    1,
+				SentBytes:   39e6,
+				FirstChoice: &first,
 			}
 			if err := w.Write(rec); err != nil {
 				b.Fatal(err)
@@ -115,13 +124,14 @@ func BenchmarkRecording(b *testing.B) {
 		b.ReportMetric(0, "ns/op")
 		b.ReportMetric(1000*record, "µs/record")
 		b.ReportMetric(1000*sample, "µs/sample")
-		b.ReportMetric(100*(record*rate+sample)/(cpu*rate), "%-of-CPU") // a look each second
+		b.ReportMetric(100*(record*rate+sample)/(cpu*rate), "%-of-CPU") // with a sample each second
 		b.ReportMetric(with.ratio(without), "rate-with/without")
-		b.Logf("uploads/s with %.1f, without %.1f; CPU ms an upload with %.1f, without %.1f", with.rate, without.rate, with.client, without.client)
+		b.Logf("uploads/s with %.1f, without %.1f; CPU ms an upload with %.1f, without %.1f",
+			with.rate, without.rate, with.client, without.client)
 	}
 }
 
-// BenchmarkScreen draws the screen of a busy run, of an hour, on a large terminal; every draw differs.
+// BenchmarkScreen draws the screen of a busy run of an hour, which changes each time.
 func BenchmarkScreen(b *testing.B) {
 	tty, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	if err != nil {
@@ -130,7 +140,15 @@ func BenchmarkScreen(b *testing.B) {
 	defer tty.Close()
 	f := busy(3)
 	for i := range 3600 {
-		f.Take(runlog.Upload{Seq: int64(i), StartS: float64(i), LatencyS: 0.5, OK: true, Owner: 1 + i%3, Attempts: 1, Bytes: int64(i)})
+		f.Take(runlog.Upload{
+			Seq:      int64(i),
+			StartS:   float64(i),
+			LatencyS: 0.5,
+			OK:       true,
+			Owner:    1 + i%3,
+			Attempts: 1,
+			Bytes:    int64(i),
+		})
 	}
 	v := &view{tally: f, color: true}
 	s := term.OpenScreen(tty, v.lines)

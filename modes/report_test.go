@@ -10,7 +10,8 @@ import (
 	"imgcluster/modes/report"
 )
 
-// TestReportMistakes gives report what it cannot use: a usage error that names it, before any work.
+// TestReportMistakes gives report files and options that it cannot use. They are usage errors, before any
+// work.
 func TestReportMistakes(t *testing.T) {
 	t.Chdir(badFolder(t))
 	newer := strings.Replace(goodLog, `"schema":1`, `"schema":9`, 1)
@@ -34,9 +35,7 @@ func TestReportMistakes(t *testing.T) {
 		{"stress --compare missing.jsonl", "--compare missing.jsonl"},
 		{"stress --min-throughput fast", "flag --min-throughput"},
 	} {
-		if e := call(t, strings.Fields(test.args)...); e.status != exitUsage || !strings.Contains(e.err, test.said) || !strings.Contains(e.err, "hint: ") || e.out != "" {
-			t.Errorf("want status %d and %q of %v", exitUsage, test.said, e)
-		}
+		call(t, strings.Fields(test.args)...).expectRefused(t, exitUsage, test.said)
 	}
 	if left, err := filepath.Glob(".*-*"); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
@@ -46,12 +45,10 @@ func TestReportMistakes(t *testing.T) {
 // TestReportForms makes every form of the report, of one log and of two.
 func TestReportForms(t *testing.T) {
 	t.Chdir(badFolder(t))
-	if err := os.WriteFile("other.jsonl", []byte(strings.Replace(goodLog, `"concurrency":1`, `"concurrency":4`, 1)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile("strict.yaml", []byte("report:\n  max_p99: 50ms\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	other := strings.Replace(goodLog, `"concurrency":1`, `"concurrency":4`, 1)
+	must(t,
+		os.WriteFile("other.jsonl", []byte(other), 0o600),
+		os.WriteFile("strict.yaml", []byte("report:\n  max_p99: 50ms\n"), 0o600))
 	for _, test := range []struct {
 		args   string
 		status int
@@ -92,8 +89,8 @@ func TestReportForms(t *testing.T) {
 	}
 }
 
-// TestReportPage replaces a page only by a whole one.
-func TestReportPage(t *testing.T) {
+// TestReportHTML replaces an HTML report only by a complete one.
+func TestReportHTML(t *testing.T) {
 	t.Chdir(badFolder(t))
 	if err := os.WriteFile("report.html", []byte("before"), 0o600); err != nil {
 		t.Fatal(err)
@@ -104,12 +101,11 @@ func TestReportPage(t *testing.T) {
 	if b, err := os.ReadFile("report.html"); err != nil || string(b) != "before" {
 		t.Errorf("%q, %v", b, err)
 	}
-	if e := call(t, "report", "failed.jsonl", "--html", "report.html"); e.status != exitVerdict || !strings.Contains(e.out, "Verdict: SYSTEM FAILED") {
-		t.Error(e)
-	}
-	b, err := os.ReadFile("report.html")
-	if err != nil || !strings.HasPrefix(string(b), "<!doctype html>") || !strings.Contains(string(b), "SYSTEM FAILED 1 OF 2 UPLOADS") {
-		t.Errorf("%.200s, %v", b, err)
+	e := call(t, "report", "failed.jsonl", "--html", "report.html")
+	e.expectOut(t, exitVerdict, "Verdict: SYSTEM FAILED")
+	html := string(read(t, "report.html"))
+	if !strings.HasPrefix(html, "<!doctype html>") || !strings.Contains(html, "SYSTEM FAILED 1 OF 2 UPLOADS") {
+		t.Errorf("%.200s", html)
 	}
 	if info, err := os.Stat("report.html"); err != nil || info.Mode().Perm() != 0o600 { // as before
 		t.Errorf("%v, %v", info.Mode(), err)
@@ -119,7 +115,7 @@ func TestReportPage(t *testing.T) {
 	}
 }
 
-// TestLimitsByDefault holds the settings to what the package of the checks has as its defaults.
+// TestLimitsByDefault compares the default settings with the default limits of package report.
 func TestLimitsByDefault(t *testing.T) {
 	t.Chdir(t.TempDir())
 	e := env{}

@@ -18,14 +18,14 @@ import (
 // with --force.
 func testDryRun(t *testing.T, l *upCluster) {
 	args := append([]string{"stress", "--dry-run", "--log", "dry.jsonl", "--user", "dry"}, small...)
-	text := l.must(0, args...)
+	text := l.expectExit(0, args...)
 	for _, want := range []string{"30 images, ", "\n  ok    nodes       3 of 3 answer\n", "\n  ok    leaders     13 of 13 shards have one\n", " on one disk: needs ", "node 3 "} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
 	}
-	doc := l.must(0, append(args, "--json")...)
-	fields(t, doc, "plan.uploads", "plan.sent_bytes", "preflight.0.check", "preflight.11.state")
+	doc := l.expectExit(0, append(args, "--json")...)
+	expectFields(t, doc, "plan.uploads", "plan.sent_bytes", "preflight.0.check", "preflight.11.state")
 	e := l.run("stress", "--dry-run", "--count", "50000000", "--log", "dry.jsonl")
 	if e.status != exitFailed || !strings.Contains(e.out, "\n  fail  disks ") || !strings.Contains(e.err, "not started: disks: nodes 1, 2, 3 on one disk: needs ") || !strings.Contains(e.err, "--force") {
 		t.Error(e)
@@ -33,7 +33,7 @@ func testDryRun(t *testing.T, l *upCluster) {
 	if _, err := os.Stat(filepath.Join(l.dir, "dry.jsonl")); err == nil {
 		t.Error("a dry run leaves a log")
 	}
-	if out := l.must(0, "ls", "dry"); out != "" {
+	if out := l.expectExit(0, "ls", "dry"); out != "" {
 		t.Errorf("a dry run stores %s", out)
 	}
 	few := program(t, l.dir, append([]string{"-c", `ulimit -n 60; exec "$@"`, "sh", os.Args[0]}, "stress", "--count", "2", "--log", "few.jsonl")...)
@@ -43,7 +43,7 @@ func testDryRun(t *testing.T, l *upCluster) {
 	}
 	few = program(t, l.dir, append([]string{"-c", `ulimit -n 60; exec "$@"`, "sh", os.Args[0]}, append(small, "stress", "--force", "--json", "--count", "2", "--log", "few.jsonl")...)...)
 	few.Path, few.Args[0] = "/bin/sh", "sh"
-	checkRun(t, finish(t, few), 2)
+	expectRun(t, finish(t, few), 2)
 }
 
 // testShapes makes an open loop with reads between, for two users, and reads all back.
@@ -100,7 +100,7 @@ func testShapes(t *testing.T, l *upCluster) {
 func testResume(t *testing.T, l *upCluster) {
 	args := append([]string{"stress", "--json", "--count", "60", "--seed", "9", "--user", "again", "--log", "again.jsonl"}, small...)
 	e := l.run(args...)
-	checkRun(t, e, 60)
+	expectRun(t, e, 60)
 	path := filepath.Join(l.dir, "again.jsonl")
 	whole := read(t, path)
 	refused := func(said string, args ...string) {
@@ -127,7 +127,7 @@ func testResume(t *testing.T, l *upCluster) {
 		t.Error("a refusal changed the log")
 	}
 	e = l.run("stress", "--json", "--resume", "again.jsonl", "--verify", "--seed", "9")
-	checkRun(t, e, 60)
+	expectRun(t, e, 60)
 	now := read(t, path)
 	if !strings.HasPrefix(string(now), text[:strings.LastIndex(text, "\n")+1]) {
 		t.Error("what was there before is changed")
@@ -158,15 +158,15 @@ func testResume(t *testing.T, l *upCluster) {
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	l.must(0, "clean", "--user", "again", "--yes")
+	l.expectExit(0, "clean", "--user", "again", "--yes")
 	refused("is not there, though the log says that it was stored", "--resume", "again.jsonl")
 }
 
-// testResumeRest cuts the log of a run with a read-back and a cleanup at every place where something is over: report has
-// it as incomplete, and stress does what is missing and no more.
+// testResumeRest cuts the log of a run with a read-back and a cleanup at every place where something is
+// over: report has it as incomplete, and stress does what is missing and no more.
 func testResumeRest(t *testing.T, l *upCluster) {
 	args := append([]string{"stress", "--json", "--count", "20", "--user", "rest", "--verify", "--log", "rest.jsonl"}, small...)
-	checkRun(t, l.run(args...), 20)
+	expectRun(t, l.run(args...), 20)
 	path := filepath.Join(l.dir, "rest.jsonl")
 	whole := strings.Replace(string(read(t, path)), `"cleanup":false`, `"cleanup":true`, 1)
 	cut := func(text, before string) string {
@@ -191,7 +191,7 @@ func testResumeRest(t *testing.T, l *upCluster) {
 		if err := os.WriteFile(path, []byte(whole+`{"type":"cle`), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if r := decode[report.Report](t, l.must(exitVerdict, "report", "rest.jsonl", "--json")); r.Verdict.Incomplete != c.missing || r.Verdict.Passed {
+		if r := decode[report.Report](t, l.expectExit(exitVerdict, "report", "rest.jsonl", "--json")); r.Verdict.Incomplete != c.missing || r.Verdict.Passed {
 			t.Errorf("before %s: %+v", c.before, r.Verdict)
 		}
 		for _, not := range []string{"--verify=false", "--cleanup=false", "--keep"} {
@@ -201,7 +201,7 @@ func testResumeRest(t *testing.T, l *upCluster) {
 		}
 		elapsed := decode[report.Report](t, l.run("report", "rest.jsonl", "--json").out).ElapsedS
 		e := l.run("stress", "--json", "--resume", "rest.jsonl")
-		r := checkRun(t, e, 20)
+		r := expectRun(t, e, 20)
 		if r.Verdict.Incomplete != "" || r.ElapsedS > elapsed+1 {
 			t.Errorf("before %s: %.1f s, %.1f s so far: %+v", c.before, r.ElapsedS, elapsed, r.Verdict)
 		}
@@ -251,14 +251,14 @@ func cutLogAfter(log string, uploads int) string {
 
 // stored counts the images of a user.
 func (l *upCluster) stored(user string) int {
-	return strings.Count(l.must(0, "ls", user, "--json"), "\n")
+	return strings.Count(l.expectExit(0, "ls", user, "--json"), "\n")
 }
 
 // testClean deletes what a run stored and nothing else, and the nodes' files go with it.
 func testClean(t *testing.T, l *upCluster) {
-	l.must(0, "put", "--user", "clean", photos(t)[0])
+	l.expectExit(0, "put", "--user", "clean", photos(t)[0])
 	stress := append([]string{"stress", "--json", "--count", "20", "--user", "clean", "--log", "clean.jsonl"}, small...)
-	checkRun(t, l.run(stress...), 20)
+	expectRun(t, l.run(stress...), 20)
 	if n := l.stored("clean"); n != 21 {
 		t.Fatalf("%d images are there", n)
 	}
@@ -280,16 +280,16 @@ func testClean(t *testing.T, l *upCluster) {
 	if err := json.Unmarshal([]byte(e.out), &done); err != nil || e.status != 0 || done.Type != "cleaned" || done.Images != 19 || done.Missing != 1 || done.WonBack < done.Bytes {
 		t.Errorf("%v of %v", err, e)
 	}
-	if n := l.stored("clean"); n != 2 || l.must(0, "get", "clean/"+other, "-o", "-") != "not of the run" {
+	if n := l.stored("clean"); n != 2 || l.expectExit(0, "get", "clean/"+other, "-o", "-") != "not of the run" {
 		t.Errorf("%d images are left, not the two that no run stored", n)
 	}
-	l.must(0, "rm", "clean/"+other)
+	l.expectExit(0, "rm", "clean/"+other)
 	if out := l.run("clean", "--log", "clean.jsonl", "--yes", "--json").out; !strings.Contains(out, `"images":0,"bytes":0,"missing":20`) {
 		t.Errorf("once more: %s", out)
 	}
 	// The run that cleans up after itself.
 	e = l.run(append(stress, "--cleanup", "--verify")...)
-	checkRun(t, e, 20)
+	expectRun(t, e, 20)
 	if n := l.stored("clean"); n != 1 || !strings.Contains(e.out, `"type":"cleaned","images":20`) {
 		t.Errorf("%d images are left by %s", n, lastLine(e.out))
 	}
@@ -305,7 +305,7 @@ func testClean(t *testing.T, l *upCluster) {
 	cmd := program(t, l.dir, "clean", "--user", "clean")
 	cmd.Stdin = tty
 	r := start(t, cmd)
-	r.says(t, &r.err, `Delete 1 image, .*, of clean in imgcluster\? \[y/N\] $`)
+	r.awaitText(t, &r.err, `Delete 1 image, .*, of clean in imgcluster\? \[y/N\] $`)
 	fmt.Fprintln(user, "no")
 	if status := r.status(); status != exitFailed || l.stored("clean") != 1 || !strings.Contains(r.err.String(), "nothing was deleted") {
 		t.Errorf("status %d: %s", status, &r.err)
