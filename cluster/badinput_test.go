@@ -173,7 +173,7 @@ func testBadBodies(t *testing.T, c *clustertest.Cluster) {
 				conn.Send(head(path, len(body)), body[:len(body)/2])
 				conn.Close()
 			})
-			t.Run("shorter than said", func(t *testing.T) {
+			t.Run("shorter than declared", func(t *testing.T) {
 				conn := c.Dial(t, id)
 				conn.Send(head(path, len(body)), body[:len(body)-1])
 				conn.Conn.(interface{ CloseWrite() error }).CloseWrite()
@@ -181,7 +181,7 @@ func testBadBodies(t *testing.T, c *clustertest.Cluster) {
 			})
 			// The bytes beyond Content-Length are the next request by the rules of HTTP/1.1. The
 			// digest shows that they were meant to be the image's.
-			t.Run("longer than said", func(t *testing.T) {
+			t.Run("longer than declared", func(t *testing.T) {
 				conn := c.Dial(t, id)
 				conn.Send(head(path, len(body)-9, "Content-Digest: "+contentDigest(body)+"\r\n"), body)
 				clustertest.ExpectProblem(t, conn.Answer(), image.KindDigest)

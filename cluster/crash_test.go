@@ -290,8 +290,8 @@ func (r *crashes) awaitReady(t *testing.T) {
 	r.until(t, "all nodes serve", func() bool { return r.c.Ready(r.c.IDs()...) })
 }
 
-// expectInvariants checks what must hold after every fault. That histories are linearizable (I7) is judged
-// where they end, and that faults give typed errors (I9) where requests are made.
+// expectInvariants checks what must hold after every fault. That histories are linearizable (I7) is
+// expected where they end, and that faults give typed errors (I9) where requests are made.
 func (r *crashes) expectInvariants(t *testing.T) {
 	t.Helper()
 	r.awaitReady(t)
@@ -518,7 +518,7 @@ func (r *crashes) reportCrashes(t *testing.T, seed int, took time.Duration) {
 	}
 	slices.Sort(r.pauses)
 	t.Logf("seed %d: %d crashes in %d rounds, %d histories with %d operations, %.0f seconds\n%s",
-		seed, r.crashes(), r.rounds, r.judged, r.ended.Load(), took.Seconds(), strings.Join(lines, "\n"))
+		seed, r.crashes(), r.rounds, r.checked, r.ended.Load(), took.Seconds(), strings.Join(lines, "\n"))
 	t.Logf("after a crash an upload was acknowledged within %v (median), %v (longest)",
 		r.pauses[len(r.pauses)/2].Round(time.Millisecond),
 		r.pauses[len(r.pauses)-1].Round(time.Millisecond))

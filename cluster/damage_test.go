@@ -186,7 +186,7 @@ func (d *damages) start(t *testing.T, id image.NodeID, what string) string {
 	d.c.Start(id)
 	if refusal, ready := d.c.ReadyOrRefused(t, id); !ready {
 		if refusal.Error == "" || refusal.Hint == "" {
-			t.Fatalf("%s: the process ended and said %+v", what, refusal)
+			t.Fatalf("%s: the process ended with %+v", what, refusal)
 		}
 		d.replace(t, id)
 		return "refused, replaced"

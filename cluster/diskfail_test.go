@@ -61,7 +61,7 @@ func TestDiskFails(t *testing.T) {
 	disk.Remount(t)
 	c.WaitReady(c.IDs()...)
 	if bad, _ := c.Verify(t, 2, false); len(bad) > 0 {
-		t.Errorf("node 2 came back with the bad copies %+v", bad)
+		t.Errorf("node 2 is ready again with the bad copies %+v", bad)
 	}
 	f.expectAll(t)
 	t.Run("Restarted", func(t *testing.T) { // the next process does not trust what is there either
@@ -81,7 +81,7 @@ func TestDiskFails(t *testing.T) {
 		c.Start(2)
 		c.WaitReady(c.IDs()...)
 		if bad, end := c.Verify(t, 2, false); len(bad) > 0 || end.Images == 0 {
-			t.Errorf("node 2 came back with %d copies, of which are bad: %+v", end.Images, bad)
+			t.Errorf("node 2 is ready again with %d copies, of which are bad: %+v", end.Images, bad)
 		}
 		f.expectAll(t)
 	})

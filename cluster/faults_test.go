@@ -35,7 +35,7 @@ func TestKilledOwner(t *testing.T) {
 func TestPausedOwner(t *testing.T) {
 	f := startFaults(t)
 	t.Run("Owner", f.pauseOwner)
-	t.Run("Leader", f.killLeader) // before any restart, after which dead connections come to light one by one
+	t.Run("Leader", f.killLeader) // before any restart, after which dead connections are noticed one by one
 	f.expectSecrets(t)
 }
 

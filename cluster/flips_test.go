@@ -20,7 +20,7 @@ const (
 	flipReadOneIn = 4
 )
 
-// flipSizes are the images', in turn: in the small ones a flip often meets the header.
+// flipSizes are the images', in turn: in the small ones a flip is often in the header.
 var flipSizes = []int{1, 300, 5_000, 150_000, 400_000}
 
 // damage is one bit of one copy that was flipped.

@@ -159,8 +159,8 @@ func text(ops []porcupine.Operation) string {
 	return b.String()
 }
 
-// TestContradiction: good histories are told from bad ones. The times are those of the calls and returns; a
-// return at 0 is never.
+// TestContradiction: it distinguishes good histories from bad ones. The times are those of the calls and
+// returns; a return at 0 is never.
 func TestContradiction(t *testing.T) {
 	type op struct {
 		from, to int64
@@ -208,7 +208,7 @@ func TestContradiction(t *testing.T) {
 			{1, 2, actGet, 1, outDone},
 			{3, 4, actPut, 1, outDone},
 		}, false},
-		"a deleted image comes back": {[]op{
+		"a deleted image is there again": {[]op{
 			{1, 2, actPut, 1, outDone},
 			{3, 4, actDelete, 0, outDone},
 			{5, 6, actGet, 1, outDone},

@@ -50,8 +50,8 @@ func TestHistoriesOfFive(t *testing.T) {
 func runHistories(t *testing.T, nodes, count, seed int) {
 	r := startHistories(t, nodes, uint64(seed))
 	begun := time.Now()
-	for r.judged < count && !t.Failed() {
-		r.round(t, min(historiesAtOnce, count-r.judged))
+	for r.checked < count && !t.Failed() {
+		r.round(t, min(historiesAtOnce, count-r.checked))
 	}
 	r.report(t, seed, time.Since(begun))
 	r.c.ExpectSettled(t)
@@ -78,10 +78,10 @@ type histories struct {
 	cl  *client.Client
 	rng *rand.Rand
 
-	ended  atomic.Int64 // operations
-	rounds int
-	judged int
-	faults map[string]int
+	ended   atomic.Int64 // operations
+	rounds  int
+	checked int
+	faults  map[string]int
 
 	mu     sync.Mutex
 	values map[[sha256.Size]byte]int // of all bodies, by their hash
@@ -149,7 +149,7 @@ func (r *histories) expectLinearizable(t *testing.T, l *load, fault string) {
 			t.Errorf("round %d (%s), history %d is not linearizable:\n%s\nall of it:\n%s",
 				r.rounds, fault, i, why, text(h.ops))
 		}
-		r.judged++
+		r.checked++
 	}
 }
 
@@ -245,7 +245,7 @@ func (r *histories) report(t *testing.T, seed int, took time.Duration) {
 		lines = append(lines, fmt.Sprintf("%8d  %s", r.faults[what], what))
 	}
 	t.Logf("seed %d, %d nodes: %d histories, %d operations, %d of unknown outcome, %d faults, %.0f seconds\n%s",
-		seed, len(r.c.IDs()), r.judged, operations, unclear, faults, took.Seconds(), strings.Join(lines, "\n"))
+		seed, len(r.c.IDs()), r.checked, operations, unclear, faults, took.Seconds(), strings.Join(lines, "\n"))
 	for _, what := range []string{
 		"put: done", "put if absent: done", "put if absent: refused", "get: done", "get: no image",
 		"delete: done", "delete: refused",

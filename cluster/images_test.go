@@ -282,7 +282,7 @@ func testOneOfManyReplaces(t *testing.T, c *clustertest.Cluster) {
 
 // testMediaTypes stores images under types and names, and asks every node for theirs.
 func testMediaTypes(t *testing.T, c *clustertest.Cluster) {
-	for i, x := range []struct{ name, said, want string }{
+	for i, x := range []struct{ name, given, want string }{
 		{"types/a.heic", "", "image/heic"},
 		{"types/a.NEF", "", "image/x-nikon-nef"},
 		{"types/a.html", "", "application/octet-stream"},
@@ -291,8 +291,8 @@ func testMediaTypes(t *testing.T, c *clustertest.Cluster) {
 		{"types/c.jpg", `text/html; charset="utf-8"`, `text/html; charset="utf-8"`},
 	} {
 		header := http.Header{}
-		if x.said != "" {
-			header.Set("Content-Type", x.said)
+		if x.given != "" {
+			header.Set("Content-Type", x.given)
 		}
 		c.Put(t, c.IDs()[i%3], "typist", x.name, clustertest.Image(uint64(500+i), 2000), header)
 		for _, id := range c.IDs() {
@@ -404,7 +404,7 @@ func testEncrypted(t *testing.T, c *clustertest.Cluster) {
 		if bytes.Contains(r.Body, []byte(clustertest.Marker)) {
 			t.Errorf("node %d: plaintext in the encrypted form", id)
 		}
-		// A copy has a tag of its own: a download that goes on at another node must not mix two.
+		// A copy has a tag of its own: a download that continues at another node must not mix two.
 		if slices.Contains(rec.Replicas, id) {
 			tags[r.Header.Get("ETag")] = id
 		}

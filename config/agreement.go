@@ -12,7 +12,7 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// Agreement is what all nodes of a cluster must agree on when they found it. Nodes send it to each other
+// Agreement is what all nodes of a cluster must agree on when they bootstrap it. Nodes send it to each other
 // before they run together, and refuse a different one.
 type Agreement struct {
 	Name       string `json:"name"`
@@ -46,7 +46,7 @@ func (a Agreement) Fingerprint() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Difference says in words what another node's agreement has differently, "" when nothing.
+// Difference describes what another node's agreement has differently, "" when nothing.
 func (a Agreement) Difference(other Agreement) string {
 	here, there := a.normal(), other.normal()
 	var list []string

@@ -12,7 +12,7 @@ func TestDecimal(t *testing.T) {
 		}
 		var back Decimal
 		if b, err := d.MarshalText(); err != nil || back.UnmarshalText(b) != nil || back != d {
-			t.Errorf("%s comes back as %s", text, back)
+			t.Errorf("%s is read back as %s", text, back)
 		}
 	}
 	if got := Decimal(150).Float(); got != 0.15 {

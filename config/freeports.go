@@ -22,8 +22,8 @@ const freePortStride = 7919
 // clusters that start at once do not try each other's.
 var portsTried atomic.Uint64
 
-// FreePorts finds n different ports of 127.0.0.1 that nobody listens on, for a cluster that is not
-// to meet another. They are free until someone takes them: servers say so if that happens first.
+// FreePorts finds n different ports of 127.0.0.1 that nobody listens on. Another process may take them before
+// the caller does, whose server then fails to listen.
 func FreePorts(n int) ([]int, error) {
 	var ports []int
 	for range freePortTries {

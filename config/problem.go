@@ -70,7 +70,7 @@ func (ps Problems) Is(target error) bool { return target == ErrInvalid }
 // ExitStatus returns the program's exit status 2: the configuration has to change.
 func (ps Problems) ExitStatus() int { return 2 }
 
-// UnknownNodeError says that a node ID is not in the configuration.
+// UnknownNodeError means that a node ID is not in the configuration.
 type UnknownNodeError struct {
 	ID    image.NodeID
 	Known []image.NodeID

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "remake the golden files")
 
 // golden compares text with a file; go test ./config -update remakes it.
 func golden(t *testing.T, path, text string) {
@@ -44,7 +44,7 @@ const (
 	n3 = "{id: 3, host: 10.0.0.3, api_port: 8001, raft_port: 9001}"
 )
 
-// mistake is a file with a single wrong thing. testdata/mistakes.golden has what is said of it.
+// mistake is a file with a single wrong thing. testdata/mistakes.golden has its message.
 type mistake struct{ name, text string }
 
 var keyErrors = []mistake{
@@ -163,16 +163,16 @@ var mistakes = []struct {
 }
 
 func TestProblems(t *testing.T) {
-	var said strings.Builder
+	var messages strings.Builder
 	for _, g := range mistakes {
 		for _, m := range g.list {
 			name := g.group + "/" + m.name
 			cfg, err := loadText(m.text, Options{})
 			expectProblems(t, name, cfg, err)
-			fmt.Fprintf(&said, "# %s\n%v\n\n", name, err)
+			fmt.Fprintf(&messages, "# %s\n%v\n\n", name, err)
 		}
 	}
-	golden(t, "testdata/mistakes.golden", said.String())
+	golden(t, "testdata/mistakes.golden", messages.String())
 }
 
 // expectProblems expects that a configuration is refused, and that each problem has a hint.
@@ -190,7 +190,7 @@ func expectProblems(t *testing.T, name string, cfg *Config, err error) {
 }
 
 func TestEnvAndFlagProblems(t *testing.T) {
-	var said strings.Builder
+	var messages strings.Builder
 	for _, tc := range []struct {
 		name      string
 		env, args []string
@@ -206,9 +206,9 @@ func TestEnvAndFlagProblems(t *testing.T) {
 	} {
 		cfg, err := loadText("", Options{Env: tc.env, Flags: flags(t, tc.args...)})
 		expectProblems(t, tc.name, cfg, err)
-		fmt.Fprintf(&said, "# %s\n%v\n\n", tc.name, err)
+		fmt.Fprintf(&messages, "# %s\n%v\n\n", tc.name, err)
 	}
-	golden(t, "testdata/env-flags.golden", said.String())
+	golden(t, "testdata/env-flags.golden", messages.String())
 	commands := []string{"IMGCLUSTER_CONFIG=x", "IMGCLUSTER_MASTER_KEY=secret", "imgcluster_x=1"}
 	c, err := loadText("", Options{Env: commands})
 	if err != nil || len(c.Warnings()) != 0 {

@@ -121,7 +121,7 @@ func (f *field) kind() string {
 	return "number"
 }
 
-// parse reads the text form that environment, flags and file share, and holds it to the range.
+// parse reads the text form that environment, flags and file share, and checks its range.
 func (f *field) parse(s string) (any, *fault) {
 	switch f.kind() {
 	case "nodes":
@@ -172,7 +172,7 @@ func (f *field) number(s string) (int64, *fault) {
 	return n, nil
 }
 
-// checkRange holds a number to min and max.
+// checkRange checks a number against min and max.
 func (f *field) checkRange(n int64) *fault {
 	if n >= f.min && n <= f.max {
 		return nil

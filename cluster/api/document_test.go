@@ -10,7 +10,7 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// TestDocument holds the table of errors in API.md to the kinds that there are, and to their statuses.
+// TestDocument compares the table of errors in API.md with the kinds that there are, and their statuses.
 func TestDocument(t *testing.T) {
 	text, err := os.ReadFile("API.md")
 	if err != nil {

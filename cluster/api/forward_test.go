@@ -64,7 +64,7 @@ func TestNoDeadlineAfterTheBody(t *testing.T) {
 	r := httptest.NewRequest(http.MethodPut, "/", strings.NewReader("x"))
 	r.Body = io.NopCloser(iotest.ErrReader(http.ErrBodyReadAfterClose))
 	b := h.body(w, r)
-	b.ended.Store(true) // as its last byte said
+	b.ended.Store(true) // it was the last byte
 	if n, err := b.Read(make([]byte, 8)); n != 0 || err != io.EOF {
 		t.Errorf("read %d bytes after the end: %v", n, err)
 	}

@@ -22,7 +22,7 @@ import (
 	"imgcluster/cluster/wire"
 )
 
-// shelf has one image, whose content fails when it is told to: what real copies do not do on demand.
+// shelf has one image, whose content fails on demand.
 type shelf struct {
 	Images
 	mu       sync.Mutex
@@ -91,7 +91,7 @@ func (readyNode) Ready() error                                { return nil }
 func (readyNode) Route(string, string) (string, bool)         { return "", true }
 func (readyNode) Await(context.Context, string, string) error { return nil }
 
-// leaving is a node that a shard leaves after the first look at where it is, and its images.
+// leaving is a node, with its images, that a shard leaves after it was looked up for the first time.
 type leaving struct {
 	readyNode
 	Images

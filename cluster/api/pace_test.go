@@ -34,7 +34,7 @@ const (
 	paceIdle  = 20 * time.Second
 )
 
-// servePaced is a node that asks for paceRate.
+// servePaced is a node that requires paceRate.
 func servePaced(t *testing.T, i Images) *httptest.Server {
 	t.Helper()
 	h, srv := serveOn(t, i, readyNode{})
@@ -201,7 +201,7 @@ func TestRefusedAtOnce(t *testing.T) {
 	}
 }
 
-// TestSlowReader: an answer that is taken at the least rate goes on, one that is not is cut.
+// TestSlowReader: an answer that is taken at the least rate continues, a slower one is cut.
 func TestSlowReader(t *testing.T) {
 	const size = 24 << 20 // more than the kernel keeps
 	content := newFlaky(size, size, nil)

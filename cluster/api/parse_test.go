@@ -15,7 +15,7 @@ import (
 	"imgcluster/cluster/wire"
 )
 
-// expectInvalid checks that err is what a client is told of a mistake of its own.
+// expectInvalid expects an error that the client must correct, with a hint.
 func expectInvalid(t *testing.T, what string, err error) {
 	t.Helper()
 	var e *image.Error

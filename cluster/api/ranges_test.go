@@ -187,9 +187,9 @@ func parts(t *testing.T, resp *http.Response, body []byte) map[string][]byte {
 	}
 }
 
-// TestHeadersOfImages is what a browser is told of each kind of image.
+// TestHeadersOfImages: the headers by which a browser treats each kind of image.
 func TestHeadersOfImages(t *testing.T) {
-	for _, x := range []struct{ name, said, media, disposition string }{
+	for _, x := range []struct{ name, given, media, disposition string }{
 		{"a.png", "", "image/png", ""},
 		{"a.JPG", "", "image/jpeg", ""},
 		{"folder/a.heic", "", "image/heic", ""},
@@ -209,7 +209,7 @@ func TestHeadersOfImages(t *testing.T) {
 		},
 	} {
 		_, srv := serve(t,
-			&shelf{rec: image.Record{Name: x.name, Type: x.said}, contents: []Content{newFlaky(10, 10, nil)}})
+			&shelf{rec: image.Record{Name: x.name, Type: x.given}, contents: []Content{newFlaky(10, 10, nil)}})
 		for _, header := range [][]string{nil, {"Range", "bytes=0-0"}} {
 			resp, _, err := get(t, srv, header...)
 			if err != nil {
@@ -222,7 +222,7 @@ func TestHeadersOfImages(t *testing.T) {
 				"Cache-Control":           "private, no-cache",
 			} {
 				if got := resp.Header.Get(key); got != want {
-					t.Errorf("%s as %q: %s is %q, want %q", x.name, x.said, key, got, want)
+					t.Errorf("%s as %q: %s is %q, want %q", x.name, x.given, key, got, want)
 				}
 			}
 		}
@@ -283,7 +283,7 @@ func FuzzAttachment(f *testing.F) {
 		v := attachment(name)
 		media, params, err := mime.ParseMediaType(v)
 		base := name[strings.LastIndex(name, "/")+1:]
-		// Of a name that is said twice, Go's parser may take either.
+		// Of a name that occurs twice, Go's parser may take either.
 		if err != nil && !strings.Contains(v, "filename*") ||
 			err == nil && (media != "attachment" || params["filename"] != base) {
 			t.Fatalf("%q: %q: %q, %v", name, v, params, err)

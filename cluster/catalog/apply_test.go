@@ -321,7 +321,7 @@ func TestEpochsOutlastARefusal(t *testing.T) {
 	s.do(stored(2, sumA, image.Copy{Node: 1, Epoch: 1}, image.Copy{Node: 2, Epoch: 1}))
 	s.expectKind(s.do(first), image.KindExists)
 	s.expectKind(s.do(Command{Delete: &Delete{User: "alice", Name: "a.png"}}), "")
-	s.expectKind(s.do(first), image.KindExists) // as its client was told
+	s.expectKind(s.do(first), image.KindExists) // as its client was answered
 	first.Assign.If = image.Conditions{}
 	if r := s.do(first); r.Upload == nil || r.Upload.Epoch <= 2 {
 		t.Fatalf("the last attempt is %+v, want an epoch after the first one's", r.Upload)
@@ -547,7 +547,7 @@ func TestRecopy(t *testing.T) {
 		}
 	}
 	if want := one(at(1, 1), at(3, 1)); !slices.Equal(removed, want) {
-		t.Errorf("the nodes were told that %v are garbage, want %v", removed, want)
+		t.Errorf("the events say that %v are garbage, want %v", removed, want)
 	}
 	for c, want := range map[image.Copy]bool{
 		at(1, 1): false, at(2, 1): true, at(3, 1): false, at(3, 2): true,

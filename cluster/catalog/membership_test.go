@@ -169,8 +169,8 @@ func TestTooFewToDrain(t *testing.T) {
 	s.expectKind(drain(3), "")
 }
 
-// TestNoStepLosesAShard drives the membership at random and looks at every state on the way: each
-// shard is held, by members only, and no replica's number comes back.
+// TestNoStepLosesAShard changes the membership at random and checks every state: each shard has replicas, all
+// on members, and no replica's number is used again.
 func TestNoStepLosesAShard(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		s := newSystem(t, 3)
@@ -207,7 +207,7 @@ func TestNoStepLosesAShard(t *testing.T) {
 						rt.Fatalf("shard %d is on node %d, which is no member: %+v", shard, r.Node, l)
 					}
 					if retired[fmt.Sprint(shard, r)] {
-						rt.Fatalf("replica %+v of shard %d came back: %+v", r, shard, l)
+						rt.Fatalf("replica %+v of shard %d is there again: %+v", r, shard, l)
 					}
 					now[r] = true
 				}

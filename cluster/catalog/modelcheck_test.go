@@ -36,7 +36,7 @@ func TestModel(t *testing.T) {
 // modelStepsMin is how many commands TestModel executes at least, over its subtests.
 const modelStepsMin = 10_000
 
-// The alphabets are small, so that commands meet.
+// The alphabets are small, so that commands concern the same images.
 const (
 	modelUploads = 5
 	modelNames   = 2
@@ -197,7 +197,7 @@ func (r *modelRun) step(c Command) {
 	}
 }
 
-// restore goes on with a copy of the keys, as a replica does that gets a snapshot; it must be what a
+// restore continues with a copy of the keys, as a replica does that gets a snapshot; it must be what a
 // replica has that executed the whole log.
 func (r *modelRun) restore() {
 	r.rt.Helper()

@@ -196,7 +196,7 @@ func TestRetries(t *testing.T) {
 				var asked [4]atomic.Int64
 				f := newFleet(t, 3, Options{Delivery: d},
 					func(f *fleet, id int, w http.ResponseWriter, r *http.Request) {
-						if r.Method == http.MethodGet { // after a failure: who holds the shard by now
+						if r.Method == http.MethodGet { // after a failure: which nodes have the shard by now
 							w.WriteHeader(http.StatusServiceUnavailable)
 							return
 						}
@@ -385,7 +385,7 @@ func TestBodies(t *testing.T) {
 			up.Body = func() io.Reader {
 				r := test.r()
 				if _, ok := r.(*bytes.Reader); ok {
-					return r // goes its own way
+					return r // is not counted
 				}
 				open.Add(1)
 				return closer{r, &open}

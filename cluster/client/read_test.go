@@ -253,7 +253,7 @@ func TestListAndAll(t *testing.T) {
 	for _, last = range f.All(t.Context(), "alice", "loop") {
 	}
 	if image.KindOf(last) != image.KindInternal {
-		t.Errorf("a list that goes round: %v", last)
+		t.Errorf("an endless list: %v", last)
 	}
 	for range f.All(t.Context(), "alice", "") {
 		break

@@ -29,7 +29,7 @@ func TestCluster(t *testing.T) {
 	t.Run("order and events", func(t *testing.T) { orderAndEvents(t, c) })
 	t.Run("a panic in Apply", func(t *testing.T) { panicInApply(t, c) })
 	t.Run("status and metrics", func(t *testing.T) { statusAndMetrics(t, c) })
-	t.Run("a node stops and comes back", func(t *testing.T) { stopAndRestart(t, c) })
+	t.Run("a node restarts", func(t *testing.T) { stopAndRestart(t, c) })
 }
 
 func everyNode(t *testing.T, c *toyCluster) {
@@ -89,7 +89,7 @@ func orderAndEvents(t *testing.T, c *toyCluster) {
 			first = events
 		}
 		if !slices.Equal(events, first) {
-			t.Errorf("node %d was told of other events than node 1", i+1)
+			t.Errorf("node %d got other events than node 1", i+1)
 		}
 	}
 	var last uint64

@@ -7,7 +7,7 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// TestHandoverRounds lets a shard come back, another hang, and a third be without a leader for a while.
+// TestHandoverRounds has one shard recover, another hang, and a third without a leader for a while.
 func TestHandoverRounds(t *testing.T) {
 	asked := map[uint64]int{}
 	leads := map[uint64]image.NodeID{1: 1, 2: 1, 3: 1, 4: 2}
@@ -17,7 +17,7 @@ func TestHandoverRounds(t *testing.T) {
 		leader: func(s uint64) (image.NodeID, uint64, bool) { return leads[s], 1, leads[s] != 0 },
 		transfer: func(s uint64, to image.NodeID) {
 			if to != 2 {
-				t.Errorf("shard %d goes to node %d", s, to)
+				t.Errorf("shard %d is handed to node %d", s, to)
 			}
 			asked[s]++
 		},

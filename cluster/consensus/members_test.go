@@ -12,7 +12,7 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// joining returns the shard as a replica that is not a founding one starts it.
+// joining returns the shard as a replica starts it that was added after the bootstrap.
 func joining(shard uint64, node image.NodeID, number uint32) Shard {
 	return Shard{ID: shard, Replica: catalog.Replica{Node: node, Number: number}, Apply: toyApply}
 }
@@ -48,7 +48,7 @@ func TestChangesOfTheLate(t *testing.T) {
 		t.Fatalf("a change after another one: %v, asked %d times", err, asked)
 	}
 	if err := knows.AddReplica(t.Context(), 1, lost, address, always); image.KindOf(err) != image.KindStale {
-		t.Errorf("a replica that was taken out comes back: %v", err)
+		t.Errorf("a removed replica starts again: %v", err)
 	}
 	group, err := knows.Group(t.Context(), 1)
 	must(t, err)

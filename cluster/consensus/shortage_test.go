@@ -20,7 +20,7 @@ import (
 	"imgcluster/cluster/witness"
 )
 
-// What the test binary is told to start a node as another process, which has too little of something.
+// The variables that make the test binary start a node in a process that has too little of something.
 const (
 	shortDir     = "CONSENSUS_TEST_DIR"
 	shortAddress = "CONSENSUS_TEST_ADDRESS"
@@ -28,7 +28,7 @@ const (
 	shortUser    = "CONSENSUS_TEST_USER"  // its user
 )
 
-// TestMain is that process where it is told so.
+// TestMain is that process where the variables are set.
 func TestMain(m *testing.M) {
 	if os.Getenv(shortDir) != "" {
 		os.Exit(startShort())
@@ -106,15 +106,15 @@ func TestShortageIsNoDamage(t *testing.T) {
 		c, o := oneNode(t)
 		refusals, named := 0, 0
 		for n := 6; n < 60; n++ {
-			said := short(t, o, fmt.Sprint(shortFiles, "=", n))
-			if strings.Contains(said, "started") {
+			output := short(t, o, fmt.Sprint(shortFiles, "=", n))
+			if strings.Contains(output, "started") {
 				break
 			}
 			refusals++
-			if strings.Contains(said, "too many open files") && strings.Contains(said, "ulimit -n") {
+			if strings.Contains(output, "too many open files") && strings.Contains(output, "ulimit -n") {
 				named++
 			}
-			expectNoDamage(t, fmt.Sprint(n, " descriptors"), said)
+			expectNoDamage(t, fmt.Sprint(n, " descriptors"), output)
 		}
 		if refusals < 5 || named < refusals/2 {
 			t.Errorf("%d numbers of descriptors are too small, of which %d are named so", refusals, named)
@@ -143,14 +143,14 @@ func TestShortageIsNoDamage(t *testing.T) {
 			}
 			must(t, err)
 			must(t, os.Chmod(path, 0))
-			said := short(t, o, fmt.Sprint(shortUser, "=", user))
+			output := short(t, o, fmt.Sprint(shortUser, "=", user))
 			must(t, os.Chmod(path, info.Mode().Perm()))
-			expectNoDamage(t, path, said)
-			if !strings.Contains(said, "started") {
+			expectNoDamage(t, path, output)
+			if !strings.Contains(output, "started") {
 				refusals++
-				if !strings.Contains(said, "permission denied") ||
-					!strings.Contains(said, "is of user 65534 with mode 0000") {
-					t.Errorf("%s cannot be opened: %s", path, said)
+				if !strings.Contains(output, "permission denied") ||
+					!strings.Contains(output, "is of user 65534 with mode 0000") {
+					t.Errorf("%s cannot be opened: %s", path, output)
 				}
 			}
 		}
@@ -158,19 +158,19 @@ func TestShortageIsNoDamage(t *testing.T) {
 			t.Errorf("of %d files and folders %d are missed", len(all), refusals)
 		}
 		must(t, os.Lchown(filepath.Join(o.Dir, witness.FileName), 0, 0))
-		said := short(t, o, fmt.Sprint(shortUser, "=", user))
-		if !strings.Contains(said, "run it as user 0, or chown -R 65534") {
-			t.Errorf("with a file of another user: %s", said)
+		output := short(t, o, fmt.Sprint(shortUser, "=", user))
+		if !strings.Contains(output, "run it as user 0, or chown -R 65534") {
+			t.Errorf("with a file of another user: %s", output)
 		}
 		expectStarts(t, c)
 	})
 }
 
-func expectNoDamage(t *testing.T, what, said string) {
+func expectNoDamage(t *testing.T, what, output string) {
 	t.Helper()
-	if strings.Contains(said, "damaged") || strings.Contains(said, "--replace") ||
-		strings.Contains(said, string(image.KindDamaged)) {
-		t.Errorf("%s: %s", what, said)
+	if strings.Contains(output, "damaged") || strings.Contains(output, "--replace") ||
+		strings.Contains(output, string(image.KindDamaged)) {
+		t.Errorf("%s: %s", what, output)
 	}
 }
 

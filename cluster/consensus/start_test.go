@@ -95,7 +95,7 @@ func TestStartRefusesDirectory(t *testing.T) {
 	expectRefused(t, good, "address already in use", "another program")
 	must(t, l.Close())
 
-	c.start(0) // none of that changed anything
+	c.start(0) // nothing was changed
 	if got := c.read(0, 1, "a"); got != "b" {
 		t.Errorf("read %q afterwards", got)
 	}
@@ -116,7 +116,7 @@ func TestStartRefusesDirectory(t *testing.T) {
 func TestStartRefusesForeignAddress(t *testing.T) {
 	t.Parallel() // most of it is waiting
 	c := newCluster(t, 1, 1, func(o *Options) {
-		o.RaftAddress = "192.0.2.1:9" // a documentation address: no machine has it
+		o.RaftAddress = "192.0.2.1:9" // a documentation address: no host has it
 		o.Shards[0].Members[1] = o.RaftAddress
 	})
 	expectRefused(t, c.nodes[0].opts, "assign requested address", "not an address of this host")

@@ -20,7 +20,7 @@ import (
 
 const dir = "catalog"
 
-// openToy opens a machine of the shard on fs, and returns the index that it is at.
+// openToy opens a state machine of the shard on fs, and returns the index that it has applied.
 func openToy(t testing.TB, fs vfs.FS, shard uint64) (*stateMachine, uint64) {
 	t.Helper()
 	db, err := openDatabase(fs, dir, zap.NewNop())
@@ -110,7 +110,7 @@ func TestUpdateInBatches(t *testing.T) {
 		m.applied = func(_ uint64, es []catalog.Event) {
 			events = append(events, namesOf(es)...)
 			if all := stateOf(t, m); all["k0"] != "v0" {
-				t.Errorf("told of events before readers see their state: %v", all)
+				t.Errorf("events came before readers see their state: %v", all)
 			}
 		}
 		at := uint64(1)
@@ -231,7 +231,7 @@ func TestDiskFailureIsNoResult(t *testing.T) {
 	}
 }
 
-// snapshotOf returns the machine's snapshot.
+// snapshotOf returns a snapshot of the state machine.
 func snapshotOf(t testing.TB, m *stateMachine) []byte {
 	t.Helper()
 	pinned, err := m.PrepareSnapshot()
@@ -255,10 +255,10 @@ func TestSnapshot(t *testing.T) {
 	beside, _ := openStateMachine(t, to.db, 4)
 	update(t, to, entries(1, "set stale x", "set k0 old"))
 	update(t, beside, entries(1, "set mine x"))
-	told := 0
+	events := 0
 	to.restored = func(shard uint64) {
-		told++
-		expectState(t, "when told", stateOf(t, to), want)
+		events++
+		expectState(t, "at the event", stateOf(t, to), want)
 	}
 	_, err = to.Lookup(func(r catalog.Reader) error { // a reader keeps what it began with
 		must(t, to.RecoverFromSnapshot(&b, nil))
@@ -268,8 +268,8 @@ func TestSnapshot(t *testing.T) {
 	must(t, err)
 	expectState(t, "shard 3", stateOf(t, to), want)
 	expectState(t, "shard 4", stateOf(t, beside), map[string]string{"mine": "x"})
-	if index, err := to.Open(nil); err != nil || index != 60 || told != 1 {
-		t.Errorf("at index %d, told %d times, %v", index, told, err)
+	if index, err := to.Open(nil); err != nil || index != 60 || events != 1 {
+		t.Errorf("at index %d, %d events, %v", index, events, err)
 	}
 	must(t, to.Sync())
 	if again := snapshotOf(t, to); !bytes.Equal(again, snapshotOf(t, to)) {

@@ -20,7 +20,7 @@ import (
 	"imgcluster/config"
 )
 
-// deadline bounds every wait of the tests. It is long because it tells nothing about speed.
+// deadline bounds every wait of the tests. It is long because no test measures speed with it.
 const deadline = 2 * time.Minute
 
 // until polls until ok holds and fails the test after deadline.
@@ -80,7 +80,7 @@ func dump(t testing.TB, r catalog.Reader) map[string]string {
 	return all
 }
 
-// node is one node of a test cluster, with what it was told.
+// node is one node of a test cluster, with the events that it got.
 type node struct {
 	opts Options
 	*Consensus
@@ -177,7 +177,7 @@ func (c *toyCluster) stop(i int) {
 	}
 }
 
-// stopAll stops all at once, as a whole cluster that goes down does.
+// stopAll stops all at once, as when a whole cluster is shut down.
 func (c *toyCluster) stopAll() {
 	var all sync.WaitGroup
 	for i := range c.nodes {

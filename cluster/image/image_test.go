@@ -157,7 +157,7 @@ func TestErrorsBetweenNodes(t *testing.T) {
 		back := p.Err()
 		if back.Kind != kind || back.Detail != e.Detail || back.Hint() != "do this" ||
 			back.RetryAfter != 2*time.Second || back.Err != nil {
-			t.Errorf("%s came back as %+v", kind, back)
+			t.Errorf("%s was decoded as %+v", kind, back)
 		}
 	}
 	if k := image.Kind("of a newer node"); k.Status() != 500 || k.Temporary() {

@@ -15,7 +15,7 @@ type countingVault struct {
 
 func (v *countingVault) Remove(image.ID, uint32) error { v.removed++; return nil }
 
-// TestLeftover has more deletes at once than are queued: those that fit are done, and the sweep is told of
+// TestLeftover has more deletes at once than are queued: those that fit are done, and the sweep is asked for
 // the rest once.
 func TestLeftover(t *testing.T) {
 	vault := &countingVault{}
@@ -36,6 +36,6 @@ func TestLeftover(t *testing.T) {
 		t.Errorf("%d files were deleted, want the %d that are queued", vault.removed, removalsMax)
 	}
 	if len(c.leftover) != 0 {
-		t.Error("the sweep is told again")
+		t.Error("the sweep is asked again")
 	}
 }

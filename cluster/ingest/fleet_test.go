@@ -80,7 +80,7 @@ func (f *fleet) kill(id image.NodeID) {
 	}
 }
 
-// quickTakeover is for tests of takeovers. In all others a busy machine must not look like a slow node.
+// quickTakeover is for tests of takeovers. In all others a busy host must not look like a slow node.
 func quickTakeover(o *Options) { o.TakeoverTimeout = 200 * time.Millisecond }
 
 func (f *fleet) options(id image.NodeID) Options {
@@ -188,7 +188,7 @@ func (f *fleet) reassign(id image.ID, epoch uint32, drop image.NodeID) {
 	}})
 }
 
-// answer is what one node said.
+// answer is what one node answered.
 type answer struct {
 	node image.NodeID
 	rec  *image.Record
@@ -257,7 +257,7 @@ func (f *fleet) expectRecord(answers []answer, dead ...image.NodeID) *image.Reco
 			rec = a.rec
 		}
 		if a.rec.ID != rec.ID || a.rec.Version != rec.Version || !slices.Equal(a.rec.Copies, rec.Copies) {
-			f.t.Fatalf("node %d says %+v, another %+v", a.node, a.rec, rec)
+			f.t.Fatalf("node %d answers %+v, another %+v", a.node, a.rec, rec)
 		}
 	}
 	return rec

@@ -16,7 +16,7 @@ func TestAssignNeverComesFromTheLeader(t *testing.T) {
 	f.expectStored(f.expectRecord(f.broadcast(request("b.png"), body, nil)), body)
 }
 
-// TestFullNodesAreLeftOut: nodes that say that they are full get nothing, whoever is asked, and an
+// TestFullNodesAreLeftOut: nodes that report that they are full get nothing, whichever node is asked, and an
 // upload is refused only when too few others are left.
 func TestFullNodesAreLeftOut(t *testing.T) {
 	f := newFleet(t, nil)

@@ -54,7 +54,7 @@ func TestCursorOfCutBody(t *testing.T) {
 	}
 }
 
-// TestClosedCursor: what a closed cursor had not read is gone, and reading it fails.
+// TestClosedCursor: what a closed cursor had not read is freed, and reading it fails.
 func TestClosedCursor(t *testing.T) {
 	body := randomBytes(6 * chunkBytes)
 	s, own, peer := smallSpool(t, len(body))

@@ -14,7 +14,7 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// expectCopiesWithout checks that a record has two copies, none of them on a node.
+// expectCopiesWithout expects that a record has two copies, none of them on a node.
 func expectCopiesWithout(t *testing.T, node image.NodeID, rec *image.Record) {
 	t.Helper()
 	if slices.Contains(rec.Replicas(), node) || len(rec.Copies) != 2 {
@@ -38,7 +38,7 @@ func TestOwnerDiesBeforeStored(t *testing.T) {
 	close(gate)
 	rec := f.expectRecord(<-done, owner)
 	expectCopiesWithout(t, owner, rec)
-	f.expectStored(rec, body) // its late file is gone too
+	f.expectStored(rec, body) // its late file is removed too
 	if o := f.expectOwned(rec); o.From != owner {
 		t.Errorf("Owned of %+v, taken over from %d", o, owner)
 	}
@@ -149,7 +149,7 @@ func TestWrongDigestComesLate(t *testing.T) {
 			req.Digest = &image.Digest{1}
 			req.Size = int64(len(body))
 			req.Broadcast = []image.NodeID{1, 2, 3}
-			// A machine that is busy for longer than TakeoverTimeout looks like nodes that do not store, and
+			// A host that is busy for longer than TakeoverTimeout looks like nodes that do not store, and
 			// the upload may be given up for that first.
 			refused := func(err error) bool {
 				kind := image.KindOf(err)
@@ -236,7 +236,7 @@ func uploadReachesOneNodeOnly(t *testing.T) {
 }
 
 // TestSlowClient: a body that moves takes as long as it takes, far beyond the time for a takeover and the
-// time without progress, whether it goes to one node or to all, and nobody loses it for that.
+// time without progress, whether it is sent to one node or to all, and no node loses its part for that.
 func TestSlowClient(t *testing.T) {
 	body := randomBytes(3 << 20)
 	slow := func() io.Reader { return slowly(body, 30, 200*time.Millisecond) }
@@ -250,7 +250,7 @@ func TestSlowClient(t *testing.T) {
 				req := request("a.png")
 				send(f, req)
 				if u := f.assigned(req.ID); u.Epoch != 1 {
-					t.Errorf("it was given to others: %+v", u)
+					t.Errorf("its parts were given to others: %+v", u)
 				}
 			})
 		})
@@ -272,7 +272,7 @@ func TestSlowClient(t *testing.T) {
 }
 
 // TestRelayedThatNobodyAssigns has all places taken by uploads that claim to come from another node. They
-// are free again at once when the senders are gone, and soon when they are not.
+// are free again at once when the senders disconnect, and soon when they do not.
 func TestRelayedThatNobodyAssigns(t *testing.T) { synctest.Test(t, relayedThatNobodyAssigns) }
 
 func relayedThatNobodyAssigns(t *testing.T) {
@@ -299,7 +299,7 @@ func relayedThatNobodyAssigns(t *testing.T) {
 	cancel()
 	f.expectUploads(1, 0)
 	if took := time.Since(began); took > s.QuorumTimeout {
-		t.Errorf("the places of senders that are gone were free after %v", took)
+		t.Errorf("the places of disconnected senders were free after %v", took)
 	}
 	for range s.UploadsMax {
 		<-answers
@@ -314,7 +314,7 @@ func relayedThatNobodyAssigns(t *testing.T) {
 }
 
 // TestLeaderlessUploadIsAnswered: on the small side of a partition an upload that has begun is not decided.
-// Its client is told so, and when the shard has a leader again it has the upload's outcome for sending it
+// Its client is answered so, and when the shard has a leader again it gets the upload's outcome by sending it
 // again.
 func TestLeaderlessUploadIsAnswered(t *testing.T) {
 	f := newFleet(t, func(o *Options) { o.QuorumTimeout = 50 * time.Millisecond })
@@ -332,7 +332,7 @@ func TestLeaderlessUploadIsAnswered(t *testing.T) {
 	f.expectRecord(f.broadcast(req, body, nil))
 }
 
-// TestStoredIsReportedWhenTheQuorumIsBack: nodes that have stored while there was no quorum say so once
+// TestStoredIsReportedWhenTheQuorumIsBack: nodes that have stored while there was no quorum report it once
 // there is one again.
 func TestStoredIsReportedWhenTheQuorumIsBack(t *testing.T) {
 	synctest.Test(t, storedIsReportedWhenTheQuorumIsBack)
@@ -356,7 +356,7 @@ func storedIsReportedWhenTheQuorumIsBack(t *testing.T) {
 	f.assigned(req.ID)
 	cut(true)
 	close(gate)
-	synctest.Wait() // the nodes have stored and said so, in vain
+	synctest.Wait() // the nodes have stored and reported it, in vain
 	if n := f.vaults[1].count() + f.vaults[2].count() + f.vaults[3].count(); n != 2 {
 		t.Fatalf("%d copies before the quorum is back", n)
 	}

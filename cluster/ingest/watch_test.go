@@ -108,7 +108,7 @@ func TestFileOfEarlierProcess(t *testing.T) {
 }
 
 // TestFileOfLostPart has a part of an upload given to another node while its file is becoming durable,
-// and the upload end here before it is decided: the file goes, although nobody asks for it any more.
+// and the upload end here before it is decided: the file is removed, although nobody asks for it any more.
 func TestFileOfLostPart(t *testing.T) {
 	f := newFleet(t, nil)
 	s := f.nodes[2]

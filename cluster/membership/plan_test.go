@@ -106,7 +106,7 @@ func TestPlan(t *testing.T) {
 			[]Step{remove(on(3)[0])},
 			false,
 		},
-		"3 left, the system shard was not told": {
+		"3 left, the system shard has not settled it": {
 			on(1, 2, 4),
 			catalog.Layout{Nodes: on(1, 2, 4), Old: on(3)},
 			all, all,
@@ -135,7 +135,7 @@ func TestPlan(t *testing.T) {
 			[]Step{remove(on(3)[0])},
 			false,
 		},
-		"3 comes back while its old replica leaves": {
+		"3 is added again while its old replica is removed": {
 			on(1, 2, 3, 4),
 			catalog.Layout{Nodes: on(1, 2, 4), Next: append(on(1, 2), second), Old: on(3)},
 			all,

@@ -32,7 +32,7 @@ func of(addr string, stall time.Duration) *Set {
 }
 
 // TestPausedPeer asks a peer that takes connections and says nothing, as one that is stopped (SIGSTOP) does:
-// its kernel goes on. Who waits for it would not look at another copy, nor repair any.
+// its kernel still answers. Who waits for it would not read another copy, nor repair any.
 func TestPausedPeer(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -52,7 +52,7 @@ func TestPausedPeer(t *testing.T) {
 			_, err := p.OpenCopy(ctx, 2, id, 1, 0, 10)
 			return err
 		},
-		"to look at a copy": func(ctx context.Context) error {
+		"to check a copy": func(ctx context.Context) error {
 			return p.Suspect(ctx, 2, &image.Record{User: "alice", Name: "a.png", ID: id})
 		},
 	} {

@@ -141,7 +141,7 @@ func TestTransport(t *testing.T) {
 	s.Close()
 }
 
-// TestTransportGarbage sends what is no message; the transport goes on.
+// TestTransportGarbage sends what is not a message; the transport still works.
 func TestTransportGarbage(t *testing.T) {
 	addresses := freeAddresses(t, 2)
 	one, two := startTransport(t, addresses[0]), startTransport(t, addresses[1])

@@ -14,7 +14,7 @@ func TestFiguresOfSamples(t *testing.T) {
 	expectFigures(t, Clients, Client{})
 }
 
-// TestReports holds that a report can tell the figures apart, and that what it shows of them is complete.
+// TestReports: a report distinguishes the figures, and what it shows of them is complete.
 func TestReports(t *testing.T) {
 	seen := map[string]bool{}
 	for _, f := range Processes {

@@ -42,7 +42,7 @@ func TestParseImagePath(t *testing.T) {
 	}
 }
 
-// expectInvalid checks that err is what a client is told of a mistake of its own.
+// expectInvalid expects an error that the client must correct, with a hint.
 func expectInvalid(t *testing.T, what string, err error) {
 	t.Helper()
 	var e *image.Error
