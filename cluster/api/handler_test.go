@@ -18,6 +18,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"imgcluster/cluster/clustertest/poll"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
 )
@@ -357,14 +358,5 @@ func TestStalledClientIsDisconnected(t *testing.T) {
 	}
 	defer conn.Close()
 	fmt.Fprint(conn, "GET /v1/images/alice/a.png HTTP/1.1\r\nHost: x\r\n\r\n")
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	end := time.After(time.Minute)
-	for !c.closed.Load() {
-		select {
-		case <-tick.C:
-		case <-end:
-			t.Fatal("the node waits for a client that takes nothing")
-		}
-	}
+	poll.Until(t, time.Minute, "the node to disconnect a client that takes nothing", c.closed.Load)
 }

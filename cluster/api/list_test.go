@@ -84,9 +84,10 @@ func TestListsAreChecked(t *testing.T) {
 	}
 }
 
-// TestListsAtOnce: so many lists are made at once, and one more only when another has ended.
+// TestListsAtOnce: listsMax lists are made at once, and one more only when another has ended.
 func TestListsAtOnce(t *testing.T) {
 	l := lister{open: make(chan struct{})}
+	close(l.open)
 	h, srv := serveOn(t, l, readyNode{})
 	for range listsMax {
 		if err := h.lists.acquire(t.Context(), 0); err != nil {
@@ -96,17 +97,18 @@ func TestListsAtOnce(t *testing.T) {
 	if err := h.lists.acquire(t.Context(), 0); image.KindOf(err) != image.KindOverload {
 		t.Errorf("one more: %v", err)
 	}
-	close(l.open)
-	done := make(chan error)
+	status := make(chan int)
 	go func() {
 		resp, err := srv.Client().Get(srv.URL + "/v1/images/alice")
-		if err == nil {
-			resp.Body.Close()
+		if err != nil {
+			status <- 0
+			return
 		}
-		done <- err
+		resp.Body.Close()
+		status <- resp.StatusCode
 	}()
 	h.lists.release()
-	if err := <-done; err != nil {
-		t.Error(err)
+	if got := <-status; got != http.StatusOK {
+		t.Errorf("when another list has ended: status %d", got)
 	}
 }

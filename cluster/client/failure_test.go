@@ -2,15 +2,16 @@ package client
 
 import (
 	"errors"
+	"strings"
 	"testing"
 )
 
 // TestNobodyAnswersOrder: nodes that do not answer are named in one order, whichever failed first: a report
 // counts equal texts.
 func TestNobodyAnswersOrder(t *testing.T) {
-	one, two, three := Node{ID: 1, Addr: "127.0.0.1:7301"}, Node{ID: 2, Addr: "127.0.0.1:7302"}, Node{
-		ID: 3, Addr: "127.0.0.1:7303",
-	}
+	one := Node{ID: 1, Addr: "127.0.0.1:7301"}
+	two := Node{ID: 2, Addr: "127.0.0.1:7302"}
+	three := Node{ID: 3, Addr: "127.0.0.1:7303"}
 	refused := errors.New("connection refused")
 	for _, order := range [][]Node{{one, two, three}, {two, one, three}, {three, two, one}} {
 		var failures []failure
@@ -18,7 +19,7 @@ func TestNobodyAnswersOrder(t *testing.T) {
 			failures = append(failures, failure{node: n, err: refused})
 		}
 		err, retry := new(Client).summarize(failures)
-		if err.Error() != "no node answers at 127.0.0.1:7301, 127.0.0.1:7302, 127.0.0.1:7303" || !retry ||
+		if !strings.Contains(err.Error(), "127.0.0.1:7301, 127.0.0.1:7302, 127.0.0.1:7303") || !retry ||
 			!errors.Is(err, ErrNobodyAnswers) || !errors.Is(err, refused) {
 			t.Errorf("%v: %v", order, err)
 		}

@@ -443,13 +443,24 @@ func TestBadUploads(t *testing.T) {
 // A node that has closed its kept-alive connections gets the upload on a new one.
 func TestDeadKeptAliveConnection(t *testing.T) {
 	f := newFleet(t, 1, Options{}, accept)
-	for range 5 {
-		res, err := f.Put(t.Context(), upload(noise(1<<20)))
+	data := noise(1 << 20)
+	const uploads = 5
+	for range uploads {
+		res, err := f.Put(t.Context(), upload(data))
 		if err != nil {
 			t.Fatal(err)
 		}
 		<-res.Done
 		f.servers[0].CloseClientConnections()
+	}
+	whole := 0
+	for _, r := range f.received() {
+		if bytes.Equal(r.body, data) {
+			whole++
+		}
+	}
+	if whole != uploads || f.conns.Load() < uploads {
+		t.Errorf("%d of %d uploads arrived whole, on %d connections", whole, uploads, f.conns.Load())
 	}
 }
 

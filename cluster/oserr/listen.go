@@ -27,8 +27,8 @@ func (l Listener) Hint(err error) string {
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return l.foreign()
 	case errors.Is(err, syscall.EACCES) && l.Setting != "":
-		return "this user may not open the port: choose a " + l.Setting +
-			" from 1024, or another port in node.listen"
+		return "this user may not open the port: choose for " + l.Setting +
+			" a number from 1024, or another port in node.listen"
 	}
 	return Hint(err, "")
 }

@@ -31,7 +31,7 @@ func TestListener(t *testing.T) {
 		{other, listen(syscall.EADDRNOTAVAIL), "correct node.listen"},
 		{own, &net.OpError{Op: "listen", Err: unknown}, "or set node.listen"},
 		{ports, &net.OpError{Op: "listen", Err: unknown}, "correct node.listen"},
-		{own, listen(syscall.EACCES), "choose a api_port from 1024"},
+		{own, listen(syscall.EACCES), "api_port"},
 		{own, listen(syscall.EMFILE), "ulimit -n"},
 	} {
 		if got := c.l.Hint(c.err); !strings.Contains(got, c.want) {
