@@ -17,6 +17,14 @@ func client(f func(*runlog.ClientSample)) func() []runlog.Record {
 	return func() []runlog.Record { return logtest.OnHosts(200, nil, f) }
 }
 
+// late is a run of an open loop that falls 4 s behind its schedule.
+func late(f func(*runlog.NodeSample)) func() []runlog.Record {
+	return func() []runlog.Record {
+		recs := logtest.OnHosts(200, f, func(s *runlog.ClientSample) { s.LateS = 4 })
+		return logtest.SetRun(recs, func(r *runlog.Run) { r.Rate = 50 })
+	}
+}
+
 // longer makes a run take so many times as long.
 func longer(records func() []runlog.Record, times float64) func() []runlog.Record {
 	return func() []runlog.Record {
@@ -62,33 +70,52 @@ func TestBottleneck(t *testing.T) {
 				s.CPUS = 3.9
 			}
 		}), limitCPU, 1, false, "3.90 of 4 cores used"},
-		{"client's CPUs", client(func(s *runlog.ClientSample) { s.CPUS = 3.8 }), limitClientCPU, 0, false, "3.80 of 4 cores used"},
-		{"client's link", client(func(s *runlog.ClientSample) { s.SentBytes = 12_400e6 }), limitLink, 0, false, "12.4 GB/s out of 12.5 GB/s"},
-		{"images made slowly", client(func(s *runlog.ClientSample) { s.SourceS = 6 }), limitSource, 0, false, "its workers spent 75.0 % of their time"},
-		{"nothing busy", nodes(nil), limitWaiting, 0, true, "the busiest that the samples tell of is the disk of node 1"},
+		{
+			"client's CPUs", client(func(s *runlog.ClientSample) { s.CPUS = 3.8 }), limitClientCPU, 0, false,
+			"3.80 of 4 cores used",
+		},
+		{
+			"client's link", client(func(s *runlog.ClientSample) { s.SentBytes = 12_400e6 }), limitLink, 0, false,
+			"12.4 GB/s out of 12.5 GB/s",
+		},
+		{
+			"images made slowly", client(func(s *runlog.ClientSample) { s.SourceS = 6 }), limitSource, 0, false,
+			"its workers spent 75.0 % of their time",
+		},
+		{
+			"nothing busy", nodes(nil), limitWaiting, 0, true,
+			"the busiest that the samples tell of is the disk of node 1",
+		},
 		{"nothing known", even(200), limitUnknown, 0, false, "no figures"},
 		{"slow, nothing known", longer(even(200), 150), limitUnknown, 0, true, "no figures"},
-		{"slow by a disk", longer(nodes(func(s *runlog.NodeSample) { s.DiskBusyS = 0.95 }), 150), limitDisk, 1, true, "busy for 95.0 %"},
+		{
+			"slow by a disk", longer(nodes(func(s *runlog.NodeSample) { s.DiskBusyS = 0.95 }), 150),
+			limitDisk, 1, true, "busy for 95.0 %",
+		},
 		{"as asked for", func() []runlog.Record {
 			return logtest.SetRun(logtest.OnHosts(200, nil, nil), func(r *runlog.Run) { r.Rate = 23 })
 		}, limitRate, 0, false, "23.0 uploads/s were asked for"},
-		{"late", func() []runlog.Record {
-			return logtest.SetRun(logtest.OnHosts(200, nil, func(s *runlog.ClientSample) { s.LateS = 4 }), func(r *runlog.Run) { r.Rate = 50 })
-		}, limitGenerator, 0, true, "it fell 4.000 s behind the schedule"},
-		{"late, for a disk", func() []runlog.Record {
-			return logtest.SetRun(logtest.OnHosts(200, func(s *runlog.NodeSample) { s.DiskBusyS = 0.9 }, func(s *runlog.ClientSample) { s.LateS = 4 }), func(r *runlog.Run) { r.Rate = 50 })
-		}, limitDisk, 1, false, "90.0 %"},
+		{"late", late(nil), limitGenerator, 0, true, "it fell 4.000 s behind the schedule"},
+		{
+			"late, for a disk", late(func(s *runlog.NodeSample) { s.DiskBusyS = 0.9 }),
+			limitDisk, 1, false, "90.0 %",
+		},
 		{"one slow node", func() []runlog.Record {
 			return logtest.Mutate(logtest.OnHosts(200, nil, nil), func(u *runlog.Upload) {
 				if u.Owner == 3 {
 					u.LatencyS *= 4
 				}
 			})
-		}, limitSlowNode, 3, true, "uploads that it owns take 104 ms for a megabyte (median), those of the others 25.3 ms"},
+		}, limitSlowNode, 3, true, "take 104 ms for a megabyte (median), those of the others 25.3 ms"},
 		{"tried again", func() []runlog.Record {
-			return logtest.Mutate(logtest.OnHosts(200, nil, nil), func(u *runlog.Upload) { u.Attempts, u.SentBytes = 2, u.SentBytes*3/2 })
+			return logtest.Mutate(logtest.OnHosts(200, nil, nil), func(u *runlog.Upload) {
+				u.Attempts, u.SentBytes = 2, u.SentBytes*3/2
+			})
 		}, limitRetries, 0, true, "100 % of the uploads were tried again, 50.0 %"},
-		{"waiting for the cluster", with(nodes(nil), runlog.Event{TS: 2, Kind: runlog.EventHeld}, runlog.Event{TS: 6, Kind: runlog.EventReleased}), limitFaults, 0, false, "uploads waited 4.000 s, 47.1 % of the time"},
+		{
+			"waiting for the cluster", with(nodes(nil), held(2, 6)...),
+			limitFaults, 0, false, "uploads waited 4.000 s, 47.1 % of the time",
+		},
 		{"gone", nodes(func(s *runlog.NodeSample) {
 			if s.ID == 2 {
 				*s = runlog.NodeSample{ID: 2}
@@ -100,7 +127,8 @@ func TestBottleneck(t *testing.T) {
 			if b == nil {
 				t.Fatal("no bottleneck")
 			}
-			if b.Kind != c.kind || b.Node != c.node || b.Slow != c.slow || !strings.Contains(b.Evidence, c.says) || b.Try == "" || b.What == "" {
+			if b.Kind != c.kind || b.Node != c.node || b.Slow != c.slow || !strings.Contains(b.Evidence, c.says) ||
+				b.Try == "" || b.What == "" {
 				t.Errorf("%+v; want %s of node %d, slow: %v, %q", b, c.kind, c.node, c.slow, c.says)
 			}
 		})
@@ -132,25 +160,29 @@ func TestClientWarning(t *testing.T) {
 		"idle":   {nodes(nil), ""},
 		"source": {client(func(s *runlog.ClientSample) { s.SourceS = 6 }), "making images"},
 		"cpu":    {client(func(s *runlog.ClientSample) { s.CPUS = 3.8 }), "95.0 % of its machine's CPUs"},
-		"memory": {with(func() []runlog.Record {
-			return logtest.SetRun(logtest.OnHosts(200, nil, func(s *runlog.ClientSample) { s.LateS = 4 }), func(r *runlog.Run) { r.Rate = 50 })
-		}, runlog.Event{TS: 8, Kind: runlog.EventMemory, Detail: "uploads waited 9.0 s in all"}), "4.000 s behind the schedule: uploads waited 9.0 s in all"},
+		"memory": {
+			with(late(nil), runlog.Event{TS: 8, Kind: runlog.EventMemory, Detail: "uploads waited 9.0 s in all"}),
+			"4.000 s behind the schedule: uploads waited 9.0 s in all",
+		},
 	} {
 		r := compute(t, c.records()...)
 		if got := r.Client.Limited; c.says == "" && got != "" || !strings.Contains(got, c.says) {
 			t.Errorf("%s: %q", name, got)
 		}
-		if notes := strings.Join(r.Notes, "\n"); strings.Contains(notes, "WARNING: the client was what limited") != (c.says != "") {
-			t.Errorf("%s: notes %q", name, notes)
+		if warned := strings.Contains(strings.Join(r.Notes, "\n"), "WARNING"); warned != (c.says != "") {
+			t.Errorf("%s: notes %q", name, r.Notes)
 		}
 	}
 }
 
 // Without a run record nobody knows how many workers there were.
 func TestNoWorkersKnown(t *testing.T) {
-	recs := slices.DeleteFunc(logtest.OnHosts(200, nil, func(s *runlog.ClientSample) { s.SourceS = 3 }), func(rec runlog.Record) bool { _, is := rec.(runlog.Run); return is })
+	recs := slices.DeleteFunc(logtest.OnHosts(200, nil, func(s *runlog.ClientSample) {
+		s.SourceS = 3
+	}), logtest.Is[runlog.Run])
 	r := compute(t, recs...)
-	if r.Client == nil || r.Client.SourcePercent != 0 || r.Client.Limited != "" || r.Bottleneck.Kind == limitSource || strings.Contains(strings.Join(r.Notes, " "), "WARNING") {
+	if r.Client == nil || r.Client.SourcePercent != 0 || r.Client.Limited != "" ||
+		r.Bottleneck.Kind == limitSource || strings.Contains(strings.Join(r.Notes, " "), "WARNING") {
 		t.Errorf("client %+v, notes %q", r.Client, r.Notes)
 	}
 }

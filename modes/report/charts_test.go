@@ -28,9 +28,12 @@ func TestRatesOfCloseSamples(t *testing.T) {
 					DiskBusyS:        0.8 * at.taken,
 					DiskWrittenBytes: int64(1e8 * at.taken),
 				},
-			}, runlog.ClientSample{TS: at.stamped, Client: sample.Client{RSSBytes: 1, CPUS: 2 * at.taken, SentBytes: int64(1e8 * at.taken)}})
+			}, runlog.ClientSample{
+				TS:     at.stamped,
+				Client: sample.Client{RSSBytes: 1, CPUS: 2 * at.taken, SentBytes: int64(1e8 * at.taken)},
+			})
 		}
-		lines := log{logtest.Read(t, string(logtest.Encode(t, recs...)))}.processLines()
+		lines := log{logtest.Log(t, recs...)}.processLines()
 		client := lines[len(lines)-1]
 		for _, c := range []struct {
 			name string
@@ -68,7 +71,7 @@ func TestBusyAtMost(t *testing.T) {
 		runlog.NodeSample{TS: 3, ID: 1, Up: true, Node: sample.Node{RSSBytes: 1, DiskBusyS: 5}},
 		runlog.NodeSample{TS: 3.01, ID: 1, Up: true, Node: sample.Node{RSSBytes: 1, DiskBusyS: 6}},
 	}
-	line := log{logtest.Read(t, string(logtest.Encode(t, recs...)))}.processLines()[0].Of["disk_busy_s"]
+	line := log{logtest.Log(t, recs...)}.processLines()[0].Of["disk_busy_s"]
 	if len(line) != 2 || line[0].V != 100 || !math.IsNaN(line[1].V) {
 		t.Errorf("busy %v, want 100 and a gap", line)
 	}
@@ -78,7 +81,10 @@ func TestBusyAtMost(t *testing.T) {
 func TestRatesOfNoTime(t *testing.T) {
 	recs := logtest.Even(12)
 	for _, at := range []float64{0, 0.004} {
-		recs = append(recs, runlog.NodeSample{TS: at, ID: 1, Up: true, Node: sample.Node{RSSBytes: 1, DiskBusyS: 25 * at, NetRxBytes: int64(1e12 * at)}}, runlog.ClientSample{TS: at, Client: sample.Client{CPUS: 40 * at}})
+		node := sample.Node{RSSBytes: 1, DiskBusyS: 25 * at, NetRxBytes: int64(1e12 * at)}
+		recs = append(recs,
+			runlog.NodeSample{TS: at, ID: 1, Up: true, Node: node},
+			runlog.ClientSample{TS: at, Client: sample.Client{CPUS: 40 * at}})
 	}
 	r := compute(t, recs...)
 	if n := r.Nodes[0]; n.Of["disk_busy_s"] != 0 || n.Of["net_rx_bytes"] != 0 || r.Client.Of["cpu_s"] != 0 {

@@ -10,7 +10,7 @@ import (
 // compute writes records, reads them back and computes the report.
 func compute(t testing.TB, recs ...runlog.Record) *Report {
 	t.Helper()
-	return Compute(logtest.Read(t, string(logtest.Encode(t, recs...))), DefaultLimits())
+	return Compute(logtest.Log(t, recs...), DefaultLimits())
 }
 
 // checkNamed returns the check of that name.
@@ -28,8 +28,8 @@ func checkNamed(t testing.TB, r *Report, name string) Check {
 // compared is the report of a run beside one of the same that was a quarter slower, with more at once.
 func compared(t testing.TB) *Report {
 	t.Helper()
-	this := logtest.Read(t, string(logtest.Encode(t, logtest.Even(300)...)))
-	other := logtest.Read(t, string(logtest.Encode(t, logtest.Slower()...)))
+	this := logtest.Log(t, logtest.Even(300)...)
+	other := logtest.Log(t, logtest.Slower()...)
 	r := Compute(this, DefaultLimits())
 	r.Log = "this.jsonl"
 	r.Compare(this, other, "other.jsonl")

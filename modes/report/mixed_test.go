@@ -17,16 +17,19 @@ func TestWarmupIsLeftOut(t *testing.T) {
 		}
 	})
 	want, got := compute(t, logtest.Mixed()...), compute(t, bad...)
-	if got.Attempted != want.Attempted || got.Failed != 0 || got.LatencyS != want.LatencyS || got.ThroughputPerS != want.ThroughputPerS || got.SentBytes != want.SentBytes {
+	if got.Attempted != want.Attempted || got.Failed != 0 || got.LatencyS != want.LatencyS ||
+		got.ThroughputPerS != want.ThroughputPerS || got.SentBytes != want.SentBytes {
 		t.Errorf("%+v with a bad warm-up, %+v with a good one", got, want)
 	}
 	if want.Warmup.Uploads != 49 || want.Warmup.Reads != 13 || got.Warmup.Failed != 49 {
 		t.Errorf("left out: %+v, %+v", want.Warmup, got.Warmup)
 	}
 	if want.Attempted != 351 || want.MeasuredS != want.ElapsedS-2 || want.ThroughputPerS != 351/want.MeasuredS {
-		t.Errorf("%d uploads in %v of %v s, %v/s", want.Attempted, want.MeasuredS, want.ElapsedS, want.ThroughputPerS)
+		t.Errorf("%d uploads in %v of %v s, %v/s", want.Attempted, want.MeasuredS, want.ElapsedS,
+			want.ThroughputPerS)
 	}
-	if notes := strings.Join(want.Notes, "\n"); !strings.Contains(notes, "49 uploads and 13 reads") || !strings.Contains(notes, "resumed 1 time") {
+	if notes := strings.Join(want.Notes, "\n"); !strings.Contains(notes, "49 uploads and 13 reads") ||
+		!strings.Contains(notes, "resumed 1 time") {
 		t.Errorf("notes %q", notes)
 	}
 }
@@ -41,7 +44,8 @@ func TestLatencyCountsFromWhenDue(t *testing.T) {
 		}
 		u.LatencyS = 0.1
 	})...)
-	if r.LatencyS.P50 != 0.1 || math.Abs(r.LatencyS.P99-3.1) > 1e-9 || r.ServiceLatencyS == nil || math.Abs(r.ServiceLatencyS.P99-0.1) > 1e-9 {
+	if r.LatencyS.P50 != 0.1 || math.Abs(r.LatencyS.P99-3.1) > 1e-9 || r.ServiceLatencyS == nil ||
+		math.Abs(r.ServiceLatencyS.P99-0.1) > 1e-9 {
 		t.Errorf("%+v from when due, %+v from when sent", r.LatencyS, r.ServiceLatencyS)
 	}
 	if r := compute(t, logtest.Even(200)...); r.ServiceLatencyS != nil {
@@ -51,7 +55,8 @@ func TestLatencyCountsFromWhenDue(t *testing.T) {
 
 func TestReadsHaveTheirOwnFigures(t *testing.T) {
 	r := compute(t, logtest.Mixed()...)
-	if r.Reads == nil || r.Reads.Attempted != 87 || r.Reads.Failed != 1 || r.Reads.Failures[0].Error != "not found" || r.Reads.LatencyS.Max != 0.11 {
+	if r.Reads == nil || r.Reads.Attempted != 87 || r.Reads.Failed != 1 ||
+		r.Reads.Failures[0].Error != "not found" || r.Reads.LatencyS.Max != 0.11 {
 		t.Fatalf("%+v", r.Reads)
 	}
 	if r.Verdict.Passed || !strings.Contains(r.Verdict.Text, "1 OF 87 READS") {
@@ -59,7 +64,7 @@ func TestReadsHaveTheirOwnFigures(t *testing.T) {
 	}
 	l := DefaultLimits()
 	l.SuccessPercent = 98
-	r = Compute(logtest.Read(t, string(logtest.Encode(t, logtest.Mixed()...))), l)
+	r = Compute(logtest.Log(t, logtest.Mixed()...), l)
 	if !r.Verdict.Passed || !strings.Contains(r.Verdict.Text, "FAILED 1 OF 87 READS: AS MANY AS ALLOWED") {
 		t.Errorf("passed %v, %s", r.Verdict.Passed, r.Verdict.Text)
 	}
@@ -79,11 +84,18 @@ func TestLimits(t *testing.T) {
 		}), func(l *Limits) { l.StddevPercent = 0.15 }},
 		{"sustained_load", logtest.Even(300), func(l *Limits) { l.P99S = 0.4 }},
 		{"sustained_load", logtest.Even(300), func(l *Limits) { l.ThroughputPerS = 30 }},
-		{"sustained_load", logtest.Mutate(logtest.Even(1500), func(u *runlog.Upload) { u.StartS *= 1 + u.StartS/900 }), func(l *Limits) { l.SlowdownPercent = 5 }},
+		{
+			"sustained_load",
+			logtest.Mutate(logtest.Even(1500), func(u *runlog.Upload) { u.StartS *= 1 + u.StartS/900 }),
+			func(l *Limits) { l.SlowdownPercent = 5 },
+		},
 		{"memory_stable", logtest.Even(300), func(l *Limits) { l.NodeRSSBytes = 182 << 20 }},
 		{"memory_stable", logtest.Even(300), func(l *Limits) { l.ClientRSSBytes = 88 << 20 }},
 		{"memory_stable", append(logtest.Even(0), slowLeak()...), func(l *Limits) { l.GrowthBytes = 10 << 20 }},
-		{"network", logtest.Mutate(logtest.Even(300), func(u *runlog.Upload) { u.SentBytes += u.Bytes / 10 }), func(l *Limits) { l.ResentPercent = 1 }},
+		{
+			"network", logtest.Mutate(logtest.Even(300), func(u *runlog.Upload) { u.SentBytes += u.Bytes / 10 }),
+			func(l *Limits) { l.ResentPercent = 1 },
+		},
 		{"hash_quality", eventRecordsWithoutFault(), func(l *Limits) { l.FirstChoicePercent = 90 }},
 		{"hash_quality", logtest.Mutate(logtest.Even(300), func(u *runlog.Upload) {
 			if u.Seq <= 30 && u.Owner == 2 {
@@ -92,7 +104,7 @@ func TestLimits(t *testing.T) {
 		}), func(l *Limits) { l.HashP = 0.5 }},
 		{"fault_tolerance", logtest.Chaos(), func(l *Limits) { l.PauseS = 1 }},
 	} {
-		log := logtest.Read(t, string(logtest.Encode(t, c.records...)))
+		log := logtest.Log(t, c.records...)
 		loose := DefaultLimits()
 		loose.StddevPercent = 50
 		tight := loose
@@ -143,8 +155,10 @@ func TestCompare(t *testing.T) {
 	if s := r.Comparison.Settings; len(s) != 1 || s[0] != (SettingChanged{"load", "8 at once", "16 at once"}) {
 		t.Errorf("%+v", s)
 	}
-	log := logtest.Read(t, string(logtest.Encode(t, logtest.Even(300)...)))
-	jitter := logtest.Read(t, string(logtest.Encode(t, logtest.Mutate(logtest.Even(300), func(u *runlog.Upload) { u.LatencyS += float64(u.Seq*7919%13-6) / 2000 })...)))
+	log := logtest.Log(t, logtest.Even(300)...)
+	jitter := logtest.Log(t, logtest.Mutate(logtest.Even(300), func(u *runlog.Upload) {
+		u.LatencyS += float64(u.Seq*7919%13-6) / 2000
+	})...)
 	same := Compute(log, DefaultLimits())
 	same.Compare(log, jitter, "other")
 	for _, f := range same.Comparison.Figures {
@@ -155,21 +169,23 @@ func TestCompare(t *testing.T) {
 	if len(same.Comparison.Settings) != 0 {
 		t.Errorf("%+v", same.Comparison.Settings)
 	}
-	slow := logtest.Read(t, string(logtest.Encode(t, logtest.Mutate(logtest.Even(300), func(u *runlog.Upload) { u.LatencyS *= 0.5 })...)))
+	slow := logtest.Log(t, logtest.Mutate(logtest.Even(300), func(u *runlog.Upload) { u.LatencyS *= 0.5 })...)
 	same.Compare(log, slow, "other")
 	if f := figure(same, "latency p50"); f.Outcome != Worse {
 		t.Errorf("twice as slow: %+v", f)
 	}
-	empty := logtest.Read(t, string(logtest.Encode(t, logtest.Even(0)...)))
+	empty := logtest.Log(t, logtest.Even(0)...)
 	same.Compare(log, empty, "other")
 	if f := figure(same, "throughput"); f.Outcome != Untested {
 		t.Errorf("against nothing: %+v", f)
 	}
 	for name, short := range map[string][]runlog.Record{
-		"0.2 s":     append(logtest.Mutate(logtest.Even(200), func(u *runlog.Upload) { u.StartS, u.LatencyS = u.StartS/50, u.LatencyS/50 })[:201], runlog.End{ElapsedS: 0.2}),
+		"0.2 s": append(logtest.Mutate(logtest.Even(200), func(u *runlog.Upload) {
+			u.StartS, u.LatencyS = u.StartS/50, u.LatencyS/50
+		})[:201], runlog.End{ElapsedS: 0.2}),
 		"9 uploads": logtest.Mutate(logtest.Even(9), func(u *runlog.Upload) { u.StartS *= 20 }),
 	} {
-		same.Compare(log, logtest.Read(t, string(logtest.Encode(t, short...))), name)
+		same.Compare(log, logtest.Log(t, short...), name)
 		for _, f := range same.Comparison.Figures {
 			if f.Outcome != Untested || f.P != nil {
 				t.Errorf("against %s: %+v", name, f)

@@ -102,17 +102,24 @@ func simulatedRun(t testing.TB, s *simulated, user string, count int64, sizes []
 
 func ownedSamples(t float64, owned ...placement.Load) (recs []runlog.Record) {
 	for i, l := range owned {
-		recs = append(recs, runlog.NodeSample{TS: t, ID: i + 1, Up: true, Node: sample.Node{RSSBytes: 180 << 20, OwnedImages: l.Images, OwnedBytes: l.Bytes}})
+		recs = append(recs, runlog.NodeSample{
+			TS:   t,
+			ID:   i + 1,
+			Up:   true,
+			Node: sample.Node{RSSBytes: 180 << 20, OwnedImages: l.Images, OwnedBytes: l.Bytes},
+		})
 	}
 	return recs
 }
 
 // The photographs' sizes differ by eight times.
 func TestBalanceOfPhotographs(t *testing.T) {
+	sizes := photoSizes(t)
 	for _, count := range []int64{40, 300} {
 		failed, most, second := 0, 0.0, ""
 		for user := range 200 {
-			c := checkNamed(t, compute(t, simulatedRun(t, newSimulated(make([]placement.Load, 3)...), fmt.Sprint("user", user), count, photoSizes(t))...), "balance")
+			recs := simulatedRun(t, newSimulated(make([]placement.Load, 3)...), fmt.Sprint("user", user), count, sizes)
+			c := checkNamed(t, compute(t, recs...), "balance")
 			if c.Status != Passed {
 				failed++
 				second = c.Evidence
@@ -123,14 +130,15 @@ func TestBalanceOfPhotographs(t *testing.T) {
 		if failed > 0 {
 			t.Errorf("%d of 200 runs of %d uploads are not balanced: %s", failed, count, second)
 		}
-		uneven := simulatedRun(t, newSimulated(make([]placement.Load, 3)...), "user", count, photoSizes(t))
+		uneven := simulatedRun(t, newSimulated(make([]placement.Load, 3)...), "user", count, sizes)
 		for i, rec := range uneven { // whoever has the large ones
 			if u, ok := rec.(runlog.Upload); ok {
 				u.Owner = int(u.Seq%3) + 1
 				uneven[i] = u
 			}
 		}
-		if c := checkNamed(t, compute(t, uneven...), "balance"); c.Status != Failed || !strings.Contains(c.Evidence, " and ") {
+		if c := checkNamed(t, compute(t, uneven...), "balance"); c.Status != Failed ||
+			!strings.Contains(c.Evidence, " and ") {
 			t.Errorf("one node has all large images: %s, %s", c.Status, c.Evidence)
 		}
 	}
@@ -138,19 +146,24 @@ func TestBalanceOfPhotographs(t *testing.T) {
 
 func TestShareLimits(t *testing.T) {
 	for _, c := range []struct {
-		count   int64
-		sizes   []int64
-		i, b    float64
-		atMost_ string
+		count  int64
+		sizes  []int64
+		images float64 // limits in percent
+		bytes  float64
+		says   string
 	}{
 		{1500, []int64{10e6, 20e6}, 0.15, 0.15, "at most 0.15 %"},
 		{300, []int64{10e6, 10e6}, 0.75, 0.75, "at most 0.75 %"},
 		{300, []int64{1e6, 1e6, 10e6}, 0.75, 1.125, "at most 0.75 % and 1.12 %"},
 	} {
-		recs := logtest.Mutate(logtest.Even(c.count), func(u *runlog.Upload) { u.Bytes = c.sizes[u.Seq%int64(len(c.sizes))] })
+		recs := logtest.Mutate(logtest.Even(c.count), func(u *runlog.Upload) {
+			u.Bytes = c.sizes[u.Seq%int64(len(c.sizes))]
+		})
 		got := checkNamed(t, compute(t, recs...), "balance")
-		if i, b := got.Figures["limit_percent"], got.Figures["bytes_limit_percent"]; i != c.i || b != c.b && math.Round(b*1e5)/1e5 != c.b || !strings.Contains(got.Evidence, c.atMost_) {
-			t.Errorf("%v: %v and %v, %s; want %v and %v, %s", c.sizes, i, b, got.Evidence, c.i, c.b, c.atMost_)
+		images, bytes := got.Figures["limit_percent"], got.Figures["bytes_limit_percent"]
+		if images != c.images || math.Abs(bytes-c.bytes) > 1e-5 || !strings.Contains(got.Evidence, c.says) {
+			t.Errorf("%v: %v and %v, %s; want %v and %v, %s",
+				c.sizes, images, bytes, got.Evidence, c.images, c.bytes, c.says)
 		}
 	}
 }
@@ -175,12 +188,28 @@ func TestHistory(t *testing.T) {
 		says   string
 	}{
 		{"nothing before", owned(0, 0, 0), 300, nil, Passed, "at most 0.75 % and 0.99 %"},
-		{"even before", owned(100, 100, 100), 300, nil, Passed, "nodes owned 300 images before; of all that they own after it "},
+		{
+			"even before", owned(100, 100, 100), 300, nil, Passed,
+			"nodes owned 300 images before; of all that they own after it ",
+		},
 		{"a new node that catches up", owned(100, 100, 0), 300, nil, Passed, "by bytes; at most 0.45 %"},
-		{"a new node that gets nearer", owned(500, 500, 0), 300, nil, Passed, "at most 0.17 % and 0.23 %, or no further apart than before: 333 images before, 1"},
-		{"larger images before", []placement.Load{{Images: 10, Bytes: 120e6}, {Images: 10, Bytes: 125e6}, {Images: 10, Bytes: 122e6}}, 300, nil, Passed, "nodes owned 30 images before"},
-		{"the new node gets nothing", owned(100, 100, 0), 300, toFirst, Failed, "apart than before: 66.7 images before, 2"},
-		{"even before, uneven run", owned(100, 100, 100), 300, toFirst, Failed, "apart than before: 0.00 images before, 2"},
+		{
+			"a new node that gets nearer", owned(500, 500, 0), 300, nil, Passed,
+			"at most 0.17 % and 0.23 %, or no further apart than before: 333 images before, 1",
+		},
+		{
+			"larger images before",
+			[]placement.Load{{Images: 10, Bytes: 120e6}, {Images: 10, Bytes: 125e6}, {Images: 10, Bytes: 122e6}},
+			300, nil, Passed, "nodes owned 30 images before",
+		},
+		{
+			"the new node gets nothing", owned(100, 100, 0), 300, toFirst, Failed,
+			"apart than before: 66.7 images before, 2",
+		},
+		{
+			"even before, uneven run", owned(100, 100, 100), 300, toFirst, Failed,
+			"apart than before: 0.00 images before, 2",
+		},
 		{"a new node, and thirds", owned(500, 500, 0), 300, thirds, Failed, "apart than before"},
 	} {
 		recs := simulatedRun(t, newSimulated(slices.Clone(c.before)...), "user", c.count, photoSizes(t))
@@ -192,7 +221,8 @@ func TestHistory(t *testing.T) {
 			t.Errorf("%s: %s, %s; want %s with %q", c.name, got.Status, got.Evidence, c.want, c.says)
 		}
 		got := checkNamed(t, r, "hash_quality")
-		if _, asked := got.Figures["shares_p"]; asked != (c.before[0].Images == 0) || got.Figures["first_choices_p"] == 0 || got.Status == Skipped {
+		if _, asked := got.Figures["shares_p"]; asked != (c.before[0].Images == 0) ||
+			got.Figures["first_choices_p"] == 0 || got.Status == Skipped {
 			t.Errorf("%s: hash_quality %s, %s", c.name, got.Status, got.Evidence)
 		}
 	}
@@ -201,17 +231,19 @@ func TestHistory(t *testing.T) {
 // What a first sample that came late says has uploads of the run in it; those of the warm-up are not among
 // the uploads.
 func TestBefore(t *testing.T) {
-	recs := slices.DeleteFunc(logtest.Even(60), func(rec runlog.Record) bool { _, is := rec.(runlog.NodeSample); return is })
-	recs = append(recs, ownedSamples(1.5, placement.Load{Images: 20, Bytes: 200e6}, placement.Load{Images: 9, Bytes: 200e6})...)
-	l := log{logtest.Read(t, string(logtest.Encode(t, recs...)))}
+	recs := slices.DeleteFunc(logtest.Even(60), logtest.Is[runlog.NodeSample])
+	recs = append(recs,
+		ownedSamples(1.5, placement.Load{Images: 20, Bytes: 200e6}, placement.Load{Images: 9, Bytes: 200e6})...)
+	l := log{logtest.Log(t, recs...)}
 	r := Compute(l.Log, DefaultLimits())
-	if list, any := l.before(r.Nodes); any {
+	if list, owned := l.before(r.Nodes); owned {
 		t.Errorf("before, with no sample of node 3: %v", list)
 	}
-	recs = append(recs, runlog.NodeSample{TS: 1, ID: 3}, runlog.NodeSample{TS: 2, ID: 3, Up: true}, runlog.NodeSample{TS: 3, ID: 3, Up: true, Node: sample.Node{OwnedImages: 50}})
-	l = log{logtest.Read(t, string(logtest.Encode(t, logtest.Mutate(recs, func(u *runlog.Upload) { u.Warmup = u.Seq%2 == 0 })...)))}
-	list, any := l.before(r.Nodes)
-	if !any || len(list) != 3 || list[0].Images >= 20 || list[0].Images < 10 || list[2].Images != 0 {
+	recs = append(recs, runlog.NodeSample{TS: 1, ID: 3}, runlog.NodeSample{TS: 2, ID: 3, Up: true},
+		runlog.NodeSample{TS: 3, ID: 3, Up: true, Node: sample.Node{OwnedImages: 50}})
+	l = log{logtest.Log(t, logtest.Mutate(recs, func(u *runlog.Upload) { u.Warmup = u.Seq%2 == 0 })...)}
+	list, owned := l.before(r.Nodes)
+	if !owned || len(list) != 3 || list[0].Images >= 20 || list[0].Images < 10 || list[2].Images != 0 {
 		t.Errorf("before %v", list)
 	}
 	warm := runlog.Load{}

@@ -69,7 +69,15 @@ func TestChiSquareP(t *testing.T) {
 
 func TestQuantile(t *testing.T) {
 	v := []float64{15, 20, 35, 40, 50} // the usual example of nearest rank
-	for _, c := range []struct{ q, want float64 }{{0, 15}, {0.05, 15}, {0.3, 20}, {0.4, 20}, {0.5, 35}, {0.99, 50}, {1, 50}} {
+	for _, c := range []struct{ q, want float64 }{
+		{0, 15},
+		{0.05, 15},
+		{0.3, 20},
+		{0.4, 20},
+		{0.5, 35},
+		{0.99, 50},
+		{1, 50},
+	} {
 		if got := quantile(v, c.q); got != c.want {
 			t.Errorf("quantile %v is %v, want %v", c.q, got, c.want)
 		}
@@ -135,7 +143,9 @@ func TestMannWhitney(t *testing.T) {
 	if got := mannWhitney(nil, high); got != 1 {
 		t.Errorf("p = %v against nothing", got)
 	}
-	if even, drifting := mannWhitney(low, high), mannWhitney([]float64{1, 2, 3, 4, 5}, []float64{6, 7, 8, 9, 10}); drifting <= even {
+	even := mannWhitney(low, high)
+	drifting := mannWhitney([]float64{1, 2, 3, 4, 5}, []float64{6, 7, 8, 9, 10})
+	if drifting <= even {
 		t.Errorf("p = %v for values like their neighbours, %v for others", drifting, even)
 	}
 }
@@ -173,7 +183,16 @@ func TestGrade(t *testing.T) {
 		for _, c := range []struct {
 			stddev float64
 			want   string
-		}{{0, "excellent"}, {0.999, "excellent"}, {1, "very good"}, {1.999, "very good"}, {2, "good"}, {4.999, "good"}, {5, "poor"}, {47, "poor"}} {
+		}{
+			{0, "excellent"},
+			{0.999, "excellent"},
+			{1, "very good"},
+			{1.999, "very good"},
+			{2, "good"},
+			{4.999, "good"},
+			{5, "poor"},
+			{47, "poor"},
+		} {
 			a := allowance(images, 3)
 			if got := a.grade(c.stddev); got != c.want || a.words(got) != got {
 				t.Errorf("%v of %d images: %s, want %s", c.stddev, images, a.words(got), c.want)
@@ -242,7 +261,8 @@ func TestGradeKeepsToBounds(t *testing.T) {
 				t.Fatalf("%d images, %d nodes, all on one: %s", images, nodes, got)
 			}
 			for _, s := range []float64{0, 0.9, 1.5, 3, 4.9, 5, 20, 60} {
-				if few, many := a.grade(s), allowance(0, nodes).grade(s); slices.Index(order, few) > slices.Index(order, many) {
+				few, many := a.grade(s), allowance(0, nodes).grade(s)
+				if slices.Index(order, few) > slices.Index(order, many) {
 					t.Fatalf("%d images, %d nodes, %v: %s, %s of many", images, nodes, s, few, many)
 				}
 			}

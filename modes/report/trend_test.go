@@ -17,7 +17,8 @@ func line(values ...float64) (points []Point) {
 // and its variance 125, so that z is -44/sqrt(125).
 func TestTrendByHand(t *testing.T) {
 	got, ok := findTrend(line(20, 18, 16, 14, 12, 10, 8, 6, 4, 2))
-	if want := normalTail(44 / math.Sqrt(125)); !ok || got.slope != -2 || got.low != -2 || got.high != -2 || math.Abs(got.pFalling-want) > 1e-12 {
+	if want := normalTail(44 / math.Sqrt(125)); !ok || got.slope != -2 || got.low != -2 || got.high != -2 ||
+		math.Abs(got.pFalling-want) > 1e-12 {
 		t.Errorf("%+v, want a slope of -2 and p = %v", got, want)
 	}
 	if got.seconds != 9 || got.level != 11 {
@@ -88,7 +89,8 @@ func TestTrendFindsAFall(t *testing.T) {
 }
 
 func TestThin(t *testing.T) {
-	if got := thin(line(1, 3, 5, 7, 9), 2); len(got) != 2 || got[0] != (Point{1, 3}) || got[1] != (Point{3.5, 8}) {
+	if got := thin(line(1, 3, 5, 7, 9), 2); len(got) != 2 || got[0] != (Point{1, 3}) ||
+		got[1] != (Point{3.5, 8}) {
 		t.Errorf("%v", got)
 	}
 	long := make([]Point, 100_001)

@@ -17,30 +17,59 @@ import (
 	"imgcluster/modes/runlog/logtest"
 )
 
-// TestWriteFields holds the field names and their order, which readers in other languages rely on.
+// TestWriteFields holds the field names and their order, which readers in other languages rely on. Those of
+// samples are in the golden file of TestLogFormat.
 func TestWriteFields(t *testing.T) {
 	for _, c := range []struct {
 		rec  runlog.Record
 		want string
 	}{
-		{logtest.EvenRun(1500), `{"type":"run","schema":1,"started":"2026-01-02T15:04:05Z","profile":"extreme","nodes":[1,2,3],"count":1500,"concurrency":8,"delivery":"broadcast","replicas":2,"plan":{"verify":false,"chaos":false,"cleanup":false}}`},
 		{
-			runlog.Upload{Seq: 1, Name: "stress_image_1.png", Class: "medium", Bytes: 9013320, StartS: 0.012, LatencyS: 0.143, OK: true, Owner: 2, Replicas: []int{2, 3}, Attempts: 1, SentBytes: 27039960},
-			`{"type":"upload","seq":1,"name":"stress_image_1.png","class":"medium","bytes":9013320,"start_s":0.012,"latency_s":0.143,"ok":true,"owner":2,"replicas":[2,3],"attempts":1,"sent_bytes":27039960}`,
+			logtest.EvenRun(1500),
+			`{"type":"run","schema":1,"started":"2026-01-02T15:04:05Z","profile":"extreme","nodes":[1,2,3],` +
+				`"count":1500,"concurrency":8,"delivery":"broadcast","replicas":2,` +
+				`"plan":{"verify":false,"chaos":false,"cleanup":false}}`,
 		},
 		{
-			runlog.Upload{Seq: 2, Name: "stress_image_2.png", Class: "large", Bytes: 14013320, StartS: 0.1 + 0.2, LatencyS: 5, Error: "no quorum", Attempts: 3},
-			`{"type":"upload","seq":2,"name":"stress_image_2.png","class":"large","bytes":14013320,"start_s":0.3,"latency_s":5,"ok":false,"error":"no quorum","attempts":3,"sent_bytes":0}`,
+			runlog.Upload{
+				Seq:       1,
+				Name:      "stress_image_1.png",
+				Class:     "medium",
+				Bytes:     9013320,
+				StartS:    0.012,
+				LatencyS:  0.143,
+				OK:        true,
+				Owner:     2,
+				Replicas:  []int{2, 3},
+				Attempts:  1,
+				SentBytes: 27039960,
+			},
+			`{"type":"upload","seq":1,"name":"stress_image_1.png","class":"medium","bytes":9013320,` +
+				`"start_s":0.012,"latency_s":0.143,"ok":true,"owner":2,"replicas":[2,3],"attempts":1,` +
+				`"sent_bytes":27039960}`,
 		},
 		{
-			runlog.NodeSample{TS: 5, ID: 1, Up: true, Node: sample.Node{RSSBytes: 181000000, DiskFreeBytes: 70000000000, CPUS: 3.1, NetRxBytes: 1, NetTxBytes: 1}},
-			`{"type":"node","t_s":5,"id":1,"up":true,"rss_bytes":181000000,"disk_free_bytes":70000000000,"cpu_s":3.1,"net_rx_bytes":1,"net_tx_bytes":1,"owned_images":0,"owned_bytes":0,"staging_bytes":0,"disk_read_bytes":0,"disk_written_bytes":0,"disk_busy_s":0}`,
+			runlog.Upload{
+				Seq:      2,
+				Name:     "stress_image_2.png",
+				Class:    "large",
+				Bytes:    14013320,
+				StartS:   0.1 + 0.2,
+				LatencyS: 5,
+				Error:    "no quorum",
+				Attempts: 3,
+			},
+			`{"type":"upload","seq":2,"name":"stress_image_2.png","class":"large","bytes":14013320,` +
+				`"start_s":0.3,"latency_s":5,"ok":false,"error":"no quorum","attempts":3,"sent_bytes":0}`,
 		},
-		{runlog.ClientSample{TS: 5, Client: sample.Client{RSSBytes: 90, CPUS: 1}}, `{"type":"client","t_s":5,"rss_bytes":90,"cpu_s":1,"in_flight":0,"late_s":0,"source_s":0,"net_tx_bytes":0,"net_rx_bytes":0}`},
-		{runlog.Event{TS: 12.3, Kind: runlog.EventNodeDown, Node: 2}, `{"type":"event","t_s":12.3,"kind":"node_down","node":2}`},
+		{
+			runlog.Event{TS: 12.3, Kind: runlog.EventNodeDown, Node: 2},
+			`{"type":"event","t_s":12.3,"kind":"node_down","node":2}`,
+		},
 		{
 			runlog.Readback{Images: 9, Matched: 5, Mismatched: 1, Missing: 1, Unread: 2, Bytes: 77, ElapsedS: 1.5},
-			`{"type":"readback","images":9,"matched":5,"mismatched":1,"missing":1,"unread":2,"bytes":77,"elapsed_s":1.5}`,
+			`{"type":"readback","images":9,"matched":5,"mismatched":1,"missing":1,"unread":2,"bytes":77,` +
+				`"elapsed_s":1.5}`,
 		},
 		{
 			runlog.Cleaned{Images: 7, Bytes: 70, Missing: 1, Failed: 1, WonBack: 140},
@@ -85,7 +114,10 @@ func TestWriteRefusesAbsurdRecords(t *testing.T) {
 			t.Errorf("%+v: %v, want %v", rec, err, runlog.ErrRange)
 		}
 	}
-	for _, rec := range []runlog.Record{runlog.Run{Nodes: make([]int, runlog.NodesMax+1)}, runlog.Upload{Name: strings.Repeat("n", runlog.LineBytesMax)}} {
+	for _, rec := range []runlog.Record{
+		runlog.Run{Nodes: make([]int, runlog.NodesMax+1)},
+		runlog.Upload{Name: strings.Repeat("n", runlog.LineBytesMax)},
+	} {
 		if err := w.Write(rec); err == nil {
 			t.Errorf("%T that Read would refuse was written", rec)
 		}
@@ -110,7 +142,8 @@ func TestWriteCutsErrors(t *testing.T) {
 	if err := json.Unmarshal(logtest.Encode(t, runlog.Upload{Error: long}), &u); err != nil {
 		t.Fatal(err)
 	}
-	if len(u.Error) != runlog.ErrorBytesMax-1 || !utf8.ValidString(u.Error) || !strings.HasPrefix(long, u.Error) {
+	if len(u.Error) != runlog.ErrorBytesMax-1 || !utf8.ValidString(u.Error) ||
+		!strings.HasPrefix(long, u.Error) {
 		t.Errorf("%d bytes kept: %q", len(u.Error), u.Error)
 	}
 }
@@ -122,7 +155,12 @@ func TestWriteErrorSticks(t *testing.T) {
 	if err := w.Write(runlog.End{}); err != nil {
 		t.Fatalf("buffered: %v", err)
 	}
-	for name, got := range map[string]error{"Flush": w.Flush(), "Write": w.Write(runlog.End{}), "Flush again": w.Flush(), "Close": w.Close()} {
+	for name, got := range map[string]error{
+		"Flush":       w.Flush(),
+		"Write":       w.Write(runlog.End{}),
+		"Flush again": w.Flush(),
+		"Close":       w.Close(),
+	} {
 		if !errors.Is(got, disk.err) {
 			t.Errorf("%s: %v, want %v", name, got, disk.err)
 		}

@@ -48,7 +48,8 @@ func openBrowser(t *testing.T) context.Context {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), browserTimeout)
 	t.Cleanup(cancel)
-	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.WSURLReadTimeout(browserTimeout))
+	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox,
+		chromedp.WSURLReadTimeout(browserTimeout))
 	ctx, cancel = chromedp.NewExecAllocator(ctx, opts...)
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
@@ -86,9 +87,17 @@ func TestPageInABrowser(t *testing.T) {
 	}
 	dir := t.TempDir()
 	for name, reports := range map[string]Reports{
-		"mixed": {compute(t, logtest.Mixed()...)}, "failing": {compute(t, logtest.Failing()...)}, "chaos": {compute(t, logtest.Chaos()...)},
-		"compared": {compared(t)}, "evil": {named(t, evilText, evilRecords())}, "empty": {compute(t, logtest.EvenRun(0), runlog.End{})}, "many nodes": {compute(t, manyNodes()...)},
-		"several": {named(t, "a.jsonl", logtest.Killed()), named(t, "b/"+strings.Repeat("long", 30)+".jsonl", logtest.Mixed())},
+		"mixed":      {compute(t, logtest.Mixed()...)},
+		"failing":    {compute(t, logtest.Failing()...)},
+		"chaos":      {compute(t, logtest.Chaos()...)},
+		"compared":   {compared(t)},
+		"evil":       {named(t, evilText, evilRecords())},
+		"empty":      {compute(t, logtest.EvenRun(0), runlog.End{})},
+		"many nodes": {compute(t, manyNodes()...)},
+		"several": {
+			named(t, "a.jsonl", logtest.Killed()),
+			named(t, "b/"+strings.Repeat("long", 30)+".jsonl", logtest.Mixed()),
+		},
 	} {
 		path := filepath.Join(dir, name+".html")
 		if err := os.WriteFile(path, written(t, reports.WriteHTML), 0o600); err != nil {
@@ -135,7 +144,12 @@ func manyNodes() []runlog.Record {
 	recs := logtest.Mutate(logtest.Even(400), func(u *runlog.Upload) { u.Owner = int(u.Seq%40) + 1 })
 	for id := 1; id <= 40; id++ {
 		for i := range 20 {
-			recs = append(recs, runlog.NodeSample{TS: float64(i), ID: id, Up: i%9 != 0, Node: sample.Node{RSSBytes: int64(id+i) << 20, CPUS: float64(i) / 2, NetRxBytes: int64(i) * 1e6}})
+			recs = append(recs, runlog.NodeSample{
+				TS:   float64(i),
+				ID:   id,
+				Up:   i%9 != 0,
+				Node: sample.Node{RSSBytes: int64(id+i) << 20, CPUS: float64(i) / 2, NetRxBytes: int64(i) * 1e6},
+			})
 		}
 	}
 	return logtest.SetRun(recs, func(r *runlog.Run) {

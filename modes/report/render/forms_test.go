@@ -21,7 +21,7 @@ import (
 // compute writes records, reads them back and computes the report.
 func compute(t testing.TB, recs ...runlog.Record) *report.Report {
 	t.Helper()
-	return report.Compute(logtest.Read(t, string(logtest.Encode(t, recs...))), report.DefaultLimits())
+	return report.Compute(logtest.Log(t, recs...), report.DefaultLimits())
 }
 
 func text(t testing.TB, r *report.Report, opts TextOptions) string {
@@ -41,20 +41,25 @@ func TestIncompleteInAllForms(t *testing.T) {
 		return back || end
 	})
 	a, b := named(t, "a.jsonl", recs), named(t, "b.jsonl", logtest.Whole(30))
-	l := logtest.Read(t, string(logtest.Encode(t, recs...)))
-	b.Compare(logtest.Read(t, string(logtest.Encode(t, logtest.Whole(30)...))), l, "a.jsonl")
+	l := logtest.Log(t, recs...)
+	b.Compare(logtest.Log(t, logtest.Whole(30)...), l, "a.jsonl")
 	const want = "no image read back, no end record"
 	for form, out := range map[string][]byte{
-		"text": []byte(text(t, a, TextOptions{})), "JSON": written(t, Reports{a}.WriteJSON), "CSV": written(t, Reports{a}.WriteCSV),
-		"Markdown": written(t, Reports{a}.WriteMarkdown), "HTML": written(t, Reports{a}.WriteHTML),
+		"text":     []byte(text(t, a, TextOptions{})),
+		"JSON":     written(t, Reports{a}.WriteJSON),
+		"CSV":      written(t, Reports{a}.WriteCSV),
+		"Markdown": written(t, Reports{a}.WriteMarkdown),
+		"HTML":     written(t, Reports{a}.WriteHTML),
 	} {
 		if flat := strings.Join(strings.Fields(string(out)), " "); !strings.Contains(flat, "INCOMPLETE: "+want) {
 			t.Errorf("%s does not say that it is incomplete: %s", form, flat)
 		}
 	}
 	for form, out := range map[string][]byte{
-		"text": []byte(text(t, b, TextOptions{})), "JSON": written(t, Reports{b}.WriteJSON),
-		"Markdown": written(t, Reports{b}.WriteMarkdown), "HTML": written(t, Reports{b}.WriteHTML),
+		"text":     []byte(text(t, b, TextOptions{})),
+		"JSON":     written(t, Reports{b}.WriteJSON),
+		"Markdown": written(t, Reports{b}.WriteMarkdown),
+		"HTML":     written(t, Reports{b}.WriteHTML),
 	} {
 		if flat := strings.Join(strings.Fields(string(out)), " "); !strings.Contains(flat, want) {
 			t.Errorf("%s compares with an incomplete run and does not say so", form)
@@ -94,12 +99,15 @@ func FuzzRead(f *testing.F) {
 	}
 	f.Add(logtest.Encode(f, logtest.EveryType()...))
 	f.Add([]byte(logtest.Gzip(f, logtest.RunLine+logtest.UploadLine)))
-	f.Add([]byte("\xef\xbb\xbf" + logtest.RunLine + `{"type":"cleaned","images":null}` + "\n" + `{"type":"node","id":1,"up":null}`))
+	f.Add([]byte("\xef\xbb\xbf" + logtest.RunLine + `{"type":"cleaned","images":null}` + "\n" +
+		`{"type":"node","id":1,"up":null}`))
 	evil := evilRecords()
 	f.Add(logtest.Encode(f, evil[0], evil[1], evil[len(evil)-2]))
-	f.Add([]byte(`{"type":"upload","ok":true,"owner":1,"latency_s":5e-324}` + "\n" + `{"type":"upload","ok":true,"owner":1,"latency_s":1}` + "\n"))
-	f.Add([]byte(`{"type":"upload","ok":true,"owner":1,"latency_s":5e-324}` + "\n" + `{"type":"upload","ok":true,"owner":1}` + "\n"))
-	f.Add([]byte(`{"type":"upload","ok":true,"owner":4294967295,"bytes":1099511627776,"latency_s":1e9,"start_s":1e9,"class":"\u0000\n世","sent_bytes":1e12}`))
+	const least = `{"type":"upload","ok":true,"owner":1,"latency_s":5e-324}` + "\n"
+	f.Add([]byte(least + `{"type":"upload","ok":true,"owner":1,"latency_s":1}` + "\n"))
+	f.Add([]byte(least + `{"type":"upload","ok":true,"owner":1}` + "\n"))
+	f.Add([]byte(`{"type":"upload","ok":true,"owner":4294967295,"bytes":1099511627776,"latency_s":1e9,` +
+		`"start_s":1e9,"class":"\u0000\n世","sent_bytes":1e12}`))
 	f.Fuzz(func(t *testing.T, log []byte) {
 		l, err := runlog.Read(bytes.NewReader(log))
 		if err != nil {
@@ -115,10 +123,11 @@ func FuzzRead(f *testing.F) {
 			t.Fatalf("%v: %s", err, js.Bytes())
 		}
 		all := Reports{r}
-		if rows, err := csv.NewReader(bytes.NewReader(written(t, all.WriteCSV))).ReadAll(); err != nil || len(rows) < 2 {
+		rows, err := csv.NewReader(bytes.NewReader(written(t, all.WriteCSV))).ReadAll()
+		if err != nil || len(rows) < 2 {
 			t.Fatalf("%d rows of CSV, %v", len(rows), err)
 		}
-		selfContained(t, written(t, all.WriteHTML))
+		expectSelfContained(t, written(t, all.WriteHTML))
 		written(t, all.WriteMarkdown)
 		for line := range strings.Lines(text(t, r, TextOptions{})) {
 			line = strings.TrimSuffix(line, "\n")
@@ -147,7 +156,13 @@ func TestPercentFloor(t *testing.T) {
 	for _, c := range []struct {
 		part, whole int
 		want        string
-	}{{0, 0, "0.00"}, {1500, 1500, "100.00"}, {999_999, 1_000_000, "99.99"}, {29, 100, "29.00"}, {1, 3, "33.33"}} {
+	}{
+		{0, 0, "0.00"},
+		{1500, 1500, "100.00"},
+		{999_999, 1_000_000, "99.99"},
+		{29, 100, "29.00"},
+		{1, 3, "33.33"},
+	} {
 		if got := percentFloor(c.part, c.whole); got != c.want {
 			t.Errorf("%d of %d: %s, want %s", c.part, c.whole, got, c.want)
 		}

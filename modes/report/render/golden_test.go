@@ -22,23 +22,22 @@ func TestGolden(t *testing.T) {
 	for name, records := range logtest.Runs {
 		t.Run(name, func(t *testing.T) {
 			r := compute(t, records()...)
-			golden(t, name+".txt", []byte(text(t, r, TextOptions{})))
-			var js bytes.Buffer
-			if err := (Reports{r}).WriteJSON(&js); err != nil {
-				t.Fatal(err)
-			}
-			golden(t, name+".json", js.Bytes())
+			expectGolden(t, name+".txt", []byte(text(t, r, TextOptions{})))
+			expectGolden(t, name+".json", written(t, Reports{r}.WriteJSON))
 		})
 	}
 	for name, reports := range map[string]Reports{
-		"mixed": {compute(t, logtest.Mixed()...)}, "compared": {compared(t)}, "several": {named(t, "a.jsonl", logtest.Killed()), named(t, "b.jsonl", logtest.Idle())},
+		"mixed":    {compute(t, logtest.Mixed()...)},
+		"compared": {compared(t)},
+		"several":  {named(t, "a.jsonl", logtest.Killed()), named(t, "b.jsonl", logtest.Idle())},
 	} {
-		golden(t, name+".csv", written(t, reports.WriteCSV))
-		golden(t, name+".md", written(t, reports.WriteMarkdown))
+		expectGolden(t, name+".csv", written(t, reports.WriteCSV))
+		expectGolden(t, name+".md", written(t, reports.WriteMarkdown))
 	}
-	golden(t, "compared.txt", []byte(text(t, compared(t), TextOptions{})))
-	golden(t, "compared.json", written(t, Reports{compared(t)}.WriteJSON))
-	golden(t, "color.txt", []byte(text(t, compute(t, logtest.Failing()...), TextOptions{Color: true, Width: 72})))
+	expectGolden(t, "compared.txt", []byte(text(t, compared(t), TextOptions{})))
+	expectGolden(t, "compared.json", written(t, Reports{compared(t)}.WriteJSON))
+	color := text(t, compute(t, logtest.Failing()...), TextOptions{Color: true, Width: 72})
+	expectGolden(t, "color.txt", []byte(color))
 }
 
 func named(t testing.TB, name string, recs []runlog.Record) *report.Report {
@@ -50,8 +49,8 @@ func named(t testing.TB, name string, recs []runlog.Record) *report.Report {
 // compared is the report of a run beside one of the same that was a quarter slower, with more at once.
 func compared(t testing.TB) *report.Report {
 	t.Helper()
-	this := logtest.Read(t, string(logtest.Encode(t, logtest.Even(300)...)))
-	other := logtest.Read(t, string(logtest.Encode(t, logtest.Slower()...)))
+	this := logtest.Log(t, logtest.Even(300)...)
+	other := logtest.Log(t, logtest.Slower()...)
 	r := report.Compute(this, report.DefaultLimits())
 	r.Log = "this.jsonl"
 	r.Compare(this, other, "other.jsonl")
@@ -67,7 +66,7 @@ func written(t testing.TB, write func(io.Writer) error) []byte {
 	return b.Bytes()
 }
 
-func golden(t *testing.T, name string, got []byte) {
+func expectGolden(t *testing.T, name string, got []byte) {
 	t.Helper()
 	path := filepath.Join("testdata", name)
 	if *update {
@@ -80,7 +79,8 @@ func golden(t *testing.T, name string, got []byte) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, want) {
-		t.Errorf("%s is not as kept; look at the difference, then run with -update\ngot:\n%s\nwant:\n%s", path, got, want)
+		t.Errorf("%s is not as kept; look at the difference, then run with -update\ngot:\n%s\nwant:\n%s",
+			path, got, want)
 	}
 }
 

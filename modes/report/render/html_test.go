@@ -23,7 +23,10 @@ func evilRecords() []runlog.Record {
 			u.OK, u.Owner, u.Error = false, 0, evilText
 		}
 	})
-	recs = append(recs, runlog.Event{TS: 1, Kind: evilText, Detail: evilText}, runlog.Event{TS: 2, Kind: runlog.EventKill, Node: 2, Detail: evilText}, runlog.ReadOp{StartS: 1, Error: evilText})
+	recs = append(recs,
+		runlog.Event{TS: 1, Kind: evilText, Detail: evilText},
+		runlog.Event{TS: 2, Kind: runlog.EventKill, Node: 2, Detail: evilText},
+		runlog.ReadOp{StartS: 1, Error: evilText})
 	return logtest.SetRun(recs, func(r *runlog.Run) {
 		r.Profile, r.Delivery, r.Images, r.Version, r.Arrivals = evilText, evilText, evilText, evilText, evilText
 		r.Hosts.Client = runlog.Host{Name: evilText, CPUs: 2}
@@ -34,16 +37,18 @@ func evilRecords() []runlog.Record {
 // What would make a browser ask for something that is not in the page: in a tag, which no word of a log
 // can become, and in the style and the script.
 var (
-	elsewhereTag  = regexp.MustCompile(`(?i)<(link|img|iframe|object|embed|base|script|a|form)\b[^>]*\s(src|href|data|action)="?[^"d#]`)
+	elsewhereTag = regexp.MustCompile(`(?i)<(link|img|iframe|object|embed|base|script|a|form)\b` +
+		`[^>]*\s(src|href|data|action)="?[^"d#]`)
 	elsewhereFile = regexp.MustCompile(`(?i)@import|url\(|https?:|\bfetch\b|XMLHttpRequest|WebSocket|\bimport\b`)
 )
 
-func selfContained(t testing.TB, page []byte) {
+func expectSelfContained(t testing.TB, page []byte) {
 	t.Helper()
 	if found := elsewhereTag.Find(page); found != nil {
 		t.Fatalf("the page has %q", found)
 	}
-	if !bytes.HasPrefix(page, []byte("<!doctype html>")) || !bytes.HasSuffix(bytes.TrimSpace(page), []byte("</html>")) {
+	if !bytes.HasPrefix(page, []byte("<!doctype html>")) ||
+		!bytes.HasSuffix(bytes.TrimSpace(page), []byte("</html>")) {
 		t.Fatalf("not a whole page: %.80s", page)
 	}
 }
@@ -57,7 +62,7 @@ func TestPageIsSelfContained(t *testing.T) {
 	for name, records := range logtest.Runs {
 		r := compute(t, records()...)
 		page := written(t, (Reports{r}).WriteHTML)
-		selfContained(t, page)
+		expectSelfContained(t, page)
 		if !strings.Contains(string(page), r.Verdict.Text) {
 			t.Errorf("%s: no verdict", name)
 		}
@@ -68,14 +73,16 @@ func TestPageIsSelfContained(t *testing.T) {
 		}
 	}
 	page := string(written(t, Reports{named(t, evilText, evilRecords())}.WriteHTML))
-	if strings.Contains(page, "<script>evil") || strings.Contains(page, "<img") || strings.Contains(page, `" onmouseover="`) {
+	if strings.Contains(page, "<script>evil") || strings.Contains(page, "<img") ||
+		strings.Contains(page, `" onmouseover="`) {
 		t.Error("a log's words became a part of the page")
 	}
 }
 
 // TestPageOfSeveral looks for the links from the table of all runs, and for what a wide table and paper need.
 func TestPageOfSeveral(t *testing.T) {
-	page := string(written(t, Reports{named(t, "a.jsonl", logtest.Killed()), named(t, "b.jsonl", logtest.Even(30))}.WriteHTML))
+	both := Reports{named(t, "a.jsonl", logtest.Killed()), named(t, "b.jsonl", logtest.Even(30))}
+	page := string(written(t, both.WriteHTML))
 	for _, want := range []string{
 		`href="#run1-verdict">a.jsonl</a>`, `href="#run2-verdict">b.jsonl</a>`, `id="run2-verdict"`,
 		`class="table" tabindex="0" role="region" aria-labelledby="runs"`, "no-repeat local", `"beforeprint"`,
@@ -104,7 +111,12 @@ func TestPageStaysSmall(t *testing.T) {
 	run.Nodes = nil
 	for id := 1; id <= runlog.NodesMax; id++ {
 		run.Nodes = append(run.Nodes, id)
-		run.Hosts.Nodes = append(run.Hosts.Nodes, runlog.Host{ID: id, Name: fmt.Sprint("host", id), CPUs: 4, LinkBytesPS: 1e9})
+		run.Hosts.Nodes = append(run.Hosts.Nodes, runlog.Host{
+			ID:          id,
+			Name:        fmt.Sprint("host", id),
+			CPUs:        4,
+			LinkBytesPS: 1e9,
+		})
 	}
 	run.Settings = map[string]string{}
 	for i := range runlog.SettingsMax {
@@ -119,12 +131,28 @@ func TestPageStaysSmall(t *testing.T) {
 		}
 		recs = append(recs, u)
 		if seq%60 == 0 {
-			recs = append(recs, runlog.Event{TS: float64(seq) / 25, Kind: runlog.EventKill, Node: int(seq)%runlog.NodesMax + 1, Detail: strings.Repeat("d", 500)})
+			recs = append(recs, runlog.Event{
+				TS:     float64(seq) / 25,
+				Kind:   runlog.EventKill,
+				Node:   int(seq)%runlog.NodesMax + 1,
+				Detail: strings.Repeat("d", 500),
+			})
 		}
 	}
 	for i := range 300 {
 		for id := 1; id <= runlog.NodesMax; id += 50 {
-			recs = append(recs, runlog.NodeSample{TS: float64(4 * i), ID: id, Up: true, Node: sample.Node{RSSBytes: int64(i*id) << 10, CPUS: float64(i), NetRxBytes: int64(i) * 1e6, DiskBusyS: float64(i), DiskFreeBytes: 7e9}})
+			recs = append(recs, runlog.NodeSample{
+				TS: float64(4 * i),
+				ID: id,
+				Up: true,
+				Node: sample.Node{
+					RSSBytes:      int64(i*id) << 10,
+					CPUS:          float64(i),
+					NetRxBytes:    int64(i) * 1e6,
+					DiskBusyS:     float64(i),
+					DiskFreeBytes: 7e9,
+				},
+			})
 		}
 	}
 	r := compute(t, recs...)

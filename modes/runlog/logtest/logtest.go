@@ -17,10 +17,16 @@ import (
 
 var started = time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
 
+// EvenRun is the run of Even.
 func EvenRun(count int64) runlog.Run {
 	return runlog.Run{
-		Started: started, Profile: "extreme", Nodes: []int{1, 2, 3}, Count: count,
-		Concurrency: 8, Delivery: runlog.DeliveryBroadcast, Replicas: 2,
+		Started:     started,
+		Profile:     "extreme",
+		Nodes:       []int{1, 2, 3},
+		Count:       count,
+		Concurrency: 8,
+		Delivery:    runlog.DeliveryBroadcast,
+		Replicas:    2,
 	}
 }
 
@@ -33,9 +39,17 @@ func EvenUpload(seq int64) runlog.Upload {
 	bytes := low + (high-low)*n/1009
 	owner := int(seq/4%3) + 1
 	return runlog.Upload{
-		Seq: seq, Name: fmt.Sprintf("stress_image_%d.png", seq), Class: []string{"small", "medium", "large", "xlarge"}[seq%4],
-		Bytes: bytes, StartS: float64(seq) * 0.04, LatencyS: 0.1 + float64(bytes)/1e8 + float64(n)/5000,
-		OK: true, Owner: owner, Replicas: []int{owner, owner%3 + 1}, Attempts: 1, SentBytes: 3 * bytes,
+		Seq:       seq,
+		Name:      fmt.Sprintf("stress_image_%d.png", seq),
+		Class:     []string{"small", "medium", "large", "xlarge"}[seq%4],
+		Bytes:     bytes,
+		StartS:    float64(seq) * 0.04,
+		LatencyS:  0.1 + float64(bytes)/1e8 + float64(n)/5000,
+		OK:        true,
+		Owner:     owner,
+		Replicas:  []int{owner, owner%3 + 1},
+		Attempts:  1,
+		SentBytes: 3 * bytes,
 	}
 }
 
@@ -51,10 +65,22 @@ func Even(count int64) []runlog.Record {
 	return append(recs, runlog.End{ElapsedS: float64(count)*0.04 + 0.5})
 }
 
+// MemorySamples are samples of three nodes, which have about that much memory, and of the client.
 func MemorySamples(t float64, rss int64) []runlog.Record {
 	var recs []runlog.Record
 	for id := 1; id <= 3; id++ {
-		recs = append(recs, runlog.NodeSample{TS: t, ID: id, Up: true, Node: sample.Node{RSSBytes: rss + int64(id)<<20, DiskFreeBytes: 70e9, CPUS: t / 3, NetRxBytes: 1, NetTxBytes: 1}})
+		recs = append(recs, runlog.NodeSample{
+			TS: t,
+			ID: id,
+			Up: true,
+			Node: sample.Node{
+				RSSBytes:      rss + int64(id)<<20,
+				DiskFreeBytes: 70e9,
+				CPUS:          t / 3,
+				NetRxBytes:    1,
+				NetTxBytes:    1,
+			},
+		})
 	}
 	return append(recs, runlog.ClientSample{TS: t, Client: sample.Client{RSSBytes: 88 << 20, CPUS: t / 9}})
 }
@@ -99,14 +125,20 @@ func Encode(t testing.TB, recs ...runlog.Record) []byte {
 	return buf.Bytes()
 }
 
-// OnHosts is a run on four machines of 4 cores and 125 MB/s, sampled every second, in which
-// nothing is busy; f changes the samples, of which all figures are a second's.
+// OnHosts is a run on four hosts of 4 cores and 12.5 GB/s, sampled every second, in which nothing is busy.
+// The samples that f and g change have the figures of one second.
 func OnHosts(count int64, f func(*runlog.NodeSample), g func(*runlog.ClientSample)) []runlog.Record {
 	recs := Even(count)
 	recs = SetRun(recs, func(r *runlog.Run) {
 		r.Hosts.Client = runlog.Host{Name: "client", CPUs: 4, MemoryBytes: 8 << 30, LinkBytesPS: 12_500e6}
 		for _, id := range r.Nodes {
-			r.Hosts.Nodes = append(r.Hosts.Nodes, runlog.Host{ID: id, Name: fmt.Sprint("host", id), CPUs: 4, MemoryBytes: 8 << 30, LinkBytesPS: 12_500e6})
+			r.Hosts.Nodes = append(r.Hosts.Nodes, runlog.Host{
+				ID:          id,
+				Name:        fmt.Sprint("host", id),
+				CPUs:        4,
+				MemoryBytes: 8 << 30,
+				LinkBytesPS: 12_500e6,
+			})
 		}
 	})
 	var kept []runlog.Record
@@ -120,19 +152,44 @@ func OnHosts(count int64, f func(*runlog.NodeSample), g func(*runlog.ClientSampl
 	elapsed := float64(count)*0.04 + 0.5
 	for t := 0.0; t <= elapsed; t++ {
 		for id := 1; id <= 3; id++ {
-			s := runlog.NodeSample{ID: id, Up: true, Node: sample.Node{RSSBytes: 180 << 20, DiskFreeBytes: 70e9, CPUS: 0.4, NetRxBytes: 330e6, NetTxBytes: 1e6, DiskWrittenBytes: 220e6, DiskBusyS: 0.3}}
+			s := runlog.NodeSample{
+				ID: id,
+				Up: true,
+				Node: sample.Node{
+					RSSBytes:         180 << 20,
+					DiskFreeBytes:    70e9,
+					CPUS:             0.4,
+					NetRxBytes:       330e6,
+					NetTxBytes:       1e6,
+					DiskWrittenBytes: 220e6,
+					DiskBusyS:        0.3,
+				},
+			}
 			if f != nil {
 				f(&s)
 			}
-			s.TS, s.CPUS, s.DiskBusyS = t, s.CPUS*t, s.DiskBusyS*t
-			s.NetRxBytes, s.NetTxBytes, s.DiskWrittenBytes = s.NetRxBytes*int64(t), s.NetTxBytes*int64(t), s.DiskWrittenBytes*int64(t)
+			s.TS = t
+			s.CPUS *= t
+			s.DiskBusyS *= t
+			s.NetRxBytes *= int64(t)
+			s.NetTxBytes *= int64(t)
+			s.DiskWrittenBytes *= int64(t)
 			kept = append(kept, s)
 		}
-		c := runlog.ClientSample{Client: sample.Client{RSSBytes: 88 << 20, CPUS: 0.5, InFlight: 8, SourceS: 0.4, SentBytes: 990e6}}
+		c := runlog.ClientSample{Client: sample.Client{
+			RSSBytes:  88 << 20,
+			CPUS:      0.5,
+			InFlight:  8,
+			SourceS:   0.4,
+			SentBytes: 990e6,
+		}}
 		if g != nil {
 			g(&c)
 		}
-		c.TS, c.CPUS, c.SourceS, c.SentBytes = t, c.CPUS*t, c.SourceS*t, c.SentBytes*int64(t)
+		c.TS = t
+		c.CPUS *= t
+		c.SourceS *= t
+		c.SentBytes *= int64(t)
 		kept = append(kept, c)
 	}
 	return append(kept, runlog.End{ElapsedS: elapsed})
@@ -169,15 +226,28 @@ func Mixed() []runlog.Record {
 		}
 	})
 	for i := range 100 {
-		r := runlog.ReadOp{Name: fmt.Sprintf("stress_image_%d.png", i+1), Bytes: 9e6, StartS: 0.16 * float64(i), LatencyS: 0.05 + float64(i%7)/100, OK: i != 50}
+		r := runlog.ReadOp{
+			Name:     fmt.Sprintf("stress_image_%d.png", i+1),
+			Bytes:    9e6,
+			StartS:   0.16 * float64(i),
+			LatencyS: 0.05 + float64(i%7)/100,
+			OK:       i != 50,
+		}
 		if r.Warmup, r.ScheduledS = r.StartS < 2, new(r.StartS); !r.OK {
 			r.Error = "not found"
 		}
 		recs = BeforeEnd(recs, r)
 	}
-	recs = BeforeEnd(recs, runlog.Event{TS: 8, Kind: runlog.EventResumed}, runlog.Readback{Images: 400, Matched: 400, Bytes: 5e9, ElapsedS: 12})
+	recs = BeforeEnd(recs,
+		runlog.Event{TS: 8, Kind: runlog.EventResumed},
+		runlog.Readback{Images: 400, Matched: 400, Bytes: 5e9, ElapsedS: 12})
 	return SetRun(recs, func(r *runlog.Run) {
-		r.Rate, r.Arrivals, r.WarmupS, r.ReadPercent, r.Users, r.Version = 30, runlog.ArrivalsPoisson, 2, 20, 3, "v1.2.3"
+		r.Rate = 30
+		r.Arrivals = runlog.ArrivalsPoisson
+		r.WarmupS = 2
+		r.ReadPercent = 20
+		r.Users = 3
+		r.Version = "v1.2.3"
 		r.Settings = map[string]string{"cluster.data_shards": "12", "limits.staging_bytes": "256MiB"}
 	})
 }
@@ -213,9 +283,11 @@ func Killed() []runlog.Record {
 			u.StartS += 1.4
 		}
 	})
-	recs = append(recs, runlog.Event{TS: 6, Kind: runlog.EventKill, Node: 2}, runlog.Event{TS: 6.4, Kind: runlog.EventNodeDown, Node: 2},
-		runlog.Event{TS: 9, Kind: runlog.EventRestart, Node: 2}, runlog.Event{TS: 9.2, Kind: runlog.EventNodeUp, Node: 2})
-	return recs
+	return append(recs,
+		runlog.Event{TS: 6, Kind: runlog.EventKill, Node: 2},
+		runlog.Event{TS: 6.4, Kind: runlog.EventNodeDown, Node: 2},
+		runlog.Event{TS: 9, Kind: runlog.EventRestart, Node: 2},
+		runlog.Event{TS: 9.2, Kind: runlog.EventNodeUp, Node: 2})
 }
 
 // Chaos is a run that makes three faults: a kill after which nothing ends for 0.7 s, a pause
@@ -245,9 +317,12 @@ func Chaos() []runlog.Record {
 	event(13.6, runlog.EventRestart, 3)
 	event(15, runlog.EventHealed, 3)
 	recs = append(recs, runlog.Readback{Images: 300, Matched: 300, Bytes: 4e9, ElapsedS: 20})
-	return SetRun(recs, func(r *runlog.Run) { r.Seed, r.Faults, r.Plan = 7, 3, runlog.Plan{Verify: true, Chaos: true} })
+	return SetRun(recs, func(r *runlog.Run) {
+		r.Seed, r.Faults, r.Plan = 7, 3, runlog.Plan{Verify: true, Chaos: true}
+	})
 }
 
+// Single is a run on one node.
 func Single() []runlog.Record {
 	recs := Mutate(Even(40), func(u *runlog.Upload) { u.Owner, u.Replicas, u.SentBytes = 1, []int{1}, u.Bytes })
 	return SetRun(recs, func(r *runlog.Run) { r.Nodes, r.Replicas = []int{1}, 1 })
@@ -259,12 +334,27 @@ func Idle() []runlog.Record {
 	return SetRun(recs, func(r *runlog.Run) { r.Profile, r.Images = "", "photos" })
 }
 
+// EveryType is a log with a record of every type.
 func EveryType() []runlog.Record {
-	lost := runlog.Upload{Seq: 2, Name: "a/<b>&é.png", Class: "large", Bytes: 14013320, StartS: 0.013, LatencyS: 5, Error: "no quorum", Attempts: 3}
+	lost := runlog.Upload{
+		Seq:      2,
+		Name:     "a/<b>&é.png",
+		Class:    "large",
+		Bytes:    14013320,
+		StartS:   0.013,
+		LatencyS: 5,
+		Error:    "no quorum",
+		Attempts: 3,
+	}
 	recs := []runlog.Record{EvenRun(2), EvenUpload(1), lost}
 	recs = append(recs, MemorySamples(5, 181e6)[2:]...)
-	return append(recs, runlog.ReadOp{Name: "a.png", Bytes: 12187809, StartS: 2, LatencyS: 0.2, OK: true, ScheduledS: new(1.9)}, runlog.Event{TS: 12.3, Kind: runlog.EventNodeDown, Node: 2}, runlog.Plan{Cleanup: true},
-		runlog.Readback{Images: 1, Matched: 1, Bytes: 12187809, ElapsedS: 0.1}, runlog.Cleaned{Images: 1, Bytes: 12187809, Missing: 1, WonBack: 24375618}, runlog.End{ElapsedS: 38.2})
+	return append(recs,
+		runlog.ReadOp{Name: "a.png", Bytes: 12187809, StartS: 2, LatencyS: 0.2, OK: true, ScheduledS: new(1.9)},
+		runlog.Event{TS: 12.3, Kind: runlog.EventNodeDown, Node: 2},
+		runlog.Plan{Cleanup: true},
+		runlog.Readback{Images: 1, Matched: 1, Bytes: 12187809, ElapsedS: 0.1},
+		runlog.Cleaned{Images: 1, Bytes: 12187809, Missing: 1, WonBack: 24375618},
+		runlog.End{ElapsedS: 38.2})
 }
 
 // Whole is the log of a run with all that can be planned, in the order in which it is written.
@@ -273,15 +363,26 @@ func Whole(uploads int64) []runlog.Record {
 	for t := range int(uploads/25) + 2 {
 		recs = append(recs, MemorySamples(float64(t), 180<<20)...)
 	}
-	for i, f := range []struct{ fails, back string }{{runlog.EventKill, runlog.EventRestart}, {runlog.EventPause, runlog.EventResume}, {runlog.EventStop, runlog.EventRestart}} {
+	for i, f := range []struct{ fails, back string }{
+		{runlog.EventKill, runlog.EventRestart},
+		{runlog.EventPause, runlog.EventResume},
+		{runlog.EventStop, runlog.EventRestart},
+	} {
 		at := float64(i) * 0.3
-		recs = append(recs, runlog.Event{TS: at, Kind: f.fails, Node: i + 1}, runlog.Event{TS: at + 0.1, Kind: f.back, Node: i + 1}, runlog.Event{TS: at + 0.2, Kind: runlog.EventHealed, Node: i + 1})
+		recs = append(recs, runlog.Event{TS: at, Kind: f.fails, Node: i + 1},
+			runlog.Event{TS: at + 0.1, Kind: f.back, Node: i + 1},
+			runlog.Event{TS: at + 0.2, Kind: runlog.EventHealed, Node: i + 1})
 	}
-	recs = slices.DeleteFunc(recs, func(r runlog.Record) bool { _, end := r.(runlog.End); return end })
+	recs = slices.DeleteFunc(recs, Is[runlog.End])
 	slices.SortStableFunc(recs[1:], func(a, b runlog.Record) int { return cmp.Compare(moment(a), moment(b)) })
-	recs = append(recs, runlog.Readback{Images: uploads, Matched: uploads, Bytes: 1e9, ElapsedS: 3}, runlog.Event{TS: 9, Kind: runlog.EventCleaning},
-		runlog.Cleaned{Images: uploads, Bytes: 1e9, WonBack: 2e9}, runlog.End{ElapsedS: float64(uploads)*0.04 + 1})
-	return SetRun(recs, func(r *runlog.Run) { r.Faults, r.Plan = 3, runlog.Plan{Verify: true, Chaos: true, Cleanup: true} })
+	recs = append(recs,
+		runlog.Readback{Images: uploads, Matched: uploads, Bytes: 1e9, ElapsedS: 3},
+		runlog.Event{TS: 9, Kind: runlog.EventCleaning},
+		runlog.Cleaned{Images: uploads, Bytes: 1e9, WonBack: 2e9},
+		runlog.End{ElapsedS: float64(uploads)*0.04 + 1})
+	return SetRun(recs, func(r *runlog.Run) {
+		r.Faults, r.Plan = 3, runlog.Plan{Verify: true, Chaos: true, Cleanup: true}
+	})
 }
 
 // moment is when a record is written.
@@ -301,8 +402,11 @@ func moment(r runlog.Record) float64 {
 
 // Lines of a log, with their ends.
 const (
-	RunLine    = `{"type":"run","schema":1,"started":"2026-01-02T15:04:05Z","profile":"quick","nodes":[1,2,3],"count":2,"concurrency":8,"delivery":"broadcast","replicas":2}` + "\n"
-	UploadLine = `{"type":"upload","seq":1,"name":"a.png","class":"medium","bytes":9013320,"start_s":0.012,"latency_s":0.143,"ok":true,"owner":2,"replicas":[2,3],"attempts":1,"sent_bytes":27039960}` + "\n"
+	RunLine = `{"type":"run","schema":1,"started":"2026-01-02T15:04:05Z","profile":"quick","nodes":[1,2,3],` +
+		`"count":2,"concurrency":8,"delivery":"broadcast","replicas":2}` + "\n"
+	UploadLine = `{"type":"upload","seq":1,"name":"a.png","class":"medium","bytes":9013320,` +
+		`"start_s":0.012,"latency_s":0.143,"ok":true,"owner":2,"replicas":[2,3],"attempts":1,` +
+		`"sent_bytes":27039960}` + "\n"
 )
 
 // Read reads a log that is no error to read.
@@ -337,4 +441,16 @@ func Slower() []runlog.Record {
 	}), func(r *runlog.Run) { r.Concurrency = 16 })
 	recs[len(recs)-1] = runlog.End{ElapsedS: 15.7}
 	return recs
+}
+
+// Log reads back a log of these records.
+func Log(t testing.TB, recs ...runlog.Record) *runlog.Log {
+	t.Helper()
+	return Read(t, string(Encode(t, recs...)))
+}
+
+// Is reports whether a record is of that type.
+func Is[T runlog.Record](rec runlog.Record) bool {
+	_, is := rec.(T)
+	return is
 }
