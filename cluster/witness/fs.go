@@ -1,7 +1,6 @@
 package witness
 
 import (
-	"io"
 	"sync"
 
 	"github.com/cespare/xxhash/v2"
@@ -18,21 +17,12 @@ type catalogFS struct {
 	w *Witness
 }
 
-type catalogFile struct {
-	vfs.File
-	growing
-}
-
-func (f *catalogFile) Write(p []byte) (int, error) { return f.write(f.File, p) }
-func (f *catalogFile) Sync() error                 { return f.synced(f.File.Sync) }
-func (f *catalogFile) SyncData() error             { return f.synced(f.File.SyncData) }
-
 func (c *catalogFS) watch(f vfs.File, err error, path string) (vfs.File, error) {
 	name := c.w.nameOf(path)
 	if err != nil || name == "" {
 		return f, err
 	}
-	return &catalogFile{File: f, growing: growing{w: c.w, name: name, sum: xxhash.New()}}, nil
+	return &catalogFile{File: f, w: c.w, name: name, sum: xxhash.New()}, nil
 }
 
 // Create implements vfs.FS.
@@ -94,8 +84,9 @@ func (c *catalogFS) Remove(path string) error {
 // Unwrap implements vfs.FS.
 func (c *catalogFS) Unwrap() vfs.FS { return c.FS }
 
-// growing hashes what is written to a file, from its beginning.
-type growing struct {
+// catalogFile is a file of the catalog; it hashes what is written, from the beginning of the file.
+type catalogFile struct {
+	vfs.File
 	w    *Witness
 	name string
 
@@ -104,28 +95,35 @@ type growing struct {
 	size uint64
 }
 
-func (g *growing) write(to io.Writer, p []byte) (int, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	before := *g.sum
-	g.sum.Write(p) // first: the file may change the bytes that it is given
-	n, err := to.Write(p)
-	g.size += uint64(n)
+// Write implements vfs.File.
+func (f *catalogFile) Write(p []byte) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before := *f.sum
+	f.sum.Write(p) // first: the file may change the bytes that it is given
+	n, err := f.File.Write(p)
+	f.size += uint64(n)
 	if n < len(p) {
-		*g.sum = before
-		g.sum.Write(p[:n])
+		*f.sum = before
+		f.sum.Write(p[:n])
 	}
 	return n, err
 }
 
+// Sync implements vfs.File.
+func (f *catalogFile) Sync() error { return f.synced(f.File.Sync) }
+
+// SyncData implements vfs.File.
+func (f *catalogFile) SyncData() error { return f.synced(f.File.SyncData) }
+
 // synced writes down what was written before sync was called, once it is durable.
-func (g *growing) synced(sync func() error) error {
-	g.mu.Lock()
-	m := mark{g.size, g.sum.Sum64()}
-	g.mu.Unlock()
+func (f *catalogFile) synced(sync func() error) error {
+	f.mu.Lock()
+	m := mark{f.size, f.sum.Sum64()}
+	f.mu.Unlock()
 	if err := sync(); err != nil {
 		return err
 	}
-	g.w.update(g.name, m)
+	f.w.update(f.name, m)
 	return nil
 }
