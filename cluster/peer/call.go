@@ -59,21 +59,19 @@ func (t refuseRedirects) RoundTrip(req *http.Request) (*http.Response, error) {
 // Transport is how to send a client's request on to a peer, by its address.
 func (s *Set) Transport() http.RoundTripper { return s.http.Transport }
 
-// url returns the start of a peer's URLs.
-func (s *Set) url(id image.NodeID) (string, error) {
+// request returns a request to a peer.
+func (s *Set) request(
+	ctx context.Context, id image.NodeID, method, path string, body io.Reader,
+) (*http.Request, error) {
 	addr := s.Address(id)
 	if addr == "" {
-		return "", image.Errorf(image.KindNoQuorum, "node %d is not a member of the cluster", id)
+		return nil, image.Errorf(image.KindNoQuorum, "node %d is not a member of the cluster", id)
 	}
-	return "http://" + addr, nil
+	return http.NewRequestWithContext(ctx, method, "http://"+addr+path, body)
 }
 
 func (s *Set) get(ctx context.Context, id image.NodeID, path, byteRange string) (*http.Response, error) {
-	base, err := s.url(id)
-	if err != nil {
-		return nil, err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+path, nil)
+	req, err := s.request(ctx, id, http.MethodGet, path, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -101,12 +99,7 @@ func do(c *http.Client, req *http.Request) (*http.Response, error) {
 
 // Send passes an upload on to a storing node.
 func (s *Set) Send(ctx context.Context, to image.NodeID, up image.Request, body io.Reader) error {
-	base, err := s.url(to)
-	if err != nil {
-		return err
-	}
-	target := base + wire.ImagePath(up.User, up.Name)
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, target, io.NopCloser(body))
+	req, err := s.request(ctx, to, http.MethodPut, wire.ImagePath(up.User, up.Name), io.NopCloser(body))
 	if err != nil {
 		return err
 	}
@@ -183,11 +176,7 @@ func (b *body) Close() error {
 func (s *Set) CopyBytes(ctx context.Context, node image.NodeID, id image.ID, epoch uint32) (int64, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.o.Stall, stalled(node))
 	defer cancel()
-	base, err := s.url(node)
-	if err != nil {
-		return 0, err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodHead, base+wire.CopyPath(id, epoch), nil)
+	req, err := s.request(ctx, node, http.MethodHead, wire.CopyPath(id, epoch), nil)
 	if err != nil {
 		return 0, err
 	}
@@ -217,11 +206,7 @@ func (s *Set) ListImages(
 
 // Post sends a JSON body to a peer and returns the answer.
 func (s *Set) Post(ctx context.Context, node image.NodeID, path string, body []byte) ([]byte, error) {
-	base, err := s.url(node)
-	if err != nil {
-		return nil, err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, base+path, bytes.NewReader(body))
+	req, err := s.request(ctx, node, http.MethodPost, path, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
