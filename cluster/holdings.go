@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"imgcluster/cluster/api"
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/read"
@@ -24,7 +23,7 @@ type holdings struct {
 }
 
 // OpenCopy implements api.Peers.
-func (h *holdings) OpenCopy(id image.ID, epoch uint32) (api.Content, error) {
+func (h *holdings) OpenCopy(id image.ID, epoch uint32) (wire.Content, error) {
 	return h.images.OpenCopy(id, epoch)
 }
 

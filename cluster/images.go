@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 
-	"imgcluster/cluster/api"
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
@@ -23,16 +22,6 @@ type images struct {
 // Put implements api.Images.
 func (m images) Put(ctx context.Context, req image.Request, body io.Reader) (*image.Record, error) {
 	return m.ingest.Receive(ctx, req, body)
-}
-
-// Open implements api.Images.
-func (m images) Open(ctx context.Context, rec *image.Record) api.Content {
-	return m.Images.Open(ctx, rec)
-}
-
-// OpenEncrypted implements api.Images.
-func (m images) OpenEncrypted(ctx context.Context, rec *image.Record) (api.Content, image.Copy, error) {
-	return m.Images.OpenEncrypted(ctx, rec)
 }
 
 // Delete implements api.Images. The files go once the log has it.

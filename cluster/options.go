@@ -63,7 +63,6 @@ func (n *Node) ingestOptions() ingest.Options {
 		MinReplicas:     c.Cluster.MinReplicas,
 		UploadsMax:      c.Limits.Uploads,
 		StagingBytes:    int64(c.Limits.StagingBytes),
-		ImageBytes:      int64(c.Limits.ImageBytes),
 		AssignTimeout:   c.Timeouts.Assign,
 		TakeoverTimeout: c.Timeouts.Takeover,
 		UploadTimeout:   c.Timeouts.Upload,

@@ -34,17 +34,9 @@ type Images interface {
 	// Delete removes a name's image. Called again with the same id it does nothing more and returns the same.
 	Delete(ctx context.Context, id image.ID, user, name string, cond image.Conditions) error
 	// Open returns the image's plaintext, only what was authenticated.
-	Open(ctx context.Context, rec *image.Record) Content
+	Open(ctx context.Context, rec *image.Record) wire.Content
 	// OpenEncrypted returns one copy's file as it is stored, and which copy it is.
-	OpenEncrypted(ctx context.Context, rec *image.Record) (Content, image.Copy, error)
-}
-
-// Content is a body that can be read in part: all of it, unless Section says otherwise.
-type Content interface {
-	io.ReadCloser
-	Size() int64
-	// Section has Read give the n bytes at off, which must be inside, and then end. Only these are fetched.
-	Section(off, n int64)
+	OpenEncrypted(ctx context.Context, rec *image.Record) (wire.Content, image.Copy, error)
 }
 
 // Node is what the node reports of itself.
@@ -72,12 +64,12 @@ type Node interface {
 // Peers is what other nodes ask for.
 type Peers interface {
 	// Hello compares what the nodes must agree on and answers with this node's side.
-	Hello(theirs []byte) (ours []byte, err error)
+	Hello(ctx context.Context, theirs []byte) (ours []byte, err error)
 	// Join takes in a node that starts with an empty data directory and answers with the membership.
 	Join(ctx context.Context, theirs []byte) (members []byte, err error)
 	Status() wire.NodeStatus
 	// OpenCopy opens this node's file of a copy.
-	OpenCopy(id image.ID, epoch uint32) (Content, error)
+	OpenCopy(id image.ID, epoch uint32) (wire.Content, error)
 	// Suspect has the node look at its copy of an image.
 	Suspect(user, name string) error
 	// ListShards is Images.List of some shards, which this node must hold.
@@ -326,10 +318,7 @@ func (h *Handler) metrics(w http.ResponseWriter, _ *http.Request) {
 // helloBytesMax bounds the body of a handshake or a join.
 const helloBytesMax = 64 << 10
 
-func (h *Handler) hello(w http.ResponseWriter, r *http.Request) {
-	h.handshake(w, r,
-		func(_ context.Context, theirs []byte) ([]byte, error) { return h.Peers.Hello(theirs) })
-}
+func (h *Handler) hello(w http.ResponseWriter, r *http.Request) { h.handshake(w, r, h.Peers.Hello) }
 
 func (h *Handler) join(w http.ResponseWriter, r *http.Request) { h.handshake(w, r, h.Peers.Join) }
 

@@ -35,7 +35,7 @@ func (p *present) Delete(_ context.Context, _ image.ID, _, _ string, c image.Con
 	return p.change(c)
 }
 
-func (p *present) OpenEncrypted(context.Context, *image.Record) (Content, image.Copy, error) {
+func (p *present) OpenEncrypted(context.Context, *image.Record) (wire.Content, image.Copy, error) {
 	return newFlaky(10, 10, nil), image.Copy{Node: 1, Epoch: 1}, nil
 }
 
@@ -109,7 +109,7 @@ func TestEveryConditionOfEveryMethod(t *testing.T) {
 		for i, want := range strings.Fields(x.want) {
 			method, target, _ := strings.Cut(targets[i], " ")
 			t.Run(targets[i]+" "+x.header, func(t *testing.T) {
-				p := &present{shelf: shelf{rec: rec, contents: []Content{newFlaky(10, 10, nil)}}}
+				p := &present{shelf: shelf{rec: rec, contents: []wire.Content{newFlaky(10, 10, nil)}}}
 				_, srv := serveOn(t, p, reporting{})
 				target = strings.NewReplacer("image", "/v1/images/alice/a.png", "list",
 					"/v1/images/alice").Replace(target)
@@ -219,7 +219,7 @@ func TestUnknownHostsAndSites(t *testing.T) {
 			http.MethodPost: map[bool]int{true: 200, false: 403}[good],
 		} {
 			p := &present{shelf: shelf{
-				rec: image.Record{Bytes: 10}, contents: []Content{newFlaky(10, 10, nil)},
+				rec: image.Record{Bytes: 10}, contents: []wire.Content{newFlaky(10, 10, nil)},
 			}}
 			h, _ := serveOn(t, p, reporting{})
 			path := "/v1/images/alice/a.png"

@@ -28,7 +28,7 @@ type shelf struct {
 	Images
 	mu       sync.Mutex
 	rec      image.Record
-	contents []Content // of the next reads
+	contents []wire.Content // of the next reads
 }
 
 func (s *shelf) Record(ctx context.Context, _, _ string) (*image.Record, error) {
@@ -38,7 +38,7 @@ func (s *shelf) Record(ctx context.Context, _, _ string) (*image.Record, error) 
 	return &rec, ctx.Err()
 }
 
-func (s *shelf) Open(context.Context, *image.Record) Content {
+func (s *shelf) Open(context.Context, *image.Record) wire.Content {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.contents[0]
@@ -253,7 +253,7 @@ func get(t *testing.T, srv *httptest.Server, header ...string) (*http.Response, 
 
 func TestReadThatFailsAtOnceIsAnError(t *testing.T) {
 	c := newFlaky(5000, 0, nil)
-	_, srv := serve(t, &shelf{contents: []Content{c}})
+	_, srv := serve(t, &shelf{contents: []wire.Content{c}})
 	for _, header := range [][]string{nil, {"Range", "bytes=10-20"}, {"Range", "bytes=10-20,30-40"}} {
 		resp, body, err := get(t, srv, header...)
 		if err != nil || resp.StatusCode != 503 ||
@@ -286,7 +286,7 @@ func expectErrorHeaders(t *testing.T, header http.Header, more ...string) {
 func TestReadThatFailsLaterCutsTheConnection(t *testing.T) {
 	const size = 4 << 20
 	for _, header := range [][]string{nil, {"Range", fmt.Sprintf("bytes=1-%d,0-0", size-1)}} {
-		_, srv := serve(t, &shelf{contents: []Content{newFlaky(size, size/2, nil)}})
+		_, srv := serve(t, &shelf{contents: []wire.Content{newFlaky(size, size/2, nil)}})
 		resp, body, err := get(t, srv, header...)
 		if resp == nil || resp.StatusCode >= 300 || !errors.Is(err, io.ErrUnexpectedEOF) ||
 			len(body) > size/2+1000 {
@@ -298,7 +298,7 @@ func TestReadThatFailsLaterCutsTheConnection(t *testing.T) {
 func TestReplacedImageIsReadAgain(t *testing.T) {
 	s := &shelf{rec: image.Record{Version: 1}}
 	// The first copy fails since the image was replaced meanwhile.
-	s.contents = []Content{
+	s.contents = []wire.Content{
 		newFlaky(10, 0, func() { s.mu.Lock(); s.rec.Version = 2; s.mu.Unlock() }), newFlaky(20, 20, nil),
 	}
 	_, srv := serve(t, s)
@@ -310,7 +310,7 @@ func TestReplacedImageIsReadAgain(t *testing.T) {
 }
 
 func TestCanceledRequestIsNoSuccess(t *testing.T) {
-	h, _ := serve(t, &shelf{contents: []Content{newFlaky(1, 1, nil)}})
+	h, _ := serve(t, &shelf{contents: []wire.Content{newFlaky(1, 1, nil)}})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	w := httptest.NewRecorder()
@@ -350,7 +350,7 @@ func TestShutdownEndsStatusStreams(t *testing.T) {
 func TestStalledClientIsDisconnected(t *testing.T) {
 	const size = 64 << 20
 	c := newFlaky(size, size, nil)
-	h, srv := serve(t, &shelf{contents: []Content{c}})
+	h, srv := serve(t, &shelf{contents: []wire.Content{c}})
 	h.BodyIdle = 50 * time.Millisecond
 	conn, err := net.Dial("tcp", srv.Listener.Addr().String())
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"imgcluster/cluster/clustertest/poll"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 )
 
 // reader is a node that reads what it is given.
@@ -205,7 +206,7 @@ func TestRefusedAtOnce(t *testing.T) {
 func TestSlowReader(t *testing.T) {
 	const size = 24 << 20 // more than the kernel keeps
 	content := newFlaky(size, size, nil)
-	h, srv := serve(t, &shelf{contents: []Content{content}})
+	h, srv := serve(t, &shelf{contents: []wire.Content{content}})
 	h.BodyRate, h.BodyGrace, h.BodyIdle = 1<<20, paceGrace, paceIdle
 	// read takes `step` bytes for every 50 ms that have gone by.
 	read := func(step int) (int64, error) {

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 )
 
 // rangesMax bounds the ranges of one request. Each is read by itself and costs whole segments.
@@ -118,7 +119,7 @@ func cmpNumbers(a, b string) int {
 // entity tags, header what a success has. An error means that nothing was sent, not even a header: later
 // the connection is cut, for the length was promised.
 func (h *Handler) serve(
-	w http.ResponseWriter, r *http.Request, c Content, cond image.Conditions, tags []string,
+	w http.ResponseWriter, r *http.Request, c wire.Content, cond image.Conditions, tags []string,
 	header http.Header,
 ) error {
 	defer c.Close()
@@ -211,7 +212,7 @@ func (a *answer) begin(w http.ResponseWriter) {
 }
 
 // write sends the parts, the first of which src has.
-func (a *answer) write(w io.Writer, src io.Reader, c Content) error {
+func (a *answer) write(w io.Writer, src io.Reader, c wire.Content) error {
 	mw := multipart.NewWriter(w)
 	if a.boundary != "" {
 		mw.SetBoundary(a.boundary)

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 )
 
 func TestParseRange(t *testing.T) {
@@ -137,7 +138,7 @@ func TestRangesAreFetchedAlone(t *testing.T) {
 		{"bytes=" + strings.Repeat("0-,", 8), whole},
 	} {
 		c := newCounting(size)
-		_, srv := serve(t, &shelf{rec: image.Record{Name: "a.png"}, contents: []Content{c}})
+		_, srv := serve(t, &shelf{rec: image.Record{Name: "a.png"}, contents: []wire.Content{c}})
 		resp, body, err := get(t, srv, "Range", x.header)
 		if err != nil || resp.ContentLength != int64(len(body)) ||
 			resp.Header.Get("Accept-Ranges") != "bytes" {
@@ -208,8 +209,8 @@ func TestHeadersOfImages(t *testing.T) {
 			`attachment; filename="_ _b_.txt"; filename*=UTF-8''%C3%A4%20%22b%22.txt`,
 		},
 	} {
-		_, srv := serve(t,
-			&shelf{rec: image.Record{Name: x.name, Type: x.given}, contents: []Content{newFlaky(10, 10, nil)}})
+		rec := image.Record{Name: x.name, Type: x.given}
+		_, srv := serve(t, &shelf{rec: rec, contents: []wire.Content{newFlaky(10, 10, nil)}})
 		for _, header := range [][]string{nil, {"Range", "bytes=0-0"}} {
 			resp, _, err := get(t, srv, header...)
 			if err != nil {

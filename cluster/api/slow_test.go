@@ -10,12 +10,13 @@ import (
 	"time"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 )
 
 // TestBodyThatDoesNotCome announces a body and sends nothing: no path waits for it for long, whether it has
 // a use for a body or not.
 func TestBodyThatDoesNotCome(t *testing.T) {
-	h, server := serve(t, &shelf{rec: image.Record{Bytes: 1}, contents: []Content{newFlaky(1, 1, nil)}})
+	h, server := serve(t, &shelf{rec: image.Record{Bytes: 1}, contents: []wire.Content{newFlaky(1, 1, nil)}})
 	h.BodyIdle = 100 * time.Millisecond
 	for _, request := range []string{
 		"GET /livez", "GET /nothing", "POST /internal/v1/hello", "POST /internal/v1/join", "POST /v1/members",

@@ -158,7 +158,7 @@ func compare(ours Hello, id image.NodeID, addr string, theirs Hello) error {
 }
 
 // Hello implements api.Peers. The node that asks decides; this one logs that another configuration runs.
-func (s *Starter) Hello(b []byte) ([]byte, error) {
+func (s *Starter) Hello(_ context.Context, b []byte) ([]byte, error) {
 	var theirs Hello
 	if err := json.Unmarshal(b, &theirs); err != nil {
 		return nil, image.Errorf(image.KindInvalid, "malformed hello: %w", err)

@@ -265,7 +265,8 @@ func (m *machine) stored(s *Stored) (Result, error) {
 			return r, nil
 		}
 	}
-	if u.Check != nil && *u.Check != s.Check || u.SHA256 != nil && s.SHA256 != nil && *u.SHA256 != *s.SHA256 {
+	if u.Checksum != nil && *u.Checksum != s.Checksum ||
+		u.SHA256 != nil && s.SHA256 != nil && *u.SHA256 != *s.SHA256 {
 		if u.State == Committed {
 			return reject(conflict(u.ID)), nil
 		}
@@ -274,7 +275,7 @@ func (m *machine) stored(s *Stored) (Result, error) {
 	if u.State == Committed {
 		return Result{Upload: u}, nil
 	}
-	u.Check = &s.Check
+	u.Checksum = &s.Checksum
 	if u.SHA256 == nil {
 		u.SHA256 = s.SHA256
 	}
@@ -309,7 +310,7 @@ func (m *machine) advance(u *Upload) (Result, error) {
 func (m *machine) commit(u *Upload) (Result, error) {
 	rec := &image.Record{
 		User: u.User, Name: u.Name, Version: m.index, ID: u.ID, Bytes: u.Bytes,
-		Check: *u.Check, SHA256: u.SHA256,
+		Checksum: *u.Checksum, SHA256: u.SHA256,
 		Type: u.Type, Owner: u.Owner, Shard: m.shard, Wanted: u.Replicas, Created: u.Created,
 	}
 	for _, s := range u.Storing {

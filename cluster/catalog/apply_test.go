@@ -80,7 +80,7 @@ func assign(n byte, name string, holders ...image.NodeID) Command {
 }
 
 func stored(n byte, sum uint64, copies ...image.Copy) Command {
-	return Command{Stored: &Stored{ID: id(n), Copies: copies, Check: sum}}
+	return Command{Stored: &Stored{ID: id(n), Copies: copies, Checksum: sum}}
 }
 
 func drop(n byte, epoch uint32, min int, nodes ...image.NodeID) Command {
@@ -106,7 +106,7 @@ func TestUploadCommitsWhenAllStored(t *testing.T) {
 		t.Fatalf("not committed with both copies: %+v", r.Upload)
 	}
 	want := image.Record{
-		User: "alice", Name: "a.png", Version: 3, ID: id(1), Bytes: 100, Check: sumA, Owner: 2,
+		User: "alice", Name: "a.png", Version: 3, ID: id(1), Bytes: 100, Checksum: sumA, Owner: 2,
 		Copies: []image.Copy{{Node: 2, Epoch: 1}, {Node: 3, Epoch: 1}}, Shard: 2, Wanted: 2, Created: clock,
 	}
 	if fmt.Sprint(*rec) != fmt.Sprint(want) {
@@ -237,7 +237,7 @@ func TestReplaceAndIfAbsent(t *testing.T) {
 	s.events = nil
 	both(4, sumB)
 	now := s.record("a.png")
-	if now.Check != sumB || now.Version <= first.Version {
+	if now.Checksum != sumB || now.Version <= first.Version {
 		t.Fatalf("the second upload is not the newest: %+v after %+v", now, first)
 	}
 	removed := s.events[0].Removed

@@ -58,10 +58,10 @@ type Assign struct {
 
 // Stored says that copies of an upload are durable: fsynced under their final names.
 type Stored struct {
-	ID     image.ID      `json:"id"`
-	Copies []image.Copy  `json:"copies"`
-	Check  uint64        `json:"check"` // see image.Record
-	SHA256 *image.Digest `json:"sha256,omitempty"`
+	ID       image.ID      `json:"id"`
+	Copies   []image.Copy  `json:"copies"`
+	Checksum uint64        `json:"check"` // see image.Record
+	SHA256   *image.Digest `json:"sha256,omitempty"`
 }
 
 // Reassign takes an upload away from nodes that are down, failed or too slow, and gives their part

@@ -144,7 +144,7 @@ func (m *model) stored(s Stored) image.Kind {
 	}
 	otherDigest := u.sums != nil && u.sums.SHA256 != nil && s.SHA256 != nil && *u.sums.SHA256 != *s.SHA256
 	switch {
-	case u.sums != nil && (u.sums.Check != s.Check || otherDigest):
+	case u.sums != nil && (u.sums.Checksum != s.Checksum || otherDigest):
 		if u.state == Pending {
 			u.fail()
 		}
@@ -154,7 +154,7 @@ func (m *model) stored(s Stored) image.Kind {
 	case u.sums == nil:
 		u.sums = &s
 	}
-	u.sums = &Stored{Check: s.Check, SHA256: cmp.Or(u.sums.SHA256, s.SHA256)}
+	u.sums = &Stored{Checksum: s.Checksum, SHA256: cmp.Or(u.sums.SHA256, s.SHA256)}
 	for _, c := range s.Copies {
 		u.part(c.Node).Stored = true
 	}
@@ -175,7 +175,7 @@ func (m *model) settle(u *modelUpload) image.Kind {
 	}
 	rec := &image.Record{
 		User: u.asked.User, Name: u.asked.Name, ID: u.asked.ID, Bytes: u.asked.Bytes,
-		Version: m.index, Shard: 2, Check: u.sums.Check, SHA256: u.sums.SHA256,
+		Version: m.index, Shard: 2, Checksum: u.sums.Checksum, SHA256: u.sums.SHA256,
 		Type: u.asked.Type, Owner: u.owner, Wanted: u.asked.Replicas, Created: u.asked.Created,
 	}
 	for _, p := range u.parts {

@@ -44,7 +44,7 @@ type Upload struct {
 	Holders  []image.NodeID   `json:"holders,omitempty"` // who holds the bytes, best first
 	Storing  []Slot           `json:"storing,omitempty"` // it commits when all of these stored
 	Replicas int              `json:"replicas"`
-	Check    *uint64          `json:"check,omitempty"`  // from the first Stored
+	Checksum *uint64          `json:"check,omitempty"`  // from the first Stored
 	SHA256   *image.Digest    `json:"sha256,omitempty"` // from the first Stored that has one
 	Created  time.Time        `json:"created"`
 	Record   *image.Record    `json:"record,omitempty"`  // when committed
@@ -177,7 +177,7 @@ func GetUpload(r Reader, id image.ID) (*Upload, error) {
 	u := &Upload{
 		ID: id, User: rec.User, Name: rec.Name, Bytes: rec.Bytes, Type: rec.Type,
 		State: Committed, Owner: rec.Owner, Replicas: rec.Wanted,
-		Check: &rec.Check, SHA256: rec.SHA256, Created: rec.Created, Record: rec,
+		Checksum: &rec.Checksum, SHA256: rec.SHA256, Created: rec.Created, Record: rec,
 	}
 	for _, c := range rec.Copies {
 		u.Storing = append(u.Storing, Slot{Node: c.Node, Epoch: c.Epoch, Stored: true})

@@ -108,8 +108,8 @@ type Record struct {
 	Version uint64 `json:"version"`
 	ID      ID     `json:"id"`
 	Bytes   int64  `json:"bytes"` // plaintext length
-	// Check is the xxHash64 of the plaintext, by which copies and repeated uploads are compared.
-	Check uint64 `json:"check"`
+	// Checksum is the xxHash64 of the plaintext, by which copies and repeated uploads are compared.
+	Checksum uint64 `json:"check"`
 	// SHA256 is that of the plaintext, nil when the client neither sent nor asked for it.
 	SHA256  *Digest   `json:"sha256,omitempty"`
 	Type    string    `json:"type,omitempty"` // Content-Type that the client sent; see MediaType

@@ -103,7 +103,6 @@ func (f *fleet) options(id image.NodeID) Options {
 		MinReplicas:     1,
 		UploadsMax:      8,
 		StagingBytes:    16 << 20,
-		ImageBytes:      64 << 20,
 		AssignTimeout:   50 * time.Millisecond,
 		TakeoverTimeout: 5 * time.Second,
 		UploadTimeout:   time.Minute,
@@ -293,7 +292,7 @@ func (f *fleet) expectNoFile(node image.NodeID) {
 // another file of the upload.
 func (f *fleet) expectStored(rec *image.Record, body []byte) {
 	f.t.Helper()
-	if rec.Check != xxhash.Sum64(body) || rec.SHA256 != nil && *rec.SHA256 != sha256.Sum256(body) {
+	if rec.Checksum != xxhash.Sum64(body) || rec.SHA256 != nil && *rec.SHA256 != sha256.Sum256(body) {
 		f.t.Errorf("the record's check or digest is not the body's")
 	}
 	f.expectCopies(rec, body)

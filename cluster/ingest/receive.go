@@ -11,11 +11,13 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// Receive takes one upload from its header to its record. body must be at least req.Size long and
-// fail in bounded time when the sender is gone or too slow. The errors are *image.Error.
+// Receive takes one upload from its header, of which the API has checked all but that the image is not empty,
+// to its record. body must be at least req.Size long and fail in bounded time when the sender is gone or too
+// slow. The errors are *image.Error.
 func (s *Service) Receive(ctx context.Context, req image.Request, body io.Reader) (*image.Record, error) {
-	if err := s.check(req); err != nil {
-		return nil, err
+	if req.Size == 0 {
+		return nil, image.Errorf(image.KindInvalid, "the image is empty").
+			WithHint("send the image's bytes as the body")
 	}
 	u, err := s.register(req)
 	if err != nil {
@@ -60,28 +62,6 @@ func (s *Service) readOn(u *upload, body io.Reader) error {
 		return nil
 	}
 	return u.spool.drain(body)
-}
-
-func (s *Service) check(req image.Request) error {
-	if err := image.CheckUser(req.User); err != nil {
-		return err
-	}
-	if err := image.CheckName(req.Name); err != nil {
-		return err
-	}
-	switch {
-	case req.Size == 0:
-		return image.Errorf(image.KindInvalid, "the image is empty").
-			WithHint("send the image's bytes as the body")
-	case req.Size < 0:
-		return image.Errorf(image.KindLengthRequired, "no Content-Length").
-			WithHint("send the length of the body in Content-Length")
-	case req.Size > s.ImageBytes:
-		return image.Errorf(image.KindTooLarge,
-			"%d bytes are more than the limit of %d", req.Size, s.ImageBytes).
-			WithHint("raise limits.image_bytes on every node, or send a smaller image")
-	}
-	return nil
 }
 
 // register makes the local upload; nil when this ID is on its way here already,
@@ -150,7 +130,7 @@ func (s *Service) replay(ctx context.Context, req image.Request, body io.Reader)
 		return nil, undecided(req.ID, errors.New("the first attempt failed"))
 	}
 	rec := state.Record
-	if rec.User != req.User || rec.Name != req.Name || rec.Check != sums.check.Sum64() {
+	if rec.User != req.User || rec.Name != req.Name || rec.Checksum != sums.check.Sum64() {
 		return nil, image.Errorf(image.KindConflict,
 			"upload ID %s was used for other bytes or another name", req.ID).
 			WithHint("send each image under a fresh Idempotency-Key")

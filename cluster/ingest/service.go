@@ -95,7 +95,6 @@ type Options struct {
 
 	UploadsMax   int   // uploads at once
 	StagingBytes int64 // memory for image bytes
-	ImageBytes   int64 // the largest image
 
 	// AssignTimeout is how long a follower waits for an assignment before it proposes one itself.
 	AssignTimeout time.Duration

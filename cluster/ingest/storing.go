@@ -67,7 +67,7 @@ func (p *part) store(ctx context.Context, cur *cursor, epoch uint32) error {
 // counts when the quorum is back.
 func (p *part) reportStored(ctx context.Context, c image.Copy, sums *sums) error {
 	stored := catalog.Command{Stored: &catalog.Stored{
-		ID: p.u.req.ID, Copies: []image.Copy{c}, Check: sums.check.Sum64(), SHA256: sums.digest(),
+		ID: p.u.req.ID, Copies: []image.Copy{c}, Checksum: sums.check.Sum64(), SHA256: sums.digest(),
 	}}
 	r, err := p.propose(ctx, stored)
 	for image.KindOf(err) == image.KindNoQuorum && wait.For(ctx, watchEvery) {

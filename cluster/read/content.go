@@ -10,6 +10,7 @@ import (
 
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/oserr"
+	"imgcluster/cluster/wire"
 	"imgcluster/crypto"
 )
 
@@ -27,10 +28,10 @@ type plaintext struct {
 	end    int64 // of what is to be read
 }
 
-// Size implements Content.
+// Size implements wire.Content.
 func (p *plaintext) Size() int64 { return p.rec.Bytes }
 
-// Section implements Content.
+// Section implements wire.Content.
 func (p *plaintext) Section(off, n int64) {
 	p.Close()
 	p.off, p.end = off, off+n
@@ -132,7 +133,7 @@ func (p *plaintext) next(err error) error {
 }
 
 // OpenEncrypted returns the first copy that can be reached, as it is stored, and which it is.
-func (m *Images) OpenEncrypted(ctx context.Context, rec *image.Record) (Content, image.Copy, error) {
+func (m *Images) OpenEncrypted(ctx context.Context, rec *image.Record) (wire.Content, image.Copy, error) {
 	var errs []error
 	for _, c := range m.order(rec) {
 		if c.Node == m.Self {
@@ -155,7 +156,7 @@ func (m *Images) OpenEncrypted(ctx context.Context, rec *image.Record) (Content,
 }
 
 // OpenCopy opens this node's file of a copy, as it is stored.
-func (m *Images) OpenCopy(id image.ID, epoch uint32) (Content, error) {
+func (m *Images) OpenCopy(id image.ID, epoch uint32) (wire.Content, error) {
 	f, err := m.Store.Open(id, epoch)
 	if err != nil {
 		return nil, err
@@ -169,10 +170,10 @@ type fileContent struct {
 	*io.SectionReader
 }
 
-// Size implements Content.
+// Size implements wire.Content.
 func (c *fileContent) Size() int64 { return c.f.Size() }
 
-// Section implements Content.
+// Section implements wire.Content.
 func (c *fileContent) Section(off, n int64) { c.SectionReader = io.NewSectionReader(c.f, off, n) }
 
 // Close implements io.Closer.
@@ -190,10 +191,10 @@ type remoteFile struct {
 	body io.ReadCloser
 }
 
-// Size implements Content.
+// Size implements wire.Content.
 func (r *remoteFile) Size() int64 { return r.size }
 
-// Section implements Content.
+// Section implements wire.Content.
 func (r *remoteFile) Section(off, n int64) {
 	r.Close()
 	r.off, r.end = off, off+n

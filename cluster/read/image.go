@@ -17,6 +17,7 @@ import (
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/oserr"
+	"imgcluster/cluster/wire"
 	"imgcluster/crypto"
 )
 
@@ -77,14 +78,6 @@ type Images struct{ Options }
 // New returns the Images of a node.
 func New(o Options) *Images { return &Images{o} }
 
-// Content is a body that can be read in part: all of it, unless Section says otherwise.
-type Content interface {
-	io.ReadCloser
-	Size() int64
-	// Section has Read give the n bytes at off, which must be inside, and then end. Only these are fetched.
-	Section(off, n int64)
-}
-
 // Record returns the newest record of a name: a linearizable read.
 func (m *Images) Record(ctx context.Context, user, name string) (*image.Record, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.Timeout)
@@ -107,7 +100,7 @@ func NotFound(user, name string) error {
 }
 
 // Open returns an image's plaintext, only what was authenticated.
-func (m *Images) Open(ctx context.Context, rec *image.Record) Content {
+func (m *Images) Open(ctx context.Context, rec *image.Record) wire.Content {
 	return &plaintext{m: m, ctx: ctx, rec: rec, copies: m.order(rec), end: rec.Bytes}
 }
 
@@ -197,7 +190,7 @@ func (m *Images) Authenticate(ctx context.Context, rec *image.Record, epoch uint
 	default: // it was not read to its end, or not written down: that says nothing about the copy
 		return fmt.Errorf("copy of epoch %d: %w", epoch, err)
 	}
-	if sum.Sum64() != rec.Check {
+	if sum.Sum64() != rec.Checksum {
 		return image.Errorf(image.KindDamaged,
 			"copy of epoch %d: the checksum of its plaintext is not the record's", epoch)
 	}
