@@ -117,7 +117,7 @@ func (e *env) readFirst(ctx context.Context, cfg *config.Config, want genimg.Ima
 		return err
 	}
 	defer c.Close()
-	obj, err := c.Get(ctx, stressUser, want.Name, client.GetOptions{})
+	obj, err := c.Get(ctx, stressUser, want.Name, false)
 	if err != nil {
 		return err
 	}

@@ -110,7 +110,7 @@ func runGet(ctx context.Context, e *env, o getOptions) error {
 		return err
 	}
 	defer c.Close()
-	obj, err := c.Get(ctx, user, name, client.GetOptions{Encrypted: o.encrypted})
+	obj, err := c.Get(ctx, user, name, o.encrypted)
 	if err != nil {
 		return missing(user, name, err)
 	}

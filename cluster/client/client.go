@@ -35,7 +35,7 @@ const (
 
 // Options are the client's settings; a zero value takes the default named at its field.
 type Options struct {
-	Nodes    []Node
+	Nodes    []Node   // as config.Config has them, each once
 	Delivery Delivery // Broadcast
 	Attempts int      // 6: tries of one request before it fails, each over all nodes
 	// 100 ms: the longest wait before the second try; doubles with each further one
@@ -68,9 +68,6 @@ const (
 // ErrNobodyAnswers is in the chain of the error of a request that reached no node. The error's kind
 // is image.KindNoQuorum.
 var ErrNobodyAnswers = errors.New("no node answers")
-
-// ErrNotModified is Get's error when the image still has the ETag of GetOptions.IfNoneMatch.
-var ErrNotModified = errors.New("the image has not changed")
 
 // Client speaks to one cluster. It is safe for concurrent use.
 type Client struct {
@@ -129,21 +126,9 @@ func (c *Client) Close() {
 }
 
 func (o *Options) validate() error {
-	hint := "list the nodes as in the cluster's configuration"
 	if len(o.Nodes) == 0 {
-		return image.Errorf(image.KindInvalid, "the client has no nodes").WithHint(hint)
-	}
-	seen := map[any]bool{}
-	for _, n := range o.Nodes {
-		if _, _, err := net.SplitHostPort(n.Addr); n.ID == 0 || err != nil {
-			return image.Errorf(image.KindInvalid, "node %d has the address %q", n.ID, n.Addr).
-				WithHint("give each node an ID from 1 and host:port")
-		}
-		if seen[n.ID] || seen[n.Addr] {
-			return image.Errorf(image.KindInvalid, "node %d (%s) is listed twice", n.ID, n.Addr).
-				WithHint(hint)
-		}
-		seen[n.ID], seen[n.Addr] = true, true
+		return image.Errorf(image.KindInvalid, "the client has no nodes").
+			WithHint("list the nodes as in the cluster's configuration")
 	}
 	switch o.Delivery {
 	case "", Broadcast, Relay:

@@ -154,7 +154,7 @@ func TestNobodyAnswers(t *testing.T) {
 		}
 		_, err = f.Cluster(t.Context())
 		expectKind(t, err, image.KindNoQuorum)
-		if _, err = f.Get(t.Context(), "alice", "a.png", GetOptions{}); !errors.Is(err, ErrNobodyAnswers) {
+		if _, err = f.Get(t.Context(), "alice", "a.png", false); !errors.Is(err, ErrNobodyAnswers) {
 			t.Errorf("Get: %v", err)
 		}
 	}

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"imgcluster/cluster/image"
@@ -25,52 +24,29 @@ type Info struct {
 	Shard uint64 `json:"shard"`
 }
 
-// GetOptions narrow a Get.
-type GetOptions struct {
-	Range       string // as the HTTP header, such as "bytes=0-99"
-	Encrypted   bool   // the stored file instead of the image
-	IfNoneMatch string // an ETag; ErrNotModified when the image still has it
-}
-
 // Object is an image being read.
 type Object struct {
 	Info Info
 	// Body must be closed. It fails with an *image.Error when the image ends before Size bytes.
-	Body    io.ReadCloser
-	Size    int64 // of Body
-	Partial bool  // Body is the range asked for, not the whole
-	Header  http.Header
-	Node    image.NodeID // the node that sends it
+	Body io.ReadCloser
+	Size int64        // of Body
+	Node image.NodeID // the node that sends it
 }
 
-// Get opens an image at the first node that can serve it.
-func (c *Client) Get(ctx context.Context, user, name string, o GetOptions) (*Object, error) {
+// Get opens an image at the first node that can serve it; encrypted: the stored file instead.
+func (c *Client) Get(ctx context.Context, user, name string, encrypted bool) (*Object, error) {
 	path, err := imagePath(user, name)
 	if err != nil {
 		return nil, err
 	}
-	header := http.Header{}
-	if o.Range != "" {
-		header.Set("Range", o.Range)
-	}
-	if o.IfNoneMatch != "" {
-		wire.SetConditions(header, image.Conditions{NoneMatch: image.Tags{o.IfNoneMatch}})
-	}
-	if o.Encrypted {
+	if encrypted {
 		path += "?" + wire.EncryptedForm
 	}
-	r, err := c.ask(ctx, http.MethodGet, path, header)
+	r, err := c.ask(ctx, http.MethodGet, path, nil)
 	if err != nil {
 		return nil, err
 	}
-	if r.resp.StatusCode == http.StatusNotModified {
-		r.close()
-		return nil, ErrNotModified
-	}
-	obj := &Object{
-		Info: info(user, name, r.resp), Size: r.resp.ContentLength, Header: r.resp.Header, Node: r.node.ID,
-		Partial: r.resp.StatusCode == http.StatusPartialContent,
-	}
+	obj := &Object{Info: info(user, name, r.resp), Size: r.resp.ContentLength, Node: r.node.ID}
 	if obj.Size < 0 {
 		r.close()
 		return nil, badAnswer(r.node, "an image without its length")
@@ -126,10 +102,8 @@ func (c *Client) Head(ctx context.Context, user, name string) (Info, error) {
 func info(user, name string, resp *http.Response) Info {
 	i := Info{User: user}
 	i.Info, i.Shard = wire.ReadRecord(resp.Header)
-	i.Name, i.Bytes = name, resp.ContentLength
-	if _, total, ok := strings.Cut(resp.Header.Get("Content-Range"), "/"); ok {
-		i.Bytes, _ = strconv.ParseInt(total, 10, 64)
-	}
+	i.Name = name
+	i.Bytes = resp.ContentLength
 	return i
 }
 
@@ -428,7 +402,7 @@ func (c *Client) askNodeWith(
 		end()
 		return nil, &failure{node: n, err: err}
 	}
-	if resp.StatusCode >= 300 && resp.StatusCode != http.StatusNotModified {
+	if resp.StatusCode >= 300 {
 		defer end()
 		defer drain(resp)
 		f := refusal(n, resp)

@@ -152,7 +152,7 @@ func TestReadLimit(t *testing.T) {
 		t.Errorf("the limit counts for a change: %v", err)
 	}
 
-	obj, err := f.Get(t.Context(), "alice", "half.png", GetOptions{})
+	obj, err := f.Get(t.Context(), "alice", "half.png", false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -91,7 +91,7 @@ func (t *Target) Get(ctx context.Context, user, name string) ([sha256.Size]byte,
 func readSum(
 	ctx context.Context, c *client.Client, user, name string,
 ) (sum [sha256.Size]byte, n int64, err error) {
-	obj, err := c.Get(ctx, user, name, client.GetOptions{})
+	obj, err := c.Get(ctx, user, name, false)
 	if err != nil {
 		return sum, 0, err
 	}
