@@ -276,7 +276,7 @@ func testReadBack(t *testing.T, l *upCluster) {
 		if _, err := c.Put(t.Context(), put); err != nil {
 			t.Error(err)
 		}
-		if err := c.Delete(t.Context(), o.User, deleted); err != nil {
+		if err := c.Delete(t.Context(), o.User, deleted, ""); err != nil {
 			t.Error(err)
 		}
 	}}

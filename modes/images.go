@@ -89,7 +89,7 @@ func runRm(ctx context.Context, e *env, names []string) error {
 	defer c.Close()
 	return e.forEach(ctx, "deleted", names, 0, func(i int) error {
 		user, name, _ := splitImage(names[i])
-		if err := c.Delete(ctx, user, name); err != nil {
+		if err := c.Delete(ctx, user, name, ""); err != nil {
 			return missing(user, name, err)
 		}
 		e.say("deleted %s", names[i])

@@ -47,7 +47,6 @@ type Options struct {
 	ReadTimeout      time.Duration // 10 s: from any other request to its answer
 	ReadLimit        time.Duration // none: from the beginning of a read, with all its tries, to its answer
 	StragglerTimeout time.Duration // 5 s: what the other nodes get to end an upload after the first receipt
-	IdleConns        int           // 64: kept-alive connections for each node
 	StartHint        string        // "start one with: imgcluster up"; the next step when no node answers
 	// Waiting is called while a request has no answer, every 5 s at most. It may be nil, and must not call
 	// the client.
@@ -55,6 +54,7 @@ type Options struct {
 }
 
 const (
+	idleConnsMax     = 64                     // kept-alive connections for each node
 	idleConnTimeout  = 60 * time.Second       // shorter than the node's own, so that the client closes first
 	readBufferBytes  = 64 << 10               // of each connection
 	answerBytesMax   = 64 << 10               // of a receipt or an error
@@ -110,7 +110,7 @@ func newTransport(o Options) *http.Transport {
 			}
 			return &conn{Conn: raw, stall: o.ResponseTimeout}, nil
 		},
-		MaxIdleConnsPerHost:   o.IdleConns,
+		MaxIdleConnsPerHost:   idleConnsMax,
 		IdleConnTimeout:       idleConnTimeout,
 		ResponseHeaderTimeout: o.ResponseTimeout,
 		ReadBufferSize:        readBufferBytes, // bodies bypass the write buffer, see conn.ReadFrom
@@ -144,7 +144,6 @@ func (o *Options) setDefaults() {
 	}
 	o.StartHint = cmp.Or(o.StartHint, "start one with: imgcluster up")
 	setDefault(&o.Attempts, 6)
-	setDefault(&o.IdleConns, 64)
 	setDefault(&o.BackoffMin, 100*time.Millisecond)
 	setDefault(&o.BackoffMax, 3*time.Second)
 	setDefault(&o.DialTimeout, 2*time.Second)

@@ -12,7 +12,7 @@ import (
 
 // Members lists the cluster's members.
 func (c *Client) Members(ctx context.Context) ([]wire.Member, error) {
-	r, err := c.ask(ctx, http.MethodGet, wire.MembersPath, nil)
+	r, err := c.ask(ctx, http.MethodGet, wire.MembersPath, nil, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -25,7 +25,7 @@ func (c *Client) ChangeMember(ctx context.Context, change wire.MemberChange) ([]
 	if err != nil {
 		return nil, err
 	}
-	r, err := c.askWith(ctx, http.MethodPost, wire.MembersPath,
+	r, err := c.ask(ctx, http.MethodPost, wire.MembersPath,
 		http.Header{"Content-Type": {wire.DocumentType}}, body)
 	if err != nil {
 		return nil, err
@@ -43,16 +43,4 @@ func members(r *reply) ([]wire.Member, error) {
 func NotMember(id image.NodeID) string {
 	return fmt.Sprintf("node %d is not a member of the cluster: it was removed, or not added yet; "+
 		"take it out of the configuration, or add it with imgcluster member add", id)
-}
-
-// ask is askWith without a body.
-func (c *Client) ask(ctx context.Context, method, path string, header http.Header) (*reply, error) {
-	return c.askWith(ctx, method, path, header, nil)
-}
-
-// askNode is askNodeWith without a body.
-func (c *Client) askNode(ctx context.Context, n Node, method, path string, header http.Header) (
-	*reply, *failure,
-) {
-	return c.askNodeWith(ctx, n, method, path, header, nil)
 }

@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,11 +12,6 @@ import (
 
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
-)
-
-var (
-	errClosed  = errors.New("the client is closed")
-	errTimeout = errors.New("the node does not answer in time")
 )
 
 // Upload is one image to store.
@@ -312,14 +306,3 @@ func (s *stream) request() (*http.Request, error) {
 	req.Body, err = s.body()
 	return req, err
 }
-
-// imagePath is wire.ImagePath of names that are checked.
-func imagePath(user, name string) (string, error) {
-	if err := image.CheckName(name); err != nil {
-		return "", err
-	}
-	return wire.ImagePath(user, name), image.CheckUser(user)
-}
-
-// userPath is wire.UserPath of a user that is checked.
-func userPath(user string) (string, error) { return wire.UserPath(user), image.CheckUser(user) }

@@ -174,7 +174,7 @@ func TestDeleteAgain(t *testing.T) {
 		w.WriteHeader(http.StatusNoContent)
 	})
 	for range 2 {
-		if err := f.Delete(t.Context(), "alice", "a.png"); err != nil {
+		if err := f.Delete(t.Context(), "alice", "a.png", ""); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -195,7 +195,7 @@ func TestMissingImage(t *testing.T) {
 	})
 	_, err := f.Get(t.Context(), "alice", "a.png", false)
 	expectKind(t, err, image.KindNotFound)
-	expectKind(t, f.Delete(t.Context(), "alice", "a.png"), image.KindNotFound)
+	expectKind(t, f.Delete(t.Context(), "alice", "a.png", ""), image.KindNotFound)
 	if _, err = f.Head(t.Context(), "alice", "a.png"); image.KindOf(err) != image.KindNotFound {
 		t.Errorf("Head: %v", err)
 	}
@@ -203,7 +203,7 @@ func TestMissingImage(t *testing.T) {
 		t.Errorf("%d requests for three that are refused", n)
 	}
 	for _, err := range []error{
-		f.Delete(t.Context(), "alice", ".."), f.Delete(t.Context(), "", "a"),
+		f.Delete(t.Context(), "alice", "..", ""), f.Delete(t.Context(), "", "a", ""),
 		second(f.Head(t.Context(), "a", "")),
 		second(f.Get(t.Context(), "a", "/", false)),
 		second(f.List(t.Context(), "a/b", wire.ListQuery{})),

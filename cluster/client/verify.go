@@ -27,7 +27,7 @@ func (c *Client) Verify(
 	defer w.end()
 	w.asked(n)
 	r, f := c.askNode(ctx, n, http.MethodPost,
-		wire.VerifyPath+"?"+wire.VerifyQuery{Sample: sample, Repair: repair}.String(), nil)
+		wire.VerifyPath+"?"+wire.VerifyQuery{Sample: sample, Repair: repair}.String(), nil, nil)
 	if f != nil {
 		err, _ := c.summarize([]failure{*f})
 		return sum, err

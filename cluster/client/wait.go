@@ -14,10 +14,7 @@ const (
 	waitCheck = time.Second     // how often a request is checked for it
 )
 
-var (
-	errUnanswered = errors.New("no node has answered yet")
-	errLimit      = errors.New("the time for a read is over")
-)
+var errUnanswered = errors.New("no node has answered yet")
 
 // Wait describes a request that has no answer yet.
 type Wait struct {

@@ -144,7 +144,7 @@ func TestReadLimit(t *testing.T) {
 		t.Errorf("no node answered: %v", err)
 	}
 	deleted := make(chan error)
-	go func() { deleted <- f.Delete(t.Context(), "alice", "slow.png") }()
+	go func() { deleted <- f.Delete(t.Context(), "alice", "slow.png", "") }()
 	<-begun
 	expectGivenUp(list("silent"))
 	outlast <- struct{}{}

@@ -117,7 +117,7 @@ func deleteAll(
 			break
 		}
 		group.Go(func() error {
-			err := c.DeleteMatching(failed, i.User, i.Name, i.ID)
+			err := c.Delete(failed, i.User, i.Name, i.ID)
 			missing := image.KindOf(err) == image.KindNotFound || image.KindOf(err) == image.KindChanged
 			if err != nil && !missing {
 				return fmt.Errorf("%s/%s: %w", i.User, i.Name, err)
