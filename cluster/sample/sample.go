@@ -1,5 +1,5 @@
 // Package sample declares the figures that nodes and clients report of themselves. Each is declared once: its
-// name in JSON, which tells its unit and so its bounds, whether it is a counter, its metric, what it means,
+// name in JSON, which gives its unit and so its bounds, whether it is a counter, its metric, what it means,
 // and how the live screen and the report of a run show it. A node's status, /metrics, the run's log, the
 // screen and the report's tables, charts, JSON and CSV go by these tables, so that a new figure is a field
 // and a row here, and a line where it is measured.

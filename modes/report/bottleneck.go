@@ -124,7 +124,7 @@ func (b *Bottleneck) nothingBusy(l log, r *Report) {
 	default:
 		busiest := b.Resources[0]
 		b.Kind = limitWaiting
-		b.Evidence = fmt.Sprintf("the busiest that the samples tell of is %s: %s", busiest.Name(), busiest.Evidence)
+		b.Evidence = fmt.Sprintf("the busiest in the samples is %s: %s", busiest.Name(), busiest.Evidence)
 	}
 }
 

@@ -84,7 +84,7 @@ func TestBottleneck(t *testing.T) {
 		},
 		{
 			"nothing busy", nodes(nil), limitWaiting, 0, true,
-			"the busiest that the samples tell of is the disk of node 1",
+			"the busiest in the samples is the disk of node 1",
 		},
 		{"nothing known", even(200), limitUnknown, 0, false, "no figures"},
 		{"slow, nothing known", longer(even(200), 150), limitUnknown, 0, true, "no figures"},

@@ -111,7 +111,7 @@ func (t *tracer) add(o *observation) {
 		case f.Positive && v == 0:
 			t.draw(i, o.atS, math.NaN())
 		default:
-			t.draw(i, o.atS, max(0, v)) // not NotTold
+			t.draw(i, o.atS, max(0, v)) // not NotSampled
 		}
 	})
 	if t.to != nil && o.restarted(t.to) {
@@ -149,7 +149,7 @@ func (t *tracer) drawRates() {
 			return
 		}
 		grown := 0.0
-		if t.from.values[i] != runlog.NotTold {
+		if t.from.values[i] != runlog.NotSampled {
 			grown = t.to.values[i] - t.from.values[i]
 		}
 		t.draw(i, t.to.atS, rate(f, grown, t.to.atS-t.from.atS))

@@ -371,7 +371,7 @@ var checkCases = map[string][]struct {
 		}, Failed, "survived 2 of 3 faults"},
 		{
 			"chaos, one more", with(logtest.Chaos, runlog.Event{TS: 3.5, Kind: runlog.EventNodeDown, Node: 3}), Passed,
-			"1 restart) and 1 fault more that nobody made",
+			"1 restart) and 1 fault more that the run did not make",
 		},
 		{"chaos, long pause", func() []runlog.Record {
 			return logtest.Mutate(logtest.Chaos(), func(u *runlog.Upload) {

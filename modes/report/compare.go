@@ -12,7 +12,7 @@ import (
 // Comparison compares a run with another one.
 type Comparison struct {
 	Other    string           `json:"other"` // the other log
-	Test     string           `json:"test"`  // that tells differences from Noise
+	Test     string           `json:"test"`  // that separates differences from Noise
 	Alpha    float64          `json:"alpha"` // p values below are beyond Noise
 	Settings []SettingChanged `json:"settings"`
 	Figures  []FigureChanged  `json:"figures"`
@@ -30,7 +30,7 @@ type SettingChanged struct {
 }
 
 // FigureChanged is a figure of both runs. P is the probability of such a difference, or a larger one, between
-// two runs that differ by chance only; nil when the figure has no samples to tell.
+// two runs that differ by chance only; nil when the figure was not tested.
 type FigureChanged struct {
 	Name          string   `json:"name"`
 	Unit          string   `json:"unit"`

@@ -93,7 +93,7 @@ func (j *judgement) faultCount(planned int) (evidence string, survived bool) {
 		evidence += " (" + strings.Join(words, ", ") + ")"
 	}
 	if seen := len(j.faults) - made; seen > 0 {
-		evidence += fmt.Sprintf(" and %s more that nobody made", term.Plural(seen, "fault"))
+		evidence += fmt.Sprintf(" and %s more that the run did not make", term.Plural(seen, "fault"))
 	}
 	return evidence, made == planned && healed == planned
 }

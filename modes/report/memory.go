@@ -12,9 +12,9 @@ import (
 
 // When growth of memory counts as lasting.
 const (
-	memoryWarmup   = 1.0 / 3 // of a process's samples, from the first: its memory may still fill up
-	memorySpanMin  = 60.0    // seconds after that; in less, filling up cannot be told from lasting growth
-	memoryEndShare = 0.5     // of the slope, that the last third still has: memory that fills up slows down
+	memoryWarmup     = 1.0 / 3 // of a process's samples, from the first: its memory may still fill up
+	memorySecondsMin = 60.0    // seconds after that; in less, filling up cannot be told from lasting growth
+	memoryEndShare   = 0.5     // of the slope, that the last third still has: memory that fills up slows down
 )
 
 // memoryOf is the memory of one process over time.
@@ -89,7 +89,7 @@ func (j *judgement) memoryStable() (Status, string) {
 // lasts reports whether growth by that trend lasted to the end.
 func (m *memoryOf) lasts(t trend) bool {
 	end, ok := findTrend(m.points[2*len(m.points)/3:])
-	return ok && t.seconds >= memorySpanMin && end.slope >= memoryEndShare*t.slope
+	return ok && t.seconds >= memorySecondsMin && end.slope >= memoryEndShare*t.slope
 }
 
 // memory returns that of the run's nodes, and of the client last; unsampled are the nodes of which there is

@@ -38,7 +38,7 @@ func (l log) observations() iter.Seq[observation] {
 	}
 }
 
-// restarted reports whether o is of another process than the sample before: a counter began again.
+// restarted reports whether o is of another process than the sample before: a counter fell.
 func (o *observation) restarted(before *observation) bool {
 	for i, f := range o.figures {
 		if f.Counter && o.values[i] < before.values[i] {
@@ -48,7 +48,7 @@ func (o *observation) restarted(before *observation) bool {
 	return false
 }
 
-// rateSecondsMin is the shortest time between samples that tells a rate: a sample that came late is stamped
+// rateSecondsMin is the shortest time between samples that gives a rate: a sample that came late is stamped
 // when it came, so that what grew in a second would count for the milliseconds up to the next one.
 const rateSecondsMin = 0.5
 
@@ -78,12 +78,12 @@ type step struct {
 func (s *summary) add(before, now float64, over step) {
 	switch s.figure.Report.Summary {
 	case sample.Rate, sample.BusyTime:
-		if over.measured && over.up && before != runlog.NotTold && now >= before {
+		if over.measured && over.up && before != runlog.NotSampled && now >= before {
 			s.value += now - before
 			s.seconds += over.seconds
 		}
 	case sample.Mean:
-		if over.measured && over.up && before != runlog.NotTold {
+		if over.measured && over.up && before != runlog.NotSampled {
 			s.value += before * over.seconds
 			s.seconds += over.seconds
 		}
@@ -100,7 +100,7 @@ func (s *summary) add(before, now float64, over step) {
 	}
 }
 
-// result returns the number; 0 when the samples are too few or too close together to tell.
+// result returns the number; 0 when there are too few samples, or too close together.
 func (s *summary) result() float64 {
 	switch s.figure.Report.Summary {
 	case sample.Rate, sample.BusyTime:

@@ -102,8 +102,7 @@ func autocorrelation(values []float64) float64 {
 	return with / all
 }
 
-// autocorrelationMax bounds what varianceFactor goes by: values that are even more alike are nearly one
-// value.
+// autocorrelationMax limits varianceFactor: values that are even more alike are nearly one value.
 const autocorrelationMax = 0.99
 
 // varianceFactor returns how much larger the variance of a statistic is when its values have this

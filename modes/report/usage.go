@@ -12,7 +12,7 @@ import (
 	"imgcluster/modes/term"
 )
 
-// Usage is what one process used while uploads ran. A figure that the samples do not tell is 0.
+// Usage is what one process used while uploads ran. A figure that the samples do not have is 0.
 type Usage struct {
 	// by the name of the figure, its summary: a counter of bytes as bytes a second, cpu_s as cores
 	Of map[string]float64 `json:"-"`

@@ -46,7 +46,7 @@ func TestOpenFile(t *testing.T) {
 		t.Error("a discarded log stays")
 	}
 	write(t, path, goodLog)
-	if err := opened(t, path, 0).Discard(); err != nil || string(read(t, path)) != goodLog {
+	if err := opened(t, path, 0).Discard(); err != nil || logtest.File(t, path) != goodLog {
 		t.Errorf("the old log is lost: %v", err)
 	}
 	newerLog := strings.Replace(goodLog, `"schema":1`, `"schema":9`, 1)
@@ -54,10 +54,10 @@ func TestOpenFile(t *testing.T) {
 		write(t, path, text)
 		l := opened(t, path, 0)
 		older, err := l.Start()
-		if err != nil || older != path+".1" || string(read(t, older)) != text || len(read(t, path)) != 0 {
+		if err != nil || older != path+".1" || logtest.File(t, older) != text || len(logtest.File(t, path)) != 0 {
 			t.Errorf("the old log is kept as %q: %v", older, err)
 		}
-		if _, err := l.WriteString("new"); err != nil || string(read(t, path)) != "new" {
+		if _, err := l.WriteString("new"); err != nil || logtest.File(t, path) != "new" {
 			t.Errorf("the new log: %v", err)
 		}
 		l.Close()
@@ -71,7 +71,7 @@ func TestOpenFile(t *testing.T) {
 	l.Close()
 	write(t, path, cutLog)
 	l = opened(t, path, int64(len(goodLog)))
-	if older, err := l.Start(); err != nil || older != "" || string(read(t, path)) != goodLog {
+	if older, err := l.Start(); err != nil || older != "" || logtest.File(t, path) != goodLog {
 		t.Errorf("a run that goes on: %q, %v", older, err)
 	}
 }
@@ -93,7 +93,7 @@ func TestOpenFileLink(t *testing.T) {
 	}
 	l := opened(t, link, 0)
 	older, err := l.Start()
-	if err != nil || older != file+".1" || string(read(t, older)) != goodLog || len(read(t, link)) != 0 {
+	if err != nil || older != file+".1" || logtest.File(t, older) != goodLog || len(logtest.File(t, link)) != 0 {
 		t.Errorf("kept as %q, %v", older, err)
 	}
 	if info, err := os.Lstat(link); err != nil || info.Mode()&os.ModeSymlink == 0 {
@@ -123,7 +123,7 @@ func TestOpenFileRefuses(t *testing.T) {
 				t.Errorf("%q: %v", text, err)
 			}
 		}
-		if string(read(t, path)) != text || string(read(t, path+"x.1")) != text {
+		if logtest.File(t, path) != text || logtest.File(t, path+"x.1") != text {
 			t.Errorf("%q is lost", text)
 		}
 	}
@@ -168,19 +168,10 @@ func TestOpenFileLocked(t *testing.T) {
 			t.Fatal(err)
 		}
 		expectRefused("in the run")
-		if string(read(t, path)) != failedLog {
+		if logtest.File(t, path) != failedLog {
 			t.Error("the log is changed")
 		}
 		l.Close()
 		opened(t, path, 0)
 	}
-}
-
-func read(t *testing.T, path string) []byte {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
 }

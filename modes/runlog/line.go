@@ -159,7 +159,7 @@ var (
 )
 
 // figures reads the figures of a sample into s, and reports which ones the line has. A counter that it does
-// not have is what it was in the sample before, or NotTold.
+// not have is what it was in the sample before, or NotSampled.
 func (in *line) figures(figures *sample.Decoder, s, before any, known bool) (has []bool) {
 	values := figures.Values(before)
 	for i, f := range figures.Figures {
@@ -167,7 +167,7 @@ func (in *line) figures(figures *sample.Decoder, s, before any, known bool) (has
 		case !f.Counter:
 			values[i] = 0
 		case !known:
-			values[i] = NotTold
+			values[i] = NotSampled
 		}
 	}
 	has, err := figures.Decode(in.text, values)
@@ -280,7 +280,7 @@ func (l *Log) addClient(in *line) error {
 	s := ClientSample{TS: before.TS}
 	has := in.figures(clientFigures, &s.Client, before.Client, n > 0)
 	if i := sample.Clients.Index("in_flight"); !has[i] {
-		s.InFlight = NotTold
+		s.InFlight = NotSampled
 		if n > 0 {
 			s.InFlight = before.InFlight
 		}

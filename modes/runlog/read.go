@@ -62,8 +62,8 @@ type Log struct {
 	Uploads  []UploadOutcome // by Seq, without those of the warm-up
 	Reads    []Outcome       // by StartS, without those of the warm-up
 	Warmup   Warmup          // what was left out
-	Nodes    []NodeSample    // by TS; see NotTold
-	Client   []ClientSample  // by TS; see NotTold
+	Nodes    []NodeSample    // by TS; see NotSampled
+	Client   []ClientSample  // by TS; see NotSampled
 	Events   []LoggedEvent   // by TS
 	Owned    map[int]OwnedAt // by node, in the first sample that has it
 	Readback *Readback       // nil when there is none
@@ -138,9 +138,9 @@ const (
 	ChoiceOther
 )
 
-// NotTold is the value of a counter that no sample had yet. A counter that a sample leaves out has not grown
-// since the one before; other figures are 0 then.
-const NotTold = -1
+// NotSampled is the value of a counter that no sample had yet. A counter that a sample leaves out has not
+// grown since the one before; other figures are 0 then.
+const NotSampled = -1
 
 // LoggedEvent is an event, and whether its time is known.
 type LoggedEvent struct {

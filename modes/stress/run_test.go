@@ -1,7 +1,6 @@
 package stress
 
 import (
-	"bytes"
 	"context"
 	"path/filepath"
 	"runtime/debug"
@@ -11,6 +10,7 @@ import (
 	"imgcluster/config"
 	"imgcluster/genimg"
 	"imgcluster/modes/runlog"
+	"imgcluster/modes/runlog/logtest"
 	"imgcluster/modes/stress/load"
 )
 
@@ -72,8 +72,8 @@ func TestRunKeepsOldLog(t *testing.T) {
 		if want == 1 && !strings.Contains(view.said[0], path+".1") {
 			t.Errorf("run %d says %q", i, view.said)
 		}
-		text := read(t, path)
-		if log, err := runlog.Read(bytes.NewReader(text)); err != nil || log.Run.Schema == 0 {
+		text := logtest.File(t, path)
+		if log, err := runlog.Read(strings.NewReader(text)); err != nil || log.Run.Schema == 0 {
 			t.Errorf("the log is %s: %v", text, err)
 		}
 		l, err := runlog.OpenFile(path, 1)

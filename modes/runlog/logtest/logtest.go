@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"compress/gzip"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -441,6 +442,16 @@ func Slower() []runlog.Record {
 	}), func(r *runlog.Run) { r.Concurrency = 16 })
 	recs[len(recs)-1] = runlog.End{ElapsedS: 15.7}
 	return recs
+}
+
+// File returns the text of a file.
+func File(t testing.TB, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }
 
 // Log reads back a log of these records.
