@@ -25,17 +25,33 @@ import (
 	"imgcluster/modes/term"
 )
 
-// busy is the tally of half a run with everything that can be shown.
+// busy returns the tally of a run that is half done, with everything that can be shown.
 func busy(nodes int) *stress.Tally {
 	ids := make([]int, nodes)
 	for i := range ids {
 		ids[i] = i + 1
 	}
-	f := stress.NewTally(load.Options{Run: runlog.Run{Nodes: ids, Count: 200, Concurrency: 8, Rate: 10, Arrivals: "poisson", Replicas: 2, Delivery: "broadcast", ReadPercent: 20}})
+	f := stress.NewTally(load.Options{Run: runlog.Run{
+		Nodes:       ids,
+		Count:       200,
+		Concurrency: 8,
+		Rate:        10,
+		Arrivals:    "poisson",
+		Replicas:    2,
+		Delivery:    "broadcast",
+		ReadPercent: 20,
+	}})
 	for i := range 100 {
 		due := float64(i) / 10
 		f.Take(runlog.Upload{
-			Seq: int64(i + 1), Bytes: 10e6, StartS: due + 0.1, LatencyS: 0.3, ScheduledS: &due, OK: i != 50, Attempts: 1 + i%50/49, Owner: 1 + i%nodes,
+			Seq:        int64(i + 1),
+			Bytes:      10e6,
+			StartS:     due + 0.1,
+			LatencyS:   0.3,
+			ScheduledS: &due,
+			OK:         i != 50,
+			Attempts:   1 + i%50/49,
+			Owner:      1 + i%nodes,
 		})
 		f.Take(runlog.ReadOp{StartS: due, LatencyS: 0.1, OK: true})
 	}
@@ -54,14 +70,41 @@ func busy(nodes int) *stress.Tally {
 				},
 			})
 		}
-		f.Take(runlog.ClientSample{TS: at, Client: sample.Client{RSSBytes: 99e6, CPUS: at * 0.3, InFlight: 7, LateS: 0.5, SentBytes: 3e9}})
+		f.Take(runlog.ClientSample{
+			TS: at,
+			Client: sample.Client{
+				RSSBytes:  99e6,
+				CPUS:      at * 0.3,
+				InFlight:  7,
+				LateS:     0.5,
+				SentBytes: 3e9,
+			},
+		})
 	}
-	f.Take(runlog.Event{TS: 9.5, Kind: runlog.EventNodeDown, Node: 2, Detail: "gone\x1b[2J\r\n" + strings.Repeat("long ", 60)})
+	f.Take(runlog.Event{
+		TS:     9.5,
+		Kind:   runlog.EventNodeDown,
+		Node:   2,
+		Detail: "timeout\x1b[2J\r\n" + strings.Repeat("long ", 60),
+	})
 	return f
 }
 
-// At every size: as many lines as there are at most, none wider than the screen, none with codes of
-// others; and the words that matter are there.
+// screenOf returns the lines of a view on a screen of this size.
+func screenOf(v *view, width, height int) string { return strings.Join(v.lines(width, height), "\n") }
+
+// expectTexts checks that a screen has all of these texts.
+func expectTexts(t *testing.T, screen string, wants ...string) {
+	t.Helper()
+	for _, want := range wants {
+		if !strings.Contains(screen, want) {
+			t.Errorf("no %q in\n%s", want, screen)
+		}
+	}
+}
+
+// At every size there are no more lines than fit, none is wider than the screen, and none has control
+// characters of a record.
 func TestViewFits(t *testing.T) {
 	for _, nodes := range []int{1, 3, 40} {
 		v := &view{tally: busy(nodes)}
@@ -84,37 +127,50 @@ func TestViewFits(t *testing.T) {
 
 func TestView(t *testing.T) {
 	v := &view{tally: busy(3)}
-	text := strings.Join(v.lines(80, 24), "\n")
-	for _, want := range []string{
-		"broadcast · 10/s poisson · 2 copies · 20 % reads", "00:10\n", " 50 %  100 of 200  ETA 00:10", "9.6/s  ▅████▇██▇█", "average 9.6/s",
-		"p50 401 ms   p99 401 ms   max 401 ms   from when it was due", "service          p50 301 ms   p99 301 ms   max 301 ms   500 ms behind",
+	expectTexts(t, screenOf(v, 80, 24),
+		"broadcast · 10/s poisson · 2 copies · 20 % reads",
+		"00:10\n",
+		" 50 %  100 of 200  ETA 00:10",
+		"9.6/s  ▅████▇██▇█",
+		"average 9.6/s",
+		"p50 401 ms   p99 401 ms   max 401 ms   from when it was due",
+		"service          p50 301 ms   p99 301 ms   max 301 ms   500 ms behind",
 		"7 in flight   1 failed   2 retried   100 reads, 0 failed\n",
-		"1      up      34.3 %   330 MB   248 MB   70.1 GB   50 %   100 MB/s  1.00 MB/s", "2      down    33.3 %        -",
-		"client 99.0 MB of memory, CPU 30 %, 3.00 GB sent", "9.5 s  node 2 down: gone", "Ctrl-C",
+		"node   state    share     owns   memory disk free    CPU         rx         tx",
+		"1      up      34.3 %   330 MB   248 MB   70.1 GB   50 %   100 MB/s  1.00 MB/s",
+		"2      down    33.3 %        -",
+		"client 99.0 MB of memory, CPU 30 %, 3.00 GB sent",
+		"9.5 s  node 2 down: timeout",
+		"Ctrl-C",
+	)
+	v.tally.Waiting.Store(12)
+	expectTexts(t, screenOf(v, 100, 24), "500 ms behind, 12 wait for memory\n")
+	v.color = true
+	expectTexts(t, screenOf(v, 80, 24), "\x1b[31m1 failed\x1b[0m", "\x1b[31mdown  \x1b[0m")
+}
+
+// A small screen leaves out what matters least.
+func TestSmallView(t *testing.T) {
+	v := &view{tally: busy(3)}
+	for _, test := range []struct {
+		width, height int
+		leftOut       []string
+	}{
+		{60, 24, []string{" rx", " tx"}},
+		{40, 24, []string{"memory  ", "disk free"}},
+		{80, 12, []string{"Ctrl-C", "\n\n"}},
 	} {
-		if !strings.Contains(text, want) {
-			t.Errorf("no %q in\n%s", want, text)
-		}
-	}
-	for size, gone := range map[[2]int][]string{{60, 24}: {" rx", " tx"}, {40, 24}: {"memory  ", "disk free"}, {80, 12}: {"Ctrl-C", "\n\n"}} {
-		text := strings.Join(v.lines(size[0], size[1]), "\n")
-		for _, g := range append(gone, "never there") {
-			if strings.Contains(text, g) || !strings.Contains(text, "1 failed") || !strings.Contains(text, "share") {
-				t.Errorf("at %v:\n%s", size, text)
+		screen := screenOf(v, test.width, test.height)
+		expectTexts(t, screen, "1 failed", "share")
+		for _, text := range test.leftOut {
+			if strings.Contains(screen, text) {
+				t.Errorf("%q on %dx%d:\n%s", text, test.width, test.height, screen)
 			}
 		}
 	}
-	v.tally.Waiting.Store(12)
-	if text := strings.Join(v.lines(100, 24), "\n"); !strings.Contains(text, "500 ms behind, 12 wait for memory\n") {
-		t.Errorf("nobody waits for memory in\n%s", text)
-	}
-	v.color = true
-	if text := strings.Join(v.lines(80, 24), "\n"); !strings.Contains(text, "\x1b[31m1 failed\x1b[0m") || !strings.Contains(text, "\x1b[31mdown  \x1b[0m") {
-		t.Errorf("colours: %q", text)
-	}
 }
 
-// While images are read back, the bar and the time left are those of the reading, and the clock goes on.
+// While images are read back, the bar and the time left are those of that stage, and the clock continues.
 func TestViewReadBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := busy(3)
@@ -132,16 +188,11 @@ func TestViewReadBack(t *testing.T) {
 				<-time.After(30 * time.Second)
 			}
 			f.SetStage("read back", step.done, 100)
-			text := strings.Join(v.lines(80, 24), "\n")
-			for _, want := range step.want {
-				if !strings.Contains(text, want) {
-					t.Errorf("no %q in\n%s", want, text)
-				}
-			}
+			expectTexts(t, screenOf(v, 80, 24), step.want...)
 		}
 		<-time.After(5 * time.Second)
 		if text := v.lines(80, 24)[0]; !strings.HasSuffix(text, " 01:45") {
-			t.Errorf("the clock stands: %s", text)
+			t.Errorf("the clock has stopped: %s", text)
 		}
 		if got := figuresLine(f.Figures()); !strings.HasPrefix(got, "100 of 200 uploads, ") {
 			t.Errorf("the line of the uploads is %q", got)
@@ -149,29 +200,34 @@ func TestViewReadBack(t *testing.T) {
 	})
 }
 
-// Before the first sample no figures are made up.
+// Before the first sample, figures are shown as unknown.
 func TestViewAtFirst(t *testing.T) {
-	v := &view{tally: stress.NewTally(load.Options{Run: runlog.Run{Nodes: []int{1, 2}, Count: 5, Concurrency: 1}})}
-	text := strings.Join(v.lines(80, 24), "\n")
-	for _, want := range []string{"\n1      -            -        -", "\n2      -            -", "\nclient -\n", "p50 -   p99 -   max -\n"} {
-		if !strings.Contains(text, want) {
-			t.Errorf("no %q in\n%s", want, text)
-		}
-	}
-	if strings.ContainsAny(text, "?") || strings.Contains(text, "0.0 %") {
-		t.Error(text)
+	run := runlog.Run{Nodes: []int{1, 2}, Count: 5, Concurrency: 1}
+	screen := screenOf(&view{tally: stress.NewTally(load.Options{Run: run})}, 80, 24)
+	expectTexts(t, screen,
+		"\n1      -            -        -",
+		"\n2      -            -",
+		"\nclient -\n",
+		"p50 -   p99 -   max -\n",
+	)
+	if strings.ContainsAny(screen, "?") || strings.Contains(screen, "0.0 %") {
+		t.Error(screen)
 	}
 }
 
-func TestTallyLine(t *testing.T) {
-	f := busy(3)
-	if got := figuresLine(f.Figures()); got != "100 of 200 uploads, 9.6/s, 96.1 MB/s, p99 401 ms, 1 failed, 100 reads, 0 failed, 00:10 left" {
-		t.Errorf("%q", got)
-	}
-	f = stress.NewTally(load.Options{Run: runlog.Run{DurationS: 60}, Resume: &load.Resume{AtS: 20, Done: map[int64]bool{1: true}}})
-	f.Take(runlog.Upload{Seq: 2, StartS: 21, LatencyS: 4, OK: true, Bytes: 1000, Attempts: 1})
-	if got := figuresLine(f.Figures()); got != "25 of 60 s, 2 uploads, 0.2/s, 200 B/s, p99 4.01 s, 0 failed, 00:35 left" {
-		t.Errorf("%q", got)
+func TestFiguresLine(t *testing.T) {
+	resumed := stress.NewTally(load.Options{
+		Run:    runlog.Run{DurationS: 60},
+		Resume: &load.Resume{AtS: 20, Done: map[int64]bool{1: true}},
+	})
+	resumed.Take(runlog.Upload{Seq: 2, StartS: 21, LatencyS: 4, OK: true, Bytes: 1000, Attempts: 1})
+	for want, tally := range map[string]*stress.Tally{
+		"100 of 200 uploads, 9.6/s, 96.1 MB/s, p99 401 ms, 1 failed, 100 reads, 0 failed, 00:10 left": busy(3),
+		"25 of 60 s, 2 uploads, 0.2/s, 200 B/s, p99 4.01 s, 0 failed, 00:35 left":                     resumed,
+	} {
+		if got := figuresLine(tally.Figures()); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }
 
@@ -184,7 +240,8 @@ func init() {
 	if what == "" {
 		return
 	}
-	draws, heard := 0, ""
+	draws := 0
+	heard := ""
 	interrupts := make(chan os.Signal, 1)
 	signal.Notify(interrupts, syscall.SIGINT, syscall.SIGTERM)
 	s := term.OpenScreen(os.Stderr, func(width, height int) []string {
@@ -198,7 +255,7 @@ func init() {
 		}
 		return []string{fmt.Sprintf("at %dx%d.", width, height), heard}
 	})
-	(&hangup{do: func() { // as Main has a run end
+	(&hangup{do: func() { // as Main ends a run
 		s.Close()
 		fmt.Fprintln(os.Stderr, "hung up")
 		os.Exit(exitFailed)
@@ -209,17 +266,21 @@ func init() {
 		fmt.Fprintln(os.Stderr, "after")
 		os.Exit(0)
 	case "panic":
-		run := load.Options{
-			Run: runlog.Run{Count: 1, Concurrency: 1}, Users: []string{"u"}, Source: panics{}, Target: idle{}, Log: runlog.NewWriter(io.Discard), Crash: s.Leave,
-		}
-		load.Run(context.Background(), run)
+		load.Run(context.Background(), load.Options{
+			Run:    runlog.Run{Count: 1, Concurrency: 1},
+			Users:  []string{"u"},
+			Source: panics{},
+			Target: idle{},
+			Log:    runlog.NewWriter(io.Discard),
+			Crash:  s.Leave,
+		})
 	}
-	time.Sleep(waitMax) // until a signal comes
+	<-time.After(waitMax) // a signal comes first
 	os.Exit(3)
 }
 
-// seen collects what a program writes to a terminal.
-func seen(user *os.File) *lines {
+// outputOf collects what a program writes to a terminal.
+func outputOf(user *os.File) *lines {
 	all := &lines{}
 	go func() {
 		buf := make([]byte, 4096)
@@ -230,15 +291,15 @@ func seen(user *os.File) *lines {
 	return all
 }
 
-// panics is a Source that does.
+// panics is a Source that panics.
 type panics struct{}
 
 func (panics) Open(context.Context, int64, *load.Memory) (load.Image, error) { panic("boom") }
 
-// errDown is of a node that does not answer.
+// errDown is the error of a node that does not answer.
 var errDown = errors.New("it is down")
 
-// idle is a Target that nothing is asked of.
+// idle is a Target that gets no uploads.
 type idle struct{ load.Target }
 
 func (idle) Status(context.Context) ([]runlog.NodeSample, error) { return nil, errDown }
@@ -254,27 +315,33 @@ type screened struct {
 func startScreen(t *testing.T, what string) *screened {
 	t.Helper()
 	user, tty := terminal(t)
-	s := &screened{Cmd: program(t, t.TempDir()), out: seen(user), user: user, ended: make(chan struct{})}
-	s.size(t, 80, 24)
+	s := &screened{
+		Cmd:   program(t, t.TempDir()),
+		out:   outputOf(user),
+		user:  user,
+		ended: make(chan struct{}),
+	}
+	s.resize(t, 80, 24)
 	s.Env = append(os.Environ(), screenEnv+"="+what)
 	s.Stderr = tty
 	if err := s.Start(); err != nil {
 		t.Fatal(err)
 	}
 	go func() {
-		s.Wait() // its state tells
+		s.Wait() // the error is in its state
 		close(s.ended)
 	}()
 	t.Cleanup(func() {
-		s.Process.Kill() // for a test that failed before
+		s.Process.Kill() // when the test has failed
 		<-s.ended
 	})
 	return s
 }
 
-func (s *screened) size(t *testing.T, width, height uint16) {
+func (s *screened) resize(t *testing.T, width, height uint16) {
 	t.Helper()
-	if err := unix.IoctlSetWinsize(int(s.user.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: height, Col: width}); err != nil {
+	size := &unix.Winsize{Row: height, Col: width}
+	if err := unix.IoctlSetWinsize(int(s.user.Fd()), unix.TIOCSWINSZ, size); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -292,12 +359,12 @@ func (s *screened) awaitText(t *testing.T, text string) {
 	eventually(t, text, func() bool { return strings.Contains(s.out.String(), text) })
 }
 
-// However a program ends, its terminal is restored: wrapping, the cursor, and what was there before.
+// However a program ends, its terminal is restored: wrapping, the cursor, and what it showed before.
 func TestScreenRestores(t *testing.T) {
 	t.Parallel()
 	for what, test := range map[string]struct {
-		signals []syscall.Signal // the last of which ends it
-		after   string           // what it says when the screen is gone
+		signals []syscall.Signal // the last one ends the program
+		after   string           // what the program prints after the screen
 	}{
 		"end":       {nil, "after"},
 		"panic":     {nil, "panic: boom"},
@@ -309,23 +376,24 @@ func TestScreenRestores(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			if slices.Contains(test.signals, syscall.SIGHUP) && signal.Ignored(syscall.SIGHUP) {
-				t.Skip("the tests run under nohup: nobody ends by SIGHUP here")
+				t.Skip("the tests run under nohup: SIGHUP is ignored")
 			}
 			s := startScreen(t, what)
 			if len(test.signals) > 0 {
 				s.awaitText(t, "at 80x24.")
 			}
 			for i, sig := range test.signals {
-				if i > 0 { // or two would be one
+				if i > 0 { // since two pending signals are one
 					s.awaitText(t, "interrupted")
 				}
 				s.signal(t, sig)
 			}
 			<-s.ended
 			eventually(t, "the terminal is restored", func() bool {
-				out := s.out.String()
-				at := strings.LastIndex(out, term.LeaveScreen)
-				return strings.HasPrefix(out, term.EnterScreen) && at > 0 && strings.Count(out, term.LeaveScreen) == 1 && strings.Contains(out[at:], test.after)
+				out, entered := strings.CutPrefix(s.out.String(), term.EnterScreen)
+				_, after, left := strings.Cut(out, term.LeaveScreen)
+				return entered && left && !strings.Contains(after, term.LeaveScreen) &&
+					strings.Contains(after, test.after)
 			})
 			state := s.ProcessState.Sys().(syscall.WaitStatus)
 			if last := len(test.signals) - 1; last >= 0 && test.after == "" && state.Signal() != test.signals[last] {
@@ -335,12 +403,13 @@ func TestScreenRestores(t *testing.T) {
 	}
 }
 
-// The screen follows the size of the terminal; one that is stopped leaves the terminal, and comes back.
+// The screen follows the size of the terminal. A program that is stopped restores the terminal, and shows the
+// screen again when it continues.
 func TestScreenResizes(t *testing.T) {
 	t.Parallel()
 	s := startScreen(t, "wait")
 	s.awaitText(t, "at 80x24.")
-	s.size(t, 132, 50)
+	s.resize(t, 132, 50)
 	s.signal(t, syscall.SIGWINCH)
 	s.awaitText(t, "at 132x50.")
 	s.signal(t, syscall.SIGTSTP)
@@ -350,5 +419,7 @@ func TestScreenResizes(t *testing.T) {
 		return err == nil && strings.Contains(string(stat), ") T ")
 	})
 	s.signal(t, syscall.SIGCONT)
-	eventually(t, "the screen is back", func() bool { return strings.Count(s.out.String(), term.EnterScreen) == 2 })
+	eventually(t, "the screen is shown again", func() bool {
+		return strings.Count(s.out.String(), term.EnterScreen) == 2
+	})
 }

@@ -10,25 +10,28 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
-	"time"
 
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
-	"imgcluster/modes/term"
+	"imgcluster/modes/stress"
 )
 
-// fakeNodes are HTTP servers in the place of nodes, of which a configuration lists some.
+// fakeNodes are HTTP servers in place of nodes. A configuration lists some of them.
 type fakeNodes struct {
 	mu      sync.Mutex
 	members []wire.Member
-	ready   chan struct{} // closed when all of this is there
-	set     []string      // the options that name the listed ones
+	ready   chan struct{} // closed when the other fields are set
+	set     []string      // the options that configure the listed ones
 }
 
-// newFakeNodes starts nodes 1 to n that serve what handler does, beside the list of members, which are all of
-// them. The configuration has those in listed; one beyond n does not answer.
-func newFakeNodes(t *testing.T, n int, listed []int, handler func(f *fakeNodes, id int, w http.ResponseWriter, r *http.Request)) *fakeNodes {
+// nodeHandler answers a request to a fake node.
+type nodeHandler func(f *fakeNodes, id int, w http.ResponseWriter, r *http.Request)
+
+// newFakeNodes starts nodes 1 to n, which all are members. The configuration has those in listed, of
+// which one beyond n does not answer.
+func newFakeNodes(t *testing.T, n int, listed []int, handler nodeHandler) *fakeNodes {
 	t.Helper()
 	f := &fakeNodes{ready: make(chan struct{})}
 	addrs := map[int]string{}
@@ -39,7 +42,12 @@ func newFakeNodes(t *testing.T, n int, listed []int, handler func(f *fakeNodes, 
 		}))
 		t.Cleanup(s.Close)
 		addrs[id] = s.Listener.Addr().String()
-		f.members = append(f.members, wire.Member{ID: image.NodeID(id), API: addrs[id], State: "active", Up: true})
+		f.members = append(f.members, wire.Member{
+			ID:    image.NodeID(id),
+			API:   addrs[id],
+			State: "active",
+			Up:    true,
+		})
 	}
 	var nodes []string
 	for i, id := range listed {
@@ -59,7 +67,7 @@ func newFakeNodes(t *testing.T, n int, listed []int, handler func(f *fakeNodes, 
 	return f
 }
 
-// call runs a command against the nodes.
+// call runs a command that asks the nodes.
 func (f *fakeNodes) call(t *testing.T, args ...string) ended {
 	t.Helper()
 	t.Chdir(t.TempDir())
@@ -70,9 +78,10 @@ func (f *fakeNodes) writeMembers(w http.ResponseWriter) {
 	json.NewEncoder(w).Encode(map[string]any{"members": f.members})
 }
 
-// verifying serves a node that has two copies of images, of which it reads as many as its ID says, and
-// ends the later the lower its ID is.
-func verifying(last chan struct{}) func(f *fakeNodes, id int, w http.ResponseWriter, r *http.Request) {
+// verifying returns a handler that verifies copies: each node has 9, and reads one less than its ID. Node
+// 1 ends after the last one.
+func verifying() nodeHandler {
+	last := make(chan struct{})
 	return func(f *fakeNodes, id int, w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/v1/members" {
 			f.writeMembers(w)
@@ -84,35 +93,35 @@ func verifying(last chan struct{}) func(f *fakeNodes, id int, w http.ResponseWri
 		if id == len(f.members) {
 			defer close(last)
 		}
-		json.NewEncoder(w).Encode(wire.VerifyLine{Type: wire.VerifyEnd, VerifySummary: wire.VerifySummary{Node: image.NodeID(id), Images: int64(id - 1), OfImages: 9}})
+		sum := wire.VerifySummary{Node: image.NodeID(id), Images: int64(id - 1), OfImages: 9}
+		json.NewEncoder(w).Encode(wire.VerifyLine{Type: wire.VerifyEnd, VerifySummary: sum})
 	}
 }
 
-// TestVerifyMembers: the members are asked, not the nodes of the configuration.
+// TestVerifyMembers: verify asks the members, not the nodes of the configuration.
 func TestVerifyMembers(t *testing.T) {
-	f := newFakeNodes(t, 4, []int{1, 2, 7}, verifying(make(chan struct{})))
+	f := newFakeNodes(t, 4, []int{1, 2, 7}, verifying())
 	e := f.call(t, "verify")
-	want := "node 1  nothing was read of 9 copies\nnode 2  1 copy, 0 B: all good\nnode 3  2 copies, 0 B: all good\nnode 4  3 copies, 0 B: all good\n"
-	if e.status != 0 || e.out != want || !strings.Contains(e.err, "node 7 is not a member of the cluster: it was removed") {
-		t.Error(e)
+	e.expectErr(t, 0, "node 7 is not a member")
+	if want := "node 1  nothing was read of 9 copies\n" +
+		"node 2  1 copy, 0 B: all good\n" +
+		"node 3  2 copies, 0 B: all good\n" +
+		"node 4  3 copies, 0 B: all good\n"; e.out != want {
+		t.Errorf("want %s of %v", want, e)
 	}
-	f = newFakeNodes(t, 4, []int{1, 2, 3}, verifying(make(chan struct{})))
-	if e := f.call(t, "verify", "--node", "4"); e.status != 0 || !strings.HasPrefix(e.out, "node 4  3 copies") || strings.Count(e.out, "\n") != 1 {
-		t.Error(e)
+	f = newFakeNodes(t, 4, []int{1, 2, 3}, verifying())
+	e = f.call(t, "verify", "--node", "4")
+	e.expectOut(t, 0, "node 4  3 copies")
+	if strings.Count(e.out, "\n") != 1 {
+		t.Errorf("want one line of %v", e)
 	}
-	if e := f.call(t, "verify", "--node", "5"); e.status != exitUsage || !strings.Contains(e.err, "node 5 is not a member of the cluster\nhint: see the members with: imgcluster member list") {
-		t.Error(e)
-	}
-	if e := f.call(t, "verify", "--node", "4294967297"); e.status != exitUsage || !strings.Contains(e.err, "node 4294967297 is not a member") {
-		t.Error(e)
-	}
-	if e := f.call(t, "verify", "--node", "7"); e.status != exitUsage {
-		t.Error(e)
+	for _, id := range []string{"5", "7", "4294967297"} {
+		f.call(t, "verify", "--node", id).expectRefused(t, exitUsage, "node "+id+" is not a member", "member list")
 	}
 }
 
-// TestPreflightMembers looks at the members, one of which the configuration does not list, and not at a
-// node that was removed.
+// TestPreflightMembers: the preflight asks the members, also one that the configuration does not list,
+// and not a node that was removed.
 func TestPreflightMembers(t *testing.T) {
 	f := newFakeNodes(t, 3, []int{1, 2, 7}, func(f *fakeNodes, id int, w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/v1/node" {
@@ -126,37 +135,56 @@ func TestPreflightMembers(t *testing.T) {
 		json.NewEncoder(w).Encode(s)
 	})
 	e := f.call(t, "stress", "--dry-run", "--json", "--count", "1")
-	if !strings.Contains(e.out, `{"check":"nodes","state":"warn","found":"node 7 is not a member`) || !strings.Contains(e.out, "node 3 is a member of the cluster and not in the configuration here") {
-		t.Error(e)
+	var doc struct{ Preflight []stress.Check }
+	if err := json.Unmarshal([]byte(e.out), &doc); err != nil || len(doc.Preflight) == 0 {
+		t.Fatalf("%v: %v", err, e)
+	}
+	nodes := doc.Preflight[0]
+	if nodes.Name != "nodes" || nodes.State != stress.CheckWarn {
+		t.Errorf("%+v", nodes)
+	}
+	for _, id := range []string{"node 7", "node 3"} {
+		if !strings.Contains(nodes.Said, id) {
+			t.Errorf("no %s in %+v", id, nodes)
+		}
 	}
 }
 
-// TestMemberWaits drains a node while another one, which shards move to, does not answer.
+// TestMemberWaits drains a node while another one, to which shards move, does not answer. The drain ends
+// after the command has said twice what it waits for.
 func TestMemberWaits(t *testing.T) {
 	t.Parallel()
-	began := time.Now()
+	var moved atomic.Bool
 	f := newFakeNodes(t, 4, []int{1, 2, 3}, func(f *fakeNodes, _ int, w http.ResponseWriter, _ *http.Request) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		f.members[0].State = "draining"
-		f.members[0].Shards, f.members[0].Moving, f.members[0].Images = 4, 3, 7
-		if f.members[3].Up, f.members[3].Moving = false, 3; time.Since(began) > term.ProgressEvery+2*memberEvery {
-			f.members[0].Shards, f.members[0].Moving, f.members[0].Images = 0, 0, 0
+		draining := wire.Member{ID: 1, State: "draining", Up: true}
+		if !moved.Load() {
+			draining.Shards = 4
+			draining.Moving = 3
+			draining.Images = 7
 		}
+		f.members[0] = draining
+		f.members[3].Up = false
+		f.members[3].Moving = 3
 		f.writeMembers(w)
 	})
-	e := finish(t, program(t, t.TempDir(), append([]string{"member", "drain", "1"}, f.set...)...))
-	said := "node 1 is draining: 4 shards, 7 copies, 0 shards to lead; node 4 does not answer, and 3 shards on the way wait for it: start it with imgcluster server --id 4\n"
-	if e.status != 0 || !strings.HasPrefix(e.err, said+"still waiting: "+said) || !strings.Contains(e.out, "draining") {
-		t.Error(e)
+	r := start(t, program(t, t.TempDir(), append([]string{"member", "drain", "1"}, f.set...)...))
+	const said = `node 1 is draining: 4 shards, 7 copies, 0 shards to lead; ` +
+		`node 4 .* 3 shards .* server --id 4\n`
+	r.awaitText(t, &r.err, "^"+said+"still waiting: "+said)
+	moved.Store(true)
+	if status := r.status(); status != 0 || !strings.Contains(r.out.String(), "draining") {
+		t.Errorf("exit status %d: %s%s", status, &r.out, &r.err)
 	}
 }
 
-// TestDrained: a drain is over when shards that nobody else can take stay.
+// TestDrained: a drain is complete although the node has shards, if no other node can take them.
 func TestDrained(t *testing.T) {
 	of := func(draining ...wire.Member) []wire.Member {
 		for i := range draining {
-			draining[i].ID, draining[i].State = image.NodeID(i+1), "draining"
+			draining[i].ID = image.NodeID(i + 1)
+			draining[i].State = "draining"
 		}
 		return append(draining, wire.Member{ID: 8, State: "active"}, wire.Member{ID: 9, State: "active"})
 	}
@@ -179,13 +207,17 @@ func TestDrained(t *testing.T) {
 	}
 }
 
-// TestStillTrying: a command that has no answer says so after 5 s, unless it is to be quiet.
+// TestStillTrying: a command that gets no answer says so after 5 s, unless it is to be quiet. The nodes
+// answer when all have said it.
 func TestStillTrying(t *testing.T) {
 	t.Parallel()
-	photo := photos(t)[0]
+	answer := make(chan struct{})
 	f := newFakeNodes(t, 3, []int{1, 2, 3}, func(f *fakeNodes, _ int, w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
-		time.Sleep(8 * time.Second)
+		select {
+		case <-answer:
+		case <-r.Context().Done(): // the test has failed
+		}
 		switch r.URL.Path {
 		case "/v1/members":
 			f.writeMembers(w)
@@ -195,29 +227,32 @@ func TestStillTrying(t *testing.T) {
 			json.NewEncoder(w).Encode(image.Receipt{Bytes: r.ContentLength, Committed: true})
 		}
 	})
-	var all sync.WaitGroup
-	for _, x := range []struct{ args, said string }{
-		{"ls", "still trying after 5 s: node 1 does not answer\n0 images of user default, 0 B\n"},
-		{"member list", "still trying after 5 s: node 1 does not answer\n"},
-		{"put " + photo, "still trying after 6 s: no node has answered yet\n"},
-		{"ls --quiet", ""},
-	} {
-		cmd := program(t, t.TempDir(), append(strings.Fields(x.args), f.set...)...)
-		all.Go(func() {
-			var errs bytes.Buffer
-			cmd.Stderr = &errs
-			if err := cmd.Run(); err != nil || errs.String() != x.said {
-				t.Errorf("%s: %v: %s", x.args, err, &errs)
-			}
-		})
+	run := func(args ...string) *running { return start(t, program(t, t.TempDir(), append(args, f.set...)...)) }
+	quiet := run("ls", "--quiet")
+	commands := []*running{run("ls"), run("member", "list"), run("put", photos(t)[0])}
+	for _, r := range commands {
+		r.awaitText(t, &r.err, `^still trying after [56] s: .*\n`)
 	}
-	all.Wait()
+	close(answer)
+	for _, r := range append(commands, quiet) {
+		if status := r.status(); status != 0 || strings.Count(r.err.String(), "still trying") > 1 {
+			t.Errorf("%v: exit status %d: %s", r.cmd.Args, status, &r.err)
+		}
+	}
+	if quiet.err.String() != "" {
+		t.Errorf("--quiet says %s", &quiet.err)
+	}
 }
 
-// TestStatusHeadline: the first line tells what is amiss though the cluster is ready.
+// TestStatusHeadline: the first line says what a cluster lacks, although it is ready.
 func TestStatusHeadline(t *testing.T) {
-	s := wire.ClusterStatus{Name: "c", Ready: true, Replicas: 2, Shards: []wire.ShardStatus{{ID: 1, Leader: 1}}}
-	s.Nodes = []wire.NodeStatus{{ID: 1, State: wire.NodeUp}, {ID: 2, State: wire.NodeDown}}
+	s := wire.ClusterStatus{
+		Name:     "c",
+		Ready:    true,
+		Replicas: 2,
+		Shards:   []wire.ShardStatus{{ID: 1, Leader: 1}},
+		Nodes:    []wire.NodeStatus{{ID: 1, State: wire.NodeUp}, {ID: 2, State: wire.NodeDown}},
+	}
 	for missing, want := range map[int64]string{
 		81: "c is ready: 1 of 1 shard have a leader, 1 node down, 81 images under-replicated\n",
 		0:  "c is ready: 1 of 1 shard have a leader, 1 node down\n",

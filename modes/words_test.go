@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -27,7 +28,14 @@ import (
 
 // The status of a large cluster of real addresses still fits the terminal.
 func TestStatusFits(t *testing.T) {
-	s := wire.ClusterStatus{Name: "imgcluster", Ready: true, Images: 123456, Bytes: 987654321987, Replicas: 2, UnderReplicated: 12345}
+	s := wire.ClusterStatus{
+		Name:            "imgcluster",
+		Ready:           true,
+		Images:          123456,
+		Bytes:           987654321987,
+		Replicas:        2,
+		UnderReplicated: 12345,
+	}
 	for id := range image.NodeID(3) {
 		s.Nodes = append(s.Nodes, wire.NodeStatus{
 			ID: id + 1, API: fmt.Sprintf("10.40.45.20%d:8001", id), State: wire.NodeUp, LeaderOf: 13,
@@ -48,31 +56,57 @@ func TestStatusFits(t *testing.T) {
 
 func TestExitStatus(t *testing.T) {
 	nobody := new(client.Client).NobodyAnswers("x", errors.New("connection refused"))
+	noLeader := client.NoLeader(wire.ClusterStatus{})
+	notFound := image.Errorf(image.KindNotFound, "x")
+	usage := usagef("", "x")
 	for want, errs := range map[int][]error{
 		exitDone: {nil},
 		exitFailed: {
-			errors.New("x"), errDeclined, image.Errorf(image.KindNotFound, "x"), &local.NodeError{Status: -1}, &local.NodeError{Status: exitNobody},
-			&genimg.Error{Err: genimg.ErrNoRoom}, &outputError{write: io.ErrShortWrite}, &partError{"x", []error{image.Errorf(image.KindExists, "y")}},
+			errors.New("x"),
+			errDeclined,
+			notFound,
+			&local.NodeError{Status: -1},
+			&local.NodeError{Status: exitNobody},
+			&genimg.Error{Err: genimg.ErrNoRoom},
+			&outputError{write: io.ErrShortWrite},
+			&partError{"x", []error{notFound}},
 		},
 		exitUsage: {
-			usagef("", "x"), image.Errorf(image.KindInvalid, "x"), &config.UnknownNodeError{ID: 9}, &local.NodeError{Status: exitUsage},
-			fmt.Errorf("y: %w", config.Problems{{}}), &genimg.Error{Err: genimg.ErrSpec}, &crypto.Error{Kind: crypto.ErrAuth},
-			&store.ClaimError{Reason: store.ErrInUse}, &bootstrap.RefusedError{}, &runlog.ReadError{Err: runlog.ErrBadLine},
-			&hintedError{usagef("", "x"), "y"}, &outputError{write: io.ErrShortWrite, also: usagef("", "x")},
-			errors.Join(client.NoLeader(wire.ClusterStatus{}), usagef("", "x")), // the first step to take
-			&partError{"x", []error{image.Errorf(image.KindNotFound, "y"), usagef("", "x")}},
+			usage,
+			image.Errorf(image.KindInvalid, "x"),
 			image.Errorf(image.KindDamaged, "x: %w", &crypto.Error{Kind: crypto.ErrAuth}),
+			&config.UnknownNodeError{ID: 9},
+			fmt.Errorf("y: %w", config.Problems{{}}),
+			&local.NodeError{Status: exitUsage},
+			&genimg.Error{Err: genimg.ErrSpec},
+			&crypto.Error{Kind: crypto.ErrAuth},
+			&store.ClaimError{Reason: store.ErrInUse},
+			&bootstrap.RefusedError{},
+			&runlog.ReadError{Err: runlog.ErrBadLine},
+			&hintedError{usage, "y"},
+			&outputError{write: io.ErrShortWrite, also: usage},
+			&partError{"x", []error{notFound, usage}},
+			errors.Join(noLeader, usage), // the first step to take
 		},
 		exitNobody: {
-			fmt.Errorf("y: %w", nobody), client.NoLeader(wire.ClusterStatus{}), &partError{"x", []error{errors.New("y"), client.NoLeader(wire.ClusterStatus{})}},
-			errors.Join(nobody, context.Canceled), new(client.Client).NobodyAnswers("x", image.Errorf(image.KindInvalid, "y")),
+			noLeader,
+			&partError{"x", []error{errors.New("y"), noLeader}},
+			fmt.Errorf("y: %w", nobody),
+			errors.Join(nobody, context.Canceled),
+			new(client.Client).NobodyAnswers("x", image.Errorf(image.KindInvalid, "y")),
 		},
-		exitVerdict: {errVerdict, errors.Join(errVerdict, errors.New("x")), errors.Join(usagef("", "x"), errVerdict)},
-
-		exitCanceled: {fmt.Errorf("x: %w", context.Canceled), image.Errorf(image.KindAborted, "x: %w", context.Canceled)},
+		exitVerdict: {
+			errVerdict,
+			errors.Join(errVerdict, errors.New("x")),
+			errors.Join(usage, errVerdict),
+		},
+		exitCanceled: {
+			fmt.Errorf("x: %w", context.Canceled),
+			image.Errorf(image.KindAborted, "x: %w", context.Canceled),
+		},
 	} {
 		if !strings.Contains(newRoot(&env{}).Long, fmt.Sprintf(" %d ", want)) {
-			t.Errorf("the help does not tell of %d", want)
+			t.Errorf("the help does not list %d", want)
 		}
 		for _, err := range errs {
 			if got := exitStatus(err); got != want {
@@ -82,7 +116,7 @@ func TestExitStatus(t *testing.T) {
 	}
 }
 
-// The outermost error that names a next step is heard, an empty one too.
+// The hint of the outermost error that has one counts, also an empty one.
 func TestHint(t *testing.T) {
 	inner := image.Errorf(image.KindExists, "x").WithHint("inner")
 	for want, err := range map[string]error{
@@ -99,7 +133,7 @@ func TestHint(t *testing.T) {
 	}
 }
 
-// The hint for a cluster that does not answer is a command line that starts this one.
+// The hint for a cluster that does not answer is a command line that starts it.
 func TestStartHint(t *testing.T) {
 	e := &env{path: "my cluster.yaml", set: []string{"log.level=warn"}, cfg: config.Default()}
 	hint := func() string {
@@ -114,12 +148,12 @@ func TestStartHint(t *testing.T) {
 		t.Error(got)
 	}
 	e.cfg.Cluster.Nodes[1].Host = "10.0.0.1"
-	if got := hint(); !strings.HasPrefix(got, "start each on its machine, with: imgcluster server --id N --config") {
+	if got := hint(); !strings.Contains(got, "imgcluster server --id N --config 'my cluster.yaml'") {
 		t.Error(got)
 	}
 }
 
-// A dumb terminal gets no colours, no screen and no line that is rewritten, and neither does what is none.
+// A dumb terminal gets no colours, no screen and no line that is rewritten, and neither does a file.
 func TestTerminals(t *testing.T) {
 	_, tty := terminal(t)
 	for _, test := range []struct {
@@ -138,8 +172,9 @@ func TestTerminals(t *testing.T) {
 		test.e.err = tty
 		p := test.e.progress()
 		p.watch(stress.NewTally(load.Options{}))
-		if got := test.e.color(tty); got != test.color || p.live != test.screen || (p.screen != nil) != test.screen {
-			t.Errorf("%+v: colours %v, a live line %v, a screen %v", test, got, p.live, p.screen != nil)
+		color, screen := test.e.color(tty), p.screen != nil
+		if color != test.color || p.live != test.screen || screen != test.screen {
+			t.Errorf("%+v: colours %v, a rewritten line %v, a screen %v", test, color, p.live, screen)
 		}
 		p.end()
 		if test.e.color(&bytes.Buffer{}) {
@@ -148,7 +183,7 @@ func TestTerminals(t *testing.T) {
 	}
 }
 
-// Off a terminal, progress is lines, few of them, and the last one always.
+// Without a terminal, progress is a few lines, always with the last one.
 func TestProgressLines(t *testing.T) {
 	var out bytes.Buffer
 	p := (&env{err: &out}).progress()
@@ -158,7 +193,8 @@ func TestProgressLines(t *testing.T) {
 	p.note("note")
 	p.show(true, "1000")
 	p.end()
-	if got := out.String(); !strings.HasSuffix(got, "note\n1000\n") || strings.Contains(got, "\r") || len(got) > 200 {
+	got := out.String()
+	if !strings.HasSuffix(got, "note\n1000\n") || strings.Contains(got, "\r") || len(got) > 200 {
 		t.Errorf("%q", got)
 	}
 	out.Reset()
@@ -170,16 +206,29 @@ func TestProgressLines(t *testing.T) {
 	}
 }
 
-// What a run needs, and the longest that the preflight says, have room.
+// The largest needs of a run and long findings of the preflight fit a terminal.
 func TestPlanFits(t *testing.T) {
 	var out bytes.Buffer
 	writeNeeds(&out, stress.Needs{
-		Uploads: 99_999_999, Bytes: 9e17, Sent: 9e17, PerNode: 9e17, Log: 9e17, AtMost: true, LeastS: 60, MostS: 9e6,
-		Copies: 3, Faults: 1000, ReadBack: true,
+		Uploads:  99_999_999,
+		Bytes:    9e17,
+		Sent:     9e17,
+		PerNode:  9e17,
+		Log:      9e17,
+		AtMost:   true,
+		LeastS:   60,
+		MostS:    9e6,
+		Copies:   3,
+		Faults:   1000,
+		ReadBack: true,
 	})
 	long := strings.Repeat("node 2 does not answer as this version does; ", 9)
-	writeChecks(&out, []stress.Check{{Name: "open files", State: stress.CheckWarn, Said: long}, {Name: "nodes", State: stress.CheckOK}}, false)
-	if columnsOf(out.String()) > term.Width || !strings.Contains(out.String(), "  warn  open files  node 2 does not") {
+	writeChecks(&out, []stress.Check{
+		{Name: "open files", State: stress.CheckWarn, Said: long},
+		{Name: "nodes", State: stress.CheckOK},
+	}, false)
+	row := regexp.MustCompile(`(?m)^  warn  open files  node 2 `)
+	if columnsOf(out.String()) > term.Width || !row.Match(out.Bytes()) {
 		t.Errorf("wider than %d columns:\n%s", term.Width, &out)
 	}
 }
