@@ -140,7 +140,8 @@ func TestLayers(t *testing.T) {
 		t.Fatal(err)
 	}
 	for pattern, r := range l.rooms {
-		if !slices.ContainsFunc(slices.Collect(maps.Keys(seen)), func(pkg string) bool { return matches(pattern, pkg) }) {
+		packages := slices.Collect(maps.Keys(seen))
+		if !slices.ContainsFunc(packages, func(pkg string) bool { return matches(pattern, pkg) }) {
 			t.Errorf("%s:%d: there is no package %s", layersFile, r.line, pattern)
 		}
 	}
@@ -175,7 +176,8 @@ func (l layers) expectAllowed(t *testing.T, pkg string, r row, at, imported stri
 		return
 	}
 	for library, only := range l.libraries {
-		if (imported == library || strings.HasPrefix(imported, library+"/")) && !slices.Contains(only.allowed, pkg) {
+		uses := imported == library || strings.HasPrefix(imported, library+"/")
+		if uses && !slices.Contains(only.allowed, pkg) {
 			t.Errorf("%s imports %s, which %s:%d leaves to %s", at, imported, layersFile, only.line, only.allowed)
 		}
 	}

@@ -114,7 +114,9 @@ func TestUnreadableCopy(t *testing.T) {
 				t.Fatal(err)
 			}
 			if block > at {
-				last, path, at = s, p, block
+				last = s
+				path = p
+				at = block
 			}
 		}
 	}

@@ -56,7 +56,9 @@ var oneImage = porcupine.Model{
 	Partition: byName,
 	Init:      func() any { return absent },
 	Step: func(state, input, output any) (bool, any) {
-		now, in, out := state.(int), input.(call), output.(answer)
+		now := state.(int)
+		in := input.(call)
+		out := output.(answer)
 		switch in.act {
 		case actGet:
 			return out.value == now, now
@@ -284,9 +286,11 @@ func TestContradiction(t *testing.T) {
 				if o.to == 0 {
 					o.to = math.MaxInt64
 				}
-				in, out := call{o.act, "a.png", o.value}, answer{outcome: o.outcome}
+				in := call{o.act, "a.png", o.value}
+				out := answer{outcome: o.outcome}
 				if o.act == actGet {
-					in.value, out.value = 0, o.value
+					in.value = 0
+					out.value = o.value
 				}
 				ops = append(ops, porcupine.Operation{ClientId: i, Input: in, Call: o.from, Output: out, Return: o.to})
 			}

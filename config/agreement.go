@@ -48,7 +48,8 @@ func (a Agreement) Fingerprint() string {
 
 // Difference describes what another node's agreement has differently, "" when nothing.
 func (a Agreement) Difference(other Agreement) string {
-	here, there := a.normal(), other.normal()
+	here := a.normal()
+	there := other.normal()
 	var list []string
 	if here.Name != there.Name {
 		list = append(list,

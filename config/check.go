@@ -177,7 +177,8 @@ func (k checker) order() {
 
 // raft checks the settings of Raft, and of its proposals, against what the nodes accept.
 func (k checker) raft() {
-	r, attempt := k.cfg.Raft, k.cfg.Timeouts.ProposalAttempt
+	r := k.cfg.Raft
+	attempt := k.cfg.Timeouts.ProposalAttempt
 	if r.RTT%time.Millisecond != 0 {
 		k.report(faultf("write whole milliseconds, such as 50ms",
 			"%s is not a whole number of milliseconds", r.RTT), "raft.rtt")

@@ -48,7 +48,8 @@ func load(path string, data []byte, o Options, c *collector) (*Config, error) {
 	if err != nil {
 		return nil, Problems{{File: path, Message: err.Error()}}
 	}
-	cfg.File, cfg.unknown = path, unknown
+	cfg.File = path
+	cfg.unknown = unknown
 	cfg.check(c)
 	if ps := c.problems(); ps != nil {
 		return nil, ps

@@ -91,7 +91,8 @@ func (c *Config) ListenOn(n Node) Node {
 	}
 	n.Host = on.Host
 	if on.APIPort > 0 {
-		n.APIPort, n.RaftPort = on.APIPort, on.RaftPort
+		n.APIPort = on.APIPort
+		n.RaftPort = on.RaftPort
 	}
 	return n
 }

@@ -188,13 +188,15 @@ func plain(s string) string {
 
 // suggest returns a hint with the candidate that is most like s, or fallback.
 func suggest(s string, candidates []string, fallback string) string {
-	best, least := "", max(2, len(s)/3)+1
+	best := ""
+	least := max(2, len(s)/3) + 1
 	for _, c := range candidates {
 		if len(s) > 2*len(c)+2 {
 			continue // far too long: not worth the work
 		}
 		if d := distance(strings.ToLower(s), strings.ToLower(c)); d < least && d < len(c) {
-			best, least = c, d
+			best = c
+			least = d
 		}
 	}
 	if best == "" {

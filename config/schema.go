@@ -80,7 +80,8 @@ func structFields(t reflect.Type, prefix string, index []int) []*field {
 func (f *field) bounds(tag reflect.StructTag) {
 	f.max = 1<<63 - 1
 	if f.typ == typeDuration {
-		f.min, f.max = int64(durationMin), int64(durationMax)
+		f.min = int64(durationMin)
+		f.max = int64(durationMax)
 	}
 	if s := tag.Get("oneof"); s != "" {
 		f.oneOf = strings.Split(s, ",")

@@ -75,7 +75,8 @@ func (c *Config) YAML() ([]byte, error) {
 			section = &yaml.Node{Kind: yaml.MappingNode}
 			root.Content = append(root.Content, text(name), section)
 		}
-		label, value := text(key), f.yaml(v.FieldByIndex(f.index))
+		label := text(key)
+		value := f.yaml(v.FieldByIndex(f.index))
 		if f.kind() == "nodes" {
 			label.HeadComment = f.help
 		} else {

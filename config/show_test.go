@@ -48,8 +48,12 @@ func TestEverySettingIsDescribed(t *testing.T) {
 
 // same compares what is set, not where.
 func same(a, b *Config) bool {
-	x, y := *a, *b
-	x.places, y.places, x.File, y.File = nil, nil, "", ""
+	x := *a
+	y := *b
+	x.places = nil
+	y.places = nil
+	x.File = ""
+	y.File = ""
 	return reflect.DeepEqual(x, y)
 }
 
@@ -79,10 +83,14 @@ func TestYAMLRoundTrip(t *testing.T) {
 			"null", "a\\b", "%x", "a#b", strings.Repeat("long path ", 40) + "x",
 		} {
 			c := Default()
-			c.Cluster.Name, c.Local.DataDir = name, dir
+			c.Cluster.Name = name
+			c.Local.DataDir = dir
 			c.Cluster.Nodes = []Node{{4294967295, "null", 1, 65535}, {7, "e5", 2, 3}, {9, "true", 4, 5}}
-			c.Limits.ImageBytes, c.Limits.HeaderBytes, c.Limits.DiskFreeBytes = 1, 4097, 0
-			c.Timeouts.Sweep, c.Timeouts.Read = 1500*time.Microsecond, 720*time.Hour
+			c.Limits.ImageBytes = 1
+			c.Limits.HeaderBytes = 4097
+			c.Limits.DiskFreeBytes = 0
+			c.Timeouts.Sweep = 1500 * time.Microsecond
+			c.Timeouts.Read = 720 * time.Hour
 			out, err := c.YAML()
 			if err != nil {
 				t.Fatal(err)
@@ -207,10 +215,15 @@ func TestDifferenceIsBounded(t *testing.T) {
 }
 
 func TestShared(t *testing.T) {
-	a, b := Default(), Default()
-	b.Local.DataDir, b.Client.Attempts, b.Log.Level, b.Limits.Uploads = "/x", 1, "debug", 3
+	a := Default()
+	b := Default()
+	b.Local.DataDir = "/x"
+	b.Client.Attempts = 1
+	b.Log.Level = "debug"
+	b.Limits.Uploads = 3
 	b.Cluster.Nodes = b.Cluster.Nodes[:1]
-	x, y := a.Shared(), b.Shared()
+	x := a.Shared()
+	y := b.Shared()
 	if x["limits.uploads"] != "64" || y["limits.uploads"] != "3" || x["raft.rtt"] != "50ms" {
 		t.Errorf("shared settings %v, %v", x, y)
 	}

@@ -49,7 +49,8 @@ func TestEveryConditionOfEveryMethod(t *testing.T) {
 	const old, future = "Sat, 01 Jan 2000 00:00:00 GMT", "Tue, 01 Jan 2199 00:00:00 GMT"
 	id := image.NewID()
 	rec := image.Record{User: "alice", Name: "a.png", ID: id, Bytes: 10, SHA256: &image.Digest{1}}
-	tag, encrypted := rec.ETag(), `"`+id.String()+`-encrypted-1-1"`
+	tag := rec.ETag()
+	encrypted := `"` + id.String() + `-encrypted-1-1"`
 	const sum = "sha-256=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:"
 	targets := []string{
 		"GET image", "HEAD image", "PUT image", "DELETE image", "GET image?form=encrypted", "GET list",

@@ -68,7 +68,8 @@ func newFlaky(size, good int64, read func()) *flaky {
 func (f *flaky) Size() int64 { return f.all.Size() }
 
 func (f *flaky) Section(off, n int64) {
-	f.SectionReader, f.off = io.NewSectionReader(f.all, off, n), off
+	f.SectionReader = io.NewSectionReader(f.all, off, n)
+	f.off = off
 	f.asked = append(f.asked, byteRange{off, n})
 }
 
@@ -161,7 +162,8 @@ func TestShardLeaves(t *testing.T) {
 		},
 	} {
 		t.Run(strings.Join([]string{test.method, test.name, test.header}, " "), func(t *testing.T) {
-			got, body = nil, nil
+			got = nil
+			body = nil
 			node := &leaving{to: target.Listener.Addr().String(), await: test.await}
 			_, srv := serveOn(t, node, node)
 			const image = "the image"

@@ -39,7 +39,9 @@ const (
 func servePaced(t *testing.T, i Images) *httptest.Server {
 	t.Helper()
 	h, srv := serveOn(t, i, readyNode{})
-	h.BodyRate, h.BodyGrace, h.BodyIdle = paceRate, paceGrace, paceIdle
+	h.BodyRate = paceRate
+	h.BodyGrace = paceGrace
+	h.BodyIdle = paceIdle
 	return srv
 }
 
@@ -207,7 +209,9 @@ func TestSlowReader(t *testing.T) {
 	const size = 24 << 20 // more than the kernel keeps
 	content := newFlaky(size, size, nil)
 	h, srv := serve(t, &shelf{contents: []wire.Content{content}})
-	h.BodyRate, h.BodyGrace, h.BodyIdle = 1<<20, paceGrace, paceIdle
+	h.BodyRate = 1 << 20
+	h.BodyGrace = paceGrace
+	h.BodyIdle = paceIdle
 	// read takes `step` bytes for every 50 ms that have gone by.
 	read := func(step int) (int64, error) {
 		conn := dial(t, srv)

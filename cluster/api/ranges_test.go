@@ -86,7 +86,8 @@ func FuzzParseRange(f *testing.F) {
 		if err != nil && (image.KindOf(err) != image.KindRange || ranges != nil) {
 			t.Fatalf("%q: %v, %v", header, ranges, err)
 		}
-		again, sum := make([]string, len(ranges)), int64(0)
+		again := make([]string, len(ranges))
+		sum := int64(0)
 		for i, b := range ranges {
 			if b.off < 0 || b.n < 1 || b.off+b.n > size {
 				t.Fatalf("%q of %d: %v", header, size, ranges)

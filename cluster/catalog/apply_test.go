@@ -389,7 +389,8 @@ func TestFinishedUploadsAreBounded(t *testing.T) {
 		c = stored(0, sumA, image.Copy{Node: 1, Epoch: 1}, image.Copy{Node: 2, Epoch: 1})
 		c.Stored.ID = image.ID{0: 1, 14: byte(i >> 8), 15: byte(i)}
 		s.do(c)
-		s.log, s.events = nil, nil
+		s.log = nil
+		s.events = nil
 	}
 	for table, want := range map[byte]int{
 		finishedTable: finishedMax - deletes,
@@ -532,7 +533,8 @@ func TestRecopy(t *testing.T) {
 			t.Fatalf("%s: copies %v, want %v", step.what, rec.Copies, step.want)
 		}
 	}
-	rec, tot := s.record("a.png"), s.totals()
+	rec := s.record("a.png")
+	tot := s.totals()
 	if rec.Owner != 3 || rec.Version != 3 {
 		t.Errorf("record %+v", rec)
 	}

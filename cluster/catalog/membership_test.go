@@ -56,7 +56,8 @@ func (s *system) members() *Membership {
 // settle does all that the shards' leaders would do until nothing moves.
 func (s *system) settle() {
 	for range 100 {
-		m, busy := s.members(), false
+		m := s.members()
+		busy := false
 		for id, l := range m.Shards {
 			if l.Next != nil || l.Old != nil {
 				busy = true
@@ -79,9 +80,11 @@ func TestJoinFixesWhatMustAgree(t *testing.T) {
 		Node: 2, Cluster: "b", KeyID: "k", Shards: s.data, Incarnation: "i2", Starts: 2, Run: "r2",
 	}
 	s.expectKind(s.do(Command{Join: &j}), image.KindInvalid)
-	j.Cluster, j.Shards = "a", s.data[1:]
+	j.Cluster = "a"
+	j.Shards = s.data[1:]
 	s.expectKind(s.do(Command{Join: &j}), image.KindInvalid)
-	j.Shards, j.KeyID = s.data, "other"
+	j.Shards = s.data
+	j.KeyID = "other"
 	s.expectKind(s.do(Command{Join: &j}), image.KindInvalid)
 	s.expectKind(s.join(4, 4, "i", 1, "r", false), image.KindNotFound)
 	m := s.members()
@@ -216,7 +219,8 @@ func TestNoStepLosesAShard(t *testing.T) {
 						rt.Fatalf("node %d is to stay in shard %d as two replicas: %+v", r.Node, shard, l)
 					}
 				}
-				was, is := before.Member(id), after.Member(id)
+				was := before.Member(id)
+				is := after.Member(id)
 				if was != nil && is != nil && was.Incarnation != "" && was.Incarnation != is.Incarnation {
 					for _, r := range before.Shards[shard].All() {
 						if r.Node == id && slices.Contains(l.All(), r) {

@@ -182,7 +182,8 @@ func (m *model) settle(u *modelUpload) image.Kind {
 		rec.Copies = append(rec.Copies, image.Copy{Node: p.Node, Epoch: p.Epoch})
 	}
 	m.images[rec.Name] = rec
-	u.state, u.holders = Committed, nil
+	u.state = Committed
+	u.holders = nil
 	return ""
 }
 
@@ -205,7 +206,8 @@ func (m *model) reassign(r *Reassign) image.Kind {
 			parts = append(parts, p)
 		}
 	}
-	u.holders, u.parts = holders, parts
+	u.holders = holders
+	u.parts = parts
 	u.share()
 	if len(u.parts) == 0 || len(u.parts) < r.Min {
 		u.fail()
@@ -224,7 +226,8 @@ func (m *model) recopy(r *Recopy) image.Kind {
 	if rec == nil || rec.ID != r.ID {
 		return image.KindStale
 	}
-	todo, left := false, slices.Clone(rec.Copies)
+	todo := false
+	left := slices.Clone(rec.Copies)
 	for _, c := range r.Add {
 		todo = todo || !slices.Contains(rec.Copies, c)
 	}

@@ -165,7 +165,8 @@ func (r *modelRun) drawRecopy(rt *rapid.T) Command {
 	n := r.drawID(rt)
 	var now []image.Copy
 	if rec := r.m.images[name]; rec != nil && rapid.IntRange(0, 4).Draw(rt, "other upload") < 4 {
-		n, now = rec.ID[15], rec.Copies
+		n = rec.ID[15]
+		now = rec.Copies
 	}
 	c := recopy(n, name, nil)
 	for range rapid.IntRange(0, 2).Draw(rt, "adds") {
@@ -186,7 +187,8 @@ func (r *modelRun) drawRecopy(rt *rapid.T) Command {
 func (r *modelRun) step(c Command) {
 	r.rt.Helper()
 	r.cmds = append(r.cmds, c)
-	want, got := r.m.do(c), r.do(c)
+	want := r.m.do(c)
+	got := r.do(c)
 	if image.KindOf(got.Err()) != want {
 		r.rt.Fatalf("%s\nwas answered with %q (%v), want %q",
 			c.Encode(), image.KindOf(got.Err()), got.Err(), want)
@@ -201,7 +203,8 @@ func (r *modelRun) step(c Command) {
 // replica has that executed the whole log.
 func (r *modelRun) restore() {
 	r.rt.Helper()
-	copied, replayed := memkv.KV{}, memkv.KV{}
+	copied := memkv.KV{}
+	replayed := memkv.KV{}
 	r.db.Scan(nil, nil, func(k, v []byte) bool { return copied.Set(k, v) == nil })
 	for i, c := range r.log {
 		if _, _, err := Apply(replayed, 2, uint64(i+1), c); err != nil {

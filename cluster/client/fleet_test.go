@@ -59,7 +59,8 @@ func newFleet(t *testing.T, nodes int, o Options, h handler) *fleet {
 		f.servers = append(f.servers, s)
 		o.Nodes = append(o.Nodes, Node{image.NodeID(id), s.Listener.Addr().String()})
 	}
-	o.BackoffMin, o.BackoffMax = time.Millisecond, 2*time.Millisecond
+	o.BackoffMin = time.Millisecond
+	o.BackoffMax = 2 * time.Millisecond
 	c, err := New(o)
 	if err != nil {
 		t.Fatal(err)

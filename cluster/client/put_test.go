@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"imgcluster/cluster/image"
@@ -25,7 +26,8 @@ func TestBroadcastReachesEveryNode(t *testing.T) {
 	})
 	data := noise(3 << 20)
 	up := upload(data)
-	up.ID, up.IfNoneMatch = image.NewID(), true
+	up.ID = image.NewID()
+	up.IfNoneMatch = true
 	digest := image.Digest(sha256.Sum256(data))
 	up.Digest = &digest
 	res, err := f.Put(t.Context(), up)
@@ -276,7 +278,8 @@ func TestRelay(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-res.Done
-		wantNode, wantAttempts := i%2+1, 1+i/2
+		wantNode := i%2 + 1
+		wantAttempts := 1 + i/2
 		if int(res.Node) != wantNode || res.Attempts != wantAttempts || res.SentBytes() != 1000 {
 			t.Errorf("upload %d: node %d, %d attempts, %d bytes", i, res.Node, res.Attempts, res.SentBytes())
 		}
@@ -368,12 +371,12 @@ func TestBodies(t *testing.T) {
 		{"empty", func() io.Reader { return strings.NewReader("") }, false},
 		{
 			"broken",
-			func() io.Reader { return io.MultiReader(bytes.NewReader(data[:5000]), errReader{broken}) },
+			func() io.Reader { return io.MultiReader(bytes.NewReader(data[:5000]), iotest.ErrReader(broken)) },
 			false,
 		},
 		{
 			"broken at the end",
-			func() io.Reader { return io.MultiReader(bytes.NewReader(data), errReader{broken}) }, false,
+			func() io.Reader { return io.MultiReader(bytes.NewReader(data), iotest.ErrReader(broken)) }, false,
 		},
 	}
 	for _, test := range tests {
@@ -412,10 +415,6 @@ func TestBodies(t *testing.T) {
 		})
 	}
 }
-
-type errReader struct{ err error }
-
-func (r errReader) Read([]byte) (int, error) { return 0, r.err }
 
 func TestBadUploads(t *testing.T) {
 	f := newFleet(t, 1, Options{}, accept)

@@ -237,7 +237,8 @@ func (s *Sent) plain(cl *http.Client, addr string) {
 	}
 	r := ReadResponse(resp)
 	var rec image.Receipt
-	s.Status, s.Code = r.Status, string(r.Problem.Code)
+	s.Status = r.Status
+	s.Code = string(r.Problem.Code)
 	if r.Status == http.StatusCreated && r.Err == nil && json.Unmarshal(r.Body, &rec) == nil {
 		s.Acknowledged = rec.Committed
 		return

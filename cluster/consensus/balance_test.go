@@ -69,7 +69,8 @@ func FuzzPlan(f *testing.F) {
 	f.Add(uint8(13), uint8(3), uint16(0b011))
 	f.Fuzz(func(t *testing.T, n, nodes uint8, liveBits uint16) {
 		nodes = nodes%16 + 1
-		live, all := set(), set()
+		live := set()
+		all := set()
 		candidates := candidatesOn(int(n), func(i int) []image.NodeID {
 			var ids []image.NodeID
 			for j := range min(int(nodes), 3) {
@@ -84,7 +85,8 @@ func FuzzPlan(f *testing.F) {
 				live[id] = true
 			}
 		}
-		first, got := plan(candidates, all), plan(candidates, live)
+		first := plan(candidates, all)
+		got := plan(candidates, live)
 		for _, r := range candidates {
 			leader, planned := got[r.Shard]
 			any := slices.ContainsFunc(r.Nodes, func(id image.NodeID) bool { return live[id] })

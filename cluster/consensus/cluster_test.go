@@ -117,7 +117,9 @@ func panicInApply(t *testing.T, c *toyCluster) {
 	}
 	c.propose(2, 5, "set after yes")
 	for i := range c.nodes {
-		x, kept, after := c.read(i, 5, "x"), c.read(i, 5, "kept"), c.read(i, 5, "after")
+		x := c.read(i, 5, "x")
+		kept := c.read(i, 5, "kept")
+		after := c.read(i, 5, "after")
 		if x != "" || kept != "yes" || after != "yes" {
 			t.Errorf("node %d keeps half a command or misses one: x %q, kept %q, after %q",
 				i+1, x, kept, after)

@@ -30,11 +30,13 @@ func TestHandoverRounds(t *testing.T) {
 		clear(asked)
 	}
 	round(true, map[uint64]int{1: 1, 2: 1, 3: 1}) // 4 is led elsewhere, 5 by nobody
-	leads[1], leads[3] = 2, 0                     // 3: the election is under way
+	leads[1] = 2
+	leads[3] = 0 // 3: the election is under way
 	round(true, nil)
 	leads[1] = 1 // somebody gives it back
 	round(true, map[uint64]int{1: 1})
-	leads[1], leads[3] = 2, 2
+	leads[1] = 2
+	leads[3] = 2
 	round(true, nil)
 	leads[1] = 1
 	round(true, map[uint64]int{1: 1}) // the third time

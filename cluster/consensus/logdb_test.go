@@ -59,7 +59,8 @@ func TestForgetfulLog(t *testing.T) {
 	w := mustWitness(t, t.TempDir())
 	l := &logDB{ILogDB: &recalled{}, w: w}
 	save := func(u raftpb.Update) {
-		u.ShardID, u.ReplicaID = 2, 3
+		u.ShardID = 2
+		u.ReplicaID = 3
 		must(t, l.SaveRaftState([]raftpb.Update{u}, 1))
 	}
 	save(raftpb.Update{State: raftpb.State{Term: 5}, EntriesToSave: []raftpb.Entry{{Index: 8}, {Index: 12}}})
@@ -137,7 +138,8 @@ func TestLogAfterPowerLoss(t *testing.T) {
 				State: raftpb.State{Term: 5}, EntriesToSave: []raftpb.Entry{{Index: 8}, {Index: 12}},
 			}
 			for _, u := range []raftpb.Update{before, u} {
-				u.ShardID, u.ReplicaID = 2, 3
+				u.ShardID = 2
+				u.ReplicaID = 3
 				must(t, l.SaveRaftState([]raftpb.Update{u}, 1))
 			}
 			must(t, w.Close(false))

@@ -26,8 +26,10 @@ func TestChangesOfTheLate(t *testing.T) {
 	t.Parallel() // most of it is waiting
 	c := newCluster(t, 3, 1, nil)
 	c.startAll()
-	late, knows := c.nodes[0], c.nodes[1]
-	lost, fresh := catalog.Replica{Node: 3}, catalog.Replica{Node: 3, Number: 1}
+	late := c.nodes[0]
+	knows := c.nodes[1]
+	lost := catalog.Replica{Node: 3}
+	fresh := catalog.Replica{Node: 3, Number: 1}
 	address := c.nodes[2].opts.RaftAddress
 	old := image.Errorf(image.KindStale, "an old layout")
 	refuses := func(context.Context) error { return old }
@@ -117,7 +119,8 @@ func TestMoveAShard(t *testing.T) {
 	}
 	c.startAll()
 	c.propose(0, 2, "set a b")
-	one, four := c.nodes[0], c.nodes[3]
+	one := c.nodes[0]
+	four := c.nodes[3]
 	must(t, four.StartShard(joining(2, 4, 1)))
 	must(t, one.AddReplica(t.Context(), 2, catalog.Replica{Node: 4, Number: 1},
 		four.opts.RaftAddress, always))

@@ -104,7 +104,8 @@ func TestShortageIsNoDamage(t *testing.T) {
 	t.Run("files", func(t *testing.T) {
 		t.Parallel()
 		c, o := oneNode(t)
-		refusals, named := 0, 0
+		refusals := 0
+		named := 0
 		for n := 6; n < 60; n++ {
 			output := short(t, o, fmt.Sprint(shortFiles, "=", n))
 			if strings.Contains(output, "started") {

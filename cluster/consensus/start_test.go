@@ -72,7 +72,8 @@ func TestStartRefusesDirectory(t *testing.T) {
 	// with returns other options for the same directory; address and shards go together.
 	with := func(address string, shards int, change func(*Options)) Options {
 		o := good
-		o.RaftAddress, o.Shards = address, nil
+		o.RaftAddress = address
+		o.Shards = nil
 		for s := range shards {
 			o.Shards = append(o.Shards,
 				Shard{ID: uint64(s + 1), Members: map[image.NodeID]string{1: address}, Apply: toyApply})

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -271,12 +272,8 @@ var errCut = errors.New("connection reset")
 
 // cutAfter reads the first n bytes of b and then fails.
 func cutAfter(b []byte, n int) io.Reader {
-	return io.MultiReader(bytes.NewReader(b[:n]), errReader{errCut})
+	return io.MultiReader(bytes.NewReader(b[:n]), iotest.ErrReader(errCut))
 }
-
-type errReader struct{ err error }
-
-func (e errReader) Read([]byte) (int, error) { return 0, e.err }
 
 // gated gives no byte after the first n before open is closed.
 func gated(b []byte, n int, open <-chan struct{}) io.Reader {

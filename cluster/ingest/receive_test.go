@@ -154,7 +154,8 @@ func TestFailedAttemptsCount(t *testing.T) {
 	})
 	body := randomBytes(4 << 20)
 	req := request("a.png")
-	req.Size, req.Broadcast = int64(len(body)), []image.NodeID{1, 2, 3}
+	req.Size = int64(len(body))
+	req.Broadcast = []image.NodeID{1, 2, 3}
 	kinds := map[image.Kind]int{}
 	for range 6 {
 		_, err := f.nodes[2].Receive(t.Context(), req, cutAfter(body, 2*chunkBytes-1))

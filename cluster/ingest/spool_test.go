@@ -108,7 +108,9 @@ func TestPeerAnswersEarly(t *testing.T) {
 	for range 20 {
 		s, own, peer := smallSpool(t, len(body))
 		in, out := io.Pipe()
-		filled, stored, sent := make(chan error), make(chan error), make(chan error)
+		filled := make(chan error)
+		stored := make(chan error)
+		sent := make(chan error)
 		go func() { filled <- s.fill(in) }()
 		go func() {
 			_, err := own.WriteTo(io.Discard)

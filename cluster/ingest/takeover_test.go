@@ -323,7 +323,8 @@ func TestLeaderlessUploadIsAnswered(t *testing.T) {
 	f.log.leader = 0
 	f.log.hold = map[string]chan struct{}{"stored": gate}
 	f.log.mu.Unlock()
-	req, body := request("a.png"), randomBytes(1000)
+	req := request("a.png")
+	body := randomBytes(1000)
 	f.expectKind(f.broadcast(req, body, nil), image.KindNoQuorum)
 	f.log.mu.Lock()
 	f.log.leader = 1

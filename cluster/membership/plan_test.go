@@ -31,7 +31,8 @@ func left(r ...catalog.Replica) Step {
 
 // TestPlan: what is done next, of a shard on nodes 1, 2 and 3 that node 1 leads.
 func TestPlan(t *testing.T) {
-	three, all := on(1, 2, 3), []image.NodeID{1, 2, 3, 4, 5}
+	three := on(1, 2, 3)
+	all := []image.NodeID{1, 2, 3, 4, 5}
 	second := catalog.Replica{Node: 3, Number: 9}
 	for name, c := range map[string]struct {
 		group               []catalog.Replica

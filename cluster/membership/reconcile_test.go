@@ -128,7 +128,8 @@ func TestStale(t *testing.T) {
 	}
 	r := f.reconciler()
 	r.Reconcile(t.Context())
-	f.newest, f.leads = f.m, false
+	f.newest = f.m
+	f.leads = false
 	r.Reconcile(t.Context())
 	if f.did != nil {
 		t.Errorf("did %q", f.did)

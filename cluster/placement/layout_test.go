@@ -33,7 +33,8 @@ func expectLayout(t interface {
 		leads[row[0]]++
 	}
 	spread := func(m map[image.NodeID]int) int {
-		least, most := m[nodes[0]], m[nodes[0]]
+		least := m[nodes[0]]
+		most := m[nodes[0]]
 		for _, n := range nodes {
 			least = min(least, m[n])
 			most = max(most, m[n])

@@ -130,7 +130,8 @@ func TestEveryKindOfSizes(t *testing.T) {
 			var images, bytes float64
 			s := sim{nodes: 3, replicas: 2, leaders: 1, watch: func(table []Candidate) {
 				i, b := distances(table)
-				images, bytes = max(images, i), max(bytes, b)
+				images = max(images, i)
+				bytes = max(bytes, b)
 			}}
 			out, err := s.run("u", all)
 			if err != nil {
@@ -168,7 +169,8 @@ func nodeIDs(n int) []image.NodeID {
 
 // chiSquare returns the statistic for equal shares; its mean is len(counts)-1.
 func chiSquare(counts []int) float64 {
-	sum, chi := 0, 0.0
+	sum := 0
+	chi := 0.0
 	for _, c := range counts {
 		sum += c
 	}

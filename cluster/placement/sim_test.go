@@ -155,7 +155,8 @@ func spread(table []Candidate, load func(Candidate) point) (images, bytes float6
 }
 
 func sharesDeviation(loads []float64) float64 {
-	sum, squares := 0.0, 0.0
+	sum := 0.0
+	squares := 0.0
 	for _, l := range loads {
 		sum += l
 	}

@@ -105,7 +105,8 @@ func message(from string, number uint64) raftpb.MessageBatch {
 
 func TestTransport(t *testing.T) {
 	addresses := freeAddresses(t, 2)
-	one, two := startTransport(t, addresses[0]), startTransport(t, addresses[1])
+	one := startTransport(t, addresses[0])
+	two := startTransport(t, addresses[1])
 	l, err := one.GetConnection(t.Context(), addresses[1])
 	if err != nil {
 		t.Fatal(err)
@@ -144,7 +145,8 @@ func TestTransport(t *testing.T) {
 // TestTransportGarbage sends what is not a message; the transport still works.
 func TestTransportGarbage(t *testing.T) {
 	addresses := freeAddresses(t, 2)
-	one, two := startTransport(t, addresses[0]), startTransport(t, addresses[1])
+	one := startTransport(t, addresses[0])
+	two := startTransport(t, addresses[1])
 	var f frames
 	noBatch, err := f.make(frameBatch, 4,
 		func(b []byte) (int, error) { return copy(b, "\xff\xff\xff\xff"), nil })
@@ -184,7 +186,8 @@ func TestTransportGarbage(t *testing.T) {
 // TestDatagrams sends to a node that takes no connection: its queue of them is full.
 func TestDatagrams(t *testing.T) {
 	addresses := freeAddresses(t, 2)
-	one, two := startTransport(t, addresses[0]), startTransport(t, addresses[1])
+	one := startTransport(t, addresses[0])
+	two := startTransport(t, addresses[1])
 	to, err := net.ResolveUDPAddr("udp", addresses[1])
 	if err != nil {
 		t.Fatal(err)
@@ -239,7 +242,8 @@ func TestDatagrams(t *testing.T) {
 // node that is down is an error, which makes dragonboat wait.
 func TestLinkBreaks(t *testing.T) {
 	addresses := freeAddresses(t, 2)
-	one, two := startTransport(t, addresses[0]), startTransport(t, addresses[1])
+	one := startTransport(t, addresses[0])
+	two := startTransport(t, addresses[1])
 	l, err := one.newLink(t.Context(), addresses[1])
 	if err != nil {
 		t.Fatal(err)

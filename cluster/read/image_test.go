@@ -162,7 +162,8 @@ func stored(t *testing.T) (n *nodes, rec *image.Record, plain []byte, m *Images,
 // the next one at the same byte, and suspected.
 func TestOtherCopyMidBody(t *testing.T) {
 	n, rec, plain, m, suspects := stored(t)
-	n.cut[1], n.cut[2] = 2*segmentBytes, 4*segmentBytes
+	n.cut[1] = 2 * segmentBytes
+	n.cut[2] = 4 * segmentBytes
 	got, err := io.ReadAll(m.Open(t.Context(), rec))
 	if err != nil || !bytes.Equal(got, plain) {
 		t.Fatalf("%d bytes of %d: %v", len(got), len(plain), err)

@@ -70,7 +70,8 @@ func TestListPage(t *testing.T) {
 func TestListPageBytes(t *testing.T) {
 	const images, limit = 6000, 10000
 	name := func(i int) string { return fmt.Sprintf("%06d", i) + strings.Repeat("n", 900*(i%2)) }
-	after, pages := -1, 0
+	after := -1
+	pages := 0
 	for after < images-1 {
 		page := &listPage{limit: limit}
 		for list := range 3 { // every third image

@@ -92,7 +92,8 @@ func TestFailEachOperation(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			i, dir := 1, t.TempDir()
+			i := 1
+			dir := t.TempDir()
 			for ; c.failOperation(t, dir, i); i++ {
 			}
 			if i < 10 {

@@ -122,7 +122,8 @@ func afterCrash(mem *memFS, check func(key, []byte) error, recorded bool) error 
 // cutEverywhere returns the first violation over all cuts and crashes.
 func cutEverywhere(skip string) (cuts int, err error) {
 	for i := range 4 {
-		opts, replace := Options{Buffered: i&1 == 1}, i&2 == 2
+		opts := Options{Buffered: i&1 == 1}
+		replace := i&2 == 2
 		start, err := beforeCut(replace)
 		if err != nil {
 			return cuts, err

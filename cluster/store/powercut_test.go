@@ -28,7 +28,8 @@ const (
 // each cut every acknowledged file is there, and every other file is whole or absent. The number of cuts is
 // IMGCLUSTER_POWER_CUTS, the seed IMGCLUSTER_SEED (make powercuts).
 func TestPowerCuts(t *testing.T) {
-	cuts, seed := env.Number(t, "IMGCLUSTER_POWER_CUTS", 20), env.Number(t, "IMGCLUSTER_SEED", 1)
+	cuts := env.Number(t, "IMGCLUSTER_POWER_CUTS", 20)
+	seed := env.Number(t, "IMGCLUSTER_SEED", 1)
 	p := &powerTest{
 		T: t, disk: loopfs.New(t, filepath.Join(t.TempDir(), "disk"), powerDiskBytes),
 		rand: rand.New(rand.NewPCG(uint64(seed), 0)), files: map[key]*powerFile{},
@@ -88,7 +89,8 @@ func (p *powerTest) round(n int) {
 		}
 	})
 	var wg sync.WaitGroup
-	ops, at := atomic.Int64{}, p.rand.Int64N(100)
+	ops := atomic.Int64{}
+	at := p.rand.Int64N(100)
 	acknowledged := func() {}
 	switch p.rand.IntN(3) {
 	case 0: // between two operations of one commit

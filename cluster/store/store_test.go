@@ -94,7 +94,8 @@ func TestRoundTrip(t *testing.T) {
 		}
 		for i, size := range sizes {
 			for _, chunk := range []int{size, 77777, directBytes + 28} {
-				data, id := noise(uint64(i), size), image.NewID()
+				data := noise(uint64(i), size)
+				id := image.NewID()
 				w, err := s.Create(id, 1, int64(size))
 				if err != nil {
 					t.Fatal(err)
@@ -127,7 +128,8 @@ func TestUsageListRemove(t *testing.T) {
 	}
 	check := func(s *Store) {
 		t.Helper()
-		got, sum := map[key]int64{}, int64(0)
+		got := map[key]int64{}
+		sum := int64(0)
 		err := s.List(func(id image.ID, epoch uint32, bytes int64) error {
 			got[key{id, epoch}] = bytes
 			sum += bytes
@@ -171,7 +173,8 @@ func TestUsageListRemove(t *testing.T) {
 
 func TestReplaceKeepsReadersAndCounts(t *testing.T) {
 	s := openTest(t, t.TempDir(), Options{})
-	old, repaired := noise(1, 5000), noise(2, 7000)
+	old := noise(1, 5000)
+	repaired := noise(2, 7000)
 	mustPut(t, s, testID, 3, old)
 	f, err := s.Open(testID, 3)
 	if err != nil {
@@ -332,7 +335,8 @@ func TestConcurrent(t *testing.T) {
 	for g := range workers {
 		wg.Go(func() {
 			for i := range each {
-				id, data := image.NewID(), noise(uint64(g*100+i), directBytes+g*999+i)
+				id := image.NewID()
+				data := noise(uint64(g*100+i), directBytes+g*999+i)
 				for range 2 {
 					if err := put(s, id, 1, data); err != nil {
 						t.Error(err)

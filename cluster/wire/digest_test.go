@@ -9,7 +9,8 @@ import (
 )
 
 func TestParseDigests(t *testing.T) {
-	sum, other := strings.Repeat("A", 43)+"=", strings.Repeat("B", 42)+"A="
+	sum := strings.Repeat("A", 43) + "="
+	other := strings.Repeat("B", 42) + "A="
 	for _, header := range []http.Header{
 		{"Content-Digest": {"sha-256=:" + sum + ":"}},
 		{"Content-Digest": {"SHA-256=:" + sum + ":"}},

@@ -37,7 +37,8 @@ func TestParseBroadcast(t *testing.T) {
 
 // TestUploadHeader: what one end sets the other one reads, and no more than that.
 func TestUploadHeader(t *testing.T) {
-	id, sum := image.NewID(), image.Digest{1, 2, 3}
+	id := image.NewID()
+	sum := image.Digest{1, 2, 3}
 	for _, x := range []struct {
 		up     image.Request
 		fields int
@@ -136,7 +137,8 @@ func TestRecordHeader(t *testing.T) {
 	}
 	h.Set("Content-Type", rec.MediaType())
 	got, shard := ReadRecord(h)
-	got.Name, got.Bytes = rec.Name, rec.Bytes // which the path and the length say
+	got.Name = rec.Name
+	got.Bytes = rec.Bytes // which the path and the length say
 	if !reflect.DeepEqual(got, InfoOf(rec)) || shard != rec.Shard {
 		t.Errorf("%+v in shard %d\nwant %+v", got, shard, InfoOf(rec))
 	}

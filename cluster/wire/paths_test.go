@@ -93,7 +93,8 @@ func TestPaths(t *testing.T) {
 		one {
 		t.Errorf("a user with a slash: %q %v %v", user, one, err)
 	}
-	mux, id := http.NewServeMux(), image.NewID()
+	mux := http.NewServeMux()
+	id := image.NewID()
 	mux.HandleFunc(CopyPattern, func(w http.ResponseWriter, r *http.Request) {
 		if got, epoch, err := ParseCopyPath(r); err != nil || got != id || epoch != 4294967295 {
 			t.Errorf("%s: %v %d %v", r.URL, got, epoch, err)
