@@ -14,7 +14,6 @@ import (
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/sample"
-	"imgcluster/cluster/store"
 	"imgcluster/cluster/wire"
 	"imgcluster/config"
 	"imgcluster/crypto"
@@ -80,7 +79,6 @@ func TestExitStatus(t *testing.T) {
 			&local.NodeError{Status: exitUsage},
 			&genimg.Error{Err: genimg.ErrSpec},
 			&crypto.Error{Kind: crypto.ErrAuth},
-			&store.ClaimError{Reason: store.ErrInUse},
 			&bootstrap.RefusedError{},
 			&runlog.ReadError{Err: runlog.ErrBadLine},
 			&hintedError{usage, "y"},

@@ -60,8 +60,8 @@ type Starter struct {
 // New returns a Starter.
 func New(o Options) *Starter { return &Starter{Options: o} }
 
-// Claim claims the data directory for this node. Its errors are *RefusedError and *store.ClaimError; nothing
-// in the directory was changed then.
+// Claim claims the data directory for this node. Its errors are *RefusedError and those of store.Claim;
+// nothing in the directory was changed then.
 func (s *Starter) Claim(heard []Hello) (*store.DataDir, error) {
 	p, err := s.place(heard)
 	if err != nil {

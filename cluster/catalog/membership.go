@@ -329,8 +329,11 @@ func (s *Membership) relayout(system uint64) {
 	}
 	var all []image.NodeID
 	for _, x := range s.Members {
-		_, listed := s.Shards[system].Of(x.ID)
-		if x.State != MemberLeaving || s.Holding(x.ID) > count(listed) {
+		holds := s.Holding(x.ID)
+		if _, listed := s.Shards[system].Of(x.ID); listed {
+			holds--
+		}
+		if x.State != MemberLeaving || holds > 0 {
 			all = append(all, x.ID)
 		}
 	}
@@ -342,13 +345,6 @@ func (s *Membership) relayout(system uint64) {
 		}
 		return done
 	})
-}
-
-func count(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // aim makes a shard move to nodes, unless it does or is there.

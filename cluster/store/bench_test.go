@@ -19,7 +19,7 @@ func BenchmarkCommit(b *testing.B) {
 		for _, parallel := range []int{1, 8} {
 			b.Run(fmt.Sprintf("%s/%d", mode, parallel), func(b *testing.B) {
 				s := openTest(b, b.TempDir(), Options{Buffered: mode == "buffered"})
-				if mode == "direct" && !s.Direct() {
+				if mode == "direct" && !s.direct {
 					b.Skip("no direct I/O here")
 				}
 				benchmarkCommit(b, s, parallel, 13<<20)

@@ -66,7 +66,7 @@ func (have Identity) sum() (string, error) {
 	return fmt.Sprintf("%x", sha256.Sum256(b)), err
 }
 
-// The reasons why Claim refuses a data directory, for errors.Is.
+// The reasons why a data directory is refused, for errors.Is.
 var (
 	ErrInUse        = errors.New("data directory is in use")
 	ErrOtherCluster = errors.New("data directory belongs to another cluster")
@@ -77,33 +77,11 @@ var (
 	ErrDataDir      = errors.New("data directory cannot be used") // the cause is wrapped too
 )
 
-// ClaimError is the error of a data directory that was refused. Nothing in the directory was changed.
-type ClaimError struct {
-	Reason error // one of the sentinels above
-	Detail string
-	hint   string
-	cause  error // of an ErrDataDir; nil where there is none
-}
-
-// refuse returns a ClaimError without a cause.
-func refuse(reason error, hint, format string, args ...any) *ClaimError {
-	return &ClaimError{Reason: reason, Detail: fmt.Sprintf(format, args...), hint: hint}
-}
-
-func (e *ClaimError) Error() string { return e.Detail }
-
-// Hint returns the next step for the user.
-func (e *ClaimError) Hint() string { return e.hint }
-
-// ExitStatus returns the program's exit status 2: the configuration or the directory has to change.
-func (e *ClaimError) ExitStatus() int { return 2 }
-
-// Unwrap returns the reason and the cause.
-func (e *ClaimError) Unwrap() []error {
-	if e.cause == nil {
-		return []error{e.Reason}
-	}
-	return []error{e.Reason, e.cause}
+// refuse returns the error of a data directory that cannot be used, for one of the reasons above.
+func refuse(reason error, hint, format string, args ...any) *image.Error {
+	e := image.Errorf(image.KindInvalid, format, args...).WithHint(hint)
+	e.Err = reason
+	return e
 }
 
 // DataDir is a data directory that this process has claimed. The claim ends with Close or with the process.
@@ -122,7 +100,7 @@ func (d *DataDir) Identity() Identity {
 	return d.identity
 }
 
-// Update changes the identity and makes node.json durable. Its errors are *ClaimError.
+// Update changes the identity and makes node.json durable. The reason of its errors is ErrDataDir.
 func (d *DataDir) Update(change func(*Identity)) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -145,8 +123,8 @@ func (d *DataDir) Update(change func(*Identity)) error {
 const quarantineName = "quarantine"
 
 // Renew gives the directory a new incarnation, which has not joined the cluster yet. The given folders of
-// the old incarnation are moved into quarantine; what an earlier Renew moved there is deleted. Its errors
-// are *ClaimError.
+// the old incarnation are moved into quarantine; what an earlier Renew moved there is deleted. The reason of
+// its errors is ErrDataDir.
 func (d *DataDir) Renew(folders ...string) error {
 	failpoint.Here("member/before-renew")
 	// The identity comes first: after a crash the new incarnation moves what is left of the folders.
@@ -189,9 +167,9 @@ func (d *DataDir) Close() error { return d.lock.Close() }
 
 // Claim locks the data directory dir for this process and for the node that want describes. It makes a
 // missing directory (mode 0700) and, on the first start, writes node.json with a new Incarnation, which
-// tells a node that returns with an empty disk from the one that left. On later starts it refuses a
-// directory of another cluster, node or master key, and ignores the other fields of want.
-// All refusals are *ClaimError.
+// distinguishes a node that returns with an empty disk from the one that left. On later starts it refuses a
+// directory of another cluster, node or master key, and ignores the other fields of want. Its errors are
+// *image.Error of KindInvalid with one of the reasons above; nothing in the directory was changed then.
 func Claim(dir string, want Identity) (*DataDir, error) {
 	if err := durable.MakeDir(dir); err != nil {
 		return nil, unusable(dir, err)
@@ -222,9 +200,7 @@ func unusable(dir string, err error) error {
 	if oserr.ClassOf(err) != oserr.Scarce {
 		hint += ", or choose another --data-dir"
 	}
-	e := refuse(ErrDataDir, hint, "data directory %s: %v", dir, err)
-	e.cause = err
-	return e
+	return refuse(errors.Join(ErrDataDir, err), hint, "data directory %s: %v", dir, err)
 }
 
 // checkOurs refuses a directory with content but without node.json.
@@ -328,9 +304,8 @@ func readIdentity(root *os.Root, dir string) (Identity, error) {
 	case err != nil || format.Format == FormatVersion && id.Incarnation == "":
 		hint := "restore " + identityName + " from a backup, or start the node with an empty --data-dir and" +
 			" --replace, so that it is rebuilt from its peers"
-		e := refuse(ErrDataDir, hint, "%s in data directory %s is damaged", identityName, dir)
-		e.cause = err
-		return Identity{}, e
+		return Identity{}, refuse(errors.Join(ErrDataDir, err), hint,
+			"%s in data directory %s is damaged", identityName, dir)
 	case format.Format != FormatVersion:
 		return Identity{}, refuse(ErrFormat,
 			"start the version of imgcluster that wrote it, or choose another --data-dir",

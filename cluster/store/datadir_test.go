@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"imgcluster/cluster/image"
 )
 
 var testIdentity = Identity{Cluster: "imgcluster", Node: 2, KeyID: "k1"}
@@ -36,9 +38,9 @@ func expectRefusal(t *testing.T, dir string, want Identity, reason error, parts 
 		d.Close()
 		t.Fatalf("%+v was accepted, want %v", want, reason)
 	}
-	var e *ClaimError
-	if !errors.As(err, &e) || !errors.Is(err, reason) || e.Hint() == "" {
-		t.Fatalf("error %v, want a ClaimError for %q with a hint", err, reason)
+	var e *image.Error
+	if !errors.As(err, &e) || e.Kind != image.KindInvalid || !errors.Is(err, reason) || e.Hint() == "" {
+		t.Fatalf("error %v, want one of KindInvalid for %q with a hint", err, reason)
 	}
 	for _, part := range parts {
 		if text := e.Error() + "\n" + e.Hint(); !strings.Contains(text, part) {

@@ -9,9 +9,9 @@ import (
 )
 
 // File is a committed file, open for reading. Reads may run at the same time. It stays readable when
-// the file is removed or replaced meanwhile.
+// the file is removed or replaced meanwhile. What is read is not authenticated yet.
 type File struct {
-	r    readFile
+	readFile
 	size int64
 }
 
@@ -33,14 +33,8 @@ func (s *Store) Open(id image.ID, epoch uint32) (*File, error) {
 	case err != nil:
 		return nil, s.fault(opRead, k.String(), err)
 	}
-	return &File{r: r, size: size}, nil
+	return &File{r, size}, nil
 }
-
-// ReadAt implements io.ReaderAt. What it returns is not authenticated yet.
-func (f *File) ReadAt(p []byte, off int64) (int, error) { return f.r.ReadAt(p, off) }
 
 // Size returns the file's length in bytes when it was opened.
 func (f *File) Size() int64 { return f.size }
-
-// Close closes the file.
-func (f *File) Close() error { return f.r.Close() }

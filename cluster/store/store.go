@@ -131,9 +131,6 @@ func (s *Store) makeFolders() error {
 // Close releases the directory. Writers must have ended, Files must be closed.
 func (s *Store) Close() error { return s.fs.close() }
 
-// Direct reports whether files are written with direct I/O.
-func (s *Store) Direct() bool { return s.direct }
-
 // Usage returns the number of committed files and the sum of their bytes. Files that somebody else added
 // or removed are counted right after the next Sweep.
 func (s *Store) Usage() (files, bytes int64) {
@@ -182,8 +179,8 @@ func (s *Store) Free() (bytes, inodes int64, err error) {
 // NoInodeLimit is the number of free inodes of a file system that makes inodes on demand.
 const NoInodeLimit = hostinfo.NoInodeLimit
 
-// RoomFor returns the error that Create would return for want of space, or nil, when it had to store files
-// files of bytes bytes in all.
+// RoomFor returns the error for lack of space that Create would return if it had to store that many more
+// files, of bytes in all; nil when there is room.
 func (s *Store) RoomFor(files, bytes int64) error {
 	free, inodes, err := s.Free()
 	switch {

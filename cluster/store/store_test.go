@@ -89,7 +89,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 	for _, buffered := range []bool{false, true} {
 		s := openTest(t, t.TempDir(), Options{Buffered: buffered})
-		if buffered && s.Direct() {
+		if buffered && s.direct {
 			t.Error("Buffered was not honoured")
 		}
 		for i, size := range sizes {
