@@ -1,7 +1,6 @@
 package report
 
 import (
-	"fmt"
 	"math"
 	"slices"
 
@@ -73,19 +72,15 @@ func (l log) processLines() (list []*ProcessLines) {
 		}
 		tracers[o.node].add(&o)
 	}
-	add := func(name string, node int) {
-		p := &ProcessLines{Name: name, Of: map[string][]Point{}}
-		if t := tracers[node]; t != nil {
+	for _, id := range append(slices.Clone(l.NodeIDs()), clientID) {
+		p := &ProcessLines{Name: processName(id), Of: map[string][]Point{}}
+		if t := tracers[id]; t != nil {
 			for i, f := range t.figures {
 				p.Of[f.Name] = thinLine(t.lines[i])
 			}
 		}
 		list = append(list, p)
 	}
-	for _, id := range l.NodeIDs() {
-		add(fmt.Sprintf("node %d", id), id)
-	}
-	add("client", clientID)
 	return list
 }
 

@@ -19,7 +19,7 @@ const (
 
 // memoryOf is the memory of one process over time.
 type memoryOf struct {
-	process     string
+	process     int // node or clientID
 	points      []Point
 	limit       int64
 	interrupted bool // it was not the same process all the time
@@ -33,30 +33,27 @@ func (j *judgement) memoryStable() (Status, string) {
 	if j.log.unnamed() {
 		return Skipped, skippedNodes
 	}
-	if len(list) == 0 || list[0].process == "client" {
+	if len(list) == 0 || list[0].process == clientID {
 		return Skipped, "no samples of the nodes' memory"
 	}
 	var peaks, bad []string
 	client, steepest := "", ""
 	steepestSlope := math.Inf(-1)
 	for _, m := range list {
-		peak := 0.0
-		for _, p := range m.points {
-			peak = max(peak, p.V)
-		}
-		limit := float64(m.limit)
-		key := strings.ReplaceAll(m.process, " ", "_")
+		peak, limit := m.peak(), float64(m.limit)
+		name := processName(m.process)
+		key := strings.ReplaceAll(name, " ", "_")
 		j.figure(key+"_peak_bytes", peak)
-		if m.process == "client" {
+		if m.process == clientID {
 			client = fmt.Sprintf("; client's %s of %s MiB", term.MiB(peak), term.MiB(limit))
 		} else {
 			peaks = append(peaks, term.MiB(peak))
 		}
 		if peak >= limit {
-			bad = append(bad, m.process+": over the limit")
+			bad = append(bad, name+": over the limit")
 		}
-		t, ok := findTrend(m.points[int(float64(len(m.points))*memoryWarmup):])
-		if !ok || m.interrupted {
+		t, ok := m.trend()
+		if !ok {
 			continue
 		}
 		j.figure(key+"_slope_bytes_per_s", t.slope)
@@ -66,11 +63,11 @@ func (j *judgement) memoryStable() (Status, string) {
 			steepestSlope = t.slope
 			steepest = fmt.Sprintf("; steepest after the warm-up: %s, %s MiB/min, "+
 				"95 %% interval %s to %s (Theil-Sen)",
-				m.process, perMinute(t.slope), perMinute(t.low), perMinute(t.high))
+				name, perMinute(t.slope), perMinute(t.low), perMinute(t.high))
 		}
 		if t.low*t.seconds > float64(j.limits.GrowthBytes) && m.lasts(t) {
 			bad = append(bad, fmt.Sprintf("%s: grew by %s MiB after its warm-up%s",
-				m.process, term.MiB(t.slope*t.seconds), fullAfter(t, peak, limit)))
+				name, term.MiB(t.slope*t.seconds), fullAfter(t, peak, limit)))
 		}
 	}
 	evidence := fmt.Sprintf("nodes' peaks %s of %s MiB%s%s", strings.Join(peaks, ", "),
@@ -84,6 +81,22 @@ func (j *judgement) memoryStable() (Status, string) {
 		return Skipped, evidence + "; no samples of the client"
 	}
 	return Passed, evidence
+}
+
+// peak returns the most memory that the process had.
+func (m *memoryOf) peak() (peak float64) {
+	for _, p := range m.points {
+		peak = max(peak, p.V)
+	}
+	return peak
+}
+
+// trend returns the trend after the warm-up; false when there is none to find.
+func (m *memoryOf) trend() (trend, bool) {
+	if m.interrupted {
+		return trend{}, false
+	}
+	return findTrend(m.points[int(float64(len(m.points))*memoryWarmup):])
 }
 
 // lasts reports whether growth by that trend lasted to the end.
@@ -107,14 +120,14 @@ func (j *judgement) memory() (list []memoryOf, unsampled []string) {
 			continue
 		}
 		list = append(list, memoryOf{
-			process:     fmt.Sprintf("node %d", n.ID),
+			process:     n.ID,
 			points:      at[n.ID],
 			limit:       j.limits.NodeRSSBytes,
 			interrupted: slices.ContainsFunc(j.faults, func(f runlog.Fault) bool { return f.Node == n.ID }),
 		})
 	}
 	client := memoryOf{
-		process:     "client",
+		process:     clientID,
 		limit:       j.limits.ClientRSSBytes,
 		interrupted: j.log.resumed() > 0,
 	}

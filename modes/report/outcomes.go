@@ -8,39 +8,6 @@ import (
 	"imgcluster/modes/runlog"
 )
 
-// uploads yields what became of the uploads.
-func (l log) uploads() iter.Seq[*runlog.Outcome] {
-	return func(yield func(*runlog.Outcome) bool) {
-		for i := range l.Uploads {
-			if !yield(&l.Uploads[i].Outcome) {
-				return
-			}
-		}
-	}
-}
-
-// uploadsOf yields what became of the uploads of a class.
-func (l log) uploadsOf(class string) iter.Seq[*runlog.Outcome] {
-	return func(yield func(*runlog.Outcome) bool) {
-		for i := range l.Uploads {
-			if u := &l.Uploads[i]; u.Class == class && !yield(&u.Outcome) {
-				return
-			}
-		}
-	}
-}
-
-// reads yields what became of the reads.
-func (l log) reads() iter.Seq[*runlog.Outcome] {
-	return func(yield func(*runlog.Outcome) bool) {
-		for i := range l.Reads {
-			if !yield(&l.Reads[i]) {
-				return
-			}
-		}
-	}
-}
-
 // From when a latency counts: from when the operation was due, or from when it was sent.
 var (
 	fromDue  = (*runlog.Outcome).TookS

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"fmt"
 	"iter"
 
 	"imgcluster/cluster/sample"
@@ -18,6 +19,14 @@ type observation struct {
 
 // clientID stands for the client where processes are told apart by node; nodes count from 1.
 const clientID = 0
+
+// processName returns what a process is called, by node or clientID.
+func processName(id int) string {
+	if id == clientID {
+		return "client"
+	}
+	return fmt.Sprintf("node %d", id)
+}
 
 // observations yields the samples of the nodes and then those of the client; of each process in order of
 // time.
