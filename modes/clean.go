@@ -31,7 +31,7 @@ are and asks, then waits until the nodes have their disk back.`,
 		Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("log") && cmd.Flags().Changed("user") {
-				return usagef("leave out --user", "--log and --user: a log tells whose images they are")
+				return usagef("leave out --user", "--log and --user: a log says whose images they are")
 			}
 			return runClean(cmd.Context(), e, o)
 		},

@@ -43,7 +43,7 @@ func TestFolderRefused(t *testing.T) {
 	if err := os.WriteFile("file", nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	missing := filepath.Join(dir, "file", "x") // nobody, root neither, makes a folder in a file
+	missing := filepath.Join(dir, "file", "x") // even root cannot make a folder in a file
 	spec := genimg.Spec{Seed: 1, MinPixels: 200, MaxPixels: 400}
 	made := genimg.Generate(t.Context(), spec, 1, "file", 1, nil)
 	t.Setenv("TMPDIR", missing)

@@ -46,7 +46,7 @@ func (e *env) mayAsk(o stressOptions) error {
 	return nil
 }
 
-// asks reports whether the run is one that nobody should start by mistake.
+// asks reports whether the user has to confirm the run, since it is large.
 func (o stressOptions) asks() bool { return o.Profile == "extreme" && o.Images == "" }
 
 // confirm shows what an extreme run takes, and asks the user. --quiet hides that only where no question

@@ -46,10 +46,10 @@ func blocks(text, language string) (found []string) {
 
 // expectScript holds the script to the commands of the README, in their order.
 func expectScript(t *testing.T, readme string) {
-	var told, run []string
+	var documented, run []string
 	for line := range strings.SplitSeq(strings.Join(blocks(readme, "sh"), ""), "\n") {
 		if line != "" {
-			told = append(told, line)
+			documented = append(documented, line)
 		}
 	}
 	background := regexp.MustCompile(` &\w*&$`)
@@ -62,13 +62,13 @@ func expectScript(t *testing.T, readme string) {
 			continue
 		}
 		command = background.ReplaceAllString(ports.Replace(command), "")
-		if slices.Contains(told, command) {
+		if slices.Contains(documented, command) {
 			run = append(run, command)
 		}
 	}
-	if !slices.Equal(told, run) {
-		t.Errorf("README.md has the commands\n%s\nand of these %s runs\n%s", strings.Join(told, "\n"), readmeScript,
-			strings.Join(run, "\n"))
+	if !slices.Equal(documented, run) {
+		t.Errorf("README.md has the commands\n%s\nand of these %s runs\n%s",
+			strings.Join(documented, "\n"), readmeScript, strings.Join(run, "\n"))
 	}
 }
 

@@ -121,7 +121,7 @@ gives them back. It carries its own stress test and report.
 Exit status: 0 done, 1 failed, 2 usage or configuration, 3 no quorum or nobody
 answers, 99 the report's verdict is a failure, 130 stopped by Ctrl-C, but 1 of a
 stress, which reports on what it has done. Output that cannot be written is a
-failure too; of one that nobody reads on, as with | head, nothing is said.`,
+failure too; when its reader ends early, as with | head, nothing is said.`,
 		SilenceUsage: true, SilenceErrors: true,
 		Args: onlyCommands,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },

@@ -188,7 +188,7 @@ func testResumeRest(t *testing.T, l *upCluster) {
 		before  string // the log is truncated before this record
 		missing string
 		deleted int64 // images deleted by the resumed run; -1: it deletes none
-		gone    int64 // images deleted before it
+		earlier int64 // images deleted before that
 	}{
 		{`"type":"readback"`, "no image read back, no image deleted, no end record", 20, 0},
 		{`"type":"cleaned"`, "no image deleted, no end record", 0, 20},
@@ -228,7 +228,7 @@ func testResumeRest(t *testing.T, l *upCluster) {
 		if back.Matched != 20 || done.Images+done.Missing != 20 {
 			t.Errorf("before %s: %+v, %+v", c.before, back, done)
 		}
-		if c.deleted >= 0 && (done.Images != c.deleted || done.Missing != c.gone) {
+		if c.deleted >= 0 && (done.Images != c.deleted || done.Missing != c.earlier) {
 			t.Errorf("before %s: %+v, want %d deleted", c.before, done, c.deleted)
 		}
 		if n := l.stored("rest"); n != 0 {

@@ -141,7 +141,7 @@ func (o *stressOptions) complete(f *pflag.FlagSet) error {
 	case o.Cleanup && o.keep:
 		return usagef("leave out one of them", "--cleanup and --keep contradict each other")
 	case f.Changed("resume") && f.Changed("log"):
-		return usagef("leave out --log", "--resume goes on in the log that it names")
+		return usagef("leave out --log", "--resume continues the log that it names")
 	case f.Changed("resume") && o.Chaos:
 		return usagef("make a new run with --chaos", "a run with faults cannot be resumed")
 	case f.Changed("resume"):
@@ -243,7 +243,7 @@ func (e *env) leftOut(run *stress.Run) error {
 	return &partError{text, nil}
 }
 
-// prepare makes the preflight, and reports whether to go on.
+// prepare makes the preflight and asks the user, and reports whether the run is to begin.
 func (e *env) prepare(ctx context.Context, c *client.Client, o stressOptions, run *stress.Run) (bool, error) {
 	if !o.dryRun {
 		if err := e.mayAsk(o); err != nil {

@@ -72,7 +72,7 @@ func (n *Node) signal(a Action) error {
 func (c *Cluster) restart(ctx context.Context, i int) error {
 	old := c.nodes[i]
 	if !old.asked.Load() {
-		return fmt.Errorf("node %d was not told to end", old.ID)
+		return fmt.Errorf("node %d was neither killed nor stopped", old.ID)
 	}
 	limit := time.NewTimer(c.cfg.Timeouts.Shutdown + stopMargin)
 	defer limit.Stop()

@@ -211,7 +211,7 @@ func TestStartRefused(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err = Start(t.Context(), options(t, file)) // nobody, root neither, makes a folder in a file
+	_, err = Start(t.Context(), options(t, file)) // even root cannot make a folder in a file
 	expectRefusal(t, err, "node.data_dir")
 
 	far := options(t, t.TempDir())

@@ -252,7 +252,7 @@ func (f *found) checkLogDisk(needs Needs) Check {
 	return c
 }
 
-// bootOf returns what tells machines apart: the ID of a machine's boot.
+// bootOf returns the ID of a machine's boot, which differs between machines.
 func bootOf(m hostinfo.Host) string { return strings.Split(m.DiskID, "/")[0] }
 
 // checkMemory checks each machine once, for all processes of the run on it.

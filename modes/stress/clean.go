@@ -78,7 +78,7 @@ func cleanRun(ctx context.Context, c *client.Client, path string, v View, l load
 	return nil
 }
 
-// Delete deletes images and waits until the nodes have deleted the files. show is told how far it is.
+// Delete deletes images and waits until the nodes have deleted the files. It calls show after each image.
 // What was done is returned with an error too.
 func Delete(
 	ctx context.Context, c *client.Client, images []Owned, show func(Stage),

@@ -59,10 +59,10 @@ func ReadPast(path string) (*Past, error) {
 	switch whole.form {
 	case runlog.FormGzip:
 		return nil, refusef("unpack it first: gzip -d "+printable.Argument(path),
-			"%s is compressed, and a run goes on in a log as stress wrote it", path)
+			"%s is compressed, and a run is resumed in a log as stress wrote it", path)
 	case runlog.FormMark:
 		return nil, refusef("make one without the mark: tail -c +4 "+printable.Argument(path)+" > plain.jsonl",
-			"%s is %s, and a run goes on in a log as stress wrote it", path, whole.form)
+			"%s is %s, and a run is resumed in a log as stress wrote it", path, whole.form)
 	}
 	if p.stores == nil {
 		return nil, refusef(NoResume, "%s does not say how the run was started", path)

@@ -138,7 +138,7 @@ var steps = map[Kind][2]step{
 }
 
 // inject makes a node fail as fault i says, and brings it back, at once when ctx ends. It reports whether
-// the plan goes on.
+// the plan continues.
 func (r *Runner) inject(ctx context.Context, i int) bool {
 	f := r.o.Plan[i]
 	start, end := steps[f.Kind][0], steps[f.Kind][1]
@@ -165,7 +165,7 @@ func (r *Runner) lost(node int, err error) bool {
 }
 
 // awaitRecovery waits until the cluster has recovered from a fault of the node, which is 0 before the
-// first fault. It reports whether the plan goes on.
+// first fault. It reports whether the plan continues.
 func (r *Runner) awaitRecovery(ctx context.Context, node int) bool {
 	ready := r.awaitHealth(ctx, r.o.ReadyLimit, func(h Health) bool { return h.Ready })
 	healed := ready && r.awaitHealth(ctx, r.o.HealLimit, func(h Health) bool { return h.Ready && h.Healed })

@@ -335,7 +335,7 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// Crash is called before a panic goes on.
+// Crash is called before a panic ends the process.
 func TestCrash(t *testing.T) {
 	called := false
 	r := &run{o: Options{Crash: func() { called = true }}}
