@@ -17,7 +17,7 @@ import (
 // admin lists the members and changes them.
 type admin struct {
 	cfg      *config.Config
-	log      *replicated
+	log      *shardLogs
 	view     *view
 	peers    *peer.Set
 	reporter *reporter

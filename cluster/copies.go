@@ -17,10 +17,10 @@ import (
 // copies is what repair works on: it implements repair.Copies, with Verify of read.Images.
 type copies struct {
 	*read.Images
-	store *store.Store
-	peers *peer.Set
-	vault vault
-	kept  *kept
+	store     *store.Store
+	peers     *peer.Set
+	encrypted encryptedStore
+	pins      *pins
 }
 
 // Has implements repair.Copies.
@@ -45,11 +45,11 @@ func (m *copies) Fetch(ctx context.Context, rec *image.Record, from image.Copy) 
 	if slices.Contains(rec.Copies, image.Copy{Node: m.Self, Epoch: from.Epoch}) {
 		named = 1
 	}
-	// The file's name has no shard in it; see vault.Create.
-	switch count, err := m.vault.wanted(rec.ID, from.Epoch); {
+	// The file's name has no shard in it; see encryptedStore.Create.
+	switch count, err := m.encrypted.wanted(rec.ID, from.Epoch); {
 	case err != nil:
 		return err
-	case count > named+1: // the one is Keep's
+	case count > named+1: // one is this repair's own pin
 		return image.Errorf(image.KindConflict, "another upload with the ID %s has the file of this name", rec.ID)
 	}
 	size, err := m.peers.CopyBytes(ctx, from.Node, rec.ID, from.Epoch)
@@ -76,47 +76,47 @@ func (m *copies) Fetch(ctx context.Context, rec *image.Record, from image.Copy) 
 	return w.Commit()
 }
 
-// Keep implements repair.Copies.
-func (m *copies) Keep(id image.ID, epoch uint32) (release func()) { return m.kept.add(id, epoch) }
+// Pin implements repair.Copies.
+func (m *copies) Pin(id image.ID, epoch uint32) (release func()) { return m.pins.add(id, epoch) }
 
 // Remove implements repair.Copies.
-func (m *copies) Remove(id image.ID, epoch uint32) error { return m.vault.Remove(id, epoch) }
+func (m *copies) Remove(id image.ID, epoch uint32) error { return m.encrypted.Remove(id, epoch) }
 
 // Suspect implements repair.Copies.
 func (m *copies) Suspect(ctx context.Context, node image.NodeID, rec *image.Record) error {
 	return m.peers.Suspect(ctx, node, rec)
 }
 
-// kept counts the files that are here before the catalog names them. It is safe for concurrent use.
-type kept struct {
+// pins counts, by file, the repairs that need it before the catalog names it. It is safe for concurrent use.
+type pins struct {
 	mu sync.Mutex
-	m  map[keptFile]int
+	m  map[pinnedFile]int
 }
 
-type keptFile struct {
+type pinnedFile struct {
 	id    image.ID
 	epoch uint32
 }
 
-func (k *kept) add(id image.ID, epoch uint32) (release func()) {
-	f := keptFile{id, epoch}
+func (k *pins) add(id image.ID, epoch uint32) (release func()) {
+	f := pinnedFile{id, epoch}
 	k.change(f, +1)
 	return sync.OnceFunc(func() { k.change(f, -1) })
 }
 
-func (k *kept) change(f keptFile, by int) {
+func (k *pins) change(f pinnedFile, by int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.m == nil {
-		k.m = map[keptFile]int{}
+		k.m = map[pinnedFile]int{}
 	}
 	if k.m[f] += by; k.m[f] == 0 {
 		delete(k.m, f)
 	}
 }
 
-func (k *kept) count(id image.ID, epoch uint32) int {
+func (k *pins) count(id image.ID, epoch uint32) int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.m[keptFile{id, epoch}]
+	return k.m[pinnedFile{id, epoch}]
 }

@@ -45,8 +45,8 @@ func newDisk(self image.NodeID, cfg *config.Config, logger *zap.Logger) *disk {
 	}
 }
 
-// fullImages is how many of the largest images must fit on a node that takes on more: its peers learn a
-// little late that it is full, and until then it must not refuse.
+// fullImages is how many of the largest images must still fit, or the disk counts as full. Peers hear of that
+// a little late, and what they assign until then must still be accepted.
 const fullImages = 4
 
 // lacks returns what the disk has too little of to take more images, empty when it has room. What
@@ -154,7 +154,7 @@ func (d *disk) recover(ctx context.Context) {
 // errUnverified is why a node stores nothing that was ended before it had verified a disk that failed.
 var errUnverified = errors.New("its images were not verified before it ended")
 
-// persistUnverified keeps for the next process that the disk failed, where it can be written at all.
+// persistUnverified records in node.json, if it can be written, whether the stored images are unverified.
 func (d *disk) persistUnverified(is bool) {
 	if d.dir.Identity().Unverified == is {
 		return

@@ -17,7 +17,7 @@ type holdings struct {
 	self    image.NodeID
 	shards  shardIDs
 	images  *read.Images
-	log     *replicated
+	log     *shardLogs
 	serving *serving
 	repair  *repair.Service
 }

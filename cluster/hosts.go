@@ -8,8 +8,9 @@ import (
 	"imgcluster/config"
 )
 
-// allowedHosts are the names, beside addresses and localhost, by which a page may be of this node: the
-// configuration's nodes', those of node.host_names, and the host's own, short and with .local too.
+// allowedHosts are the host names that a request may address this node by, besides IP addresses and
+// localhost: the hosts of the configuration, node.host_names, and this host's own name, short and with .local
+// too.
 func allowedHosts(cfg *config.Config) map[string]bool {
 	allowed := map[string]bool{}
 	for _, n := range cfg.Cluster.Nodes {
@@ -29,7 +30,7 @@ func allowedHosts(cfg *config.Config) map[string]bool {
 // hostName is a name as it is compared: in lower case, without a dot at its end.
 func hostName(s string) string { return strings.ToLower(strings.TrimSuffix(strings.TrimSpace(s), ".")) }
 
-// hosts knows by which names a page may be of the cluster.
+// hosts knows the host names that requests may address the cluster by.
 type hosts struct {
 	names map[string]bool
 	view  *view

@@ -16,7 +16,7 @@ import (
 type images struct {
 	*read.Images
 	ingest *ingest.Service
-	log    *replicated
+	log    *shardLogs
 }
 
 // Put implements api.Images.

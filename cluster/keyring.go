@@ -20,7 +20,7 @@ const firstKeyID = 1
 // a user's first one.
 type keyring struct {
 	master *crypto.MasterKey
-	log    *replicated
+	log    *shardLogs
 
 	mu   sync.Mutex
 	keys map[keyName]crypto.Key

@@ -20,7 +20,7 @@ type metrics struct {
 	self     image.NodeID
 	cluster  func() wire.ClusterStatus
 	repair   *repair.Service
-	log      *replicated
+	log      *shardLogs
 	logger   *zap.Logger
 	registry *prometheus.Registry
 }

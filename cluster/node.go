@@ -1,5 +1,5 @@
-// Package cluster puts one node together from the packages below it, and takes it apart again: it
-// claims the data directory, shakes hands with the other nodes, joins the Raft groups, and serves the API.
+// Package cluster assembles one node from the packages below it and shuts it down again. A start claims the
+// data directory, exchanges hellos with the other nodes, joins the Raft groups and serves the API.
 package cluster
 
 import (
@@ -50,39 +50,39 @@ type Node struct {
 	dir      *store.DataDir
 	device   hostinfo.Disk // of the data directory
 	store    *store.Store
-	log      *replicated
+	log      *shardLogs
 	listener net.Listener // of the API
 	http     *http.Server
 	peers    *peer.Set
 
 	// Its parts.
-	starter   *bootstrap.Starter
-	view      *view
-	serving   *serving
-	readiness *readiness
-	replicas  *replicas
-	router    *router
-	keys      *keyring
-	uses      *uses
-	disk      *disk
-	ingest    *ingest.Service
-	images    *read.Images
-	repair    *repair.Service
-	reporter  *reporter
-	metrics   *metrics
-	imageLog  *imageLog
-	handler   *api.Handler
+	starter    *bootstrap.Starter
+	view       *view
+	serving    *serving
+	readiness  *readiness
+	replicas   *replicas
+	router     *router
+	keys       *keyring
+	references *references
+	disk       *disk
+	ingest     *ingest.Service
+	images     *read.Images
+	repair     *repair.Service
+	reporter   *reporter
+	metrics    *metrics
+	imageLog   *imageLog
+	handler    *api.Handler
 
-	leads  atomic.Int64 // counts changes of leaders
-	failed chan error
-	ctx    context.Context // ends with Close
-	stop   context.CancelFunc
-	wg     sync.WaitGroup
+	leaderChanges atomic.Int64 // counts changes of leaders
+	failed        chan error
+	ctx           context.Context // ends with Close
+	stop          context.CancelFunc
+	wg            sync.WaitGroup
 }
 
-// Start starts the node with this ID. It returns when the node serves its API, though not yet
-// images: that it does, and is ready, once it has reached a majority of the nodes. The error is a
-// *bootstrap.RefusedError, or a typed one of config, crypto or store, when the node may not run like this.
+// Start starts the node with this ID. It returns once the API answers. The node is ready for images later,
+// when it has reached a majority of the nodes. The error is a *bootstrap.RefusedError, or a typed one of
+// config, crypto or store, when the node may not run like this.
 func Start(
 	ctx context.Context, cfg *config.Config, id image.NodeID, version string, logger *zap.Logger,
 ) (*Node, error) {
@@ -96,7 +96,7 @@ func Start(
 		version: version,
 		logger:  logger,
 		began:   time.Now(),
-		log:     &replicated{},
+		log:     &shardLogs{},
 		shards:  dataShards(cfg.Cluster.DataShards),
 		failed:  make(chan error, 1),
 		disk:    newDisk(self.ID, cfg, logger),
@@ -160,7 +160,7 @@ func (n *Node) start(ctx context.Context) error {
 
 // assemble makes the parts of the node that need its store.
 func (n *Node) assemble() (err error) {
-	n.uses = &uses{self: n.self.ID, log: n.log, serving: n.serving, membership: n.view.membership}
+	n.references = &references{self: n.self.ID, log: n.log, serving: n.serving, membership: n.view.membership}
 	n.keys = &keyring{master: n.master, log: n.log, keys: map[keyName]crypto.Key{}}
 	if n.ingest, err = ingest.New(n.ingestOptions()); err != nil {
 		hint := cmp.Or(oserr.Hint(err, ""), "raise limits.staging_bytes or lower limits.uploads")
@@ -187,18 +187,18 @@ func (n *Node) assemble() (err error) {
 		logger:  n.logger,
 	}).register()
 	n.replicas = &replicas{
-		self:    n.self.ID,
-		starter: n.starter,
-		log:     n.log,
-		view:    n.view,
-		serving: n.serving,
-		peers:   n.peers,
-		ingest:  n.ingest,
-		repair:  n.repair,
-		rtt:     n.cfg.Raft.RTT,
-		leads:   &n.leads,
-		fail:    n.fail,
-		logger:  n.logger,
+		self:          n.self.ID,
+		starter:       n.starter,
+		log:           n.log,
+		view:          n.view,
+		serving:       n.serving,
+		peers:         n.peers,
+		ingest:        n.ingest,
+		repair:        n.repair,
+		rtt:           n.cfg.Raft.RTT,
+		leaderChanges: &n.leaderChanges,
+		fail:          n.fail,
+		logger:        n.logger,
 	}
 	return nil
 }
@@ -207,9 +207,9 @@ func (n *Node) assemble() (err error) {
 // them, and the configuration allows it, the node gives up what it had and is rebuilt from its peers.
 func (n *Node) startRaft(ctx context.Context) error {
 	err := n.openRaft(ctx)
-	rebuild := n.cfg.Local.LostData == config.LostDataReplace && !n.view.admitted
-	if errors.Is(err, consensus.ErrDamaged) && rebuild {
-		err = n.renew(ctx, err)
+	allowed := n.cfg.Local.LostData == config.LostDataReplace && !n.view.admitted
+	if errors.Is(err, consensus.ErrDamaged) && allowed {
+		err = n.rebuild(ctx, err)
 	}
 	if err != nil {
 		return err
@@ -241,12 +241,12 @@ func (n *Node) openRaft(ctx context.Context) error {
 	return n.replicas.start(ctx, c)
 }
 
-// renew drops this node's log and catalog, and has the others admit it again.
-func (n *Node) renew(ctx context.Context, cause error) error {
+// rebuild discards this node's Raft log and catalog, and has its peers admit it again.
+func (n *Node) rebuild(ctx context.Context, cause error) error {
 	if c := n.log.c.Swap(nil); c != nil {
 		c.Close() // its files are moved away
 	}
-	m, err := n.starter.Renew(ctx, cause)
+	m, err := n.starter.Rebuild(ctx, cause)
 	if err != nil {
 		return err
 	}
@@ -305,7 +305,7 @@ func anyData(cfg *config.Config) bool {
 		func(m config.Node) bool { return bootstrap.Claimed(cfg.DataDir(m.ID)) })
 }
 
-// peersChanged has uploads and repairs reconsidered after a peer came up or went down.
+// peersChanged re-examines pending uploads and missing copies after a peer came up or went down.
 func (n *Node) peersChanged() {
 	n.ingest.Kick()
 	n.repair.Kick()
@@ -340,7 +340,7 @@ func (n *Node) restored(shard uint64) {
 func (n *Node) leaderChanged(shard uint64, leader image.NodeID, term uint64) {
 	n.logger.Debug("leader changed", zap.Uint64("shard", shard), zap.Uint32("leader", uint32(leader)),
 		zap.Uint64("term", term))
-	n.leads.Add(1)
+	n.leaderChanges.Add(1)
 	n.ingest.Kick()
 	n.view.kick()
 }
@@ -397,7 +397,7 @@ func (n *Node) join() {
 		n.wg.Go(func() { n.replicas.reconcile(n.ctx) })
 		n.wg.Go(func() { n.disk.recover(n.ctx) })
 		n.logger.Info("ready", zap.Duration("after", time.Since(n.began).Round(time.Millisecond)))
-		(&sweeper{n.uses, n.store, n.cfg.Timeouts.Sweep, n.ingest.Leftover(), n.logger}).run(n.ctx)
+		(&sweeper{n.references, n.store, n.cfg.Timeouts.Sweep, n.ingest.Leftover(), n.logger}).run(n.ctx)
 	}
 }
 
@@ -405,7 +405,7 @@ func (n *Node) join() {
 // requests, hands leadership over, and closes Raft, the store and the data directory. It may be called after
 // a failed start.
 func (n *Node) Close(ctx context.Context) error {
-	n.readiness.draining.Store(true)
+	n.readiness.shuttingDown.Store(true)
 	var errs []error
 	if n.http != nil {
 		n.handler.Notify()

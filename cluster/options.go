@@ -20,7 +20,7 @@ func (n *Node) bootstrapOptions() bootstrap.Options {
 		Self:       n.self,
 		Version:    n.version,
 		KeyID:      n.master.ID(),
-		Founding:   founding(n.cfg),
+		Initial:    initialJoin(n.cfg),
 		Membership: n.view.membership,
 		Peers:      n.peers,
 		Logger:     n.logger,
@@ -38,7 +38,7 @@ func (n *Node) peerOptions() peer.Options {
 		Logger:  n.logger.Named("peers"),
 		Changed: n.peersChanged,
 		Full:    func() bool { return n.disk.lacks() != "" },
-		Works:   func() bool { return !n.readiness.draining.Load() && n.disk.degraded() == nil },
+		Works:   func() bool { return !n.readiness.shuttingDown.Load() && n.disk.degraded() == nil },
 	}
 }
 
@@ -47,15 +47,15 @@ func (n *Node) ingestOptions() ingest.Options {
 	return ingest.Options{
 		Node:            n.self.ID,
 		Log:             n.log,
-		Vault:           n.vault(),
+		Store:           n.encryptedStore(),
 		Peers:           n.peers,
 		Logger:          n.logger.Named("ingest"),
 		Shards:          n.serving.data,
 		ShardOf:         n.shards.of,
-		Members:         n.view.nodesOf,
+		ShardNodes:      n.view.nodesOf,
 		Live:            n.view.live,
 		Room:            n.peers.Room,
-		Current:         n.view.liveOn,
+		UpToDate:        n.view.liveOn,
 		Up:              n.peers.Up,
 		Owned:           n.imageLog.add,
 		ReceivedBy:      n.peers.Receives,
@@ -93,13 +93,13 @@ func (n *Node) repairOptions() repair.Options {
 		Logger: n.logger.Named("repair"),
 		Shards: n.serving.data,
 		Copies: &copies{
-			Images: n.images,
-			store:  n.store,
-			peers:  n.peers,
-			vault:  n.vault(),
-			kept:   &n.uses.kept,
+			Images:    n.images,
+			store:     n.store,
+			peers:     n.peers,
+			encrypted: n.encryptedStore(),
+			pins:      &n.references.pins,
 		},
-		Members:    n.view.nodesOf,
+		ShardNodes: n.view.nodesOf,
 		Up:         n.peers.Up,
 		Room:       n.view.roomOn,
 		Leaving:    n.view.leaving,
@@ -110,8 +110,8 @@ func (n *Node) repairOptions() repair.Options {
 	}
 }
 
-func (n *Node) vault() vault {
-	return vault{keys: n.keys, store: n.store, wanted: n.uses.count, degraded: n.disk.degraded}
+func (n *Node) encryptedStore() encryptedStore {
+	return encryptedStore{keys: n.keys, store: n.store, wanted: n.references.count, degraded: n.disk.degraded}
 }
 
 func (n *Node) consensusOptions() consensus.Options {
@@ -148,8 +148,8 @@ func deploymentID(clusterID string) uint64 {
 	return binary.BigEndian.Uint64(b) | 1
 }
 
-// door is the node as its clients see it: it implements api.Node.
-type door struct {
+// clientAPI is what the node offers to clients: it implements api.Node.
+type clientAPI struct {
 	*readiness
 	*reporter
 	*router
@@ -158,8 +158,8 @@ type door struct {
 	*metrics
 }
 
-// peerDoor is the node as its peers see it: it implements api.Peers.
-type peerDoor struct {
+// peerAPI is what the node offers to the other nodes: it implements api.Peers.
+type peerAPI struct {
 	*bootstrap.Starter
 	*reporter
 	*admin
@@ -172,8 +172,8 @@ func (n *Node) apiOptions() api.Options {
 	return api.Options{
 		ID:          n.self.ID,
 		Images:      images{n.images, n.ingest, n.log},
-		Node:        door{n.readiness, n.reporter, n.router, admin, n.disk, n.metrics},
-		Peers:       peerDoor{n.starter, n.reporter, admin, held},
+		Node:        clientAPI{n.readiness, n.reporter, n.router, admin, n.disk, n.metrics},
+		Peers:       peerAPI{n.starter, n.reporter, admin, held},
 		Logger:      n.logger.Named("api"),
 		Forward:     n.peers.Transport(),
 		ImageBytes:  int64(n.cfg.Limits.ImageBytes),

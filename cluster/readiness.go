@@ -14,18 +14,18 @@ import (
 type readiness struct {
 	self     image.NodeID
 	shards   shardIDs
-	log      *replicated
+	log      *shardLogs
 	serving  *serving
 	disk     *disk
 	election time.Duration // the least that an election takes
 	retry    time.Duration // until a leader is looked for again
 
-	ready    atomic.Bool
-	draining atomic.Bool // the node finishes what it has begun and takes on no more
+	ready        atomic.Bool
+	shuttingDown atomic.Bool // running requests finish, new uploads are refused
 }
 
 func newReadiness(
-	cfg *config.Config, self image.NodeID, log *replicated, s *serving, d *disk,
+	cfg *config.Config, self image.NodeID, log *shardLogs, s *serving, d *disk,
 ) *readiness {
 	return &readiness{
 		self:     self,
@@ -40,7 +40,7 @@ func newReadiness(
 
 // Ready implements api.Node.
 func (r *readiness) Ready() error {
-	if r.draining.Load() {
+	if r.shuttingDown.Load() {
 		return image.Errorf(image.KindNoQuorum, "node %d is stopping", r.self).WithHint("ask another node")
 	}
 	if err := r.started(); err != nil {
@@ -49,10 +49,10 @@ func (r *readiness) Ready() error {
 	if err := r.disk.degraded(); err != nil {
 		return err
 	}
-	return r.led(r.serving.hosted())
+	return r.led(r.serving.withSystem())
 }
 
-// started says why this node cannot serve, whatever the others do.
+// started returns an error until this node has joined the cluster and caught up.
 func (r *readiness) started() error {
 	if !r.ready.Load() {
 		return image.Errorf(image.KindNoQuorum, "node %d is starting and has not reached a majority of the nodes",
@@ -72,12 +72,12 @@ func (r *readiness) led(shards []uint64) error {
 	return nil
 }
 
-// electionsAwaited is how many times the least time of an election a request waits for a leader.
+// electionsAwaited is how long a request waits for a leader, in shortest possible elections.
 const electionsAwaited = 3
 
 // Await implements api.Node.
 func (r *readiness) Await(ctx context.Context, user, name string) error {
-	shards := r.serving.hosted()
+	shards := r.serving.withSystem()
 	if name != "" {
 		shard := r.shards.of(user, name)
 		shards = []uint64{systemShard, shard}

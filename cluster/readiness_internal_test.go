@@ -17,7 +17,7 @@ func awaitStart(t *testing.T) {
 	cfg := config.Default()
 	cfg.Cluster.DataShards = 1
 	serving := newServing(func() {})
-	n := newReadiness(cfg, 1, &replicated{}, serving, nil)
+	n := newReadiness(cfg, 1, &shardLogs{}, serving, nil)
 	expectRefused := func(name string, after time.Duration) error {
 		t.Helper()
 		began := time.Now()

@@ -21,25 +21,24 @@ import (
 	"imgcluster/cluster/wait"
 )
 
-// replicas runs this node's replicas of the shards. The membership of the cluster is the system shard's, and
-// every node has it. From it follows what each node does by itself: it runs the replicas that the layouts
-// give it, and where it leads a shard it brings the shard's Raft group to what the layout says, one replica
-// after the other.
+// replicas runs this node's replicas of the shards. Every node has the cluster's membership, from the system
+// shard. Each runs the replicas that the layouts assign to it; the leader of a shard changes the shard's Raft
+// group, one replica at a time, until the group matches its layout.
 type replicas struct {
-	self    image.NodeID
-	starter *bootstrap.Starter
-	log     *replicated
-	view    *view
-	serving *serving
-	peers   *peer.Set
-	ingest  *ingest.Service
-	repair  *repair.Service
-	rtt     time.Duration // of Raft
-	leads   *atomic.Int64 // counts changes of leaders
-	fail    func(error)   // ends the node
-	logger  *zap.Logger
+	self          image.NodeID
+	starter       *bootstrap.Starter
+	log           *shardLogs
+	view          *view
+	serving       *serving
+	peers         *peer.Set
+	ingest        *ingest.Service
+	repair        *repair.Service
+	rtt           time.Duration // of Raft
+	leaderChanges *atomic.Int64 // counts changes of leaders
+	fail          func(error)   // ends the node
+	logger        *zap.Logger
 
-	persisted uint64 // version of the membership in the data directory; reconcile's own
+	persisted uint64 // version of the membership saved in the data directory; used by reconcile only
 }
 
 // reconcileEvery is how often the replicas are compared with the membership, beside every change.
@@ -82,7 +81,7 @@ const peersGrace = 2 * time.Second
 
 // join introduces the node to the cluster and brings its replicas up to date.
 func (r *replicas) join(ctx context.Context) error {
-	if err := r.propose(ctx); err != nil {
+	if err := r.proposeJoin(ctx); err != nil {
 		return err
 	}
 	r.await(ctx, func() bool { return len(r.peers.Up()) >= len(r.view.membership().Members) })
@@ -91,9 +90,8 @@ func (r *replicas) join(ctx context.Context) error {
 	return err
 }
 
-// propose puts the node's Join into the system shard's log, for as long as it takes to find a
-// majority of the nodes.
-func (r *replicas) propose(ctx context.Context) error {
+// proposeJoin proposes this node's Join to the system shard, and retries until a majority answers.
+func (r *replicas) proposeJoin(ctx context.Context) error {
 	j := r.starter.Introduce()
 	for {
 		result, err := r.log.Propose(ctx, systemShard, catalog.Command{Join: &j})
@@ -124,8 +122,8 @@ func (r *replicas) await(ctx context.Context, ok func() bool) {
 	}
 }
 
-// catchUp brings this node's shards up to date and recovers their pending uploads: first the system shard,
-// since it says which the others are by now. Replicas that were moved away meanwhile are dropped.
+// catchUp brings this node's shards up to date and recovers their pending uploads. The system shard comes
+// first: it says which other shards belong here now. Replicas that have moved away are dropped.
 func (r *replicas) catchUp(ctx context.Context) error {
 	c, asked := r.log.c.Load(), time.Now()
 	for {
@@ -158,7 +156,7 @@ func (r *replicas) reconcile(ctx context.Context) {
 		Up:            r.peers.Up,
 		Serves:        r.view.servedBy,
 		Unused:        system.unused,
-		LeaderChanges: r.leads.Load,
+		LeaderChanges: r.leaderChanges.Load,
 		Logger:        r.logger,
 	})
 	ticker := time.NewTicker(reconcileEvery)

@@ -48,5 +48,5 @@ func (s *serving) data() []uint64 {
 	return slices.DeleteFunc(s.all(), func(shard uint64) bool { return shard == systemShard })
 }
 
-// hosted lists the data shards and before them the system shard, be it served yet or not.
-func (s *serving) hosted() []uint64 { return append([]uint64{systemShard}, s.data()...) }
+// withSystem lists the system shard, served or not, then the data shards that are served.
+func (s *serving) withSystem() []uint64 { return append([]uint64{systemShard}, s.data()...) }

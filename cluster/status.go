@@ -26,7 +26,7 @@ type reporter struct {
 	began     time.Time
 	on        net.Addr // where the API listens
 	device    hostinfo.Disk
-	log       *replicated
+	log       *shardLogs
 	store     *store.Store
 	shards    shardIDs
 	view      *view
@@ -49,7 +49,7 @@ func (p *reporter) Status() wire.NodeStatus {
 	}
 	rx, tx := p.traffic()
 	state := wire.NodeUp
-	if p.readiness.draining.Load() {
+	if p.readiness.shuttingDown.Load() {
 		state = wire.NodeDraining
 	}
 	problem := ""

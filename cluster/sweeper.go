@@ -11,18 +11,19 @@ import (
 	"imgcluster/cluster/store"
 )
 
-// uses knows what needs the files of this node. It is safe for concurrent use.
-type uses struct {
+// references counts what needs the files of this node: records, pending uploads and running repairs. It is
+// safe for concurrent use.
+type references struct {
 	self       image.NodeID
-	log        *replicated
+	log        *shardLogs
 	serving    *serving
 	membership func() *catalog.Membership
-	kept       kept
+	pins       pins
 }
 
 // count counts the uses of a file of this node: shards that name it, and a repair under way.
-func (u *uses) count(id image.ID, epoch uint32) (count int, err error) {
-	count = u.kept.count(id, epoch)
+func (u *references) count(id image.ID, epoch uint32) (count int, err error) {
+	count = u.pins.count(id, epoch)
 	for _, shard := range u.serving.data() {
 		err := u.log.View(shard, func(r catalog.Reader) error {
 			keep, err := catalog.Wants(r, u.self, id, epoch)
@@ -40,7 +41,7 @@ func (u *uses) count(id image.ID, epoch uint32) (count int, err error) {
 
 // any reports whether there is a use for a file of this node. The file was there before the call, so
 // its assignment is in this node's state of the shard, once that is the newest.
-func (u *uses) any(id image.ID, epoch uint32) (bool, error) {
+func (u *references) any(id image.ID, epoch uint32) (bool, error) {
 	for shard, l := range u.membership().Shards {
 		if _, ok := l.Of(u.self); ok && !u.serving.has(shard) {
 			return true, image.Errorf(image.KindNoQuorum, "shard %d is not up to date on this node", shard)
@@ -52,11 +53,11 @@ func (u *uses) any(id image.ID, epoch uint32) (bool, error) {
 
 // sweeper deletes files of this node that no record names.
 type sweeper struct {
-	uses     *uses
-	store    *store.Store
-	every    time.Duration
-	leftover <-chan struct{} // some are known to be left
-	logger   *zap.Logger
+	references *references
+	store      *store.Store
+	every      time.Duration
+	leftover   <-chan struct{} // some are known to be left
+	logger     *zap.Logger
 }
 
 // sweepRetry is the pause after a sweep that failed, as one does while a shard is not up to date here.
@@ -66,7 +67,7 @@ const sweepRetry = 10 * time.Second
 func (s *sweeper) run(ctx context.Context) {
 	for {
 		began, pause := time.Now(), s.every
-		removed, bytes, err := s.store.Sweep(s.uses.any)
+		removed, bytes, err := s.store.Sweep(s.references.any)
 		if err != nil {
 			pause = min(pause, sweepRetry)
 			s.logger.Warn("sweep", zap.Error(err), zap.Duration("again_in", pause))

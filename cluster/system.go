@@ -10,7 +10,7 @@ import (
 
 // system is the system shard as a Reconciler knows it.
 type system struct {
-	log  *replicated
+	log  *shardLogs
 	view *view
 }
 

@@ -19,21 +19,21 @@ import (
 // view is what this node knows of the cluster: who its members are, which of them are up, and what they
 // serve. It is safe for concurrent use.
 type view struct {
-	self     image.NodeID
-	founding *catalog.Membership // before the first Join: what the configuration says
-	log      *replicated
-	peers    *peer.Set
-	serving  *serving
-	delay    time.Duration // after which the copies of a node that is down are made elsewhere
-	logger   *zap.Logger
+	self    image.NodeID
+	initial *catalog.Membership // before the first Join: what the configuration says
+	log     *shardLogs
+	peers   *peer.Set
+	serving *serving
+	delay   time.Duration // after which the copies of a node that is down are made elsewhere
+	logger  *zap.Logger
 
 	known   atomic.Pointer[catalog.Membership]
-	changed chan struct{} // capacity 1: the membership, or a leader
+	changed chan struct{} // capacity 1: the membership or a leader has changed
 
 	admitted bool // at this start; not changed once Raft runs
 }
 
-func newView(cfg *config.Config, self image.NodeID, log *replicated, s *serving, logger *zap.Logger) *view {
+func newView(cfg *config.Config, self image.NodeID, log *shardLogs, s *serving, logger *zap.Logger) *view {
 	v := &view{
 		self:    self,
 		log:     log,
@@ -42,14 +42,14 @@ func newView(cfg *config.Config, self image.NodeID, log *replicated, s *serving,
 		logger:  logger,
 		changed: make(chan struct{}, 1),
 	}
-	join := founding(cfg)
-	v.founding = catalog.Found(systemShard, &join)
-	v.known.Store(v.founding)
+	join := initialJoin(cfg)
+	v.initial = catalog.InitialMembership(systemShard, &join)
+	v.known.Store(v.initial)
 	return v
 }
 
-// founding is what a node founds the cluster with: name, nodes and data shards of the configuration.
-func founding(cfg *config.Config) catalog.Join {
+// initialJoin is what a node bootstraps the cluster with: name, nodes and data shards of the configuration.
+func initialJoin(cfg *config.Config) catalog.Join {
 	members := make([]catalog.Member, len(cfg.Cluster.Nodes))
 	for i, m := range cfg.Cluster.Nodes {
 		members[i] = catalog.Member{ID: m.ID, API: m.APIAddr(), Raft: m.RaftAddr()}
@@ -84,7 +84,7 @@ func (v *view) update(m *catalog.Membership) {
 	v.kick()
 }
 
-// kick has the replicas reconciled with the membership.
+// kick wakes replicas.reconcile. It does not block.
 func (v *view) kick() {
 	select {
 	case v.changed <- struct{}{}:
@@ -106,8 +106,8 @@ func (v *view) reload() {
 	}
 }
 
-// admit takes the membership that this node was admitted with at this start, nil when it had its place
-// before.
+// admit adopts the membership with which the peers admitted this node at this start; nil means that it was a
+// member before.
 func (v *view) admit(m *catalog.Membership) {
 	if m == nil {
 		return
@@ -124,7 +124,7 @@ func (v *view) newest(ctx context.Context) (m *catalog.Membership, err error) {
 		return err
 	})
 	if err == nil && m == nil {
-		m = v.founding
+		m = v.initial
 	}
 	return m, err
 }
@@ -202,23 +202,23 @@ func (v *view) peersServe() bool {
 	return true
 }
 
-// awaited reports whether this node needs the newest state of a shard to be ready. It does not for one that
-// it is about to leave: a replica of that which was lost does not come back.
+// awaited reports whether this node must catch up with a shard before it is ready. One that is only moving
+// away does not count: its replica here, once lost, is not added again and would never catch up.
 func (v *view) awaited(shard uint64) bool {
 	l := v.membership().Shards[shard]
 	return l == nil || slices.Contains(catalog.NodesOf(slices.Concat(l.Nodes, l.Next)), v.self)
 }
 
-// spec is a replica of this node as consensus starts it. One that founds its shard, number 0, starts with the
-// nodes of the configuration.
+// spec is a replica of this node as consensus starts it. One that bootstraps its shard, number 0, starts with
+// the nodes of the configuration.
 func (v *view) spec(shard uint64, r catalog.Replica) consensus.Shard {
 	s := consensus.Shard{ID: shard, Replica: r, Apply: applier(shard)}
 	if r.Number > 0 {
 		return s
 	}
 	s.Members = map[image.NodeID]string{}
-	for _, r := range v.founding.Shards[shard].Nodes {
-		s.Members[r.Node] = v.founding.Member(r.Node).Raft
+	for _, r := range v.initial.Shards[shard].Nodes {
+		s.Members[r.Node] = v.initial.Member(r.Node).Raft
 	}
 	return s
 }

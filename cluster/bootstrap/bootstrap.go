@@ -1,6 +1,6 @@
-// Package bootstrap takes a node from its configuration to its place in the cluster, before it takes part in
-// anything: the nodes introduce themselves to each other, refuse to run beside one that differs, claim the
-// data directory as what the cluster and the directory say that the node is, and have it admitted.
+// Package bootstrap makes a configured node a member before it takes part in Raft: it exchanges hellos with
+// the other nodes, refuses to run beside one that differs, claims the data directory under the identity that
+// the directory and the cluster agree on, and has the cluster admit the node.
 package bootstrap
 
 import (
@@ -35,7 +35,7 @@ type Options struct {
 	Self       config.Node
 	Version    string                     // of the program
 	KeyID      string                     // of the master key
-	Founding   catalog.Join               // what the node founds the cluster with, of the configuration
+	Initial    catalog.Join               // what the node bootstraps the cluster with, from the configuration
 	Membership func() *catalog.Membership // the newest that this node knows
 	Peers      Peers
 	Logger     *zap.Logger
@@ -54,7 +54,7 @@ type Starter struct {
 	Options
 
 	dir *store.DataDir // nil before it is claimed
-	run string         // tells this start of the node from others
+	run string         // random: distinguishes this start from that of a copied data directory
 }
 
 // New returns a Starter.
@@ -63,7 +63,7 @@ func New(o Options) *Starter { return &Starter{Options: o} }
 // Claim claims the data directory for this node. Its errors are *RefusedError and those of store.Claim;
 // nothing in the directory was changed then.
 func (s *Starter) Claim(heard []Hello) (*store.DataDir, error) {
-	p, err := s.place(heard)
+	p, err := s.assess(heard)
 	if err != nil {
 		return nil, err
 	}
@@ -80,33 +80,34 @@ func (s *Starter) Claim(heard []Hello) (*store.DataDir, error) {
 // rebuilt from them. It returns the membership that the node was admitted with, nil when it has its place
 // already.
 func (s *Starter) Start(ctx context.Context, heard []Hello) (*catalog.Membership, error) {
-	p, err := s.place(heard)
+	p, err := s.assess(heard)
 	if err != nil {
 		return nil, err
 	}
 	return s.start(ctx, heard, p)
 }
 
-// Renew starts again after what the data directory had turned out to be lost, for the given reason.
-func (s *Starter) Renew(ctx context.Context, reason error) (*catalog.Membership, error) {
+// Rebuild discards the Raft log and the catalog, which cannot be used for the given reason, and has the node
+// admitted again.
+func (s *Starter) Rebuild(ctx context.Context, reason error) (*catalog.Membership, error) {
 	heard, err := s.Handshake(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return s.start(ctx, heard, place{lost: reason.Error()})
+	return s.start(ctx, heard, finding{lost: reason.Error()})
 }
 
 func (s *Starter) path() string { return s.Config.DataDir(s.Self.ID) }
 
-// place finds out what this node is to the cluster, and refuses to go on with a directory that has lost what
-// the node has acknowledged, unless the configuration allows to rebuild it.
-func (s *Starter) place(heard []Hello) (place, error) {
+// assess finds out what this node is to the cluster, and refuses a directory that has lost what the node has
+// acknowledged, unless the configuration allows to rebuild it.
+func (s *Starter) assess(heard []Hello) (finding, error) {
 	dir := directory{path: s.path(), exists: Claimed(s.path())}
 	if s.dir != nil {
 		dir.claimed, dir.identity = true, s.dir.Identity()
 		dir.noRaft = !exists(filepath.Join(dir.path, "catalog")) && !exists(filepath.Join(dir.path, "raft"))
 	}
-	p, err := placeOf(s.Self, dir, heard)
+	p, err := assess(s.Self, dir, heard)
 	if err == nil && p.lost != "" && s.Config.Local.LostData != config.LostDataReplace {
 		err = Refuse("a node must not come back under its old identity without what it has acknowledged: "+
 			"restore its newest data directory, or start it with --replace so that it is rebuilt from its peers",
@@ -127,10 +128,10 @@ func Claimed(dir string) bool { return exists(filepath.Join(dir, "node.json")) }
 // raftFolders are what consensus keeps in the data directory: two folders and a file.
 var raftFolders = []string{"raft", "catalog", witness.FileName}
 
-func (s *Starter) start(ctx context.Context, heard []Hello, p place) (*catalog.Membership, error) {
+func (s *Starter) start(ctx context.Context, heard []Hello, p finding) (*catalog.Membership, error) {
 	if p.lost != "" {
 		s.Logger.Warn("the node is rebuilt from its peers", zap.String("cause", p.lost))
-		if err := s.dir.Renew(raftFolders...); err != nil {
+		if err := s.dir.NewIncarnation(raftFolders...); err != nil {
 			return nil, err
 		}
 	}
@@ -148,9 +149,9 @@ func (s *Starter) start(ctx context.Context, heard []Hello, p place) (*catalog.M
 	return nil, nil
 }
 
-// Readmit asks the others again to admit this node where a start that was admitted ended before it had a
-// replica: to found the cluster now would be to come back as the replicas that this node has lost. It returns
-// nil when the node founds the cluster.
+// Readmit asks for admission again when an earlier start was admitted and ended before it had a replica. If
+// the node bootstrapped the cluster instead, it would come back as replicas that it has lost. It returns nil
+// when the node was never admitted.
 func (s *Starter) Readmit(ctx context.Context) (*catalog.Membership, error) {
 	if membersIn(s.dir.Identity()) == nil {
 		return nil, nil
@@ -165,7 +166,7 @@ func (s *Starter) Readmit(ctx context.Context) (*catalog.Membership, error) {
 // Introduce returns the command that introduces this node to the system shard.
 func (s *Starter) Introduce() catalog.Join {
 	id := s.dir.Identity()
-	j := s.Founding
+	j := s.Initial
 	j.Node, j.KeyID = s.Self.ID, s.KeyID
 	j.Incarnation, j.Starts, j.Run = id.Incarnation, id.Starts, s.run
 	j.Replace = s.Config.Local.LostData == config.LostDataReplace
@@ -225,9 +226,9 @@ func (s *Starter) Persist(m *catalog.Membership) error {
 	return s.dir.Update(func(id *store.Identity) { id.Members = b })
 }
 
-// Removed asks the others whether this node was removed from the cluster, when it is to leave or, as led
-// says, knows of no leader of the system shard: that shard hears that a removal is complete after this node's
-// replica was taken out, and a node that was down meanwhile does not know that it began.
+// Removed asks the peers whether this node was removed. It does so only when the node is leaving, or when led
+// is false: it sees no leader of the system shard. The removal commits after this node's replica has left
+// that shard, so its own log never has it.
 func (s *Starter) Removed(ctx context.Context, led bool) bool {
 	m := s.Membership()
 	me := m.Member(s.Self.ID)

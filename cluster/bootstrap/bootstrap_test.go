@@ -39,7 +39,7 @@ func newNode(t *testing.T) *node {
 		Self:       cfg.Cluster.Nodes[1],
 		Version:    "v1",
 		KeyID:      "k1",
-		Founding:   catalog.Join{Cluster: cfg.Cluster.Name},
+		Initial:    catalog.Join{Cluster: cfg.Cluster.Name},
 		Membership: func() *catalog.Membership { return &n.known },
 		Peers:      n,
 		Logger:     zap.NewNop(),
@@ -239,7 +239,7 @@ func TestRenew(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := n.Introduce()
-	if m, err := n.Renew(t.Context(), errors.New("damaged")); err != nil || m == nil {
+	if m, err := n.Rebuild(t.Context(), errors.New("damaged")); err != nil || m == nil {
 		t.Fatalf("admitted with %+v, %v", m, err)
 	}
 	after := n.Introduce()

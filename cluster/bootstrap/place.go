@@ -9,7 +9,7 @@ import (
 	"imgcluster/config"
 )
 
-// directory is what a place is worked out from on this node's side.
+// directory is what assess knows of this node's side.
 type directory struct {
 	path     string
 	exists   bool           // a node has run in it
@@ -18,18 +18,18 @@ type directory struct {
 	noRaft   bool           // it has neither a Raft log nor a catalog
 }
 
-// place is what this node is to the cluster, as its peers and its own data directory say.
-type place struct {
+// finding is what this node is to the cluster, as its peers and its own data directory say.
+type finding struct {
 	cluster string // the cluster's ID, empty before it is founded
 	lost    string // why the data directory cannot be used, empty when it can
 	admit   bool   // the others have to admit the node: it has no part in Raft yet
 }
 
-// placeOf works out this node's place. The error is a *RefusedError where the node is no member, or a member
-// at another address.
-func placeOf(self config.Node, dir directory, peers []Hello) (place, error) {
+// assess works out what this node is to the cluster. The error is a *RefusedError where the node is no
+// member, or a member at another address.
+func assess(self config.Node, dir directory, peers []Hello) (finding, error) {
 	own := dir.identity
-	p := place{cluster: own.ClusterID} // for a joining node, what it was claimed for
+	p := finding{cluster: own.ClusterID} // for a joining node, what it was claimed for
 	known := membersIn(own)
 	var me *catalog.Member // this node as the cluster last knew it
 	newest := uint64(0)
@@ -51,7 +51,7 @@ func placeOf(self config.Node, dir directory, peers []Hello) (place, error) {
 	}
 	p.admit = !own.Joined && known != nil
 	switch {
-	case dir.exists && !dir.claimed: // claimed first
+	case dir.exists && !dir.claimed: // its identity is not known yet: Start decides, after the claim
 	case dir.exists && own.Joined && dir.noRaft:
 		p.lost = fmt.Sprintf("data directory %s has lost its Raft log and its catalog", dir.path)
 	case me == nil || me.Incarnation == "":

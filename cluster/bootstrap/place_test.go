@@ -102,7 +102,7 @@ func TestPlace(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, err := placeOf(self, c.dir, c.peers)
+			p, err := assess(self, c.dir, c.peers)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -124,7 +124,7 @@ func TestNoPlace(t *testing.T) {
 		"another address": says(4, other),
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := placeOf(self, directory{path: "/data"}, []Hello{peer})
+			_, err := assess(self, directory{path: "/data"}, []Hello{peer})
 			expectRefused(t, err)
 		})
 	}

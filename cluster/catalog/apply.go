@@ -22,7 +22,7 @@ type Event struct {
 // result answers the proposer (DecodeResult). An error means that tx failed, not the command: the
 // node must not go on.
 func Apply(tx Tx, shard, index uint64, command []byte) (result []byte, events []Event, err error) {
-	m := machine{tx: tx, shard: shard, index: index}
+	m := txn{tx: tx, shard: shard, index: index}
 	c, err := decode(command)
 	if err != nil {
 		return reject(err).encode(), nil, nil
@@ -34,8 +34,8 @@ func Apply(tx Tx, shard, index uint64, command []byte) (result []byte, events []
 	return r.encode(), m.events, nil
 }
 
-// machine is the context of one command.
-type machine struct {
+// txn is one command being applied.
+type txn struct {
 	tx     Tx
 	shard  uint64
 	index  uint64
@@ -47,49 +47,49 @@ func reject(err error) Result {
 	return Result{Problem: &p}
 }
 
-func (m *machine) apply(c Command) (Result, error) {
+func (t *txn) apply(c Command) (Result, error) {
 	switch {
 	case c.Assign != nil:
-		return m.assign(c.Assign)
+		return t.assign(c.Assign)
 	case c.Stored != nil:
-		return m.stored(c.Stored)
+		return t.stored(c.Stored)
 	case c.Reassign != nil:
-		return m.reassign(c.Reassign)
+		return t.reassign(c.Reassign)
 	case c.Delete != nil:
-		return m.delete(c.Delete)
+		return t.delete(c.Delete)
 	case c.Recopy != nil:
-		return m.recopy(c.Recopy)
+		return t.recopy(c.Recopy)
 	case c.Join != nil:
-		return m.join(c.Join)
+		return t.join(c.Join)
 	case c.PutKey != nil:
-		return m.putKey(c.PutKey)
+		return t.putKey(c.PutKey)
 	case c.AddMember != nil:
-		return m.addMember(c.AddMember)
+		return t.addMember(c.AddMember)
 	case c.DrainMember != nil:
-		return m.drainMember(c.DrainMember)
+		return t.drainMember(c.DrainMember)
 	case c.RemoveMember != nil:
-		return m.removeMember(c.RemoveMember)
+		return t.removeMember(c.RemoveMember)
 	case c.Settle != nil:
-		return m.settle(c.Settle)
+		return t.settle(c.Settle)
 	}
 	return reject(image.Errorf(image.KindInvalid, "empty command")), nil
 }
 
-func (m *machine) put(key []byte, v any) error {
+func (t *txn) put(key []byte, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	return m.tx.Set(key, b)
+	return t.tx.Set(key, b)
 }
 
-func (m *machine) updateTotals(change func(*Totals)) error {
-	t, err := GetTotals(m.tx)
+func (t *txn) updateTotals(change func(*Totals)) error {
+	totals, err := GetTotals(t.tx)
 	if err != nil {
 		return err
 	}
-	change(t)
-	return m.put([]byte{totalsKey}, t)
+	change(totals)
+	return t.put([]byte{totalsKey}, totals)
 }
 
 func (a *Assign) check() error {
@@ -114,11 +114,11 @@ func (a *Assign) check() error {
 	return nil
 }
 
-func (m *machine) assign(a *Assign) (Result, error) {
+func (t *txn) assign(a *Assign) (Result, error) {
 	if err := a.check(); err != nil {
 		return reject(err), nil
 	}
-	old, err := GetUpload(m.tx, a.ID)
+	old, err := GetUpload(t.tx, a.ID)
 	if err != nil {
 		return Result{}, err
 	}
@@ -134,7 +134,7 @@ func (m *machine) assign(a *Assign) (Result, error) {
 			return Result{Problem: old.Problem, Upload: old}, nil
 		}
 		epoch = old.Epoch + 1
-		if err := m.forget(old); err != nil {
+		if err := t.forget(old); err != nil {
 			return Result{}, err
 		}
 	}
@@ -143,20 +143,20 @@ func (m *machine) assign(a *Assign) (Result, error) {
 		Epoch: epoch, Holders: a.Holders, Replicas: a.Replicas, Created: a.Created,
 	}
 	if !a.If.IsZero() {
-		rec, err := GetRecord(m.tx, a.User, a.Name)
+		rec, err := GetRecord(t.tx, a.User, a.Name)
 		if err != nil {
 			return Result{}, err
 		}
 		if err := a.If.Check(rec); err != nil {
-			return m.end(u, err)
+			return t.end(u, err)
 		}
 	}
 	u.fill(epoch)
 	u.Owner = u.Storing[0].Node
-	if err := m.updateTotals(func(t *Totals) { t.Reserve(u, +1) }); err != nil {
+	if err := t.updateTotals(func(t *Totals) { t.Reserve(u, +1) }); err != nil {
 		return Result{}, err
 	}
-	return m.save(u)
+	return t.save(u)
 }
 
 // fill gives free parts of u to holders without one, in their order, in the given epoch.
@@ -188,68 +188,66 @@ func conflict(id image.ID) error {
 func refused(p *image.Problem) bool { return p.Code == image.KindExists || p.Code == image.KindChanged }
 
 // save writes a pending or finished upload and has the node notified.
-func (m *machine) save(u *Upload) (Result, error) {
-	m.events = append(m.events, Event{Upload: u})
+func (t *txn) save(u *Upload) (Result, error) {
+	t.events = append(t.events, Event{Upload: u})
 	if !u.Finished() {
-		return Result{Upload: u}, m.put(idKey(pendingTable, u.ID), u)
+		return Result{Upload: u}, t.put(idKey(pendingTable, u.ID), u)
 	}
 	u.If = image.Conditions{} // they have been asked
-	err := m.tx.Delete(idKey(pendingTable, u.ID))
+	err := t.tx.Delete(idKey(pendingTable, u.ID))
 	if err == nil {
-		u.Seq, err = m.persistEnd(u.ID)
+		u.Seq, err = t.recordEnd(u.ID)
 	}
 	if err == nil {
-		err = m.put(idKey(finishedTable, u.ID), u)
+		err = t.put(idKey(finishedTable, u.ID), u)
 	}
 	return Result{Upload: u}, err
 }
 
-// persistEnd puts an upload or delete that has ended at the end of the order of those, and deletes the
-// oldest.
-func (m *machine) persistEnd(id image.ID) (seq uint64, err error) {
-	err = m.updateTotals(func(t *Totals) {
+// recordEnd appends a finished upload or delete to the finish order, and deletes the one that it pushes out.
+func (t *txn) recordEnd(id image.ID) (seq uint64, err error) {
+	err = t.updateTotals(func(t *Totals) {
 		seq = t.NextSeq
 		t.NextSeq++
 	})
 	var oldest image.ID
 	if err == nil {
-		oldest, err = m.oldest(seq)
+		oldest, err = t.evict(seq)
 	}
 	if err == nil && oldest != (image.ID{}) {
-		err = errors.Join(m.tx.Delete(idKey(finishedTable, oldest)),
-			m.tx.Delete(idKey(deletedTable, oldest)))
+		err = errors.Join(t.tx.Delete(idKey(finishedTable, oldest)),
+			t.tx.Delete(idKey(deletedTable, oldest)))
 	}
 	if err == nil {
-		err = m.tx.Set(seqKey(seq), id[:])
+		err = t.tx.Set(seqKey(seq), id[:])
 	}
 	return seq, err
 }
 
-// oldest takes what has to go when seq is the newest out of the order, and returns its ID, zero when
-// none has to.
-func (m *machine) oldest(seq uint64) (id image.ID, err error) {
+// evict removes what seq pushes out of the finish order, and returns its ID; zero when there is nothing.
+func (t *txn) evict(seq uint64) (id image.ID, err error) {
 	if seq < finishedMax {
 		return id, nil
 	}
 	key := seqKey(seq - finishedMax)
-	b, err := m.tx.Get(key)
+	b, err := t.tx.Get(key)
 	if err != nil || len(b) != len(id) {
 		return id, err
 	}
 	copy(id[:], b)
-	return id, m.tx.Delete(key)
+	return id, t.tx.Delete(key)
 }
 
 // forget takes a failed upload out of the finished ones, for its ID is assigned again.
-func (m *machine) forget(u *Upload) error {
-	if err := m.tx.Delete(idKey(finishedTable, u.ID)); err != nil {
+func (t *txn) forget(u *Upload) error {
+	if err := t.tx.Delete(idKey(finishedTable, u.ID)); err != nil {
 		return err
 	}
-	return m.tx.Delete(seqKey(u.Seq))
+	return t.tx.Delete(seqKey(u.Seq))
 }
 
-func (m *machine) stored(s *Stored) (Result, error) {
-	u, err := GetUpload(m.tx, s.ID)
+func (t *txn) stored(s *Stored) (Result, error) {
+	u, err := GetUpload(t.tx, s.ID)
 	if err != nil {
 		return Result{}, err
 	}
@@ -270,7 +268,7 @@ func (m *machine) stored(s *Stored) (Result, error) {
 		if u.State == Committed {
 			return reject(conflict(u.ID)), nil
 		}
-		return m.fail(u, conflict(u.ID))
+		return t.fail(u, conflict(u.ID))
 	}
 	if u.State == Committed {
 		return Result{Upload: u}, nil
@@ -282,53 +280,53 @@ func (m *machine) stored(s *Stored) (Result, error) {
 	for _, c := range s.Copies {
 		u.Slot(c.Node).Stored = true
 	}
-	return m.advance(u)
+	return t.advance(u)
 }
 
 // advance commits u when every storing node has stored, else saves it as it is.
-func (m *machine) advance(u *Upload) (Result, error) {
+func (t *txn) advance(u *Upload) (Result, error) {
 	for _, s := range u.Storing {
 		if !s.Stored {
-			return m.save(u)
+			return t.save(u)
 		}
 	}
-	old, err := GetRecord(m.tx, u.User, u.Name)
+	old, err := GetRecord(t.tx, u.User, u.Name)
 	if err != nil {
 		return Result{}, err
 	}
 	if err := u.If.Check(old); err != nil {
-		return m.fail(u, err)
+		return t.fail(u, err)
 	}
 	if old != nil {
-		if err := m.remove(old); err != nil {
+		if err := t.remove(old); err != nil {
 			return Result{}, err
 		}
 	}
-	return m.commit(u)
+	return t.commit(u)
 }
 
-func (m *machine) commit(u *Upload) (Result, error) {
+func (t *txn) commit(u *Upload) (Result, error) {
 	rec := &image.Record{
-		User: u.User, Name: u.Name, Version: m.index, ID: u.ID, Bytes: u.Bytes,
+		User: u.User, Name: u.Name, Version: t.index, ID: u.ID, Bytes: u.Bytes,
 		Checksum: *u.Checksum, SHA256: u.SHA256,
-		Type: u.Type, Owner: u.Owner, Shard: m.shard, Wanted: u.Replicas, Created: u.Created,
+		Type: u.Type, Owner: u.Owner, Shard: t.shard, Wanted: u.Replicas, Created: u.Created,
 	}
 	for _, s := range u.Storing {
 		rec.Copies = append(rec.Copies, image.Copy{Node: s.Node, Epoch: s.Epoch})
 	}
 	key := nameKey(u.User, u.Name)
-	err := m.put(key, rec)
+	err := t.put(key, rec)
 	if err == nil {
-		err = m.tx.Set(idKey(imageTable, u.ID), key)
+		err = t.tx.Set(idKey(imageTable, u.ID), key)
 	}
 	if err == nil {
-		err = m.updateTotals(func(t *Totals) { t.count(rec, +1) })
+		err = t.updateTotals(func(t *Totals) { t.count(rec, +1) })
 	}
 	if err != nil {
 		return Result{}, err
 	}
 	u.State, u.Record, u.Holders = Committed, rec, nil
-	return m.save(u)
+	return t.save(u)
 }
 
 // count takes a record in (sign +1) or out (-1) of the totals.
@@ -345,25 +343,25 @@ func (t *Totals) count(rec *image.Record, sign int64) {
 }
 
 // fail ends a pending upload without a record and gives its reservation back.
-func (m *machine) fail(u *Upload, cause error) (Result, error) {
-	if err := m.updateTotals(func(t *Totals) { t.Reserve(u, -1) }); err != nil {
+func (t *txn) fail(u *Upload, cause error) (Result, error) {
+	if err := t.updateTotals(func(t *Totals) { t.Reserve(u, -1) }); err != nil {
 		return Result{}, err
 	}
-	return m.end(u, cause)
+	return t.end(u, cause)
 }
 
 // end makes an upload without a reservation a failed one. That is kept, so that who asks later, from
 // another node or by a command that comes again, gets the same answer.
-func (m *machine) end(u *Upload, cause error) (Result, error) {
+func (t *txn) end(u *Upload, cause error) (Result, error) {
 	p := image.AsProblem(cause)
 	u.State, u.Problem, u.Holders, u.Storing = Failed, &p, nil, nil
-	r, err := m.save(u)
+	r, err := t.save(u)
 	r.Problem = &p
 	return r, err
 }
 
-func (m *machine) reassign(a *Reassign) (Result, error) {
-	u, err := GetUpload(m.tx, a.ID)
+func (t *txn) reassign(a *Reassign) (Result, error) {
+	u, err := GetUpload(t.tx, a.ID)
 	if err != nil {
 		return Result{}, err
 	}
@@ -372,7 +370,7 @@ func (m *machine) reassign(a *Reassign) (Result, error) {
 		r.Upload = u
 		return r, nil
 	}
-	if err := m.updateTotals(func(t *Totals) { t.Reserve(u, -1) }); err != nil {
+	if err := t.updateTotals(func(t *Totals) { t.Reserve(u, -1) }); err != nil {
 		return Result{}, err
 	}
 	dropped := func(n image.NodeID) bool { return slices.Contains(a.Drop, n) }
@@ -383,31 +381,31 @@ func (m *machine) reassign(a *Reassign) (Result, error) {
 	if u.Slot(u.Owner) == nil && len(u.Storing) > 0 {
 		u.Owner = u.Storing[0].Node
 	}
-	if err := m.updateTotals(func(t *Totals) { t.Reserve(u, +1) }); err != nil {
+	if err := t.updateTotals(func(t *Totals) { t.Reserve(u, +1) }); err != nil {
 		return Result{}, err
 	}
 	if len(u.Storing) < max(a.Min, 1) {
-		return m.fail(u, image.Errorf(a.Cause, "%s", a.Text).WithHint("send the image again"))
+		return t.fail(u, image.Errorf(a.Cause, "%s", a.Text).WithHint("send the image again"))
 	}
-	return m.advance(u)
+	return t.advance(u)
 }
 
 // remove deletes a record and has the node notified that its files are garbage.
-func (m *machine) remove(rec *image.Record) error {
-	m.events = append(m.events, Event{Removed: rec})
-	err := m.tx.Delete(nameKey(rec.User, rec.Name))
+func (t *txn) remove(rec *image.Record) error {
+	t.events = append(t.events, Event{Removed: rec})
+	err := t.tx.Delete(nameKey(rec.User, rec.Name))
 	if err == nil {
-		err = m.tx.Delete(idKey(imageTable, rec.ID))
+		err = t.tx.Delete(idKey(imageTable, rec.ID))
 	}
 	if err == nil {
-		err = m.updateTotals(func(t *Totals) { t.count(rec, -1) })
+		err = t.updateTotals(func(t *Totals) { t.count(rec, -1) })
 	}
 	return err
 }
 
-func (m *machine) delete(d *Delete) (Result, error) {
+func (t *txn) delete(d *Delete) (Result, error) {
 	var was Deleted
-	known, err := get(m.tx, idKey(deletedTable, d.ID), &was)
+	known, err := get(t.tx, idKey(deletedTable, d.ID), &was)
 	if err != nil {
 		return Result{}, err
 	}
@@ -418,7 +416,7 @@ func (m *machine) delete(d *Delete) (Result, error) {
 		}
 		return was.result(), nil
 	}
-	rec, err := GetRecord(m.tx, d.User, d.Name)
+	rec, err := GetRecord(t.tx, d.User, d.Name)
 	if err != nil {
 		return Result{}, err
 	}
@@ -426,12 +424,12 @@ func (m *machine) delete(d *Delete) (Result, error) {
 	if refusal := d.check(rec); refusal != nil {
 		p := image.AsProblem(refusal)
 		now.Problem = &p
-	} else if err := m.remove(rec); err != nil {
+	} else if err := t.remove(rec); err != nil {
 		return Result{}, err
 	}
 	if d.ID != (image.ID{}) {
-		if _, err = m.persistEnd(d.ID); err == nil {
-			err = m.put(idKey(deletedTable, d.ID), now)
+		if _, err = t.recordEnd(d.ID); err == nil {
+			err = t.put(idKey(deletedTable, d.ID), now)
 		}
 	}
 	return now.result(), err
@@ -446,8 +444,8 @@ func (d *Delete) check(rec *image.Record) error {
 
 func (d Deleted) result() Result { return Result{Problem: d.Problem} }
 
-func (m *machine) recopy(c *Recopy) (Result, error) {
-	rec, err := GetRecord(m.tx, c.User, c.Name)
+func (t *txn) recopy(c *Recopy) (Result, error) {
+	rec, err := GetRecord(t.tx, c.User, c.Name)
 	if err != nil {
 		return Result{}, err
 	}
@@ -477,34 +475,34 @@ func (m *machine) recopy(c *Recopy) (Result, error) {
 	if len(copies) < len(rec.Copies) || len(copies) > rec.Wanted {
 		return stale, nil
 	}
-	if err := m.updateTotals(func(t *Totals) { t.count(rec, -1) }); err != nil {
+	if err := t.updateTotals(func(t *Totals) { t.count(rec, -1) }); err != nil {
 		return Result{}, err
 	}
 	rec.Copies = copies
 	if !slices.Contains(rec.Replicas(), rec.Owner) {
 		rec.Owner = copies[0].Node
 	}
-	if err := m.updateTotals(func(t *Totals) { t.count(rec, +1) }); err != nil {
+	if err := t.updateTotals(func(t *Totals) { t.count(rec, +1) }); err != nil {
 		return Result{}, err
 	}
 	if len(c.Drop) > 0 {
 		dropped := *rec
 		dropped.Copies = c.Drop
-		m.events = append(m.events, Event{Removed: &dropped})
+		t.events = append(t.events, Event{Removed: &dropped})
 	}
-	return Result{}, m.put(nameKey(rec.User, rec.Name), rec)
+	return Result{}, t.put(nameKey(rec.User, rec.Name), rec)
 }
 
-func (m *machine) putKey(k *PutKey) (Result, error) {
+func (t *txn) putKey(k *PutKey) (Result, error) {
 	if err := image.CheckUser(k.User); err != nil {
 		return reject(err), nil
 	}
-	old, err := GetUserKey(m.tx, k.User, k.KeyID)
+	old, err := GetUserKey(t.tx, k.User, k.KeyID)
 	if err != nil {
 		return Result{}, err
 	}
 	if old != nil {
 		return Result{Key: old}, nil
 	}
-	return Result{Key: k}, m.put(userKeyKey(k.User, k.KeyID), k)
+	return Result{Key: k}, t.put(userKeyKey(k.User, k.KeyID), k)
 }

@@ -15,13 +15,13 @@ import (
 // membersMax bounds the members of a cluster.
 const membersMax = 64
 
-// Join introduces a node at its start. The first Join founds the cluster: it fixes what all nodes must
+// Join introduces a node at its start. The first Join bootstraps the cluster: it fixes what all nodes must
 // agree on, the members, and where the shards are.
 type Join struct {
 	Node    image.NodeID `json:"node"`
 	Cluster string       `json:"cluster"` // its name
 	KeyID   string       `json:"key_id"`  // of the master key
-	Members []Member     `json:"members"` // that found the cluster
+	Members []Member     `json:"members"` // that bootstrap the cluster
 	Shards  []uint64     `json:"shards"`  // the data shards
 	// Of the node's data directory; see Member.
 	Incarnation string `json:"incarnation"`
@@ -65,8 +65,8 @@ type Settle struct {
 
 // changeMembers runs change on the membership. When change returns nil it keeps the new one and has the
 // node notified.
-func (m *machine) changeMembers(change func(*Membership) error) (Result, error) {
-	state, err := GetMembership(m.tx)
+func (t *txn) changeMembers(change func(*Membership) error) (Result, error) {
+	state, err := GetMembership(t.tx)
 	if err != nil {
 		return Result{}, err
 	}
@@ -85,14 +85,14 @@ func (m *machine) changeMembers(change func(*Membership) error) (Result, error) 
 		return Result{Members: state}, err
 	}
 	state.Version++
-	m.events = append(m.events, Event{Members: state})
-	return Result{Members: state}, m.put([]byte{memberKey}, state)
+	t.events = append(t.events, Event{Members: state})
+	return Result{Members: state}, t.put([]byte{memberKey}, state)
 }
 
-func (m *machine) join(j *Join) (Result, error) {
-	return m.changeMembers(func(s *Membership) error {
+func (t *txn) join(j *Join) (Result, error) {
+	return t.changeMembers(func(s *Membership) error {
 		if s.Members == nil {
-			*s = *Found(m.shard, j)
+			*s = *InitialMembership(t.shard, j)
 		}
 		me := s.Member(j.Node)
 		switch {
@@ -140,9 +140,9 @@ func errNoMember(id image.NodeID) error {
 		WithHint("list the members with imgcluster member list; take a new one in with imgcluster member add")
 }
 
-// Found is the cluster as the configuration describes it, before the first Join: the system shard on
-// all nodes, the data shards as placement.Layout has them.
-func Found(system uint64, j *Join) *Membership {
+// InitialMembership is the cluster as the configuration describes it, before the first Join: the system shard
+// on all nodes, the data shards as placement.Layout has them.
+func InitialMembership(system uint64, j *Join) *Membership {
 	s := &Membership{
 		Cluster: j.Cluster,
 		KeyID:   j.KeyID,
@@ -194,8 +194,8 @@ func (s *Membership) replace(id image.NodeID) {
 	}
 }
 
-func (m *machine) addMember(a *AddMember) (Result, error) {
-	return m.changeMembers(func(s *Membership) error {
+func (t *txn) addMember(a *AddMember) (Result, error) {
+	return t.changeMembers(func(s *Membership) error {
 		if old := s.Member(a.ID); old != nil && old.API == a.API && old.Raft == a.Raft &&
 			old.State == MemberActive {
 			return nil
@@ -219,13 +219,13 @@ func (m *machine) addMember(a *AddMember) (Result, error) {
 		}
 		s.Members = append(s.Members, Member{ID: a.ID, API: a.API, Raft: a.Raft, State: MemberActive})
 		slices.SortFunc(s.Members, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
-		s.relayout(m.shard)
+		s.relayout(t.shard)
 		return nil
 	})
 }
 
-func (m *machine) drainMember(d *DrainMember) (Result, error) {
-	return m.changeMembers(func(s *Membership) error {
+func (t *txn) drainMember(d *DrainMember) (Result, error) {
+	return t.changeMembers(func(s *Membership) error {
 		me := s.Member(d.ID)
 		switch {
 		case me == nil:
@@ -234,7 +234,7 @@ func (m *machine) drainMember(d *DrainMember) (Result, error) {
 			return image.Errorf(image.KindInvalid, "node %d is being removed", d.ID).
 				WithHint("wait for its end: imgcluster member list")
 		case d.Drain && me.State == MemberActive:
-			if err := s.spare(d.ID, d.Least); err != nil {
+			if err := s.checkSpare(d.ID, d.Least); err != nil {
 				return err
 			}
 		}
@@ -242,13 +242,13 @@ func (m *machine) drainMember(d *DrainMember) (Result, error) {
 		if d.Drain {
 			me.State = MemberDraining
 		}
-		s.relayout(m.shard)
+		s.relayout(t.shard)
 		return nil
 	})
 }
 
-func (m *machine) removeMember(r *RemoveMember) (Result, error) {
-	return m.changeMembers(func(s *Membership) error {
+func (t *txn) removeMember(r *RemoveMember) (Result, error) {
+	return t.changeMembers(func(s *Membership) error {
 		if slices.Contains(s.Removed, r.ID) {
 			return nil
 		}
@@ -256,17 +256,17 @@ func (m *machine) removeMember(r *RemoveMember) (Result, error) {
 		if me == nil {
 			return errNoMember(r.ID)
 		}
-		if err := s.spare(r.ID, r.Least); err != nil {
+		if err := s.checkSpare(r.ID, r.Least); err != nil {
 			return err
 		}
 		me.State = MemberLeaving
-		s.relayout(m.shard)
+		s.relayout(t.shard)
 		return nil
 	})
 }
 
-// spare refuses to go on without a node when fewer active members than least stay.
-func (s *Membership) spare(id image.NodeID, least int) error {
+// checkSpare returns an error when fewer than least active members would remain without a node.
+func (s *Membership) checkSpare(id image.NodeID, least int) error {
 	left := slices.DeleteFunc(s.active(), func(x image.NodeID) bool { return x == id })
 	if least = max(1, least); len(left) >= least {
 		return nil
@@ -278,8 +278,8 @@ func (s *Membership) spare(id image.NodeID, least int) error {
 			"imgcluster member drain ID --undo")
 }
 
-func (m *machine) settle(c *Settle) (Result, error) {
-	return m.changeMembers(func(s *Membership) error {
+func (t *txn) settle(c *Settle) (Result, error) {
+	return t.changeMembers(func(s *Membership) error {
 		l := s.Shards[c.Shard]
 		if l == nil || l.Version != c.Version {
 			return image.Errorf(image.KindStale, "shard %d moved on from version %d", c.Shard, c.Version)
@@ -290,7 +290,7 @@ func (m *machine) settle(c *Settle) (Result, error) {
 		}
 		l.Old = slices.DeleteFunc(l.Old, func(r Replica) bool { return slices.Contains(c.Left, r) })
 		l.Version++
-		s.relayout(m.shard)
+		s.relayout(t.shard)
 		return nil
 	})
 }
@@ -305,8 +305,7 @@ func (s *Membership) active() (ids []image.NodeID) {
 	return ids
 }
 
-// relayout says where each shard should be with the members as they are now, and ends the membership
-// of those that nothing needs any more.
+// relayout assigns every shard to the members as they are now, and removes leaving members that hold nothing.
 func (s *Membership) relayout(system uint64) {
 	eligible := s.active()
 	for _, x := range s.Members { // too few: better on a draining node than on none
@@ -325,7 +324,7 @@ func (s *Membership) relayout(system uint64) {
 		}
 	}
 	for i, row := range placement.Layout(rows, eligible) {
-		s.aim(s.Shards[shards[i]], row)
+		s.retarget(s.Shards[shards[i]], row)
 	}
 	var all []image.NodeID
 	for _, x := range s.Members {
@@ -337,7 +336,7 @@ func (s *Membership) relayout(system uint64) {
 			all = append(all, x.ID)
 		}
 	}
-	s.aim(s.Shards[system], all)
+	s.retarget(s.Shards[system], all)
 	s.Members = slices.DeleteFunc(s.Members, func(x Member) bool {
 		done := x.State == MemberLeaving && s.Holding(x.ID) == 0
 		if done {
@@ -347,8 +346,8 @@ func (s *Membership) relayout(system uint64) {
 	})
 }
 
-// aim makes a shard move to nodes, unless it does or is there.
-func (s *Membership) aim(l *Layout, nodes []image.NodeID) {
+// retarget starts or redirects a shard's move to nodes; it does nothing when the shard is or moves there.
+func (s *Membership) retarget(l *Layout, nodes []image.NodeID) {
 	target := make([]Replica, len(nodes))
 	for i, n := range nodes {
 		if j := on(l.Nodes, n); j >= 0 {

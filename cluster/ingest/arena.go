@@ -61,7 +61,7 @@ func (a *arena) reserve(n int) bool {
 	return true
 }
 
-// unreserve gives back n promised chunks.
+// unreserve returns n promised chunks.
 func (a *arena) unreserve(n int) {
 	a.mu.Lock()
 	a.hold += n

@@ -14,7 +14,7 @@ import (
 // removalsMax bounds the queue of files to delete; what does not fit is left to the sweep.
 const removalsMax = 1024
 
-// collector deletes the files of records that are no more, one after the other.
+// collector deletes the files of replaced and deleted records, one at a time.
 type collector struct {
 	*Options
 	queue    chan image.Record
@@ -53,7 +53,7 @@ func (c *collector) run(ctx context.Context) {
 			if len(c.queue) == 0 && c.overflow.Swap(false) {
 				select {
 				case c.leftover <- struct{}{}:
-				default: // one is told already
+				default: // a sweep has been requested already
 				}
 			}
 		}
@@ -63,15 +63,15 @@ func (c *collector) run(ctx context.Context) {
 // discard deletes the file of one copy now.
 func (c *collector) discard(id image.ID, epoch uint32) {
 	failpoint.Here("upload/before-discard")
-	if err := c.Vault.Remove(id, epoch); err != nil {
+	if err := c.Store.Remove(id, epoch); err != nil {
 		c.Logger.Warn("copy not deleted; the sweep will try again", zap.Stringer("image", id), zap.Error(err))
 	}
 	failpoint.Here("upload/discarded")
 }
 
-// lostPart returns the file of the part that a node had in an upload and lost by its change from
-// before to after, as a record for remove; nil when it lost none.
-func lostPart(node image.NodeID, before, after *catalog.Upload) *image.Record {
+// lostSlot returns the file of the slot that a node has in before and no longer in after, as a record for
+// remove; nil when it has lost none.
+func lostSlot(node image.NodeID, before, after *catalog.Upload) *image.Record {
 	had, has := before.Slot(node), after.Slot(node)
 	if had == nil || has != nil && has.Epoch == had.Epoch {
 		return nil

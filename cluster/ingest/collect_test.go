@@ -9,7 +9,7 @@ import (
 
 // countingVault counts the files that are deleted.
 type countingVault struct {
-	Vault
+	Store
 	removed int
 }
 
@@ -19,7 +19,7 @@ func (v *countingVault) Remove(image.ID, uint32) error { v.removed++; return nil
 // the rest once.
 func TestLeftover(t *testing.T) {
 	vault := &countingVault{}
-	c := newCollector(&Options{Node: 1, Vault: vault})
+	c := newCollector(&Options{Node: 1, Store: vault})
 	for range removalsMax + 3 {
 		c.remove(image.Record{ID: image.NewID(), Copies: []image.Copy{{Node: 1}, {Node: 2}}})
 	}

@@ -87,16 +87,16 @@ func (f *fleet) options(id image.NodeID) Options {
 	return Options{
 		Node:            id,
 		Log:             nodeLog{f.log, id},
-		Vault:           f.vaults[id],
+		Store:           f.vaults[id],
 		Peers:           f,
 		Logger:          zap.NewNop(),
 		Shards:          func() []uint64 { return []uint64{testShard} },
 		ShardOf:         func(string, string) uint64 { return testShard },
-		Members:         func(uint64) []image.NodeID { return []image.NodeID{1, 2, 3} },
+		ShardNodes:      func(uint64) []image.NodeID { return []image.NodeID{1, 2, 3} },
 		Up:              f.alive,
 		Live:            f.alive,
 		Room:            f.roomy,
-		Current:         func(uint64) []image.NodeID { return f.alive() },
+		UpToDate:        func(uint64) []image.NodeID { return f.alive() },
 		Owned:           f.own,
 		ReceivedBy:      f.receives,
 		Replicas:        2,
@@ -272,10 +272,10 @@ func (f *fleet) expectKind(answers []answer, want image.Kind) {
 	}
 }
 
-// expectUploads waits until a node has n uploads on their way.
+// expectUploads waits until a node has n uploads in progress.
 func (f *fleet) expectUploads(node image.NodeID, n int) {
 	f.t.Helper()
-	eventually(f.t, fmt.Sprintf("%d uploads on their way to node %d", n, node), func() bool {
+	eventually(f.t, fmt.Sprintf("%d uploads in progress on node %d", n, node), func() bool {
 		uploads, _ := f.nodes[node].Stats()
 		return uploads == n
 	})

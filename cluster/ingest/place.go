@@ -75,8 +75,8 @@ func (p *placer) candidates(
 	if err != nil {
 		return nil, err
 	}
-	current := p.Current(shard)
-	for _, n := range p.Members(shard) {
+	current := p.UpToDate(shard)
+	for _, n := range p.ShardNodes(shard) {
 		sentTo := len(req.Broadcast) == 0 || slices.Contains(req.Broadcast, n)
 		if !sentTo || !slices.Contains(current, n) || !slices.Contains(room, n) {
 			continue
@@ -94,8 +94,8 @@ func (p *placer) candidates(
 	return candidates, nil
 }
 
-// enough refuses an upload that would get fewer copies than the live nodes allow. That a disk is full
-// is no reason to keep fewer: it does not end by itself, as the absence of a node mostly does.
+// enough refuses an upload that would get fewer copies than there are live nodes for. A full disk does not
+// lower that number: unlike a node that is down, it seldom recovers by itself.
 func (p *placer) enough(shard uint64, req image.Request, candidates int, room []image.NodeID) error {
 	liveNodes := p.Live()
 	live := p.membersIn(shard, liveNodes)
@@ -137,7 +137,7 @@ func (p *placer) neededOf(live int) int { return max(p.MinReplicas, min(p.Replic
 
 // membersIn counts the nodes of a shard that are in all lists.
 func (p *placer) membersIn(shard uint64, lists ...[]image.NodeID) (n int) {
-	for _, m := range p.Members(shard) {
+	for _, m := range p.ShardNodes(shard) {
 		missing := func(list []image.NodeID) bool { return !slices.Contains(list, m) }
 		if !slices.ContainsFunc(lists, missing) {
 			n++

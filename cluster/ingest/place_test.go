@@ -57,7 +57,7 @@ func TestOneNodeLeftCommitsWithOneCopy(t *testing.T) {
 // waits for another one instead of being kept once.
 func TestCopiesAreNotSavedAtStart(t *testing.T) {
 	f := newFleet(t, func(o *Options) {
-		o.Current = func(uint64) []image.NodeID { return []image.NodeID{1} }
+		o.UpToDate = func(uint64) []image.NodeID { return []image.NodeID{1} }
 	})
 	_, err := f.relay(1, request("a"), []byte{1})
 	if image.KindOf(err) != image.KindNoQuorum {

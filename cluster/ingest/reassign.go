@@ -13,7 +13,7 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// reassign proposes to take the parts of some nodes in an upload away from them. It reports whether
+// reassign proposes to take the slots of some nodes in an upload away from them. It reports whether
 // somebody else's decision came first.
 func (s *Service) reassign(
 	ctx context.Context, shard uint64, state *catalog.Upload, drop []image.NodeID, cause error,
@@ -51,8 +51,8 @@ func (s *Service) reassign(
 // takeOver takes an upload away from a node that has not stored it in time, when this node holds
 // all bytes and was not asked to store them, and returns when to look again. A node that still receives
 // the body has its time from the end of that.
-func (p *part) takeOver(state *catalog.Upload) (next time.Duration) {
-	s, u := p.s, p.u
+func (t *task) takeOver(state *catalog.Upload) (next time.Duration) {
+	s, u := t.s, t.u
 	next = s.TakeoverTimeout
 	standby := state.Slot(s.Node) == nil && slices.Contains(state.Holders, s.Node)
 	if state.Finished() || !standby || !u.spool.holds() {
@@ -63,9 +63,9 @@ func (p *part) takeOver(state *catalog.Upload) (next time.Duration) {
 			continue
 		}
 		if s.receives(slot.Node, u.shard, state.ID) {
-			p.moving[slot.Node] = time.Now()
+			t.moving[slot.Node] = time.Now()
 		}
-		if time.Since(p.moving[slot.Node]) < s.TakeoverTimeout {
+		if time.Since(t.moving[slot.Node]) < s.TakeoverTimeout {
 			next = min(next, s.AssignTimeout)
 			continue
 		}
@@ -77,21 +77,21 @@ func (p *part) takeOver(state *catalog.Upload) (next time.Duration) {
 	return next
 }
 
-// giveUpTries bounds how often a node tries to give up its part while others do too.
+// giveUpTries bounds how often a node tries to give up its slot while others do too.
 const giveUpTries = 8
 
-// giveUp takes a node's part in an upload away from it because of err. A body that is not what the
+// giveUp takes a node's slot in an upload away from it because of err. A body that is not what the
 // client promised ends the upload on all nodes.
 //
 // When several nodes give up at once the log takes one of them, and the others, whose epoch is past
 // then, decide again from what that left.
-func (p *part) giveUp(node image.NodeID, err error) {
-	s, u := p.s, p.u
+func (t *task) giveUp(node image.NodeID, err error) {
+	s, u := t.s, t.u
 	kind := image.KindOf(err)
 	all := kind == image.KindDigest || kind == image.KindConflict
-	s.Logger.Warn("node gives up its part of an upload", zap.Stringer("upload", u.req.ID),
+	s.Logger.Warn("node gives up its copy of an upload", zap.Stringer("upload", u.req.ID),
 		zap.Uint32("of_node", uint32(node)), zap.Error(err))
-	epoch := uint32(0) // of the part that is given up
+	epoch := uint32(0) // of the slot that is given up
 	for range giveUpTries {
 		state := u.latest()
 		slot := state.Slot(node)

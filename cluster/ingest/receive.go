@@ -64,8 +64,8 @@ func (s *Service) readOn(u *upload, body io.Reader) error {
 	return u.spool.drain(body)
 }
 
-// register makes the local upload; nil when this ID is on its way here already,
-// and not as an attempt that failed and is only being cleared away.
+// register makes the upload on this node; nil when its ID is already in progress here. A failed attempt that
+// is still being cleaned up does not count.
 func (s *Service) register(req image.Request) (*upload, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -76,14 +76,14 @@ func (s *Service) register(req image.Request) (*upload, error) {
 	if old := s.uploads[req.ID]; old != nil && !old.failed() {
 		if old.req.User != req.User || old.req.Name != req.Name || old.req.Size != req.Size {
 			return nil, image.Errorf(image.KindConflict,
-				"upload ID %s is on its way with other bytes or another name", req.ID).
+				"upload ID %s is in progress with other bytes or another name", req.ID).
 				WithHint("send each image under a fresh Idempotency-Key")
 		}
 		return nil, nil
 	}
 	if s.running >= s.UploadsMax { // each has a part of the arena, and it has no more parts
 		return nil, image.Errorf(image.KindOverload,
-			"node %d has %d uploads on their way, its limit", s.Node, s.UploadsMax).
+			"node %d has %d uploads in progress, its limit", s.Node, s.UploadsMax).
 			WithHint("send fewer at once").WithRetry(time.Second)
 	}
 	u := newUpload(s, req)
@@ -108,7 +108,7 @@ func (s *Service) unregister(u *upload) {
 	s.running--
 }
 
-// replay answers an upload whose ID is on its way here or was decided: it reads the body and compares.
+// replay answers an upload whose ID is in progress here or was decided: it reads the body and compares.
 func (s *Service) replay(ctx context.Context, req image.Request, body io.Reader) (*image.Record, error) {
 	sums := newSums(false)
 	if n, err := io.Copy(sums, io.LimitReader(body, req.Size)); err != nil || n < req.Size {
@@ -191,7 +191,7 @@ func (s *Service) decision(ctx context.Context, u *upload) (cause error) {
 // patience is how much longer an upload may make no progress, here and on the other nodes.
 func (s *Service) patience(u *upload) time.Duration {
 	moved, _ := u.spool.progress()
-	if since := s.watcher.since(u.shard, u.req.ID); since.After(moved) {
+	if since := s.watcher.lastProgress(u.shard, u.req.ID); since.After(moved) {
 		moved = since
 	}
 	return s.UploadTimeout - time.Since(moved)

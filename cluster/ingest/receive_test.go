@@ -215,7 +215,7 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// TestEndedRequestIsNoSuccess has the client go before the log has decided. The upload is still on its way
+// TestEndedRequestIsNoSuccess has the client go before the log has decided. The upload is still in progress
 // when the fleet is closed, which ends it.
 func TestEndedRequestIsNoSuccess(t *testing.T) {
 	f := newFleet(t, nil)

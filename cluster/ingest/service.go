@@ -1,11 +1,11 @@
-// Package ingest takes one upload from its header to its receipt on this node: it holds the bytes,
-// learns its part from the log, encrypts and stores or stands by, and takes over when another node
-// fails. It stands between the doors, which call Receive, and the log, the store and the other nodes,
-// which it reaches through the interfaces Log, Vault and Peers.
+// Package ingest takes one upload from its header to its receipt on this node: it holds the bytes in memory,
+// follows the assignment in the log, encrypts and stores a copy or stands by, and takes over when another
+// node fails. Package api calls Receive; the log, the store and the other nodes are behind the interfaces
+// Log, Store and Peers.
 //
-// A Service runs an upload for each body on its way here; a part is what this node does for one of
-// them. The placer decides which nodes store an upload, the watcher reassigns uploads that are stuck
-// in the log, and the collector deletes the files of records that are no more.
+// A Service has an upload for each body that is coming in, and a task for what this node does with it. The
+// placer decides which nodes store an upload, the watcher reassigns uploads that are stuck in the log, and
+// the collector deletes the files of replaced and deleted records.
 package ingest
 
 import (
@@ -31,8 +31,8 @@ type Log interface {
 	Leader(shard uint64) image.NodeID
 }
 
-// Vault stores encrypted copies.
-type Vault interface {
+// Store stores encrypted copies.
+type Store interface {
 	// Create starts the file of one copy; size is the plaintext's, in bytes.
 	Create(ctx context.Context, user string, id image.ID, epoch uint32, size int64) (CopyWriter, error)
 	// Remove deletes a copy's file, if there is one.
@@ -66,7 +66,7 @@ type Owned struct {
 type Options struct {
 	Node   image.NodeID
 	Log    Log
-	Vault  Vault
+	Store  Store
 	Peers  Peers
 	Logger *zap.Logger
 
@@ -74,16 +74,16 @@ type Options struct {
 	Shards func() []uint64
 	// ShardOf returns the shard of a name.
 	ShardOf func(user, name string) uint64
-	// Members returns the nodes of a shard.
-	Members func(shard uint64) []image.NodeID
+	// ShardNodes returns the nodes of a shard.
+	ShardNodes func(shard uint64) []image.NodeID
 	// Up returns the nodes that are up.
 	Up func() []image.NodeID
 	// Live returns the nodes of Up that take on uploads.
 	Live func() []image.NodeID
 	// Room returns the nodes of Live whose disks take more images.
 	Room func() []image.NodeID
-	// Current returns the nodes of Live that have the newest state of a shard.
-	Current func(shard uint64) []image.NodeID
+	// UpToDate returns the nodes of Live that have the newest state of a shard.
+	UpToDate func(shard uint64) []image.NodeID
 	// Owned is called for each upload that this node owns. Its client does not wait for that.
 	Owned func(Owned)
 	// ReceivedBy reports whether another node says that it is receiving the body of an upload; see
@@ -145,7 +145,7 @@ func New(o Options) (*Service, error) {
 	return s, nil
 }
 
-// Drain refuses new uploads and returns when those on their way have ended or ctx is done.
+// Drain refuses new uploads and returns when those in progress have ended or ctx is done.
 func (s *Service) Drain(ctx context.Context) {
 	s.mu.Lock()
 	s.idle = make(chan struct{})
@@ -177,7 +177,7 @@ func (s *Service) Close() error {
 	return s.arena.close()
 }
 
-// Stats returns how many uploads are on their way here and the memory that their bytes take.
+// Stats returns how many uploads are in progress here and the memory that their bytes take.
 func (s *Service) Stats() (uploads int, stagingBytes int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -213,7 +213,7 @@ func (s *Service) receives(node image.NodeID, shard uint64, id image.ID) bool {
 	return u != nil && u.receives()
 }
 
-// local returns the upload that is on its way to this node, nil when there is none. A client may have
+// local returns the upload that is in progress on this node, nil when there is none. A client may have
 // used its ID for a name of another shard before: that is another upload.
 func (s *Service) local(shard uint64, id image.ID) *upload {
 	s.mu.Lock()
@@ -255,8 +255,8 @@ func (s *Service) Forget(shard uint64) { s.watcher.forget(shard) }
 // Kick makes the service look at once for uploads that a node left behind. It does not block.
 func (s *Service) Kick() { s.watcher.wake() }
 
-// Recover takes up the shard's pending uploads after a start or a snapshot: it watches over them,
-// and gives up the parts that an earlier process of this node had in them.
+// Recover loads the shard's pending uploads after a start or a snapshot. It watches them, and gives up the
+// slots that an earlier process of this node had in them.
 func (s *Service) Recover(ctx context.Context, shard uint64) error {
 	lost, err := s.watcher.reload(shard)
 	for _, state := range lost {

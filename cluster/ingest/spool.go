@@ -14,7 +14,7 @@ import (
 // wakeEvery is how long bytes wait at most for the rest of their chunk while more come.
 const wakeEvery = time.Second
 
-// errNotHeld: the beginning of the bytes was let go already.
+// errNotHeld: the first bytes were already released.
 var errNotHeld = errors.New("the node does not hold the bytes of this upload")
 
 // errSpoolClosed ends readers and writers of an upload that is over.
@@ -22,26 +22,26 @@ var errSpoolClosed = errors.New("the upload is over")
 
 // spool holds one upload's bytes on this node while they are needed. One goroutine fills it from
 // the network; cursors read it from the start, each at its own pace. Until settle is called nothing
-// is let go; from then on a chunk is let go once every cursor is past it, unless the spool keeps
+// is released; from then on a chunk is released once every cursor is past it, unless the spool keeps
 // all for a takeover. All methods may be called at once.
 type spool struct {
 	arena *arena
 	size  int64 // bytes
 	began time.Time
 
-	mu      sync.Mutex
-	wake    *sync.Cond
-	chunks  [][]byte // chunks[0] is chunk number `first`
-	first   int
-	quota   int       // chunks it may have
-	whole   bool      // the quota had room for all bytes
-	keep    bool      // all bytes, for a takeover
-	settled bool      // see settle
-	filled  int64     // bytes that came
-	moved   time.Time // bytes came last
-	err     error     // why no more bytes come, nil while they do or when all came
-	closed  bool
-	cursors []*cursor
+	mu        sync.Mutex
+	wake      *sync.Cond
+	chunks    [][]byte // chunks[0] is chunk number `first`
+	first     int
+	quota     int       // chunks it may have
+	whole     bool      // the quota had room for all bytes
+	keep      bool      // all bytes, for a takeover
+	roleKnown bool      // see settle
+	filled    int64     // bytes that came
+	moved     time.Time // bytes came last
+	err       error     // why no more bytes come, nil while they do or when all came
+	closed    bool
+	cursors   []*cursor
 }
 
 func newSpool(a *arena, size int64) *spool {
@@ -133,19 +133,19 @@ func (s *spool) grow() []byte {
 	return c
 }
 
-// settle ends the time in which all is kept because the node's part is not known yet. keep asks to
-// hold everything for a takeover, which works only when there was room for all of it.
-func (s *spool) settle(keep bool) {
+// retain ends the time in which all bytes are kept because this node's role is not known yet. With keep set
+// it goes on keeping them, for a takeover or a relay, if there was room for all of them.
+func (s *spool) retain(keep bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.settled, s.keep = true, keep && s.whole
+	s.roleKnown, s.keep = true, keep && s.whole
 	s.release()
 	s.wake.Broadcast()
 }
 
 // release lets chunks go that nobody needs. The caller holds mu.
 func (s *spool) release() {
-	if !s.settled || s.keep {
+	if !s.roleKnown || s.keep {
 		return
 	}
 	done := s.first + len(s.chunks)
@@ -235,7 +235,7 @@ type cursor struct {
 }
 
 // cursor returns a reader of the whole upload that ends with ctx. Close it. The error is why the body ended
-// early, or errNotHeld when the beginning was let go.
+// early, or errNotHeld when the beginning was released.
 func (s *spool) cursor(ctx context.Context) (*cursor, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -320,7 +320,7 @@ func (c *cursor) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// close ends the cursor, and a Read that waits; bytes that only it needed are let go.
+// close ends the cursor, and a Read that waits; bytes that only it needed are released.
 func (c *cursor) close() {
 	c.stop()
 	s := c.s

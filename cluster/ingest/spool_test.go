@@ -28,7 +28,7 @@ func smallSpool(t *testing.T, size int) (s *spool, own, peer *cursor) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.settle(true)
+	s.retain(true)
 	t.Cleanup(func() {
 		s.close()
 		s.free()

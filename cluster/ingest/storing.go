@@ -15,35 +15,35 @@ import (
 	"imgcluster/cluster/wait"
 )
 
-// startStoring stores this node's copy in an epoch, and gives the part up when that fails.
-func (p *part) startStoring(epoch uint32) {
-	ctx, stop := context.WithCancelCause(p.u.ctx)
-	p.stop = stop
-	cur, err := p.u.spool.cursor(ctx)
-	p.wg.Go(func() {
+// startStoring stores this node's copy in an epoch, and gives its slot up when that fails.
+func (t *task) startStoring(epoch uint32) {
+	ctx, stop := context.WithCancelCause(t.u.ctx)
+	t.stop = stop
+	cur, err := t.u.spool.cursor(ctx)
+	t.wg.Go(func() {
 		if err == nil {
-			err = p.store(ctx, cur, epoch)
+			err = t.store(ctx, cur, epoch)
 			cur.close()
 		}
 		if errors.Is(context.Cause(ctx), errStale) {
 			// it may have become durable meanwhile; no record names it
-			p.s.collector.discard(p.u.req.ID, epoch)
+			t.s.collector.discard(t.u.req.ID, epoch)
 		}
 		if err != nil && ctx.Err() == nil {
-			p.giveUp(p.s.Node, err)
+			t.giveUp(t.s.Node, err)
 		}
 	})
 }
 
 // store encrypts and stores one copy and reports it to the log.
-func (p *part) store(ctx context.Context, cur *cursor, epoch uint32) error {
-	req := p.u.req
-	w, err := p.s.Vault.Create(ctx, req.User, req.ID, epoch, req.Size)
+func (t *task) store(ctx context.Context, cur *cursor, epoch uint32) error {
+	req := t.u.req
+	w, err := t.s.Store.Create(ctx, req.User, req.ID, epoch, req.Size)
 	if err != nil {
 		return err
 	}
 	defer w.Abort()
-	p.hit("created")
+	t.failpoint("created")
 	sums := newSums(req.WantDigest || req.Digest != nil)
 	if _, err := cur.WriteTo(io.MultiWriter(w, sums)); err != nil {
 		return err
@@ -53,47 +53,47 @@ func (p *part) store(ctx context.Context, cur *cursor, epoch uint32) error {
 		return image.Errorf(image.KindDigest, "the body's SHA-256 is %s, Content-Digest says %s", sum, want).
 			WithHint("send the image again")
 	}
-	p.hit("encrypted")
+	t.failpoint("encrypted")
 	if err := w.Commit(); err != nil {
 		return err
 	}
-	p.hit("durable")
-	err = p.reportStored(ctx, image.Copy{Node: p.s.Node, Epoch: epoch}, sums)
-	p.hit("told")
+	t.failpoint("durable")
+	err = t.reportStored(ctx, image.Copy{Node: t.s.Node, Epoch: epoch}, sums)
+	t.failpoint("told")
 	return err
 }
 
 // reportStored proposes that this node has stored a copy. The file is durable: without a quorum it
 // counts when the quorum is back.
-func (p *part) reportStored(ctx context.Context, c image.Copy, sums *sums) error {
+func (t *task) reportStored(ctx context.Context, c image.Copy, sums *sums) error {
 	stored := catalog.Command{Stored: &catalog.Stored{
-		ID: p.u.req.ID, Copies: []image.Copy{c}, Checksum: sums.check.Sum64(), SHA256: sums.digest(),
+		ID: t.u.req.ID, Copies: []image.Copy{c}, Checksum: sums.check.Sum64(), SHA256: sums.digest(),
 	}}
-	r, err := p.propose(ctx, stored)
+	r, err := t.propose(ctx, stored)
 	for image.KindOf(err) == image.KindNoQuorum && wait.For(ctx, watchEvery) {
-		r, err = p.propose(ctx, stored)
+		r, err = t.propose(ctx, stored)
 	}
 	if err != nil {
 		return err
 	}
 	if image.KindOf(r.Err()) == image.KindStale {
-		p.s.collector.discard(p.u.req.ID, c.Epoch)
+		t.s.collector.discard(t.u.req.ID, c.Epoch)
 	}
 	return nil
 }
 
-// hit is a failpoint of a storing node, which has its part in its name.
-func (p *part) hit(step string) {
+// failpoint is failpoint.Here with this node's role in the name: owner or replica.
+func (t *task) failpoint(step string) {
 	if failpoint.Enabled {
 		role := "replica"
-		if p.u.latest().Owner == p.s.Node {
+		if t.u.latest().Owner == t.s.Node {
 			role = "owner"
 		}
 		failpoint.Here("upload/" + role + "/" + step)
 	}
 }
 
-// sums are what is computed of the plaintext on its way: always the check by which copies are
+// sums are what is computed of the plaintext while it passes: always the check by which copies are
 // compared, and on request the SHA-256, which costs as much as encrypting and writing together.
 type sums struct {
 	check  *xxhash.Digest

@@ -34,11 +34,11 @@ type pendingKey struct {
 // pending is an upload that the log has not decided.
 type pending struct {
 	pendingKey
-	state  *catalog.Upload
-	since  time.Time // this node knows it, or its body was last seen to come in
-	asked  time.Time // this node is to store it, in the epoch of now
-	busy   bool      // a reassignment is being proposed
-	absent bool      // the upload is not on its way here
+	state      *catalog.Upload
+	progressed time.Time // when this node first saw it, or last saw its body move
+	asked      time.Time // this node is to store it, in the epoch of now
+	busy       bool      // a reassignment is being proposed
+	absent     bool      // the upload is not in progress here
 }
 
 func newWatcher(s *Service) *watcher {
@@ -72,8 +72,8 @@ func (w *watcher) run() {
 
 // update takes what the log says of an upload.
 //
-// When the part that this node had in it is given to another node, an earlier process of this node may
-// have left the file of that part, which the sweep had to keep before: it is deleted. That the upload is
+// When the slot that this node had in it is given to another node, an earlier process of this node may
+// have left the file of that slot, which the sweep had to keep before: it is deleted. That the upload is
 // sent to this process again changes nothing: it knows of no file but its own.
 func (w *watcher) update(shard uint64, now *catalog.Upload) {
 	w.mu.Lock()
@@ -83,7 +83,7 @@ func (w *watcher) update(shard uint64, now *catalog.Upload) {
 	}
 	key := pendingKey{shard, now.ID}
 	if p := w.pending[key]; p != nil {
-		if file := lostPart(w.s.Node, p.state, now); file != nil {
+		if file := lostSlot(w.s.Node, p.state, now); file != nil {
 			w.s.collector.remove(*file)
 		}
 	}
@@ -99,7 +99,7 @@ func (w *watcher) track(key pendingKey, state *catalog.Upload) {
 	now := time.Now()
 	p := w.pending[key]
 	if p == nil {
-		w.pending[key] = &pending{pendingKey: key, state: state, since: now, asked: now}
+		w.pending[key] = &pending{pendingKey: key, state: state, progressed: now, asked: now}
 		return
 	}
 	before, after := p.state.Slot(w.s.Node), state.Slot(w.s.Node)
@@ -115,13 +115,13 @@ func (w *watcher) forget(shard uint64) {
 	maps.DeleteFunc(w.pending, func(k pendingKey, _ *pending) bool { return k.shard == shard })
 }
 
-// since returns when an upload last made progress as far as the watcher knows, the zero time when it
-// is not pending.
-func (w *watcher) since(shard uint64, id image.ID) time.Time {
+// lastProgress returns when an upload last made progress as far as the watcher knows, the zero time when it
+// watches none.
+func (w *watcher) lastProgress(shard uint64, id image.ID) time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if p := w.pending[pendingKey{shard, id}]; p != nil {
-		return p.since
+		return p.progressed
 	}
 	return time.Time{}
 }
@@ -166,7 +166,7 @@ func (w *watcher) stuck(
 	p *pending, up []image.NodeID, patience time.Duration,
 ) (drop []image.NodeID, cause error) {
 	if w.progresses(p) {
-		p.since = time.Now()
+		p.progressed = time.Now()
 	}
 	if w.s.Log.Leader(p.shard) == w.s.Node {
 		drop, cause = p.lost(up, w.s.UploadTimeout)
@@ -182,7 +182,7 @@ func (w *watcher) stuck(
 // progresses reports whether the body of a pending upload comes in on one of its nodes, and keeps that
 // as its last progress. It is false before anybody needs to know.
 func (w *watcher) progresses(p *pending) bool {
-	if time.Since(p.since) < w.s.TakeoverTimeout {
+	if time.Since(p.progressed) < w.s.TakeoverTimeout {
 		return false
 	}
 	receives := func(n image.NodeID) bool { return w.s.receives(n, p.shard, p.id) }
@@ -192,7 +192,7 @@ func (w *watcher) progresses(p *pending) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if now := w.pending[p.pendingKey]; now != nil {
-		now.since = time.Now()
+		now.progressed = time.Now()
 	}
 	return true
 }
@@ -211,7 +211,7 @@ func (w *watcher) setBusy(key pendingKey, busy bool) bool {
 
 // lost returns the nodes that cannot be waited for, and why.
 func (p *pending) lost(up []image.NodeID, timeout time.Duration) ([]image.NodeID, error) {
-	if time.Since(p.since) > timeout {
+	if time.Since(p.progressed) > timeout {
 		return p.state.Holders, image.Errorf(image.KindAborted,
 			"upload %s made no progress for %s (timeouts.upload)", p.id, timeout)
 	}
@@ -224,8 +224,8 @@ func (p *pending) lost(up []image.NodeID, timeout time.Duration) ([]image.NodeID
 	return down, image.Errorf(image.KindAborted, "nodes %v went down before upload %s was stored", down, p.id)
 }
 
-// reload takes up the shard's pending uploads, and returns those of which this node should store a copy
-// but has no byte. Of an upload that changes meanwhile it goes by the change, not by what was before.
+// reload loads the shard's pending uploads, and returns those that this node should store but has no byte of.
+// An upload that changes meanwhile is left to update.
 func (w *watcher) reload(shard uint64) (lost []*catalog.Upload, err error) {
 	changed := map[image.ID]bool{}
 	w.mu.Lock()

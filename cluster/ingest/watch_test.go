@@ -11,7 +11,7 @@ import (
 )
 
 // TestSameIDInAnotherShard uses an ID that an upload of another shard has: the events of the one are not
-// those of the other, neither where it is on its way nor where it is waited for.
+// those of the other, neither where it is in progress nor where it is waited for.
 func TestSameIDInAnotherShard(t *testing.T) {
 	f := newFleet(t, quickTakeover)
 	req := request("a.png")
@@ -89,8 +89,8 @@ func TestLateEventsOfAFailedUpload(t *testing.T) {
 	}
 }
 
-// TestFileOfEarlierProcess is a part of an upload that a node had begun before it started again: its file
-// is there and the client sends the upload again, when the part is given to another node.
+// TestFileOfEarlierProcess is a copy of an upload that a node had begun before it started again: its file
+// is there and the client sends the upload again, when the slot is given to another node.
 func TestFileOfEarlierProcess(t *testing.T) {
 	f := newFleet(t, nil)
 	s := f.nodes[2]
@@ -107,9 +107,9 @@ func TestFileOfEarlierProcess(t *testing.T) {
 	f.expectNoFile(2)
 }
 
-// TestFileOfLostPart has a part of an upload given to another node while its file is becoming durable,
+// TestFileOfLostSlot has a slot of an upload given to another node while its file is becoming durable,
 // and the upload end here before it is decided: the file is removed, although nobody asks for it any more.
-func TestFileOfLostPart(t *testing.T) {
+func TestFileOfLostSlot(t *testing.T) {
 	f := newFleet(t, nil)
 	s := f.nodes[2]
 	v := f.vaults[2]
@@ -123,7 +123,7 @@ func TestFileOfLostPart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &part{s: s, u: u}
+	p := &task{s: s, u: u}
 	if err := u.spool.fill(bytes.NewReader(body)); err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +138,7 @@ func TestFileOfLostPart(t *testing.T) {
 	close(v.stall)
 	p.wg.Wait()
 	if v.count() != 0 {
-		t.Error("the file of a part that was lost is still there")
+		t.Error("the file of a slot that was lost is still there")
 	}
 	s.unregister(u)
 }

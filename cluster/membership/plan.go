@@ -1,5 +1,5 @@
-// Package membership brings the Raft groups that this node leads to the layouts that the system shard
-// keeps, one replica after the other: Plan says what can be done next, a Reconciler does it.
+// Package membership changes the Raft groups that this node leads until they match the layouts in the system
+// shard, one replica at a time: Plan says what can be done next, and a Reconciler does it.
 package membership
 
 import (
@@ -56,7 +56,7 @@ func Plan(shard uint64, group []catalog.Replica, l *catalog.Layout, p Peers) (st
 		if slices.Contains(group, r) {
 			continue
 		}
-		// A group of four of which one does not run yet stops when another one fails.
+		// Not while its node is down: a group of four with one down loses its majority when another one fails.
 		if r.Node != p.Self && !slices.Contains(p.Up, r.Node) {
 			absent = true
 			continue

@@ -52,18 +52,18 @@ type Options struct {
 
 // Reconciler brings the Raft groups that this node leads to their layouts. It is not safe for concurrent use.
 type Reconciler struct {
-	o     Options
-	found map[uint64]found // by shard
+	o       Options
+	matched map[uint64]matched // by shard
 }
 
-// found is when a group was found to match its layout.
-type found struct {
+// matched is when a group was found to match its layout.
+type matched struct {
 	version       uint64 // of the layout
 	leaderChanges int64
 }
 
 // New returns a Reconciler.
-func New(o Options) *Reconciler { return &Reconciler{o: o, found: map[uint64]found{}} }
+func New(o Options) *Reconciler { return &Reconciler{o: o, matched: map[uint64]matched{}} }
 
 // Reconcile does what can be done now for every group that this node leads.
 func (r *Reconciler) Reconcile(ctx context.Context) {
@@ -72,8 +72,8 @@ func (r *Reconciler) Reconcile(ctx context.Context) {
 		return
 	}
 	for shard, l := range m.Shards {
-		now := found{l.Version, r.o.LeaderChanges()}
-		if !r.o.Raft.LeaderOf(shard) || r.found[shard] == now {
+		now := matched{l.Version, r.o.LeaderChanges()}
+		if !r.o.Raft.LeaderOf(shard) || r.matched[shard] == now {
 			continue
 		}
 		done, err := r.reconcile(ctx, m, shard, l)
@@ -81,7 +81,7 @@ func (r *Reconciler) Reconcile(ctx context.Context) {
 			r.o.Logger.Warn("members of a shard not changed", zap.Uint64("shard", shard), zap.Error(err))
 		}
 		if done && err == nil {
-			r.found[shard] = now
+			r.matched[shard] = now
 		}
 	}
 }

@@ -104,7 +104,7 @@ func doubtful(err error) bool {
 	switch image.KindOf(err) {
 	case image.KindNotFound, image.KindDamaged:
 		return true
-	case image.KindInternal: // as another node tells of a disk that cannot be read
+	case image.KindInternal: // how another node reports a disk that cannot be read
 		return errors.As(err, new(*image.Error)) || errors.As(err, new(*crypto.Error)) ||
 			oserr.ClassOf(err) == oserr.Broken ||
 			errors.Is(err, io.ErrUnexpectedEOF) // or its disk failed in the middle of a copy

@@ -1,6 +1,6 @@
-// Package read is one image, from its name to its bytes: the record, this node's copy or another's, and
-// another's also in the middle of a body, when the one being read fails. No byte leaves that was not
-// authenticated. It lists images too.
+// Package read turns an image's name into its bytes: the newest record, then this node's copy or another's,
+// also in mid-body when a copy fails. Open returns authenticated plaintext only; OpenEncrypted and OpenCopy
+// return a stored file as it is. It lists images too.
 package read
 
 import (

@@ -43,7 +43,7 @@ func (s *Service) makeMissing(ctx context.Context) error {
 			continue
 		}
 		err = s.records(ctx, shard, func(rec *image.Record) error {
-			drop, mine := toMake(rec, s.Node, s.Members(shard), s.Room(shard), leaving)
+			drop, mine := toMake(rec, s.Node, s.ShardNodes(shard), s.Room(shard), leaving)
 			if mine && s.makeCopy(ctx, rec, drop) {
 				s.made.Add(1)
 			}
@@ -62,7 +62,7 @@ func (s *Service) lacksCopies(shard uint64, totals *catalog.Totals, leaving []im
 	if totals.UnderReplicated > 0 {
 		return true
 	}
-	members := s.Members(shard)
+	members := s.ShardNodes(shard)
 	for id, sum := range totals.Nodes {
 		if sum.Stored.Images > 0 && (slices.Contains(leaving, id) || !slices.Contains(members, id)) {
 			return true

@@ -25,7 +25,7 @@ func (l *movedLog) View(_ uint64, fn func(catalog.Reader) error) error { return 
 
 type noCopies struct{ Copies }
 
-func (noCopies) Keep(image.ID, uint32) (release func())                 { return func() {} }
+func (noCopies) Pin(image.ID, uint32) (release func())                  { return func() {} }
 func (noCopies) Fetch(context.Context, *image.Record, image.Copy) error { return nil }
 
 // TestShardMovesDuringRepair: a repair of a shard that moves away ends without a copy.

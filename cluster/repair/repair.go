@@ -39,8 +39,8 @@ type Copies interface {
 	// Fetch makes a copy on this node, of the same epoch, from another node's. When Fetch returns nil the
 	// copy is authenticated and durable.
 	Fetch(ctx context.Context, rec *image.Record, from image.Copy) error
-	// Keep protects the file of a copy that the log does not name yet from the sweep.
-	Keep(id image.ID, epoch uint32) (release func())
+	// Pin protects the file of a copy that the log does not name yet from the sweep.
+	Pin(id image.ID, epoch uint32) (release func())
 	// Remove deletes the file of a copy unless the log names it.
 	Remove(id image.ID, epoch uint32) error
 	// Suspect asks another node to check its copy of an image.
@@ -55,8 +55,8 @@ type Options struct {
 	Logger *zap.Logger
 	// Shards returns the data shards of this node whose state is up to date.
 	Shards func() []uint64
-	// Members returns the nodes of a shard.
-	Members func(shard uint64) []image.NodeID
+	// ShardNodes returns the nodes of a shard.
+	ShardNodes func(shard uint64) []image.NodeID
 	// Up returns the nodes that answer.
 	Up func() []image.NodeID
 	// Room returns the nodes that are up and take new images of a shard.
@@ -279,7 +279,7 @@ func (s *Service) makeCopyFrom(
 	ctx context.Context, rec *image.Record, from image.Copy, drop []image.Copy,
 ) error {
 	to := image.Copy{Node: s.Node, Epoch: from.Epoch}
-	release := s.Copies.Keep(rec.ID, to.Epoch)
+	release := s.Copies.Pin(rec.ID, to.Epoch)
 	defer release()
 	s.pace.wait(ctx, rec.Bytes)
 	failpoint.Here("repair/before-fetch")

@@ -119,13 +119,13 @@ func (d *DataDir) Update(change func(*Identity)) error {
 	return nil
 }
 
-// quarantineName is the folder that Renew moves the old incarnation's log and catalog to.
+// quarantineName is the folder that NewIncarnation moves the old incarnation's log and catalog to.
 const quarantineName = "quarantine"
 
-// Renew gives the directory a new incarnation, which has not joined the cluster yet. The given folders of
-// the old incarnation are moved into quarantine; what an earlier Renew moved there is deleted. The reason of
-// its errors is ErrDataDir.
-func (d *DataDir) Renew(folders ...string) error {
+// NewIncarnation gives the directory a new incarnation, which has not joined the cluster yet. The given
+// folders of the old incarnation are moved into quarantine; what an earlier call moved there is deleted. The
+// reason of its errors is ErrDataDir.
+func (d *DataDir) NewIncarnation(folders ...string) error {
 	failpoint.Here("member/before-renew")
 	// The identity comes first: after a crash the new incarnation moves what is left of the folders.
 	err := d.Update(func(id *Identity) {

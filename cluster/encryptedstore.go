@@ -13,8 +13,8 @@ import (
 // copy, its encryption and its way to the disk.
 const segmentBytes = 128 << 10
 
-// vault encrypts copies into the store: it implements ingest.Vault.
-type vault struct {
+// encryptedStore encrypts copies on their way to the store: it implements ingest.Store.
+type encryptedStore struct {
 	keys  *keyring
 	store *store.Store
 	// wanted counts the shards that have a use for a file of this node.
@@ -23,10 +23,10 @@ type vault struct {
 	degraded func() error
 }
 
-// Create implements ingest.Vault. A file is named by upload ID and epoch alone, and a client may have
+// Create implements ingest.Store. A file is named by upload ID and epoch alone, and a client may have
 // used one ID for two names, whose shards know nothing of each other: the second would overwrite
 // the first one's file. Of two shards that both want it, each upload that is not stored yet is refused.
-func (v vault) Create(
+func (v encryptedStore) Create(
 	ctx context.Context, user string, id image.ID, epoch uint32, size int64,
 ) (ingest.CopyWriter, error) {
 	if err := v.degraded(); err != nil {
@@ -64,8 +64,8 @@ func (v vault) Create(
 	return &copyWriter{EncryptWriter: enc, file: file}, nil
 }
 
-// Remove implements ingest.Vault. What another shard wants stays, see Create.
-func (v vault) Remove(id image.ID, epoch uint32) error {
+// Remove implements ingest.Store. What another shard wants stays, see Create.
+func (v encryptedStore) Remove(id image.ID, epoch uint32) error {
 	if count, err := v.wanted(id, epoch); count > 0 || err != nil {
 		return err
 	}

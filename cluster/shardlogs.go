@@ -31,14 +31,13 @@ func (s shardIDs) of(user, name string) uint64 { return s[placement.Shard(user, 
 // withSystem lists the system shard and the data shards.
 func (s shardIDs) withSystem() []uint64 { return append([]uint64{systemShard}, s...) }
 
-// replicated is the catalog on top of consensus. It exists before consensus has started, since
-// starting replays the log into those who use it; until then it has no leader and answers
-// KindNoQuorum.
-type replicated struct {
+// shardLogs proposes to the shards' logs and reads the catalog. It is made before consensus, because a start
+// replays the log into parts that need it. Until consensus runs it has no leader and answers KindNoQuorum.
+type shardLogs struct {
 	c atomic.Pointer[consensus.Consensus]
 }
 
-func (l *replicated) started() (*consensus.Consensus, error) {
+func (l *shardLogs) started() (*consensus.Consensus, error) {
 	if c := l.c.Load(); c != nil {
 		return c, nil
 	}
@@ -46,7 +45,7 @@ func (l *replicated) started() (*consensus.Consensus, error) {
 }
 
 // Propose implements ingest.Log.
-func (l *replicated) Propose(ctx context.Context, shard uint64, cmd catalog.Command) (catalog.Result, error) {
+func (l *shardLogs) Propose(ctx context.Context, shard uint64, cmd catalog.Command) (catalog.Result, error) {
 	c, err := l.started()
 	if err != nil {
 		return catalog.Result{}, err
@@ -59,7 +58,7 @@ func (l *replicated) Propose(ctx context.Context, shard uint64, cmd catalog.Comm
 }
 
 // View implements ingest.Log.
-func (l *replicated) View(shard uint64, fn func(catalog.Reader) error) error {
+func (l *shardLogs) View(shard uint64, fn func(catalog.Reader) error) error {
 	c, err := l.started()
 	if err != nil {
 		return err
@@ -68,7 +67,7 @@ func (l *replicated) View(shard uint64, fn func(catalog.Reader) error) error {
 }
 
 // Read calls fn with a state of the shard that has all that was committed before the call.
-func (l *replicated) Read(ctx context.Context, shard uint64, fn func(catalog.Reader) error) error {
+func (l *shardLogs) Read(ctx context.Context, shard uint64, fn func(catalog.Reader) error) error {
 	c, err := l.started()
 	if err != nil {
 		return err
@@ -77,7 +76,7 @@ func (l *replicated) Read(ctx context.Context, shard uint64, fn func(catalog.Rea
 }
 
 // Leader implements ingest.Log.
-func (l *replicated) Leader(shard uint64) image.NodeID {
+func (l *shardLogs) Leader(shard uint64) image.NodeID {
 	c := l.c.Load()
 	if c == nil {
 		return 0
