@@ -172,16 +172,19 @@ func Default() *Config {
 	return cfg
 }
 
-// Node returns the node with this ID. The error is an *UnknownNodeError.
+// Node returns the node with this ID. The error is of image.KindInvalid.
 func (c *Config) Node(id image.NodeID) (Node, error) {
-	known := make([]image.NodeID, len(c.Cluster.Nodes))
+	known := make([]string, len(c.Cluster.Nodes))
 	for i, n := range c.Cluster.Nodes {
 		if n.ID == id {
 			return n, nil
 		}
-		known[i] = n.ID
+		known[i] = strconv.FormatUint(uint64(n.ID), 10)
 	}
-	return Node{}, &UnknownNodeError{ID: id, Known: known}
+	err := image.Errorf(image.KindInvalid, "unknown node ID %d: the configuration has %s", id,
+		strings.Join(known, ", ")).WithHint("give one of these IDs, or add the node to cluster.nodes")
+	err.Err = ErrInvalid
+	return Node{}, err
 }
 
 // DataDir returns the folder of the node with this ID.

@@ -306,7 +306,7 @@ func (r *yamlReader) node(node *Node, prefix string, n *yaml.Node) {
 		if v, f := scalar(nodeFields[i], value); f != nil {
 			r.fault(value, key, f)
 		} else {
-			node.set(names[i], v)
+			node.set(nodeFields[i], v)
 		}
 	})
 	for i, name := range missing {

@@ -233,9 +233,8 @@ func TestNode(t *testing.T) {
 		t.Errorf("node 2: %v, %v", n, err)
 	}
 	_, err = c.Node(9)
-	var unknown *UnknownNodeError
-	if !errors.As(err, &unknown) || !reflect.DeepEqual(unknown.Known, []image.NodeID{1, 2, 3}) ||
-		unknown.Hint() == "" || !errors.Is(err, ErrInvalid) {
+	if image.KindOf(err) != image.KindInvalid || !strings.Contains(err.Error(), "9") ||
+		!strings.Contains(err.Error(), "1, 2, 3") || image.HintOf(err) == "" || !errors.Is(err, ErrInvalid) {
 		t.Fatalf("node 9: %#v", err)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 
-	"imgcluster/cluster/image"
 	"imgcluster/cluster/oserr"
 )
 
@@ -38,11 +37,12 @@ func parseNode(s string) (Node, *fault) {
 	}
 	var n Node
 	for i, text := range []string{id, host, ports[0], ports[1]} {
-		v, f := nodeFields[i].parse(text)
-		if f != nil {
-			return Node{}, faultf(f.hint, "%s of node %s: %s", nodeFields[i].key, quote(s), f.message)
+		f := nodeFields[i]
+		v, wrong := f.parse(text)
+		if wrong != nil {
+			return Node{}, faultf(wrong.hint, "%s of node %s: %s", f.key, quote(s), wrong.message)
 		}
-		n.set(nodeFields[i].key, v)
+		n.set(f, v)
 	}
 	return n, nil
 }
@@ -133,7 +133,7 @@ func parseListen(s string) (on Node, f *fault) {
 		if wrong != nil {
 			return on, faultf(wrong.hint, "%s of %s: %s", f.key, quote(s), wrong.message)
 		}
-		on.set(f.key, port)
+		on.set(f, port)
 	}
 	if len(ports) > 0 && on.APIPort == on.RaftPort {
 		return on, faultf("give the API and Raft a port each", "%s has one port for both", quote(s))
@@ -162,18 +162,9 @@ func SameAddress(a, b string) bool {
 	return err == nil && portA == portB && loopbackName(hostA) == loopbackName(hostB)
 }
 
-// set puts a parsed value into the field of this key.
-func (n *Node) set(key string, v any) {
-	switch key {
-	case "id":
-		n.ID = v.(image.NodeID)
-	case "host":
-		n.Host = v.(string)
-	case "api_port":
-		n.APIPort = v.(int)
-	case "raft_port":
-		n.RaftPort = v.(int)
-	}
+// set sets a field, one of nodeFields, to a value that it has parsed.
+func (n *Node) set(f *field, v any) {
+	reflect.ValueOf(n).Elem().FieldByIndex(f.index).Set(reflect.ValueOf(v))
 }
 
 func formatNodes(nodes []Node) string {

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"imgcluster/cluster/image"
 )
 
 // ErrInvalid is what errors.Is finds in every error of this package: the user must change the
@@ -70,31 +68,6 @@ func (ps Problems) Is(target error) bool { return target == ErrInvalid }
 // ExitStatus returns the program's exit status 2: the configuration has to change.
 func (ps Problems) ExitStatus() int { return 2 }
 
-// UnknownNodeError means that a node ID is not in the configuration.
-type UnknownNodeError struct {
-	ID    image.NodeID
-	Known []image.NodeID
-}
-
-func (e *UnknownNodeError) Error() string {
-	known := make([]string, len(e.Known))
-	for i, id := range e.Known {
-		known[i] = strconv.FormatUint(uint64(id), 10)
-	}
-	return fmt.Sprintf("unknown node ID %d: the configuration has %s", e.ID, strings.Join(known, ", "))
-}
-
-// Hint returns the next step.
-func (e *UnknownNodeError) Hint() string {
-	return "give one of these IDs, or add the node to cluster.nodes"
-}
-
-// ExitStatus returns the program's exit status 2: the node ID has to change.
-func (e *UnknownNodeError) ExitStatus() int { return 2 }
-
-// Is makes errors.Is(err, ErrInvalid) true.
-func (e *UnknownNodeError) Is(target error) bool { return target == ErrInvalid }
-
 // fault is what is wrong with a text, before it is known where the text stands.
 type fault struct{ message, hint string }
 
@@ -124,21 +97,18 @@ type collector struct {
 	bad  map[string]bool
 }
 
-func (c *collector) add(p Problem) {
+// fault reports f at a place.
+func (c *collector) fault(at place, key string, f *fault) {
 	if c.bad == nil {
 		c.bad = map[string]bool{}
 	}
-	c.bad[p.Key] = true
+	c.bad[key] = true
 	if len(c.list) == problemsMax {
 		c.more++
 		return
 	}
-	c.list = append(c.list, p)
-}
-
-// fault reports f at a place.
-func (c *collector) fault(at place, key string, f *fault) {
-	c.add(Problem{File: at.source, Line: at.line, Key: key, Message: f.message, Hint: f.hint})
+	c.list = append(c.list,
+		Problem{File: at.source, Line: at.line, Key: key, Message: f.message, Hint: f.hint})
 }
 
 // problems returns what was gathered, nil when there are none.

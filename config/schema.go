@@ -4,11 +4,10 @@ import (
 	"fmt"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"imgcluster/cluster/image"
 )
 
 // field is one setting as its struct tags describe it.
@@ -198,12 +197,9 @@ func (f *field) checkText(s string) *fault {
 	switch {
 	case s == "":
 		return faultf(f.defaultHint(), "is empty")
+	case slices.Contains(f.oneOf, s):
+		return nil
 	case len(f.oneOf) > 0:
-		for _, t := range f.oneOf {
-			if s == t {
-				return nil
-			}
-		}
 		return faultf(suggest(s, f.oneOf, "choose one of these"),
 			"%s is not one of %s", quote(s), strings.Join(f.oneOf, ", "))
 	case f.key == "cluster.name" && !clusterName.MatchString(s):
@@ -257,12 +253,6 @@ func format(v reflect.Value) string {
 		return formatDuration(x)
 	case []Node:
 		return formatNodes(x)
-	case Bytes:
-		return x.String()
-	case Decimal:
-		return x.String()
-	case image.NodeID:
-		return strconv.FormatUint(uint64(x), 10)
 	default:
 		return fmt.Sprint(x)
 	}

@@ -74,7 +74,6 @@ func TestExitStatus(t *testing.T) {
 			usage,
 			image.Errorf(image.KindInvalid, "x"),
 			image.Errorf(image.KindDamaged, "x: %w", &crypto.Error{Kind: crypto.ErrAuth}),
-			&config.UnknownNodeError{ID: 9},
 			fmt.Errorf("y: %w", config.Problems{{}}),
 			&local.NodeError{Status: exitUsage},
 			&genimg.Error{Err: genimg.ErrSpec},
