@@ -2,17 +2,17 @@ package genimg
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
 	"sync"
-	"syscall"
+
+	"golang.org/x/sync/errgroup"
 
 	"imgcluster/cluster/durable"
+	"imgcluster/cluster/hostinfo"
 )
 
 // The limits of Generate.
@@ -48,7 +48,7 @@ func Generate(
 		workers = runtime.GOMAXPROCS(0)
 	}
 	run := &run{spec: spec, count: count, dir: dir, progress: progress}
-	return run.all(ctx, min(workers, count))
+	return run.all(ctx, workers)
 }
 
 func check(spec Spec, count, workers int) error {
@@ -74,53 +74,29 @@ type run struct {
 	progress func(done int, bytes int64)
 
 	mu    sync.Mutex // guards the rest, and calls of progress
-	next  int        // the last image given out
 	done  int
 	bytes int64
 }
 
-// all runs the workers; the first failure stops them.
+// all writes the images with so many workers; the first failure stops them.
 func (r *run) all(ctx context.Context, workers int) error {
-	work, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	var group sync.WaitGroup
-	for range workers {
-		group.Go(func() {
-			if err := r.worker(work); err != nil {
-				stop(err)
+	group, work := errgroup.WithContext(ctx)
+	group.SetLimit(workers)
+	for n := 1; n <= r.count && work.Err() == nil; n++ {
+		group.Go(func() error {
+			im := r.spec.Image(n)
+			if err := writeFile(work, r.dir, im); err != nil {
+				return err
 			}
+			r.finished(im)
+			return nil
 		})
 	}
-	group.Wait()
+	group.Wait() // its error is the cause, unless ctx ended
 	if r.done == r.count {
 		return nil
 	}
 	return fmt.Errorf("%d of %d images written: %w", r.done, r.count, context.Cause(work))
-}
-
-// worker writes images until there are no more, or ctx ends.
-func (r *run) worker(ctx context.Context) error {
-	for {
-		n, ok := r.take()
-		if !ok {
-			return nil
-		}
-		im := r.spec.Image(n)
-		if err := writeFile(ctx, r.dir, im); err != nil {
-			return err
-		}
-		r.finished(im)
-	}
-}
-
-func (r *run) take() (n int, ok bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.next == r.count {
-		return 0, false
-	}
-	r.next++
-	return r.next, true
 }
 
 func (r *run) finished(im Image) {
@@ -167,41 +143,21 @@ func (u untilDone) Write(p []byte) (int, error) {
 // checkRoom refuses a set that the disk of dir cannot take. What files of the same names hold now
 // counts as room, since they are replaced.
 func checkRoom(spec Spec, count int, dir string) error {
-	disk, err := existing(dir)
+	disk, err := hostinfo.LimitsOf(dir)
 	if err != nil {
-		return err
+		return fmt.Errorf("find the disk of %s: %w", dir, err)
 	}
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(disk, &st); err != nil {
-		return fmt.Errorf("ask how much room there is at %s: %w", disk, err)
-	}
-	block := int64(st.Bsize)
-	total, free := int64(st.Blocks)*block, int64(st.Bavail)*block
-	left := min(roomLeftMax, total/100*roomLeftPercent)
-
+	left := min(roomLeftMax, disk.BytesTotal/100*roomLeftPercent)
 	need := spec.Summary(count).Bytes
-	if need+left <= free || need-replaced(dir, spec, count)+left <= free {
+	if need+left <= disk.Bytes || need-replaced(dir, spec, count)+left <= disk.Bytes {
 		return nil
 	}
 	return &Error{
 		Err: ErrNoRoom,
 		Detail: fmt.Sprintf("%d images take %s, and %s has %s free, of which %s must stay free",
-			count, gigabytes(need), dir, gigabytes(free), gigabytes(left)),
+			count, gigabytes(need), dir, gigabytes(disk.Bytes), gigabytes(left)),
 		hint: "free some room, name another disk with --out, " +
 			"or make fewer or smaller images with --count or --max-pixels",
-	}
-}
-
-// existing returns dir or, when it is not there yet, the nearest folder above that is.
-func existing(dir string) (string, error) {
-	for at := filepath.Clean(dir); ; at = filepath.Dir(at) {
-		_, err := os.Stat(at)
-		switch {
-		case err == nil:
-			return at, nil
-		case !errors.Is(err, fs.ErrNotExist) || at == filepath.Dir(at):
-			return "", fmt.Errorf("find the disk of %s: %w", dir, err)
-		}
 	}
 }
 

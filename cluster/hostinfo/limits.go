@@ -22,6 +22,7 @@ type Limits struct {
 	Memory       int64  // bytes of RAM: of the control groups or of the host, whichever is less
 	MemoryFree   int64  // bytes of RAM of the host available without swapping
 	Bytes        int64  // free on the file system of Place
+	BytesTotal   int64  // of that file system
 	Inodes       int64  // free there, or NoInodeLimit
 	Place        string // folder
 }
@@ -57,6 +58,7 @@ func LimitsOf(dir string) (Limits, error) {
 		return l, &fs.PathError{Op: "statfs", Path: path, Err: err}
 	}
 	l.Bytes = int64(st.Bavail) * int64(st.Bsize)
+	l.BytesTotal = int64(st.Blocks) * int64(st.Bsize)
 	l.Inodes = FreeInodes(&st)
 	l.Place = path
 	return l, nil

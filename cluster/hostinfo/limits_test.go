@@ -17,7 +17,7 @@ func TestLimitsOf(t *testing.T) {
 	if l.OpenFiles < 16 || l.AddressSpace < 1<<20 || l.Memory < 16<<20 || l.MemoryFree <= 0 {
 		t.Errorf("%+v", l)
 	}
-	if l.Bytes <= 0 || l.Inodes <= 0 || l.Place != dir {
+	if l.Bytes <= 0 || l.BytesTotal < l.Bytes || l.Inodes <= 0 || l.Place != dir {
 		t.Errorf("%+v", l)
 	}
 	if _, err := LimitsOf("/dev/null/x"); err == nil {
