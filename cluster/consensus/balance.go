@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/lni/dragonboat/v4"
 	"go.uber.org/zap"
 
 	"imgcluster/cluster/catalog"
@@ -22,20 +21,6 @@ const tryRoundsMax = 31
 type Candidates struct {
 	Shard uint64
 	Nodes []image.NodeID
-}
-
-// rotated returns candidates for shards that have none configured: the i-th shard (they come by ID) should
-// be led by its member i mod n, by ID; 13 shards on three nodes are thus led 5, 4 and 4.
-func rotated(shards []Shard) []Candidates {
-	candidates := make([]Candidates, len(shards))
-	for i, s := range shards {
-		ids := slices.Sorted(maps.Keys(s.Members))
-		if len(ids) > 0 {
-			ids[0], ids[i%len(ids)] = ids[i%len(ids)], ids[0]
-		}
-		candidates[i] = Candidates{s.ID, ids}
-	}
-	return candidates
 }
 
 // plan returns who should lead each shard: its first node, or when that one is not live, the live one with
@@ -66,44 +51,19 @@ func plan(candidates []Candidates, live map[image.NodeID]bool) map[uint64]image.
 	return plan
 }
 
-// addresses returns the Raft addresses of the nodes in the groups that this node is in.
-func (c *Consensus) addresses() map[image.NodeID]string {
-	all := map[image.NodeID]string{}
-	for _, s := range c.host.GetNodeHostInfo(dragonboat.NodeHostInfoOption{SkipLogInfo: true}).ShardInfoList {
-		for id, address := range s.Replicas {
-			all[catalog.ReplicaOf(id).Node] = address
-		}
-	}
-	return all
-}
-
-// replicaOn returns the ID of a node's replica of a shard.
-func (c *Consensus) replicaOn(shard uint64, node image.NodeID) (replica uint64, ok bool) {
-	for _, s := range c.host.GetNodeHostInfo(dragonboat.NodeHostInfoOption{SkipLogInfo: true}).ShardInfoList {
-		for id := range s.Replicas {
-			if s.ShardID == shard && catalog.ReplicaOf(id).Node == node {
-				replica, ok = max(replica, id), true
-			}
-		}
-	}
-	return replica, ok
-}
-
 // allowed lists the nodes that may lead if they are up.
 func (c *Consensus) allowed() map[image.NodeID]bool {
 	allowed := map[image.NodeID]bool{}
 	for id := range c.addresses() {
 		allowed[id] = true
 	}
-	if c.opts.Live != nil {
-		live := c.opts.Live()
-		maps.DeleteFunc(allowed, func(id image.NodeID, _ bool) bool { return !slices.Contains(live, id) })
-	}
+	live := c.opts.Live()
+	maps.DeleteFunc(allowed, func(id image.NodeID, _ bool) bool { return !slices.Contains(live, id) })
 	return allowed
 }
 
-// answering keeps of allowed this node and those that sent messages of Raft lately or whose Raft port
-// answers. Where packets are lost the one probe may fail.
+// answering returns the allowed nodes that can be reached: this one, those that have sent Raft messages
+// lately, and those whose Raft port answers a probe. The probe alone may fail where packets are lost.
 func (c *Consensus) answering(allowed map[image.NodeID]bool) map[image.NodeID]bool {
 	addresses := c.addresses()
 	lately := time.Duration(c.opts.ElectionRTT) * c.opts.RTT
@@ -137,8 +97,8 @@ type balancer struct {
 // try is a transfer that is not done yet.
 type try struct{ count, wait int } // wait is in rounds
 
-// settled reports whether all shards that have a leader have the one that is planned.
-func (b *balancer) settled(live map[image.NodeID]bool) bool {
+// balanced reports whether all shards that have a leader have the one that is planned.
+func (b *balancer) balanced(live map[image.NodeID]bool) bool {
 	for shard, planned := range plan(b.candidates(), live) {
 		if leader, _, ok := b.leader(shard); ok && leader != planned {
 			return false
@@ -199,7 +159,7 @@ func (c *Consensus) keepBalanced(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		if allowed := c.allowed(); !b.settled(allowed) {
+		if allowed := c.allowed(); !b.balanced(allowed) {
 			b.round(c.answering(allowed))
 		}
 	}

@@ -64,16 +64,12 @@ type Consensus struct {
 	closed  error
 }
 
-// Start opens the data directory, making it on the first start, and starts Options.Shards. It does not
-// wait for leaders: see Ready. ctx bounds the start, not the life of the node.
+// Start opens the data directory, making it on the first start; see StartShard. ctx bounds the start, not the
+// life of the node.
 //
 // A configuration that does not fit the directory, a directory or port in use and the like are
 // KindInvalid with a hint.
 func Start(ctx context.Context, opts Options) (*Consensus, error) {
-	opts = opts.withDefaults()
-	if err := opts.validate(); err != nil {
-		return nil, err
-	}
 	setLogger(opts.Logger)
 	alive, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	c := &Consensus{
@@ -90,7 +86,7 @@ func Start(ctx context.Context, opts Options) (*Consensus, error) {
 	return c, nil
 }
 
-// start brings up the database, the host and the shards; the caller closes what is up when it fails.
+// start brings up the database and the host; the caller closes what is up when it fails.
 func (c *Consensus) start(ctx context.Context) (err error) {
 	raftDir, catalogDir := filepath.Join(c.opts.Dir, "raft"), filepath.Join(c.opts.Dir, "catalog")
 	if err := os.MkdirAll(c.opts.Dir, 0o700); err != nil {
@@ -111,21 +107,13 @@ func (c *Consensus) start(ctx context.Context) (err error) {
 	if err := os.MkdirAll(raftDir, 0o700); err != nil {
 		return err
 	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if err := c.newHost(raftDir); err != nil {
 		return err
 	}
-	if err := c.db.started(); err != nil {
-		return err
-	}
-	for _, s := range c.opts.Shards {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if err := c.startShard(s); err != nil {
-			return err
-		}
-	}
-	return nil
+	return c.db.started()
 }
 
 // newHost starts dragonboat, which panics on some failures instead of returning them.

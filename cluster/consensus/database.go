@@ -65,22 +65,19 @@ func openDatabase(vfsys vfs.FS, dir string, log *zap.Logger) (d *database, err e
 	return d, nil
 }
 
-// view runs fn on the shard's state as it is now. The result is fn's error.
-func (d *database) view(shard uint64, fn func(catalog.Reader) error) (result any, err error) {
+// view runs fn on the shard's state as it is now. failed is fn's error.
+func (d *database) view(shard uint64, fn func(catalog.Reader) error) (failed, err error) {
 	leave, err := d.readers.enter()
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	v, err := newView(d.pebble, shard)
+	v, err := newShardView(d.pebble, shard)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, v.it.Close()) }()
-	if e := fn(v); e != nil {
-		return e, nil
-	}
-	return nil, nil
+	return fn(v), nil
 }
 
 // close waits for the readers, syncs and closes.
@@ -129,6 +126,30 @@ func identityOf(o *Options) identity {
 	return identity{Version: 1, Node: o.NodeID, Address: o.RaftAddress, DeploymentID: o.DeploymentID}
 }
 
+// differs returns an error that names the first thing that is not as it was.
+func (id identity) differs(now identity) error {
+	changed := func(what string, before, after any, hint string) error {
+		return image.Errorf(image.KindInvalid,
+			"the data directory belongs to %s %v, the configuration says %v",
+			what, before, after).WithHint(hint)
+	}
+	switch {
+	case id.Version != now.Version:
+		return changed("data version", id.Version, now.Version,
+			"run the version of the program that wrote it")
+	case id.DeploymentID != now.DeploymentID:
+		return changed("deployment", id.DeploymentID, now.DeploymentID,
+			"set the cluster's name back, or choose another data_dir")
+	case id.Node != now.Node:
+		return changed("node", id.Node, now.Node, "start it with that --id, or choose another data_dir")
+	case id.Address != now.Address:
+		return changed("Raft address", id.Address, now.Address,
+			"a node keeps its Raft address: set it back, or replace the node; "+
+				"what it listens on is node.listen")
+	}
+	return nil
+}
+
 // claim refuses a database that belongs to another configuration, or whose other half, the Raft
 // log, is lost: going on alone would panic or, worse, forget a vote. A new database is marked.
 //
@@ -169,3 +190,39 @@ func (d *database) claim(want identity, raftDir string) error {
 
 // started marks that the Raft log exists from now on.
 func (d *database) started() error { return d.pebble.Set(startedKey, []byte{1}, pebble.Sync) }
+
+// prepare makes the database ready for a replica and returns the members to start it with: those
+// that it was first started with, whatever the configuration says now.
+func (d *database) prepare(s Shard, removeData func(replica uint64) error) (map[image.NodeID]string, error) {
+	stored, err := get(d.pebble, recordKey(s.ID))
+	if err != nil {
+		return nil, damaged(err)
+	}
+	now := record{Replica: s.Replica.ID(), Members: s.Members}
+	batch := d.pebble.NewBatch()
+	defer batch.Close()
+	if stored != nil {
+		var have record
+		if err := json.Unmarshal(stored, &have); err != nil {
+			return nil, damaged(fmt.Errorf("record of shard %d in the catalog: %w", s.ID, err))
+		}
+		if have.Replica == now.Replica {
+			return have.Members, nil
+		}
+		if err := removeData(have.Replica); err != nil {
+			return nil, err
+		}
+		span := span(s.ID)
+		if err := batch.DeleteRange(span.Start, span.End, nil); err != nil {
+			return nil, err
+		}
+	}
+	b, err := json.Marshal(now)
+	if err == nil {
+		err = batch.Set(recordKey(s.ID), b, nil)
+	}
+	if err == nil {
+		err = batch.Commit(pebble.Sync)
+	}
+	return now.Members, err
+}

@@ -97,30 +97,6 @@ func firstRefused(dir string) error {
 	return nil
 }
 
-// differs returns an error that names the first thing that is not as it was.
-func (id identity) differs(now identity) error {
-	changed := func(what string, before, after any, hint string) error {
-		return image.Errorf(image.KindInvalid,
-			"the data directory belongs to %s %v, the configuration says %v",
-			what, before, after).WithHint(hint)
-	}
-	switch {
-	case id.Version != now.Version:
-		return changed("data version", id.Version, now.Version,
-			"run the version of the program that wrote it")
-	case id.DeploymentID != now.DeploymentID:
-		return changed("deployment", id.DeploymentID, now.DeploymentID,
-			"set the cluster's name back, or choose another data_dir")
-	case id.Node != now.Node:
-		return changed("node", id.Node, now.Node, "start it with that --id, or choose another data_dir")
-	case id.Address != now.Address:
-		return changed("Raft address", id.Address, now.Address,
-			"a node keeps its Raft address: set it back, or replace the node; "+
-				"what it listens on is node.listen")
-	}
-	return nil
-}
-
 // startError gives what stops a start its kind and its next step. Some of dragonboat's errors are
 // in internal packages; only for these is the text looked at.
 func startError(err error, o *Options) error {
@@ -135,7 +111,7 @@ func startError(err error, o *Options) error {
 	}
 	text := err.Error()
 	kind := image.KindInternal
-	hint := "the log tells what came before; free memory and open files of the host, then start it again"
+	hint := "see the log for what came before; free memory and open files of the host, then start it again"
 	class := oserr.ClassOf(err)
 	switch {
 	case errors.Is(err, ErrDamaged):

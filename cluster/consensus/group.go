@@ -13,7 +13,11 @@ import (
 // Group returns the replicas in a shard's Raft group, with all changes that were committed before.
 // The errors are those of Read.
 func (c *Consensus) Group(ctx context.Context, shard uint64) (replicas []catalog.Replica, err error) {
-	m, err := c.group(ctx, shard)
+	var m *dragonboat.Membership
+	err = c.retry(ctx, shard, func(ctx context.Context) (err error) {
+		m, err = c.host.SyncGetShardMembership(ctx, shard)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -23,18 +27,33 @@ func (c *Consensus) Group(ctx context.Context, shard uint64) (replicas []catalog
 	return replicas, nil
 }
 
-func (c *Consensus) group(ctx context.Context, shard uint64) (m *dragonboat.Membership, err error) {
-	err = c.retry(ctx, shard, func(ctx context.Context) (err error) {
-		m, err = c.host.SyncGetShardMembership(ctx, shard)
-		return err
-	})
-	return m, err
+// addresses returns the Raft addresses of the nodes in the groups that this node is in.
+func (c *Consensus) addresses() map[image.NodeID]string {
+	all := map[image.NodeID]string{}
+	for _, s := range c.host.GetNodeHostInfo(dragonboat.NodeHostInfoOption{SkipLogInfo: true}).ShardInfoList {
+		for id, address := range s.Replicas {
+			all[catalog.ReplicaOf(id).Node] = address
+		}
+	}
+	return all
 }
 
-// AddReplica takes a replica into a shard's Raft group; address is that of its node's Raft transport.
-// The group is only changed when stillWanted returns nil, and not when others change it meanwhile: a node
-// that goes by what held before would take a replica out that came since, and that for ever. stillWanted
-// may be called again.
+// replicaOn returns the ID of a node's replica of a shard.
+func (c *Consensus) replicaOn(shard uint64, node image.NodeID) (replica uint64, ok bool) {
+	for _, s := range c.host.GetNodeHostInfo(dragonboat.NodeHostInfoOption{SkipLogInfo: true}).ShardInfoList {
+		for id := range s.Replicas {
+			if s.ShardID == shard && catalog.ReplicaOf(id).Node == node {
+				replica, ok = max(replica, id), true
+			}
+		}
+	}
+	return replica, ok
+}
+
+// AddReplica adds a replica to a shard's Raft group; address is that of its node's Raft transport. The group
+// is changed only if stillWanted returns nil and nobody else changes it meanwhile: a node with an old layout
+// could otherwise remove a replica that was added since, and a removal is final. stillWanted may be called
+// again.
 func (c *Consensus) AddReplica(
 	ctx context.Context, shard uint64, r catalog.Replica, address string,
 	stillWanted func(context.Context) error,
@@ -63,9 +82,9 @@ func (c *Consensus) RemoveReplica(
 	})
 }
 
-// changeGroup reads the group before each attempt: one that timed out may have been committed. After
-// that it asks whether the change is still wanted: a newer decision then changes a group that this one did
-// not change, or has it refuse this change.
+// changeGroup reads the group before each attempt, because one that timed out may have been committed, and
+// only then asks whether the change is still wanted: a newer decision that comes later finds the group
+// unchanged, or its change makes this one fail.
 func (c *Consensus) changeGroup(
 	ctx context.Context, shard uint64, stillWanted func(context.Context) error,
 	change func(context.Context, *dragonboat.Membership) error,

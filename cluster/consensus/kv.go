@@ -72,23 +72,23 @@ func scan(it *pebble.Iterator, fn func(key, value []byte) bool) error {
 	return it.Close()
 }
 
-// view is a consistent state of one shard. It stands on an iterator and not on a pebble snapshot,
-// because replacing the shard's span, as RecoverFromSnapshot does, shows through the latter.
-type view struct {
+// shardView is a consistent state of one shard. It reads from an iterator, not from a pebble snapshot: that
+// the shard's keys are replaced, as by RecoverFromSnapshot, shows through a snapshot.
+type shardView struct {
 	shard uint64
 	it    *pebble.Iterator
 }
 
-func newView(db *pebble.DB, shard uint64) (*view, error) {
+func newShardView(db *pebble.DB, shard uint64) (*shardView, error) {
 	it, err := db.NewIter(bounds(shard, nil, nil))
 	if err != nil {
 		return nil, err
 	}
-	return &view{shard: shard, it: it}, nil
+	return &shardView{shard: shard, it: it}, nil
 }
 
 // Get implements catalog.Reader.
-func (v *view) Get(key []byte) ([]byte, error) {
+func (v *shardView) Get(key []byte) ([]byte, error) {
 	full := prefixed(v.shard, sectionState, key)
 	if !v.it.SeekGE(full) || !bytes.Equal(v.it.Key(), full) {
 		return nil, v.it.Error()
@@ -98,7 +98,7 @@ func (v *view) Get(key []byte) ([]byte, error) {
 }
 
 // Scan implements catalog.Reader. fn may call Get and Scan.
-func (v *view) Scan(from, to []byte, fn func(key, value []byte) bool) error {
+func (v *shardView) Scan(from, to []byte, fn func(key, value []byte) bool) error {
 	it, err := v.it.Clone(pebble.CloneOptions{IterOptions: bounds(v.shard, from, to)})
 	if err != nil {
 		return err

@@ -1,7 +1,6 @@
 package consensus
 
 import (
-	"sync/atomic"
 	"time"
 
 	"github.com/lni/dragonboat/v4/raftio"
@@ -11,11 +10,6 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// leadership is who leads one shard, as far as this node knows.
-type leadership struct {
-	now atomic.Pointer[raftio.LeaderInfo]
-}
-
 // Leader returns the shard's leader and its term from memory; ok is false when there is none. A
 // leader that just died is named until the next election, so this is a hint and no proof.
 func (c *Consensus) Leader(shard uint64) (node image.NodeID, term uint64, ok bool) {
@@ -23,7 +17,7 @@ func (c *Consensus) Leader(shard uint64) (node image.NodeID, term uint64, ok boo
 	if s == nil {
 		return 0, 0, false
 	}
-	info := s.now.Load()
+	info := s.leader.Load()
 	if info == nil || info.LeaderID == raftio.NoLeader {
 		return 0, 0, false
 	}
@@ -66,7 +60,7 @@ func (l *listener) LeaderUpdated(info raftio.LeaderInfo) {
 	if known == nil || known.Replica.ID() != info.ReplicaID {
 		return
 	}
-	before := known.now.Swap(&info)
+	before := known.leader.Swap(&info)
 	if before != nil && before.LeaderID == info.LeaderID && before.Term == info.Term {
 		return
 	}

@@ -74,9 +74,9 @@ func TestReplaceAReplica(t *testing.T) {
 		id := n.opts.NodeID
 		c.stop(lost)
 		must(t, os.RemoveAll(n.opts.Dir))
-		n.opts.Shards = nil
+		n.shards = nil
 		for shard := uint64(1); shard <= 3; shard++ {
-			n.opts.Shards = append(n.opts.Shards, joining(shard, id, number))
+			n.shards = append(n.shards, joining(shard, id, number))
 			other := c.nodes[(lost+1)%3]
 			group, err := other.Group(t.Context(), shard)
 			must(t, err)
@@ -110,11 +110,11 @@ func TestMoveAShard(t *testing.T) {
 	t.Parallel() // most of it is waiting
 	c := newCluster(t, 4, 2, nil)
 	for i, n := range c.nodes { // shard 1 is on all, shard 2 on the first three
-		for s := range n.opts.Shards {
-			delete(n.opts.Shards[s].Members, 4)
+		for s := range n.shards {
+			delete(n.shards[s].Members, 4)
 		}
 		if i == 3 {
-			n.opts.Shards = nil
+			n.shards = nil
 		}
 	}
 	c.startAll()

@@ -65,11 +65,10 @@ func (c *Consensus) View(shard uint64, fn func(catalog.Reader) error) error {
 	if c.shard(shard) == nil {
 		return errShard(shard)
 	}
-	result, err := c.db.view(shard, fn)
+	failed, err := c.db.view(shard, fn)
 	if err != nil {
 		return err
 	}
-	failed, _ := result.(error)
 	return failed
 }
 

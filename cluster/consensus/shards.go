@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/lni/dragonboat/v4"
 	"github.com/lni/dragonboat/v4/config"
+	"github.com/lni/dragonboat/v4/raftio"
 	sm "github.com/lni/dragonboat/v4/statemachine"
 	"go.uber.org/zap"
 
@@ -27,7 +29,7 @@ const stopTimeout = 10 * time.Second
 // running is a Raft group of which a replica runs here.
 type running struct {
 	Shard
-	leadership
+	leader atomic.Pointer[raftio.LeaderInfo] // as far as this node knows
 }
 
 // record is what the database keeps of the replica that this node runs, so that a restart starts the
@@ -154,42 +156,6 @@ func (c *Consensus) startReplica(s Shard) (err error) {
 		OrderedConfigChange: true,  // see changeGroup
 		Quiesce:             false, // a quiesced shard whose leader died does not elect
 	})
-}
-
-// prepare makes the database ready for a replica and returns the members to start it with: those
-// that it was first started with, whatever the configuration says now.
-func (d *database) prepare(s Shard, removeData func(replica uint64) error) (map[image.NodeID]string, error) {
-	stored, err := get(d.pebble, recordKey(s.ID))
-	if err != nil {
-		return nil, damaged(err)
-	}
-	now := record{Replica: s.Replica.ID(), Members: s.Members}
-	batch := d.pebble.NewBatch()
-	defer batch.Close()
-	if stored != nil {
-		var have record
-		if err := json.Unmarshal(stored, &have); err != nil {
-			return nil, damaged(fmt.Errorf("record of shard %d in the catalog: %w", s.ID, err))
-		}
-		if have.Replica == now.Replica {
-			return have.Members, nil
-		}
-		if err := removeData(have.Replica); err != nil {
-			return nil, err
-		}
-		span := span(s.ID)
-		if err := batch.DeleteRange(span.Start, span.End, nil); err != nil {
-			return nil, err
-		}
-	}
-	b, err := json.Marshal(now)
-	if err == nil {
-		err = batch.Set(recordKey(s.ID), b, nil)
-	}
-	if err == nil {
-		err = batch.Commit(pebble.Sync)
-	}
-	return now.Members, err
 }
 
 // DropShard stops this node's replica of a shard and deletes what it has of it. The replica must not

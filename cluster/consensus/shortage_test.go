@@ -1,7 +1,6 @@
 package consensus
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,7 +12,6 @@ import (
 	"syscall"
 	"testing"
 
-	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
 	"imgcluster/cluster/image"
@@ -51,10 +49,8 @@ func startShort() int {
 		}
 	}
 	address := os.Getenv(shortAddress)
-	c, err := Start(context.Background(), Options{
-		NodeID: 1, RaftAddress: address, Dir: os.Getenv(shortDir), DeploymentID: 7, Logger: zap.NewNop(),
-		Shards: []Shard{{ID: 1, Members: map[image.NodeID]string{1: address}, Apply: toyApply}},
-	})
+	c, err := startNode(testOptions(1, address, os.Getenv(shortDir)),
+		[]Shard{{ID: 1, Members: map[image.NodeID]string{1: address}, Apply: toyApply}})
 	if err != nil {
 		var e *image.Error
 		errors.As(err, &e)
@@ -216,9 +212,9 @@ func TestStartErrors(t *testing.T) {
 		{panics(fmt.Sprint(at(syscall.EMFILE))), image.KindInvalid, false, "ulimit -n"},
 		{
 			func() (err error) { defer recovered(&err); return errors.New(os.Args[len(os.Args)]) }(),
-			image.KindInternal, false, "the log tells",
+			image.KindInternal, false, "see the log",
 		},
-		{errors.New("shard 2 runs already"), image.KindInternal, false, "the log tells"},
+		{errors.New("shard 2 runs already"), image.KindInternal, false, "see the log"},
 	} {
 		err := startError(c.err, &Options{Dir: t.TempDir(), RaftAddress: "127.0.0.1:1"})
 		var e *image.Error

@@ -142,7 +142,7 @@ func (m *stateMachine) Sync() error {
 	return err
 }
 
-// PrepareSnapshot pins the state. An iterator, for the reason that view has one.
+// PrepareSnapshot pins the state. An iterator, for the reason that shardView has one.
 func (m *stateMachine) PrepareSnapshot() (any, error) {
 	s := span(m.shard)
 	return m.db.pebble.NewIter(&pebble.IterOptions{LowerBound: s.Start, UpperBound: s.End})

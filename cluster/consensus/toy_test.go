@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -13,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
 
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/clustertest/poll"
@@ -82,12 +85,52 @@ func dump(t testing.TB, r catalog.Reader) map[string]string {
 
 // node is one node of a test cluster, with the events that it got.
 type node struct {
-	opts Options
+	opts   Options
+	shards []Shard // to start with
 	*Consensus
 
 	mu       sync.Mutex
 	events   map[uint64][]string // names of removed records
 	restored map[uint64]int
+}
+
+// testOptions returns the options of a node, with what a test need not care about.
+func testOptions(id image.NodeID, address, dir string) Options {
+	return Options{
+		NodeID:             id,
+		RaftAddress:        address,
+		Listen:             address,
+		Dir:                dir,
+		DeploymentID:       7,
+		Applied:            func(uint64, []catalog.Event) {},
+		Restored:           func(uint64) {},
+		LeaderChanged:      func(uint64, image.NodeID, uint64) {},
+		Live:               func() []image.NodeID { return []image.NodeID{1, 2, 3, 4} },
+		Candidates:         func() []Candidates { return nil },
+		RTT:                20 * time.Millisecond,
+		ElectionRTT:        10,
+		HeartbeatRTT:       1,
+		SnapshotEntries:    20_000,
+		CompactionOverhead: 10_000,
+		RebalanceEvery:     100 * time.Millisecond,
+		ProposalAttempt:    400 * time.Millisecond,
+		ProposalTimeout:    deadline,
+		Logger:             zap.NewNop(),
+	}
+}
+
+// startNode starts a node and its shards.
+func startNode(o Options, shards []Shard) (*Consensus, error) {
+	c, err := Start(context.Background(), o)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range shards {
+		if err := c.StartShard(s); err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
+	}
+	return c, nil
 }
 
 // toyCluster is n nodes on loopback ports.
@@ -119,23 +162,20 @@ func newCluster(t testing.TB, n, shards int, change func(*Options)) *toyCluster 
 	}
 	for i := range n {
 		nd := &node{events: map[uint64][]string{}, restored: map[uint64]int{}}
-		nd.opts = Options{
-			NodeID: image.NodeID(i + 1), RaftAddress: addresses[i], Dir: t.TempDir(), DeploymentID: 7,
-			RTT: 20 * time.Millisecond, RebalanceEvery: 100 * time.Millisecond, ProposalTimeout: deadline,
-			Applied: func(shard uint64, events []catalog.Event) {
-				nd.mu.Lock()
-				defer nd.mu.Unlock()
-				nd.events[shard] = append(nd.events[shard], namesOf(events)...)
-			},
-			Restored: func(shard uint64) {
-				nd.mu.Lock()
-				defer nd.mu.Unlock()
-				nd.restored[shard]++
-			},
+		nd.opts = testOptions(image.NodeID(i+1), addresses[i], t.TempDir())
+		nd.opts.Candidates = func() []Candidates { return rotated(nd.shards) }
+		nd.opts.Applied = func(shard uint64, events []catalog.Event) {
+			nd.mu.Lock()
+			defer nd.mu.Unlock()
+			nd.events[shard] = append(nd.events[shard], namesOf(events)...)
+		}
+		nd.opts.Restored = func(shard uint64) {
+			nd.mu.Lock()
+			defer nd.mu.Unlock()
+			nd.restored[shard]++
 		}
 		for s := range shards {
-			nd.opts.Shards = append(nd.opts.Shards,
-				Shard{ID: uint64(s + 1), Members: maps.Clone(all), Apply: toyApply})
+			nd.shards = append(nd.shards, Shard{ID: uint64(s + 1), Members: maps.Clone(all), Apply: toyApply})
 		}
 		if change != nil {
 			change(&nd.opts)
@@ -160,7 +200,7 @@ func (c *toyCluster) startAll() {
 func (c *toyCluster) start(i int) {
 	c.t.Helper()
 	n := c.nodes[i]
-	running, err := Start(context.Background(), n.opts)
+	running, err := startNode(n.opts, n.shards)
 	must(c.t, err)
 	n.Consensus = running
 }
@@ -211,7 +251,7 @@ func (c *toyCluster) state(i int, shard uint64) string {
 // expectSameEverywhere waits until all running nodes have the same state of every shard.
 func (c *toyCluster) expectSameEverywhere() {
 	c.t.Helper()
-	for _, s := range c.nodes[0].opts.Shards {
+	for _, s := range c.nodes[0].shards {
 		until(c.t, fmt.Sprintf("shard %d is the same everywhere", s.ID), func() bool {
 			var states []string
 			for i, n := range c.nodes {
@@ -232,7 +272,7 @@ func (c *toyCluster) expectBalanced() map[image.NodeID]int {
 	for _, n := range c.nodes {
 		live[n.opts.NodeID] = n.Consensus != nil
 	}
-	want := plan(rotated(c.nodes[0].opts.Shards), live)
+	want := plan(rotated(c.nodes[0].shards), live)
 	for _, n := range c.nodes {
 		if n.Consensus == nil {
 			continue
