@@ -6,7 +6,7 @@ RACE = ./cluster/... ./modes/local ./modes/stress/... ./modes/report/... ./modes
 # What the detector has nothing to see in: a pure model, and processes whose waits are what is tested.
 RACE_SKIP = TestModel|TestCrash|TestHistories|TestNetwork|TestPowerCuts|TestLayout|TestDamagedLog|TestForgottenTail
 
-.PHONY: build test readme race lint format bench extreme powercuts histories crash flips wipes damage slow bugs fuzz clean
+.PHONY: build static test readme race lint format bench extreme powercuts histories crash flips wipes damage slow bugs fuzz clean
 
 build: ## the binary
 	go build -o imgcluster .
@@ -23,7 +23,10 @@ race:
 lint:
 	go vet ./...
 	go tool staticcheck ./...
-	go tool deadcode -test ./...
+	@dead=$$(go tool deadcode -test ./...); [ -z "$$dead" ] || { echo "$$dead"; exit 1; }
+
+static: ## without a C compiler
+	CGO_ENABLED=0 go build -o imgcluster .
 
 format:
 	go tool gofumpt -w .

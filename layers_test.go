@@ -31,9 +31,9 @@ type row struct {
 	leaf    bool
 }
 
-// layers are the tables of layersFile: the rooms by package, and the libraries by import path.
+// layers are the tables of layersFile: the packages, and the libraries by import path.
 type layers struct {
-	rooms     map[string]row
+	packages  map[string]row
 	libraries map[string]row
 }
 
@@ -53,7 +53,7 @@ func readLayers(t *testing.T) layers {
 		cells := strings.Split(strings.Trim(line, "| "), "|")
 		switch strings.TrimSpace(cells[0]) {
 		case "package":
-			table = l.rooms
+			table = l.packages
 			continue
 		case "library":
 			table = l.libraries
@@ -76,18 +76,18 @@ func readLayers(t *testing.T) layers {
 			table[m[1]] = r
 		}
 	}
-	if len(l.rooms) == 0 || len(l.libraries) == 0 {
-		t.Fatalf("%s has no table of rooms or of libraries", layersFile)
+	if len(l.packages) == 0 || len(l.libraries) == 0 {
+		t.Fatalf("%s has no table of packages or of libraries", layersFile)
 	}
 	return l
 }
 
 // find returns the row of a package: its own, or that of a pattern.
 func (l layers) find(pkg string) (row, bool) {
-	if r, ok := l.rooms[pkg]; ok {
+	if r, ok := l.packages[pkg]; ok {
 		return r, true
 	}
-	for pattern, r := range l.rooms {
+	for pattern, r := range l.packages {
 		if matches(pattern, pkg) {
 			return r, true
 		}
@@ -103,13 +103,13 @@ func matches(pattern, pkg string) bool {
 
 // allows reports whether a package may import another one of this module.
 func (l layers) allows(from row, to string) bool {
-	if from.all || from.leaves && l.rooms[to].leaf {
+	if from.all || from.leaves && l.packages[to].leaf {
 		return true
 	}
 	return slices.ContainsFunc(from.allowed, func(pattern string) bool { return matches(pattern, to) })
 }
 
-// TestLayers holds the table of rooms in CONTRIBUTING.md: what a package imports, other than in tests,
+// TestLayers holds the table of packages in CONTRIBUTING.md: what a package imports, other than in tests,
 // is what its row allows, a library with one user has no other, and no row is left without a package.
 func TestLayers(t *testing.T) {
 	l := readLayers(t)
@@ -127,7 +127,7 @@ func TestLayers(t *testing.T) {
 		pkg := filepath.ToSlash(filepath.Dir(file))
 		r, ok := l.find(pkg)
 		if !ok {
-			t.Errorf("%s has no row in the table of rooms: add one to %s", pkg, layersFile)
+			t.Errorf("%s has no row in the table of packages: add one to %s", pkg, layersFile)
 			return fs.SkipDir
 		}
 		seen[pkg] = true
@@ -139,7 +139,7 @@ func TestLayers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for pattern, r := range l.rooms {
+	for pattern, r := range l.packages {
 		packages := slices.Collect(maps.Keys(seen))
 		if !slices.ContainsFunc(packages, func(pkg string) bool { return matches(pattern, pkg) }) {
 			t.Errorf("%s:%d: there is no package %s", layersFile, r.line, pattern)
