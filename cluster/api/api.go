@@ -90,7 +90,7 @@ type Options struct {
 	BodyRate    int64             // bytes a second that a body must move at; 0: any
 	BodyGrace   time.Duration     // that it may fall behind by
 	Reads       int               // images sent to clients at once
-	Uploads     int               // bodies passed on at once to nodes that hold their shards
+	Uploads     int               // bodies forwarded at once to nodes that hold their shards
 	StatusEvery time.Duration     // period of the status stream
 	// HostAllowed reports whether a name, in lower case, is one that this node is reached by.
 	HostAllowed func(host string) bool
@@ -313,81 +313,4 @@ func (h *Handler) readyz(w http.ResponseWriter, r *http.Request) {
 func (h *Handler) metrics(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 	h.Node.WriteMetrics(w)
-}
-
-// helloBytesMax bounds the body of a handshake or a join.
-const helloBytesMax = 64 << 10
-
-func (h *Handler) hello(w http.ResponseWriter, r *http.Request) { h.handshake(w, r, h.Peers.Hello) }
-
-func (h *Handler) join(w http.ResponseWriter, r *http.Request) { h.handshake(w, r, h.Peers.Join) }
-
-// handshake reads what a node says of itself, and sends what answer returns.
-func (h *Handler) handshake(
-	w http.ResponseWriter, r *http.Request, answer func(context.Context, []byte) ([]byte, error),
-) {
-	if err := checkJSON(r); err != nil {
-		h.fail(w, r, err)
-		return
-	}
-	theirs, err := io.ReadAll(http.MaxBytesReader(w, r.Body, helloBytesMax))
-	if err != nil {
-		h.fail(w, r, image.Errorf(image.KindInvalid, "unreadable handshake: %w", err))
-		return
-	}
-	ours, err := answer(r.Context(), theirs)
-	if err != nil {
-		h.fail(w, r, err)
-		return
-	}
-	w.Header().Set("Content-Type", wire.DocumentType)
-	w.Write(ours)
-}
-
-// status streams this node's figures, a JSON object a line, until the peer leaves. An open stream
-// is how peers know that a node is up: it ends with the process.
-func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
-	release := h.stream(r)
-	if release == nil {
-		h.fail(w, r, image.Errorf(image.KindOverload,
-			"%d status streams to this address are open, the limit", streamsMax).WithHint("end some"))
-		return
-	}
-	defer release()
-	control := http.NewResponseController(w)
-	ticker := time.NewTicker(h.StatusEvery)
-	defer ticker.Stop()
-	enc := json.NewEncoder(w)
-	for last := h.shutdown.Err() != nil; !last; {
-		last = h.shutdown.Err() != nil // then this is the last line of the stream
-		changed := *h.changed.Load()   // before the status is taken
-		h.extend(w)
-		if enc.Encode(h.Peers.Status()) != nil || control.Flush() != nil || last {
-			return
-		}
-		select {
-		case <-r.Context().Done():
-			return
-		case <-h.shutdown.Done():
-		case <-changed:
-		case <-ticker.C:
-		}
-	}
-}
-
-func (h *Handler) copy(w http.ResponseWriter, r *http.Request) {
-	id, epoch, err := wire.ParseCopyPath(r)
-	if err != nil {
-		h.fail(w, r, err)
-		return
-	}
-	c, err := h.Peers.OpenCopy(id, epoch)
-	if err != nil {
-		h.fail(w, r, err)
-		return
-	}
-	header := http.Header{"Content-Type": {image.DefaultMediaType}}
-	if err := h.serve(w, r, c, image.Conditions{}, nil, header); err != nil {
-		h.fail(w, r, err)
-	}
 }

@@ -16,9 +16,10 @@ var crossOrigin = http.NewCrossOriginProtection()
 // browserFields are the header fields that crossOrigin compares, beside Host.
 var browserFields = []string{"Origin", "Sec-Fetch-Site"}
 
-// checkBrowser refuses what a browser sends for a page of another site and that would change something.
-// A page whose name was made to lead here (DNS rebinding) has one origin with the node, and gives itself
-// away by that name: only names that are a node's own count, and addresses, which nobody else can have.
+// checkBrowser refuses a request that would change something and that a page of another site has made the
+// browser send. A page whose name was made to lead here (DNS rebinding) has one origin with the node, and
+// gives itself away by that name: only names that are a node's own count, and addresses, which nobody else
+// can have.
 func (h *Handler) checkBrowser(r *http.Request) error {
 	if crossOrigin.Check(r) != nil {
 		return image.Errorf(image.KindForbidden, "%.20s comes from a page of another site", r.Method).

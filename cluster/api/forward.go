@@ -12,7 +12,7 @@ import (
 	"imgcluster/cluster/wire"
 )
 
-// forward passes a request for an image on to a node that holds its shard, where this one does not, and
+// forward sends a request for an image on to a node that holds its shard, where this one does not, and
 // reports whether it answered.
 func (h *Handler) forward(w http.ResponseWriter, r *http.Request, user, name string) bool {
 	target, here := h.Node.Route(user, name)

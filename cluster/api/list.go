@@ -24,17 +24,6 @@ func (h *Handler) list(w http.ResponseWriter, r *http.Request, user string) {
 	})
 }
 
-// listShards lists what some shards have, for another node.
-func (h *Handler) listShards(w http.ResponseWriter, r *http.Request) {
-	h.page(w, r, h.shardLists, func(q wire.ListQuery) (wire.List, error) {
-		of, err := wire.ParseShards(r.URL.Query())
-		if err != nil {
-			return wire.List{}, err
-		}
-		return h.Peers.ListShards(r.Context(), of.Shards, of.User, q.Prefix, q.After, q.Limit)
-	})
-}
-
 // page answers with one page of a list, once there is a slot for it.
 func (h *Handler) page(
 	w http.ResponseWriter, r *http.Request, at slots, list func(wire.ListQuery) (wire.List, error),

@@ -52,16 +52,3 @@ func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
 		say(wire.VerifyLine{Type: wire.VerifyFailed, VerifySummary: sum, Problem: err.Error()})
 	}
 }
-
-// suspect has the node look at its copy of an image that another node could not read.
-func (h *Handler) suspect(w http.ResponseWriter, r *http.Request) {
-	user, name, err := wire.ParseName(r.URL.Query())
-	if err == nil {
-		err = h.Peers.Suspect(user, name)
-	}
-	if err != nil {
-		h.fail(w, r, err)
-		return
-	}
-	w.WriteHeader(http.StatusAccepted)
-}

@@ -14,8 +14,8 @@ import (
 	"imgcluster/cluster/wire"
 )
 
-// The buffers of a connection, of which every slow client may hold one: for uploads sent on, and for the
-// rest.
+// The buffers of a connection, of which every slow client may hold one: for relayed uploads, and for
+// the rest.
 const (
 	sendBufferBytes = 256 << 10
 	readBufferBytes = 32 << 10
@@ -56,7 +56,7 @@ func (t refuseRedirects) RoundTrip(req *http.Request) (*http.Response, error) {
 		WithHint("check the nodes' addresses in the configuration, and that no proxy stands between the nodes")
 }
 
-// Transport is how to send a client's request on to a peer, by its address.
+// Transport is how to forward a client's request to a peer, by its address.
 func (s *Set) Transport() http.RoundTripper { return s.http.Transport }
 
 // request returns a request to a peer.
@@ -97,7 +97,7 @@ func do(c *http.Client, req *http.Request) (*http.Response, error) {
 	return nil, fmt.Errorf("%s answered %s", req.URL.Host, resp.Status)
 }
 
-// Send passes an upload on to a storing node.
+// Send relays an upload to a storing node.
 func (s *Set) Send(ctx context.Context, to image.NodeID, up image.Request, body io.Reader) error {
 	req, err := s.request(ctx, to, http.MethodPut, wire.ImagePath(up.User, up.Name), io.NopCloser(body))
 	if err != nil {

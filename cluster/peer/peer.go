@@ -1,5 +1,5 @@
-// Package peer knows the other nodes: who is up, what their last status was, and how to call them. An upload
-// never waits for such a question: each peer keeps a stream of its status open, which ends with its process.
+// Package peer knows the other nodes: who is up, what their last status was, and how to call them. Answers
+// come from memory, so no upload waits for one: each peer streams its status until its process ends.
 package peer
 
 import (
@@ -24,7 +24,7 @@ import (
 // Options are what a Set works with. All fields are needed.
 type Options struct {
 	Self    image.NodeID
-	Every   time.Duration // pause before a peer that is down is called again, twice
+	Every   time.Duration // twice the pause before a peer that is down is called again
 	Silence time.Duration // without figures for this long, a peer is down
 	Stall   time.Duration // without a byte for this long, another copy is read
 	Dial    time.Duration // for a connection

@@ -19,7 +19,6 @@ import (
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
-	"imgcluster/cluster/sample"
 	"imgcluster/cluster/wait"
 )
 
@@ -71,40 +70,6 @@ type Options struct {
 	ScrubRate  int64         // plaintext bytes a second that a scrub reads, at most
 }
 
-// Stats counts since the start of the service.
-type Stats struct {
-	Made     int64 `json:"made"`     // copies that were missing
-	Replaced int64 `json:"replaced"` // copies that were damaged
-	Damaged  int64 `json:"damaged"`  // copies that were found damaged
-	Bytes    int64 `json:"bytes"`    // fetched, plaintext length
-	Scrubbed int64 `json:"scrubbed"` // copies that scrubs have read
-	Missing  int64 `json:"missing"`  // copies that this node should have and lacks, now
-}
-
-// Figures are those of Stats; a node's status has the missing copies.
-var Figures = sample.Figures{
-	{
-		Name: "made", Counter: true, Metric: "repair_copies_made_total",
-		Help: "Missing copies that this node made.",
-	},
-	{
-		Name: "replaced", Counter: true, Metric: "repair_copies_replaced_total",
-		Help: "Damaged copies of this node that were replaced.",
-	},
-	{
-		Name: "damaged", Counter: true, Metric: "repair_copies_damaged_total",
-		Help: "Copies of this node that were found damaged or missing.",
-	},
-	{
-		Name: "bytes", Counter: true, Metric: "repair_bytes_total",
-		Help: "Plaintext bytes of the copies that this node fetched to repair.",
-	},
-	{
-		Name: "scrubbed", Counter: true, Metric: "scrubbed_copies_total",
-		Help: "Copies that the background check has read.",
-	},
-}
-
 // Service repairs the copies of one node.
 type Service struct {
 	Options
@@ -114,7 +79,7 @@ type Service struct {
 	kick     chan struct{}
 	suspects chan suspect
 	fetching chan struct{} // capacity 1: one copy at a time
-	pace     pace          // of fetching
+	limiter  limiter       // of fetching
 
 	mu        sync.Mutex
 	suspected map[suspectKey]time.Time // when a copy was last suspected
@@ -157,7 +122,7 @@ func New(o Options) *Service {
 		kick:      make(chan struct{}, 1),
 		suspects:  make(chan suspect, suspectsMax),
 		fetching:  make(chan struct{}, 1),
-		pace:      pace{rate: o.Rate},
+		limiter:   limiter{rate: o.Rate},
 		suspected: map[suspectKey]time.Time{},
 		complete:  map[uint64]bool{},
 	}
@@ -177,18 +142,6 @@ func (s *Service) Start() {
 func (s *Service) Close() {
 	s.stop()
 	s.wg.Wait()
-}
-
-// Stats returns the counts so far.
-func (s *Service) Stats() Stats {
-	return Stats{
-		Made:     s.made.Load(),
-		Replaced: s.replaced.Load(),
-		Damaged:  s.damaged.Load(),
-		Bytes:    s.bytes.Load(),
-		Scrubbed: s.scrubbed.Load(),
-		Missing:  s.missing.Load(),
-	}
 }
 
 // Kick starts a search for missing copies at once. It does not block.
@@ -281,7 +234,7 @@ func (s *Service) makeCopyFrom(
 	to := image.Copy{Node: s.Node, Epoch: from.Epoch}
 	release := s.Copies.Pin(rec.ID, to.Epoch)
 	defer release()
-	s.pace.wait(ctx, rec.Bytes)
+	s.limiter.wait(ctx, rec.Bytes)
 	failpoint.Here("repair/before-fetch")
 	if err := s.Copies.Fetch(ctx, rec, from); err != nil {
 		return err
@@ -371,24 +324,4 @@ func (s *Service) check(ctx context.Context, rec *image.Record, fix bool) (f *fi
 		s.replaced.Add(1)
 	}
 	return f, true
-}
-
-// pace limits work to rate on average.
-type pace struct {
-	rate int64 // bytes a second
-	mu   sync.Mutex
-	next time.Time
-}
-
-// wait returns when n more bytes may be read or fetched, or when ctx ends.
-func (p *pace) wait(ctx context.Context, n int64) {
-	p.mu.Lock()
-	now := time.Now()
-	if p.next.Before(now) {
-		p.next = now
-	}
-	until := p.next
-	p.next = p.next.Add(time.Duration(float64(n) / float64(p.rate) * float64(time.Second)))
-	p.mu.Unlock()
-	wait.For(ctx, until.Sub(now))
 }

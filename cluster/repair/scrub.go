@@ -58,7 +58,7 @@ func (s *Service) Verify(
 	if err := report(wire.VerifyLine{Type: wire.VerifyProgress, VerifySummary: sum}); err != nil {
 		return sum, err
 	}
-	limit := pace{rate: o.Rate}
+	limit := limiter{rate: o.Rate}
 	for _, shard := range s.Shards() {
 		err := s.records(ctx, shard, func(rec *image.Record) error {
 			if o.Sample < 1 && rand.Float64() >= o.Sample || !slices.Contains(rec.Replicas(), s.Node) {

@@ -1,0 +1,113 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"time"
+
+	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
+)
+
+// helloBytesMax bounds the body of a handshake or a join.
+const helloBytesMax = 64 << 10
+
+func (h *Handler) hello(w http.ResponseWriter, r *http.Request) { h.handshake(w, r, h.Peers.Hello) }
+
+func (h *Handler) join(w http.ResponseWriter, r *http.Request) { h.handshake(w, r, h.Peers.Join) }
+
+// handshake reads what a node says of itself, and sends what answer returns.
+func (h *Handler) handshake(
+	w http.ResponseWriter, r *http.Request, answer func(context.Context, []byte) ([]byte, error),
+) {
+	if err := checkJSON(r); err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	theirs, err := io.ReadAll(http.MaxBytesReader(w, r.Body, helloBytesMax))
+	if err != nil {
+		h.fail(w, r, image.Errorf(image.KindInvalid, "unreadable handshake: %w", err))
+		return
+	}
+	ours, err := answer(r.Context(), theirs)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", wire.DocumentType)
+	w.Write(ours)
+}
+
+// status streams this node's figures, a JSON object a line, until the peer leaves. An open stream
+// is how peers know that a node is up: it ends with the process.
+func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
+	release := h.stream(r)
+	if release == nil {
+		h.fail(w, r, image.Errorf(image.KindOverload,
+			"%d status streams to this address are open, the limit", streamsMax).WithHint("end some"))
+		return
+	}
+	defer release()
+	control := http.NewResponseController(w)
+	ticker := time.NewTicker(h.StatusEvery)
+	defer ticker.Stop()
+	enc := json.NewEncoder(w)
+	for last := h.shutdown.Err() != nil; !last; {
+		last = h.shutdown.Err() != nil // then this is the last line of the stream
+		changed := *h.changed.Load()   // before the status is taken
+		h.extend(w)
+		if enc.Encode(h.Peers.Status()) != nil || control.Flush() != nil || last {
+			return
+		}
+		select {
+		case <-r.Context().Done():
+			return
+		case <-h.shutdown.Done():
+		case <-changed:
+		case <-ticker.C:
+		}
+	}
+}
+
+func (h *Handler) copy(w http.ResponseWriter, r *http.Request) {
+	id, epoch, err := wire.ParseCopyPath(r)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	c, err := h.Peers.OpenCopy(id, epoch)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	header := http.Header{"Content-Type": {image.DefaultMediaType}}
+	if err := h.serve(w, r, c, image.Conditions{}, nil, header); err != nil {
+		h.fail(w, r, err)
+	}
+}
+
+// suspect has the node look at its copy of an image that another node could not read.
+func (h *Handler) suspect(w http.ResponseWriter, r *http.Request) {
+	user, name, err := wire.ParseName(r.URL.Query())
+	if err == nil {
+		err = h.Peers.Suspect(user, name)
+	}
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	w.WriteHeader(http.StatusAccepted)
+}
+
+// listShards lists what some shards have, for another node.
+func (h *Handler) listShards(w http.ResponseWriter, r *http.Request) {
+	h.page(w, r, h.shardLists, func(q wire.ListQuery) (wire.List, error) {
+		of, err := wire.ParseShards(r.URL.Query())
+		if err != nil {
+			return wire.List{}, err
+		}
+		return h.Peers.ListShards(r.Context(), of.Shards, of.User, q.Prefix, q.After, q.Limit)
+	})
+}
