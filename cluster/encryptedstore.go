@@ -48,7 +48,7 @@ func (v encryptedStore) Create(
 		Image:       id,
 		Tenant:      user,
 		Epoch:       epoch,
-		UserKey:     key.ID,
+		UserKey:     firstKeyID,
 		Length:      size,
 		SegmentSize: segmentBytes,
 	}
@@ -56,7 +56,7 @@ func (v encryptedStore) Create(
 	if err != nil {
 		return nil, err
 	}
-	enc, err := crypto.NewEncryptWriter(file, key.Key, fields)
+	enc, err := crypto.NewEncryptWriter(file, key, fields)
 	if err != nil {
 		file.Abort()
 		return nil, err

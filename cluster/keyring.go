@@ -31,13 +31,13 @@ type keyName struct {
 	id   uint32
 }
 
-// current returns the key that new images of a user are encrypted with.
-func (k *keyring) current(ctx context.Context, user string) (crypto.UserKey, error) {
+// current returns the key that new images of a user are encrypted with, the one with firstKeyID.
+func (k *keyring) current(ctx context.Context, user string) (crypto.Key, error) {
 	key, err := k.Get(ctx, user, firstKeyID)
 	if image.KindOf(err) == image.KindNotFound {
 		key, err = k.create(ctx, user)
 	}
-	return crypto.UserKey{ID: firstKeyID, Key: key}, err
+	return key, err
 }
 
 // Get returns one of a user's keys.
@@ -69,13 +69,12 @@ func (k *keyring) Get(ctx context.Context, user string, id uint32) (crypto.Key, 
 
 // create makes a user's first key; when two nodes do at once, the first in the log is it.
 func (k *keyring) create(ctx context.Context, user string) (crypto.Key, error) {
-	fresh := crypto.NewUserKey(firstKeyID)
-	wrapped, err := k.master.WrapUserKey(user, fresh.ID, fresh.Key)
+	wrapped, err := k.master.WrapUserKey(user, firstKeyID, crypto.NewKey())
 	if err != nil {
 		return crypto.Key{}, err
 	}
 	r, err := k.log.Propose(ctx, systemShard, catalog.Command{PutKey: &catalog.PutKey{
-		User: user, KeyID: fresh.ID, Wrapped: wrapped,
+		User: user, KeyID: firstKeyID, Wrapped: wrapped,
 	}})
 	if err == nil {
 		err = r.Err()

@@ -65,17 +65,11 @@ func (k Key) Equal(other Key) bool {
 // String returns "redacted", as do all the ways to print or marshal a Key.
 func (k Key) String() string { return redacted }
 
-// GoString implements fmt.GoStringer, for %#v.
-func (k Key) GoString() string { return redacted }
-
 // Format implements fmt.Formatter, for every verb.
 func (k Key) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
 
-// MarshalText implements encoding.TextMarshaler.
+// MarshalText implements encoding.TextMarshaler, for JSON too.
 func (k Key) MarshalText() ([]byte, error) { return []byte(redacted), nil }
-
-// MarshalJSON implements json.Marshaler.
-func (k Key) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), nil }
 
 // check refuses what is no key: the zero Key, and one that was zeroed, which would encrypt under
 // a key that everybody knows.

@@ -28,13 +28,19 @@ func traces() []string {
 	}
 }
 
+// numbered is a struct that holds a key, as others may.
+type numbered struct {
+	ID  uint32
+	Key Key
+}
+
 func TestKeysNeverPrint(t *testing.T) {
 	k := keyOf((*[keyBytes]byte)([]byte(secretText)))
 	m := must[*MasterKey](t)(newMasterKey(k))
 	type hidden struct{ k Key }
 	type shown struct{ K Key }
 	values := map[string]any{
-		"Key": k, "*Key": &k, "UserKey": UserKey{1, k}, "*UserKey": &UserKey{1, k}, "[]Key": []Key{k},
+		"Key": k, "*Key": &k, "numbered": numbered{1, k}, "*numbered": &numbered{1, k}, "[]Key": []Key{k},
 		"map": map[string]Key{"a": k}, "hidden": hidden{k}, "*hidden": &hidden{k}, "shown": shown{k},
 		"any":        []any{k, hidden{k}},
 		"*MasterKey": m, "MasterKey": *m, "in a struct": struct{ m *MasterKey }{m},
@@ -61,13 +67,13 @@ func TestKeysNeverPrint(t *testing.T) {
 
 func TestKeyPrintsRedacted(t *testing.T) {
 	k := NewKey()
-	j := must[[]byte](t)(json.Marshal(map[string]any{"k": k, "u": UserKey{1, k}}))
+	j := must[[]byte](t)(json.Marshal(map[string]any{"k": k, "u": numbered{1, k}}))
 	if got, want := string(j), `{"k":"redacted","u":{"ID":1,"Key":"redacted"}}`; got != want {
 		t.Errorf("JSON %s, want %s", got, want)
 	}
 	text := must[[]byte](t)(k.MarshalText())
 	for _, s := range []string{
-		k.String(), k.GoString(), string(text),
+		k.String(), string(text),
 		fmt.Sprint(k), fmt.Sprintf("%#v", k), fmt.Sprintf("%x", k),
 	} {
 		if s != "redacted" {

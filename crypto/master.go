@@ -48,9 +48,6 @@ func (m *MasterKey) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "master key %s"
 // MarshalText implements encoding.TextMarshaler: the ID.
 func (m *MasterKey) MarshalText() ([]byte, error) { return []byte(m.ID()), nil }
 
-// Zero overwrites the key; m is of no use after it.
-func (m *MasterKey) Zero() { m.key.Zero() }
-
 // line is the text form that LoadMasterKey and MasterKeyFromEnv read.
 func (m *MasterKey) line() string {
 	return keyLineMagic + " " + m.ID() + " " + base64.StdEncoding.EncodeToString(m.key.b()[:])
@@ -142,17 +139,6 @@ func keyLine(text string) (line, problem string) {
 	return line, ""
 }
 
-// UserKey is one version of a user's key. The ID is in the header of every file that it wraps the
-// data key of.
-type UserKey struct {
-	ID  uint32
-	Key Key
-}
-
-// NewUserKey returns a fresh random key under the given ID. The caller sees to it that no user
-// has an ID twice.
-func NewUserKey(id uint32) UserKey { return UserKey{ID: id, Key: NewKey()} }
-
 // WrapUserKey encrypts a user's key for storage: version, master key ID, and AES-256-GCM with a
 // random 96-bit nonce under a key derived from the master key for this purpose, bound to tenant
 // and id.
@@ -185,11 +171,15 @@ func (m *MasterKey) wrapUserKey(tenant string, id uint32, k Key, random io.Reade
 // UnwrapUserKey is the inverse of WrapUserKey. Its errors are of kind ErrFormat, ErrOtherMaster
 // (this master key did not wrap it) or ErrAuth (changed, or of another tenant or ID).
 func (m *MasterKey) UnwrapUserKey(tenant string, id uint32, wrapped []byte) (Key, error) {
-	by, err := WrappedBy(wrapped)
-	if err != nil {
-		return Key{}, err
+	if len(wrapped) != userWrapBytes || wrapped[0] != userWrapVersion {
+		return Key{}, &Error{
+			Kind: ErrFormat,
+			Detail: fmt.Sprintf("%d bytes are not a wrapped user key of version %d",
+				len(wrapped), userWrapVersion),
+			hint: hintNewer,
+		}
 	}
-	if by != m.ID() {
+	if by := hex.EncodeToString(wrapped[1 : 1+masterIDBytes]); by != m.ID() {
 		return Key{}, &Error{
 			Kind: ErrOtherMaster,
 			Detail: fmt.Sprintf("key %d of user %q is wrapped by master key %s, not by %s", id, tenant, by,
@@ -210,20 +200,6 @@ func (m *MasterKey) UnwrapUserKey(tenant string, id uint32, wrapped []byte) (Key
 		}
 	}
 	return k, nil
-}
-
-// WrappedBy returns the ID of the master key that a wrapped user key needs; it is not
-// authenticated.
-func WrappedBy(wrapped []byte) (masterID string, err error) {
-	if len(wrapped) != userWrapBytes || wrapped[0] != userWrapVersion {
-		return "", &Error{
-			Kind: ErrFormat,
-			Detail: fmt.Sprintf("%d bytes are not a wrapped user key of version %d",
-				len(wrapped), userWrapVersion),
-			hint: hintNewer,
-		}
-	}
-	return hex.EncodeToString(wrapped[1 : 1+masterIDBytes]), nil
 }
 
 // userWrapAD binds purpose, version, master key, key ID and tenant. All but the last have a

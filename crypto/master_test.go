@@ -8,16 +8,16 @@ import (
 
 func TestWrapUserKey(t *testing.T) {
 	m := must[*MasterKey](t)(newMasterKey(testKey(1)))
-	u := NewUserKey(4)
-	wrapped := must[[]byte](t)(m.WrapUserKey("alice", u.ID, u.Key))
-	again := must[[]byte](t)(m.WrapUserKey("alice", u.ID, u.Key))
-	if bytes.Equal(wrapped, again) || bytes.Contains(wrapped, u.Key.b()[:8]) {
+	k := NewKey()
+	wrapped := must[[]byte](t)(m.WrapUserKey("alice", 4, k))
+	again := must[[]byte](t)(m.WrapUserKey("alice", 4, k))
+	if bytes.Equal(wrapped, again) || bytes.Contains(wrapped, k.b()[:8]) {
 		t.Error("two wraps are the same, or show the key")
 	}
-	if by := must[string](t)(WrappedBy(wrapped)); by != m.ID() {
-		t.Errorf("wrapped by %s, want %s", by, m.ID())
+	if by := wrapped[1 : 1+masterIDBytes]; !bytes.Equal(by, m.id[:]) {
+		t.Errorf("wrapped by %x, want %s", by, m.ID())
 	}
-	if got := must[Key](t)(m.UnwrapUserKey("alice", u.ID, wrapped)); !got.Equal(u.Key) {
+	if got := must[Key](t)(m.UnwrapUserKey("alice", 4, wrapped)); !got.Equal(k) {
 		t.Error("another key came back")
 	}
 }
@@ -76,7 +76,7 @@ func TestMasterKeyID(t *testing.T) {
 func TestZeroedMasterKeyIsRefused(t *testing.T) {
 	m := must[*MasterKey](t)(newMasterKey(NewKey()))
 	wrapped := must[[]byte](t)(m.WrapUserKey("alice", 1, NewKey()))
-	m.Zero()
+	m.key.Zero()
 	_, err := m.UnwrapUserKey("alice", 1, wrapped)
 	wantKind(t, err, ErrInvalid)
 	_, err = m.WrapUserKey("alice", 1, NewKey())
@@ -87,12 +87,12 @@ func TestZeroedMasterKeyIsRefused(t *testing.T) {
 func TestRotation(t *testing.T) {
 	old := must[*MasterKey](t)(newMasterKey(NewKey()))
 	next := must[*MasterKey](t)(newMasterKey(NewKey()))
-	u := NewUserKey(7)
-	file := encrypt(t, u.Key, testFields(3, 0), []byte("abc"))
-	wrapped := must[[]byte](t)(old.WrapUserKey("alice", u.ID, u.Key))
+	k := NewKey()
+	file := encrypt(t, k, testFields(3, 0), []byte("abc"))
+	wrapped := must[[]byte](t)(old.WrapUserKey("alice", 7, k))
 	rewrapped := must[[]byte](t)(
-		next.WrapUserKey("alice", u.ID, must[Key](t)(old.UnwrapUserKey("alice", u.ID, wrapped))))
-	k := must[Key](t)(next.UnwrapUserKey("alice", u.ID, rewrapped))
+		next.WrapUserKey("alice", 7, must[Key](t)(old.UnwrapUserKey("alice", 7, wrapped))))
+	k = must[Key](t)(next.UnwrapUserKey("alice", 7, rewrapped))
 	if got := must[[]byte](t)(verify(file, k)); string(got) != "abc" {
 		t.Errorf("read %q", got)
 	}
