@@ -28,7 +28,7 @@ func Open(prefix []byte, userKey Key) (*Opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := HeaderLen(h.Tenant)
+	n := headerBytes(h.Tenant)
 	if len(prefix) < n+StreamHeaderBytes {
 		return nil, truncated(int64(len(prefix)), int64(n+StreamHeaderBytes))
 	}

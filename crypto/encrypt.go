@@ -73,7 +73,7 @@ func newEncryptWriter(dst io.Writer, userKey Key, f HeaderFields, random io.Read
 	}
 	defer dataKey.Zero()
 	start := append(h.Marshal(), make([]byte, StreamHeaderBytes)...)
-	header, stream := start[:HeaderLen(h.Tenant)], start[HeaderLen(h.Tenant):]
+	header, stream := start[:headerBytes(h.Tenant)], start[headerBytes(h.Tenant):]
 	stream[0] = StreamHeaderBytes
 	if _, err := io.ReadFull(random, stream[1:]); err != nil {
 		return nil, fmt.Errorf("draw a salt: %w", err)

@@ -22,7 +22,7 @@ func FuzzParseHeader(f *testing.F) {
 		if out := h.Marshal(); len(out) > HeaderMaxBytes || !bytes.HasPrefix(b, out) {
 			t.Fatalf("%x is written again as %x", b, out)
 		}
-		if h.FileLen() < int64(HeaderLen(h.Tenant))+StreamHeaderBytes+tagBytes {
+		if h.FileLen() < int64(headerBytes(h.Tenant))+StreamHeaderBytes+tagBytes {
 			t.Fatalf("a file of %d bytes", h.FileLen())
 		}
 	})

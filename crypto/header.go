@@ -15,10 +15,10 @@ const (
 	// suiteGCM is AES256-GCM-HKDF-SHA256 streaming, AES-256-GCM wraps, HKDF-SHA256 commitment.
 	suiteGCM = 1
 
-	// TenantMaxBytes bounds the user name in a header.
-	TenantMaxBytes = 128
+	// tenantMaxBytes bounds the user name in a header.
+	tenantMaxBytes = 128
 	// HeaderMaxBytes bounds a header of this version.
-	HeaderMaxBytes = offTenant + TenantMaxBytes
+	HeaderMaxBytes = offTenant + tenantMaxBytes
 	// PrefixMaxBytes is how much of a file Open may need: fetch this much, or the whole file if it
 	// is shorter.
 	PrefixMaxBytes = HeaderMaxBytes + StreamHeaderBytes
@@ -52,7 +52,7 @@ const (
 // HeaderFields is what the maker of a file decides.
 type HeaderFields struct {
 	Image       [16]byte
-	Tenant      string // 1 to TenantMaxBytes bytes of UTF-8
+	Tenant      string // 1 to tenantMaxBytes bytes of UTF-8
 	Epoch       uint32
 	UserKey     uint32 // ID of the user's key that wraps the data key
 	Length      int64  // bytes of plaintext
@@ -68,8 +68,8 @@ func (f *HeaderFields) check() error {
 	case f.SegmentSize < segmentSizeMin || f.SegmentSize > SegmentSizeDefault:
 		return invalid(fmt.Sprintf("segment size %d is not within %d and %d bytes",
 			f.SegmentSize, segmentSizeMin, SegmentSizeDefault))
-	case f.Length < 0 || f.Length > LengthMax:
-		return invalid(fmt.Sprintf("length %d is not within 0 and %d bytes", f.Length, int64(LengthMax)))
+	case f.Length < 0 || f.Length > lengthMax:
+		return invalid(fmt.Sprintf("length %d is not within 0 and %d bytes", f.Length, int64(lengthMax)))
 	case f.layout().segments() > segmentsMax:
 		return invalid(fmt.Sprintf("%d bytes are too many for segments of %d bytes", f.Length, f.SegmentSize))
 	}
@@ -78,9 +78,9 @@ func (f *HeaderFields) check() error {
 
 func checkTenant(tenant string) error {
 	switch {
-	case tenant == "" || len(tenant) > TenantMaxBytes:
+	case tenant == "" || len(tenant) > tenantMaxBytes:
 		return invalid(fmt.Sprintf("user name of %d bytes is not within 1 and %d",
-			len(tenant), TenantMaxBytes))
+			len(tenant), tenantMaxBytes))
 	case !utf8.ValidString(tenant):
 		return invalid("user name is not UTF-8")
 	}
@@ -92,11 +92,11 @@ func invalid(detail string) error {
 }
 
 func (f *HeaderFields) layout() layout {
-	return layout{header: int64(HeaderLen(f.Tenant)), segment: int64(f.SegmentSize), length: f.Length}
+	return layout{header: int64(headerBytes(f.Tenant)), segment: int64(f.SegmentSize), length: f.Length}
 }
 
-// HeaderLen returns the size in bytes of the header of a tenant's files.
-func HeaderLen(tenant string) int { return offTenant + len(tenant) }
+// headerBytes returns the size in bytes of the header of a tenant's files.
+func headerBytes(tenant string) int { return offTenant + len(tenant) }
 
 // Header is the start of a file. ParseHeader alone proves nothing of it: it is authenticated by
 // Open.
@@ -112,7 +112,7 @@ func (h *Header) FileLen() int64 { return h.layout().fileLen() }
 
 // Marshal returns the header's bytes.
 func (h *Header) Marshal() []byte {
-	b := make([]byte, HeaderLen(h.Tenant))
+	b := make([]byte, headerBytes(h.Tenant))
 	copy(b, magic)
 	b[offVersion] = version
 	b[offSuite] = suiteGCM
@@ -152,7 +152,7 @@ func ParseHeader(prefix []byte) (*Header, error) {
 	copy(h.salt[:], b[offSalt:])
 	copy(h.commitment[:], b[offCommitment:])
 	length := binary.BigEndian.Uint64(b[offLength:])
-	h.Length = int64(min(length, LengthMax+1)) // more is refused all the same, and cannot wrap around
+	h.Length = int64(min(length, lengthMax+1)) // more is refused all the same, and cannot wrap around
 	if err := h.check(); err != nil {
 		return nil, &Error{
 			Kind: ErrFormat, Detail: "header at byte 0 is malformed: " + err.Error(), hint: hintDamaged,

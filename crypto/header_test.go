@@ -11,11 +11,11 @@ import (
 func TestHeaderFieldsAtTheirLimits(t *testing.T) {
 	for name, change := range map[string]func(*HeaderFields){
 		"no tenant":            func(f *HeaderFields) { f.Tenant = "" },
-		"long tenant":          func(f *HeaderFields) { f.Tenant = strings.Repeat("a", TenantMaxBytes+1) },
+		"long tenant":          func(f *HeaderFields) { f.Tenant = strings.Repeat("a", tenantMaxBytes+1) },
 		"tenant not UTF-8":     func(f *HeaderFields) { f.Tenant = "a\xff" },
 		"negative length":      func(f *HeaderFields) { f.Length = -1 },
-		"length over the most": func(f *HeaderFields) { f.Length = LengthMax + 1 },
-		"too many segments":    func(f *HeaderFields) { f.Length, f.SegmentSize = LengthMax, segmentSizeMin },
+		"length over the most": func(f *HeaderFields) { f.Length = lengthMax + 1 },
+		"too many segments":    func(f *HeaderFields) { f.Length, f.SegmentSize = lengthMax, segmentSizeMin },
 		"tiny segments":        func(f *HeaderFields) { f.SegmentSize = segmentSizeMin - 1 },
 		"huge segments":        func(f *HeaderFields) { f.SegmentSize = SegmentSizeDefault + 1 },
 		"negative segments":    func(f *HeaderFields) { f.SegmentSize = -1 },
@@ -33,8 +33,8 @@ func TestHeaderFieldsAtTheirLimits(t *testing.T) {
 	}
 	for _, f := range []HeaderFields{
 		{
-			Tenant: strings.Repeat("ä", TenantMaxBytes/2), Epoch: math.MaxUint32,
-			UserKey: math.MaxUint32, Length: LengthMax,
+			Tenant: strings.Repeat("ä", tenantMaxBytes/2), Epoch: math.MaxUint32,
+			UserKey: math.MaxUint32, Length: lengthMax,
 		},
 		{Tenant: "a", SegmentSize: segmentSizeMin},
 	} {
@@ -44,7 +44,7 @@ func TestHeaderFieldsAtTheirLimits(t *testing.T) {
 		}
 		b := h.Marshal()
 		back := must[*Header](t)(ParseHeader(b))
-		if *back != *h || len(b) != HeaderLen(f.Tenant) || len(b) > HeaderMaxBytes {
+		if *back != *h || len(b) != headerBytes(f.Tenant) || len(b) > HeaderMaxBytes {
 			t.Errorf("%+v came back as %+v in %d bytes", h, back, len(b))
 		}
 	}
@@ -56,8 +56,8 @@ func TestHeaderSizes(t *testing.T) {
 		PrefixMaxBytes != 340 {
 		t.Error("the header's layout is not what FORMAT.md says")
 	}
-	if HeaderLen("alice") != 177 {
-		t.Error("HeaderLen is wrong")
+	if headerBytes("alice") != 177 {
+		t.Error("headerBytes is wrong")
 	}
 }
 

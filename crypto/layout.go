@@ -8,8 +8,8 @@ const (
 	SegmentSizeDefault = 1 << 20
 	// segmentSizeMin leaves room for the stream header and a tag in the first segment.
 	segmentSizeMin = 64
-	// LengthMax bounds the plaintext of one file, in bytes.
-	LengthMax = 1 << 40
+	// lengthMax bounds the plaintext of one file, in bytes.
+	lengthMax = 1 << 40
 	// segmentsMax is what Tink's layout can count.
 	segmentsMax = 1<<32 - 1
 

@@ -56,7 +56,7 @@ func TestUnwrapUserKeyRefuses(t *testing.T) {
 
 func TestWrapUserKeyRefusesTenants(t *testing.T) {
 	m := must[*MasterKey](t)(newMasterKey(testKey(1)))
-	for _, tenant := range []string{"", strings.Repeat("a", TenantMaxBytes+1), "\xff"} {
+	for _, tenant := range []string{"", strings.Repeat("a", tenantMaxBytes+1), "\xff"} {
 		_, err := m.WrapUserKey(tenant, 1, NewKey())
 		wantKind(t, err, ErrInvalid)
 	}

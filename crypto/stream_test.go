@@ -303,7 +303,7 @@ func TestRangeReaderAfterClose(t *testing.T) {
 	file := encrypt(t, testKey(1), testFields(100, testSegment), testPlain(100))
 	o := must[*Opened](t)(Open(file, testKey(1)))
 	r := must[*RangeReader](t)(
-		o.NewRangeReader(bytes.NewReader(file[HeaderLen("alice")+StreamHeaderBytes:]), 0, 100))
+		o.NewRangeReader(bytes.NewReader(file[headerBytes("alice")+StreamHeaderBytes:]), 0, 100))
 	must[int](t)(r.Read(make([]byte, 3)))
 	r.Close()
 	if n, err := r.Read(make([]byte, 3)); n != 0 || !errors.Is(err, io.ErrClosedPipe) {
@@ -379,7 +379,7 @@ func TestEncryptionsAreIndependent(t *testing.T) {
 		file := encrypt(t, k, testFields(len(plain), testSegment), plain)
 		h := must[*Header](t)(ParseHeader(file))
 		dataKey := must[Key](t)(h.openHeader(k))
-		body := file[HeaderLen(h.Tenant):]
+		body := file[headerBytes(h.Tenant):]
 		for what, v := range map[string][]byte{
 			"data key":    dataKey.b()[:],
 			"salt":        h.salt[:],

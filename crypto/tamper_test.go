@@ -27,7 +27,7 @@ func mustRefuse(t *testing.T, what string, bad, plain []byte, k Key) {
 
 func TestEveryHeaderBitFlipped(t *testing.T) {
 	file, _, k := tamperFile(t)
-	for i := range HeaderLen("alice") {
+	for i := range headerBytes("alice") {
 		for bit := range 8 {
 			bad := bytes.Clone(file)
 			bad[i] ^= 1 << bit
@@ -45,7 +45,7 @@ func TestEveryStreamHeaderByteFlipped(t *testing.T) {
 	file, _, k := tamperFile(t)
 	for i := range StreamHeaderBytes {
 		bad := bytes.Clone(file)
-		bad[HeaderLen("alice")+i] ^= 0x10
+		bad[headerBytes("alice")+i] ^= 0x10
 		mustRefuse(t, "a stream header byte flipped", bad, nil, k)
 	}
 }
@@ -53,10 +53,10 @@ func TestEveryStreamHeaderByteFlipped(t *testing.T) {
 func TestEveryBodyByteFlipped(t *testing.T) {
 	file, plain, k := tamperFile(t)
 	h := must[*Header](t)(ParseHeader(file))
-	for i := HeaderLen("alice") + StreamHeaderBytes; i < len(file); i++ {
+	for i := headerBytes("alice") + StreamHeaderBytes; i < len(file); i++ {
 		bad := bytes.Clone(file)
 		bad[i] ^= 0x80
-		segment := (int64(i) - int64(HeaderLen("alice"))) / testSegment
+		segment := (int64(i) - int64(headerBytes("alice"))) / testSegment
 		intact, _ := h.layout().plain(segment)
 		mustRefuse(t, "a body byte flipped", bad, plain[:intact], k)
 	}
@@ -127,7 +127,7 @@ func TestSplicedFiles(t *testing.T) {
 		mixed[i] = pb[i]
 		mustRefuse(t, "a part of another file", slices.Concat(mixed...), plain, k)
 	}
-	h := HeaderLen("alice")
+	h := headerBytes("alice")
 	mustRefuse(t, "a header of another file", slices.Concat(a[:h], b[h:]), nil, k)
 	for _, off := range []int{offWrapped, offSalt, offCommitment} {
 		bad := bytes.Clone(a)

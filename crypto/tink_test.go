@@ -36,7 +36,7 @@ func TestTinkReadsOurs(t *testing.T) {
 		k, plain := testKey(1), testPlain(length)
 		file := encrypt(t, k, testFields(length, segment), plain)
 		h := must[*Header](t)(ParseHeader(file))
-		n := HeaderLen(h.Tenant)
+		n := headerBytes(h.Tenant)
 		s := tinkStream(t, h, must[Key](t)(h.openHeader(k)))
 		r := must[io.Reader](t)(s.NewDecryptingReader(bytes.NewReader(file[n:]), file[:n]))
 		if got := must[[]byte](t)(io.ReadAll(r)); !bytes.Equal(got, plain) {

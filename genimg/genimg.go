@@ -21,8 +21,8 @@ const (
 // The bounds of Spec, in pixels on a side. The upper one keeps a row of pixels within one stored
 // block of deflate (65,535 bytes), which is what the PNG writer is built on.
 const (
-	PixelsLowest  = 16
-	PixelsHighest = 20000
+	pixelsLowest  = 16
+	pixelsHighest = 20000
 )
 
 // classNames by N mod 4.
@@ -44,11 +44,11 @@ func Default(seed uint64) Spec {
 
 // Validate returns an *Error that is ErrSpec when no images can be made of s.
 func (s Spec) Validate() error {
-	bounds := fmt.Sprintf("give --min-pixels and --max-pixels between %d and %d", PixelsLowest, PixelsHighest)
+	bounds := fmt.Sprintf("give --min-pixels and --max-pixels between %d and %d", pixelsLowest, pixelsHighest)
 	switch {
-	case s.MinPixels < PixelsLowest:
+	case s.MinPixels < pixelsLowest:
 		return refuse(bounds, "images of %d pixels on a side are too small", s.MinPixels)
-	case s.MaxPixels > PixelsHighest:
+	case s.MaxPixels > pixelsHighest:
 		return refuse(bounds, "images of %d pixels on a side are too large", s.MaxPixels)
 	case s.MinPixels > s.MaxPixels:
 		return refuse("swap --min-pixels and --max-pixels",

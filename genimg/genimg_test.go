@@ -57,7 +57,7 @@ func TestEveryClassDecodes(t *testing.T) {
 
 func TestSizesAtTheEdgesOfBands(t *testing.T) {
 	// Up to 180 pixels all rows fit one band (181 rows of 361 bytes); from 181 on there are two.
-	for _, px := range []int{PixelsLowest, 17, 180, 181, 182, 255, 256, 257} {
+	for _, px := range []int{pixelsLowest, 17, 180, 181, 182, 255, 256, 257} {
 		im := Spec{Seed: 3, MinPixels: px, MaxPixels: px}.Image(1)
 		file := im.AppendTo(nil)
 		if im.Pixels != px || int64(len(file)) != im.Size {
@@ -71,7 +71,7 @@ func TestLargestImageIsWhole(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes 800 MB")
 	}
-	im := Spec{Seed: 3, MinPixels: PixelsHighest, MaxPixels: PixelsHighest}.Image(1)
+	im := Spec{Seed: 3, MinPixels: pixelsHighest, MaxPixels: pixelsHighest}.Image(1)
 	n, err := im.WriteTo(io.Discard)
 	if err != nil || n != im.Size {
 		t.Errorf("wrote %d bytes (%v), said %d", n, err, im.Size)

@@ -404,7 +404,7 @@ func (t *txn) remove(rec *image.Record) error {
 }
 
 func (t *txn) delete(d *Delete) (Result, error) {
-	var was Deleted
+	var was deleted
 	known, err := get(t.tx, idKey(deletedTable, d.ID), &was)
 	if err != nil {
 		return Result{}, err
@@ -420,7 +420,7 @@ func (t *txn) delete(d *Delete) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	now := Deleted{User: d.User, Name: d.Name}
+	now := deleted{User: d.User, Name: d.Name}
 	if refusal := d.check(rec); refusal != nil {
 		p := image.AsProblem(refusal)
 		now.Problem = &p
@@ -442,7 +442,7 @@ func (d *Delete) check(rec *image.Record) error {
 	return d.If.Check(rec)
 }
 
-func (d Deleted) result() Result { return Result{Problem: d.Problem} }
+func (d deleted) result() Result { return Result{Problem: d.Problem} }
 
 func (t *txn) recopy(c *Recopy) (Result, error) {
 	rec, err := GetRecord(t.tx, c.User, c.Name)

@@ -62,8 +62,8 @@ func (u *Upload) Slot(node image.NodeID) *Slot {
 	return nil
 }
 
-// Deleted is what a shard keeps of a Delete.
-type Deleted struct {
+// deleted is what a shard keeps of a Delete.
+type deleted struct {
 	User    string         `json:"user"`
 	Name    string         `json:"name"`
 	Problem *image.Problem `json:"problem,omitempty"` // why nothing was removed
@@ -112,7 +112,7 @@ const (
 	imageTable    = 'i' // image ID -> user NUL name, for committed images
 	pendingTable  = 'p' // upload ID -> Upload
 	finishedTable = 'u' // upload ID -> Upload
-	deletedTable  = 'd' // ID of a Delete -> Deleted
+	deletedTable  = 'd' // ID of a Delete -> deleted
 	orderTable    = 'f' // finish sequence, 8 bytes -> ID of an upload or Delete, the last finishedMax of them
 	totalsKey     = 't' // Totals
 	memberKey     = 'm' // Membership

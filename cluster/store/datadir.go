@@ -27,8 +27,8 @@ import (
 )
 
 const (
-	// FormatVersion is the layout of data directories that this program reads and writes.
-	FormatVersion = 1
+	// formatVersion is the layout of data directories that this program reads and writes.
+	formatVersion = 1
 
 	identityName     = "node.json"
 	identityTmp      = identityName + tmpSuffix
@@ -296,21 +296,21 @@ func readIdentity(root *os.Root, dir string) (Identity, error) {
 	var id Identity
 	// The format comes first: in another format the other fields may mean anything.
 	var format struct{ Format int }
-	if err = json.Unmarshal(b, &format); err == nil && format.Format == FormatVersion {
+	if err = json.Unmarshal(b, &format); err == nil && format.Format == formatVersion {
 		err = errors.Join(json.Unmarshal(b, &id), id.verifySum())
 		id.Sum = "" // each write computes it
 	}
 	switch {
-	case err != nil || format.Format == FormatVersion && id.Incarnation == "":
+	case err != nil || format.Format == formatVersion && id.Incarnation == "":
 		hint := "restore " + identityName + " from a backup, or start the node with an empty --data-dir and" +
 			" --replace, so that it is rebuilt from its peers"
 		return Identity{}, refuse(errors.Join(ErrDataDir, err), hint,
 			"%s in data directory %s is damaged", identityName, dir)
-	case format.Format != FormatVersion:
+	case format.Format != formatVersion:
 		return Identity{}, refuse(ErrFormat,
 			"start the version of imgcluster that wrote it, or choose another --data-dir",
 			"data directory %s has format %d, this program knows format %d",
-			dir, format.Format, FormatVersion)
+			dir, format.Format, formatVersion)
 	}
 	return id, nil
 }
@@ -342,7 +342,7 @@ func (have Identity) check(dir string, want Identity) error {
 
 func firstStart(fsys fileSystem, dir string, want Identity) (Identity, error) {
 	id := want
-	id.Format = FormatVersion
+	id.Format = formatVersion
 	id.Incarnation = newIncarnation()
 	id.Created = time.Now().UTC().Truncate(time.Second)
 	if err := writeIdentity(fsys, dir, id); err != nil {

@@ -78,7 +78,7 @@ func TestClaim(t *testing.T) {
 		t.Errorf("identity %+v", id)
 	}
 	want := testIdentity
-	want.Format = FormatVersion
+	want.Format = formatVersion
 	want.Incarnation = id.Incarnation
 	want.Created = id.Created
 	if !reflect.DeepEqual(id, want) {
