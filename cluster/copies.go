@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"slices"
-	"sync"
 
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/peer"
@@ -85,38 +84,4 @@ func (m *copies) Remove(id image.ID, epoch uint32) error { return m.encrypted.Re
 // Suspect implements repair.Copies.
 func (m *copies) Suspect(ctx context.Context, node image.NodeID, rec *image.Record) error {
 	return m.peers.Suspect(ctx, node, rec)
-}
-
-// pins counts, by file, the repairs that need it before the catalog names it. It is safe for concurrent use.
-type pins struct {
-	mu sync.Mutex
-	m  map[pinnedFile]int
-}
-
-type pinnedFile struct {
-	id    image.ID
-	epoch uint32
-}
-
-func (k *pins) add(id image.ID, epoch uint32) (release func()) {
-	f := pinnedFile{id, epoch}
-	k.change(f, +1)
-	return sync.OnceFunc(func() { k.change(f, -1) })
-}
-
-func (k *pins) change(f pinnedFile, by int) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.m == nil {
-		k.m = map[pinnedFile]int{}
-	}
-	if k.m[f] += by; k.m[f] == 0 {
-		delete(k.m, f)
-	}
-}
-
-func (k *pins) count(id image.ID, epoch uint32) int {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.m[pinnedFile{id, epoch}]
 }

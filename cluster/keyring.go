@@ -3,10 +3,14 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"os"
+	"slices"
 	"sync"
 
+	"imgcluster/cluster/bootstrap"
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/image"
+	"imgcluster/config"
 	"imgcluster/crypto"
 )
 
@@ -100,4 +104,21 @@ func (k *keyring) unwrap(stored *catalog.PutKey) (crypto.Key, error) {
 	}
 	k.keys[keyName{stored.User, stored.KeyID}] = key
 	return key, nil
+}
+
+func loadMaster(cfg *config.Config) (*crypto.MasterKey, error) {
+	if text := os.Getenv(crypto.MasterKeyEnv); text != "" {
+		return crypto.MasterKeyFromEnv(text)
+	}
+	if cfg.Loopback() && !anyData(cfg) {
+		return crypto.LoadOrCreateMasterKey(cfg.Local.MasterKeyFile)
+	}
+	return crypto.LoadMasterKey(cfg.Local.MasterKeyFile)
+}
+
+// anyData reports whether a node of a loopback cluster has run before. Then the cluster has a master key, and
+// a new one must not hide that it was lost.
+func anyData(cfg *config.Config) bool {
+	return slices.ContainsFunc(cfg.Cluster.Nodes,
+		func(m config.Node) bool { return bootstrap.Claimed(cfg.DataDir(m.ID)) })
 }

@@ -10,8 +10,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -286,23 +284,6 @@ func (n *Node) openStore() (err error) {
 		return bootstrap.Refuse(image.HintOf(err), "data directory %s: %v", path, err)
 	}
 	return err
-}
-
-func loadMaster(cfg *config.Config) (*crypto.MasterKey, error) {
-	if text := os.Getenv(crypto.MasterKeyEnv); text != "" {
-		return crypto.MasterKeyFromEnv(text)
-	}
-	if cfg.Loopback() && !anyData(cfg) {
-		return crypto.LoadOrCreateMasterKey(cfg.Local.MasterKeyFile)
-	}
-	return crypto.LoadMasterKey(cfg.Local.MasterKeyFile)
-}
-
-// anyData reports whether a node of a loopback cluster has run before. Then the cluster has a master key, and
-// a new one must not hide that it was lost.
-func anyData(cfg *config.Config) bool {
-	return slices.ContainsFunc(cfg.Cluster.Nodes,
-		func(m config.Node) bool { return bootstrap.Claimed(cfg.DataDir(m.ID)) })
 }
 
 // peersChanged re-examines pending uploads and missing copies after a peer came up or went down.

@@ -161,3 +161,51 @@ func (r Result) encode() []byte {
 	}
 	return b
 }
+
+// Join introduces a node at its start. The first Join bootstraps the cluster: it fixes what all nodes must
+// agree on, the members, and where the shards are.
+type Join struct {
+	Node    image.NodeID `json:"node"`
+	Cluster string       `json:"cluster"` // its name
+	KeyID   string       `json:"key_id"`  // of the master key
+	Members []Member     `json:"members"` // that bootstrap the cluster
+	Shards  []uint64     `json:"shards"`  // the data shards
+	// Of the node's data directory; see Member.
+	Incarnation string `json:"incarnation"`
+	Starts      uint64 `json:"starts"`
+	Run         string `json:"run"`
+	// Replace says that the node has lost what another incarnation of it had.
+	Replace bool `json:"replace,omitempty"`
+}
+
+// AddMember takes in a new node, which holds nothing until it starts.
+type AddMember struct {
+	ID   image.NodeID `json:"id"`
+	API  string       `json:"api"`
+	Raft string       `json:"raft"`
+}
+
+// DrainMember takes work and copies from a node, or makes it take on work again.
+type DrainMember struct {
+	ID    image.NodeID `json:"id"`
+	Drain bool         `json:"drain"`
+	// Least is how many active members must stay: with fewer, its copies have nowhere to go.
+	Least int `json:"least,omitempty"`
+}
+
+// RemoveMember takes a node out for good.
+type RemoveMember struct {
+	ID image.NodeID `json:"id"`
+	// Least is how many active members must stay.
+	Least int `json:"least"`
+}
+
+// Settle says that a step of a shard's move is done. It counts only for the Version it was decided on.
+type Settle struct {
+	Shard   uint64 `json:"shard"`
+	Version uint64 `json:"version"`
+	// Moved: all of Next are in the Raft group and up to date, so they hold the shard now.
+	Moved bool `json:"moved,omitempty"`
+	// Left are replicas of Old that are no more in the Raft group.
+	Left []Replica `json:"left,omitempty"`
+}

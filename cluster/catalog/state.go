@@ -327,3 +327,36 @@ func (t *Totals) Add(other *Totals) {
 		n.Stored.add(o.Stored.Images, o.Stored.Bytes)
 	}
 }
+
+// fill gives free parts of u to holders without one, in their order, in the given epoch.
+func (u *Upload) fill(epoch uint32) {
+	for _, n := range u.Holders {
+		if len(u.Storing) >= u.Replicas {
+			return
+		}
+		if u.Slot(n) == nil {
+			u.Storing = append(u.Storing, Slot{Node: n, Epoch: epoch})
+		}
+	}
+}
+
+// Reserve counts an upload in (sign +1) or out (-1) of the loads.
+func (t *Totals) Reserve(u *Upload, sign int64) {
+	t.node(u.Owner).Assigned.add(sign, sign*u.Bytes)
+	for _, s := range u.Storing {
+		t.node(s.Node).Storing.add(sign, sign*u.Bytes)
+	}
+}
+
+// count takes a record in (sign +1) or out (-1) of the totals.
+func (t *Totals) count(rec *image.Record, sign int64) {
+	t.Images += sign
+	t.Bytes += sign * rec.Bytes
+	if len(rec.Copies) < rec.Wanted {
+		t.UnderReplicated += sign
+	}
+	t.node(rec.Owner).Owned.add(sign, sign*rec.Bytes)
+	for _, c := range rec.Copies {
+		t.node(c.Node).Stored.add(sign, sign*rec.Bytes)
+	}
+}

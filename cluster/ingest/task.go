@@ -54,12 +54,6 @@ func (s *Service) run(u *upload) {
 // cancelled loses its connection.
 const lingerMax = time.Second
 
-func (t *task) linger() {
-	timer := time.AfterFunc(lingerMax, func() { t.u.cancel(errSpoolClosed) })
-	defer timer.Stop()
-	t.senders.Wait()
-}
-
 func (t *task) loop() {
 	deadline := time.NewTimer(t.s.UploadTimeout)
 	defer deadline.Stop()
@@ -179,22 +173,6 @@ func (t *task) follow(state *catalog.Upload) {
 	}
 }
 
-// followSenders sends a relayed upload to the nodes that store it, and to no other.
-func (t *task) followSenders(state *catalog.Upload) {
-	for _, slot := range state.Storing {
-		if slot.Node != t.s.Node && !slot.Stored && t.sending[slot.Node] == nil {
-			t.startSending(slot.Node)
-		}
-	}
-	// Stop sending to dropped nodes: where not all bytes fit in memory, one that stalls blocks the others.
-	// Those that replace it have their cursors by now; they need the first bytes, which its cursor holds.
-	for node, stop := range t.sending {
-		if state.Slot(node) == nil {
-			stop(errStale)
-		}
-	}
-}
-
 // standsBy reports whether this node is the one that holds the bytes for a takeover: the first holder
 // that does not store. More than one would cost memory bandwidth for the case that two nodes fail
 // during one upload, and then the client sends it again.
@@ -227,26 +205,4 @@ func (t *task) finish(state *catalog.Upload) {
 	if rec != nil && rec.Owner == t.s.Node {
 		t.s.Owned(t.u.owned(rec))
 	}
-}
-
-// startSending streams the bytes of a relayed upload on to a storing node.
-func (t *task) startSending(to image.NodeID) {
-	s, u := t.s, t.u
-	ctx, stop := context.WithCancelCause(u.ctx)
-	t.sending[to] = stop
-	cur, err := u.spool.cursor(ctx)
-	req := u.req
-	req.Broadcast = slices.Clone(u.latest().Holders)
-	req.Relayed = true
-	t.senders.Go(func() {
-		if err == nil {
-			failpoint.Here("upload/before-send")
-			err = s.Peers.Send(ctx, to, req, cur)
-			failpoint.Here("upload/sent")
-			cur.close()
-		}
-		if err != nil && ctx.Err() == nil && !u.latest().Finished() {
-			t.giveUp(to, err)
-		}
-	})
 }
