@@ -150,9 +150,11 @@ func inScale(s sample.Scale, v float64) string {
 	case sample.PercentOfTime:
 		return dashed(v > 0, fmt.Sprintf("%.0f %%", v))
 	case sample.InSeconds:
-		return term.Duration(v)
+		return dashed(v > 0, term.Duration(v))
+	case sample.Cores:
+		return term.Digits3(v)
 	}
-	return term.Digits3(v)
+	return dashed(v > 0, fmt.Sprintf("%g", rounded(v, 3)))
 }
 
 // dashed returns s, or a dash when it is not known.
