@@ -183,7 +183,8 @@ func testChaosKilled(t *testing.T, l *upCluster, run func(...string) ended) {
 		if e.status != 0 {
 			return false
 		}
-		s, up := decode[wire.ClusterStatus](t, e.out), 0
+		s := decode[wire.ClusterStatus](t, e.out)
+		up := 0
 		for _, n := range s.Nodes {
 			if n.State == wire.NodeUp && n.Ready {
 				up++

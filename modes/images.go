@@ -37,7 +37,8 @@ func runLs(ctx context.Context, e *env, what string) error {
 	if term.Is(fileOf(e.out)) {
 		shown = printable.Text
 	}
-	count, bytes := 0, int64(0)
+	count := 0
+	bytes := int64(0)
 	for info, err := range c.All(ctx, user, prefix) {
 		if err != nil {
 			return err

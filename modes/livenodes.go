@@ -130,7 +130,8 @@ func idWidth(nodes []stress.NodeFigures) int {
 
 // clientRow returns the figures of this process.
 func (f *figures) clientRow() term.Row {
-	last, before := &f.Client.Last, &f.Client.Before
+	last := &f.Client.Last
+	before := &f.Client.Before
 	row := term.Row{{Text: fmt.Sprintf("%-*s ", idWidth(f.Nodes), "client"), Style: term.Bold}}
 	if last.RSSBytes == 0 {
 		return *row.Add(term.Plain, unknown)

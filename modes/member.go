@@ -242,7 +242,8 @@ func runMemberChange(ctx context.Context, e *env, change wire.MemberChange, done
 func awaitMember(
 	ctx context.Context, e *env, c *client.Client, id image.NodeID, list []wire.Member, done changed,
 ) ([]wire.Member, error) {
-	said, last := "", time.Now()
+	said := ""
+	last := time.Now()
 	for !done(list, id) {
 		switch text := awaited(list, id); {
 		case text != said:

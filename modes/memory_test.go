@@ -37,7 +37,9 @@ func TestMemoryOfSlowClients(t *testing.T) {
 		"limits.image_bytes=8MiB",
 	}
 	if n, _ := strconv.Atoi(os.Getenv("SLOW_CLIENTS")); n > 0 {
-		readers, set, side = n, nil, 3500
+		readers = n
+		set = nil
+		side = 3500
 	}
 	e := &env{out: &output{w: io.Discard}, err: io.Discard, quiet: true}
 	e.set = append(set, "cluster.data_shards=2", "log.level=error")
@@ -63,7 +65,8 @@ func TestMemoryOfSlowClients(t *testing.T) {
 		return "http://" + cfg.Cluster.Nodes[0].APIAddr() + "/v1/images/slow/" + name
 	}
 	spec := genimg.Default(1)
-	spec.MinPixels, spec.MaxPixels = side, side
+	spec.MinPixels = side
+	spec.MaxPixels = side
 	one := spec.Image(1)
 	body := one.AppendTo(nil)
 	for name := range 4 {
@@ -79,7 +82,8 @@ func TestMemoryOfSlowClients(t *testing.T) {
 			return ok()
 		})
 	}
-	addr, uploads := cfg.Cluster.Nodes[0].APIAddr(), cfg.Limits.Uploads
+	addr := cfg.Cluster.Nodes[0].APIAddr()
+	uploads := cfg.Limits.Uploads
 	for i := range uploads { // each stalls after its share of the memory
 		conn := slowConn(t, addr)
 		fmt.Fprintf(conn, "PUT /v1/images/slow/part%d HTTP/1.1\r\nHost: x\r\n", i)

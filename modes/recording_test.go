@@ -71,7 +71,9 @@ func BenchmarkRecording(b *testing.B) {
 			Source: images, Target: blind{to}, Log: runlog.NewWriter(io.Discard), Users: []string{"bench"},
 		}
 		if recorded {
-			o.Target, o.Log, o.Observe = to, log(), stress.NewTally(o).Take
+			o.Target = to
+			o.Log = log()
+			o.Observe = stress.NewTally(o).Take
 		}
 		before, began := cpuMillis(b, pids), time.Now()
 		if err := load.Run(b.Context(), o); err != nil {

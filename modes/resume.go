@@ -16,7 +16,8 @@ import (
 func applyPast(p *stress.Past, f *pflag.FlagSet) error {
 	number := func(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
 	seconds := func(v float64) string { return time.Duration(v * float64(time.Second)).String() }
-	r, spec := &p.Run, genimg.Default(p.Run.Seed)
+	r := &p.Run
+	spec := genimg.Default(r.Seed)
 	if r.MinPixels > 0 {
 		spec.MinPixels = r.MinPixels
 		spec.MaxPixels = r.MaxPixels

@@ -42,7 +42,8 @@ func TestScheduleStays(t *testing.T) {
 func TestSchedule(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 2000 {
-		seed, uploads := rng.Uint64(), 1+rng.Int64N(3000)
+		seed := rng.Uint64()
+		uploads := 1 + rng.Int64N(3000)
 		faults := 1 + rng.IntN(int(min(uploads, 60)))
 		nodes := []int{1, 2, 3, 5, 8}[:3+rng.IntN(3)]
 		plan := schedule(t, seed, faults, uploads, nodes)
@@ -52,7 +53,8 @@ func TestSchedule(t *testing.T) {
 		if len(plan) != faults {
 			t.Fatalf("%d faults, not %d", len(plan), faults)
 		}
-		byKind, byNode := map[Kind]int{}, map[int]int{}
+		byKind := map[Kind]int{}
+		byNode := map[int]int{}
 		for i, f := range plan {
 			first, next := stretch(i, faults, uploads), stretch(i+1, faults, uploads)
 			if f.Upload < first || f.Upload >= next || f.Upload > uploads || 2*(f.Upload-first) > next-first {
