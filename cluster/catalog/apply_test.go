@@ -249,8 +249,8 @@ func TestReplaceAndIfAbsent(t *testing.T) {
 	}
 }
 
-// TestLateCommands applies commands once more that were answered long ago, as a proposal does that was
-// taken for lost. The name is another image's by then.
+// TestLateCommands applies commands again that were answered long ago, like a proposal that was believed
+// lost. The name is another image's by then.
 func TestLateCommands(t *testing.T) {
 	s := newShard(t)
 	put := func(n byte) {

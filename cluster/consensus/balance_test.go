@@ -78,7 +78,7 @@ func TestPlan(t *testing.T) {
 }
 
 // FuzzPlan: each shard with a live member has a leader that is a live member, and the one it would
-// have with all live unless that one is away.
+// have with all live unless that one is down.
 func FuzzPlan(f *testing.F) {
 	f.Add(uint8(13), uint8(3), uint16(0b011))
 	f.Fuzz(func(t *testing.T, n, nodes uint8, liveBits uint16) {

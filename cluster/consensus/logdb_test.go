@@ -21,7 +21,7 @@ func mustWitness(t *testing.T, root string) *witness.Witness {
 	return w
 }
 
-// recalled is a log that has what it is given.
+// recalled is a log with a given state.
 type recalled struct {
 	raftio.ILogDB
 	state    raftio.RaftState
@@ -40,7 +40,7 @@ func (r *recalled) ReadRaftState(uint64, uint64, uint64) (raftio.RaftState, erro
 	return r.state, nil
 }
 
-// IterateEntries gives one after the other.
+// IterateEntries returns one entry after the other.
 func (r *recalled) IterateEntries(
 	_ []raftpb.Entry, _, _, _, low, high, _ uint64,
 ) ([]raftpb.Entry, uint64, error) {

@@ -17,11 +17,11 @@ func joining(shard uint64, node image.NodeID, number uint32) Shard {
 	return Shard{ID: shard, Replica: catalog.Replica{Node: node, Number: number}, Apply: toyApply}
 }
 
-// always is when a change of a group is right all the time.
+// always is the condition of a change of a group that is always right.
 func always(context.Context) error { return nil }
 
-// TestChangesOfTheLate has a node change a group by what held before: it finds out, and the change of
-// the one who knew better stays.
+// TestChangesOfTheLate has a node that is behind change a group: it finds out, and the change of the node
+// that was up to date stays.
 func TestChangesOfTheLate(t *testing.T) {
 	t.Parallel() // most of it is waiting
 	c := newCluster(t, 3, 1, nil)
@@ -59,7 +59,7 @@ func TestChangesOfTheLate(t *testing.T) {
 	}
 }
 
-// TestReplaceAReplica takes the disk of each node in turn and brings the node back as new replicas.
+// TestReplaceAReplica removes the data of each node in turn and rebuilds it from its peers, as new replicas.
 func TestReplaceAReplica(t *testing.T) {
 	t.Parallel() // most of it is waiting
 	c := newCluster(t, 3, 3, nil)

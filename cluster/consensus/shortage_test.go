@@ -77,7 +77,7 @@ func short(t *testing.T, o Options, env ...string) string {
 	return string(b)
 }
 
-// oneNode leaves what a node has that ran for a while, and returns its options.
+// oneNode runs a node for a while, stops it, and returns its options.
 func oneNode(t *testing.T) (*toyCluster, Options) {
 	t.Helper()
 	c := newCluster(t, 1, 1, nil)
@@ -89,9 +89,8 @@ func oneNode(t *testing.T) (*toyCluster, Options) {
 	return c, c.nodes[0].opts
 }
 
-// TestShortageIsNoDamage starts a good node with every number of file descriptors that is too small, and
-// with each of its files and folders forbidden to its user. Whatever it says, it never says that what it
-// has is damaged, and it can be started afterwards.
+// TestShortageIsNoDamage starts a good node with every number of file descriptors that is too small, and with
+// each of its files and folders forbidden to its user. It never reports damage, and it starts afterwards.
 func TestShortageIsNoDamage(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a process a hundred times")
