@@ -391,7 +391,7 @@ func (n *Node) Close(ctx context.Context) error {
 	if n.http != nil {
 		n.handler.Notify()
 		n.ingest.Drain(ctx)
-		n.handler.Shutdown() // from here on peers relay to other nodes
+		n.handler.Shutdown() // from here on peers send to other nodes
 		if err := n.http.Shutdown(ctx); err != nil {
 			errs = append(errs, n.http.Close())
 		}

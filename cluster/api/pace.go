@@ -27,8 +27,8 @@ type pace struct {
 	waited      time.Duration // likewise
 }
 
-// newPace returns the pace for one body of a request. One that another node passes on gets twice the time: it
-// is that node, to which the client speaks, that ends it.
+// newPace returns the pace for one body of a request. One that another node forwards or relays gets twice the
+// time: it is that node, to which the client speaks, that ends it.
 func (h *Handler) newPace(r *http.Request) pace {
 	p := pace{rate: h.BodyRate, grace: h.BodyGrace, idle: h.BodyIdle}
 	if wire.FromNode(r) {

@@ -148,10 +148,10 @@ type Request struct {
 	Digest *Digest    // that the body must have; nil: none
 	// WantDigest asks for the SHA-256 in the record even without Digest.
 	WantDigest bool
-	// Broadcast are the nodes that the sender sends to, this one among them; empty for a relay, in
-	// which the node that is asked sends on.
+	// Broadcast are the nodes that the sender sends to, this one among them; empty when the node that is asked
+	// is to relay the upload.
 	Broadcast []NodeID
-	// Relayed: another node, which has had the upload assigned, sends on what it gets.
+	// Relayed: another node, which has had the upload assigned, relays it.
 	Relayed bool
 }
 

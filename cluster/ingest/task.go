@@ -112,7 +112,7 @@ func (t *task) step() time.Duration {
 		})
 	case state == nil && u.req.Relayed && time.Since(u.spool.began) > s.QuorumTimeout:
 		u.cancel(image.Errorf(image.KindAborted,
-			"upload %s was passed on to node %d, and no node has assigned it", u.req.ID, s.Node).
+			"upload %s was relayed to node %d, and no node has assigned it", u.req.ID, s.Node).
 			WithHint("send it again, without Imgcluster-Relayed"))
 	case t.waiting:
 		return t.takeOver(state)

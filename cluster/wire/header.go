@@ -92,7 +92,7 @@ func Broadcast(h http.Header, self image.NodeID) ([]image.NodeID, error) {
 	return to, nil
 }
 
-// Relayed reports whether another node, which has had the upload assigned, sends it on.
+// Relayed reports whether another node, which has had the upload assigned, relays it.
 func Relayed(h http.Header) bool { return h.Get(relayedField) == "true" }
 
 // FromNode reports whether another node sends a request, its own or a client's.
