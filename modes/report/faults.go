@@ -35,12 +35,14 @@ func (j *judgement) faultTolerance() (Status, string) {
 	pause := j.longestPause(every)
 	afterKill := ""
 	if slices.ContainsFunc(j.faults, kill) {
-		afterKill = fmt.Sprintf(", after a kill %s s", term.Seconds(j.longestPause(kill)))
+		longest := j.longestPause(kill)
+		j.figure("longest_pause_after_kill_s", longest)
+		afterKill = fmt.Sprintf(", after a kill %s s", term.Seconds(longest))
 	}
 	j.figure("faults", float64(len(j.faults)))
 	j.figure("failed_uploads", float64(j.report.Failed))
 	j.figure("longest_pause_s", pause)
-	back, same := j.log.readBack()
+	back, same := j.readBack()
 	untimed := j.log.untimed() > 0 ||
 		slices.ContainsFunc(j.faults, func(f runlog.Fault) bool { return !f.Timed })
 	unhealed := slices.ContainsFunc(j.faults, func(f runlog.Fault) bool { return f.Unhealed })
@@ -88,6 +90,8 @@ func (j *judgement) faultCount(planned int) (evidence string, survived bool) {
 			words = append(words, term.Plural(n, kind.noun))
 		}
 	}
+	j.figure("faults_planned", float64(planned))
+	j.figure("faults_survived", float64(healed))
 	evidence = fmt.Sprintf("survived %d of %s", healed, term.Plural(planned, "fault"))
 	if len(words) > 0 {
 		evidence += " (" + strings.Join(words, ", ") + ")"
@@ -101,22 +105,29 @@ func (j *judgement) faultCount(planned int) (evidence string, survived bool) {
 // readBack counts the images read after the run in words, and reports whether all of them were as they were
 // sent. An image that was read with other bytes, or was missing, stays in the log when all are read once
 // more.
-func (l log) readBack() (evidence string, same bool) {
+func (j *judgement) readBack() (evidence string, same bool) {
 	var b runlog.Readback
-	if l.Readback != nil {
-		b = *l.Readback
+	if j.log.Readback != nil {
+		b = *j.log.Readback
 	}
-	b.Mismatched = max(b.Mismatched, l.CountEvents(runlog.EventImageMismatched))
-	b.Missing = max(b.Missing, l.CountEvents(runlog.EventImageMissing))
-	if l.Readback == nil && b.Wrong() == 0 {
+	b.Mismatched = max(b.Mismatched, j.log.CountEvents(runlog.EventImageMismatched))
+	b.Missing = max(b.Missing, j.log.CountEvents(runlog.EventImageMissing))
+	if j.log.Readback == nil && b.Wrong() == 0 {
 		return "no image read back", true
 	}
 	b.Images = max(b.Images, b.Matched+b.Wrong())
+	j.figure("read_back_images", float64(b.Images))
+	j.figure("read_back_same", float64(b.Matched))
 	evidence = fmt.Sprintf("%d of %s read back and the same", b.Matched, term.Plural(b.Images, "image"))
 	for _, bad := range []struct {
-		n    int64
-		what string
-	}{{b.Mismatched, "with other bytes"}, {b.Missing, "missing"}, {b.Unread, "unreadable"}} {
+		n            int64
+		figure, what string
+	}{
+		{b.Mismatched, "read_back_mismatched", "with other bytes"},
+		{b.Missing, "read_back_missing", "missing"},
+		{b.Unread, "read_back_unread", "unreadable"},
+	} {
+		j.figure(bad.figure, float64(bad.n))
 		if bad.n > 0 {
 			evidence += fmt.Sprintf(", %d %s", bad.n, bad.what)
 		}

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"math"
 	"testing"
 
 	"imgcluster/modes/runlog"
@@ -34,4 +35,21 @@ func compared(t testing.TB) *Report {
 	r.Log = "this.jsonl"
 	r.Compare(this, other, "other.jsonl")
 	return r
+}
+
+// figures are figures that a check has, by name.
+type figures map[string]float64
+
+// absent is a figure that the check does not have.
+var absent = math.NaN()
+
+// expect expects these figures of a check, to a thousandth.
+func (f figures) expect(t testing.TB, c Check) {
+	t.Helper()
+	for name, want := range f {
+		got, has := c.Figures[name]
+		if has == math.IsNaN(want) || math.Abs(got-want) > 1e-3*max(1, math.Abs(want)) {
+			t.Errorf("%s is %v (there: %v), want %v; %s: %s", name, got, has, want, c.Status, c.Evidence)
+		}
+	}
 }

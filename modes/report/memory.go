@@ -59,6 +59,7 @@ func (j *judgement) memoryStable() (Status, string) {
 		j.figure(key+"_slope_bytes_per_s", t.slope)
 		j.figure(key+"_slope_low_bytes_per_s", t.low)
 		j.figure(key+"_slope_high_bytes_per_s", t.high)
+		j.figure(key+"_growth_bytes", t.slope*t.seconds)
 		if t.slope > steepestSlope {
 			steepestSlope = t.slope
 			steepest = fmt.Sprintf("; steepest after the warm-up: %s, %s MiB/min, "+

@@ -59,10 +59,7 @@ func (j *judgement) productionScale() (Status, string) {
 	j.figure("classes", float64(len(j.report.Classes)))
 	sizes := fmt.Sprintf("%s of %s to %s, %s on average", term.Plural(n, "image"), term.Bytes(smallest),
 		term.Bytes(largest), term.Bytes(average))
-	back, same := j.log.readBack()
-	if b := j.log.Readback; b != nil {
-		j.figure("read_back_same", float64(b.Matched))
-	}
+	back, same := j.readBack()
 	if j.log.Readback != nil || !same {
 		sizes += "; " + back
 	}
