@@ -36,7 +36,7 @@ func listenError(cfg *config.Config, self config.Node, what, setting string, err
 	if hint == "" {
 		return fmt.Errorf("%s of node %d: %w", what, self.ID, err)
 	}
-	return bootstrap.Refuse(hint, "%s of node %d: %v", what, self.ID, err)
+	return bootstrap.Refuse(hint, "%s of node %d: %w", what, self.ID, err)
 }
 
 // warnUnreached says that this node listens where no other one reaches it. Debian's /etc/hosts, for example,

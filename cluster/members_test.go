@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"imgcluster/cluster/bootstrap"
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/clustertest"
 	"imgcluster/cluster/image"
@@ -102,7 +103,7 @@ func TestGrowAndShrink(t *testing.T) {
 
 	for range 2 {
 		n := c.Grow()
-		expectRefused(t, c.TryStart(c.Config, n.ID), nil, "not a member")
+		expectRefused(t, c.TryStart(c.Config, n.ID), bootstrap.ErrNotMember)
 		if _, err := cl.ChangeMember(t.Context(), addition(n)); err != nil {
 			t.Fatal(err)
 		}
@@ -134,7 +135,7 @@ func TestGrowAndShrink(t *testing.T) {
 	awaitMembers(t, cl, 4)
 	select {
 	case err := <-c.Node(1).Failed():
-		expectRefused(t, err, nil, "was removed")
+		expectRefused(t, err, bootstrap.ErrRemoved)
 	case <-time.After(clustertest.Deadline):
 		t.Error("node 1 does not notice that it was removed")
 	}

@@ -9,8 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"imgcluster/cluster/bootstrap"
 	"imgcluster/cluster/clustertest"
 	"imgcluster/cluster/clustertest/env"
+	"imgcluster/cluster/consensus"
 	"imgcluster/cluster/image"
 	"imgcluster/config"
 )
@@ -30,7 +32,7 @@ func TestLostDisk(t *testing.T) {
 		if err := os.RemoveAll(c.Config.DataDir(id)); err != nil {
 			t.Fatal(err)
 		}
-		expectRefused(t, c.TryStart(c.Config, id), nil, "another data directory")
+		expectRefused(t, c.TryStart(c.Config, id), bootstrap.ErrOtherDirectory)
 		load := startUploads(t, c, fmt.Sprintf("node-%d-is-down", id))
 		began := time.Now()
 		startReplacing(t, c, id)
@@ -93,7 +95,7 @@ func testLostWhileDown(t *testing.T, c *clustertest.Cluster, all []stored) {
 		t.Fatal(err)
 	}
 	c.Start(1)
-	expectRefused(t, c.TryStart(c.Config, 2), nil, "another data directory")
+	expectRefused(t, c.TryStart(c.Config, 2), bootstrap.ErrOtherDirectory)
 	c.Start(3)
 	c.WaitReady(1, 3)
 	replace(t, c, 2)
@@ -106,7 +108,7 @@ func testLostWhileDown(t *testing.T, c *clustertest.Cluster, all []stored) {
 		if err := c.TryStart(c.Config, 2); err != nil { // no other node is up that would refuse it
 			t.Fatal(err)
 		}
-		expectRefused(t, c.TryStart(c.Config, 1), nil, "new data directory")
+		expectRefused(t, c.TryStart(c.Config, 1), bootstrap.ErrPeerLostData)
 		c.Stop(2)
 		c.Start(1, 3)
 		c.WaitReady(1, 3)
@@ -133,7 +135,7 @@ func testOlderCopy(t *testing.T, c *clustertest.Cluster, all []stored) {
 	if err := os.Rename(older, dir); err != nil {
 		t.Fatal(err)
 	}
-	expectRefused(t, c.TryStart(c.Config, 3), nil, "older copy")
+	expectRefused(t, c.TryStart(c.Config, 3), bootstrap.ErrOlderCopy)
 	replace(t, c, 3)
 	expectImages(t, c, append(all, after...), c.IDs()...)
 }
@@ -148,8 +150,11 @@ func testHalfLost(t *testing.T, c *clustertest.Cluster, all []stored) {
 				t.Fatal(err)
 			}
 		}
-		err := c.TryStart(c.Config, 1)
-		expectRefused(t, err, nil, "lost")
+		want := consensus.ErrDamaged
+		if len(folders) == 2 {
+			want = bootstrap.ErrLostRaft
+		}
+		expectRefused(t, c.TryStart(c.Config, 1), want)
 		replace(t, c, 1)
 		expectImages(t, c, all, 1)
 	}

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"imgcluster/cluster/bootstrap"
 	"imgcluster/cluster/clustertest"
 	"imgcluster/cluster/image"
@@ -356,11 +358,11 @@ func testPorts(t *testing.T, c *clustertest.Cluster, id image.NodeID) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		expectRefused(t, c.TryStart(c.Config, id), nil, addr, "in use")
+		expectRefused(t, c.TryStart(c.Config, id), unix.EADDRINUSE, addr)
 		fresh := with(c, func(cfg *config.Config) {
 			cfg.Local.DataDir = filepath.Join(t.TempDir(), "node{id}")
 		})
-		expectRefused(t, c.TryStart(fresh, id), nil, addr, "in use")
+		expectRefused(t, c.TryStart(fresh, id), unix.EADDRINUSE, addr)
 		if _, err := os.Stat(fresh.DataDir(id)); err == nil {
 			t.Error("a first start that was refused left a data directory")
 		}
@@ -370,7 +372,8 @@ func testPorts(t *testing.T, c *clustertest.Cluster, id image.NodeID) {
 
 func testMasterKey(t *testing.T, c *clustertest.Cluster, id image.NodeID) {
 	other := filepath.Join(t.TempDir(), "other.key")
-	if _, err := crypto.CreateMasterKey(other); err != nil {
+	otherKey, err := crypto.CreateMasterKey(other)
+	if err != nil {
 		t.Fatal(err)
 	}
 	file := func(text string, mode os.FileMode) string {
@@ -402,10 +405,10 @@ func testMasterKey(t *testing.T, c *clustertest.Cluster, id image.NodeID) {
 		t.Error("a missing key was made")
 	}
 	withOther := with(c, func(cfg *config.Config) { cfg.Local.MasterKeyFile = other })
-	expectRefused(t, c.TryStart(withOther, id), nil, "master key")
+	expectRefused(t, c.TryStart(withOther, id), nil, otherKey.ID())
 	// On a first start the wrong key must not be persisted, or the right one is refused then.
 	withOther.Local.DataDir = filepath.Join(t.TempDir(), "node{id}")
-	expectRefused(t, c.TryStart(withOther, id), nil, "master key")
+	expectRefused(t, c.TryStart(withOther, id), nil, otherKey.ID())
 	if _, err := os.Stat(withOther.DataDir(id)); err == nil {
 		t.Error("a first start with another cluster's key left a data directory")
 	}
@@ -468,7 +471,7 @@ func testOtherDirectory(t *testing.T, c *clustertest.Cluster, id image.NodeID) {
 			t.Fatal(err)
 		}
 		err = c.TryStart(at(dir), id)
-		expectRefused(t, err, nil, "another data directory")
+		expectRefused(t, err, bootstrap.ErrOtherDirectory)
 		if !errors.As(err, new(*bootstrap.RefusedError)) {
 			t.Errorf("%T", err)
 		}
@@ -492,6 +495,6 @@ func testOtherDirectory(t *testing.T, c *clustertest.Cluster, id image.NodeID) {
 		expectRefused(t, c.TryStart(cfg, id), store.ErrOtherKey)
 	})
 	t.Run("with other addresses", func(t *testing.T) {
-		expectRefused(t, c.TryStart(alone(t, c), id), nil, "the data directory belongs to")
+		expectRefused(t, c.TryStart(alone(t, c), id), nil, c.Config.Cluster.Nodes[id-1].RaftAddr())
 	})
 }

@@ -94,7 +94,7 @@ func (s *Starter) Rebuild(ctx context.Context, reason error) (*catalog.Membershi
 	if err != nil {
 		return nil, err
 	}
-	return s.start(ctx, heard, finding{lost: reason.Error()})
+	return s.start(ctx, heard, finding{lost: reason})
 }
 
 func (s *Starter) path() string { return s.Config.DataDir(s.Self.ID) }
@@ -108,10 +108,10 @@ func (s *Starter) assess(heard []Hello) (finding, error) {
 		dir.noRaft = !exists(filepath.Join(dir.path, "catalog")) && !exists(filepath.Join(dir.path, "raft"))
 	}
 	p, err := assess(s.Self, dir, heard)
-	if err == nil && p.lost != "" && s.Config.Local.LostData != config.LostDataReplace {
+	if err == nil && p.lost != nil && s.Config.Local.LostData != config.LostDataReplace {
 		err = Refuse("a node must not come back under its old identity without what it has acknowledged: "+
 			"restore its newest data directory, or start it with --replace so that it is rebuilt from its peers",
-			"%s", p.lost)
+			"%w", p.lost)
 	}
 	return p, err
 }
@@ -129,8 +129,8 @@ func Claimed(dir string) bool { return exists(filepath.Join(dir, "node.json")) }
 var raftFolders = []string{"raft", "catalog", witness.FileName}
 
 func (s *Starter) start(ctx context.Context, heard []Hello, p finding) (*catalog.Membership, error) {
-	if p.lost != "" {
-		s.Logger.Warn("the node is rebuilt from its peers", zap.String("cause", p.lost))
+	if p.lost != nil {
+		s.Logger.Warn("the node is rebuilt from its peers", zap.String("cause", p.lost.Error()))
 		if err := s.dir.NewIncarnation(raftFolders...); err != nil {
 			return nil, err
 		}
@@ -143,7 +143,7 @@ func (s *Starter) start(ctx context.Context, heard []Hello, p finding) (*catalog
 		return nil, err
 	}
 	s.run = image.NewID().String()
-	if p.lost != "" || p.admit {
+	if p.lost != nil || p.admit {
 		return s.admit(ctx, heard)
 	}
 	return nil, nil

@@ -75,14 +75,17 @@ func (n *node) Post(_ context.Context, id image.NodeID, path string, _ []byte) (
 // peer is the hello of a peer that runs with the same configuration.
 func (n *node) peer(id image.NodeID) Hello {
 	h := n.hello()
-	h.Node, h.Incarnation, h.ClusterID = id, "", ""
+	h.Node = id
+	h.Incarnation = ""
+	h.ClusterID = ""
 	return h
 }
 
 // inCluster is the hello of a peer that is a member of a cluster with node 2.
 func (n *node) inCluster(id image.NodeID, incarnation string, starts uint64) Hello {
 	h := n.peer(id)
-	h.ClusterID, h.MembersVersion = "c1", 4
+	h.ClusterID = "c1"
+	h.MembersVersion = 4
 	h.Members = []catalog.Member{{
 		ID: 2, API: n.Self.APIAddr(), Raft: n.Self.RaftAddr(), Incarnation: incarnation, Starts: starts,
 	}}
@@ -104,7 +107,7 @@ func (n *node) start(t *testing.T) (*catalog.Membership, error) {
 	return n.Start(t.Context(), heard)
 }
 
-func TestFounds(t *testing.T) {
+func TestBootstraps(t *testing.T) {
 	n := newNode(t)
 	n.hellos[1] = n.peer(1)
 	if m, err := n.start(t); m != nil || err != nil {
@@ -146,12 +149,14 @@ func TestHandshakeRefuses(t *testing.T) {
 	}
 }
 
-// A peer that was wiped must not found the cluster anew with a node that knows better.
+// A peer that was wiped must not bootstrap the cluster with a node that knows of one.
 func TestHandshakeRefusesAWipedPeer(t *testing.T) {
 	n := newNode(t)
 	n.known = catalog.Membership{Version: 3, Members: []catalog.Member{{ID: 1, Incarnation: "i1"}, {ID: 2}}}
 	h := n.peer(1)
-	h.Members, h.MembersVersion, h.Incarnation = nil, 0, "i9"
+	h.Members = nil
+	h.MembersVersion = 0
+	h.Incarnation = "i9"
 	n.hellos[1] = h
 	_, err := n.Handshake(t.Context())
 	expectRefused(t, err)
@@ -160,7 +165,8 @@ func TestHandshakeRefusesAWipedPeer(t *testing.T) {
 func TestAdmitted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(t)
-		n.hellos[1], n.hellos[3] = n.inCluster(1, "", 0), n.inCluster(3, "", 0)
+		n.hellos[1] = n.inCluster(1, "", 0)
+		n.hellos[3] = n.inCluster(3, "", 0)
 		want := &catalog.Membership{Version: 5, Members: []catalog.Member{{ID: 2, Starts: 1}}}
 		n.admit = func(id image.NodeID) (*catalog.Membership, error) {
 			if len(n.asked) < 4 {
@@ -266,7 +272,8 @@ func TestRemoved(t *testing.T) {
 			n := newNode(t)
 			n.known = catalog.Membership{Version: 4, Members: []catalog.Member{c.me}}
 			h := n.peer(1)
-			h.Members, h.MembersVersion = []catalog.Member{{ID: 1}}, c.version
+			h.Members = []catalog.Member{{ID: 1}}
+			h.MembersVersion = c.version
 			n.hellos[1] = h
 			if got := n.Removed(t.Context(), c.led); got != c.want {
 				t.Errorf("removed %v, want %v", got, c.want)

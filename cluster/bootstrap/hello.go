@@ -27,7 +27,7 @@ type Hello struct {
 	MinReplicas int              `json:"min_replicas"`
 	KeyID       string           `json:"key_id"`
 	Incarnation string           `json:"incarnation"`
-	// ClusterID is the ID that the cluster was founded with, and Members are those that the node last knew;
+	// ClusterID is the ID that the cluster was bootstrapped with, and Members are those that the node last knew;
 	// without members it knows of no cluster yet.
 	ClusterID string           `json:"cluster_id,omitempty"`
 	Members   []catalog.Member `json:"members,omitempty"`
@@ -151,7 +151,7 @@ func compare(ours Hello, id image.NodeID, addr string, theirs Hello) error {
 			theirs.Incarnation != x.Incarnation && theirs.Members == nil {
 			return Refuse(
 				fmt.Sprintf("stop node %d; start this one and one more first, then node %d with --replace", id, id),
-				"node %d at %s runs with a new data directory, without what it has acknowledged", id, addr)
+				"node %d at %s runs with %w", id, addr, ErrPeerLostData)
 		}
 	}
 	return nil

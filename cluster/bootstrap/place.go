@@ -20,8 +20,8 @@ type directory struct {
 
 // finding is what this node is to the cluster, as its peers and its own data directory say.
 type finding struct {
-	cluster string // the cluster's ID, empty before it is founded
-	lost    string // why the data directory cannot be used, empty when it can
+	cluster string // the cluster's ID, empty before it is bootstrapped
+	lost    error  // why the data directory cannot be used, nil when it can
 	admit   bool   // the others have to admit the node: it has no part in Raft yet
 }
 
@@ -53,13 +53,13 @@ func assess(self config.Node, dir directory, peers []Hello) (finding, error) {
 	switch {
 	case dir.exists && !dir.claimed: // its identity is not known yet: Start decides, after the claim
 	case dir.exists && own.Joined && dir.noRaft:
-		p.lost = fmt.Sprintf("data directory %s has lost its Raft log and its catalog", dir.path)
+		p.lost = fmt.Errorf("data directory %s %w", dir.path, ErrLostRaft)
 	case me == nil || me.Incarnation == "":
 	case !dir.exists || me.Incarnation != own.Incarnation:
-		p.lost = fmt.Sprintf("the cluster knows node %d with another data directory than %s", self.ID, dir.path)
+		p.lost = fmt.Errorf("the cluster knows node %d with %w than %s", self.ID, ErrOtherDirectory, dir.path)
 	case me.Starts > own.Starts:
-		p.lost = fmt.Sprintf("data directory %s is an older copy: it was started %d times, the cluster knows %d",
-			dir.path, own.Starts, me.Starts)
+		p.lost = fmt.Errorf("data directory %s is %w: it was started %d times, the cluster knows %d",
+			dir.path, ErrOlderCopy, own.Starts, me.Starts)
 	}
 	return p, nil
 }
@@ -72,7 +72,7 @@ func member(self config.Node, h Hello) (*catalog.Member, error) {
 			fmt.Sprintf("add it first: imgcluster member add --id %d --host %s --api-port %d "+
 				"--raft-port %d; an ID that was removed cannot come back",
 				self.ID, self.Host, self.APIPort, self.RaftPort),
-			"node %d is not a member of the cluster, says node %d", self.ID, h.Node)
+			"node %d is %w, says node %d", self.ID, ErrNotMember, h.Node)
 	}
 	x := &h.Members[i]
 	if x.API != self.APIAddr() || x.Raft != self.RaftAddr() {

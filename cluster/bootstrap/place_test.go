@@ -3,7 +3,6 @@ package bootstrap
 import (
 	"encoding/json"
 	"errors"
-	"strings"
 	"testing"
 
 	"imgcluster/cluster/catalog"
@@ -46,11 +45,11 @@ func TestPlace(t *testing.T) {
 		dir     directory
 		peers   []Hello
 		cluster string
-		lost    string // a part of the reason
+		lost    error
 		admit   bool
 	}{
-		"founds the cluster": {dir: empty},
-		"peers have founded none either": {
+		"bootstraps the cluster": {dir: empty},
+		"peers have not bootstrapped either": {
 			dir: empty, peers: []Hello{{Node: 1, ClusterID: "c1"}},
 		},
 		"new to a cluster": {
@@ -69,17 +68,17 @@ func TestPlace(t *testing.T) {
 		},
 		"lost the whole directory": {
 			dir: empty, peers: []Hello{says(4, member2("i1", 3))}, cluster: "c1", admit: true,
-			lost: "another data directory",
+			lost: ErrOtherDirectory,
 		},
 		"has another directory": {
 			dir:   used(func(d *directory) { d.identity.Incarnation = "i2" }),
-			peers: []Hello{says(4, member2("i1", 3))}, cluster: "c1", lost: "another data directory",
+			peers: []Hello{says(4, member2("i1", 3))}, cluster: "c1", lost: ErrOtherDirectory,
 		},
 		"has an older copy": {
-			dir: used(nil), peers: []Hello{says(4, member2("i1", 5))}, cluster: "c1", lost: "older copy",
+			dir: used(nil), peers: []Hello{says(4, member2("i1", 5))}, cluster: "c1", lost: ErrOlderCopy,
 		},
 		"lost its log and its catalog": {
-			dir: used(func(d *directory) { d.noRaft = true }), cluster: "c0", lost: "Raft log",
+			dir: used(func(d *directory) { d.noRaft = true }), cluster: "c0", lost: ErrLostRaft,
 		},
 		"never joined, so it lost nothing": {
 			dir: used(func(d *directory) {
@@ -93,7 +92,7 @@ func TestPlace(t *testing.T) {
 			peers: []Hello{says(3, member2("i9", 9)), says(4, member2("i1", 3))},
 		},
 		"the highest count of starts says it": {
-			dir: used(nil), cluster: "c1", lost: "older copy",
+			dir: used(nil), cluster: "c1", lost: ErrOlderCopy,
 			peers: []Hello{says(4, member2("i1", 7)), says(4, member2("i1", 3))},
 		},
 		"not claimed yet": {
@@ -109,8 +108,8 @@ func TestPlace(t *testing.T) {
 			if p.cluster != c.cluster || p.admit != c.admit {
 				t.Errorf("place %+v, want cluster %q, admit %v", p, c.cluster, c.admit)
 			}
-			if (p.lost == "") != (c.lost == "") || !strings.Contains(p.lost, c.lost) {
-				t.Errorf("lost %q, want %q", p.lost, c.lost)
+			if !errors.Is(p.lost, c.lost) {
+				t.Errorf("lost %v, want %v", p.lost, c.lost)
 			}
 		})
 	}

@@ -226,20 +226,7 @@ func TestNoQuorum(t *testing.T) {
 			t.Errorf("without a majority: %v", err)
 		}
 	}
-	for last, want := range map[error]string{
-		nil:                           "timed out",
-		context.DeadlineExceeded:      "timed out",
-		dragonboat.ErrTimeout:         "timed out",
-		dragonboat.ErrTimeoutTooSmall: "timed out",
-		dragonboat.ErrShardNotReady:   "it has no leader",
-		dragonboat.ErrSystemBusy:      "its queue is full",
-		dragonboat.ErrAborted:         "it is changing",
-	} {
-		if err := n.giveUp(t.Context(), 1, last); err.Error() != "no majority of shard 1 answered: "+want ||
-			last != nil && !errors.Is(err, last) {
-			t.Errorf("%v becomes %v", last, err)
-		}
-	}
+	expectReasons(t, n.Consensus)
 	must(t, n.View(1, fn))
 	if n.Ready() {
 		t.Error("ready without a leader")
@@ -260,6 +247,35 @@ func TestNoQuorum(t *testing.T) {
 	}
 }
 
+// expectReasons expects that a call that ran out of time says why: that it timed out, or what else there was,
+// each in words of its own.
+func expectReasons(t *testing.T, n *Consensus) {
+	t.Helper()
+	timedOut := n.giveUp(t.Context(), 1, nil).Error()
+	said := map[string]error{}
+	for _, c := range []struct {
+		last     error
+		timedOut bool
+	}{
+		{context.DeadlineExceeded, true},
+		{dragonboat.ErrTimeout, true},
+		{dragonboat.ErrTimeoutTooSmall, true},
+		{dragonboat.ErrShardNotReady, false},
+		{dragonboat.ErrSystemBusy, false},
+		{dragonboat.ErrAborted, false},
+	} {
+		err := n.giveUp(t.Context(), 1, c.last)
+		text := err.Error()
+		if !errors.Is(err, c.last) || image.KindOf(err) != image.KindNoQuorum || (text == timedOut) != c.timedOut {
+			t.Errorf("%v becomes %v", c.last, err)
+		}
+		if before := said[text]; before != nil && !c.timedOut {
+			t.Errorf("%v and %v both become %v", before, c.last, err)
+		}
+		said[text] = c.last
+	}
+}
+
 // TestCloseEndsProposals closes a node while proposals wait for a majority that never comes.
 func TestCloseEndsProposals(t *testing.T) {
 	t.Parallel()                  // most of it is waiting
@@ -273,8 +289,7 @@ func TestCloseEndsProposals(t *testing.T) {
 	}()
 	until(t, "the proposal was tried", func() bool { return n.counters.retries.Load() > 0 })
 	c.stop(0)
-	if err := <-done; image.KindOf(err) != image.KindNoQuorum ||
-		!strings.Contains(err.Error(), "shutting down") {
+	if err := <-done; image.KindOf(err) != image.KindNoQuorum || err.Error() != errStopping().Error() {
 		t.Errorf("the waiting proposal ended with %v", err)
 	}
 }
