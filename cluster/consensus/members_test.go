@@ -8,6 +8,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/lni/dragonboat/v4"
+
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/image"
 )
@@ -103,6 +105,45 @@ func TestReplaceAReplica(t *testing.T) {
 		until(t, "all shards have a leader again", n.Ready)
 	}
 	c.expectSameEverywhere()
+}
+
+// TestInterruptedRemoval stops a node between the two halves of the removal of a shard: when its Raft data is
+// removed and the catalog still has the replica. The next start completes it, and a new replica may come.
+func TestInterruptedRemoval(t *testing.T) {
+	t.Parallel() // most of it is waiting
+	c := newCluster(t, 3, 2, nil)
+	c.startAll()
+	c.propose(0, 2, "set a b")
+	one := c.nodes[0]
+	three := c.nodes[2]
+	must(t, one.RemoveReplica(t.Context(), 2, catalog.Replica{Node: 3}, always))
+	err := three.host.StopReplica(2, 3)
+	if err != nil && !errors.Is(err, dragonboat.ErrShardNotFound) {
+		t.Fatal(err)
+	}
+	until(t, "the Raft data is removed", func() bool {
+		err = three.removeData(2, 3)
+		return !errors.Is(err, dragonboat.ErrShardNotStopped)
+	})
+	must(t, err)
+	c.stop(2)
+	for range 2 { // and once more, with a layout that still has the replica
+		c.start(2)
+		stored, err := three.Stored()
+		must(t, err)
+		if len(stored) != 1 || !slices.Equal(three.Hosted(), []uint64{1}) {
+			t.Fatalf("node 3 hosts %v and has stored %v", three.Hosted(), stored)
+		}
+		c.stop(2)
+	}
+	three.shards = three.shards[:1]
+	c.start(2)
+	must(t, three.StartShard(joining(2, 3, 1)))
+	must(t, one.AddReplica(t.Context(), 2, catalog.Replica{Node: 3, Number: 1}, three.opts.RaftAddress, always))
+	until(t, "node 3 is back", func() bool { return three.CaughtUp(t.Context(), 2) })
+	if got := c.read(2, 2, "a"); got != "b" {
+		t.Errorf("node 3 reads %q after it is back", got)
+	}
 }
 
 // TestMoveAShard moves a shard from node 3 to node 4, and back as a new replica.

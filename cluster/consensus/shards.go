@@ -87,10 +87,10 @@ func (c *Consensus) Stored() (map[uint64]catalog.Replica, error) {
 	return all, errors.Join(err, bad)
 }
 
-// StartShard starts this node's replica of a shard, which goes on from what is on disk when it is
-// there. What another replica of this node has left of the shard is deleted: Raft counts the new one
-// as a node that knows nothing, and it gets the state from the others. A replica that joins waits
-// until it is added to the group.
+// StartShard starts this node's replica of a shard, which goes on from what is on disk when it is there. What
+// another replica of this node has left of the shard is deleted: Raft counts the new one as a node that knows
+// nothing, and it gets the state from the others. A replica that joins waits until it is added to the group.
+// One whose removal from this node was interrupted is not started: its removal is completed.
 func (c *Consensus) StartShard(s Shard) error {
 	leave, err := c.calls.enter()
 	if err != nil {
@@ -115,8 +115,14 @@ func (c *Consensus) startShard(s Shard) (err error) {
 	}
 	c.shards[s.ID] = &running{Shard: s}
 	c.mu.Unlock()
-	if err := c.startReplica(s); err != nil {
+	err = c.startReplica(s)
+	if err != nil {
 		c.removeShard(s.ID)
+	}
+	switch {
+	case errors.Is(err, dragonboat.ErrReplicaRemoved):
+		return c.forget(s.ID)
+	case err != nil:
 		return fmt.Errorf("shard %d: %w", s.ID, err)
 	}
 	return nil
@@ -191,14 +197,20 @@ func (c *Consensus) DropShard(ctx context.Context, shard uint64) error {
 		}
 	}
 	failpoint.Here("member/data-removed")
+	return c.forget(shard)
+}
+
+// forget deletes what the database has of a shard. The replica's Raft data was removed before: until the
+// database has forgotten it too, Raft refuses to start that replica.
+func (c *Consensus) forget(shard uint64) error {
 	span := span(shard)
 	batch := c.db.pebble.NewBatch()
 	defer batch.Close()
-	err = errors.Join(batch.DeleteRange(span.Start, span.End, nil), batch.Delete(recordKey(shard), nil))
+	err := errors.Join(batch.DeleteRange(span.Start, span.End, nil), batch.Delete(recordKey(shard), nil))
 	if err != nil {
 		return err
 	}
-	c.log.Info("shard left this node", zap.Uint64("shard", shard))
+	c.log.Info("shard removed from this node", zap.Uint64("shard", shard))
 	return batch.Commit(pebble.Sync)
 }
 
