@@ -533,7 +533,7 @@ func TestChecks(t *testing.T) {
 
 var update = flag.Bool("update", false, "write the golden files")
 
-// TestEvidence holds what the checks say in words. Remake its file with:
+// TestEvidence holds what the checks and the bottleneck say in words. Remake its file with:
 // go test ./modes/report -run TestEvidence -update
 func TestEvidence(t *testing.T) {
 	var got strings.Builder
@@ -542,6 +542,10 @@ func TestEvidence(t *testing.T) {
 			has := checkNamed(t, compute(t, c.records()...), check.name)
 			fmt.Fprintf(&got, "%s, %s: %s\n  %s\n", check.name, c.name, has.Status, has.Evidence)
 		}
+	}
+	for _, c := range bottleneckCases {
+		has := compute(t, c.records()...).Bottleneck
+		fmt.Fprintf(&got, "bottleneck, %s: %s\n  %s\n", c.name, has.Kind, has.Evidence)
 	}
 	path := filepath.Join("testdata", "evidence.txt")
 	if *update {
