@@ -56,7 +56,7 @@ const replaceHint = "replace this node: start it with --replace, so that it is r
 
 // errHalfLost is the refusal of a data directory without its Raft log or without its catalog.
 func errHalfLost(lost *witness.LostError) error {
-	return image.Errorf(image.KindInvalid, "%v: %w", lost, ErrDamaged).WithHint(replaceHint)
+	return image.Errorf(image.KindInvalid, "%w: %w", lost, ErrDamaged).WithHint(replaceHint)
 }
 
 // witnessError gives what the witness found its kind and its next step.
