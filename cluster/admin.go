@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
 	"net"
 	"slices"
 	"strconv"
@@ -114,20 +113,4 @@ func (a *admin) checkNew(c wire.MemberChange) error {
 		}
 	}
 	return nil
-}
-
-// Join implements api.Peers: a node that starts with an empty data directory asks to be taken in.
-func (a *admin) Join(ctx context.Context, theirs []byte) ([]byte, error) {
-	var j catalog.Join
-	if err := json.Unmarshal(theirs, &j); err != nil {
-		return nil, image.Errorf(image.KindInvalid, "malformed join: %w", err)
-	}
-	r, err := a.log.Propose(ctx, systemShard, catalog.Command{Join: &j})
-	if err == nil {
-		err = r.Err()
-	}
-	if err != nil {
-		return nil, err
-	}
-	return json.Marshal(r.Members)
 }

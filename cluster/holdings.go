@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"slices"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 	"imgcluster/cluster/wire"
 )
 
-// holdings are this node's copies and shards, as its peers ask for them.
+// holdings answer what peers ask this node for: its copies, its shards, and to be admitted.
 type holdings struct {
 	self    image.NodeID
 	shards  shardIDs
@@ -56,4 +57,20 @@ func (h *holdings) ListShards(
 		}
 	}
 	return h.images.ListShards(ctx, shards, user, prefix, after, limit)
+}
+
+// Join implements api.Peers: a node that starts with an empty data directory asks to be admitted.
+func (h *holdings) Join(ctx context.Context, theirs []byte) ([]byte, error) {
+	var j catalog.Join
+	if err := json.Unmarshal(theirs, &j); err != nil {
+		return nil, image.Errorf(image.KindInvalid, "malformed join: %w", err)
+	}
+	r, err := h.log.Propose(ctx, systemShard, catalog.Command{Join: &j})
+	if err == nil {
+		err = r.Err()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(r.Members)
 }

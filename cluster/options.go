@@ -162,7 +162,6 @@ type clientAPI struct {
 type peerAPI struct {
 	*bootstrap.Starter
 	*reporter
-	*admin
 	*holdings
 }
 
@@ -173,7 +172,7 @@ func (n *Node) apiOptions() api.Options {
 		ID:          n.self.ID,
 		Images:      images{n.images, n.ingest, n.log},
 		Node:        clientAPI{n.readiness, n.reporter, n.router, admin, n.disk, n.metrics},
-		Peers:       peerAPI{n.starter, n.reporter, admin, held},
+		Peers:       peerAPI{n.starter, n.reporter, held},
 		Logger:      n.logger.Named("api"),
 		Forward:     n.peers.Transport(),
 		ImageBytes:  int64(n.cfg.Limits.ImageBytes),
