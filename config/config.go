@@ -86,7 +86,7 @@ type Limits struct {
 // Timeouts holds every wait of a node, and the periods of its regular work.
 type Timeouts struct {
 	Header          time.Duration `yaml:"header" default:"5s" help:"to receive the header of a request"`
-	BodyIdle        time.Duration `yaml:"body_idle" default:"15s" help:"without a byte before a body counts as cut off"`
+	BodyIdle        time.Duration `yaml:"body_idle" default:"15s" help:"without a byte before a body counts as incomplete"`
 	BodyGrace       time.Duration `yaml:"body_grace" default:"30s" help:"that a body may fall behind limits.body_rate by; what is faster makes up for it"`
 	Idle            time.Duration `yaml:"idle" default:"1m30s" help:"to keep an unused API connection open"`
 	Assign          time.Duration `yaml:"assign" default:"300ms" help:"for the leader to assign an upload before a follower proposes it"`

@@ -150,7 +150,7 @@ func TestBadInput(t *testing.T) {
 		{"report runs.jsonl", 2, "head -n 3 LOG > first.jsonl; tail -n +4 LOG > next.jsonl"},
 		{"report good.jsonl --compare runs.jsonl", 2, "more than one run: line 4"},
 		{"report utf16.jsonl", 2, "not UTF-8: line 1"},
-		{"report cut.jsonl.gz", 2, "compressed: line 1: the compressed data is cut off or damaged"},
+		{"report cut.jsonl.gz", 2, "compressed: line 1: the compressed data is truncated or damaged"},
 		{"stress --resume timed.jsonl", 2, "is complete: it took its 5s"},
 		{"stress --resume failed.jsonl --chaos", 2, "make a new run with --chaos"},
 		{"stress --resume two.jsonl --rate 3", 2, "--rate is 3 here, and 0 in the log"},
@@ -261,7 +261,7 @@ func TestReportOfLogs(t *testing.T) {
 		out    string
 	}{
 		{"report good.jsonl", 0, "Success 1 of 1"},
-		{"report cut.jsonl", 0, "the last line is cut off"},
+		{"report cut.jsonl", 0, "the last line is truncated"},
 		{"report failed.jsonl", exitVerdict, "Success 1 of 2"},
 		{"report mark.jsonl", exitVerdict, "INCOMPLETE: no end record"},
 		{"report packed.jsonl.gz", exitVerdict, "INCOMPLETE: no end record"},

@@ -183,7 +183,7 @@ func TestCutIsNoFailure(t *testing.T) {
 }
 
 // TestBadImageStays holds an image that came back with other bytes against the run, though the reading was
-// cut off, or all came back well when it was resumed.
+// truncated, or all came back well when it was resumed.
 func TestBadImageStays(t *testing.T) {
 	bad := runlog.Event{TS: 9, Kind: runlog.EventImageMismatched, Detail: "stress_image_7.png: other bytes"}
 	resumed := runlog.Event{TS: 9, Kind: runlog.EventResumed}

@@ -16,7 +16,7 @@ const faultWindowS = 30.0
 // faultTolerance requires that all uploads succeeded in spite of the faults, and, when the run made the
 // faults itself, that it made all of them, the cluster recovered from each, acknowledgements never stopped
 // for long, and every acknowledged image was read back as it was sent. It needs uploads that ended after the
-// first fault: the others were not affected. Where the log was cut off, what it does not have is not a
+// first fault: the others were not affected. Where the log is truncated, what it does not have is not a
 // failure.
 func (j *judgement) faultTolerance() (Status, string) {
 	planned := j.log.Run.FaultsPlanned()

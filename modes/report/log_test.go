@@ -21,8 +21,8 @@ func TestReadKeeps(t *testing.T) {
 	}{
 		{"whole", run + upload + second + `{"type":"end","elapsed_s":4}`, 2, 2, ""},
 		{"no end", run + upload + second, 2, 2, "no end record"},
-		{"cut last line", run + upload + second[:100], 1, 1, "cut off"},
-		{"zeros at the end", run + upload + "\x00\x00\x00", 1, 1, "cut off"},
+		{"cut last line", run + upload + second[:100], 1, 1, "truncated"},
+		{"zeros at the end", run + upload + "\x00\x00\x00", 1, 1, "truncated"},
 		{"last line whole but for its end", run + strings.TrimSpace(upload), 1, 1, ""},
 		{
 			"unknown field", run + strings.Replace(upload, `"seq"`, `"new":{"a":[1,"}",{"\"":2}],"b":null},"seq"`, 1),

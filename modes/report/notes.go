@@ -17,7 +17,7 @@ func (l log) notes(r *Report) []string {
 	}
 	left := l.Run.LeftOut
 	add(len(left) > 0, "not all of --images was sent; left out: %s", strings.Join(left, "; "))
-	add(l.Cut, "the last line is cut off and was left out")
+	add(l.Cut, "the last line is truncated and was left out")
 	add(!l.HasRun, "no run record: the nodes are taken from the uploads")
 	add(!l.Ended, "no end record: elapsed is up to the last finished upload")
 	add(l.Unknown > 0, "%s: left out", l.Lacks())

@@ -70,7 +70,7 @@ type Log struct {
 
 	ElapsedS float64 // of the last end record
 	Ended    bool    // there is one, and the run was not resumed after it
-	Cut      bool    // the last line is cut off
+	Cut      bool    // the last line is truncated
 	Unknown  int     // uploads and reads without an outcome, events without a kind
 	Repeated int     // upload records whose Seq came again later
 

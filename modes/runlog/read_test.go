@@ -110,13 +110,13 @@ func TestReadRefuses(t *testing.T) {
 		{"UTF-16, the other way round", "\xfe\xff\x00{\x00\"", runlog.ErrEncoding, 1, "UTF-16"},
 		{"UTF-16 without a mark", "{\x00\"\x00t\x00", runlog.ErrEncoding, 1, "UTF-16"},
 		{"UTF-16 in gzip", logtest.Gzip(t, "\xff\xfe{\x00"), runlog.ErrEncoding, 1, "UTF-16"},
-		{"gzip, cut off", cutPacked, runlog.ErrCompressed, 1, "cut off or damaged: unexpected EOF"},
-		{"gzip without its checksum", whole[:len(whole)-5], runlog.ErrCompressed, 3, "cut off or damaged"},
+		{"gzip, truncated", cutPacked, runlog.ErrCompressed, 1, "truncated or damaged: unexpected EOF"},
+		{"gzip without its checksum", whole[:len(whole)-5], runlog.ErrCompressed, 3, "truncated or damaged"},
 		{
 			"gzip, damaged checksum", whole[:len(whole)-8] + "\x00\x00\x00\x00" + whole[len(whole)-4:],
 			runlog.ErrCompressed, 3, "invalid checksum",
 		},
-		{"gzip, nothing but its mark", "\x1f\x8b", runlog.ErrCompressed, 1, "cut off or damaged"},
+		{"gzip, nothing but its mark", "\x1f\x8b", runlog.ErrCompressed, 1, "truncated or damaged"},
 		{"prose in gzip", logtest.Gzip(t, "Hello\n"), runlog.ErrNotALog, 1, "not a JSON object"},
 		{"negative deleted", run + `{"type":"cleaned","images":-1}`, bad, 2, "images is -1"},
 		{"plan as text", run + `{"type":"plan","verify":"yes"}`, bad, 2, "verify is string"},
@@ -205,7 +205,7 @@ func TestReadCutAnywhere(t *testing.T) {
 		}
 		cutOff := n > 0 && whole[n-1] != '\n' && !json.Valid(whole[bytes.LastIndexByte(whole[:n], '\n')+1:n])
 		if len(l.Uploads) != uploads || l.Cut != cutOff {
-			t.Fatalf("cut at %d: %d uploads, cut off: %v; want %d and %v", n, len(l.Uploads), l.Cut, uploads, cutOff)
+			t.Fatalf("cut at %d: %d uploads, truncated: %v; want %d and %v", n, len(l.Uploads), l.Cut, uploads, cutOff)
 		}
 	}
 }

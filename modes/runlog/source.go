@@ -90,7 +90,7 @@ func compressedError(err error) error {
 	cutOff := errors.Is(err, io.ErrUnexpectedEOF)
 	if corrupt || cutOff || errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) {
 		return &ReadError{
-			Err: ErrCompressed, Detail: "the compressed data is cut off or damaged: " + err.Error(),
+			Err: ErrCompressed, Detail: "the compressed data is truncated or damaged: " + err.Error(),
 			hint: "compress the log again, or report on what can be unpacked: gzip -dc LOG > part.jsonl",
 		}
 	}
