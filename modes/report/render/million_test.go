@@ -13,7 +13,7 @@ import (
 	"imgcluster/modes/runlog/logtest"
 )
 
-// million is the size of log that must be reported in under 5 s and 512 MiB.
+// million is the size of log that must be reported in under 10 s and 512 MiB.
 const million = 1_000_000
 
 // BenchmarkMillion reports a log of a million uploads, from the file to the text.
