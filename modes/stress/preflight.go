@@ -13,6 +13,7 @@ import (
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/hostinfo"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wait"
 	"imgcluster/cluster/wire"
 	"imgcluster/config"
 	"imgcluster/modes/runlog"
@@ -86,31 +87,29 @@ func (f *found) compare(cfg *config.Config) {
 func awaitQuorum(ctx context.Context, c *client.Client) (wire.ClusterStatus, error) {
 	limited, cancel := context.WithTimeout(ctx, preflightTimeout)
 	defer cancel()
-	var withQuorum wire.ClusterStatus // the last status that has a quorum
-	for {
+	var last wire.ClusterStatus // the last answer with a quorum, or the last one when none has it
+	answered := false
+	for limited.Err() == nil {
 		status, err := c.Cluster(limited)
 		switch {
-		case ctx.Err() != nil:
-			return status, ctx.Err()
-		case limited.Err() != nil && withQuorum.Ready:
-			return withQuorum, nil
-		case limited.Err() != nil && err != nil:
-			return status, c.NobodyAnswers(fmt.Sprintf("no node answers within %s", preflightTimeout))
-		case err != nil || status.Ready && allReady(status):
+		case err != nil && limited.Err() == nil:
 			return status, err
+		case err == nil && status.Ready && allReady(status):
+			return status, nil
+		case err == nil && (status.Ready || !last.Ready):
+			last, answered = status, true
 		}
-		if status.Ready {
-			withQuorum = status
-		}
-		select {
-		case <-limited.Done():
-			if withQuorum.Ready {
-				return withQuorum, nil
-			}
-			return status, client.NoLeader(status)
-		case <-time.After(preflightPoll):
-		}
+		wait.For(limited, preflightPoll)
 	}
+	switch {
+	case ctx.Err() != nil:
+		return last, ctx.Err()
+	case !answered:
+		return last, c.NobodyAnswers(fmt.Sprintf("no node answers within %s", preflightTimeout))
+	case !last.Ready:
+		return last, client.NoLeader(last)
+	}
+	return last, nil
 }
 
 // allReady reports whether every node that is up, and reports no problem, is ready.
