@@ -48,8 +48,8 @@ type Peers interface {
 	Post(ctx context.Context, id image.NodeID, path string, body []byte) ([]byte, error)
 }
 
-// Starter starts one node. Claim, Start, Renew and Readmit are called one after the other; the other methods
-// at any time once the directory is claimed.
+// Starter starts one node. Claim, Start, Rebuild and Readmit are called one after the other, the other
+// methods at any time once the directory is claimed.
 type Starter struct {
 	Options
 

@@ -37,11 +37,11 @@ func (f *Factory) Create(
 }
 
 // Validate implements config.TransportFactory. The library's own check does not know IPv6.
-func (*Factory) Validate(address string) bool { return ValidAddress(address) }
+func (*Factory) Validate(address string) bool { return validAddress(address) }
 
-// ValidAddress reports whether address is host:port with a port that can be listened on. The host may be
+// validAddress reports whether address is host:port with a port that can be listened on. The host may be
 // empty.
-func ValidAddress(address string) bool {
+func validAddress(address string) bool {
 	_, port, err := net.SplitHostPort(address)
 	n, bad := strconv.ParseUint(port, 10, 16)
 	return err == nil && bad == nil && n > 0

@@ -35,7 +35,7 @@ func used(change func(*directory)) directory {
 	return d
 }
 
-func TestPlace(t *testing.T) {
+func TestAssess(t *testing.T) {
 	kept, err := json.Marshal([]catalog.Member{member2("i1", 3)})
 	if err != nil {
 		t.Fatal(err)
@@ -106,7 +106,7 @@ func TestPlace(t *testing.T) {
 				t.Fatal(err)
 			}
 			if p.cluster != c.cluster || p.admit != c.admit {
-				t.Errorf("place %+v, want cluster %q, admit %v", p, c.cluster, c.admit)
+				t.Errorf("finding %+v, want cluster %q, admit %v", p, c.cluster, c.admit)
 			}
 			if !errors.Is(p.lost, c.lost) {
 				t.Errorf("lost %v, want %v", p.lost, c.lost)
@@ -115,7 +115,7 @@ func TestPlace(t *testing.T) {
 	}
 }
 
-func TestNoPlace(t *testing.T) {
+func TestAssessRefuses(t *testing.T) {
 	other := member2("", 0)
 	other.API = "10.0.0.9:8002"
 	for name, peer := range map[string]Hello{
