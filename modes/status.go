@@ -39,7 +39,7 @@ func runStatus(ctx context.Context, e *env, watch bool) error {
 	}
 	defer c.Close()
 	for {
-		s, err := c.Cluster(ctx)
+		s, err := settled(ctx, c, watch)
 		switch {
 		case err != nil && (!watch || ctx.Err() != nil):
 			return err
@@ -64,6 +64,24 @@ func runStatus(ctx context.Context, e *env, watch bool) error {
 		}
 		if !wait.For(ctx, watchEvery) {
 			return nil
+		}
+	}
+}
+
+const (
+	// leaderMoves bounds how long status asks again while a shard has no leader: one that is moved to another
+	// node has none for some milliseconds, which is nothing to report.
+	leaderMoves = time.Second
+	leaderEvery = 50 * time.Millisecond
+)
+
+// settled returns the cluster's status; one that is not watched waits for leaders that are being moved.
+func settled(ctx context.Context, c *client.Client, watch bool) (wire.ClusterStatus, error) {
+	until := time.Now().Add(leaderMoves)
+	for {
+		s, err := c.Cluster(ctx)
+		if watch || err != nil || s.Ready || time.Now().After(until) || !wait.For(ctx, leaderEvery) {
+			return s, err
 		}
 	}
 }
