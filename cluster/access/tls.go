@@ -1,0 +1,107 @@
+package access
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"time"
+
+	"imgcluster/cluster/image"
+)
+
+// The protocols (ALPN) that nodes speak with each other, on one port.
+const (
+	ProtocolRaft = "imgcluster-raft/1"
+	ProtocolHTTP = "http/1.1"
+)
+
+// PeerServer returns the TLS side of a node that other nodes connect to, with its own certificate: only
+// nodes of the cluster get through. Key, name and role are checked, dates are not.
+func (a *Authority) PeerServer(own *Certificate) *tls.Config {
+	return &tls.Config{
+		MinVersion:     tls.VersionTLS13,
+		NextProtos:     []string{ProtocolRaft, ProtocolHTTP},
+		ClientAuth:     tls.RequireAnyClientCert, // VerifyConnection checks it
+		ClientCAs:      a.pool(),
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return own.Get() },
+		VerifyConnection: func(s tls.ConnectionState) error {
+			i, err := a.verify(s.PeerCertificates, x509.ExtKeyUsageClientAuth)
+			if err == nil && i.Node == 0 {
+				err = &CertificateError{
+					Reason: ErrIdentity, Detail: i.String() + " is not a node",
+					hint: "use the node's api_port",
+				}
+			}
+			return err
+		},
+		SessionTicketsDisabled: true, // the certificate is checked on each connection
+	}
+}
+
+// PeerClient returns the TLS side of a node that connects to another one, which must be the node `to`.
+// protocol is ProtocolRaft or ProtocolHTTP.
+func (a *Authority) PeerClient(own *Certificate, to image.NodeID, protocol string) *tls.Config {
+	return &tls.Config{
+		MinVersion:           tls.VersionTLS13,
+		NextProtos:           []string{protocol},
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return own.Get() },
+		// In place of host names and dates, VerifyConnection checks key, cluster and node.
+		InsecureSkipVerify: true,
+		VerifyConnection: func(s tls.ConnectionState) error {
+			i, err := a.verify(s.PeerCertificates, x509.ExtKeyUsageServerAuth)
+			if err == nil && i.Node != to {
+				err = &CertificateError{
+					Reason: ErrIdentity, Detail: fmt.Sprintf("%s answers where node %d is expected", i, to),
+					hint: "give cluster.nodes each node's own address",
+				}
+			}
+			return err
+		},
+	}
+}
+
+// PeerOf returns the node at the other end of a connection that PeerServer's or PeerClient's side has
+// accepted.
+func PeerOf(s tls.ConnectionState) (image.NodeID, bool) {
+	if !s.HandshakeComplete || len(s.PeerCertificates) == 0 {
+		return 0, false
+	}
+	i, ok := identityOf(s.PeerCertificates[0])
+	return i.Node, ok && i.Node != 0
+}
+
+// ClientServer returns the TLS side of a node that clients connect to. serve gives the certificate, the
+// node's own or the operator's. A client may have one of the authority, see Identify; browsers that have none
+// ask nobody.
+func (a *Authority) ClientServer(serve func() (*tls.Certificate, error)) *tls.Config {
+	return &tls.Config{
+		MinVersion:     tls.VersionTLS13,
+		NextProtos:     []string{ProtocolHTTP},
+		ClientAuth:     tls.RequestClientCert,
+		ClientCAs:      a.pool(),
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return serve() },
+	}
+}
+
+// Identify returns whom the client's certificate names on a connection of ClientServer's side; nil when it
+// has none of the cluster's. The error, of reason ErrDates, is that it is not valid now.
+func (a *Authority) Identify(s *tls.ConnectionState) (*Identity, error) {
+	if s == nil || len(s.PeerCertificates) == 0 {
+		return nil, nil
+	}
+	i, err := a.verify(s.PeerCertificates, x509.ExtKeyUsageClientAuth)
+	if err != nil {
+		return nil, nil // a certificate for something else, which a browser may have
+	}
+	return &i, checkDates(s.PeerCertificates[0], time.Now())
+}
+
+// Client returns the TLS side of a client that trusts the authorities in roots, and shows its own
+// certificate where it has one (own may be nil).
+func Client(roots *x509.CertPool, own *Certificate) *tls.Config {
+	c := &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: []string{ProtocolHTTP}, RootCAs: roots}
+	if own != nil {
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return own.Get() }
+	}
+	return c
+}
