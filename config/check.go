@@ -35,7 +35,8 @@ func (c *Config) check(col *collector) {
 	k.copies()
 	k.order()
 	k.raft()
-	k.keyFile()
+	k.keyFiles()
+	k.security()
 }
 
 type checker struct {
@@ -68,7 +69,7 @@ func (k checker) values(v reflect.Value, list []*field, prefix string) {
 	for _, f := range list {
 		var wrong *fault
 		switch value := v.FieldByIndex(f.index); {
-		case f.kind() == "nodes":
+		case f.kind() == "nodes" || f.kind() == "switch":
 		case f.kind() == "text":
 			wrong = f.checkText(value.String())
 		case value.CanInt():
@@ -197,16 +198,34 @@ func (k checker) raft() {
 	}
 }
 
-// keyFile reports a master key inside a folder that it protects: a copy of the folder would have both.
-func (k checker) keyFile() {
-	const key, dir = "node.master_key_file", "node.data_dir"
-	for _, n := range k.cfg.Cluster.Nodes {
-		if inside(k.cfg.Local.MasterKeyFile, k.cfg.DataDir(n.ID)) {
-			k.report(faultf("move the key file elsewhere",
-				"the master key is inside the data folder of node %d, %s", n.ID,
-				plain(k.cfg.DataDir(n.ID))), key, dir)
-			return
+// keyFiles reports a key inside a folder of images: a copy of the folder would have both.
+func (k checker) keyFiles() {
+	const dir = "node.data_dir"
+	for _, file := range []struct{ key, path, what string }{
+		{"node.master_key_file", k.cfg.Local.MasterKeyFile, "master key"},
+		{"tls.key_file", k.cfg.TLS.KeyFile, "certificate's key"},
+	} {
+		for _, n := range k.cfg.Cluster.Nodes {
+			if file.path != NoFile && inside(file.path, k.cfg.DataDir(n.ID)) {
+				k.report(faultf("move the key file elsewhere",
+					"the %s is inside the data folder of node %d, %s", file.what, n.ID,
+					plain(k.cfg.DataDir(n.ID))), file.key, dir)
+				break
+			}
 		}
+	}
+}
+
+// security checks the settings of TLS and access keys against each other.
+func (k checker) security() {
+	if s := k.cfg.Security; s.Insecure && s.Always {
+		k.report(faultf("remove one of the two",
+			"security.insecure and security.always are both true"), "security.insecure", "security.always")
+	}
+	if t := k.cfg.TLS; (t.CertFile == NoFile) != (t.KeyFile == NoFile) {
+		k.report(faultf("give both files, or neither",
+			"tls.cert_file is %s and tls.key_file is %s", plain(t.CertFile), plain(t.KeyFile)),
+			"tls.cert_file", "tls.key_file")
 	}
 }
 
@@ -248,6 +267,7 @@ func (c *Config) Warnings() []Problem {
 			"%v may be too little for the log of Raft: a node ends when its log finds the disk full",
 			c.Limits.DiskFreeBytes), "limits.disk_free_bytes")
 	}
+	k.warnInsecure()
 	hosts := map[string]image.NodeID{}
 	for _, node := range c.Cluster.Nodes {
 		host := loopbackName(node.Host)
@@ -260,4 +280,19 @@ func (c *Config) Warnings() []Problem {
 		hosts[host] = node.ID
 	}
 	return slices.Concat(c.unknown, col.problems())
+}
+
+// warnInsecure reports what is open to a network, and a certificate that nobody is shown.
+func (k checker) warnInsecure() {
+	c := k.cfg
+	switch {
+	case c.Secured():
+	case !c.Loopback():
+		k.report(faultf("remove it, and clients use TLS and access keys",
+			"plain HTTP without access keys: whoever reaches the nodes reads, replaces and deletes all images"),
+			"security.insecure")
+	case c.OwnCertificate():
+		k.report(faultf("set security.always: true for TLS on loopback addresses",
+			"the certificate is not used: nodes on loopback addresses serve plain HTTP"), "tls.cert_file")
+	}
 }

@@ -30,6 +30,8 @@ type Config struct {
 	Repair   Repair   `yaml:"repair"`
 	Raft     Raft     `yaml:"raft"`
 	Client   Client   `yaml:"client"`
+	Security Security `yaml:"security"`
+	TLS      TLS      `yaml:"tls"`
 	Report   Report   `yaml:"report"`
 	Log      Log      `yaml:"log"`
 
@@ -131,7 +133,26 @@ type Client struct {
 	Read       time.Duration `yaml:"read" default:"10s" help:"for a node's answer to anything but an upload"`
 	Straggler  time.Duration `yaml:"straggler" default:"5s" help:"for the other nodes to end an upload after the first receipt"`
 	Response   time.Duration `yaml:"response" default:"1m" help:"for a node's answer after the request was sent"`
+	CAFile     string        `yaml:"ca_file" default:"ca.crt" help:"certificates that a node's must be signed by, and no others; a relative path starts at the configuration file's folder; system: those that this host trusts"`
 }
+
+// CASystem is the value of client.ca_file that stands for the certificates that the host trusts.
+const CASystem = "system"
+
+// Security says whether clients need TLS and access keys. They do unless all nodes are on loopback.
+type Security struct {
+	Insecure bool `yaml:"insecure" default:"false" help:"true: plain HTTP without access keys on addresses that other hosts reach: anyone there reads, replaces and deletes all images"`
+	Always   bool `yaml:"always" default:"false" help:"true: TLS and access keys on loopback addresses, too"`
+}
+
+// TLS is the operator's own certificate for the API. Relative paths start at the working directory.
+type TLS struct {
+	CertFile string `yaml:"cert_file" default:"none" help:"PEM file of a certificate chain of your own for the API, read again when it changes; none: the node makes its certificate from the master key"`
+	KeyFile  string `yaml:"key_file" default:"none" help:"PEM file of that certificate's key, readable by its user alone"`
+}
+
+// NoFile is the value of a setting for a file that stands for none.
+const NoFile = "none"
 
 // Report holds what the checks of a stress run ask for.
 type Report struct {
@@ -201,6 +222,24 @@ func (c *Config) Loopback() bool {
 	}
 	return c.OneHost()
 }
+
+// Secured reports whether clients need TLS and access keys, or the certificate of an administrator.
+func (c *Config) Secured() bool { return !c.Security.Insecure && (c.Security.Always || !c.Loopback()) }
+
+// CAFile returns the file of the certificates that clients trust, empty for those that the host trusts.
+func (c *Config) CAFile() string {
+	switch file := c.Client.CAFile; {
+	case file == CASystem:
+		return ""
+	case filepath.IsAbs(file):
+		return filepath.Clean(file)
+	default:
+		return filepath.Join(filepath.Dir(c.File), file)
+	}
+}
+
+// OwnCertificate reports whether the API has a certificate of the operator's, in the files of TLS.
+func (c *Config) OwnCertificate() bool { return c.TLS.CertFile != NoFile }
 
 // OneHost reports whether all nodes have loopback addresses, and so are on this host.
 func (c *Config) OneHost() bool {

@@ -352,7 +352,10 @@ func scalar(f *field, n *yaml.Node) (any, *fault) {
 	case kind == "duration" && (tag == "!!int" || tag == "!!float") && n.Value != "0":
 		return nil, faultf("write "+plain(n.Value)+"s for seconds, "+plain(n.Value)+"ms for milliseconds",
 			"%s has no unit", plain(n.Value))
-	case kind == "number" && tag != "!!int", tag != "!!int" && tag != "!!float" && tag != "!!str":
+	case kind == "switch" && tag == "!!bool":
+		return f.parse(strings.ToLower(n.Value))
+	case kind == "switch", kind == "number" && tag != "!!int",
+		tag != "!!int" && tag != "!!float" && tag != "!!str":
 		return nil, faultf("for example "+f.example(), "wants %s, got %s", wants(f), describe(n))
 	}
 	return f.parse(n.Value)
@@ -364,5 +367,6 @@ func wants(f *field) string {
 	}
 	return map[string]string{
 		"size": "a size", "duration": "a duration", "decimal": "a number", "text": "text",
+		"switch": "true or false",
 	}[f.kind()]
 }

@@ -83,6 +83,52 @@ func TestDefault(t *testing.T) {
 	}
 }
 
+// TestSecured: TLS and keys go with addresses that other hosts reach, unless a switch says otherwise.
+func TestSecured(t *testing.T) {
+	for _, tc := range []struct {
+		host, listen string
+		security     Security
+		want         bool
+	}{
+		{"127.0.0.1", "host", Security{}, false},
+		{"localhost", "host", Security{}, false},
+		{"10.0.0.1", "host", Security{}, true},
+		{"node1.example.org", "host", Security{}, true},
+		{"127.0.0.1", "0.0.0.0", Security{}, true},
+		{"10.0.0.1", "127.0.0.1", Security{}, true},
+		{"127.0.0.1", "host", Security{Always: true}, true},
+		{"10.0.0.1", "host", Security{Insecure: true}, false},
+		{"127.0.0.1", "host", Security{Insecure: true}, false},
+	} {
+		c := Default()
+		c.Cluster.Nodes[1].Host = tc.host
+		c.Local.Listen = tc.listen
+		c.Security = tc.security
+		if c.Secured() != tc.want {
+			t.Errorf("%+v: secured %t", tc, c.Secured())
+		}
+	}
+}
+
+// TestCAFile: relative paths start at the configuration file's folder.
+func TestCAFile(t *testing.T) {
+	for _, tc := range []struct{ file, ca, want string }{
+		{"", "ca.crt", "ca.crt"},
+		{"imgcluster.yaml", "ca.crt", "ca.crt"},
+		{"/etc/imgcluster/x.yaml", "ca.crt", "/etc/imgcluster/ca.crt"},
+		{"conf/x.yaml", "../ca.pem", "ca.pem"},
+		{"/etc/imgcluster/x.yaml", "/usr/ca.pem", "/usr/ca.pem"},
+		{"/etc/imgcluster/x.yaml", "system", ""},
+	} {
+		c := Default()
+		c.File = tc.file
+		c.Client.CAFile = tc.ca
+		if got := c.CAFile(); got != tc.want {
+			t.Errorf("%+v: got %s", tc, got)
+		}
+	}
+}
+
 func TestPrecedence(t *testing.T) {
 	const file = "cluster:\n  replicas: 3\n"
 	env := []string{"IMGCLUSTER_CLUSTER_REPLICAS=1", "PATH=/bin"}
@@ -134,7 +180,11 @@ func TestEverySettingFromEverySource(t *testing.T) {
 			if err := fs.Parse([]string{"--it", f.def}); err != nil {
 				t.Fatal(err)
 			}
-			if usage := fs.FlagUsages(); !strings.Contains(usage, f.help) || !strings.Contains(usage, f.def) {
+			def := f.def
+			if def == "false" { // pflag leaves it out
+				def = ""
+			}
+			if usage := fs.FlagUsages(); !strings.Contains(usage, f.help) || !strings.Contains(usage, def) {
 				t.Errorf("usage without description or default: %s", usage)
 			}
 			section, name, _ := strings.Cut(f.key, ".")

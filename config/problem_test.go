@@ -92,6 +92,9 @@ var typeErrors = []mistake{
 	{"bad unit", section("limits", "image_bytes: 64M")},
 	{"fraction of a size", section("limits", "image_bytes: 1.5GiB")},
 	{"bool for size", section("limits", "image_bytes: true")},
+	{"text for switch", section("security", "insecure: yes")},
+	{"number for switch", section("security", "insecure: 1")},
+	{"list for switch", section("security", "insecure: [true]")},
 	{"no list", section("cluster", "nodes: 3")},
 	{"no node", nodes(n1, n2, "node3")},
 	{"half a node", nodes(n1, n2, "{id: 3, host: h, api_port: 1}")},
@@ -149,6 +152,13 @@ var crossErrors = []mistake{
 	{"attempt", section("timeouts", "proposal_attempt: 99ms")},
 	{"long ticks", section("raft", "rtt: 201ms")},
 	{"key beside the data", section("node", "master_key_file: imgcluster-data/node2/../node2/keys/k")},
+	{
+		"certificate's key beside the data",
+		section("tls", "cert_file: c.pem\n  key_file: imgcluster-data/node3/key.pem"),
+	},
+	{"certificate without key", section("tls", "cert_file: c.pem")},
+	{"key without certificate", section("tls", "key_file: c.pem")},
+	{"insecure always", section("security", "always: true\n  insecure: true")},
 }
 
 // mistakes are all of them by group.
@@ -424,6 +434,25 @@ func TestWarnings(t *testing.T) {
 		"disk": {
 			func(c *Config) { c.Limits.DiskFreeBytes = 1 << 20 },
 			"limits.disk_free_bytes",
+		},
+		"insecure": {
+			func(c *Config) {
+				c.Cluster.Nodes[2].Host = "10.0.0.3"
+				c.Security.Insecure = true
+			},
+			"security.insecure",
+		},
+		"insecure on loopback": {func(c *Config) { c.Security.Insecure = true }, ""},
+		"unused certificate": {
+			func(c *Config) { c.TLS = TLS{"c.pem", "k.pem"} },
+			"tls.cert_file",
+		},
+		"used certificate": {
+			func(c *Config) {
+				c.TLS = TLS{"c.pem", "k.pem"}
+				c.Security.Always = true
+			},
+			"",
 		},
 		"one folder": {
 			func(c *Config) { c.Local.DataDir = "/data" },

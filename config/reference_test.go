@@ -32,6 +32,7 @@ directory; '--config' or 'IMGCLUSTER_CONFIG' names another. Without a file there
 - A *size* is a whole number of bytes, with or without a unit: '64MiB', '1GB', '4096'.
 - A *duration* has a unit: '500ms', '5s', '2m', '168h'; from '%s' to '%s' unless another range is given.
 - A *decimal* is written with a point: '0.15'.
+- A *switch* is 'true' or 'false'.
 
 The master key itself can be given as 'IMGCLUSTER_MASTER_KEY', which takes precedence over the file
 'node.master_key_file'. It is never a setting: 'config show' does not print it.
@@ -46,6 +47,8 @@ var sectionAbout = map[string]string{
 	"repair":   "How lost copies are replaced, and stored ones are checked.",
 	"raft":     "Consensus. The tick `raft.rtt` is the unit of elections and heartbeats.",
 	"client":   "The client side: `put`, `get`, `stress` and the other commands.",
+	"security": "Who may ask for what. The same on every node.",
+	"tls":      "A certificate of your own for the API. May differ from node to node.",
 	"report":   "What the checks of a stress run ask for. Each is an option of `stress` and `report` too.",
 	"log":      "What a node logs, and in which form.",
 }
@@ -92,7 +95,7 @@ func (f *field) values() string {
 func (f *field) rangeText() (low, high string) {
 	show := func(n int64) string { return format(reflect.ValueOf(n).Convert(f.typ)) }
 	switch f.kind() {
-	case "text", "nodes":
+	case "text", "switch", "nodes":
 		return "", ""
 	case "duration":
 		if f.min == int64(durationMin) && f.max == int64(durationMax) {

@@ -117,6 +117,8 @@ func (f *field) kind() string {
 		return "nodes"
 	case f.typ.Kind() == reflect.String:
 		return "text"
+	case f.typ.Kind() == reflect.Bool:
+		return "switch"
 	}
 	return "number"
 }
@@ -131,6 +133,11 @@ func (f *field) parse(s string) (any, *fault) {
 			s = Host(s)
 		}
 		return s, f.checkText(s)
+	case "switch":
+		if s != "true" && s != "false" {
+			return nil, faultf(f.defaultHint(), "%s is neither true nor false", quote(s))
+		}
+		return s == "true", nil
 	}
 	n, err := f.number(s)
 	if err != nil {

@@ -16,7 +16,7 @@ type Setting struct {
 	// "default", "file imgcluster.yaml:12", "env IMGCLUSTER_...", "flag --..."
 	Origin      string `json:"origin"`
 	Default     string `json:"default"`
-	Type        string `json:"type"` // text, number, size, duration or nodes
+	Type        string `json:"type"` // text, switch, number, decimal, size, duration or nodes
 	Env         string `json:"env"`
 	Description string `json:"description"`
 }
@@ -40,7 +40,7 @@ func (c *Config) Shared() map[string]string {
 	shared := map[string]string{}
 	for _, s := range c.Settings() {
 		switch section, _, _ := strings.Cut(s.Key, "."); section {
-		case "node", "client", "log":
+		case "node", "client", "tls", "log":
 		default:
 			shared[s.Key] = s.Value
 		}
@@ -111,7 +111,7 @@ func (f *field) yaml(v reflect.Value) *yaml.Node {
 	case "text":
 		return text(v.String())
 	}
-	return &yaml.Node{Kind: yaml.ScalarNode, Value: format(v)} // a size, a duration or a decimal: plain
+	return &yaml.Node{Kind: yaml.ScalarNode, Value: format(v)} // plain: it needs no quotes
 }
 
 func text(s string) *yaml.Node { return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s} }

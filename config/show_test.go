@@ -220,11 +220,13 @@ func TestShared(t *testing.T) {
 	b.Local.DataDir = "/x"
 	b.Client.Attempts = 1
 	b.Log.Level = "debug"
+	b.TLS.CertFile = "/c"
 	b.Limits.Uploads = 3
 	b.Cluster.Nodes = b.Cluster.Nodes[:1]
 	x := a.Shared()
 	y := b.Shared()
-	if x["limits.uploads"] != "64" || y["limits.uploads"] != "3" || x["raft.rtt"] != "50ms" {
+	if x["limits.uploads"] != "64" || y["limits.uploads"] != "3" || x["raft.rtt"] != "50ms" ||
+		x["security.insecure"] != "false" {
 		t.Errorf("shared settings %v, %v", x, y)
 	}
 	y["limits.uploads"] = "64"
