@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"flag"
@@ -362,4 +363,89 @@ func FuzzIdentity(f *testing.F) {
 			t.Errorf("%q is %v", text, i)
 		}
 	})
+}
+
+// TestExplain has clients meet servers that they must not trust: each learns why, and what to do.
+func TestExplain(t *testing.T) {
+	a := authorityOf(t, lineOne, "photos")
+	other := authorityOf(t, lineTwo, "photos")
+	roots := a.pool()
+	at := func(c *Certificate, off time.Duration) *tls.Certificate {
+		signed, err := c.sign(time.Now().Add(off))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return signed
+	}
+	const days = 24 * time.Hour
+	const clocks = "clocks of this host and of node 1 of photos differ by about 48h"
+	one, two := a.Node(1, "node1"), a.Node(2, "node2")
+	foreign := other.Node(1, "node1")
+	for _, tc := range []struct {
+		what   string
+		serves *tls.Certificate
+		reason error
+		text   string
+	}{
+		{"a node", at(one, 0), nil, ""},
+		{"a node whose clock is half a day off", at(one, 11*time.Hour), nil, ""},
+		{"another cluster", at(foreign, 0), ErrForeign, "not from an authority that is trusted here"},
+		{"another cluster of another time", at(foreign, 9*days), ErrForeign, "not from an authority"},
+		{"another node", at(two, 0), ErrIdentity, `not for the host "node1"`},
+		{"a slow clock there", at(one, -2*days), ErrDates, clocks},
+		{"a fast clock there", at(one, 2*days), ErrDates, clocks},
+		{"no node", at(a.Admin(), 0), ErrIdentity, "administrator"},
+	} {
+		server := a.ClientServer(func() (*tls.Certificate, error) { return tc.serves, nil })
+		client := Client(roots, nil)
+		client.ServerName = "node1"
+		_, _, _, err := handshake(t, server, client)
+		if err = Explain(err, roots); tc.reason == nil {
+			if err != nil {
+				t.Errorf("%s: %v", tc.what, err)
+			}
+			continue
+		}
+		var bad *CertificateError
+		if !errors.As(err, &bad) || !errors.Is(err, tc.reason) || !strings.Contains(err.Error(), tc.text) ||
+			bad.Hint() == "" {
+			t.Errorf("%s: %v", tc.what, err)
+		}
+	}
+	if err := errors.New("x"); Explain(err, roots) != err {
+		t.Error("another error is explained")
+	}
+}
+
+// TestExplainOwn: a certificate of the operator's that is out of date says so, not that a clock is wrong.
+func TestExplainOwn(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{"photos.example"},
+		Subject:   pkix.Name{CommonName: "photos.example"},
+		NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(-time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(leaf)
+	server := authorityOf(t, lineOne, "photos").ClientServer(func() (*tls.Certificate, error) {
+		return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
+	})
+	client := Client(roots, nil)
+	client.ServerName = "photos.example"
+	_, _, _, err = handshake(t, server, client)
+	err = Explain(err, roots)
+	if !errors.Is(err, ErrDates) || !strings.Contains(err.Error(), `"photos.example" is valid from`) {
+		t.Error(err)
+	}
 }

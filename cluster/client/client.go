@@ -7,6 +7,7 @@ package client
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/http"
@@ -48,6 +49,8 @@ type Options struct {
 	ReadLimit        time.Duration // none: from the beginning of a read, with all its tries, to its answer
 	StragglerTimeout time.Duration // 5 s: what the other nodes get to end an upload after the first receipt
 	StartHint        string        // "start one with: imgcluster up"; the next step when no node answers
+	// TLS has whom the client trusts and its own certificate, as access.Client makes it; nil: plain HTTP.
+	TLS *tls.Config
 	// Waiting is called while a request has no answer, every 5 s at most. It may be nil, and must not call
 	// the client.
 	Waiting func(Wait)
@@ -81,6 +84,7 @@ type Client struct {
 	last      atomic.Uint32            // the node that answered last; asked first
 	waitMu    sync.Mutex
 	waited    time.Time       // the last call of Options.Waiting
+	scheme    string          // of the nodes' addresses, with what follows it
 	ctx       context.Context // ends with Close
 	cancel    context.CancelFunc
 }
@@ -91,7 +95,10 @@ func New(o Options) (*Client, error) {
 		return nil, err
 	}
 	o.setDefaults()
-	c := &Client{o: o, allNodes: newShardNodes(o.Nodes)}
+	c := &Client{o: o, allNodes: newShardNodes(o.Nodes), scheme: "http://"}
+	if o.TLS != nil {
+		c.scheme = "https://"
+	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.http = &http.Client{
 		Transport:     newTransport(o),
@@ -102,13 +109,27 @@ func New(o Options) (*Client, error) {
 
 func newTransport(o Options) *http.Transport {
 	dialer := halfopen.Dialer(o.DialTimeout, halfopen.Unanswered)
+	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
+		raw, err := dialer.DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return &patient{Conn: raw, stall: o.ResponseTimeout}, nil
+	}
 	return &http.Transport{
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			raw, err := dialer.DialContext(ctx, network, addr)
+			c, err := dial(ctx, network, addr)
 			if err != nil {
 				return nil, err
 			}
-			return &conn{Conn: raw, stall: o.ResponseTimeout}, nil
+			return conn{c}, nil
+		},
+		DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			c, err := dial(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			return handshake(ctx, c, addr, o)
 		},
 		MaxIdleConnsPerHost:   idleConnsMax,
 		IdleConnTimeout:       idleConnTimeout,

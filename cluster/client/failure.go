@@ -28,6 +28,8 @@ type failure struct {
 // temporary reports whether the same request may succeed later or at another node.
 func (f failure) temporary() bool {
 	switch {
+	case f.mistrusted():
+		return false
 	case f.status == 0:
 		return image.KindOf(f.err) != image.KindInvalid // a body that cannot be sent stays so
 	}
@@ -46,12 +48,15 @@ func (f failure) temporary() bool {
 }
 
 // refused reports whether the node answered that this request is wrong.
-func (f failure) refused() bool { return !f.temporary() && f.status < 500 }
+func (f failure) refused() bool { return !f.temporary() && f.status < 500 && !f.mistrusted() }
+
+// mistrusted reports whether whatever is at the node's address did not prove to be the node. Other nodes may.
+func (f failure) mistrusted() bool { return errors.Is(f.err, ErrMistrusted) }
 
 // summarize sums up the failures of all nodes asked: the error to report, and whether another try
 // makes sense. A refusal outweighs everything: all nodes would answer the same.
 func (c *Client) summarize(failures []failure) (err error, retry bool) {
-	var answered error
+	var answered, mistrusted error
 	for _, f := range failures {
 		if f.refused() {
 			return f.err, false
@@ -59,12 +64,18 @@ func (c *Client) summarize(failures []failure) (err error, retry bool) {
 		if f.temporary() {
 			retry = true
 		}
+		if f.mistrusted() && mistrusted == nil {
+			mistrusted = f.err
+		}
 		if f.status != 0 && (answered == nil || f.temporary()) {
 			answered = f.err
 		}
 	}
 	if answered != nil {
 		return answered, retry
+	}
+	if mistrusted != nil {
+		return mistrusted, retry
 	}
 	return c.nobodyAnswers(failures), retry
 }
@@ -103,6 +114,9 @@ func (c *Client) nobodyAnswers(failures []failure) error {
 func refusal(node Node, resp *http.Response) failure {
 	e := wire.ReadProblem(resp)
 	switch {
+	case e == nil && wantsTLS(resp):
+		e = image.Errorf(image.KindInvalid, "node %d at %s speaks TLS, and this command plain HTTP",
+			node.ID, node.Addr).WithHint(hintScheme)
 	case e == nil:
 		e = image.Errorf(wire.KindOfStatus(resp.StatusCode), "node %d answered %q", node.ID, resp.Status).
 			WithHint("check that " + node.Addr + " is a node of the cluster").

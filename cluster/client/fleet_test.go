@@ -23,7 +23,8 @@ import (
 type fleet struct {
 	*Client
 	servers []*httptest.Server
-	conns   atomic.Int64 // connections accepted
+	conns   atomic.Int64           // connections accepted
+	before  func(*httptest.Server) // changes each server before it starts; may be nil
 
 	mu   sync.Mutex
 	puts []request
@@ -41,9 +42,12 @@ type request struct {
 // handler serves a request at the node with the given ID.
 type handler func(f *fleet, id int, w http.ResponseWriter, r *http.Request)
 
-func newFleet(t *testing.T, nodes int, o Options, h handler) *fleet {
+func newFleet(t *testing.T, nodes int, o Options, h handler, changes ...func(*fleet)) *fleet {
 	t.Helper()
 	f := &fleet{}
+	for _, change := range changes {
+		change(f)
+	}
 	for id := 1; id <= nodes; id++ {
 		s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter,
 			r *http.Request,
@@ -55,9 +59,13 @@ func newFleet(t *testing.T, nodes int, o Options, h handler) *fleet {
 				f.conns.Add(1)
 			}
 		}
+		addr := s.Listener.Addr().String()
+		if f.before != nil {
+			f.before(s)
+		}
 		s.Start()
 		f.servers = append(f.servers, s)
-		o.Nodes = append(o.Nodes, Node{image.NodeID(id), s.Listener.Addr().String()})
+		o.Nodes = append(o.Nodes, Node{image.NodeID(id), addr})
 	}
 	o.BackoffMin = time.Millisecond
 	o.BackoffMax = 2 * time.Millisecond

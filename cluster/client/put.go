@@ -276,7 +276,7 @@ func (s *stream) send() answer {
 		err = bad
 	}
 	if err != nil {
-		return failed(failure{node: s.node, err: err})
+		return failed(failure{node: s.node, err: s.p.c.explain(s.node, err)})
 	}
 	defer drain(resp)
 	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusCreated {
@@ -296,7 +296,7 @@ func (s *stream) send() answer {
 }
 
 func (s *stream) request() (*http.Request, error) {
-	req, err := http.NewRequestWithContext(s.ctx, http.MethodPut, "http://"+s.node.Addr+s.p.path, nil)
+	req, err := http.NewRequestWithContext(s.ctx, http.MethodPut, s.p.c.scheme+s.node.Addr+s.p.path, nil)
 	if err != nil {
 		return nil, err
 	}

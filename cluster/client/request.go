@@ -135,7 +135,7 @@ func (c *Client) askNode(
 	stop := context.AfterFunc(c.ctx, func() { cancel(errClosed) })
 	end := func() { stop(); cancel(nil) }
 	timer := time.AfterFunc(c.o.ReadTimeout, func() { cancel(errTimeout) })
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+n.Addr+path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, c.scheme+n.Addr+path, bytes.NewReader(body))
 	if err != nil {
 		end()
 		return nil, &failure{node: n, err: err}
@@ -147,7 +147,7 @@ func (c *Client) askNode(
 	timer.Stop()
 	if err != nil {
 		end()
-		return nil, &failure{node: n, err: err}
+		return nil, &failure{node: n, err: c.explain(n, err)}
 	}
 	if resp.StatusCode >= 300 {
 		defer end()
