@@ -16,6 +16,11 @@ type Event struct {
 	Upload  *Upload
 	Removed *image.Record
 	Members *Membership
+
+	AccessKey        *AccessKey // added
+	AccessKeyRemoved string     // its ID
+	UserRemoved      *Removal
+	Purge            *Purge // in a data shard: no upload is assigned to a key of this user from here on
 }
 
 // Apply executes one command of a shard's log on tx. index is the command's place in the log.
@@ -71,6 +76,16 @@ func (t *txn) apply(c Command) (Result, error) {
 		return t.removeMember(c.RemoveMember)
 	case c.Settle != nil:
 		return t.settle(c.Settle)
+	case c.AddAccessKey != nil:
+		return t.addAccessKey(c.AddAccessKey)
+	case c.RemoveAccessKey != nil:
+		return t.removeAccessKey(c.RemoveAccessKey)
+	case c.RemoveUser != nil:
+		return t.removeUser(c.RemoveUser)
+	case c.Removed != nil:
+		return t.removed(c.Removed)
+	case c.Purge != nil:
+		return t.purge(c.Purge)
 	}
 	return reject(image.Errorf(image.KindInvalid, "empty command")), nil
 }
@@ -458,18 +473,4 @@ func (t *txn) recopy(c *Recopy) (Result, error) {
 		t.events = append(t.events, Event{Removed: &dropped})
 	}
 	return Result{}, t.put(nameKey(rec.User, rec.Name), rec)
-}
-
-func (t *txn) putKey(k *PutKey) (Result, error) {
-	if err := image.CheckUser(k.User); err != nil {
-		return reject(err), nil
-	}
-	old, err := GetUserKey(t.tx, k.User, k.KeyID)
-	if err != nil {
-		return Result{}, err
-	}
-	if old != nil {
-		return Result{Key: old}, nil
-	}
-	return Result{Key: k}, t.put(userKeyKey(k.User, k.KeyID), k)
 }

@@ -18,14 +18,15 @@ import (
 // commandVersion leads every encoded command. A node refuses versions it does not know.
 const commandVersion = 1
 
-// Command is one entry of a shard's log: exactly one field is set. The first five belong in the data
-// shard of the image's name, the others in the system shard.
+// Command is one entry of a shard's log: exactly one field is set. The first six belong in a data
+// shard, the others in the system shard.
 type Command struct {
 	Assign   *Assign   `json:"assign,omitempty"`
 	Stored   *Stored   `json:"stored,omitempty"`
 	Reassign *Reassign `json:"reassign,omitempty"`
 	Delete   *Delete   `json:"delete,omitempty"`
 	Recopy   *Recopy   `json:"recopy,omitempty"`
+	Purge    *Purge    `json:"purge,omitempty"`
 
 	PutKey       *PutKey       `json:"put_key,omitempty"`
 	Join         *Join         `json:"join,omitempty"`
@@ -33,6 +34,11 @@ type Command struct {
 	DrainMember  *DrainMember  `json:"drain_member,omitempty"`
 	RemoveMember *RemoveMember `json:"remove_member,omitempty"`
 	Settle       *Settle       `json:"settle,omitempty"`
+
+	AddAccessKey    *AccessKey       `json:"add_access_key,omitempty"`
+	RemoveAccessKey *RemoveAccessKey `json:"remove_access_key,omitempty"`
+	RemoveUser      *RemoveUser      `json:"remove_user,omitempty"`
+	Removed         *Removed         `json:"removed,omitempty"`
 }
 
 // Assign gives an upload to its owner. The first Assign of an upload ID in the log wins; later ones
@@ -99,11 +105,13 @@ type Recopy struct {
 	Drop []image.Copy `json:"drop,omitempty"`
 }
 
-// PutKey stores a user's wrapped key. The first one for a user and key ID wins.
+// PutKey makes a user, by its first key, wrapped. Of a user that there is it changes nothing, and is answered
+// with the current key. KeyID is at least FirstKeyID.
 type PutKey struct {
-	User    string `json:"user"`
-	KeyID   uint32 `json:"key_id"`
-	Wrapped []byte `json:"wrapped"`
+	User    string    `json:"user"`
+	KeyID   uint32    `json:"key_id"`
+	Wrapped []byte    `json:"wrapped"`
+	Created time.Time `json:"created"`
 }
 
 // Encode returns the command as a log entry.
@@ -135,6 +143,10 @@ type Result struct {
 	Upload  *Upload        `json:"upload,omitempty"`
 	Key     *PutKey        `json:"key,omitempty"`
 	Members *Membership    `json:"members,omitempty"`
+
+	AccessKey *AccessKey `json:"access_key,omitempty"`
+	Removal   *Removal   `json:"removal,omitempty"`
+	Purged    *Purged    `json:"purged,omitempty"`
 }
 
 // DecodeResult reads what Apply answered.

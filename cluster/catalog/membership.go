@@ -247,6 +247,12 @@ func (t *txn) settle(c *Settle) (Result, error) {
 	})
 }
 
+// dataShards lists the data shards.
+func (m *Membership) dataShards(system uint64) []uint64 {
+	shards := slices.Sorted(maps.Keys(m.Shards))
+	return slices.DeleteFunc(shards, func(shard uint64) bool { return shard == system })
+}
+
 // active lists the members that take on work.
 func (s *Membership) active() (ids []image.NodeID) {
 	for _, x := range s.Members {
@@ -265,8 +271,7 @@ func (s *Membership) relayout(system uint64) {
 			eligible = append(eligible, x.ID)
 		}
 	}
-	shards := slices.Sorted(maps.Keys(s.Shards))
-	shards = slices.DeleteFunc(shards, func(shard uint64) bool { return shard == system })
+	shards := s.dataShards(system)
 	rows := make([][]image.NodeID, len(shards))
 	for i, shard := range shards {
 		l := s.Shards[shard]

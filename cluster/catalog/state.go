@@ -117,6 +117,12 @@ const (
 	totalsKey     = 't' // Totals
 	memberKey     = 'm' // Membership
 	userKeyTable  = 'k' // user NUL key ID, 4 bytes -> PutKey
+
+	accessKeyTable = 'a' // user NUL ID -> AccessKey
+	accessIDTable  = 'b' // ID of an access key -> user
+	accountsKey    = 'c' // accounts
+	removalTable   = 'x' // number, 8 bytes -> Removal
+	purgedKey      = 'y' // in a data shard: number of the last removal that is complete there
 )
 
 // finishedMax is how many finished uploads and deletes a shard keeps, so that a repeated ID gets

@@ -17,7 +17,8 @@ const (
 	KindInvalid        Kind = "invalid"            // 400: malformed name, header or body
 	KindDigest         Kind = "digest-mismatch"    // 400: the body is not what Content-Digest promised
 	KindIncomplete     Kind = "incomplete-body"    // 400: the body ended before Content-Length
-	KindForbidden      Kind = "forbidden"          // 403: a page of another site would change something
+	KindUnauthorized   Kind = "unauthorized"       // 401: no access key, or one that is not good
+	KindForbidden      Kind = "forbidden"          // 403: not for this key, or a page of another site
 	KindNotFound       Kind = "not-found"          // 404
 	KindMethod         Kind = "method-not-allowed" // 405
 	KindTooSlow        Kind = "too-slow"           // 408: the body does not move as limits.body_rate asks
@@ -43,6 +44,7 @@ var statuses = map[Kind]int{
 	KindInvalid:        400,
 	KindDigest:         400,
 	KindIncomplete:     400,
+	KindUnauthorized:   401,
 	KindForbidden:      403,
 	KindNotFound:       404,
 	KindMethod:         405,

@@ -30,6 +30,9 @@ func Problem(h http.Header, err error) (p image.Problem, body []byte) {
 	if p.RetryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(p.RetryAfter))
 	}
+	if p.Code == image.KindUnauthorized {
+		h["Www-Authenticate"] = []string{`Bearer realm="imgcluster"`, `Basic realm="imgcluster", charset="UTF-8"`}
+	}
 	body, _ = json.Marshal(p) // cannot fail: texts and numbers
 	body = append(body, '\n')
 	h.Set("Content-Type", ProblemType)
@@ -69,7 +72,8 @@ func RetryAfter(h http.Header) time.Duration {
 // KindOfStatus returns the kind of an answer that has a status alone.
 func KindOfStatus(status int) image.Kind {
 	for _, k := range []image.Kind{
-		image.KindNotFound, image.KindConflict, image.KindLengthRequired, image.KindExists,
+		image.KindUnauthorized, image.KindForbidden, image.KindNotFound, image.KindConflict,
+		image.KindLengthRequired, image.KindExists,
 		image.KindTooLarge,
 		image.KindOverload, image.KindNoQuorum, image.KindDiskFull,
 	} {

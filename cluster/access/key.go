@@ -1,0 +1,185 @@
+package access
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base32"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/image"
+	"imgcluster/crypto"
+)
+
+// Purposes of what is derived from the master key for access keys.
+const (
+	purposeSeal = "imgcluster v1 access key seal"
+	purposeID   = "imgcluster v1 access key id"
+)
+
+// The text of an access key: an ID of idPrefix and 18 characters of A-Z and 2-7, and a secret of 40
+// characters of URL-safe base64. Neither has a dot, which is between them, nor a colon.
+const (
+	idPrefix    = "IC"
+	idDrawn     = 7 // random bytes of an ID
+	idProof     = 4 // bytes that prove that a node has made it
+	idChars     = len(idPrefix) + 18
+	secretBytes = 30
+	secretChars = 40
+)
+
+var idEncoding = base32.StdEncoding.WithPadding(base32.NoPadding)
+
+// Secret is the secret of an access key. However it is printed or marshalled it says "redacted". The text is
+// held by a function, which fmt cannot look into.
+type Secret struct{ text func() string }
+
+// NewSecret returns the secret with this text.
+func NewSecret(text string) Secret { return Secret{func() string { return text }} }
+
+// Reveal returns the text, empty for the zero Secret.
+func (s Secret) Reveal() string {
+	if s.text == nil {
+		return ""
+	}
+	return s.text()
+}
+
+// String returns "redacted".
+func (s Secret) String() string { return "redacted" }
+
+// Format implements fmt.Formatter, for every verb.
+func (s Secret) Format(f fmt.State, _ rune) { io.WriteString(f, s.String()) }
+
+// MarshalText implements encoding.TextMarshaler, for JSON too.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// sealVersion is the first byte of a sealed secret: then the master key's ID, a nonce, and the secret by
+// AES-256-GCM under a key that is derived from the master key for this purpose. It is bound to the access
+// key's ID, user, role and end.
+const sealVersion = 1
+
+// Sealer makes access keys and opens their sealed secrets. A secret is sealed rather than hashed, since it is
+// to verify signatures of requests too. It is safe for concurrent use.
+//
+// Nonces are random: one key seals at most 2^32 secrets (NIST SP 800-38D, 8.3), far more than are made.
+type Sealer struct {
+	aead  cipher.AEAD
+	head  []byte // of what it seals: version and master key
+	proof []byte // key of the proofs in IDs
+}
+
+// NewSealer returns the sealer of a master key. The error is that the key was zeroed.
+func NewSealer(master *crypto.MasterKey) (*Sealer, error) {
+	key, err := master.Derive(purposeSeal, 32)
+	if err != nil {
+		return nil, fmt.Errorf("derive the key of access keys: %w", err)
+	}
+	defer clear(key)
+	s := &Sealer{}
+	if s.proof, err = master.Derive(purposeID, 32); err != nil {
+		return nil, err
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	if s.aead, err = cipher.NewGCM(block); err != nil {
+		return nil, err
+	}
+	id, err := hex.DecodeString(master.ID())
+	s.head = append([]byte{sealVersion}, id...)
+	return s, err
+}
+
+// New makes an access key, and returns its secret beside it: nobody shows it again. expires is zero for one
+// that never does.
+func (s *Sealer) New(
+	user string, role image.Role, created, expires time.Time,
+) (catalog.AccessKey, Secret) {
+	k := catalog.AccessKey{ID: s.newID(), User: user, Role: role, Created: created, Expires: expires}
+	raw := make([]byte, secretBytes)
+	rand.Read(raw) // never fails, see crypto/rand
+	text := base64.RawURLEncoding.EncodeToString(raw)
+	k.Sealed = s.seal(&k, text)
+	return k, NewSecret(text)
+}
+
+func (s *Sealer) newID() string {
+	raw := make([]byte, idDrawn, idDrawn+idProof)
+	rand.Read(raw)
+	return idPrefix + idEncoding.EncodeToString(append(raw, s.proofOf(raw)...))
+}
+
+func (s *Sealer) proofOf(drawn []byte) []byte {
+	mac := hmac.New(sha256.New, s.proof)
+	mac.Write(drawn)
+	return mac.Sum(nil)[:idProof]
+}
+
+// genuine reports whether a node with this master key has made an ID. There need be no such key any more;
+// this spares the cluster the search for what a stranger has made up.
+func (s *Sealer) genuine(id string) bool {
+	raw, err := idEncoding.DecodeString(strings.TrimPrefix(id, idPrefix))
+	return err == nil && len(raw) == idDrawn+idProof && hmac.Equal(raw[idDrawn:], s.proofOf(raw[:idDrawn]))
+}
+
+func (s *Sealer) seal(k *catalog.AccessKey, secret string) []byte {
+	nonce := make([]byte, s.aead.NonceSize())
+	rand.Read(nonce)
+	out := append(append([]byte{}, s.head...), nonce...)
+	return s.aead.Seal(out, nonce, []byte(secret), s.bound(k))
+}
+
+// open returns the secret of an access key; ok is false for what this master key has not sealed for it.
+func (s *Sealer) open(k *catalog.AccessKey) (secret []byte, ok bool) {
+	head := len(s.head)
+	if len(k.Sealed) < head+s.aead.NonceSize() || string(k.Sealed[:head]) != string(s.head) {
+		return nil, false
+	}
+	rest := k.Sealed[head:]
+	nonce := rest[:s.aead.NonceSize()]
+	secret, err := s.aead.Open(nil, nonce, rest[len(nonce):], s.bound(k))
+	return secret, err == nil
+}
+
+// bound is the associated data of a sealed secret.
+func (s *Sealer) bound(k *catalog.AccessKey) []byte {
+	ad := append([]byte(purposeSeal), s.head...)
+	for _, part := range []string{k.ID, k.User, string(k.Role)} {
+		ad = binary.BigEndian.AppendUint16(ad, uint16(len(part)))
+		ad = append(ad, part...)
+	}
+	end := int64(0)
+	if !k.Expires.IsZero() {
+		end = k.Expires.UnixNano()
+	}
+	return binary.BigEndian.AppendUint64(ad, uint64(end))
+}
+
+// matches reports whether secret is that of the access key, in a time that depends on neither.
+func (s *Sealer) matches(k *catalog.AccessKey, secret string) bool {
+	want, ok := s.open(k)
+	defer clear(want)
+	return subtle.ConstantTimeCompare(want, []byte(secret)) == 1 && ok
+}
+
+// wellFormed reports whether these can be an access key's ID and secret.
+func wellFormed(id, secret string) bool {
+	if len(id) != idChars || len(secret) != secretChars || !strings.HasPrefix(id, idPrefix) {
+		return false
+	}
+	_, badID := idEncoding.DecodeString(id[len(idPrefix):])
+	_, badSecret := base64.RawURLEncoding.Strict().DecodeString(secret)
+	return badID == nil && badSecret == nil
+}

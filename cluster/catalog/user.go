@@ -1,0 +1,233 @@
+package catalog
+
+import (
+	"bytes"
+	"encoding/binary"
+	"slices"
+
+	"imgcluster/cluster/image"
+)
+
+// FirstKeyID returns the ID that the first key of a new user has to have, or a higher one.
+func FirstKeyID(r Reader) (uint32, error) {
+	a, err := getAccounts(r)
+	return a.Floor + 1, err
+}
+
+// CurrentUserKey returns the key that a user's new images are encrypted with, nil when there is no such user.
+func CurrentUserKey(r Reader, user string) (k *PutKey, err error) {
+	err = scan(r, userKeyKey(user, 0)[:len(user)+2], nil, func(_ []byte, v *PutKey) bool {
+		k = v // by ID: the last one
+		return true
+	})
+	return k, err
+}
+
+// ListUsers returns up to limit users that come after the name `after` (empty: from the first), each by its
+// first key.
+func ListUsers(r Reader, after string, limit int) (users []*PutKey, err error) {
+	var from []byte
+	if after != "" {
+		from = binary.BigEndian.AppendUint32(userKeyKey(after, 0)[:len(after)+2], ^uint32(0))
+	}
+	err = scan(r, []byte{userKeyTable}, from, func(_ []byte, k *PutKey) bool {
+		if n := len(users); n == 0 || users[n-1].User != k.User {
+			users = append(users, k)
+		}
+		return len(users) < limit
+	})
+	return users, err
+}
+
+func (t *txn) putKey(k *PutKey) (Result, error) {
+	if err := image.CheckUser(k.User); err != nil {
+		return reject(err), nil
+	}
+	if len(k.Wrapped) == 0 || len(k.Wrapped) > wrappedBytesMax {
+		return reject(image.Errorf(image.KindInvalid, "wrapped key of %d bytes", len(k.Wrapped))), nil
+	}
+	current, err := CurrentUserKey(t.tx, k.User)
+	if err != nil {
+		return Result{}, err
+	}
+	if current != nil {
+		return Result{Key: current}, nil
+	}
+	a, err := getAccounts(t.tx)
+	if err != nil {
+		return Result{}, err
+	}
+	removals, err := Removals(t.tx)
+	if err != nil {
+		return Result{}, err
+	}
+	switch {
+	case slices.ContainsFunc(removals, func(x *Removal) bool { return x.User == k.User && len(x.Shards) > 0 }):
+		return reject(image.Errorf(image.KindForbidden, "user %q is being removed", k.User).
+			WithHint("wait until that is done: imgcluster user list")), nil
+	case k.KeyID <= a.Floor:
+		return reject(image.Errorf(image.KindStale, "key ID %d was a removed user's", k.KeyID)), nil
+	case a.Users >= usersMax:
+		return reject(image.Errorf(image.KindInvalid, "the cluster has %d users, the most", a.Users).
+			WithHint("remove those that are not needed: imgcluster user rm")), nil
+	}
+	a.Users++
+	if err := t.put([]byte{accountsKey}, a); err != nil {
+		return Result{}, err
+	}
+	return Result{Key: k}, t.put(userKeyKey(k.User, k.KeyID), k)
+}
+
+// Removals returns the removals of users that have something left to do, in their order.
+func Removals(r Reader) (all []*Removal, err error) {
+	err = scan(r, []byte{removalTable}, nil, func(_ []byte, x *Removal) bool {
+		all = append(all, x)
+		return true
+	})
+	return all, err
+}
+
+func (t *txn) removeUser(c *RemoveUser) (Result, error) {
+	if err := image.CheckUser(c.User); err != nil {
+		return reject(err), nil
+	}
+	removals, err := Removals(t.tx)
+	if err != nil {
+		return Result{}, err
+	}
+	current, err := CurrentUserKey(t.tx, c.User)
+	if err != nil {
+		return Result{}, err
+	}
+	if current == nil {
+		for _, x := range slices.Backward(removals) {
+			if x.User == c.User {
+				return Result{Removal: x}, nil
+			}
+		}
+		return reject(errNoUser(c.User)), nil
+	}
+	if len(removals) >= removalsMax {
+		return reject(image.Errorf(image.KindOverload, "%d users are being removed already", len(removals)).
+			WithHint("start the nodes that are down, and see imgcluster user list")), nil
+	}
+	a, err := getAccounts(t.tx)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := t.dropUser(a, c.User); err != nil {
+		return Result{}, err
+	}
+	a.Users--
+	a.Floor = max(a.Floor, current.KeyID)
+	a.Removals++
+	x := &Removal{Number: a.Removals, User: c.User, Since: c.Since}
+	m, err := GetMembership(t.tx)
+	if err != nil {
+		return Result{}, err
+	}
+	if m != nil {
+		x.Shards = m.dataShards(t.shard)
+		for _, member := range m.Members {
+			x.Nodes = append(x.Nodes, member.ID)
+		}
+	}
+	t.events = append(t.events, Event{UserRemoved: x})
+	if err := t.put([]byte{accountsKey}, a); err != nil {
+		return Result{}, err
+	}
+	return Result{Removal: x}, t.saveRemoval(x)
+}
+
+// dropUser deletes a user's keys and access keys.
+func (t *txn) dropUser(a *accounts, user string) error {
+	var keys []*AccessKey
+	err := scan(t.tx, accessKeyKey(user, ""), nil, func(_ []byte, k *AccessKey) bool {
+		keys = append(keys, k)
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		if err := t.dropAccessKey(a, k); err != nil {
+			return err
+		}
+	}
+	var wrapped [][]byte
+	prefix := userKeyKey(user, 0)[:len(user)+2]
+	err = t.tx.Scan(prefix, prefixEnd(prefix), func(k, _ []byte) bool {
+		wrapped = append(wrapped, bytes.Clone(k))
+		return true
+	})
+	for i := 0; err == nil && i < len(wrapped); i++ {
+		err = t.tx.Delete(wrapped[i])
+	}
+	return err
+}
+
+// saveRemoval writes a removal, or deletes it when nothing is left to do.
+func (t *txn) saveRemoval(x *Removal) error {
+	if len(x.Shards) == 0 && len(x.Nodes) == 0 {
+		return t.tx.Delete(removalKey(x.Number))
+	}
+	return t.put(removalKey(x.Number), x)
+}
+
+func (t *txn) removed(c *Removed) (Result, error) {
+	x := &Removal{}
+	known, err := get(t.tx, removalKey(c.Removal), x)
+	if err != nil || !known {
+		return Result{}, err
+	}
+	x.Shards = slices.DeleteFunc(x.Shards, func(shard uint64) bool { return shard == c.Shard })
+	x.Nodes = slices.DeleteFunc(x.Nodes, func(id image.NodeID) bool { return id == c.Node })
+	return Result{Removal: x}, t.saveRemoval(x)
+}
+
+// purge deletes images of a removed user, and all its uploads on their way: what commits after that was
+// assigned after it, and so is not encrypted with a key that is destroyed.
+func (t *txn) purge(c *Purge) (Result, error) {
+	if err := image.CheckUser(c.User); err != nil {
+		return reject(err), nil
+	}
+	var last uint64
+	if _, err := get(t.tx, []byte{purgedKey}, &last); err != nil {
+		return Result{}, err
+	}
+	if c.Removal <= last {
+		return Result{Purged: &Purged{}}, nil
+	}
+	t.events = append(t.events, Event{Purge: c})
+	pending, err := PendingUploads(t.tx)
+	if err != nil {
+		return Result{}, err
+	}
+	for _, u := range pending {
+		if u.User != c.User {
+			continue
+		}
+		cause := image.Errorf(image.KindForbidden, "user %q was removed during the upload", c.User)
+		if _, err := t.fail(u, cause); err != nil {
+			return Result{}, err
+		}
+	}
+	var recs []*image.Record
+	err = ListRecords(t.tx, c.User, "", "", func(rec *image.Record) bool {
+		recs = append(recs, rec)
+		return len(recs) <= purgedImagesAtOnce
+	})
+	if err != nil {
+		return Result{}, err
+	}
+	p := &Purged{Images: min(len(recs), purgedImagesAtOnce), More: len(recs) > purgedImagesAtOnce}
+	for _, rec := range recs[:p.Images] {
+		if err := t.remove(rec); err != nil {
+			return Result{}, err
+		}
+	}
+	if !p.More {
+		err = t.put([]byte{purgedKey}, c.Removal)
+	}
+	return Result{Purged: p}, err
+}
