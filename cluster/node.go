@@ -228,10 +228,14 @@ func (n *Node) startRaft(ctx context.Context) error {
 
 // openRaft starts consensus and this node's replicas.
 func (n *Node) openRaft(ctx context.Context) error {
+	options, err := n.consensusOptions()
+	if err != nil {
+		return err
+	}
 	if err := n.dir.Update(func(id *store.Identity) { id.Joined = true }); err != nil {
 		return err
 	}
-	c, err := consensus.Start(ctx, n.consensusOptions())
+	c, err := consensus.Start(ctx, options)
 	if err != nil {
 		return err
 	}

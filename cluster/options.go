@@ -3,6 +3,7 @@ package cluster
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 
 	"imgcluster/cluster/api"
 	"imgcluster/cluster/bootstrap"
@@ -12,6 +13,8 @@ import (
 	"imgcluster/cluster/peer"
 	"imgcluster/cluster/read"
 	"imgcluster/cluster/repair"
+	"imgcluster/cluster/store"
+	"imgcluster/crypto"
 )
 
 func (n *Node) bootstrapOptions() bootstrap.Options {
@@ -114,13 +117,20 @@ func (n *Node) encryptedStore() encryptedStore {
 	return encryptedStore{keys: n.keys, store: n.store, wanted: n.references.count, degraded: n.disk.degraded}
 }
 
-func (n *Node) consensusOptions() consensus.Options {
+func (n *Node) consensusOptions() (consensus.Options, error) {
 	c := n.cfg
+	disk, err := n.diskSealer()
+	if err != nil {
+		return consensus.Options{}, err
+	}
+	snapshots, err := n.master.Sealer(purposeSnapshots)
 	return consensus.Options{
 		NodeID:             n.self.ID,
 		RaftAddress:        n.self.RaftAddr(),
 		Listen:             c.ListenOn(n.self).RaftAddr(),
 		Dir:                c.DataDir(n.self.ID),
+		Disk:               disk,
+		Snapshots:          snapshots,
 		DeploymentID:       deploymentID(n.dir.Identity().ClusterID),
 		Applied:            n.applied,
 		Restored:           n.restored,
@@ -136,7 +146,32 @@ func (n *Node) consensusOptions() consensus.Options {
 		RebalanceEvery:     c.Raft.Rebalance,
 		ProposalAttempt:    c.Timeouts.ProposalAttempt,
 		ProposalTimeout:    c.Timeouts.Proposal,
+	}, err
+}
+
+// purposeSnapshots is what the key for snapshots is derived for.
+const purposeSnapshots = "imgcluster v1 snapshots of shards"
+
+// diskSealer returns what seals the Raft log and the catalog: under the key of the data directory, which is
+// made for one that has neither yet.
+func (n *Node) diskSealer() (*crypto.Sealer, error) {
+	id := n.dir.Identity()
+	if id.DiskKey == nil && !id.Joined {
+		wrapped, err := n.master.WrapDiskKey(crypto.NewKey())
+		if err != nil {
+			return nil, err
+		}
+		if err := n.dir.Update(func(id *store.Identity) { id.DiskKey = wrapped }); err != nil {
+			return nil, err
+		}
+		id.DiskKey = wrapped
 	}
+	key, err := n.master.UnwrapDiskKey(id.DiskKey)
+	if err != nil {
+		return nil, fmt.Errorf("key of the data directory in node.json: %w", err)
+	}
+	defer key.Zero()
+	return crypto.NewSealer(key)
 }
 
 // deploymentID keeps Raft messages of clusters apart.

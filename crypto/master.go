@@ -15,6 +15,7 @@ import (
 const (
 	infoMasterID    = "imgcluster v1 master key id"
 	infoUserKeyWrap = "imgcluster v1 user key wrap"
+	infoDiskKeyWrap = "imgcluster v1 disk key wrap"
 )
 
 const (
@@ -174,6 +175,35 @@ func (m *MasterKey) wrapUserKey(tenant string, id uint32, k Key, random io.Reade
 	copy(out[1:], m.id[:])
 	err = wrap(out[1+masterIDBytes:], a, k, userWrapAD(out, tenant, id), random)
 	return out, err
+}
+
+// WrapDiskKey seals the key of a node's data directory for storage beside it.
+func (m *MasterKey) WrapDiskKey(k Key) ([]byte, error) {
+	if err := k.check(); err != nil {
+		return nil, err
+	}
+	s, err := m.Sealer(infoDiskKeyWrap)
+	if err != nil {
+		return nil, err
+	}
+	return s.Seal(k.b()[:], nil), nil
+}
+
+// UnwrapDiskKey is the inverse of WrapDiskKey. Its error is of kind ErrAuth: the wrapped key was changed, or
+// it is another master key's.
+func (m *MasterKey) UnwrapDiskKey(wrapped []byte) (Key, error) {
+	s, err := m.Sealer(infoDiskKeyWrap)
+	if err != nil {
+		return Key{}, err
+	}
+	b, err := s.Open(wrapped, nil)
+	if err == nil && len(b) != keyBytes {
+		err = &Error{Kind: ErrAuth, Detail: "wrapped disk key has another length", hint: hintNewer}
+	}
+	if err != nil {
+		return Key{}, err
+	}
+	return keyOf((*[keyBytes]byte)(b)), nil
 }
 
 // UnwrapUserKey is the inverse of WrapUserKey. Its errors are of kind ErrFormat, ErrOtherMaster

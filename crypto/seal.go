@@ -84,7 +84,7 @@ func (s *Sealer) Seal(plaintext, ad []byte) []byte {
 func (s *Sealer) Open(sealed, ad []byte) ([]byte, error) {
 	if len(sealed) >= SealBytes {
 		nonce := sealed[nonceBytes:sealNonceBytes]
-		if plaintext, err := s.gcm(sealed).Open(nil, nonce, sealed[sealNonceBytes:], ad); err == nil {
+		if plaintext, err := s.gcm(sealed).Open([]byte{}, nonce, sealed[sealNonceBytes:], ad); err == nil {
 			return plaintext, nil
 		}
 	}

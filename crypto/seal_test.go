@@ -53,7 +53,9 @@ func TestSealer(t *testing.T) {
 		if got, err := s.Open(sealed, ad); err != nil || !bytes.Equal(got, plaintext) {
 			t.Errorf("%d bytes: %v", size, err)
 		}
-		for _, bad := range [][]byte{nil, sealed[:SealBytes-1], sealed[:len(sealed)-1], append([]byte{0}, sealed...)} {
+		for _, bad := range [][]byte{
+			nil, sealed[:SealBytes-1], sealed[:len(sealed)-1], append([]byte{0}, sealed...),
+		} {
 			if _, err := s.Open(bad, ad); !errors.Is(err, ErrAuth) {
 				t.Errorf("%d of %d bytes: %v", len(bad), len(sealed), err)
 			}

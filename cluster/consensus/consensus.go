@@ -98,7 +98,7 @@ func (c *Consensus) start(ctx context.Context) (err error) {
 	if err := os.MkdirAll(catalogDir, 0o700); err != nil {
 		return err
 	}
-	if c.db, err = openDatabase(c.witness.FS(defaultFS), catalogDir, c.log); err != nil {
+	if c.db, err = openDatabase(c.witness.FS(defaultFS), catalogDir, &c.opts, c.log); err != nil {
 		return err
 	}
 	if err := c.db.claim(identityOf(&c.opts), raftDir); err != nil {
@@ -141,7 +141,7 @@ func (c *Consensus) newHost(dir string) (err error) {
 		MaxReceiveQueueSize: peerQueueBytes,
 		Expert: config.ExpertConfig{
 			LogDB:            logDB,
-			LogDBFactory:     logDBs{c.witness, c.opts.Dir, &logErr},
+			LogDBFactory:     logDBs{c.witness, c.opts.Disk, c.opts.Dir, &logErr},
 			TransportFactory: &factory,
 			Engine: config.EngineConfig{
 				ExecShards: execShards, CommitShards: otherShards, ApplyShards: otherShards,

@@ -18,6 +18,7 @@ import (
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/witness"
+	"imgcluster/crypto"
 )
 
 // Limits of the shared database. Records are small and few megabytes in all, so are these.
@@ -31,7 +32,10 @@ const OpenTablesMax = 128
 
 // database is the one pebble database of all shards.
 type database struct {
-	pebble  *pebble.DB
+	pebble *pebble.DB
+	// disk seals the values, snapshots those of snapshots; see Options.
+	disk, snapshots *crypto.Sealer
+
 	fs      vfs.FS
 	restore string // folder of half-read snapshots
 	readers gate
@@ -41,7 +45,7 @@ type database struct {
 var defaultFS = vfs.Default
 
 // openDatabase opens or makes the database in dir.
-func openDatabase(vfsys vfs.FS, dir string, log *zap.Logger) (d *database, err error) {
+func openDatabase(vfsys vfs.FS, dir string, o *Options, log *zap.Logger) (d *database, err error) {
 	defer func() {
 		if p := recover(); p != nil { // pebble may panic on its way out of an Open that failed
 			err = fmt.Errorf("open the catalog: %v", p)
@@ -57,7 +61,13 @@ func openDatabase(vfsys vfs.FS, dir string, log *zap.Logger) (d *database, err e
 	if err != nil {
 		return nil, damaged(err)
 	}
-	d = &database{pebble: db, fs: vfsys, restore: vfsys.PathJoin(dir, "restore")}
+	d = &database{
+		pebble:    db,
+		disk:      o.Disk,
+		snapshots: o.Snapshots,
+		fs:        vfsys,
+		restore:   vfsys.PathJoin(dir, "restore"),
+	}
 	// What is there was cut by a crash. dragonboat still has the snapshot and gives it again.
 	if err := errors.Join(vfsys.RemoveAll(d.restore), vfsys.MkdirAll(d.restore, 0o700)); err != nil {
 		return nil, errors.Join(err, db.Close())
@@ -72,7 +82,7 @@ func (d *database) view(shard uint64, fn func(catalog.Reader) error) (failed, er
 		return nil, err
 	}
 	defer leave()
-	v, err := newShardView(d.pebble, shard)
+	v, err := newShardView(d, shard)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +115,15 @@ func (d *database) writeTable(name string, r io.Reader, shard uint64, stop <-cha
 	}
 	options := sstable.WriterOptions{TableFormat: d.pebble.TableFormat()}
 	w := sstable.NewWriter(objstorageprovider.NewFileWritable(f), options)
-	err = readSnapshot(r, shard, stop, w.Set)
+	err = readSnapshot(r, shard, stop, func(key, value []byte) (err error) {
+		if isState(key) {
+			if value, err = openValue(d.snapshots, key, value); err != nil {
+				return fmt.Errorf("%w: %w", errSnapshot, err)
+			}
+			value = sealValue(d.disk, key, value)
+		}
+		return w.Set(key, value)
+	})
 	return errors.Join(err, w.Close()) // syncs the file
 }
 

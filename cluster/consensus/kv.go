@@ -59,9 +59,13 @@ func get(r pebble.Reader, key []byte) ([]byte, error) {
 	return append(make([]byte, 0, len(v)), v...), nil
 }
 
-func scan(it *pebble.Iterator, fn func(key, value []byte) bool) error {
+// scan calls fn with the keys and opened values of a shard's state.
+func (d *database) scan(it *pebble.Iterator, fn func(key, value []byte) bool) error {
 	for ok := it.First(); ok; ok = it.Next() {
 		v, err := it.ValueAndErr()
+		if err == nil {
+			v, err = openValue(d.disk, it.Key(), v)
+		}
 		if err != nil {
 			return errors.Join(err, it.Close())
 		}
@@ -75,16 +79,17 @@ func scan(it *pebble.Iterator, fn func(key, value []byte) bool) error {
 // shardView is a consistent state of one shard. It reads from an iterator, not from a pebble snapshot: that
 // the shard's keys are replaced, as by RecoverFromSnapshot, shows through a snapshot.
 type shardView struct {
+	db    *database
 	shard uint64
 	it    *pebble.Iterator
 }
 
-func newShardView(db *pebble.DB, shard uint64) (*shardView, error) {
-	it, err := db.NewIter(bounds(shard, nil, nil))
+func newShardView(d *database, shard uint64) (*shardView, error) {
+	it, err := d.pebble.NewIter(bounds(shard, nil, nil))
 	if err != nil {
 		return nil, err
 	}
-	return &shardView{shard: shard, it: it}, nil
+	return &shardView{db: d, shard: shard, it: it}, nil
 }
 
 // Get implements catalog.Reader.
@@ -93,8 +98,11 @@ func (v *shardView) Get(key []byte) ([]byte, error) {
 	if !v.it.SeekGE(full) || !bytes.Equal(v.it.Key(), full) {
 		return nil, v.it.Error()
 	}
-	value, err := v.it.ValueAndErr()
-	return append(make([]byte, 0, len(value)), value...), err
+	sealed, err := v.it.ValueAndErr()
+	if err != nil {
+		return nil, err
+	}
+	return openValue(v.db.disk, full, sealed)
 }
 
 // Scan implements catalog.Reader. fn may call Get and Scan.
@@ -103,12 +111,13 @@ func (v *shardView) Scan(from, to []byte, fn func(key, value []byte) bool) error
 	if err != nil {
 		return err
 	}
-	return scan(it, fn)
+	return v.db.scan(it, fn)
 }
 
 // tx is what Apply sees: the shard with the writes of the batch so far. err keeps the first failure
 // of the database, since Apply cannot be trusted to report it and must not turn it into a result.
 type tx struct {
+	db    *database
 	shard uint64
 	batch *pebble.Batch
 	err   error
@@ -125,7 +134,11 @@ func (t *tx) failed(err error) error {
 
 // Get implements catalog.Reader.
 func (t *tx) Get(key []byte) ([]byte, error) {
-	v, err := get(t.batch, prefixed(t.shard, sectionState, key))
+	full := prefixed(t.shard, sectionState, key)
+	v, err := get(t.batch, full)
+	if v != nil && err == nil {
+		v, err = openValue(t.db.disk, full, v)
+	}
 	return v, t.failed(err)
 }
 
@@ -135,7 +148,7 @@ func (t *tx) Scan(from, to []byte, fn func(key, value []byte) bool) error {
 	if err != nil {
 		return t.failed(err)
 	}
-	return t.failed(scan(it, fn))
+	return t.failed(t.db.scan(it, fn))
 }
 
 // Set implements catalog.Tx. Beyond the limits it panics, which undoes the command everywhere.
@@ -143,7 +156,8 @@ func (t *tx) Set(key, value []byte) error {
 	if len(key) > keyBytesMax || len(value) > valueBytesMax {
 		panic(fmt.Sprintf("key of %d or value of %d bytes is too large", len(key), len(value)))
 	}
-	return t.failed(t.batch.Set(prefixed(t.shard, sectionState, key), value, nil))
+	full := prefixed(t.shard, sectionState, key)
+	return t.failed(t.batch.Set(full, sealValue(t.db.disk, full, value), nil))
 }
 
 // Delete implements catalog.Tx.

@@ -12,11 +12,13 @@ import (
 
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/witness"
+	"imgcluster/crypto"
 )
 
 // logDBs makes dragonboat's own log, with a witness of it.
 type logDBs struct {
 	w      *witness.Witness
+	sealer *crypto.Sealer
 	dir    string // the data directory
 	failed *error // why there is none
 }
@@ -34,7 +36,7 @@ func (f logDBs) Create(
 	if err != nil {
 		return nil, damaged(err)
 	}
-	l := &logDB{ILogDB: db, w: f.w, dir: f.dir, fs: c.Expert.FS}
+	l := &logDB{ILogDB: db, w: f.w, sealer: f.sealer, dir: f.dir, fs: c.Expert.FS}
 	if err := l.check(); err != nil {
 		// Left open, it would keep the log from being opened again in this process.
 		return nil, errors.Join(damaged(err), db.Close())
@@ -42,12 +44,14 @@ func (f logDBs) Create(
 	return l, nil
 }
 
-// logDB is dragonboat's log. Before it returns, the witness has what the node may then send to others.
+// logDB is dragonboat's log, with its commands sealed. Before it returns, the witness has what the node may
+// then send to others.
 type logDB struct {
 	raftio.ILogDB
-	w   *witness.Witness
-	dir string // the data directory
-	fs  config.IFS
+	w      *witness.Witness
+	sealer *crypto.Sealer
+	dir    string // the data directory
+	fs     config.IFS
 }
 
 // SaveRaftState implements raftio.ILogDB.
@@ -64,7 +68,7 @@ func (l *logDB) SaveRaftState(updates []raftpb.Update, worker uint64) error {
 			}
 		}
 	}
-	if err := l.ILogDB.SaveRaftState(updates, worker); err != nil {
+	if err := l.ILogDB.SaveRaftState(sealEntries(l.sealer, updates), worker); err != nil {
 		return err
 	}
 	for _, u := range updates {
@@ -75,6 +79,18 @@ func (l *logDB) SaveRaftState(updates []raftpb.Update, worker uint64) error {
 		}
 	}
 	return nil
+}
+
+// IterateEntries implements raftio.ILogDB.
+func (l *logDB) IterateEntries(
+	entries []raftpb.Entry, size, shard, replica, low, high, maxBytes uint64,
+) ([]raftpb.Entry, uint64, error) {
+	had := len(entries)
+	entries, size, err := l.ILogDB.IterateEntries(entries, size, shard, replica, low, high, maxBytes)
+	if err == nil {
+		err = openEntries(l.sealer, shard, replica, entries[had:])
+	}
+	return entries, size, damaged(err)
 }
 
 // after returns what the log has of a replica after an update.

@@ -57,7 +57,7 @@ func (r *recalled) IterateEntries(
 // more, is not.
 func TestForgetfulLog(t *testing.T) {
 	w := mustWitness(t, t.TempDir())
-	l := &logDB{ILogDB: &recalled{}, w: w}
+	l := &logDB{ILogDB: &recalled{}, w: w, sealer: sealerOf("disk")}
 	save := func(u raftpb.Update) {
 		u.ShardID = 2
 		u.ReplicaID = 3
@@ -133,7 +133,7 @@ func TestLogAfterPowerLoss(t *testing.T) {
 			root := t.TempDir()
 			w := mustWitness(t, root)
 			log := &syncedFirst{path: filepath.Join(root, witness.FileName)}
-			l := &logDB{ILogDB: log, w: w}
+			l := &logDB{ILogDB: log, w: w, sealer: sealerOf("disk")}
 			before := raftpb.Update{
 				State: raftpb.State{Term: 5}, EntriesToSave: []raftpb.Entry{{Index: 8}, {Index: 12}},
 			}
@@ -148,11 +148,11 @@ func TestLogAfterPowerLoss(t *testing.T) {
 			defer w.Close(false)
 			state := raftio.RaftState{State: raftpb.State{Term: 6}, FirstIndex: 1, EntryCount: 10}
 			has := &recalled{state: state}
-			if err := (&logDB{ILogDB: has, w: w}).check(); err != nil {
+			if err := (&logDB{ILogDB: has, w: w, sealer: sealerOf("disk")}).check(); err != nil {
 				t.Error(err)
 			}
 			has.state.EntryCount = 9
-			if err := (&logDB{ILogDB: has, w: w}).check(); !errors.Is(err, ErrDamaged) {
+			if err := (&logDB{ILogDB: has, w: w, sealer: sealerOf("disk")}).check(); !errors.Is(err, ErrDamaged) {
 				t.Errorf("without the last entry: %v", err)
 			}
 		})

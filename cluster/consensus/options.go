@@ -7,6 +7,7 @@ import (
 
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/image"
+	"imgcluster/crypto"
 )
 
 // Shard is one Raft group as this node runs it.
@@ -33,6 +34,10 @@ type Options struct {
 	Listen       string // host:port to listen on; without a host: all addresses
 	Dir          string // data directory; raft/ and catalog/ are made in it
 	DeploymentID uint64 // of the cluster; messages of another one are dropped
+
+	// Disk seals the values of the catalog and the commands in Raft's log on this node's disk, Snapshots the
+	// values of a snapshot on its way from node to node, which waits on the receiver's disk.
+	Disk, Snapshots *crypto.Sealer
 
 	// Applied gets the events that Apply returned, in log order for each shard, once readers
 	// see the state that they are of. Commands that were applied but not yet synced before a crash are

@@ -74,17 +74,19 @@ func (c *Consensus) Stored() (map[uint64]catalog.Replica, error) {
 	if err != nil {
 		return nil, err
 	}
-	var bad error
-	err = scan(it, func(k, v []byte) bool {
+	for ok := it.First(); ok && err == nil; ok = it.Next() {
 		var have record
 		var shard uint64
-		if _, bad = fmt.Sscanf(string(k), "replica/%d", &shard); bad == nil {
-			bad = json.Unmarshal(v, &have)
+		var v []byte
+		if v, err = it.ValueAndErr(); err == nil {
+			_, err = fmt.Sscanf(string(it.Key()[9:]), "replica/%d", &shard)
+		}
+		if err == nil {
+			err = json.Unmarshal(v, &have)
 		}
 		all[shard] = catalog.ReplicaOf(have.Replica)
-		return bad == nil
-	})
-	return all, errors.Join(err, bad)
+	}
+	return all, errors.Join(err, it.Close())
 }
 
 // StartShard starts this node's replica of a shard, which goes on from what is on disk when it is there. What

@@ -14,6 +14,7 @@ import (
 	sm "github.com/lni/dragonboat/v4/statemachine"
 
 	"imgcluster/cluster/wait"
+	"imgcluster/crypto"
 )
 
 // A snapshot of a shard is
@@ -22,7 +23,7 @@ import (
 //	shard                                      8 bytes, big endian
 //	for each key, in byte order, without the shard:
 //	    length of the key, the key             uvarint, bytes
-//	    length of the value, the value         uvarint, bytes
+//	    length of the value, the value         uvarint, bytes; of the state sealed, see Options.Snapshots
 //	0                                          uvarint: no key is empty
 //	SHA-256 of all that                        32 bytes
 //
@@ -33,7 +34,9 @@ const snapshotMagic = "imgcsnp\x01"
 var errSnapshot = errors.New("snapshot is damaged or not for this shard")
 
 // writeSnapshot writes what it runs over.
-func writeSnapshot(w io.Writer, shard uint64, it *pebble.Iterator, stop <-chan struct{}) error {
+func (d *database) writeSnapshot(
+	w io.Writer, shard uint64, it *pebble.Iterator, stop <-chan struct{},
+) error {
 	sum := sha256.New()
 	b := bufio.NewWriterSize(io.MultiWriter(w, sum), 64<<10)
 	head := binary.BigEndian.AppendUint64([]byte(snapshotMagic), shard)
@@ -46,6 +49,12 @@ func writeSnapshot(w io.Writer, shard uint64, it *pebble.Iterator, stop <-chan s
 		value, err := it.ValueAndErr()
 		if err != nil {
 			return err
+		}
+		if full := it.Key(); isState(full) {
+			if value, err = openValue(d.disk, full, value); err != nil {
+				return err
+			}
+			value = sealValue(d.snapshots, full, value)
 		}
 		key := it.Key()[8:]
 		b.Write(binary.AppendUvarint(n[:0], uint64(len(key))))
@@ -137,7 +146,7 @@ func parseSnapshot(
 		if len(key) == 0 {
 			break
 		}
-		if value, err = h.bytes(value, valueBytesMax); err != nil {
+		if value, err = h.bytes(value, valueBytesMax+crypto.SealBytes); err != nil {
 			return err
 		}
 		full := append(bytes.Clone(prefix), key...)

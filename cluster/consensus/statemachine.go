@@ -70,7 +70,7 @@ func (m *stateMachine) Update(entries []sm.Entry) ([]sm.Entry, error) {
 func (m *stateMachine) update(entries []sm.Entry, limit int) (int, error) {
 	batch := m.db.pebble.NewIndexedBatch()
 	defer batch.Close()
-	t := &tx{shard: m.shard, batch: batch}
+	t := &tx{db: m.db, shard: m.shard, batch: batch}
 	var events []catalog.Event
 	n := min(limit, len(entries))
 	for i := range entries[:n] {
@@ -158,7 +158,7 @@ func (m *stateMachine) SaveSnapshot(pinned any, w io.Writer, stop <-chan struct{
 		}
 		failpoint.Here("catalog/snapshot-saved")
 	}()
-	return writeSnapshot(w, m.shard, it, stop)
+	return m.db.writeSnapshot(w, m.shard, it, stop)
 }
 
 // RecoverFromSnapshot replaces the shard's state by the snapshot in one step: a crash leaves the

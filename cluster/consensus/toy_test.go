@@ -21,6 +21,7 @@ import (
 	"imgcluster/cluster/clustertest/poll"
 	"imgcluster/cluster/image"
 	"imgcluster/config"
+	"imgcluster/crypto"
 )
 
 // deadline bounds every wait of the tests. It is long because no test measures speed with it.
@@ -94,6 +95,22 @@ type node struct {
 	restored map[uint64]int
 }
 
+// testMasterKey is the line of a master key that was made for tests: processes of one test share it.
+const testMasterKey = "imgcluster-master-key-v1 dd59aaed7bc449db IeCf6/S+Z6ZSgit6+dEaQUefYj4XWmp2OGB4CmBRLfI="
+
+// sealerOf returns a Sealer, the same for the same name.
+func sealerOf(name string) *crypto.Sealer {
+	master, err := crypto.MasterKeyFromEnv(testMasterKey)
+	if err != nil {
+		panic(err)
+	}
+	s, err := master.Sealer(name)
+	if err != nil {
+		panic(err)
+	}
+	return s
+}
+
 // testOptions returns the options of a node, with what a test need not care about.
 func testOptions(id image.NodeID, address, dir string) Options {
 	return Options{
@@ -102,6 +119,8 @@ func testOptions(id image.NodeID, address, dir string) Options {
 		Listen:             address,
 		Dir:                dir,
 		DeploymentID:       7,
+		Disk:               sealerOf("disk of " + strconv.Itoa(int(id))),
+		Snapshots:          sealerOf("snapshots"),
 		Applied:            func(uint64, []catalog.Event) {},
 		Restored:           func(uint64) {},
 		LeaderChanged:      func(uint64, image.NodeID, uint64) {},

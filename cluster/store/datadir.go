@@ -53,6 +53,8 @@ type Identity struct {
 	Joined bool `json:"joined,omitempty"`
 	// Unverified means that the disk failed and that what it stores has not been verified since.
 	Unverified bool `json:"unverified,omitempty"`
+	// DiskKey seals the Raft log and the catalog; it is wrapped by the master key.
+	DiskKey []byte `json:"disk_key,omitempty"`
 	// Members are the cluster's members as the node last knew them, as JSON that this package does not read.
 	Members json.RawMessage `json:"members,omitempty"`
 	// Sum is the SHA-256, in hexadecimal digits, of all other fields as JSON without white space. Older
