@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"fmt"
-	"os"
 	"slices"
 	"sync"
 
@@ -106,14 +105,13 @@ func (k *keyring) unwrap(stored *catalog.PutKey) (crypto.Key, error) {
 	return key, nil
 }
 
-func loadMaster(cfg *config.Config) (*crypto.MasterKey, error) {
-	if text := os.Getenv(crypto.MasterKeyEnv); text != "" {
-		return crypto.MasterKeyFromEnv(text)
-	}
+// loadMaster loads the master keys of this host. A cluster on loopback makes its own at its first start.
+func loadMaster(ctx context.Context, cfg *config.Config) (crypto.MasterKeys, error) {
+	source := crypto.KeySource{Command: cfg.KeyCommand(), File: cfg.Local.MasterKeyFile}
 	if cfg.Loopback() && !anyData(cfg) {
-		return crypto.LoadOrCreateMasterKey(cfg.Local.MasterKeyFile)
+		return source.LoadOrCreate(ctx)
 	}
-	return crypto.LoadMasterKey(cfg.Local.MasterKeyFile)
+	return source.Load(ctx)
 }
 
 // anyData reports whether a node of a loopback cluster has run before. Then the cluster has a master key, and

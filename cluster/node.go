@@ -128,9 +128,11 @@ func (n *Node) start(ctx context.Context) error {
 	if err := preflight(n.cfg, n.self.ID, n.logger); err != nil {
 		return err
 	}
-	if n.master, err = loadMaster(n.cfg); err != nil {
+	keys, err := loadMaster(ctx, n.cfg)
+	if err != nil {
 		return err
 	}
+	n.master = keys.Own
 	if n.listener, err = openPorts(n.ctx, n.cfg, n.self); err != nil {
 		return err
 	}

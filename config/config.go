@@ -60,11 +60,23 @@ type Node struct {
 
 // Local is what a node has on its host. Relative paths start at the working directory.
 type Local struct {
-	Listen        string `yaml:"listen" default:"host" help:"address to listen on where it is not the node's host (NAT, containers, cloud): ADDRESS or ADDRESS:API_PORT:RAFT_PORT, 0.0.0.0 for all; host: what cluster.nodes says"`
-	DataDir       string `yaml:"data_dir" default:"./imgcluster-data/node{id}" help:"folder of a node's log, catalog and images; {id} stands for the node's ID"`
-	MasterKeyFile string `yaml:"master_key_file" default:"./imgcluster-keys/master.key" help:"file of the cluster's master key, outside every data_dir"`
-	HostNames     string `yaml:"host_names" default:"localhost" help:"names, with commas between them, by which clients reach a node beside its host, such as DNS aliases; a request under another name changes nothing"`
-	LostData      string `yaml:"lost_data" default:"refuse" oneof:"refuse,replace" help:"what a node does that starts with an empty, older or damaged data_dir: refuse, or replace it by what the others have"`
+	Listen           string `yaml:"listen" default:"host" help:"address to listen on where it is not the node's host (NAT, containers, cloud): ADDRESS or ADDRESS:API_PORT:RAFT_PORT, 0.0.0.0 for all; host: what cluster.nodes says"`
+	DataDir          string `yaml:"data_dir" default:"./imgcluster-data/node{id}" help:"folder of a node's log, catalog and images; {id} stands for the node's ID"`
+	MasterKeyFile    string `yaml:"master_key_file" default:"./imgcluster-keys/master.key" help:"file of the cluster's master key, outside every data_dir"`
+	MasterKeyCommand string `yaml:"master_key_command" default:"none" help:"program that prints the line of a master key file, in place of master_key_file: the door to a key management service or an encrypted file; run at each start without a shell, its words parted by spaces (for quotes, variables or pipes, name a script), for at most 30s; none: there is none"`
+	HostNames        string `yaml:"host_names" default:"localhost" help:"names, with commas between them, by which clients reach a node beside its host, such as DNS aliases; a request under another name changes nothing"`
+	LostData         string `yaml:"lost_data" default:"refuse" oneof:"refuse,replace" help:"what a node does that starts with an empty, older or damaged data_dir: refuse, or replace it by what the others have"`
+}
+
+// keyCommandNone is the value of node.master_key_command that stands for no command.
+const keyCommandNone = "none"
+
+// KeyCommand returns the command that prints the master key, empty where there is none.
+func (c *Config) KeyCommand() string {
+	if c.Local.MasterKeyCommand == keyCommandNone {
+		return ""
+	}
+	return c.Local.MasterKeyCommand
 }
 
 // LostDataReplace is the value of node.lost_data that lets a node start without the data it had.

@@ -34,8 +34,9 @@ directory; '--config' or 'IMGCLUSTER_CONFIG' names another. Without a file there
 - A *decimal* is written with a point: '0.15'.
 - A *switch* is 'true' or 'false'.
 
-The master key itself can be given as 'IMGCLUSTER_MASTER_KEY', which takes precedence over the file
-'node.master_key_file'. It is never a setting: 'config show' does not print it.
+The master key itself can be given as 'IMGCLUSTER_MASTER_KEY', which takes precedence over
+'node.master_key_command' and the file 'node.master_key_file'. It is never a setting: 'config show' does not
+print it.
 `, "'", "`")
 
 // sectionAbout says of each section who reads it.

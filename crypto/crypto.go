@@ -35,6 +35,7 @@ var (
 	ErrKeyTooLarge   = errors.New("master key file is too large")
 	ErrKeyMalformed  = errors.New("master key is malformed")
 	ErrKeyMismatch   = errors.New("master key does not match its ID")
+	ErrKeyCommand    = errors.New("command gives no master key")
 	// ErrOtherMaster: a wrapped user key belongs to another master key than this one.
 	ErrOtherMaster = errors.New("wrapped by another master key")
 )

@@ -66,17 +66,44 @@ func (m *MasterKey) line() string {
 // comments around it. Its errors never quote the text.
 func MasterKeyFromEnv(text string) (*MasterKey, error) { return parseMaster(text, MasterKeyEnv) }
 
+// parseMaster reads the one key of a file.
 func parseMaster(text, from string) (*MasterKey, error) {
-	malformed := func(why string) error {
-		return &Error{
-			Kind: ErrKeyMalformed, Detail: "master key in " + from + ": " + why,
-			hint: "restore it from your backup; it is one line: " + keyLineMagic + " ID KEY",
-		}
+	keys, err := parseMasters(text, from)
+	if err == nil && len(keys) > 1 {
+		return nil, malformedKey(from, "more than one line that is not a comment")
 	}
-	line, problem := keyLine(text)
+	if err != nil {
+		return nil, err
+	}
+	return keys[0], nil
+}
+
+func malformedKey(from, why string) error {
+	return &Error{
+		Kind: ErrKeyMalformed, Detail: "master key in " + from + ": " + why,
+		hint: "restore it from your backup; it is one line: " + keyLineMagic + " ID KEY",
+	}
+}
+
+// parseMasters reads one key, or two while the master key is rotated.
+func parseMasters(text, from string) ([]*MasterKey, error) {
+	lines, problem := keyLines(text)
 	if problem != "" {
-		return nil, malformed(problem)
+		return nil, malformedKey(from, problem)
 	}
+	var keys []*MasterKey
+	for _, line := range lines {
+		m, err := parseLine(line, from)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, m)
+	}
+	return keys, nil
+}
+
+func parseLine(line, from string) (*MasterKey, error) {
+	malformed := func(why string) error { return malformedKey(from, why) }
 	fields := strings.Fields(line)
 	if fields[0] != keyLineMagic {
 		return nil, malformed("the line does not start with " + keyLineMagic)
@@ -126,26 +153,27 @@ func plainText(text string) string {
 	return string(utf16.Decode(units))
 }
 
-// keyLine finds the one line that is neither empty nor a comment, or says why there is none.
-func keyLine(text string) (line, problem string) {
+// keyLines finds the lines that are neither empty nor a comment, at most masterKeysMax, or says why there
+// are none.
+func keyLines(text string) (lines []string, problem string) {
 	text = plainText(text)
 	if strings.ContainsRune(text, 0) {
-		return "", "it is not plain text, or UTF-16 without a mark; save it as UTF-8"
+		return nil, "it is not plain text, or UTF-16 without a mark; save it as UTF-8"
 	}
 	for l := range strings.Lines(text) {
 		l = strings.TrimSpace(l)
 		if l == "" || strings.HasPrefix(l, "#") {
 			continue
 		}
-		if line != "" {
-			return "", "more than one line that is not a comment"
+		if len(lines) == masterKeysMax {
+			return nil, "more than two lines that are no comments"
 		}
-		line = l
+		lines = append(lines, l)
 	}
-	if line == "" {
-		return "", "no line with a key"
+	if lines == nil {
+		return nil, "no line with a key"
 	}
-	return line, ""
+	return lines, ""
 }
 
 // WrapUserKey encrypts a user's key for storage: version, master key ID, and AES-256-GCM with a
