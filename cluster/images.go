@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"io"
+	"time"
 
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/failpoint"
@@ -28,7 +29,9 @@ func (m images) Put(ctx context.Context, req image.Request, body io.Reader) (*im
 func (m images) Delete(ctx context.Context, id image.ID, user, name string, cond image.Conditions) error {
 	failpoint.Here("delete/before-propose")
 	r, err := m.log.Propose(ctx, m.ShardOf(user, name),
-		catalog.Command{Delete: &catalog.Delete{ID: id, User: user, Name: name, If: cond}})
+		catalog.Command{Delete: &catalog.Delete{
+			ID: id, User: user, Name: name, If: cond, Created: time.Now().UTC().Truncate(time.Millisecond),
+		}})
 	failpoint.Here("delete/proposed")
 	if err == nil {
 		err = r.Err()

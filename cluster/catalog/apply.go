@@ -1,8 +1,8 @@
 package catalog
 
 import (
+	"cmp"
 	"encoding/json"
-	"errors"
 	"slices"
 
 	"imgcluster/cluster/image"
@@ -27,7 +27,11 @@ type Event struct {
 // result answers the proposer (DecodeResult). An error means that tx failed, not the command: the
 // node must not go on.
 func Apply(tx Tx, shard, index uint64, command []byte) (result []byte, events []Event, err error) {
-	m := txn{tx: tx, shard: shard, index: index}
+	return apply(tx, shard, index, command, finishedKept)
+}
+
+func apply(tx Tx, shard, index uint64, command []byte, kept retention) ([]byte, []Event, error) {
+	m := txn{tx: tx, shard: shard, index: index, kept: kept}
 	c, err := decode(command)
 	if err != nil {
 		return reject(err).encode(), nil, nil
@@ -44,6 +48,7 @@ type txn struct {
 	tx     Tx
 	shard  uint64
 	index  uint64
+	kept   retention
 	events []Event
 }
 
@@ -119,6 +124,8 @@ func (a *Assign) check() error {
 	switch {
 	case a.ID == image.ID{} || a.Bytes <= 0:
 		return image.Errorf(image.KindInvalid, "assignment without an upload ID or bytes")
+	case a.Created.UnixMilli() <= 0:
+		return errNoTime
 	case a.Replicas < 1 || len(a.Holders) == 0 || slices.Contains(a.Holders, 0):
 		return image.Errorf(image.KindInvalid, "assignment of %d replicas to nodes %v", a.Replicas, a.Holders)
 	case len(a.Type) > image.TypeBytesMax:
@@ -189,56 +196,14 @@ func (t *txn) save(u *Upload) (Result, error) {
 		return Result{Upload: u}, t.put(idKey(pendingTable, u.ID), u)
 	}
 	u.If = image.Conditions{} // they have been asked
-	err := t.tx.Delete(idKey(pendingTable, u.ID))
-	if err == nil {
-		u.Seq, err = t.recordEnd(u.ID)
+	if err := t.tx.Delete(idKey(pendingTable, u.ID)); err != nil {
+		return Result{}, err
 	}
-	if err == nil {
-		err = t.put(idKey(finishedTable, u.ID), u)
-	}
-	return Result{Upload: u}, err
-}
-
-// recordEnd appends a finished upload or delete to the finish order, and deletes the one that it pushes out.
-func (t *txn) recordEnd(id image.ID) (seq uint64, err error) {
-	err = t.updateTotals(func(t *Totals) {
-		seq = t.NextSeq
-		t.NextSeq++
+	err := t.keep(u.User, u.Created, idKey(finishedTable, u.ID), func(seq uint64) any {
+		u.Seq = seq
+		return u
 	})
-	var oldest image.ID
-	if err == nil {
-		oldest, err = t.evict(seq)
-	}
-	if err == nil && oldest != (image.ID{}) {
-		err = errors.Join(t.tx.Delete(idKey(finishedTable, oldest)),
-			t.tx.Delete(idKey(deletedTable, oldest)))
-	}
-	if err == nil {
-		err = t.tx.Set(seqKey(seq), id[:])
-	}
-	return seq, err
-}
-
-// evict removes what seq pushes out of the finish order, and returns its ID; zero when there is nothing.
-func (t *txn) evict(seq uint64) (id image.ID, err error) {
-	if seq < finishedMax {
-		return id, nil
-	}
-	key := seqKey(seq - finishedMax)
-	b, err := t.tx.Get(key)
-	if err != nil || len(b) != len(id) {
-		return id, err
-	}
-	copy(id[:], b)
-	return id, t.tx.Delete(key)
-}
-
-// forget takes a failed upload out of the finished ones, for its ID is assigned again.
-func (t *txn) forget(u *Upload) error {
-	if err := t.tx.Delete(idKey(finishedTable, u.ID)); err != nil {
-		return err
-	}
-	return t.tx.Delete(seqKey(u.Seq))
+	return Result{Upload: u}, err
 }
 
 func (t *txn) stored(s *Stored) (Result, error) {
@@ -386,6 +351,9 @@ func (t *txn) remove(rec *image.Record) error {
 }
 
 func (t *txn) delete(d *Delete) (Result, error) {
+	if err := d.checkRequest(); err != nil {
+		return reject(err), nil
+	}
 	var was deleted
 	known, err := get(t.tx, idKey(deletedTable, d.ID), &was)
 	if err != nil {
@@ -410,11 +378,19 @@ func (t *txn) delete(d *Delete) (Result, error) {
 		return Result{}, err
 	}
 	if d.ID != (image.ID{}) {
-		if _, err = t.recordEnd(d.ID); err == nil {
-			err = t.put(idKey(deletedTable, d.ID), now)
-		}
+		err = t.keep(d.User, d.Created, idKey(deletedTable, d.ID), func(uint64) any { return now })
 	}
 	return now.result(), err
+}
+
+// errNoTime is the answer to a command that is to be kept but does not move the shard's clock.
+var errNoTime = image.Errorf(image.KindInvalid, "command without its time")
+
+func (d *Delete) checkRequest() error {
+	if d.ID != (image.ID{}) && d.Created.UnixMilli() <= 0 {
+		return errNoTime
+	}
+	return cmp.Or(image.CheckUser(d.User), image.CheckName(d.Name))
 }
 
 func (d *Delete) check(rec *image.Record) error {

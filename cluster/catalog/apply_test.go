@@ -19,16 +19,17 @@ type shard struct {
 	index  uint64
 	log    [][]byte
 	events []Event
+	kept   retention
 }
 
-func newShard(t testing.TB) *shard { return &shard{t: t, db: memkv.KV{}} }
+func newShard(t testing.TB) *shard { return &shard{t: t, db: memkv.KV{}, kept: finishedKept} }
 
 func (s *shard) do(c Command) Result {
 	s.t.Helper()
 	s.index++
 	cmd := c.Encode()
 	s.log = append(s.log, cmd)
-	b, events, err := Apply(s.db, 2, s.index, cmd)
+	b, events, err := apply(s.db, 2, s.index, cmd, s.kept)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -259,7 +260,7 @@ func TestLateCommands(t *testing.T) {
 		s.expectKind(s.do(stored(n, sumA, image.Copy{Node: 1, Epoch: 1}, image.Copy{Node: 2, Epoch: 1})), "")
 	}
 	remove := func(n byte) Command {
-		return Command{Delete: &Delete{ID: id(n), User: "alice", Name: "a.png"}}
+		return Command{Delete: &Delete{ID: id(n), User: "alice", Name: "a.png", Created: clock}}
 	}
 	s.expectKind(s.do(remove(11)), image.KindNotFound)
 	put(1)
@@ -277,7 +278,8 @@ func TestLateCommands(t *testing.T) {
 	if s.record("a.png") == nil {
 		t.Fatal("a delete took a second image")
 	}
-	s.expectKind(s.do(Command{Delete: &Delete{ID: id(12), User: "alice", Name: "b.png"}}), image.KindConflict)
+	s.expectKind(s.do(Command{Delete: &Delete{ID: id(12), User: "alice", Name: "b.png", Created: clock}}),
+		image.KindConflict)
 }
 
 // TestDeleteIfItMatches deletes an image only under its own tag, and answers a repeat as the first time.
@@ -285,7 +287,7 @@ func TestDeleteIfItMatches(t *testing.T) {
 	s := newShard(t)
 	remove := func(n byte, match string) Command {
 		c := image.Conditions{Match: image.Tags{`"` + match + `"`}}
-		return Command{Delete: &Delete{ID: id(n), User: "alice", Name: "a.png", If: c}}
+		return Command{Delete: &Delete{ID: id(n), User: "alice", Name: "a.png", If: c, Created: clock}}
 	}
 	s.expectKind(s.do(remove(11, id(1).String())), image.KindNotFound)
 	s.expectKind(s.do(assign(1, "a.png", 1, 2)), "")
@@ -373,41 +375,6 @@ func TestFirstUserKeyWins(t *testing.T) {
 	}
 }
 
-func TestFinishedUploadsAreBounded(t *testing.T) {
-	s := newShard(t)
-	const deletes = (finishedMax + 10) / 100 // none is among the ten oldest
-	for i := range finishedMax + 10 {
-		if i%100 == 99 {
-			s.do(Command{Delete: &Delete{
-				ID: image.ID{0: 2, 14: byte(i >> 8), 15: byte(i)}, User: "alice", Name: "a.png",
-			}})
-			continue
-		}
-		c := assign(0, "a.png", 1, 2)
-		c.Assign.ID = image.ID{0: 1, 14: byte(i >> 8), 15: byte(i)}
-		s.do(c)
-		c = stored(0, sumA, image.Copy{Node: 1, Epoch: 1}, image.Copy{Node: 2, Epoch: 1})
-		c.Stored.ID = image.ID{0: 1, 14: byte(i >> 8), 15: byte(i)}
-		s.do(c)
-		s.log = nil
-		s.events = nil
-	}
-	for table, want := range map[byte]int{
-		finishedTable: finishedMax - deletes,
-		deletedTable:  deletes,
-		orderTable:    finishedMax,
-		recordTable:   1,
-		imageTable:    1,
-		pendingTable:  0,
-	} {
-		n := 0
-		s.db.Scan([]byte{table}, []byte{table + 1}, func(_, _ []byte) bool { n++; return true })
-		if n != want {
-			t.Errorf("table %c has %d rows, want %d", table, n, want)
-		}
-	}
-}
-
 func TestBadCommandsAreRejected(t *testing.T) {
 	bad := map[string]Command{
 		"empty":      {},
@@ -417,10 +384,14 @@ func TestBadCommandsAreRejected(t *testing.T) {
 		"bad name":   assign(1, "../a.png", 1),
 		"no ID":      assign(0, "a.png", 1),
 		"unknown user": {Assign: &Assign{
-			ID: id(1), User: "a/b", Name: "x", Bytes: 1, Holders: []image.NodeID{1}, Replicas: 1,
+			ID: id(1), User: "a/b", Name: "x", Bytes: 1, Holders: []image.NodeID{1}, Replicas: 1, Created: clock,
 		}},
 		"stored first": stored(9, sumA, image.Copy{Node: 1, Epoch: 1}),
-		"no such name": {Delete: &Delete{User: "alice", Name: "nothing"}},
+		"no time": {Assign: &Assign{
+			ID: id(1), User: "alice", Name: "x", Bytes: 1, Holders: []image.NodeID{1}, Replicas: 1,
+		}},
+		"no time of a delete": {Delete: &Delete{ID: id(1), User: "alice", Name: "nothing"}},
+		"no such name":        {Delete: &Delete{User: "alice", Name: "nothing"}},
 	}
 	for name, c := range bad {
 		t.Run(name, func(t *testing.T) {
@@ -634,28 +605,4 @@ func FuzzApply(f *testing.F) {
 			t.Fatalf("a command must be answered, not fail: %v", err)
 		}
 	})
-}
-
-// TestForgottenUploadIDOfAStoredImage sends an upload ID again after the shard has forgotten it.
-func TestForgottenUploadIDOfAStoredImage(t *testing.T) {
-	s := newShard(t)
-	put := func(n int, name string) {
-		a := assign(0, name, 1, 2)
-		a.Assign.ID = image.ID{14: byte(n >> 8), 15: byte(n)}
-		a.Assign.ID[0] = 1
-		s.do(a)
-		st := stored(0, sumA, image.Copy{Node: 1, Epoch: 1}, image.Copy{Node: 2, Epoch: 1})
-		st.Stored.ID = a.Assign.ID
-		s.do(st)
-	}
-	put(0, "first.png")
-	for n := 1; n <= finishedMax; n++ {
-		put(n, "other.png")
-	}
-	a := assign(0, "first.png", 1, 2)
-	a.Assign.ID = image.ID{0: 1}
-	if r := s.do(a); r.Upload == nil || r.Upload.State != Committed {
-		t.Fatalf("the ID of a stored image is assigned again, in epoch %d: "+
-			"its files will be overwritten in place", r.Upload.Epoch)
-	}
 }

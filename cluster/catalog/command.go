@@ -58,7 +58,7 @@ type Assign struct {
 	Holders []image.NodeID `json:"holders"`
 	// Replicas is how many of them store a copy, from the front.
 	Replicas int `json:"replicas"`
-	// Created is the proposer's time, kept in the record.
+	// Created is the proposer's time, kept in the record. It moves the shard's clock on; see retention.
 	Created time.Time `json:"created"`
 }
 
@@ -91,6 +91,8 @@ type Delete struct {
 	User string           `json:"user"`
 	Name string           `json:"name"`
 	If   image.Conditions `json:"if,omitzero"`
+	// Created is the proposer's time. It moves the shard's clock on; see retention.
+	Created time.Time `json:"created,omitzero"`
 }
 
 // Recopy changes where the copies of a stored image are, once new ones are durable: to heal a record

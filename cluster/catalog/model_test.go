@@ -2,7 +2,9 @@ package catalog
 
 import (
 	"cmp"
+	"maps"
 	"slices"
+	"time"
 
 	"imgcluster/cluster/image"
 )
@@ -15,6 +17,19 @@ type model struct {
 	uploads map[image.ID]*modelUpload
 	images  map[string]*image.Record // by name, of one user
 	deleted map[image.ID]image.Kind  // how each Delete was answered
+
+	answers []modelAnswer  // to finished uploads and deletes, oldest first
+	past    []*modelUpload // whose answers are forgotten
+	clock   time.Time
+	step    time.Duration // the most that one answer moves the clock on
+}
+
+// modelAnswer is kept for a while so that a repeated ID gets it again.
+type modelAnswer struct {
+	key  string // in the catalog
+	id   image.ID
+	user string
+	at   time.Time // by the clock
 }
 
 type modelUpload struct {
@@ -33,6 +48,50 @@ func newModel() *model {
 		uploads: map[image.ID]*modelUpload{}, images: map[string]*image.Record{},
 		deleted: map[image.ID]image.Kind{},
 	}
+}
+
+// finish notes an answer. The latest time of all is the time, but one answer moves it by a step at most.
+func (m *model) finish(table byte, id image.ID, user string, created time.Time) {
+	if latest := m.clock.Add(m.step); created.After(latest) && !m.clock.IsZero() {
+		created = latest
+	}
+	if created.After(m.clock) {
+		m.clock = created
+	}
+	m.answers = append(m.answers, modelAnswer{key: string(idKey(table, id)), id: id, user: user, at: m.clock})
+}
+
+// forget forgets an answer: its ID is like a new one, unless there is an image of it.
+func (m *model) forget(a modelAnswer) {
+	m.answers = slices.DeleteFunc(m.answers, func(x modelAnswer) bool { return x == a })
+	if a.key[0] == deletedTable {
+		delete(m.deleted, a.id)
+		return
+	}
+	m.past = append(m.past, m.uploads[a.id])
+	delete(m.uploads, a.id)
+}
+
+// upload returns what is known of an ID: of an image all that is in its record, however old it is.
+func (m *model) upload(id image.ID) *modelUpload {
+	if u := m.uploads[id]; u != nil {
+		return u
+	}
+	for _, rec := range m.images {
+		if rec.ID != id {
+			continue
+		}
+		u := &modelUpload{
+			asked: Assign{Name: rec.Name, Bytes: rec.Bytes}, state: Committed, owner: rec.Owner,
+			sums: &Stored{Checksum: rec.Checksum, SHA256: rec.SHA256},
+		}
+		for _, c := range rec.Copies {
+			u.parts = append(u.parts, Slot{Node: c.Node, Epoch: c.Epoch, Stored: true})
+			u.epoch = max(u.epoch, c.Epoch)
+		}
+		return u
+	}
+	return nil
 }
 
 // do executes a command and returns the kind of its rejection, "" when it is accepted.
@@ -66,6 +125,7 @@ func (m *model) delete(d *Delete) image.Kind {
 		delete(m.images, d.Name)
 	}
 	m.deleted[d.ID] = first
+	m.finish(deletedTable, d.ID, d.User, d.Created)
 	return first
 }
 
@@ -89,7 +149,7 @@ func refusal(c image.Conditions, rec *image.Record) image.Kind {
 // assign: the first one of an upload ID wins. Only a failed upload is assigned again, in a later epoch,
 // unless it was refused for its conditions and still has any.
 func (m *model) assign(a Assign) image.Kind {
-	old := m.uploads[a.ID]
+	old := m.upload(a.ID)
 	epoch := uint32(1)
 	switch {
 	case len(a.Holders) == 0 || a.Replicas < 1:
@@ -102,9 +162,13 @@ func (m *model) assign(a Assign) image.Kind {
 		return old.refused
 	case old != nil:
 		epoch = old.epoch + 1
+		m.answers = slices.DeleteFunc(m.answers, func(x modelAnswer) bool {
+			return x.key == string(idKey(finishedTable, a.ID))
+		})
 	}
 	if rec := m.images[a.Name]; !meets(a.If, rec) {
 		m.uploads[a.ID] = &modelUpload{asked: a, state: Failed, epoch: epoch, refused: refusal(a.If, rec)}
+		m.finish(finishedTable, a.ID, a.User, a.Created)
 		return refusal(a.If, rec)
 	}
 	u := &modelUpload{asked: a, state: Pending, epoch: epoch, owner: a.Holders[0], holders: a.Holders}
@@ -133,7 +197,7 @@ func (u *modelUpload) part(n image.NodeID) *Slot {
 
 // stored: a copy counts when its node was asked for it in its epoch, and has the bytes of the others.
 func (m *model) stored(s Stored) image.Kind {
-	u := m.uploads[s.ID]
+	u := m.upload(s.ID)
 	if u == nil {
 		return image.KindStale
 	}
@@ -146,7 +210,7 @@ func (m *model) stored(s Stored) image.Kind {
 	switch {
 	case u.sums != nil && (u.sums.Checksum != s.Checksum || otherDigest):
 		if u.state == Pending {
-			u.fail()
+			m.fail(u)
 		}
 		return image.KindConflict
 	case u.state == Committed:
@@ -161,7 +225,10 @@ func (m *model) stored(s Stored) image.Kind {
 	return m.settle(u)
 }
 
-func (u *modelUpload) fail() { u.state, u.parts, u.holders = Failed, nil, nil }
+func (m *model) fail(u *modelUpload) {
+	u.state, u.parts, u.holders = Failed, nil, nil
+	m.finish(finishedTable, u.asked.ID, u.asked.User, u.asked.Created)
+}
 
 // settle commits an upload whose copies are all stored; the last to commit has the name.
 func (m *model) settle(u *modelUpload) image.Kind {
@@ -169,7 +236,7 @@ func (m *model) settle(u *modelUpload) image.Kind {
 		return ""
 	}
 	if rec := m.images[u.asked.Name]; !meets(u.asked.If, rec) {
-		u.fail()
+		m.fail(u)
 		u.refused = refusal(u.asked.If, rec)
 		return u.refused
 	}
@@ -184,12 +251,13 @@ func (m *model) settle(u *modelUpload) image.Kind {
 	m.images[rec.Name] = rec
 	u.state = Committed
 	u.holders = nil
+	m.finish(finishedTable, u.asked.ID, u.asked.User, u.asked.Created)
 	return ""
 }
 
 // reassign: counts in its epoch only. A part that is stored stays, though its node is down.
 func (m *model) reassign(r *Reassign) image.Kind {
-	u := m.uploads[r.ID]
+	u := m.upload(r.ID)
 	if u == nil || u.state != Pending || u.epoch != r.Epoch {
 		return image.KindStale
 	}
@@ -210,7 +278,7 @@ func (m *model) reassign(r *Reassign) image.Kind {
 	u.parts = parts
 	u.share()
 	if len(u.parts) == 0 || len(u.parts) < r.Min {
-		u.fail()
+		m.fail(u)
 		return r.Cause
 	}
 	if u.part(u.owner) == nil {
@@ -275,7 +343,7 @@ func (m *model) wants(n image.NodeID, id image.ID, epoch uint32) bool {
 
 // load adds up one node's: uploads count where they were given to, unless they failed.
 func (m *model) load(n image.NodeID) (l NodeTotals) {
-	for _, u := range m.uploads {
+	for _, u := range slices.AppendSeq(slices.Clone(m.past), maps.Values(m.uploads)) {
 		if u.state != Failed && u.owner == n {
 			l.Assigned.add(1, u.asked.Bytes)
 		}

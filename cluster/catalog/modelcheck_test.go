@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -57,8 +58,15 @@ func newModelRun(t testing.TB, rt *rapid.T, nodes int) *modelRun {
 	for n := range nodes {
 		r.nodes = append(r.nodes, image.NodeID(n+1))
 	}
+	if rapid.Bool().Draw(rt, "short memory") {
+		r.kept = shortMemory
+	}
+	r.m.step = r.kept.Step
 	return r
 }
+
+// shortMemory has room for a few answers of a user.
+var shortMemory = retention{Time: time.Minute, Step: 20 * time.Second, User: 3000, Total: 4500}
 
 func (r *modelRun) repeat(rt *rapid.T) int {
 	rt.Repeat(map[string]func(*rapid.T){
@@ -69,7 +77,9 @@ func (r *modelRun) repeat(rt *rapid.T) int {
 		"recopy":   func(rt *rapid.T) { r.step(r.drawRecopy(rt)) },
 		"delete": func(rt *rapid.T) {
 			n := byte(len(r.cmds)) // a fresh ID in most runs
-			d := &Delete{ID: image.ID{0: 1, 15: n}, User: "alice", Name: modelName(int(n) % modelNames)}
+			name := int(n) % modelNames
+			d := &Delete{ID: image.ID{0: 1, 15: n}, User: modelUser(name), Name: modelName(name)}
+			d.Created = r.drawCreated(rt)
 			d.If = drawConditions(rt, id(r.drawID(rt)))
 			r.step(Command{Delete: d})
 		},
@@ -87,6 +97,20 @@ func (r *modelRun) repeat(rt *rapid.T) int {
 
 func modelName(n int) string { return fmt.Sprintf("name%d", n) }
 
+// modelUser returns whose image a name is.
+func modelUser(name int) string { return []string{"alice", "bob"}[name] }
+
+// drawCreated draws a time near the shard's, or one of a node whose clock is wrong.
+func (r *modelRun) drawCreated(rt *rapid.T) time.Time {
+	now := r.m.clock
+	if now.IsZero() {
+		now = clock
+	}
+	return now.Add(rapid.SampledFrom([]time.Duration{
+		0, time.Millisecond, time.Second, 10 * time.Second, -time.Hour, 1000 * time.Hour,
+	}).Draw(rt, "created"))
+}
+
 func (r *modelRun) drawID(rt *rapid.T) byte {
 	return rapid.ByteRange(1, modelUploads).Draw(rt, "upload")
 }
@@ -99,7 +123,9 @@ func (r *modelRun) drawAssign(rt *rapid.T) Command {
 	}
 	order := rapid.Permutation(r.nodes).Draw(rt, "order")
 	holders := order[:rapid.IntRange(0, len(r.nodes)).Draw(rt, "holders")]
-	c := assign(n, modelName(name%modelNames), slices.Clone(holders)...)
+	name %= modelNames
+	c := assign(n, modelName(name), slices.Clone(holders)...)
+	c.Assign.User, c.Assign.Created = modelUser(name), r.drawCreated(rt)
 	c.Assign.Bytes = 100 * int64(n)
 	c.Assign.Replicas = rapid.IntRange(0, 3).Draw(rt, "replicas")
 	c.Assign.If = drawConditions(rt, id(r.drawID(rt)))
@@ -125,7 +151,7 @@ func drawConditions(rt *rapid.T, upload image.ID) (c image.Conditions) {
 // drawEpoch draws the epoch of an upload, an earlier or later one, or any.
 func (r *modelRun) drawEpoch(rt *rapid.T, n byte) uint32 {
 	epoch := rapid.Uint32Range(0, modelEpochs).Draw(rt, "epoch")
-	if u := r.m.uploads[id(n)]; u != nil && epoch > 1 {
+	if u := r.m.upload(id(n)); u != nil && epoch > 1 {
 		return u.epoch
 	}
 	return epoch
@@ -138,7 +164,7 @@ func (r *modelRun) drawCopy(rt *rapid.T, n byte) image.Copy {
 func (r *modelRun) drawStored(rt *rapid.T) Command {
 	n := r.drawID(rt)
 	var copies []image.Copy
-	if u := r.m.uploads[id(n)]; u != nil {
+	if u := r.m.upload(id(n)); u != nil {
 		for _, p := range u.parts {
 			if rapid.Bool().Draw(rt, "part") {
 				copies = append(copies, image.Copy{Node: p.Node, Epoch: p.Epoch})
@@ -161,7 +187,8 @@ func (r *modelRun) drawReassign(rt *rapid.T) Command {
 }
 
 func (r *modelRun) drawRecopy(rt *rapid.T) Command {
-	name := modelName(rapid.IntRange(0, modelNames-1).Draw(rt, "name"))
+	number := rapid.IntRange(0, modelNames-1).Draw(rt, "name")
+	name := modelName(number)
 	n := r.drawID(rt)
 	var now []image.Copy
 	if rec := r.m.images[name]; rec != nil && rapid.IntRange(0, 4).Draw(rt, "other upload") < 4 {
@@ -169,6 +196,7 @@ func (r *modelRun) drawRecopy(rt *rapid.T) Command {
 		now = rec.Copies
 	}
 	c := recopy(n, name, nil)
+	c.Recopy.User = modelUser(number)
 	for range rapid.IntRange(0, 2).Draw(rt, "adds") {
 		c.Recopy.Add = append(c.Recopy.Add, r.drawCopy(rt, n))
 	}
@@ -188,14 +216,65 @@ func (r *modelRun) step(c Command) {
 	r.rt.Helper()
 	r.cmds = append(r.cmds, c)
 	want := r.m.do(c)
+	before := maps.Clone(r.db)
 	got := r.do(c)
 	if image.KindOf(got.Err()) != want {
 		r.rt.Fatalf("%s\nwas answered with %q (%v), want %q",
 			c.Encode(), image.KindOf(got.Err()), got.Err(), want)
 	}
+	r.forget(before)
 	again := maps.Clone(r.db)
-	if _, _, err := Apply(again, 2, r.index+1, c.Encode()); err != nil || !again.Equal(r.db) {
+	if _, _, err := apply(again, 2, r.index+1, c.Encode(), r.kept); err != nil || !again.Equal(r.db) {
 		r.rt.Fatalf("%s\nhas another effect the second time (%v)", c.Encode(), err)
+	}
+}
+
+// forget has the model forget what the catalog did with a command, if it may: an answer goes when it is too
+// old, and its user's oldest when that user has too much, or all have and nobody has four times as much.
+func (r *modelRun) forget(before memkv.KV) {
+	r.rt.Helper()
+	users, all := map[string]int64{}, int64(0)
+	for _, a := range r.m.answers {
+		value := r.db[a.key]
+		if value == nil {
+			value = before[a.key]
+		}
+		bytes := int64(len(value)+2*len(a.user)) + finishedRowBytes
+		users[a.user] += bytes
+		all += bytes
+	}
+	kept := map[string]bool{}
+	for _, a := range slices.Clone(r.m.answers) {
+		if r.db[a.key] != nil {
+			kept[a.user] = true
+			continue
+		}
+		old := !a.at.After(r.m.clock.Add(-r.kept.Time))
+		heavy := 4*users[a.user] > slices.Max(slices.Collect(maps.Values(users)))
+		if !old && (kept[a.user] || users[a.user] <= r.kept.User && (all <= r.kept.Total || !heavy)) {
+			r.rt.Fatalf("the answer to %s of %s is forgotten at %s, with %d bytes of the user's and %d in all",
+				a.id, a.user, r.m.clock, users[a.user], all)
+		}
+		bytes := int64(len(before[a.key])+2*len(a.user)) + finishedRowBytes
+		users[a.user] -= bytes
+		all -= bytes
+		r.m.forget(a)
+		delete(r.epochs, a.id)
+	}
+	var queue finishedQueue
+	if _, err := get(r.db, []byte{queueKey}, &queue); err != nil {
+		r.rt.Fatal(err)
+	}
+	r.same("bytes of the answers", queue.Bytes, all)
+	for user, bytes := range users {
+		var u userQueue
+		if _, err := get(r.db, userQueueKey(user), &u); err != nil {
+			r.rt.Fatal(err)
+		}
+		r.same("bytes of the user", u.Bytes, bytes)
+		if bytes > r.kept.User || all > r.kept.Total {
+			r.rt.Fatalf("%s has %d bytes of answers, all have %d", user, bytes, all)
+		}
 	}
 }
 
@@ -207,7 +286,7 @@ func (r *modelRun) restore() {
 	replayed := memkv.KV{}
 	r.db.Scan(nil, nil, func(k, v []byte) bool { return copied.Set(k, v) == nil })
 	for i, c := range r.log {
-		if _, _, err := Apply(replayed, 2, uint64(i+1), c); err != nil {
+		if _, _, err := apply(replayed, 2, uint64(i+1), c, r.kept); err != nil {
 			r.rt.Fatal(err)
 		}
 	}
@@ -221,23 +300,27 @@ func (r *modelRun) restore() {
 func (r *modelRun) compare() {
 	r.rt.Helper()
 	for n := range modelNames {
-		r.same("record of "+modelName(n), r.record(modelName(n)), r.m.images[modelName(n)])
+		rec, err := GetRecord(r.db, modelUser(n), modelName(n))
+		r.same("record of "+modelName(n), rec, r.m.images[modelName(n)])
+		r.same("error of the record", err, error(nil))
 	}
 	for n := range byte(modelUploads + 1) {
 		r.compareUpload(id(n))
 	}
 	var listed []string
-	err := ListRecords(r.db, "alice", "", "",
-		func(rec *image.Record) bool { listed = append(listed, rec.Name); return true })
+	for n := range modelNames {
+		err := ListRecords(r.db, modelUser(n), "", "",
+			func(rec *image.Record) bool { listed = append(listed, rec.Name); return true })
+		r.same("list's error", err, error(nil))
+	}
 	r.same("list", listed, slices.Sorted(maps.Keys(r.m.images)))
-	r.same("list's error", err, error(nil))
 	r.compareTotals()
 }
 
 func (r *modelRun) compareUpload(id image.ID) {
 	r.rt.Helper()
 	got, err := GetUpload(r.db, id)
-	want := r.m.uploads[id]
+	want := r.m.upload(id)
 	if err != nil || (got != nil) != (want != nil) {
 		r.rt.Fatalf("upload %s is %+v (%v), want %+v", id, got, err, want)
 	}
@@ -255,7 +338,7 @@ func (r *modelRun) compareUpload(id image.ID) {
 	r.epochs[id] = got.Epoch
 	names := 0
 	for n := range modelNames {
-		if rec := r.record(modelName(n)); rec != nil && rec.ID == id {
+		if rec := r.m.images[modelName(n)]; rec != nil && rec.ID == id {
 			names++
 		}
 	}

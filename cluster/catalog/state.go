@@ -49,7 +49,7 @@ type Upload struct {
 	Created  time.Time        `json:"created"`
 	Record   *image.Record    `json:"record,omitempty"`  // when committed
 	Problem  *image.Problem   `json:"problem,omitempty"` // when failed
-	Seq      uint64           `json:"seq,omitempty"`     // place among the finished uploads
+	Seq      uint64           `json:"seq,omitempty"`     // when finished: its place among the user's answers
 }
 
 // Slot returns the node's slot, nil when the node does not store this upload.
@@ -94,7 +94,6 @@ type Totals struct {
 	Bytes           int64                        `json:"bytes"`
 	UnderReplicated int64                        `json:"under_replicated"`
 	Nodes           map[image.NodeID]*NodeTotals `json:"nodes"`
-	NextSeq         uint64                       `json:"next_seq"`
 }
 
 func (t *Totals) node(id image.NodeID) *NodeTotals {
@@ -113,7 +112,6 @@ const (
 	pendingTable  = 'p' // upload ID -> Upload
 	finishedTable = 'u' // upload ID -> Upload
 	deletedTable  = 'd' // ID of a Delete -> deleted
-	orderTable    = 'f' // finish sequence, 8 bytes -> ID of an upload or Delete, the last finishedMax of them
 	totalsKey     = 't' // Totals
 	memberKey     = 'm' // Membership
 	userKeyTable  = 'k' // user NUL key ID, 4 bytes -> PutKey
@@ -123,19 +121,20 @@ const (
 	accountsKey    = 'c' // accounts
 	removalTable   = 'x' // number, 8 bytes -> Removal
 	purgedKey      = 'y' // in a data shard: number of the last removal that is complete there
-)
 
-// finishedMax is how many finished uploads and deletes a shard keeps, so that a repeated ID gets
-// its first answer.
-const finishedMax = 4096
+	// What is kept of finished uploads and deletes, and for how long; see retention.
+	queueKey       = 'n' // finishedQueue
+	orderTable     = 'f' // sequence, 8 bytes -> orderRow
+	userOrderTable = 'o' // user NUL sequence, 8 bytes -> userRow
+	userQueueTable = 'q' // user -> userQueue
+	heavyTable     = 'h' // class of bytes, the heaviest first, user -> 1
+)
 
 func nameKey(user, name string) []byte {
 	return append(append(append([]byte{recordTable}, user...), 0), name...)
 }
 
 func idKey(table byte, id image.ID) []byte { return append([]byte{table}, id[:]...) }
-
-func seqKey(seq uint64) []byte { return binary.BigEndian.AppendUint64([]byte{orderTable}, seq) }
 
 func userKeyKey(user string, id uint32) []byte {
 	return binary.BigEndian.AppendUint32(append(append([]byte{userKeyTable}, user...), 0), id)

@@ -175,7 +175,7 @@ func (f *fleet) assign(req image.Request, replicas int, holders ...image.NodeID)
 	f.t.Helper()
 	f.propose(catalog.Command{Assign: &catalog.Assign{
 		ID: req.ID, User: req.User, Name: req.Name, Bytes: 10,
-		Holders: holders, Replicas: replicas, Created: time.Unix(0, 0),
+		Holders: holders, Replicas: replicas, Created: time.Unix(1, 0),
 	}})
 }
 
