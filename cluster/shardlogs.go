@@ -11,7 +11,7 @@ import (
 )
 
 // systemShard is the Raft group of the cluster's own state; the data shards follow it.
-const systemShard = 1
+const systemShard = catalog.SystemShard
 
 // shardIDs are the IDs of the data shards.
 type shardIDs []uint64

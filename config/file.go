@@ -15,6 +15,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"imgcluster/cluster/image"
 )
 
 // fileBytesMax bounds the file: a real one has some thousand bytes.
@@ -260,7 +262,7 @@ func (r *yamlReader) section(section string, _ int, n *yaml.Node) {
 }
 
 // nodesMax bounds the list of nodes.
-const nodesMax = 7
+const nodesMax = image.NodesMax
 
 // nodes reads the list of nodes. A node with a problem stays in the list, so that the others are
 // still compared with each other.

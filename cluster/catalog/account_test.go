@@ -66,7 +66,7 @@ func (s *shard) removals() []*Removal {
 }
 
 func TestAccessKeys(t *testing.T) {
-	s := newShard(t)
+	s := newSystemShard(t)
 	s.expectKind(s.do(addKey("IC1", "bob", image.RoleRead)), image.KindNotFound) // there is no bob
 	s.expectKind(s.do(putKey("bob", 1)), "")
 	s.expectKind(s.do(putKey("bo", 1)), "")
@@ -128,7 +128,7 @@ func TestAccessKeys(t *testing.T) {
 
 // TestAccountLimits: what the log may grow is bounded where it is applied.
 func TestAccountLimits(t *testing.T) {
-	s := newShard(t)
+	s := newSystemShard(t)
 	for i := range accessKeysOfMax {
 		s.expectKind(s.do(addKey(fmt.Sprint("IC", i), "", image.RoleAdmin)), "")
 	}
@@ -141,7 +141,7 @@ func TestAccountLimits(t *testing.T) {
 	for what, max := range map[string]accounts{
 		"access keys": {AccessKeys: accessKeysMax}, "users": {Users: usersMax},
 	} {
-		full := newShard(t)
+		full := newSystemShard(t)
 		full.do(putKey("alice", 1))
 		txn := txn{tx: full.db}
 		if err := txn.put([]byte{accountsKey}, max); err != nil {
@@ -160,7 +160,7 @@ func TestAccountLimits(t *testing.T) {
 }
 
 func TestUsers(t *testing.T) {
-	s := newShard(t)
+	s := newSystemShard(t)
 	for _, u := range []string{"b", "a", "c", "aa"} {
 		s.expectKind(s.do(putKey(u, 1)), "")
 	}
@@ -288,7 +288,7 @@ func TestPurge(t *testing.T) {
 
 // TestExpiryInTheLog: the zero time means never, and stays so through the log.
 func TestExpiryInTheLog(t *testing.T) {
-	s := newShard(t)
+	s := newSystemShard(t)
 	c := addKey("IC1", "", image.RoleAdmin)
 	s.do(c)
 	c.AddAccessKey.ID, c.AddAccessKey.Expires = "IC2", clock.Add(time.Hour)

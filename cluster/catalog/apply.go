@@ -58,6 +58,10 @@ func reject(err error) Result {
 }
 
 func (t *txn) apply(c Command) (Result, error) {
+	if c.ofImages() == (t.shard == SystemShard) {
+		return reject(image.Errorf(image.KindInvalid, "shard %d does not take this command", t.shard).
+			WithHint("run the same imgcluster version on every node")), nil
+	}
 	switch {
 	case c.Assign != nil:
 		return t.assign(c.Assign)
@@ -113,23 +117,24 @@ func (t *txn) updateTotals(change func(*Totals)) error {
 }
 
 func (a *Assign) check() error {
-	if err := image.CheckUser(a.User); err != nil {
+	if err := cmp.Or(image.CheckUser(a.User), image.CheckName(a.Name), checkConditions(a.If)); err != nil {
 		return err
 	}
-	if err := image.CheckName(a.Name); err != nil {
-		return err
+	if a.Type != "" {
+		if err := checkText("Content-Type", a.Type, image.TypeBytesMax); err != nil {
+			return err
+		}
 	}
 	sorted := slices.Clone(a.Holders)
 	slices.Sort(sorted)
 	switch {
-	case a.ID == image.ID{} || a.Bytes <= 0:
-		return image.Errorf(image.KindInvalid, "assignment without an upload ID or bytes")
+	case a.ID == image.ID{} || a.Bytes <= 0 || a.Bytes > imageBytesMax:
+		return image.Errorf(image.KindInvalid, "assignment of %d bytes, or without an upload ID", a.Bytes)
 	case a.Created.UnixMilli() <= 0:
 		return errNoTime
-	case a.Replicas < 1 || len(a.Holders) == 0 || slices.Contains(a.Holders, 0):
+	case a.Replicas < 1 || a.Replicas > image.NodesMax || len(a.Holders) == 0 ||
+		len(a.Holders) > image.NodesMax || slices.Contains(a.Holders, 0):
 		return image.Errorf(image.KindInvalid, "assignment of %d replicas to nodes %v", a.Replicas, a.Holders)
-	case len(a.Type) > image.TypeBytesMax:
-		return image.Errorf(image.KindInvalid, "assignment with a Content-Type of %d bytes", len(a.Type))
 	case len(slices.Compact(sorted)) != len(a.Holders):
 		return image.Errorf(image.KindInvalid, "assignment names a node twice: %v", a.Holders)
 	}
@@ -308,6 +313,9 @@ func (t *txn) end(u *Upload, cause error) (Result, error) {
 }
 
 func (t *txn) reassign(a *Reassign) (Result, error) {
+	if !a.Cause.Known() {
+		return reject(image.Errorf(image.KindInvalid, "reassignment for %.40q", a.Cause)), nil
+	}
 	u, err := GetUpload(t.tx, a.ID)
 	if err != nil {
 		return Result{}, err
@@ -332,7 +340,7 @@ func (t *txn) reassign(a *Reassign) (Result, error) {
 		return Result{}, err
 	}
 	if len(u.Storing) < max(a.Min, 1) {
-		return t.fail(u, image.Errorf(a.Cause, "%s", a.Text).WithHint("send the image again"))
+		return t.fail(u, image.Errorf(a.Cause, "%.*s", textRunesMax, a.Text).WithHint("send the image again"))
 	}
 	return t.advance(u)
 }

@@ -15,6 +15,7 @@ import (
 // shard is a shard in memory with its log.
 type shard struct {
 	t      testing.TB
+	number uint64
 	db     memkv.KV
 	index  uint64
 	log    [][]byte
@@ -22,14 +23,22 @@ type shard struct {
 	kept   retention
 }
 
-func newShard(t testing.TB) *shard { return &shard{t: t, db: memkv.KV{}, kept: finishedKept} }
+func newShard(t testing.TB) *shard {
+	return &shard{t: t, number: 2, db: memkv.KV{}, kept: finishedKept}
+}
+
+func newSystemShard(t testing.TB) *shard {
+	s := newShard(t)
+	s.number = SystemShard
+	return s
+}
 
 func (s *shard) do(c Command) Result {
 	s.t.Helper()
 	s.index++
 	cmd := c.Encode()
 	s.log = append(s.log, cmd)
-	b, events, err := apply(s.db, 2, s.index, cmd, s.kept)
+	b, events, err := apply(s.db, s.number, s.index, cmd, s.kept)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -367,7 +376,7 @@ func TestListIsOrderedAndPaged(t *testing.T) {
 }
 
 func TestFirstUserKeyWins(t *testing.T) {
-	s := newShard(t)
+	s := newSystemShard(t)
 	s.do(Command{PutKey: &PutKey{User: "alice", KeyID: 1, Wrapped: []byte("first")}})
 	r := s.do(Command{PutKey: &PutKey{User: "alice", KeyID: 1, Wrapped: []byte("second")}})
 	if string(r.Key.Wrapped) != "first" {

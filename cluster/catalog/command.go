@@ -18,6 +18,9 @@ import (
 // commandVersion leads every encoded command. A node refuses versions it does not know.
 const commandVersion = 1
 
+// SystemShard is the Raft group of the cluster's own state; the other shards are data shards.
+const SystemShard = 1
+
 // Command is one entry of a shard's log: exactly one field is set. The first six belong in a data
 // shard, the others in the system shard.
 type Command struct {
@@ -39,6 +42,12 @@ type Command struct {
 	RemoveAccessKey *RemoveAccessKey `json:"remove_access_key,omitempty"`
 	RemoveUser      *RemoveUser      `json:"remove_user,omitempty"`
 	Removed         *Removed         `json:"removed,omitempty"`
+}
+
+// ofImages reports whether the command belongs in a data shard.
+func (c Command) ofImages() bool {
+	return c.Assign != nil || c.Stored != nil || c.Reassign != nil || c.Delete != nil || c.Recopy != nil ||
+		c.Purge != nil
 }
 
 // Assign gives an upload to its owner. The first Assign of an upload ID in the log wins; later ones
@@ -222,4 +231,6 @@ type Settle struct {
 	Moved bool `json:"moved,omitempty"`
 	// Left are replicas of Old that are no more in the Raft group.
 	Left []Replica `json:"left,omitempty"`
+	// Ready are replicas of New that are in the Raft group and have the shard's data.
+	Ready []Replica `json:"ready,omitempty"`
 }

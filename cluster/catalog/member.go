@@ -47,12 +47,14 @@ func ReplicaOf(id uint64) Replica {
 }
 
 // Layout says which nodes hold a shard. While it moves, Next are those that are to hold it and Old
-// those that did and still have images that others need.
+// those that did and still have images that others need. New are those of Nodes and Next that came in the
+// place of a replica whose data was lost, until they have the shard's data.
 type Layout struct {
 	Version uint64    `json:"version"` // grows with every change
 	Nodes   []Replica `json:"nodes"`   // the first one should lead
 	Next    []Replica `json:"next,omitempty"`
 	Old     []Replica `json:"old,omitempty"`
+	New     []Replica `json:"new,omitempty"`
 }
 
 // NodesOf lists the nodes of some replicas.
@@ -80,6 +82,16 @@ func (l *Layout) Of(node image.NodeID) (r Replica, ok bool) {
 		}
 	}
 	return r, ok
+}
+
+// intact counts the nodes that hold the shard and have its data, without some.
+func (l *Layout) intact(without ...image.NodeID) (n int) {
+	for _, r := range l.Nodes {
+		if !slices.Contains(l.New, r) && !slices.Contains(without, r.Node) {
+			n++
+		}
+	}
+	return n
 }
 
 // Membership is what the system shard keeps of the cluster.

@@ -7,17 +7,15 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/placement"
 )
 
-// membersMax bounds the members of a cluster.
-const membersMax = 64
-
 // changeMembers runs change on the membership. When change returns nil it keeps the new one and has the
-// node notified.
-func (t *txn) changeMembers(change func(*Membership) error) (Result, error) {
+// node notified. settles says that the change is a Settle, which never waits for the end of another.
+func (t *txn) changeMembers(settles bool, change func(*Membership) error) (Result, error) {
 	state, err := GetMembership(t.tx)
 	if err != nil {
 		return Result{}, err
@@ -32,9 +30,19 @@ func (t *txn) changeMembers(change func(*Membership) error) (Result, error) {
 	if err := change(state); err != nil {
 		return reject(err), nil
 	}
+	for _, l := range state.Shards { // those that are rebuilt no more
+		l.New = slices.DeleteFunc(l.New, func(r Replica) bool {
+			return !slices.Contains(l.Nodes, r) && !slices.Contains(l.Next, r)
+		})
+	}
 	after, err := json.Marshal(state)
 	if err != nil || bytes.Equal(before, after) {
 		return Result{Members: state}, err
+	}
+	if len(after) > membershipBytes && len(after) > len(before) && !settles ||
+		state.Replicas > replicaNumberMax {
+		return reject(image.Errorf(image.KindOverload, "too many changes of members are under way").
+			WithHint("wait until shards have moved: imgcluster member list")), nil
 	}
 	state.Version++
 	t.events = append(t.events, Event{Members: state})
@@ -42,7 +50,10 @@ func (t *txn) changeMembers(change func(*Membership) error) (Result, error) {
 }
 
 func (t *txn) join(j *Join) (Result, error) {
-	return t.changeMembers(func(s *Membership) error {
+	if err := j.check(t.shard); err != nil {
+		return reject(err), nil
+	}
+	return t.changeMembers(false, func(s *Membership) error {
 		if s.Members == nil {
 			*s = *InitialMembership(t.shard, j)
 		}
@@ -69,6 +80,9 @@ func (t *txn) join(j *Join) (Result, error) {
 					"so that it is rebuilt from its peers")
 		}
 		if me.Incarnation != "" && me.Incarnation != j.Incarnation {
+			if err := s.checkRebuilds(j.Node); err != nil {
+				return err
+			}
 			s.replace(j.Node)
 		}
 		me.Incarnation, me.Starts, me.Run = j.Incarnation, j.Starts, j.Run
@@ -122,6 +136,40 @@ func InitialMembership(system uint64, j *Join) *Membership {
 	return s
 }
 
+// checkRebuilds returns an error when a shard would have no quorum of replicas with its data left once a
+// node's replica of it is lost too: those that replaced lost ones count when they have caught up.
+func (s *Membership) checkRebuilds(id image.NodeID) error {
+	for _, shard := range slices.Sorted(maps.Keys(s.Shards)) {
+		l := s.Shards[shard]
+		if _, ok := l.Of(id); !ok {
+			continue
+		}
+		rebuilt := slices.DeleteFunc(NodesOf(l.New), func(n image.NodeID) bool { return n == id })
+		intact := l.intact(id)
+		switch {
+		case intact >= Quorum(len(l.Nodes)):
+		case len(rebuilt) == 0:
+			return image.Errorf(image.KindInvalid, "node %d cannot be rebuilt from the others: without it, "+
+				"%d of the %d nodes of shard %d have its data, and %d are needed",
+				id, intact, len(l.Nodes), shard, Quorum(len(l.Nodes))).
+				WithHint("restore the node's newest data directory")
+		default:
+			return image.Errorf(image.KindNoQuorum, "node %d cannot be rebuilt now: without it, "+
+				"%d of the %d nodes of shard %d have its data, and %d are needed; node %d is still being rebuilt",
+				id, intact, len(l.Nodes), shard, Quorum(len(l.Nodes)), rebuilt[0]).
+				WithHint(fmt.Sprintf("wait until node %d is ready, then start node %d with --replace",
+					rebuilt[0], id)).WithRetry(rebuildRetry)
+		}
+	}
+	return nil
+}
+
+// Quorum is how many of n replicas must agree.
+func Quorum(n int) int { return n/2 + 1 }
+
+// rebuildRetry is when a node that waits for another one's rebuild should ask again.
+const rebuildRetry = time.Second
+
 // replace gives a node new replicas in place of those that it has lost, also where it is to leave: what
 // it lost must not come back under its old ID, but its copies may be there still.
 func (s *Membership) replace(id image.NodeID) {
@@ -139,6 +187,9 @@ func (s *Membership) replace(id image.NodeID) {
 				stays = true
 			}
 		}
+		if stays {
+			l.New = append(l.New, Replica{Node: id, Number: s.Replicas})
+		}
 		l.Old = slices.DeleteFunc(l.Old, func(r Replica) bool { return r.Node == id })
 		if !stays {
 			l.Old = append(l.Old, Replica{Node: id, Number: s.Replicas})
@@ -147,15 +198,15 @@ func (s *Membership) replace(id image.NodeID) {
 }
 
 func (t *txn) addMember(a *AddMember) (Result, error) {
-	return t.changeMembers(func(s *Membership) error {
+	if err := checkAddresses(a.ID, a.API, a.Raft); err != nil {
+		return reject(err), nil
+	}
+	return t.changeMembers(false, func(s *Membership) error {
 		if old := s.Member(a.ID); old != nil && old.API == a.API && old.Raft == a.Raft &&
 			old.State == MemberActive {
 			return nil
 		}
 		switch {
-		case a.ID == 0 || a.API == "" || a.Raft == "" || a.API == a.Raft:
-			return image.Errorf(image.KindInvalid, "member %d at %q and %q", a.ID, a.API, a.Raft).
-				WithHint("give an ID from 1, a host and two different ports")
 		case s.Members == nil:
 			return image.Errorf(image.KindNoQuorum, "the cluster is not founded yet")
 		case s.Member(a.ID) != nil || slices.Contains(s.Removed, a.ID):
@@ -166,8 +217,9 @@ func (t *txn) addMember(a *AddMember) (Result, error) {
 		}):
 			return image.Errorf(image.KindInvalid, "another member has the address %s or %s", a.API, a.Raft).
 				WithHint("remove that member first, or choose other ports")
-		case len(s.Members) >= membersMax:
-			return image.Errorf(image.KindInvalid, "a cluster has at most %d members", membersMax)
+		case len(s.Members) >= image.NodesMax:
+			return image.Errorf(image.KindInvalid, "a cluster has at most %d members", image.NodesMax).
+				WithHint("remove one first: imgcluster member remove ID")
 		}
 		s.Members = append(s.Members, Member{ID: a.ID, API: a.API, Raft: a.Raft, State: MemberActive})
 		slices.SortFunc(s.Members, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
@@ -177,7 +229,7 @@ func (t *txn) addMember(a *AddMember) (Result, error) {
 }
 
 func (t *txn) drainMember(d *DrainMember) (Result, error) {
-	return t.changeMembers(func(s *Membership) error {
+	return t.changeMembers(false, func(s *Membership) error {
 		me := s.Member(d.ID)
 		switch {
 		case me == nil:
@@ -200,7 +252,7 @@ func (t *txn) drainMember(d *DrainMember) (Result, error) {
 }
 
 func (t *txn) removeMember(r *RemoveMember) (Result, error) {
-	return t.changeMembers(func(s *Membership) error {
+	return t.changeMembers(false, func(s *Membership) error {
 		if slices.Contains(s.Removed, r.ID) {
 			return nil
 		}
@@ -231,16 +283,20 @@ func (s *Membership) checkSpare(id image.NodeID, least int) error {
 }
 
 func (t *txn) settle(c *Settle) (Result, error) {
-	return t.changeMembers(func(s *Membership) error {
+	return t.changeMembers(true, func(s *Membership) error {
 		l := s.Shards[c.Shard]
 		if l == nil || l.Version != c.Version {
 			return image.Errorf(image.KindStale, "shard %d moved on from version %d", c.Shard, c.Version)
+		}
+		if c.Moved && slices.ContainsFunc(l.Next, func(r Replica) bool { return slices.Contains(l.New, r) }) {
+			return image.Errorf(image.KindStale, "shard %d moves to a replica without its data", c.Shard)
 		}
 		if c.Moved && l.Next != nil {
 			old := slices.DeleteFunc(l.Nodes, func(r Replica) bool { return slices.Contains(l.Next, r) })
 			l.Nodes, l.Next, l.Old = l.Next, nil, append(l.Old, old...)
 		}
 		l.Old = slices.DeleteFunc(l.Old, func(r Replica) bool { return slices.Contains(c.Left, r) })
+		l.New = slices.DeleteFunc(l.New, func(r Replica) bool { return slices.Contains(c.Ready, r) })
 		l.Version++
 		s.relayout(t.shard)
 		return nil

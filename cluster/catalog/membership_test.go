@@ -3,6 +3,7 @@ package catalog
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -18,12 +19,15 @@ type system struct {
 }
 
 func newSystem(t *testing.T, nodes int) *system {
-	s := &system{newShard(t), []uint64{11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22}}
+	s := &system{newSystemShard(t), []uint64{11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22}}
 	for n := range nodes {
 		s.expectKind(s.join(image.NodeID(n+1), nodes, "i", 1, "r", false), "")
 	}
 	return s
 }
+
+func api(n int) string  { return fmt.Sprintf("10.0.0.%d:8001", n) }
+func raft(n int) string { return fmt.Sprintf("10.0.0.%d:9001", n) }
 
 func (s *system) join(
 	node image.NodeID, nodes int, incarnation string, starts uint64, run string, replace bool,
@@ -34,14 +38,14 @@ func (s *system) join(
 	}
 	for n := range nodes {
 		j.Members = append(j.Members,
-			Member{ID: image.NodeID(n + 1), API: fmt.Sprint("api", n+1), Raft: fmt.Sprint("raft", n+1)})
+			Member{ID: image.NodeID(n + 1), API: api(n + 1), Raft: raft(n + 1)})
 	}
 	return s.do(Command{Join: j})
 }
 
 func (s *system) add(id image.NodeID) Result {
 	return s.do(Command{AddMember: &AddMember{
-		ID: id, API: fmt.Sprint("api", id), Raft: fmt.Sprint("raft", id),
+		ID: id, API: api(int(id)), Raft: raft(int(id)),
 	}})
 }
 
@@ -59,10 +63,10 @@ func (s *system) settle() {
 		m := s.members()
 		busy := false
 		for id, l := range m.Shards {
-			if l.Next != nil || l.Old != nil {
+			if l.Next != nil || l.Old != nil || l.New != nil {
 				busy = true
 				s.do(Command{Settle: &Settle{
-					Shard: id, Version: l.Version, Moved: l.Next != nil, Left: l.Old,
+					Shard: id, Version: l.Version, Moved: l.Next != nil && l.New == nil, Left: l.Old, Ready: l.New,
 				}})
 			}
 		}
@@ -117,15 +121,65 @@ func TestANodeThatLostItsDiskIsAnotherReplica(t *testing.T) {
 	}
 }
 
+// TestSecondRebuild: a second node is not taken for lost before the first one has its data again, since a
+// shard would have no majority with its data. The first one may be lost again.
+func TestSecondRebuild(t *testing.T) {
+	s := newSystem(t, 3)
+	s.expectKind(s.join(2, 3, "wiped", 1, "r", true), "")
+	before := s.members()
+	r := s.join(3, 3, "wiped", 1, "r", true)
+	s.expectKind(r, image.KindNoQuorum)
+	if text := r.Err().Error(); !strings.Contains(text, "node 2 is still being rebuilt") ||
+		!strings.Contains(image.HintOf(r.Err()), "--replace") {
+		t.Errorf("refused with %q, hint %q", text, image.HintOf(r.Err()))
+	}
+	if got := s.members(); got.Version != before.Version || got.Member(3).Incarnation != "i3" {
+		t.Errorf("a refused node changed the membership: %+v", got)
+	}
+	s.expectKind(s.join(2, 3, "wiped again", 1, "r", true), image.KindInvalid) // no such incarnation
+	s.expectKind(s.join(2, 3, "wiped-again", 1, "r", true), "")
+	s.expectKind(s.join(3, 3, "wiped", 1, "r", true), image.KindNoQuorum)
+	for shard := range s.members().Shards {
+		s.expectKind(s.join(3, 3, "wiped", 1, "r", true), image.KindNoQuorum) // until all shards are there
+		l := s.members().Shards[shard]
+		s.expectKind(s.do(Command{Settle: &Settle{Shard: shard, Version: l.Version, Ready: l.New}}), "")
+	}
+	s.expectKind(s.join(3, 3, "wiped", 1, "r", true), "")
+
+	t.Run("of five", func(t *testing.T) { // two of them may be lost
+		s := newSystem(t, 5)
+		shared := func(a, b image.NodeID) bool {
+			for shard, l := range s.members().Shards {
+				if on(l.Nodes, a) >= 0 && on(l.Nodes, b) >= 0 && shard != SystemShard {
+					return true
+				}
+			}
+			return false
+		}
+		s.expectKind(s.join(1, 5, "wiped", 1, "r", true), "")
+		for n := image.NodeID(2); n <= 5; n++ {
+			want := image.Kind("")
+			if shared(1, n) {
+				want = image.KindNoQuorum
+			}
+			s.expectKind(s.join(n, 5, "wiped", 1, "r", true), want)
+		}
+	})
+	t.Run("of two", func(t *testing.T) {
+		s := newSystem(t, 2)
+		s.expectKind(s.join(2, 2, "wiped", 1, "r", true), image.KindInvalid)
+	})
+}
+
 func TestGrowShrinkAndDrain(t *testing.T) {
 	s := newSystem(t, 3)
 	s.expectKind(s.add(4), "")
 	s.expectKind(s.add(4), "") // again
 	s.expectKind(s.add(5), "")
-	s.expectKind(s.do(Command{AddMember: &AddMember{ID: 6, API: "api5", Raft: "raft6"}}), image.KindInvalid)
+	s.expectKind(s.do(Command{AddMember: &AddMember{ID: 6, API: api(5), Raft: raft(6)}}), image.KindInvalid)
 	s.settle()
 	for id, l := range s.members().Shards {
-		if want := 3; id != 2 && len(l.Nodes) != want {
+		if want := 3; id != SystemShard && len(l.Nodes) != want {
 			t.Errorf("shard %d is on %v", id, l.Nodes)
 		}
 	}
@@ -191,18 +245,27 @@ func TestNoStepLosesAShard(t *testing.T) {
 			case 3:
 				s.join(id, 3, fmt.Sprint("i", rapid.IntRange(0, 3).Draw(rt, "incarnation")), 1, "r", true)
 			default:
-				shard := rapid.SampledFrom(append(slices.Clone(s.data), 2)).Draw(rt, "shard")
+				shard := rapid.SampledFrom(append(slices.Clone(s.data), SystemShard)).Draw(rt, "shard")
 				l := before.Shards[shard]
 				s.do(Command{Settle: &Settle{
 					Shard: shard, Version: l.Version - uint64(rapid.IntRange(0, 1).Draw(rt, "stale")),
 					Moved: rapid.Bool().Draw(rt, "moved"),
+					Ready: l.New[:rapid.IntRange(0, len(l.New)).Draw(rt, "ready")],
 					Left:  l.Old[:rapid.IntRange(0, len(l.Old)).Draw(rt, "left")],
 				}})
 			}
 			after := s.members()
 			for shard, l := range after.Shards {
-				if len(l.Nodes) == 0 || shard != 2 && len(l.Nodes) > placement.ShardNodes {
+				if len(l.Nodes) == 0 || shard != SystemShard && len(l.Nodes) > placement.ShardNodes {
 					rt.Fatalf("shard %d is on %+v", shard, l)
+				}
+				for _, r := range l.New {
+					if !slices.Contains(l.Nodes, r) && !slices.Contains(l.Next, r) {
+						rt.Fatalf("replica %+v of shard %d is rebuilt and is not there: %+v", r, shard, l)
+					}
+				}
+				if l.intact() < Quorum(len(l.Nodes)) {
+					rt.Fatalf("shard %d has its data on %d of %+v", shard, l.intact(), l)
 				}
 				now := map[Replica]bool{}
 				for _, r := range l.All() {

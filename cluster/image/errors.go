@@ -74,6 +74,9 @@ func (k Kind) Status() int {
 	return 500
 }
 
+// Known reports whether k is one of the kinds above.
+func (k Kind) Known() bool { return statuses[k] != 0 }
+
 // Temporary reports whether the same request may succeed a little later.
 func (k Kind) Temporary() bool {
 	switch k {

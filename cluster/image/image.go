@@ -15,6 +15,9 @@ import (
 // NodeID is a node's number in the configuration, from 1.
 type NodeID uint32
 
+// NodesMax is the most nodes that a cluster has.
+const NodesMax = 7
+
 // ID identifies one upload and, once committed, the image it stored. It is a UUID (RFC 9562); the
 // cluster and its clients make version 7, other versions are taken from foreign clients.
 type ID [16]byte

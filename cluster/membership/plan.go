@@ -51,6 +51,15 @@ func Plan(shard uint64, group []catalog.Replica, l *catalog.Layout, p Peers) (st
 			remove(r)
 		}
 	}
+	settle := catalog.Settle{Shard: shard, Version: l.Version}
+	for _, r := range l.New { // at once: until then no other node can be rebuilt
+		if slices.Contains(group, r) && slices.Contains(p.Serving, r.Node) {
+			settle.Ready = append(settle.Ready, r)
+		}
+	}
+	if settle.Ready != nil {
+		return append(steps, Step{Op: Settle, Settle: settle}), false
+	}
 	absent := false
 	for _, r := range slices.Concat(l.Nodes, l.Next) {
 		if slices.Contains(group, r) {
@@ -62,9 +71,13 @@ func Plan(shard uint64, group []catalog.Replica, l *catalog.Layout, p Peers) (st
 			continue
 		}
 		for _, other := range slices.Clone(group) { // a node runs one replica of a shard
-			if other.Node == r.Node {
-				remove(other)
+			if other.Node != r.Node {
+				continue
 			}
+			if other.Node == p.Self {
+				return steps, false // a leader does not remove itself: leadership moves to another node first
+			}
+			remove(other)
 		}
 		steps = append(steps, Step{Op: Add, Replica: r})
 		group = append(group, r)
@@ -75,7 +88,6 @@ func Plan(shard uint64, group []catalog.Replica, l *catalog.Layout, p Peers) (st
 	if absent {
 		return steps, false
 	}
-	settle := catalog.Settle{Shard: shard, Version: l.Version}
 	if l.Next != nil {
 		for _, r := range l.Next {
 			if !slices.Contains(p.Serving, r.Node) {
@@ -98,5 +110,5 @@ func Plan(shard uint64, group []catalog.Replica, l *catalog.Layout, p Peers) (st
 	if settle.Moved || settle.Left != nil {
 		return append(steps, Step{Op: Settle, Settle: settle}), false
 	}
-	return steps, true
+	return steps, len(l.New) == 0
 }

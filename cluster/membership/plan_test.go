@@ -21,6 +21,10 @@ func on(nodes ...image.NodeID) (list []catalog.Replica) {
 func add(r catalog.Replica) Step    { return Step{Op: Add, Replica: r} }
 func remove(r catalog.Replica) Step { return Step{Op: Remove, Replica: r} }
 
+func ready(r ...catalog.Replica) Step {
+	return Step{Op: Settle, Settle: catalog.Settle{Shard: shard, Version: 7, Ready: r}}
+}
+
 func moved() Step {
 	return Step{Op: Settle, Settle: catalog.Settle{Shard: shard, Version: 7, Moved: true}}
 }
@@ -135,6 +139,27 @@ func TestPlan(t *testing.T) {
 			nil,
 			[]Step{remove(on(3)[0])},
 			false,
+		},
+		"3 was replaced, and has the data again": {
+			append(on(1, 2), second),
+			catalog.Layout{Nodes: append(on(1, 2), second), New: []catalog.Replica{second}},
+			all, all, nil,
+			[]Step{ready(second)},
+			false,
+		},
+		"3 was replaced, and catches up": {
+			append(on(1, 2), second),
+			catalog.Layout{Nodes: append(on(1, 2), second), New: []catalog.Replica{second}},
+			all,
+			[]image.NodeID{1, 2},
+			nil, nil, false,
+		},
+		"this node is added again, and leads as its old replica: another one leads first": {
+			on(2, 3, 4, 1),
+			catalog.Layout{
+				Nodes: on(2, 3, 4), Next: []catalog.Replica{{Node: 1, Number: 9}, {Node: 2}, {Node: 3}}, Old: on(1),
+			},
+			all, all, nil, nil, false,
 		},
 		"3 is added again while its old replica is removed": {
 			on(1, 2, 3, 4),
