@@ -10,6 +10,7 @@ import (
 
 	"imgcluster/cluster/clustertest"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/placement"
 )
 
 // testBadRequests sends headers and paths that must be refused before anything is stored.
@@ -111,13 +112,14 @@ func testBadRequests(t *testing.T, c *clustertest.Cluster) {
 		{"unknown path", "GET", "/v2/images", nil, image.KindNotFound},
 		{"no path", "GET", "/", nil, image.KindNotFound},
 		{"no image of that name", "GET", clustertest.Path("bad", "none.png"), nil, image.KindNotFound},
-		{"no copy of that ID", "GET", "/internal/v1/copies/x/1", nil, image.KindInvalid},
+		{"no copy of that ID", "GET", "/internal/v1/copies/x", nil, image.KindInvalid},
 		{
-			"no copy of that epoch", "GET", "/internal/v1/copies/0190b6a0-7c1e-7cc0-a1f4-5d6e7f8091a2/-1",
+			"no attempt", "GET", "/internal/v1/copies/0190b6a0-7c1e-7cc0-a1f4-5d6e7f8091a2-2",
 			nil, image.KindInvalid,
 		},
 		{
-			"no such copy", "GET", "/internal/v1/copies/0190b6a0-7c1e-7cc0-a1f4-5d6e7f8091a2/1",
+			"no such copy", "GET",
+			"/internal/v1/copies/0190b6a0-7c1e-7cc0-a1f4-5d6e7f8091a2-2-a0000000000000000000000000000001",
 			nil, image.KindNotFound,
 		},
 	} {
@@ -244,6 +246,9 @@ func testUploadIDs(t *testing.T, c *clustertest.Cluster) {
 	shorter := a[:4000]
 	key := http.Header{"Idempotency-Key": {image.NewID().String()}}
 	first := c.Put(t, 1, "alice", "once.png", a, key)
+	shardOf := func(user, name string) int { return placement.Shard(user, name, c.Config.Cluster.DataShards) }
+	used := map[int]bool{shardOf("alice", "once.png"): true}
+	var others [][2]string
 	for _, id := range c.IDs() {
 		put := func(user, name string, body []byte) clustertest.Response {
 			return c.Do(http.MethodPut, id, clustertest.Path(user, name), bytes.NewReader(body), key)
@@ -257,12 +262,30 @@ func testUploadIDs(t *testing.T, c *clustertest.Cluster) {
 		for i := range 8 { // names of other shards, too, which do not have the upload ID
 			for _, user := range []string{"alice", "mallory"} {
 				name := fmt.Sprintf("twice-%d-%d.png", id, i)
-				if r := put(user, name, b); r.Status < 300 {
-					c.ExpectImage(t, user, name, b, c.IDs()...)
+				if shard := shardOf(user, name); used[shard] {
+					clustertest.ExpectProblem(t, put(user, name, b), image.KindConflict)
 				} else {
-					clustertest.ExpectProblem(t, r, image.KindConflict)
+					used[shard] = true
+					// A node may still be busy with the upload before.
+					clustertest.Poll(t, "the ID in another shard", func() bool { return put(user, name, b).Status < 300 })
+					others = append(others, [2]string{user, name})
 				}
 			}
+		}
+	}
+	if len(others) < 3 {
+		t.Errorf("the ID was used in %d other shards", len(others))
+	}
+	c.ExpectImage(t, "alice", "once.png", a, c.IDs()...)
+	for i, x := range others {
+		c.ExpectImage(t, x[0], x[1], b, c.IDs()...)
+		if i%2 == 0 {
+			c.Do(http.MethodDelete, 1, clustertest.Path(x[0], x[1]), nil, nil)
+		}
+	}
+	for i, x := range others { // the files of the deleted ones are gone, the others' are not
+		if i%2 == 1 {
+			c.ExpectImage(t, x[0], x[1], b, c.IDs()...)
 		}
 	}
 	c.ExpectImage(t, "alice", "once.png", a, c.IDs()...)

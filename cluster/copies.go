@@ -3,28 +3,24 @@ package cluster
 import (
 	"context"
 	"errors"
-	"io"
 	"io/fs"
-	"slices"
 
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/peer"
 	"imgcluster/cluster/read"
-	"imgcluster/cluster/store"
 )
 
 // copies is what repair works on: it implements repair.Copies, with Verify of read.Images.
 type copies struct {
 	*read.Images
-	store     *store.Store
-	peers     *peer.Set
-	encrypted encryptedStore
-	pins      *pins
+	peers      *peer.Set
+	encrypted  encryptedStore
+	references *references
 }
 
 // Has implements repair.Copies.
-func (m *copies) Has(id image.ID, epoch uint32) (bool, error) {
-	f, err := m.store.Open(id, epoch)
+func (m *copies) Has(id image.FileID) (bool, error) {
+	f, err := m.encrypted.Open(id)
 	if image.KindOf(err) == image.KindNotFound || errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -37,21 +33,10 @@ func (m *copies) Has(id image.ID, epoch uint32) (bool, error) {
 // copyBytesMax bounds the file of a copy by the length of its plaintext.
 func copyBytesMax(plaintext int64) int64 { return 2*plaintext + 1<<20 }
 
-// Fetch implements repair.Copies. It ends when the other node sends nothing for a while, however long all
-// takes.
-func (m *copies) Fetch(ctx context.Context, rec *image.Record, from image.Copy) error {
-	named := 0
-	if slices.Contains(rec.Copies, image.Copy{Node: m.Self, Epoch: from.Epoch}) {
-		named = 1
-	}
-	// The file's name has no shard in it; see encryptedStore.Create.
-	switch count, err := m.encrypted.wanted(rec.ID, from.Epoch); {
-	case err != nil:
-		return err
-	case count > named+1: // one is this repair's own pin
-		return image.Errorf(image.KindConflict, "another upload with the ID %s has the file of this name", rec.ID)
-	}
-	size, err := m.peers.CopyBytes(ctx, from.Node, rec.ID, from.Epoch)
+// Fetch implements repair.Copies: the copy is a file of its own, with an attempt and a data key that no other
+// has. It ends when the other node sends nothing for a while, however long all takes.
+func (m *copies) Fetch(ctx context.Context, rec *image.Record, from, to image.Copy) error {
+	size, err := m.peers.CopyBytes(ctx, from.Node, rec.File(from))
 	if err != nil {
 		return err
 	}
@@ -59,27 +44,32 @@ func (m *copies) Fetch(ctx context.Context, rec *image.Record, from image.Copy) 
 		return image.Errorf(image.KindDamaged, "the copy on node %d has %d bytes for an image of %d", from.Node,
 			size, rec.Bytes)
 	}
-	src, err := m.peers.OpenCopy(ctx, from.Node, rec.ID, from.Epoch, 0, size)
+	src, err := m.peers.OpenCopy(ctx, from.Node, rec.File(from), 0, size)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	w, err := m.store.Create(rec.ID, from.Epoch, size)
+	w, err := m.encrypted.create(ctx, rec.User, rec.File(to), rec.Bytes)
 	if err != nil {
 		return err
 	}
 	defer w.Abort()
-	if err := m.Authenticate(ctx, rec, from.Epoch, io.TeeReader(src, w)); err != nil {
+	if err := m.Authenticate(ctx, w, rec, from, src); err != nil {
 		return err
 	}
 	return w.Commit()
 }
 
 // Pin implements repair.Copies.
-func (m *copies) Pin(id image.ID, epoch uint32) (release func()) { return m.pins.add(id, epoch) }
+func (m *copies) Pin(f image.FileID) (release func()) { return m.references.pins.add(f) }
 
 // Remove implements repair.Copies.
-func (m *copies) Remove(id image.ID, epoch uint32) error { return m.encrypted.Remove(id, epoch) }
+func (m *copies) Remove(f image.FileID) error {
+	if wanted, err := m.references.wanted(f); wanted || err != nil {
+		return err
+	}
+	return m.encrypted.Remove(f)
+}
 
 // Suspect implements repair.Copies.
 func (m *copies) Suspect(ctx context.Context, node image.NodeID, rec *image.Record) error {

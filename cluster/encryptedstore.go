@@ -15,44 +15,39 @@ const segmentBytes = 128 << 10
 
 // encryptedStore encrypts copies on their way to the store: it implements ingest.Store.
 type encryptedStore struct {
-	keys  *keyring
-	store *store.Store
-	// wanted counts the shards that have a use for a file of this node.
-	wanted func(id image.ID, epoch uint32) (int, error)
+	*store.Store
+	keys *keyring
 	// degraded is why the node stores nothing for now.
 	degraded func() error
 }
 
-// Create implements ingest.Store. A file is named by upload ID and epoch alone, and a client may have
-// used one ID for two names, whose shards know nothing of each other: the second would overwrite
-// the first one's file. Of two shards that both want it, each upload that is not stored yet is refused.
+// Create implements ingest.Store.
 func (v encryptedStore) Create(
-	ctx context.Context, user string, id image.ID, epoch uint32, size int64,
+	ctx context.Context, user string, f image.FileID, size int64,
 ) (ingest.CopyWriter, error) {
 	if err := v.degraded(); err != nil {
 		return nil, err
 	}
-	count, err := v.wanted(id, epoch)
-	if err != nil {
-		return nil, err
-	}
-	if count > 1 {
-		return nil, image.Errorf(image.KindConflict, "upload ID %s was used for other bytes or another name", id).
-			WithHint("send each image under a fresh Idempotency-Key")
-	}
+	return v.create(ctx, user, f, size)
+}
+
+// create is Create for a repair, which goes on while the node stores nothing else.
+func (v encryptedStore) create(
+	ctx context.Context, user string, f image.FileID, size int64,
+) (ingest.CopyWriter, error) {
 	key, err := v.keys.current(ctx, user)
 	if err != nil {
 		return nil, err
 	}
 	fields := crypto.HeaderFields{
-		Image:       id,
+		Image:       f.Image,
+		Attempt:     f.Attempt,
 		Tenant:      user,
-		Epoch:       epoch,
 		UserKey:     firstKeyID,
 		Length:      size,
 		SegmentSize: segmentBytes,
 	}
-	file, err := v.store.Create(id, epoch, (&crypto.Header{HeaderFields: fields}).FileLen())
+	file, err := v.Store.Create(f, (&crypto.Header{HeaderFields: fields}).FileLen())
 	if err != nil {
 		return nil, err
 	}
@@ -62,14 +57,6 @@ func (v encryptedStore) Create(
 		return nil, err
 	}
 	return &copyWriter{EncryptWriter: enc, file: file}, nil
-}
-
-// Remove implements ingest.Store. What another shard wants stays, see Create.
-func (v encryptedStore) Remove(id image.ID, epoch uint32) error {
-	if count, err := v.wanted(id, epoch); count > 0 || err != nil {
-		return err
-	}
-	return v.store.Remove(id, epoch)
 }
 
 // copyWriter takes plaintext; its file gets ciphertext.

@@ -24,9 +24,7 @@ type holdings struct {
 }
 
 // OpenCopy implements api.Peers.
-func (h *holdings) OpenCopy(id image.ID, epoch uint32) (wire.Content, error) {
-	return h.images.OpenCopy(id, epoch)
-}
+func (h *holdings) OpenCopy(f image.FileID) (wire.Content, error) { return h.images.OpenCopy(f) }
 
 // Suspect implements api.Peers.
 func (h *holdings) Suspect(user, name string) error {

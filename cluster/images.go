@@ -46,8 +46,8 @@ func (m images) Delete(ctx context.Context, id image.ID, user, name string, cond
 type files struct{ *store.Store }
 
 // Open implements read.Store.
-func (s files) Open(id image.ID, epoch uint32) (read.File, error) {
-	f, err := s.Store.Open(id, epoch)
+func (s files) Open(id image.FileID) (read.File, error) {
+	f, err := s.Store.Open(id)
 	if err != nil {
 		return nil, err
 	}

@@ -439,5 +439,5 @@ func (n *network) expectAll(t *testing.T, l *loads) {
 	}
 	n.c.ExpectSettled(t)
 	n.c.ExpectNoPlaintext(t)
-	n.c.ExpectUniqueKeysAfterRepair(t)
+	n.c.ExpectUniqueKeys(t)
 }

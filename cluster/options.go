@@ -60,6 +60,7 @@ func (n *Node) ingestOptions() ingest.Options {
 		Room:            n.peers.Room,
 		UpToDate:        n.view.liveOn,
 		Up:              n.peers.Up,
+		Wanted:          n.references.wanted,
 		Owned:           n.imageLog.add,
 		ReceivedBy:      n.peers.Receives,
 		Replicas:        c.Cluster.Replicas,
@@ -96,11 +97,10 @@ func (n *Node) repairOptions() repair.Options {
 		Logger: n.logger.Named("repair"),
 		Shards: n.serving.data,
 		Copies: &copies{
-			Images:    n.images,
-			store:     n.store,
-			peers:     n.peers,
-			encrypted: n.encryptedStore(),
-			pins:      &n.references.pins,
+			Images:     n.images,
+			peers:      n.peers,
+			encrypted:  n.encryptedStore(),
+			references: n.references,
 		},
 		ShardNodes: n.view.nodesOf,
 		Up:         n.peers.Up,
@@ -114,7 +114,7 @@ func (n *Node) repairOptions() repair.Options {
 }
 
 func (n *Node) encryptedStore() encryptedStore {
-	return encryptedStore{keys: n.keys, store: n.store, wanted: n.references.count, degraded: n.disk.degraded}
+	return encryptedStore{Store: n.store, keys: n.keys, degraded: n.disk.degraded}
 }
 
 func (n *Node) consensusOptions() (consensus.Options, error) {

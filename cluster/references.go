@@ -7,7 +7,7 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// references counts what needs the files of this node: records, pending uploads and running repairs. It is
+// references say what needs the files of this node: records, pending uploads and running repairs. They are
 // safe for concurrent use.
 type references struct {
 	self       image.NodeID
@@ -17,66 +17,54 @@ type references struct {
 	pins       pins
 }
 
-// count counts the uses of a file of this node: shards that name it, and a repair under way.
-func (u *references) count(id image.ID, epoch uint32) (count int, err error) {
-	count = u.pins.count(id, epoch)
-	for _, shard := range u.serving.data() {
-		err := u.log.View(shard, func(r catalog.Reader) error {
-			keep, err := catalog.Wants(r, u.self, id, epoch)
-			if keep {
-				count++
-			}
-			return err
-		})
-		if err != nil {
-			return count, err
-		}
-	}
-	return count, nil
-}
-
-// any reports whether there is a use for a file of this node. The file was there before the call, so
+// wanted reports whether there is a use for a file of this node. The file was there before the call, so
 // its assignment is in this node's state of the shard, once that is the newest.
-func (u *references) any(id image.ID, epoch uint32) (bool, error) {
-	for shard, l := range u.membership().Shards {
-		if _, ok := l.Of(u.self); ok && !u.serving.has(shard) {
-			return true, image.Errorf(image.KindNoQuorum, "shard %d is not up to date on this node", shard)
-		}
+func (u *references) wanted(f image.FileID) (bool, error) {
+	if u.pins.has(f) { // asked first: the log names the file before it is unpinned
+		return true, nil
 	}
-	count, err := u.count(id, epoch)
-	return count > 0 || err != nil, err
+	if !u.serving.has(f.Shard) {
+		if l := u.membership().Shards[f.Shard]; l != nil {
+			if _, ok := l.Of(u.self); ok {
+				return true, image.Errorf(image.KindNoQuorum, "shard %d is not up to date on this node", f.Shard)
+			}
+		}
+		return false, nil
+	}
+	keep := true
+	err := u.log.View(f.Shard, func(r catalog.Reader) (err error) {
+		keep, err = catalog.Wants(r, u.self, f)
+		return err
+	})
+	return keep || err != nil, err
 }
 
-// pins counts, by file, the repairs that need it before the catalog names it. It is safe for concurrent use.
+// pins are the files that repairs need before the catalog names them. They are safe for concurrent use.
 type pins struct {
 	mu sync.Mutex
-	m  map[pinnedFile]int
+	m  map[image.FileID]bool
 }
 
-type pinnedFile struct {
-	id    image.ID
-	epoch uint32
+func (k *pins) add(f image.FileID) (release func()) {
+	k.set(f, true)
+	return func() { k.set(f, false) }
 }
 
-func (k *pins) add(id image.ID, epoch uint32) (release func()) {
-	f := pinnedFile{id, epoch}
-	k.change(f, +1)
-	return sync.OnceFunc(func() { k.change(f, -1) })
-}
-
-func (k *pins) change(f pinnedFile, by int) {
+func (k *pins) set(f image.FileID, is bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.m == nil {
-		k.m = map[pinnedFile]int{}
+		k.m = map[image.FileID]bool{}
 	}
-	if k.m[f] += by; k.m[f] == 0 {
+	if is {
+		k.m[f] = true
+	} else {
 		delete(k.m, f)
 	}
 }
 
-func (k *pins) count(id image.ID, epoch uint32) int {
+func (k *pins) has(f image.FileID) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.m[pinnedFile{id, epoch}]
+	return k.m[f]
 }

@@ -91,11 +91,14 @@ type junk struct {
 func leaveJunk(t *testing.T, c *clustertest.Cluster, id image.NodeID) (j junk) {
 	t.Helper()
 	images := filepath.Join(c.Config.DataDir(id), "images")
-	orphan := image.NewID()
-	folder := fmt.Sprintf("%02x", orphan[15])
+	file := func() image.FileID {
+		return image.FileID{Image: image.NewID(), Shard: 2, Attempt: image.NewAttempt()}
+	}
+	orphan := file()
+	folder := fmt.Sprintf("%02x", orphan.Image[15])
 	j.swept = []string{
-		filepath.Join(images, "tmp", image.NewID().String()+"-1.tmp"),
-		filepath.Join(images, folder, orphan.String()+"-1.img"),
+		filepath.Join(images, "tmp", file().String()+".tmp"),
+		filepath.Join(images, folder, orphan.String()+".img"),
 	}
 	j.kept = filepath.Join(images, folder, "notes.txt")
 	for _, path := range append(j.swept, j.kept) {

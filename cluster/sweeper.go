@@ -25,7 +25,7 @@ const sweepRetry = 10 * time.Second
 func (s *sweeper) run(ctx context.Context) {
 	for {
 		began, pause := time.Now(), s.every
-		removed, bytes, err := s.store.Sweep(s.references.any)
+		removed, bytes, err := s.store.Sweep(s.references.wanted)
 		if err != nil {
 			pause = min(pause, sweepRetry)
 			s.logger.Warn("sweep", zap.Error(err), zap.Duration("again_in", pause))

@@ -31,13 +31,13 @@ const (
 	offHeaderLen  = 10
 	offSegment    = 12
 	offImage      = 16
-	offEpoch      = 32
-	offUserKey    = 36
-	offLength     = 40
-	offWrapped    = 48
-	offSalt       = offWrapped + wrappedBytes       // 108
-	offCommitment = offSalt + saltBytes             // 140
-	offTenant     = offCommitment + commitmentBytes // 172
+	offAttempt    = 32
+	offUserKey    = 48
+	offLength     = 52
+	offWrapped    = 60
+	offSalt       = offWrapped + wrappedBytes       // 120
+	offCommitment = offSalt + saltBytes             // 152
+	offTenant     = offCommitment + commitmentBytes // 184
 
 	// fixedBytes is what says the header's length.
 	fixedBytes      = offSegment
@@ -52,11 +52,11 @@ const (
 // HeaderFields is what the maker of a file decides.
 type HeaderFields struct {
 	Image       [16]byte
-	Tenant      string // 1 to tenantMaxBytes bytes of UTF-8
-	Epoch       uint32
-	UserKey     uint32 // ID of the user's key that wraps the data key
-	Length      int64  // bytes of plaintext
-	SegmentSize int    // bytes of a ciphertext segment; 0 is SegmentSizeDefault
+	Attempt     [16]byte // of this file and of no other
+	Tenant      string   // 1 to tenantMaxBytes bytes of UTF-8
+	UserKey     uint32   // ID of the user's key that wraps the data key
+	Length      int64    // bytes of plaintext
+	SegmentSize int      // bytes of a ciphertext segment; 0 is SegmentSizeDefault
 }
 
 // check refuses what no file can be made with; it is also what ParseHeader trusts.
@@ -119,7 +119,7 @@ func (h *Header) Marshal() []byte {
 	binary.BigEndian.PutUint16(b[offHeaderLen:], uint16(len(b)))
 	binary.BigEndian.PutUint32(b[offSegment:], uint32(h.SegmentSize))
 	copy(b[offImage:], h.Image[:])
-	binary.BigEndian.PutUint32(b[offEpoch:], h.Epoch)
+	copy(b[offAttempt:], h.Attempt[:])
 	binary.BigEndian.PutUint32(b[offUserKey:], h.UserKey)
 	binary.BigEndian.PutUint64(b[offLength:], uint64(h.Length))
 	copy(b[offWrapped:], h.wrapped[:])
@@ -143,11 +143,11 @@ func ParseHeader(prefix []byte) (*Header, error) {
 	b := prefix[:n]
 	h := &Header{HeaderFields: HeaderFields{
 		Tenant:      string(b[offTenant:]),
-		Epoch:       binary.BigEndian.Uint32(b[offEpoch:]),
 		UserKey:     binary.BigEndian.Uint32(b[offUserKey:]),
 		SegmentSize: int(binary.BigEndian.Uint32(b[offSegment:])),
 	}}
 	copy(h.Image[:], b[offImage:])
+	copy(h.Attempt[:], b[offAttempt:])
 	copy(h.wrapped[:], b[offWrapped:])
 	copy(h.salt[:], b[offSalt:])
 	copy(h.commitment[:], b[offCommitment:])
@@ -203,16 +203,16 @@ func truncated(have, want int64) error {
 }
 
 // Matches refuses, with ErrAuth, a file that is not the copy that the record calls for, such as
-// an intact file under another one's name.
-func (h *Header) Matches(image [16]byte, tenant string, epoch uint32, length int64) error {
-	if h.Image == image && h.Tenant == tenant && h.Epoch == epoch && h.Length == length {
+// an intact file under another one's name, or an older one of the same image.
+func (h *Header) Matches(image, attempt [16]byte, tenant string, length int64) error {
+	if h.Image == image && h.Attempt == attempt && h.Tenant == tenant && h.Length == length {
 		return nil
 	}
 	return &Error{
 		Kind: ErrAuth,
-		Detail: fmt.Sprintf("file is image %x of %q, epoch %d, %d bytes; "+
-			"the record says %x of %q, epoch %d, %d bytes",
-			h.Image, h.Tenant, h.Epoch, h.Length, image, tenant, epoch, length),
+		Detail: fmt.Sprintf("file is image %x of %q, attempt %x, %d bytes; "+
+			"the record says %x of %q, attempt %x, %d bytes",
+			h.Image, h.Tenant, h.Attempt, h.Length, image, tenant, attempt, length),
 		hint: hintDamaged,
 	}
 }

@@ -33,7 +33,7 @@ func TestHeaderFieldsAtTheirLimits(t *testing.T) {
 	}
 	for _, f := range []HeaderFields{
 		{
-			Tenant: strings.Repeat("ä", tenantMaxBytes/2), Epoch: math.MaxUint32,
+			Tenant: strings.Repeat("ä", tenantMaxBytes/2), Attempt: [16]byte{0: 0xff, 15: 0xee},
 			UserKey: math.MaxUint32, Length: lengthMax,
 		},
 		{Tenant: "a", SegmentSize: segmentSizeMin},
@@ -52,11 +52,11 @@ func TestHeaderFieldsAtTheirLimits(t *testing.T) {
 
 func TestHeaderSizes(t *testing.T) {
 	// The numbers that FORMAT.md tells.
-	if offSalt != 108 || offCommitment != 140 || offTenant != 172 || HeaderMaxBytes != 300 ||
-		PrefixMaxBytes != 340 {
+	if offSalt != 120 || offCommitment != 152 || offTenant != 184 || HeaderMaxBytes != 312 ||
+		PrefixMaxBytes != 352 {
 		t.Error("the header's layout is not what FORMAT.md says")
 	}
-	if headerBytes("alice") != 177 {
+	if headerBytes("alice") != 189 {
 		t.Error("headerBytes is wrong")
 	}
 }
@@ -104,13 +104,13 @@ func TestParseHeaderRefuses(t *testing.T) {
 func TestMatches(t *testing.T) {
 	f := testFields(3, 0)
 	h := must[*Opened](t)(Open(encrypt(t, testKey(1), f, []byte("abc")), testKey(1))).Header()
-	if err := h.Matches(f.Image, f.Tenant, f.Epoch, f.Length); err != nil {
+	if err := h.Matches(f.Image, f.Attempt, f.Tenant, f.Length); err != nil {
 		t.Error(err)
 	}
-	wantKind(t, h.Matches([16]byte{9}, f.Tenant, f.Epoch, f.Length), ErrAuth)
-	wantKind(t, h.Matches(f.Image, "bob", f.Epoch, f.Length), ErrAuth)
-	wantKind(t, h.Matches(f.Image, f.Tenant, f.Epoch+1, f.Length), ErrAuth)
-	wantKind(t, h.Matches(f.Image, f.Tenant, f.Epoch, f.Length+1), ErrAuth)
+	wantKind(t, h.Matches([16]byte{9}, f.Attempt, f.Tenant, f.Length), ErrAuth)
+	wantKind(t, h.Matches(f.Image, f.Attempt, "bob", f.Length), ErrAuth)
+	wantKind(t, h.Matches(f.Image, [16]byte{9}, f.Tenant, f.Length), ErrAuth)
+	wantKind(t, h.Matches(f.Image, f.Attempt, f.Tenant, f.Length+1), ErrAuth)
 }
 
 // Who has the user's key can wrap a data key, but not make the file open under two.

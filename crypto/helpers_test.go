@@ -38,7 +38,7 @@ const (
 
 func testFields(length, segment int) HeaderFields {
 	return HeaderFields{
-		Image: [16]byte{1, 2, 3, 0x70, 5, 6, 7, 8, 0x89}, Tenant: "alice", Epoch: 3, UserKey: 7,
+		Image: [16]byte{1, 2, 3, 0x70, 5, 6, 7, 8, 0x89}, Attempt: [16]byte{15: 3}, Tenant: "alice", UserKey: 7,
 		Length: int64(length), SegmentSize: segment,
 	}
 }

@@ -371,7 +371,7 @@ func TestOpenedIsShared(t *testing.T) {
 	}
 }
 
-// Two files of the same image, user and epoch have no secret, salt or nonce in common.
+// Two files of the same image, user and attempt have no secret, salt or nonce in common.
 func TestEncryptionsAreIndependent(t *testing.T) {
 	k, plain := testKey(1), testPlain(100)
 	seen := map[string]string{}

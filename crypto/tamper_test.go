@@ -117,7 +117,7 @@ func TestReorderedSegments(t *testing.T) {
 	}
 }
 
-// Files of the same image, user, key, epoch and plaintext are still not interchangeable in parts.
+// Files of the same image, user, key, attempt and plaintext are still not interchangeable in parts.
 func TestSplicedFiles(t *testing.T) {
 	a, plain, k := tamperFile(t)
 	b := encrypt(t, k, testFields(len(plain), testSegment), plain)

@@ -76,14 +76,14 @@ func TestTinkUnwrapsOurKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := h.Marshal() // by the numbers of FORMAT.md
-	ad := append(append([]byte("imgcluster v1 data key wrap"), b[:48]...), "alice"...)
-	got := tinkUnwrap(t, testKey(1), b[108:140], "imgcluster v1 data key wrap", b[48:108], ad)
+	ad := append(append([]byte("imgcluster v1 data key wrap"), b[:60]...), "alice"...)
+	got := tinkUnwrap(t, testKey(1), b[120:152], "imgcluster v1 data key wrap", b[60:120], ad)
 	if !bytes.Equal(got, dataKey.b()[:]) {
 		t.Error("Tink unwraps another data key")
 	}
 	want := must[[]byte](t)(
-		subtle.ComputeHKDF("SHA256", dataKey.b()[:], b[108:140], []byte("imgcluster v1 key commitment"), 32))
-	if !bytes.Equal(b[140:172], want) {
+		subtle.ComputeHKDF("SHA256", dataKey.b()[:], b[120:152], []byte("imgcluster v1 key commitment"), 32))
+	if !bytes.Equal(b[152:184], want) {
 		t.Error("Tink derives another commitment")
 	}
 	m, u := must[*MasterKey](t)(newMasterKey(testKey(3))), testKey(4)

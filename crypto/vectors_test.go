@@ -63,7 +63,7 @@ func makeVectors(t *testing.T) vectorFile {
 	add("three full segments", "ok", k, three, testSegment, same)
 	add("magic changed", "format", k, three, testSegment, flip(0))
 	add("version 0", "format", k, three, testSegment, flip(offVersion))
-	add("epoch changed", "auth", k, three, testSegment, flip(offImage+16))
+	add("attempt changed", "auth", k, three, testSegment, flip(offAttempt))
 	add("commitment changed", "auth", k, three, testSegment, flip(offCommitment))
 	add("wrong user key", "auth", testKey(0x41), three, testSegment, same)
 	add("last segment cut", "auth", k, three, testSegment,

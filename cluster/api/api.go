@@ -69,7 +69,7 @@ type Peers interface {
 	Join(ctx context.Context, theirs []byte) (members []byte, err error)
 	Status() wire.NodeStatus
 	// OpenCopy opens this node's file of a copy.
-	OpenCopy(id image.ID, epoch uint32) (wire.Content, error)
+	OpenCopy(f image.FileID) (wire.Content, error)
 	// Suspect has the node look at its copy of an image.
 	Suspect(user, name string) error
 	// ListShards is Images.List of some shards, which this node must hold.

@@ -36,7 +36,7 @@ func (p *present) Delete(_ context.Context, _ image.ID, _, _ string, c image.Con
 }
 
 func (p *present) OpenEncrypted(context.Context, *image.Record) (wire.Content, image.Copy, error) {
-	return newFlaky(10, 10, nil), image.Copy{Node: 1, Epoch: 1}, nil
+	return newFlaky(10, 10, nil), image.Copy{Node: 1, Attempt: image.Attempt{1}}, nil
 }
 
 func (p *present) List(context.Context, string, string, string, int) (wire.List, error) {
@@ -50,7 +50,7 @@ func TestEveryConditionOfEveryMethod(t *testing.T) {
 	id := image.NewID()
 	rec := image.Record{User: "alice", Name: "a.png", ID: id, Bytes: 10, SHA256: &image.Digest{1}}
 	tag := rec.ETag()
-	encrypted := `"` + id.String() + `-encrypted-1-1"`
+	encrypted := `"` + id.String() + `-encrypted-01000000000000000000000000000000"`
 	const sum = "sha-256=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:"
 	targets := []string{
 		"GET image", "HEAD image", "PUT image", "DELETE image", "GET image?form=encrypted", "GET list",

@@ -151,7 +151,7 @@ func (h *Handler) send(
 		return err
 	}
 	// Copies differ in every byte, so each has its own tag: parts of two make no file.
-	tag := fmt.Sprintf(`"%s-encrypted-%d-%d"`, rec.ID, from.Node, from.Epoch)
+	tag := fmt.Sprintf(`"%s-encrypted-%s"`, rec.ID, from.Attempt)
 	protect(header, image.DefaultMediaType, rec.Name+".img")
 	header.Set("ETag", tag)
 	return h.serve(w, r, c, cond, []string{tag}, header)

@@ -72,12 +72,12 @@ func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Handler) copy(w http.ResponseWriter, r *http.Request) {
-	id, epoch, err := wire.ParseCopyPath(r)
+	f, err := wire.ParseCopyPath(r)
 	if err != nil {
 		h.fail(w, r, err)
 		return
 	}
-	c, err := h.Peers.OpenCopy(id, epoch)
+	c, err := h.Peers.OpenCopy(f)
 	if err != nil {
 		h.fail(w, r, err)
 		return

@@ -246,7 +246,7 @@ func TestPurge(t *testing.T) {
 		a := assign(0, fmt.Sprintf("%d.png", n), 1, 2)
 		a.Assign.User, a.Assign.ID = user, image.ID{0: 1, 14: byte(n >> 8), 15: byte(n)}
 		s.do(a)
-		st := stored(0, sumA, image.Copy{Node: 1, Epoch: 1}, image.Copy{Node: 2, Epoch: 1})
+		st := stored(0, sumA, at(1, 1), at(2, 1))
 		st.Stored.ID = a.Assign.ID
 		s.expectKind(s.do(st), "")
 	}
@@ -269,7 +269,7 @@ func TestPurge(t *testing.T) {
 	if err != nil || u.State != Failed || u.Problem.Code != image.KindForbidden {
 		t.Errorf("the pending upload is %+v, %v", u, err)
 	}
-	s.expectKind(s.do(stored(9, sumA, image.Copy{Node: 1, Epoch: 1})), image.KindStale)
+	s.expectKind(s.do(stored(9, sumA, at(1, 1))), image.KindStale)
 	if p := s.do(purge(1, "alice")).Purged; p.Images != 5 || p.More {
 		t.Fatalf("purged %+v", p)
 	}

@@ -220,8 +220,11 @@ func (t *txn) stored(s *Stored) (Result, error) {
 		return reject(image.Errorf(image.KindStale, "upload %s is not known", s.ID)), nil
 	}
 	for _, c := range s.Copies {
+		if c.Attempt.IsZero() {
+			return reject(image.Errorf(image.KindInvalid, "copy of upload %s without an attempt ID", s.ID)), nil
+		}
 		slot := u.Slot(c.Node)
-		if slot == nil || slot.Epoch != c.Epoch || u.State == Failed {
+		if slot == nil || !slot.takes(c) || u.State == Failed {
 			r := reject(image.Errorf(image.KindStale,
 				"node %d no longer stores upload %s in epoch %d", c.Node, s.ID, c.Epoch))
 			r.Upload = u
@@ -243,7 +246,7 @@ func (t *txn) stored(s *Stored) (Result, error) {
 		u.SHA256 = s.SHA256
 	}
 	for _, c := range s.Copies {
-		u.Slot(c.Node).Stored = true
+		u.Slot(c.Node).Attempt = c.Attempt
 	}
 	return t.advance(u)
 }
@@ -251,7 +254,7 @@ func (t *txn) stored(s *Stored) (Result, error) {
 // advance commits u when every storing node has stored, else saves it as it is.
 func (t *txn) advance(u *Upload) (Result, error) {
 	for _, s := range u.Storing {
-		if !s.Stored {
+		if !s.Stored() {
 			return t.save(u)
 		}
 	}
@@ -277,7 +280,7 @@ func (t *txn) commit(u *Upload) (Result, error) {
 		Type: u.Type, Owner: u.Owner, Shard: t.shard, Wanted: u.Replicas, Created: u.Created,
 	}
 	for _, s := range u.Storing {
-		rec.Copies = append(rec.Copies, image.Copy{Node: s.Node, Epoch: s.Epoch})
+		rec.Copies = append(rec.Copies, image.Copy{Node: s.Node, Attempt: s.Attempt})
 	}
 	key := nameKey(u.User, u.Name)
 	err := t.put(key, rec)
@@ -331,7 +334,7 @@ func (t *txn) reassign(a *Reassign) (Result, error) {
 	dropped := func(n image.NodeID) bool { return slices.Contains(a.Drop, n) }
 	u.Epoch++
 	u.Holders = slices.DeleteFunc(u.Holders, dropped)
-	u.Storing = slices.DeleteFunc(u.Storing, func(s Slot) bool { return dropped(s.Node) && !s.Stored })
+	u.Storing = slices.DeleteFunc(u.Storing, func(s Slot) bool { return dropped(s.Node) && !s.Stored() })
 	u.fill(u.Epoch)
 	if u.Slot(u.Owner) == nil && len(u.Storing) > 0 {
 		u.Owner = u.Storing[0].Node

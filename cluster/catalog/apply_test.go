@@ -89,7 +89,26 @@ func assign(n byte, name string, holders ...image.NodeID) Command {
 	}}
 }
 
-func stored(n byte, sum uint64, copies ...image.Copy) Command {
+// at returns what a node stores that was asked to in an epoch; each time the same file.
+func at(node image.NodeID, epoch uint32) StoredCopy { return file(node, epoch, 1) }
+
+// file returns one of the files that a node may have of an upload in an epoch.
+func file(node image.NodeID, epoch uint32, n byte) StoredCopy {
+	attempt := image.Attempt{byte(node), byte(epoch), n}
+	return StoredCopy{Copy: image.Copy{Node: node, Attempt: attempt}, Epoch: epoch}
+}
+
+// wants asks Wants for a copy.
+func (s *shard) wants(n byte, c StoredCopy) bool {
+	s.t.Helper()
+	wanted, err := Wants(s.db, c.Node, image.FileID{Image: id(n), Shard: 2, Attempt: c.Attempt})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return wanted
+}
+
+func stored(n byte, sum uint64, copies ...StoredCopy) Command {
 	return Command{Stored: &Stored{ID: id(n), Copies: copies, Checksum: sum}}
 }
 
@@ -106,18 +125,18 @@ func TestUploadCommitsWhenAllStored(t *testing.T) {
 		u.Slot(3) == nil {
 		t.Fatalf("assigned %+v", u)
 	}
-	if r = s.do(stored(1, sumA, image.Copy{Node: 2, Epoch: 1})); r.Upload.State != Pending ||
+	if r = s.do(stored(1, sumA, at(2, 1))); r.Upload.State != Pending ||
 		s.record("a.png") != nil {
 		t.Fatalf("committed with one of two copies: %+v", r.Upload)
 	}
-	r = s.do(stored(1, sumA, image.Copy{Node: 3, Epoch: 1}))
+	r = s.do(stored(1, sumA, at(3, 1)))
 	rec := s.record("a.png")
 	if r.Upload.State != Committed || rec == nil {
 		t.Fatalf("not committed with both copies: %+v", r.Upload)
 	}
 	want := image.Record{
 		User: "alice", Name: "a.png", Version: 3, ID: id(1), Bytes: 100, Checksum: sumA, Owner: 2,
-		Copies: []image.Copy{{Node: 2, Epoch: 1}, {Node: 3, Epoch: 1}}, Shard: 2, Wanted: 2, Created: clock,
+		Copies: []image.Copy{at(2, 1).Copy, at(3, 1).Copy}, Shard: 2, Wanted: 2, Created: clock,
 	}
 	if fmt.Sprint(*rec) != fmt.Sprint(want) {
 		t.Errorf("record %+v\nwant %+v", *rec, want)
@@ -127,14 +146,37 @@ func TestUploadCommitsWhenAllStored(t *testing.T) {
 		tot.Nodes[3].Stored.Bytes != 100 {
 		t.Errorf("totals %+v", tot)
 	}
-	for _, c := range []struct {
-		node  image.NodeID
-		epoch uint32
-		want  bool
-	}{{2, 1, true}, {3, 1, true}, {1, 1, false}, {2, 2, false}} {
-		if got, _ := Wants(s.db, c.node, id(1), c.epoch); got != c.want {
-			t.Errorf("node %d wants its file of epoch %d: %v", c.node, c.epoch, got)
+	for c, want := range map[StoredCopy]bool{
+		at(2, 1): true, at(3, 1): true, at(1, 1): false, at(2, 2): false, file(2, 1, 2): false,
+	} {
+		if got := s.wants(1, c); got != want {
+			t.Errorf("%+v is wanted: %v", c, got)
 		}
+	}
+}
+
+// TestOneFileASlot: the shard waits for whatever file a node stores, and once one is reported takes no other.
+func TestOneFileASlot(t *testing.T) {
+	s := newShard(t)
+	s.do(assign(1, "a.png", 1, 2, 3))
+	other := file(1, 1, 2)
+	if !s.wants(1, at(1, 1)) || !s.wants(1, other) {
+		t.Error("a file that may yet be reported is not wanted")
+	}
+	none := at(1, 1)
+	none.Attempt = image.Attempt{}
+	s.expectKind(s.do(stored(1, sumA, none)), image.KindInvalid)
+	for range 2 {
+		s.expectKind(s.do(stored(1, sumA, at(1, 1))), "")
+	}
+	s.expectKind(s.do(stored(1, sumA, other)), image.KindStale)
+	if !s.wants(1, at(1, 1)) || s.wants(1, other) {
+		t.Error("not the reported file alone is wanted")
+	}
+	s.expectKind(s.do(stored(1, sumA, at(2, 1))), "")
+	s.expectKind(s.do(stored(1, sumA, other)), image.KindStale)
+	if rec := s.record("a.png"); rec == nil || rec.Copies[0] != at(1, 1).Copy {
+		t.Errorf("record %+v", rec)
 	}
 }
 
@@ -144,9 +186,9 @@ func TestRepeatedCommandsChangeNothing(t *testing.T) {
 	if r := s.do(assign(1, "a.png", 3, 2, 1)); r.Upload.Owner != 1 {
 		t.Fatalf("the second Assign won: %+v", r.Upload)
 	}
-	s.do(stored(1, sumA, image.Copy{Node: 1, Epoch: 1}, image.Copy{Node: 2, Epoch: 1}))
+	s.do(stored(1, sumA, at(1, 1), at(2, 1)))
 	before := s.totals()
-	s.expectKind(s.do(stored(1, sumA, image.Copy{Node: 1, Epoch: 1})), "")
+	s.expectKind(s.do(stored(1, sumA, at(1, 1))), "")
 	if r := s.do(assign(1, "a.png", 1, 2, 3)); r.Upload.State != Committed {
 		t.Fatalf("a committed upload was assigned again: %+v", r.Upload)
 	}
@@ -154,27 +196,27 @@ func TestRepeatedCommandsChangeNothing(t *testing.T) {
 		t.Errorf("totals changed from %+v to %+v", before, after)
 	}
 	s.expectKind(s.do(assign(1, "b.png", 1, 2, 3)), image.KindConflict)
-	s.expectKind(s.do(stored(1, sumB, image.Copy{Node: 1, Epoch: 1})), image.KindConflict)
+	s.expectKind(s.do(stored(1, sumB, at(1, 1))), image.KindConflict)
 }
 
 func TestTakeoverGivesThePartToTheNextHolder(t *testing.T) {
 	s := newShard(t)
 	s.do(assign(1, "a.png", 1, 2, 3))
-	s.do(stored(1, sumA, image.Copy{Node: 2, Epoch: 1}))
+	s.do(stored(1, sumA, at(2, 1)))
 	r := s.do(drop(1, 1, 2, 1))
 	if u := r.Upload; u.Epoch != 2 || u.Owner != 2 || u.Slot(1) != nil || u.Slot(3).Epoch != 2 ||
-		!u.Slot(2).Stored {
+		!u.Slot(2).Stored() {
 		t.Fatalf("reassigned %+v", u)
 	}
-	s.expectKind(s.do(stored(1, sumA, image.Copy{Node: 1, Epoch: 1})), image.KindStale)
+	s.expectKind(s.do(stored(1, sumA, at(1, 1))), image.KindStale)
 	s.expectKind(s.do(drop(1, 1, 2, 3)), image.KindStale)
-	if r = s.do(stored(1, sumA, image.Copy{Node: 3, Epoch: 2})); r.Upload.State != Committed {
+	if r = s.do(stored(1, sumA, at(3, 2))); r.Upload.State != Committed {
 		t.Fatalf("not committed: %+v", r.Upload)
 	}
 	if rec := s.record("a.png"); rec.Owner != 2 || !slices.Equal(rec.Replicas(), []image.NodeID{2, 3}) {
 		t.Errorf("record %+v", rec)
 	}
-	if got, _ := Wants(s.db, 1, id(1), 1); got {
+	if s.wants(1, at(1, 1)) {
 		t.Error("the dead owner's file is still wanted")
 	}
 	tot := s.totals()
@@ -192,7 +234,7 @@ func TestTooFewHoldersFailOrCommitWithLess(t *testing.T) {
 		if r.Upload.State != Failed || s.totals().Nodes[2].Assigned.Images != 0 {
 			t.Fatalf("upload %+v, totals %+v", r.Upload, s.totals().Nodes[2])
 		}
-		s.expectKind(s.do(stored(1, sumA, image.Copy{Node: 2, Epoch: 1})), image.KindStale)
+		s.expectKind(s.do(stored(1, sumA, at(2, 1))), image.KindStale)
 		if r = s.do(assign(1, "a.png", 2, 3)); r.Upload.State != Pending || r.Upload.Epoch <= 2 {
 			t.Fatalf("the retry is %+v, want a later epoch", r.Upload)
 		}
@@ -200,7 +242,7 @@ func TestTooFewHoldersFailOrCommitWithLess(t *testing.T) {
 	t.Run("less", func(t *testing.T) {
 		s := newShard(t)
 		s.do(assign(1, "a.png", 1, 2))
-		s.do(stored(1, sumA, image.Copy{Node: 2, Epoch: 1}))
+		s.do(stored(1, sumA, at(2, 1)))
 		if r := s.do(drop(1, 1, 1, 1)); r.Upload.State != Committed {
 			t.Fatalf("upload %+v", r.Upload)
 		}
@@ -217,8 +259,8 @@ func TestTooFewHoldersFailOrCommitWithLess(t *testing.T) {
 func TestDifferentBytesUnderOneIDFail(t *testing.T) {
 	s := newShard(t)
 	s.do(assign(1, "a.png", 1, 2, 3))
-	s.do(stored(1, sumA, image.Copy{Node: 1, Epoch: 1}))
-	r := s.do(stored(1, sumB, image.Copy{Node: 2, Epoch: 1}))
+	s.do(stored(1, sumA, at(1, 1)))
+	r := s.do(stored(1, sumB, at(2, 1)))
 	s.expectKind(r, image.KindConflict)
 	if r.Upload.State != Failed || s.record("a.png") != nil {
 		t.Fatalf("upload %+v", r.Upload)
@@ -231,7 +273,7 @@ var absentOnly = image.Conditions{NoneMatch: image.Tags{image.AnyTag}}
 func TestReplaceAndIfAbsent(t *testing.T) {
 	s := newShard(t)
 	both := func(n byte, sum uint64) Result {
-		return s.do(stored(n, sum, image.Copy{Node: 1, Epoch: 1}, image.Copy{Node: 2, Epoch: 1}))
+		return s.do(stored(n, sum, at(1, 1), at(2, 1)))
 	}
 	absent := assign(2, "a.png", 1, 2, 3)
 	absent.Assign.If = absentOnly
@@ -254,7 +296,7 @@ func TestReplaceAndIfAbsent(t *testing.T) {
 	if removed == nil || removed.ID != id(1) {
 		t.Fatalf("events %+v do not name the replaced record", s.events)
 	}
-	if got, _ := Wants(s.db, 1, id(1), 1); got {
+	if s.wants(1, at(1, 1)) {
 		t.Error("the replaced file is still wanted")
 	}
 }
@@ -266,7 +308,7 @@ func TestLateCommands(t *testing.T) {
 	put := func(n byte) {
 		t.Helper()
 		s.expectKind(s.do(assign(n, "a.png", 1, 2)), "")
-		s.expectKind(s.do(stored(n, sumA, image.Copy{Node: 1, Epoch: 1}, image.Copy{Node: 2, Epoch: 1})), "")
+		s.expectKind(s.do(stored(n, sumA, at(1, 1), at(2, 1))), "")
 	}
 	remove := func(n byte) Command {
 		return Command{Delete: &Delete{ID: id(n), User: "alice", Name: "a.png", Created: clock}}
@@ -300,7 +342,7 @@ func TestDeleteIfItMatches(t *testing.T) {
 	}
 	s.expectKind(s.do(remove(11, id(1).String())), image.KindNotFound)
 	s.expectKind(s.do(assign(1, "a.png", 1, 2)), "")
-	s.expectKind(s.do(stored(1, sumA, image.Copy{Node: 1, Epoch: 1}, image.Copy{Node: 2, Epoch: 1})), "")
+	s.expectKind(s.do(stored(1, sumA, at(1, 1), at(2, 1))), "")
 	for range 2 {
 		s.expectKind(s.do(remove(12, id(2).String())), image.KindChanged)
 	}
@@ -312,7 +354,7 @@ func TestDeleteIfItMatches(t *testing.T) {
 		t.Fatal("the image is still there")
 	}
 	s.expectKind(s.do(remove(12, id(2).String())), image.KindChanged)
-	withDigest := stored(2, sumA, image.Copy{Node: 1, Epoch: 1}, image.Copy{Node: 2, Epoch: 1})
+	withDigest := stored(2, sumA, at(1, 1), at(2, 1))
 	withDigest.Stored.SHA256 = &image.Digest{1}
 	s.expectKind(s.do(assign(2, "a.png", 1, 2)), "")
 	s.expectKind(s.do(withDigest), "")
@@ -329,7 +371,7 @@ func TestEpochsOutlastARefusal(t *testing.T) {
 	s.do(first)
 	s.expectKind(s.do(drop(1, 1, 2, 1)), image.KindAborted)
 	s.do(assign(2, "a.png", 1, 2))
-	s.do(stored(2, sumA, image.Copy{Node: 1, Epoch: 1}, image.Copy{Node: 2, Epoch: 1}))
+	s.do(stored(2, sumA, at(1, 1), at(2, 1)))
 	s.expectKind(s.do(first), image.KindExists)
 	s.expectKind(s.do(Command{Delete: &Delete{User: "alice", Name: "a.png"}}), "")
 	s.expectKind(s.do(first), image.KindExists) // as its client was answered
@@ -337,7 +379,7 @@ func TestEpochsOutlastARefusal(t *testing.T) {
 	if r := s.do(first); r.Upload == nil || r.Upload.Epoch <= 2 {
 		t.Fatalf("the last attempt is %+v, want an epoch after the first one's", r.Upload)
 	}
-	s.expectKind(s.do(stored(1, sumA, image.Copy{Node: 1, Epoch: 1}, image.Copy{Node: 2, Epoch: 1})),
+	s.expectKind(s.do(stored(1, sumA, at(1, 1), at(2, 1))),
 		image.KindStale)
 }
 
@@ -345,7 +387,7 @@ func TestListIsOrderedAndPaged(t *testing.T) {
 	s := newShard(t)
 	for i, name := range []string{"b", "a/2", "a/1", "a0", "c"} {
 		s.do(assign(byte(i+1), name, 1, 2, 3))
-		s.do(stored(byte(i+1), sumA, image.Copy{Node: 1, Epoch: 1}, image.Copy{Node: 2, Epoch: 1}))
+		s.do(stored(byte(i+1), sumA, at(1, 1), at(2, 1)))
 	}
 	list := func(prefix, after string) (names []string) {
 		err := ListRecords(s.db, "alice", prefix, after, func(r *image.Record) bool {
@@ -395,7 +437,7 @@ func TestBadCommandsAreRejected(t *testing.T) {
 		"unknown user": {Assign: &Assign{
 			ID: id(1), User: "a/b", Name: "x", Bytes: 1, Holders: []image.NodeID{1}, Replicas: 1, Created: clock,
 		}},
-		"stored first": stored(9, sumA, image.Copy{Node: 1, Epoch: 1}),
+		"stored first": stored(9, sumA, at(1, 1)),
 		"no time": {Assign: &Assign{
 			ID: id(1), User: "alice", Name: "x", Bytes: 1, Holders: []image.NodeID{1}, Replicas: 1,
 		}},
@@ -458,12 +500,12 @@ func randomCommand(rt *rapid.T) Command {
 		c.Assign.If = drawConditions(rt, id(rapid.ByteRange(1, 4).Draw(rt, "tag")))
 		return c
 	case 1, 2:
-		return stored(n, sumA, image.Copy{Node: node, Epoch: epoch})
+		return stored(n, sumA, at(node, epoch))
 	case 3:
 		return drop(n, epoch, rapid.IntRange(1, 2).Draw(rt, "min"), node)
 	case 4:
-		add := image.Copy{Node: node, Epoch: epoch}
-		other := image.Copy{Node: node%3 + 1, Epoch: uint32(rapid.IntRange(1, 2).Draw(rt, "other epoch"))}
+		add := at(node, epoch).Copy
+		other := at(node%3+1, uint32(rapid.IntRange(1, 2).Draw(rt, "other epoch"))).Copy
 		dropped := rapid.SampledFrom([][]image.Copy{nil, {other}}).Draw(rt, "drop")
 		return recopy(n, fmt.Sprintf("name%d", n%2), []image.Copy{add}, dropped...)
 	default:
@@ -476,7 +518,7 @@ func recopy(n byte, name string, add []image.Copy, drop ...image.Copy) Command {
 }
 
 func TestRecopy(t *testing.T) {
-	at := func(node image.NodeID, epoch uint32) image.Copy { return image.Copy{Node: node, Epoch: epoch} }
+	of := func(node image.NodeID, n uint32) image.Copy { return at(node, n).Copy }
 	one := func(c ...image.Copy) []image.Copy { return c }
 	s := newShard(t)
 	s.do(assign(1, "a.png", 1, 2, 3))
@@ -491,21 +533,21 @@ func TestRecopy(t *testing.T) {
 		kind image.Kind
 		want []image.Copy
 	}{
-		{"another image", recopy(2, "a.png", one(at(3, 1))), image.KindStale, one(at(1, 1))},
-		{"no image", recopy(1, "b.png", one(at(3, 1))), image.KindStale, one(at(1, 1))},
-		{"fewer copies", recopy(1, "a.png", nil, at(1, 1)), image.KindStale, one(at(1, 1))},
-		{"second copy on a node", recopy(1, "a.png", one(at(1, 2))), image.KindStale, one(at(1, 1))},
-		{"too many", recopy(1, "a.png", one(at(2, 1), at(3, 1))), image.KindStale, one(at(1, 1))},
-		{"healed", recopy(1, "a.png", one(at(3, 1))), "", one(at(1, 1), at(3, 1))},
-		{"healed again", recopy(1, "a.png", one(at(3, 1))), "", one(at(1, 1), at(3, 1))},
-		{"healed enough", recopy(1, "a.png", one(at(2, 1))), image.KindStale, one(at(1, 1), at(3, 1))},
-		{"the owner's moved", recopy(1, "a.png", one(at(2, 1)), at(1, 1)), "", one(at(3, 1), at(2, 1))},
-		{"moved again", recopy(1, "a.png", one(at(2, 1)), at(1, 1)), "", one(at(3, 1), at(2, 1))},
+		{"another image", recopy(2, "a.png", one(of(3, 1))), image.KindStale, one(of(1, 1))},
+		{"no image", recopy(1, "b.png", one(of(3, 1))), image.KindStale, one(of(1, 1))},
+		{"fewer copies", recopy(1, "a.png", nil, of(1, 1)), image.KindStale, one(of(1, 1))},
+		{"second copy on a node", recopy(1, "a.png", one(of(1, 2))), image.KindStale, one(of(1, 1))},
+		{"too many", recopy(1, "a.png", one(of(2, 1), of(3, 1))), image.KindStale, one(of(1, 1))},
+		{"healed", recopy(1, "a.png", one(of(3, 1))), "", one(of(1, 1), of(3, 1))},
+		{"healed again", recopy(1, "a.png", one(of(3, 1))), "", one(of(1, 1), of(3, 1))},
+		{"healed enough", recopy(1, "a.png", one(of(2, 1))), image.KindStale, one(of(1, 1), of(3, 1))},
+		{"the owner's moved", recopy(1, "a.png", one(of(2, 1)), of(1, 1)), "", one(of(3, 1), of(2, 1))},
+		{"moved again", recopy(1, "a.png", one(of(2, 1)), of(1, 1)), "", one(of(3, 1), of(2, 1))},
 		{
-			"dropped before", recopy(1, "a.png", one(at(1, 2)), at(1, 1)), image.KindStale,
-			one(at(3, 1), at(2, 1)),
+			"dropped before", recopy(1, "a.png", one(of(1, 2)), of(1, 1)), image.KindStale,
+			one(of(3, 1), of(2, 1)),
 		},
-		{"other epoch on the node", recopy(1, "a.png", one(at(3, 2)), at(3, 1)), "", one(at(2, 1), at(3, 2))},
+		{"another file on the node", recopy(1, "a.png", one(of(3, 2)), of(3, 1)), "", one(of(2, 1), of(3, 2))},
 	}
 	for _, step := range steps {
 		s.expectKind(s.do(step.cmd), step.kind)
@@ -528,14 +570,14 @@ func TestRecopy(t *testing.T) {
 			removed = append(removed, e.Removed.Copies...)
 		}
 	}
-	if want := one(at(1, 1), at(3, 1)); !slices.Equal(removed, want) {
+	if want := one(of(1, 1), of(3, 1)); !slices.Equal(removed, want) {
 		t.Errorf("the events say that %v are garbage, want %v", removed, want)
 	}
 	for c, want := range map[image.Copy]bool{
-		at(1, 1): false, at(2, 1): true, at(3, 1): false, at(3, 2): true,
+		of(1, 1): false, of(2, 1): true, of(3, 1): false, of(3, 2): true,
 	} {
-		if got, err := Wants(s.db, c.Node, id(1), c.Epoch); got != want || err != nil {
-			t.Errorf("copy %v is wanted: %v, %v", c, got, err)
+		if got := s.wants(1, StoredCopy{Copy: c}); got != want {
+			t.Errorf("copy %v is wanted: %v", c, got)
 		}
 	}
 }
@@ -545,7 +587,7 @@ func TestRecordsArePaged(t *testing.T) {
 	s := newShard(t)
 	for n := range byte(7) {
 		s.do(assign(n+1, fmt.Sprintf("%d.png", n), 1, 2))
-		s.do(stored(n+1, sumA, image.Copy{Node: 1, Epoch: 1}, image.Copy{Node: 2, Epoch: 1}))
+		s.do(stored(n+1, sumA, at(1, 1), at(2, 1)))
 	}
 	for limit := 1; limit < 9; limit++ {
 		var names string
@@ -606,7 +648,7 @@ func checkInvariants(rt *rapid.T, s *shard, epochs map[image.ID]uint32) {
 
 func FuzzApply(f *testing.F) {
 	f.Add(assign(1, "a.png", 1, 2, 3).Encode())
-	f.Add(stored(1, sumA, image.Copy{Node: 1, Epoch: 1}).Encode())
+	f.Add(stored(1, sumA, at(1, 1)).Encode())
 	f.Fuzz(func(t *testing.T, cmd []byte) {
 		s := newShard(t)
 		s.do(assign(1, "a.png", 1, 2, 3))

@@ -74,9 +74,15 @@ type Assign struct {
 // Stored says that copies of an upload are durable: fsynced under their final names.
 type Stored struct {
 	ID       image.ID      `json:"id"`
-	Copies   []image.Copy  `json:"copies"`
+	Copies   []StoredCopy  `json:"copies"`
 	Checksum uint64        `json:"check"` // see image.Record
 	SHA256   *image.Digest `json:"sha256,omitempty"`
+}
+
+// StoredCopy is a copy with the epoch in which its node was asked for it.
+type StoredCopy struct {
+	image.Copy
+	Epoch uint32 `json:"epoch"`
 }
 
 // Reassign takes an upload away from nodes that are down, failed or too slow, and gives their part

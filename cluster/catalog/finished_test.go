@@ -22,7 +22,7 @@ func (s *shard) putOf(user, name string, id image.ID, created time.Time) Result 
 	if r := s.do(a); r.Problem != nil || r.Upload.State == Committed {
 		return r
 	}
-	st := stored(0, sumA, image.Copy{Node: 1, Epoch: 1}, image.Copy{Node: 2, Epoch: 1})
+	st := stored(0, sumA, at(1, 1), at(2, 1))
 	st.Stored.ID = id
 	r := s.do(st)
 	s.log, s.events = nil, nil

@@ -86,8 +86,7 @@ func (m *model) upload(id image.ID) *modelUpload {
 			sums: &Stored{Checksum: rec.Checksum, SHA256: rec.SHA256},
 		}
 		for _, c := range rec.Copies {
-			u.parts = append(u.parts, Slot{Node: c.Node, Epoch: c.Epoch, Stored: true})
-			u.epoch = max(u.epoch, c.Epoch)
+			u.parts = append(u.parts, Slot{Node: c.Node, Attempt: c.Attempt})
 		}
 		return u
 	}
@@ -195,14 +194,18 @@ func (u *modelUpload) part(n image.NodeID) *Slot {
 	return nil
 }
 
-// stored: a copy counts when its node was asked for it in its epoch, and has the bytes of the others.
+// stored: a copy counts when its node was asked for it in its epoch and has reported no other, and has the
+// bytes of the others.
 func (m *model) stored(s Stored) image.Kind {
 	u := m.upload(s.ID)
 	if u == nil {
 		return image.KindStale
 	}
 	for _, c := range s.Copies {
-		if p := u.part(c.Node); p == nil || p.Epoch != c.Epoch {
+		switch p := u.part(c.Node); {
+		case p == nil, p.Attempt == image.Attempt{} && p.Epoch != c.Epoch:
+			return image.KindStale
+		case p.Attempt != image.Attempt{} && p.Attempt != c.Attempt:
 			return image.KindStale
 		}
 	}
@@ -220,7 +223,7 @@ func (m *model) stored(s Stored) image.Kind {
 	}
 	u.sums = &Stored{Checksum: s.Checksum, SHA256: cmp.Or(u.sums.SHA256, s.SHA256)}
 	for _, c := range s.Copies {
-		u.part(c.Node).Stored = true
+		u.part(c.Node).Attempt = c.Attempt
 	}
 	return m.settle(u)
 }
@@ -232,7 +235,7 @@ func (m *model) fail(u *modelUpload) {
 
 // settle commits an upload whose copies are all stored; the last to commit has the name.
 func (m *model) settle(u *modelUpload) image.Kind {
-	if slices.ContainsFunc(u.parts, func(p Slot) bool { return !p.Stored }) {
+	if slices.ContainsFunc(u.parts, func(p Slot) bool { return p.Attempt == image.Attempt{} }) {
 		return ""
 	}
 	if rec := m.images[u.asked.Name]; !meets(u.asked.If, rec) {
@@ -246,7 +249,7 @@ func (m *model) settle(u *modelUpload) image.Kind {
 		Type: u.asked.Type, Owner: u.owner, Wanted: u.asked.Replicas, Created: u.asked.Created,
 	}
 	for _, p := range u.parts {
-		rec.Copies = append(rec.Copies, image.Copy{Node: p.Node, Epoch: p.Epoch})
+		rec.Copies = append(rec.Copies, image.Copy{Node: p.Node, Attempt: p.Attempt})
 	}
 	m.images[rec.Name] = rec
 	u.state = Committed
@@ -270,7 +273,7 @@ func (m *model) reassign(r *Reassign) image.Kind {
 	}
 	var parts []Slot
 	for _, p := range u.parts {
-		if p.Stored || !slices.Contains(r.Drop, p.Node) {
+		if p.Attempt != (image.Attempt{}) || !slices.Contains(r.Drop, p.Node) {
 			parts = append(parts, p)
 		}
 	}
@@ -327,14 +330,14 @@ func (m *model) recopy(r *Recopy) image.Kind {
 	return ""
 }
 
-// wants: a file is garbage unless its upload asks for it or its record names it.
-func (m *model) wants(n image.NodeID, id image.ID, epoch uint32) bool {
+// wants: a file is garbage unless its upload has it or waits for one of the node, or its record names it.
+func (m *model) wants(id image.ID, c image.Copy) bool {
 	if u := m.uploads[id]; u != nil && u.state == Pending {
-		return slices.Contains(u.parts, Slot{Node: n, Epoch: epoch}) ||
-			slices.Contains(u.parts, Slot{Node: n, Epoch: epoch, Stored: true})
+		p := u.part(c.Node)
+		return p != nil && (p.Attempt == image.Attempt{} || p.Attempt == c.Attempt)
 	}
 	for _, rec := range m.images {
-		if rec.ID == id && slices.Contains(rec.Copies, image.Copy{Node: n, Epoch: epoch}) {
+		if rec.ID == id && slices.Contains(rec.Copies, c) {
 			return true
 		}
 	}

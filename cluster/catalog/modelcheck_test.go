@@ -157,17 +157,25 @@ func (r *modelRun) drawEpoch(rt *rapid.T, n byte) uint32 {
 	return epoch
 }
 
-func (r *modelRun) drawCopy(rt *rapid.T, n byte) image.Copy {
-	return image.Copy{Node: rapid.SampledFrom(r.nodes).Draw(rt, "node"), Epoch: r.drawEpoch(rt, n)}
+// modelFiles is how many files a node may have of an upload in one epoch.
+const modelFiles = 2
+
+func (r *modelRun) drawCopy(rt *rapid.T, n byte) StoredCopy {
+	return file(rapid.SampledFrom(r.nodes).Draw(rt, "node"), r.drawEpoch(rt, n),
+		rapid.ByteRange(1, modelFiles).Draw(rt, "file"))
 }
 
 func (r *modelRun) drawStored(rt *rapid.T) Command {
 	n := r.drawID(rt)
-	var copies []image.Copy
+	var copies []StoredCopy
 	if u := r.m.upload(id(n)); u != nil {
 		for _, p := range u.parts {
 			if rapid.Bool().Draw(rt, "part") {
-				copies = append(copies, image.Copy{Node: p.Node, Epoch: p.Epoch})
+				c := at(p.Node, p.Epoch)
+				if p.Stored() { // reported again
+					c.Attempt = p.Attempt
+				}
+				copies = append(copies, c)
 			}
 		}
 	}
@@ -198,7 +206,7 @@ func (r *modelRun) drawRecopy(rt *rapid.T) Command {
 	c := recopy(n, name, nil)
 	c.Recopy.User = modelUser(number)
 	for range rapid.IntRange(0, 2).Draw(rt, "adds") {
-		c.Recopy.Add = append(c.Recopy.Add, r.drawCopy(rt, n))
+		c.Recopy.Add = append(c.Recopy.Add, r.drawCopy(rt, n).Copy)
 	}
 	for _, x := range now {
 		if rapid.Bool().Draw(rt, "drops") {
@@ -206,7 +214,7 @@ func (r *modelRun) drawRecopy(rt *rapid.T) Command {
 		}
 	}
 	if rapid.IntRange(0, 4).Draw(rt, "any drop") == 4 {
-		c.Recopy.Drop = append(c.Recopy.Drop, r.drawCopy(rt, n))
+		c.Recopy.Drop = append(c.Recopy.Drop, r.drawCopy(rt, n).Copy)
 	}
 	return c
 }
@@ -346,11 +354,10 @@ func (r *modelRun) compareUpload(id image.ID) {
 		r.rt.Fatalf("upload %s is %s and has %d records", id, got.State, names)
 	}
 	for _, n := range r.nodes {
-		for epoch := range uint32(modelEpochs + 2) {
-			wanted, err := Wants(r.db, n, id, epoch)
-			if want := r.m.wants(n, id, epoch); wanted != want || err != nil {
-				r.rt.Fatalf("node %d's file of %s in epoch %d is wanted: %v (%v), want %v",
-					n, id, epoch, wanted, err, want)
+		for i := range modelFiles * (modelEpochs + 2) {
+			c := file(n, uint32(i/modelFiles), byte(1+i%modelFiles))
+			if got, want := r.wants(id[15], c), r.m.wants(id, c.Copy); got != want {
+				r.rt.Fatalf("%+v of %s is wanted: %v, want %v", c, id, got, want)
 			}
 		}
 	}

@@ -25,9 +25,20 @@ const (
 
 // Slot is one node's part in an upload: to store a copy, in the epoch it was asked in.
 type Slot struct {
-	Node   image.NodeID `json:"node"`
-	Epoch  uint32       `json:"epoch"`
-	Stored bool         `json:"stored,omitempty"`
+	Node    image.NodeID  `json:"node"`
+	Epoch   uint32        `json:"epoch,omitempty"`
+	Attempt image.Attempt `json:"attempt,omitzero"` // of its file, once that is stored
+}
+
+// Stored reports whether the copy is durable.
+func (s *Slot) Stored() bool { return !s.Attempt.IsZero() }
+
+// takes reports whether a copy fills the slot: any that was asked for, and once it is there only that one.
+func (s *Slot) takes(c StoredCopy) bool {
+	if s.Stored() {
+		return s.Attempt == c.Attempt
+	}
+	return s.Epoch == c.Epoch
 }
 
 // Upload is what a shard knows of one upload ID.
@@ -39,7 +50,7 @@ type Upload struct {
 	Type     string           `json:"type,omitempty"`
 	If       image.Conditions `json:"if,omitzero"`
 	State    State            `json:"state"`
-	Epoch    uint32           `json:"epoch"` // of the last assignment; only grows
+	Epoch    uint32           `json:"epoch"` // of the last assignment; only grows; 0: not known any more
 	Owner    image.NodeID     `json:"owner"`
 	Holders  []image.NodeID   `json:"holders,omitempty"` // who holds the bytes, best first
 	Storing  []Slot           `json:"storing,omitempty"` // it commits when all of these stored
@@ -185,8 +196,7 @@ func GetUpload(r Reader, id image.ID) (*Upload, error) {
 		Checksum: &rec.Checksum, SHA256: rec.SHA256, Created: rec.Created, Record: rec,
 	}
 	for _, c := range rec.Copies {
-		u.Storing = append(u.Storing, Slot{Node: c.Node, Epoch: c.Epoch, Stored: true})
-		u.Epoch = max(u.Epoch, c.Epoch)
+		u.Storing = append(u.Storing, Slot{Node: c.Node, Attempt: c.Attempt})
 	}
 	return u, nil
 }
@@ -221,19 +231,20 @@ func PendingUploads(r Reader) ([]*Upload, error) {
 	return all, err
 }
 
-// Wants reports whether the node's file of this image and epoch belongs to a record or to an upload on
-// its way; a file that no shard wants is garbage.
-func Wants(r Reader, node image.NodeID, id image.ID, epoch uint32) (bool, error) {
+// Wants reports whether the shard of a node's file has a use for it: a record names it, or an upload on its
+// way does or may yet, since it waits for this node's report. A file that its shard does not want is garbage.
+func Wants(r Reader, node image.NodeID, f image.FileID) (bool, error) {
+	id := f.Image
 	var pending Upload
 	if ok, err := get(r, idKey(pendingTable, id), &pending); err != nil || ok {
 		s := pending.Slot(node)
-		return ok && s != nil && s.Epoch == epoch, err
+		return ok && s != nil && (!s.Stored() || s.Attempt == f.Attempt), err
 	}
 	rec, err := recordOf(r, id)
 	if rec == nil {
 		return false, err
 	}
-	return slices.Contains(rec.Copies, image.Copy{Node: node, Epoch: epoch}), nil
+	return slices.Contains(rec.Copies, image.Copy{Node: node, Attempt: f.Attempt}), nil
 }
 
 // ListRecords calls fn with the user's records whose names start with prefix and come after the

@@ -38,7 +38,7 @@ func NewID() ID {
 // ParseID reads the 36-character text form of a UUID. Its error is a KindInvalid.
 func ParseID(s string) (ID, error) {
 	var id ID
-	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
+	if len(s) != idChars || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
 		return ID{}, badID(s)
 	}
 	if _, err := hex.Decode(id[:], []byte(s[:8]+s[9:13]+s[14:18]+s[19:23]+s[24:])); err != nil ||
@@ -94,13 +94,6 @@ func (d *Digest) UnmarshalText(b []byte) error {
 	}
 	_, err := hex.Decode(d[:], b)
 	return err
-}
-
-// Copy is one durable copy of an image: the node that holds it and the epoch it was assigned in,
-// which is also in the stored file's header and in its name.
-type Copy struct {
-	Node  NodeID `json:"node"`
-	Epoch uint32 `json:"epoch"`
 }
 
 // Record is what the catalog keeps for one image. Copies[0] need not be the owner's.

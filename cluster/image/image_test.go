@@ -182,7 +182,7 @@ func TestReceiptDocument(t *testing.T) {
 	r := &image.Record{
 		User: "alice", Name: "a.png", Version: 7, Bytes: 3, SHA256: &image.Digest{}, Owner: 2, Shard: 4,
 		Wanted:  2,
-		Copies:  []image.Copy{{Node: 3, Epoch: 1}, {Node: 2, Epoch: 2}},
+		Copies:  []image.Copy{{Node: 3, Attempt: image.Attempt{1}}, {Node: 2, Attempt: image.Attempt{2}}},
 		Created: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 	}
 	zeros := strings.Repeat("0", 64)

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 
 	"go.uber.org/zap"
@@ -11,31 +12,42 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// removalsMax bounds the queue of files to delete; what does not fit is left to the sweep.
+// removalsMax bounds the queue of removals; what does not fit is left to the sweep.
 const removalsMax = 1024
 
-// collector deletes the files of replaced and deleted records, one at a time.
+// collector deletes files that are no longer needed, one at a time.
 type collector struct {
 	*Options
-	queue    chan image.Record
-	overflow atomic.Bool   // a file did not fit in queue
+	queue    chan func()
+	overflow atomic.Bool   // a removal did not fit in queue
 	leftover chan struct{} // capacity 1; see Service.Leftover
 }
 
 func newCollector(o *Options) *collector {
 	return &collector{
 		Options:  o,
-		queue:    make(chan image.Record, removalsMax),
+		queue:    make(chan func(), removalsMax),
 		leftover: make(chan struct{}, 1),
 	}
 }
 
-// remove has this node's files of a record deleted. It does not block.
-func (c *collector) remove(rec image.Record) {
+// later queues a removal, and reports whether there was a place for it. It does not block.
+func (c *collector) later(removal func()) bool {
 	select {
-	case c.queue <- rec:
+	case c.queue <- removal:
+		return true
 	default:
 		c.overflow.Store(true)
+		return false
+	}
+}
+
+// remove has this node's file of a record deleted. It does not block.
+func (c *collector) remove(rec *image.Record) {
+	for _, copied := range rec.Copies {
+		if copied.Node == c.Node {
+			c.later(func() { c.discard(rec.File(copied)) })
+		}
 	}
 }
 
@@ -44,12 +56,8 @@ func (c *collector) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case rec := <-c.queue:
-			for _, copied := range rec.Copies {
-				if copied.Node == c.Node {
-					c.discard(rec.ID, copied.Epoch)
-				}
-			}
+		case removal := <-c.queue:
+			removal()
 			if len(c.queue) == 0 && c.overflow.Swap(false) {
 				select {
 				case c.leftover <- struct{}{}:
@@ -60,21 +68,43 @@ func (c *collector) run(ctx context.Context) {
 	}
 }
 
-// discard deletes the file of one copy now.
-func (c *collector) discard(id image.ID, epoch uint32) {
+// discard deletes a file now.
+func (c *collector) discard(f image.FileID) {
 	failpoint.Here("upload/before-discard")
-	if err := c.Store.Remove(id, epoch); err != nil {
-		c.Logger.Warn("copy not deleted; the sweep will try again", zap.Stringer("image", id), zap.Error(err))
+	if err := c.Store.Remove(f); err != nil {
+		c.Logger.Warn("copy not deleted; the sweep will try again", zap.Stringer("file", f), zap.Error(err))
 	}
 	failpoint.Here("upload/discarded")
 }
 
-// lostSlot returns the file of the slot that a node has in before and no longer in after, as a record for
-// remove; nil when it has lost none.
-func lostSlot(node image.NodeID, before, after *catalog.Upload) *image.Record {
-	had, has := before.Slot(node), after.Slot(node)
-	if had == nil || has != nil && has.Epoch == had.Epoch {
-		return nil
+// clean deletes the files of an upload for which there is no use now. It reports whether it has left any that
+// may still turn out to be useless: while the log waits for this node's copy, it may be any of them.
+func (c *collector) clean(key pendingKey) (left bool) {
+	var state *catalog.Upload // before the files are judged
+	err := c.Log.View(key.shard, func(r catalog.Reader) (err error) {
+		state, err = catalog.GetUpload(r, key.id)
+		return err
+	})
+	var files []image.FileID
+	if err == nil {
+		files, err = c.Store.Of(key.shard, key.id)
 	}
-	return &image.Record{ID: before.ID, Copies: []image.Copy{{Node: node, Epoch: had.Epoch}}}
+	for _, f := range files {
+		wanted, wantErr := c.Wanted(f)
+		if err = errors.Join(err, wantErr); wantErr == nil && !wanted {
+			c.discard(f)
+		}
+		left = left || wanted
+	}
+	if err != nil {
+		c.Logger.Warn("files of an upload not deleted; the sweep will try again",
+			zap.Stringer("upload", key.id), zap.Error(err))
+	}
+	switch {
+	case state != nil && state.State == catalog.Pending:
+		return true // there may be more when it ends
+	case err != nil:
+		return false
+	}
+	return left && (state == nil || state.State == catalog.Failed) // it is sent again
 }

@@ -13,7 +13,7 @@ type countingVault struct {
 	removed int
 }
 
-func (v *countingVault) Remove(image.ID, uint32) error { v.removed++; return nil }
+func (v *countingVault) Remove(image.FileID) error { v.removed++; return nil }
 
 // TestLeftover has more deletes at once than are queued: those that fit are done, and the sweep is asked for
 // the rest once.
@@ -21,7 +21,7 @@ func TestLeftover(t *testing.T) {
 	vault := &countingVault{}
 	c := newCollector(&Options{Node: 1, Store: vault})
 	for range removalsMax + 3 {
-		c.remove(image.Record{ID: image.NewID(), Copies: []image.Copy{{Node: 1}, {Node: 2}}})
+		c.remove(&image.Record{ID: image.NewID(), Copies: []image.Copy{{Node: 1}, {Node: 2}}})
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})

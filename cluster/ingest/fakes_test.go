@@ -137,35 +137,29 @@ func (l changingLog) View(shard uint64, fn func(catalog.Reader) error) error {
 // fakeVault keeps "encrypted" copies in memory.
 type fakeVault struct {
 	mu         sync.Mutex
-	files      map[copyKey][]byte
+	files      map[image.FileID][]byte
 	digestOnly bool          // keeps the SHA-256 of each file in place of its bytes
 	fail       error         // of Create
 	stall      chan struct{} // Commit waits for it
 	lose       error         // of Commit: nothing is durable
 }
 
-// copyKey names the file of a copy.
-type copyKey struct {
-	upload image.ID
-	epoch  uint32
-}
-
 type fakeFile struct {
 	io.Writer
 	kept func() []byte // of all that was written
 	v    *fakeVault
-	key  copyKey
+	key  image.FileID
 }
 
 func (v *fakeVault) Create(
-	_ context.Context, _ string, upload image.ID, epoch uint32, _ int64,
+	_ context.Context, _ string, file image.FileID, _ int64,
 ) (CopyWriter, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.fail != nil {
 		return nil, v.fail
 	}
-	f := &fakeFile{v: v, key: copyKey{upload, epoch}}
+	f := &fakeFile{v: v, key: file}
 	if v.digestOnly {
 		h := sha256.New()
 		f.Writer = h
@@ -178,11 +172,22 @@ func (v *fakeVault) Create(
 	return f, nil
 }
 
-func (v *fakeVault) Remove(upload image.ID, epoch uint32) error {
+func (v *fakeVault) Remove(file image.FileID) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	delete(v.files, copyKey{upload, epoch})
+	delete(v.files, file)
 	return nil
+}
+
+func (v *fakeVault) Of(shard uint64, upload image.ID) (files []image.FileID, err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for f := range v.files {
+		if f.Shard == shard && f.Image == upload {
+			files = append(files, f)
+		}
+	}
+	return files, nil
 }
 
 // count returns the number of files.
@@ -192,30 +197,20 @@ func (v *fakeVault) count() int {
 	return len(v.files)
 }
 
-// epochs returns the epochs of the files of an upload.
-func (v *fakeVault) epochs(upload image.ID) (list []uint32) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	for key := range v.files {
-		if key.upload == upload {
-			list = append(list, key.epoch)
-		}
-	}
-	return list
-}
-
 // file returns what is kept of a file, nil when there is none.
-func (v *fakeVault) file(upload image.ID, epoch uint32) []byte {
+func (v *fakeVault) file(f image.FileID) []byte {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.files[copyKey{upload, epoch}]
+	return v.files[f]
 }
 
 // leave puts a file there, as an earlier process has left it.
-func (v *fakeVault) leave(upload image.ID, epoch uint32, text string) {
+func (v *fakeVault) leave(upload image.ID, text string) image.FileID {
+	f := image.FileID{Image: upload, Shard: testShard, Attempt: image.NewAttempt()}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.files[copyKey{upload, epoch}] = []byte(text)
+	v.files[f] = []byte(text)
+	return f
 }
 
 func (f *fakeFile) Commit() error {

@@ -31,6 +31,7 @@ type fleet struct {
 	live   []image.NodeID
 	full   []image.NodeID
 	paused []image.NodeID       // take nothing and say nothing
+	behind bool                 // the nodes have not caught up with the log of their shard since their start
 	owned  map[image.ID][]Owned // the calls of Options.Owned
 }
 
@@ -65,6 +66,32 @@ func (f *fleet) roomy() []image.NodeID {
 		func(n image.NodeID) bool { return slices.Contains(f.full, n) })
 }
 
+// serves implements Options.Shards.
+func (f *fleet) serves() []uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.behind {
+		return nil
+	}
+	return []uint64{testShard}
+}
+
+// catchUp has the nodes be up to date with their shard, or not.
+func (f *fleet) catchUp(is bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.behind = !is
+}
+
+// wanted implements Options.Wanted.
+func (f *fleet) wanted(id image.NodeID, file image.FileID) (wanted bool, err error) {
+	err = f.nodes[id].Log.View(file.Shard, func(r catalog.Reader) (err error) {
+		wanted, err = catalog.Wants(r, id, file)
+		return err
+	})
+	return wanted, err
+}
+
 func (f *fleet) fill(ids ...image.NodeID) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -90,7 +117,8 @@ func (f *fleet) options(id image.NodeID) Options {
 		Store:           f.vaults[id],
 		Peers:           f,
 		Logger:          zap.NewNop(),
-		Shards:          func() []uint64 { return []uint64{testShard} },
+		Shards:          f.serves,
+		Wanted:          func(file image.FileID) (bool, error) { return f.wanted(id, file) },
 		ShardOf:         func(string, string) uint64 { return testShard },
 		ShardNodes:      func(uint64) []image.NodeID { return []image.NodeID{1, 2, 3} },
 		Up:              f.alive,
@@ -123,7 +151,7 @@ func newFleet(t *testing.T, change func(*Options)) *fleet {
 		},
 	}
 	for _, id := range f.live {
-		f.vaults[id] = &fakeVault{files: map[copyKey][]byte{}}
+		f.vaults[id] = &fakeVault{files: map[image.FileID][]byte{}}
 		o := f.options(id)
 		if change != nil {
 			change(&o)
@@ -303,16 +331,18 @@ func (f *fleet) expectStored(rec *image.Record, body []byte) {
 func (f *fleet) expectCopies(rec *image.Record, kept []byte) {
 	f.t.Helper()
 	for id, v := range f.vaults {
-		var want []uint32
+		var want []image.FileID
 		for _, c := range rec.Copies {
 			if c.Node == id {
-				want = append(want, c.Epoch)
+				want = append(want, rec.File(c))
 			}
 		}
-		eventually(f.t, fmt.Sprintf("node %d to have the files %v of the upload", id, want),
-			func() bool { return slices.Equal(v.epochs(rec.ID), want) })
-		for _, epoch := range want {
-			if !bytes.Equal(v.file(rec.ID, epoch), kept) {
+		eventually(f.t, fmt.Sprintf("node %d to have the files %v of the upload", id, want), func() bool {
+			have, _ := v.Of(testShard, rec.ID)
+			return slices.Equal(have, want)
+		})
+		for _, file := range want {
+			if !bytes.Equal(v.file(file), kept) {
 				f.t.Errorf("node %d does not have the whole image", id)
 			}
 		}

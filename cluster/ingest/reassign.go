@@ -59,7 +59,7 @@ func (t *task) takeOver(state *catalog.Upload) (next time.Duration) {
 		return next
 	}
 	for _, slot := range state.Storing {
-		if slot.Stored {
+		if slot.Stored() {
 			continue
 		}
 		if s.receives(slot.Node, u.shard, state.ID) {
@@ -95,7 +95,7 @@ func (t *task) giveUp(node image.NodeID, err error) {
 	for range giveUpTries {
 		state := u.latest()
 		slot := state.Slot(node)
-		over := slot == nil || slot.Stored || epoch != 0 && slot.Epoch != epoch
+		over := slot == nil || slot.Stored() || epoch != 0 && slot.Epoch != epoch
 		if state.Finished() || !all && over {
 			return
 		}

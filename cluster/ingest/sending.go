@@ -19,7 +19,7 @@ func (t *task) linger() {
 // followSenders sends a relayed upload to the nodes that store it, and to no other.
 func (t *task) followSenders(state *catalog.Upload) {
 	for _, slot := range state.Storing {
-		if slot.Node != t.s.Node && !slot.Stored && t.sending[slot.Node] == nil {
+		if slot.Node != t.s.Node && !slot.Stored() && t.sending[slot.Node] == nil {
 			t.startSending(slot.Node)
 		}
 	}

@@ -34,9 +34,11 @@ type Log interface {
 // Store stores encrypted copies.
 type Store interface {
 	// Create starts the file of one copy; size is the plaintext's, in bytes.
-	Create(ctx context.Context, user string, id image.ID, epoch uint32, size int64) (CopyWriter, error)
-	// Remove deletes a copy's file, if there is one.
-	Remove(id image.ID, epoch uint32) error
+	Create(ctx context.Context, user string, f image.FileID, size int64) (CopyWriter, error)
+	// Remove deletes a file, if there is one.
+	Remove(f image.FileID) error
+	// Of returns the durable files of an upload.
+	Of(shard uint64, id image.ID) ([]image.FileID, error)
 }
 
 // CopyWriter takes the plaintext of one copy.
@@ -84,6 +86,8 @@ type Options struct {
 	Room func() []image.NodeID
 	// UpToDate returns the nodes of Live that have the newest state of a shard.
 	UpToDate func(shard uint64) []image.NodeID
+	// Wanted reports whether there is a use for a durable file of this node.
+	Wanted func(f image.FileID) (bool, error)
 	// Owned is called for each upload that this node owns. Its client does not wait for that.
 	Owned func(Owned)
 	// ReceivedBy reports whether another node says that it is receiving the body of an upload; see
@@ -237,7 +241,7 @@ func (s *Service) lookup(shard uint64, id image.ID) (u *catalog.Upload, err erro
 func (s *Service) Applied(shard uint64, events []catalog.Event) {
 	for _, e := range events {
 		if e.Removed != nil {
-			s.collector.remove(*e.Removed)
+			s.collector.remove(e.Removed)
 		}
 		if e.Upload == nil {
 			continue

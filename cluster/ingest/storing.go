@@ -17,17 +17,19 @@ import (
 
 // startStoring stores this node's copy in an epoch, and gives its slot up when that fails.
 func (t *task) startStoring(epoch uint32) {
+	file := image.FileID{Image: t.u.req.ID, Shard: t.u.shard, Attempt: image.NewAttempt()}
+	t.epoch, t.file = epoch, file
 	ctx, stop := context.WithCancelCause(t.u.ctx)
 	t.stop = stop
 	cur, err := t.u.spool.cursor(ctx)
 	t.wg.Go(func() {
 		if err == nil {
-			err = t.store(ctx, cur, epoch)
+			err = t.store(ctx, cur, epoch, file)
 			cur.close()
 		}
 		if errors.Is(context.Cause(ctx), errStale) {
 			// it may have become durable meanwhile; no record names it
-			t.s.collector.discard(t.u.req.ID, epoch)
+			t.s.collector.discard(file)
 		}
 		if err != nil && ctx.Err() == nil {
 			t.giveUp(t.s.Node, err)
@@ -36,9 +38,9 @@ func (t *task) startStoring(epoch uint32) {
 }
 
 // store encrypts and stores one copy and reports it to the log.
-func (t *task) store(ctx context.Context, cur *cursor, epoch uint32) error {
+func (t *task) store(ctx context.Context, cur *cursor, epoch uint32, file image.FileID) error {
 	req := t.u.req
-	w, err := t.s.Store.Create(ctx, req.User, req.ID, epoch, req.Size)
+	w, err := t.s.Store.Create(ctx, req.User, file, req.Size)
 	if err != nil {
 		return err
 	}
@@ -58,16 +60,17 @@ func (t *task) store(ctx context.Context, cur *cursor, epoch uint32) error {
 		return err
 	}
 	t.failpoint("durable")
-	err = t.reportStored(ctx, image.Copy{Node: t.s.Node, Epoch: epoch}, sums)
+	err = t.reportStored(ctx, epoch, file, sums)
 	t.failpoint("told")
 	return err
 }
 
 // reportStored proposes that this node has stored a copy. The file is durable: without a quorum it
 // counts when the quorum is back.
-func (t *task) reportStored(ctx context.Context, c image.Copy, sums *sums) error {
+func (t *task) reportStored(ctx context.Context, epoch uint32, file image.FileID, sums *sums) error {
+	c := catalog.StoredCopy{Copy: image.Copy{Node: t.s.Node, Attempt: file.Attempt}, Epoch: epoch}
 	stored := catalog.Command{Stored: &catalog.Stored{
-		ID: t.u.req.ID, Copies: []image.Copy{c}, Checksum: sums.check.Sum64(), SHA256: sums.digest(),
+		ID: t.u.req.ID, Copies: []catalog.StoredCopy{c}, Checksum: sums.check.Sum64(), SHA256: sums.digest(),
 	}}
 	r, err := t.propose(ctx, stored)
 	for image.KindOf(err) == image.KindNoQuorum && wait.For(ctx, watchEvery) {
@@ -77,7 +80,7 @@ func (t *task) reportStored(ctx context.Context, c image.Copy, sums *sums) error
 		return err
 	}
 	if image.KindOf(r.Err()) == image.KindStale {
-		t.s.collector.discard(t.u.req.ID, c.Epoch)
+		t.s.collector.discard(file)
 	}
 	return nil
 }

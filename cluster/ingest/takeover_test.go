@@ -367,7 +367,7 @@ func storedIsReportedWhenTheQuorumIsBack(t *testing.T) {
 	if took := time.Since(began); took > 4*time.Second { // before that nobody takes over
 		t.Errorf("committed after %v", took)
 	}
-	if u := f.assigned(req.ID); u.Record.Copies[0].Epoch != 1 {
+	if u := f.assigned(req.ID); u.Epoch != 1 {
 		t.Errorf("the upload was given to others: %+v", u)
 	}
 }

@@ -21,6 +21,7 @@ type task struct {
 	asking    bool   // an assignment is being proposed
 	cutOff    bool   // the body ended early, before an assignment
 	epoch     uint32 // in which it stores or has stored, 0: not yet
+	file      image.FileID
 	stop      context.CancelCauseFunc
 	sending   map[image.NodeID]context.CancelCauseFunc // nodes that it has begun to send to
 	roleKnown bool
@@ -47,6 +48,9 @@ func (s *Service) run(u *upload) {
 	u.spool.close()
 	p.wg.Wait()
 	u.filling.Wait()
+	if state := u.latest(); p.epoch != 0 && !state.Finished() {
+		s.watcher.leave(pendingKey{u.shard, u.req.ID})
+	}
 	s.unregister(u)
 }
 
@@ -156,8 +160,7 @@ func (t *task) follow(state *catalog.Upload) {
 		t.stop(errStale)
 		t.stop = nil
 	}
-	if slot != nil && slot.Epoch != t.epoch && !slot.Stored {
-		t.epoch = slot.Epoch
+	if slot != nil && slot.Epoch != t.epoch && !slot.Stored() {
 		t.startStoring(slot.Epoch)
 	}
 	if t.relays() {
@@ -197,10 +200,10 @@ func (t *task) finish(state *catalog.Upload) {
 	}
 	t.u.spool.retain(false)
 	rec := state.Record
-	own := image.Copy{Node: t.s.Node, Epoch: t.epoch}
+	own := image.Copy{Node: t.s.Node, Attempt: t.file.Attempt}
 	if t.epoch != 0 && (rec == nil || !slices.Contains(rec.Copies, own)) {
 		t.wg.Wait()
-		t.s.collector.discard(t.u.req.ID, t.epoch)
+		t.s.collector.discard(t.file)
 	}
 	if rec != nil && rec.Owner == t.s.Node {
 		t.s.Owned(t.u.owned(rec))

@@ -70,7 +70,11 @@ func (u *upload) update(state *catalog.Upload) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	old := u.state
-	if state.Epoch <= u.past || old != nil && (old.Finished() || old.Epoch > state.Epoch) {
+	if old != nil && old.Finished() {
+		return
+	}
+	older := state.Epoch <= u.past || old != nil && old.Epoch > state.Epoch
+	if older && state.State != catalog.Committed { // whose epoch may be forgotten, and nothing comes after it
 		return
 	}
 	if state.Finished() {

@@ -23,6 +23,9 @@ type watcher struct {
 	mu      sync.Mutex
 	pending map[pendingKey]*pending
 	changed map[uint64]map[image.ID]bool // by shard, uploads that changed since its reload began
+	// left are uploads of which this node may have files that no task knows: of an earlier process, or of a
+	// task that ended before the log had decided.
+	left map[pendingKey]bool
 }
 
 // pendingKey names an upload that the log has not decided.
@@ -45,6 +48,7 @@ func newWatcher(s *Service) *watcher {
 	return &watcher{
 		s: s, kick: make(chan struct{}, 1),
 		pending: map[pendingKey]*pending{}, changed: map[uint64]map[image.ID]bool{},
+		left: map[pendingKey]bool{},
 	}
 }
 
@@ -71,10 +75,6 @@ func (w *watcher) run() {
 }
 
 // update takes what the log says of an upload.
-//
-// When the slot that this node had in it is given to another node, an earlier process of this node may
-// have left the file of that slot, which the sweep had to keep before: it is deleted. That the upload is
-// sent to this process again changes nothing: it knows of no file but its own.
 func (w *watcher) update(shard uint64, now *catalog.Upload) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -82,15 +82,43 @@ func (w *watcher) update(shard uint64, now *catalog.Upload) {
 		changed[now.ID] = true
 	}
 	key := pendingKey{shard, now.ID}
-	if p := w.pending[key]; p != nil {
-		if file := lostSlot(w.s.Node, p.state, now); file != nil {
-			w.s.collector.remove(*file)
-		}
-	}
 	if now.Finished() {
 		delete(w.pending, key)
 	} else {
 		w.track(key, now)
+	}
+	slot := now.Slot(w.s.Node)
+	switch {
+	case slices.Contains(w.s.Shards(), shard):
+		if w.left[key] && (now.Finished() || slot == nil || slot.Stored()) {
+			w.clean(key)
+		}
+	case now.Finished():
+		delete(w.left, key) // the sweep after the start has it
+	case slot != nil:
+		w.left[key] = true // an earlier process may have read this in the log before this one
+	}
+}
+
+// leave has the files of an upload deleted, once the log has no use for them, that a task did not delete.
+func (w *watcher) leave(key pendingKey) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.left[key] = true
+	w.clean(key)
+}
+
+// clean queues the removal of the useless files of an upload that is in left. The caller holds mu.
+func (w *watcher) clean(key pendingKey) {
+	queued := w.s.collector.later(func() {
+		if !w.s.collector.clean(key) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			delete(w.left, key)
+		}
+	})
+	if !queued {
+		delete(w.left, key)
 	}
 }
 
@@ -113,6 +141,7 @@ func (w *watcher) forget(shard uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	maps.DeleteFunc(w.pending, func(k pendingKey, _ *pending) bool { return k.shard == shard })
+	maps.DeleteFunc(w.left, func(k pendingKey, _ bool) bool { return k.shard == shard })
 }
 
 // lastProgress returns when an upload last made progress as far as the watcher knows, the zero time when it
@@ -172,7 +201,7 @@ func (w *watcher) stuck(
 		drop, cause = p.lost(up, w.s.UploadTimeout)
 	}
 	slot := p.state.Slot(w.s.Node)
-	if p.absent && slot != nil && !slot.Stored && time.Since(p.asked) > patience {
+	if p.absent && slot != nil && !slot.Stored() && time.Since(p.asked) > patience {
 		drop = append(drop, w.s.Node)
 		cause = image.Errorf(image.KindAborted, "upload %s did not reach node %d", p.id, w.s.Node)
 	}
@@ -217,7 +246,7 @@ func (p *pending) lost(up []image.NodeID, timeout time.Duration) ([]image.NodeID
 	}
 	var down []image.NodeID
 	for _, slot := range p.state.Storing {
-		if !slot.Stored && !slices.Contains(up, slot.Node) {
+		if !slot.Stored() && !slices.Contains(up, slot.Node) {
 			down = append(down, slot.Node)
 		}
 	}
@@ -243,11 +272,16 @@ func (w *watcher) reload(shard uint64) (lost []*catalog.Upload, err error) {
 		return nil, err
 	}
 	for _, state := range uploads {
+		key := pendingKey{shard, state.ID}
+		if state.Slot(w.s.Node) != nil {
+			w.left[key] = true
+		}
 		if changed[state.ID] {
+			w.clean(key)
 			continue
 		}
-		w.track(pendingKey{shard, state.ID}, state)
-		if slot := state.Slot(w.s.Node); slot != nil && !slot.Stored && w.s.local(shard, state.ID) == nil {
+		w.track(key, state)
+		if slot := state.Slot(w.s.Node); slot != nil && !slot.Stored() && w.s.local(shard, state.ID) == nil {
 			lost = append(lost, state)
 		}
 	}

@@ -2,6 +2,8 @@ package ingest
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"io"
 	"testing"
 	"time"
@@ -43,7 +45,7 @@ func TestRestartGivesUpOldParts(t *testing.T) {
 	f := newFleet(t, nil)
 	req := request("a.png")
 	f.assign(req, 1, 2)
-	f.vaults[2].leave(req.ID, 1, "durable, but not reported")
+	f.vaults[2].leave(req.ID, "durable, but not reported")
 	if err := f.nodes[2].Recover(t.Context(), testShard); err != nil {
 		t.Fatal(err)
 	}
@@ -96,13 +98,75 @@ func TestFileOfEarlierProcess(t *testing.T) {
 	s := f.nodes[2]
 	req := request("a.png")
 	req.Size = 10
-	f.vaults[2].leave(req.ID, 1, "ten bytes!")
+	f.vaults[2].leave(req.ID, "ten bytes!")
+	f.catchUp(false)
 	f.assign(req, 2, 2, 3)
+	f.catchUp(true)
 	u, err := s.register(req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.unregister(u)
+	f.reassign(req.ID, 1, 2)
+	f.expectNoFile(2)
+}
+
+// TestFileOfFailedAttempt: a file that an earlier process has left stays while its shard waits for a copy of
+// the upload, since the report of this one may be on its way, and goes when another one is reported.
+func TestFileOfFailedAttempt(t *testing.T) {
+	f := newFleet(t, nil)
+	s := f.nodes[2]
+	req := request("a.png")
+	f.assign(req, 1, 2)
+	old := f.vaults[2].leave(req.ID, "durable, but not reported")
+	if _, err := s.watcher.reload(testShard); err != nil {
+		t.Fatal(err)
+	}
+	f.reassign(req.ID, 1, 3) // it goes on
+	if s.collector.clean(pendingKey{testShard, req.ID}); f.vaults[2].file(old) == nil {
+		t.Fatal("a file that may be reported yet was deleted")
+	}
+	now := f.vaults[2].leave(req.ID, "the bytes")
+	f.propose(catalog.Command{Stored: &catalog.Stored{ID: req.ID, Copies: []catalog.StoredCopy{
+		{Copy: image.Copy{Node: 2, Attempt: now.Attempt}, Epoch: 1},
+	}}})
+	eventually(t, "the other file to go", func() bool { return f.vaults[2].file(old) == nil })
+	if f.vaults[2].file(now) == nil {
+		t.Error("the file that the record names is gone")
+	}
+	eventually(t, "nothing to be left", func() bool {
+		s.watcher.mu.Lock()
+		defer s.watcher.mu.Unlock()
+		return len(s.watcher.left) == 0
+	})
+}
+
+// TestTaskEndsUndecided has an upload end on a node before the log has decided it, with its file durable: it
+// stays until the log does, and goes when that names another copy.
+func TestTaskEndsUndecided(t *testing.T) {
+	f := newFleet(t, nil)
+	s := f.nodes[2]
+	req := request("a.png")
+	req.Size = 1000
+	req.Broadcast = []image.NodeID{2, 3}
+	f.log.mu.Lock()
+	f.log.hold["stored"] = make(chan struct{}) // its report does not reach the log
+	f.log.mu.Unlock()
+	f.assign(req, 1, 2, 3)
+	ctx, cancel := context.WithCancel(t.Context())
+	answered := make(chan error)
+	go func() {
+		_, err := s.Receive(ctx, req, bytes.NewReader(randomBytes(1000)))
+		answered <- err
+	}()
+	eventually(t, "the file", func() bool { return f.vaults[2].count() == 1 })
+	s.local(testShard, req.ID).cancel(errors.New("test"))
+	<-answered
+	cancel()
+	f.expectUploads(2, 0)
+	if f.vaults[2].count() != 1 {
+		t.Fatal("the file is gone, and its report may be on its way")
+	}
 	f.reassign(req.ID, 1, 2)
 	f.expectNoFile(2)
 }

@@ -117,13 +117,13 @@ func (s *Set) Send(ctx context.Context, to image.NodeID, up image.Request, body 
 
 // OpenCopy returns bytes [off, off+n) of a peer's file of a copy. Reading fails when none come for a
 // while.
-func (s *Set) OpenCopy(ctx context.Context, node image.NodeID, id image.ID, epoch uint32, off, n int64,
+func (s *Set) OpenCopy(ctx context.Context, node image.NodeID, f image.FileID, off, n int64,
 ) (io.ReadCloser, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	b := &body{cancel: cancel, node: node, stall: s.o.Stall}
 	var resp *http.Response
 	err := b.within(func() (err error) {
-		resp, err = s.get(ctx, node, wire.CopyPath(id, epoch), fmt.Sprintf("bytes=%d-%d", off, off+n-1))
+		resp, err = s.get(ctx, node, wire.CopyPath(f), fmt.Sprintf("bytes=%d-%d", off, off+n-1))
 		return err
 	})
 	if err != nil {
@@ -173,10 +173,10 @@ func (b *body) Close() error {
 }
 
 // CopyBytes asks for the length of a peer's file of a copy.
-func (s *Set) CopyBytes(ctx context.Context, node image.NodeID, id image.ID, epoch uint32) (int64, error) {
+func (s *Set) CopyBytes(ctx context.Context, node image.NodeID, f image.FileID) (int64, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.o.Stall, stalled(node))
 	defer cancel()
-	req, err := s.request(ctx, node, http.MethodHead, wire.CopyPath(id, epoch), nil)
+	req, err := s.request(ctx, node, http.MethodHead, wire.CopyPath(f), nil)
 	if err != nil {
 		return 0, err
 	}

@@ -43,13 +43,14 @@ func TestPausedPeer(t *testing.T) {
 	p := of(l.Addr().String(), stall)
 	defer p.Close()
 	id := image.NewID()
+	file := image.FileID{Image: id, Shard: 2, Attempt: image.NewAttempt()}
 	for what, ask := range map[string]func(context.Context) error{
 		"the length of a copy": func(ctx context.Context) error {
-			_, err := p.CopyBytes(ctx, 2, id, 1)
+			_, err := p.CopyBytes(ctx, 2, file)
 			return err
 		},
 		"a part of a copy": func(ctx context.Context) error {
-			_, err := p.OpenCopy(ctx, 2, id, 1, 0, 10)
+			_, err := p.OpenCopy(ctx, 2, file, 0, 10)
 			return err
 		},
 		"to check a copy": func(ctx context.Context) error {
@@ -113,10 +114,11 @@ func TestRedirectRefused(t *testing.T) {
 	p := of(addr, 5*time.Second)
 	defer p.Close()
 	id := image.NewID()
+	file := image.FileID{Image: id, Shard: 2, Attempt: image.NewAttempt()}
 	asks := map[string]func() error{
 		"post": func() error { _, err := p.Post(t.Context(), 2, "/internal/v1/hello", []byte("{}")); return err },
 		"get":  func() error { _, err := p.get(t.Context(), 2, "/internal/v1/status", ""); return err },
-		"head": func() error { _, err := p.CopyBytes(t.Context(), 2, id, 1); return err },
+		"head": func() error { _, err := p.CopyBytes(t.Context(), 2, file); return err },
 		"put": func() error {
 			return p.Send(t.Context(), 2, image.Request{User: "a", Name: "b", ID: id, Size: 1}, strings.NewReader("x"))
 		},

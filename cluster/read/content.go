@@ -137,14 +137,14 @@ func (m *Images) OpenEncrypted(ctx context.Context, rec *image.Record) (wire.Con
 	var errs []error
 	for _, c := range m.order(rec) {
 		if c.Node == m.Self {
-			f, err := m.OpenCopy(rec.ID, c.Epoch)
+			f, err := m.OpenCopy(rec.File(c))
 			if err == nil {
 				return f, c, nil
 			}
 			errs = append(errs, err)
 			continue
 		}
-		size, err := m.Peers.CopyBytes(ctx, c.Node, rec.ID, c.Epoch)
+		size, err := m.Peers.CopyBytes(ctx, c.Node, rec.File(c))
 		if err == nil {
 			return &remoteFile{ctx: ctx, m: m, rec: rec, c: c, size: size, end: size}, c, nil
 		}
@@ -156,8 +156,8 @@ func (m *Images) OpenEncrypted(ctx context.Context, rec *image.Record) (wire.Con
 }
 
 // OpenCopy opens this node's file of a copy, as it is stored.
-func (m *Images) OpenCopy(id image.ID, epoch uint32) (wire.Content, error) {
-	f, err := m.Store.Open(id, epoch)
+func (m *Images) OpenCopy(id image.FileID) (wire.Content, error) {
+	f, err := m.Store.Open(id)
 	if err != nil {
 		return nil, err
 	}

@@ -36,7 +36,7 @@ type File interface {
 
 // Store has the stored files of this node.
 type Store interface {
-	Open(id image.ID, epoch uint32) (File, error)
+	Open(id image.FileID) (File, error)
 }
 
 // Keys are the users' keys.
@@ -48,9 +48,9 @@ type Keys interface {
 type Peers interface {
 	Up() []image.NodeID
 	OpenCopy(
-		ctx context.Context, node image.NodeID, id image.ID, epoch uint32, off, n int64,
+		ctx context.Context, node image.NodeID, f image.FileID, off, n int64,
 	) (io.ReadCloser, error)
-	CopyBytes(ctx context.Context, node image.NodeID, id image.ID, epoch uint32) (int64, error)
+	CopyBytes(ctx context.Context, node image.NodeID, f image.FileID) (int64, error)
 	ListImages(ctx context.Context, node image.NodeID, shards []uint64, user, prefix, after string, limit int,
 	) (io.ReadCloser, error)
 }
@@ -126,9 +126,9 @@ func (m *Images) source(
 	ctx context.Context, rec *image.Record, c image.Copy, off, n int64,
 ) (io.ReadCloser, error) {
 	if c.Node != m.Self {
-		return m.Peers.OpenCopy(ctx, c.Node, rec.ID, c.Epoch, off, n)
+		return m.Peers.OpenCopy(ctx, c.Node, rec.File(c), off, n)
 	}
-	f, err := m.Store.Open(rec.ID, c.Epoch)
+	f, err := m.Store.Open(rec.File(c))
 	if err != nil {
 		return nil, err
 	}
@@ -151,48 +151,52 @@ func (m *Images) open(ctx context.Context, rec *image.Record, c image.Copy) (*cr
 	if err != nil {
 		return nil, err
 	}
-	return o, o.Header().Matches(rec.ID, rec.User, c.Epoch, rec.Bytes)
+	return o, o.Header().Matches(rec.ID, c.Attempt, rec.User, rec.Bytes)
 }
 
 // Verify reads this node's copy of an image to its end and authenticates every byte. A copy that is not
 // there is KindNotFound, a bad one KindDamaged; any other error says nothing about the copy.
-func (m *Images) Verify(ctx context.Context, rec *image.Record, epoch uint32) error {
-	f, err := m.Store.Open(rec.ID, epoch)
+func (m *Images) Verify(ctx context.Context, rec *image.Record, c image.Copy) error {
+	f, err := m.Store.Open(rec.File(c))
 	if oserr.ClassOf(err) == oserr.Broken {
-		return image.Errorf(image.KindDamaged, "copy of epoch %d: %w", epoch, err)
+		return image.Errorf(image.KindDamaged, "file %v: %w", rec.File(c), err)
 	}
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	return m.Authenticate(ctx, rec, epoch, io.NewSectionReader(f, 0, f.Size()))
+	return m.Authenticate(ctx, io.Discard, rec, c, io.NewSectionReader(f, 0, f.Size()))
 }
 
-// Authenticate reads the file of a copy of an image to its end. The error is KindDamaged when it is not
-// whole; any other says nothing about the copy.
-func (m *Images) Authenticate(ctx context.Context, rec *image.Record, epoch uint32, file io.Reader) error {
+// Authenticate reads the file of a copy of an image to its end, and writes the plaintext to w, which counts
+// only when the error is nil. The error is KindDamaged when the copy is not whole; any other says nothing
+// about the copy.
+func (m *Images) Authenticate(
+	ctx context.Context, w io.Writer, rec *image.Record, c image.Copy, file io.Reader,
+) error {
 	sum := xxhash.New()
 	var keyErr error
-	h, err := crypto.Verify(sum, contextReader{ctx, file}, func(h *crypto.Header) (key crypto.Key, err error) {
-		key, keyErr = m.Keys.Get(ctx, rec.User, h.UserKey)
-		return key, keyErr
-	})
+	h, err := crypto.Verify(io.MultiWriter(sum, w), contextReader{ctx, file},
+		func(h *crypto.Header) (key crypto.Key, err error) {
+			key, keyErr = m.Keys.Get(ctx, rec.User, h.UserKey)
+			return key, keyErr
+		})
 	if image.KindOf(keyErr) == image.KindNoQuorum {
 		return keyErr
 	}
 	if err == nil {
-		err = h.Matches(rec.ID, rec.User, epoch, rec.Bytes)
+		err = h.Matches(rec.ID, c.Attempt, rec.User, rec.Bytes)
 	}
 	switch {
 	case err == nil:
 	case errors.As(err, new(*crypto.Error)) || oserr.ClassOf(err) == oserr.Broken:
-		return image.Errorf(image.KindDamaged, "copy of epoch %d: %w", epoch, err)
+		return image.Errorf(image.KindDamaged, "file %v: %w", rec.File(c), err)
 	default: // it was not read to its end, or not written down: that says nothing about the copy
-		return fmt.Errorf("copy of epoch %d: %w", epoch, err)
+		return fmt.Errorf("file %v: %w", rec.File(c), err)
 	}
 	if sum.Sum64() != rec.Checksum {
 		return image.Errorf(image.KindDamaged,
-			"copy of epoch %d: the checksum of its plaintext is not the record's", epoch)
+			"file %v: the checksum of its plaintext is not the record's", rec.File(c))
 	}
 	return nil
 }

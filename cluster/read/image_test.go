@@ -15,6 +15,7 @@ import (
 	"testing/iotest"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"go.uber.org/zap"
 
 	"imgcluster/cluster/catalog"
@@ -37,7 +38,7 @@ func TestUnreadIsNotBad(t *testing.T) {
 		{iotest.ErrReader(io.ErrUnexpectedEOF), false}, // the connection to another node broke
 		{iotest.ErrReader(image.Errorf(image.KindDiskFull, "write: %w", syscall.ENOSPC)), false},
 	} {
-		err := m.Authenticate(t.Context(), &image.Record{Bytes: 5}, 1, c.file)
+		err := m.Authenticate(t.Context(), io.Discard, &image.Record{Bytes: 5}, image.Copy{}, c.file)
 		if err == nil || (image.KindOf(err) == image.KindDamaged) != c.bad {
 			t.Errorf("%v is of kind %s, bad is %t", err, image.KindOf(err), c.bad)
 		}
@@ -79,7 +80,7 @@ func (n *nodes) Up() []image.NodeID                                      { retur
 
 func (n *nodes) Read(context.Context, uint64, func(catalog.Reader) error) error { return nil }
 
-func (n *nodes) Open(image.ID, uint32) (File, error) {
+func (n *nodes) Open(image.FileID) (File, error) {
 	if n.files[1] == nil {
 		return nil, image.Errorf(image.KindNotFound, "no file")
 	}
@@ -87,7 +88,7 @@ func (n *nodes) Open(image.ID, uint32) (File, error) {
 }
 
 func (n *nodes) OpenCopy(
-	_ context.Context, node image.NodeID, _ image.ID, _ uint32, off, size int64,
+	_ context.Context, node image.NodeID, _ image.FileID, off, size int64,
 ) (io.ReadCloser, error) {
 	if n.files[node] == nil {
 		return nil, syscall.ECONNREFUSED
@@ -95,7 +96,7 @@ func (n *nodes) OpenCopy(
 	return io.NopCloser(io.NewSectionReader(fakeFile{n, node}, off, size)), nil
 }
 
-func (n *nodes) CopyBytes(_ context.Context, node image.NodeID, _ image.ID, _ uint32) (int64, error) {
+func (n *nodes) CopyBytes(_ context.Context, node image.NodeID, _ image.FileID) (int64, error) {
 	if n.files[node] == nil {
 		return 0, syscall.ECONNREFUSED
 	}
@@ -136,10 +137,11 @@ func stored(t *testing.T) (n *nodes, rec *image.Record, plain []byte, m *Images,
 	}
 	rec = &image.Record{User: "alice", Name: "a.png", ID: image.NewID(), Bytes: int64(len(plain))}
 	for id := range image.NodeID(3) {
-		c := image.Copy{Node: id + 1, Epoch: 1}
+		c := image.Copy{Node: id + 1, Attempt: image.NewAttempt()}
 		var file bytes.Buffer
 		w, err := crypto.NewEncryptWriter(&file, n.key, crypto.HeaderFields{
-			Image: rec.ID, Tenant: rec.User, Epoch: c.Epoch, UserKey: 1, Length: rec.Bytes, SegmentSize: segmentBytes,
+			Image: rec.ID, Attempt: c.Attempt, Tenant: rec.User, UserKey: 1, Length: rec.Bytes,
+			SegmentSize: segmentBytes,
 		})
 		if err == nil {
 			_, err = w.Write(plain)
@@ -197,7 +199,7 @@ func TestSection(t *testing.T) {
 // TestOrderOfCopies: this node's own is read first, one of a node that is down last.
 func TestOrderOfCopies(t *testing.T) {
 	n, rec, _, m, _ := stored(t)
-	rec.Copies = []image.Copy{{Node: 2, Epoch: 1}, {Node: 3, Epoch: 1}, {Node: 1, Epoch: 1}}
+	rec.Copies = []image.Copy{rec.Copies[1], rec.Copies[2], rec.Copies[0]}
 	n.up = []image.NodeID{1, 3}
 	for id := range n.files {
 		n.cut[id] = 1
@@ -227,10 +229,30 @@ func TestEncrypted(t *testing.T) {
 		if !bytes.Equal(all, n.files[want]) || !bytes.Equal(part, n.files[want][7:5007]) {
 			t.Errorf("node %d's file: %d bytes, in part %d", want, len(all), len(part))
 		}
-		err = m.Authenticate(t.Context(), rec, from.Epoch, bytes.NewReader(all))
+		err = m.Authenticate(t.Context(), io.Discard, rec, from, bytes.NewReader(all))
 		if image.KindOf(err) != image.KindDamaged {
 			t.Errorf("a record without its checksum: %v", err)
 		}
 		n.files[want] = nil
+	}
+}
+
+// TestOtherFileOfTheImage: an intact file of the image that is not the copy the record names, such as an
+// older one that was put back, is no copy.
+func TestOtherFileOfTheImage(t *testing.T) {
+	n, rec, plain, m, suspects := stored(t)
+	rec.Checksum = xxhash.Sum64(plain)
+	n.files[1] = n.files[2]
+	err := m.Verify(t.Context(), rec, rec.Copies[0])
+	if image.KindOf(err) != image.KindDamaged || !errors.Is(err, crypto.ErrAuth) {
+		t.Errorf("another copy's file: %v", err)
+	}
+	err = m.Authenticate(t.Context(), io.Discard, rec, rec.Copies[1], bytes.NewReader(n.files[1]))
+	if err != nil {
+		t.Error("the copy itself:", err)
+	}
+	got, err := io.ReadAll(m.Open(t.Context(), rec))
+	if err != nil || !bytes.Equal(got, plain) || !slices.Equal(*suspects, []image.NodeID{1}) {
+		t.Errorf("%d bytes, %v, suspected are %v; want the image from node 2", len(got), err, *suspects)
 	}
 }

@@ -122,7 +122,7 @@ func (s *Service) lostCopies(ctx context.Context, shard uint64) (lost []ownCopy,
 		if i < 0 {
 			return nil
 		}
-		has, err := s.Copies.Has(rec.ID, rec.Copies[i].Epoch)
+		has, err := s.Copies.Has(rec.File(rec.Copies[i]))
 		if err == nil && !has {
 			lost = append(lost, ownCopy{rec, rec.Copies[i]})
 		}

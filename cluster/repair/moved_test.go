@@ -25,8 +25,9 @@ func (l *movedLog) View(_ uint64, fn func(catalog.Reader) error) error { return 
 
 type noCopies struct{ Copies }
 
-func (noCopies) Pin(image.ID, uint32) (release func())                  { return func() {} }
-func (noCopies) Fetch(context.Context, *image.Record, image.Copy) error { return nil }
+func (noCopies) Pin(image.FileID) (release func()) { return func() {} }
+
+func (noCopies) Fetch(_ context.Context, _ *image.Record, _, _ image.Copy) error { return nil }
 
 // TestShardMovesDuringRepair: a repair of a shard that moves away ends without a copy.
 func TestShardMovesDuringRepair(t *testing.T) {
@@ -44,7 +45,8 @@ func TestShardMovesDuringRepair(t *testing.T) {
 		})
 		defer s.Close()
 		rec := &image.Record{
-			ID: image.NewID(), Bytes: 1, Shard: 2, Copies: []image.Copy{{Node: 2, Epoch: 1}}, Wanted: 2,
+			ID: image.NewID(), Bytes: 1, Shard: 2, Wanted: 2,
+			Copies: []image.Copy{{Node: 2, Attempt: image.NewAttempt()}},
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()

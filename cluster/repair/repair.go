@@ -2,8 +2,9 @@
 // it reads all copies of this node again from time to time to find damage.
 //
 // Each node repairs its own copies: it fetches the ciphertext from a node that has it, authenticates every
-// byte on the way, and names the copy in the log once it is durable. Nodes that fetch the same image need
-// not know of each other, because the log takes no more copies than are wanted.
+// byte on the way, encrypts it again under a data key of its own, and names the copy in the log once it is
+// durable. Nodes that fetch the same image need not know of each other, because the log takes no more copies
+// than are wanted.
 package repair
 
 import (
@@ -32,16 +33,16 @@ type Log interface {
 type Copies interface {
 	// Verify reads this node's copy of an image to its end and authenticates every byte. The error of a
 	// missing copy is KindNotFound, of a damaged one KindDamaged; any other says nothing about the copy.
-	Verify(ctx context.Context, rec *image.Record, epoch uint32) error
-	// Has reports whether this node's copy has a file.
-	Has(id image.ID, epoch uint32) (bool, error)
-	// Fetch makes a copy on this node, of the same epoch, from another node's. When Fetch returns nil the
-	// copy is authenticated and durable.
-	Fetch(ctx context.Context, rec *image.Record, from image.Copy) error
-	// Pin protects the file of a copy that the log does not name yet from the sweep.
-	Pin(id image.ID, epoch uint32) (release func())
-	// Remove deletes the file of a copy unless the log names it.
-	Remove(id image.ID, epoch uint32) error
+	Verify(ctx context.Context, rec *image.Record, c image.Copy) error
+	// Has reports whether this node has a file.
+	Has(f image.FileID) (bool, error)
+	// Fetch makes the copy `to` on this node from another node's. When Fetch returns nil the bytes of the
+	// other copy were authenticated, and the copy is durable.
+	Fetch(ctx context.Context, rec *image.Record, from, to image.Copy) error
+	// Pin protects a file that the log does not name yet from the sweep.
+	Pin(f image.FileID) (release func())
+	// Remove deletes a file unless the log names it.
+	Remove(f image.FileID) error
 	// Suspect asks another node to check its copy of an image.
 	Suspect(ctx context.Context, node image.NodeID, rec *image.Record) error
 }
@@ -231,19 +232,16 @@ func (s *Service) makeCopy(ctx context.Context, rec *image.Record, drop []image.
 func (s *Service) makeCopyFrom(
 	ctx context.Context, rec *image.Record, from image.Copy, drop []image.Copy,
 ) error {
-	to := image.Copy{Node: s.Node, Epoch: from.Epoch}
-	release := s.Copies.Pin(rec.ID, to.Epoch)
+	to := image.Copy{Node: s.Node, Attempt: image.NewAttempt()}
+	release := s.Copies.Pin(rec.File(to))
 	defer release()
 	s.limiter.wait(ctx, rec.Bytes)
 	failpoint.Here("repair/before-fetch")
-	if err := s.Copies.Fetch(ctx, rec, from); err != nil {
+	if err := s.Copies.Fetch(ctx, rec, from, to); err != nil {
 		return err
 	}
 	failpoint.Here("repair/fetched")
 	s.bytes.Add(rec.Bytes)
-	if slices.Contains(rec.Copies, to) {
-		return nil // the log names this copy already; only its file was replaced
-	}
 	r, err := s.proposeCopy(ctx, rec, to, drop)
 	if err != nil {
 		return err
@@ -252,7 +250,7 @@ func (s *Service) makeCopyFrom(
 	if err := r.Err(); err != nil {
 		release()
 		failpoint.Here("repair/before-remove")
-		return errors.Join(err, s.Copies.Remove(rec.ID, to.Epoch))
+		return errors.Join(err, s.Copies.Remove(rec.File(to)))
 	}
 	s.Logger.Info("made a copy", zap.String("user", rec.User), zap.Stringer("image", rec.ID),
 		zap.Uint32("from", uint32(from.Node)), zap.Any("dropped", drop))
@@ -290,12 +288,12 @@ func (s *Service) check(ctx context.Context, rec *image.Record, fix bool) (f *fi
 		return nil, true
 	}
 	c := rec.Copies[i]
-	err := s.Copies.Verify(ctx, rec, c.Epoch)
+	err := s.Copies.Verify(ctx, rec, c)
 	if err == nil {
 		return nil, true
 	}
 	about := []zap.Field{
-		zap.String("user", rec.User), zap.Stringer("image", rec.ID), zap.Uint32("epoch", c.Epoch),
+		zap.String("user", rec.User), zap.Stringer("image", rec.ID), zap.Stringer("attempt", c.Attempt),
 		zap.Error(err),
 	}
 	switch kind := image.KindOf(err); {

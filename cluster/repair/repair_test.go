@@ -24,7 +24,7 @@ func TestMissingIsMadeOnce(t *testing.T) {
 				cases++
 				rec := &image.Record{User: "alice", Name: fmt.Sprint(cases), Wanted: wanted}
 				for _, n := range has {
-					rec.Copies = append(rec.Copies, image.Copy{Node: n, Epoch: uint32(n)})
+					rec.Copies = append(rec.Copies, image.Copy{Node: n, Attempt: image.NewAttempt()})
 				}
 				expectMadeOnce(t, rec, down)
 			}

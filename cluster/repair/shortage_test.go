@@ -16,14 +16,14 @@ type verified struct {
 	err error
 }
 
-func (v verified) Verify(context.Context, *image.Record, uint32) error { return v.err }
+func (v verified) Verify(context.Context, *image.Record, image.Copy) error { return v.err }
 
 // TestUnreadForShortage: only a missing or damaged copy counts as damaged; one that could not be read for
 // another reason does not.
 func TestUnreadForShortage(t *testing.T) {
 	rec := &image.Record{
 		ID: image.NewID(), User: "alice", Name: "a.png", Bytes: 1, Shard: 2,
-		Copies: []image.Copy{{Node: 1, Epoch: 1}},
+		Copies: []image.Copy{{Node: 1, Attempt: image.NewAttempt()}},
 	}
 	for _, c := range []struct {
 		err     error

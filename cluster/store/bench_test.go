@@ -7,8 +7,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"imgcluster/cluster/image"
 )
 
 // BenchmarkCommit stores files of 13 MiB in segments of 1 MiB, one and eight at once, and reports the CPU
@@ -51,7 +49,7 @@ func benchmarkCommit(b *testing.B, s *Store, parallel, size int) {
 }
 
 func writeSegments(s *Store, segment []byte, size int) error {
-	w, err := s.Create(image.NewID(), 1, int64(size))
+	w, err := s.Create(newFile(), int64(size))
 	if err != nil {
 		return err
 	}

@@ -49,17 +49,17 @@ func TestGoldenOperations(t *testing.T) {
 	section("first open", err)
 	s, err := openStore(f, Options{})
 	section("later open", err)
-	section("commit, direct", put(s, testID, 1, noise(1, goldenSize)))
+	section("commit, direct", put(s, testFile(1), noise(1, goldenSize)))
 	s.direct = false
-	section("commit, buffered", put(s, testID, 2, noise(1, writeBackBytes+10)))
-	w, err := s.Create(testID, 3, 100)
+	section("commit, buffered", put(s, testFile(2), noise(1, writeBackBytes+10)))
+	w, err := s.Create(testFile(3), 100)
 	if err == nil {
 		err = w.Abort()
 	}
 	section("abort", err)
-	section("remove", s.Remove(testID, 1))
-	mem.names.put(testKey(4).tmpPath(), &memNode{})
-	_, _, err = s.Sweep(func(image.ID, uint32) (bool, error) { return false, nil })
+	section("remove", s.Remove(testFile(1)))
+	mem.names.put(tmpPathOf(testFile(4)), &memNode{})
+	_, _, err = s.Sweep(func(image.FileID) (bool, error) { return false, nil })
 	section("sweep", err)
 	_, err = firstStart(f, "dir", Identity{Cluster: "c", Node: 1})
 	f.ops[1] = "write (json)" // its length may change
@@ -122,10 +122,10 @@ func (c operationFailure) failOperation(t *testing.T, dir string, i int) bool {
 		size = writeBackBytes
 	}
 	data := noise(uint64(i), size)
-	err := put(s, testID, uint32(i), data)
-	got, openErr := get(s, testID, uint32(i))
+	err := put(s, testFile(uint32(i)), data)
+	got, openErr := get(s, testFile(uint32(i)))
 	if err == nil {
-		if len(f.ops) >= i && f.ops[i-1] != "open "+testKey(uint32(i)).path() {
+		if len(f.ops) >= i && f.ops[i-1] != "open "+pathOf(testFile(uint32(i))) {
 			t.Fatalf("operation %d, %s, failed without an error", i, f.ops[i-1])
 		}
 		return false
@@ -159,7 +159,7 @@ func expectFailed(t *testing.T, s *Store, op string, kind image.Kind) {
 	if failed == nil {
 		return
 	}
-	if _, err := s.Create(image.NewID(), 1, 10); !errors.Is(err, failed) {
+	if _, err := s.Create(newFile(), 10); !errors.Is(err, failed) {
 		t.Errorf("%s: Create on a failed store: %v", op, err)
 	}
 }
@@ -168,7 +168,7 @@ func expectFailed(t *testing.T, s *Store, op string, kind image.Kind) {
 func expectSweptEmpty(t *testing.T, dir, op string) {
 	t.Helper()
 	s := openTest(t, dir, Options{})
-	if _, _, err := s.Sweep(func(image.ID, uint32) (bool, error) { return false, nil }); err != nil {
+	if _, _, err := s.Sweep(func(image.FileID) (bool, error) { return false, nil }); err != nil {
 		t.Errorf("%s: sweep: %v", op, err)
 	}
 	if files, bytes := s.Usage(); files != 0 || bytes != 0 {
@@ -200,7 +200,7 @@ func TestFailEachOpen(t *testing.T) {
 // not be acknowledged: the kernel reports a lost directory write once.
 func TestNoAcknowledgementAfterFailure(t *testing.T) {
 	s, f := openFault(t, t.TempDir(), Options{})
-	w, err := s.Create(testID, 1, 10)
+	w, err := s.Create(testFile(1), 10)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,13 +220,13 @@ func TestNoAcknowledgementAfterFailure(t *testing.T) {
 func TestScarce(t *testing.T) {
 	s, f := openFault(t, t.TempDir(), Options{})
 	f.reset(2, syscall.EMFILE)
-	_, err := s.Create(testID, 1, 10)
+	_, err := s.Create(testFile(1), 10)
 	expectError(t, err, image.KindOverload)
 	if s.Failed() != nil {
 		t.Error("too many open files failed the node:", s.Failed())
 	}
 	f.reset(0, nil)
-	mustPut(t, s, testID, 1, noise(1, 10))
+	mustPut(t, s, testFile(1), noise(1, 10))
 }
 
 // TestShortageIsNoFailure: a file that could not be opened or made for want of descriptors says nothing
@@ -235,7 +235,7 @@ func TestShortageIsNoFailure(t *testing.T) {
 	for i := 1; ; i++ {
 		s, f := openFault(t, t.TempDir(), Options{})
 		f.reset(i, notOpened{&fs.PathError{Op: "openat", Path: "x", Err: syscall.EMFILE}})
-		err := put(s, testID, 1, noise(1, 100))
+		err := put(s, testFile(1), noise(1, 100))
 		if err == nil {
 			if i < 8 {
 				t.Errorf("only %d operations failed", i-1)
@@ -250,7 +250,7 @@ func TestShortageIsNoFailure(t *testing.T) {
 			t.Errorf("%s: the hint is %q", f.ops[i-1], e.Hint())
 		}
 		f.reset(0, nil)
-		if err := put(s, testID, 2, noise(1, 100)); err != nil {
+		if err := put(s, testFile(2), noise(1, 100)); err != nil {
 			t.Errorf("%s: and then %v", f.ops[i-1], err)
 		}
 	}

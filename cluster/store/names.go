@@ -2,7 +2,6 @@ package store
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 
 	"imgcluster/cluster/image"
@@ -14,34 +13,21 @@ const (
 	imgSuffix    = ".img"
 	tmpSuffix    = ".tmp"
 	foldersCount = 256
-	idChars      = 36 // length of an image ID's text form
 )
 
-// key names one copy: an upload stored in one epoch.
-type key struct {
-	id    image.ID
-	epoch uint32
-}
-
-func (k key) String() string  { return k.id.String() + "-" + strconv.FormatUint(uint64(k.epoch), 10) }
-func (k key) path() string    { return folder(k.id[15]) + "/" + k.String() + imgSuffix }
-func (k key) tmpPath() string { return tmpDir + "/" + k.String() + tmpSuffix }
-func (k key) folder() string  { return folder(k.id[15]) }
-func folder(last byte) string { return fmt.Sprintf("%s/%02x", imagesDir, last) }
-func isTmp(name string) bool  { return strings.HasSuffix(name, tmpSuffix) }
+func folder(last byte) string         { return fmt.Sprintf("%s/%02x", imagesDir, last) }
+func folderOf(f image.FileID) string  { return folder(f.Image[15]) }
+func pathOf(f image.FileID) string    { return folderOf(f) + "/" + f.String() + imgSuffix }
+func tmpPathOf(f image.FileID) string { return tmpDir + "/" + f.String() + tmpSuffix }
+func isTmp(name string) bool          { return strings.HasSuffix(name, tmpSuffix) }
 
 // parseName parses a file's name and reports whether it has exactly the form that the store writes: it
 // must not remove files that it did not write.
-func parseName(name, suffix string) (key, bool) {
+func parseName(name, suffix string) (image.FileID, bool) {
 	stem, ok := strings.CutSuffix(name, suffix)
-	if !ok || len(stem) < idChars+2 {
-		return key{}, false
+	if !ok {
+		return image.FileID{}, false
 	}
-	id, err := image.ParseID(stem[:idChars])
-	if err != nil {
-		return key{}, false
-	}
-	epoch, err := strconv.ParseUint(stem[idChars+1:], 10, 32)
-	k := key{id, uint32(epoch)}
-	return k, err == nil && k.String() == stem
+	f, err := image.ParseFileID(stem)
+	return f, err == nil
 }

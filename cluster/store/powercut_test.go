@@ -32,7 +32,7 @@ func TestPowerCuts(t *testing.T) {
 	seed := env.Number(t, "IMGCLUSTER_SEED", 1)
 	p := &powerTest{
 		T: t, disk: loopfs.New(t, filepath.Join(t.TempDir(), "disk"), powerDiskBytes),
-		rand: rand.New(rand.NewPCG(uint64(seed), 0)), files: map[key]*powerFile{},
+		rand: rand.New(rand.NewPCG(uint64(seed), 0)), files: map[image.FileID]*powerFile{},
 	}
 	began := time.Now()
 	for n := range cuts {
@@ -55,7 +55,7 @@ type powerTest struct {
 	id   Identity
 
 	mu    sync.Mutex
-	files map[key]*powerFile
+	files map[image.FileID]*powerFile
 
 	acknowledged, interrupted, whole, verified, swept int
 }
@@ -137,27 +137,20 @@ func (p *powerTest) claim() *DataDir {
 	return claim
 }
 
-// write commits files, new ones and some again under their old name, until the power is off.
+// write commits files until the power is off.
 func (p *powerTest) write(s *Store, r *rand.Rand, off *atomic.Bool, acknowledged func()) {
-	var mine []key
 	for {
-		k := key{image.NewID(), 1 + r.Uint32N(3)}
-		if len(mine) > 0 && r.IntN(4) == 0 {
-			k = mine[r.IntN(len(mine))]
-		}
+		k := newFile()
 		size := 1 + r.IntN(4*alignBytes)
 		if r.IntN(4) == 0 {
 			size = 1 + r.IntN(2*directBytes)
 		}
 		data := noise(r.Uint64(), size)
 		p.mu.Lock()
-		if p.files[k] == nil {
-			p.files[k] = &powerFile{}
-		}
-		file := p.files[k]
-		file.pending = data
+		file := &powerFile{pending: data}
+		p.files[k] = file
 		p.mu.Unlock()
-		err := put(s, k.id, k.epoch, data)
+		err := put(s, k, data)
 		if err == nil {
 			acknowledged()
 		}
@@ -167,7 +160,6 @@ func (p *powerTest) write(s *Store, r *rand.Rand, off *atomic.Bool, acknowledged
 			file.acknowledged = data
 			file.pending = nil
 			p.acknowledged++
-			mine = append(mine, k)
 		case !off.Load():
 			p.Errorf("a commit failed while the power was on: %v", err)
 		default:
@@ -193,7 +185,7 @@ func (p *powerTest) check() {
 	}
 	defer s.Close()
 	for k, file := range p.files {
-		got, err := get(s, k.id, k.epoch)
+		got, err := get(s, k)
 		absent := image.KindOf(err) == image.KindNotFound
 		switch {
 		case err == nil && file.acknowledged != nil && bytes.Equal(got, file.acknowledged):
@@ -215,7 +207,7 @@ func (p *powerTest) check() {
 		}
 		delete(p.files, k)
 	}
-	keep := func(id image.ID, epoch uint32) (bool, error) { return p.files[key{id, epoch}] != nil, nil }
+	keep := func(f image.FileID) (bool, error) { return p.files[f] != nil, nil }
 	if _, _, err := s.Sweep(keep); err != nil {
 		p.Fatal(err)
 	}

@@ -14,20 +14,20 @@ import (
 func TestRetry(t *testing.T) {
 	var notified []error
 	s, f := openFault(t, t.TempDir(), Options{OnFailed: func(err error) { notified = append(notified, err) }})
-	mustPut(t, s, testID, 1, noise(1, 5000))
-	old, err := s.Create(testID, 2, 10)
+	mustPut(t, s, testFile(1), noise(1, 5000))
+	old, err := s.Create(testFile(2), 10)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer old.Abort()
-	f.reset(6, syscall.EIO)
-	if err := put(s, testID, 3, noise(1, 10)); !errors.Is(err, syscall.EIO) || !errors.Is(err, s.Failed()) {
+	f.reset(7, syscall.EIO)
+	if err := put(s, testFile(3), noise(1, 10)); !errors.Is(err, syscall.EIO) || !errors.Is(err, s.Failed()) {
 		t.Fatalf("%v; Failed is %v", err, s.Failed())
 	}
 	if len(notified) != 1 || !errors.Is(notified[0], s.Failed()) {
 		t.Fatalf("OnFailed was called with %v, want %v", notified, s.Failed())
 	}
-	if op := f.ops[5]; op != "fsync" {
+	if op := f.ops[6]; op != "fsync" {
 		t.Fatalf("%s failed, not fsync", op)
 	}
 	for i := 1; ; i++ {
@@ -41,7 +41,7 @@ func TestRetry(t *testing.T) {
 		}
 		if failed := s.Failed(); failed == nil {
 			t.Fatalf("Retry returned %v, and Failed returns nil", err)
-		} else if _, err := s.Create(testID, 4, 10); !errors.Is(err, failed) {
+		} else if _, err := s.Create(testFile(4), 10); !errors.Is(err, failed) {
 			t.Fatalf("Create after %v: %v", failed, err)
 		}
 	}
@@ -52,9 +52,9 @@ func TestRetry(t *testing.T) {
 	if err := old.Commit(); err == nil {
 		t.Error("a file created before the failure was committed after it")
 	}
-	mustPut(t, s, testID, 5, noise(2, 5000))
-	for _, epoch := range []uint32{1, 5} {
-		if _, err := get(s, testID, epoch); err != nil {
+	mustPut(t, s, testFile(5), noise(2, 5000))
+	for _, n := range []uint32{1, 5} {
+		if _, err := get(s, testFile(n)); err != nil {
 			t.Error(err)
 		}
 	}
@@ -69,16 +69,16 @@ func TestRetry(t *testing.T) {
 // TestReadErrors: a file that cannot be read does not fail the store.
 func TestReadErrors(t *testing.T) {
 	s, f := openFault(t, t.TempDir(), Options{})
-	mustPut(t, s, testID, 1, noise(1, 5000))
+	mustPut(t, s, testFile(1), noise(1, 5000))
 	f.reset(1, syscall.EIO)
-	_, err := s.Open(testID, 1)
+	_, err := s.Open(testFile(1))
 	expectError(t, err, image.KindInternal)
 	if !errors.Is(err, syscall.EIO) || s.Failed() != nil {
 		t.Errorf("%v; Failed is %v", err, s.Failed())
 	}
-	if !strings.Contains(err.Error(), testKey(1).String()) {
+	if !strings.Contains(err.Error(), testFile(1).String()) {
 		t.Errorf("the error %q does not name the file", err)
 	}
 	f.reset(0, nil)
-	mustPut(t, s, testID, 2, noise(1, 5000))
+	mustPut(t, s, testFile(2), noise(1, 5000))
 }

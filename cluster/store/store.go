@@ -5,12 +5,14 @@
 // A data directory looks like this:
 //
 //	node.json, LOCK                      the node's identity, and the lock of its process (Claim)
-//	images/tmp/<image-id>-<epoch>.tmp    files being written
-//	images/<xx>/<image-id>-<epoch>.img   committed files
+//	images/tmp/<file>.tmp                files being written
+//	images/<xx>/<file>.img               committed files
 //
-// xx is the last byte of the image ID, the random end of a UUIDv7. One level of 256 folders, all made
-// and fsynced when the store is opened, is enough for millions of files. A second level would have to be
-// made on demand, and nearly every image would cost a chain of directory fsyncs.
+// <file> is <image-id>-<shard>-<attempt> (image.FileID). The attempt is random, so that a name is used once:
+// a committed file never changes and is never replaced. xx is the last byte of the image ID, the random end
+// of a UUIDv7. One level of 256 folders, all made and fsynced when the store is opened, is enough for
+// millions of files. A second level would have to be made on demand, and nearly every image would cost a
+// chain of directory fsyncs.
 //
 // The order of a commit is: write, fsync the file, close, rename, fsync the directory. Only then may
 // the node report the file as stored. Files are written with direct I/O: under minutes of uploads, filling
@@ -61,8 +63,8 @@ type Store struct {
 
 	// mu orders what changes the set of visible files: rename and remove happen under it.
 	mu        sync.Mutex
-	writing   map[key]bool // by Writers, from Create to the end of Commit or Abort
-	published map[key]bool // became visible since the running sweep began; nil when none runs
+	writing   map[image.FileID]bool // by Writers, from Create to the end of Commit or Abort
+	published map[image.FileID]bool // became visible since the running sweep began; nil when none runs
 	used      [foldersCount]usage
 }
 
@@ -87,7 +89,7 @@ func Open(dir string, opts Options) (*Store, error) {
 }
 
 func newStore(fsys fileSystem, opts Options) *Store {
-	return &Store{fs: fsys, opts: opts, writing: map[key]bool{}}
+	return &Store{fs: fsys, opts: opts, writing: map[image.FileID]bool{}}
 }
 
 func (s *Store) open() error {
@@ -95,7 +97,7 @@ func (s *Store) open() error {
 		return err
 	}
 	s.direct = !s.opts.Buffered && s.fs.canDirect(tmpDir+"/probe"+tmpSuffix)
-	return s.List(func(image.ID, uint32, int64) error { return nil }) // counts the files
+	return s.List(func(image.FileID, int64) error { return nil }) // counts the files
 }
 
 // makeFolders makes the missing folders, and always fsyncs: folders that a killed process made may be
@@ -144,8 +146,8 @@ func (s *Store) Usage() (files, bytes int64) {
 }
 
 // count updates a folder's usage after a rename or a removal. The caller holds mu.
-func (s *Store) count(k key, files, bytes int64) {
-	u := &s.used[k.id[15]]
+func (s *Store) count(f image.FileID, files, bytes int64) {
+	u := &s.used[f.Image[15]]
 	u.files += files
 	u.bytes += bytes
 	u.changes++
@@ -223,27 +225,27 @@ func (s *Store) Failed() error {
 
 // Remove removes a committed file; a missing one is no error. After a power loss the file may be there
 // again, until the sweep at start removes it.
-func (s *Store) Remove(id image.ID, epoch uint32) error {
+func (s *Store) Remove(f image.FileID) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, err := s.removeLocked(key{id, epoch})
+	_, err := s.removeLocked(f)
 	return err
 }
 
 // removeLocked returns the length of the file removed, -1 when there was none.
-func (s *Store) removeLocked(k key) (int64, error) {
-	size, err := s.fs.stat(k.path())
+func (s *Store) removeLocked(f image.FileID) (int64, error) {
+	size, err := s.fs.stat(pathOf(f))
 	if err == nil {
-		err = s.fs.remove(k.path())
+		err = s.fs.remove(pathOf(f))
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return -1, nil
 	case err != nil:
-		return -1, s.fault("remove", k.String(), err)
+		return -1, s.fault("remove", f.String(), err)
 	}
 	failpoint.Here("store/removed")
-	s.count(k, -1, -size)
+	s.count(f, -1, -size)
 	return size, nil
 }
 
@@ -284,38 +286,48 @@ func (s *Store) fault(op, name string, err error) error {
 
 // List calls fn for each committed file, folder by folder and sorted by name in each, until fn returns an
 // error. It may miss files that are added or removed meanwhile.
-func (s *Store) List(fn func(id image.ID, epoch uint32, bytes int64) error) error {
+func (s *Store) List(fn func(f image.FileID, bytes int64) error) error {
 	for i := range foldersCount {
-		err := s.listFolder(byte(i), func(k key, bytes int64) error { return fn(k.id, k.epoch, bytes) })
-		if err != nil {
+		if err := s.listFolder(byte(i), fn); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *Store) listFolder(last byte, fn func(k key, bytes int64) error) error {
+// Of returns the committed files of an upload, in any order.
+func (s *Store) Of(shard uint64, id image.ID) (files []image.FileID, err error) {
+	err = s.listFolder(id[15], func(f image.FileID, _ int64) error {
+		if f.Shard == shard && f.Image == id {
+			files = append(files, f)
+		}
+		return nil
+	})
+	return files, err
+}
+
+func (s *Store) listFolder(last byte, fn func(f image.FileID, bytes int64) error) error {
 	dir := folder(last)
 	seen := usage{changes: s.changes(last)}
 	entries, err := s.fs.readDir(dir)
 	if err != nil {
 		return s.fault(opRead, dir, err)
 	}
-	files := make([]key, 0, len(entries))
+	files := make([]image.FileID, 0, len(entries))
 	sizes := make([]int64, 0, len(entries))
 	for _, e := range entries {
-		k, ok := parseName(e.name, imgSuffix)
-		if !ok || e.other || k.id[15] != last {
+		f, ok := parseName(e.name, imgSuffix)
+		if !ok || e.other || f.Image[15] != last {
 			s.unknown(dir + "/" + e.name)
 			continue
 		}
-		files, sizes = append(files, k), append(sizes, e.size)
+		files, sizes = append(files, f), append(sizes, e.size)
 		seen.files++
 		seen.bytes += e.size
 	}
 	s.recount(last, seen)
-	for i, k := range files {
-		if err := fn(k, sizes[i]); err != nil {
+	for i, f := range files {
+		if err := fn(f, sizes[i]); err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"flag"
 	"io"
@@ -41,8 +42,8 @@ func openTest(t testing.TB, dir string, opts Options) *Store {
 }
 
 // put stores data and returns the first error.
-func put(s *Store, id image.ID, epoch uint32, data []byte) error {
-	w, err := s.Create(id, epoch, int64(len(data)))
+func put(s *Store, id image.FileID, data []byte) error {
+	w, err := s.Create(id, int64(len(data)))
 	if err != nil {
 		return err
 	}
@@ -53,16 +54,16 @@ func put(s *Store, id image.ID, epoch uint32, data []byte) error {
 	return w.Commit()
 }
 
-func mustPut(t testing.TB, s *Store, id image.ID, epoch uint32, data []byte) {
+func mustPut(t testing.TB, s *Store, id image.FileID, data []byte) {
 	t.Helper()
-	if err := put(s, id, epoch, data); err != nil {
+	if err := put(s, id, data); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // get reads a whole file.
-func get(s *Store, id image.ID, epoch uint32) ([]byte, error) {
-	f, err := s.Open(id, epoch)
+func get(s *Store, id image.FileID) ([]byte, error) {
+	f, err := s.Open(id)
 	if err != nil {
 		return nil, err
 	}
@@ -95,8 +96,8 @@ func TestRoundTrip(t *testing.T) {
 		for i, size := range sizes {
 			for _, chunk := range []int{size, 77777, directBytes + 28} {
 				data := noise(uint64(i), size)
-				id := image.NewID()
-				w, err := s.Create(id, 1, int64(size))
+				id := newFile()
+				w, err := s.Create(id, int64(size))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -108,7 +109,7 @@ func TestRoundTrip(t *testing.T) {
 				if err := w.Commit(); err != nil {
 					t.Fatal(err)
 				}
-				if got, err := get(s, id, 1); err != nil || !bytes.Equal(got, data) {
+				if got, err := get(s, id); err != nil || !bytes.Equal(got, data) {
 					t.Fatalf("buffered %v, %d bytes in chunks of %d: read back %d bytes, %v",
 						buffered, size, chunk, len(got), err)
 				}
@@ -120,18 +121,18 @@ func TestRoundTrip(t *testing.T) {
 func TestUsageListRemove(t *testing.T) {
 	dir := t.TempDir()
 	s := openTest(t, dir, Options{})
-	want := map[key]int64{}
+	want := map[image.FileID]int64{}
 	for i := range 20 {
-		k := key{image.NewID(), uint32(i % 3)}
+		k := newFile()
 		want[k] = int64(1000 + i)
-		mustPut(t, s, k.id, k.epoch, noise(uint64(i), 1000+i))
+		mustPut(t, s, k, noise(uint64(i), 1000+i))
 	}
 	check := func(s *Store) {
 		t.Helper()
-		got := map[key]int64{}
+		got := map[image.FileID]int64{}
 		sum := int64(0)
-		err := s.List(func(id image.ID, epoch uint32, bytes int64) error {
-			got[key{id, epoch}] = bytes
+		err := s.List(func(f image.FileID, bytes int64) error {
+			got[f] = bytes
 			sum += bytes
 			return nil
 		})
@@ -154,7 +155,7 @@ func TestUsageListRemove(t *testing.T) {
 	for k := range want {
 		delete(want, k)
 		for range 2 { // the second time there is none
-			if err := s.Remove(k.id, k.epoch); err != nil {
+			if err := s.Remove(k); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -166,31 +167,54 @@ func TestUsageListRemove(t *testing.T) {
 	check(openTest(t, dir, Options{}))
 
 	stop := errors.New("stop")
-	if err := s.List(func(image.ID, uint32, int64) error { return stop }); !errors.Is(err, stop) {
+	if err := s.List(func(image.FileID, int64) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("List returned %v, want fn's error", err)
 	}
 }
 
-func TestReplaceKeepsReadersAndCounts(t *testing.T) {
+// TestFilesStayAsTheyAre: a file is written once, and one that is open stays readable when it is removed.
+func TestFilesStayAsTheyAre(t *testing.T) {
 	s := openTest(t, t.TempDir(), Options{})
 	old := noise(1, 5000)
-	repaired := noise(2, 7000)
-	mustPut(t, s, testID, 3, old)
-	f, err := s.Open(testID, 3)
+	mustPut(t, s, testFile(3), old)
+	f, err := s.Open(testFile(3))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	mustPut(t, s, testID, 3, repaired)
+	expectError(t, put(s, testFile(3), noise(2, 7000)), image.KindConflict)
+	if got, err := get(s, testFile(3)); err != nil || !bytes.Equal(got, old) {
+		t.Errorf("read %d bytes, %v; want the first file", len(got), err)
+	}
+	if files, bytes := s.Usage(); files != 1 || bytes != 5000 || s.Failed() != nil {
+		t.Errorf("usage %d files, %d bytes; Failed is %v", files, bytes, s.Failed())
+	}
+	if err := s.Remove(testFile(3)); err != nil {
+		t.Fatal(err)
+	}
 	got, err := io.ReadAll(io.NewSectionReader(f, 0, f.Size()))
 	if err != nil || !bytes.Equal(got, old) {
 		t.Errorf("the open file changed: %d bytes, %v", len(got), err)
 	}
-	if got, err := get(s, testID, 3); err != nil || !bytes.Equal(got, repaired) {
-		t.Errorf("read %d bytes, %v; want the repaired file", len(got), err)
+}
+
+// TestFilesOfOneUpload lists an upload's files; an ID that was used in two shards is two uploads.
+func TestFilesOfOneUpload(t *testing.T) {
+	s := openTest(t, t.TempDir(), Options{})
+	other := testFile(1)
+	other.Shard = 3
+	want := []image.FileID{testFile(1), testFile(2)}
+	for _, f := range append(want, other, newFile()) {
+		mustPut(t, s, f, noise(1, 10))
 	}
-	if files, bytes := s.Usage(); files != 1 || bytes != 7000 {
-		t.Errorf("usage %d files, %d bytes", files, bytes)
+	if got, err := s.Of(2, testID); err != nil || !slices.Equal(got, want) {
+		t.Errorf("%v, %v", got, err)
+	}
+	if err := errors.Join(s.Remove(testFile(1)), s.Remove(testFile(2))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := get(s, other); err != nil {
+		t.Error("the other shard's file:", err)
 	}
 }
 
@@ -198,17 +222,17 @@ func TestBadCalls(t *testing.T) {
 	dir := t.TempDir()
 	s := openTest(t, dir, Options{})
 	for _, size := range []int64{0, -1} {
-		_, err := s.Create(testID, 1, size)
+		_, err := s.Create(testFile(1), size)
 		expectError(t, err, image.KindInvalid)
 	}
-	_, err := s.Open(testID, 1)
+	_, err := s.Open(testFile(1))
 	expectError(t, err, image.KindNotFound)
 
-	w, err := s.Create(testID, 1, 10)
+	w, err := s.Create(testFile(1), 10)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = s.Create(testID, 1, 10)
+	_, err = s.Create(testFile(1), 10)
 	expectError(t, err, image.KindConflict)
 	if _, err := w.Write(make([]byte, 9)); err != nil {
 		t.Fatal(err)
@@ -220,7 +244,7 @@ func TestBadCalls(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	if w, err = s.Create(testID, 1, 10); err != nil {
+	if w, err = s.Create(testFile(1), 10); err != nil {
 		t.Fatal("after Abort the name is free again:", err)
 	}
 	_, err = w.Write(make([]byte, 11))
@@ -229,16 +253,16 @@ func TestBadCalls(t *testing.T) {
 	w.Abort()
 	expectError(t, w.Commit(), image.KindInternal)
 
-	mustPut(t, s, testID, 1, noise(1, 10))
+	mustPut(t, s, testFile(1), noise(1, 10))
 	if n, _ := s.Usage(); n != 1 || s.Failed() != nil {
 		t.Errorf("%d files, failed: %v; want 1 file on a healthy store", n, s.Failed())
 	}
-	expectFiles(t, dir, testKey(1).path())
+	expectFiles(t, dir, pathOf(testFile(1)))
 }
 
 func TestEndedWriter(t *testing.T) {
 	s := openTest(t, t.TempDir(), Options{})
-	w, err := s.Create(testID, 1, 3)
+	w, err := s.Create(testFile(1), 3)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -250,12 +274,25 @@ func TestEndedWriter(t *testing.T) {
 		t.Fatal(err)
 	}
 	expectError(t, w.Commit(), image.KindInternal)
-	if got, err := get(s, testID, 1); string(got) != "abc" || err != nil {
+	if got, err := get(s, testFile(1)); string(got) != "abc" || err != nil {
 		t.Errorf("Abort after Commit: %q, %v", got, err)
 	}
 }
 
-func testKey(epoch uint32) key { return key{testID, epoch} }
+// testFile returns a file of the upload testID; the same one for the same number.
+func testFile(n uint32) image.FileID {
+	f := image.FileID{Image: testID, Shard: 2, Attempt: image.Attempt{0: 0xa0}}
+	binary.BigEndian.PutUint32(f.Attempt[12:], n)
+	return f
+}
+
+// number returns the number of a testFile.
+func number(f image.FileID) uint32 { return binary.BigEndian.Uint32(f.Attempt[12:]) }
+
+// newFile returns a file of its own upload.
+func newFile() image.FileID {
+	return image.FileID{Image: image.NewID(), Shard: 2, Attempt: image.NewAttempt()}
+}
 
 // expectFiles expects exactly these files under images/.
 func expectFiles(t testing.TB, dir string, want ...string) {
@@ -284,11 +321,11 @@ func TestDiskFull(t *testing.T) {
 	if err != nil || free <= 0 {
 		t.Fatal(free, err)
 	}
-	_, err = s.Create(testID, 1, free+1<<40)
+	_, err = s.Create(testFile(1), free+1<<40)
 	expectError(t, err, image.KindDiskFull)
 
 	reserved := openTest(t, dir, Options{FreeBytesMin: 1 << 60})
-	_, err = reserved.Create(testID, 1, 1)
+	_, err = reserved.Create(testFile(1), 1)
 	expectError(t, err, image.KindDiskFull)
 	expectFiles(t, dir)
 	if s.Failed() != nil || reserved.Failed() != nil {
@@ -308,25 +345,24 @@ func TestOpenMissing(t *testing.T) {
 }
 
 func TestNames(t *testing.T) {
-	good := testKey(7).String()
-	if good != "0190b6a0-7c1e-7cc0-a1f4-5d6e7f8091a2-7" || testKey(7).path() != "images/a2/"+good+".img" {
-		t.Errorf("the layout on disk changed: %s", testKey(7).path())
+	good := testFile(7).String()
+	if good != "0190b6a0-7c1e-7cc0-a1f4-5d6e7f8091a2-2-a0000000000000000000000000000007" ||
+		pathOf(testFile(7)) != "images/a2/"+good+".img" {
+		t.Errorf("the layout on disk changed: %s", pathOf(testFile(7)))
 	}
-	if k, ok := parseName(good+".img", imgSuffix); !ok || k != testKey(7) {
-		t.Error(k, ok)
+	if f, ok := parseName(good+".img", imgSuffix); !ok || f != testFile(7) {
+		t.Error(f, ok)
 	}
 	for _, bad := range []string{
-		"", ".img", good, good + ".tmp", good + ".img.img", strings.ToUpper(good) + ".img",
-		good[:36] + ".img", good[:36] + "-.img", good[:36] + "-07.img", good[:36] + "+7.img",
-		good[:36] + "--7.img", good[:36] + "-4294967296.img", "00000000-0000-0000-0000-000000000000-1.img",
+		"", ".img", good, good + ".tmp", good + ".img.img", strings.ToUpper(good) + ".img", good + "0.img",
 	} {
-		if k, ok := parseName(bad, imgSuffix); ok {
-			t.Errorf("%q was read as %v", bad, k)
+		if f, ok := parseName(bad, imgSuffix); ok {
+			t.Errorf("%q was read as %v", bad, f)
 		}
 	}
 }
 
-// TestConcurrent writes, replaces, reads and removes many files at once while sweeps run.
+// TestConcurrent writes, reads and removes many files at once while sweeps run.
 func TestConcurrent(t *testing.T) {
 	dir := t.TempDir()
 	s := openTest(t, dir, Options{})
@@ -335,18 +371,16 @@ func TestConcurrent(t *testing.T) {
 	for g := range workers {
 		wg.Go(func() {
 			for i := range each {
-				id := image.NewID()
+				id := newFile()
 				data := noise(uint64(g*100+i), directBytes+g*999+i)
-				for range 2 {
-					if err := put(s, id, 1, data); err != nil {
-						t.Error(err)
-					}
+				if err := put(s, id, data); err != nil {
+					t.Error(err)
 				}
-				if got, err := get(s, id, 1); err != nil || !bytes.Equal(got, data) {
+				if got, err := get(s, id); err != nil || !bytes.Equal(got, data) {
 					t.Errorf("read %d bytes, %v", len(got), err)
 				}
 				if i%2 == 0 {
-					if err := s.Remove(id, 1); err != nil {
+					if err := s.Remove(id); err != nil {
 						t.Error(err)
 					}
 				}
@@ -355,7 +389,7 @@ func TestConcurrent(t *testing.T) {
 	}
 	wg.Go(func() {
 		for range 5 {
-			if _, _, err := s.Sweep(func(image.ID, uint32) (bool, error) { return true, nil }); err != nil {
+			if _, _, err := s.Sweep(func(image.FileID) (bool, error) { return true, nil }); err != nil {
 				t.Error(err)
 			}
 		}

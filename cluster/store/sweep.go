@@ -13,13 +13,11 @@ import (
 //
 // It never removes what this process is writing, nor what became visible after it began. For a file that
 // became visible before, whose report is not in the log yet, it relies on keep, which must return true for
-// an upload that is assigned to this node in this epoch and not yet decided.
-func (s *Store) Sweep(
-	keep func(id image.ID, epoch uint32) (bool, error),
-) (removed int, bytes int64, err error) {
+// an upload that is assigned to this node and of which the log has no copy from it yet.
+func (s *Store) Sweep(keep func(image.FileID) (bool, error)) (removed int, bytes int64, err error) {
 	s.sweepMu.Lock()
 	defer s.sweepMu.Unlock()
-	s.setPublished(map[key]bool{})
+	s.setPublished(map[image.FileID]bool{})
 	defer s.setPublished(nil)
 
 	count := func(size int64, err error) error {
@@ -33,11 +31,11 @@ func (s *Store) Sweep(
 		return removed, bytes, err
 	}
 	for i := range foldersCount {
-		err = s.listFolder(byte(i), func(k key, _ int64) error {
-			if ok, err := keep(k.id, k.epoch); ok || err != nil {
+		err = s.listFolder(byte(i), func(f image.FileID, _ int64) error {
+			if ok, err := keep(f); ok || err != nil {
 				return err
 			}
-			return count(s.sweepOne(k))
+			return count(s.sweepOne(f))
 		})
 		if err != nil {
 			break
@@ -46,21 +44,21 @@ func (s *Store) Sweep(
 	return removed, bytes, err
 }
 
-func (s *Store) setPublished(m map[key]bool) {
+func (s *Store) setPublished(m map[image.FileID]bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.published = m
 }
 
-// sweepOne removes a file that is not to be kept, unless it was replaced meanwhile. It returns its length,
-// -1 when nothing was removed.
-func (s *Store) sweepOne(k key) (int64, error) {
+// sweepOne removes a file that is not to be kept, unless it is new. It returns its length, -1 when nothing
+// was removed.
+func (s *Store) sweepOne(f image.FileID) (int64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.writing[k] || s.published[k] {
+	if s.writing[f] || s.published[f] {
 		return -1, nil
 	}
-	return s.removeLocked(k)
+	return s.removeLocked(f)
 }
 
 func (s *Store) sweepTmp(count func(int64, error) error) error {
@@ -83,7 +81,7 @@ func (s *Store) sweepTmp(count func(int64, error) error) error {
 func (s *Store) sweepTmpOne(e entry) (int64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if k, ok := parseName(e.name, tmpSuffix); ok && s.writing[k] {
+	if f, ok := parseName(e.name, tmpSuffix); ok && s.writing[f] {
 		return -1, nil
 	}
 	switch err := s.fs.remove(tmpDir + "/" + e.name); {

@@ -34,7 +34,7 @@ var directBuffers = sync.Pool{New: func() any {
 // later calls return it.
 type Writer struct {
 	s     *Store
-	key   key
+	id    image.FileID
 	f     file // nil when closed
 	size  int64
 	taken int64   // bytes that Write has taken
@@ -48,11 +48,10 @@ type Writer struct {
 
 var errEnded = image.Errorf(image.KindInternal, "the image file was already committed or aborted")
 
-// Create starts the file of an upload in one epoch. size is its exact final length in bytes, which is
-// allocated here, so that a full disk is an error of KindDiskFull now and not after the body has come. A
-// committed file of the same name stays until Commit replaces it (a repair). While another Writer writes
-// the same file the error is of KindConflict.
-func (s *Store) Create(id image.ID, epoch uint32, size int64) (*Writer, error) {
+// Create starts a new file. size is its exact final length in bytes, which is allocated here, so that a full
+// disk is an error of KindDiskFull now and not after the body has come. When there is such a file already, or
+// one that is being written, the error is of KindConflict.
+func (s *Store) Create(id image.FileID, size int64) (*Writer, error) {
 	if size <= 0 {
 		return nil, image.Errorf(image.KindInvalid, "image file of %d bytes", size).
 			WithHint("give the length of the ciphertext with its header")
@@ -61,46 +60,49 @@ func (s *Store) Create(id image.ID, epoch uint32, size int64) (*Writer, error) {
 	if err := s.Failed(); err != nil {
 		return nil, err
 	}
-	k := key{id, epoch}
 	if err := s.RoomFor(1, size); err != nil {
 		return nil, err
 	}
-	if !s.reserve(k) {
-		return nil, image.Errorf(image.KindConflict, "%v is already being written", k).
-			WithHint("wait for the first attempt to end, or retry under a new epoch")
+	if err := s.reserve(id); err != nil {
+		return nil, err
 	}
-	f, err := s.fs.create(k.tmpPath(), s.direct)
+	f, err := s.fs.create(tmpPathOf(id), s.direct)
 	if err != nil {
-		s.release(k)
-		return nil, s.fault("create", k.String(), err)
+		s.release(id)
+		return nil, s.fault("create", id.String(), err)
 	}
-	w := &Writer{s: s, key: k, f: f, size: size, failures: failures}
+	w := &Writer{s: s, id: id, f: f, size: size, failures: failures}
 	failpoint.Here("store/created")
 	if s.direct {
 		w.buf = directBuffers.Get().(*[]byte)
 	}
 	if err := f.allocate(size); err != nil {
-		err = s.fault("allocate", k.String(), err)
+		err = s.fault("allocate", id.String(), err)
 		return nil, errors.Join(err, w.Abort())
 	}
 	return w, nil
 }
 
-// reserve reserves a name for one Writer, and reports whether no other Writer has it.
-func (s *Store) reserve(k key) bool {
+// reserve reserves the name of a file that there must not be for one Writer.
+func (s *Store) reserve(id image.FileID) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.writing[k] {
-		return false
+	_, err := s.fs.stat(pathOf(id))
+	switch {
+	case s.writing[id] || err == nil:
+		return image.Errorf(image.KindConflict, "there is a file %v already", id).
+			WithHint("draw another attempt ID")
+	case !errors.Is(err, fs.ErrNotExist):
+		return s.fault("stat", id.String(), err)
 	}
-	s.writing[k] = true
-	return true
+	s.writing[id] = true
+	return nil
 }
 
-func (s *Store) release(k key) {
+func (s *Store) release(id image.FileID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.writing, k)
+	delete(s.writing, id)
 }
 
 // Write appends to the file. Some of the bytes may stay in memory until Commit.
@@ -110,7 +112,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 	}
 	if int64(len(p)) > w.size-w.taken {
 		w.err = image.Errorf(image.KindInternal,
-			"%v: %d bytes at %d are more than its length of %d", w.key, len(p), w.taken, w.size)
+			"%v: %d bytes at %d are more than its length of %d", w.id, len(p), w.taken, w.size)
 		return 0, w.err
 	}
 	put := w.putBuffered
@@ -120,7 +122,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 	before := w.taken
 	n, err := put(p)
 	if err != nil {
-		w.err = w.s.fault("write", w.key.String(), err)
+		w.err = w.s.fault("write", w.id.String(), err)
 	}
 	if half := w.size / 2; before < half && w.taken >= half {
 		failpoint.Here("store/half")
@@ -184,7 +186,7 @@ func (w *Writer) flush() error {
 // loss. After an error nothing may be acknowledged; Abort and the sweep remove what is left.
 func (w *Writer) Commit() error {
 	if w.err == nil && w.taken != w.size {
-		w.err = image.Errorf(image.KindIncomplete, "%v has %d bytes of %d", w.key, w.taken, w.size).
+		w.err = image.Errorf(image.KindIncomplete, "%v has %d bytes of %d", w.id, w.taken, w.size).
 			WithHint("send the whole body")
 	}
 	steps := []struct {
@@ -196,14 +198,14 @@ func (w *Writer) Commit() error {
 		{"fsync", w.sync, "store/synced"},
 		{"close", w.close, "store/closed"},
 		{"rename", w.publish, "store/renamed"},
-		{opSyncDir, func() error { return w.s.fs.syncDir(w.key.folder()) }, "store/committed"},
+		{opSyncDir, func() error { return w.s.fs.syncDir(folderOf(w.id)) }, "store/committed"},
 	}
 	for _, step := range steps {
 		if w.err != nil {
 			return w.err
 		}
 		if err := step.do(); err != nil {
-			w.err = w.s.fault(step.op, w.key.String(), err)
+			w.err = w.s.fault(step.op, w.id.String(), err)
 		}
 		failpoint.Here(step.done)
 	}
@@ -227,7 +229,7 @@ func (w *Writer) failedMeanwhile() error {
 	if err := w.s.Failed(); err != nil {
 		return err
 	}
-	return image.Errorf(image.KindAborted, "the disk failed while %v was written", w.key).
+	return image.Errorf(image.KindAborted, "the disk failed while %v was written", w.id).
 		WithHint("send the image again")
 }
 
@@ -248,22 +250,13 @@ func (w *Writer) publish() error {
 	s := w.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	old, err := s.fs.stat(w.key.path())
-	replaces := err == nil
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := s.fs.rename(w.key.tmpPath(), w.key.path()); err != nil {
+	if err := s.fs.rename(tmpPathOf(w.id), pathOf(w.id)); err != nil {
 		return err
 	}
 	if s.published != nil {
-		s.published[w.key] = true
+		s.published[w.id] = true
 	}
-	files := int64(1)
-	if replaces {
-		files = 0
-	}
-	s.count(w.key, files, w.size-old)
+	s.count(w.id, 1, w.size)
 	return nil
 }
 
@@ -275,10 +268,10 @@ func (w *Writer) Abort() error {
 	}
 	// The file is removed: an error of closing it does not matter.
 	_ = w.close()
-	err := w.s.fs.remove(w.key.tmpPath())
+	err := w.s.fs.remove(tmpPathOf(w.id))
 	w.end()
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return w.s.fault("remove", w.key.String(), err)
+		return w.s.fault("remove", w.id.String(), err)
 	}
 	return nil
 }
@@ -292,5 +285,5 @@ func (w *Writer) end() {
 		directBuffers.Put(w.buf)
 		w.buf = nil
 	}
-	w.s.release(w.key)
+	w.s.release(w.id)
 }

@@ -72,7 +72,8 @@ func TestUploadHeader(t *testing.T) {
 		}
 	}
 	for _, path := range []string{
-		HelloPath, JoinPath, StatusPath, SuspectPath, ShardListPath, CopyPath(id, 1),
+		HelloPath, JoinPath, StatusPath, SuspectPath, ShardListPath,
+		CopyPath(image.FileID{Image: id, Shard: 2, Attempt: image.NewAttempt()}),
 	} {
 		if !FromNode(&http.Request{Header: http.Header{}, URL: &url.URL{Path: path}}) {
 			t.Errorf("%s is not between nodes", path)
@@ -119,7 +120,7 @@ func TestRecordHeader(t *testing.T) {
 	rec := &image.Record{
 		User: "alice", Name: "a.png", ID: image.ID{15: 1}, Version: 1<<64 - 1, Bytes: 3,
 		SHA256: &image.Digest{}, Type: "image/x", Owner: 4294967295, Shard: 4,
-		Copies:  []image.Copy{{Node: 3, Epoch: 1}, {Node: 4294967295, Epoch: 2}},
+		Copies:  []image.Copy{{Node: 3, Attempt: image.Attempt{1}}, {Node: 4294967295, Attempt: image.Attempt{2}}},
 		Created: time.Date(2026, 1, 2, 3, 4, 5, 67, time.UTC),
 	}
 	h := http.Header{}

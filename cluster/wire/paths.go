@@ -1,10 +1,8 @@
 package wire
 
 import (
-	"fmt"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 
 	"imgcluster/cluster/image"
@@ -27,7 +25,7 @@ const (
 	StatusPath    = "/internal/v1/status"
 	SuspectPath   = "/internal/v1/suspect"
 	ShardListPath = "/internal/v1/images"
-	CopyPattern   = copiesPath + "{id}/{epoch}" // of http.ServeMux; see CopyPath
+	CopyPattern   = copiesPath + "{file}" // of http.ServeMux; see CopyPath
 	copiesPath    = "/internal/v1/copies/"
 )
 
@@ -61,17 +59,9 @@ func ParseImagePath(rest string) (user, name string, one bool, err error) {
 }
 
 // CopyPath returns the path of a node's file of a copy.
-func CopyPath(id image.ID, epoch uint32) string { return fmt.Sprintf("%s%s/%d", copiesPath, id, epoch) }
+func CopyPath(f image.FileID) string { return copiesPath + f.String() }
 
 // ParseCopyPath reads the path of a request that matched CopyPattern.
-func ParseCopyPath(r *http.Request) (id image.ID, epoch uint32, err error) {
-	if id, err = image.ParseID(r.PathValue("id")); err != nil {
-		return id, 0, err
-	}
-	n, err := strconv.ParseUint(r.PathValue("epoch"), 10, 32)
-	if err != nil {
-		return id, 0, image.Errorf(image.KindInvalid, "%.20q is not an epoch", r.PathValue("epoch")).
-			WithHint("an epoch is a number from 1")
-	}
-	return id, uint32(n), nil
+func ParseCopyPath(r *http.Request) (image.FileID, error) {
+	return image.ParseFileID(r.PathValue("file"))
 }

@@ -94,23 +94,22 @@ func TestPaths(t *testing.T) {
 		t.Errorf("a user with a slash: %q %v %v", user, one, err)
 	}
 	mux := http.NewServeMux()
-	id := image.NewID()
+	file := image.FileID{Image: image.NewID(), Shard: 1<<64 - 1, Attempt: image.NewAttempt()}
 	mux.HandleFunc(CopyPattern, func(w http.ResponseWriter, r *http.Request) {
-		if got, epoch, err := ParseCopyPath(r); err != nil || got != id || epoch != 4294967295 {
-			t.Errorf("%s: %v %d %v", r.URL, got, epoch, err)
+		if got, err := ParseCopyPath(r); err != nil || got != file {
+			t.Errorf("%s: %v %v", r.URL, got, err)
 		}
 		w.WriteHeader(http.StatusNoContent)
 	})
 	w := httptest.NewRecorder()
-	mux.ServeHTTP(w, httptest.NewRequest(http.MethodGet, CopyPath(id, 4294967295), nil))
+	mux.ServeHTTP(w, httptest.NewRequest(http.MethodGet, CopyPath(file), nil))
 	if w.Code != http.StatusNoContent {
 		t.Errorf("a copy's path has status %d", w.Code)
 	}
-	for _, bad := range [][2]string{{"x", "1"}, {id.String(), "4294967296"}, {id.String(), "-1"}} {
+	for _, bad := range []string{"x", file.Image.String(), file.String() + "0"} {
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
-		r.SetPathValue("id", bad[0])
-		r.SetPathValue("epoch", bad[1])
-		_, _, err := ParseCopyPath(r)
-		expectInvalid(t, strings.Join(bad[:], "/"), err)
+		r.SetPathValue("file", bad)
+		_, err := ParseCopyPath(r)
+		expectInvalid(t, bad, err)
 	}
 }
