@@ -50,7 +50,7 @@ type Node struct {
 	store    *store.Store
 	log      *shardLogs
 	listener net.Listener // of the API
-	http     *http.Server
+	http     *connlimit.Server
 	peers    *peer.Set
 
 	// Its parts.
@@ -338,22 +338,22 @@ const connectionsReserve = 64
 // serve answers on the API's port from now on.
 func (n *Node) serve() {
 	n.handler = api.New(n.apiOptions())
-	n.http = &http.Server{
+	server := &http.Server{
 		Handler:           n.handler,
 		ReadHeaderTimeout: n.cfg.Timeouts.Header,
 		IdleTimeout:       n.cfg.Timeouts.Idle,
 		MaxHeaderBytes:    int(n.cfg.Limits.HeaderBytes), ErrorLog: zap.NewStdLog(n.logger.Named("http")),
 		BaseContext: func(net.Listener) context.Context { return n.ctx },
 	}
-	limits := connlimit.Options{
+	n.http = connlimit.New(server, connlimit.Options{
 		Max:     n.cfg.Limits.Connections,
 		Reserve: connectionsReserve,
 		Class:   api.ConnectionClass,
 		Refuse:  http.HandlerFunc(n.handler.RefuseConnection),
 		Logger:  n.logger.Named("http"),
-	}
+	})
 	n.wg.Go(func() {
-		if err := connlimit.Serve(n.http, n.listener, limits); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		if err := n.http.Serve(n.listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			n.fail(fmt.Errorf("API of node %d: %w", n.self.ID, err))
 		}
 	})
@@ -398,9 +398,7 @@ func (n *Node) Close(ctx context.Context) error {
 		n.handler.Notify()
 		n.ingest.Drain(ctx)
 		n.handler.Shutdown() // from here on peers send to other nodes
-		if err := n.http.Shutdown(ctx); err != nil {
-			errs = append(errs, n.http.Close())
-		}
+		errs = append(errs, n.http.Shutdown(ctx))
 	} else if n.listener != nil {
 		errs = append(errs, n.listener.Close())
 	}

@@ -96,14 +96,9 @@ func readKeyFile(path string, f *os.File) ([]byte, error) {
 	if err != nil {
 		return nil, loadError(path, err)
 	}
-	if mode := info.Mode().Perm(); !private(f, info) {
-		return nil, &Error{
-			Kind: ErrKeyMode,
-			Detail: fmt.Sprintf("master key file %s has mode %04o: others than its owner can use it",
-				path, mode),
-			hint: "chmod 400 " + printable.Argument(path) + "; where that cannot be, " +
-				"have the secret mounted with mode 0400, or give its line in " + MasterKeyEnv,
-		}
+	if err := checkMode(f, info, "master key file", "; where that cannot be, "+
+		"have the secret mounted with mode 0400, or give its line in "+MasterKeyEnv); err != nil {
+		return nil, err
 	}
 	text, err := io.ReadAll(io.LimitReader(f, keyFileBytesMax+1))
 	if err != nil {
@@ -116,6 +111,28 @@ func readKeyFile(path string, f *os.File) ([]byte, error) {
 		}
 	}
 	return text, nil
+}
+
+// CheckMode refuses an open file with a key that others than its owner can use; what names it in the error,
+// of kind ErrKeyMode.
+func CheckMode(f *os.File, what string) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	return checkMode(f, info, what, "")
+}
+
+func checkMode(f *os.File, info fs.FileInfo, what, otherwise string) error {
+	if private(f, info) {
+		return nil
+	}
+	return &Error{
+		Kind: ErrKeyMode,
+		Detail: fmt.Sprintf("%s %s has mode %04o: others than its owner can use it", what, f.Name(),
+			info.Mode().Perm()),
+		hint: "chmod 400 " + printable.Argument(f.Name()) + otherwise,
+	}
 }
 
 // private reports whether a key file is its owner's alone. Of root's the group may read, as OpenSSL's keys in

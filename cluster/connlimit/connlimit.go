@@ -7,6 +7,7 @@ package connlimit
 import (
 	"container/list"
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"sync"
@@ -25,13 +26,14 @@ const (
 	Long
 )
 
-// Options are the limits of a server. All are required.
+// Options are the limits of a server. All but TLS are required.
 type Options struct {
 	Max     int // connections
 	Reserve int // connections above Max
 	Class   func(*http.Request) Class
 	Refuse  http.Handler // answers Refused requests
 	Logger  *zap.Logger
+	TLS     *tls.Config // for the connections; nil: plain HTTP
 }
 
 // headerAge is how long a new connection may take to send the header of its first request before it counts as
@@ -42,7 +44,8 @@ const (
 	headerAgeMin = 100 * time.Millisecond
 )
 
-// refusal is the answer when the reserve is used up too, before a request is read.
+// refusal is the answer when the reserve is used up too, before a request is read. Under TLS there is none,
+// for that would need a handshake, which is work.
 const refusal = "HTTP/1.1 503 Service Unavailable\r\n" +
 	"Connection: close\r\n" +
 	"Retry-After: 1\r\n" +
@@ -64,7 +67,8 @@ type table struct {
 
 // entry is one connection.
 type entry struct {
-	conn    net.Conn
+	conn    net.Conn // as the server has it
+	raw     net.Conn // without TLS
 	reserve bool
 	since   time.Time  // when it was put into its list
 	list    *list.List // silent, idle or nil
@@ -73,15 +77,16 @@ type entry struct {
 
 type entryKey struct{}
 
-// Serve is server.Serve on l with limited connections. It sets the server's ConnState and ConnContext and
-// wraps its handler.
-func Serve(server *http.Server, l net.Listener, o Options) error {
-	return newTable(o).run(server, l)
+// Server is an HTTP server with limited connections.
+type Server struct {
+	*table
+	http *http.Server
 }
 
-func newTable(o Options) *table { return &table{Options: o, conns: map[net.Conn]*entry{}} }
-
-func (t *table) run(server *http.Server, l net.Listener) error {
+// New limits the connections of a server that does not serve yet. It sets the server's ConnState and
+// ConnContext and wraps its handler.
+func New(server *http.Server, o Options) *Server {
+	t := newTable(o)
 	server.ConnState = t.changed
 	server.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		t.mu.Lock()
@@ -90,7 +95,34 @@ func (t *table) run(server *http.Server, l net.Listener) error {
 	}
 	inner := server.Handler
 	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { t.serve(inner, w, r) })
-	return server.Serve(&listener{l, t})
+	return &Server{t, server}
+}
+
+func newTable(o Options) *table { return &table{Options: o, conns: map[net.Conn]*entry{}} }
+
+// Serve is that of http.Server.
+func (s *Server) Serve(l net.Listener) error { return s.http.Serve(&listener{l, s.table}) }
+
+// Shutdown lets the requests in progress end, and at the end of ctx closes their connections. Neither waits
+// for a client that reads nothing.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.closeAll(&s.idle)
+	if s.http.Shutdown(ctx) == nil {
+		return nil
+	}
+	s.closeAll(nil)
+	return s.http.Close()
+}
+
+// closeAll closes the connections in a list, or with nil all. The server notices, and removes them.
+func (t *table) closeAll(l *list.List) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, e := range t.conns {
+		if l == nil || e.list == l {
+			e.raw.Close()
+		}
+	}
 }
 
 type listener struct {
@@ -101,21 +133,30 @@ type listener struct {
 // Accept implements net.Listener.
 func (l *listener) Accept() (net.Conn, error) {
 	for {
-		c, err := l.Listener.Accept()
-		if err != nil || l.t.admit(c) {
-			return c, err
+		raw, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
 		}
-		c.SetWriteDeadline(time.Now().Add(headerAge))
-		c.Write([]byte(refusal)) // an error does not matter: the connection is closed
-		c.Close()
+		c := raw
+		if l.t.TLS != nil {
+			c = tls.Server(raw, l.t.TLS)
+		}
+		if l.t.admit(c, raw) {
+			return c, nil
+		}
+		if l.t.TLS == nil {
+			raw.SetWriteDeadline(time.Now().Add(headerAge))
+			raw.Write([]byte(refusal)) // an error does not matter: the connection is closed
+		}
+		raw.Close()
 	}
 }
 
 // admit adds a new connection, and reports whether there was room for it.
-func (t *table) admit(c net.Conn) bool {
+func (t *table) admit(c, raw net.Conn) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e := &entry{conn: c}
+	e := &entry{conn: c, raw: raw}
 	switch {
 	case t.makeRoom(false):
 		t.within++
@@ -168,7 +209,7 @@ func (t *table) closeOldest(l *list.List, reserve bool, age time.Duration) bool 
 func (t *table) closeFor(e *entry) {
 	t.closed++
 	t.remove(e)
-	e.conn.Close() // its reader gets an error
+	e.raw.Close() // its reader gets an error; to close TLS would wait for room to say so
 }
 
 // remove removes a connection from the table. The caller holds mu.

@@ -3,6 +3,7 @@ package connlimit
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
@@ -25,12 +27,16 @@ type server struct {
 	t    *testing.T
 	addr string
 	logs *observer.ObservedLogs
-	*table
+	tls  bool
+	*Server
 }
 
 const most, reserve = 8, 4
 
-func start(t *testing.T) *server {
+func start(t *testing.T) *server { return startTLS(t, nil) }
+
+// startTLS is start with TLS when config is not nil.
+func startTLS(t *testing.T, config *tls.Config) *server {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -46,8 +52,8 @@ func start(t *testing.T) *server {
 			}
 		}
 	})}
-	table := newTable(Options{
-		Max: most, Reserve: reserve, Logger: zap.New(core),
+	limited := New(srv, Options{
+		Max: most, Reserve: reserve, Logger: zap.New(core), TLS: config,
 		Class: func(r *http.Request) Class {
 			return map[string]Class{"/probe": Short, "/long": Long}[r.URL.Path]
 		},
@@ -56,7 +62,7 @@ func start(t *testing.T) *server {
 		}),
 	})
 	done := make(chan error, 1)
-	go func() { done <- table.run(srv, l) }()
+	go func() { done <- limited.Serve(l) }()
 	t.Cleanup(func() {
 		close(over)
 		srv.Close()
@@ -64,7 +70,7 @@ func start(t *testing.T) *server {
 			t.Error(err)
 		}
 	})
-	return &server{t, l.Addr().String(), logs, table}
+	return &server{t, l.Addr().String(), logs, config != nil, limited}
 }
 
 // conn opens a connection that ends with the test.
@@ -76,6 +82,9 @@ func (s *server) conn() net.Conn {
 	}
 	s.t.Cleanup(func() { c.Close() })
 	c.SetDeadline(time.Now().Add(20 * time.Second))
+	if s.tls {
+		return tls.Client(c, &tls.Config{InsecureSkipVerify: true})
+	}
 	return c
 }
 
@@ -261,9 +270,9 @@ func TestClosedBeforeItsRequest(t *testing.T) {
 	}
 	first := pipe()
 	second := pipe()
-	table.admit(first)
+	table.admit(first, first)
 	table.changed(first, http.StateActive)
-	table.admit(second)
+	table.admit(second, second)
 	e := table.conns[second]
 	table.mu.Lock()
 	table.closeFor(e)
@@ -308,4 +317,93 @@ func TestSilentConnectionsInQuickSuccession(t *testing.T) {
 			s.expectStatus(s.conn(), "/probe", http.StatusOK, false)
 		}
 	}
+}
+
+// certificate returns a TLS side of a server.
+func certificate(t *testing.T) *tls.Config {
+	t.Helper()
+	s := httptest.NewTLSServer(http.NotFoundHandler())
+	defer s.Close()
+	return &tls.Config{Certificates: s.TLS.Certificates}
+}
+
+// TestTLS: connections make way under TLS too, and those above the reserve are closed without a handshake.
+func TestTLS(t *testing.T) {
+	s := startTLS(t, certificate(t))
+	var idle []net.Conn
+	for range most {
+		idle = append(idle, s.conn())
+		s.expectStatus(idle[len(idle)-1], "/", http.StatusOK, false)
+		s.waitIdle(len(idle))
+	}
+	s.expectStatus(s.conn(), "/busy", http.StatusOK, false)
+	s.expectStatus(idle[0], "/", 0, true)
+	for range most - 1 {
+		s.expectStatus(s.conn(), "/busy", http.StatusOK, false)
+	}
+	s.expectStatus(s.conn(), "/", http.StatusTooManyRequests, true)
+	for range reserve / 2 {
+		s.expectStatus(s.conn(), "/long", http.StatusOK, true)
+	}
+	var silent []net.Conn
+	for range reserve / 2 {
+		silent = append(silent, s.conn())
+	}
+	over := s.conn().(*tls.Conn).NetConn()
+	if n, err := io.Copy(io.Discard, over); n != 0 || err != nil {
+		t.Errorf("above the reserve %d bytes came, %v", n, err)
+	}
+	for _, c := range silent {
+		c.Close()
+	}
+}
+
+// pipes is a listener of connections in memory, which buffer nothing.
+type pipes chan net.Conn
+
+func (p pipes) Accept() (net.Conn, error) {
+	c, ok := <-p
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return c, nil
+}
+
+func (p pipes) Close() error   { close(p); return nil }
+func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+// TestUnreadTLS: a client that reads nothing holds up neither whoever needs its connection, nor the end of
+// the server, although TLS has one more thing to say to it.
+func TestUnreadTLS(t *testing.T) {
+	config := certificate(t)
+	synctest.Test(t, func(t *testing.T) {
+		ok := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+		s := New(&http.Server{Handler: ok}, Options{Max: 2, Reserve: 1, Logger: zap.NewNop(), TLS: config})
+		l := make(pipes)
+		done := make(chan error, 1)
+		go func() { done <- s.Serve(l) }()
+		began := time.Now()
+		for range 4 {
+			here, there := net.Pipe()
+			l <- there
+			c := tls.Client(here, &tls.Config{InsecureSkipVerify: true})
+			fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+			if _, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil {
+				t.Error(err)
+			}
+			synctest.Wait() // it is idle
+		}
+		if s.idle.Len() != 2 {
+			t.Errorf("%d idle connections", s.idle.Len())
+		}
+		if err := s.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("it took %v", took)
+		}
+		if err := <-done; err != http.ErrServerClosed {
+			t.Error(err)
+		}
+	})
 }
