@@ -35,7 +35,7 @@ func (v encryptedStore) Create(
 func (v encryptedStore) create(
 	ctx context.Context, user string, f image.FileID, size int64,
 ) (ingest.CopyWriter, error) {
-	key, err := v.keys.current(ctx, user)
+	keyID, key, err := v.keys.currentKey(ctx, user)
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +43,7 @@ func (v encryptedStore) create(
 		Image:       f.Image,
 		Attempt:     f.Attempt,
 		Tenant:      user,
-		UserKey:     firstKeyID,
+		UserKey:     keyID,
 		Length:      size,
 		SegmentSize: segmentBytes,
 	}

@@ -11,17 +11,42 @@ import (
 	"imgcluster/cluster/ingest"
 	"imgcluster/cluster/read"
 	"imgcluster/cluster/store"
+	"imgcluster/cluster/wire"
 )
 
 // images is what clients come for: it implements api.Images.
 type images struct {
 	*read.Images
-	ingest *ingest.Service
-	log    *shardLogs
+	ingest   *ingest.Service
+	log      *shardLogs
+	accounts *accounts
+}
+
+// Record implements api.Images. A removed user has no images any more.
+func (m images) Record(ctx context.Context, user, name string) (*image.Record, error) {
+	if m.accounts.removed(user) {
+		return nil, read.NotFound(user, name)
+	}
+	return m.Images.Record(ctx, user, name)
+}
+
+// List implements api.Images.
+func (m images) List(
+	ctx context.Context, user, prefix, after string, limit int,
+) (wire.List, error) {
+	if m.accounts.removed(user) {
+		return wire.List{Images: []wire.Info{}}, nil
+	}
+	return m.Images.List(ctx, user, prefix, after, limit)
 }
 
 // Put implements api.Images.
 func (m images) Put(ctx context.Context, req image.Request, body io.Reader) (*image.Record, error) {
+	if !req.Relayed { // else the node that relays it has done this
+		if err := m.accounts.keyring.ensure(ctx, req.User); err != nil {
+			return nil, err
+		}
+	}
 	return m.ingest.Receive(ctx, req, body)
 }
 

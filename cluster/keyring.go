@@ -3,9 +3,12 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
+	"time"
 
+	"imgcluster/cluster/access"
 	"imgcluster/cluster/bootstrap"
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/image"
@@ -16,17 +19,21 @@ import (
 // keyringMax bounds the user keys held in memory; any of them can be unwrapped again.
 const keyringMax = 4096
 
-// firstKeyID is the number of a user's first key.
-const firstKeyID = 1
-
-// keyring unwraps the users' keys, which the system shard keeps wrapped by the master key, and makes
-// a user's first one.
+// keyring unwraps the users' keys, which the system shard keeps wrapped by the master key, and makes users.
+// It gives no key of a removed user from the moment that this node applies the removal, in the system shard,
+// or the purge that follows it, in a data shard. It is safe for concurrent use.
 type keyring struct {
 	master *crypto.MasterKey
 	log    *shardLogs
+	// newest reports whether this node has caught up with the system shard since its start.
+	newest func() bool
 
-	mu   sync.Mutex
-	keys map[keyName]crypto.Key
+	mu       sync.Mutex
+	keys     map[keyName]crypto.Key
+	current  map[string]uint32 // IDs of users' current keys
+	forgot   uint64            // how often keys were forgotten: what was read before that is not kept
+	lagging  map[string]uint64 // users purged in a data shard and not removed in the system shard here yet
+	removals uint64            // the last removal applied in the system shard here
 }
 
 type keyName struct {
@@ -34,58 +41,142 @@ type keyName struct {
 	id   uint32
 }
 
-// current returns the key that new images of a user are encrypted with, the one with firstKeyID.
-func (k *keyring) current(ctx context.Context, user string) (crypto.Key, error) {
-	key, err := k.Get(ctx, user, firstKeyID)
-	if image.KindOf(err) == image.KindNotFound {
-		key, err = k.create(ctx, user)
-	}
-	return key, err
+func newKeyring(master *crypto.MasterKey, log *shardLogs, newest func() bool) *keyring {
+	k := &keyring{master: master, log: log, newest: newest, lagging: map[string]uint64{}}
+	k.reload(0)
+	return k
 }
 
-// Get returns one of a user's keys.
-func (k *keyring) Get(ctx context.Context, user string, id uint32) (crypto.Key, error) {
-	name := keyName{user, id}
+// reload forgets all keys. last is the last removal that this node has applied in the system shard.
+func (k *keyring) reload(last uint64) {
 	k.mu.Lock()
-	key, ok := k.keys[name]
+	defer k.mu.Unlock()
+	k.keys = map[keyName]crypto.Key{}
+	k.current = map[string]uint32{}
+	k.applied(last)
+}
+
+// applied takes note of a removal that was applied in the system shard. The caller holds mu.
+func (k *keyring) applied(removal uint64) {
+	k.removals = max(k.removals, removal)
+	maps.DeleteFunc(k.lagging, func(_ string, n uint64) bool { return n <= k.removals })
+	k.forgot++
+}
+
+// apply takes the events of commands that were applied, before anything acts on them.
+func (k *keyring) apply(events []catalog.Event) {
+	for _, e := range events {
+		switch {
+		case e.Removal != nil:
+			k.forget(e.Removal.User, e.Removal.Number, false)
+		case e.Purge != nil:
+			k.forget(e.Purge.User, e.Purge.Removal, true)
+		}
+	}
+}
+
+// forget drops a removed user's keys. By a purge this node may learn of the removal before it has applied it
+// in the system shard: until then it does not believe its own state there.
+func (k *keyring) forget(user string, removal uint64, byPurge bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case removal <= k.removals:
+		return
+	case byPurge:
+		k.lagging[user] = removal
+		k.forgot++
+	default:
+		k.applied(removal)
+	}
+	delete(k.current, user)
+	maps.DeleteFunc(k.keys, func(n keyName, _ crypto.Key) bool { return n.user == user })
+}
+
+// Get returns one of a user's keys. The error is KindForbidden when there is none.
+func (k *keyring) Get(ctx context.Context, user string, id uint32) (crypto.Key, error) {
+	k.mu.Lock()
+	key, ok := k.keys[keyName{user, id}]
 	k.mu.Unlock()
 	if ok {
 		return key, nil
 	}
-	var stored *catalog.PutKey
-	find := func(r catalog.Reader) (err error) {
-		stored, err = catalog.GetUserKey(r, user, id)
-		return err
-	}
-	err := k.log.View(systemShard, find)
-	if err == nil && stored == nil { // this node may lag behind
-		err = k.log.Read(ctx, systemShard, find)
-	}
-	if err == nil && stored == nil {
-		err = image.Errorf(image.KindNotFound, "user %q has no key %d", user, id)
-	}
-	if err != nil {
-		return crypto.Key{}, err
-	}
-	return k.unwrap(stored)
+	_, key, err := k.read(ctx, user, func(r catalog.Reader) (*catalog.PutKey, error) {
+		return catalog.GetUserKey(r, user, id)
+	})
+	return key, err
 }
 
-// create makes a user's first key; when two nodes do at once, the first in the log is it.
-func (k *keyring) create(ctx context.Context, user string) (crypto.Key, error) {
-	wrapped, err := k.master.WrapUserKey(user, firstKeyID, crypto.NewKey())
+// currentKey returns the key that new images of a user are encrypted with, and its ID. The error is
+// KindForbidden when there is no such user.
+func (k *keyring) currentKey(ctx context.Context, user string) (id uint32, key crypto.Key, err error) {
+	k.mu.Lock()
+	id, ok := k.current[user]
+	if ok {
+		key, ok = k.keys[keyName{user, id}]
+	}
+	k.mu.Unlock()
+	if ok {
+		return id, key, nil
+	}
+	return k.read(ctx, user, func(r catalog.Reader) (*catalog.PutKey, error) {
+		return catalog.CurrentUserKey(r, user)
+	})
+}
+
+// read finds a wrapped key of a user in this node's state of the system shard, or in the newest one when this
+// may lag behind, unwraps it and keeps it.
+func (k *keyring) read(
+	ctx context.Context, user string, find func(catalog.Reader) (*catalog.PutKey, error),
+) (uint32, crypto.Key, error) {
+	k.mu.Lock()
+	forgot := k.forgot
+	_, lags := k.lagging[user]
+	k.mu.Unlock()
+	var stored, current *catalog.PutKey
+	get := func(r catalog.Reader) (err error) {
+		if stored, err = find(r); err == nil {
+			current, err = catalog.CurrentUserKey(r, user)
+		}
+		return err
+	}
+	var err error
+	if !lags && k.newest() {
+		err = k.log.View(systemShard, get)
+	}
+	if err == nil && stored == nil {
+		err = k.log.Read(ctx, systemShard, get)
+	}
+	if err == nil && stored == nil {
+		err = image.Errorf(image.KindForbidden, "there is no user %q, or it was removed", user).
+			WithHint("an administrator makes one with imgcluster user add")
+	}
 	if err != nil {
-		return crypto.Key{}, err
+		return 0, crypto.Key{}, err
 	}
-	r, err := k.log.Propose(ctx, systemShard, catalog.Command{PutKey: &catalog.PutKey{
-		User: user, KeyID: firstKeyID, Wrapped: wrapped,
-	}})
-	if err == nil {
-		err = r.Err()
+	key, err := k.unwrap(stored)
+	if err == nil && current != nil {
+		k.keep(stored, key, current.KeyID, forgot)
 	}
-	if err != nil {
-		return crypto.Key{}, err
+	return stored.KeyID, key, err
+}
+
+// keep keeps a key that was read, unless keys were forgotten since.
+func (k *keyring) keep(stored *catalog.PutKey, key crypto.Key, current uint32, forgot uint64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.forgot != forgot {
+		return
 	}
-	return k.unwrap(r.Key)
+	if len(k.keys) >= keyringMax {
+		for name := range k.keys {
+			delete(k.keys, name)
+			delete(k.current, name.user)
+			break
+		}
+	}
+	k.keys[keyName{stored.User, stored.KeyID}] = key
+	k.current[stored.User] = current
 }
 
 func (k *keyring) unwrap(stored *catalog.PutKey) (crypto.Key, error) {
@@ -93,16 +184,54 @@ func (k *keyring) unwrap(stored *catalog.PutKey) (crypto.Key, error) {
 	if err != nil {
 		return crypto.Key{}, fmt.Errorf("key %d of user %q: %w", stored.KeyID, stored.User, err)
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if len(k.keys) >= keyringMax {
-		for name := range k.keys {
-			delete(k.keys, name)
-			break
-		}
-	}
-	k.keys[keyName{stored.User, stored.KeyID}] = key
 	return key, nil
+}
+
+// createTries bounds how often a user's first key is made: its ID has to be above those of all removed users,
+// of which one may be removed meanwhile.
+const createTries = 4
+
+// create makes a user, and returns it as it is in the log: when two nodes make it at once, the first one.
+func (k *keyring) create(ctx context.Context, user string) (made *catalog.PutKey, err error) {
+	var id uint32
+	first := func(r catalog.Reader) (err error) {
+		id, err = catalog.FirstKeyID(r)
+		return err
+	}
+	err = k.log.View(systemShard, first)
+	for range createTries {
+		if err != nil {
+			return nil, err
+		}
+		var wrapped []byte
+		if wrapped, err = k.master.WrapUserKey(user, id, crypto.NewKey()); err != nil {
+			return nil, err
+		}
+		var r catalog.Result
+		r, err = k.log.Propose(ctx, systemShard, catalog.Command{PutKey: &catalog.PutKey{
+			User: user, KeyID: id, Wrapped: wrapped, Created: time.Now().UTC(),
+		}})
+		if err == nil {
+			err = r.Err()
+		}
+		if image.KindOf(err) != image.KindStale {
+			return r.Key, err
+		}
+		err = k.log.Read(ctx, systemShard, first)
+	}
+	return nil, image.Errorf(image.KindOverload, "users are removed faster than user %q can be made", user).
+		WithHint("try again")
+}
+
+// ensure makes a user for its first image, where the sender of the request may.
+func (k *keyring) ensure(ctx context.Context, user string) error {
+	_, _, err := k.currentKey(ctx, user)
+	// A node forwards what it has allowed. It may be the upload of a user who was removed meanwhile: nobody
+	// is made anew until all the user's uploads have ended.
+	if p := access.From(ctx); image.KindOf(err) == image.KindForbidden && (p.Admin() || p.Node != 0) {
+		_, err = k.create(ctx, user)
+	}
+	return err
 }
 
 // loadMaster loads the master keys of this host. A cluster on loopback makes its own at its first start.

@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"imgcluster/cluster/access"
 	"imgcluster/cluster/api"
 	"imgcluster/cluster/bootstrap"
 	"imgcluster/cluster/catalog"
@@ -43,6 +44,8 @@ type Node struct {
 	began   time.Time
 	shards  shardIDs
 	master  *crypto.MasterKey
+	// authority signs the certificates of nodes and administrators.
+	authority *access.Authority
 
 	// What it holds open.
 	dir      *store.DataDir
@@ -61,6 +64,7 @@ type Node struct {
 	replicas   *replicas
 	router     *router
 	keys       *keyring
+	accounts   *accounts
 	references *references
 	disk       *disk
 	ingest     *ingest.Service
@@ -133,6 +137,9 @@ func (n *Node) start(ctx context.Context) error {
 		return err
 	}
 	n.master = keys.Own
+	if n.authority, err = access.NewAuthority(n.master, n.cfg.Cluster.Name); err != nil {
+		return err
+	}
 	if n.listener, err = openPorts(n.ctx, n.cfg, n.self); err != nil {
 		return err
 	}
@@ -161,7 +168,12 @@ func (n *Node) start(ctx context.Context) error {
 // assemble makes the parts of the node that need its store.
 func (n *Node) assemble() (err error) {
 	n.references = &references{self: n.self.ID, log: n.log, serving: n.serving, membership: n.view.membership}
-	n.keys = &keyring{master: n.master, log: n.log, keys: map[keyName]crypto.Key{}}
+	n.keys = newKeyring(n.master, n.log, func() bool { return n.serving.has(systemShard) })
+	sealer, err := access.NewSealer(n.master)
+	if err != nil {
+		return err
+	}
+	n.accounts = newAccounts(n.log, n.keys, sealer, n.cfg.Timeouts.Read, n.logger.Named("access"))
 	if n.ingest, err = ingest.New(n.ingestOptions()); err != nil {
 		hint := cmp.Or(oserr.Hint(err, ""), "raise limits.staging_bytes or lower limits.uploads")
 		return bootstrap.Refuse(hint, "%v", err)
@@ -195,6 +207,7 @@ func (n *Node) assemble() (err error) {
 		peers:         n.peers,
 		ingest:        n.ingest,
 		repair:        n.repair,
+		accounts:      n.accounts,
 		rtt:           n.cfg.Raft.RTT,
 		leaderChanges: &n.leaderChanges,
 		fail:          n.fail,
@@ -300,6 +313,7 @@ func (n *Node) peersChanged() {
 
 // applied takes the events of a shard from consensus.
 func (n *Node) applied(shard uint64, events []catalog.Event) {
+	n.accounts.apply(events)
 	for _, e := range events {
 		if e.Members != nil {
 			n.view.update(e.Members)
@@ -314,6 +328,7 @@ func (n *Node) restored(shard uint64) {
 		return // replicas.serve does it
 	}
 	if shard == systemShard {
+		n.accounts.reload() // at once: keys may have been removed
 		n.wg.Go(n.view.reload)
 		return
 	}

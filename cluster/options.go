@@ -205,9 +205,10 @@ func (n *Node) apiOptions() api.Options {
 	admin := &admin{n.cfg, n.log, n.view, n.peers, n.reporter}
 	return api.Options{
 		ID:          n.self.ID,
-		Images:      images{n.images, n.ingest, n.log},
+		Images:      images{n.images, n.ingest, n.log, n.accounts},
 		Node:        clientAPI{n.readiness, n.reporter, n.router, admin, n.disk, n.metrics},
 		Peers:       peerAPI{n.starter, n.reporter, held},
+		Accounts:    n.accounts,
 		Logger:      n.logger.Named("api"),
 		Forward:     n.peers.Transport(),
 		ImageBytes:  int64(n.cfg.Limits.ImageBytes),
@@ -219,6 +220,9 @@ func (n *Node) apiOptions() api.Options {
 		BodyGrace:   n.cfg.Timeouts.BodyGrace,
 		StatusEvery: n.cfg.Timeouts.PeerInterval,
 		HostAllowed: hosts{allowedHosts(n.cfg), n.view}.allowed,
+		Authenticate: (&authenticator{
+			open: !n.cfg.Secured(), authority: n.authority, keys: n.accounts.access,
+		}).authenticate,
 	}
 }
 

@@ -33,6 +33,7 @@ type replicas struct {
 	peers         *peer.Set
 	ingest        *ingest.Service
 	repair        *repair.Service
+	accounts      *accounts
 	rtt           time.Duration // of Raft
 	leaderChanges *atomic.Int64 // counts changes of leaders
 	fail          func(error)   // ends the node
@@ -242,6 +243,7 @@ func (r *replicas) serve(ctx context.Context, c *consensus.Consensus, shard uint
 	}
 	if shard == systemShard {
 		r.view.reload()
+		r.accounts.reload()
 	} else if err := r.ingest.Recover(ctx, shard); err != nil {
 		r.logger.Warn("pending uploads of a shard", zap.Uint64("shard", shard), zap.Error(err))
 		return

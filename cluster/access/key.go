@@ -1,8 +1,7 @@
 package access
 
 import (
-	"crypto/aes"
-	"crypto/cipher"
+	"bytes"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -13,6 +12,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -64,42 +64,32 @@ func (s Secret) Format(f fmt.State, _ rune) { io.WriteString(f, s.String()) }
 // MarshalText implements encoding.TextMarshaler, for JSON too.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// sealVersion is the first byte of a sealed secret: then the master key's ID, a nonce, and the secret by
-// AES-256-GCM under a key that is derived from the master key for this purpose. It is bound to the access
-// key's ID, user, role and end.
+// sealVersion is the first byte of a sealed secret: then the master key's ID, and the secret under a key that
+// is derived from the master key for this purpose. It is bound to the access key's ID, user, role and end.
 const sealVersion = 1
 
 // Sealer makes access keys and opens their sealed secrets. A secret is sealed rather than hashed, since it is
 // to verify signatures of requests too. It is safe for concurrent use.
-//
-// Nonces are random: one key seals at most 2^32 secrets (NIST SP 800-38D, 8.3), far more than are made.
 type Sealer struct {
-	aead  cipher.AEAD
-	head  []byte // of what it seals: version and master key
-	proof []byte // key of the proofs in IDs
+	sealer *crypto.Sealer
+	head   []byte // of what it seals: version and master key
+	proof  []byte // key of the proofs in IDs
 }
 
 // NewSealer returns the sealer of a master key. The error is that the key was zeroed.
 func NewSealer(master *crypto.MasterKey) (*Sealer, error) {
-	key, err := master.Derive(purposeSeal, 32)
-	if err != nil {
-		return nil, fmt.Errorf("derive the key of access keys: %w", err)
-	}
-	defer clear(key)
-	s := &Sealer{}
-	if s.proof, err = master.Derive(purposeID, 32); err != nil {
-		return nil, err
-	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, err
-	}
-	if s.aead, err = cipher.NewGCM(block); err != nil {
-		return nil, err
-	}
 	id, err := hex.DecodeString(master.ID())
-	s.head = append([]byte{sealVersion}, id...)
-	return s, err
+	s := &Sealer{head: append([]byte{sealVersion}, id...)}
+	if err == nil {
+		s.sealer, err = master.Sealer(purposeSeal)
+	}
+	if err == nil {
+		s.proof, err = master.Derive(purposeID, 32)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("derive the keys of access keys: %w", err)
+	}
+	return s, nil
 }
 
 // New makes an access key, and returns its secret beside it: nobody shows it again. expires is zero for one
@@ -135,21 +125,16 @@ func (s *Sealer) genuine(id string) bool {
 }
 
 func (s *Sealer) seal(k *catalog.AccessKey, secret string) []byte {
-	nonce := make([]byte, s.aead.NonceSize())
-	rand.Read(nonce)
-	out := append(append([]byte{}, s.head...), nonce...)
-	return s.aead.Seal(out, nonce, []byte(secret), s.bound(k))
+	return append(slices.Clone(s.head), s.sealer.Seal([]byte(secret), s.bound(k))...)
 }
 
 // open returns the secret of an access key; ok is false for what this master key has not sealed for it.
 func (s *Sealer) open(k *catalog.AccessKey) (secret []byte, ok bool) {
-	head := len(s.head)
-	if len(k.Sealed) < head+s.aead.NonceSize() || string(k.Sealed[:head]) != string(s.head) {
+	sealed, ok := bytes.CutPrefix(k.Sealed, s.head)
+	if !ok {
 		return nil, false
 	}
-	rest := k.Sealed[head:]
-	nonce := rest[:s.aead.NonceSize()]
-	secret, err := s.aead.Open(nil, nonce, rest[len(nonce):], s.bound(k))
+	secret, err := s.sealer.Open(sealed, s.bound(k))
 	return secret, err == nil
 }
 

@@ -101,6 +101,15 @@ func TestCheck(t *testing.T) {
 	}
 	k, secret := s.New("alice", image.RoleRead, now, now.Add(time.Hour))
 	other, otherSecret := s.New("", image.RoleAdmin, now, time.Time{})
+	keys.Apply([]catalog.Event{{AccessKey: &k}}) // not loaded yet: it may have been removed since
+	if _, err := check(k.ID, secret.Reveal(), now); image.KindOf(err) != image.KindUnauthorized ||
+		len(searched) != 1 {
+		t.Errorf("before the keys are loaded: %v", err)
+	}
+	searched = nil
+	if err := keys.Load(func(func(*catalog.AccessKey)) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
 	keys.Apply([]catalog.Event{{AccessKey: &k}, {AccessKey: &other}})
 
 	p, err := check(k.ID, secret.Reveal(), now)

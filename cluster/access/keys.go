@@ -22,13 +22,14 @@ type Keys struct {
 	decoy  catalog.AccessKey // stands in for a key that there is not
 
 	mu    sync.RWMutex
-	known map[string]*catalog.AccessKey // by ID
+	known map[string]*catalog.AccessKey // by ID; nil before Load: then each key is searched for
 }
 
-// NewKeys returns Keys that know none yet. find reads the newest state of the system shard; it is asked for a
-// key that a node of this cluster has made and that is not known here, for this node may lag behind.
+// NewKeys returns Keys that know none until Load, once this node has the newest state of the system shard.
+// find reads that from the cluster; it is asked for a key that a node of this cluster has made and that is
+// not known here, for this node may lag behind.
 func NewKeys(s *Sealer, find func(ctx context.Context, id string) (*catalog.AccessKey, error)) *Keys {
-	k := &Keys{sealer: s, find: find, known: map[string]*catalog.AccessKey{}}
+	k := &Keys{sealer: s, find: find}
 	k.decoy, _ = s.New("", image.RoleMetrics, time.Time{}, time.Time{})
 	return k
 }
@@ -46,6 +47,9 @@ func (k *Keys) Apply(events []catalog.Event) {
 func (k *Keys) apply(events []catalog.Event) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.known == nil { // they may be those of a log that is applied again
+		return
+	}
 	for _, e := range events {
 		if e.AccessKey != nil {
 			k.known[e.AccessKey.ID] = e.AccessKey

@@ -9,15 +9,14 @@ import (
 	"io"
 	"log"
 	"net/http"
-	"path"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
 
+	"imgcluster/cluster/access"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
 )
@@ -82,6 +81,7 @@ type Options struct {
 	Images      Images
 	Node        Node
 	Peers       Peers
+	Accounts    Accounts
 	Logger      *zap.Logger
 	Forward     http.RoundTripper // to other nodes
 	ImageBytes  int64             // largest body
@@ -92,6 +92,9 @@ type Options struct {
 	Reads       int               // images sent to clients at once
 	Uploads     int               // bodies forwarded at once to nodes that hold their shards
 	StatusEvery time.Duration     // period of the status stream
+	// Authenticate returns who sends a request: the zero Principal when it has no credentials, and the error
+	// KindUnauthorized when it has some that are not good.
+	Authenticate func(r *http.Request) (access.Principal, error)
 	// HostAllowed reports whether a name, in lower case, is one that this node is reached by.
 	HostAllowed func(host string) bool
 }
@@ -123,56 +126,8 @@ func New(o Options) *Handler {
 	h.Notify()
 	h.errorLog = zap.NewStdLog(o.Logger.Named("forward"))
 	h.shutdown, h.cancel = context.WithCancel(context.Background())
-	h.route("GET", wire.ClusterPath, h.cluster)
-	h.route("GET", wire.NodePath, h.node)
-	h.route("GET", wire.LivePath, h.livez)
-	h.route("GET", wire.ReadyPath, h.readyz)
-	h.route("GET", wire.MetricsPath, h.metrics)
-	h.route("POST", wire.VerifyPath, h.verify)
-	h.mux.HandleFunc("GET "+wire.MembersPath, h.members)
-	h.mux.HandleFunc("POST "+wire.MembersPath, h.changeMember)
-	h.mux.HandleFunc(wire.MembersPath, func(w http.ResponseWriter, r *http.Request) {
-		h.refuseMethod(w, r, "GET, HEAD, POST")
-	})
-	h.route("POST", wire.HelloPath, h.hello)
-	h.route("POST", wire.JoinPath, h.join)
-	h.route("POST", wire.SuspectPath, h.suspect)
-	h.route("GET", wire.StatusPath, h.status)
-	h.route("GET", wire.CopyPattern, h.copy)
-	h.route("GET", wire.ShardListPath, h.listShards)
-	h.mux.HandleFunc("/", h.notFound)
+	h.addRoutes()
 	return h
-}
-
-// notFound answers a path that nothing is at.
-func (h *Handler) notFound(w http.ResponseWriter, r *http.Request) {
-	if r.Method == http.MethodOptions {
-		h.refuseMethod(w, r, "")
-		return
-	}
-	h.fail(w, r, image.Errorf(image.KindNotFound, "there is nothing at %.200s", r.URL.Path).
-		WithHint("images are under /v1/images/{user}/{name}, the cluster's state at /v1/cluster"))
-}
-
-// route serves a path by one method, and HEAD with GET; others are refused.
-func (h *Handler) route(method, path string, serve http.HandlerFunc) {
-	allow := method
-	if method == http.MethodGet {
-		allow = "GET, HEAD"
-	}
-	h.mux.HandleFunc(method+" "+path, serve)
-	h.mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { h.refuseMethod(w, r, allow) })
-}
-
-// refuseMethod answers a method that is not in allow; OPTIONS is asked for what is.
-func (h *Handler) refuseMethod(w http.ResponseWriter, r *http.Request, allow string) {
-	w.Header().Set("Allow", strings.TrimPrefix(allow+", OPTIONS", ", "))
-	if r.Method == http.MethodOptions {
-		w.WriteHeader(http.StatusNoContent)
-		return
-	}
-	h.fail(w, r, image.Errorf(image.KindMethod, "%.20q is not for this path", r.Method).
-		WithHint("use one of "+allow))
 }
 
 // Notify sends the node's status to the peers now, not only at the next StatusEvery.
@@ -210,28 +165,6 @@ func (h *Handler) withPace(w http.ResponseWriter, r *http.Request, serve http.Ha
 	serve(w, r)
 }
 
-func (h *Handler) serveHTTP(w http.ResponseWriter, r *http.Request) {
-	if err := h.checkBrowser(r); err != nil {
-		h.fail(w, r, err)
-		return
-	}
-	switch escaped, clean := r.URL.EscapedPath(), path.Clean(r.URL.Path); {
-	case strings.HasPrefix(escaped, wire.ImagesPath):
-		if r.Method == http.MethodGet {
-			if err := h.reads.acquire(r.Context(), readWait); err != nil {
-				h.fail(w, r, err)
-				return
-			}
-			defer h.reads.release()
-		}
-		h.images(w, r, escaped[len(wire.ImagesPath):])
-	case r.URL.Path != clean && r.URL.Path != clean+"/": // the mux would redirect
-		h.notFound(w, r)
-	case h.conditional(w, r):
-		h.mux.ServeHTTP(w, r)
-	}
-}
-
 // extend gives the client BodyIdle from now to take what is written. Every request and every part of
 // an answer that had to be waited for does so, for a deadline outlasts the request that set it.
 func (h *Handler) extend(w http.ResponseWriter) {
@@ -255,7 +188,14 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	h.extend(w)
 	w.WriteHeader(p.Status)
 	w.Write(text)
-	if p.Code != image.KindTooSlow {
+	switch p.Code {
+	case image.KindTooSlow:
+	case image.KindUnauthorized, image.KindForbidden:
+		if rest != nil {
+			rest.endBy(time.Now().Add(refusedRead))
+		}
+		fallthrough
+	default:
 		h.drain(w, r, rest)
 	}
 }
@@ -290,8 +230,13 @@ func (h *Handler) writeJSON(w http.ResponseWriter, status int, v any) {
 	json.NewEncoder(w).Encode(v)
 }
 
-func (h *Handler) cluster(w http.ResponseWriter, _ *http.Request) {
-	h.writeJSON(w, http.StatusOK, h.Node.Cluster())
+// cluster sends the cluster's state. Loads and the figures of machines are for administrators.
+func (h *Handler) cluster(w http.ResponseWriter, r *http.Request) {
+	s := h.Node.Cluster()
+	if !access.From(r.Context()).Admin() {
+		s = s.Outline()
+	}
+	h.writeJSON(w, http.StatusOK, s)
 }
 
 func (h *Handler) node(w http.ResponseWriter, _ *http.Request) {

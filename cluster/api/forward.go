@@ -12,6 +12,9 @@ import (
 	"imgcluster/cluster/wire"
 )
 
+// unforwardedFields are of the client and this node, which has compared and checked them.
+var unforwardedFields = append([]string{"Authorization"}, browserFields...)
+
 // forward sends a request for an image on to a node that holds its shard, where this one does not, and
 // reports whether it answered.
 func (h *Handler) forward(w http.ResponseWriter, r *http.Request, user, name string) bool {
@@ -46,8 +49,7 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, user, name str
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.SetURL(&url.URL{Scheme: "http", Host: target})
 			p.Out.Header.Set(wire.ForwardedField, strconv.Itoa(int(h.ID)))
-			// They are of the client and this node, which has compared them.
-			for _, key := range browserFields {
+			for _, key := range unforwardedFields {
 				p.Out.Header.Del(key)
 			}
 		},

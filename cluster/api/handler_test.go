@@ -18,6 +18,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"imgcluster/cluster/access"
 	"imgcluster/cluster/clustertest/poll"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
@@ -222,8 +223,9 @@ func serveOn(t *testing.T, i Images, n Node) (*Handler, *httptest.Server) {
 	h := New(Options{
 		ID: 1, Images: i, Node: n, Peers: peers{}, Logger: zap.NewNop(), Forward: http.DefaultTransport,
 		ImageBytes: 1 << 20, ListPage: 10, BodyIdle: 10 * time.Second, Reads: 8, Uploads: 8,
-		StatusEvery: time.Millisecond,
-		HostAllowed: func(host string) bool { return host == "x" },
+		StatusEvery:  time.Millisecond,
+		HostAllowed:  func(host string) bool { return host == "x" },
+		Authenticate: func(*http.Request) (access.Principal, error) { return access.Anyone, nil },
 	})
 	srv := httptest.NewServer(h)
 	srv.Config.ErrorLog = zap.NewStdLog(zap.NewNop())

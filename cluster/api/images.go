@@ -3,7 +3,6 @@ package api
 import (
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 
 	"imgcluster/cluster/image"
@@ -13,17 +12,30 @@ import (
 // images routes what is under /v1/images/: rest is the escaped "user/name" or "user".
 func (h *Handler) images(w http.ResponseWriter, r *http.Request, rest string) {
 	user, name, one, err := wire.ParseImagePath(rest)
-	if err != nil {
+	by, allow := listRoutes, listMethods
+	if one {
+		by, allow = imageRoutes, imageMethods
+	}
+	may, known := by[r.Method]
+	if err != nil || !known {
+		may.who = holders
+	}
+	if r = h.admit(w, r, may.who, user); r == nil {
+		return
+	}
+	switch {
+	case err != nil:
 		h.fail(w, r, err)
 		return
-	}
-	allow := "GET, HEAD"
-	if one {
-		allow = "PUT, GET, HEAD, DELETE"
-	}
-	if !slices.Contains(strings.Split(allow, ", "), r.Method) {
+	case !known:
 		h.refuseMethod(w, r, allow)
 		return
+	case r.Method == http.MethodGet:
+		if err := h.reads.acquire(r.Context(), readWait); err != nil {
+			h.fail(w, r, err)
+			return
+		}
+		defer h.reads.release()
 	}
 	if one && h.forward(w, r, user, name) {
 		return

@@ -95,6 +95,7 @@ type body struct {
 	count   *atomic.Int64
 	mu      sync.Mutex // net/http reads on in a goroutine of its own when it passes a body on
 	pace    pace
+	end     time.Time   // by which it must have come; zero: any
 	read    atomic.Bool // something was asked of it
 	ended   atomic.Bool // nothing is left of it
 }
@@ -108,7 +109,11 @@ func (b *body) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	began := time.Now()
-	if err := b.control.SetReadDeadline(began.Add(b.pace.timeout())); err != nil {
+	deadline := began.Add(b.pace.timeout())
+	if !b.end.IsZero() && b.end.Before(deadline) {
+		deadline = b.end
+	}
+	if err := b.control.SetReadDeadline(deadline); err != nil {
 		return 0, err
 	}
 	n, err := b.r.Read(p)
@@ -124,6 +129,13 @@ func (b *body) Read(p []byte) (int, error) {
 		err = slow
 	}
 	return n, err
+}
+
+// endBy makes reads fail from t on.
+func (b *body) endBy(t time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.end = t
 }
 
 // Close implements io.Closer. What is left of a body is net/http's to deal with, or drain's.

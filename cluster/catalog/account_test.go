@@ -203,7 +203,7 @@ func TestRemoveUser(t *testing.T) {
 			t.Errorf("the system shard still has %q: %s", k, v)
 		}
 	}
-	last := s.events[len(s.events)-1].UserRemoved
+	last := s.events[len(s.events)-1].Removal
 	if len(s.events) != 3 || last == nil || last.User != "alice" {
 		t.Errorf("events %+v", s.events)
 	}

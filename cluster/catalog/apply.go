@@ -19,8 +19,8 @@ type Event struct {
 
 	AccessKey        *AccessKey // added
 	AccessKeyRemoved string     // its ID
-	UserRemoved      *Removal
-	Purge            *Purge // in a data shard: no upload is assigned to a key of this user from here on
+	Removal          *Removal   // begun, or a part of it done
+	Purge            *Purge     // in a data shard: no upload is assigned to a key of this user from here on
 }
 
 // Apply executes one command of a shard's log on tx. index is the command's place in the log.

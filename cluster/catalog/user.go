@@ -78,6 +78,12 @@ func (t *txn) putKey(k *PutKey) (Result, error) {
 	return Result{Key: k}, t.put(userKeyKey(k.User, k.KeyID), k)
 }
 
+// LastRemoval returns the number of the last removal that began, 0 before the first.
+func LastRemoval(r Reader) (uint64, error) {
+	a, err := getAccounts(r)
+	return a.Removals, err
+}
+
 // Removals returns the removals of users that have something left to do, in their order.
 func Removals(r Reader) (all []*Removal, err error) {
 	err = scan(r, []byte{removalTable}, nil, func(_ []byte, x *Removal) bool {
@@ -132,7 +138,7 @@ func (t *txn) removeUser(c *RemoveUser) (Result, error) {
 			x.Nodes = append(x.Nodes, member.ID)
 		}
 	}
-	t.events = append(t.events, Event{UserRemoved: x})
+	t.events = append(t.events, Event{Removal: x})
 	if err := t.put([]byte{accountsKey}, a); err != nil {
 		return Result{}, err
 	}
@@ -182,6 +188,7 @@ func (t *txn) removed(c *Removed) (Result, error) {
 	}
 	x.Shards = slices.DeleteFunc(x.Shards, func(shard uint64) bool { return shard == c.Shard })
 	x.Nodes = slices.DeleteFunc(x.Nodes, func(id image.NodeID) bool { return id == c.Node })
+	t.events = append(t.events, Event{Removal: x})
 	return Result{Removal: x}, t.saveRemoval(x)
 }
 

@@ -181,7 +181,7 @@ func (m *Images) Authenticate(
 			key, keyErr = m.Keys.Get(ctx, rec.User, h.UserKey)
 			return key, keyErr
 		})
-	if image.KindOf(keyErr) == image.KindNoQuorum {
+	if keyErr != nil && !errors.As(keyErr, new(*crypto.Error)) { // it was not found, or not looked up
 		return keyErr
 	}
 	if err == nil {

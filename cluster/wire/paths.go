@@ -15,9 +15,17 @@ const (
 	NodePath    = "/v1/node"
 	MembersPath = "/v1/members"
 	VerifyPath  = "/v1/verify"
+	KeysPath    = "/v1/keys"
+	UsersPath   = "/v1/users"
 	LivePath    = "/livez"
 	ReadyPath   = "/readyz"
 	MetricsPath = "/metrics"
+
+	// Patterns of http.ServeMux for what is under the paths of keys, users and images.
+	KeyPattern   = KeysPath + "/{id}"
+	UserPattern  = UsersPath + "/{user}"
+	ListPattern  = ImagesPath + "{user}"
+	ImagePattern = ListPattern + "/{name...}"
 
 	InternalPath  = "/internal/"
 	HelloPath     = "/internal/v1/hello"

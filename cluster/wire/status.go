@@ -135,6 +135,21 @@ type ClusterStatus struct {
 	UnderReplicated int64         `json:"under_replicated"`
 	Nodes           []NodeStatus  `json:"nodes"`
 	Shards          []ShardStatus `json:"shards"`
+	// Limited: it is an Outline, and other figures than those are left out.
+	Limited bool `json:"limited,omitempty"`
+}
+
+// Outline is what a client needs to know of the cluster to use it: its nodes, how to reach them, and where
+// the shards are.
+func (s ClusterStatus) Outline() ClusterStatus {
+	o := ClusterStatus{
+		Name: s.Name, Ready: s.Ready, Replicas: s.Replicas, Shards: s.Shards, Limited: true,
+		Nodes: make([]NodeStatus, len(s.Nodes)),
+	}
+	for i, n := range s.Nodes {
+		o.Nodes[i] = NodeStatus{ID: n.ID, API: n.API, State: n.State, Ready: n.Ready}
+	}
+	return o
 }
 
 // ClusterFigures are the figures of ClusterStatus.

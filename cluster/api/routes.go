@@ -1,0 +1,202 @@
+package api
+
+import (
+	"maps"
+	"net/http"
+	"path"
+	"slices"
+	"strings"
+
+	"imgcluster/cluster/access"
+	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
+)
+
+// who says who may use a route.
+type who int
+
+// Who may use a route. The zero value is nobody.
+const (
+	anyone    who = iota + 1
+	holders       // of any key
+	observers     // metrics, administrators
+	admins        //
+	owners        // of access keys, which are a user's: that user's read and write; administrators
+	readers       // of the images of the route's user: that user's read and write; administrators
+	writers       // that user's write; administrators
+	nodes         // of the cluster, by their certificates
+)
+
+// allows reports whether a sender may use a route, which is about images of user where it is about any. It
+// looks at nothing else, so that a refusal says nothing about what there is.
+func (o who) allows(p access.Principal, user string) bool {
+	node := p.Node != 0
+	switch o {
+	case anyone:
+		return true
+	case holders:
+		return slices.Contains(image.Roles, p.Role) || node
+	case observers:
+		return p.Admin() || p.Role == image.RoleMetrics
+	case admins:
+		return p.Admin()
+	case owners:
+		return p.Admin() || p.Role.OfUser()
+	case readers: // a node forwards what it has allowed
+		return p.Reads(user) || node
+	case writers:
+		return p.Writes(user) || node
+	case nodes:
+		return node || p.Open
+	}
+	return false
+}
+
+// route is one method of one path. GET is HEAD too.
+type route struct {
+	method string
+	path   string // as a pattern of http.ServeMux
+	who    who
+	serve  func(*Handler, http.ResponseWriter, *http.Request) // nil: Handler.images does
+}
+
+// routes are all routes. What is not here is answered to holders alone: 404, or 405 when the path is here.
+var routes = []route{
+	{http.MethodGet, wire.LivePath, anyone, (*Handler).livez},
+	{http.MethodGet, wire.ReadyPath, anyone, (*Handler).readyz},
+	{http.MethodGet, wire.MetricsPath, observers, (*Handler).metrics},
+	{http.MethodGet, wire.ClusterPath, holders, (*Handler).cluster},
+	{http.MethodGet, wire.NodePath, admins, (*Handler).node},
+	{http.MethodGet, wire.MembersPath, admins, (*Handler).members},
+	{http.MethodPost, wire.MembersPath, admins, (*Handler).changeMember},
+	{http.MethodPost, wire.VerifyPath, admins, (*Handler).verify},
+
+	{http.MethodGet, wire.KeysPath, owners, (*Handler).listKeys},
+	{http.MethodPost, wire.KeysPath, admins, (*Handler).addKey},
+	{http.MethodDelete, wire.KeyPattern, owners, (*Handler).removeKey},
+	{http.MethodGet, wire.UsersPath, admins, (*Handler).listUsers},
+	{http.MethodPost, wire.UsersPath, admins, (*Handler).addUser},
+	{http.MethodDelete, wire.UserPattern, admins, (*Handler).removeUser},
+
+	{http.MethodGet, wire.ListPattern, readers, nil},
+	{http.MethodPut, wire.ImagePattern, writers, nil},
+	{http.MethodGet, wire.ImagePattern, readers, nil},
+	{http.MethodDelete, wire.ImagePattern, writers, nil},
+
+	{http.MethodPost, wire.HelloPath, nodes, (*Handler).hello},
+	{http.MethodPost, wire.JoinPath, nodes, (*Handler).join},
+	{http.MethodPost, wire.SuspectPath, nodes, (*Handler).suspect},
+	{http.MethodGet, wire.StatusPath, nodes, (*Handler).status},
+	{http.MethodGet, wire.CopyPattern, nodes, (*Handler).copy},
+	{http.MethodGet, wire.ShardListPath, nodes, (*Handler).listShards},
+}
+
+// Those of images, which Handler.images serves.
+var (
+	listRoutes, listMethods   = routesOf(wire.ListPattern)
+	imageRoutes, imageMethods = routesOf(wire.ImagePattern)
+)
+
+// routesOf returns the routes of a path, by method, and the methods as Allow has them.
+func routesOf(pattern string) (by map[string]route, allow string) {
+	by = map[string]route{}
+	var methods []string
+	for _, one := range routes {
+		if one.path != pattern {
+			continue
+		}
+		by[one.method] = one
+		methods = append(methods, one.method)
+		if one.method == http.MethodGet {
+			by[http.MethodHead] = one
+			methods = append(methods, http.MethodHead)
+		}
+	}
+	return by, strings.Join(methods, ", ")
+}
+
+// addRoutes makes the routes those of the mux, but for those of images.
+func (h *Handler) addRoutes() {
+	patterns := map[string]bool{}
+	for _, one := range routes {
+		if one.serve != nil {
+			patterns[one.path] = true
+		}
+	}
+	for _, pattern := range slices.Sorted(maps.Keys(patterns)) {
+		by, allow := routesOf(pattern)
+		h.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			one, ok := by[r.Method]
+			if !ok {
+				one = route{who: holders, serve: func(h *Handler, w http.ResponseWriter, r *http.Request) {
+					h.refuseMethod(w, r, allow)
+				}}
+			}
+			if r = h.admit(w, r, one.who, ""); r != nil && (!ok || h.conditional(w, r)) {
+				one.serve(h, w, r)
+			}
+		})
+	}
+	h.mux.HandleFunc("/", h.notFound)
+}
+
+// admit finds out who sends a request, and returns it with the sender in its context; nil when the sender may
+// not use the route, and is told so. It comes before anything else that a request can ask for.
+func (h *Handler) admit(w http.ResponseWriter, r *http.Request, may who, user string) *http.Request {
+	if may == anyone {
+		return r
+	}
+	p, err := h.Authenticate(r)
+	switch {
+	case err != nil:
+	case may.allows(p, user):
+		return r.WithContext(access.With(r.Context(), p))
+	case p == access.Principal{}:
+		err = access.ErrNoKey()
+	default:
+		err = image.Errorf(image.KindForbidden, "%.20q %.200q is not for %s", r.Method, r.URL.Path, p).
+			WithHint("use a key of the user and role that it needs: " +
+				"an administrator makes one with imgcluster key add")
+	}
+	h.fail(w, r, err)
+	return nil
+}
+
+// notFound answers a path that nothing is at.
+func (h *Handler) notFound(w http.ResponseWriter, r *http.Request) {
+	if r = h.admit(w, r, holders, ""); r == nil {
+		return
+	}
+	if r.Method == http.MethodOptions {
+		h.refuseMethod(w, r, "")
+		return
+	}
+	h.fail(w, r, image.Errorf(image.KindNotFound, "there is nothing at %.200s", r.URL.Path).
+		WithHint("images are under /v1/images/{user}/{name}, the cluster's state at /v1/cluster"))
+}
+
+// refuseMethod answers a method that is not in allow; OPTIONS is asked for what is.
+func (h *Handler) refuseMethod(w http.ResponseWriter, r *http.Request, allow string) {
+	w.Header().Set("Allow", strings.TrimPrefix(allow+", OPTIONS", ", "))
+	if r.Method == http.MethodOptions {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	h.fail(w, r, image.Errorf(image.KindMethod, "%.20q is not for this path", r.Method).
+		WithHint("use one of "+allow))
+}
+
+func (h *Handler) serveHTTP(w http.ResponseWriter, r *http.Request) {
+	if err := h.checkBrowser(r); err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	switch escaped, clean := r.URL.EscapedPath(), path.Clean(r.URL.Path); {
+	case strings.HasPrefix(escaped, wire.ImagesPath):
+		h.images(w, r, escaped[len(wire.ImagesPath):])
+	case r.URL.Path != clean && r.URL.Path != clean+"/": // the mux would redirect
+		h.notFound(w, r)
+	default:
+		h.mux.ServeHTTP(w, r)
+	}
+}
