@@ -45,6 +45,16 @@ func authorityOf(t *testing.T, line, cluster string) *Authority {
 	return a
 }
 
+// issuerOf returns the issuer that signs.
+func issuerOf(t *testing.T, a *Authority) *issuer {
+	t.Helper()
+	all, err := a.good()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all[0]
+}
+
 // TestAuthorityIsTheSameEverywhere compares ca.crt with the one that was made when this test was written: a
 // node of another build must make the same.
 func TestAuthorityIsTheSameEverywhere(t *testing.T) {
@@ -247,7 +257,8 @@ func TestPeers(t *testing.T) {
 	withURIs := func(uris ...*url.URL) signer {
 		return func(template *x509.Certificate, key *ecdsa.PrivateKey) ([]byte, error) {
 			template.URIs = uris
-			return x509.CreateCertificate(rand.Reader, template, a.certificate, key.Public(), a.key)
+			i := issuerOf(t, a)
+			return x509.CreateCertificate(rand.Reader, template, i.certificate, key.Public(), i.key)
 		}
 	}
 	node2 := Identity{"photos", 2}
@@ -293,11 +304,12 @@ func TestClocks(t *testing.T) {
 	a := authorityOf(t, lineOne, "photos")
 	for _, off := range []time.Duration{-60 * 365 * 24 * time.Hour, 60 * 365 * 24 * time.Hour} {
 		node := a.Node(2, "127.0.0.1")
-		c, err := node.sign(time.Now().Add(off))
+		i := issuerOf(t, a)
+		c, err := node.sign(i, time.Now().Add(off))
 		if err != nil {
 			t.Fatal(err)
 		}
-		node.current, node.signed = c, time.Now()
+		node.current = map[*issuer]*signed{i: {certificate: c, at: time.Now()}}
 		server := a.PeerServer(a.Node(1, "127.0.0.1"))
 		_, _, serverErr, clientErr := handshake(t, server, a.PeerClient(node, 1, ProtocolRaft))
 		if serverErr != nil || clientErr != nil {
@@ -307,7 +319,7 @@ func TestClocks(t *testing.T) {
 	admin := a.Admin()
 	state := &tls.ConnectionState{}
 	for _, off := range []time.Duration{0, 2 * 24 * time.Hour, -2 * 24 * time.Hour} {
-		c, err := admin.sign(time.Now().Add(off))
+		c, err := admin.sign(issuerOf(t, a), time.Now().Add(off))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -333,7 +345,7 @@ func TestIdentify(t *testing.T) {
 		"plain HTTP":     nil,
 		"no certificate": {},
 		"foreign":        {PeerCertificates: []*x509.Certificate{foreign.Leaf}},
-		"the authority":  {PeerCertificates: []*x509.Certificate{a.certificate}},
+		"the authority":  {PeerCertificates: []*x509.Certificate{issuerOf(t, a).certificate}},
 	} {
 		if i, err := a.Identify(s); i != nil || err != nil {
 			t.Errorf("%s: %v, %v", what, i, err)
@@ -369,9 +381,12 @@ func FuzzIdentity(f *testing.F) {
 func TestExplain(t *testing.T) {
 	a := authorityOf(t, lineOne, "photos")
 	other := authorityOf(t, lineTwo, "photos")
-	roots := a.pool()
+	roots, err := a.pool()
+	if err != nil {
+		t.Fatal(err)
+	}
 	at := func(c *Certificate, off time.Duration) *tls.Certificate {
-		signed, err := c.sign(time.Now().Add(off))
+		signed, err := c.sign(issuerOf(t, c.authority), time.Now().Add(off))
 		if err != nil {
 			t.Fatal(err)
 		}

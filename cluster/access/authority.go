@@ -4,6 +4,7 @@
 package access
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -16,6 +17,7 @@ import (
 	"math/big"
 	"net/netip"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -47,17 +49,59 @@ const (
 	certificateRenew = 6 * time.Hour
 )
 
-// Authority is a cluster's certificate authority. It is safe for concurrent use.
+// Masters are the master keys that are good now, a crypto.Ring or a crypto.MasterKey: there is an authority
+// of each. The first one signs.
+type Masters interface{ All() []*crypto.MasterKey }
+
+// Authority is a cluster's certificate authority: that of its master key and, while that is rotated, those of
+// both. It is safe for concurrent use.
 type Authority struct {
-	cluster     string
+	cluster string
+	masters Masters
+
+	mu      sync.Mutex
+	issuers map[string]*issuer // by the ID of the master key
+	crossed map[[2]*issuer]*x509.Certificate
+}
+
+// issuer is the authority of one master key.
+type issuer struct {
 	key         *ecdsa.PrivateKey
 	certificate *x509.Certificate
 }
 
-// NewAuthority derives the authority of a cluster from its master key: ECDSA on P-256, since browsers refuse
-// Ed25519. The same key and name give the same certificate, byte for byte. The error is that the key was
+// NewAuthority derives the authority of a cluster from its master keys: ECDSA on P-256, since browsers refuse
+// Ed25519. The same key and name give the same certificate, byte for byte. The error is that a key was
 // zeroed.
-func NewAuthority(master *crypto.MasterKey, cluster string) (*Authority, error) {
+func NewAuthority(masters Masters, cluster string) (*Authority, error) {
+	a := &Authority{
+		cluster: cluster, masters: masters,
+		issuers: map[string]*issuer{}, crossed: map[[2]*issuer]*x509.Certificate{},
+	}
+	_, err := a.good()
+	return a, err
+}
+
+// good returns the issuers that are good now, that which signs first.
+func (a *Authority) good() ([]*issuer, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var all []*issuer
+	for _, m := range a.masters.All() {
+		i := a.issuers[m.ID()]
+		if i == nil {
+			var err error
+			if i, err = newIssuer(m, a.cluster); err != nil {
+				return nil, err
+			}
+			a.issuers[m.ID()] = i
+		}
+		all = append(all, i)
+	}
+	return all, nil
+}
+
+func newIssuer(master *crypto.MasterKey, cluster string) (*issuer, error) {
 	key, err := deriveScalar(master.Derive, purposeAuthority+cluster)
 	if err != nil {
 		return nil, fmt.Errorf("derive the certificate authority: %w", err)
@@ -68,15 +112,19 @@ func NewAuthority(master *crypto.MasterKey, cluster string) (*Authority, error) 
 	}
 	id := sha256.Sum256(public)
 	template := &x509.Certificate{
-		SerialNumber:          big.NewInt(1),
-		Subject:               pkix.Name{CommonName: "imgcluster " + cluster, Organization: []string{"imgcluster"}},
+		SerialNumber: big.NewInt(1),
+		// With the master key's ID: the name is what a peer goes by that may show one of two certificates.
+		Subject: pkix.Name{
+			CommonName: "imgcluster " + cluster, Organization: []string{"imgcluster"},
+			OrganizationalUnit: []string{"master key " + master.ID()},
+		},
 		NotBefore:             authoritySince,
 		NotAfter:              authorityUntil,
 		SubjectKeyId:          id[:20],
 		KeyUsage:              x509.KeyUsageCertSign,
 		BasicConstraintsValid: true,
 		IsCA:                  true,
-		MaxPathLenZero:        true,
+		MaxPathLen:            1, // another authority of the cluster, see cross
 	}
 	// Without a source of randomness the signature is deterministic (RFC 6979).
 	der, err := x509.CreateCertificate(nil, template, template, key.Public(), key)
@@ -84,7 +132,38 @@ func NewAuthority(master *crypto.MasterKey, cluster string) (*Authority, error) 
 		return nil, fmt.Errorf("sign the certificate authority: %w", err)
 	}
 	certificate, err := x509.ParseCertificate(der)
-	return &Authority{cluster, key, certificate}, err
+	return &issuer{key, certificate}, err
+}
+
+// cross returns the certificate of an authority signed by another one: with it in the chain, whoever trusts
+// the other one alone accepts what this one has signed.
+func (a *Authority) cross(i, by *issuer) (*x509.Certificate, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	pair := [2]*issuer{i, by}
+	if c := a.crossed[pair]; c != nil {
+		return c, nil
+	}
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(2),
+		Subject:               i.certificate.Subject,
+		NotBefore:             authoritySince,
+		NotAfter:              authorityUntil,
+		SubjectKeyId:          i.certificate.SubjectKeyId,
+		KeyUsage:              x509.KeyUsageCertSign,
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+		MaxPathLenZero:        true,
+	}
+	der, err := x509.CreateCertificate(nil, template, by.certificate, i.key.Public(), by.key)
+	if err != nil {
+		return nil, fmt.Errorf("cross-sign the certificate authority: %w", err)
+	}
+	c, err := x509.ParseCertificate(der)
+	if err == nil {
+		a.crossed[pair] = c
+	}
+	return c, err
 }
 
 // deriveScalar derives a private key: HKDF with a counter, until the scalar is within the curve's order.
@@ -107,16 +186,24 @@ func deriveScalar(
 	return nil, bad
 }
 
-// CertificatePEM returns the authority's certificate as PEM: the file ca.crt, which is public.
+// CertificatePEM returns the certificate of the authority that signs as PEM: the file ca.crt, which is
+// public.
 func (a *Authority) CertificatePEM() []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.certificate.Raw})
+	all, err := a.good()
+	if err != nil {
+		return nil // NewAuthority would have failed
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: all[0].certificate.Raw})
 }
 
-// pool returns a pool of the authority alone.
-func (a *Authority) pool() *x509.CertPool {
+// pool returns a pool of the authorities that are good now.
+func (a *Authority) pool() (*x509.CertPool, error) {
+	all, err := a.good()
 	pool := x509.NewCertPool()
-	pool.AddCert(a.certificate)
-	return pool
+	for _, i := range all {
+		pool.AddCert(i.certificate)
+	}
+	return pool, err
 }
 
 // Node returns what gives a node its certificate: signed when it is first asked for, and again before it
@@ -139,28 +226,77 @@ type Certificate struct {
 	hosts     []string
 
 	mu      sync.Mutex
-	current *tls.Certificate
-	signed  time.Time
+	current map[*issuer]*signed
+}
+
+// signed is a certificate of one issuer.
+type signed struct {
+	certificate *tls.Certificate
+	at          time.Time
+	chain       int // how many others are good: each has signed the issuer, in the certificate's chain
 }
 
 // Get returns the certificate, signed again where it is old. The age is measured by the monotonic clock: a
-// clock that is set has no effect.
+// clock that is set has no effect. While the master key is rotated, the authority's own certificate is in the
+// chain, signed by the other authority.
 func (c *Certificate) Get() (*tls.Certificate, error) {
+	all, err := c.authority.good()
+	if err != nil {
+		return nil, err
+	}
+	return c.by(all, all[0])
+}
+
+// accepted returns the certificate of the first authority that a server accepts, by its name; that of Get
+// when the server names none of them.
+func (c *Certificate) accepted(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	all, err := c.authority.good()
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range all {
+		if slices.ContainsFunc(request.AcceptableCAs, func(name []byte) bool {
+			return bytes.Equal(name, i.certificate.RawSubject)
+		}) {
+			return c.by(all, i)
+		}
+	}
+	return c.by(all, all[0])
+}
+
+// by returns the certificate of one of the issuers that are good.
+func (c *Certificate) by(good []*issuer, i *issuer) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.current != nil && time.Since(c.signed) < certificateRenew {
-		return c.current, nil
+	for old := range c.current {
+		if !slices.Contains(good, old) {
+			delete(c.current, old)
+		}
 	}
-	signed := time.Now()
-	current, err := c.sign(signed)
+	if s := c.current[i]; s != nil && time.Since(s.at) < certificateRenew && s.chain == len(good)-1 {
+		return s.certificate, nil
+	}
+	at := time.Now()
+	made, err := c.sign(i, at)
+	for n := 0; err == nil && n < len(good); n++ {
+		if good[n] != i {
+			var crossed *x509.Certificate
+			if crossed, err = c.authority.cross(i, good[n]); err == nil {
+				made.Certificate = append(made.Certificate, crossed.Raw)
+			}
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("sign the certificate of %s: %w", c.identity, err)
 	}
-	c.current, c.signed = current, signed
-	return current, nil
+	if c.current == nil {
+		c.current = map[*issuer]*signed{}
+	}
+	c.current[i] = &signed{made, at, len(good) - 1}
+	return made, nil
 }
 
-func (c *Certificate) sign(now time.Time) (*tls.Certificate, error) {
+func (c *Certificate) sign(i *issuer, now time.Time) (*tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -183,8 +319,7 @@ func (c *Certificate) sign(now time.Time) (*tls.Certificate, error) {
 			template.DNSNames = append(template.DNSNames, host)
 		}
 	}
-	a := c.authority
-	der, err := x509.CreateCertificate(rand.Reader, template, a.certificate, key.Public(), a.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, i.certificate, key.Public(), i.key)
 	if err != nil {
 		return nil, err
 	}

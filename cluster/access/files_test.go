@@ -39,7 +39,8 @@ func writePair(t *testing.T, c *tls.Certificate, chain, key string) {
 
 func made(t *testing.T, host string) *tls.Certificate {
 	t.Helper()
-	c, err := authorityOf(t, lineOne, "photos").Node(1, host).sign(time.Now())
+	a := authorityOf(t, lineOne, "photos")
+	c, err := a.Node(1, host).sign(issuerOf(t, a), time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -90,8 +90,9 @@ func (e *CertificateError) Unwrap() error { return e.Reason }
 // Hint returns what to do next.
 func (e *CertificateError) Hint() string { return e.hint }
 
-// verify checks that a certificate is signed by the authority for a use, and returns whom it names. It does
-// not look at dates: a clock that jumps must not cut a healthy node off.
+// verify checks that a certificate is signed for a use by an authority that is good, or by one that such a
+// one has signed, and returns whom it names. It does not look at dates: a clock that jumps must not cut a
+// healthy node off.
 func (a *Authority) verify(chain []*x509.Certificate, use x509.ExtKeyUsage) (Identity, error) {
 	if len(chain) == 0 {
 		return Identity{}, &CertificateError{
@@ -99,18 +100,36 @@ func (a *Authority) verify(chain []*x509.Certificate, use x509.ExtKeyUsage) (Ide
 			hint: "run the same imgcluster version and master key on every node",
 		}
 	}
+	good, err := a.good()
+	if err != nil {
+		return Identity{}, err
+	}
 	leaf := chain[0]
 	i, ok := identityOf(leaf)
-	if leaf.CheckSignatureFrom(a.certificate) != nil || !slices.Contains(leaf.ExtKeyUsage, use) ||
-		!ok || i.Cluster != a.cluster {
+	if !signedBy(good, chain) || !slices.Contains(leaf.ExtKeyUsage, use) || !ok || i.Cluster != a.cluster {
 		return Identity{}, &CertificateError{
 			Reason: ErrForeign,
 			Detail: fmt.Sprintf("certificate of %.200q, signed by %.200q, is not of the cluster %s "+
-				"with this master key", leaf.Subject.CommonName, leaf.Issuer.CommonName, a.cluster),
+				"with this master key", leaf.Subject.CommonName, leaf.Issuer.String(), a.cluster),
 			hint: "give both sides the same master key file and cluster.name",
 		}
 	}
 	return i, nil
+}
+
+// crossedMax is how many authorities in a peer's chain are looked at: it is not known yet.
+const crossedMax = 2
+
+// signedBy reports whether a leaf is signed by one of the authorities, or by an authority in its chain that
+// one of them has signed.
+func signedBy(good []*issuer, chain []*x509.Certificate) bool {
+	by := func(c *x509.Certificate) bool {
+		return slices.ContainsFunc(good, func(i *issuer) bool { return c.CheckSignatureFrom(i.certificate) == nil })
+	}
+	leaf, rest := chain[0], chain[1:min(len(chain), 1+crossedMax)]
+	return by(leaf) || slices.ContainsFunc(rest, func(other *x509.Certificate) bool {
+		return other.BasicConstraintsValid && other.IsCA && leaf.CheckSignatureFrom(other) == nil && by(other)
+	})
 }
 
 // checkDates refuses a certificate that is not valid now. Its holder signed it just before, so that it is a

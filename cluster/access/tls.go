@@ -18,11 +18,10 @@ const (
 // PeerServer returns the TLS side of a node that other nodes connect to, with its own certificate: only
 // nodes of the cluster get through. Key, name and role are checked, dates are not.
 func (a *Authority) PeerServer(own *Certificate) *tls.Config {
-	return &tls.Config{
+	return a.naming(&tls.Config{
 		MinVersion:     tls.VersionTLS13,
 		NextProtos:     []string{ProtocolRaft, ProtocolHTTP},
 		ClientAuth:     tls.RequireAnyClientCert, // VerifyConnection checks it
-		ClientCAs:      a.pool(),
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return own.Get() },
 		VerifyConnection: func(s tls.ConnectionState) error {
 			i, err := a.verify(s.PeerCertificates, x509.ExtKeyUsageClientAuth)
@@ -35,7 +34,21 @@ func (a *Authority) PeerServer(own *Certificate) *tls.Config {
 			return err
 		},
 		SessionTicketsDisabled: true, // the certificate is checked on each connection
+	})
+}
+
+// naming has a server name the authorities that are good when a client connects.
+func (a *Authority) naming(c *tls.Config) *tls.Config {
+	c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		pool, err := a.pool()
+		if err != nil {
+			return nil, err
+		}
+		now := c.Clone()
+		now.ClientCAs, now.GetConfigForClient = pool, nil
+		return now, nil
 	}
+	return c
 }
 
 // PeerClient returns the TLS side of a node that connects to another one, which must be the node `to`.
@@ -44,7 +57,7 @@ func (a *Authority) PeerClient(own *Certificate, to image.NodeID, protocol strin
 	return &tls.Config{
 		MinVersion:           tls.VersionTLS13,
 		NextProtos:           []string{protocol},
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return own.Get() },
+		GetClientCertificate: own.accepted,
 		// In place of host names and dates, VerifyConnection checks key, cluster and node.
 		InsecureSkipVerify: true,
 		VerifyConnection: func(s tls.ConnectionState) error {
@@ -74,13 +87,12 @@ func PeerOf(s tls.ConnectionState) (image.NodeID, bool) {
 // node's own or the operator's. A client may have one of the authority, see Identify; browsers that have none
 // ask nobody.
 func (a *Authority) ClientServer(serve func() (*tls.Certificate, error)) *tls.Config {
-	return &tls.Config{
+	return a.naming(&tls.Config{
 		MinVersion:     tls.VersionTLS13,
 		NextProtos:     []string{ProtocolHTTP},
 		ClientAuth:     tls.RequestClientCert,
-		ClientCAs:      a.pool(),
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return serve() },
-	}
+	})
 }
 
 // Identify returns whom the client's certificate names on a connection of ClientServer's side; nil when it
@@ -101,7 +113,7 @@ func (a *Authority) Identify(s *tls.ConnectionState) (*Identity, error) {
 func Client(roots *x509.CertPool, own *Certificate) *tls.Config {
 	c := &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: []string{ProtocolHTTP}, RootCAs: roots}
 	if own != nil {
-		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return own.Get() }
+		c.GetClientCertificate = own.accepted
 	}
 	return c
 }
