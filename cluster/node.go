@@ -350,6 +350,9 @@ func (n *Node) leaderChanged(shard uint64, leader image.NodeID, term uint64) {
 // connectionsReserve are connections above limits.connections, for probes, the status and other nodes.
 const connectionsReserve = 64
 
+// reservePerAddress is how many of these one address may have.
+const reservePerAddress = 16
+
 // serve answers on the API's port from now on.
 func (n *Node) serve() {
 	n.handler = api.New(n.apiOptions())
@@ -361,11 +364,13 @@ func (n *Node) serve() {
 		BaseContext: func(net.Listener) context.Context { return n.ctx },
 	}
 	n.http = connlimit.New(server, connlimit.Options{
-		Max:     n.cfg.Limits.Connections,
-		Reserve: connectionsReserve,
-		Class:   api.ConnectionClass,
-		Refuse:  http.HandlerFunc(n.handler.RefuseConnection),
-		Logger:  n.logger.Named("http"),
+		Max:               n.cfg.Limits.Connections,
+		PerAddress:        n.cfg.Limits.ConnectionsPerAddress,
+		Reserve:           connectionsReserve,
+		ReservePerAddress: reservePerAddress,
+		Class:             api.ConnectionClass,
+		Refuse:            http.HandlerFunc(n.handler.RefuseConnection),
+		Logger:            n.logger.Named("http"),
 	})
 	n.wg.Go(func() {
 		if err := n.http.Serve(n.listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
