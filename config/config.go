@@ -251,6 +251,17 @@ func (c *Config) CAFile() string {
 	}
 }
 
+// caFileDefault is the value of client.ca_file for the certificate of the cluster's own authority.
+const caFileDefault = "ca.crt"
+
+// OwnCAFile is CAFile where that is the certificate of the cluster's own authority, else empty.
+func (c *Config) OwnCAFile() string {
+	if c.Client.CAFile != caFileDefault {
+		return ""
+	}
+	return c.CAFile()
+}
+
 // OwnCertificate reports whether the API has a certificate of the operator's, in the files of TLS.
 func (c *Config) OwnCertificate() bool { return c.TLS.CertFile != NoFile }
 

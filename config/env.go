@@ -74,6 +74,9 @@ func (l *layer) setText(f *field, text string, at place, c *collector) {
 	l.places[f.key] = at
 }
 
+// flagSource begins the source of what a flag has set.
+const flagSource = "flag "
+
 // flagKey annotates a flag with the key of its setting.
 const flagKey = "imgcluster_setting"
 
@@ -107,7 +110,7 @@ func readFlags(fs *pflag.FlagSet, c *collector) *layer {
 	}
 	fs.VisitAll(func(flag *pflag.Flag) {
 		if keys := flag.Annotations[flagKey]; flag.Changed && len(keys) == 1 {
-			l.setText(byKey[keys[0]], flag.Value.String(), place{source: "flag --" + flag.Name}, c)
+			l.setText(byKey[keys[0]], flag.Value.String(), place{source: flagSource + "--" + flag.Name}, c)
 		}
 	})
 	return l
@@ -118,7 +121,7 @@ func readSet(set []string, c *collector) *layer {
 	l := newLayer()
 	for _, s := range set {
 		key, text, ok := strings.Cut(s, "=")
-		at := place{source: "flag --set"}
+		at := place{source: flagSource + "--set"}
 		switch f := byKey[key]; {
 		case !ok:
 			c.fault(at, "", faultf("write --set key=value, such as --set cluster.replicas=1",

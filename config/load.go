@@ -15,10 +15,11 @@ const DefaultPath = "imgcluster.yaml"
 
 // Options says where the configuration comes from.
 type Options struct {
-	Path  string         // a file that must be there; empty: DefaultPath if it is there, else no file
-	Flags *pflag.FlagSet // its changed flags made by AddFlag count; may be nil
-	Set   []string       // settings as key=value, as strong as flags
-	Env   []string       // as os.Environ returns it; nil: no environment
+	Path   string         // a file that must be there; empty: DefaultPath if it is there, else no file
+	NoFile bool           // no file, not even DefaultPath
+	Flags  *pflag.FlagSet // its changed flags made by AddFlag count; may be nil
+	Set    []string       // settings as key=value, as strong as flags
+	Env    []string       // as os.Environ returns it; nil: no environment
 }
 
 // layer is what one source sets: typed values by key, and the places they come from.
@@ -33,7 +34,11 @@ func newLayer() *layer { return &layer{values: map[string]any{}, places: map[str
 // result. Its error is a Problems with everything that is wrong, in all sources.
 func Load(o Options) (*Config, error) {
 	var c collector
-	path, data := findFile(o.Path, &c)
+	var path string
+	var data []byte
+	if !o.NoFile {
+		path, data = findFile(o.Path, &c)
+	}
 	return load(path, data, o, &c)
 }
 

@@ -63,13 +63,37 @@ func (c *Config) origin(key string) string {
 // YAML returns a whole file with every setting and its description, which Load reads back to the
 // same configuration. An invalid configuration gives the error of Check.
 func (c *Config) YAML() ([]byte, error) {
+	return c.yaml("", func(*field) bool { return true })
+}
+
+// fileHead begins a file that Draft returns.
+const fileHead = "Settings of imgcluster that are not the defaults; the same file on every machine.\n" +
+	"All settings and what they mean: imgcluster config show --verbose"
+
+// Draft returns a file for a new cluster: its name, copies and nodes, and what was set by flags. What the
+// environment sets is left to it. An invalid configuration gives the error of Check.
+func (c *Config) Draft() ([]byte, error) {
+	return c.yaml(fileHead, func(f *field) bool {
+		switch f.key {
+		case "cluster.name", "cluster.replicas", nodesKey:
+			return true
+		}
+		return strings.HasPrefix(c.places[f.key].source, flagSource)
+	})
+}
+
+// yaml returns a file with the settings to keep.
+func (c *Config) yaml(head string, keep func(*field) bool) ([]byte, error) {
 	if err := c.Check(); err != nil {
 		return nil, err
 	}
-	root := &yaml.Node{Kind: yaml.MappingNode}
+	root := &yaml.Node{Kind: yaml.MappingNode, HeadComment: head}
 	var section *yaml.Node
 	v := reflect.ValueOf(c).Elem()
 	for _, f := range fields {
+		if !keep(f) {
+			continue
+		}
 		name, key, _ := strings.Cut(f.key, ".")
 		if last := len(root.Content) - 2; last < 0 || root.Content[last].Value != name {
 			section = &yaml.Node{Kind: yaml.MappingNode}

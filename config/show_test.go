@@ -74,6 +74,30 @@ func TestYAMLOfTheDefault(t *testing.T) {
 	}
 }
 
+// TestDraft: a new cluster's file has what was chosen on the command line, and no more.
+func TestDraft(t *testing.T) {
+	c, err := Load(Options{
+		NoFile: true, Env: []string{"IMGCLUSTER_NODE_MASTER_KEY_FILE=/keys/k", "IMGCLUSTER_CLUSTER_NAME=photos"},
+		Set: []string{"cluster.nodes=1=10.0.0.1:8001:9001,2=h2:8001:9001,3=[fd00::1]:8001:9001", "raft.rtt=80ms"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := c.Draft()
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "testdata/draft.yaml", string(text))
+	back, err := loadText(string(text), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Local.MasterKeyFile = Default().Local.MasterKeyFile
+	if !same(back, c) {
+		t.Errorf("read back as %+v", back)
+	}
+}
+
 func TestYAMLRoundTrip(t *testing.T) {
 	for _, name := range []string{
 		"a", "123", "0x1f", "true", "null", "1.5", "2001-01-01", "y", "NO", "1e3", "a.b-c_d", "0o7",

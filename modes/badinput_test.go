@@ -190,7 +190,7 @@ func TestBadInput(t *testing.T) {
 		{"--config missing.yaml status", 2, "there is no such file"},
 		{"--config bad.yaml config validate", 2, "bad.yaml:2: cluster.colour"},
 		{"config show --set cluster.replicas=7", 2, "cluster.replicas"},
-		{"init", 2, "master.key exists"},
+		{"init", 2, "master.key has mode 0644"},
 	} {
 		t.Run(test.args, func(t *testing.T) {
 			call(t, strings.Fields(test.args)...).expectRefused(t, test.status, test.said)

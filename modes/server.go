@@ -23,11 +23,12 @@ func newServer(e *env) *cobra.Command {
 	var id int
 	var replace bool
 	cmd := &cobra.Command{
-		Use:   "server --id N",
+		Use:   "server [--id N]",
 		Short: "Run one node of the configuration",
-		Long: `Run the node with this ID until SIGINT or SIGTERM. The first signal hands the
-node's leaders over and lets running uploads end, the second stops it at once.
-SIGHUP is ignored.
+		Long: `Run one node until SIGINT or SIGTERM: the one with this ID, or without --id the
+one whose host is an address of this machine. The first signal hands the node's
+leaders over and lets running uploads end, the second stops it at once. SIGHUP
+is ignored.
 
 A node whose data directory is empty, an older copy or damaged is refused, since
 what it once acknowledged is not there. With --replace it is rebuilt from its
@@ -35,10 +36,13 @@ peers: it joins as a new replica and copies its catalog and its images from the
 other nodes, most of which must be up.`,
 		Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !cmd.Flags().Changed("id") {
+				id = idUnknown
+			}
 			return runServer(cmd.Context(), e, id, replace)
 		},
 	}
-	cmd.Flags().IntVar(&id, "id", 0, "the node's ID in the configuration (required)")
+	cmd.Flags().IntVar(&id, "id", 0, "the node's ID in the configuration (default: of the node on this machine)")
 	cmd.Flags().BoolVar(&replace, "replace", false,
 		"replace what the data directory has lost by what the other nodes have")
 	config.AddFlag(cmd.Flags(), "node.data_dir", "data-dir")
@@ -47,6 +51,9 @@ other nodes, most of which must be up.`,
 	return cmd
 }
 
+// idUnknown stands for the node that is on this machine.
+const idUnknown = -1
+
 func runServer(ctx context.Context, e *env, id int, replace bool) error {
 	cfg, err := e.settings() // prints no warnings, which are logged below
 	if err != nil {
@@ -54,6 +61,9 @@ func runServer(ctx context.Context, e *env, id int, replace bool) error {
 	}
 	if replace {
 		cfg.Local.LostData = config.LostDataReplace
+	}
+	if id == idUnknown {
+		id = int(ownNode(ctx, cfg))
 	}
 	if id <= 0 || id > nodeIDMax {
 		return usagef("add --id with one of the configuration's node IDs: "+nodeIDs(cfg), "which node is this?")
