@@ -273,8 +273,8 @@ func testUploadIDs(t *testing.T, c *clustertest.Cluster) {
 			}
 		}
 	}
-	if len(others) < 3 {
-		t.Errorf("the ID was used in %d other shards", len(others))
+	if len(used) != c.Config.Cluster.DataShards {
+		t.Errorf("the ID was used in %d shards", len(used))
 	}
 	c.ExpectImage(t, "alice", "once.png", a, c.IDs()...)
 	for i, x := range others {

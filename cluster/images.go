@@ -41,17 +41,27 @@ func (m images) List(
 }
 
 // Put implements api.Images.
-func (m images) Put(ctx context.Context, req image.Request, body io.Reader) (*image.Record, error) {
+func (m images) Put(ctx context.Context, req image.Request, body io.Reader) (rec *image.Record, err error) {
 	if !req.Relayed { // else the node that relays it has done this
 		if err := m.accounts.keyring.ensure(ctx, req.User); err != nil {
 			return nil, err
 		}
 	}
-	return m.ingest.Receive(ctx, req, body)
+	if req.If, err = m.accounts.keyring.sealConditions(ctx, req.User, req.If); err == nil {
+		rec, err = m.ingest.Receive(ctx, req, body)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m.Reveal(ctx, rec)
 }
 
 // Delete implements api.Images. The files go once the log has it.
 func (m images) Delete(ctx context.Context, id image.ID, user, name string, cond image.Conditions) error {
+	cond, err := m.accounts.keyring.sealConditions(ctx, user, cond)
+	if err != nil {
+		return err
+	}
 	failpoint.Here("delete/before-propose")
 	r, err := m.log.Propose(ctx, m.ShardOf(user, name),
 		catalog.Command{Delete: &catalog.Delete{

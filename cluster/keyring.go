@@ -12,6 +12,7 @@ import (
 	"imgcluster/cluster/bootstrap"
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/ingest"
 	"imgcluster/config"
 	"imgcluster/crypto"
 )
@@ -232,6 +233,52 @@ func (k *keyring) ensure(ctx context.Context, user string) error {
 		_, err = k.create(ctx, user)
 	}
 	return err
+}
+
+// Check implements ingest.Sealer.
+func (k *keyring) Check(ctx context.Context, user string, id image.ID) (ingest.Check, error) {
+	keyID, key, err := k.currentKey(ctx, user)
+	if err != nil {
+		return nil, err
+	}
+	c, err := crypto.NewCheck(key, id)
+	return check{c, keyID}, err
+}
+
+// check is the check of an upload under one of its user's keys.
+type check struct {
+	*crypto.Check
+	key uint32
+}
+
+// Sum implements ingest.Check.
+func (c check) Sum() image.Check { return image.Check{Key: c.key, MAC: c.Check.Sum()} }
+
+// Seal implements ingest.Sealer.
+func (k *keyring) Seal(ctx context.Context, user string, d image.Digest) (image.SealedDigest, error) {
+	_, key, err := k.currentKey(ctx, user)
+	if err != nil {
+		return image.SealedDigest{}, err
+	}
+	s, err := crypto.NewDigestSealer(key)
+	if err != nil {
+		return image.SealedDigest{}, err
+	}
+	return s.Seal(d), nil
+}
+
+// sealConditions seals the digests among the tags of conditions, which are asked of sealed records: those
+// under the user's current key.
+func (k *keyring) sealConditions(
+	ctx context.Context, user string, c image.Conditions,
+) (image.Conditions, error) {
+	return c.Sealed(func(d image.Digest) (image.SealedDigest, error) {
+		sealed, err := k.Seal(ctx, user, d)
+		if image.KindOf(err) == image.KindForbidden { // there is no such user, and so nothing of that digest
+			return image.SealedDigest{}, nil
+		}
+		return sealed, err
+	})
 }
 
 // loadMaster loads the master keys of this host. A cluster on loopback makes its own at its first start.

@@ -51,6 +51,7 @@ func (n *Node) ingestOptions() ingest.Options {
 		Node:            n.self.ID,
 		Log:             n.log,
 		Store:           n.encryptedStore(),
+		Sealer:          n.keys,
 		Peers:           n.peers,
 		Logger:          n.logger.Named("ingest"),
 		Shards:          n.serving.data,

@@ -231,8 +231,8 @@ func (t *txn) stored(s *Stored) (Result, error) {
 			return r, nil
 		}
 	}
-	if u.Checksum != nil && *u.Checksum != s.Checksum ||
-		u.SHA256 != nil && s.SHA256 != nil && *u.SHA256 != *s.SHA256 {
+	if u.Check != nil && *u.Check != s.Check ||
+		u.Sealed != nil && s.Sealed != nil && *u.Sealed != *s.Sealed {
 		if u.State == Committed {
 			return reject(conflict(u.ID)), nil
 		}
@@ -241,9 +241,9 @@ func (t *txn) stored(s *Stored) (Result, error) {
 	if u.State == Committed {
 		return Result{Upload: u}, nil
 	}
-	u.Checksum = &s.Checksum
-	if u.SHA256 == nil {
-		u.SHA256 = s.SHA256
+	u.Check = &s.Check
+	if u.Sealed == nil {
+		u.Sealed = s.Sealed
 	}
 	for _, c := range s.Copies {
 		u.Slot(c.Node).Attempt = c.Attempt
@@ -276,7 +276,7 @@ func (t *txn) advance(u *Upload) (Result, error) {
 func (t *txn) commit(u *Upload) (Result, error) {
 	rec := &image.Record{
 		User: u.User, Name: u.Name, Version: t.index, ID: u.ID, Bytes: u.Bytes,
-		Checksum: *u.Checksum, SHA256: u.SHA256,
+		Check: *u.Check, Sealed: u.Sealed,
 		Type: u.Type, Owner: u.Owner, Shard: t.shard, Wanted: u.Replicas, Created: u.Created,
 	}
 	for _, s := range u.Storing {

@@ -77,8 +77,8 @@ func (s *shard) record(name string) *image.Record {
 
 var (
 	clock = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	sumA  = uint64(0xaa)
-	sumB  = uint64(0xbb)
+	sumA  = image.Check{Key: 1, MAC: image.MAC{0xaa}}
+	sumB  = image.Check{Key: 1, MAC: image.MAC{0xbb}}
 )
 
 func id(n byte) image.ID { return image.ID{15: n} }
@@ -108,8 +108,8 @@ func (s *shard) wants(n byte, c StoredCopy) bool {
 	return wanted
 }
 
-func stored(n byte, sum uint64, copies ...StoredCopy) Command {
-	return Command{Stored: &Stored{ID: id(n), Copies: copies, Checksum: sum}}
+func stored(n byte, sum image.Check, copies ...StoredCopy) Command {
+	return Command{Stored: &Stored{ID: id(n), Copies: copies, Check: sum}}
 }
 
 func drop(n byte, epoch uint32, min int, nodes ...image.NodeID) Command {
@@ -135,7 +135,7 @@ func TestUploadCommitsWhenAllStored(t *testing.T) {
 		t.Fatalf("not committed with both copies: %+v", r.Upload)
 	}
 	want := image.Record{
-		User: "alice", Name: "a.png", Version: 3, ID: id(1), Bytes: 100, Checksum: sumA, Owner: 2,
+		User: "alice", Name: "a.png", Version: 3, ID: id(1), Bytes: 100, Check: sumA, Owner: 2,
 		Copies: []image.Copy{at(2, 1).Copy, at(3, 1).Copy}, Shard: 2, Wanted: 2, Created: clock,
 	}
 	if fmt.Sprint(*rec) != fmt.Sprint(want) {
@@ -272,7 +272,7 @@ var absentOnly = image.Conditions{NoneMatch: image.Tags{image.AnyTag}}
 
 func TestReplaceAndIfAbsent(t *testing.T) {
 	s := newShard(t)
-	both := func(n byte, sum uint64) Result {
+	both := func(n byte, sum image.Check) Result {
 		return s.do(stored(n, sum, at(1, 1), at(2, 1)))
 	}
 	absent := assign(2, "a.png", 1, 2, 3)
@@ -289,7 +289,7 @@ func TestReplaceAndIfAbsent(t *testing.T) {
 	s.events = nil
 	both(4, sumB)
 	now := s.record("a.png")
-	if now.Checksum != sumB || now.Version <= first.Version {
+	if now.Check != sumB || now.Version <= first.Version {
 		t.Fatalf("the second upload is not the newest: %+v after %+v", now, first)
 	}
 	removed := s.events[0].Removed
@@ -333,6 +333,9 @@ func TestLateCommands(t *testing.T) {
 		image.KindConflict)
 }
 
+// sealedTag is the entity tag of the sealed digest that begins with n, without its quotes.
+func sealedTag(n byte) string { return fmt.Sprintf("%02x%030d", n, 0) }
+
 // TestDeleteIfItMatches deletes an image only under its own tag, and answers a repeat as the first time.
 func TestDeleteIfItMatches(t *testing.T) {
 	s := newShard(t)
@@ -355,11 +358,11 @@ func TestDeleteIfItMatches(t *testing.T) {
 	}
 	s.expectKind(s.do(remove(12, id(2).String())), image.KindChanged)
 	withDigest := stored(2, sumA, at(1, 1), at(2, 1))
-	withDigest.Stored.SHA256 = &image.Digest{1}
+	withDigest.Stored.Sealed = &image.SealedDigest{1}
 	s.expectKind(s.do(assign(2, "a.png", 1, 2)), "")
 	s.expectKind(s.do(withDigest), "")
-	s.expectKind(s.do(remove(14, image.Digest{2}.String())), image.KindChanged)
-	s.expectKind(s.do(remove(15, image.Digest{1}.String())), "")
+	s.expectKind(s.do(remove(14, sealedTag(2))), image.KindChanged)
+	s.expectKind(s.do(remove(15, sealedTag(1))), "")
 }
 
 // TestEpochsOutlastARefusal assigns a failed upload again while its name is taken. The refusal must

@@ -73,10 +73,10 @@ type Assign struct {
 
 // Stored says that copies of an upload are durable: fsynced under their final names.
 type Stored struct {
-	ID       image.ID      `json:"id"`
-	Copies   []StoredCopy  `json:"copies"`
-	Checksum uint64        `json:"check"` // see image.Record
-	SHA256   *image.Digest `json:"sha256,omitempty"`
+	ID     image.ID            `json:"id"`
+	Copies []StoredCopy        `json:"copies"`
+	Check  image.Check         `json:"check"`
+	Sealed *image.SealedDigest `json:"sealed,omitempty"`
 }
 
 // StoredCopy is a copy with the epoch in which its node was asked for it.

@@ -40,7 +40,7 @@ type modelUpload struct {
 	holders []image.NodeID // that were not taken away
 	parts   []Slot         // who was asked to store a copy, in this order
 	refused image.Kind     // failed because its conditions did not hold
-	sums    *Stored        // Check and SHA256 that copies must have; nil before the first
+	sums    *Stored        // Check and Sealed that copies must have; nil before the first
 }
 
 func newModel() *model {
@@ -83,7 +83,7 @@ func (m *model) upload(id image.ID) *modelUpload {
 		}
 		u := &modelUpload{
 			asked: Assign{Name: rec.Name, Bytes: rec.Bytes}, state: Committed, owner: rec.Owner,
-			sums: &Stored{Checksum: rec.Checksum, SHA256: rec.SHA256},
+			sums: &Stored{Check: rec.Check, Sealed: rec.Sealed},
 		}
 		for _, c := range rec.Copies {
 			u.parts = append(u.parts, Slot{Node: c.Node, Attempt: c.Attempt})
@@ -131,7 +131,7 @@ func (m *model) delete(d *Delete) image.Kind {
 // names reports whether a list has the tag of an image's upload or of its digest.
 func names(tags image.Tags, rec *image.Record) bool {
 	return rec != nil && (slices.Contains(tags, "*") || slices.Contains(tags, `"`+rec.ID.String()+`"`) ||
-		rec.SHA256 != nil && slices.Contains(tags, `"`+rec.SHA256.String()+`"`))
+		rec.Sealed != nil && slices.Contains(tags, `"`+sealedTag(rec.Sealed[0])+`"`))
 }
 
 func meets(c image.Conditions, rec *image.Record) bool {
@@ -209,9 +209,9 @@ func (m *model) stored(s Stored) image.Kind {
 			return image.KindStale
 		}
 	}
-	otherDigest := u.sums != nil && u.sums.SHA256 != nil && s.SHA256 != nil && *u.sums.SHA256 != *s.SHA256
+	otherDigest := u.sums != nil && u.sums.Sealed != nil && s.Sealed != nil && *u.sums.Sealed != *s.Sealed
 	switch {
-	case u.sums != nil && (u.sums.Checksum != s.Checksum || otherDigest):
+	case u.sums != nil && (u.sums.Check != s.Check || otherDigest):
 		if u.state == Pending {
 			m.fail(u)
 		}
@@ -221,7 +221,7 @@ func (m *model) stored(s Stored) image.Kind {
 	case u.sums == nil:
 		u.sums = &s
 	}
-	u.sums = &Stored{Checksum: s.Checksum, SHA256: cmp.Or(u.sums.SHA256, s.SHA256)}
+	u.sums = &Stored{Check: s.Check, Sealed: cmp.Or(u.sums.Sealed, s.Sealed)}
 	for _, c := range s.Copies {
 		u.part(c.Node).Attempt = c.Attempt
 	}
@@ -245,7 +245,7 @@ func (m *model) settle(u *modelUpload) image.Kind {
 	}
 	rec := &image.Record{
 		User: u.asked.User, Name: u.asked.Name, ID: u.asked.ID, Bytes: u.asked.Bytes,
-		Version: m.index, Shard: 2, Checksum: u.sums.Checksum, SHA256: u.sums.SHA256,
+		Version: m.index, Shard: 2, Check: u.sums.Check, Sealed: u.sums.Sealed,
 		Type: u.asked.Type, Owner: u.owner, Wanted: u.asked.Replicas, Created: u.asked.Created,
 	}
 	for _, p := range u.parts {

@@ -139,7 +139,7 @@ func drawConditions(rt *rapid.T, upload image.ID) (c image.Conditions) {
 		nil, nil, nil,
 		{"*"},
 		{`"` + upload.String() + `"`},
-		{`"other"`, `"` + image.Digest{1}.String() + `"`},
+		{`"other"`, `"` + sealedTag(1) + `"`},
 		{`"other"`},
 	})
 	if rapid.Bool().Draw(rt, "match or not") {
@@ -183,8 +183,8 @@ func (r *modelRun) drawStored(rt *rapid.T) Command {
 		copies = append(copies, r.drawCopy(rt, n))
 	}
 	// Twice the same sum: a wrong one ends an upload.
-	c := stored(n, rapid.SampledFrom([]uint64{sumA, sumA, sumA, sumB}).Draw(rt, "sum"), copies...)
-	c.Stored.SHA256 = rapid.SampledFrom([]*image.Digest{nil, {1}, {1}, {2}}).Draw(rt, "digest")
+	c := stored(n, rapid.SampledFrom([]image.Check{sumA, sumA, sumA, sumB}).Draw(rt, "sum"), copies...)
+	c.Stored.Sealed = rapid.SampledFrom([]*image.SealedDigest{nil, {1}, {1}, {2}}).Draw(rt, "digest")
 	return c
 }
 

@@ -43,24 +43,24 @@ func (s *Slot) takes(c StoredCopy) bool {
 
 // Upload is what a shard knows of one upload ID.
 type Upload struct {
-	ID       image.ID         `json:"id"`
-	User     string           `json:"user"`
-	Name     string           `json:"name"`
-	Bytes    int64            `json:"bytes"`
-	Type     string           `json:"type,omitempty"`
-	If       image.Conditions `json:"if,omitzero"`
-	State    State            `json:"state"`
-	Epoch    uint32           `json:"epoch"` // of the last assignment; only grows; 0: not known any more
-	Owner    image.NodeID     `json:"owner"`
-	Holders  []image.NodeID   `json:"holders,omitempty"` // who holds the bytes, best first
-	Storing  []Slot           `json:"storing,omitempty"` // it commits when all of these stored
-	Replicas int              `json:"replicas"`
-	Checksum *uint64          `json:"check,omitempty"`  // from the first Stored
-	SHA256   *image.Digest    `json:"sha256,omitempty"` // from the first Stored that has one
-	Created  time.Time        `json:"created"`
-	Record   *image.Record    `json:"record,omitempty"`  // when committed
-	Problem  *image.Problem   `json:"problem,omitempty"` // when failed
-	Seq      uint64           `json:"seq,omitempty"`     // when finished: its place among the user's answers
+	ID       image.ID            `json:"id"`
+	User     string              `json:"user"`
+	Name     string              `json:"name"`
+	Bytes    int64               `json:"bytes"`
+	Type     string              `json:"type,omitempty"`
+	If       image.Conditions    `json:"if,omitzero"`
+	State    State               `json:"state"`
+	Epoch    uint32              `json:"epoch"` // of the last assignment; only grows; 0: not known any more
+	Owner    image.NodeID        `json:"owner"`
+	Holders  []image.NodeID      `json:"holders,omitempty"` // who holds the bytes, best first
+	Storing  []Slot              `json:"storing,omitempty"` // it commits when all of these stored
+	Replicas int                 `json:"replicas"`
+	Check    *image.Check        `json:"check,omitempty"`  // from the first Stored
+	Sealed   *image.SealedDigest `json:"sealed,omitempty"` // from the first Stored that has one
+	Created  time.Time           `json:"created"`
+	Record   *image.Record       `json:"record,omitempty"`  // when committed
+	Problem  *image.Problem      `json:"problem,omitempty"` // when failed
+	Seq      uint64              `json:"seq,omitempty"`     // when finished: its place among the user's answers
 }
 
 // Slot returns the node's slot, nil when the node does not store this upload.
@@ -193,7 +193,7 @@ func GetUpload(r Reader, id image.ID) (*Upload, error) {
 	u := &Upload{
 		ID: id, User: rec.User, Name: rec.Name, Bytes: rec.Bytes, Type: rec.Type,
 		State: Committed, Owner: rec.Owner, Replicas: rec.Wanted,
-		Checksum: &rec.Checksum, SHA256: rec.SHA256, Created: rec.Created, Record: rec,
+		Check: &rec.Check, Sealed: rec.Sealed, Created: rec.Created, Record: rec,
 	}
 	for _, c := range rec.Copies {
 		u.Storing = append(u.Storing, Slot{Node: c.Node, Attempt: c.Attempt})

@@ -47,6 +47,32 @@ func (c Conditions) Required(tags []string) error {
 // Excluded reports whether If-None-Match names what has these tags.
 func (c Conditions) Excluded(tags []string) bool { return c.NoneMatch.meet(tags, true) }
 
+// Sealed returns the conditions as the log may have them: a tag that is a digest's is replaced by that of the
+// sealed digest. A tag that is in the log already stays as it is.
+func (c Conditions) Sealed(seal func(Digest) (SealedDigest, error)) (sealed Conditions, err error) {
+	if sealed.Match, err = c.Match.sealed(seal); err == nil {
+		sealed.NoneMatch, err = c.NoneMatch.sealed(seal)
+	}
+	return sealed, err
+}
+
+func (t Tags) sealed(seal func(Digest) (SealedDigest, error)) (Tags, error) {
+	sealed := slices.Clone(t)
+	for i, tag := range t {
+		var d Digest
+		strong := strings.TrimPrefix(tag, "W/")
+		if len(strong) < 2 || d.UnmarshalText([]byte(strong[1:len(strong)-1])) != nil {
+			continue
+		}
+		s, err := seal(d)
+		if err != nil {
+			return nil, err
+		}
+		sealed[i] = strings.TrimSuffix(tag, strong) + s.tag()
+	}
+	return sealed, nil
+}
+
 // Check evaluates the conditions of a change against the record that a name has, nil for none, in the
 // order of RFC 9110, section 13.2.2. Its errors are a KindChanged or a KindExists.
 func (c Conditions) Check(rec *Record) error {
@@ -70,16 +96,21 @@ func (c Conditions) Check(rec *Record) error {
 
 // ETag is the tag that an image is sent with: its digest's, or where it has none its upload ID's.
 func (r *Record) ETag() string {
-	tags := r.Tags()
-	return tags[len(tags)-1]
+	if r.SHA256 != nil {
+		return `"` + r.SHA256.String() + `"`
+	}
+	return `"` + r.ID.String() + `"`
 }
 
 // Tags are the entity tags that stand for the record's bytes: that of its upload ID, which no other
-// bytes ever have, and that of its digest if it has one.
+// bytes ever have, and those of its digest if it has one, to clients and in the log.
 func (r *Record) Tags() []string {
 	tags := []string{`"` + r.ID.String() + `"`}
 	if r.SHA256 != nil {
-		tags = append(tags, `"`+r.SHA256.String()+`"`)
+		tags = append(tags, r.ETag())
+	}
+	if r.Sealed != nil {
+		tags = append(tags, r.Sealed.tag())
 	}
 	return tags
 }

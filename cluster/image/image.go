@@ -6,7 +6,6 @@ package image
 import (
 	"crypto/rand"
 	"encoding/hex"
-	"fmt"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -88,13 +87,7 @@ func (d *Digest) orEmpty() string {
 func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (d *Digest) UnmarshalText(b []byte) error {
-	if len(b) != 64 {
-		return fmt.Errorf("a SHA-256 has 64 hexadecimal digits, not %d", len(b))
-	}
-	_, err := hex.Decode(d[:], b)
-	return err
-}
+func (d *Digest) UnmarshalText(b []byte) error { return unhex(d[:], b, "a SHA-256") }
 
 // Record is what the catalog keeps for one image. Copies[0] need not be the owner's.
 type Record struct {
@@ -104,16 +97,18 @@ type Record struct {
 	Version uint64 `json:"version"`
 	ID      ID     `json:"id"`
 	Bytes   int64  `json:"bytes"` // plaintext length
-	// Checksum is the xxHash64 of the plaintext, by which copies and repeated uploads are compared.
-	Checksum uint64 `json:"check"`
-	// SHA256 is that of the plaintext, nil when the client neither sent nor asked for it.
-	SHA256  *Digest   `json:"sha256,omitempty"`
-	Type    string    `json:"type,omitempty"` // Content-Type that the client sent; see MediaType
-	Owner   NodeID    `json:"owner"`
-	Copies  []Copy    `json:"copies"`
-	Shard   uint64    `json:"shard"`
-	Wanted  int       `json:"wanted"` // copies it should have; fewer Copies is under-replicated
-	Created time.Time `json:"created"`
+	// Check is what copies and repeated uploads are compared by.
+	Check Check `json:"check"`
+	// Sealed is the plaintext's SHA-256 under the key of Check, nil when the client neither sent nor asked for
+	// it. SHA256 is the same for those who may read the image, and never in the log: read.Images.Reveal.
+	Sealed  *SealedDigest `json:"sealed,omitempty"`
+	SHA256  *Digest       `json:"-"`
+	Type    string        `json:"type,omitempty"` // Content-Type that the client sent; see MediaType
+	Owner   NodeID        `json:"owner"`
+	Copies  []Copy        `json:"copies"`
+	Shard   uint64        `json:"shard"`
+	Wanted  int           `json:"wanted"` // copies it should have; fewer Copies is under-replicated
+	Created time.Time     `json:"created"`
 }
 
 // Replicas lists the nodes that hold a copy.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"hash"
 	"io"
 	"maps"
 	"math/rand/v2"
@@ -36,6 +37,7 @@ type fakeLog struct {
 	hold   map[string]chan struct{} // proposals of this kind wait, until the channel is closed
 	cut    bool                     // no quorum
 	behind map[image.NodeID]*replica
+	text   []byte // of all commands
 }
 
 // replica is what a node that has fallen behind sees, and the events that it has yet to get.
@@ -102,6 +104,7 @@ func (l *fakeLog) Propose(ctx context.Context, shard uint64, c catalog.Command) 
 		return catalog.Result{}, image.Errorf(image.KindNoQuorum, "no quorum")
 	}
 	l.index++
+	l.text = append(l.text, c.Encode()...)
 	b, events, err := catalog.Apply(l.db, shard, l.index, c.Encode())
 	if err != nil {
 		return catalog.Result{}, err
@@ -227,6 +230,39 @@ func (f *fakeFile) Commit() error {
 }
 
 func (f *fakeFile) Abort() {}
+
+// fakeSealer needs no key.
+type fakeSealer struct{}
+
+type fakeCheck struct{ hash.Hash }
+
+func (fakeSealer) Check(_ context.Context, _ string, id image.ID) (Check, error) {
+	c := fakeCheck{sha256.New()}
+	c.Write(id[:])
+	return c, nil
+}
+
+func (c fakeCheck) Sum() image.Check {
+	return image.Check{Key: 1, MAC: image.MAC(c.Hash.Sum(nil)[:16])}
+}
+
+func (fakeSealer) Seal(_ context.Context, _ string, d image.Digest) (image.SealedDigest, error) {
+	return sealed(d), nil
+}
+
+func sealed(d image.Digest) (s image.SealedDigest) {
+	for i, b := range d {
+		s[i] = ^b
+	}
+	return s
+}
+
+// checkOf returns the check of an upload's bytes.
+func checkOf(id image.ID, body []byte) image.Check {
+	c, _ := fakeSealer{}.Check(context.Background(), "", id)
+	c.Write(body)
+	return c.Sum()
+}
 
 func randomBytes(n int) []byte {
 	b := make([]byte, n)

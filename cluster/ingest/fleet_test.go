@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
 	"go.uber.org/zap"
 
 	"imgcluster/cluster/catalog"
@@ -115,6 +114,7 @@ func (f *fleet) options(id image.NodeID) Options {
 		Node:            id,
 		Log:             nodeLog{f.log, id},
 		Store:           f.vaults[id],
+		Sealer:          fakeSealer{},
 		Peers:           f,
 		Logger:          zap.NewNop(),
 		Shards:          f.serves,
@@ -320,7 +320,7 @@ func (f *fleet) expectNoFile(node image.NodeID) {
 // another file of the upload.
 func (f *fleet) expectStored(rec *image.Record, body []byte) {
 	f.t.Helper()
-	if rec.Checksum != xxhash.Sum64(body) || rec.SHA256 != nil && *rec.SHA256 != sha256.Sum256(body) {
+	if rec.Check != checkOf(rec.ID, body) || rec.Sealed != nil && *rec.Sealed != sealed(sha256.Sum256(body)) {
 		f.t.Errorf("the record's check or digest is not the body's")
 	}
 	f.expectCopies(rec, body)

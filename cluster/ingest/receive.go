@@ -110,8 +110,11 @@ func (s *Service) unregister(u *upload) {
 
 // replay answers an upload whose ID is in progress here or was decided: it reads the body and compares.
 func (s *Service) replay(ctx context.Context, req image.Request, body io.Reader) (*image.Record, error) {
-	sums := newSums(false)
-	if n, err := io.Copy(sums, io.LimitReader(body, req.Size)); err != nil || n < req.Size {
+	check, err := s.Sealer.Check(ctx, req.User, req.ID)
+	if err != nil {
+		return nil, err
+	}
+	if n, err := io.Copy(check, io.LimitReader(body, req.Size)); err != nil || n < req.Size {
 		return nil, incomplete(n, req.Size, errors.Join(err, io.ErrUnexpectedEOF))
 	}
 	s.mu.Lock()
@@ -130,7 +133,7 @@ func (s *Service) replay(ctx context.Context, req image.Request, body io.Reader)
 		return nil, undecided(req.ID, errors.New("the first attempt failed"))
 	}
 	rec := state.Record
-	if rec.User != req.User || rec.Name != req.Name || rec.Checksum != sums.check.Sum64() {
+	if rec.User != req.User || rec.Name != req.Name || rec.Check != check.Sum() {
 		return nil, image.Errorf(image.KindConflict,
 			"upload ID %s was used for other bytes or another name", req.ID).
 			WithHint("send each image under a fresh Idempotency-Key")

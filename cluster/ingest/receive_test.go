@@ -3,9 +3,12 @@ package ingest
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -237,5 +240,30 @@ func TestEndedRequestIsNoSuccess(t *testing.T) {
 	cancel()
 	if err := <-result; err == nil {
 		t.Error("an upload that was not decided succeeded")
+	}
+}
+
+// TestNoDigestInTheLog: neither a digest that is right nor one that is wrong is in the log or the catalog.
+func TestNoDigestInTheLog(t *testing.T) {
+	f := newFleet(t, nil)
+	body := randomBytes(1000)
+	digest := image.Digest(sha256.Sum256(body))
+	req := request("a.png")
+	req.Digest = &digest
+	if rec := f.expectRecord(f.broadcast(req, body, nil)); rec.Sealed == nil || *rec.Sealed != sealed(digest) {
+		t.Errorf("the record is %+v", rec)
+	}
+	wrong := request("b.png")
+	wrong.Digest = &image.Digest{0xab, 0xcd, 0xef, 1}
+	answers := f.broadcast(wrong, body, nil)
+	f.expectKind(answers, image.KindDigest)
+	f.log.mu.Lock()
+	defer f.log.mu.Unlock()
+	text := string(f.log.text) + fmt.Sprint(answers)
+	for _, d := range []image.Digest{digest, *wrong.Digest} {
+		inBase64 := base64.StdEncoding.EncodeToString(d[:6])
+		if strings.Contains(text, d.String()[:8]) || strings.Contains(text, inBase64) {
+			t.Errorf("the digest %v is in the log, or in an error: %s", d, text)
+		}
 	}
 }

@@ -50,6 +50,21 @@ type CopyWriter interface {
 	Abort()
 }
 
+// Sealer computes what the log gets to know of the bytes of images: nothing without their users' keys.
+type Sealer interface {
+	// Check returns what computes the check of an upload.
+	Check(ctx context.Context, user string, id image.ID) (Check, error)
+	// Seal seals the SHA-256 of one of the user's images.
+	Seal(ctx context.Context, user string, d image.Digest) (image.SealedDigest, error)
+}
+
+// Check takes the plaintext of an upload.
+type Check interface {
+	io.Writer
+	// Sum ends the plaintext. It is called once.
+	Sum() image.Check
+}
+
 // Peers sends an upload on to another node.
 type Peers interface {
 	// Send returns when the node has answered: nil once the upload is committed.
@@ -69,6 +84,7 @@ type Options struct {
 	Node   image.NodeID
 	Log    Log
 	Store  Store
+	Sealer Sealer
 	Peers  Peers
 	Logger *zap.Logger
 

@@ -4,10 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"hash"
 	"io"
-
-	"github.com/cespare/xxhash/v2"
 
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/failpoint"
@@ -46,35 +43,55 @@ func (t *task) store(ctx context.Context, cur *cursor, epoch uint32, file image.
 	}
 	defer w.Abort()
 	t.failpoint("created")
-	sums := newSums(req.WantDigest || req.Digest != nil)
-	if _, err := cur.WriteTo(io.MultiWriter(w, sums)); err != nil {
+	check, err := t.s.Sealer.Check(ctx, req.User, req.ID)
+	if err != nil {
 		return err
 	}
-	sum := sums.digest()
-	if want := req.Digest; want != nil && *want != *sum {
-		return image.Errorf(image.KindDigest, "the body's SHA-256 is %s, Content-Digest says %s", sum, want).
-			WithHint("send the image again")
+	var dst io.Writer = io.MultiWriter(w, check)
+	sum := sha256.New() // costs more than encrypting does
+	digest := req.WantDigest || req.Digest != nil
+	if digest {
+		dst = io.MultiWriter(w, check, sum)
+	}
+	if _, err := cur.WriteTo(dst); err != nil {
+		return err
+	}
+	stored := &catalog.Stored{ID: req.ID, Check: check.Sum()}
+	if digest {
+		if stored.Sealed, err = t.sealDigest(ctx, image.Digest(sum.Sum(nil))); err != nil {
+			return err
+		}
 	}
 	t.failpoint("encrypted")
 	if err := w.Commit(); err != nil {
 		return err
 	}
 	t.failpoint("durable")
-	err = t.reportStored(ctx, epoch, file, sums)
+	c := image.Copy{Node: t.s.Node, Attempt: file.Attempt}
+	stored.Copies = []catalog.StoredCopy{{Copy: c, Epoch: epoch}}
+	err = t.reportStored(ctx, file, stored)
 	t.failpoint("told")
 	return err
 }
 
+// sealDigest compares the digest of the body with what the client says, and seals it. It is in no error,
+// since the log has these.
+func (t *task) sealDigest(ctx context.Context, d image.Digest) (*image.SealedDigest, error) {
+	if want := t.u.req.Digest; want != nil && *want != d {
+		return nil, image.Errorf(image.KindDigest, "the body's SHA-256 is not the one that Content-Digest says").
+			WithHint("send the image again")
+	}
+	sealed, err := t.s.Sealer.Seal(ctx, t.u.req.User, d)
+	return &sealed, err
+}
+
 // reportStored proposes that this node has stored a copy. The file is durable: without a quorum it
 // counts when the quorum is back.
-func (t *task) reportStored(ctx context.Context, epoch uint32, file image.FileID, sums *sums) error {
-	c := catalog.StoredCopy{Copy: image.Copy{Node: t.s.Node, Attempt: file.Attempt}, Epoch: epoch}
-	stored := catalog.Command{Stored: &catalog.Stored{
-		ID: t.u.req.ID, Copies: []catalog.StoredCopy{c}, Checksum: sums.check.Sum64(), SHA256: sums.digest(),
-	}}
-	r, err := t.propose(ctx, stored)
+func (t *task) reportStored(ctx context.Context, file image.FileID, stored *catalog.Stored) error {
+	cmd := catalog.Command{Stored: stored}
+	r, err := t.propose(ctx, cmd)
 	for image.KindOf(err) == image.KindNoQuorum && wait.For(ctx, watchEvery) {
-		r, err = t.propose(ctx, stored)
+		r, err = t.propose(ctx, cmd)
 	}
 	if err != nil {
 		return err
@@ -94,36 +111,4 @@ func (t *task) failpoint(step string) {
 		}
 		failpoint.Here("upload/" + role + "/" + step)
 	}
-}
-
-// sums are what is computed of the plaintext while it passes: always the check by which copies are
-// compared, and on request the SHA-256, which costs as much as encrypting and writing together.
-type sums struct {
-	check  *xxhash.Digest
-	sha256 hash.Hash // nil: not wanted
-}
-
-func newSums(sha bool) *sums {
-	s := &sums{check: xxhash.New()}
-	if sha {
-		s.sha256 = sha256.New()
-	}
-	return s
-}
-
-// Write implements io.Writer.
-func (s *sums) Write(p []byte) (int, error) {
-	s.check.Write(p)
-	if s.sha256 != nil {
-		s.sha256.Write(p)
-	}
-	return len(p), nil
-}
-
-// digest returns the SHA-256, nil when it was not wanted.
-func (s *sums) digest() *image.Digest {
-	if s.sha256 == nil {
-		return nil
-	}
-	return (*image.Digest)(s.sha256.Sum(nil))
 }

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
 	"go.uber.org/zap"
 
 	"imgcluster/cluster/catalog"
@@ -90,7 +89,47 @@ func (m *Images) Record(ctx context.Context, user, name string) (*image.Record, 
 	if err == nil && rec == nil {
 		err = NotFound(user, name)
 	}
-	return rec, err
+	if err != nil {
+		return nil, err
+	}
+	return m.Reveal(ctx, rec)
+}
+
+// Reveal returns a record with its digest, for one who may read the image.
+func (m *Images) Reveal(ctx context.Context, rec *image.Record) (*image.Record, error) {
+	if rec.Sealed == nil {
+		return rec, nil
+	}
+	digest, err := m.revealer(ctx, rec.User)(rec)
+	if err != nil {
+		return nil, err
+	}
+	revealed := *rec
+	revealed.SHA256 = digest
+	return &revealed, nil
+}
+
+// revealer returns what opens the digests of many images of a user, each of which has one.
+func (m *Images) revealer(ctx context.Context, user string) func(*image.Record) (*image.Digest, error) {
+	sealers := map[uint32]*crypto.DigestSealer{} // by the user's keys
+	return func(rec *image.Record) (*image.Digest, error) {
+		s := sealers[rec.Check.Key]
+		if s == nil {
+			key, err := m.Keys.Get(ctx, user, rec.Check.Key)
+			if err == nil {
+				s, err = crypto.NewDigestSealer(key)
+			}
+			if err != nil {
+				return nil, err
+			}
+			sealers[rec.Check.Key] = s
+		}
+		d, err := s.Open(*rec.Sealed)
+		if err != nil {
+			return nil, image.Errorf(image.KindInternal, "digest of image %q: %w", rec.Name, err)
+		}
+		return (*image.Digest)(&d), nil
+	}
 }
 
 // NotFound says that a user has no image of this name.
@@ -174,14 +213,24 @@ func (m *Images) Verify(ctx context.Context, rec *image.Record, c image.Copy) er
 func (m *Images) Authenticate(
 	ctx context.Context, w io.Writer, rec *image.Record, c image.Copy, file io.Reader,
 ) error {
-	sum := xxhash.New()
+	var check *crypto.Check
+	key, err := m.Keys.Get(ctx, rec.User, rec.Check.Key)
+	if err == nil {
+		check, err = crypto.NewCheck(key, rec.ID)
+	}
+	if err != nil {
+		return err
+	}
 	var keyErr error
-	h, err := crypto.Verify(io.MultiWriter(sum, w), contextReader{ctx, file},
+	h, err := crypto.Verify(io.MultiWriter(check, w), contextReader{ctx, file},
 		func(h *crypto.Header) (key crypto.Key, err error) {
 			key, keyErr = m.Keys.Get(ctx, rec.User, h.UserKey)
 			return key, keyErr
 		})
-	if keyErr != nil && !errors.As(keyErr, new(*crypto.Error)) { // it was not found, or not looked up
+	switch {
+	case image.KindOf(keyErr) == image.KindForbidden: // the user has keys: there is none that the header names
+		return image.Errorf(image.KindDamaged, "file %v: %w", rec.File(c), keyErr)
+	case keyErr != nil && !errors.As(keyErr, new(*crypto.Error)): // it was not looked up
 		return keyErr
 	}
 	if err == nil {
@@ -194,9 +243,9 @@ func (m *Images) Authenticate(
 	default: // it was not read to its end, or not written down: that says nothing about the copy
 		return fmt.Errorf("file %v: %w", rec.File(c), err)
 	}
-	if sum.Sum64() != rec.Checksum {
+	if check.Sum() != rec.Check.MAC {
 		return image.Errorf(image.KindDamaged,
-			"file %v: the checksum of its plaintext is not the record's", rec.File(c))
+			"file %v: its plaintext is not the one of the record", rec.File(c))
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package read
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -15,18 +16,18 @@ import (
 	"testing/iotest"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
 	"go.uber.org/zap"
 
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 	"imgcluster/crypto"
 )
 
 // TestUnreadIsNotBad: a copy is bad when what was read of it does not authenticate, or its disk fails; not
 // when something else kept it from being read or from being written down here.
 func TestUnreadIsNotBad(t *testing.T) {
-	m := &Images{}
+	m := New(Options{Keys: &nodes{key: crypto.NewKey()}})
 	for _, c := range []struct {
 		file io.Reader
 		bad  bool
@@ -136,6 +137,12 @@ func stored(t *testing.T) (n *nodes, rec *image.Record, plain []byte, m *Images,
 		up: []image.NodeID{1, 2, 3},
 	}
 	rec = &image.Record{User: "alice", Name: "a.png", ID: image.NewID(), Bytes: int64(len(plain))}
+	check, err := crypto.NewCheck(n.key, rec.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check.Write(plain)
+	rec.Check = image.Check{Key: 1, MAC: check.Sum()}
 	for id := range image.NodeID(3) {
 		c := image.Copy{Node: id + 1, Attempt: image.NewAttempt()}
 		var file bytes.Buffer
@@ -229,9 +236,15 @@ func TestEncrypted(t *testing.T) {
 		if !bytes.Equal(all, n.files[want]) || !bytes.Equal(part, n.files[want][7:5007]) {
 			t.Errorf("node %d's file: %d bytes, in part %d", want, len(all), len(part))
 		}
+		other := *rec
+		other.Check.MAC[0] ^= 1
 		err = m.Authenticate(t.Context(), io.Discard, rec, from, bytes.NewReader(all))
+		if err != nil {
+			t.Error(err)
+		}
+		err = m.Authenticate(t.Context(), io.Discard, &other, from, bytes.NewReader(all))
 		if image.KindOf(err) != image.KindDamaged {
-			t.Errorf("a record without its checksum: %v", err)
+			t.Errorf("a record with another check: %v", err)
 		}
 		n.files[want] = nil
 	}
@@ -241,7 +254,6 @@ func TestEncrypted(t *testing.T) {
 // older one that was put back, is no copy.
 func TestOtherFileOfTheImage(t *testing.T) {
 	n, rec, plain, m, suspects := stored(t)
-	rec.Checksum = xxhash.Sum64(plain)
 	n.files[1] = n.files[2]
 	err := m.Verify(t.Context(), rec, rec.Copies[0])
 	if image.KindOf(err) != image.KindDamaged || !errors.Is(err, crypto.ErrAuth) {
@@ -254,5 +266,35 @@ func TestOtherFileOfTheImage(t *testing.T) {
 	got, err := io.ReadAll(m.Open(t.Context(), rec))
 	if err != nil || !bytes.Equal(got, plain) || !slices.Equal(*suspects, []image.NodeID{1}) {
 		t.Errorf("%d bytes, %v, suspected are %v; want the image from node 2", len(got), err, *suspects)
+	}
+}
+
+// TestReveal: a record's digest is opened for its reader, in the record and in lists, and the record of the
+// log stays as it is.
+func TestReveal(t *testing.T) {
+	n, rec, plain, m, _ := stored(t)
+	if got, err := m.Reveal(t.Context(), rec); err != nil || got.SHA256 != nil {
+		t.Errorf("a record without one: %+v, %v", got, err)
+	}
+	sealer, err := crypto.NewDigestSealer(n.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := image.Digest(sha256.Sum256(plain))
+	sealed := image.SealedDigest(sealer.Seal(sum))
+	rec.Sealed = &sealed
+	if got, err := m.Reveal(t.Context(), rec); err != nil || *got.SHA256 != sum || rec.SHA256 != nil {
+		t.Errorf("%+v, %v", got, err)
+	}
+	page := &listPage{limit: 2}
+	page.offer(listed{wire.InfoOf(rec), rec})
+	page.offer(listed{Info: wire.Info{Name: "b.png", SHA256: "of another node"}})
+	l, err := page.list(m.revealer(t.Context(), "alice"))
+	if err != nil || l.Images[0].SHA256 != sum.String() || l.Images[1].SHA256 != "of another node" {
+		t.Errorf("%+v, %v", l, err)
+	}
+	n.key = crypto.NewKey()
+	if _, err := m.Reveal(t.Context(), rec); !errors.Is(err, crypto.ErrAuth) {
+		t.Errorf("with another user's key: %v", err)
 	}
 }

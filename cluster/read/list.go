@@ -33,7 +33,10 @@ func (m *Images) List(ctx context.Context, user, prefix, after string, limit int
 	for try := 1; ; try++ {
 		page, err := m.listOnce(ctx, user, prefix, after, limit)
 		if image.KindOf(err) != image.KindNoQuorum || try == listTries || !wait.For(ctx, listPause) {
-			return page.list(), err
+			if err != nil {
+				return wire.List{}, err
+			}
+			return page.list(m.revealer(ctx, user))
 		}
 	}
 }
@@ -81,8 +84,10 @@ func (m *Images) ListShards(
 	ctx, cancel := context.WithTimeout(ctx, m.Timeout)
 	defer cancel()
 	page := &listPage{limit: limit}
-	err := m.listShards(ctx, page, shards, user, prefix, after)
-	return page.list(), err
+	if err := m.listShards(ctx, page, shards, user, prefix, after); err != nil {
+		return wire.List{}, err
+	}
+	return page.list(m.revealer(ctx, user))
 }
 
 // listShards adds what shards on this node have to a page.
@@ -94,7 +99,7 @@ func (m *Images) listShards(
 		g.Go(func() error {
 			err := m.Log.Read(ctx, shard, func(r catalog.Reader) error {
 				return catalog.ListRecords(r, user, prefix, after, func(rec *image.Record) bool {
-					return ctx.Err() == nil && page.offer(wire.InfoOf(rec))
+					return ctx.Err() == nil && page.offer(listed{wire.InfoOf(rec), rec})
 				})
 			})
 			if err == nil {
@@ -125,24 +130,30 @@ type listPage struct {
 	bound string // with more: none from this name on can be in it
 }
 
+// listed is an image of a page.
+type listed struct {
+	wire.Info
+	rec *image.Record // of which the digest is still sealed; nil when another node has listed it
+}
+
 // largestFirst is a heap of images with the last name on top.
-type largestFirst []wire.Info
+type largestFirst []listed
 
 func (h largestFirst) Len() int           { return len(h) }
 func (h largestFirst) Less(i, j int) bool { return h[i].Name > h[j].Name }
 func (h largestFirst) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *largestFirst) Push(x any)        { *h = append(*h, x.(wire.Info)) }
+func (h *largestFirst) Push(x any)        { *h = append(*h, x.(listed)) }
 
 func (h *largestFirst) Pop() any {
 	last := len(*h) - 1
 	x := (*h)[last]
-	(*h)[last] = wire.Info{}
+	(*h)[last] = listed{}
 	*h = (*h)[:last]
 	return x
 }
 
 // offer takes an image, and reports whether the next one of its list may belong to the page too.
-func (p *listPage) offer(i wire.Info) bool {
+func (p *listPage) offer(i listed) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.more && i.Name >= p.bound {
@@ -158,7 +169,7 @@ func (p *listPage) offer(i wire.Info) bool {
 
 // drop gives up the last image. The caller holds mu.
 func (p *listPage) drop() {
-	last := heap.Pop(&p.first).(wire.Info)
+	last := heap.Pop(&p.first).(listed)
 	p.bytes -= len(last.Name) + infoBytes
 	p.more, p.bound = true, last.Name
 }
@@ -175,14 +186,24 @@ func (p *listPage) cut(name string) {
 	}
 }
 
-// list returns the page. Nothing may be offered any more.
-func (p *listPage) list() wire.List {
-	l := wire.List{Images: p.first}
-	slices.SortFunc(l.Images, func(a, b wire.Info) int { return strings.Compare(a.Name, b.Name) })
+// list returns the page, with the digests that reveal returns. Nothing may be offered any more.
+func (p *listPage) list(reveal func(*image.Record) (*image.Digest, error)) (wire.List, error) {
+	slices.SortFunc(p.first, func(a, b listed) int { return strings.Compare(a.Name, b.Name) })
+	l := wire.List{Images: make([]wire.Info, len(p.first))}
+	for n, i := range p.first {
+		if i.rec != nil && i.rec.Sealed != nil {
+			d, err := reveal(i.rec)
+			if err != nil {
+				return wire.List{}, err
+			}
+			i.SHA256 = d.String()
+		}
+		l.Images[n] = i.Info
+	}
 	if p.more && len(l.Images) > 0 {
 		l.Next = l.Images[len(l.Images)-1].Name
 	}
-	return l
+	return l, nil
 }
 
 // read offers the images of another node's page, one after the other, for as long as they may belong to this
@@ -199,7 +220,7 @@ func (p *listPage) read(r io.Reader) error {
 		if err := d.Decode(&i); err != nil {
 			return err
 		}
-		if !p.offer(i) {
+		if !p.offer(listed{Info: i}) {
 			return nil
 		}
 	}

@@ -43,7 +43,7 @@ func TestListPage(t *testing.T) {
 				continue
 			}
 			for _, i := range names {
-				if !page.offer(i) {
+				if !page.offer(listed{Info: i}) {
 					break
 				}
 			}
@@ -52,7 +52,7 @@ func TestListPage(t *testing.T) {
 			t.Fatalf("%d images are kept, of a page of %d", len(page.first), limit)
 		}
 		slices.Sort(all)
-		got := page.list()
+		got, _ := page.list(nil)
 		want := all[:min(limit, len(all))]
 		if len(got.Images) != len(want) || (got.Next != "") != (len(all) > len(want)) ||
 			got.Next != "" && got.Next != want[len(want)-1] {
@@ -76,7 +76,7 @@ func TestListPageBytes(t *testing.T) {
 		page := &listPage{limit: limit}
 		for list := range 3 { // every third image
 			for i := after + 1; i < images; i++ {
-				if i%3 == list && !page.offer(wire.Info{Name: name(i)}) {
+				if i%3 == list && !page.offer(listed{Info: wire.Info{Name: name(i)}}) {
 					break
 				}
 				if page.bytes > pageBytesMax+2000 {
@@ -84,7 +84,7 @@ func TestListPageBytes(t *testing.T) {
 				}
 			}
 		}
-		l := page.list()
+		l, _ := page.list(nil)
 		for _, i := range l.Images {
 			if after++; i.Name != name(after) {
 				t.Fatalf("image %d is %.10q", after, i.Name)
