@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -66,4 +67,10 @@ func (n *Node) Inventory() (string, error) {
 	}
 	b, err := json.Marshal(all)
 	return string(b), err
+}
+
+// UserKeyID returns the ID of the key that this node encrypts a user's images with.
+func (n *Node) UserKeyID(ctx context.Context, user string) (uint32, error) {
+	id, _, err := n.keys.currentKey(ctx, user)
+	return id, err
 }

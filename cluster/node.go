@@ -65,6 +65,7 @@ type Node struct {
 	router     *router
 	keys       *keyring
 	accounts   *accounts
+	removals   *removals
 	references *references
 	disk       *disk
 	ingest     *ingest.Service
@@ -173,7 +174,9 @@ func (n *Node) assemble() (err error) {
 	if err != nil {
 		return err
 	}
+	n.removals = newRemovals(n.self.ID, n.log, n.view, n.serving, n.logger.Named("removals"))
 	n.accounts = newAccounts(n.log, n.keys, sealer, n.cfg.Timeouts.Read, n.logger.Named("access"))
+	n.accounts.changed = n.removals.kick
 	if n.ingest, err = ingest.New(n.ingestOptions()); err != nil {
 		hint := cmp.Or(oserr.Hint(err, ""), "raise limits.staging_bytes or lower limits.uploads")
 		return bootstrap.Refuse(hint, "%v", err)
@@ -343,15 +346,13 @@ func (n *Node) leaderChanged(shard uint64, leader image.NodeID, term uint64) {
 	n.logger.Debug("leader changed", zap.Uint64("shard", shard), zap.Uint32("leader", uint32(leader)),
 		zap.Uint64("term", term))
 	n.leaderChanges.Add(1)
+	n.removals.kick()
 	n.ingest.Kick()
 	n.view.kick()
 }
 
 // connectionsReserve are connections above limits.connections, for probes, the status and other nodes.
 const connectionsReserve = 64
-
-// reservePerAddress is how many of these one address may have.
-const reservePerAddress = 16
 
 // serve answers on the API's port from now on.
 func (n *Node) serve() {
@@ -364,13 +365,11 @@ func (n *Node) serve() {
 		BaseContext: func(net.Listener) context.Context { return n.ctx },
 	}
 	n.http = connlimit.New(server, connlimit.Options{
-		Max:               n.cfg.Limits.Connections,
-		PerAddress:        n.cfg.Limits.ConnectionsPerAddress,
-		Reserve:           connectionsReserve,
-		ReservePerAddress: reservePerAddress,
-		Class:             api.ConnectionClass,
-		Refuse:            http.HandlerFunc(n.handler.RefuseConnection),
-		Logger:            n.logger.Named("http"),
+		Max:     n.cfg.Limits.Connections,
+		Reserve: connectionsReserve,
+		Class:   api.ConnectionClass,
+		Refuse:  http.HandlerFunc(n.handler.RefuseConnection),
+		Logger:  n.logger.Named("http"),
 	})
 	n.wg.Go(func() {
 		if err := n.http.Serve(n.listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
@@ -402,6 +401,7 @@ func (n *Node) join() {
 		n.readiness.ready.Store(true)
 		n.repair.Start()
 		n.wg.Go(func() { n.replicas.reconcile(n.ctx) })
+		n.wg.Go(func() { n.removals.run(n.ctx) })
 		n.wg.Go(func() { n.disk.recover(n.ctx) })
 		n.logger.Info("ready", zap.Duration("after", time.Since(n.began).Round(time.Millisecond)))
 		(&sweeper{n.references, n.store, n.cfg.Timeouts.Sweep, n.ingest.Leftover(), n.logger}).run(n.ctx)

@@ -15,7 +15,12 @@ const (
 	EnvConfig = "IMGCLUSTER_CONFIG"
 	// EnvMasterKey is the master key itself; never read here, crypto has it in its hints.
 	EnvMasterKey = "IMGCLUSTER_MASTER_KEY"
+	// EnvAccessKey and EnvSecretKey are the ID and the secret of an access key.
+	EnvAccessKey = "IMGCLUSTER_ACCESS_KEY"
+	EnvSecretKey = "IMGCLUSTER_SECRET_KEY"
 )
+
+var notSettings = []string{EnvConfig, EnvMasterKey, EnvAccessKey, EnvSecretKey}
 
 // kubernetesName matches the variables that Kubernetes gives every container of a namespace with a
 // service named imgcluster, or imgcluster-something.
@@ -34,7 +39,10 @@ func ofKubernetes(name, text string) bool {
 func readEnv(env []string, c *collector) (*layer, Problems) {
 	var unknown collector
 	l := newLayer()
-	names := []string{strings.TrimPrefix(EnvConfig, envPrefix), strings.TrimPrefix(EnvMasterKey, envPrefix)}
+	var names []string
+	for _, name := range notSettings {
+		names = append(names, strings.TrimPrefix(name, envPrefix))
+	}
 	byEnv := map[string]*field{}
 	for _, f := range fields {
 		names = append(names, strings.TrimPrefix(f.env, envPrefix))
@@ -42,7 +50,7 @@ func readEnv(env []string, c *collector) (*layer, Problems) {
 	}
 	for _, variable := range env {
 		name, text, _ := strings.Cut(variable, "=")
-		if !strings.HasPrefix(name, envPrefix) || name == EnvConfig || name == EnvMasterKey || text == "" {
+		if !strings.HasPrefix(name, envPrefix) || slices.Contains(notSettings, name) || text == "" {
 			continue
 		}
 		at := place{source: "env " + plain(name)}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,8 +31,7 @@ func TestEverySettingIsDescribed(t *testing.T) {
 		if s.Value != s.Default || s.Origin != "default" {
 			t.Errorf("%s is %q from %q, its default %q", s.Key, s.Value, s.Origin, s.Default)
 		}
-		if strings.Contains(s.Description, "\n") || seen[s.Env] || s.Env == EnvConfig ||
-			s.Env == EnvMasterKey {
+		if strings.Contains(s.Description, "\n") || seen[s.Env] || slices.Contains(notSettings, s.Env) {
 			t.Errorf("bad description or variable: %+v", s)
 		}
 		seen[s.Env] = true

@@ -2,7 +2,6 @@ package modes
 
 import (
 	"bytes"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -55,7 +54,7 @@ func TestFolderRefused(t *testing.T) {
 	}{
 		"generate": {made, "--out"},
 		"demo":     {demo, "TMPDIR"},
-		"get":      {writeFile(filepath.Join(missing, "y"), func(io.Writer) error { return nil }), "-o"},
+		"get":      {writeFile(filepath.Join(missing, "y"), strings.NewReader("")), "-o"},
 	} {
 		if got := exitStatus(test.err); got != exitUsage || !strings.Contains(image.HintOf(test.err), test.hint) {
 			t.Errorf("%s: %v (hint %s) gives %d", name, test.err, image.HintOf(test.err), got)

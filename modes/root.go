@@ -146,8 +146,8 @@ failure too; when its reader ends early, as with | head, nothing is said.`,
 	root.SetHelpCommandGroupID("more")
 	root.SetCompletionCommandGroupID("more")
 	addGroup(root, "run", "Run a cluster:", newDemo(e), newUp(e), newServer(e), newInit(e), newStatus(e),
-		newVerify(e), newMember(e), newConfig(e))
-	addGroup(root, "use", "Use it:", newPut(e), newGet(e), newLs(e), newRm(e), newStat(e), newDecrypt(e))
+		newVerify(e), newMember(e), newUser(e), newKey(e), newConfig(e))
+	addGroup(root, "use", "Use it:", newPut(e), newGet(e), newLs(e), newRm(e), newStat(e))
 	addGroup(root, "test", "Test it:", newGenerate(e), newStress(e), newReport(e), newClean(e))
 	addGroup(root, "more", "More:", newVersion(e))
 	return root
@@ -208,10 +208,14 @@ func (e *env) sameConfig() string {
 
 // client returns a client of the configuration's nodes, for a run that measures them.
 func (e *env) client(cfg *config.Config, delivery client.Delivery) (*client.Client, error) {
-	return client.New(e.clientOptions(cfg, delivery))
+	o, err := e.clientOptions(cfg, delivery)
+	if err != nil {
+		return nil, err
+	}
+	return client.New(o)
 }
 
-func (e *env) clientOptions(cfg *config.Config, delivery client.Delivery) client.Options {
+func (e *env) clientOptions(cfg *config.Config, delivery client.Delivery) (client.Options, error) {
 	o := client.Options{
 		Delivery:         delivery,
 		Attempts:         cfg.Client.Attempts,
@@ -226,7 +230,12 @@ func (e *env) clientOptions(cfg *config.Config, delivery client.Delivery) client
 	for _, n := range cfg.Cluster.Nodes {
 		o.Nodes = append(o.Nodes, client.Node{ID: n.ID, Addr: n.APIAddr()})
 	}
-	return o
+	if !cfg.Secured() {
+		return o, nil
+	}
+	var err error
+	o.Key, _, err = accessKey()
+	return o, err
 }
 
 // readLimit is how long a command waits for the answer to a read, with all retries.
@@ -234,7 +243,10 @@ const readLimit = 30 * time.Second
 
 // userClient returns a client for a command whose user waits for it: the command says what it waits for.
 func (e *env) userClient(cfg *config.Config) (*client.Client, error) {
-	o := e.clientOptions(cfg, client.Broadcast)
+	o, err := e.clientOptions(cfg, client.Broadcast)
+	if err != nil {
+		return nil, err
+	}
 	o.ReadLimit = readLimit
 	o.Waiting = e.sayWaiting
 	return client.New(o)

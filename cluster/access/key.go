@@ -12,6 +12,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -167,4 +168,29 @@ func wellFormed(id, secret string) bool {
 	_, badID := idEncoding.DecodeString(id[len(idPrefix):])
 	_, badSecret := base64.RawURLEncoding.Strict().DecodeString(secret)
 	return badID == nil && badSecret == nil
+}
+
+// Credentials are an access key as a client has it. The zero Credentials are none.
+type Credentials struct {
+	ID     string
+	Secret Secret
+}
+
+// NewCredentials returns the credentials of an access key. The error, which quotes nothing, is that it has
+// another form.
+func NewCredentials(id, secret string) (Credentials, error) {
+	if !wellFormed(id, secret) {
+		return Credentials{}, image.Errorf(image.KindInvalid,
+			"an access key's ID has %d characters and begins with %s, its secret has %d", idChars, idPrefix,
+			secretChars).WithHint("copy both as imgcluster key add has shown them")
+	}
+	return Credentials{id, NewSecret(secret)}, nil
+}
+
+// None reports whether these are no credentials.
+func (c Credentials) None() bool { return c.ID == "" }
+
+// Authorize sets the field of a request's header that has the key.
+func (c Credentials) Authorize(h http.Header) {
+	h.Set("Authorization", "Bearer "+c.ID+"."+c.Secret.Reveal())
 }

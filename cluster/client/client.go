@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"imgcluster/cluster/access"
 	"imgcluster/cluster/halfopen"
 	"imgcluster/cluster/image"
 )
@@ -51,6 +52,9 @@ type Options struct {
 	StartHint        string        // "start one with: imgcluster up"; the next step when no node answers
 	// TLS has whom the client trusts and its own certificate, as access.Client makes it; nil: plain HTTP.
 	TLS *tls.Config
+	// Key is the access key that is sent with each request; zero: none. It is sent in clear to loopback
+	// addresses alone.
+	Key access.Credentials
 	// Waiting is called while a request has no answer, every 5 s at most. It may be nil, and must not call
 	// the client.
 	Waiting func(Wait)

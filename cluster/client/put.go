@@ -301,6 +301,9 @@ func (s *stream) request() (*http.Request, error) {
 		return nil, err
 	}
 	req.Header = s.p.header.Clone()
+	if err := s.p.c.authorize(req); err != nil {
+		return nil, err
+	}
 	req.ContentLength = s.p.up.Size
 	req.GetBody = s.body // for a kept-alive connection that the node has closed
 	req.Body, err = s.body()

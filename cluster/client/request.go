@@ -143,6 +143,10 @@ func (c *Client) askNode(
 	for k, v := range header {
 		req.Header[k] = v
 	}
+	if err := c.authorize(req); err != nil {
+		end()
+		return nil, &failure{node: n, err: err}
+	}
 	resp, err := c.http.Do(req)
 	timer.Stop()
 	if err != nil {

@@ -51,6 +51,8 @@ type Consensus struct {
 	transport *raftnet.Transport
 	counters  counters
 
+	compactions compactions
+
 	mu     sync.RWMutex
 	shards map[uint64]*running // by ID
 
@@ -141,7 +143,7 @@ func (c *Consensus) newHost(dir string) (err error) {
 		MaxReceiveQueueSize: peerQueueBytes,
 		Expert: config.ExpertConfig{
 			LogDB:            logDB,
-			LogDBFactory:     logDBs{c.witness, c.opts.Disk, c.opts.Dir, &logErr},
+			LogDBFactory:     logDBs{c.witness, c.opts.Disk, c.opts.Dir, &c.compactions, &logErr},
 			TransportFactory: &factory,
 			Engine: config.EngineConfig{
 				ExecShards: execShards, CommitShards: otherShards, ApplyShards: otherShards,

@@ -20,7 +20,9 @@ type logDBs struct {
 	w      *witness.Witness
 	sealer *crypto.Sealer
 	dir    string // the data directory
-	failed *error // why there is none
+
+	compactions *compactions
+	failed      *error // why there is none
 }
 
 // Name implements config.LogDBFactory: that of dragonboat's own, which it compares at each start.
@@ -36,7 +38,7 @@ func (f logDBs) Create(
 	if err != nil {
 		return nil, damaged(err)
 	}
-	l := &logDB{ILogDB: db, w: f.w, sealer: f.sealer, dir: f.dir, fs: c.Expert.FS}
+	l := &logDB{ILogDB: db, w: f.w, sealer: f.sealer, dir: f.dir, fs: c.Expert.FS, compactions: f.compactions}
 	if err := l.check(); err != nil {
 		// Left open, it would keep the log from being opened again in this process.
 		return nil, errors.Join(damaged(err), db.Close())
@@ -52,6 +54,17 @@ type logDB struct {
 	sealer *crypto.Sealer
 	dir    string // the data directory
 	fs     config.IFS
+
+	compactions *compactions
+}
+
+// CompactEntriesTo implements raftio.ILogDB.
+func (l *logDB) CompactEntriesTo(shard, replica, index uint64) (<-chan struct{}, error) {
+	done, err := l.ILogDB.CompactEntriesTo(shard, replica, index)
+	if err == nil {
+		l.compactions.begun(shard, index, done)
+	}
+	return done, err
 }
 
 // SaveRaftState implements raftio.ILogDB.
