@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"testing"
 )
@@ -15,73 +16,72 @@ var update = flag.Bool("update", false, "write testdata/vectors.json again")
 
 const vectorsFile = "testdata/vectors.json"
 
-// vector is one file and what must become of it. The file is made of the fields, the plaintext
-// and the bytes 0, 1, 2, ... as randomness, drawn in this order: data key, salt, wrapping nonce,
-// stream salt, nonce prefix. Those with another expectation than "ok" were changed after that.
-type vector struct {
-	Name      string `json:"name"`
-	Expect    string `json:"expect"` // ok, auth or format
-	UserKey   string `json:"user_key"`
-	Plaintext string `json:"plaintext"`
-	Segment   int    `json:"segment_size"`
-	File      string `json:"file"`
+// vectors are what FORMAT.md describes: values, and files with what must become of them. All bytes are in
+// hexadecimal. Made with the bytes 0, 1, 2, ... as randomness: an implementation that writes can be compared,
+// too, with the good ones.
+type vectors struct {
+	Remake   string          `json:"remake"`
+	Files    []fileVector    `json:"files"`
+	UserKeys []userKeyVector `json:"user_keys"`
+	Checks   []checkVector   `json:"checks"`
+	Digests  []digestVector  `json:"digests"`
 }
 
-// masterVector is a wrapped user key, made with the bytes 0, 1, 2, ... as nonce.
-type masterVector struct {
+// What must become of a vector.
+const (
+	expectOK     = "ok"
+	expectFormat = "format" // ErrFormat
+	expectAuth   = "auth"   // ErrAuth
+	expectMaster = "master" // ErrOtherMaster
+)
+
+var expected = map[string]error{
+	expectOK: nil, expectFormat: ErrFormat, expectAuth: ErrAuth, expectMaster: ErrOtherMaster,
+}
+
+// fileVector is one file. Its randomness is drawn in this order: data key, salt, wrapping nonce, stream salt,
+// nonce prefix.
+type fileVector struct {
+	Name      string `json:"name"`
+	Expect    string `json:"expect"`
+	UserKey   string `json:"user_key"`
+	File      string `json:"file"`
+	Plaintext string `json:"plaintext,omitempty"` // when ok
+}
+
+// userKeyVector is a wrapped user key.
+type userKeyVector struct {
+	Name      string `json:"name"`
+	Expect    string `json:"expect"`
 	MasterKey string `json:"master_key"`
-	ID        string `json:"id"`
+	MasterID  string `json:"master_id"`
 	Tenant    string `json:"tenant"`
 	KeyID     uint32 `json:"key_id"`
-	UserKey   string `json:"user_key"`
 	Wrapped   string `json:"wrapped"`
+	UserKey   string `json:"user_key,omitempty"` // when ok
 }
 
-type vectorFile struct {
-	Remake string       `json:"remake"`
-	Master masterVector `json:"master"`
-	Files  []vector     `json:"files"`
+// checkVector is an image's check. Byte i of the plaintext is the low byte of 7i + 13⌊i/256⌋.
+type checkVector struct {
+	UserKey string `json:"user_key"`
+	Image   string `json:"image"`
+	Bytes   int    `json:"plaintext_bytes"`
+	Check   string `json:"check"`
 }
 
-func makeVectors(t *testing.T) vectorFile {
-	k := testKey(0x40)
-	v := vectorFile{Remake: "go test ./crypto -run TestVectors -update"}
-	add := func(name, expect string, key Key, plain []byte, segment int, change func([]byte) []byte) {
-		file := change(encryptWith(t, k, testFields(len(plain), segment), plain, len(plain)+1, &counter{}))
-		v.Files = append(v.Files, vector{
-			Name: name, Expect: expect, UserKey: hex.EncodeToString(key.b()[:]),
-			Plaintext: hex.EncodeToString(plain), Segment: segment, File: hex.EncodeToString(file),
-		})
-	}
-	same := func(b []byte) []byte { return b }
-	flip := func(i int) func([]byte) []byte { return func(b []byte) []byte { b[i] ^= 1; return b } }
-	three := testPlain(firstPlain + 2*fullPlain)
-	add("empty", "ok", k, nil, testSegment, same)
-	add("three bytes, default segment", "ok", k, []byte("abc"), SegmentSizeDefault, same)
-	add("first segment full", "ok", k, testPlain(firstPlain), testSegment, same)
-	add("first segment full and one byte", "ok", k, testPlain(firstPlain+1), testSegment, same)
-	add("three full segments", "ok", k, three, testSegment, same)
-	add("magic changed", "format", k, three, testSegment, flip(0))
-	add("version 0", "format", k, three, testSegment, flip(offVersion))
-	add("attempt changed", "auth", k, three, testSegment, flip(offAttempt))
-	add("commitment changed", "auth", k, three, testSegment, flip(offCommitment))
-	add("wrong user key", "auth", testKey(0x41), three, testSegment, same)
-	add("last segment cut", "auth", k, three, testSegment,
-		func(b []byte) []byte { return b[:len(b)-testSegment] })
-	add("one byte more", "auth", k, three, testSegment, func(b []byte) []byte { return append(b, 0) })
-
-	m := must[*MasterKey](t)(newMasterKey(testKey(0x80)))
-	wrapped := must[[]byte](t)(m.wrapUserKey("alice", 7, k, &counter{}))
-	v.Master = masterVector{
-		MasterKey: hex.EncodeToString(m.key.b()[:]), ID: m.ID(), Tenant: "alice", KeyID: 7,
-		UserKey: hex.EncodeToString(k.b()[:]), Wrapped: hex.EncodeToString(wrapped),
-	}
-	return v
+// digestVector is a sealed SHA-256.
+type digestVector struct {
+	Name    string `json:"name"`
+	Expect  string `json:"expect"`
+	UserKey string `json:"user_key"`
+	Sealed  string `json:"sealed"`
+	Digest  string `json:"digest,omitempty"` // when ok
 }
+
+const vectorsMin = 100
 
 func TestVectors(t *testing.T) {
-	made := must[[]byte](t)(json.MarshalIndent(makeVectors(t), "", " "))
-	made = append(made, '\n')
+	made := append(must[[]byte](t)(json.MarshalIndent(makeVectors(t), "", " ")), '\n')
 	if *update {
 		if err := os.WriteFile(vectorsFile, made, 0o644); err != nil {
 			t.Fatal(err)
@@ -91,41 +91,92 @@ func TestVectors(t *testing.T) {
 	if !bytes.Equal(golden, made) {
 		t.Errorf("what is written now differs from %s: files of before may not open", vectorsFile)
 	}
-	var v vectorFile
+	var v vectors
 	if err := json.Unmarshal(golden, &v); err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range v.Files {
-		t.Run(c.Name, func(t *testing.T) { c.check(t) })
+	if n := v.count(); n < vectorsMin {
+		t.Errorf("%d vectors, at least %d are wanted", n, vectorsMin)
 	}
-	checkMasterVector(t, v.Master)
-}
-
-func (c vector) check(t *testing.T) {
-	file, plain := unhex(t, c.File), unhex(t, c.Plaintext)
-	k := keyOf((*[keyBytes]byte)(unhex(t, c.UserKey)))
-	got, err := verify(file, k)
-	want := map[string]error{"ok": nil, "auth": ErrAuth, "format": ErrFormat}[c.Expect]
-	if !errors.Is(err, want) {
-		t.Errorf("expected %s, got %v", c.Expect, err)
+	for _, x := range v.Files {
+		t.Run("file/"+x.Name, func(t *testing.T) { x.check(t) })
 	}
-	if want == nil && !bytes.Equal(got, plain) {
-		t.Errorf("read %x, want %x", got, plain)
+	for _, x := range v.UserKeys {
+		t.Run("user key/"+x.Name, func(t *testing.T) { x.check(t) })
+	}
+	for _, x := range v.Checks {
+		t.Run(fmt.Sprint("check/", x.Bytes, " bytes"), func(t *testing.T) { x.check(t) })
+	}
+	for _, x := range v.Digests {
+		t.Run("digest/"+x.Name, func(t *testing.T) { x.check(t) })
 	}
 }
 
-func checkMasterVector(t *testing.T, v masterVector) {
-	m := must[*MasterKey](t)(newMasterKey(keyOf((*[keyBytes]byte)(unhex(t, v.MasterKey)))))
-	if m.ID() != v.ID {
-		t.Errorf("master key ID %s, want %s", m.ID(), v.ID)
+func (v vectors) count() int { return len(v.Files) + len(v.UserKeys) + len(v.Checks) + len(v.Digests) }
+
+func (x fileVector) check(t *testing.T) {
+	got, err := verify(unhex(t, x.File), keyFrom(t, x.UserKey))
+	expectResult(t, x.Expect, err, hex.EncodeToString(got), x.Plaintext)
+}
+
+func (x userKeyVector) check(t *testing.T) {
+	m := must[*MasterKey](t)(newMasterKey(keyFrom(t, x.MasterKey)))
+	if m.ID() != x.MasterID {
+		t.Errorf("master key ID %s, want %s", m.ID(), x.MasterID)
 	}
-	k := must[Key](t)(m.UnwrapUserKey(v.Tenant, v.KeyID, unhex(t, v.Wrapped)))
-	if !bytes.Equal(k.b()[:], unhex(t, v.UserKey)) {
-		t.Error("another user key is unwrapped")
+	k, err := m.UnwrapUserKey(x.Tenant, x.KeyID, unhex(t, x.Wrapped))
+	got := ""
+	if err == nil {
+		got = hex.EncodeToString(k.b()[:])
 	}
+	expectResult(t, x.Expect, err, got, x.UserKey)
+}
+
+func (x checkVector) check(t *testing.T) {
+	c := must[*Check](t)(NewCheck(keyFrom(t, x.UserKey), [16]byte(unhex(t, x.Image))))
+	c.Write(patterned(x.Bytes))
+	if sum := c.Sum(); hex.EncodeToString(sum[:]) != x.Check {
+		t.Errorf("%x, want %s", sum, x.Check)
+	}
+}
+
+func (x digestVector) check(t *testing.T) {
+	s := must[*DigestSealer](t)(NewDigestSealer(keyFrom(t, x.UserKey)))
+	got, err := s.Open([SealedDigestBytes]byte(unhex(t, x.Sealed)))
+	if err != nil {
+		expectResult(t, x.Expect, err, "", "")
+		return
+	}
+	expectResult(t, x.Expect, nil, hex.EncodeToString(got[:]), x.Digest)
+}
+
+// expectResult compares the result, which counts when it is ok only.
+func expectResult(t *testing.T, expect string, err error, got, want string) {
+	t.Helper()
+	kind, known := expected[expect]
+	if !known || !errors.Is(err, kind) {
+		t.Errorf("expected %s, got %v", expect, err)
+	}
+	if expect == expectOK && got != want {
+		t.Errorf("read %s, want %s", got, want)
+	}
+}
+
+func keyFrom(t *testing.T, s string) Key {
+	t.Helper()
+	return keyOf((*[keyBytes]byte)(unhex(t, s)))
 }
 
 func unhex(t *testing.T, s string) []byte {
 	t.Helper()
 	return must[[]byte](t)(hex.DecodeString(s))
+}
+
+// patterned is the plaintext of a checkVector.
+func patterned(n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(7*i + 13*(i/256))
+	}
+	return b
 }
