@@ -11,6 +11,7 @@ import (
 	"imgcluster/cluster/clustertest"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/placement"
+	"imgcluster/cluster/wire"
 )
 
 // testBadRequests sends headers and paths that must be refused before anything is stored.
@@ -125,9 +126,12 @@ func testBadRequests(t *testing.T, c *clustertest.Cluster) {
 	} {
 		t.Run(x.what, func(t *testing.T) {
 			var r clustertest.Response
-			if x.method == http.MethodPut {
+			switch {
+			case strings.HasPrefix(x.path, wire.InternalPath):
+				r = c.DoAs(t, 2, x.method, 1, x.path, nil, x.header)
+			case x.method == http.MethodPut:
 				r = c.Do(x.method, 1, x.path, bytes.NewReader(body), x.header)
-			} else {
+			default:
 				r = c.Do(x.method, 1, x.path, nil, x.header)
 			}
 			clustertest.ExpectProblem(t, r, x.kind)

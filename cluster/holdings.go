@@ -58,10 +58,14 @@ func (h *holdings) ListShards(
 }
 
 // Join implements api.Peers: a node that starts with an empty data directory asks to be admitted.
-func (h *holdings) Join(ctx context.Context, theirs []byte) ([]byte, error) {
+func (h *holdings) Join(ctx context.Context, from image.NodeID, theirs []byte) ([]byte, error) {
 	var j catalog.Join
 	if err := json.Unmarshal(theirs, &j); err != nil {
 		return nil, image.Errorf(image.KindInvalid, "malformed join: %w", err)
+	}
+	if j.Node != from {
+		return nil, image.Errorf(image.KindForbidden, "node %d asks to be admitted as node %d", from, j.Node).
+			WithHint("each node speaks for itself only")
 	}
 	r, err := h.log.Propose(ctx, systemShard, catalog.Command{Join: &j})
 	if err == nil {

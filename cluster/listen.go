@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -14,21 +15,18 @@ import (
 	"imgcluster/config"
 )
 
-// openPorts opens the API's port, and finds out whether Raft can open its own.
-func openPorts(ctx context.Context, cfg *config.Config, self config.Node) (net.Listener, error) {
+// openPorts opens the clients' port and the nodes'.
+func openPorts(
+	ctx context.Context, cfg *config.Config, self config.Node,
+) (api, peers net.Listener, err error) {
 	on := cfg.ListenOn(self)
-	raft, err := net.Listen("tcp", on.RaftAddr())
-	if err != nil {
-		return nil, listenError(cfg, self, "Raft", "raft_port", err)
+	if peers, err = halfopen.Listen(ctx, on.RaftAddr()); err != nil {
+		return nil, nil, listenError(cfg, self, "Raft", "raft_port", err)
 	}
-	if err := raft.Close(); err != nil {
-		return nil, err
+	if api, err = halfopen.Listen(ctx, on.APIAddr()); err != nil {
+		return nil, nil, errors.Join(listenError(cfg, self, "API", "api_port", err), peers.Close())
 	}
-	l, err := halfopen.ListenForClients(ctx, on.APIAddr())
-	if err != nil {
-		return nil, listenError(cfg, self, "API", "api_port", err)
-	}
-	return l, nil
+	return api, peers, nil
 }
 
 func listenError(cfg *config.Config, self config.Node, what, setting string, err error) error {

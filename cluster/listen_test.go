@@ -157,11 +157,13 @@ func TestRaftPortClosed(t *testing.T) {
 	if err := c.TryStart(with(c, func(cfg *config.Config) { cfg.Local.Listen = listen }), 2); err != nil {
 		t.Fatal(err)
 	}
-	closed := func() *observer.ObservedLogs { return logs.FilterMessage("peer is up, but not reached by Raft") }
+	closed := func() *observer.ObservedLogs {
+		return logs.FilterMessage("peer is up, but not reached at its raft_port")
+	}
 	clustertest.Poll(t, "the others to log it", func() bool { return closed().Len() == 2 })
 	forward(t, two.RaftAddr(), fmt.Sprintf("127.0.0.1:%d", ports[1]))
 	c.WaitReady(c.IDs()...)
-	again := func() int { return logs.FilterMessage("peer is reached by Raft again").Len() }
+	again := func() int { return logs.FilterMessage("peer is reached at its raft_port again").Len() }
 	clustertest.Poll(t, "the others to log that it is reached", func() bool { return again() == 2 })
 	if n := closed().FilterField(zap.String("address", two.RaftAddr())).Len(); n != 2 || closed().Len() != 2 {
 		t.Errorf("%d warnings, %d of node 2", closed().Len(), n)

@@ -27,6 +27,7 @@ import (
 	"imgcluster/cluster/ingest"
 	"imgcluster/cluster/oserr"
 	"imgcluster/cluster/peer"
+	"imgcluster/cluster/peerconn"
 	"imgcluster/cluster/read"
 	"imgcluster/cluster/repair"
 	"imgcluster/cluster/store"
@@ -54,6 +55,9 @@ type Node struct {
 	log      *shardLogs
 	listener net.Listener // of the API
 	http     *connlimit.Server
+	port     *peerconn.Port // of the other nodes
+	peerHTTP *peerconn.Server
+	own      peerconn.Credentials
 	peers    *peer.Set
 
 	// Its parts.
@@ -141,13 +145,16 @@ func (n *Node) start(ctx context.Context) error {
 	if n.authority, err = access.NewAuthority(n.master, n.cfg.Cluster.Name); err != nil {
 		return err
 	}
-	if n.listener, err = openPorts(n.ctx, n.cfg, n.self); err != nil {
+	n.own = peerconn.Credentials{Authority: n.authority, Own: n.authority.Node(n.self.ID, n.self.Host)}
+	var forPeers net.Listener
+	if n.listener, forPeers, err = openPorts(n.ctx, n.cfg, n.self); err != nil {
 		return err
 	}
+	n.port = peerconn.New(forPeers, n.own, n.logger.Named("peers"))
 	warnUnreached(ctx, n.cfg, n.self, n.listener.Addr(), n.logger)
 	n.peers = peer.New(n.peerOptions())
 	n.view.peers = n.peers
-	n.peers.Update(apiAddresses(n.view.membership()))
+	n.peers.Update(addresses(n.view.membership()))
 	n.starter = bootstrap.New(n.bootstrapOptions())
 	if err := n.bootstrap(ctx); err != nil {
 		return err
@@ -351,20 +358,34 @@ func (n *Node) leaderChanged(shard uint64, leader image.NodeID, term uint64) {
 	n.view.kick()
 }
 
-// connectionsReserve are connections above limits.connections, for probes, the status and other nodes.
+// connectionsReserve are connections above limits.connections, for probes and the status.
 const connectionsReserve = 64
 
-// serve answers on the API's port from now on.
-func (n *Node) serve() {
-	n.handler = api.New(n.apiOptions())
-	server := &http.Server{
-		Handler:           n.handler,
+// newServer returns a server of one of the ports.
+func (n *Node) newServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
 		ReadHeaderTimeout: n.cfg.Timeouts.Header,
 		IdleTimeout:       n.cfg.Timeouts.Idle,
-		MaxHeaderBytes:    int(n.cfg.Limits.HeaderBytes), ErrorLog: zap.NewStdLog(n.logger.Named("http")),
-		BaseContext: func(net.Listener) context.Context { return n.ctx },
+		MaxHeaderBytes:    int(n.cfg.Limits.HeaderBytes),
+		ErrorLog:          zap.NewStdLog(n.logger.Named("http")),
+		BaseContext:       func(net.Listener) context.Context { return n.ctx },
 	}
-	n.http = connlimit.New(server, connlimit.Options{
+}
+
+// servePeers answers the other nodes from now on. What clients do takes none of their connections.
+func (n *Node) servePeers() {
+	limits := n.cfg.Limits
+	perPeer := limits.Connections + limits.Uploads + limits.Reads + connectionsReserve
+	n.peerHTTP = n.port.Serve(n.newServer(n.handler.ForPeers()), perPeer)
+	n.port.Start()
+}
+
+// serve answers on both ports from now on.
+func (n *Node) serve() {
+	n.handler = api.New(n.apiOptions())
+	n.servePeers()
+	n.http = connlimit.New(n.newServer(n.handler), connlimit.Options{
 		Max:     n.cfg.Limits.Connections,
 		Reserve: connectionsReserve,
 		Class:   api.ConnectionClass,
@@ -418,7 +439,7 @@ func (n *Node) Close(ctx context.Context) error {
 		n.handler.Notify()
 		n.ingest.Drain(ctx)
 		n.handler.Shutdown() // from here on peers send to other nodes
-		errs = append(errs, n.http.Shutdown(ctx))
+		errs = append(errs, n.http.Shutdown(ctx), n.peerHTTP.Shutdown(ctx))
 	} else if n.listener != nil {
 		errs = append(errs, n.listener.Close())
 	}
@@ -436,6 +457,9 @@ func (n *Node) Close(ctx context.Context) error {
 	}
 	if c := n.log.c.Load(); c != nil {
 		errs = append(errs, c.Close())
+	}
+	if n.port != nil {
+		errs = append(errs, n.port.Close())
 	}
 	for _, c := range []io.Closer{closer(n.store), closer(n.dir)} {
 		if c != nil {

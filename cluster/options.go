@@ -5,12 +5,15 @@ import (
 	"encoding/hex"
 	"fmt"
 
+	"imgcluster/cluster/access"
 	"imgcluster/cluster/api"
 	"imgcluster/cluster/bootstrap"
 	"imgcluster/cluster/consensus"
+	"imgcluster/cluster/halfopen"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/ingest"
 	"imgcluster/cluster/peer"
+	"imgcluster/cluster/peerconn"
 	"imgcluster/cluster/read"
 	"imgcluster/cluster/repair"
 	"imgcluster/cluster/store"
@@ -37,7 +40,10 @@ func (n *Node) peerOptions() peer.Options {
 		Every:   c.Timeouts.PeerInterval,
 		Silence: c.Timeouts.PeerSilence,
 		Stall:   c.Timeouts.Read,
-		Dial:    c.Client.Dial,
+		Dialer: peerconn.Dialer{
+			Credentials: n.own, Protocol: access.ProtocolHTTP,
+			Timeout: c.Client.Dial, Unanswered: halfopen.Unanswered,
+		},
 		Logger:  n.logger.Named("peers"),
 		Changed: n.peersChanged,
 		Full:    func() bool { return n.disk.lacks() != "" },
@@ -138,6 +144,9 @@ func (n *Node) consensusOptions() (consensus.Options, error) {
 		Live:               n.view.live,
 		Candidates:         n.view.candidates,
 		LeaderChanged:      n.leaderChanged,
+		Port:               n.port,
+		Credentials:        n.own,
+		Members:            n.view.raftAddresses,
 		Logger:             n.logger.Named("raft"),
 		RTT:                c.Raft.RTT,
 		ElectionRTT:        uint64(c.Raft.ElectionRTT),

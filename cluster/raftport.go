@@ -9,7 +9,7 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// raftPatience is how long a node that answers on its API port may not be reached on its Raft port.
+// raftPatience is how long a node that sends Raft's messages may not be reached on its Raft port.
 const raftPatience = 10 * time.Second
 
 // watchRaft logs which nodes run and are not reached on their Raft port, as where a firewall is between.
@@ -23,19 +23,18 @@ func (v *view) watchRaft(ctx context.Context) {
 		case <-ticker.C:
 		}
 		c := v.log.c.Load()
-		for _, id := range v.peers.Live() {
-			x := v.membership().Member(id)
-			if c == nil || x == nil || id == v.self {
+		for id, address := range v.raftAddresses() {
+			if c == nil || id == v.self {
 				continue
 			}
-			switch err := c.Unreachable(x.Raft, raftPatience); {
-			case err != nil && !said[id]:
-				v.logger.Warn("peer is up, but not reached by Raft", zap.Uint32("peer", uint32(id)),
-					zap.String("address", x.Raft), zap.Error(err),
-					zap.String("hint", "open its raft_port to the other nodes, TCP and UDP"))
+			switch err := c.Unreachable(address, raftPatience); {
+			case err != nil && !said[id] && c.HeardWithin(address, raftPatience):
+				v.logger.Warn("peer is up, but not reached at its raft_port", zap.Uint32("peer", uint32(id)),
+					zap.String("address", address), zap.Error(err),
+					zap.String("hint", "open its raft_port to the other nodes"))
 				said[id] = true
 			case err == nil && said[id]:
-				v.logger.Info("peer is reached by Raft again", zap.Uint32("peer", uint32(id)))
+				v.logger.Info("peer is reached at its raft_port again", zap.Uint32("peer", uint32(id)))
 				said[id] = false
 			}
 		}

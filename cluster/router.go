@@ -22,15 +22,12 @@ type router struct {
 }
 
 // Route implements api.Node.
-func (r *router) Route(user, name string) (address string, here bool) {
+func (r *router) Route(user, name string) (holder image.NodeID, here bool) {
 	shard := r.shards.of(user, name)
 	if !r.readiness.ready.Load() || r.serving.has(shard) {
-		return "", true
+		return 0, true
 	}
-	if node := r.holder(shard); node != 0 {
-		return r.peers.Address(node), false
-	}
-	return "", false
+	return r.holder(shard), false
 }
 
 // holder returns a peer that serves a shard, another one from time to time; 0 when there is none.

@@ -57,13 +57,23 @@ func initialJoin(cfg *config.Config) catalog.Join {
 	return catalog.Join{Cluster: cfg.Cluster.Name, Members: members, Shards: dataShards(cfg.Cluster.DataShards)}
 }
 
-// apiAddresses are the members' API addresses, host:port.
-func apiAddresses(m *catalog.Membership) map[image.NodeID]string {
-	addr := make(map[image.NodeID]string, len(m.Members))
+// addresses are the members' addresses.
+func addresses(m *catalog.Membership) map[image.NodeID]peer.Addresses {
+	all := make(map[image.NodeID]peer.Addresses, len(m.Members))
 	for _, x := range m.Members {
-		addr[x.ID] = x.API
+		all[x.ID] = peer.Addresses{API: x.API, Raft: x.Raft}
 	}
-	return addr
+	return all
+}
+
+// raftAddresses are the members' Raft addresses, host:port.
+func (v *view) raftAddresses() map[image.NodeID]string {
+	m := v.membership()
+	all := make(map[image.NodeID]string, len(m.Members))
+	for _, x := range m.Members {
+		all[x.ID] = x.Raft
+	}
+	return all
 }
 
 // membership is the newest that this node knows. It is not modified.
@@ -80,7 +90,7 @@ func (v *view) update(m *catalog.Membership) {
 			break
 		}
 	}
-	v.peers.Update(apiAddresses(m))
+	v.peers.Update(addresses(m))
 	v.kick()
 }
 
@@ -114,7 +124,7 @@ func (v *view) admit(m *catalog.Membership) {
 	}
 	v.admitted = true
 	v.known.Store(m)
-	v.peers.Update(apiAddresses(m))
+	v.peers.Update(addresses(m))
 }
 
 // newest reads the membership with all changes made before.

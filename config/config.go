@@ -55,7 +55,7 @@ type Node struct {
 	ID       image.NodeID `yaml:"id" json:"id" min:"1" max:"4294967295" help:"number of the node, never used again for another one"`
 	Host     string       `yaml:"host" json:"host" help:"IP address or host name that every node and client reaches it by, whatever it listens on"`
 	APIPort  int          `yaml:"api_port" json:"api_port" min:"1" max:"65535" help:"TCP port of the HTTP API"`
-	RaftPort int          `yaml:"raft_port" json:"raft_port" min:"1" max:"65535" help:"port of the Raft transport: TCP, and UDP where packets are lost"`
+	RaftPort int          `yaml:"raft_port" json:"raft_port" min:"1" max:"65535" help:"port of the other nodes, with mutual TLS: Raft and image bytes; TCP, and UDP where packets are lost"`
 }
 
 // Local is what a node has on its host. Relative paths start at the working directory.

@@ -47,9 +47,9 @@ type Node interface {
 	Await(ctx context.Context, user, name string) error
 	Cluster() wire.ClusterStatus
 	Info() wire.NodeInfo
-	// Route reports whether this node holds the shard of a name, and if not the API address of a node that
-	// does, host:port, empty when none is up.
-	Route(user, name string) (address string, here bool)
+	// Route reports whether this node holds the shard of a name, and if not a node that does, 0 when none is
+	// up.
+	Route(user, name string) (holder image.NodeID, here bool)
 	// Members lists the members with all changes made before.
 	Members(ctx context.Context) ([]wire.Member, error)
 	ChangeMember(ctx context.Context, c wire.MemberChange) error
@@ -60,12 +60,12 @@ type Node interface {
 	WriteMetrics(w io.Writer)
 }
 
-// Peers is what other nodes ask for.
+// Peers is what other nodes ask for. from is the node that asks, by its certificate.
 type Peers interface {
 	// Hello compares what the nodes must agree on and answers with this node's side.
-	Hello(ctx context.Context, theirs []byte) (ours []byte, err error)
+	Hello(ctx context.Context, from image.NodeID, theirs []byte) (ours []byte, err error)
 	// Join takes in a node that starts with an empty data directory and answers with the membership.
-	Join(ctx context.Context, theirs []byte) (members []byte, err error)
+	Join(ctx context.Context, from image.NodeID, theirs []byte) (members []byte, err error)
 	Status() wire.NodeStatus
 	// OpenCopy opens this node's file of a copy.
 	OpenCopy(f image.FileID) (wire.Content, error)
@@ -83,7 +83,7 @@ type Options struct {
 	Peers       Peers
 	Accounts    Accounts
 	Logger      *zap.Logger
-	Forward     http.RoundTripper // to other nodes
+	Forward     http.RoundTripper // to other nodes, by wire.NodeHost
 	ImageBytes  int64             // largest body
 	ListPage    int               // largest page of a list
 	BodyIdle    time.Duration     // a body that does not move for this long is given up
@@ -102,8 +102,9 @@ type Options struct {
 // Handler serves the HTTP API.
 type Handler struct {
 	Options
-	mux      *http.ServeMux
-	rx, tx   atomic.Int64 // body bytes
+	mux      *http.ServeMux // of clients
+	peers    *http.ServeMux // of other nodes
+	rx, tx   atomic.Int64   // body bytes
 	errorLog *log.Logger
 	changed  atomic.Pointer[chan struct{}] // closed when the status has changed in more than its figures
 	shutdown context.Context               // ends when the node is shutting down
@@ -118,7 +119,9 @@ type Handler struct {
 
 // New returns the handler of a node's API address.
 func New(o Options) *Handler {
-	h := &Handler{Options: o, mux: http.NewServeMux(), streams: map[string]int{}}
+	h := &Handler{
+		Options: o, mux: http.NewServeMux(), peers: http.NewServeMux(), streams: map[string]int{},
+	}
 	h.lists = newSlots(listsMax, "lists", "")
 	h.shardLists = newSlots(listsMax, "lists for other nodes", "")
 	h.reads = newSlots(o.Reads, "reads", " (limits.reads)")
@@ -126,7 +129,8 @@ func New(o Options) *Handler {
 	h.Notify()
 	h.errorLog = zap.NewStdLog(o.Logger.Named("forward"))
 	h.shutdown, h.cancel = context.WithCancel(context.Background())
-	h.addRoutes()
+	h.addRoutes(h.mux, func(one route) bool { return one.who != nodes })
+	h.addRoutes(h.peers, func(one route) bool { return one.who == nodes })
 	return h
 }
 
@@ -145,9 +149,37 @@ func (h *Handler) Shutdown() { h.cancel() }
 // Traffic returns the body bytes received and sent so far.
 func (h *Handler) Traffic() (rx, tx int64) { return h.rx.Load(), h.tx.Load() }
 
-// ServeHTTP implements http.Handler. Image paths do not go through the mux, which would clean ".."
-// away where it has to be refused.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.withPace(w, r, h.serveHTTP) }
+// ServeHTTP implements http.Handler: it serves clients. What only nodes may say of a request counts for
+// nothing here.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	wire.StripNode(r.Header)
+	h.withPace(w, r, func(w http.ResponseWriter, r *http.Request) {
+		if err := h.checkBrowser(r); err != nil {
+			h.fail(w, r, err)
+			return
+		}
+		h.serveOn(h.mux, w, r)
+	})
+}
+
+// ForPeers returns the handler that serves the other nodes, on connections of mutual TLS: what they ask each
+// other, and the requests that they relay and forward. A client's request was authorised by the node that
+// forwards it, which is taken at its word: it holds the master key.
+func (h *Handler) ForPeers() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		from, ok := image.NodeID(0), r.TLS != nil
+		if ok {
+			from, ok = access.PeerOf(*r.TLS)
+		}
+		if !ok {
+			h.fail(w, r, image.Errorf(image.KindForbidden, "only the cluster's nodes get through here").
+				WithHint("use a node's api_port"))
+			return
+		}
+		r = r.WithContext(access.With(r.Context(), access.Principal{Node: from}))
+		h.withPace(w, r, func(w http.ResponseWriter, r *http.Request) { h.serveOn(h.peers, w, r) })
+	})
+}
 
 // readWait is how long a read waits for another one to end.
 const readWait = 5 * time.Second

@@ -259,7 +259,11 @@ func TestBodiesAreCalledJSON(t *testing.T) {
 				strings.NewReader(`{"op":"drain","id":1}`))
 			r.Header.Set("Content-Type", media)
 			w := httptest.NewRecorder()
-			h.ServeHTTP(w, r)
+			if r.TLS = nodeState(t, 2); strings.HasPrefix(path, wire.InternalPath) {
+				h.ForPeers().ServeHTTP(w, r)
+			} else {
+				h.ServeHTTP(w, r)
+			}
 			if w.Code != http.StatusUnsupportedMediaType ||
 				!strings.Contains(w.Body.String(), "application/json") {
 				t.Errorf("%s as %q: %d, %s", path, media, w.Code, w.Body)

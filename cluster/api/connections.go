@@ -11,17 +11,13 @@ import (
 )
 
 // ConnectionClass returns the class of a request: which are answered even while all connections are busy.
-// They are probes, the cluster's state, and what nodes must know of each other to go on. None of them has a
-// body but a handshake and a join.
+// They are probes and the cluster's state. None of them has a body.
 func ConnectionClass(r *http.Request) connlimit.Class {
-	bare := r.ContentLength == 0 && (r.Method == http.MethodGet || r.Method == http.MethodHead)
-	switch path := r.URL.Path; {
-	case bare && path == wire.StatusPath:
-		return connlimit.Long
-	case bare &&
-		(path == wire.LivePath || path == wire.ReadyPath || path == wire.MetricsPath ||
-			path == wire.ClusterPath || path == wire.NodePath),
-		r.Method == http.MethodPost && (path == wire.HelloPath || path == wire.JoinPath):
+	if r.ContentLength != 0 || r.Method != http.MethodGet && r.Method != http.MethodHead {
+		return connlimit.Refused
+	}
+	switch r.URL.Path {
+	case wire.LivePath, wire.ReadyPath, wire.MetricsPath, wire.ClusterPath, wire.NodePath:
 		return connlimit.Short
 	}
 	return connlimit.Refused

@@ -28,7 +28,7 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, user, name str
 			WithHint("broadcast to the nodes that GET /v1/cluster lists for the shard, "+
 				"or leave the header out"))
 		return true
-	case target == "" || r.Header.Get(wire.ForwardedField) != "":
+	case target == 0 || r.Header.Get(wire.ForwardedField) != "":
 		return false // Await returns what is missing
 	case r.ContentLength < 0:
 		h.fail(w, r, noLength())
@@ -47,7 +47,7 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, user, name str
 	proxy := httputil.ReverseProxy{
 		Transport: h.Forward,
 		Rewrite: func(p *httputil.ProxyRequest) {
-			p.SetURL(&url.URL{Scheme: "http", Host: target})
+			p.SetURL(&url.URL{Scheme: "https", Host: wire.NodeHost(target)})
 			p.Out.Header.Set(wire.ForwardedField, strconv.Itoa(int(h.ID)))
 			for _, key := range unforwardedFields {
 				p.Out.Header.Del(key)
@@ -63,7 +63,7 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, user, name str
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			h.fail(w, r, image.Errorf(image.KindNoQuorum,
-				"the node at %s, which holds the image's shard, does not answer: %w", target, err).
+				"node %d, which holds the image's shard, does not answer: %w", target, err).
 				WithHint("try again: another node that holds it is asked then"))
 		},
 		ErrorLog: h.errorLog,

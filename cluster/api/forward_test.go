@@ -23,8 +23,9 @@ func TestForwardedAnswerDoesNotWaitForTheBody(t *testing.T) {
 		io.Copy(io.Discard, r.Body)
 	}))
 	defer other.Close()
-	node := &leaving{to: other.Listener.Addr().String(), await: errLeft}
-	_, srv := serveOn(t, node, node)
+	node := &leaving{to: 2, await: errLeft}
+	h, srv := serveOn(t, node, node)
+	h.Forward = reach{2: other}
 	conn := dial(t, srv)
 	const size, first = 1_000_000, 1000
 	fmt.Fprintf(conn, "PUT /v1/images/alice/a.png HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", size,

@@ -3,6 +3,8 @@ package api
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +24,7 @@ import (
 	"imgcluster/cluster/clustertest/poll"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
+	"imgcluster/crypto"
 )
 
 // shelf has one image, whose content fails on demand.
@@ -91,21 +94,21 @@ func (f *flaky) Close() error { f.closed.Store(true); return nil }
 type readyNode struct{ Node }
 
 func (readyNode) Ready() error                                { return nil }
-func (readyNode) Route(string, string) (string, bool)         { return "", true }
+func (readyNode) Route(string, string) (image.NodeID, bool)   { return 0, true }
 func (readyNode) Await(context.Context, string, string) error { return nil }
 
 // leaving is a node, with its images, that a shard leaves after it was looked up for the first time.
 type leaving struct {
 	readyNode
 	Images
-	to    string // host:port of the node that has the shard then
+	to    image.NodeID // the node that has the shard then
 	looks atomic.Int64
 	await error
 }
 
-func (l *leaving) Route(string, string) (string, bool) {
+func (l *leaving) Route(string, string) (image.NodeID, bool) {
 	if l.looks.Add(1) == 1 {
-		return "", true
+		return 0, true
 	}
 	return l.to, false
 }
@@ -144,6 +147,7 @@ func TestShardLeaves(t *testing.T) {
 	for _, test := range []struct {
 		method, name, header string
 		await                error
+		forwarded            bool // by another node
 		want                 int
 	}{
 		{method: http.MethodGet, name: "a.png", want: http.StatusTeapot},
@@ -158,15 +162,22 @@ func TestShardLeaves(t *testing.T) {
 			want: http.StatusMisdirectedRequest,
 		},
 		{
-			method: http.MethodGet, name: "a.png", header: wire.ForwardedField,
+			method: http.MethodGet, name: "a.png", header: wire.ForwardedField, forwarded: true,
 			want: http.StatusServiceUnavailable,
 		},
+		// What a client says of that counts for nothing.
+		{method: http.MethodGet, name: "a.png", header: wire.ForwardedField, want: http.StatusTeapot},
+		{method: http.MethodPut, name: "a.png", header: "Imgcluster-Relayed", want: http.StatusTeapot},
 	} {
 		t.Run(strings.Join([]string{test.method, test.name, test.header}, " "), func(t *testing.T) {
 			got = nil
 			body = nil
-			node := &leaving{to: target.Listener.Addr().String(), await: test.await}
-			_, srv := serveOn(t, node, node)
+			node := &leaving{to: 2, await: test.await}
+			h, srv := serveOn(t, node, node)
+			h.Forward = reach{2: target}
+			if test.forwarded {
+				srv = servePeers(t, h)
+			}
 			const image = "the image"
 			var sent io.Reader
 			if test.method == http.MethodPut {
@@ -201,7 +212,8 @@ func TestShardLeaves(t *testing.T) {
 				!slices.Equal(resp.Header["X-Content-Type-Options"], []string{"once"}) {
 				t.Errorf("the other node got %q, the client %q", got.Header, resp.Header)
 			}
-			if got.Header.Get(wire.ForwardedField) != "1" || got.URL.Path != "/v1/images/alice/"+test.name ||
+			if got.Header.Get(wire.ForwardedField) != "1" ||
+				got.Header.Get("Imgcluster-Relayed") != "" || got.URL.Path != "/v1/images/alice/"+test.name ||
 				sent != nil && string(body) != image {
 				t.Errorf("the other node got %s with %q and the body %q", got.URL, got.Header, body)
 			}
@@ -231,6 +243,87 @@ func serveOn(t *testing.T, i Images, n Node) (*Handler, *httptest.Server) {
 	srv.Config.ErrorLog = zap.NewStdLog(zap.NewNop())
 	t.Cleanup(srv.Close)
 	return h, srv
+}
+
+// servePeers has a handler serve other nodes, by plain HTTP: node 2 sends every request.
+func servePeers(t *testing.T, h *Handler) *httptest.Server {
+	t.Helper()
+	state := nodeState(t, 2)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.TLS = state
+		h.ForPeers().ServeHTTP(w, r)
+	}))
+	srv.Config.ErrorLog = zap.NewStdLog(zap.NewNop())
+	t.Cleanup(srv.Close)
+	return srv
+}
+
+// nodeState is the state of a connection whose other end is a node; with 0, the administrator.
+func nodeState(t *testing.T, id image.NodeID) *tls.ConnectionState {
+	t.Helper()
+	master, err := crypto.MasterKeyFromEnv(
+		"imgcluster-master-key-v1 f5fac8af2578f500 t07xfydFS4K+p5aN+DoOfwMzq1jI34v53IKaZ6+7L+U=")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := access.NewAuthority(master, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := a.Admin()
+	if id != 0 {
+		own = a.Node(id, "127.0.0.1")
+	}
+	cert, err := own.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tls.ConnectionState{HandshakeComplete: true, PeerCertificates: []*x509.Certificate{cert.Leaf}}
+}
+
+// reach sends requests to nodes, which are test servers.
+type reach map[image.NodeID]*httptest.Server
+
+// RoundTrip implements http.RoundTripper.
+func (r reach) RoundTrip(req *http.Request) (*http.Response, error) {
+	id, ok := wire.ParseNodeHost(req.URL.Host)
+	if !ok || req.URL.Scheme != "https" {
+		return nil, fmt.Errorf("%s is no node", req.URL)
+	}
+	req.URL.Scheme = "http"
+	req.URL.Host = r[id].Listener.Addr().String()
+	return http.DefaultTransport.RoundTrip(req)
+}
+
+// TestStrangersAreNoPeers: what nodes ask each other is only for them, and only on their port.
+func TestStrangersAreNoPeers(t *testing.T) {
+	h, _ := serve(t, &shelf{})
+	for _, path := range []string{
+		"GET /internal/v1/status", "POST /internal/v1/hello", "POST /internal/v1/join",
+		"POST /internal/v1/suspect",
+		"GET /internal/v1/images?user=alice&shards=2",
+		"GET /internal/v1/copies/x/y", "GET /internal/", "GET /internal",
+	} {
+		method, path, _ := strings.Cut(path, " ")
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(method, "http://x"+path, nil))
+		if w.Code != http.StatusNotFound {
+			t.Errorf("a client's %s %s: %d", method, path, w.Code)
+		}
+	}
+	for what, state := range map[string]*tls.ConnectionState{
+		"plain HTTP": nil, "no certificate": {HandshakeComplete: true}, "the administrator": nodeState(t, 0),
+	} {
+		for _, path := range []string{"/internal/v1/status", "/v1/images/alice/a.png", "/livez", "/nothing"} {
+			r := httptest.NewRequest(http.MethodGet, path, nil)
+			r.TLS = state
+			w := httptest.NewRecorder()
+			h.ForPeers().ServeHTTP(w, r)
+			if w.Code != http.StatusForbidden {
+				t.Errorf("%s, %s: %d", what, path, w.Code)
+			}
+		}
+	}
 }
 
 type peers struct{ Peers }
@@ -327,7 +420,8 @@ func TestCanceledRequestIsNoSuccess(t *testing.T) {
 }
 
 func TestShutdownEndsStatusStreams(t *testing.T) {
-	h, srv := serve(t, &shelf{})
+	h, _ := serve(t, &shelf{})
+	srv := servePeers(t, h)
 	resp, err := srv.Client().Get(srv.URL + "/internal/v1/status")
 	if err != nil {
 		t.Fatal(err)

@@ -41,8 +41,9 @@ func TestListsAreChecked(t *testing.T) {
 		open: make(chan struct{}),
 	}
 	close(l.open)
-	h, srv := serveOn(t, l, readyNode{})
+	h, _ := serveOn(t, l, readyNode{})
 	h.Peers = l
+	srv := servePeers(t, h)
 	ask := func(path string) (int, string) {
 		resp, err := srv.Client().Get(srv.URL + path)
 		if err != nil {

@@ -35,14 +35,14 @@ const (
 	paceIdle  = 20 * time.Second
 )
 
-// servePaced is a node that requires paceRate.
-func servePaced(t *testing.T, i Images) *httptest.Server {
+// servePaced is a node that requires paceRate: for clients and for other nodes.
+func servePaced(t *testing.T, i Images) (clients, nodes *httptest.Server) {
 	t.Helper()
 	h, srv := serveOn(t, i, readyNode{})
 	h.BodyRate = paceRate
 	h.BodyGrace = paceGrace
 	h.BodyIdle = paceIdle
-	return srv
+	return srv, servePeers(t, h)
 }
 
 func dial(t *testing.T, srv *httptest.Server) net.Conn {
@@ -97,7 +97,7 @@ func upload(t *testing.T, conn net.Conn, header string, size, step int, every ti
 // TestSlowBody: what moves at the least rate takes as long as it takes; what does not is cut with an answer
 // that names the setting, whether it trickles or stops.
 func TestSlowBody(t *testing.T) {
-	srv := servePaced(t, reader{})
+	clients, nodes := servePaced(t, reader{})
 	for _, test := range []struct {
 		name, header string
 		size, step   int
@@ -116,6 +116,10 @@ func TestSlowBody(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
+			srv := clients
+			if test.header != "" {
+				srv = nodes
+			}
 			began := time.Now()
 			resp, text := upload(t, dial(t, srv), test.header, test.size, test.step, test.every)
 			if resp.StatusCode != test.status || !strings.Contains(text, test.says) {
@@ -138,13 +142,17 @@ func TestSlowBody(t *testing.T) {
 
 // TestOtherBodiesArePaced: no path waits for a body that trickles, whatever it does with it.
 func TestOtherBodiesArePaced(t *testing.T) {
-	srv := servePaced(t, reader{})
+	clients, nodes := servePaced(t, reader{})
 	for _, path := range []string{
 		"POST /internal/v1/hello", "POST /internal/v1/join", "POST /v1/members", "PUT /v1/images/",
 		"PUT /nothing",
 	} {
 		t.Run(path, func(t *testing.T) {
 			t.Parallel()
+			srv := clients
+			if strings.Contains(path, wire.InternalPath) {
+				srv = nodes
+			}
 			conn := dial(t, srv)
 			fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n", path)
 			go func() {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"imgcluster/cluster/access"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
 )
@@ -20,7 +21,7 @@ func (h *Handler) join(w http.ResponseWriter, r *http.Request) { h.handshake(w, 
 
 // handshake reads what a node says of itself, and sends what answer returns.
 func (h *Handler) handshake(
-	w http.ResponseWriter, r *http.Request, answer func(context.Context, []byte) ([]byte, error),
+	w http.ResponseWriter, r *http.Request, answer func(context.Context, image.NodeID, []byte) ([]byte, error),
 ) {
 	if err := checkJSON(r); err != nil {
 		h.fail(w, r, err)
@@ -31,7 +32,7 @@ func (h *Handler) handshake(
 		h.fail(w, r, image.Errorf(image.KindInvalid, "unreadable handshake: %w", err))
 		return
 	}
-	ours, err := answer(r.Context(), theirs)
+	ours, err := answer(r.Context(), access.From(r.Context()).Node, theirs)
 	if err != nil {
 		h.fail(w, r, err)
 		return

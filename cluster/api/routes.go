@@ -24,7 +24,7 @@ const (
 	owners        // of access keys, which are a user's: that user's read and write; administrators
 	readers       // of the images of the route's user: that user's read and write; administrators
 	writers       // that user's write; administrators
-	nodes         // of the cluster, by their certificates
+	nodes         // of the cluster, by their certificates, on the port of the nodes alone
 )
 
 // allows reports whether a sender may use a route, which is about images of user where it is about any. It
@@ -47,7 +47,7 @@ func (o who) allows(p access.Principal, user string) bool {
 	case writers:
 		return p.Writes(user) || node
 	case nodes:
-		return node || p.Open
+		return node
 	}
 	return false
 }
@@ -115,17 +115,17 @@ func routesOf(pattern string) (by map[string]route, allow string) {
 	return by, strings.Join(methods, ", ")
 }
 
-// addRoutes makes the routes those of the mux, but for those of images.
-func (h *Handler) addRoutes() {
+// addRoutes makes some of the routes those of a mux, but for those of images.
+func (h *Handler) addRoutes(mux *http.ServeMux, has func(route) bool) {
 	patterns := map[string]bool{}
 	for _, one := range routes {
-		if one.serve != nil {
+		if one.serve != nil && has(one) {
 			patterns[one.path] = true
 		}
 	}
 	for _, pattern := range slices.Sorted(maps.Keys(patterns)) {
 		by, allow := routesOf(pattern)
-		h.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			one, ok := by[r.Method]
 			if !ok {
 				one = route{who: holders, serve: func(h *Handler, w http.ResponseWriter, r *http.Request) {
@@ -137,7 +137,7 @@ func (h *Handler) addRoutes() {
 			}
 		})
 	}
-	h.mux.HandleFunc("/", h.notFound)
+	mux.HandleFunc("/", h.notFound)
 }
 
 // admit finds out who sends a request, and returns it with the sender in its context; nil when the sender may
@@ -146,7 +146,10 @@ func (h *Handler) admit(w http.ResponseWriter, r *http.Request, may who, user st
 	if may == anyone {
 		return r
 	}
-	p, err := h.Authenticate(r)
+	p, err := access.From(r.Context()), error(nil)
+	if p.Node == 0 {
+		p, err = h.Authenticate(r)
+	}
 	switch {
 	case err != nil:
 	case may.allows(p, user):
@@ -186,17 +189,15 @@ func (h *Handler) refuseMethod(w http.ResponseWriter, r *http.Request, allow str
 		WithHint("use one of "+allow))
 }
 
-func (h *Handler) serveHTTP(w http.ResponseWriter, r *http.Request) {
-	if err := h.checkBrowser(r); err != nil {
-		h.fail(w, r, err)
-		return
-	}
+// serveOn serves a request by a mux, unless it is for images: their paths do not go through one, which would
+// clean ".." away where it has to be refused.
+func (h *Handler) serveOn(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) {
 	switch escaped, clean := r.URL.EscapedPath(), path.Clean(r.URL.Path); {
 	case strings.HasPrefix(escaped, wire.ImagesPath):
 		h.images(w, r, escaped[len(wire.ImagesPath):])
 	case r.URL.Path != clean && r.URL.Path != clean+"/": // the mux would redirect
 		h.notFound(w, r)
 	default:
-		h.mux.ServeHTTP(w, r)
+		mux.ServeHTTP(w, r)
 	}
 }

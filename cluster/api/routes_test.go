@@ -52,14 +52,15 @@ func (n *touched) Ready() error                                { return nil }
 func (n *touched) Await(context.Context, string, string) error { return n.touch() }
 func (n *touched) Cluster() wire.ClusterStatus                 { n.touch(); return wire.ClusterStatus{} }
 func (n *touched) Info() wire.NodeInfo                         { n.touch(); return wire.NodeInfo{} }
-func (n *touched) Route(string, string) (string, bool)         { n.touch(); return "", true }
+func (n *touched) Route(string, string) (image.NodeID, bool)   { n.touch(); return 0, true }
 
 func (n *touched) Members(context.Context) ([]wire.Member, error)        { return nil, n.touch() }
 func (n *touched) ChangeMember(context.Context, wire.MemberChange) error { return n.touch() }
 func (n *touched) WriteMetrics(io.Writer)                                { n.touch() }
-func (n *touched) Hello(context.Context, []byte) ([]byte, error)         { return nil, n.touch() }
 
-func (n *touched) Join(context.Context, []byte) ([]byte, error) { return nil, n.touch() }
+func (n *touched) Hello(context.Context, image.NodeID, []byte) ([]byte, error) { return nil, n.touch() }
+
+func (n *touched) Join(context.Context, image.NodeID, []byte) ([]byte, error) { return nil, n.touch() }
 
 func (n *touched) Status() wire.NodeStatus { n.touch(); return wire.NodeStatus{} }
 
@@ -121,11 +122,11 @@ var senders = map[string]access.Principal{
 
 // allowed says who may use each route, apart from the table that is tested.
 var allowed = map[string][]string{
-	"GET /livez":   slices.Collect(maps.Keys(senders)),
-	"GET /readyz":  slices.Collect(maps.Keys(senders)),
+	"GET /livez":   clients,
+	"GET /readyz":  clients,
 	"GET /metrics": {"metrics", "metrics of", "admin", "admin of", "certificate"},
 	"GET /v1/cluster": append(
-		[]string{"read", "write", "metrics", "metrics of", "other read", "other write", "node"}, administrators...),
+		[]string{"read", "write", "metrics", "metrics of", "other read", "other write"}, administrators...),
 	"GET /v1/node":     administrators,
 	"GET /v1/members":  administrators,
 	"POST /v1/members": administrators,
@@ -152,6 +153,10 @@ var allowed = map[string][]string{
 
 var administrators = []string{"admin", "admin of", "certificate"}
 
+// clients are all senders but nodes, who have a port of their own.
+var clients = slices.DeleteFunc(slices.Collect(maps.Keys(senders)),
+	func(sender string) bool { return sender == "node" })
+
 func guarded(who *access.Principal) (*Handler, *touched) {
 	n := &touched{}
 	return New(Options{
@@ -173,11 +178,16 @@ func serveOrAbort(h *Handler, w http.ResponseWriter, r *http.Request) {
 			panic(p)
 		}
 	}()
+	if r.TLS != nil {
+		h.ForPeers().ServeHTTP(w, r)
+		return
+	}
 	h.ServeHTTP(w, r)
 }
 
-// TestRoutes walks every route with every sender: who may not use it is refused with 401 or 403 before
-// anything is asked of the node, a slot is taken or the body is read, and the others get through.
+// TestRoutes walks every route with every sender, on the sender's port: who may not use it is refused with
+// 401 or 403, or 404 where there is no such route on this port, before anything is asked of the node, a slot
+// is taken or the body is read, and the others get through.
 func TestRoutes(t *testing.T) {
 	var who access.Principal
 	h, node := guarded(&who)
@@ -207,10 +217,14 @@ func TestRoutes(t *testing.T) {
 				r.ContentLength = 10
 				w := httptest.NewRecorder()
 				begun := time.Now()
+				if p.Node != 0 {
+					r.TLS = nodeState(t, p.Node)
+				}
 				ctx, cancel := context.WithTimeout(r.Context(), 50*time.Millisecond)
 				serveOrAbort(h, w, r.WithContext(ctx))
 				cancel()
-				refused := w.Code == http.StatusUnauthorized || w.Code == http.StatusForbidden
+				refused := w.Code == http.StatusUnauthorized || w.Code == http.StatusForbidden ||
+					w.Code == http.StatusNotFound
 				if refused == slices.Contains(may, name) {
 					t.Errorf("%s %s by %s: %d %s", method, one.path, name, w.Code, w.Body)
 				}

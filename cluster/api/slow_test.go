@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,13 +19,18 @@ import (
 func TestBodyThatDoesNotCome(t *testing.T) {
 	h, server := serve(t, &shelf{rec: image.Record{Bytes: 1}, contents: []wire.Content{newFlaky(1, 1, nil)}})
 	h.BodyIdle = 100 * time.Millisecond
+	nodes := servePeers(t, h)
 	for _, request := range []string{
 		"GET /livez", "GET /nothing", "POST /internal/v1/hello", "POST /internal/v1/join", "POST /v1/members",
 		"POST /livez", "GET /v1/images/a/b",
 	} {
 		t.Run(request, func(t *testing.T) {
 			t.Parallel()
-			conn, err := net.Dial("tcp", server.Listener.Addr().String())
+			to := server
+			if strings.Contains(request, wire.InternalPath) {
+				to = nodes
+			}
+			conn, err := net.Dial("tcp", to.Listener.Addr().String())
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -288,12 +288,15 @@ func TestHello(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := n.Hello(t.Context(), theirs)
+	b, err := n.Hello(t.Context(), 1, theirs)
 	var ours Hello
 	if err = errors.Join(err, json.Unmarshal(b, &ours)); err != nil || ours.Node != 2 || ours.KeyID != "k1" {
 		t.Errorf("answered %s, %v", b, err)
 	}
-	if _, err := n.Hello(t.Context(), []byte("{")); image.KindOf(err) != image.KindInvalid {
+	if _, err := n.Hello(t.Context(), 1, []byte("{")); image.KindOf(err) != image.KindInvalid {
 		t.Errorf("half a hello: %v", err)
+	}
+	if _, err := n.Hello(t.Context(), 3, theirs); image.KindOf(err) != image.KindForbidden {
+		t.Errorf("node 3 as node 1: %v", err)
 	}
 }

@@ -4,12 +4,14 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
 
 	"go.uber.org/zap"
 
+	"imgcluster/cluster/access"
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/peer"
@@ -113,6 +115,10 @@ func (s *Starter) ask(ctx context.Context, id image.NodeID, ours []byte) (*Hello
 		s.Logger.Debug("peer did not answer", zap.Uint32("peer", uint32(id)), zap.Error(err))
 		return nil, nil
 	}
+	if errors.As(err, new(*access.CertificateError)) {
+		return nil, Refuse(image.HintOf(err), "%w; this node has the cluster name %q and the master key %s", err,
+			s.Config.Cluster.Name, s.KeyID)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -158,10 +164,14 @@ func compare(ours Hello, id image.NodeID, addr string, theirs Hello) error {
 }
 
 // Hello implements api.Peers. The node that asks decides; this one logs that another configuration runs.
-func (s *Starter) Hello(_ context.Context, b []byte) ([]byte, error) {
+func (s *Starter) Hello(_ context.Context, from image.NodeID, b []byte) ([]byte, error) {
 	var theirs Hello
 	if err := json.Unmarshal(b, &theirs); err != nil {
 		return nil, image.Errorf(image.KindInvalid, "malformed hello: %w", err)
+	}
+	if theirs.Node != from {
+		return nil, image.Errorf(image.KindForbidden, "node %d introduces itself as node %d", from, theirs.Node).
+			WithHint("each node speaks for itself only")
 	}
 	ours := s.hello()
 	if err := compare(ours, theirs.Node, "its address", theirs); err != nil {

@@ -10,7 +10,6 @@ import (
 
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/image"
-	"imgcluster/cluster/raftnet"
 )
 
 // tryRoundsMax bounds how many rounds the balancer waits before it asks for a transfer again. A
@@ -64,7 +63,7 @@ func (c *Consensus) allowed() map[image.NodeID]bool {
 
 // answering returns the allowed nodes that can be reached: this one, those that have sent Raft messages
 // lately, and those whose Raft port answers a probe. The probe alone may fail where packets are lost.
-func (c *Consensus) answering(allowed map[image.NodeID]bool) map[image.NodeID]bool {
+func (c *Consensus) answering(ctx context.Context, allowed map[image.NodeID]bool) map[image.NodeID]bool {
 	addresses := c.addresses()
 	lately := time.Duration(c.opts.ElectionRTT) * c.opts.RTT
 	var silent []string
@@ -73,7 +72,7 @@ func (c *Consensus) answering(allowed map[image.NodeID]bool) map[image.NodeID]bo
 			silent = append(silent, address)
 		}
 	}
-	answers := raftnet.Probe(silent)
+	answers := c.transport.Probe(ctx, silent)
 	live := maps.Clone(allowed)
 	maps.DeleteFunc(live, func(id image.NodeID, _ bool) bool {
 		address := addresses[id]
@@ -160,7 +159,7 @@ func (c *Consensus) keepBalanced(ctx context.Context) {
 		case <-ticker.C:
 		}
 		if allowed := c.allowed(); !b.balanced(allowed) {
-			b.round(c.answering(allowed))
+			b.round(c.answering(ctx, allowed))
 		}
 	}
 }

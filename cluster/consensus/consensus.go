@@ -122,7 +122,9 @@ func (c *Consensus) start(ctx context.Context) (err error) {
 func (c *Consensus) newHost(dir string) (err error) {
 	logDB := config.GetTinyMemLogDBConfig()
 	logDB.Shards = logShards
-	var factory raftnet.Factory
+	factory := raftnet.Factory{Options: raftnet.Options{
+		Port: c.opts.Port, Credentials: c.opts.Credentials, Cluster: groups{c}, Logger: c.log,
+	}}
 	var logErr error
 	defer func() {
 		if logErr != nil {
@@ -141,6 +143,8 @@ func (c *Consensus) newHost(dir string) (err error) {
 		SystemEventListener: (*listener)(c),
 		MaxSendQueueSize:    peerQueueBytes,
 		MaxReceiveQueueSize: peerQueueBytes,
+		// MutualTLS is not set, for it does nothing here: only the library's own transport reads it. raftnet is
+		// given connections that are mutual TLS already, and looks at each message besides.
 		Expert: config.ExpertConfig{
 			LogDB:            logDB,
 			LogDBFactory:     logDBs{c.witness, c.opts.Disk, c.opts.Dir, &c.compactions, &logErr},

@@ -10,6 +10,24 @@ import (
 	"imgcluster/cluster/image"
 )
 
+// groups is what raftnet has to know of the cluster.
+type groups struct{ *Consensus }
+
+// Members implements raftnet.Cluster.
+func (g groups) Members() map[image.NodeID]string { return g.opts.Members() }
+
+// ReplicaID implements raftnet.Cluster.
+func (g groups) ReplicaID(shard uint64) (replica uint64, ok bool) {
+	s := g.shard(shard)
+	if s == nil {
+		return 0, false
+	}
+	return s.Replica.ID(), true
+}
+
+// NodeOf implements raftnet.Cluster.
+func (groups) NodeOf(replica uint64) image.NodeID { return catalog.ReplicaOf(replica).Node }
+
 // Group returns the replicas in a shard's Raft group, with all changes that were committed before.
 // The errors are those of Read.
 func (c *Consensus) Group(ctx context.Context, shard uint64) (replicas []catalog.Replica, err error) {

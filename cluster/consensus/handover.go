@@ -59,7 +59,7 @@ func (c *Consensus) handOver() {
 	ticker := time.NewTicker(c.opts.RTT)
 	defer ticker.Stop()
 	others := func() map[image.NodeID]bool {
-		live := c.answering(c.allowed())
+		live := c.answering(ctx, c.allowed())
 		delete(live, c.opts.NodeID)
 		return live
 	}

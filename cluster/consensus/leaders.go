@@ -36,6 +36,11 @@ func (c *Consensus) Unreachable(address string, d time.Duration) error {
 	return c.transport.Unreachable(address, d)
 }
 
+// HeardWithin reports whether Raft messages of the node with this address, host:port, came within the last d.
+func (c *Consensus) HeardWithin(address string, d time.Duration) bool {
+	return c.transport.HeardWithin(address, d)
+}
+
 // Ready reports whether every shard on this node has a leader.
 func (c *Consensus) Ready() bool {
 	for _, shard := range c.Hosted() {

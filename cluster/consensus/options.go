@@ -7,6 +7,7 @@ import (
 
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/peerconn"
 	"imgcluster/crypto"
 )
 
@@ -31,13 +32,18 @@ type Shard struct {
 type Options struct {
 	NodeID       image.NodeID
 	RaftAddress  string // host:port that the other nodes know; the node is known by it
-	Listen       string // host:port to listen on; without a host: all addresses
+	Listen       string // host:port to take datagrams on; without a host: all addresses
 	Dir          string // data directory; raft/ and catalog/ are made in it
 	DeploymentID uint64 // of the cluster; messages of another one are dropped
 
 	// Disk seals the values of the catalog and the commands in Raft's log on this node's disk, Snapshots the
 	// values of a snapshot on its way from node to node, which waits on the receiver's disk.
 	Disk, Snapshots *crypto.Sealer
+
+	Port        *peerconn.Port       // takes the other nodes' connections
+	Credentials peerconn.Credentials // of this node, to connect to the others
+	// Members returns the Raft addresses, host:port, of all nodes that this one knows.
+	Members func() map[image.NodeID]string
 
 	// Applied gets the events that Apply returned, in log order for each shard, once readers
 	// see the state that they are of. Commands that were applied but not yet synced before a crash are

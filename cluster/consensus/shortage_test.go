@@ -36,6 +36,9 @@ func TestMain(m *testing.M) {
 
 // startShort starts a node once, prints why it does not start, and ends.
 func startShort() int {
+	address := os.Getenv(shortAddress)
+	o := testOptions(1, "127.0.0.1:0", os.Getenv(shortDir)) // the test has its own port open
+	o.RaftAddress, o.Listen = address, address
 	if n, err := strconv.ParseUint(os.Getenv(shortFiles), 10, 64); err == nil {
 		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: n}); err != nil {
 			fmt.Println(err)
@@ -48,9 +51,7 @@ func startShort() int {
 			return 1
 		}
 	}
-	address := os.Getenv(shortAddress)
-	c, err := startNode(testOptions(1, address, os.Getenv(shortDir)),
-		[]Shard{{ID: 1, Members: map[image.NodeID]string{1: address}, Apply: toyApply}})
+	c, err := startNode(o, []Shard{{ID: 1, Members: map[image.NodeID]string{1: address}, Apply: toyApply}})
 	if err != nil {
 		var e *image.Error
 		errors.As(err, &e)

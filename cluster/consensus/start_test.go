@@ -55,7 +55,7 @@ func TestStartRefusesDirectory(t *testing.T) {
 		expectRefused(t, o, nil, c.hint)
 	}
 
-	l, err := net.Listen("tcp", good.RaftAddress)
+	l, err := net.ListenPacket("udp", good.RaftAddress)
 	must(t, err)
 	expectRefused(t, good, unix.EADDRINUSE, "another program")
 	must(t, l.Close())

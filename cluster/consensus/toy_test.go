@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,9 +18,11 @@ import (
 
 	"go.uber.org/zap"
 
+	"imgcluster/cluster/access"
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/clustertest/poll"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/peerconn"
 	"imgcluster/config"
 	"imgcluster/crypto"
 )
@@ -112,8 +115,13 @@ func sealerOf(name string) *crypto.Sealer {
 }
 
 // testOptions returns the options of a node, with what a test need not care about.
+// Its port, which listens on the address, is open until it is closed.
 func testOptions(id image.NodeID, address, dir string) Options {
+	port, own := openPort(id, address)
 	return Options{
+		Port:               port,
+		Credentials:        own,
+		Members:            func() map[image.NodeID]string { return nil },
 		NodeID:             id,
 		RaftAddress:        address,
 		Listen:             address,
@@ -136,6 +144,27 @@ func testOptions(id image.NodeID, address, dir string) Options {
 		ProposalTimeout:    deadline,
 		Logger:             zap.NewNop(),
 	}
+}
+
+// openPort opens a node's port.
+func openPort(id image.NodeID, address string) (*peerconn.Port, peerconn.Credentials) {
+	key := "imgcluster-master-key-v1 f5fac8af2578f500 t07xfydFS4K+p5aN+DoOfwMzq1jI34v53IKaZ6+7L+U="
+	master, err := crypto.MasterKeyFromEnv(key)
+	if err != nil {
+		panic(err)
+	}
+	a, err := access.NewAuthority(master, "test")
+	if err != nil {
+		panic(err)
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		panic(err)
+	}
+	own := peerconn.Credentials{Authority: a, Own: a.Node(id, "127.0.0.1")}
+	port := peerconn.New(l, own, zap.NewNop())
+	port.Start()
+	return port, own
 }
 
 // startNode starts a node and its shards.
@@ -182,6 +211,9 @@ func newCluster(t testing.TB, n, shards int, change func(*Options)) *toyCluster 
 	for i := range n {
 		nd := &node{events: map[uint64][]string{}, restored: map[uint64]int{}}
 		nd.opts = testOptions(image.NodeID(i+1), addresses[i], t.TempDir())
+		port := nd.opts.Port
+		t.Cleanup(func() { port.Close() })
+		nd.opts.Members = func() map[image.NodeID]string { return all }
 		nd.opts.Candidates = func() []Candidates { return rotated(nd.shards) }
 		nd.opts.Applied = func(shard uint64, events []catalog.Event) {
 			nd.mu.Lock()

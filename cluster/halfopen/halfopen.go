@@ -22,7 +22,7 @@ const (
 	probeInterval = 4 * time.Second
 	probeCount    = 2
 
-	// unsentBytesMax is how many unsent bytes the kernel holds for one connection of ListenForClients.
+	// unsentBytesMax is how many unsent bytes the kernel holds for one accepted connection.
 	unsentBytesMax = 128 << 10
 
 	// Lost bytes are retransmitted after the round-trip time plus retryMin (TCP's default is 200 ms), and
@@ -49,25 +49,17 @@ func Dialer(timeout, unanswered time.Duration) *net.Dialer {
 	return d
 }
 
-// Listen listens on a TCP address. Accepted connections fail when sent bytes wait longer than Unanswered.
-// Multipath TCP, Go's default, is off, because it lacks these options.
+// Listen listens on a TCP address. Unlike those of Dialer, accepted connections may have sent bytes wait: the
+// receive buffer of a client that reads a long answer slowly may be full for longer. The writers of answers
+// set deadlines instead. Multipath TCP, Go's default, is off, because it lacks these options.
 func Listen(ctx context.Context, address string) (net.Listener, error) {
-	return listen(ctx, address, control(Unanswered))
-}
-
-// ListenForClients is Listen without the limit Unanswered: the receive buffer of a client that reads a long
-// answer slowly may be full for longer. The writers of answers set deadlines instead.
-func ListenForClients(ctx context.Context, address string) (net.Listener, error) {
 	options := control(0)
-	return listen(ctx, address, func(network, address string, c syscall.RawConn) error {
-		return errors.Join(options(network, address, c), limitUnsent(network, address, c))
-	})
-}
-
-func listen(
-	ctx context.Context, address string, options func(network, address string, c syscall.RawConn) error,
-) (net.Listener, error) {
-	l := &net.ListenConfig{KeepAliveConfig: KeepAlive(), Control: options}
+	l := &net.ListenConfig{
+		KeepAliveConfig: KeepAlive(),
+		Control: func(network, address string, c syscall.RawConn) error {
+			return errors.Join(options(network, address, c), limitUnsent(network, address, c))
+		},
+	}
 	l.SetMultipathTCP(false)
 	return l.Listen(ctx, "tcp", address)
 }

@@ -1,7 +1,6 @@
 package halfopen
 
 import (
-	"context"
 	"errors"
 	"maps"
 	"net"
@@ -13,31 +12,27 @@ import (
 
 // TestDialerSetsOptions: the options are set. The network tests of package cluster show their effect.
 func TestDialerSetsOptions(t *testing.T) {
-	forClients := map[int]int{unix.TCP_USER_TIMEOUT: 0, unix.TCP_NOTSENT_LOWAT: unsentBytesMax}
-	for listen, others := range map[*func(context.Context, string) (net.Listener, error)]map[int]int{
-		new(Listen): nil, new(ListenForClients): forClients,
-	} {
-		l, err := (*listen)(t.Context(), "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		conn, err := Dialer(time.Minute, Unanswered).Dial("tcp", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		accepted, err := l.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer accepted.Close()
-		expectOptions(t, conn.(*net.TCPConn), nil)
-		expectOptions(t, accepted.(*net.TCPConn), others)
-		for _, c := range []net.Conn{conn, accepted} {
-			if Lossy(c.(*net.TCPConn)) {
-				t.Error("lossy before anything was sent")
-			}
+	l, err := Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	conn, err := Dialer(time.Minute, Unanswered).Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	accepted, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer accepted.Close()
+	expectOptions(t, conn.(*net.TCPConn), nil)
+	expectOptions(t, accepted.(*net.TCPConn),
+		map[int]int{unix.TCP_USER_TIMEOUT: 0, unix.TCP_NOTSENT_LOWAT: unsentBytesMax})
+	for _, c := range []net.Conn{conn, accepted} {
+		if Lossy(c.(*net.TCPConn)) {
+			t.Error("lossy before anything was sent")
 		}
 	}
 }

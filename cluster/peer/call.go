@@ -6,10 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"time"
 
-	"imgcluster/cluster/halfopen"
+	"imgcluster/cluster/access"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
 )
@@ -27,13 +28,37 @@ const IdleConnections = 16
 // answerBytesMax bounds what a peer answers, but for images and lists.
 const answerBytesMax = 256 << 10
 
-// newTransport returns connections to the other nodes. A buffer of 0 is that of net/http, 4 KiB.
-func newTransport(dial time.Duration, write, read int) http.RoundTripper {
+// newTransport returns connections to the other nodes, in whose URLs the host is wire.NodeHost. A buffer of 0
+// is that of net/http, 4 KiB.
+func (s *Set) newTransport(write, read int) http.RoundTripper {
 	return refuseRedirects{&http.Transport{
-		DialContext:         halfopen.Dialer(dial, halfopen.Unanswered).DialContext,
+		DialTLSContext:      s.dial,
 		MaxIdleConnsPerHost: IdleConnections, IdleConnTimeout: time.Minute, DisableCompression: true,
 		WriteBufferSize: write, ReadBufferSize: read,
 	}}
+}
+
+// dial connects to the peer that a URL has named. That another one is at its address is an error of its own:
+// it is no reason to call again.
+func (s *Set) dial(ctx context.Context, _, host string) (net.Conn, error) {
+	id, ok := wire.ParseNodeHost(host)
+	addr := s.Address(id)
+	if !ok || addr == "" {
+		return nil, notMember(id)
+	}
+	conn, err := s.o.Dialer.Dial(ctx, id, addr)
+	if bad := (*access.CertificateError)(nil); errors.As(err, &bad) {
+		return nil, image.Errorf(image.KindInvalid, "at %s, where node %d should be: %w", addr, id, bad).
+			WithHint(bad.Hint())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return conn, nil
+}
+
+func notMember(id image.NodeID) error {
+	return image.Errorf(image.KindNoQuorum, "node %d is not a member of the cluster", id)
 }
 
 // refuseRedirects makes an answer that sends the request elsewhere an error: nodes give none, and what they
@@ -56,18 +81,17 @@ func (t refuseRedirects) RoundTrip(req *http.Request) (*http.Response, error) {
 		WithHint("check the nodes' addresses in the configuration, and that no proxy stands between the nodes")
 }
 
-// Transport is how to forward a client's request to a peer, by its address.
+// Transport is how to forward a client's request to a peer, whose wire.NodeHost is the URL's host.
 func (s *Set) Transport() http.RoundTripper { return s.http.Transport }
 
 // request returns a request to a peer.
 func (s *Set) request(
 	ctx context.Context, id image.NodeID, method, path string, body io.Reader,
 ) (*http.Request, error) {
-	addr := s.Address(id)
-	if addr == "" {
-		return nil, image.Errorf(image.KindNoQuorum, "node %d is not a member of the cluster", id)
+	if s.Address(id) == "" {
+		return nil, notMember(id)
 	}
-	return http.NewRequestWithContext(ctx, method, "http://"+addr+path, body)
+	return http.NewRequestWithContext(ctx, method, "https://"+wire.NodeHost(id)+path, body)
 }
 
 func (s *Set) get(ctx context.Context, id image.NodeID, path, byteRange string) (*http.Response, error) {
@@ -84,6 +108,9 @@ func (s *Set) get(ctx context.Context, id image.NodeID, path, byteRange string) 
 // do sends a request and turns an answer that is not a success into its error.
 func do(c *http.Client, req *http.Request) (*http.Response, error) {
 	resp, err := c.Do(req)
+	if refused := (*image.Error)(nil); errors.As(err, &refused) {
+		return nil, refused // without the URL
+	}
 	if err != nil {
 		return nil, err
 	}

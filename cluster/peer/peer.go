@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/peerconn"
 	"imgcluster/cluster/wait"
 	"imgcluster/cluster/wire"
 )
@@ -27,7 +28,7 @@ type Options struct {
 	Every   time.Duration // twice the pause before a peer that is down is called again
 	Silence time.Duration // without figures for this long, a peer is down
 	Stall   time.Duration // without a byte for this long, another copy is read
-	Dial    time.Duration // for a connection
+	Dialer  peerconn.Dialer
 	Logger  *zap.Logger
 	// Changed is called when a peer goes up or down, or takes on work or images or no longer does.
 	Changed func()
@@ -42,12 +43,15 @@ type Set struct {
 	send *http.Client // uploads
 
 	mu       sync.Mutex
-	addr     map[image.NodeID]string // API host:port of the others
+	addr     map[image.NodeID]Addresses // of the others
 	state    map[image.NodeID]peerState
 	watching context.Context // of Watch; nil before
 	ends     map[image.NodeID]context.CancelFunc
 	wg       sync.WaitGroup
 }
+
+// Addresses are where a node listens, host:port: for clients, and for the other nodes.
+type Addresses struct{ API, Raft string }
 
 type peerState struct {
 	up     bool
@@ -61,14 +65,15 @@ func (p peerState) room() bool     { return p.live() && !p.status.DiskFull }
 
 // New returns a Set without peers; Update it, Watch it, and Close it.
 func New(o Options) *Set {
-	return &Set{
+	s := &Set{
 		o:     o,
-		http:  &http.Client{Transport: newTransport(o.Dial, 0, readBufferBytes)},
-		send:  &http.Client{Transport: newTransport(o.Dial, sendBufferBytes, 0)},
-		addr:  map[image.NodeID]string{},
+		addr:  map[image.NodeID]Addresses{},
 		state: map[image.NodeID]peerState{},
 		ends:  map[image.NodeID]context.CancelFunc{},
 	}
+	s.http = &http.Client{Transport: s.newTransport(0, readBufferBytes)}
+	s.send = &http.Client{Transport: s.newTransport(sendBufferBytes, 0)}
+	return s
 }
 
 // Close closes the connections that are kept open for further calls. Watch has ended.
@@ -84,11 +89,11 @@ func (s *Set) IDs() []image.NodeID {
 	return slices.Sorted(maps.Keys(s.addr))
 }
 
-// Address returns a peer's API address, host:port; it is empty when the node is not a peer.
+// Address returns where a peer listens for other nodes, host:port; it is empty when the node is not a peer.
 func (s *Set) Address(id image.NodeID) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.addr[id]
+	return s.addr[id].Raft
 }
 
 // Status returns the last status of a peer, with its state down when it is.
@@ -96,16 +101,15 @@ func (s *Set) Status(id image.NodeID) wire.NodeStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.state[id]
-	p.status.ID, p.status.API = id, s.addr[id]
+	p.status.ID, p.status.API = id, s.addr[id].API
 	if !p.up {
 		p.status.State, p.status.Ready = wire.NodeDown, false
 	}
 	return p.status
 }
 
-// Update makes the peers those of a cluster with these members, this node among them or not, by their
-// API addresses, host:port.
-func (s *Set) Update(members map[image.NodeID]string) {
+// Update makes the peers those of a cluster with these members, this node among them or not.
+func (s *Set) Update(members map[image.NodeID]Addresses) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, addr := range members {
@@ -114,7 +118,7 @@ func (s *Set) Update(members map[image.NodeID]string) {
 		}
 	}
 	for id := range s.addr {
-		if members[id] == "" {
+		if _, ok := members[id]; !ok {
 			if s.ends[id] != nil {
 				s.ends[id]()
 			}
@@ -126,7 +130,7 @@ func (s *Set) Update(members map[image.NodeID]string) {
 }
 
 // add adds a peer, and follows it where the others are followed. The caller holds mu.
-func (s *Set) add(id image.NodeID, addr string) {
+func (s *Set) add(id image.NodeID, addr Addresses) {
 	if s.addr[id] == addr {
 		return
 	}

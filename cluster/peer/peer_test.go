@@ -15,20 +15,83 @@ import (
 
 	"go.uber.org/zap"
 
+	"imgcluster/cluster/access"
 	"imgcluster/cluster/clustertest/poll"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/peerconn"
 	"imgcluster/cluster/wire"
+	"imgcluster/crypto"
 )
 
 // of returns the peers of node 1: node 2 at an address.
-func of(addr string, stall time.Duration) *Set {
+func of(t *testing.T, addr string, stall time.Duration) *Set {
 	s := New(Options{
 		Self: 1, Every: time.Millisecond, Silence: time.Minute, Stall: stall,
-		Dial: time.Second, Logger: zap.NewNop(), Changed: func() {},
+		Dialer: peerconn.Dialer{
+			Credentials: credentials(t, "test", 1), Protocol: access.ProtocolHTTP, Timeout: time.Second,
+			Unanswered: time.Minute,
+		},
+		Logger: zap.NewNop(), Changed: func() {},
 		Works: func() bool { return true }, Full: func() bool { return false },
 	})
-	s.Update(map[image.NodeID]string{1: "127.0.0.1:1", 2: addr})
+	s.Update(map[image.NodeID]Addresses{1: {API: "a:1", Raft: "127.0.0.1:1"}, 2: {API: "a:2", Raft: addr}})
 	return s
+}
+
+// credentials are those of a node of a cluster of this name.
+func credentials(t *testing.T, cluster string, id image.NodeID) peerconn.Credentials {
+	t.Helper()
+	master, err := crypto.MasterKeyFromEnv(
+		"imgcluster-master-key-v1 f5fac8af2578f500 t07xfydFS4K+p5aN+DoOfwMzq1jI34v53IKaZ6+7L+U=")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := access.NewAuthority(master, cluster)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return peerconn.Credentials{Authority: a, Own: a.Node(id, "127.0.0.1")}
+}
+
+// serve has a node serve others, and returns where.
+func serve(t *testing.T, own peerconn.Credentials, h http.HandlerFunc) (addr string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := peerconn.New(l, own, zap.NewNop())
+	server := &http.Server{Handler: h, ErrorLog: zap.NewStdLog(zap.NewNop())}
+	done := make(chan struct{})
+	go func() {
+		server.Serve(port.Listen(access.ProtocolHTTP, 10))
+		close(done)
+	}()
+	port.Start()
+	t.Cleanup(func() {
+		server.Close()
+		<-done
+		port.Close()
+	})
+	return l.Addr().String()
+}
+
+// TestWrongNode calls a node that is not the one at its address: of another cluster, or with another ID. It
+// gets nothing of the request, and the caller learns why.
+func TestWrongNode(t *testing.T) {
+	for what, own := range map[string]peerconn.Credentials{
+		"another cluster": credentials(t, "other", 2), "another node": credentials(t, "test", 3),
+	} {
+		addr := serve(t, own, func(_ http.ResponseWriter, r *http.Request) { t.Errorf("%s got %s", what, r.URL) })
+		p := of(t, addr, time.Minute)
+		_, err := p.Post(t.Context(), 2, wire.HelloPath, []byte("{}"))
+		var e *image.Error
+		if !errors.As(err, &e) || e.Kind != image.KindInvalid || e.Hint() == "" || Unreachable(err) ||
+			!errors.As(err, new(*access.CertificateError)) {
+			t.Errorf("%s: %v", what, err)
+		}
+		p.Close()
+	}
 }
 
 // TestPausedPeer asks a peer that accepts connections and does not answer, like a process that is paused
@@ -40,7 +103,7 @@ func TestPausedPeer(t *testing.T) {
 	}
 	defer l.Close()
 	const stall = 50 * time.Millisecond
-	p := of(l.Addr().String(), stall)
+	p := of(t, l.Addr().String(), stall)
 	defer p.Close()
 	id := image.NewID()
 	file := image.FileID{Image: id, Shard: 2, Attempt: image.NewAttempt()}
@@ -106,12 +169,10 @@ func TestRedirectRefused(t *testing.T) {
 	}))
 	defer elsewhere.Close()
 	status := 0
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	addr := serve(t, credentials(t, "test", 2), func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, elsewhere.URL, status)
-	}))
-	defer s.Close()
-	addr := strings.TrimPrefix(s.URL, "http://")
-	p := of(addr, 5*time.Second)
+	})
+	p := of(t, addr, 5*time.Second)
 	defer p.Close()
 	id := image.NewID()
 	file := image.FileID{Image: id, Shard: 2, Attempt: image.NewAttempt()}
@@ -123,7 +184,7 @@ func TestRedirectRefused(t *testing.T) {
 			return p.Send(t.Context(), 2, image.Request{User: "a", Name: "b", ID: id, Size: 1}, strings.NewReader("x"))
 		},
 		"forwarded": func() error {
-			req := httptest.NewRequest(http.MethodGet, s.URL+"/v1/images/a/b", nil)
+			req := httptest.NewRequest(http.MethodGet, "https://"+wire.NodeHost(2)+"/v1/images/a/b", nil)
 			req.RequestURI = ""
 			_, err := p.Transport().RoundTrip(req)
 			return err
@@ -150,7 +211,7 @@ func TestRedirectRefused(t *testing.T) {
 // removal.
 func TestStream(t *testing.T) {
 	figures := make(chan wire.NodeStatus)
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	addr := serve(t, credentials(t, "test", 2), func(w http.ResponseWriter, _ *http.Request) {
 		for status := range figures {
 			if status.ID == 0 { // its process ends
 				return
@@ -158,10 +219,9 @@ func TestStream(t *testing.T) {
 			json.NewEncoder(w).Encode(status)
 			w.(http.Flusher).Flush()
 		}
-	}))
-	defer server.Close()
+	})
 	defer close(figures)
-	p := of(strings.TrimPrefix(server.URL, "http://"), time.Second)
+	p := of(t, addr, time.Second)
 	defer p.Close()
 	var changes atomic.Int32
 	p.o.Changed = func() { changes.Add(1) }
@@ -204,7 +264,10 @@ func TestStream(t *testing.T) {
 	if down := p.DownFor(0); !slices.Equal(down, []image.NodeID{2}) || p.DownFor(time.Hour) != nil {
 		t.Errorf("down: %v", down)
 	}
-	p.Update(map[image.NodeID]string{1: "127.0.0.1:1"})
+	if p.Status(2).API != "a:2" || p.Address(2) != addr {
+		t.Errorf("at %s and %s", p.Status(2).API, p.Address(2))
+	}
+	p.Update(map[image.NodeID]Addresses{1: {Raft: "127.0.0.1:1"}})
 	if p.IDs() != nil || p.Address(2) != "" {
 		t.Errorf("removed, and still there: %v", p.IDs())
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // A connection carries frames one way: a header of the kind, the length and the checksum of a
-// message, big-endian, and the message. A datagram is one frame.
+// message, big-endian, and the message.
 const (
 	frameHeader          = 12
 	frameBatch    uint32 = 0x49525401 // a raftpb.MessageBatch
@@ -28,28 +28,40 @@ func checksum(header, message []byte) uint32 {
 	return crc32.Update(crc32.Checksum(header, castagnoli), castagnoli, message)
 }
 
-// readFrame reads a message into buf, which grows with what comes and not with what is announced.
-func readFrame(r io.Reader, buf *bytes.Buffer) (kind uint32, err error) {
-	var header [frameHeader]byte
-	if _, err := io.ReadFull(r, header[:]); err != nil {
-		return 0, err
+// header is what comes before a message.
+type header struct {
+	raw  [frameHeader]byte
+	kind uint32
+	size int
+}
+
+// readHeader reads what comes before a message.
+func readHeader(r io.Reader) (h header, err error) {
+	if _, err := io.ReadFull(r, h.raw[:]); err != nil {
+		return h, err
 	}
-	kind = binary.BigEndian.Uint32(header[:])
-	size := binary.BigEndian.Uint32(header[4:])
-	if kind != frameBatch && kind != frameSnapshot || size > frameBytesMax {
-		return 0, errFrame
+	h.kind = binary.BigEndian.Uint32(h.raw[:])
+	size := binary.BigEndian.Uint32(h.raw[4:])
+	if h.kind != frameBatch && h.kind != frameSnapshot || size > frameBytesMax {
+		return h, errFrame
 	}
+	h.size = int(size)
+	return h, nil
+}
+
+// readMessage reads the message into buf, which grows with what comes and not with what is announced.
+func (h *header) readMessage(r io.Reader, buf *bytes.Buffer) error {
 	if buf.Cap() > frameBufferKept {
 		*buf = bytes.Buffer{}
 	}
 	buf.Reset()
-	if _, err := io.CopyN(buf, r, int64(size)); err != nil {
-		return 0, err
+	if _, err := io.CopyN(buf, r, int64(h.size)); err != nil {
+		return err
 	}
-	if checksum(header[:8], buf.Bytes()) != binary.BigEndian.Uint32(header[8:]) {
-		return 0, errFrame
+	if checksum(h.raw[:8], buf.Bytes()) != binary.BigEndian.Uint32(h.raw[8:]) {
+		return errFrame
 	}
-	return kind, nil
+	return nil
 }
 
 // frames makes frames, each for use until the next one is made.

@@ -95,7 +95,14 @@ func Broadcast(h http.Header, self image.NodeID) ([]image.NodeID, error) {
 // Relayed reports whether another node, which has had the upload assigned, relays it.
 func Relayed(h http.Header) bool { return h.Get(relayedField) == "true" }
 
-// FromNode reports whether another node sends a request, its own or a client's.
+// StripNode removes what only nodes may say of a request.
+func StripNode(h http.Header) {
+	h.Del(relayedField)
+	h.Del(ForwardedField)
+}
+
+// FromNode reports whether another node sends a request, its own or a client's. The fields count because
+// StripNode has removed those of clients.
 func FromNode(r *http.Request) bool {
 	return r.Header.Get(relayedField) != "" || r.Header.Get(ForwardedField) != "" ||
 		strings.HasPrefix(r.URL.Path, InternalPath)

@@ -3,6 +3,7 @@ package wire
 import (
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"imgcluster/cluster/image"
@@ -36,6 +37,21 @@ const (
 	CopyPattern   = copiesPath + "{file}" // of http.ServeMux; see CopyPath
 	copiesPath    = "/internal/v1/copies/"
 )
+
+// nodeHost begins the host in the URL of a request to another node. Nodes are not called by address: which
+// one answers is what counts.
+const nodeHost = "node-"
+
+// NodeHost returns the host in the URL of a request to a node.
+func NodeHost(id image.NodeID) string { return nodeHost + formatNode(id) }
+
+// ParseNodeHost reads what NodeHost has made, with a port or without.
+func ParseNodeHost(host string) (id image.NodeID, ok bool) {
+	host, _, _ = strings.Cut(host, ":")
+	text, ok := strings.CutPrefix(host, nodeHost)
+	n, err := strconv.ParseUint(text, 10, 32)
+	return image.NodeID(n), ok && err == nil
+}
 
 // UserPath returns the path of a user's list, escaped.
 func UserPath(user string) string { return ImagesPath + url.PathEscape(user) }
