@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"testing"
 
 	"imgcluster/cluster/client"
@@ -87,4 +88,45 @@ func keyID(t *testing.T, c *clustertest.Cluster, user string) uint32 {
 		t.Fatal(err)
 	}
 	return id
+}
+
+// TestRemovalGoesOn kills nodes in the middle of a user's removal, and leaves one down: the others go on
+// where those ended, the removal says whose disk is left, and ends when that node is back.
+func TestRemovalGoesOn(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a cluster")
+	}
+	t.Parallel()
+	c := clustertest.Start(t, clustertest.Options{Processes: true})
+	cl := c.Client(t, client.Broadcast)
+	body := clustertest.Image(1, 1000)
+	for i := range 60 {
+		c.Put(t, c.IDs()[i%3], "alice", fmt.Sprintf("%d.png", i), body, nil)
+	}
+	c.Put(t, 1, "bob", "stays.png", body, nil)
+	c.Kill(3)
+	if _, err := cl.RemoveUser(t.Context(), "alice"); err != nil {
+		t.Fatal(err)
+	}
+	c.Kill(1)
+	c.Start(1)
+	c.WaitReady(1, 2)
+	clustertest.Poll(t, "only node 3 to be left", func() bool {
+		page, err := cl.UserPage(t.Context(), "")
+		return err == nil && len(page.Removals) == 1 && len(page.Removals[0].Shards) == 0 &&
+			slices.Equal(page.Removals[0].Nodes, []image.NodeID{3})
+	})
+	if _, err := cl.AddUser(t.Context(), "alice"); err != nil { // its name is free
+		t.Error(err)
+	}
+	c.Put(t, 1, "alice", "new.png", body, nil)
+	c.Start(3)
+	c.WaitReady(c.IDs()...)
+	awaitRemovals(t, cl)
+	c.ExpectImage(t, "alice", "new.png", body, c.IDs()...)
+	c.ExpectImage(t, "bob", "stays.png", body, c.IDs()...)
+	c.ExpectSettled(t)
+	if list := c.List(t, 3, "alice"); len(list) != 1 {
+		t.Errorf("%d images of alice", len(list))
+	}
 }

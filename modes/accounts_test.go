@@ -78,8 +78,8 @@ func testAccounts(t *testing.T, l *upCluster) {
 	l.run("user", "rm", "bob", "--yes").expectRefused(t, exitFailed, "there is no user", "user list")
 }
 
-// TestCredentials reads an access key from the environment and from the user's file, and refuses what is none,
-// without a word of it in the message.
+// TestCredentials reads an access key from the environment and from the user's file, and refuses what is
+// none, without a word of it in the message.
 func TestCredentials(t *testing.T) {
 	const id, secret = "ICAAAAAAAAAAAAAAAAAA", "abcdefghijklmnopqrstuvwxyzabcdefghijklmn"
 	const otherID = "ICBAAAAAAAAAAAAAAAAA"
