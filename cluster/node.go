@@ -361,6 +361,9 @@ func (n *Node) leaderChanged(shard uint64, leader image.NodeID, term uint64) {
 // connectionsReserve are connections above limits.connections, for probes and the status.
 const connectionsReserve = 64
 
+// reservePerAddress is how many of these one address may have.
+const reservePerAddress = 16
+
 // newServer returns a server of one of the ports.
 func (n *Node) newServer(h http.Handler) *http.Server {
 	return &http.Server{
@@ -386,11 +389,13 @@ func (n *Node) serve() {
 	n.handler = api.New(n.apiOptions())
 	n.servePeers()
 	n.http = connlimit.New(n.newServer(n.handler), connlimit.Options{
-		Max:     n.cfg.Limits.Connections,
-		Reserve: connectionsReserve,
-		Class:   api.ConnectionClass,
-		Refuse:  http.HandlerFunc(n.handler.RefuseConnection),
-		Logger:  n.logger.Named("http"),
+		Max:               n.cfg.Limits.Connections,
+		PerAddress:        n.cfg.Limits.ConnectionsPerAddress,
+		Reserve:           connectionsReserve,
+		ReservePerAddress: reservePerAddress,
+		Class:             api.ConnectionClass,
+		Refuse:            http.HandlerFunc(n.handler.RefuseConnection),
+		Logger:            n.logger.Named("http"),
 	})
 	n.wg.Go(func() {
 		if err := n.http.Serve(n.listener); err != nil && !errors.Is(err, http.ErrServerClosed) {

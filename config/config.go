@@ -84,17 +84,18 @@ const LostDataReplace = "replace"
 
 // Limits bounds what a node holds or accepts.
 type Limits struct {
-	ImageBytes     Bytes `yaml:"image_bytes" default:"64MiB" min:"1" max:"4GiB" help:"largest image that is accepted"`
-	Uploads        int   `yaml:"uploads" default:"64" min:"1" max:"65536" help:"uploads in progress at once on one node; more are told to retry"`
-	Reads          int   `yaml:"reads" default:"512" min:"1" max:"65536" help:"images that one node sends to clients at once; more wait, then are told to retry"`
-	StagingBytes   Bytes `yaml:"staging_bytes" default:"256MiB" min:"1" max:"1TiB" help:"image bytes that one node holds in memory for uploads in progress"`
-	MemoryBytes    Bytes `yaml:"memory_bytes" default:"448MiB" min:"16MiB" max:"4TiB" help:"soft limit of a node's memory, given to the Go runtime"`
-	ListPage       int   `yaml:"list_page" default:"1000" min:"1" max:"10000" help:"most images in one page of a list; one of long names ends before"`
-	Connections    int   `yaml:"connections" default:"1024" min:"4" max:"1048576" help:"open API connections on one node"`
-	HeaderBytes    Bytes `yaml:"header_bytes" default:"16KiB" min:"4KiB" max:"1MiB" help:"largest header of an HTTP request"`
-	BodyRate       Bytes `yaml:"body_rate" default:"16KiB" min:"1" max:"1GiB" help:"bytes a second that a client must send or take a body at, on average; slower ones are cut"`
-	DiskFreeBytes  Bytes `yaml:"disk_free_bytes" default:"1GiB" min:"0" max:"1PiB" help:"disk space that uploads leave free, for the log of Raft: a node ends when its log finds the disk full"`
-	DiskFreeInodes int   `yaml:"disk_free_inodes" default:"1000" min:"0" max:"1000000000" help:"files that uploads leave room for (free inodes), for the log of Raft, where the file system has a fixed number of them"`
+	ImageBytes            Bytes `yaml:"image_bytes" default:"64MiB" min:"1" max:"4GiB" help:"largest image that is accepted"`
+	Uploads               int   `yaml:"uploads" default:"64" min:"1" max:"65536" help:"uploads in progress at once on one node; more are told to retry"`
+	Reads                 int   `yaml:"reads" default:"512" min:"1" max:"65536" help:"images that one node sends to clients at once; more wait, then are told to retry"`
+	StagingBytes          Bytes `yaml:"staging_bytes" default:"256MiB" min:"1" max:"1TiB" help:"image bytes that one node holds in memory for uploads in progress"`
+	MemoryBytes           Bytes `yaml:"memory_bytes" default:"448MiB" min:"16MiB" max:"4TiB" help:"soft limit of a node's memory, given to the Go runtime"`
+	ListPage              int   `yaml:"list_page" default:"1000" min:"1" max:"10000" help:"most images in one page of a list; one of long names ends before"`
+	Connections           int   `yaml:"connections" default:"1024" min:"4" max:"1048576" help:"open API connections on one node"`
+	ConnectionsPerAddress int   `yaml:"connections_per_address" default:"512" min:"1" max:"1048576" help:"of these, of one IPv4 address or IPv6 network of 64 bits"`
+	HeaderBytes           Bytes `yaml:"header_bytes" default:"16KiB" min:"4KiB" max:"1MiB" help:"largest header of an HTTP request"`
+	BodyRate              Bytes `yaml:"body_rate" default:"16KiB" min:"1" max:"1GiB" help:"bytes a second that a client must send or take a body at, on average; slower ones are cut"`
+	DiskFreeBytes         Bytes `yaml:"disk_free_bytes" default:"1GiB" min:"0" max:"1PiB" help:"disk space that uploads leave free, for the log of Raft: a node ends when its log finds the disk full"`
+	DiskFreeInodes        int   `yaml:"disk_free_inodes" default:"1000" min:"0" max:"1000000000" help:"files that uploads leave room for (free inodes), for the log of Raft, where the file system has a fixed number of them"`
 }
 
 // Timeouts holds every wait of a node, and the periods of its regular work.

@@ -36,6 +36,8 @@ var (
 	ErrKeyMalformed  = errors.New("master key is malformed")
 	ErrKeyMismatch   = errors.New("master key does not match its ID")
 	ErrKeyCommand    = errors.New("command gives no master key")
+	// ErrNoUserKey: an export of keys lacks the one that is needed.
+	ErrNoUserKey = errors.New("user's key is missing")
 	// ErrOtherMaster: a wrapped user key belongs to another master key than this one.
 	ErrOtherMaster = errors.New("wrapped by another master key")
 )

@@ -134,7 +134,7 @@ func (e *env) checkRunFiles(o stressOptions, run *stress.Run, older string) erro
 
 // checkFileNames refuses options that name a file but are empty, as after an unset variable of the shell.
 func checkFileNames(f *pflag.FlagSet) error {
-	for _, name := range []string{"html", "compare", "log", "resume", "images", "out"} {
+	for _, name := range []string{"html", "compare", "log", "resume", "images", "out", "keys", "identity"} {
 		flag := f.Lookup(name)
 		if flag != nil && flag.Changed && flag.Value.String() == "" {
 			hint := "leave out --" + name + ", or give it a name; a variable of the shell may be empty"

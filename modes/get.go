@@ -115,16 +115,11 @@ func runGet(ctx context.Context, e *env, o getOptions) error {
 		return missing(user, name, err)
 	}
 	defer obj.Body.Close()
-	if path == stdin {
-		_, err = io.Copy(e.out, obj.Body)
+	err = e.write(ctx, path, direct, func(w io.Writer) error {
+		_, err := io.Copy(w, obj.Body)
 		return err
-	}
-	if direct {
-		err = writeDirect(ctx, path, obj.Body)
-	} else {
-		err = writeFile(path, obj.Body)
-	}
-	if err != nil {
+	})
+	if err != nil || path == stdin {
 		return err
 	}
 	if e.json {
@@ -141,27 +136,37 @@ func runGet(ctx context.Context, e *env, o getOptions) error {
 // otherOutput is the hint when the image cannot be written.
 const otherOutput = "name another file with -o, - for standard output"
 
-// writeFile writes all of r, or nothing, under path.
-func writeFile(path string, r io.Reader) error {
+// writeFile writes under path all that write writes, or nothing.
+func writeFile(path string, write func(io.Writer) error) error {
 	f, err := durable.Create(path)
 	if err != nil {
 		return usagef(otherOutput, "%s cannot be written: %w", path, oserr.NoPath(err))
 	}
-	if _, err := io.Copy(f, r); err != nil {
+	if err := write(f); err != nil {
 		f.Discard()
 		return cannotWrite(path, err)
 	}
 	return cannotWrite(path, f.Commit())
 }
 
-// writeDirect writes r to a device or a pipe. It waits for the pipe's reader.
-func writeDirect(ctx context.Context, path string, r io.Reader) error {
+// writeDirect writes to a device or a pipe. It waits for the pipe's reader.
+func writeDirect(ctx context.Context, path string, write func(io.Writer) error) error {
 	f, err := await(ctx, func() (*os.File, error) { return os.OpenFile(path, os.O_WRONLY, 0) })
 	if err != nil {
 		return cannotWrite(path, err)
 	}
-	_, err = io.Copy(f, r)
-	return cannotWrite(path, errors.Join(err, f.Close()))
+	return cannotWrite(path, errors.Join(write(f), f.Close()))
+}
+
+// write writes to where destination says.
+func (e *env) write(ctx context.Context, path string, direct bool, write func(io.Writer) error) error {
+	switch {
+	case path == stdin:
+		return write(e.out)
+	case direct:
+		return writeDirect(ctx, path, write)
+	}
+	return writeFile(path, write)
 }
 
 // cannotWrite adds the path to an error of a write. An error of a read is returned as it is.

@@ -2,6 +2,7 @@ package modes
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -54,7 +55,7 @@ func TestFolderRefused(t *testing.T) {
 	}{
 		"generate": {made, "--out"},
 		"demo":     {demo, "TMPDIR"},
-		"get":      {writeFile(filepath.Join(missing, "y"), strings.NewReader("")), "-o"},
+		"get":      {writeFile(filepath.Join(missing, "y"), func(io.Writer) error { return nil }), "-o"},
 	} {
 		if got := exitStatus(test.err); got != exitUsage || !strings.Contains(image.HintOf(test.err), test.hint) {
 			t.Errorf("%s: %v (hint %s) gives %d", name, test.err, image.HintOf(test.err), got)

@@ -42,7 +42,7 @@ func TestMemoryOfSlowClients(t *testing.T) {
 		side = 3500
 	}
 	e := &env{out: &output{w: io.Discard}, err: io.Discard, quiet: true}
-	e.set = append(set, "cluster.data_shards=2", "log.level=error")
+	e.set = append(set, "limits.connections_per_address=1024", "cluster.data_shards=2", "log.level=error")
 	path, err := e.demoConfig(t.TempDir())
 	if err != nil {
 		t.Fatal(err)

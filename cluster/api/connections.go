@@ -34,8 +34,9 @@ func (h *Handler) RefuseConnection(w http.ResponseWriter, r *http.Request) {
 		control.SetReadDeadline(time.Now().Add(refusedRead))
 		r.Body = http.NoBody
 		h.fail(w, r, image.Errorf(image.KindOverload,
-			"all connections of node %d are busy (limits.connections)", h.ID).
-			WithHint("try again, or ask another node").WithRetry(time.Second))
+			"all connections of node %d, or all that it gives your address, are busy (limits.connections, "+
+				"limits.connections_per_address)", h.ID).
+			WithHint("try again with fewer connections, or ask another node").WithRetry(time.Second))
 	})
 }
 

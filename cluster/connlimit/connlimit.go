@@ -1,7 +1,8 @@
-// Package connlimit limits the open connections of an HTTP server, so that a client that opens many and
-// leaves them idle does not lock others out. At the limit the connection that has been idle longest is closed
-// in favour of the new one. When all are busy, a reserve above the limit still serves the requests that must
-// always be answered. It is between the API's listener and its handler.
+// Package connlimit limits the open connections of an HTTP server, in all and of one address, so that a
+// client that opens many and leaves them idle does not lock others out. At a limit the connection that has
+// been idle longest, of all or of the address, is closed in favour of the new one. When all are busy, a
+// reserve above the limit still serves the requests that must always be answered. It is between the API's
+// listener and its handler.
 package connlimit
 
 import (
@@ -10,6 +11,8 @@ import (
 	"crypto/tls"
 	"net"
 	"net/http"
+	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,12 +31,14 @@ const (
 
 // Options are the limits of a server. All but TLS are required.
 type Options struct {
-	Max     int // connections
-	Reserve int // connections above Max
-	Class   func(*http.Request) Class
-	Refuse  http.Handler // answers Refused requests
-	Logger  *zap.Logger
-	TLS     *tls.Config // for the connections; nil: plain HTTP
+	Max               int // connections
+	PerAddress        int // connections of one address; see Address
+	Reserve           int // connections above these
+	ReservePerAddress int // of the reserve
+	Class             func(*http.Request) Class
+	Refuse            http.Handler // answers Refused requests
+	Logger            *zap.Logger
+	TLS               *tls.Config // for the connections; nil: plain HTTP
 }
 
 // headerAge is how long a new connection may take to send the header of its first request before it counts as
@@ -54,25 +59,42 @@ const refusal = "HTTP/1.1 503 Service Unavailable\r\n" +
 // table holds the open connections.
 type table struct {
 	Options
-	mu      sync.Mutex
-	conns   map[net.Conn]*entry
-	within  int       // number within Max; the others are of the reserve
-	long    int       // number of the reserve with a Long request
-	silent  list.List // of *entry: have sent no header yet, oldest first
-	idle    list.List // of *entry: between two requests, longest first
-	atLimit bool      // from the log line that the limit is reached to the one that it no longer is
-	closed  int       // connections closed for others, while atLimit
-	refused int       // requests and connections refused, while atLimit
+	mu    sync.Mutex
+	conns map[net.Conn]*entry
+	group                         // all connections
+	of    map[netip.Prefix]*group // the connections of each address
+	long  int                     // number of the reserve with a Long request
+	// full is whose limit is reached, of all or of an address: from the log line that says so to the one that
+	// there is room again.
+	full    *group
+	closed  int // connections closed for others, while full
+	refused int // requests and connections refused, while full
 }
+
+// group is connections that a limit counts together.
+type group struct {
+	open, within int          // within the limit; the others are of the reserve
+	lists        [2]list.List // of *entry: silent and idle
+}
+
+// state is what an open connection does.
+type state int
+
+const (
+	silent state = iota // has sent no header yet
+	idle                // is between two requests
+	busy
+)
 
 // entry is one connection.
 type entry struct {
 	conn    net.Conn // as the server has it
 	raw     net.Conn // without TLS
+	address netip.Prefix
 	reserve bool
-	since   time.Time  // when it was put into its list
-	list    *list.List // silent, idle or nil
-	element *list.Element
+	state   state
+	since   time.Time        // when it came into its state
+	places  [2]*list.Element // in the lists of all and of its address, oldest first
 }
 
 type entryKey struct{}
@@ -81,6 +103,22 @@ type entryKey struct{}
 type Server struct {
 	*table
 	http *http.Server
+}
+
+func newTable(o Options) *table {
+	return &table{Options: o, conns: map[net.Conn]*entry{}, of: map[netip.Prefix]*group{}}
+}
+
+// Address returns what counts as one address: an IPv4 address, or an IPv6 network of 64 bits, which one host
+// may have all of. What is no such address is the zero Prefix.
+func Address(remote string) netip.Prefix {
+	at, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	addr := at.Addr().Unmap().WithZone("")
+	p, _ := addr.Prefix(min(addr.BitLen(), 64))
+	return p
 }
 
 // New limits the connections of a server that does not serve yet. It sets the server's ConnState and
@@ -98,28 +136,26 @@ func New(server *http.Server, o Options) *Server {
 	return &Server{t, server}
 }
 
-func newTable(o Options) *table { return &table{Options: o, conns: map[net.Conn]*entry{}} }
-
 // Serve is that of http.Server.
 func (s *Server) Serve(l net.Listener) error { return s.http.Serve(&listener{l, s.table}) }
 
 // Shutdown lets the requests in progress end, and at the end of ctx closes their connections. Neither waits
 // for a client that reads nothing.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.closeAll(&s.idle)
+	s.closeIn(idle)
 	if s.http.Shutdown(ctx) == nil {
 		return nil
 	}
-	s.closeAll(nil)
+	s.closeIn(silent, idle, busy)
 	return s.http.Close()
 }
 
-// closeAll closes the connections in a list, or with nil all. The server notices, and removes them.
-func (t *table) closeAll(l *list.List) {
+// closeIn closes the connections in some states. The server notices, and removes them.
+func (t *table) closeIn(states ...state) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, e := range t.conns {
-		if l == nil || e.list == l {
+		if slices.Contains(states, e.state) {
 			e.raw.Close()
 		}
 	}
@@ -156,37 +192,69 @@ func (l *listener) Accept() (net.Conn, error) {
 func (t *table) admit(c, raw net.Conn) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e := &entry{conn: c, raw: raw}
+	e := &entry{conn: c, raw: raw, address: Address(raw.RemoteAddr().String()), state: busy}
 	switch {
-	case t.makeRoom(false):
-		t.within++
-	case t.makeRoom(true):
+	case t.makeRoom(e.address, false):
+	case t.makeRoom(e.address, true):
 		e.reserve = true
 	default:
 		t.refused++
 		return false
 	}
+	own := t.of[e.address]
+	if own == nil {
+		own = &group{}
+		t.of[e.address] = own
+	}
+	for _, g := range []*group{&t.group, own} {
+		g.add(e, 1)
+	}
 	t.conns[c] = e
-	e.moveTo(&t.silent)
+	t.move(e, silent)
 	return true
 }
 
-// makeRoom reports whether there is room within the limit, or in the reserve, after closing a connection if
-// necessary. The caller holds mu.
-func (t *table) makeRoom(reserve bool) bool {
-	open := t.within
-	limit := t.Max
-	if reserve {
-		open = len(t.conns) - t.within
-		limit = t.Reserve
+// add counts a connection in (n +1) or out (-1).
+func (g *group) add(e *entry, n int) {
+	g.open += n
+	if !e.reserve {
+		g.within += n
 	}
-	if open < limit {
+}
+
+// count returns the connections within the limit, or in the reserve.
+func (g *group) count(reserve bool) int {
+	if reserve {
+		return g.open - g.within
+	}
+	return g.within
+}
+
+// makeRoom reports whether there is room for a connection of an address within the limits, or in the reserve,
+// after closing a connection if necessary: of the address itself where it is that which has too many. The
+// caller holds mu.
+func (t *table) makeRoom(of netip.Prefix, reserve bool) bool {
+	limit, perAddress := t.Max, t.PerAddress
+	if reserve {
+		limit, perAddress = t.Reserve, t.ReservePerAddress
+	}
+	if own := t.of[of]; own != nil && own.count(reserve) >= perAddress {
+		t.logAtLimit("of one address (limits.connections_per_address)", perAddress, own)
+		return t.closeIdle(own, reserve)
+	}
+	if t.count(reserve) < limit {
 		return true
 	}
-	t.logAtLimit()
-	return t.closeOldest(&t.silent, reserve, headerAge) ||
-		t.closeOldest(&t.idle, reserve, 0) || // in the reserve after "OPTIONS *", which no handler sees
-		t.closeOldest(&t.silent, reserve, headerAgeMin)
+	t.logAtLimit("(limits.connections)", limit, &t.group)
+	return t.closeIdle(&t.group, reserve)
+}
+
+// closeIdle closes a connection of a group that has nothing to do, and reports whether there was one. The
+// caller holds mu.
+func (t *table) closeIdle(g *group, reserve bool) bool {
+	return t.closeOldest(&g.lists[silent], reserve, headerAge) ||
+		t.closeOldest(&g.lists[idle], reserve, 0) || // in the reserve after "OPTIONS *", which no handler sees
+		t.closeOldest(&g.lists[silent], reserve, headerAgeMin)
 }
 
 // closeOldest closes the connection that has been in a list longest, when that is as long as age, and reports
@@ -214,38 +282,44 @@ func (t *table) closeFor(e *entry) {
 
 // remove removes a connection from the table. The caller holds mu.
 func (t *table) remove(e *entry) {
-	e.moveTo(nil)
+	t.move(e, busy)
 	delete(t.conns, e.conn)
-	if !e.reserve {
-		t.within--
+	own := t.of[e.address]
+	for _, g := range []*group{&t.group, own} {
+		g.add(e, -1)
+	}
+	if own.open == 0 {
+		delete(t.of, e.address)
 	}
 }
 
-// moveTo moves the entry to the end of a list, or with nil out of its list. The caller holds the table's mu.
-func (e *entry) moveTo(l *list.List) {
-	if e.list != nil {
-		e.list.Remove(e.element)
+// move notes that a connection has another state from now on. The caller holds mu.
+func (t *table) move(e *entry, to state) {
+	for i, g := range []*group{&t.group, t.of[e.address]} {
+		if e.state != busy {
+			g.lists[e.state].Remove(e.places[i])
+		}
+		if to != busy {
+			e.places[i] = g.lists[to].PushBack(e)
+		}
 	}
-	e.list = l
-	if l != nil {
-		e.since = time.Now()
-		e.element = l.PushBack(e)
-	}
+	e.state = to
+	e.since = time.Now()
 }
 
 // changed is the server's ConnState hook.
-func (t *table) changed(c net.Conn, state http.ConnState) {
+func (t *table) changed(c net.Conn, now http.ConnState) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.conns[c]
 	if e == nil { // closed in favour of another one
 		return
 	}
-	switch state {
+	switch now {
 	case http.StateActive: // the header of a request has come
-		e.moveTo(nil)
+		t.move(e, busy)
 	case http.StateIdle:
-		e.moveTo(&t.idle)
+		t.move(e, idle)
 	case http.StateClosed, http.StateHijacked:
 		t.remove(e)
 		t.logBelowLimit()
@@ -253,23 +327,28 @@ func (t *table) changed(c net.Conn, state http.ConnState) {
 }
 
 // logAtLimit logs once that connections are closed or refused from now on. The caller holds mu.
-func (t *table) logAtLimit() {
-	if t.atLimit {
+func (t *table) logAtLimit(of string, limit int, g *group) {
+	if t.full != nil {
 		return
 	}
-	t.atLimit = true
-	t.Logger.Warn("API connections reached their limit (limits.connections): closing idle ones for new ones",
-		zap.Int("limit", t.Max), zap.Int("idle", t.idle.Len()), zap.Int("without_request", t.silent.Len()))
+	t.full = g
+	t.Logger.Warn("API connections reached their limit "+of+": closing idle ones for new ones",
+		zap.Int("limit", limit), zap.Int("idle", g.lists[idle].Len()),
+		zap.Int("without_request", g.lists[silent].Len()))
 }
 
 // logBelowLimit logs, once there is room again, how many were closed and refused. The caller holds mu.
 func (t *table) logBelowLimit() {
-	if !t.atLimit || len(t.conns) > t.Max-t.Max/8 {
+	limit := t.PerAddress
+	if t.full == &t.group {
+		limit = t.Max
+	}
+	if t.full == nil || t.full.open > limit-limit/8 {
 		return
 	}
 	t.Logger.Info("API connections are below their limit again",
 		zap.Int("closed_for_others", t.closed), zap.Int("refused", t.refused))
-	t.atLimit = false
+	t.full = nil
 	t.closed = 0
 	t.refused = 0
 }
@@ -310,9 +389,10 @@ func (t *table) promote(e *entry) (within, open bool) {
 	if t.conns[e.conn] != e {
 		return false, false
 	}
-	if e.reserve && t.makeRoom(false) {
+	if e.reserve && t.makeRoom(e.address, false) {
 		e.reserve = false
 		t.within++
+		t.of[e.address].within++
 	}
 	return !e.reserve, true
 }

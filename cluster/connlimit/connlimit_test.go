@@ -33,10 +33,12 @@ type server struct {
 
 const most, reserve = 8, 4
 
-func start(t *testing.T) *server { return startTLS(t, nil) }
+func start(t *testing.T) *server {
+	return startWith(t, Options{PerAddress: most, ReservePerAddress: reserve})
+}
 
-// startTLS is start with TLS when config is not nil.
-func startTLS(t *testing.T, config *tls.Config) *server {
+// startWith is start with TLS, or with limits of one address.
+func startWith(t *testing.T, o Options) *server {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -52,15 +54,14 @@ func startTLS(t *testing.T, config *tls.Config) *server {
 			}
 		}
 	})}
-	limited := New(srv, Options{
-		Max: most, Reserve: reserve, Logger: zap.New(core), TLS: config,
-		Class: func(r *http.Request) Class {
-			return map[string]Class{"/probe": Short, "/long": Long}[r.URL.Path]
-		},
-		Refuse: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			w.WriteHeader(http.StatusTooManyRequests)
-		}),
+	o.Max, o.Reserve, o.Logger = most, reserve, zap.New(core)
+	o.Class = func(r *http.Request) Class {
+		return map[string]Class{"/probe": Short, "/long": Long}[r.URL.Path]
+	}
+	o.Refuse = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusTooManyRequests)
 	})
+	limited := New(srv, o)
 	done := make(chan error, 1)
 	go func() { done <- limited.Serve(l) }()
 	t.Cleanup(func() {
@@ -70,7 +71,7 @@ func startTLS(t *testing.T, config *tls.Config) *server {
 			t.Error(err)
 		}
 	})
-	return &server{t, l.Addr().String(), logs, config != nil, limited}
+	return &server{t, l.Addr().String(), logs, o.TLS != nil, limited}
 }
 
 // conn opens a connection that ends with the test.
@@ -116,7 +117,7 @@ func (s *server) waitIdle(n int) {
 	poll.Until(s.t, 10*time.Second, fmt.Sprintf("%d idle connections", n), func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return s.idle.Len() == n
+		return s.lists[idle].Len() == n
 	})
 }
 
@@ -124,7 +125,7 @@ func (s *server) waitIdle(n int) {
 func idleSince(t *table, c net.Conn) time.Time {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for at := t.idle.Front(); at != nil; at = at.Next() {
+	for at := t.lists[idle].Front(); at != nil; at = at.Next() {
 		if e := at.Value.(*entry); e.conn.RemoteAddr().String() == c.LocalAddr().String() {
 			return e.since
 		}
@@ -236,7 +237,7 @@ func TestServerWideOptions(t *testing.T) {
 	poll.Until(t, 10*time.Second, "busy connections", func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return s.within == most && s.silent.Len() == 0
+		return s.within == most && s.lists[silent].Len() == 0
 	})
 	for range 2 * reserve {
 		c := s.conn()
@@ -247,7 +248,7 @@ func TestServerWideOptions(t *testing.T) {
 		poll.Until(t, 10*time.Second, "no connection without a request", func() bool {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			return s.silent.Len() == 0
+			return s.lists[silent].Len() == 0
 		})
 	}
 	s.mu.Lock()
@@ -262,7 +263,7 @@ func TestServerWideOptions(t *testing.T) {
 // TestClosedBeforeItsRequest: a request whose connection was closed in favour of another one just before is
 // not served, and the connection is not counted any more.
 func TestClosedBeforeItsRequest(t *testing.T) {
-	table := newTable(Options{Max: 1, Reserve: 1, Logger: zap.NewNop()})
+	table := newTable(Options{Max: 1, PerAddress: 2, Reserve: 1, ReservePerAddress: 1, Logger: zap.NewNop()})
 	pipe := func() net.Conn {
 		a, b := net.Pipe()
 		t.Cleanup(func() { a.Close(); b.Close() })
@@ -300,15 +301,15 @@ func TestClosedBeforeItsRequest(t *testing.T) {
 func TestSilentConnectionsInQuickSuccession(t *testing.T) {
 	s := start(t)
 	for i := range 3 * (most + reserve) {
-		silent := s.conn()
+		last := s.conn()
 		poll.Until(t, 10*time.Second, "the server to have the new connection", func() bool {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			last := s.silent.Back()
-			if last == nil || last.Value.(*entry).conn.RemoteAddr().String() != silent.LocalAddr().String() {
+			newest := s.lists[silent].Back()
+			if newest == nil || newest.Value.(*entry).conn.RemoteAddr().String() != last.LocalAddr().String() {
 				return false
 			}
-			for at := s.silent.Front(); at != nil; at = at.Next() {
+			for at := s.lists[silent].Front(); at != nil; at = at.Next() {
 				at.Value.(*entry).since = time.Now().Add(-headerAgeMin)
 			}
 			return true
@@ -329,7 +330,7 @@ func certificate(t *testing.T) *tls.Config {
 
 // TestTLS: connections make way under TLS too, and those above the reserve are closed without a handshake.
 func TestTLS(t *testing.T) {
-	s := startTLS(t, certificate(t))
+	s := startWith(t, Options{PerAddress: most, ReservePerAddress: reserve, TLS: certificate(t)})
 	var idle []net.Conn
 	for range most {
 		idle = append(idle, s.conn())
@@ -378,7 +379,9 @@ func TestUnreadTLS(t *testing.T) {
 	config := certificate(t)
 	synctest.Test(t, func(t *testing.T) {
 		ok := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
-		s := New(&http.Server{Handler: ok}, Options{Max: 2, Reserve: 1, Logger: zap.NewNop(), TLS: config})
+		s := New(&http.Server{Handler: ok}, Options{
+			Max: 2, PerAddress: 2, Reserve: 1, ReservePerAddress: 1, Logger: zap.NewNop(), TLS: config,
+		})
 		l := make(pipes)
 		done := make(chan error, 1)
 		go func() { done <- s.Serve(l) }()
@@ -393,8 +396,8 @@ func TestUnreadTLS(t *testing.T) {
 			}
 			synctest.Wait() // it is idle
 		}
-		if s.idle.Len() != 2 {
-			t.Errorf("%d idle connections", s.idle.Len())
+		if s.lists[idle].Len() != 2 {
+			t.Errorf("%d idle connections", s.lists[idle].Len())
 		}
 		if err := s.Shutdown(t.Context()); err != nil {
 			t.Error(err)
@@ -406,4 +409,86 @@ func TestUnreadTLS(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// connFrom opens a connection from one of the host's addresses.
+func (s *server) connFrom(address string) net.Conn {
+	s.t.Helper()
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
+	c, err := d.Dial("tcp", s.addr)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	return c
+}
+
+// TestOneAddress: an address that has as many connections as it may closes its own idle ones with more, and
+// nobody else's; what it keeps busy leaves places for others, in the reserve too.
+func TestOneAddress(t *testing.T) {
+	const own, ofReserve = 5, 2
+	s := startWith(t, Options{PerAddress: own, ReservePerAddress: ofReserve})
+	other := s.connFrom("127.0.0.1")
+	s.expectStatus(other, "/", http.StatusOK, false)
+	s.waitIdle(1)
+	var greedy []net.Conn
+	for n := range own {
+		greedy = append(greedy, s.connFrom("127.0.0.2"))
+		s.expectStatus(greedy[n], "/", http.StatusOK, false)
+		s.waitIdle(n + 2)
+	}
+	for range 3 {
+		s.expectStatus(s.connFrom("127.0.0.2"), "/", http.StatusOK, false)
+		s.waitIdle(own + 1)
+	}
+	s.expectStatus(greedy[0], "/", 0, true)
+	s.expectStatus(other, "/", http.StatusOK, false)
+	s.waitIdle(own + 1)
+	if n := s.logged(zap.WarnLevel); n != 1 {
+		t.Errorf("it was logged %d times", n)
+	}
+	for range own {
+		s.expectStatus(s.connFrom("127.0.0.2"), "/busy", http.StatusOK, false)
+	}
+	s.expectStatus(s.connFrom("127.0.0.2"), "/", http.StatusTooManyRequests, true)
+	poll.Until(t, 10*time.Second, "the refused connection to be gone", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.count(true) == 0
+	})
+	for range ofReserve {
+		s.expectStatus(s.connFrom("127.0.0.2"), "/long", http.StatusOK, true)
+	}
+	if text, _ := io.ReadAll(s.connFrom("127.0.0.2")); !strings.HasPrefix(string(text), "HTTP/1.1 503") {
+		t.Errorf("above its part of the reserve: %q", text)
+	}
+	s.expectStatus(other, "/", http.StatusOK, false)
+	s.waitIdle(1)
+	for range most - own - 1 {
+		s.expectStatus(s.connFrom("127.0.0.3"), "/busy", http.StatusOK, false)
+	}
+	s.expectStatus(s.connFrom("127.0.0.3"), "/", http.StatusOK, false) // in place of other, which is idle
+	s.waitIdle(1)
+	s.expectStatus(s.connFrom("127.0.0.3"), "/probe", http.StatusOK, false)
+}
+
+// TestAddress: what one host may have all of counts as one address.
+func TestAddress(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		same bool
+	}{
+		{"192.0.2.1:1", "192.0.2.1:2", true},
+		{"192.0.2.1:1", "192.0.2.2:1", false},
+		{"192.0.2.1:1", "[::ffff:192.0.2.1]:2", true},
+		{"[2001:db8::1]:1", "[2001:db8::ffff:2]:2", true},
+		{"[2001:db8::1]:1", "[2001:db8:0:1::1]:1", false},
+		{"[fe80::1%eth0]:1", "[fe80::2%eth1]:1", true},
+		{"pipe", "@", true},
+	} {
+		if got := Address(c.a) == Address(c.b); got != c.same {
+			t.Errorf("%s and %s are one address: %v", c.a, c.b, got)
+		}
+	}
 }
