@@ -648,15 +648,3 @@ func checkInvariants(rt *rapid.T, s *shard, epochs map[image.ID]uint32) {
 		}
 	}
 }
-
-func FuzzApply(f *testing.F) {
-	f.Add(assign(1, "a.png", 1, 2, 3).Encode())
-	f.Add(stored(1, sumA, at(1, 1)).Encode())
-	f.Fuzz(func(t *testing.T, cmd []byte) {
-		s := newShard(t)
-		s.do(assign(1, "a.png", 1, 2, 3))
-		if _, _, err := Apply(s.db, 2, 2, cmd); err != nil {
-			t.Fatalf("a command must be answered, not fail: %v", err)
-		}
-	})
-}

@@ -1,0 +1,83 @@
+package catalog
+
+import (
+	"bytes"
+	"maps"
+	"testing"
+	"time"
+
+	"imgcluster/cluster/clustertest/memkv"
+	"imgcluster/cluster/image"
+)
+
+// everyCommand has one command of each kind that means something to the shards of FuzzApply.
+func everyCommand() []Command {
+	access := addKey("ICAAAAAAAAAAAAAAAAAA", "alice", image.RoleWrite)
+	access.AddAccessKey.Expires = clock.Add(time.Hour)
+	return []Command{
+		assign(2, "b.png", 2, 3, 1),
+		stored(1, sumA, at(1, 1)),
+		stored(1, sumA, at(1, 1), at(2, 1)),
+		drop(1, 1, 1, 2),
+		recopy(9, "there.png", []image.Copy{{Node: 3, Attempt: image.Attempt{3}}}),
+		{Delete: &Delete{ID: id(3), User: "alice", Name: "there.png", Created: clock}},
+		purge(1, "alice"),
+		putKey("bob", 1),
+		{Join: goodJoin()},
+		{AddMember: &AddMember{ID: 4, API: api(4), Raft: raft(4)}},
+		{DrainMember: &DrainMember{ID: 2, Drain: true, Least: 2}},
+		{RemoveMember: &RemoveMember{ID: 2, Least: 2}},
+		{Settle: &Settle{Shard: 2, Version: 1, Moved: true}},
+		access,
+		removeKey("ICAAAAAAAAAAAAAAAAAA", "alice"),
+		removeUser("alice"),
+		{Removed: &Removed{Removal: 1, Shard: 2}},
+	}
+}
+
+// FuzzApply applies two commands to a shard that is in use: each is answered, the same on every node, and
+// what is kept can be read back.
+func FuzzApply(f *testing.F) {
+	all := everyCommand()
+	for i, c := range all {
+		f.Add(!c.ofImages(), c.Encode(), all[(i+1)%len(all)].Encode())
+	}
+	f.Fuzz(func(t *testing.T, system bool, first, second []byte) {
+		s := newShard(t)
+		if system {
+			s = newSystemShard(t)
+			s.do(Command{Join: goodJoin()})
+			s.do(putKey("alice", 1))
+		} else {
+			s.do(assign(9, "there.png", 1, 2, 3))
+			s.do(stored(9, sumA, at(1, 1), at(2, 1)))
+			s.do(assign(1, "a.png", 1, 2, 3))
+		}
+		for _, cmd := range [][]byte{first, second} {
+			s.index++
+			other := memkv.KV(maps.Clone(s.db))
+			answer, _, err := Apply(s.db, s.number, s.index, cmd)
+			if err != nil {
+				t.Fatalf("a command must be answered, not fail: %v", err)
+			}
+			again, _, err := Apply(other, s.number, s.index, cmd)
+			if err != nil || string(again) != string(answer) || !maps.EqualFunc(other, s.db, bytes.Equal) {
+				t.Fatalf("another node answers %q with %q, not %q: %v", cmd, again, answer, err)
+			}
+			if _, err := DecodeResult(answer); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.totals()
+		if _, _, err := Records(s.db, nil, 10); err != nil {
+			t.Fatal(err)
+		}
+		m, err := GetMembership(s.db)
+		if err == nil && m != nil && system {
+			err = m.Check()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+}
