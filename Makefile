@@ -53,9 +53,12 @@ damage: COUNT = 10
 powercuts:
 	IMGCLUSTER_POWER_CUTS=$(COUNT) IMGCLUSTER_SEED=$(SEED) go test ./cluster/store -run TestPowerCuts -count=1 -v -timeout 1h
 
+# Every fuzz test, FUZZTIME each, from the corpus under its package's testdata. What fails is added there.
 FUZZTIME = 30s
 fuzz:
-	go test ./cluster/catalog -run '^$$' -fuzz FuzzApply -fuzztime $(FUZZTIME)
+	@grep -roE --include='*_test.go' '^func Fuzz[A-Za-z]+' . | sort | while IFS=: read file func; do \
+		go test $$(dirname $$file) -run '^$$' -fuzz "^$${func#func }$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x || exit; \
+	done
 
 # Clients of one cluster with faults under way; what they saw must be linearizable.
 histories:

@@ -42,6 +42,45 @@ func TestDocumentPaths(t *testing.T) {
 	}
 }
 
+// TestThreatsAreTested finds every test that the list of threats names, and each threat names one.
+func TestThreatsAreTested(t *testing.T) {
+	there := map[string]bool{}
+	function := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
+	err := filepath.WalkDir(".", func(file string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(file, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(file)
+		for _, m := range function.FindAllSubmatch(text, -1) {
+			there[string(m[1])] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, rows := regexp.MustCompile("`((?:Test|Fuzz)\\w+)`"), 0
+	for line := range strings.Lines(documents(t)["crypto/THREATS.md"]) {
+		row := strings.HasPrefix(line, "| ") && !strings.HasPrefix(line, "| ---") &&
+			!strings.HasPrefix(line, "| asset")
+		named := name.FindAllStringSubmatch(line, -1)
+		if row && len(named) == 0 {
+			t.Errorf("no test shows that this holds: %.60s", line)
+		}
+		for _, m := range named {
+			if !there[m[1]] {
+				t.Errorf("there is no %s", m[1])
+			}
+		}
+		if row {
+			rows++
+		}
+	}
+	if rows < 20 {
+		t.Errorf("only %d threats", rows)
+	}
+}
+
 var (
 	link    = regexp.MustCompile(`\]\(([^)]*)\)`)
 	heading = regexp.MustCompile(`(?m)^#+ (.*)$`)

@@ -74,7 +74,8 @@ func FuzzRequest(f *testing.F) {
 		"POST /v1/members HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 21\r\n\r\n" +
 			`{"op":"drain","id":2}`,
 		"POST /v1/verify?sample=0.5&repair=true HTTP/1.1\r\nHost: a\r\n\r\n",
-		"DELETE /v1/images/alice/a.png HTTP/1.1\r\nHost: a\r\nOrigin: http://b\r\nSec-Fetch-Site: cross-site\r\n\r\n",
+		"DELETE /v1/images/alice/a.png HTTP/1.1\r\nHost: a\r\nOrigin: http://b\r\n" +
+			"Sec-Fetch-Site: cross-site\r\n\r\n",
 	} {
 		f.Add(byte(i), []byte(text))
 	}

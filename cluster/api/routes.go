@@ -195,7 +195,7 @@ func (h *Handler) serveOn(mux *http.ServeMux, w http.ResponseWriter, r *http.Req
 	switch escaped, clean := r.URL.EscapedPath(), path.Clean(r.URL.Path); {
 	case strings.HasPrefix(escaped, wire.ImagesPath):
 		h.images(w, r, escaped[len(wire.ImagesPath):])
-	case r.URL.Path != clean && r.URL.Path != clean+"/": // the mux would redirect
+	case r.URL.Path != clean && r.URL.Path != clean+"/" || r.RequestURI == "*": // not for the mux
 		h.notFound(w, r)
 	default:
 		mux.ServeHTTP(w, r)
