@@ -74,3 +74,29 @@ func (n *Node) UserKeyID(ctx context.Context, user string) (uint32, error) {
 	id, _, err := n.keys.currentKey(ctx, user)
 	return id, err
 }
+
+// ProposeJoin puts a Join into the system shard's log, as only a node can that holds a certificate.
+func (n *Node) ProposeJoin(ctx context.Context, j catalog.Join) error {
+	r, err := n.log.Propose(ctx, systemShard, catalog.Command{Join: &j})
+	if err == nil {
+		err = r.Err()
+	}
+	return err
+}
+
+// Post asks another node, as this one.
+func (n *Node) Post(ctx context.Context, id image.NodeID, path string, body []byte) ([]byte, error) {
+	return n.peers.Post(ctx, id, path, body)
+}
+
+// Introduction is the Join of this node.
+func (n *Node) Introduction() catalog.Join { return n.starter.Introduce() }
+
+// Membership is the newest that this node knows.
+func (n *Node) Membership() *catalog.Membership { return n.view.membership() }
+
+// Believe has the node take a membership for the newest, as if the log had it.
+func (n *Node) Believe(m *catalog.Membership) { n.view.update(m) }
+
+// Replicas are those that this node has on its disk, by shard.
+func (n *Node) Replicas() (map[uint64]catalog.Replica, error) { return n.log.c.Load().Stored() }

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
 	"slices"
 	"time"
 
@@ -13,7 +12,7 @@ import (
 	"imgcluster/cluster/wire"
 )
 
-// holdings answer what peers ask this node for: its copies, its shards, and to be admitted.
+// holdings answer what peers ask this node for: its copies and its shards.
 type holdings struct {
 	self    image.NodeID
 	shards  shardIDs
@@ -55,24 +54,4 @@ func (h *holdings) ListShards(
 		}
 	}
 	return h.images.ListShards(ctx, shards, user, prefix, after, limit)
-}
-
-// Join implements api.Peers: a node that starts with an empty data directory asks to be admitted.
-func (h *holdings) Join(ctx context.Context, from image.NodeID, theirs []byte) ([]byte, error) {
-	var j catalog.Join
-	if err := json.Unmarshal(theirs, &j); err != nil {
-		return nil, image.Errorf(image.KindInvalid, "malformed join: %w", err)
-	}
-	if j.Node != from {
-		return nil, image.Errorf(image.KindForbidden, "node %d asks to be admitted as node %d", from, j.Node).
-			WithHint("each node speaks for itself only")
-	}
-	r, err := h.log.Propose(ctx, systemShard, catalog.Command{Join: &j})
-	if err == nil {
-		err = r.Err()
-	}
-	if err != nil {
-		return nil, err
-	}
-	return json.Marshal(r.Members)
 }

@@ -64,6 +64,7 @@ type Node struct {
 	starter    *bootstrap.Starter
 	view       *view
 	serving    *serving
+	groups     *groups
 	readiness  *readiness
 	replicas   *replicas
 	router     *router
@@ -110,7 +111,7 @@ func Start(
 	}
 	n.serving = newServing(func() { n.handler.Notify() })
 	n.view = newView(cfg, self.ID, n.log, n.serving, logger)
-	n.readiness = newReadiness(cfg, self.ID, n.log, n.serving, n.disk)
+	n.readiness = newReadiness(cfg, self.ID, n.log, n.serving, n.disk, n.view.held)
 	n.imageLog = newImageLog(imageLogOptions{
 		self:      self.ID,
 		live:      n.view.live,
@@ -154,6 +155,7 @@ func (n *Node) start(ctx context.Context) error {
 	warnUnreached(ctx, n.cfg, n.self, n.listener.Addr(), n.logger)
 	n.peers = peer.New(n.peerOptions())
 	n.view.peers = n.peers
+	n.groups = &groups{self: n.self.ID, log: n.log, peers: n.peers, timeout: 2 * n.cfg.Timeouts.ProposalAttempt}
 	n.peers.Update(addresses(n.view.membership()))
 	n.starter = bootstrap.New(n.bootstrapOptions())
 	if err := n.bootstrap(ctx); err != nil {
@@ -213,6 +215,7 @@ func (n *Node) assemble() (err error) {
 		starter:       n.starter,
 		log:           n.log,
 		view:          n.view,
+		groups:        n.groups,
 		serving:       n.serving,
 		peers:         n.peers,
 		ingest:        n.ingest,
@@ -409,7 +412,9 @@ func (n *Node) serve() {
 	n.logger.Info("API listens", zap.String("address", n.self.APIAddr()), on)
 }
 
+// fail ends the node: whoever runs it closes it.
 func (n *Node) fail(err error) {
+	n.readiness.failed.Store(true)
 	select {
 	case n.failed <- err:
 	default:

@@ -208,16 +208,18 @@ type peerAPI struct {
 	*bootstrap.Starter
 	*reporter
 	*holdings
+	*admission
 }
 
 func (n *Node) apiOptions() api.Options {
 	held := &holdings{n.self.ID, n.shards, n.images, n.log, n.serving, n.repair}
+	admission := &admission{n.groups, n.view, n.cfg.Timeouts.Proposal / 2}
 	admin := &admin{n.cfg, n.log, n.view, n.peers, n.reporter}
 	return api.Options{
 		ID:          n.self.ID,
 		Images:      images{n.images, n.ingest, n.log, n.accounts},
 		Node:        clientAPI{n.readiness, n.reporter, n.router, admin, n.disk, n.metrics},
-		Peers:       peerAPI{n.starter, n.reporter, held},
+		Peers:       peerAPI{n.starter, n.reporter, held, admission},
 		Accounts:    n.accounts,
 		Logger:      n.logger.Named("api"),
 		Forward:     n.peers.Transport(),
@@ -254,6 +256,7 @@ func (n *Node) newReporter() *reporter {
 		ingest:    n.ingest,
 		repair:    n.repair,
 		disk:      n.disk,
+		identity:  n.dir.Identity,
 		traffic:   func() (rx, tx int64) { return n.handler.Traffic() },
 	}
 }

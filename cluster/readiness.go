@@ -2,6 +2,9 @@ package cluster
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -17,15 +20,17 @@ type readiness struct {
 	log      *shardLogs
 	serving  *serving
 	disk     *disk
-	election time.Duration // the least that an election takes
-	retry    time.Duration // until a leader is looked for again
+	held     func() []uint64 // the shards that the layout gives this node
+	election time.Duration   // the least that an election takes
+	retry    time.Duration   // until a leader is looked for again
 
 	ready        atomic.Bool
+	failed       atomic.Bool // the node is about to end
 	shuttingDown atomic.Bool // running requests finish, new uploads are refused
 }
 
 func newReadiness(
-	cfg *config.Config, self image.NodeID, log *shardLogs, s *serving, d *disk,
+	cfg *config.Config, self image.NodeID, log *shardLogs, s *serving, d *disk, held func() []uint64,
 ) *readiness {
 	return &readiness{
 		self:     self,
@@ -33,6 +38,7 @@ func newReadiness(
 		log:      log,
 		serving:  s,
 		disk:     d,
+		held:     held,
 		election: time.Duration(cfg.Raft.ElectionRTT) * cfg.Raft.RTT,
 		retry:    cfg.Raft.RTT,
 	}
@@ -40,13 +46,16 @@ func newReadiness(
 
 // Ready implements api.Node.
 func (r *readiness) Ready() error {
-	if r.shuttingDown.Load() {
+	if r.shuttingDown.Load() || r.failed.Load() {
 		return image.Errorf(image.KindNoQuorum, "node %d is stopping", r.self).WithHint("ask another node")
 	}
 	if err := r.started(); err != nil {
 		return err
 	}
 	if err := r.disk.degraded(); err != nil {
+		return err
+	}
+	if err := r.complete(); err != nil {
 		return err
 	}
 	return r.led(r.serving.withSystem())
@@ -60,6 +69,26 @@ func (r *readiness) started() error {
 			WithHint("start the other nodes, or wait a moment").WithRetry(time.Second)
 	}
 	return nil
+}
+
+// namedMax bounds how many shards an answer names.
+const namedMax = 20
+
+// complete returns an error while this node does not serve all shards that the layout gives it.
+func (r *readiness) complete() error {
+	held := r.held()
+	missing := slices.DeleteFunc(slices.Clone(held), r.serving.has)
+	if len(missing) == 0 {
+		return nil
+	}
+	n, more := len(missing), ""
+	if n > namedMax {
+		missing, more = missing[:namedMax], fmt.Sprintf(" and %d more", n-namedMax)
+	}
+	return image.Errorf(image.KindNoQuorum, "node %d does not serve %d of its %d shards: %s%s", r.self,
+		n, len(held), strings.Trim(fmt.Sprint(missing), "[]"), more).
+		WithHint("wait until it has caught up; if that does not end, start the nodes that are down").
+		WithRetry(time.Second)
 }
 
 func (r *readiness) led(shards []uint64) error {

@@ -29,6 +29,7 @@ type replicas struct {
 	starter       *bootstrap.Starter
 	log           *shardLogs
 	view          *view
+	groups        *groups
 	serving       *serving
 	peers         *peer.Set
 	ingest        *ingest.Service
@@ -100,13 +101,14 @@ func (r *replicas) proposeJoin(ctx context.Context) error {
 			if err = result.Err(); err != nil {
 				return bootstrap.Refuse(image.HintOf(err), "%v", err)
 			}
+			r.view.update(result.Members) // from now on another incarnation than this node's is a later one
 			return nil
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		r.logger.Warn("waiting for a majority of the nodes", zap.Error(err))
-		r.endIfRemoved(ctx)
+		r.endIfSuperseded(ctx)
 		if !wait.For(ctx, bootstrap.Retry) {
 			return ctx.Err()
 		}
@@ -129,7 +131,9 @@ func (r *replicas) catchUp(ctx context.Context) error {
 	c, asked := r.log.c.Load(), time.Now()
 	for {
 		if r.serve(ctx, c, systemShard); r.serving.has(systemShard) {
-			r.reconcileOwn(ctx)
+			if err := r.reconcileOwn(ctx); err != nil {
+				return err
+			}
 			if !slices.ContainsFunc(c.Hosted(), func(shard uint64) bool {
 				return !r.serving.has(shard) && r.view.awaited(shard)
 			}) {
@@ -137,7 +141,7 @@ func (r *replicas) catchUp(ctx context.Context) error {
 			}
 		}
 		if time.Since(asked) > reconcileEvery {
-			r.endIfRemoved(ctx)
+			r.endIfSuperseded(ctx)
 			asked = time.Now()
 		}
 		if !wait.For(ctx, r.rtt) {
@@ -163,9 +167,12 @@ func (r *replicas) reconcile(ctx context.Context) {
 	ticker := time.NewTicker(reconcileEvery)
 	defer ticker.Stop()
 	for {
+		r.endIfSuperseded(ctx)
+		if err := r.reconcileOwn(ctx); err != nil {
+			r.fail(err)
+			return
+		}
 		r.persistMembers()
-		r.endIfRemoved(ctx)
-		r.reconcileOwn(ctx)
 		groups.Reconcile(ctx)
 		select {
 		case <-ctx.Done():
@@ -188,27 +195,30 @@ func (r *replicas) persistMembers() {
 	r.persisted = m.Version
 }
 
-// endIfRemoved ends the node where its peers say that it was removed.
-func (r *replicas) endIfRemoved(ctx context.Context) {
-	if r.starter.Removed(ctx, r.log.Leader(systemShard) != 0) {
-		r.fail(bootstrap.Removed(r.self))
+// endIfSuperseded ends the node where its peers say that it was removed, or that another data directory has
+// taken its place.
+func (r *replicas) endIfSuperseded(ctx context.Context) {
+	if err := r.starter.Superseded(ctx, r.log.Leader(systemShard) != 0); err != nil {
+		r.fail(err)
 	}
 }
 
-// reconcileOwn starts and stops replicas of this node.
-func (r *replicas) reconcileOwn(ctx context.Context) {
+// reconcileOwn starts and stops replicas of this node, which has joined. The error ends the node: it is not
+// the one that the cluster knows, so the layouts are not its own, and it leaves what it has as it is.
+func (r *replicas) reconcileOwn(ctx context.Context) error {
 	c, m := r.log.c.Load(), r.view.membership()
-	if m.Version > 0 && m.Member(r.self) == nil {
-		r.fail(bootstrap.Removed(r.self))
-		return
+	if err := r.starter.Registered(m); err != nil {
+		return err
 	}
 	for _, shard := range slices.Sorted(maps.Keys(m.Shards)) {
 		want, ok := m.Shards[shard].Of(r.self)
 		have, runs := c.Replica(shard)
 		var err error
 		if runs && (!ok || want.Number > have.Number) {
-			err = r.drop(ctx, c, shard)
-			_, runs = c.Replica(shard)
+			err = r.dropLeft(ctx, c, shard, m.Shards[shard])
+			if _, runs = c.Replica(shard); err == nil && runs {
+				continue // its group needs it still
+			}
 		}
 		if err == nil && ok && !runs {
 			failpoint.Here("member/before-start-shard")
@@ -224,6 +234,23 @@ func (r *replicas) reconcileOwn(ctx context.Context) {
 			r.serve(ctx, c, shard)
 		}
 	}
+	return nil
+}
+
+// dropLeft gives up this node's replica of a shard once the shard's group says that it is not in it any more.
+func (r *replicas) dropLeft(
+	ctx context.Context, c *consensus.Consensus, shard uint64, l *catalog.Layout,
+) error {
+	have, _ := c.Replica(shard)
+	left, err := r.groups.left(ctx, shard, l, have)
+	switch {
+	case err != nil:
+		return err
+	case !left:
+		r.logger.Debug("replica kept: it is in its group", zap.Uint64("shard", shard))
+		return nil
+	}
+	return r.drop(ctx, c, shard)
 }
 
 // drop gives up this node's replica of a shard.

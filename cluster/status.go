@@ -36,6 +36,7 @@ type reporter struct {
 	ingest    *ingest.Service
 	repair    *repair.Service
 	disk      *disk
+	identity  func() store.Identity
 	traffic   func() (rx, tx int64) // bytes of the API
 }
 
@@ -88,6 +89,7 @@ func (p *reporter) Status() wire.NodeStatus {
 		Serves:         p.serving.all(),
 		Leads:          p.reports(),
 		Receiving:      p.ingest.Receiving(),
+		Incarnation:    p.identity().Incarnation,
 	}
 }
 
@@ -130,7 +132,7 @@ func (p *reporter) Cluster() wire.ClusterStatus {
 		if x.State != catalog.MemberActive && st.State == wire.NodeUp {
 			st.State = wire.NodeDraining
 		}
-		st.Serves, st.Leads, st.Receiving = nil, nil, nil
+		st.Serves, st.Leads, st.Receiving, st.Incarnation = nil, nil, nil, ""
 		if t := sums.Nodes[m]; t != nil && st.State == wire.NodeDown {
 			s.UnderReplicated = min(s.Images, s.UnderReplicated+t.Stored.Images)
 		}

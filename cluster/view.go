@@ -191,12 +191,30 @@ func (v *view) leaving() []image.NodeID {
 	return leaving
 }
 
-// servedBy reports whether a node says that it serves a shard.
+// servedBy reports whether a node says that it serves a shard, and is the one that the cluster knows.
 func (v *view) servedBy(id image.NodeID, shard uint64) bool {
 	if id == v.self {
 		return v.serving.has(shard)
 	}
-	return slices.Contains(v.peers.Serves(id), shard)
+	x := v.membership().Member(id)
+	return x != nil && slices.Contains(v.peers.Serves(id, x.Incarnation), shard)
+}
+
+// servesAny reports whether a node serves shards with the data directory that a membership has of it.
+func (v *view) servesAny(m *catalog.Membership, id image.NodeID) bool {
+	return id == v.self || len(v.peers.Serves(id, m.Member(id).Incarnation)) > 0
+}
+
+// held lists the data shards and the system shard that the layout gives this node, in order. Those that it is
+// still to get do not count.
+func (v *view) held() (shards []uint64) {
+	for shard, l := range v.membership().Shards {
+		if slices.Contains(catalog.NodesOf(l.Nodes), v.self) {
+			shards = append(shards, shard)
+		}
+	}
+	slices.Sort(shards)
+	return shards
 }
 
 // peersServe reports whether all peers that are up serve their shards.

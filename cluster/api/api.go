@@ -66,6 +66,8 @@ type Peers interface {
 	Hello(ctx context.Context, from image.NodeID, theirs []byte) (ours []byte, err error)
 	// Join takes in a node that starts with an empty data directory and answers with the membership.
 	Join(ctx context.Context, from image.NodeID, theirs []byte) (members []byte, err error)
+	// Group answers who is in a shard's Raft group.
+	Group(ctx context.Context, from image.NodeID, query []byte) (answer []byte, err error)
 	Status() wire.NodeStatus
 	// OpenCopy opens this node's file of a copy.
 	OpenCopy(f image.FileID) (wire.Content, error)

@@ -19,6 +19,8 @@ func (h *Handler) hello(w http.ResponseWriter, r *http.Request) { h.handshake(w,
 
 func (h *Handler) join(w http.ResponseWriter, r *http.Request) { h.handshake(w, r, h.Peers.Join) }
 
+func (h *Handler) group(w http.ResponseWriter, r *http.Request) { h.handshake(w, r, h.Peers.Group) }
+
 // handshake reads what a node says of itself, and sends what answer returns.
 func (h *Handler) handshake(
 	w http.ResponseWriter, r *http.Request, answer func(context.Context, image.NodeID, []byte) ([]byte, error),

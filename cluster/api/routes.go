@@ -85,6 +85,7 @@ var routes = []route{
 
 	{http.MethodPost, wire.HelloPath, nodes, (*Handler).hello},
 	{http.MethodPost, wire.JoinPath, nodes, (*Handler).join},
+	{http.MethodPost, wire.GroupPath, nodes, (*Handler).group},
 	{http.MethodPost, wire.SuspectPath, nodes, (*Handler).suspect},
 	{http.MethodGet, wire.StatusPath, nodes, (*Handler).status},
 	{http.MethodGet, wire.CopyPattern, nodes, (*Handler).copy},

@@ -62,6 +62,8 @@ func (n *touched) Hello(context.Context, image.NodeID, []byte) ([]byte, error) {
 
 func (n *touched) Join(context.Context, image.NodeID, []byte) ([]byte, error) { return nil, n.touch() }
 
+func (n *touched) Group(context.Context, image.NodeID, []byte) ([]byte, error) { return nil, n.touch() }
+
 func (n *touched) Status() wire.NodeStatus { n.touch(); return wire.NodeStatus{} }
 
 func (n *touched) OpenCopy(image.FileID) (wire.Content, error)           { return nil, n.touch() }
@@ -145,6 +147,7 @@ var allowed = map[string][]string{
 	"DELETE /v1/images/{user}/{name...}": append([]string{"write", "node"}, administrators...),
 	"POST /internal/v1/hello":            {"node"},
 	"POST /internal/v1/join":             {"node"},
+	"POST /internal/v1/group":            {"node"},
 	"POST /internal/v1/suspect":          {"node"},
 	"GET /internal/v1/status":            {"node"},
 	"GET /internal/v1/copies/{file}":     {"node"},

@@ -4,10 +4,12 @@
 package bootstrap
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -53,8 +55,9 @@ type Peers interface {
 type Starter struct {
 	Options
 
-	dir *store.DataDir // nil before it is claimed
-	run string         // random: distinguishes this start from that of a copied data directory
+	dir  *store.DataDir // nil before it is claimed
+	run  string         // random: distinguishes this start from that of a copied data directory
+	lost bool           // this start replaces what the data directory has lost
 }
 
 // New returns a Starter.
@@ -129,7 +132,12 @@ func Claimed(dir string) bool { return exists(filepath.Join(dir, "node.json")) }
 var raftFolders = []string{"raft", "catalog", witness.FileName}
 
 func (s *Starter) start(ctx context.Context, heard []Hello, p finding) (*catalog.Membership, error) {
+	s.lost = p.lost != nil
 	if p.lost != nil {
+		// Before anything is changed: what cannot be rebuilt now may be needed as it is.
+		if _, err := s.admit(ctx, heard, true); err != nil {
+			return nil, err
+		}
 		s.Logger.Warn("the node is rebuilt from its peers", zap.String("cause", p.lost.Error()))
 		if err := s.dir.NewIncarnation(raftFolders...); err != nil {
 			return nil, err
@@ -144,7 +152,7 @@ func (s *Starter) start(ctx context.Context, heard []Hello, p finding) (*catalog
 	}
 	s.run = image.NewID().String()
 	if p.lost != nil || p.admit {
-		return s.admit(ctx, heard)
+		return s.admit(ctx, heard, false)
 	}
 	return nil, nil
 }
@@ -160,47 +168,76 @@ func (s *Starter) Readmit(ctx context.Context) (*catalog.Membership, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.admit(ctx, heard)
+	return s.admit(ctx, heard, false)
 }
 
-// Introduce returns the command that introduces this node to the system shard.
+// Introduce returns the command that introduces this node to the system shard. It never replaces another
+// incarnation: only a node that has just given up what it had asks for that, to be admitted.
 func (s *Starter) Introduce() catalog.Join {
 	id := s.dir.Identity()
 	j := s.Initial
 	j.Node, j.KeyID = s.Self.ID, s.KeyID
 	j.Incarnation, j.Starts, j.Run = id.Incarnation, id.Starts, s.run
-	j.Replace = s.Config.Local.LostData == config.LostDataReplace
 	return j
 }
 
-// admit asks the others to admit this node, for as long as a start may take.
-func (s *Starter) admit(ctx context.Context, heard []Hello) (*catalog.Membership, error) {
+// JoinRequest is what a node asks for before it takes part in Raft: to be admitted, or, with Ask, whether it
+// would be. Then nothing is changed, and Incarnation is none that the node will have.
+type JoinRequest struct {
+	catalog.Join
+	Ask bool `json:"ask,omitempty"`
+}
+
+// ParseJoin reads the request of another node. What is in it is checked when it is applied.
+func ParseJoin(b []byte) (r JoinRequest, err error) {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&r); err != nil {
+		return r, image.Errorf(image.KindInvalid, "malformed join: %w", err).
+			WithHint("run the same imgcluster version on every node")
+	}
+	return r, nil
+}
+
+// admit asks the others to admit this node, for as long as a start may take; with ask, whether they would.
+func (s *Starter) admit(ctx context.Context, heard []Hello, ask bool) (*catalog.Membership, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.Config.Timeouts.Start)
 	defer cancel()
-	body, err := marshal(s.Introduce())
+	request := JoinRequest{Join: s.Introduce(), Ask: ask}
+	request.Replace = s.lost
+	if ask {
+		request.Incarnation, request.Starts, request.Run = image.NewID().String(), 1, image.NewID().String()
+	} else {
+		failpoint.Here("member/before-admit")
+	}
+	body, err := marshal(request)
 	if err != nil {
 		return nil, err
 	}
-	failpoint.Here("member/before-admit")
+	var last error // why not yet
 	for {
 		if len(heard) == 0 {
 			heard, _ = s.Handshake(ctx) // who differs was refused before
 		}
 		for _, h := range heard {
-			m := &catalog.Membership{}
-			if m, err = s.askToJoin(ctx, h.Node, body); err == nil {
+			m, err := s.askToJoin(ctx, h.Node, body)
+			switch kind := image.KindOf(err); {
+			case err == nil && ask:
+				return m, nil
+			case err == nil:
 				failpoint.Here("member/admitted")
 				return m, s.Persist(m) // see Readmit
-			}
-			if kind := image.KindOf(err); kind == image.KindInvalid || kind == image.KindNotFound {
+			case kind == image.KindInvalid || kind == image.KindNotFound:
 				return nil, Refuse(image.HintOf(err), "%v", err)
+			case last == nil || image.HintOf(err) != "": // a node's reason says more than that time was up
+				last = err
 			}
 			s.Logger.Warn("not admitted yet", zap.Uint32("peer", uint32(h.Node)), zap.Error(err))
 		}
 		if !wait.For(ctx, Retry) {
-			return nil, Refuse("most of the other nodes must be up",
+			return nil, Refuse(cmp.Or(image.HintOf(last), "most of the other nodes must be up"),
 				"node %d was not admitted to the cluster within %s: %v", s.Self.ID,
-				s.Config.Timeouts.Start, errors.Join(err, context.Cause(ctx)))
+				s.Config.Timeouts.Start, cmp.Or(last, context.Cause(ctx)))
 		}
 	}
 }
@@ -213,8 +250,21 @@ func (s *Starter) askToJoin(ctx context.Context, id image.NodeID, body []byte) (
 	if err != nil {
 		return nil, err
 	}
+	return parseMembership(b)
+}
+
+// parseMembership reads what a peer answered to a JoinRequest: what is kept of it must be readable again.
+func parseMembership(b []byte) (*catalog.Membership, error) {
 	m := &catalog.Membership{}
-	return m, json.Unmarshal(b, m)
+	err := json.Unmarshal(b, m)
+	if err == nil {
+		err = m.Check()
+	}
+	if err != nil {
+		return nil, image.Errorf(image.KindInvalid, "malformed answer to a join: %w", err).
+			WithHint("run the same imgcluster version on every node")
+	}
+	return m, nil
 }
 
 // Persist keeps the members in the data directory, where they are known before Raft runs.
@@ -226,21 +276,52 @@ func (s *Starter) Persist(m *catalog.Membership) error {
 	return s.dir.Update(func(id *store.Identity) { id.Members = b })
 }
 
-// Removed asks the peers whether this node was removed. It does so only when the node is leaving, or when led
-// is false: it sees no leader of the system shard. The removal commits after this node's replica has left
-// that shard, so its own log never has it.
-func (s *Starter) Removed(ctx context.Context, led bool) bool {
+// Registered refuses a node that the cluster does not know as it is: m is a membership of after its own join.
+// The node must stop then, and leave its data directory as it is.
+func (s *Starter) Registered(m *catalog.Membership) error {
+	me := m.Member(s.Self.ID)
+	switch {
+	case me == nil:
+		return Removed(s.Self.ID)
+	case me.Incarnation != s.dir.Identity().Incarnation:
+		return s.replaced()
+	case me.Run != s.run:
+		return Refuse("run each node on one machine, and do not start copies of data directories",
+			"node %d was started elsewhere with %w of data directory %s", s.Self.ID, ErrCopy, s.path())
+	}
+	return nil
+}
+
+// replaced is the error of a node that another data directory has taken the place of.
+func (s *Starter) replaced() error {
+	return Refuse(fmt.Sprintf("nothing in it was changed. If node %d runs on another machine now, leave "+
+		"this one stopped; else start it with --replace, so that it is rebuilt from its peers", s.Self.ID),
+		"the cluster knows node %d with %w than %s", s.Self.ID, ErrOtherDirectory, s.path())
+}
+
+// Superseded asks the peers whether this node was removed, or replaced by another data directory, and returns
+// the error to end with. It does so only when the node is leaving, or when led is false: it sees no leader of
+// the system shard. Both commit after, or as, this node's replica leaves that shard, so its own log may never
+// have them.
+func (s *Starter) Superseded(ctx context.Context, led bool) error {
 	m := s.Membership()
 	me := m.Member(s.Self.ID)
 	if me == nil || me.State != catalog.MemberLeaving && led {
-		return false
+		return nil
 	}
 	heard, err := s.Handshake(ctx)
 	if err != nil {
 		s.Logger.Warn("peers not asked", zap.Error(err))
 	}
-	return slices.ContainsFunc(heard, func(h Hello) bool {
-		isSelf := func(x catalog.Member) bool { return x.ID == s.Self.ID }
-		return h.MembersVersion > m.Version && !slices.ContainsFunc(h.Members, isSelf)
-	})
+	for _, h := range heard {
+		i := slices.IndexFunc(h.Members, func(x catalog.Member) bool { return x.ID == s.Self.ID })
+		switch {
+		case h.MembersVersion <= m.Version:
+		case i < 0:
+			return Removed(s.Self.ID)
+		case h.Members[i].Incarnation != "" && h.Members[i].Incarnation != s.dir.Identity().Incarnation:
+			return s.replaced()
+		}
+	}
+	return nil
 }

@@ -1,11 +1,16 @@
 package bootstrap
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -15,6 +20,7 @@ import (
 
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/printable"
 	"imgcluster/cluster/wire"
 	"imgcluster/config"
 )
@@ -24,10 +30,13 @@ type node struct {
 	*Starter
 	known catalog.Membership // what the node knows from the system shard
 
-	mu     sync.Mutex
-	hellos map[image.NodeID]Hello // of the peers that are up
-	admit  func(id image.NodeID) (*catalog.Membership, error)
-	asked  []image.NodeID // to admit the node
+	mu       sync.Mutex
+	hellos   map[image.NodeID]Hello // of the peers that are up
+	admit    func(id image.NodeID) (*catalog.Membership, error)
+	asked    []image.NodeID // to admit the node
+	asks     int            // whether they would
+	refusal  error          // what that is answered with
+	replaces bool           // what the last of them was told
 }
 
 func newNode(t *testing.T) *node {
@@ -54,7 +63,7 @@ func (n *node) IDs() []image.NodeID { return []image.NodeID{1, 3} }
 func (n *node) Address(id image.NodeID) string { return n.Config.Cluster.Nodes[id-1].APIAddr() }
 
 // Post implements Peers.
-func (n *node) Post(_ context.Context, id image.NodeID, path string, _ []byte) ([]byte, error) {
+func (n *node) Post(_ context.Context, id image.NodeID, path string, body []byte) ([]byte, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	h, up := n.hellos[id]
@@ -64,12 +73,34 @@ func (n *node) Post(_ context.Context, id image.NodeID, path string, _ []byte) (
 	case path == wire.HelloPath:
 		return json.Marshal(h)
 	}
+	r, err := ParseJoin(body)
+	if err != nil {
+		return nil, err
+	}
+	if r.Ask {
+		n.asks++
+		if n.refusal != nil {
+			return nil, n.refusal
+		}
+		return json.Marshal(n.membership(4))
+	}
 	n.asked = append(n.asked, id)
+	n.replaces = r.Replace
 	m, err := n.admit(id)
 	if err != nil {
 		return nil, err
 	}
 	return json.Marshal(m)
+}
+
+// membership is one of node 2 alone.
+func (n *node) membership(version uint64) *catalog.Membership {
+	on2 := func() *catalog.Layout { return &catalog.Layout{Nodes: []catalog.Replica{{Node: 2}}} }
+	return &catalog.Membership{
+		Version: version, Cluster: n.Config.Cluster.Name, KeyID: "k1",
+		Members: []catalog.Member{{ID: 2, API: n.Self.APIAddr(), Raft: n.Self.RaftAddr(), Starts: 1}},
+		Shards:  map[uint64]*catalog.Layout{1: on2(), 2: on2()},
+	}
 }
 
 // peer is the hello of a peer that runs with the same configuration.
@@ -133,6 +164,20 @@ func TestHandshakeRefuses(t *testing.T) {
 		"fewer copies":      func(h *Hello) { h.MinReplicas-- },
 		"another master":    func(h *Hello) { h.KeyID = "k2" },
 		"a stranger's node": func(h *Hello) { *h = Hello{} },
+		"an older version":  func(h *Hello) { h.Protocol = 0 },
+		"a newer version":   func(h *Hello) { h.Protocol++ },
+		"a long version":    func(h *Hello) { h.Version = strings.Repeat("1", 70_000) },
+		"a version in red":  func(h *Hello) { h.Version = "\x1b[31m1" },
+		"many nodes":        func(h *Hello) { h.Agreement.Nodes = make([]config.Node, 1000) },
+		"a long host":       func(h *Hello) { h.Agreement.Nodes[0].Host = strings.Repeat("a", 70_000) },
+		"a long cluster ID": func(h *Hello) { h.ClusterID = strings.Repeat("a", 70_000) },
+		"an odd cluster ID": func(h *Hello) { h.ClusterID = "../.." },
+		"a long address": func(h *Hello) {
+			h.Members = []catalog.Member{{ID: 2, API: strings.Repeat("a", 70_000) + ":1", Raft: "b:1"}}
+		},
+		"a long incarnation": func(h *Hello) {
+			h.Members = []catalog.Member{{ID: 2, API: "a:1", Raft: "a:2", Incarnation: strings.Repeat("a", 70_000)}}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t)
@@ -142,6 +187,9 @@ func TestHandshakeRefuses(t *testing.T) {
 			n.hellos[1] = h
 			_, err := n.Handshake(t.Context())
 			expectRefused(t, err)
+			if text := fmt.Sprint(err); len(text) > 2048 || printable.Text(text) != text {
+				t.Errorf("an error of %d bytes: %.200q", len(text), text)
+			}
 			if Claimed(n.path()) {
 				t.Error("the data directory was made")
 			}
@@ -167,7 +215,7 @@ func TestAdmitted(t *testing.T) {
 		n := newNode(t)
 		n.hellos[1] = n.inCluster(1, "", 0)
 		n.hellos[3] = n.inCluster(3, "", 0)
-		want := &catalog.Membership{Version: 5, Members: []catalog.Member{{ID: 2, Starts: 1}}}
+		want := n.membership(5)
 		n.admit = func(id image.NodeID) (*catalog.Membership, error) {
 			if len(n.asked) < 4 {
 				return nil, image.Errorf(image.KindNoQuorum, "no leader")
@@ -222,7 +270,7 @@ func TestNotAdmitted(t *testing.T) {
 func TestLostDirectory(t *testing.T) {
 	n := newNode(t)
 	n.hellos[1] = n.inCluster(1, "i1", 3)
-	n.admit = func(image.NodeID) (*catalog.Membership, error) { return &catalog.Membership{Version: 5}, nil }
+	n.admit = func(image.NodeID) (*catalog.Membership, error) { return n.membership(5), nil }
 	_, err := n.start(t)
 	expectRefused(t, err)
 	if Claimed(n.path()) {
@@ -232,15 +280,15 @@ func TestLostDirectory(t *testing.T) {
 	if m, err := n.start(t); err != nil || m == nil {
 		t.Fatalf("admitted with %+v, %v", m, err)
 	}
-	if !n.Introduce().Replace {
-		t.Error("the node does not say that it is to be replaced")
+	if !n.replaces || n.asks != 1 || n.Introduce().Replace {
+		t.Errorf("asked %d times, replaces %t, introduced as %+v", n.asks, n.replaces, n.Introduce())
 	}
 }
 
 func TestRenew(t *testing.T) {
 	n := newNode(t)
 	n.hellos[1] = n.inCluster(1, "", 0)
-	n.admit = func(image.NodeID) (*catalog.Membership, error) { return &catalog.Membership{Version: 5}, nil }
+	n.admit = func(image.NodeID) (*catalog.Membership, error) { return n.membership(5), nil }
 	if _, err := n.start(t); err != nil {
 		t.Fatal(err)
 	}
@@ -251,6 +299,124 @@ func TestRenew(t *testing.T) {
 	after := n.Introduce()
 	if after.Incarnation == before.Incarnation || after.Run == before.Run || after.Starts != 1 {
 		t.Errorf("introduced as %+v, before as %+v", after, before)
+	}
+}
+
+// TestRefusedRebuildChangesNothing: a node that may not be rebuilt now keeps what it has as it is, and says
+// why in the words of the node that refused.
+func TestRefusedRebuildChangesNothing(t *testing.T) {
+	for name, kind := range map[string]image.Kind{
+		"not now": image.KindNoQuorum,
+		"never":   image.KindInvalid,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNode(t)
+				n.hellos[1] = n.inCluster(1, "", 0)
+				n.admit = func(image.NodeID) (*catalog.Membership, error) { return n.membership(5), nil }
+				if _, err := n.start(t); err != nil {
+					t.Fatal(err)
+				}
+				kept := filepath.Join(n.path(), "raft")
+				if err := os.Mkdir(kept, 0o700); err != nil {
+					t.Fatal(err)
+				}
+				before := n.dir.Identity()
+				n.asked = nil
+				n.refusal = image.Errorf(kind, "node 3 is down").WithHint("start node 3")
+				_, err := n.Rebuild(t.Context(), errors.New("damaged"))
+				expectRefused(t, err)
+				if !strings.Contains(fmt.Sprint(err), "node 3 is down") || image.HintOf(err) != "start node 3" {
+					t.Errorf("refused with %q, hint %q", err, image.HintOf(err))
+				}
+				if _, err := os.Stat(kept); err != nil || !reflect.DeepEqual(n.dir.Identity(), before) || n.asked != nil {
+					t.Errorf("changed: %v, %+v, asked %v", err, n.dir.Identity(), n.asked)
+				}
+			})
+		})
+	}
+}
+
+// TestMalformedMembership: what a peer answers is not kept when it could not be read again.
+func TestMalformedMembership(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t)
+		n.hellos[1] = n.inCluster(1, "", 0)
+		n.admit = func(image.NodeID) (*catalog.Membership, error) {
+			m := n.membership(5)
+			m.Members[0].API = strings.Repeat("a", 70_000) + ":1"
+			return m, nil
+		}
+		_, err := n.start(t)
+		expectRefused(t, err)
+		if n.dir.Identity().Members != nil {
+			t.Error("the members were kept")
+		}
+	})
+}
+
+// TestRegistered: a node that the cluster knows with another data directory, or another start of it, ends.
+func TestRegistered(t *testing.T) {
+	n := newNode(t)
+	n.hellos[1] = n.inCluster(1, "", 0)
+	n.admit = func(image.NodeID) (*catalog.Membership, error) { return n.membership(5), nil }
+	if _, err := n.start(t); err != nil {
+		t.Fatal(err)
+	}
+	j := n.Introduce()
+	for name, c := range map[string]struct {
+		change func(*catalog.Membership)
+		want   error
+	}{
+		"as it is": {func(*catalog.Membership) {}, nil},
+		"another directory": {
+			func(m *catalog.Membership) { m.Members[0].Incarnation = "other" }, ErrOtherDirectory,
+		},
+		"a copy":  {func(m *catalog.Membership) { m.Members[0].Run = "other" }, ErrCopy},
+		"removed": {func(m *catalog.Membership) { m.Members[0].ID = 3 }, ErrRemoved},
+	} {
+		m := n.membership(6)
+		m.Members[0].Incarnation, m.Members[0].Run = j.Incarnation, j.Run
+		c.change(m)
+		err := n.Registered(m)
+		if !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+		if c.want != nil {
+			expectRefused(t, err)
+		}
+	}
+}
+
+// TestSuperseded: a node that sees no leader learns from its peers that another data directory has its place.
+func TestSuperseded(t *testing.T) {
+	for name, c := range map[string]struct {
+		incarnation string // of node 2, as a peer knows it
+		version     uint64 // of the peer's membership; this node's is 4
+		want        error
+	}{
+		"another directory": {"other", 5, ErrOtherDirectory},
+		"a peer that lags":  {"other", 4, nil},
+		"its own":           {"", 5, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t)
+			n.hellos[1] = n.inCluster(1, "", 0)
+			n.admit = func(image.NodeID) (*catalog.Membership, error) { return n.membership(4), nil }
+			if _, err := n.start(t); err != nil {
+				t.Fatal(err)
+			}
+			n.known = *n.membership(4)
+			h := n.inCluster(1, cmp.Or(c.incarnation, n.dir.Identity().Incarnation), 1)
+			h.MembersVersion = c.version
+			n.hellos[1] = h
+			if err := n.Superseded(t.Context(), true); err != nil {
+				t.Errorf("with a leader: %v", err)
+			}
+			if err := n.Superseded(t.Context(), false); !errors.Is(err, c.want) {
+				t.Errorf("%v, want %v", err, c.want)
+			}
+		})
 	}
 }
 
@@ -272,10 +438,10 @@ func TestRemoved(t *testing.T) {
 			n := newNode(t)
 			n.known = catalog.Membership{Version: 4, Members: []catalog.Member{c.me}}
 			h := n.peer(1)
-			h.Members = []catalog.Member{{ID: 1}}
+			h.Members = []catalog.Member{{ID: 1, API: "10.0.0.1:8001", Raft: "10.0.0.1:9001"}}
 			h.MembersVersion = c.version
 			n.hellos[1] = h
-			if got := n.Removed(t.Context(), c.led); got != c.want {
+			if got := errors.Is(n.Superseded(t.Context(), c.led), ErrRemoved); got != c.want {
 				t.Errorf("removed %v, want %v", got, c.want)
 			}
 		})

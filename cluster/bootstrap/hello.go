@@ -3,6 +3,7 @@ package bootstrap
 import (
 	"cmp"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,13 +16,19 @@ import (
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/peer"
+	"imgcluster/cluster/printable"
 	"imgcluster/cluster/store"
 	"imgcluster/cluster/wire"
 	"imgcluster/config"
 )
 
+// protocol is the version of what nodes say to each other, and of what they keep together. Versions before it
+// had no number, which reads as 0.
+const protocol = 1
+
 // Hello is what nodes tell each other before they run together.
 type Hello struct {
+	Protocol    int              `json:"protocol"`
 	Node        image.NodeID     `json:"node"`
 	Version     string           `json:"version"`
 	Agreement   config.Agreement `json:"agreement"`
@@ -40,6 +47,7 @@ type Hello struct {
 // hello is this node's.
 func (s *Starter) hello() Hello {
 	h := Hello{
+		Protocol:    protocol,
 		Node:        s.Self.ID,
 		Version:     s.Version,
 		Agreement:   s.Config.Agreement(),
@@ -122,12 +130,50 @@ func (s *Starter) ask(ctx context.Context, id image.NodeID, ours []byte) (*Hello
 	if err != nil {
 		return nil, err
 	}
-	var theirs Hello
-	if err := json.Unmarshal(b, &theirs); err != nil {
+	theirs, err := parseHello(b)
+	if err != nil {
 		return nil, Refuse("check the nodes' addresses in the configuration",
-			"at %s, where node %d should be, something else answers", addr, id)
+			"at %s, where node %d should be, something else answers: %v", addr, id, err)
 	}
 	return &theirs, compare(s.hello(), id, addr, theirs)
+}
+
+// Limits of a hello's texts, in bytes.
+const (
+	versionBytesMax = 128
+	idBytesMax      = 128
+	hostBytesMax    = 256
+)
+
+// parseHello reads what another node says. What a node keeps or prints of it is bounded here; whether it fits
+// this node's own is for compare.
+func parseHello(b []byte) (h Hello, err error) {
+	if err := json.Unmarshal(b, &h); err != nil {
+		return h, image.Errorf(image.KindInvalid, "malformed hello: %w", err)
+	}
+	bad := func(what string) (Hello, error) {
+		return Hello{}, image.Errorf(image.KindInvalid, "malformed hello: %s", what)
+	}
+	switch {
+	case h.Node == 0:
+		return bad("no node ID")
+	case len(h.Version) > versionBytesMax || printable.Text(h.Version) != h.Version:
+		return bad("version")
+	case len(h.Agreement.Nodes) > image.NodesMax || slices.ContainsFunc(h.Agreement.Nodes,
+		func(n config.Node) bool { return len(n.Host) > hostBytesMax }):
+		return bad("nodes")
+	case len(h.KeyID) > idBytesMax || len(h.Incarnation) > idBytesMax || len(h.ClusterID) > idBytesMax:
+		return bad("a long ID")
+	}
+	if _, err := hex.DecodeString(h.ClusterID); err != nil {
+		return bad("cluster ID")
+	}
+	if h.Members != nil {
+		if err := catalog.CheckMembers(h.Members); err != nil {
+			return Hello{}, image.Errorf(image.KindInvalid, "malformed hello: %w", err)
+		}
+	}
+	return h, nil
 }
 
 // compare refuses to run beside a peer that differs in what must agree.
@@ -141,6 +187,14 @@ func compare(ours Hello, id image.NodeID, addr string, theirs Hello) error {
 		theirs.Agreement.Nodes = ours.Agreement.Nodes
 	}
 	switch diff := ours.Agreement.Difference(theirs.Agreement); {
+	case theirs.Protocol != ours.Protocol:
+		return Refuse("run the same version of imgcluster on every node",
+			"node %d at %s runs imgcluster %s, this node %s: they do not understand each other",
+			id, addr, cmp.Or(theirs.Version, "of an unknown version"), ours.Version)
+	case theirs.Agreement.Name != ours.Agreement.Name:
+		return Refuse("check the nodes' addresses in the configuration; where cluster.name is wrong, "+
+			sameFile, "node %d at %s is of the cluster %.64q, this one is of %q", id, addr,
+			theirs.Agreement.Name, ours.Agreement.Name)
 	case diff != "":
 		return differs(sameFile, "%s", diff)
 	case theirs.Node != id:
@@ -165,9 +219,9 @@ func compare(ours Hello, id image.NodeID, addr string, theirs Hello) error {
 
 // Hello implements api.Peers. The node that asks decides; this one logs that another configuration runs.
 func (s *Starter) Hello(_ context.Context, from image.NodeID, b []byte) ([]byte, error) {
-	var theirs Hello
-	if err := json.Unmarshal(b, &theirs); err != nil {
-		return nil, image.Errorf(image.KindInvalid, "malformed hello: %w", err)
+	theirs, err := parseHello(b)
+	if err != nil {
+		return nil, err
 	}
 	if theirs.Node != from {
 		return nil, image.Errorf(image.KindForbidden, "node %d introduces itself as node %d", from, theirs.Node).

@@ -14,6 +14,7 @@ var (
 	ErrLostRaft       = errors.New("has lost its Raft log and its catalog")
 	ErrOtherDirectory = errors.New("another data directory")
 	ErrOlderCopy      = errors.New("an older copy")
+	ErrCopy           = errors.New("a copy")
 	ErrPeerLostData   = errors.New("a new data directory, without what it has acknowledged") // a peer's
 )
 

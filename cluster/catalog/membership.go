@@ -57,37 +57,54 @@ func (t *txn) join(j *Join) (Result, error) {
 		if s.Members == nil {
 			*s = *InitialMembership(t.shard, j)
 		}
-		me := s.Member(j.Node)
-		switch {
-		case s.Difference(j) != "":
-			return image.Errorf(image.KindInvalid, "%s", s.Difference(j)).
-				WithHint("use the same configuration file on every node")
-		case s.KeyID != j.KeyID:
-			return image.Errorf(image.KindInvalid,
-				"the cluster's master key is %s, not %s", s.KeyID, j.KeyID).
-				WithHint("copy the cluster's master key file to this node")
-		case me == nil:
-			return errNoMember(j.Node)
-		case me.Incarnation != "" && me.Incarnation != j.Incarnation && !j.Replace:
-			return image.Errorf(image.KindInvalid, "node %d is known with another data directory", j.Node).
-				WithHint("restore the node's data directory, or start it with --replace " +
-					"so that it is rebuilt from its peers")
-		case me.Incarnation == j.Incarnation && me.Run != j.Run && me.Starts >= j.Starts:
-			return image.Errorf(image.KindInvalid,
-				"the data directory of node %d is an older copy: it was started %d times, "+
-					"the cluster knows %d", j.Node, j.Starts, me.Starts).
-				WithHint("restore the newest data directory, or start the node with --replace " +
-					"so that it is rebuilt from its peers")
+		replaces, err := s.checkJoin(j)
+		if err != nil {
+			return err
 		}
-		if me.Incarnation != "" && me.Incarnation != j.Incarnation {
-			if err := s.checkRebuilds(j.Node); err != nil {
-				return err
-			}
+		if replaces {
 			s.replace(j.Node)
 		}
+		me := s.Member(j.Node)
 		me.Incarnation, me.Starts, me.Run = j.Incarnation, j.Starts, j.Run
 		return nil
 	})
+}
+
+// CheckJoin returns the error that a Join would be answered with, and reports whether it would replace what
+// the node had under another incarnation. system is the system shard.
+func (m *Membership) CheckJoin(system uint64, j *Join) (replaces bool, err error) {
+	if err := j.check(system); err != nil {
+		return false, err
+	}
+	return m.checkJoin(j)
+}
+
+func (m *Membership) checkJoin(j *Join) (replaces bool, err error) {
+	me := m.Member(j.Node)
+	switch {
+	case m.Difference(j) != "":
+		return false, image.Errorf(image.KindInvalid, "%s", m.Difference(j)).
+			WithHint("use the same configuration file on every node")
+	case m.KeyID != j.KeyID:
+		return false, image.Errorf(image.KindInvalid,
+			"the cluster's master key is %s, not %s", m.KeyID, j.KeyID).
+			WithHint("copy the cluster's master key file to this node")
+	case me == nil:
+		return false, errNoMember(j.Node)
+	case me.Incarnation == j.Incarnation && me.Run != j.Run && me.Starts >= j.Starts:
+		return false, image.Errorf(image.KindInvalid,
+			"the data directory of node %d is an older copy: it was started %d times, "+
+				"the cluster knows %d", j.Node, j.Starts, me.Starts).
+			WithHint("restore the newest data directory, or start the node with --replace " +
+				"so that it is rebuilt from its peers")
+	case me.Incarnation == "" || me.Incarnation == j.Incarnation:
+		return false, nil
+	case !j.Replace:
+		return false, image.Errorf(image.KindInvalid, "node %d is known with another data directory", j.Node).
+			WithHint("restore the node's data directory, or start it with --replace " +
+				"so that it is rebuilt from its peers")
+	}
+	return true, m.checkRebuilds(j.Node)
 }
 
 // Difference says in words in which of the settings that are fixed once data exists the cluster differs from

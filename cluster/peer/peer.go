@@ -178,11 +178,12 @@ func (s *Set) Watch(ctx context.Context) {
 	s.wg.Wait()
 }
 
-// Serves lists the shards that an up peer has the newest state of.
-func (s *Set) Serves(id image.NodeID) []uint64 {
+// Serves lists the shards that an up peer has the newest state of. A peer that runs with another data
+// directory than this incarnation serves none.
+func (s *Set) Serves(id image.NodeID, incarnation string) []uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p := s.state[id]; p.up {
+	if p := s.state[id]; p.up && p.status.Incarnation == incarnation {
 		return p.status.Serves
 	}
 	return nil

@@ -247,10 +247,13 @@ func TestStream(t *testing.T) {
 		}
 	}
 	upload := image.NewID()
-	first := wire.NodeStatus{ID: 2, State: wire.NodeUp, Serves: []uint64{1, 3}, Receiving: []image.ID{upload}}
+	first := wire.NodeStatus{
+		ID: 2, State: wire.NodeUp, Serves: []uint64{1, 3}, Incarnation: "i", Receiving: []image.ID{upload},
+	}
 	expect("up", first, both, both, both)
-	if !slices.Equal(p.Serves(2), []uint64{1, 3}) || !p.Receives(2, upload) || p.Receives(2, image.NewID()) {
-		t.Errorf("serves %v, receives %v", p.Serves(2), p.Receives(2, upload))
+	if !slices.Equal(p.Serves(2, "i"), []uint64{1, 3}) || p.Serves(2, "j") != nil ||
+		!p.Receives(2, upload) || p.Receives(2, image.NewID()) {
+		t.Errorf("serves %v, receives %v", p.Serves(2, "i"), p.Receives(2, upload))
 	}
 	expect("full", wire.NodeStatus{ID: 2, State: wire.NodeUp, DiskFull: true}, both, both, alone)
 	degraded := wire.NodeStatus{ID: 2, State: wire.NodeUp, Problem: "its disk failed"}
@@ -258,7 +261,7 @@ func TestStream(t *testing.T) {
 	expect("recovered", wire.NodeStatus{ID: 2, State: wire.NodeUp}, both, both, both)
 	expect("draining", wire.NodeStatus{ID: 2, State: wire.NodeDraining}, both, alone, alone)
 	expect("down", wire.NodeStatus{}, alone, alone, alone)
-	if s := p.Status(2); s.State != wire.NodeDown || s.ID != 2 || p.Serves(2) != nil {
+	if s := p.Status(2); s.State != wire.NodeDown || s.ID != 2 || p.Serves(2, "i") != nil {
 		t.Errorf("a peer that is down: %+v", s)
 	}
 	if down := p.DownFor(0); !slices.Equal(down, []image.NodeID{2}) || p.DownFor(time.Hour) != nil {

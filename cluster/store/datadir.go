@@ -121,12 +121,13 @@ func (d *DataDir) Update(change func(*Identity)) error {
 	return nil
 }
 
-// quarantineName is the folder that NewIncarnation moves the old incarnation's log and catalog to.
+// quarantineName is the folder that NewIncarnation moves the old incarnation's log and catalog to. What it
+// has of an earlier one is deleted when there is something new in its place, and not before: an incarnation
+// that was refused by its cluster has nothing yet, and the one before it may be needed.
 const quarantineName = "quarantine"
 
 // NewIncarnation gives the directory a new incarnation, which has not joined the cluster yet. The given
-// folders of the old incarnation are moved into quarantine; what an earlier call moved there is deleted. The
-// reason of its errors is ErrDataDir.
+// folders of the old incarnation are moved into quarantine. The reason of its errors is ErrDataDir.
 func (d *DataDir) NewIncarnation(folders ...string) error {
 	failpoint.Here("member/before-renew")
 	// The identity comes first: after a crash the new incarnation moves what is left of the folders.
@@ -148,15 +149,18 @@ func (d *DataDir) NewIncarnation(folders ...string) error {
 
 func (d *DataDir) quarantine(folders []string) error {
 	to := filepath.Join(d.path, quarantineName)
-	if err := os.RemoveAll(to); err != nil {
-		return err
-	}
-	if err := os.Mkdir(to, dirMode); err != nil {
+	if err := os.Mkdir(to, dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	for _, name := range folders {
-		err := os.Rename(filepath.Join(d.path, name), filepath.Join(to, name))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		from := filepath.Join(d.path, name)
+		if _, err := os.Lstat(from); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(to, name)); err != nil {
+			return err
+		}
+		if err := os.Rename(from, filepath.Join(to, name)); err != nil {
 			return err
 		}
 		failpoint.Here("member/quarantined")
@@ -358,6 +362,9 @@ func writeIdentity(fsys fileSystem, dir string, id Identity) error {
 	var b []byte
 	if id.Sum, err = id.sum(); err == nil {
 		b, err = json.MarshalIndent(id, "", "  ")
+	}
+	if err == nil && len(b) >= identityBytesMax {
+		err = fmt.Errorf("%s would have %d bytes, more than are read back", identityName, len(b))
 	}
 	if err == nil {
 		err = writeDurably(fsys, identityTmp, identityName, append(b, '\n'))

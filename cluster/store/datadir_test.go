@@ -3,6 +3,7 @@ package store
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -279,4 +280,54 @@ func TestClaimOtherProcess(t *testing.T) {
 	child.Process.Kill()
 	child.Wait()
 	mustClaim(t, dir)
+}
+
+// TestIdentityIsReadable: what would be too large to be read back is not written, and what is there stays.
+func TestIdentityIsReadable(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "node2")
+	d := mustClaim(t, dir)
+	before := d.Identity()
+	err := d.Update(func(id *Identity) {
+		id.Members = json.RawMessage(`"` + strings.Repeat("a", 70_000) + `"`)
+	})
+	if !errors.Is(err, ErrDataDir) || image.HintOf(err) == "" {
+		t.Errorf("70,000 bytes: %v", err)
+	}
+	if err := d.Update(func(id *Identity) { id.Starts++ }); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	before.Starts++
+	if got := mustClaim(t, dir).Identity(); !reflect.DeepEqual(got, before) {
+		t.Errorf("read back %+v, want %+v", got, before)
+	}
+}
+
+// TestQuarantineIsKept: an incarnation that got nothing yet, since its cluster refused it, does not cost
+// the one before it what it had.
+func TestQuarantineIsKept(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "node2")
+	d := mustClaim(t, dir)
+	write := func(text string) {
+		if err := os.WriteFile(filepath.Join(dir, "raft"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, step := range []struct{ raft, want string }{{"first", "first"}, {"", "first"}, {"second", "second"}} {
+		if step.raft != "" {
+			write(step.raft)
+		}
+		if err := d.NewIncarnation("raft", "catalog"); err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(filepath.Join(dir, "quarantine", "raft"))
+		if err != nil || string(b) != step.want {
+			t.Errorf("after %q: quarantine has %q, %v", step.raft, b, err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "raft")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("after %q: %v", step.raft, err)
+		}
+	}
 }

@@ -72,7 +72,7 @@ func TestUploadHeader(t *testing.T) {
 		}
 	}
 	for _, path := range []string{
-		HelloPath, JoinPath, StatusPath, SuspectPath, ShardListPath,
+		HelloPath, JoinPath, GroupPath, StatusPath, SuspectPath, ShardListPath,
 		CopyPath(image.FileID{Image: id, Shard: 2, Attempt: image.NewAttempt()}),
 	} {
 		if !FromNode(&http.Request{Header: http.Header{}, URL: &url.URL{Path: path}}) {

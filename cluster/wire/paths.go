@@ -31,6 +31,7 @@ const (
 	InternalPath  = "/internal/"
 	HelloPath     = "/internal/v1/hello"
 	JoinPath      = "/internal/v1/join"
+	GroupPath     = "/internal/v1/group"
 	StatusPath    = "/internal/v1/status"
 	SuspectPath   = "/internal/v1/suspect"
 	ShardListPath = "/internal/v1/images"

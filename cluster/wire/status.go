@@ -61,8 +61,10 @@ type NodeStatus struct {
 
 	// Serves are the shards that the node has the newest state of, and Leads, where not all nodes hold
 	// all shards, those that it leads. Only nodes send them to each other.
-	Serves []uint64      `json:"serves,omitempty"`
-	Leads  []ShardReport `json:"leads,omitempty"`
+	Serves []uint64 `json:"serves,omitempty"`
+	// Incarnation is that of the node's data directory, as the cluster registered it. Only nodes send it.
+	Incarnation string        `json:"incarnation,omitempty"`
+	Leads       []ShardReport `json:"leads,omitempty"`
 	// Receiving are the uploads whose bodies have been coming in here for a while, for want of a faster
 	// client.
 	Receiving []image.ID `json:"receiving,omitempty"`
