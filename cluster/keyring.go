@@ -94,6 +94,17 @@ func (k *keyring) forget(user string, removal uint64, byPurge bool) {
 	maps.DeleteFunc(k.keys, func(n keyName, _ crypto.Key) bool { return n.user == user })
 }
 
+// zero overwrites all keys, the master key among them, of which nobody has any use now.
+func (k *keyring) zero() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, key := range k.keys {
+		key.Zero()
+	}
+	clear(k.keys)
+	k.master.Zero()
+}
+
 // Get returns one of a user's keys. The error is KindForbidden when there is none.
 func (k *keyring) Get(ctx context.Context, user string, id uint32) (crypto.Key, error) {
 	k.mu.Lock()

@@ -476,7 +476,11 @@ func (n *Node) Close(ctx context.Context) error {
 			errs = append(errs, c.Close())
 		}
 	}
-	return errors.Join(errs...)
+	err := errors.Join(errs...)
+	if n.keys != nil && err == nil { // else something may be using them yet
+		n.keys.zero()
+	}
+	return err
 }
 
 // closer makes a nil pointer a nil interface.

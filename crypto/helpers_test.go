@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"strings"
 	"testing"
 )
 
@@ -137,4 +138,10 @@ func must[T any](t testing.TB) func(T, error) T {
 		}
 		return v
 	}
+}
+
+// line is the line of a key's file.
+func (m *MasterKey) line() string {
+	lines := strings.Split(strings.TrimSpace(string(m.file())), "\n")
+	return lines[len(lines)-1]
 }

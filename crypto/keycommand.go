@@ -68,7 +68,7 @@ func masterKeysFromCommand(ctx context.Context, command string) ([]*MasterKey, e
 	case err != nil:
 		return nil, keyCommandError(command, "", said.text(), cmp.Or(ctx.Err(), err))
 	}
-	return parseMasters(string(out.b), "the output of node.master_key_command")
+	return parseMasters(out.b, "the output of node.master_key_command")
 }
 
 func keyCommandError(command, detail, said string, err error) error {

@@ -40,8 +40,10 @@ func CreateMasterKey(path string) (*MasterKey, error) {
 	if err != nil {
 		return nil, err
 	}
+	text := m.file()
+	defer clear(text)
 	if err = durable.MakeDir(filepath.Dir(path)); err == nil {
-		err = durable.WriteNew(path, []byte(keyFileComment+m.line()+"\n"), keyFileMode)
+		err = durable.WriteNew(path, text, keyFileMode)
 	}
 	switch {
 	case err == nil:
@@ -87,7 +89,8 @@ func LoadMasterKey(path string) (*MasterKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parseMaster(string(text), path)
+	defer clear(text)
+	return parseMaster(text, path)
 }
 
 // readKeyFile judges the open file, not its name, so that nothing can change in between.
@@ -100,11 +103,14 @@ func readKeyFile(path string, f *os.File) ([]byte, error) {
 		"have the secret mounted with mode 0400, or give its line in "+MasterKeyEnv); err != nil {
 		return nil, err
 	}
-	text, err := io.ReadAll(io.LimitReader(f, keyFileBytesMax+1))
-	if err != nil {
+	text := make([]byte, keyFileBytesMax+1) // which grows nowhere and leaves no copies
+	n, err := io.ReadFull(f, text)
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		clear(text)
 		return nil, loadError(path, err)
 	}
-	if len(text) > keyFileBytesMax {
+	if text = text[:n]; n > keyFileBytesMax {
+		clear(text)
 		return nil, &Error{
 			Kind: ErrKeyTooLarge, Detail: fmt.Sprintf("%s is larger than %d bytes", path, keyFileBytesMax),
 			hint: "this is not a master key file: check the path",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 )
 
 // NextSuffix is what a master key file's name has after it where it is the one that the cluster is to change
@@ -45,8 +46,10 @@ func (s KeySource) LoadOrCreate(ctx context.Context) (MasterKeys, error) {
 func (s KeySource) load(ctx context.Context, file func(path string) (*MasterKey, error)) (MasterKeys, error) {
 	var keys []*MasterKey
 	var err error
-	if text := os.Getenv(MasterKeyEnv); text != "" {
-		keys, err = parseMasters(text, MasterKeyEnv)
+	if found := taken.Load(); found != nil {
+		keys = slices.Clone(*found)
+	} else if text := os.Getenv(MasterKeyEnv); text != "" {
+		keys, err = parseMasters([]byte(text), MasterKeyEnv)
 	} else if s.Command != "" {
 		keys, err = masterKeysFromCommand(ctx, s.Command)
 	} else {

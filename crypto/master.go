@@ -1,14 +1,15 @@
 package crypto
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"io"
-	"strings"
 	"unicode/utf16"
+	"unicode/utf8"
 )
 
 // Purposes, bound into what each key gives so that no two uses can be taken for each other.
@@ -43,6 +44,9 @@ func newMasterKey(key Key) (*MasterKey, error) {
 // reveal nothing of it.
 func (m *MasterKey) ID() string { return hex.EncodeToString(m.id[:]) }
 
+// Zero overwrites the key, which is none from then on. No other goroutine may be using it.
+func (m *MasterKey) Zero() { m.key.Zero() }
+
 // Format implements fmt.Formatter: every verb prints the ID, none the key.
 func (m *MasterKey) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "master key %s", m.ID()) }
 
@@ -57,17 +61,24 @@ func (m *MasterKey) Derive(purpose string, n int) ([]byte, error) {
 	return out, derive(out, m.key, nil, purpose)
 }
 
-// line is the text form that LoadMasterKey and MasterKeyFromEnv read.
-func (m *MasterKey) line() string {
-	return keyLineMagic + " " + m.ID() + " " + base64.StdEncoding.EncodeToString(m.key.b()[:])
+// file is the text of a master key file.
+func (m *MasterKey) file() []byte {
+	const lineBytes = len(keyLineMagic) + 1 + 2*masterIDBytes + 1 + (keyBytes+2)/3*4 + 1
+	text := make([]byte, 0, len(keyFileComment)+lineBytes) // once: clear reaches all of it
+	text = append(text, keyFileComment...)
+	text = append(text, keyLineMagic+" "+m.ID()+" "...)
+	text = base64.StdEncoding.AppendEncode(text, m.key.b()[:])
+	return append(text, '\n')
 }
 
 // MasterKeyFromEnv reads a master key from text: the line of a key file, with or without the
 // comments around it. Its errors never quote the text.
-func MasterKeyFromEnv(text string) (*MasterKey, error) { return parseMaster(text, MasterKeyEnv) }
+func MasterKeyFromEnv(text string) (*MasterKey, error) {
+	return parseMaster([]byte(text), MasterKeyEnv)
+}
 
 // parseMaster reads the one key of a file.
-func parseMaster(text, from string) (*MasterKey, error) {
+func parseMaster(text []byte, from string) (*MasterKey, error) {
 	keys, err := parseMasters(text, from)
 	if err == nil && len(keys) > 1 {
 		return nil, malformedKey(from, "more than one line that is not a comment")
@@ -85,8 +96,13 @@ func malformedKey(from, why string) error {
 	}
 }
 
-// parseMasters reads one key, or two while the master key is rotated.
-func parseMasters(text, from string) ([]*MasterKey, error) {
+// parseMasters reads one key, or two while the master key is rotated. It makes no copy of a key but those
+// that it returns.
+func parseMasters(text []byte, from string) ([]*MasterKey, error) {
+	text, other := plainText(text)
+	if other {
+		defer clear(text)
+	}
 	lines, problem := keyLines(text)
 	if problem != "" {
 		return nil, malformedKey(from, problem)
@@ -102,24 +118,26 @@ func parseMasters(text, from string) ([]*MasterKey, error) {
 	return keys, nil
 }
 
-func parseLine(line, from string) (*MasterKey, error) {
+func parseLine(line []byte, from string) (*MasterKey, error) {
 	malformed := func(why string) error { return malformedKey(from, why) }
-	fields := strings.Fields(line)
-	if fields[0] != keyLineMagic {
+	fields := bytes.Fields(line)
+	if string(fields[0]) != keyLineMagic {
 		return nil, malformed("the line does not start with " + keyLineMagic)
 	}
 	if len(fields) != 3 {
 		return nil, malformed("the line does not have three fields")
 	}
-	raw, derr := base64.StdEncoding.Strict().DecodeString(fields[2])
-	if derr != nil || len(raw) != keyBytes { // the decoder's error would quote the key
+	raw := make([]byte, base64.StdEncoding.DecodedLen(len(fields[2])))
+	n, derr := base64.StdEncoding.Strict().Decode(raw, fields[2])
+	if derr != nil || n != keyBytes { // the decoder's error would quote the key
+		clear(raw)
 		return nil, malformed("the key is not 32 bytes in base64")
 	}
 	m, err := newMasterKey(keyOf((*[keyBytes]byte)(raw)))
 	if err != nil {
 		return nil, malformed("the key is all zero")
 	}
-	if fields[1] != m.ID() {
+	if string(fields[1]) != m.ID() {
 		return nil, &Error{
 			Kind: ErrKeyMismatch, Detail: "master key in " + from + " does not match the ID before it",
 			hint: "one of the two was changed: restore the line from your backup",
@@ -135,34 +153,40 @@ const (
 	markUTF16BE = "\xfe\xff"
 )
 
-// plainText returns a text without its mark, in UTF-8.
-func plainText(text string) string {
+// plainText returns a text without its mark, in UTF-8: a part of it, or where it was UTF-16 another one.
+func plainText(text []byte) (plain []byte, other bool) {
 	var order binary.ByteOrder
 	switch {
-	case strings.HasPrefix(text, markUTF16LE):
+	case bytes.HasPrefix(text, []byte(markUTF16LE)):
 		order = binary.LittleEndian
-	case strings.HasPrefix(text, markUTF16BE):
+	case bytes.HasPrefix(text, []byte(markUTF16BE)):
 		order = binary.BigEndian
 	default:
-		return strings.TrimPrefix(text, markUTF8)
+		return bytes.TrimPrefix(text, []byte(markUTF8)), false
 	}
-	units := make([]uint16, len(text)/2-1)
-	for i := range units {
-		units[i] = order.Uint16([]byte(text[2*i+2:]))
+	plain = make([]byte, 0, utf8.UTFMax*len(text))
+	for i := 2; i+1 < len(text); i += 2 {
+		r := rune(order.Uint16(text[i:]))
+		if utf16.IsSurrogate(r) && i+3 < len(text) {
+			if both := utf16.DecodeRune(r, rune(order.Uint16(text[i+2:]))); both != utf8.RuneError {
+				r = both
+				i += 2
+			}
+		}
+		plain = utf8.AppendRune(plain, r)
 	}
-	return string(utf16.Decode(units))
+	return plain, true
 }
 
 // keyLines finds the lines that are neither empty nor a comment, at most masterKeysMax, or says why there
 // are none.
-func keyLines(text string) (lines []string, problem string) {
-	text = plainText(text)
-	if strings.ContainsRune(text, 0) {
+func keyLines(text []byte) (lines [][]byte, problem string) {
+	if bytes.IndexByte(text, 0) >= 0 {
 		return nil, "it is not plain text, or UTF-16 without a mark; save it as UTF-8"
 	}
-	for l := range strings.Lines(text) {
-		l = strings.TrimSpace(l)
-		if l == "" || strings.HasPrefix(l, "#") {
+	for l := range bytes.Lines(text) {
+		l = bytes.TrimSpace(l)
+		if len(l) == 0 || l[0] == '#' {
 			continue
 		}
 		if len(lines) == masterKeysMax {

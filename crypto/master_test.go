@@ -97,3 +97,18 @@ func TestRotation(t *testing.T) {
 		t.Errorf("read %q", got)
 	}
 }
+
+func TestZeroedMasterKey(t *testing.T) {
+	m := must[*MasterKey](t)(newMasterKey(NewKey()))
+	id := m.ID()
+	m.Zero()
+	if _, err := m.WrapUserKey("alice", 1, NewKey()); err == nil || m.ID() != id {
+		t.Error("a zeroed master key wraps")
+	}
+	if _, err := m.Derive("imgcluster v1 test", 32); err == nil {
+		t.Error("a key follows from a zeroed one")
+	}
+	if !bytes.Equal(m.key.b()[:], make([]byte, keyBytes)) {
+		t.Error("the key is there still")
+	}
+}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/printable"
@@ -54,6 +55,10 @@ func Main(ctx context.Context, args []string, in io.Reader, out, errw io.Writer)
 	broken := make(chan os.Signal, 1)
 	signal.Notify(broken, syscall.SIGPIPE)
 	defer signal.Stop(broken)
+	if err := forbidCoreFiles(); err != nil {
+		fmt.Fprintln(errw, err)
+		return exitStatus(err)
+	}
 	e := &env{in: &input{ctx: ctx, r: in}, out: &output{w: out}, err: errw, hangup: hangup}
 	root := newRoot(e)
 	root.SetArgs(args)
@@ -62,6 +67,19 @@ func Main(ctx context.Context, args []string, in io.Reader, out, errw io.Writer)
 		e.printError(errw, err)
 	}
 	return exitStatus(err)
+}
+
+// forbidCoreFiles keeps plaintext and keys out of core files. The limit alone would not do where the kernel
+// pipes these to a program (core(5)); a process that is not dumpable cannot be traced by other processes of
+// its user either.
+func forbidCoreFiles() error {
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return fmt.Errorf("forbid core files: %w", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("forbid core files: %w", err)
+	}
+	return nil
 }
 
 // hangup calls a function at every SIGHUP.

@@ -10,11 +10,11 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 
 	"imgcluster/cluster"
 	"imgcluster/cluster/image"
 	"imgcluster/config"
+	"imgcluster/crypto"
 	"imgcluster/modes/local"
 	"imgcluster/modes/term"
 )
@@ -78,9 +78,12 @@ func runServer(ctx context.Context, e *env, id int, replace bool) error {
 	for _, w := range cfg.Warnings() {
 		logger.Warn(w.String(), zap.String("hint", w.Hint))
 	}
-	if err := harden(cfg); err != nil {
+	if err := crypto.TakeMasterKeyEnv(); err != nil {
 		return err
 	}
+	// The Go heap has its share of the node's memory: the rest is for images, which are staged outside of it.
+	debug.SetMemoryLimit(int64(cfg.Limits.MemoryBytes - cfg.Limits.StagingBytes))
+	debug.SetGCPercent(gcPercent)
 	node, err := cluster.Start(ctx, cfg, image.NodeID(id), version(), logger)
 	if err != nil {
 		return err
@@ -101,20 +104,6 @@ func nodeIDs(cfg *config.Config) string {
 		ids = append(ids, n.ID)
 	}
 	return term.List(ids)
-}
-
-// harden keeps plaintext and keys out of core files, and limits the Go heap to its share of the node's
-// memory: the rest is for images, which are staged outside of the heap.
-func harden(cfg *config.Config) error {
-	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
-		return fmt.Errorf("forbid core files: %w", err)
-	}
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("forbid core files: %w", err)
-	}
-	debug.SetMemoryLimit(int64(cfg.Limits.MemoryBytes - cfg.Limits.StagingBytes))
-	debug.SetGCPercent(gcPercent)
-	return nil
 }
 
 // gcPercent lets the heap, which is small, grow more than by default between two garbage collections. The
