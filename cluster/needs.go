@@ -40,7 +40,7 @@ const (
 func filesNeeded(cfg *config.Config) int64 {
 	peers := len(cfg.Cluster.Nodes) - 1
 	return filesAtRest + filesOfRaft + consensus.OpenTablesMax + int64(peers)*filesOfPeer +
-		int64(cfg.Limits.Uploads)*filesOfUpload + int64(cfg.Limits.Connections+connectionsReserve)*filesOfClient
+		int64(uploadsHeld(cfg))*filesOfUpload + int64(cfg.Limits.Connections+connectionsReserve)*filesOfClient
 }
 
 // preflight refuses to start a node where it would run out of something later, in the middle of its work.

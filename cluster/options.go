@@ -17,6 +17,7 @@ import (
 	"imgcluster/cluster/read"
 	"imgcluster/cluster/repair"
 	"imgcluster/cluster/store"
+	"imgcluster/config"
 	"imgcluster/crypto"
 )
 
@@ -72,7 +73,7 @@ func (n *Node) ingestOptions() ingest.Options {
 		ReceivedBy:      n.peers.Receives,
 		Replicas:        c.Cluster.Replicas,
 		MinReplicas:     c.Cluster.MinReplicas,
-		UploadsMax:      c.Limits.Uploads,
+		UploadsMax:      uploadsHeld(c),
 		StagingBytes:    int64(c.Limits.StagingBytes),
 		AssignTimeout:   c.Timeouts.Assign,
 		TakeoverTimeout: c.Timeouts.Takeover,
@@ -203,6 +204,10 @@ type clientAPI struct {
 	*metrics
 }
 
+// uploadsHeld returns how many uploads a node has memory and files for: some more than the API takes at once,
+// since one whose body was cut ends a moment after its place went to another.
+func uploadsHeld(c *config.Config) int { return c.Limits.Uploads + max(c.Limits.Uploads/4, 1) }
+
 // peerAPI is what the node offers to the other nodes: it implements api.Peers.
 type peerAPI struct {
 	*bootstrap.Starter
@@ -225,8 +230,14 @@ func (n *Node) apiOptions() api.Options {
 		Forward:     n.peers.Transport(),
 		ImageBytes:  int64(n.cfg.Limits.ImageBytes),
 		ListPage:    n.cfg.Limits.ListPage,
+		BusyRate:    int64(n.cfg.Limits.BusyRate),
+		BusyGrace:   n.cfg.Timeouts.BusyGrace,
 		Reads:       n.cfg.Limits.Reads,
+		KeyReads:    n.cfg.Limits.KeyReads,
 		Uploads:     n.cfg.Limits.Uploads,
+		KeyUploads:  n.cfg.Limits.KeyUploads,
+		UploadBytes: int64(n.cfg.Limits.UploadBytes),
+		Streams:     n.cfg.Limits.StatusStreams,
 		BodyIdle:    n.cfg.Timeouts.BodyIdle,
 		BodyRate:    int64(n.cfg.Limits.BodyRate),
 		BodyGrace:   n.cfg.Timeouts.BodyGrace,

@@ -14,7 +14,7 @@ import (
 func TestLacking(t *testing.T) {
 	cfg := config.Default()
 	enough := hostinfo.Limits{
-		OpenFiles: 2816, AddressSpace: hostinfo.Unlimited, Memory: 448 << 20, MemoryFree: 1,
+		OpenFiles: 2880, AddressSpace: hostinfo.Unlimited, Memory: 448 << 20, MemoryFree: 1,
 		Bytes: startBytes, Inodes: startInodes, Place: "/data",
 	}
 	if err := lacking(cfg, 1, enough, false); err != nil {
@@ -26,12 +26,12 @@ func TestLacking(t *testing.T) {
 		want, hint string
 	}{
 		"files": {
-			func(l *hostinfo.Limits) { l.OpenFiles = 2815 }, false,
-			"2815 open files and needs 2816", "limits.connections to 1023",
+			func(l *hostinfo.Limits) { l.OpenFiles = 2879 }, false,
+			"2879 open files and needs 2880", "limits.connections to 1023",
 		},
 		"few files": {
 			func(l *hostinfo.Limits) { l.OpenFiles = 12 }, false,
-			"12 open files", "hard limit of open files to 2816",
+			"12 open files", "hard limit of open files to 2880",
 		},
 		"memory": {
 			func(l *hostinfo.Limits) { l.Memory = 400 << 20 }, false,

@@ -86,7 +86,10 @@ const LostDataReplace = "replace"
 type Limits struct {
 	ImageBytes            Bytes `yaml:"image_bytes" default:"64MiB" min:"1" max:"4GiB" help:"largest image that is accepted"`
 	Uploads               int   `yaml:"uploads" default:"64" min:"1" max:"65536" help:"uploads in progress at once on one node; more are told to retry"`
+	KeyUploads            int   `yaml:"key_uploads" default:"48" min:"1" max:"65536" help:"of these, of one access key, or of one address where there are no keys"`
+	UploadBytes           Bytes `yaml:"upload_bytes" default:"2GiB" min:"1" max:"1PiB" help:"bytes of all uploads in progress at once on one node, by their Content-Length; more are told to retry"`
 	Reads                 int   `yaml:"reads" default:"512" min:"1" max:"65536" help:"images that one node sends to clients at once; more wait, then are told to retry"`
+	KeyReads              int   `yaml:"key_reads" default:"384" min:"1" max:"65536" help:"of these, to one access key, or to one address where there are no keys"`
 	StagingBytes          Bytes `yaml:"staging_bytes" default:"256MiB" min:"1" max:"1TiB" help:"image bytes that one node holds in memory for uploads in progress"`
 	MemoryBytes           Bytes `yaml:"memory_bytes" default:"448MiB" min:"16MiB" max:"4TiB" help:"soft limit of a node's memory, given to the Go runtime"`
 	ListPage              int   `yaml:"list_page" default:"1000" min:"1" max:"10000" help:"most images in one page of a list; one of long names ends before"`
@@ -94,6 +97,8 @@ type Limits struct {
 	ConnectionsPerAddress int   `yaml:"connections_per_address" default:"512" min:"1" max:"1048576" help:"of these, of one IPv4 address or IPv6 network of 64 bits"`
 	HeaderBytes           Bytes `yaml:"header_bytes" default:"16KiB" min:"4KiB" max:"1MiB" help:"largest header of an HTTP request"`
 	BodyRate              Bytes `yaml:"body_rate" default:"16KiB" min:"1" max:"1GiB" help:"bytes a second that a client must send or take a body at, on average; slower ones are cut"`
+	BusyRate              Bytes `yaml:"busy_rate" default:"256KiB" min:"1" max:"1GiB" help:"bytes a second that an upload or read must move at, on average, to keep its place while others wait for one"`
+	StatusStreams         int   `yaml:"status_streams" default:"16" min:"1" max:"65536" help:"streams of a node's status to one address: to the nodes of one host"`
 	DiskFreeBytes         Bytes `yaml:"disk_free_bytes" default:"1GiB" min:"0" max:"1PiB" help:"disk space that uploads leave free, for the log of Raft: a node ends when its log finds the disk full"`
 	DiskFreeInodes        int   `yaml:"disk_free_inodes" default:"1000" min:"0" max:"1000000000" help:"files that uploads leave room for (free inodes), for the log of Raft, where the file system has a fixed number of them"`
 }
@@ -103,6 +108,7 @@ type Timeouts struct {
 	Header          time.Duration `yaml:"header" default:"5s" help:"to receive the header of a request"`
 	BodyIdle        time.Duration `yaml:"body_idle" default:"15s" help:"without a byte before a body counts as incomplete"`
 	BodyGrace       time.Duration `yaml:"body_grace" default:"30s" help:"that a body may fall behind limits.body_rate by; what is faster makes up for it"`
+	BusyGrace       time.Duration `yaml:"busy_grace" default:"1s" help:"that a body may fall behind limits.busy_rate by"`
 	Idle            time.Duration `yaml:"idle" default:"1m30s" help:"to keep an unused API connection open"`
 	Assign          time.Duration `yaml:"assign" default:"300ms" help:"for the leader to assign an upload before a follower proposes it"`
 	Takeover        time.Duration `yaml:"takeover" default:"3s" help:"without progress, or after the body's end, before a storing node loses the upload to another"`

@@ -13,7 +13,7 @@ import (
 func TestServerShortOfFiles(t *testing.T) {
 	dir := t.TempDir()
 	writeConfig(t, dir, "")
-	for _, n := range []int{12, 14, 20, 28, 64, 256, 2815} {
+	for _, n := range []int{12, 14, 20, 28, 64, 256, 2879} {
 		cmd := program(t, dir, "server", "--id", "1")
 		sh, err := exec.LookPath("sh")
 		if err != nil {
@@ -23,7 +23,7 @@ func TestServerShortOfFiles(t *testing.T) {
 		cmd.Args = append([]string{"sh", "-c", script, cmd.Path}, cmd.Args[1:]...)
 		cmd.Path = sh
 		e := finish(t, cmd)
-		e.expectErr(t, exitUsage, fmt.Sprintf("may have %d open files and needs 2816", n),
+		e.expectErr(t, exitUsage, fmt.Sprintf("may have %d open files and needs 2880", n),
 			"hint: raise the hard limit")
 		if strings.Contains(e.err, "--replace") {
 			t.Errorf("with %d descriptors: %v", n, e)

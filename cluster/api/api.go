@@ -9,6 +9,7 @@ import (
 	"io"
 	"log"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -91,8 +92,14 @@ type Options struct {
 	BodyIdle    time.Duration     // a body that does not move for this long is given up
 	BodyRate    int64             // bytes a second that a body must move at; 0: any
 	BodyGrace   time.Duration     // that it may fall behind by
+	BusyRate    int64             // bytes a second that a body must move at while others wait for its place
+	BusyGrace   time.Duration     // that it may fall behind by
 	Reads       int               // images sent to clients at once
-	Uploads     int               // bodies forwarded at once to nodes that hold their shards
+	KeyReads    int               // of these, to one access key or address
+	Uploads     int               // bodies taken at once, and as many forwarded to nodes that hold their shards
+	KeyUploads  int               // of these, of one access key or address
+	UploadBytes int64             // of all bodies that are taken at once, and of those forwarded
+	Streams     int               // status streams at once to one address
 	StatusEvery time.Duration     // period of the status stream
 	// Authenticate returns who sends a request: the zero Principal when it has no credentials, and the error
 	// KindUnauthorized when it has some that are not good.
@@ -112,22 +119,34 @@ type Handler struct {
 	shutdown context.Context               // ends when the node is shutting down
 	cancel   context.CancelFunc
 
-	lists, shardLists slots
-	reads, forwards   slots
+	lists, shardLists        *gate
+	reads, uploads, forwards *gate
 
 	streamsMu sync.Mutex
-	streams   map[string]int // status streams by address
+	streams   map[netip.Prefix]int // status streams by address
 }
 
 // New returns the handler of a node's API address.
 func New(o Options) *Handler {
 	h := &Handler{
-		Options: o, mux: http.NewServeMux(), peers: http.NewServeMux(), streams: map[string]int{},
+		Options: o, mux: http.NewServeMux(), peers: http.NewServeMux(), streams: map[netip.Prefix]int{},
 	}
-	h.lists = newSlots(listsMax, "lists", "")
-	h.shardLists = newSlots(listsMax, "lists for other nodes", "")
-	h.reads = newSlots(o.Reads, "reads", " (limits.reads)")
-	h.forwards = newSlots(o.Uploads, "uploads for other nodes", " (limits.uploads)")
+	h.lists = newGate(bounds{what: "lists", all: listsMax, perKey: listsMax / 2, wait: listWait})
+	h.shardLists = newGate(bounds{
+		what: "lists for other nodes", all: listsMax, perKey: listsMax, wait: listWait,
+	})
+	h.reads = newGate(bounds{
+		what: "reads", all: o.Reads, allSetting: " (limits.reads)", wait: readWait,
+		perKey: o.KeyReads, keySetting: " (limits.key_reads)",
+	})
+	uploads := bounds{
+		what: "uploads", all: o.Uploads, allSetting: " (limits.uploads)", wait: uploadWait,
+		perKey: o.KeyUploads, keySetting: " (limits.key_uploads)",
+		bytesMax: o.UploadBytes, bytesSetting: " (limits.upload_bytes)",
+	}
+	h.uploads = newGate(uploads)
+	uploads.what = "uploads for other nodes"
+	h.forwards = newGate(uploads)
 	h.Notify()
 	h.errorLog = zap.NewStdLog(o.Logger.Named("forward"))
 	h.shutdown, h.cancel = context.WithCancel(context.Background())
@@ -183,8 +202,12 @@ func (h *Handler) ForPeers() http.Handler {
 	})
 }
 
-// readWait is how long a read waits for another one to end.
-const readWait = 5 * time.Second
+// How long reads and uploads wait for others to end. An upload that is assigned to this node and does not
+// begin goes to another node after a while.
+const (
+	readWait   = 5 * time.Second
+	uploadWait = time.Second
+)
 
 // withPace holds the bodies of a request and its answer to their pace.
 func (h *Handler) withPace(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
@@ -224,7 +247,7 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	w.Write(text)
 	switch p.Code {
 	case image.KindTooSlow:
-	case image.KindUnauthorized, image.KindForbidden:
+	case image.KindUnauthorized, image.KindForbidden, image.KindOverload:
 		if rest != nil {
 			rest.endBy(time.Now().Add(refusedRead))
 		}

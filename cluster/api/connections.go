@@ -1,7 +1,6 @@
 package api
 
 import (
-	"net"
 	"net/http"
 	"time"
 
@@ -40,26 +39,20 @@ func (h *Handler) RefuseConnection(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// streamsMax bounds the status streams to one address: a few nodes on one host.
-const streamsMax = 16
-
 // stream takes one of an address's status streams and returns what gives it back; nil when none is left.
 func (h *Handler) stream(r *http.Request) (release func()) {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		host = r.RemoteAddr
-	}
+	address := connlimit.Address(r.RemoteAddr)
 	h.streamsMu.Lock()
 	defer h.streamsMu.Unlock()
-	if h.streams[host] >= streamsMax {
+	if h.streams[address] >= h.Streams {
 		return nil
 	}
-	h.streams[host]++
+	h.streams[address]++
 	return func() {
 		h.streamsMu.Lock()
 		defer h.streamsMu.Unlock()
-		if h.streams[host]--; h.streams[host] == 0 {
-			delete(h.streams, host)
+		if h.streams[address]--; h.streams[address] == 0 {
+			delete(h.streams, address)
 		}
 	}
 }

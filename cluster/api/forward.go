@@ -37,11 +37,12 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, user, name str
 		return false // refused here as well
 	}
 	if r.ContentLength > 0 {
-		if err := h.forwards.acquire(r.Context(), 0); err != nil {
+		leave, err := h.forwards.enter(r.Context(), holder(r, user), r.ContentLength, h.body(w, r))
+		if err != nil {
 			h.fail(w, r, err)
 			return true
 		}
-		defer h.forwards.release()
+		defer leave()
 	}
 	var rest *body // what the other node did not wait for
 	proxy := httputil.ReverseProxy{

@@ -31,11 +31,13 @@ func (h *Handler) images(w http.ResponseWriter, r *http.Request, rest string) {
 		h.refuseMethod(w, r, allow)
 		return
 	case r.Method == http.MethodGet:
-		if err := h.reads.acquire(r.Context(), readWait); err != nil {
+		paced, _ := w.(mover)
+		leave, err := h.reads.enter(r.Context(), holder(r, user), 0, paced)
+		if err != nil {
 			h.fail(w, r, err)
 			return
 		}
-		defer h.reads.release()
+		defer leave()
 	}
 	if one && h.forward(w, r, user, name) {
 		return
@@ -69,7 +71,13 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request, user, name string,
 	}
 	req.User, req.Name, req.If = user, name, cond
 	body := h.body(w, r)
+	leave, err := h.uploads.enter(r.Context(), holder(r, user), req.Size, body)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
 	rec, err := h.Images.Put(r.Context(), req, body)
+	leave()
 	if err != nil {
 		if r.Header.Set(wire.UploadField, req.ID.String()); body.read.Load() ||
 			!h.forwardMisplaced(w, r, user, name, err) {

@@ -26,13 +26,14 @@ func (h *Handler) list(w http.ResponseWriter, r *http.Request, user string) {
 
 // page answers with one page of a list, once there is a slot for it.
 func (h *Handler) page(
-	w http.ResponseWriter, r *http.Request, at slots, list func(wire.ListQuery) (wire.List, error),
+	w http.ResponseWriter, r *http.Request, at *gate, list func(wire.ListQuery) (wire.List, error),
 ) {
 	q, err := wire.ParseList(r.URL.Query(), h.ListPage)
 	var page wire.List
 	if err == nil {
-		if err = at.acquire(r.Context(), listWait); err == nil {
-			defer at.release()
+		var leave func()
+		if leave, err = at.enter(r.Context(), holder(r, ""), 0, nil); err == nil {
+			defer leave()
 			page, err = list(q)
 		}
 	}

@@ -90,14 +90,18 @@ func TestListsAtOnce(t *testing.T) {
 	l := lister{open: make(chan struct{})}
 	close(l.open)
 	h, srv := serveOn(t, l, readyNode{})
-	for range listsMax {
-		if err := h.lists.acquire(t.Context(), 0); err != nil {
+	h.lists.wait = 0
+	var leave func()
+	for n := range listsMax {
+		var err error
+		if leave, err = h.lists.enter(t.Context(), fmt.Sprint(n), 0, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := h.lists.acquire(t.Context(), 0); image.KindOf(err) != image.KindOverload {
+	if _, err := h.lists.enter(t.Context(), "one more", 0, nil); image.KindOf(err) != image.KindOverload {
 		t.Errorf("one more: %v", err)
 	}
+	h.lists.wait = listWait
 	status := make(chan int)
 	go func() {
 		resp, err := srv.Client().Get(srv.URL + "/v1/images/alice")
@@ -108,7 +112,7 @@ func TestListsAtOnce(t *testing.T) {
 		resp.Body.Close()
 		status <- resp.StatusCode
 	}()
-	h.lists.release()
+	leave()
 	if got := <-status; got != http.StatusOK {
 		t.Errorf("when another list has ended: status %d", got)
 	}

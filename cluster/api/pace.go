@@ -3,6 +3,7 @@ package api
 import (
 	"errors"
 	"io"
+	"math"
 	"net/http"
 	"os"
 	"sync"
@@ -26,6 +27,63 @@ type pace struct {
 	bytes       int64         // since left was last leftMax
 	waited      time.Duration // likewise
 }
+
+// urgency judges whether a body moves as it must to keep its place while others wait for one. Unlike pace it
+// may be asked at any time.
+type urgency struct {
+	pace  pace                    // changed by whoever reads or writes
+	left  atomic.Int64            // of pace
+	since atomic.Int64            // when the read or write in progress began, ns; 0 between two
+	out   atomic.Bool             // it is to give way
+	cut   func(t time.Time) error // sets the deadline of the read or write in progress
+}
+
+func (u *urgency) begin(rate int64, grace, window time.Duration, cut func(time.Time) error) {
+	u.pace = pace{rate: rate, leftMax: grace + window, left: grace + window}
+	u.left.Store(int64(u.pace.left))
+	u.cut = cut
+	if rate == 0 {
+		u.done()
+	}
+}
+
+// late implements mover.
+func (u *urgency) late(now time.Time) time.Duration {
+	late := -time.Duration(u.left.Load())
+	if since := u.since.Load(); since != 0 {
+		late += now.Sub(time.Unix(0, since))
+	}
+	return late
+}
+
+// giveWay implements mover.
+func (u *urgency) giveWay() {
+	u.out.Store(true)
+	u.cut(time.Unix(1, 0))
+}
+
+// moved counts n bytes that took from began to now.
+func (u *urgency) moved(n int, began time.Time) {
+	u.since.Store(0)
+	if u.pace.rate != 0 {
+		u.pace.moved(n, time.Since(began))
+		u.left.Store(int64(u.pace.left))
+	}
+}
+
+// done makes it never late again.
+func (u *urgency) done() { u.left.Store(math.MaxInt64) }
+
+// gaveWay is the error of a body that gives way.
+func (u *urgency) gaveWay() error {
+	return image.Errorf(image.KindOverload, "the body came too slowly to keep its place while others wait "+
+		"for one: at less than %d bytes a second (limits.busy_rate)", u.pace.rate).
+		WithHint("send it again, with the same Idempotency-Key, when the node is less busy").
+		WithRetry(gaveWayRetry)
+}
+
+// gaveWayRetry is when a body that gave way should be sent again.
+const gaveWayRetry = 5 * time.Second
 
 // newPace returns the pace for one body of a request. One that another node forwards or relays gets twice the
 // time: it is that node, to which the client speaks, that ends it.
@@ -95,9 +153,10 @@ type body struct {
 	count   *atomic.Int64
 	mu      sync.Mutex // net/http reads on in a goroutine of its own when it passes a body on
 	pace    pace
-	end     time.Time   // by which it must have come; zero: any
-	read    atomic.Bool // something was asked of it
-	ended   atomic.Bool // nothing is left of it
+	urgency
+	end   time.Time   // by which it must have come; zero: any
+	read  atomic.Bool // something was asked of it
+	ended atomic.Bool // nothing is left of it
 }
 
 // Read implements io.Reader.
@@ -113,16 +172,24 @@ func (b *body) Read(p []byte) (int, error) {
 	if !b.end.IsZero() && b.end.Before(deadline) {
 		deadline = b.end
 	}
+	b.since.Store(began.UnixNano())
 	if err := b.control.SetReadDeadline(deadline); err != nil {
 		return 0, err
+	}
+	if b.out.Load() {
+		return 0, b.gaveWay()
 	}
 	n, err := b.r.Read(p)
 	b.count.Add(int64(n))
 	slow := b.pace.moved(n, time.Since(began))
+	b.moved(n, began)
 	switch {
 	case err == io.EOF:
 		b.ended.Store(true)
+		b.done()
 		b.control.SetReadDeadline(time.Time{}) // net/http goes on reading to notice that the client left
+	case b.out.Load():
+		err = b.gaveWay()
 	case err != nil:
 		err = b.pace.stopped(err)
 	default:
@@ -146,7 +213,9 @@ func (h *Handler) body(w http.ResponseWriter, r *http.Request) *body {
 	if b, ok := r.Body.(*body); ok {
 		return b
 	}
-	return &body{r: r.Body, control: http.NewResponseController(w), count: &h.rx, pace: h.newPace(r)}
+	b := &body{r: r.Body, control: http.NewResponseController(w), count: &h.rx, pace: h.newPace(r)}
+	b.begin(h.BusyRate, h.BusyGrace, 0, b.control.SetReadDeadline)
+	return b
 }
 
 // pacedWriter is an answer that fails when the client does not take it as pace asks.
@@ -154,8 +223,9 @@ type pacedWriter struct {
 	http.ResponseWriter
 	control *http.ResponseController
 	pace    pace
-	logger  *zap.Logger
-	path    string
+	urgency
+	logger *zap.Logger
+	path   string
 }
 
 // windowBytesMax is what the other end's kernel takes at once for a program that reads it later. Until that
@@ -168,10 +238,13 @@ func (h *Handler) paced(w http.ResponseWriter, r *http.Request) *pacedWriter {
 		p.leftMax += windowBytesMax * time.Second / time.Duration(p.rate)
 		p.idle = p.leftMax
 	}
-	return &pacedWriter{
+	paced := &pacedWriter{
 		ResponseWriter: w, control: http.NewResponseController(w), pace: p, logger: h.Logger,
 		path: r.URL.Path,
 	}
+	window := windowBytesMax * time.Second / time.Duration(max(h.BusyRate, 1))
+	paced.begin(h.BusyRate, h.BusyGrace, window, paced.control.SetWriteDeadline)
+	return paced
 }
 
 // writePieceBytes is the unit in which an answer's progress is measured.
@@ -181,17 +254,25 @@ const writePieceBytes = 64 << 10
 func (p *pacedWriter) Write(b []byte) (n int, err error) {
 	for first := true; first || n < len(b); first = false {
 		began := time.Now()
+		p.since.Store(began.UnixNano())
 		p.control.SetWriteDeadline(began.Add(p.pace.timeout())) // an error: not a real connection
+		if p.out.Load() {
+			return n, p.gaveWay()
+		}
 		m, err := p.ResponseWriter.Write(b[n:min(len(b), n+writePieceBytes)])
 		n += m
 		slow := p.pace.moved(m, time.Since(began))
-		if err != nil {
+		p.moved(m, began)
+		switch {
+		case err != nil && p.out.Load():
+			err = p.gaveWay()
+		case err != nil:
 			err = p.pace.stopped(err)
-		} else {
+		default:
 			err = slow
 		}
 		if err != nil {
-			if image.KindOf(err) == image.KindTooSlow {
+			if kind := image.KindOf(err); kind == image.KindTooSlow || kind == image.KindOverload {
 				p.logger.Info("a client takes its answer too slowly", zap.String("path", p.path),
 					zap.Error(err))
 			}

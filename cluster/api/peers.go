@@ -49,7 +49,8 @@ func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
 	release := h.stream(r)
 	if release == nil {
 		h.fail(w, r, image.Errorf(image.KindOverload,
-			"%d status streams to this address are open, the limit", streamsMax).WithHint("end some"))
+			"%d status streams to this address are open, the limit (limits.status_streams)", h.Streams).
+			WithHint("end some").WithRetry(time.Second))
 		return
 	}
 	defer release()

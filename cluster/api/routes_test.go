@@ -164,7 +164,7 @@ func guarded(who *access.Principal) (*Handler, *touched) {
 	n := &touched{}
 	return New(Options{
 		ID: 1, Images: n, Node: n, Peers: n, Accounts: n, Logger: zap.NewNop(), ImageBytes: 1 << 20, ListPage: 10,
-		BodyIdle: time.Second, Reads: 1, Uploads: 1, StatusEvery: time.Hour,
+		BodyIdle: time.Second, Reads: 1, KeyReads: 1, Uploads: 1, KeyUploads: 1, Streams: 1, StatusEvery: time.Hour,
 		HostAllowed:  func(string) bool { return true },
 		Authenticate: func(*http.Request) (access.Principal, error) { return *who, nil },
 	}), n
@@ -194,7 +194,7 @@ func serveOrAbort(h *Handler, w http.ResponseWriter, r *http.Request) {
 func TestRoutes(t *testing.T) {
 	var who access.Principal
 	h, node := guarded(&who)
-	h.reads.acquire(t.Context(), 0) // none is left: a refusal that took one would wait
+	h.reads.enter(t.Context(), "", 0, nil) // none is left: a refusal that took one would wait
 	h.shutdown, h.cancel = context.WithCancel(t.Context())
 	h.cancel() // status streams end
 	seen := map[string]bool{}

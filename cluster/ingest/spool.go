@@ -55,7 +55,7 @@ func newSpool(a *arena, size int64) *spool {
 }
 
 // fill reads the body, all of size and not a byte more. A short body is KindIncomplete, a slow one
-// KindTooSlow. When the spool is closed it ends with errSpoolClosed.
+// KindTooSlow, or KindOverload where others waited. When the spool is closed it ends with errSpoolClosed.
 func (s *spool) fill(body io.Reader) error {
 	var c []byte
 	woke := time.Now()
@@ -109,9 +109,10 @@ func (s *spool) drain(body io.Reader) error {
 }
 
 func incomplete(got, want int64, cause error) error {
-	if slow := (*image.Error)(nil); errors.As(cause, &slow) && slow.Kind == image.KindTooSlow {
-		return image.Errorf(image.KindTooSlow, "the body was cut after %d of %d bytes: %w", got, want, cause).
-			WithHint(slow.Hint())
+	slow := (*image.Error)(nil)
+	if errors.As(cause, &slow) && (slow.Kind == image.KindTooSlow || slow.Kind == image.KindOverload) {
+		return image.Errorf(slow.Kind, "the body was cut after %d of %d bytes: %w", got, want, cause).
+			WithHint(slow.Hint()).WithRetry(slow.RetryAfter)
 	}
 	return image.Errorf(image.KindIncomplete, "the body ended after %d of %d bytes: %w", got, want, cause).
 		WithHint("send the image again, with the same Idempotency-Key")
