@@ -14,14 +14,14 @@ import (
 
 // Limits of what the system shard keeps of users.
 const (
-	usersMax           = 1 << 20
-	accessKeysMax      = 10_000
-	accessKeysOfMax    = 100 // of one user, and of none
-	accessKeyIDMax     = 64  // bytes
-	sealedBytesMax     = 256 // of an access key's secret
-	wrappedBytesMax    = 256 // of a user's key
-	removalsMax        = 1000
-	purgedImagesAtOnce = 200 // by one Purge
+	usersMax        = 1 << 20
+	accessKeysMax   = 10_000
+	accessKeysOfMax = 100 // of one user, and of none
+	accessKeyIDMax  = 64  // bytes
+	sealedBytesMax  = 256 // of an access key's secret
+	wrappedBytesMax = 256 // of a user's key
+	removalsMax     = 1000
+	purgedAtOnce    = 200 // images, or answers, by one Purge
 )
 
 // AccessKey is what the system shard keeps of an access key.

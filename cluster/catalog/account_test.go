@@ -215,6 +215,11 @@ func TestRemoveUser(t *testing.T) {
 		t.Errorf("removed again: %+v", again)
 	}
 
+	s.expectKind(s.add(4), "") // a new node takes part
+	s.expectKind(s.add(4), "")
+	if left := s.removals(); !slices.Equal(left[0].Nodes, []image.NodeID{1, 2, 3, 4}) {
+		t.Errorf("removal %+v", left[0])
+	}
 	s.expectKind(s.do(putKey("alice", 2)), image.KindForbidden)
 	s.expectKind(s.do(putKey("bob", 1)), image.KindStale)
 	s.expectKind(s.do(putKey("bob", 2)), "")
@@ -223,10 +228,10 @@ func TestRemoveUser(t *testing.T) {
 	}
 	s.expectKind(s.do(putKey("alice", 1)), image.KindStale) // the ID of the destroyed key
 	s.expectKind(s.do(putKey("alice", 2)), "")
-	if left := s.removals(); len(left) != 1 || len(left[0].Shards) != 0 || len(left[0].Nodes) != 3 {
+	if left := s.removals(); len(left) != 1 || len(left[0].Shards) != 0 || len(left[0].Nodes) != 4 {
 		t.Errorf("removals %+v", left)
 	}
-	for node := range image.NodeID(3) {
+	for node := range image.NodeID(4) {
 		s.do(Command{Removed: &Removed{Removal: 1, Node: node + 1}})
 	}
 	if left := s.removals(); len(left) != 0 {
@@ -250,7 +255,7 @@ func TestPurge(t *testing.T) {
 		st.Stored.ID = a.Assign.ID
 		s.expectKind(s.do(st), "")
 	}
-	const images = purgedImagesAtOnce + 5
+	const images = purgedAtOnce + 5
 	for n := range images {
 		store(n, "alice")
 	}
@@ -259,19 +264,27 @@ func TestPurge(t *testing.T) {
 	s.events = nil
 
 	r := s.do(purge(1, "alice"))
-	if p := r.Purged; p == nil || p.Images != purgedImagesAtOnce || !p.More {
+	if p := r.Purged; p == nil || p.Images != purgedAtOnce || !p.More {
 		t.Fatalf("purged %+v", p)
 	}
 	if s.events[0].Purge == nil {
 		t.Error("the first event is not the purge: a node would encrypt with the destroyed key")
 	}
 	u, err := GetUpload(s.db, id(9))
-	if err != nil || u.State != Failed || u.Problem.Code != image.KindForbidden {
+	if u == nil || err != nil || u.State != Failed || u.Problem.Code != image.KindForbidden {
 		t.Errorf("the pending upload is %+v, %v", u, err)
 	}
 	s.expectKind(s.do(stored(9, sumA, at(1, 1))), image.KindStale)
-	if p := s.do(purge(1, "alice")).Purged; p.Images != 5 || p.More {
+	if p := s.do(purge(1, "alice")).Purged; p.Images != 5 || !p.More { // answers are left
 		t.Fatalf("purged %+v", p)
+	}
+	if p := s.do(purge(1, "alice")).Purged; p.Images != 0 || p.More {
+		t.Fatalf("purged %+v", p)
+	}
+	for k, v := range s.db {
+		if strings.Contains(k, "alice") || strings.Contains(string(v), "alice") {
+			t.Errorf("the shard still has %q: %s", k, v)
+		}
 	}
 	if tot := s.totals(); tot.Images != 1 || tot.Nodes[1].Stored.Images != 1 {
 		t.Errorf("totals %+v", tot)

@@ -189,6 +189,20 @@ func (f *finished) expire() error {
 	return nil
 }
 
+// forgetUser drops up to limit answers of a user, and reports whether there are more.
+func (t *txn) forgetUser(user string, limit int) (more bool, err error) {
+	err = t.changeFinished(user, func(f *finished, u *userQueue) error {
+		for ; limit > 0 && u.Bytes > 0; limit-- {
+			if err := f.dropFirst(user, u); err != nil {
+				return err
+			}
+		}
+		more = u.Bytes > 0
+		return nil
+	})
+	return more, err
+}
+
 // dropOld drops an answer if it is too old, and reports whether it was.
 func (f *finished) dropOld(at orderRow) (bool, error) {
 	row, err := f.row(at.User, at.Seq)

@@ -218,7 +218,8 @@ func (t *txn) addMember(a *AddMember) (Result, error) {
 	if err := checkAddresses(a.ID, a.API, a.Raft); err != nil {
 		return reject(err), nil
 	}
-	return t.changeMembers(false, func(s *Membership) error {
+	added := false
+	result, err := t.changeMembers(false, func(s *Membership) error {
 		if old := s.Member(a.ID); old != nil && old.API == a.API && old.Raft == a.Raft &&
 			old.State == MemberActive {
 			return nil
@@ -241,8 +242,13 @@ func (t *txn) addMember(a *AddMember) (Result, error) {
 		s.Members = append(s.Members, Member{ID: a.ID, API: a.API, Raft: a.Raft, State: MemberActive})
 		slices.SortFunc(s.Members, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
 		s.relayout(t.shard)
+		added = true
 		return nil
 	})
+	if added && err == nil {
+		err = t.addToRemovals(a.ID)
+	}
+	return result, err
 }
 
 func (t *txn) drainMember(d *DrainMember) (Result, error) {

@@ -192,6 +192,18 @@ func (t *txn) removed(c *Removed) (Result, error) {
 	return Result{Removal: x}, t.saveRemoval(x)
 }
 
+// addToRemovals has a new member take part in the removals that are not complete: others may send it parts of
+// their logs from before.
+func (t *txn) addToRemovals(id image.NodeID) error {
+	all, err := Removals(t.tx)
+	for i := 0; err == nil && i < len(all); i++ {
+		all[i].Nodes = append(all[i].Nodes, id)
+		t.events = append(t.events, Event{Removal: all[i]})
+		err = t.saveRemoval(all[i])
+	}
+	return err
+}
+
 // purge deletes images of a removed user, and all its uploads on their way: what commits after that was
 // assigned after it, and so is not encrypted with a key that is destroyed.
 func (t *txn) purge(c *Purge) (Result, error) {
@@ -222,14 +234,19 @@ func (t *txn) purge(c *Purge) (Result, error) {
 	var recs []*image.Record
 	err = ListRecords(t.tx, c.User, "", "", func(rec *image.Record) bool {
 		recs = append(recs, rec)
-		return len(recs) <= purgedImagesAtOnce
+		return len(recs) <= purgedAtOnce
 	})
 	if err != nil {
 		return Result{}, err
 	}
-	p := &Purged{Images: min(len(recs), purgedImagesAtOnce), More: len(recs) > purgedImagesAtOnce}
+	p := &Purged{Images: min(len(recs), purgedAtOnce), More: len(recs) > purgedAtOnce}
 	for _, rec := range recs[:p.Images] {
 		if err := t.remove(rec); err != nil {
+			return Result{}, err
+		}
+	}
+	if !p.More {
+		if p.More, err = t.forgetUser(c.User, purgedAtOnce); err != nil {
 			return Result{}, err
 		}
 	}
