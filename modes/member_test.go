@@ -264,3 +264,21 @@ func TestStatusHeadline(t *testing.T) {
 		}
 	}
 }
+
+// TestStatusOutline: what a key that is no administrator's is shown has no figures that look like none.
+func TestStatusOutline(t *testing.T) {
+	s := wire.ClusterStatus{
+		Name: "photos", Ready: true, Images: 7, Shards: []wire.ShardStatus{{ID: 2, Leader: 1}},
+		Nodes: []wire.NodeStatus{{ID: 1, API: "127.0.0.1:8001", State: wire.NodeUp, StoredImages: 7, Version: "v"}},
+	}
+	var out bytes.Buffer
+	if err := writeStatus(&out, s.Outline()); err != nil {
+		t.Fatal(err)
+	}
+	const want = "photos is ready: 1 of 1 shard have a leader\n" +
+		"node  state  API\n1     up     127.0.0.1:8001\n" +
+		"The access key is not an administrator's: loads and figures are left out.\n"
+	if out.String() != want {
+		t.Errorf("%s", out.String())
+	}
+}

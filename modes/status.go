@@ -103,6 +103,20 @@ func degraded(s wire.ClusterStatus) (text string) {
 	return text
 }
 
+// writeOutline writes what a cluster shows those who are not its administrators.
+func writeOutline(w io.Writer, s wire.ClusterStatus) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "node\tstate\tAPI")
+	for _, n := range s.Nodes {
+		fmt.Fprintf(t, "%d\t%s\t%s\n", n.ID, n.Condition(), n.API)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(w, "The access key is not an administrator's: loads and figures are left out.")
+	return err
+}
+
 func writeStatus(w io.Writer, s wire.ClusterStatus) error {
 	ready := "ready"
 	if !s.Ready {
@@ -110,6 +124,9 @@ func writeStatus(w io.Writer, s wire.ClusterStatus) error {
 	}
 	fmt.Fprintf(w, "%s is %s: %d of %s have a leader%s\n", s.Name, ready, s.Leaders(),
 		term.Plural(len(s.Shards), "shard"), degraded(s))
+	if s.Limited {
+		return writeOutline(w, s)
+	}
 	fmt.Fprintf(w, "%s, %s, %s each, %d under-replicated\n", term.Plural(s.Images, "image"), term.Bytes(s.Bytes),
 		term.Plural(s.Replicas, "copy"), s.UnderReplicated)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
