@@ -12,6 +12,7 @@ import (
 
 	"imgcluster/cluster/access"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/peerconn"
 	"imgcluster/cluster/wire"
 )
 
@@ -254,6 +255,10 @@ func (s *Set) Suspect(ctx context.Context, node image.NodeID, rec *image.Record)
 	_, err := s.Post(ctx, node, path, nil)
 	return err
 }
+
+// NotNode reports whether err means that what is at a peer's address is no node of this version. A node
+// that ends at that moment looks the same: ask again.
+func NotNode(err error) bool { return errors.Is(err, peerconn.ErrNotNode) }
 
 // Unreachable reports whether err means that a peer did not answer at all, rather than that it refused.
 func Unreachable(err error) bool { return err != nil && !errors.As(err, new(*image.Error)) }

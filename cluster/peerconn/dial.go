@@ -3,7 +3,10 @@ package peerconn
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
+	"syscall"
 	"time"
 
 	"imgcluster/cluster/halfopen"
@@ -16,6 +19,16 @@ type Dialer struct {
 	Protocol   string        // of package access
 	Timeout    time.Duration // to connect and to shake hands
 	Unanswered time.Duration // see halfopen.Dialer
+}
+
+// ErrNotNode: what accepted a connection does not answer as a node of this version does.
+var ErrNotNode = errors.New("it does not answer as a node of this version of imgcluster does")
+
+// notNode reports whether a handshake failed because the other end does not know it: it ended the
+// connection, or sent something else.
+func notNode(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) ||
+		errors.As(err, new(tls.RecordHeaderError))
 }
 
 // Dial connects to a node at host:port. The other end of the connection is that node. Whether it takes this
@@ -32,7 +45,10 @@ func (d *Dialer) Dial(ctx context.Context, to image.NodeID, address string) (*tl
 	conn := tls.Client(raw, config)
 	err = conn.HandshakeContext(ctx)
 	if err == nil && conn.ConnectionState().NegotiatedProtocol != d.Protocol {
-		err = fmt.Errorf("it does not speak %s", d.Protocol)
+		err = fmt.Errorf("it does not speak %s: %w", d.Protocol, ErrNotNode)
+	}
+	if notNode(err) {
+		err = fmt.Errorf("%w: %w", ErrNotNode, err)
 	}
 	if err != nil {
 		raw.Close()
