@@ -167,7 +167,7 @@ func keyFrom(t *testing.T, s string) Key {
 	return keyOf((*[keyBytes]byte)(unhex(t, s)))
 }
 
-func unhex(t *testing.T, s string) []byte {
+func unhex(t testing.TB, s string) []byte {
 	t.Helper()
 	return must[[]byte](t)(hex.DecodeString(s))
 }
