@@ -266,7 +266,8 @@ func readRange(o *Opened, file []byte, off, n int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := o.NewRangeReader(bytes.NewReader(file[ctOff:ctOff+ctLen]), off, n)
+	end := min(ctOff+ctLen, int64(len(file))) // of a cut file there is less
+	r, err := o.NewRangeReader(bytes.NewReader(file[min(ctOff, end):end]), off, n)
 	if err != nil {
 		return nil, err
 	}
