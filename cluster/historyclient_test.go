@@ -73,7 +73,7 @@ func (r *histories) ask(
 	ctx context.Context, t *testing.T, method string, id image.NodeID, name string, body []byte,
 	header http.Header,
 ) clustertest.Response {
-	url := "http://" + r.c.Addr(id) + clustertest.Path("alice", name)
+	url := r.c.URL(id, clustertest.Path("alice", name))
 	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
 		return clustertest.Response{Err: err}

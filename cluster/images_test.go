@@ -321,7 +321,7 @@ func testHosts(t *testing.T, c *clustertest.Cluster) {
 		"images.example": 201, "alias.example:8001": 201, "ALIAS.example.": 201,
 		"evil.example": 403, "images.example.evil.example": 403, "example": 403, ",": 403,
 	} {
-		url := "http://" + c.Addr(1) + clustertest.Path("hosts", "a.png")
+		url := c.URL(1, clustertest.Path("hosts", "a.png"))
 		req, err := http.NewRequest(http.MethodPut, url, bytes.NewReader(clustertest.Image(1, 100)))
 		if err != nil {
 			t.Fatal(err)

@@ -107,7 +107,7 @@ func forward(t *testing.T, from, to string) {
 // TestListenElsewhere runs nodes that listen on other ports and addresses than those in cluster.nodes. What a
 // node listens on may change from one start to the next; its address in cluster.nodes may not.
 func TestListenElsewhere(t *testing.T) {
-	c := clustertest.New(t, clustertest.Options{})
+	c := clustertest.New(t, clustertest.Options{Secured: true}) // so is a node beyond loopback
 	masterKey(t, c.Config.Local.MasterKeyFile)
 	ports := clustertest.FreePorts(t, 4)
 	listen := map[image.NodeID]string{

@@ -114,7 +114,7 @@ func TestLogOfATakeover(t *testing.T) {
 		if id == cut {
 			sent = io.MultiReader(bytes.NewReader(body[:len(body)/2]), iotest.ErrReader(io.ErrClosedPipe))
 		}
-		url := "http://" + c.Addr(id) + clustertest.Path("alice", name)
+		url := c.URL(id, clustertest.Path("alice", name))
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, url, io.NopCloser(sent))
 		if err != nil {
 			t.Error(err)

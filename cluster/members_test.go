@@ -261,7 +261,7 @@ func TestMembersWithoutQuorum(t *testing.T) {
 	c.Stop(2, 3)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.Addr(1)+"/v1/members", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.URL(1, "/v1/members"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -94,6 +94,7 @@ func (n *network) clientVanishes(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+	conn = n.c.Secure(t, conn, node)
 	body := clustertest.Image(1, 400_000)
 	io.WriteString(conn, head(clustertest.Path("vanished", "half.png"), len(body)))
 	conn.Write(body[:len(body)/2])

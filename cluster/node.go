@@ -5,6 +5,7 @@ package cluster
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -54,6 +55,7 @@ type Node struct {
 	store    *store.Store
 	log      *shardLogs
 	listener net.Listener // of the API
+	tls      *tls.Config  // of the API; nil: plain HTTP
 	http     *connlimit.Server
 	port     *peerconn.Port // of the other nodes
 	peerHTTP *peerconn.Server
@@ -144,6 +146,9 @@ func (n *Node) start(ctx context.Context) error {
 	}
 	n.master = keys.Own
 	if n.authority, err = access.NewAuthority(n.master, n.cfg.Cluster.Name); err != nil {
+		return err
+	}
+	if n.tls, err = n.clientTLS(); err != nil {
 		return err
 	}
 	n.own = peerconn.Credentials{Authority: n.authority, Own: n.authority.Node(n.self.ID, n.self.Host)}
@@ -374,7 +379,7 @@ func (n *Node) newServer(h http.Handler) *http.Server {
 		ReadHeaderTimeout: n.cfg.Timeouts.Header,
 		IdleTimeout:       n.cfg.Timeouts.Idle,
 		MaxHeaderBytes:    int(n.cfg.Limits.HeaderBytes),
-		ErrorLog:          zap.NewStdLog(n.logger.Named("http")),
+		ErrorLog:          newHTTPLog(n.logger.Named("http")),
 		BaseContext:       func(net.Listener) context.Context { return n.ctx },
 	}
 }
@@ -399,6 +404,7 @@ func (n *Node) serve() {
 		Class:             api.ConnectionClass,
 		Refuse:            http.HandlerFunc(n.handler.RefuseConnection),
 		Logger:            n.logger.Named("http"),
+		TLS:               n.tls,
 	})
 	n.wg.Go(func() {
 		if err := n.http.Serve(n.listener); err != nil && !errors.Is(err, http.ErrServerClosed) {

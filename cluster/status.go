@@ -103,7 +103,9 @@ func (p *reporter) Info() wire.NodeInfo {
 
 // Cluster implements api.Node.
 func (p *reporter) Cluster() wire.ClusterStatus {
-	s := wire.ClusterStatus{Name: p.cfg.Cluster.Name, Ready: true, Replicas: p.cfg.Cluster.Replicas}
+	s := wire.ClusterStatus{
+		Name: p.cfg.Cluster.Name, Ready: true, Replicas: p.cfg.Cluster.Replicas, Insecure: p.cfg.OpenToAll(),
+	}
 	led := map[image.NodeID]int{}
 	reports := p.reported()
 	sums := &catalog.Totals{Nodes: map[image.NodeID]*catalog.NodeTotals{}}

@@ -287,7 +287,7 @@ func (k checker) warnInsecure() {
 	c := k.cfg
 	switch {
 	case c.Secured():
-	case !c.Loopback():
+	case c.OpenToAll():
 		k.report(faultf("remove it, and clients use TLS and access keys",
 			"plain HTTP without access keys: whoever reaches the nodes reads, replaces and deletes all images"),
 			"security.insecure")

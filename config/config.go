@@ -257,6 +257,9 @@ func (c *Config) CAFile() string {
 	}
 }
 
+// OpenToAll reports whether clients need nothing although other hosts reach the nodes.
+func (c *Config) OpenToAll() bool { return !c.Secured() && !c.Loopback() }
+
 // caFileDefault is the value of client.ca_file for the certificate of the cluster's own authority.
 const caFileDefault = "ca.crt"
 

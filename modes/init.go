@@ -337,16 +337,19 @@ func (n *newCluster) next(ctx context.Context, e *env, out *strings.Builder, fil
 		hosts = append(hosts, node.Host)
 	}
 	others := slices.DeleteFunc(slices.Clone(hosts), func(h string) bool { return isOwn(ctx, n.cfg, h) })
-	if copying := copyCommand(files, others); copying != "" {
+	server := "imgcluster server" + same
+	if !own {
+		server = "imgcluster server --id N" + same
+	}
+	if copying := copyCommand(files, others); copying != "" && own && !strings.Contains(server, "'") {
 		fmt.Fprintf(out, "\nCopy   %s\n", copying)
+		fmt.Fprintf(out, "Start  for h in %s; do ssh $h 'nohup %s >>imgcluster.log 2>&1 &'; done\n",
+			strings.Join(hosts, " "), server)
+		fmt.Fprintf(out, "       or on each machine: %s\n", server)
 	} else {
 		fmt.Fprintf(out, "\nCopy   to the same paths on %s: %s\n", strings.Join(others, ", "),
 			strings.Join(files, ", "))
-	}
-	if own {
-		fmt.Fprintf(out, "Start  imgcluster server%s    on each of them\n", same)
-	} else {
-		fmt.Fprintf(out, "Start  imgcluster server --id N%s    for each node, on its machine\n", same)
+		fmt.Fprintf(out, "Start  on each machine: %s\n", server)
 	}
 	fmt.Fprintf(out, "Use    imgcluster status%s\n", same)
 }

@@ -48,7 +48,9 @@ func TestInit(t *testing.T) {
 	e.expectOut(t, 0, "made   imgcluster.yaml  3 nodes, 3 copies of each image",
 		"made   "+keyPath+"  master key ",
 		"made   ca.crt  public", "Copy   for h in 10.40.45.206 10.40.33.244 10.40.53.40; do scp -rp "+
-			"imgcluster.yaml imgcluster-keys ca.crt $h:; done", "Start  imgcluster server    on each of them")
+			"imgcluster.yaml imgcluster-keys ca.crt $h:; done",
+		"Start  for h in 10.40.45.206 10.40.33.244 10.40.53.40; do ssh $h 'nohup imgcluster server >>",
+		"or on each machine: imgcluster server\n")
 	made := folder(t, dir)
 	if len(made) != 3 || !strings.HasPrefix(made[keyPath], "-r-------- ") ||
 		!strings.HasPrefix(made["ca.crt"], "-rw-r--r-- -----BEGIN CERTIFICATE") {
@@ -136,7 +138,7 @@ func TestInitElsewhere(t *testing.T) {
 	e.expectOut(t, 0, "made   "+path, "made   "+filepath.Join(dir, "ca.crt"),
 		"made   "+filepath.Join(dir, "k"),
 		"Copy   to the same paths on node1.example, fd77:77::2, node3.example: ",
-		"imgcluster server --config "+path+" ")
+		"Start  on each machine: imgcluster server --config "+path+"\n")
 	call(t, "--config", path, "init").expectOut(t, 0, "there  "+path, "there  "+filepath.Join(dir, "k"))
 
 	line := strings.Split(strings.TrimSpace(string(read(t, filepath.Join(dir, "k")))), "\n")

@@ -25,6 +25,7 @@ import (
 
 // env is what every command gets: the standard streams and the options of all commands.
 type env struct {
+	ctx     context.Context // of the command
 	in      *input
 	out     *output
 	err     io.Writer
@@ -59,7 +60,7 @@ func Main(ctx context.Context, args []string, in io.Reader, out, errw io.Writer)
 		fmt.Fprintln(errw, err)
 		return exitStatus(err)
 	}
-	e := &env{in: &input{ctx: ctx, r: in}, out: &output{w: out}, err: errw, hangup: hangup}
+	e := &env{ctx: ctx, in: &input{ctx: ctx, r: in}, out: &output{w: out}, err: errw, hangup: hangup}
 	root := newRoot(e)
 	root.SetArgs(args)
 	err := e.out.join(root.ExecuteContext(ctx))
@@ -248,11 +249,7 @@ func (e *env) clientOptions(cfg *config.Config, delivery client.Delivery) (clien
 	for _, n := range cfg.Cluster.Nodes {
 		o.Nodes = append(o.Nodes, client.Node{ID: n.ID, Addr: n.APIAddr()})
 	}
-	if !cfg.Secured() {
-		return o, nil
-	}
-	var err error
-	o.Key, _, err = accessKey()
+	err := e.authenticate(cfg, &o)
 	return o, err
 }
 

@@ -46,10 +46,14 @@ func runUp(ctx context.Context, e *env) error {
 	out := printable.Writer(e.out)
 	fmt.Fprintf(out, "%d nodes are ready after %.1f s\n", len(nodes), took.Seconds())
 	for _, n := range nodes {
-		fmt.Fprintf(out, "  node %d  http://%s  process %d  log %s\n", n.ID, n.API, n.PID(), n.LogPath)
+		fmt.Fprintf(out, "  node %d  %s  process %d  log %s\n", n.ID, n.API, n.PID(), n.LogPath)
 	}
 	same := e.sameConfig()
-	fmt.Fprintf(out, "Store    curl -T photo.png http://%s/v1/images/alice/photo.png\n", nodes[0].API)
+	if cfg.Secured() { // curl needs an access key
+		fmt.Fprintf(out, "Store    imgcluster put photo.png%s\n", same)
+	} else {
+		fmt.Fprintf(out, "Store    curl -T photo.png %s/v1/images/alice/photo.png\n", nodes[0].API)
+	}
 	fmt.Fprintf(out, "Look     imgcluster status%s\nTest     imgcluster stress%s\nStop     Ctrl-C\n", same, same)
 	if err = e.out.failure(); err == nil {
 		err = e.watchNodes(ctx, l)

@@ -34,6 +34,7 @@ func TestStatusFits(t *testing.T) {
 		Bytes:           987654321987,
 		Replicas:        2,
 		UnderReplicated: 12345,
+		Insecure:        true,
 	}
 	for id := range image.NodeID(3) {
 		s.Nodes = append(s.Nodes, wire.NodeStatus{

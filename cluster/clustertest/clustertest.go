@@ -27,7 +27,6 @@ import (
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
 	"imgcluster/config"
-	"imgcluster/crypto"
 )
 
 // Deadline limits every wait. It is long because tests of speed do not use it.
@@ -46,6 +45,7 @@ type Options struct {
 	Network   *Network             // the processes run on its hosts; nil: on the loopback address
 	Dir       string               // for its data; empty: a folder of the test
 	Program   string               // of the processes; empty: this test's own program
+	Secured   bool                 // TLS and access keys on the loopback address, as they are on a Network
 	Change    func(*config.Config) // edits the configuration; may be nil
 	Log       zapcore.Core         // of the nodes in this process; nil: see logger
 }
@@ -84,18 +84,20 @@ func New(t testing.TB, o Options) *Cluster {
 		c.dir = t.TempDir()
 	}
 	c.Config = quick(t, c.dir, cmp.Or(o.Nodes, 3))
+	c.Config.Security.Always = o.Secured
 	if o.Change != nil {
 		o.Change(c.Config)
 	}
 	if err := c.Config.Check(); err != nil {
 		t.Fatal(err)
 	}
+	transport := c.HTTP.Transport.(*http.Transport)
 	if o.Network != nil {
-		c.HTTP.Transport.(*http.Transport).DialContext = o.Network.dialOwn
-		// Nodes make a key on the loopback address only.
-		if _, err := crypto.LoadOrCreateMasterKey(c.Config.Local.MasterKeyFile); err != nil {
-			t.Fatal(err)
-		}
+		transport.DialContext = o.Network.dialOwn
+	}
+	var err error
+	if transport.TLSClientConfig, err = clientTLS(c.Config); err != nil {
+		t.Fatal(err)
 	}
 	t.Cleanup(c.close)
 	return c
@@ -338,8 +340,12 @@ func (c *Cluster) Ready(ids ...image.NodeID) bool {
 // Client returns a client of all nodes, closed when the test ends.
 func (c *Cluster) Client(t testing.TB, d client.Delivery) *client.Client {
 	t.Helper()
+	tls, err := clientTLS(c.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
 	o := client.Options{
-		Delivery: d, Attempts: 100, BackoffMax: 500 * time.Millisecond, StragglerTimeout: time.Second,
+		Delivery: d, Attempts: 100, BackoffMax: 500 * time.Millisecond, StragglerTimeout: time.Second, TLS: tls,
 	}
 	for _, n := range c.Config.Cluster.Nodes {
 		o.Nodes = append(o.Nodes, client.Node{ID: n.ID, Addr: n.APIAddr()})

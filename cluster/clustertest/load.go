@@ -177,13 +177,17 @@ func (o LoadOptions) upload(i int, put func(*Sent)) Sent {
 
 // sender returns the function that sends one image and fills in the outcome.
 func (o LoadOptions) sender(cfg *config.Config) (put func(*Sent), err error) {
+	tls, err := clientTLS(cfg)
+	if err != nil {
+		return nil, err
+	}
 	if o.Delivery == "" {
 		node, err := cfg.Node(o.To)
 		if err != nil {
 			return nil, err
 		}
-		plain := &http.Client{Timeout: answerMax}
-		return func(s *Sent) { s.plain(plain, node.APIAddr()) }, nil
+		plain := &http.Client{Timeout: answerMax, Transport: &http.Transport{TLSClientConfig: tls}}
+		return func(s *Sent) { s.plain(plain, scheme(cfg)+node.APIAddr()) }, nil
 	}
 	co := client.Options{
 		Delivery:         o.Delivery,
@@ -194,6 +198,7 @@ func (o LoadOptions) sender(cfg *config.Config) (put func(*Sent), err error) {
 		ResponseTimeout:  cfg.Client.Response,
 		ReadTimeout:      cfg.Client.Read,
 		StragglerTimeout: cfg.Client.Straggler,
+		TLS:              tls,
 	}
 	if o.Attempts == 0 {
 		co.Attempts = cfg.Client.Attempts
@@ -223,9 +228,9 @@ func (s *Sent) client(cl *client.Client) {
 	}
 }
 
-// plain uploads with one PUT request, as curl does.
-func (s *Sent) plain(cl *http.Client, addr string) {
-	url := "http://" + addr + Path(s.User, s.Name)
+// plain uploads with one PUT request, as curl does. node is the scheme and address of one.
+func (s *Sent) plain(cl *http.Client, node string) {
+	url := node + Path(s.User, s.Name)
 	req, err := http.NewRequest(http.MethodPut, url, bytes.NewReader(s.Image()))
 	var resp *http.Response
 	if err == nil {

@@ -3,6 +3,7 @@ package clustertest
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,7 +34,7 @@ type Response struct {
 func (c *Cluster) Do(
 	method string, id image.NodeID, path string, body io.Reader, header http.Header,
 ) Response {
-	req, err := http.NewRequest(method, "http://"+c.Addr(id)+path, body)
+	req, err := http.NewRequest(method, c.URL(id, path), body)
 	if err != nil {
 		return Response{Err: err}
 	}
@@ -178,7 +179,22 @@ func (c *Cluster) Dial(t testing.TB, id image.NodeID) *Conn {
 	}
 	conn.SetDeadline(time.Now().Add(Deadline))
 	t.Cleanup(func() { conn.Close() })
+	conn = c.Secure(t, conn, id)
 	return &Conn{Conn: conn, t: t, r: bufio.NewReader(conn)}
+}
+
+// Secure makes a connection to a node's API that of its administrator, where it is not plain HTTP.
+func (c *Cluster) Secure(t testing.TB, conn net.Conn, id image.NodeID) net.Conn {
+	t.Helper()
+	config, err := clientTLS(c.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if config == nil {
+		return conn
+	}
+	config.ServerName = c.host(id).String()
+	return tls.Client(conn, config)
 }
 
 // Send writes the parts, which may be strings or byte slices. A write error is not a failure: the node's

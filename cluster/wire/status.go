@@ -137,6 +137,8 @@ type ClusterStatus struct {
 	UnderReplicated int64         `json:"under_replicated"`
 	Nodes           []NodeStatus  `json:"nodes"`
 	Shards          []ShardStatus `json:"shards"`
+	// Insecure: plain HTTP without access keys, on addresses that other hosts reach (security.insecure).
+	Insecure bool `json:"insecure,omitempty"`
 	// Limited: it is an Outline, and other figures than those are left out.
 	Limited bool `json:"limited,omitempty"`
 }
@@ -145,7 +147,8 @@ type ClusterStatus struct {
 // the shards are.
 func (s ClusterStatus) Outline() ClusterStatus {
 	o := ClusterStatus{
-		Name: s.Name, Ready: s.Ready, Replicas: s.Replicas, Shards: s.Shards, Limited: true,
+		Name: s.Name, Ready: s.Ready, Replicas: s.Replicas, Shards: s.Shards,
+		Insecure: s.Insecure, Limited: true,
 		Nodes: make([]NodeStatus, len(s.Nodes)),
 	}
 	for i, n := range s.Nodes {
