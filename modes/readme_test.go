@@ -31,7 +31,9 @@ func TestReadme(t *testing.T) {
 		Files:               []string{readmeScript},
 		RequireExplicitExec: true,
 		Setup:               func(e *testscript.Env) error { return readmeFolder(e, root, readme) },
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"until": until},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"until": until, "key": useNewKey,
+		},
 	})
 }
 
@@ -92,6 +94,8 @@ func readmeFolder(e *testscript.Env, root, readme string) error {
 	e.Setenv("NODES", nodes(ports[6:]))
 	e.Setenv("API1", fmt.Sprint(ports[0]))
 	e.Setenv("API3", fmt.Sprint(ports[4]))
+	e.Setenv("APITLS", fmt.Sprint(ports[6]))
+	e.Setenv("XDG_CONFIG_HOME", filepath.Join(e.WorkDir, ".config"))
 	e.Setenv("GOFLAGS", "-ldflags=-w")                                         // linked in half the time
 	for _, name := range []string{"HOME", "GOCACHE", "GOMODCACHE", "GOPATH"} { // the go command's
 		e.Setenv(name, os.Getenv(name))
@@ -107,15 +111,23 @@ func readmeFolder(e *testscript.Env, root, readme string) error {
 		return fmt.Errorf("README.md has %d configurations", len(yaml))
 	}
 	for _, machine := range []string{"1", "2", "3"} {
-		dir := filepath.Join(e.WorkDir, "machine"+machine)
-		if err := os.Mkdir(dir, 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(dir, "imgcluster.yaml"), []byte(yaml[0]), 0o644); err != nil {
+		if err := os.Mkdir(filepath.Join(e.WorkDir, "machine"+machine), 0o755); err != nil {
 			return err
 		}
 	}
-	return nil
+	return os.WriteFile(filepath.Join(e.WorkDir, "readme.yaml"), []byte(yaml[0]), 0o644)
+}
+
+// useNewKey puts the access key that the last command has shown into the environment.
+func useNewKey(ts *testscript.TestScript, _ bool, _ []string) {
+	shown := ts.ReadFile("stdout")
+	for name, label := range map[string]string{"ACCESS_KEY": "access key", "SECRET_KEY": "secret"} {
+		found := regexp.MustCompile(`(?m)^` + label + ` +(\S+)$`).FindStringSubmatch(shown)
+		if found == nil {
+			ts.Fatalf("no %s in %s", label, shown)
+		}
+		ts.Setenv("IMGCLUSTER_"+name, found[1])
+	}
 }
 
 // until runs a command again and again, until it succeeds: until imgcluster status.

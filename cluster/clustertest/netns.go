@@ -161,6 +161,9 @@ func (n *Network) remove() {
 	}
 }
 
+// Name returns the name of a host's namespace.
+func (n *Network) Name(at netip.Addr) string { return n.host(at).name }
+
 // Command returns a command that runs on a host.
 func (n *Network) Command(at netip.Addr, name string, args ...string) *exec.Cmd {
 	return exec.Command("ip", append([]string{"netns", "exec", n.host(at).name, name}, args...)...)
