@@ -295,8 +295,8 @@ func TestLocalCommands(t *testing.T) {
 		{"config validate", "imgcluster.yaml is valid: 3 nodes, 12 data shards, 2 copies of each image"},
 		{"config validate --set cluster.replicas=1", "warning: flag --set: cluster.replicas: one copy"},
 		{"config validate --json --set cluster.replicas=1", `"problems":[],"warnings":[{`},
-		{"init --json --set node.master_key_file=keys/a.key", `"file":"keys/a.key"`},
-		{"init --set node.master_key_file=keys/b.key", "Copy it to the same place on every node"},
+		{"init --json --set node.master_key_file=keys/a.key", `"master_key":"keys/a.key"`},
+		{"init --set node.master_key_file=keys/b.key", "made   keys/b.key  master key "},
 		{"generate --count 8 --min-pixels 16 --max-pixels 40 --out set", "broadcast to 3 nodes: "},
 		{"generate --count 8 --min-pixels 16 --max-pixels 40 --out set --json", `"images":8`},
 	} {

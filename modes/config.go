@@ -62,14 +62,15 @@ func runConfigShow(e *env, verbose bool) error {
 
 // writeSettings prints the settings in columns, each node in a line of its own.
 func writeSettings(w io.Writer, settings []config.Setting, verbose bool) error {
-	keys, values := 0, 0
+	keys, values, origins := 0, 0, 0
 	for _, s := range settings {
 		keys = max(keys, len(s.Key))
+		origins = max(origins, len(s.Origin))
 		for value := range strings.SplitSeq(s.Value, ",") {
 			values = max(values, len(value))
 		}
 	}
-	values = min(values, term.Width-keys-len("    default"))
+	values = min(values, max(term.Width-keys-origins, 0)-len("    ")) // longer ones push their origin on
 	var out strings.Builder
 	for _, s := range settings {
 		key, origin := s.Key, s.Origin

@@ -214,7 +214,7 @@ func (l *upCluster) testCannotPrint(t *testing.T) {
 		"report strays.jsonl", "report strays.jsonl --json",
 		"report strays.jsonl --csv", "report strays.jsonl --markdown",
 		"generate --count 1 --min-pixels 16 --max-pixels 40 --out set",
-		"init --set node.master_key_file=keys/%d.key",
+		"init --set node.master_key_file=keys/%d.key --set node.data_dir=new/{id}",
 		"stress --dry-run --force",
 		"clean --yes --json --user nobody",
 		"stress --count 1 --min-pixels 16 --max-pixels 40 --log own.jsonl --force --json",

@@ -133,7 +133,7 @@ func TestHint(t *testing.T) {
 
 // The hint for a cluster that does not answer is a command line that starts it.
 func TestStartHint(t *testing.T) {
-	e := &env{path: "my cluster.yaml", set: []string{"log.level=warn"}, cfg: config.Default()}
+	e := &env{ctx: t.Context(), path: "my cluster.yaml", set: []string{"log.level=warn"}, cfg: config.Default()}
 	hint := func() string {
 		c, err := e.client(e.cfg, client.Broadcast)
 		if err != nil {
@@ -146,6 +146,7 @@ func TestStartHint(t *testing.T) {
 		t.Error(got)
 	}
 	e.cfg.Cluster.Nodes[1].Host = "10.0.0.1"
+	e.cfg.Client.CAFile = config.CASystem
 	if got := hint(); !strings.Contains(got, "imgcluster server --id N --config 'my cluster.yaml'") {
 		t.Error(got)
 	}
