@@ -464,3 +464,25 @@ func TestExplainOwn(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// BenchmarkIdentify is what each request of an administrator costs.
+func BenchmarkIdentify(b *testing.B) {
+	master, err := crypto.MasterKeyFromEnv(lineOne)
+	if err != nil {
+		b.Fatal(err)
+	}
+	a, err := NewAuthority(master, "photos")
+	if err != nil {
+		b.Fatal(err)
+	}
+	c, err := a.Admin().Get()
+	if err != nil {
+		b.Fatal(err)
+	}
+	state := &tls.ConnectionState{PeerCertificates: []*x509.Certificate{c.Leaf}}
+	for b.Loop() {
+		if i, err := a.Identify(state); i == nil || err != nil {
+			b.Fatal(i, err)
+		}
+	}
+}

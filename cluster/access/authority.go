@@ -68,6 +68,34 @@ type Authority struct {
 type issuer struct {
 	key         *ecdsa.PrivateKey
 	certificate *x509.Certificate
+
+	mu    sync.Mutex
+	known map[[sha256.Size]byte]bool // certificates that it has signed, see signed
+}
+
+// knownMax bounds the certificates that an issuer knows. Only those with a good signature are kept.
+const knownMax = 1024
+
+// signed reports whether a certificate is signed by this authority. A request shows that of its connection
+// each time, and the signature is as good as the first time.
+func (i *issuer) signed(c *x509.Certificate) bool {
+	sum := sha256.Sum256(c.Raw)
+	i.mu.Lock()
+	known := i.known[sum]
+	i.mu.Unlock()
+	if known {
+		return true
+	}
+	if c.CheckSignatureFrom(i.certificate) != nil {
+		return false
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if len(i.known) >= knownMax {
+		clear(i.known)
+	}
+	i.known[sum] = true
+	return true
 }
 
 // NewAuthority derives the authority of a cluster from its master keys: ECDSA on P-256, since browsers refuse
@@ -132,7 +160,7 @@ func newIssuer(master *crypto.MasterKey, cluster string) (*issuer, error) {
 		return nil, fmt.Errorf("sign the certificate authority: %w", err)
 	}
 	certificate, err := x509.ParseCertificate(der)
-	return &issuer{key, certificate}, err
+	return &issuer{key: key, certificate: certificate, known: map[[sha256.Size]byte]bool{}}, err
 }
 
 // cross returns the certificate of an authority signed by another one: with it in the chain, whoever trusts

@@ -124,7 +124,7 @@ const crossedMax = 2
 // one of them has signed.
 func signedBy(good []*issuer, chain []*x509.Certificate) bool {
 	by := func(c *x509.Certificate) bool {
-		return slices.ContainsFunc(good, func(i *issuer) bool { return c.CheckSignatureFrom(i.certificate) == nil })
+		return slices.ContainsFunc(good, func(i *issuer) bool { return i.signed(c) })
 	}
 	leaf, rest := chain[0], chain[1:min(len(chain), 1+crossedMax)]
 	return by(leaf) || slices.ContainsFunc(rest, func(other *x509.Certificate) bool {
