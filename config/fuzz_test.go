@@ -27,6 +27,7 @@ func FuzzLoad(f *testing.F) {
 			f.Add([]byte(m.text), "IMGCLUSTER_CLUSTER_NODES=1=h:1:2,2=h:3:4")
 		}
 	}
+	f.Add([]byte("{}"), "IMGCLUSTER_LOG_LEVE=debug")
 	f.Add([]byte("a: &a [*a]"), "IMGCLUSTER_LIMITS_IMAGE_BYTES=1GiB")
 	f.Fuzz(func(t *testing.T, data []byte, variable string) {
 		cfg, err := load("f.yaml", data, Options{Env: []string{variable}}, &collector{})

@@ -50,8 +50,8 @@ func TestEverySettingIsDescribed(t *testing.T) {
 func same(a, b *Config) bool {
 	x := *a
 	y := *b
-	x.places = nil
-	y.places = nil
+	x.places, x.unknown = nil, nil
+	y.places, y.unknown = nil, nil
 	x.File = ""
 	y.File = ""
 	return reflect.DeepEqual(x, y)
