@@ -304,12 +304,18 @@ func (h *Handler) livez(w http.ResponseWriter, _ *http.Request) {
 	io.WriteString(w, "ok\n")
 }
 
+// readyz says why the node is not ready to who has a key: the reason may name files.
 func (h *Handler) readyz(w http.ResponseWriter, r *http.Request) {
-	if err := h.Node.Ready(); err != nil {
-		h.fail(w, r, err)
+	err := h.Node.Ready()
+	if err == nil {
+		io.WriteString(w, "ok\n")
 		return
 	}
-	io.WriteString(w, "ok\n")
+	if p, refused := h.Authenticate(r); refused != nil || !holders.allows(p, "") {
+		err = image.Errorf(image.KindOf(err), "node %d does not serve all images now", h.ID).
+			WithHint("ask with an access key for the reason, or look into the node's log")
+	}
+	h.fail(w, r, err)
 }
 
 func (h *Handler) metrics(w http.ResponseWriter, _ *http.Request) {

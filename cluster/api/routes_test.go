@@ -390,3 +390,29 @@ func (a *askedFor) AccessKeys(_ context.Context, of, _ string, _ int) (wire.KeyL
 	a.of = of
 	return wire.KeyList{}, nil
 }
+
+// unready is a node whose disk has failed.
+type unready struct{ *touched }
+
+func (unready) Ready() error {
+	return image.Errorf(image.KindAborted, "sync /srv/data/ab.img: input/output error").WithHint("look at /srv")
+}
+
+// TestUnready: a stranger learns that a node is not ready, and not why.
+func TestUnready(t *testing.T) {
+	var who access.Principal
+	h, node := guarded(&who)
+	h.Node = unready{node}
+	for name, p := range senders {
+		if p.Node != 0 {
+			continue
+		}
+		who = p
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, wire.ReadyPath, nil))
+		tells, known := strings.Contains(w.Body.String(), "/srv"), slices.Contains(allowed["GET /v1/cluster"], name)
+		if w.Code != http.StatusServiceUnavailable || tells != known || !strings.Contains(w.Body.String(), "hint") {
+			t.Errorf("%s: %d %s", name, w.Code, w.Body)
+		}
+	}
+}
