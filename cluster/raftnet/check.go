@@ -40,6 +40,19 @@ func (e *protocolError) Error() string { return e.what }
 
 func violation(format string, args ...any) error { return &protocolError{fmt.Sprintf(format, args...)} }
 
+// decode decodes a message. The library's decoders panic on some that were cut.
+func decode(m interface{ Unmarshal([]byte) error }, b []byte) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = violation("a message that is not decoded: %v", p)
+		}
+	}()
+	if m.Unmarshal(b) != nil {
+		return violation("a message that is not decoded")
+	}
+	return nil
+}
+
 // checkBatch compares a batch with the node that it came from, and takes out what is not for a replica of
 // this node: it may be for one that was here before.
 func (t *Transport) checkBatch(from image.NodeID, m *raftpb.MessageBatch) error {

@@ -197,7 +197,7 @@ func (t *Transport) serveDatagrams() {
 			continue
 		}
 		var m raftpb.MessageBatch
-		if m.Unmarshal(message) == nil {
+		if decode(&m, message) == nil {
 			t.receive(from, m) // a wrong one is lost; its like on a connection ends that
 		}
 	}

@@ -279,13 +279,13 @@ func (t *Transport) take(conn net.Conn, from image.NodeID) error {
 func (t *Transport) takeFrame(kind uint32, message []byte, from image.NodeID) error {
 	if kind == frameBatch {
 		var m raftpb.MessageBatch
-		if err := m.Unmarshal(message); err != nil {
+		if err := decode(&m, message); err != nil {
 			return err
 		}
 		return t.receive(from, m)
 	}
 	var c raftpb.Chunk
-	if err := c.Unmarshal(message); err != nil {
+	if err := decode(&c, message); err != nil {
 		return err
 	}
 	if err := t.checkChunk(from, &c); err != nil {
