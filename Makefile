@@ -6,7 +6,7 @@ RACE = ./cluster/... ./modes/local ./modes/stress/... ./modes/report/... ./modes
 # What the detector has nothing to see in: a pure model, and processes whose waits are what is tested.
 RACE_SKIP = TestModel|TestCrash|TestHistories|TestNetwork|TestPowerCuts|TestLayout|TestDamagedLog|TestForgottenTail
 
-.PHONY: build static test readme race lint format bench extreme powercuts histories crash flips wipes damage slow bugs fuzz clean
+.PHONY: build static test readme race lint format bench extreme powercuts histories crash flips wipes damage slow bugs fuzz strangers clean
 
 build: ## the binary
 	go build -o imgcluster .
@@ -48,6 +48,7 @@ crash: COUNT = 1000
 flips: COUNT = 1000
 wipes: COUNT = 300
 damage: COUNT = 10
+strangers: COUNT = 30
 
 # Power cuts on a real ext4 in the middle of commits; needs root.
 powercuts:
@@ -59,6 +60,10 @@ fuzz:
 	@grep -roE --include='*_test.go' '^func Fuzz[A-Za-z]+' . | sort | while IFS=: read file func; do \
 		go test $$(dirname $$file) -run '^$$' -fuzz "^$${func#func }$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x || exit; \
 	done
+
+# Whoever is on the network against both ports of a cluster under load, COUNT times what go test does.
+strangers:
+	STRANGERS=$(COUNT) go test ./cluster -run '^TestStrangers$$' -count 1 -v -timeout 1h
 
 # Clients of one cluster with faults under way; what they saw must be linearizable.
 histories:

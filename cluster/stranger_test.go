@@ -2,7 +2,8 @@ package cluster_test
 
 import (
 	"bytes"
-	"context"
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -28,6 +29,8 @@ import (
 
 	"github.com/lni/dragonboat/v4/raftio"
 	"github.com/lni/dragonboat/v4/raftpb"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"imgcluster/cluster/access"
 	"imgcluster/cluster/bootstrap"
@@ -42,49 +45,75 @@ import (
 
 // What the strangers do, of each kind against each port; STRANGERS in the environment multiplies it.
 const (
-	strangerFrames    = 300  // mutated
+	strangerFrames    = 420  // mutated: 10,000 in all
 	strangerDatagrams = 3000 // of made-up senders
 	strangerLarge     = 6    // connections that announce 96 MiB
-	strangerBytesMax  = 200 << 20
 )
 
-// TestStrangers has everybody who is no node, and a node that says it is another one, send to every port of a
-// cluster under load whatever has once ended a node or changed the cluster, and mutations of it. Nothing
-// changes: every upload is acknowledged, no node ends, grows, or loses its place, and all of them start again.
+// TestStrangers has whoever is on the network attack both ports of every node while a run goes on: without
+// credentials, with those of another cluster, with keys that were removed, with another user's; and a node
+// that says it is another one. They send whatever has once ended a node or changed the cluster, and mutations
+// of it. Nothing changes but what the run stores, nothing panics, nothing stays open, all nodes start again.
+//
+// It does not run in parallel, since it counts what all nodes of this process hold.
 func TestStrangers(t *testing.T) {
 	if testing.Short() {
-		t.Skip("starts processes")
+		t.Skip("starts a cluster and attacks it")
 	}
-	t.Parallel()
-	c := clustertest.Start(t, clustertest.Options{Processes: true})
-	s := newStrangers(t, c)
-	before := s.look()
-	stop := s.load()
-	var all sync.WaitGroup
+	core, logged := observer.New(zap.WarnLevel)
+	c := clustertest.Start(t, clustertest.Options{Secured: true, Log: core})
+	admin := c.Client(t, client.Broadcast)
+	body := clustertest.Image(1, 100_000)
+	for user, name := range map[string]string{"alice": "a.png", "mallory": "own.png", "stranger": "b/c.png"} {
+		c.Put(t, 1, user, name, body, nil)
+	}
+	s, v := newStrangers(t, c), newVisitor(t, c, admin)
 	for _, id := range c.IDs() {
-		all.Go(func() {
+		s.clients(id) // what it stores is part of what must not change
+	}
+	run := startRun(t, admin) // so that all that a run needs is there before
+	run.stopAfter(t, 20)
+	c.HTTP.CloseIdleConnections()
+	c.ExpectSettled(t)
+	before, held := observe(t, c), holds()
+
+	run = startRun(t, admin)
+	var attacks sync.WaitGroup
+	attacks.Go(v.routes)
+	attacks.Go(func() { v.floods(s) })
+	for _, id := range c.IDs() {
+		attacks.Go(func() {
 			for _, addr := range []string{c.Addr(id), c.RaftAddr(id)} {
 				s.datagrams(addr)
 				s.plain(addr)
-				s.foreigners(addr)
 			}
-			s.clients(id)
+			s.foreigners(c.RaftAddr(id))
 			s.impostors(id)
 		})
 	}
-	all.Wait()
-	names := stop()
-	if len(names) < 10 {
-		t.Errorf("only %d images were stored meanwhile", len(names))
-	}
-	after := s.look()
-	s.expectSame(before, after)
-	c.Restart(c.IDs()...)
-	for i, name := range names {
-		c.ExpectImage(t, "alice", name, clustertest.Image(uint64(i), 50_000), c.IDs()[i%len(c.IDs())])
-	}
+	attacks.Wait()
+	run.stopAfter(t, 20)
+	v.close()
+
 	c.ExpectSettled(t)
-	s.expectSame(before, s.look())
+	hashes := map[string]bool{}
+	for _, id := range c.IDs() {
+		clustertest.Poll(t, "equal catalogs", func() bool {
+			hash, err := c.Node(id).CatalogHash()
+			hashes[hash] = true
+			return err == nil && len(hashes) == 1
+		})
+	}
+	before.expect(t, c)
+	run.expectImages(t, c)
+	c.HTTP.CloseIdleConnections()
+	held.expect(t)
+	expectQuiet(t, logged)
+
+	c.Restart(c.IDs()...) // what they have written down is good
+	c.ExpectImage(t, "alice", "a.png", body, c.IDs()...)
+	c.ExpectNoPlaintext(t)
+	before.expect(t, c)
 }
 
 // strangers attack a cluster.
@@ -130,87 +159,6 @@ func mustJSON(t *testing.T, v any) []byte {
 		t.Fatal(err)
 	}
 	return b
-}
-
-// load uploads images until stop is called, which returns the names; the seed of each is its index.
-func (s *strangers) load() (stop func() []string) {
-	cl := s.c.Client(s.t, client.Broadcast)
-	ctx, cancel := context.WithCancel(s.t.Context())
-	done := make(chan []string)
-	go func() {
-		var names []string
-		for ctx.Err() == nil {
-			name := fmt.Sprintf("%d.png", len(names))
-			body := clustertest.Image(uint64(len(names)), 50_000)
-			if _, err := cl.Put(s.t.Context(), uploadOf(name, body)); err != nil {
-				s.t.Errorf("upload %s failed: %v", name, err)
-			}
-			names = append(names, name)
-		}
-		done <- names
-	}()
-	return func() []string { cancel(); return <-done }
-}
-
-// sight is what must not change.
-type sight struct {
-	members string
-	shards  map[uint64]string // the nodes of each, and its term
-	rss     map[image.NodeID]int64
-	dead    []image.NodeID
-}
-
-func (s *strangers) look() sight {
-	s.t.Helper()
-	s.c.WaitReady(s.c.IDs()...)
-	got := sight{shards: map[uint64]string{}, rss: map[image.NodeID]int64{}}
-	for _, id := range s.c.IDs() {
-		if s.c.Dead(id) {
-			got.dead = append(got.dead, id)
-		}
-	}
-	var list struct {
-		Members []struct {
-			ID    image.NodeID `json:"id"`
-			API   string       `json:"api"`
-			Raft  string       `json:"raft"`
-			State string       `json:"state"`
-		} `json:"members"`
-	}
-	r := s.c.Do(http.MethodGet, 1, wire.MembersPath, nil, nil)
-	if err := json.Unmarshal(r.Body, &list); err != nil {
-		s.t.Fatalf("members: %d %s", r.Status, r.Body)
-	}
-	got.members = fmt.Sprintf("%+v", list)
-	status := s.c.Status(1)
-	for _, sh := range status.Shards {
-		if sh.Term > 1000 {
-			s.t.Errorf("shard %d has the term %d", sh.ID, sh.Term)
-		}
-		got.shards[sh.ID] = fmt.Sprint(sh.Nodes)
-	}
-	for _, n := range status.Nodes {
-		got.rss[n.ID] = n.RSSBytes
-	}
-	return got
-}
-
-func (s *strangers) expectSame(before, after sight) {
-	s.t.Helper()
-	if len(after.dead) > 0 {
-		s.t.Errorf("nodes %v have ended", after.dead)
-	}
-	if before.members != after.members {
-		s.t.Errorf("members %s, before %s", after.members, before.members)
-	}
-	if fmt.Sprint(before.shards) != fmt.Sprint(after.shards) {
-		s.t.Errorf("shards %v, before %v", after.shards, before.shards)
-	}
-	for id, rss := range after.rss {
-		if grown := rss - before.rss[id]; grown > strangerBytesMax {
-			s.t.Errorf("node %d has grown by %d MiB", id, grown>>20)
-		}
-	}
 }
 
 // The kinds of Raft frames; see package raftnet.
@@ -443,6 +391,7 @@ func (s *strangers) foreigners(addr string) {
 	}
 	for range s.times {
 		for who, c := range s.certificates(access.ProtocolRaft) {
+			s.refusedSession(addr, c)
 			if answer := s.talk(addr, c, bad); len(answer) > 0 {
 				s.t.Errorf("%s is answered %q at %s", who, answer, addr)
 			}
@@ -454,6 +403,27 @@ func (s *strangers) foreigners(addr string) {
 				}
 			}
 		}
+	}
+}
+
+// refusedSession sends a datagram under the keys of a connection that was refused: on the client's side the
+// handshake is complete before the node has looked at the certificate.
+func (s *strangers) refusedSession(addr string, c *tls.Config) {
+	d := &tls.Dialer{NetDialer: &net.Dialer{Timeout: 10 * time.Second}, Config: c}
+	conn, err := d.DialContext(s.t.Context(), "tcp", addr)
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	to, err := net.Dial("udp", addr)
+	if err != nil {
+		s.t.Error(err)
+		return
+	}
+	defer to.Close()
+	state := conn.(*tls.Conn).ConnectionState()
+	for _, m := range s.messages(3, 1) {
+		to.Write(sealed(s.t, state, marshal(s.t, &m)))
 	}
 }
 
@@ -492,7 +462,8 @@ func (s *strangers) impostors(id image.NodeID) {
 	asJSON := http.Header{"Content-Type": {"application/json"}}
 	hello := s.hello
 	hello.Node = claimed
-	for path, body := range map[string][]byte{wire.JoinPath: s.join(claimed), wire.HelloPath: mustJSON(s.t, hello)} {
+	forged := map[string][]byte{wire.JoinPath: s.join(claimed), wire.HelloPath: mustJSON(s.t, hello)}
+	for path, body := range forged {
 		r := s.c.DoAs(s.t, as, http.MethodPost, id, path, body, asJSON)
 		if clustertest.ExpectProblem(s.t, r, image.KindForbidden); r.Problem.Hint == "" {
 			s.t.Errorf("%s: %s", path, r.Body)
@@ -553,4 +524,26 @@ func (s *strangers) impostor(as, to image.NodeID, b []byte, end bool) {
 	if n, err := conn.Read(make([]byte, 1)); n > 0 || os.IsTimeout(err) {
 		s.t.Errorf("node %d is not sent away by node %d: %v", as, to, err)
 	}
+}
+
+// sealed returns a datagram under the keys of a connection, as the package raftnet makes them.
+func sealed(t *testing.T, state tls.ConnectionState, message []byte) []byte {
+	secret, err := state.ExportKeyingMaterial("EXPORTER-imgcluster-raft-datagram", nil, 8+32)
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
+	block, err := aes.NewCipher(secret[8:])
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
+	aead, err := cipher.NewGCM(block)
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
+	head := binary.BigEndian.AppendUint64(secret[:8:8], 1)
+	nonce := append(make([]byte, 4), head[8:]...)
+	return aead.Seal(head, nonce, message, head)
 }

@@ -92,6 +92,15 @@ var routes = []route{
 	{http.MethodGet, wire.ShardListPath, nodes, (*Handler).listShards},
 }
 
+// Routes calls yield with the method and the path, a pattern of http.ServeMux, of every route of both ports.
+func Routes(yield func(method, pattern string) bool) {
+	for _, one := range routes {
+		if !yield(one.method, one.path) {
+			return
+		}
+	}
+}
+
 // Those of images, which Handler.images serves.
 var (
 	listRoutes, listMethods   = routesOf(wire.ListPattern)

@@ -175,7 +175,9 @@ func TestStrangers(t *testing.T) {
 				}, err
 			}
 		}),
-		"TLS 1.2":          client(node.Own, func(c *tls.Config) { c.MinVersion, c.MaxVersion = 0, tls.VersionTLS12 }),
+		"TLS 1.2": client(node.Own, func(c *tls.Config) {
+			c.MinVersion, c.MaxVersion = 0, tls.VersionTLS12
+		}),
 		"no protocol":      client(node.Own, func(c *tls.Config) { c.NextProtos = nil }),
 		"another protocol": client(node.Own, func(c *tls.Config) { c.NextProtos = []string{"h2"} }),
 	}
@@ -341,8 +343,8 @@ func TestHandshakes(t *testing.T) {
 	}
 }
 
-// TestServer: requests of another node are answered, and one that hangs does not hold up a shutdown for longer
-// than that may take.
+// TestServer: requests of another node are answered, and one that hangs does not hold up a shutdown for
+// longer than that may take.
 func TestServer(t *testing.T) {
 	p, _ := open(t)
 	entered := make(chan struct{})
