@@ -18,7 +18,6 @@ import (
 	"imgcluster/cluster/peer"
 	"imgcluster/cluster/printable"
 	"imgcluster/cluster/store"
-	"imgcluster/cluster/wait"
 	"imgcluster/cluster/wire"
 	"imgcluster/config"
 )
@@ -120,18 +119,17 @@ func (s *Starter) ask(ctx context.Context, id image.NodeID, ours []byte) (*Hello
 	ctx, cancel := context.WithTimeout(ctx, s.Config.Client.Dial)
 	defer cancel()
 	b, err := s.Peers.Post(ctx, id, wire.HelloPath, ours)
-	for range notNodeTries - 1 {
-		if !peer.NotNode(err) || !wait.For(ctx, Retry) {
-			break
-		}
-		b, err = s.Peers.Post(ctx, id, wire.HelloPath, ours)
-	}
-	if peer.NotNode(err) && ctx.Err() == nil {
+	if peer.NotNode(err) {
 		return nil, Refuse("run the same version of imgcluster on every node, and nothing else on that port",
-			"at %s, where node %d should be, is an older version of imgcluster, or another program: %w",
+			"at %s, where node %d should be, is another version of imgcluster, or another program: %w",
 			addr, id, err)
 	}
 	if peer.Unreachable(err) {
+		if peer.Closed(err) {
+			s.Logger.Warn("peer's address closes connections", zap.Uint32("peer", uint32(id)),
+				zap.String("address", addr), zap.String("hint", "its node is down behind a forwarder, "+
+					"or it is another version of imgcluster, or another program: look what runs there"))
+		}
 		s.Logger.Debug("peer did not answer", zap.Uint32("peer", uint32(id)), zap.Error(err))
 		return nil, nil
 	}
@@ -149,10 +147,6 @@ func (s *Starter) ask(ctx context.Context, id image.NodeID, ours []byte) (*Hello
 	}
 	return &theirs, compare(s.hello(), id, addr, theirs)
 }
-
-// notNodeTries is how often a peer must answer as no node of this version does until it counts as none: one
-// that ends just then does so once.
-const notNodeTries = 3
 
 // Limits of a hello's texts, in bytes.
 const (

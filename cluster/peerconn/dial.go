@@ -24,12 +24,9 @@ type Dialer struct {
 // ErrNotNode: what accepted a connection does not answer as a node of this version does.
 var ErrNotNode = errors.New("it does not answer as a node of this version of imgcluster does")
 
-// notNode reports whether a handshake failed because the other end does not know it: it ended the
-// connection, or sent something else.
-func notNode(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) ||
-		errors.As(err, new(tls.RecordHeaderError))
-}
+// Closed reports whether a handshake failed because the other end closed the connection: a forwarder does
+// so whose node is down, and a program that does not know the handshake.
+func Closed(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) }
 
 // Dial connects to a node at host:port. The other end of the connection is that node. Whether it takes this
 // node's certificate is known only when it has sent something.
@@ -47,7 +44,7 @@ func (d *Dialer) Dial(ctx context.Context, to image.NodeID, address string) (*tl
 	if err == nil && conn.ConnectionState().NegotiatedProtocol != d.Protocol {
 		err = fmt.Errorf("it does not speak %s: %w", d.Protocol, ErrNotNode)
 	}
-	if notNode(err) {
+	if errors.As(err, new(tls.RecordHeaderError)) {
 		err = fmt.Errorf("%w: %w", ErrNotNode, err)
 	}
 	if err != nil {
