@@ -189,6 +189,7 @@ func TestShardLeaves(t *testing.T) {
 			}
 			req.Header.Set("Origin", srv.URL)
 			req.Header.Set("Sec-Fetch-Site", "same-origin")
+			req.Header.Set("Authorization", "Bearer key")
 			req.Header.Set("If-Match", `"a"`)
 			if test.header != "" {
 				req.Header.Set(test.header, "1")
@@ -207,7 +208,7 @@ func TestShardLeaves(t *testing.T) {
 			if got == nil {
 				return
 			}
-			if got.Header.Get("Origin")+got.Header.Get("Sec-Fetch-Site") != "" ||
+			if got.Header.Get("Origin")+got.Header.Get("Sec-Fetch-Site")+got.Header.Get("Authorization") != "" ||
 				got.Header.Get("If-Match") != `"a"` ||
 				!slices.Equal(resp.Header["X-Content-Type-Options"], []string{"once"}) {
 				t.Errorf("the other node got %q, the client %q", got.Header, resp.Header)
