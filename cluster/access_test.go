@@ -1,14 +1,31 @@
 package cluster_test
 
 import (
+	"bytes"
+	"crypto/tls"
+	"encoding/base64"
 	"fmt"
+	"io"
+	"io/fs"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"imgcluster/cluster/access"
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/clustertest"
+	"imgcluster/cluster/clustertest/poll"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 )
 
 // TestRemovedUser removes a user with images, while others' stay and an upload of the user is on its way: the
@@ -129,4 +146,338 @@ func TestRemovalGoesOn(t *testing.T) {
 	if list := c.List(t, 3, "alice"); len(list) != 1 {
 		t.Errorf("%d images of alice", len(list))
 	}
+}
+
+// keyed sends requests with an access key and no certificate.
+type keyed struct {
+	c    *clustertest.Cluster
+	http *http.Client
+}
+
+func newKeyed(t *testing.T, c *clustertest.Cluster) keyed {
+	t.Helper()
+	roots := c.HTTP.Transport.(*http.Transport).TLSClientConfig.RootCAs
+	k := keyed{c, &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}}
+	t.Cleanup(k.http.CloseIdleConnections)
+	return k
+}
+
+func (k keyed) do(
+	authorization, method string, id image.NodeID, path string, body []byte,
+) clustertest.Response {
+	return k.send(authorization, method, id, path, bytes.NewReader(body), len(body))
+}
+
+func (k keyed) send(
+	authorization, method string, id image.NodeID, path string, body io.Reader, size int,
+) clustertest.Response {
+	req, err := http.NewRequest(method, k.c.URL(id, path), body)
+	if err != nil {
+		return clustertest.Response{Err: err}
+	}
+	req.ContentLength = int64(size)
+	if authorization != "" {
+		req.Header.Set("Authorization", authorization)
+	}
+	resp, err := k.http.Do(req)
+	if err != nil {
+		return clustertest.Response{Err: err}
+	}
+	return clustertest.ReadResponse(resp)
+}
+
+func bearer(k wire.NewKey) string { return "Bearer " + k.ID + "." + k.Secret }
+
+func basic(k wire.NewKey) string {
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(k.ID+":"+k.Secret))
+}
+
+// TestAccessKeys uses a cluster that asks for access keys, of four nodes so that requests are forwarded: with
+// keys that are good, as soon as they are made and on every node, and with those that are not.
+func TestAccessKeys(t *testing.T) {
+	t.Parallel()
+	var logged lockedBuffer
+	encoder := zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig())
+	core := zapcore.NewCore(encoder, zapcore.AddSync(&logged), zap.DebugLevel)
+	c := clustertest.Start(t, clustertest.Options{Nodes: 4, Secured: true, Log: core})
+	admin := c.Client(t, client.Broadcast)
+	k := newKeyed(t, c)
+	var secrets []string
+	add := func(user string, role image.Role, expires time.Time) wire.NewKey {
+		t.Helper()
+		made, err := admin.AddAccessKey(t.Context(), wire.KeyRequest{User: user, Role: role, Expires: expires})
+		if err != nil {
+			t.Fatal(err)
+		}
+		secrets = append(secrets, made.Secret)
+		return made
+	}
+	body := clustertest.Image(7, 70_000)
+	put := func(authorization string, id image.NodeID, user, name string) int {
+		return k.do(authorization, http.MethodPut, id, clustertest.Path(user, name), body).Status
+	}
+	never := time.Time{}
+	for i, id := range c.IDs() { // at once, on the node that may not have applied it yet
+		for _, as := range []func(wire.NewKey) string{bearer, basic} {
+			key := add("alice", image.RoleWrite, never)
+			if status := put(as(key), id, "alice", fmt.Sprintf("%d.png", i)); status != http.StatusCreated {
+				t.Errorf("node %d, upload with a new key: %d", id, status)
+			}
+		}
+	}
+	read, write := add("alice", image.RoleRead, never), add("alice", image.RoleWrite, never)
+	bob, metrics, root := add("bob", image.RoleWrite, never), add("", image.RoleMetrics, never),
+		add("", image.RoleAdmin, never)
+	for _, id := range c.IDs() {
+		path := clustertest.Path("alice", "0.png")
+		for key, want := range map[string]int{bearer(read): 200, bearer(write): 200, basic(root): 200} {
+			if r := k.do(key, http.MethodGet, id, path, nil); r.Status != want || !bytes.Equal(r.Body, body) {
+				t.Errorf("node %d: %d", id, r.Status)
+			}
+		}
+		for _, other := range []wire.NewKey{bob, metrics} {
+			there := k.do(bearer(other), http.MethodGet, id, path, nil)
+			not := k.do(bearer(other), http.MethodGet, id, clustertest.Path("alice", "9.png"), nil)
+			clustertest.ExpectProblem(t, there, image.KindForbidden)
+			clustertest.ExpectProblem(t, not, image.KindForbidden)
+		}
+		clustertest.ExpectProblem(t, k.do(bearer(read), http.MethodDelete, id, path, nil), image.KindForbidden)
+		clustertest.ExpectProblem(t, k.do(bearer(read), http.MethodPut, id, path, body), image.KindForbidden)
+		if status := put(bearer(root), id, "made by an administrator", "a.png"); status != http.StatusCreated {
+			t.Errorf("node %d: an administrator's first image of a user: %d", id, status)
+		}
+		if r := k.do(bearer(metrics), http.MethodGet, id, "/metrics", nil); r.Status != 200 {
+			t.Errorf("node %d: /metrics with its key: %d", id, r.Status)
+		}
+		whole := k.do(bearer(root), http.MethodGet, id, "/v1/cluster", nil)
+		part := k.do(bearer(bob), http.MethodGet, id, "/v1/cluster", nil)
+		if !bytes.Contains(whole.Body, []byte(`"rss_bytes":`)) || bytes.Contains(whole.Body, []byte("limited")) ||
+			!bytes.Contains(part.Body, []byte(`"limited":true`)) || !bytes.Contains(part.Body, []byte(`"shards":[{`)) {
+			t.Errorf("node %d: /v1/cluster\n%s\n%s", id, whole.Body, part.Body)
+		}
+		clustertest.ExpectProblem(t, k.do("", http.MethodGet, id, "/v1/cluster", nil), image.KindUnauthorized)
+	}
+	t.Run("client", func(t *testing.T) { testKeyedClient(t, k, write, body) })
+	t.Run("curl", func(t *testing.T) { testCurl(t, c, write, body) })
+	t.Run("bad keys", func(t *testing.T) { testBadKeys(t, k, read, bob) })
+	t.Run("expired", func(t *testing.T) {
+		short := add("alice", image.RoleRead, time.Now().Add(1500*time.Millisecond))
+		path := clustertest.Path("alice", "0.png")
+		if r := k.do(bearer(short), http.MethodGet, 1, path, nil); r.Status != http.StatusOK {
+			t.Errorf("before its end: %d %s", r.Status, r.Body)
+		}
+		for _, id := range c.IDs() {
+			clustertest.Poll(t, "the key to expire", func() bool {
+				r := k.do(bearer(short), http.MethodGet, id, path, nil)
+				return r.Status == http.StatusUnauthorized && strings.Contains(r.Problem.Detail, "expired") &&
+					r.Problem.Hint != ""
+			})
+		}
+	})
+	t.Run("removed", func(t *testing.T) { testRemovedKey(t, k, admin, write, read, body) })
+	t.Run("a node that was down", func(t *testing.T) {
+		c.Stop(2)
+		late := add("alice", image.RoleRead, never)
+		if err := admin.RemoveAccessKey(t.Context(), bob.ID); err != nil {
+			t.Fatal(err)
+		}
+		c.Start(2)
+		path := clustertest.Path("alice", "0.png")
+		clustertest.Poll(t, "node 2 to take the new key", func() bool {
+			r := k.do(bearer(late), http.MethodGet, 2, path, nil)
+			if r.Status == http.StatusUnauthorized {
+				t.Fatalf("a good key is refused at the start: %s", r.Body)
+			}
+			return r.Status == http.StatusOK
+		})
+		clustertest.ExpectProblem(t, k.do(bearer(bob), http.MethodGet, 2, "/v1/cluster", nil),
+			image.KindUnauthorized)
+	})
+
+	c.Stop(c.IDs()...)
+	text := logged.String()
+	if !strings.Contains(text, read.ID) {
+		t.Error("the logs do not say that a key was added")
+	}
+	for _, secret := range secrets {
+		if strings.Contains(text, secret) {
+			t.Error("a secret is in the logs")
+		}
+		for _, id := range c.IDs() {
+			if file := fileWith(t, c.Config.DataDir(id), secret); file != "" {
+				t.Errorf("a secret is in %s", file)
+			}
+		}
+	}
+}
+
+// testKeyedClient uploads and reads with the Go client, which has a key and no certificate.
+func testKeyedClient(t *testing.T, k keyed, key wire.NewKey, body []byte) {
+	o := client.Options{Delivery: client.Broadcast, TLS: k.http.Transport.(*http.Transport).TLSClientConfig}
+	for _, n := range k.c.Config.Cluster.Nodes {
+		o.Nodes = append(o.Nodes, client.Node{ID: n.ID, Addr: n.APIAddr()})
+	}
+	var err error
+	if o.Key, err = access.NewCredentials(key.ID, key.Secret); err != nil {
+		t.Fatal(err)
+	}
+	cl, err := client.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	up := uploadOf("client.png", body)
+	res, err := cl.Put(t.Context(), up)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-res.Done
+	if info, err := cl.Head(t.Context(), "alice", "client.png"); err != nil || info.Bytes != int64(len(body)) {
+		t.Errorf("%+v, %v", info, err)
+	}
+	count := 0
+	for got, err := range cl.AccessKeys(t.Context(), "bob") { // it sees those of its user
+		if count++; err != nil || got.User != "alice" {
+			t.Errorf("%+v, %v", got, err)
+		}
+	}
+	if count == 0 {
+		t.Error("it does not see its user's keys")
+	}
+	if _, err := cl.Head(t.Context(), "bob", "a.png"); image.KindOf(err) != image.KindForbidden {
+		t.Errorf("another's image: %v", err)
+	}
+	if _, err := cl.UserPage(t.Context(), ""); image.KindOf(err) != image.KindForbidden {
+		t.Errorf("the users: %v", err)
+	}
+}
+
+// testCurl uploads and reads as a user does who has no program of this one's.
+func testCurl(t *testing.T, c *clustertest.Cluster, key wire.NewKey, body []byte) {
+	curl, err := exec.LookPath("curl")
+	if err != nil {
+		t.Skip("there is no curl")
+	}
+	dir := t.TempDir()
+	file, back := filepath.Join(dir, "a.png"), filepath.Join(dir, "b.png")
+	if err := os.WriteFile(file, body, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	url := c.URL(3, clustertest.Path("alice", "curl.png"))
+	for _, args := range [][]string{{"-T", file, url}, {"-o", back, url}} {
+		args = append([]string{"-ksSf", "-u", key.ID + ":" + key.Secret}, args...)
+		if out, err := exec.CommandContext(t.Context(), curl, args...).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	if got, err := os.ReadFile(back); err != nil || !bytes.Equal(got, body) {
+		t.Errorf("%d bytes come back, %v", len(got), err)
+	}
+}
+
+// testBadKeys: what is no good key is answered with 401 and a next step, and changes nothing.
+func testBadKeys(t *testing.T, k keyed, read, bob wire.NewKey) {
+	mixed := bob
+	mixed.ID = read.ID
+	madeUp := read
+	madeUp.ID = "ICAAAAAAAAAAAAAAAAAA"
+	for what, authorization := range map[string]string{
+		"none":             "",
+		"another's secret": bearer(mixed),
+		"made up":          bearer(madeUp),
+		"no dot":           "Bearer " + read.ID + read.Secret,
+		"ID alone":         "Bearer " + read.ID + ".",
+		"other scheme":     "Digest " + read.ID + "." + read.Secret,
+		"basic, no base64": "Basic ,,,,",
+		"long":             "Bearer " + strings.Repeat("A", 5000),
+	} {
+		for _, id := range k.c.IDs() {
+			for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodDelete} {
+				r := k.do(authorization, method, id, clustertest.Path("alice", "0.png"), []byte("other bytes"))
+				if r.Status != http.StatusUnauthorized || r.Problem.Hint == "" ||
+					len(r.Header["Www-Authenticate"]) != 2 || bytes.Contains(r.Body, []byte(read.Secret)) {
+					t.Errorf("%s: %s of node %d: %d %s %v", what, method, id, r.Status, r.Body, r.Err)
+				}
+			}
+		}
+	}
+	if r := k.do(bearer(read), http.MethodGet, 1, clustertest.Path("alice", "0.png"), nil); r.Status != 200 {
+		t.Errorf("the image: %d", r.Status)
+	}
+}
+
+// testRemovedKey: every node refuses a removed key as soon as it has applied the removal. An upload that was
+// let in before goes on to its end.
+func testRemovedKey(t *testing.T, k keyed, admin *client.Client, write, read wire.NewKey, body []byte) {
+	path := clustertest.Path("alice", "0.png")
+	reader, writer := io.Pipe()
+	begun := make(chan clustertest.Response)
+	go func() {
+		begun <- k.send(bearer(write), http.MethodPut, 1, clustertest.Path("alice", "begun.png"), reader, len(body))
+	}()
+	writer.Write(body[:1000])
+	clustertest.Poll(t, "the upload is on its way", func() bool {
+		return slices.ContainsFunc(k.c.Status(1).Nodes, func(n wire.NodeStatus) bool { return n.Uploads > 0 })
+	})
+	for _, key := range []wire.NewKey{write, read} {
+		for _, id := range k.c.IDs() { // each node knows it
+			if r := k.do(bearer(key), http.MethodGet, id, path, nil); r.Status != http.StatusOK {
+				t.Fatalf("node %d: %d %s", id, r.Status, r.Body)
+			}
+		}
+		if err := admin.RemoveAccessKey(t.Context(), key.ID); err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range k.c.IDs() {
+			poll.Until(t, 3*time.Second, fmt.Sprintf("node %d refuses the removed key", id), func() bool {
+				return k.do(bearer(key), http.MethodGet, id, path, nil).Status == http.StatusUnauthorized
+			})
+			clustertest.ExpectProblem(t, k.do(bearer(key), http.MethodGet, id, path, nil), image.KindUnauthorized)
+		}
+	}
+	writer.Write(body[1000:])
+	writer.Close()
+	if r := <-begun; r.Status != http.StatusCreated {
+		t.Errorf("the upload that was let in before: %d %s", r.Status, r.Body)
+	}
+	if err := admin.RemoveAccessKey(t.Context(), read.ID); image.KindOf(err) != image.KindNotFound {
+		t.Errorf("removed again: %v", err)
+	}
+}
+
+// fileWith returns a file under dir that has a text, empty when none has.
+func fileWith(t *testing.T, dir, text string) (found string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if bytes.Contains(b, []byte(text)) {
+			found = path
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// lockedBuffer is a log in memory.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
