@@ -54,6 +54,7 @@ func TestServing(t *testing.T) {
 	t.Run("BadRequests", func(t *testing.T) { testBadRequests(t, c) })
 	t.Run("BadBodies", func(t *testing.T) { testBadBodies(t, c) })
 	t.Run("UploadIDs", func(t *testing.T) { testUploadIDs(t, c) })
+	t.Run("Smuggling", func(t *testing.T) { testSmuggling(t, c) })
 	t.Run("SlowClients", func(t *testing.T) { testSlowClients(t, c) })
 	t.Run("Invariants", func(t *testing.T) {
 		c.ExpectSettled(t)
