@@ -175,11 +175,11 @@ func (h *Handler) Traffic() (rx, tx int64) { return h.rx.Load(), h.tx.Load() }
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	wire.StripNode(r.Header)
 	h.withPace(w, r, func(w http.ResponseWriter, r *http.Request) {
-		err := checkFraming(w, r)
-		if err == nil {
-			err = h.checkBrowser(r)
+		if err := h.checkBrowser(r); err != nil {
+			h.fail(w, r, err)
+			return
 		}
-		if err != nil {
+		if err := checkFraming(w, r); err != nil {
 			h.fail(w, r, err)
 			return
 		}
