@@ -173,7 +173,15 @@ func (a *accounts) AddAccessKey(ctx context.Context, k wire.KeyRequest) (wire.Ne
 		}
 	}
 	made, secret := a.sealer.New(k.User, k.Role, now, k.Expires)
-	if _, err := a.propose(ctx, catalog.Command{AddAccessKey: &made}); err != nil {
+	_, err := a.propose(ctx, catalog.Command{AddAccessKey: &made})
+	if image.KindOf(err) == image.KindStale { // the master key is changing, and this node had not heard of it
+		if err = a.read(ctx, func(catalog.Reader) error { return nil }); err == nil {
+			a.keyring.refresh()
+			made, secret = a.sealer.New(k.User, k.Role, now, k.Expires)
+			_, err = a.propose(ctx, catalog.Command{AddAccessKey: &made})
+		}
+	}
+	if err != nil {
 		return wire.NewKey{}, err
 	}
 	a.logger.Info("access key added", zap.String("key", made.ID), zap.String("user", made.User),

@@ -24,8 +24,10 @@ const keyringMax = 4096
 // It gives no key of a removed user from the moment that this node applies the removal, in the system shard,
 // or the purge that follows it, in a data shard. It is safe for concurrent use.
 type keyring struct {
-	master *crypto.MasterKey
+	master *crypto.Ring
 	log    *shardLogs
+	// refresh has the node take what its state of the system shard says of the master key.
+	refresh func()
 	// newest reports whether this node has caught up with the system shard since its start.
 	newest func() bool
 
@@ -42,8 +44,10 @@ type keyName struct {
 	id   uint32
 }
 
-func newKeyring(master *crypto.MasterKey, log *shardLogs, newest func() bool) *keyring {
-	k := &keyring{master: master, log: log, newest: newest, lagging: map[string]uint64{}}
+func newKeyring(master *crypto.Ring, log *shardLogs, refresh func(), newest func() bool) *keyring {
+	k := &keyring{
+		master: master, log: log, refresh: refresh, newest: newest, lagging: map[string]uint64{},
+	}
 	k.reload(0)
 	return k
 }
@@ -70,10 +74,20 @@ func (k *keyring) apply(events []catalog.Event) {
 		switch {
 		case e.Removal != nil:
 			k.forget(e.Removal.User, e.Removal.Number, false)
+		case e.UserKey != nil:
+			k.renewed(e.UserKey.User)
 		case e.Purge != nil:
 			k.forget(e.Purge.User, e.Purge.Removal, true)
 		}
 	}
+}
+
+// renewed takes note that a user has another current key.
+func (k *keyring) renewed(user string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.forgot++
+	delete(k.current, user)
 }
 
 // forget drops a removed user's keys. By a purge this node may learn of the removal before it has applied it
@@ -216,7 +230,7 @@ func (k *keyring) create(ctx context.Context, user string) (made *catalog.PutKey
 			return nil, err
 		}
 		var wrapped []byte
-		if wrapped, err = k.master.WrapUserKey(user, id, crypto.NewKey()); err != nil {
+		if wrapped, err = k.master.Sealing().WrapUserKey(user, id, crypto.NewKey()); err != nil {
 			return nil, err
 		}
 		var r catalog.Result
@@ -230,6 +244,7 @@ func (k *keyring) create(ctx context.Context, user string) (made *catalog.PutKey
 			return r.Key, err
 		}
 		err = k.log.Read(ctx, systemShard, first)
+		k.refresh()
 	}
 	return nil, image.Errorf(image.KindOverload, "users are removed faster than user %q can be made", user).
 		WithHint("try again")
@@ -292,9 +307,14 @@ func (k *keyring) sealConditions(
 	})
 }
 
+// keySource is where this host has the master key.
+func keySource(cfg *config.Config) crypto.KeySource {
+	return crypto.KeySource{Command: cfg.KeyCommand(), File: cfg.Local.MasterKeyFile}
+}
+
 // loadMaster loads the master keys of this host. A cluster on loopback makes its own at its first start.
 func loadMaster(ctx context.Context, cfg *config.Config) (crypto.MasterKeys, error) {
-	source := crypto.KeySource{Command: cfg.KeyCommand(), File: cfg.Local.MasterKeyFile}
+	source := keySource(cfg)
 	if cfg.Loopback() && !anyData(cfg) {
 		return source.LoadOrCreate(ctx)
 	}

@@ -14,7 +14,7 @@ func TestKeysAreZeroed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := newKeyring(master, nil, nil)
+	k := newKeyring(crypto.NewRing(master), nil, nil, nil)
 	held := crypto.NewKey()
 	k.keep(&catalog.PutKey{User: "alice", KeyID: 1}, held, 1, k.forgot)
 	if _, key, err := k.currentKey(t.Context(), "alice"); err != nil || !key.Equal(held) {

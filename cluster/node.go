@@ -34,7 +34,6 @@ import (
 	"imgcluster/cluster/store"
 	"imgcluster/cluster/wire"
 	"imgcluster/config"
-	"imgcluster/crypto"
 )
 
 // Node is one running node.
@@ -45,7 +44,7 @@ type Node struct {
 	logger  *zap.Logger
 	began   time.Time
 	shards  shardIDs
-	master  *crypto.MasterKey
+	master  *masterKeys
 	// authority signs the certificates of nodes and administrators.
 	authority *access.Authority
 
@@ -144,8 +143,11 @@ func (n *Node) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.master = keys.Own
-	if n.authority, err = access.NewAuthority(n.master, n.cfg.Cluster.Name); err != nil {
+	n.master = newMasterKeys(n.self.ID, keySource(n.cfg), keys, store.Peek(n.cfg.DataDir(n.self.ID)))
+	n.master.log, n.master.view, n.master.timeout = n.log, n.view, n.cfg.Timeouts.Read
+	n.master.logger = n.logger.Named("keys")
+	n.view.updated = n.master.update
+	if n.authority, err = access.NewAuthority(n.master.ring, n.cfg.Cluster.Name); err != nil {
 		return err
 	}
 	if n.tls, err = n.clientTLS(); err != nil {
@@ -159,7 +161,7 @@ func (n *Node) start(ctx context.Context) error {
 	n.port = peerconn.New(forPeers, n.own, n.logger.Named("peers"))
 	warnUnreached(ctx, n.cfg, n.self, n.listener.Addr(), n.logger)
 	n.peers = peer.New(n.peerOptions())
-	n.view.peers = n.peers
+	n.view.peers, n.master.peers = n.peers, n.peers
 	n.groups = &groups{self: n.self.ID, log: n.log, peers: n.peers, timeout: 2 * n.cfg.Timeouts.ProposalAttempt}
 	n.peers.Update(addresses(n.view.membership()))
 	n.starter = bootstrap.New(n.bootstrapOptions())
@@ -183,11 +185,12 @@ func (n *Node) start(ctx context.Context) error {
 // assemble makes the parts of the node that need its store.
 func (n *Node) assemble() (err error) {
 	n.references = &references{self: n.self.ID, log: n.log, serving: n.serving, membership: n.view.membership}
-	n.keys = newKeyring(n.master, n.log, func() bool { return n.serving.has(systemShard) })
-	sealer, err := access.NewSealer(n.master)
+	n.keys = newKeyring(n.master.ring, n.log, n.view.reload, func() bool { return n.serving.has(systemShard) })
+	sealer, err := access.NewSealer(n.master.ring)
 	if err != nil {
 		return err
 	}
+	n.master.sealer = sealer
 	n.removals = newRemovals(n.self.ID, n.log, n.view, n.serving, n.logger.Named("removals"))
 	n.accounts = newAccounts(n.log, n.keys, sealer, n.cfg.Timeouts.Read, n.logger.Named("access"))
 	n.accounts.changed = n.removals.kick
@@ -255,6 +258,7 @@ func (n *Node) startRaft(ctx context.Context) error {
 		n.disk.fail(errUnverified)
 	}
 	n.wg.Go(n.join)
+	n.wg.Go(func() { n.master.run(n.ctx) })
 	n.wg.Go(func() { n.view.watchRaft(n.ctx) })
 	return nil
 }
@@ -298,6 +302,7 @@ func (n *Node) bootstrap(ctx context.Context) error {
 	if n.dir, err = n.starter.Claim(heard); err != nil {
 		return err
 	}
+	n.master.claimed(n.dir)
 	if err := n.openStore(); err != nil {
 		return err
 	}
@@ -395,6 +400,7 @@ func (n *Node) servePeers() {
 // serve answers on both ports from now on.
 func (n *Node) serve() {
 	n.handler = api.New(n.apiOptions())
+	n.master.notify = n.handler.Notify
 	n.servePeers()
 	n.http = connlimit.New(n.newServer(n.handler), connlimit.Options{
 		Max:               n.cfg.Limits.Connections,
@@ -485,6 +491,7 @@ func (n *Node) Close(ctx context.Context) error {
 	err := errors.Join(errs...)
 	if n.keys != nil && err == nil { // else something may be using them yet
 		n.keys.zero()
+		n.master.zero()
 	}
 	return err
 }

@@ -3,7 +3,6 @@ package cluster
 import (
 	"encoding/binary"
 	"encoding/hex"
-	"fmt"
 
 	"imgcluster/cluster/access"
 	"imgcluster/cluster/api"
@@ -26,7 +25,7 @@ func (n *Node) bootstrapOptions() bootstrap.Options {
 		Config:     n.cfg,
 		Self:       n.self,
 		Version:    n.version,
-		KeyID:      n.master.ID(),
+		KeyIDs:     n.master.ids,
 		Initial:    initialJoin(n.cfg),
 		Membership: n.view.membership,
 		Peers:      n.peers,
@@ -131,7 +130,7 @@ func (n *Node) consensusOptions() (consensus.Options, error) {
 	if err != nil {
 		return consensus.Options{}, err
 	}
-	snapshots, err := n.master.Sealer(purposeSnapshots)
+	snapshots, err := n.master.ring.Sealer(purposeSnapshots)
 	return consensus.Options{
 		NodeID:             n.self.ID,
 		RaftAddress:        n.self.RaftAddr(),
@@ -168,7 +167,7 @@ const purposeSnapshots = "imgcluster v1 snapshots of shards"
 func (n *Node) diskSealer() (*crypto.Sealer, error) {
 	id := n.dir.Identity()
 	if id.DiskKey == nil && !id.Joined {
-		wrapped, err := n.master.WrapDiskKey(crypto.NewKey())
+		wrapped, err := n.master.ring.Sealing().WrapDiskKey(crypto.NewKey())
 		if err != nil {
 			return nil, err
 		}
@@ -177,9 +176,9 @@ func (n *Node) diskSealer() (*crypto.Sealer, error) {
 		}
 		id.DiskKey = wrapped
 	}
-	key, err := n.master.UnwrapDiskKey(id.DiskKey)
+	key, err := n.master.unwrapDiskKey(id.DiskKey)
 	if err != nil {
-		return nil, fmt.Errorf("key of the data directory in node.json: %w", err)
+		return nil, err
 	}
 	defer key.Zero()
 	return crypto.NewSealer(key)
@@ -226,6 +225,7 @@ func (n *Node) apiOptions() api.Options {
 		Node:        clientAPI{n.readiness, n.reporter, n.router, admin, n.disk, n.metrics},
 		Peers:       peerAPI{n.starter, n.reporter, held, admission},
 		Accounts:    n.accounts,
+		Keys:        keys{n.master, n.keys},
 		Logger:      n.logger.Named("api"),
 		Forward:     n.peers.Transport(),
 		ImageBytes:  int64(n.cfg.Limits.ImageBytes),
@@ -261,6 +261,7 @@ func (n *Node) newReporter() *reporter {
 		store:     n.store,
 		shards:    n.shards,
 		view:      n.view,
+		master:    n.master,
 		serving:   n.serving,
 		readiness: n.readiness,
 		peers:     n.peers,

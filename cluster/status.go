@@ -30,6 +30,7 @@ type reporter struct {
 	store     *store.Store
 	shards    shardIDs
 	view      *view
+	master    *masterKeys
 	serving   *serving
 	readiness *readiness
 	peers     *peer.Set
@@ -57,6 +58,7 @@ func (p *reporter) Status() wire.NodeStatus {
 	if err := p.disk.degraded(); err != nil {
 		problem = err.Error()
 	}
+	has, uses, unsolved := p.master.state()
 	read, written, busy := p.device.Counters()
 	files, fileBytes := p.store.Usage()
 	rss, cpu := hostinfo.Process()
@@ -90,6 +92,7 @@ func (p *reporter) Status() wire.NodeStatus {
 		Leads:          p.reports(),
 		Receiving:      p.ingest.Receiving(),
 		Incarnation:    p.identity().Incarnation,
+		MasterKeys:     &wire.MasterKeyReport{Has: has, Uses: uses, Problem: unsolved},
 	}
 }
 
@@ -134,7 +137,8 @@ func (p *reporter) Cluster() wire.ClusterStatus {
 		if x.State != catalog.MemberActive && st.State == wire.NodeUp {
 			st.State = wire.NodeDraining
 		}
-		st.Serves, st.Leads, st.Receiving, st.Incarnation = nil, nil, nil, ""
+		st.Serves, st.Leads, st.Receiving = nil, nil, nil
+		st.Incarnation, st.MasterKeys = "", nil
 		if t := sums.Nodes[m]; t != nil && st.State == wire.NodeDown {
 			s.UnderReplicated = min(s.Images, s.UnderReplicated+t.Stored.Images)
 		}

@@ -27,7 +27,9 @@ type view struct {
 	delay   time.Duration // after which the copies of a node that is down are made elsewhere
 	logger  *zap.Logger
 
-	known   atomic.Pointer[catalog.Membership]
+	known atomic.Pointer[catalog.Membership]
+	// updated is called with each newer membership; it does not block.
+	updated func()
 	changed chan struct{} // capacity 1: the membership or a leader has changed
 
 	admitted bool // at this start; not changed once Raft runs
@@ -40,6 +42,7 @@ func newView(cfg *config.Config, self image.NodeID, log *shardLogs, s *serving, 
 		serving: s,
 		delay:   cfg.Repair.Delay,
 		logger:  logger,
+		updated: func() {},
 		changed: make(chan struct{}, 1),
 	}
 	join := initialJoin(cfg)
@@ -91,6 +94,7 @@ func (v *view) update(m *catalog.Membership) {
 		}
 	}
 	v.peers.Update(addresses(m))
+	v.updated()
 	v.kick()
 }
 
@@ -125,6 +129,7 @@ func (v *view) admit(m *catalog.Membership) {
 	v.admitted = true
 	v.known.Store(m)
 	v.peers.Update(addresses(m))
+	v.updated()
 }
 
 // newest reads the membership with all changes made before.

@@ -3,8 +3,12 @@ package crypto
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
+
+	"imgcluster/cluster/durable"
 )
 
 // NextSuffix is what a master key file's name has after it where it is the one that the cluster is to change
@@ -83,4 +87,37 @@ func (s KeySource) LoadNext() (*MasterKey, error) {
 		return nil, nil
 	}
 	return m, err
+}
+
+// Promote moves the next master key's file to where the master key's is, which keeps the ID of its key as its
+// name's end: backups may need it. Others may do the same at the same time, and it may be done already. The
+// error, of kind ErrKeyUnwritable, says what to do by hand.
+func (s KeySource) Promote(from, to string) error {
+	byHand := func(err error, hint string) error {
+		return &Error{
+			Kind: ErrKeyUnwritable, Detail: "the master key is " + to + " now, and this host starts with " + from,
+			Err: err, hint: hint,
+		}
+	}
+	switch {
+	case os.Getenv(MasterKeyEnv) != "" || taken.Load() != nil:
+		return byHand(nil, "put the new key alone into "+MasterKeyEnv)
+	case s.Command != "":
+		return byHand(nil, "have node.master_key_command print the new key alone")
+	}
+	next, err := s.LoadNext()
+	if err == nil && next != nil && next.ID() == to {
+		// The old key first gets its other name, and then its place is taken: at no time is there none.
+		err = os.Link(s.File, s.File+"."+from)
+		if err == nil || errors.Is(err, fs.ErrExist) {
+			err = os.Rename(s.NextFile(), s.File)
+		}
+		if err == nil {
+			return durable.SyncDir(filepath.Dir(s.File))
+		}
+	}
+	if own, failed := LoadMasterKey(s.File); failed == nil && own.ID() == to {
+		return nil // another node of this host has done it
+	}
+	return byHand(err, "move the new key's file to "+s.File+", mode 0400")
 }

@@ -33,6 +33,13 @@ func (r *Ring) All() []*MasterKey { return *r.keys.Load() }
 // Sealing returns the key that seals.
 func (r *Ring) Sealing() *MasterKey { return r.All()[0] }
 
+// Zero overwrites the keys. No other goroutine may be using them.
+func (r *Ring) Zero() {
+	for _, m := range r.All() {
+		m.Zero()
+	}
+}
+
 // UnwrapUserKey is MasterKey.UnwrapUserKey of the key that wrapped it.
 func (r *Ring) UnwrapUserKey(tenant string, id uint32, wrapped []byte) (k Key, err error) {
 	for _, m := range r.All() {

@@ -15,6 +15,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"imgcluster/cluster/catalog"
@@ -72,15 +74,59 @@ const sealVersion = 1
 // Sealer makes access keys and opens their sealed secrets. A secret is sealed rather than hashed, since it is
 // to verify signatures of requests too. It is safe for concurrent use.
 type Sealer struct {
+	masters Masters
+	anyID   atomic.Bool
+
+	mu   sync.Mutex
+	made map[string]*masterSealer // by the ID of the master key
+}
+
+// masterSealer is what follows from one master key.
+type masterSealer struct {
 	sealer *crypto.Sealer
 	head   []byte // of what it seals: version and master key
 	proof  []byte // key of the proofs in IDs
 }
 
-// NewSealer returns the sealer of a master key. The error is that the key was zeroed.
-func NewSealer(master *crypto.MasterKey) (*Sealer, error) {
+// NewSealer returns the sealer of the master keys that are good: the first one seals, all open. The error is
+// that a key was zeroed.
+func NewSealer(masters Masters) (*Sealer, error) {
+	s := &Sealer{masters: masters, made: map[string]*masterSealer{}}
+	_, err := s.good()
+	return s, err
+}
+
+// good returns the sealers of the master keys that are good now, that which seals first.
+func (s *Sealer) good() ([]*masterSealer, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []*masterSealer
+	for _, m := range s.masters.All() {
+		one := s.made[m.ID()]
+		if one == nil {
+			var err error
+			if one, err = newMasterSealer(m); err != nil {
+				return nil, err
+			}
+			s.made[m.ID()] = one
+		}
+		all = append(all, one)
+	}
+	return all, nil
+}
+
+// must is good of master keys that are in use, none of which is zeroed.
+func (s *Sealer) must() []*masterSealer {
+	all, err := s.good()
+	if err != nil {
+		panic(err)
+	}
+	return all
+}
+
+func newMasterSealer(master *crypto.MasterKey) (*masterSealer, error) {
 	id, err := hex.DecodeString(master.ID())
-	s := &Sealer{head: append([]byte{sealVersion}, id...)}
+	s := &masterSealer{head: append([]byte{sealVersion}, id...)}
 	if err == nil {
 		s.sealer, err = master.Sealer(purposeSeal)
 	}
@@ -102,35 +148,65 @@ func (s *Sealer) New(
 	raw := make([]byte, secretBytes)
 	rand.Read(raw) // never fails, see crypto/rand
 	text := base64.RawURLEncoding.EncodeToString(raw)
-	k.Sealed = s.seal(&k, text)
+	k.Sealed = s.must()[0].seal(&k, []byte(text))
 	return k, NewSecret(text)
+}
+
+// Reseal seals the secret of an access key by the master key that seals now. ok is false when none of the
+// master keys that are good has sealed it.
+func (s *Sealer) Reseal(k *catalog.AccessKey) (sealed []byte, ok bool) {
+	secret, ok := s.open(k)
+	defer clear(secret)
+	if !ok {
+		return nil, false
+	}
+	return s.must()[0].seal(k, secret), true
 }
 
 func (s *Sealer) newID() string {
 	raw := make([]byte, idDrawn, idDrawn+idProof)
 	rand.Read(raw)
-	return idPrefix + idEncoding.EncodeToString(append(raw, s.proofOf(raw)...))
+	return idPrefix + idEncoding.EncodeToString(append(raw, s.must()[0].proofOf(raw)...))
 }
 
-func (s *Sealer) proofOf(drawn []byte) []byte {
+func (s *masterSealer) proofOf(drawn []byte) []byte {
 	mac := hmac.New(sha256.New, s.proof)
 	mac.Write(drawn)
 	return mac.Sum(nil)[:idProof]
 }
 
+// AnyID says that the cluster had another master key before: keys that were made then have IDs that prove
+// nothing, so that every ID that is well-formed is searched for.
+func (s *Sealer) AnyID() { s.anyID.Store(true) }
+
 // genuine reports whether a node with this master key has made an ID. There need be no such key any more;
 // this spares the cluster the search for what a stranger has made up.
 func (s *Sealer) genuine(id string) bool {
 	raw, err := idEncoding.DecodeString(strings.TrimPrefix(id, idPrefix))
-	return err == nil && len(raw) == idDrawn+idProof && hmac.Equal(raw[idDrawn:], s.proofOf(raw[:idDrawn]))
+	if s.anyID.Load() {
+		return true
+	}
+	return err == nil && len(raw) == idDrawn+idProof &&
+		slices.ContainsFunc(s.must(), func(one *masterSealer) bool {
+			return hmac.Equal(raw[idDrawn:], one.proofOf(raw[:idDrawn]))
+		})
 }
 
-func (s *Sealer) seal(k *catalog.AccessKey, secret string) []byte {
-	return append(slices.Clone(s.head), s.sealer.Seal([]byte(secret), s.bound(k))...)
+func (s *masterSealer) seal(k *catalog.AccessKey, secret []byte) []byte {
+	return append(slices.Clone(s.head), s.sealer.Seal(secret, s.bound(k))...)
 }
 
-// open returns the secret of an access key; ok is false for what this master key has not sealed for it.
+// open returns the secret of an access key; ok is false for what no good master key has sealed for it.
 func (s *Sealer) open(k *catalog.AccessKey) (secret []byte, ok bool) {
+	for _, one := range s.must() {
+		if secret, ok = one.open(k); ok {
+			break
+		}
+	}
+	return secret, ok
+}
+
+func (s *masterSealer) open(k *catalog.AccessKey) (secret []byte, ok bool) {
 	sealed, ok := bytes.CutPrefix(k.Sealed, s.head)
 	if !ok {
 		return nil, false
@@ -139,8 +215,13 @@ func (s *Sealer) open(k *catalog.AccessKey) (secret []byte, ok bool) {
 	return secret, err == nil
 }
 
+// current reports whether the master key that seals now has sealed the secret of an access key.
+func (s *Sealer) current(k *catalog.AccessKey) bool {
+	return bytes.HasPrefix(k.Sealed, s.must()[0].head)
+}
+
 // bound is the associated data of a sealed secret.
-func (s *Sealer) bound(k *catalog.AccessKey) []byte {
+func (s *masterSealer) bound(k *catalog.AccessKey) []byte {
 	ad := append([]byte(purposeSeal), s.head...)
 	for _, part := range []string{k.ID, k.User, string(k.Role)} {
 		ad = binary.BigEndian.AppendUint16(ad, uint16(len(part)))

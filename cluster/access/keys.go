@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"imgcluster/cluster/catalog"
@@ -19,7 +20,8 @@ import (
 type Keys struct {
 	sealer *Sealer
 	find   func(ctx context.Context, id string) (*catalog.AccessKey, error)
-	decoy  catalog.AccessKey // stands in for a key that there is not
+	// decoy stands in for a key that there is not.
+	decoy atomic.Pointer[catalog.AccessKey]
 
 	mu    sync.RWMutex
 	known map[string]*catalog.AccessKey // by ID; nil before Load: then each key is searched for
@@ -30,8 +32,18 @@ type Keys struct {
 // not known here, for this node may lag behind.
 func NewKeys(s *Sealer, find func(ctx context.Context, id string) (*catalog.AccessKey, error)) *Keys {
 	k := &Keys{sealer: s, find: find}
-	k.decoy, _ = s.New("", image.RoleMetrics, time.Time{}, time.Time{})
+	k.standIn()
 	return k
+}
+
+// standIn returns a decoy that is sealed by the master key that seals now, as most keys are.
+func (k *Keys) standIn() *catalog.AccessKey {
+	if decoy := k.decoy.Load(); decoy != nil && k.sealer.current(decoy) {
+		return decoy
+	}
+	decoy, _ := k.sealer.New("", image.RoleMetrics, time.Time{}, time.Time{})
+	k.decoy.Store(&decoy)
+	return &decoy
 }
 
 // Apply takes the events of commands that were applied.
@@ -88,7 +100,7 @@ func (k *Keys) Check(ctx context.Context, id, secret string, now time.Time) (Pri
 	}
 	known := key != nil
 	if !known {
-		key = &k.decoy
+		key = k.standIn()
 	}
 	if match := k.sealer.matches(key, secret); !match || !known {
 		return Principal{}, image.Errorf(image.KindUnauthorized,

@@ -1,11 +1,15 @@
 package access
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"testing"
+	"time"
 
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/image"
 	"imgcluster/crypto"
 )
 
@@ -155,4 +159,54 @@ func TestNothingElseIsCrossed(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
+}
+
+// TestAccessKeysDuringRotation: keys of before the rotation are good until its end, those sealed again beyond
+// it, and a key that there is not takes as long as one that there is, whoever seals.
+func TestAccessKeysDuringRotation(t *testing.T) {
+	old, next := masterOf(t, lineOne), masterOf(t, lineTwo)
+	ring := crypto.NewRing(old)
+	s, err := NewSealer(ring)
+	if err != nil {
+		t.Fatal(err)
+	}
+	searched := 0
+	keys := NewKeys(s, func(context.Context, string) (*catalog.AccessKey, error) { searched++; return nil, nil })
+	now := time.Now()
+	k, secret := s.New("", image.RoleAdmin, now, time.Time{})
+	if err := keys.Load(func(fn func(*catalog.AccessKey)) error { fn(&k); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	expect := func(good bool) {
+		t.Helper()
+		if _, err := keys.Check(t.Context(), k.ID, secret.Reveal(), now); (err == nil) != good {
+			t.Errorf("the key is answered with %v", err)
+		}
+		if !s.current(keys.standIn()) {
+			t.Error("the decoy is not sealed by the key that seals")
+		}
+	}
+	expect(true)
+	ring.Use(next, old)
+	expect(true)
+	other, _ := s.New("", image.RoleAdmin, now, time.Time{})
+	for _, id := range []string{k.ID, other.ID} { // both are searched for where they are not known
+		if !s.genuine(id) {
+			t.Errorf("%s is not taken for one that was made here", id)
+		}
+	}
+	before := k
+	sealed, ok := s.Reseal(&k)
+	if !ok || catalog.SealedBy(sealed) != next.ID() || catalog.SealedBy(k.Sealed) != old.ID() {
+		t.Fatalf("sealed again: %v, by %s, from %s", ok, catalog.SealedBy(sealed), catalog.SealedBy(k.Sealed))
+	}
+	ring.Use(next)
+	expect(false)
+	if _, ok := s.Reseal(&before); ok {
+		t.Error("what the old key has sealed opens after the rotation")
+	}
+	again := before
+	again.Sealed = sealed
+	keys.Apply([]catalog.Event{{AccessKey: &again}})
+	expect(true)
 }

@@ -78,6 +78,16 @@ type Peers interface {
 	ListShards(ctx context.Context, shards []uint64, user, prefix, after string, limit int) (wire.List, error)
 }
 
+// Keys are the master key and the users' keys.
+type Keys interface {
+	MasterKey(ctx context.Context) (wire.MasterKey, error)
+	ChangeMasterKey(ctx context.Context, c wire.MasterKeyChange) error
+	// RotateUserKey gives a user a newer key for new images.
+	RotateUserKey(ctx context.Context, user string) (wire.UserKey, error)
+	// UserKeys returns up to limit wrapped keys of users that come after the place `after`.
+	UserKeys(ctx context.Context, after string, limit int) (wire.UserKeyList, error)
+}
+
 // Options bounds and wires a Handler. All fields are needed.
 type Options struct {
 	ID          image.NodeID
@@ -85,6 +95,7 @@ type Options struct {
 	Node        Node
 	Peers       Peers
 	Accounts    Accounts
+	Keys        Keys
 	Logger      *zap.Logger
 	Forward     http.RoundTripper // to other nodes, by wire.NodeHost
 	ImageBytes  int64             // largest body

@@ -78,6 +78,11 @@ var routes = []route{
 	{http.MethodPost, wire.UsersPath, admins, (*Handler).addUser},
 	{http.MethodDelete, wire.UserPattern, admins, (*Handler).removeUser},
 
+	{http.MethodGet, wire.MasterKeyPath, admins, (*Handler).masterKey},
+	{http.MethodPost, wire.MasterKeyPath, admins, (*Handler).changeMasterKey},
+	{http.MethodGet, wire.UserKeysPath, admins, (*Handler).userKeys},
+	{http.MethodPost, wire.UserKeyPattern, admins, (*Handler).rotateUserKey},
+
 	{http.MethodGet, wire.ListPattern, readers, nil},
 	{http.MethodPut, wire.ImagePattern, writers, nil},
 	{http.MethodGet, wire.ImagePattern, readers, nil},

@@ -97,6 +97,20 @@ func (n *touched) Users(context.Context, string, int) (wire.UserList, error) {
 	return wire.UserList{}, n.touch()
 }
 
+func (n *touched) MasterKey(context.Context) (wire.MasterKey, error) {
+	return wire.MasterKey{}, n.touch()
+}
+
+func (n *touched) ChangeMasterKey(context.Context, wire.MasterKeyChange) error { return n.touch() }
+
+func (n *touched) RotateUserKey(context.Context, string) (wire.UserKey, error) {
+	return wire.UserKey{}, n.touch()
+}
+
+func (n *touched) UserKeys(context.Context, string, int) (wire.UserKeyList, error) {
+	return wire.UserKeyList{}, n.touch()
+}
+
 // unreadBody is a body that must not be read.
 type unreadBody struct{ read atomic.Bool }
 
@@ -141,6 +155,11 @@ var allowed = map[string][]string{
 	"POST /v1/users":          administrators,
 	"DELETE /v1/users/{user}": administrators,
 
+	"GET /v1/master-key":        administrators,
+	"POST /v1/master-key":       administrators,
+	"GET /v1/user-keys":         administrators,
+	"POST /v1/users/{user}/key": administrators,
+
 	"GET /v1/images/{user}":              append([]string{"read", "write", "node"}, administrators...),
 	"GET /v1/images/{user}/{name...}":    append([]string{"read", "write", "node"}, administrators...),
 	"PUT /v1/images/{user}/{name...}":    append([]string{"write", "node"}, administrators...),
@@ -163,8 +182,9 @@ var clients = slices.DeleteFunc(slices.Collect(maps.Keys(senders)),
 func guarded(who *access.Principal) (*Handler, *touched) {
 	n := &touched{}
 	return New(Options{
-		ID: 1, Images: n, Node: n, Peers: n, Accounts: n, Logger: zap.NewNop(), ImageBytes: 1 << 20, ListPage: 10,
-		BodyIdle: time.Second, Reads: 1, KeyReads: 1, Uploads: 1, KeyUploads: 1, Streams: 1, StatusEvery: time.Hour,
+		ID: 1, Images: n, Node: n, Peers: n, Accounts: n, Keys: n, Logger: zap.NewNop(), ImageBytes: 1 << 20,
+		ListPage: 10, BodyIdle: time.Second, Reads: 1, KeyReads: 1, Uploads: 1, KeyUploads: 1, Streams: 1,
+		StatusEvery:  time.Hour,
 		HostAllowed:  func(string) bool { return true },
 		Authenticate: func(*http.Request) (access.Principal, error) { return *who, nil },
 	}), n

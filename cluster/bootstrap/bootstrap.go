@@ -36,7 +36,7 @@ type Options struct {
 	Config     *config.Config
 	Self       config.Node
 	Version    string                     // of the program
-	KeyID      string                     // of the master key
+	KeyIDs     func() []string            // of the master keys that the node has, the one in use first
 	Initial    catalog.Join               // what the node bootstraps the cluster with, from the configuration
 	Membership func() *catalog.Membership // the newest that this node knows
 	Peers      Peers
@@ -70,12 +70,13 @@ func (s *Starter) Claim(heard []Hello) (*store.DataDir, error) {
 	if err != nil {
 		return nil, err
 	}
+	keys := s.KeyIDs()
 	s.dir, err = store.Claim(s.path(), store.Identity{
 		Cluster:   s.Config.Cluster.Name,
 		ClusterID: cmp.Or(p.cluster, s.Config.Agreement().Fingerprint()),
 		Node:      s.Self.ID,
-		KeyID:     s.KeyID,
-	})
+		KeyID:     keys[0],
+	}, keys[1:]...)
 	return s.dir, err
 }
 
@@ -176,7 +177,8 @@ func (s *Starter) Readmit(ctx context.Context) (*catalog.Membership, error) {
 func (s *Starter) Introduce() catalog.Join {
 	id := s.dir.Identity()
 	j := s.Initial
-	j.Node, j.KeyID = s.Self.ID, s.KeyID
+	keys := s.KeyIDs()
+	j.Node, j.KeyID, j.Keys = s.Self.ID, keys[0], keys
 	j.Incarnation, j.Starts, j.Run = id.Incarnation, id.Starts, s.run
 	return j
 }

@@ -47,7 +47,7 @@ func newNode(t *testing.T) *node {
 		Config:     cfg,
 		Self:       cfg.Cluster.Nodes[1],
 		Version:    "v1",
-		KeyID:      "k1",
+		KeyIDs:     func() []string { return []string{"k1"} },
 		Initial:    catalog.Join{Cluster: cfg.Cluster.Name},
 		Membership: func() *catalog.Membership { return &n.known },
 		Peers:      n,
@@ -162,7 +162,7 @@ func TestHandshakeRefuses(t *testing.T) {
 		"another node":      func(h *Hello) { h.Node = 3 },
 		"other copies":      func(h *Hello) { h.Replicas++ },
 		"fewer copies":      func(h *Hello) { h.MinReplicas-- },
-		"another master":    func(h *Hello) { h.KeyID = "k2" },
+		"another master":    func(h *Hello) { h.KeyIDs = []string{"k2"} },
 		"a stranger's node": func(h *Hello) { *h = Hello{} },
 		"an older version":  func(h *Hello) { h.Protocol = 0 },
 		"a newer version":   func(h *Hello) { h.Protocol++ },
@@ -456,7 +456,7 @@ func TestHello(t *testing.T) {
 	}
 	b, err := n.Hello(t.Context(), 1, theirs)
 	var ours Hello
-	if err = errors.Join(err, json.Unmarshal(b, &ours)); err != nil || ours.Node != 2 || ours.KeyID != "k1" {
+	if err = errors.Join(err, json.Unmarshal(b, &ours)); err != nil || ours.Node != 2 || ours.KeyIDs[0] != "k1" {
 		t.Errorf("answered %s, %v", b, err)
 	}
 	if _, err := n.Hello(t.Context(), 1, []byte("{")); image.KindOf(err) != image.KindInvalid {

@@ -16,7 +16,7 @@ import (
 func FuzzHello(f *testing.F) {
 	cfg := config.Default()
 	s := New(Options{
-		Config: cfg, Self: cfg.Cluster.Nodes[1], Version: "v1", KeyID: "k1",
+		Config: cfg, Self: cfg.Cluster.Nodes[1], Version: "v1", KeyIDs: func() []string { return []string{"k1"} },
 		Initial:    catalog.Join{Cluster: cfg.Cluster.Name},
 		Membership: func() *catalog.Membership { return &catalog.Membership{} },
 		Logger:     zap.NewNop(),

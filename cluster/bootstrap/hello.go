@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"go.uber.org/zap"
@@ -34,7 +35,7 @@ type Hello struct {
 	Agreement   config.Agreement `json:"agreement"`
 	Replicas    int              `json:"replicas"`
 	MinReplicas int              `json:"min_replicas"`
-	KeyID       string           `json:"key_id"`
+	KeyIDs      []string         `json:"key_ids"` // of the master keys that the node has, the one in use first
 	Incarnation string           `json:"incarnation"`
 	// ClusterID is the ID that the cluster was bootstrapped with, and Members are those that the node last knew;
 	// without members it knows of no cluster yet.
@@ -53,7 +54,7 @@ func (s *Starter) hello() Hello {
 		Agreement:   s.Config.Agreement(),
 		Replicas:    s.Config.Cluster.Replicas,
 		MinReplicas: s.Config.Cluster.MinReplicas,
-		KeyID:       s.KeyID,
+		KeyIDs:      s.KeyIDs(),
 	}
 	if s.dir != nil {
 		id := s.dir.Identity()
@@ -135,7 +136,7 @@ func (s *Starter) ask(ctx context.Context, id image.NodeID, ours []byte) (*Hello
 	}
 	if errors.As(err, new(*access.CertificateError)) {
 		return nil, Refuse(image.HintOf(err), "%w; this node has the cluster name %q and the master key %s", err,
-			s.Config.Cluster.Name, s.KeyID)
+			s.Config.Cluster.Name, strings.Join(s.KeyIDs(), " and "))
 	}
 	if err != nil {
 		return nil, err
@@ -152,6 +153,7 @@ func (s *Starter) ask(ctx context.Context, id image.NodeID, ours []byte) (*Hello
 const (
 	versionBytesMax = 128
 	idBytesMax      = 128
+	keyIDsMax       = 4 // in number
 	hostBytesMax    = 256
 )
 
@@ -172,7 +174,10 @@ func parseHello(b []byte) (h Hello, err error) {
 	case len(h.Agreement.Nodes) > image.NodesMax || slices.ContainsFunc(h.Agreement.Nodes,
 		func(n config.Node) bool { return len(n.Host) > hostBytesMax }):
 		return bad("nodes")
-	case len(h.KeyID) > idBytesMax || len(h.Incarnation) > idBytesMax || len(h.ClusterID) > idBytesMax:
+	case len(h.KeyIDs) > keyIDsMax || slices.ContainsFunc(h.KeyIDs,
+		func(id string) bool { return len(id) > idBytesMax }):
+		return bad("master keys")
+	case len(h.Incarnation) > idBytesMax || len(h.ClusterID) > idBytesMax:
 		return bad("a long ID")
 	}
 	if _, err := hex.DecodeString(h.ClusterID); err != nil {
@@ -212,9 +217,11 @@ func compare(ours Hello, id image.NodeID, addr string, theirs Hello) error {
 	case theirs.Replicas != ours.Replicas || theirs.MinReplicas != ours.MinReplicas:
 		return differs(sameFile, "replicas is %d and min_replicas %d here, %d and %d there",
 			ours.Replicas, ours.MinReplicas, theirs.Replicas, theirs.MinReplicas)
-	case theirs.KeyID != ours.KeyID:
+	case !slices.ContainsFunc(ours.KeyIDs, func(id string) bool { return slices.Contains(theirs.KeyIDs, id) }):
+		// Which of several is the cluster's is the log's to say; see catalog.Join.
 		return differs("copy the cluster's master key file to this node",
-			"its master key is %s, this one is %s", theirs.KeyID, ours.KeyID)
+			"its master key is %.100s, this one is %s", strings.Join(theirs.KeyIDs, ", "),
+			strings.Join(ours.KeyIDs, ", "))
 	}
 	for _, x := range ours.Members {
 		if x.ID == id && x.Incarnation != "" && theirs.Incarnation != "" &&

@@ -199,6 +199,9 @@ func (t *txn) addAccessKey(k *AccessKey) (Result, error) {
 			return reject(errNoUser(k.User)), nil
 		}
 	}
+	if out, err := t.outgoing(k.Sealed); out || err != nil {
+		return rejectOutgoing(), err
+	}
 	a, err := getAccounts(t.tx)
 	if err != nil {
 		return Result{}, err

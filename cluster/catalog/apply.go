@@ -20,6 +20,7 @@ type Event struct {
 	AccessKey        *AccessKey // added
 	AccessKeyRemoved string     // its ID
 	Removal          *Removal   // begun, or a part of it done
+	UserKey          *PutKey    // a newer one of a user
 	Purge            *Purge     // in a data shard: no upload is assigned to a key of this user from here on
 }
 
@@ -95,6 +96,14 @@ func (t *txn) apply(c Command) (Result, error) {
 		return t.removed(c.Removed)
 	case c.Purge != nil:
 		return t.purge(c.Purge)
+	case c.RotateMaster != nil:
+		return t.rotateMaster(c.RotateMaster)
+	case c.Reseal != nil:
+		return t.reseal(c.Reseal)
+	case c.EndRotation != nil:
+		return t.endRotation(c.EndRotation)
+	case c.AddUserKey != nil:
+		return t.addUserKey(c.AddUserKey)
 	}
 	return reject(image.Errorf(image.KindInvalid, "empty command")), nil
 }

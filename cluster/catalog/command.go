@@ -42,6 +42,11 @@ type Command struct {
 	RemoveAccessKey *RemoveAccessKey `json:"remove_access_key,omitempty"`
 	RemoveUser      *RemoveUser      `json:"remove_user,omitempty"`
 	Removed         *Removed         `json:"removed,omitempty"`
+
+	RotateMaster *RotateMaster `json:"rotate_master,omitempty"`
+	Reseal       *Reseal       `json:"reseal,omitempty"`
+	EndRotation  *EndRotation  `json:"end_rotation,omitempty"`
+	AddUserKey   *PutKey       `json:"add_user_key,omitempty"` // a newer one of a user
 }
 
 // ofImages reports whether the command belongs in a data shard.
@@ -197,8 +202,10 @@ type Join struct {
 	Node    image.NodeID `json:"node"`
 	Cluster string       `json:"cluster"` // its name
 	KeyID   string       `json:"key_id"`  // of the master key
-	Members []Member     `json:"members"` // that bootstrap the cluster
-	Shards  []uint64     `json:"shards"`  // the data shards
+	// Keys are the IDs of the master keys that the node has.
+	Keys    []string `json:"keys,omitempty"`
+	Members []Member `json:"members"` // that bootstrap the cluster
+	Shards  []uint64 `json:"shards"`  // the data shards
 	// Of the node's data directory; see Member.
 	Incarnation string `json:"incarnation"`
 	Starts      uint64 `json:"starts"`

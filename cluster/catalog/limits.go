@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -17,6 +18,7 @@ const (
 	clusterBytesMax  = 64      // of the cluster's name; that of cluster.name
 	addressBytesMax  = 262     // of host:port; a host name has 254 with its last dot, and may be in brackets
 	tokenBytesMax    = 64      // of incarnations, runs and key IDs
+	joinKeysMax      = 4       // master keys of one node
 	startsMax        = 1 << 48 // starts of a data directory: more are a mistake, and would lock the node out
 	imageBytesMax    = 4 << 30 // of an image; that of limits.image_bytes
 	conditionsMax    = 128     // entity tags of one command
@@ -94,6 +96,14 @@ func (j *Join) check(system uint64) error {
 	if err == nil {
 		err = checkToken("master key ID", j.KeyID)
 	}
+	if err == nil && len(j.Keys) > joinKeysMax {
+		err = image.Errorf(image.KindInvalid, "%d master keys", len(j.Keys))
+	}
+	for _, id := range j.Keys {
+		if err == nil {
+			err = checkToken("master key ID", id)
+		}
+	}
 	if err == nil {
 		err = checkToken("incarnation", j.Incarnation)
 	}
@@ -159,6 +169,9 @@ func (m *Membership) Check() error {
 		err = checkToken("master key ID", m.KeyID)
 	}
 	if err == nil {
+		err = m.checkRotation()
+	}
+	if err == nil {
 		err = CheckMembers(m.Members)
 	}
 	if err == nil && (len(m.Shards) < 2 || len(m.Shards) > shardsMax+1) {
@@ -171,6 +184,23 @@ func (m *Membership) Check() error {
 	}
 	if err != nil {
 		return image.Errorf(image.KindInvalid, "malformed membership: %w", err)
+	}
+	return nil
+}
+
+// checkRotation refuses IDs of master keys that are none, and too many.
+func (m *Membership) checkRotation() error {
+	if len(m.Retired) > retiredMax {
+		return image.Errorf(image.KindInvalid, "%d former master keys", len(m.Retired))
+	}
+	ids := slices.Clone(m.Retired)
+	if m.Rotation != nil {
+		ids = append(ids, m.Rotation.To)
+	}
+	for _, id := range ids {
+		if err := checkToken("master key ID", id); err != nil {
+			return err
+		}
 	}
 	return nil
 }

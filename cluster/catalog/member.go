@@ -96,9 +96,13 @@ func (l *Layout) intact(without ...image.NodeID) (n int) {
 
 // Membership is what the system shard keeps of the cluster.
 type Membership struct {
-	Version uint64   `json:"version"` // grows with every change
-	Cluster string   `json:"cluster"` // its name
-	KeyID   string   `json:"key_id"`
+	Version uint64 `json:"version"` // grows with every change
+	Cluster string `json:"cluster"` // its name
+	KeyID   string `json:"key_id"`  // of the master key
+	// Rotation is the change to another master key, nil when there is none.
+	Rotation *Rotation `json:"rotation,omitempty"`
+	// Retired are the IDs of former master keys, the last ones.
+	Retired []string `json:"retired,omitempty"`
 	Members []Member `json:"members"` // by ID
 	// Shards are the layouts, the system shard's too.
 	Shards map[uint64]*Layout `json:"shards"`

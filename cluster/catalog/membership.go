@@ -85,10 +85,8 @@ func (m *Membership) checkJoin(j *Join) (replaces bool, err error) {
 	case m.Difference(j) != "":
 		return false, image.Errorf(image.KindInvalid, "%s", m.Difference(j)).
 			WithHint("use the same configuration file on every node")
-	case m.KeyID != j.KeyID:
-		return false, image.Errorf(image.KindInvalid,
-			"the cluster's master key is %s, not %s", m.KeyID, j.KeyID).
-			WithHint("copy the cluster's master key file to this node")
+	case m.checkKeys(j) != nil:
+		return false, m.checkKeys(j)
 	case me == nil:
 		return false, errNoMember(j.Node)
 	case me.Incarnation == j.Incarnation && me.Run != j.Run && me.Starts >= j.Starts:

@@ -23,6 +23,20 @@ func CurrentUserKey(r Reader, user string) (k *PutKey, err error) {
 	return k, err
 }
 
+// UserKeys returns up to limit keys that come after this one, by user and ID; those of an empty user come
+// first.
+func UserKeys(r Reader, user string, id uint32, limit int) (keys []*PutKey, err error) {
+	var after []byte
+	if user != "" {
+		after = userKeyKey(user, id)
+	}
+	err = scan(r, []byte{userKeyTable}, after, func(_ []byte, k *PutKey) bool {
+		keys = append(keys, k)
+		return len(keys) < limit
+	})
+	return keys, err
+}
+
 // ListUsers returns up to limit users that come after the name `after` (empty: from the first), each by its
 // first key.
 func ListUsers(r Reader, after string, limit int) (users []*PutKey, err error) {
@@ -71,6 +85,9 @@ func (t *txn) putKey(k *PutKey) (Result, error) {
 		return reject(image.Errorf(image.KindInvalid, "the cluster has %d users, the most", a.Users).
 			WithHint("remove those that are not needed: imgcluster user rm")), nil
 	}
+	if out, err := t.outgoing(k.Wrapped); out || err != nil {
+		return rejectOutgoing(), err
+	}
 	a.Users++
 	if err := t.put([]byte{accountsKey}, a); err != nil {
 		return Result{}, err
@@ -82,6 +99,31 @@ func (t *txn) putKey(k *PutKey) (Result, error) {
 func LastRemoval(r Reader) (uint64, error) {
 	a, err := getAccounts(r)
 	return a.Removals, err
+}
+
+// addUserKey gives a user a newer key: new images are encrypted with it, those there are with their own.
+func (t *txn) addUserKey(k *PutKey) (Result, error) {
+	if err := image.CheckUser(k.User); err != nil {
+		return reject(err), nil
+	}
+	if len(k.Wrapped) == 0 || len(k.Wrapped) > wrappedBytesMax {
+		return reject(image.Errorf(image.KindInvalid, "wrapped key of %d bytes", len(k.Wrapped))), nil
+	}
+	current, err := CurrentUserKey(t.tx, k.User)
+	if err != nil {
+		return Result{}, err
+	}
+	switch {
+	case current == nil:
+		return reject(errNoUser(k.User)), nil
+	case k.KeyID != current.KeyID+1 || k.KeyID == 0:
+		return reject(image.Errorf(image.KindStale, "user %q has the key %d", k.User, current.KeyID)), nil
+	}
+	if out, err := t.outgoing(k.Wrapped); out || err != nil {
+		return rejectOutgoing(), err
+	}
+	t.events = append(t.events, Event{UserKey: k})
+	return Result{Key: k}, t.put(userKeyKey(k.User, k.KeyID), k)
 }
 
 // Removals returns the removals of users that have something left to do, in their order.

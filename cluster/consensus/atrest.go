@@ -16,13 +16,19 @@ const (
 	sealedEntry = "Raft log entry "
 )
 
+// Sealer seals values and opens them again: a crypto.Sealer, or a crypto.RingSealer, whose key may change.
+type Sealer interface {
+	Seal(plaintext, ad []byte) []byte
+	Open(sealed, ad []byte) ([]byte, error)
+}
+
 // sealValue seals a value of the catalog, bound to its key in the database.
-func sealValue(s *crypto.Sealer, key, value []byte) []byte {
+func sealValue(s Sealer, key, value []byte) []byte {
 	return s.Seal(value, append([]byte(sealedValue), key...))
 }
 
 // openValue is the inverse of sealValue.
-func openValue(s *crypto.Sealer, key, sealed []byte) ([]byte, error) {
+func openValue(s Sealer, key, sealed []byte) ([]byte, error) {
 	value, err := s.Open(sealed, append([]byte(sealedValue), key...))
 	if err != nil {
 		return nil, fmt.Errorf("a value of shard %d in the catalog: %w", shardOf(key), err)

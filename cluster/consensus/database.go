@@ -34,7 +34,8 @@ const OpenTablesMax = 128
 type database struct {
 	pebble *pebble.DB
 	// disk seals the values, snapshots those of snapshots; see Options.
-	disk, snapshots *crypto.Sealer
+	disk      *crypto.Sealer
+	snapshots Sealer
 
 	fs      vfs.FS
 	restore string // folder of half-read snapshots

@@ -38,7 +38,8 @@ type Options struct {
 
 	// Disk seals the values of the catalog and the commands in Raft's log on this node's disk, Snapshots the
 	// values of a snapshot on its way from node to node, which waits on the receiver's disk.
-	Disk, Snapshots *crypto.Sealer
+	Disk      *crypto.Sealer
+	Snapshots Sealer
 
 	Port        *peerconn.Port       // takes the other nodes' connections
 	Credentials peerconn.Credentials // of this node, to connect to the others

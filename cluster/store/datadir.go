@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -39,12 +40,14 @@ const (
 
 // Identity is the content of node.json: which node of which cluster a data directory belongs to.
 type Identity struct {
-	Format      int          `json:"format"`
-	Cluster     string       `json:"cluster"`
-	Node        image.NodeID `json:"node"`
-	KeyID       string       `json:"key_id"` // of the cluster master key
-	Incarnation string       `json:"incarnation"`
-	Created     time.Time    `json:"created"`
+	Format  int          `json:"format"`
+	Cluster string       `json:"cluster"`
+	Node    image.NodeID `json:"node"`
+	KeyID   string       `json:"key_id"` // of the cluster master key
+	// NextKeyID is the master key's that the cluster is changing to, empty when it is not.
+	NextKeyID   string    `json:"next_key_id,omitempty"`
+	Incarnation string    `json:"incarnation"`
+	Created     time.Time `json:"created"`
 	// ClusterID is the ID that the cluster got when it was bootstrapped, in hexadecimal digits.
 	ClusterID string `json:"cluster_id"`
 	// Starts counts the starts with this incarnation.
@@ -53,7 +56,8 @@ type Identity struct {
 	Joined bool `json:"joined,omitempty"`
 	// Unverified means that the disk failed and that what it stores has not been verified since.
 	Unverified bool `json:"unverified,omitempty"`
-	// DiskKey seals the Raft log and the catalog; it is wrapped by the master key.
+	// DiskKey seals the Raft log and the catalog; it is wrapped by the master key, during a change of that by
+	// the next one.
 	DiskKey []byte `json:"disk_key,omitempty"`
 	// Members are the cluster's members as the node last knew them, as JSON that this package does not read.
 	Members json.RawMessage `json:"members,omitempty"`
@@ -176,7 +180,8 @@ func (d *DataDir) Close() error { return d.lock.Close() }
 // distinguishes a node that returns with an empty disk from the one that left. On later starts it refuses a
 // directory of another cluster, node or master key, and ignores the other fields of want. Its errors are
 // *image.Error of KindInvalid with one of the reasons above; nothing in the directory was changed then.
-func Claim(dir string, want Identity) (*DataDir, error) {
+// moreKeys are the IDs of the master keys that the node has beside want.KeyID.
+func Claim(dir string, want Identity, moreKeys ...string) (*DataDir, error) {
 	if err := durable.MakeDir(dir); err != nil {
 		return nil, unusable(dir, err)
 	}
@@ -193,7 +198,7 @@ func Claim(dir string, want Identity) (*DataDir, error) {
 	if err != nil {
 		return nil, err
 	}
-	id, err := identify(fsys, dir, want)
+	id, err := identify(fsys, dir, want, moreKeys)
 	if err != nil {
 		lock.Close()
 		return nil, err
@@ -275,7 +280,7 @@ func inUse(dir string, lock *os.File) error {
 }
 
 // identify reads node.json and compares it with want. On the first start it writes node.json.
-func identify(fsys *osFS, dir string, want Identity) (Identity, error) {
+func identify(fsys *osFS, dir string, want Identity, moreKeys []string) (Identity, error) {
 	have, err := readIdentity(fsys.root, dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := checkOurs(fsys, dir); err != nil {
@@ -286,7 +291,7 @@ func identify(fsys *osFS, dir string, want Identity) (Identity, error) {
 	if err != nil {
 		return Identity{}, err
 	}
-	return have, have.check(dir, want)
+	return have, have.check(dir, want, moreKeys)
 }
 
 func readIdentity(root *os.Root, dir string) (Identity, error) {
@@ -330,8 +335,8 @@ func (have Identity) verifySum() error {
 }
 
 // check refuses to serve another identity than the directory's.
-func (have Identity) check(dir string, want Identity) error {
-	switch {
+func (have Identity) check(dir string, want Identity, moreKeys []string) error {
+	switch key := have.SealingKeyID(); {
 	case have.Cluster != want.Cluster:
 		return refuse(ErrOtherCluster,
 			fmt.Sprintf("set cluster.name to %q, or choose another --data-dir", have.Cluster),
@@ -339,11 +344,33 @@ func (have Identity) check(dir string, want Identity) error {
 	case have.Node != want.Node:
 		return refuse(ErrOtherNode, fmt.Sprintf("start with --id %d or another --data-dir", have.Node),
 			"data directory %s belongs to node %d, not %d", dir, have.Node, want.Node)
-	case have.KeyID != want.KeyID:
-		return refuse(ErrOtherKey, "give the key file of this cluster, or choose another --data-dir",
-			"data directory %s was written under master key %s, not %s", dir, have.KeyID, want.KeyID)
+	case key != want.KeyID && !slices.Contains(moreKeys, key):
+		hint := "give the key file of this cluster, or choose another --data-dir"
+		if have.NextKeyID != "" {
+			hint = "the cluster was changing its master key: copy the file of the next one " +
+				"(master_key_file with .next) from another node, or the new master key if that is done"
+		}
+		return refuse(ErrOtherKey, hint,
+			"data directory %s was written under master key %s, not %s", dir, key, want.KeyID)
 	}
 	return nil
+}
+
+// SealingKeyID is the ID of the master key that DiskKey is wrapped by.
+func (have Identity) SealingKeyID() string { return cmp.Or(have.NextKeyID, have.KeyID) }
+
+// Peek returns what a data directory was last claimed as, zero when that cannot be read; Claim says why.
+func Peek(dir string) Identity {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return Identity{}
+	}
+	defer root.Close()
+	id, err := readIdentity(root, dir)
+	if err != nil {
+		return Identity{}
+	}
+	return id
 }
 
 func firstStart(fsys fileSystem, dir string, want Identity) (Identity, error) {

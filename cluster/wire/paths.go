@@ -23,10 +23,13 @@ const (
 	MetricsPath = "/metrics"
 
 	// Patterns of http.ServeMux for what is under the paths of keys, users and images.
-	KeyPattern   = KeysPath + "/{id}"
-	UserPattern  = UsersPath + "/{user}"
-	ListPattern  = ImagesPath + "{user}"
-	ImagePattern = ListPattern + "/{name...}"
+	KeyPattern     = KeysPath + "/{id}"
+	UserPattern    = UsersPath + "/{user}"
+	UserKeyPattern = UserPattern + "/key"
+	UserKeysPath   = "/v1/user-keys"
+	MasterKeyPath  = "/v1/master-key"
+	ListPattern    = ImagesPath + "{user}"
+	ImagePattern   = ListPattern + "/{name...}"
 
 	InternalPath  = "/internal/"
 	HelloPath     = "/internal/v1/hello"
@@ -56,6 +59,9 @@ func ParseNodeHost(host string) (id image.NodeID, ok bool) {
 
 // UserPath returns the path of a user's list, escaped.
 func UserPath(user string) string { return ImagesPath + url.PathEscape(user) }
+
+// UserKeyPath returns the path of a user's key, escaped.
+func UserKeyPath(user string) string { return UsersPath + "/" + url.PathEscape(user) + "/key" }
 
 // ImagePath returns the path of an image, escaped part by part.
 func ImagePath(user, name string) string {

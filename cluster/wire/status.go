@@ -65,6 +65,8 @@ type NodeStatus struct {
 	// Incarnation is that of the node's data directory, as the cluster registered it. Only nodes send it.
 	Incarnation string        `json:"incarnation,omitempty"`
 	Leads       []ShardReport `json:"leads,omitempty"`
+	// MasterKeys are those of the node; only nodes send them to each other.
+	MasterKeys *MasterKeyReport `json:"master_keys,omitempty"`
 	// Receiving are the uploads whose bodies have been coming in here for a while, for want of a faster
 	// client.
 	Receiving []image.ID `json:"receiving,omitempty"`
