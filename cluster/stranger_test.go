@@ -370,7 +370,7 @@ func operator() (*tls.Certificate, error) {
 // another incarnation.
 func (s *strangers) join(node image.NodeID) []byte {
 	j := catalog.Join{
-		Node: node, Cluster: s.c.Config.Cluster.Name, KeyID: s.hello.KeyID, Members: s.hello.Members,
+		Node: node, Cluster: s.c.Config.Cluster.Name, KeyID: s.hello.KeyIDs[0], Members: s.hello.Members,
 		Incarnation: "a000000000000000000000000000000a", Starts: 1, Run: "forged", Replace: true,
 	}
 	for shard := range uint64(s.c.Config.Cluster.DataShards) {
