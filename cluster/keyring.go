@@ -33,7 +33,7 @@ type keyring struct {
 
 	mu       sync.Mutex
 	keys     map[keyName]crypto.Key
-	current  map[string]uint32 // IDs of users' current keys
+	ids      map[string]keyIDs
 	forgot   uint64            // how often keys were forgotten: what was read before that is not kept
 	lagging  map[string]uint64 // users purged in a data shard and not removed in the system shard here yet
 	removals uint64            // the last removal applied in the system shard here
@@ -43,6 +43,11 @@ type keyName struct {
 	user string
 	id   uint32
 }
+
+// keyIDs are the IDs of a user's keys: new images are encrypted with the current one. Their checks and
+// digests are sealed under the first one, whichever is current: what is compared, of one upload on several
+// nodes or of a condition with what is stored, must not differ because the key was rotated meanwhile.
+type keyIDs struct{ first, current uint32 }
 
 func newKeyring(master *crypto.Ring, log *shardLogs, refresh func(), newest func() bool) *keyring {
 	k := &keyring{
@@ -57,7 +62,7 @@ func (k *keyring) reload(last uint64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.keys = map[keyName]crypto.Key{}
-	k.current = map[string]uint32{}
+	k.ids = map[string]keyIDs{}
 	k.applied(last)
 }
 
@@ -87,7 +92,7 @@ func (k *keyring) renewed(user string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.forgot++
-	delete(k.current, user)
+	delete(k.ids, user)
 }
 
 // forget drops a removed user's keys. By a purge this node may learn of the removal before it has applied it
@@ -104,7 +109,7 @@ func (k *keyring) forget(user string, removal uint64, byPurge bool) {
 	default:
 		k.applied(removal)
 	}
-	delete(k.current, user)
+	delete(k.ids, user)
 	maps.DeleteFunc(k.keys, func(n keyName, _ crypto.Key) bool { return n.user == user })
 }
 
@@ -136,18 +141,37 @@ func (k *keyring) Get(ctx context.Context, user string, id uint32) (crypto.Key, 
 // currentKey returns the key that new images of a user are encrypted with, and its ID. The error is
 // KindForbidden when there is no such user.
 func (k *keyring) currentKey(ctx context.Context, user string) (id uint32, key crypto.Key, err error) {
-	k.mu.Lock()
-	id, ok := k.current[user]
-	if ok {
-		key, ok = k.keys[keyName{user, id}]
-	}
-	k.mu.Unlock()
-	if ok {
+	current := func(ids keyIDs) uint32 { return ids.current }
+	if id, key, ok := k.kept(user, current); ok {
 		return id, key, nil
 	}
 	return k.read(ctx, user, func(r catalog.Reader) (*catalog.PutKey, error) {
 		return catalog.CurrentUserKey(r, user)
 	})
+}
+
+// firstKey returns the key that checks and digests of a user's images are sealed under, and its ID. The error
+// is KindForbidden when there is no such user.
+func (k *keyring) firstKey(ctx context.Context, user string) (id uint32, key crypto.Key, err error) {
+	first := func(ids keyIDs) uint32 { return ids.first }
+	if id, key, ok := k.kept(user, first); ok {
+		return id, key, nil
+	}
+	return k.read(ctx, user, func(r catalog.Reader) (*catalog.PutKey, error) {
+		return catalog.FirstUserKey(r, user)
+	})
+}
+
+// kept returns one of a user's keys where it is held in memory.
+func (k *keyring) kept(user string, which func(keyIDs) uint32) (id uint32, key crypto.Key, ok bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	ids, ok := k.ids[user]
+	if ok {
+		id = which(ids)
+		key, ok = k.keys[keyName{user, id}]
+	}
+	return id, key, ok
 }
 
 // read finds a wrapped key of a user in this node's state of the system shard, or in the newest one when this
@@ -159,9 +183,12 @@ func (k *keyring) read(
 	forgot := k.forgot
 	_, lags := k.lagging[user]
 	k.mu.Unlock()
-	var stored, current *catalog.PutKey
+	var stored, first, current *catalog.PutKey
 	get := func(r catalog.Reader) (err error) {
 		if stored, err = find(r); err == nil {
+			first, err = catalog.FirstUserKey(r, user)
+		}
+		if err == nil {
 			current, err = catalog.CurrentUserKey(r, user)
 		}
 		return err
@@ -181,14 +208,14 @@ func (k *keyring) read(
 		return 0, crypto.Key{}, err
 	}
 	key, err := k.unwrap(stored)
-	if err == nil && current != nil {
-		k.keep(stored, key, current.KeyID, forgot)
+	if err == nil && first != nil && current != nil {
+		k.keep(stored, key, keyIDs{first.KeyID, current.KeyID}, forgot)
 	}
 	return stored.KeyID, key, err
 }
 
 // keep keeps a key that was read, unless keys were forgotten since.
-func (k *keyring) keep(stored *catalog.PutKey, key crypto.Key, current uint32, forgot uint64) {
+func (k *keyring) keep(stored *catalog.PutKey, key crypto.Key, ids keyIDs, forgot uint64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.forgot != forgot {
@@ -197,12 +224,12 @@ func (k *keyring) keep(stored *catalog.PutKey, key crypto.Key, current uint32, f
 	if len(k.keys) >= keyringMax {
 		for name := range k.keys {
 			delete(k.keys, name)
-			delete(k.current, name.user)
+			delete(k.ids, name.user)
 			break
 		}
 	}
 	k.keys[keyName{stored.User, stored.KeyID}] = key
-	k.current[stored.User] = current
+	k.ids[stored.User] = ids
 }
 
 func (k *keyring) unwrap(stored *catalog.PutKey) (crypto.Key, error) {
@@ -263,7 +290,7 @@ func (k *keyring) ensure(ctx context.Context, user string) error {
 
 // Check implements ingest.Sealer.
 func (k *keyring) Check(ctx context.Context, user string, id image.ID) (ingest.Check, error) {
-	keyID, key, err := k.currentKey(ctx, user)
+	keyID, key, err := k.firstKey(ctx, user)
 	if err != nil {
 		return nil, err
 	}
@@ -282,7 +309,7 @@ func (c check) Sum() image.Check { return image.Check{Key: c.key, MAC: c.Check.S
 
 // Seal implements ingest.Sealer.
 func (k *keyring) Seal(ctx context.Context, user string, d image.Digest) (image.SealedDigest, error) {
-	_, key, err := k.currentKey(ctx, user)
+	_, key, err := k.firstKey(ctx, user)
 	if err != nil {
 		return image.SealedDigest{}, err
 	}
@@ -294,7 +321,7 @@ func (k *keyring) Seal(ctx context.Context, user string, d image.Digest) (image.
 }
 
 // sealConditions seals the digests among the tags of conditions, which are asked of sealed records: those
-// under the user's current key.
+// under the user's first key.
 func (k *keyring) sealConditions(
 	ctx context.Context, user string, c image.Conditions,
 ) (image.Conditions, error) {

@@ -16,7 +16,7 @@ func TestKeysAreZeroed(t *testing.T) {
 	}
 	k := newKeyring(crypto.NewRing(master), nil, nil, nil)
 	held := crypto.NewKey()
-	k.keep(&catalog.PutKey{User: "alice", KeyID: 1}, held, 1, k.forgot)
+	k.keep(&catalog.PutKey{User: "alice", KeyID: 1}, held, keyIDs{1, 1}, k.forgot)
 	if _, key, err := k.currentKey(t.Context(), "alice"); err != nil || !key.Equal(held) {
 		t.Fatal(err)
 	}

@@ -1,7 +1,11 @@
 package cluster_test
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
+	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -264,5 +268,120 @@ func expectHinted(t *testing.T, err error, texts ...string) {
 		if !strings.Contains(err.Error(), text) {
 			t.Errorf("%q is not in %v", text, err)
 		}
+	}
+}
+
+// TestRotateUserKey gives a user newer keys under load: no upload fails, what was sent before can be sent
+// again and compared, and every image is read, each copy under the key that was current when it was made.
+func TestRotateUserKey(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a cluster")
+	}
+	t.Parallel()
+	c := clustertest.Start(t, clustertest.Options{})
+	cl := c.Client(t, client.Broadcast)
+	before := putImages(t, c, "before", 4)
+	load := startUploads(t, c, "meanwhile") // fails the test when an upload fails
+	const rotations = 8
+	for n := range uint32(rotations) {
+		enough := load.count() + 3
+		clustertest.Poll(t, "uploads go on", func() bool { return load.count() >= enough })
+		k, err := cl.RotateUserKey(t.Context(), "alice")
+		if err != nil || k.Key != n+2 {
+			t.Fatalf("rotation %d gives key %d: %v", n, k.Key, err)
+		}
+	}
+	load.end()
+	after := putImages(t, c, "after", 2)
+	all := slices.Concat(before, load.all, after)
+	expectImages(t, c, all, c.IDs()...)
+
+	// An upload that comes again, and conditions, are answered as before the rotation.
+	first := before[0]
+	c.Put(t, 2, "alice", first.name, first.body, http.Header{"Idempotency-Key": {first.id.String()}})
+	digest := sha256.Sum256(first.body)
+	c.Put(t, 3, "alice", first.name, first.body,
+		http.Header{"If-Match": {fmt.Sprintf("%q", hex.EncodeToString(digest[:]))}})
+	versions := map[uint32]bool{}
+	for _, id := range c.IDs() {
+		for _, path := range c.Files(t, id, ".img") {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h, err := crypto.ParseHeader(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			versions[h.UserKey] = true
+		}
+	}
+	if len(versions) != rotations+1 {
+		t.Errorf("the copies have the keys %v", versions)
+	}
+	_, err := cl.RotateUserKey(t.Context(), "nobody")
+	expectHinted(t, err, "nobody")
+}
+
+// TestLeaderDiesWhileSealingAgain kills each node that leads the system shard after it has sealed some of the
+// keys again, and one in the middle of its own part: the others go on from there.
+func TestLeaderDiesWhileSealingAgain(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes")
+	}
+	t.Parallel()
+	c := clustertest.Start(t, clustertest.Options{Processes: true, Program: clustertest.BuildWithFailpoints(t)})
+	cl := c.Client(t, client.Relay)
+	images := putImages(t, c, "image", 4)
+	const users = 200 // more than two batches
+	for n := range users {
+		body := strings.NewReader(fmt.Sprintf(`{"name":"user%03d"}`, n))
+		r := c.Do(http.MethodPost, 1, wire.UsersPath, body, http.Header{"Content-Type": {wire.DocumentType}})
+		if r.Status >= 300 || r.Err != nil {
+			t.Fatalf("user %d: %d %s %v", n, r.Status, r.Body, r.Err)
+		}
+	}
+	next := prepare(t, c)
+	clustertest.Poll(t, "all nodes have the next key", func() bool {
+		s, err := cl.MasterKey(t.Context())
+		return err == nil && !slices.ContainsFunc(s.Nodes, func(n wire.MasterKeyNode) bool {
+			return !slices.Contains(n.Has, next.ID())
+		})
+	})
+	for _, id := range c.IDs() {
+		if !c.Arm(id, "keys/resealed", 2) {
+			t.Fatalf("node %d is not armed", id)
+		}
+	}
+	rotate(t, cl)
+	deaths := 0
+	clustertest.Poll(t, "a leader dies, and the rotation goes on", func() bool {
+		for _, id := range c.IDs() {
+			died, err := c.Died(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if died {
+				if deaths++; deaths == 1 {
+					c.StartArmed(id, "keys/persisted", 1)
+				} else {
+					c.Start(id)
+				}
+			}
+		}
+		s, err := cl.MasterKey(t.Context())
+		return deaths > 0 && err == nil && s.Left == 0 && len(s.Waits) == 0
+	})
+	for _, id := range c.IDs() {
+		c.Arm(id, "", 0)
+	}
+	finish(t, cl)
+	expectSealedBy(t, cl, next)
+	c.Restart(c.IDs()...)
+	expectImages(t, c, images, c.IDs()...)
+	n := 0
+	err := cl.UserKeys(t.Context(), func(wire.UserKey) error { n++; return nil })
+	if err != nil || n != users+1 {
+		t.Errorf("%d users' keys, %v", n, err)
 	}
 }

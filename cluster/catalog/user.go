@@ -23,6 +23,15 @@ func CurrentUserKey(r Reader, user string) (k *PutKey, err error) {
 	return k, err
 }
 
+// FirstUserKey returns the oldest key of a user, nil when there is no such user.
+func FirstUserKey(r Reader, user string) (k *PutKey, err error) {
+	err = scan(r, userKeyKey(user, 0)[:len(user)+2], nil, func(_ []byte, v *PutKey) bool {
+		k = v
+		return false
+	})
+	return k, err
+}
+
 // UserKeys returns up to limit keys that come after this one, by user and ID; those of an empty user come
 // first.
 func UserKeys(r Reader, user string, id uint32, limit int) (keys []*PutKey, err error) {

@@ -27,7 +27,6 @@ import (
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
 	"imgcluster/config"
-	"imgcluster/crypto"
 )
 
 // Deadline limits every wait. It is long because tests of speed do not use it.
@@ -95,10 +94,6 @@ func New(t testing.TB, o Options) *Cluster {
 	transport := c.HTTP.Transport.(*http.Transport)
 	if o.Network != nil {
 		transport.DialContext = o.Network.dialOwn
-		// Nodes make a key on the loopback address only.
-		if _, err := crypto.LoadOrCreateMasterKey(c.Config.Local.MasterKeyFile); err != nil {
-			t.Fatal(err)
-		}
 	}
 	var err error
 	if transport.TLSClientConfig, err = clientTLS(c.Config); err != nil {

@@ -40,6 +40,9 @@ var names = []string{
 	"member/before-drop-shard", "member/shard-stopped", "member/data-removed", "member/shard-dropped",
 	"member/before-renew", "member/quarantined", "member/renewed", "member/identity-written",
 	"member/before-admit", "member/admitted", "member/before-first-replica",
+
+	// A change of the master key.
+	"keys/persisted", "keys/resealed",
 }
 
 // Names returns the names of all failpoints.
