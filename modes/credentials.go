@@ -96,6 +96,6 @@ func useKey(id string) string {
 	if err != nil {
 		path = "credentials.yaml"
 	}
-	return fmt.Sprintf("commands read it from %s=%s and %s, or from access_key and secret_key in %s (mode 0600)",
+	return fmt.Sprintf("Commands read it from %s=%s and %s, or from access_key and secret_key in %s (mode 0600)",
 		config.EnvAccessKey, id, config.EnvSecretKey, path)
 }

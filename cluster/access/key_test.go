@@ -164,6 +164,17 @@ func TestCheck(t *testing.T) {
 	if p, err := check(k.ID, secret.Reveal(), now); image.KindOf(err) != image.KindUnauthorized {
 		t.Errorf("a removed key: %+v, %v", p, err)
 	}
+	removed, removedSecret := s.New("carol", image.RoleRead, now, time.Time{})
+	searched = nil
+	for range 3 {
+		p, err := check(removed.ID, removedSecret.Reveal(), now)
+		if image.KindOf(err) != image.KindUnauthorized {
+			t.Errorf("a key that was removed before: %+v, %v", p, err)
+		}
+	}
+	if len(searched) != 1 {
+		t.Errorf("the cluster was searched for a removed key %d times", len(searched))
+	}
 	if err := keys.Load(func(fn func(*catalog.AccessKey)) error { fn(&k); return nil }); err != nil {
 		t.Fatal(err)
 	}

@@ -25,13 +25,17 @@ type Keys struct {
 
 	mu    sync.RWMutex
 	known map[string]*catalog.AccessKey // by ID; nil before Load: then each key is searched for
+	gone  map[string]bool               // IDs of removed keys that find did not find
 }
+
+// goneMax bounds Keys.gone. An ID that is forgotten is searched for again.
+const goneMax = 10_000
 
 // NewKeys returns Keys that know none until Load, once this node has the newest state of the system shard.
 // find reads that from the cluster; it is asked for a key that a node of this cluster has made and that is
 // not known here, for this node may lag behind.
 func NewKeys(s *Sealer, find func(ctx context.Context, id string) (*catalog.AccessKey, error)) *Keys {
-	k := &Keys{sealer: s, find: find}
+	k := &Keys{sealer: s, find: find, gone: map[string]bool{}}
 	k.standIn()
 	return k
 }
@@ -89,14 +93,9 @@ func (k *Keys) Check(ctx context.Context, id, secret string, now time.Time) (Pri
 	if !wellFormed(id, secret) {
 		return Principal{}, errMalformed("the access key has another form than ID.SECRET")
 	}
-	k.mu.RLock()
-	key := k.known[id]
-	k.mu.RUnlock()
-	if key == nil && k.sealer.genuine(id) {
-		var err error
-		if key, err = k.find(ctx, id); err != nil {
-			return Principal{}, fmt.Errorf("look up access key %s: %w", id, err)
-		}
+	key, err := k.lookUp(ctx, id)
+	if err != nil {
+		return Principal{}, fmt.Errorf("look up access key %s: %w", id, err)
 	}
 	known := key != nil
 	if !known {
@@ -115,6 +114,28 @@ func (k *Keys) Check(ctx context.Context, id, secret string, now time.Time) (Pri
 			WithHint("ask an administrator for a new one: imgcluster key add")
 	}
 	return Principal{Key: id, User: key.User, Role: key.Role}, nil
+}
+
+// lookUp returns an access key, nil when there is none. One that this node does not know is searched for in the
+// cluster; where it is not, it was removed, and IDs do not come back.
+func (k *Keys) lookUp(ctx context.Context, id string) (*catalog.AccessKey, error) {
+	k.mu.RLock()
+	key := k.known[id]
+	gone := k.gone[id]
+	k.mu.RUnlock()
+	if key != nil || gone || !k.sealer.genuine(id) {
+		return key, nil
+	}
+	key, err := k.find(ctx, id)
+	if key == nil && err == nil {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if len(k.gone) >= goneMax {
+			clear(k.gone)
+		}
+		k.gone[id] = true
+	}
+	return key, err
 }
 
 const authorizationMax = 512 // bytes of a field
@@ -157,5 +178,6 @@ func errMalformed(what string) error {
 func ErrNoKey() error {
 	return image.Errorf(image.KindUnauthorized, "this cluster asks for an access key").
 		WithHint("send Authorization: Bearer ID.SECRET, or ID and secret as with curl -u ID:SECRET; " +
+			"commands read them from IMGCLUSTER_ACCESS_KEY and IMGCLUSTER_SECRET_KEY; " +
 			"an administrator makes a key with imgcluster key add")
 }
