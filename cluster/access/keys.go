@@ -116,8 +116,8 @@ func (k *Keys) Check(ctx context.Context, id, secret string, now time.Time) (Pri
 	return Principal{Key: id, User: key.User, Role: key.Role}, nil
 }
 
-// lookUp returns an access key, nil when there is none. One that this node does not know is searched for in the
-// cluster; where it is not, it was removed, and IDs do not come back.
+// lookUp returns an access key, nil when there is none. One that this node does not know is searched for in
+// the cluster; where it is not, it was removed, and IDs do not come back.
 func (k *Keys) lookUp(ctx context.Context, id string) (*catalog.AccessKey, error) {
 	k.mu.RLock()
 	key := k.known[id]

@@ -126,11 +126,6 @@ func (s *Starter) ask(ctx context.Context, id image.NodeID, ours []byte) (*Hello
 			addr, id, err)
 	}
 	if peer.Unreachable(err) {
-		if peer.Closed(err) {
-			s.Logger.Warn("peer's address closes connections", zap.Uint32("peer", uint32(id)),
-				zap.String("address", addr), zap.String("hint", "its node is down behind a forwarder, "+
-					"or it is another version of imgcluster, or another program: look what runs there"))
-		}
 		s.Logger.Debug("peer did not answer", zap.Uint32("peer", uint32(id)), zap.Error(err))
 		return nil, nil
 	}

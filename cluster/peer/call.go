@@ -259,9 +259,5 @@ func (s *Set) Suspect(ctx context.Context, node image.NodeID, rec *image.Record)
 // NotNode reports whether err means that what is at a peer's address is no node of this version.
 func NotNode(err error) bool { return errors.Is(err, peerconn.ErrNotNode) }
 
-// Closed reports whether err means that a connection to a peer was closed before the peer showed that it is
-// one.
-func Closed(err error) bool { return peerconn.Closed(err) }
-
 // Unreachable reports whether err means that a peer did not answer at all, rather than that it refused.
 func Unreachable(err error) bool { return err != nil && !errors.As(err, new(*image.Error)) }

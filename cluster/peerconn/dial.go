@@ -5,8 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
-	"syscall"
 	"time"
 
 	"imgcluster/cluster/halfopen"
@@ -21,12 +19,9 @@ type Dialer struct {
 	Unanswered time.Duration // see halfopen.Dialer
 }
 
-// ErrNotNode: what accepted a connection does not answer as a node of this version does.
+// ErrNotNode: what accepted a connection does not answer as a node of this version does. One that only closes
+// it may be a forwarder whose node is down.
 var ErrNotNode = errors.New("it does not answer as a node of this version of imgcluster does")
-
-// Closed reports whether a handshake failed because the other end closed the connection: a forwarder does
-// so whose node is down, and a program that does not know the handshake.
-func Closed(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) }
 
 // Dial connects to a node at host:port. The other end of the connection is that node. Whether it takes this
 // node's certificate is known only when it has sent something.
