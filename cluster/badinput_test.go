@@ -271,7 +271,8 @@ func testUploadIDs(t *testing.T, c *clustertest.Cluster) {
 				} else {
 					used[shard] = true
 					// A node may still be busy with the upload before.
-					clustertest.Poll(t, "the ID in another shard", func() bool { return put(user, name, b).Status < 300 })
+					clustertest.Poll(t, "the ID in another shard",
+						func() bool { return put(user, name, b).Status/100 == 2 })
 					others = append(others, [2]string{user, name})
 				}
 			}

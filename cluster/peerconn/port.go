@@ -8,10 +8,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -155,8 +157,12 @@ func (p *Port) shake(h *handshake) error {
 	return nil
 }
 
-// logRefused logs a refused connection, unless one was logged just before. The caller holds mu.
+// logRefused logs a refused connection, unless one was logged just before, or the other end has left: so do
+// nodes that stop, and scanners. The caller holds mu.
 func (p *Port) logRefused(conn net.Conn, err error) {
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+		return
+	}
 	if p.refused++; time.Since(p.logged) < logEvery || p.ctx.Err() != nil {
 		return
 	}
