@@ -86,7 +86,7 @@ func TestForgedJoins(t *testing.T) {
 			"no name":       func(r *bootstrap.JoinRequest) { r.Cluster = "" },
 			"incarnation":   func(r *bootstrap.JoinRequest) { r.Incarnation = strings.Repeat("a", 60_000) },
 			"other shards":  func(r *bootstrap.JoinRequest) { r.Shards = r.Shards[1:] },
-			"other key":     func(r *bootstrap.JoinRequest) { r.KeyID = "0123" },
+			"other key":     func(r *bootstrap.JoinRequest) { r.KeyID, r.Keys = "0123", nil },
 			"not replacing": func(r *bootstrap.JoinRequest) { r.Replace = false },
 		} {
 			t.Run(name, func(t *testing.T) {

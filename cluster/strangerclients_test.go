@@ -290,6 +290,7 @@ func (s *visitor) expectRefused(what, method, target string, r clustertest.Respo
 	switch {
 	case probe && r.Status == http.StatusOK && len(r.Body) <= len("ok\n"):
 	case r.Status == http.StatusUnauthorized && r.Header.Get("Location") == "" && len(r.Body) < 1<<10:
+	case r.Problem.Code == image.KindNoQuorum && strings.HasPrefix(what, "removed"): // it could not be looked up
 	case r.Status == http.StatusBadRequest && len(r.Problem.Code) == 0 && len(r.Body) < 100: // of net/http
 	default:
 		s.t.Errorf("%s: %s %s: %d %v %.300s", what, method, target, r.Status, r.Err, r.Body)

@@ -190,7 +190,7 @@ func TestRetries(t *testing.T) {
 		},
 		{"proxy", func(w http.ResponseWriter, _ *http.Request) {
 			http.Error(w, strings.Repeat("go away ", 1<<17), http.StatusForbidden)
-		}, 1, image.KindInvalid},
+		}, 1, image.KindForbidden},
 	}
 	for _, d := range []Delivery{Broadcast, Relay} {
 		for _, test := range tests {

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -125,15 +126,17 @@ func (l *fakeLog) Leader(uint64) image.NodeID {
 	return l.leader
 }
 
-// changingLog has a change come between a read of the log and what is made of it.
+// changingLog has a change, where there is one, come between a read of the log and what is made of it.
 type changingLog struct {
 	Log
-	change func()
+	change *atomic.Pointer[func()]
 }
 
 func (l changingLog) View(shard uint64, fn func(catalog.Reader) error) error {
 	err := l.Log.View(shard, fn)
-	l.change()
+	if change := l.change.Load(); change != nil {
+		(*change)()
+	}
 	return err
 }
 

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -217,14 +219,15 @@ func TestAbandonedUploadIsFailed(t *testing.T) {
 // TestChangeDuringReload is an upload that is given to another node while a node reloads what is pending.
 // One that went by what was before would try for ever to change an epoch that is over.
 func TestChangeDuringReload(t *testing.T) {
-	f := newFleet(t, nil)
+	var change atomic.Pointer[func()]
+	f := newFleet(t, func(o *Options) { o.Log = changingLog{o.Log, &change} })
 	s := f.nodes[1]
 	req := request("a.png")
 	f.assign(req, 1, 2, 3)
-	inner := s.Log
-	s.Log = changingLog{inner, func() { f.reassign(req.ID, 1, 2) }}
+	reassign := sync.OnceFunc(func() { f.reassign(req.ID, 1, 2) })
+	change.Store(&reassign)
 	_, err := s.watcher.reload(testShard)
-	s.Log = inner
+	change.Store(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
