@@ -27,6 +27,7 @@ import (
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
 	"imgcluster/config"
+	"imgcluster/crypto"
 )
 
 // Deadline limits every wait. It is long because tests of speed do not use it.
@@ -94,6 +95,10 @@ func New(t testing.TB, o Options) *Cluster {
 	transport := c.HTTP.Transport.(*http.Transport)
 	if o.Network != nil {
 		transport.DialContext = o.Network.dialOwn
+		// Nodes make a key on the loopback address only.
+		if _, err := crypto.LoadOrCreateMasterKey(c.Config.Local.MasterKeyFile); err != nil {
+			t.Fatal(err)
+		}
 	}
 	var err error
 	if transport.TLSClientConfig, err = clientTLS(c.Config); err != nil {
