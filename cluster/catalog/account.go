@@ -95,7 +95,7 @@ type accounts struct {
 }
 
 func accessKeyKey(user, id string) []byte {
-	return append(append(append([]byte{accessKeyTable}, user...), 0), id...)
+	return append(ofUser(accessKeyTable, user), id...)
 }
 
 func accessIDKey(id string) []byte { return append([]byte{accessIDTable}, id...) }
@@ -131,12 +131,7 @@ func GetAccessKey(r Reader, id string) (*AccessKey, error) {
 	if err != nil || user == nil {
 		return nil, err
 	}
-	k := &AccessKey{}
-	ok, err := get(r, accessKeyKey(string(user), id), k)
-	if !ok {
-		return nil, err
-	}
-	return k, nil
+	return find[AccessKey](r, accessKeyKey(string(user), id))
 }
 
 // AccessKeys calls fn with all access keys, by user and ID.
@@ -147,26 +142,29 @@ func AccessKeys(r Reader, fn func(*AccessKey)) error {
 // ListAccessKeys returns up to limit access keys whose IDs come after `after` (empty: from the first), by ID.
 // of, when it is not empty, selects those of one user.
 func ListAccessKeys(r Reader, of, after string, limit int) (keys []*AccessKey, err error) {
-	table := func(id string) []byte { return accessIDKey(id) }
 	if of != "" {
-		table = func(id string) []byte { return accessKeyKey(of, id) }
+		var place []byte
+		if after != "" {
+			place = accessKeyKey(of, after)
+		}
+		err = scan(r, ofUser(accessKeyTable, of), place, func(_ []byte, k *AccessKey) bool {
+			keys = append(keys, k)
+			return len(keys) < limit
+		})
+		return keys, err
 	}
-	from := table("")
+	from := accessIDKey("")
 	if after != "" {
-		from = append(table(after), 0)
+		from = append(accessIDKey(after), 0)
 	}
 	var bad error
-	err = r.Scan(from, prefixEnd(table("")), func(key, value []byte) bool {
-		k := &AccessKey{}
-		if of != "" {
-			bad = json.Unmarshal(value, k)
-		} else {
-			k, bad = GetAccessKey(r, string(key[1:]))
+	err = r.Scan(from, prefixEnd(accessIDKey("")), func(key, _ []byte) bool {
+		var k *AccessKey
+		if k, bad = GetAccessKey(r, string(key[1:])); bad != nil {
+			return false
 		}
-		if bad == nil {
-			keys = append(keys, k)
-		}
-		return bad == nil && len(keys) < limit
+		keys = append(keys, k)
+		return len(keys) < limit
 	})
 	return keys, cmp.Or(err, bad)
 }
@@ -176,11 +174,11 @@ func (t *txn) addAccessKey(k *AccessKey) (Result, error) {
 		return reject(err), nil
 	}
 	odd := func(r rune) bool { return (r < 'A' || r > 'Z') && (r < '0' || r > '9') }
-	switch {
-	case k.ID == "" || len(k.ID) > accessKeyIDMax || strings.ContainsFunc(k.ID, odd):
+	if k.ID == "" || len(k.ID) > accessKeyIDMax || strings.ContainsFunc(k.ID, odd) {
 		return reject(image.Errorf(image.KindInvalid, "%.64q is no ID of an access key", k.ID)), nil
-	case len(k.Sealed) == 0 || len(k.Sealed) > sealedBytesMax:
-		return reject(image.Errorf(image.KindInvalid, "sealed secret of %d bytes", len(k.Sealed))), nil
+	}
+	if err := checkSealed("sealed secret", k.Sealed, sealedBytesMax); err != nil {
+		return reject(err), nil
 	}
 	old, err := GetAccessKey(t.tx, k.ID)
 	if err != nil {

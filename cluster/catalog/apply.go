@@ -357,17 +357,26 @@ func (t *txn) reassign(a *Reassign) (Result, error) {
 	return t.advance(u)
 }
 
-// remove deletes a record and has the node notified that its files are garbage.
-func (t *txn) remove(rec *image.Record) error {
-	t.events = append(t.events, Event{Removed: rec})
-	err := t.tx.Delete(nameKey(rec.User, rec.Name))
-	if err == nil {
-		err = t.tx.Delete(idKey(imageTable, rec.ID))
+// remove deletes records and has the node notified that their files are garbage.
+func (t *txn) remove(recs ...*image.Record) error {
+	if len(recs) == 0 {
+		return nil
 	}
-	if err == nil {
-		err = t.updateTotals(func(t *Totals) { t.count(rec, -1) })
+	for _, rec := range recs {
+		t.events = append(t.events, Event{Removed: rec})
+		err := t.tx.Delete(nameKey(rec.User, rec.Name))
+		if err == nil {
+			err = t.tx.Delete(idKey(imageTable, rec.ID))
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return err
+	return t.updateTotals(func(t *Totals) {
+		for _, rec := range recs {
+			t.count(rec, -1)
+		}
+	})
 }
 
 func (t *txn) delete(d *Delete) (Result, error) {

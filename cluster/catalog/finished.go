@@ -53,6 +53,7 @@ type userQueue struct {
 type orderRow struct {
 	User string `json:"user"`
 	Seq  uint64 `json:"seq"`
+	At   int64  `json:"at"` // on the shard's clock
 }
 
 // userRow is a place in a user's order.
@@ -60,13 +61,12 @@ type userRow struct {
 	Answer []byte `json:"answer"` // its key, in finishedTable or deletedTable
 	Order  uint64 `json:"order"`  // its place in the order of all
 	Bytes  int64  `json:"bytes"`
-	At     int64  `json:"at"` // on the shard's clock
 }
 
 func seqKey(seq uint64) []byte { return binary.BigEndian.AppendUint64([]byte{orderTable}, seq) }
 
 func userSeqKey(user string, seq uint64) []byte {
-	return binary.BigEndian.AppendUint64(append(append([]byte{userOrderTable}, user...), 0), seq)
+	return binary.BigEndian.AppendUint64(ofUser(userOrderTable, user), seq)
 }
 
 func userQueueKey(user string) []byte { return append([]byte{userQueueTable}, user...) }
@@ -114,10 +114,8 @@ func (t *txn) keep(user string, created time.Time, key []byte, answer func(seq u
 
 // add appends the answer under key, of so many bytes, to the orders.
 func (f *finished) add(user string, u *userQueue, key []byte, bytes int64) error {
-	row := userRow{
-		Answer: key, Order: f.queue.Next, At: f.queue.Clock, Bytes: bytes + int64(2*len(user)) + finishedRowBytes,
-	}
-	err := f.put(seqKey(row.Order), orderRow{user, u.Next})
+	row := userRow{Answer: key, Order: f.queue.Next, Bytes: bytes + int64(2*len(user)) + finishedRowBytes}
+	err := f.put(seqKey(row.Order), orderRow{user, u.Next, f.queue.Clock})
 	if err == nil {
 		err = f.put(userSeqKey(user, u.Next), row)
 	}
@@ -177,11 +175,16 @@ func (f *finished) expire() error {
 		}
 		var at orderRow
 		ok, err := get(f.tx, seqKey(f.queue.First), &at)
-		old := true
-		if ok && err == nil {
-			old, err = f.dropOld(at)
+		if err != nil || ok && at.At > f.queue.Clock-f.kept.Time.Milliseconds() {
+			return err
 		}
-		if !old || err != nil {
+		if ok {
+			err = f.change(at.User, func(u *userQueue) error {
+				_, err := f.drop(at.User, u, at.Seq)
+				return err
+			})
+		}
+		if err != nil {
 			return err
 		}
 		f.queue.First++
@@ -201,18 +204,6 @@ func (t *txn) forgetUser(user string, limit int) (more bool, err error) {
 		return nil
 	})
 	return more, err
-}
-
-// dropOld drops an answer if it is too old, and reports whether it was.
-func (f *finished) dropOld(at orderRow) (bool, error) {
-	row, err := f.row(at.User, at.Seq)
-	if err != nil || row == nil || row.At > f.queue.Clock-f.kept.Time.Milliseconds() {
-		return false, err
-	}
-	return true, f.change(at.User, func(u *userQueue) error {
-		_, err := f.drop(at.User, u, at.Seq)
-		return err
-	})
 }
 
 // shrink drops the oldest answers of the users with most until all are within the limit.
@@ -247,7 +238,7 @@ func (f *finished) dropFirst(user string, u *userQueue) error {
 
 // drop deletes one answer of a user, and reports whether it was there.
 func (f *finished) drop(user string, u *userQueue, seq uint64) (bool, error) {
-	row, err := f.row(user, seq)
+	row, err := find[userRow](f.tx, userSeqKey(user, seq))
 	if err != nil || row == nil {
 		return false, err
 	}
@@ -259,15 +250,6 @@ func (f *finished) drop(user string, u *userQueue, seq uint64) (bool, error) {
 		}
 	}
 	return true, nil
-}
-
-func (f *finished) row(user string, seq uint64) (*userRow, error) {
-	var row userRow
-	ok, err := get(f.tx, userSeqKey(user, seq), &row)
-	if !ok {
-		return nil, err
-	}
-	return &row, nil
 }
 
 // save writes a user's queue, and its class when that changed: at once upwards, downwards only from less

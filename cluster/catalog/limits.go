@@ -44,6 +44,14 @@ func checkText(what, s string, max int) error {
 	return nil
 }
 
+// checkSealed checks that something sealed, such as a wrapped key, is there and has at most max bytes.
+func checkSealed(what string, b []byte, max int) error {
+	if len(b) == 0 || len(b) > max {
+		return image.Errorf(image.KindInvalid, "%s of %d bytes", what, len(b))
+	}
+	return nil
+}
+
 // checkToken refuses what is not 1 to tokenBytesMax letters, digits, '-' and '_'.
 func checkToken(what, s string) error {
 	if err := checkText(what, s, tokenBytesMax); err != nil {

@@ -134,10 +134,5 @@ func (m *Membership) Holding(id image.NodeID) (n int) {
 
 // GetMembership returns what the system shard keeps of the cluster, nil before the first Join.
 func GetMembership(r Reader) (*Membership, error) {
-	m := &Membership{}
-	ok, err := get(r, []byte{memberKey}, m)
-	if !ok {
-		return nil, err
-	}
-	return m, nil
+	return find[Membership](r, []byte{memberKey})
 }

@@ -1,7 +1,6 @@
 package catalog
 
 import (
-	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -141,14 +140,15 @@ const (
 	heavyTable     = 'h' // class of bytes, the heaviest first, user -> 1
 )
 
-func nameKey(user, name string) []byte {
-	return append(append(append([]byte{recordTable}, user...), 0), name...)
-}
+// ofUser is what the keys of a user's rows in a table begin with.
+func ofUser(table byte, user string) []byte { return append(append([]byte{table}, user...), 0) }
+
+func nameKey(user, name string) []byte { return append(ofUser(recordTable, user), name...) }
 
 func idKey(table byte, id image.ID) []byte { return append([]byte{table}, id[:]...) }
 
 func userKeyKey(user string, id uint32) []byte {
-	return binary.BigEndian.AppendUint32(append(append([]byte{userKeyTable}, user...), 0), id)
+	return binary.BigEndian.AppendUint32(ofUser(userKeyTable, user), id)
 }
 
 // get reads the JSON value of key into v and reports whether there was one.
@@ -163,14 +163,18 @@ func get(r Reader, key []byte, v any) (bool, error) {
 	return true, nil
 }
 
-// GetRecord returns the record of a name, nil when there is none.
-func GetRecord(r Reader, user, name string) (*image.Record, error) {
-	var rec image.Record
-	ok, err := get(r, nameKey(user, name), &rec)
-	if !ok {
+// find returns the JSON value of key, nil when there is none.
+func find[T any](r Reader, key []byte) (*T, error) {
+	v := new(T)
+	if ok, err := get(r, key, v); !ok {
 		return nil, err
 	}
-	return &rec, nil
+	return v, nil
+}
+
+// GetRecord returns the record of a name, nil when there is none.
+func GetRecord(r Reader, user, name string) (*image.Record, error) {
+	return find[image.Record](r, nameKey(user, name))
 }
 
 // GetUpload returns what the shard knows of an upload ID, nil when nothing. Of a stored image it
@@ -216,18 +220,11 @@ func recordOf(r Reader, id image.ID) (*image.Record, error) {
 }
 
 // PendingUploads returns the uploads that are not finished.
-func PendingUploads(r Reader) ([]*Upload, error) {
-	var all []*Upload
-	var bad error
-	err := r.Scan([]byte{pendingTable}, []byte{pendingTable + 1}, func(_, v []byte) bool {
-		u := new(Upload)
-		bad = json.Unmarshal(v, u)
+func PendingUploads(r Reader) (all []*Upload, err error) {
+	err = scan(r, []byte{pendingTable}, nil, func(_ []byte, u *Upload) bool {
 		all = append(all, u)
-		return bad == nil
+		return true
 	})
-	if err == nil {
-		err = bad
-	}
 	return all, err
 }
 
@@ -250,44 +247,24 @@ func Wants(r Reader, node image.NodeID, f image.FileID) (bool, error) {
 // ListRecords calls fn with the user's records whose names start with prefix and come after the
 // name `after` (empty: from the first), in byte order of the names, until fn returns false.
 func ListRecords(r Reader, user, prefix, after string, fn func(*image.Record) bool) error {
-	from := nameKey(user, prefix)
-	if next := nameKey(user, after+"\x00"); after != "" && string(next) > string(from) {
-		from = next
+	var place []byte
+	if after != "" && after >= prefix {
+		place = nameKey(user, after)
 	}
-	var bad error
-	err := r.Scan(from, prefixEnd(nameKey(user, prefix)), func(_, v []byte) bool {
-		rec := new(image.Record)
-		if bad = json.Unmarshal(v, rec); bad != nil {
-			return false
-		}
-		return fn(rec)
-	})
-	if err == nil {
-		err = bad
-	}
-	return err
+	return scan(r, nameKey(user, prefix), place, func(_ []byte, rec *image.Record) bool { return fn(rec) })
 }
 
 // Records returns up to limit records of all users that come after the place `after` (nil: from the
 // first), in the order of users and names, and the place of the last one; nil when there are no more.
 func Records(r Reader, after []byte, limit int) (recs []*image.Record, last []byte, err error) {
-	from := []byte{recordTable}
-	if after != nil {
-		from = append(slices.Clone(after), 0)
-	}
-	var bad error
-	err = r.Scan(from, []byte{recordTable + 1}, func(k, v []byte) bool {
-		rec := new(image.Record)
-		if bad = json.Unmarshal(v, rec); bad != nil {
-			return false
-		}
+	err = scan(r, []byte{recordTable}, after, func(k []byte, rec *image.Record) bool {
 		recs, last = append(recs, rec), slices.Clone(k)
 		return len(recs) < limit
 	})
 	if len(recs) < limit {
 		last = nil
 	}
-	return recs, last, cmp.Or(err, bad)
+	return recs, last, err
 }
 
 // prefixEnd returns the first key after all keys with this prefix, whose first byte is a table and
@@ -322,12 +299,7 @@ func ViewTotals(view func(shard uint64, fn func(Reader) error) error, shard uint
 
 // GetUserKey returns a user's wrapped key from the system shard, nil when there is none.
 func GetUserKey(r Reader, user string, id uint32) (*PutKey, error) {
-	k := &PutKey{}
-	ok, err := get(r, userKeyKey(user, id), k)
-	if !ok {
-		return nil, err
-	}
-	return k, nil
+	return find[PutKey](r, userKeyKey(user, id))
 }
 
 // Add adds the sums of another shard.

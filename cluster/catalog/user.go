@@ -16,7 +16,7 @@ func FirstKeyID(r Reader) (uint32, error) {
 
 // CurrentUserKey returns the key that a user's new images are encrypted with, nil when there is no such user.
 func CurrentUserKey(r Reader, user string) (k *PutKey, err error) {
-	err = scan(r, userKeyKey(user, 0)[:len(user)+2], nil, func(_ []byte, v *PutKey) bool {
+	err = scan(r, ofUser(userKeyTable, user), nil, func(_ []byte, v *PutKey) bool {
 		k = v // by ID: the last one
 		return true
 	})
@@ -25,7 +25,7 @@ func CurrentUserKey(r Reader, user string) (k *PutKey, err error) {
 
 // FirstUserKey returns the oldest key of a user, nil when there is no such user.
 func FirstUserKey(r Reader, user string) (k *PutKey, err error) {
-	err = scan(r, userKeyKey(user, 0)[:len(user)+2], nil, func(_ []byte, v *PutKey) bool {
+	err = scan(r, ofUser(userKeyTable, user), nil, func(_ []byte, v *PutKey) bool {
 		k = v
 		return false
 	})
@@ -51,7 +51,7 @@ func UserKeys(r Reader, user string, id uint32, limit int) (keys []*PutKey, err 
 func ListUsers(r Reader, after string, limit int) (users []*PutKey, err error) {
 	var from []byte
 	if after != "" {
-		from = binary.BigEndian.AppendUint32(userKeyKey(after, 0)[:len(after)+2], ^uint32(0))
+		from = binary.BigEndian.AppendUint32(ofUser(userKeyTable, after), ^uint32(0))
 	}
 	err = scan(r, []byte{userKeyTable}, from, func(_ []byte, k *PutKey) bool {
 		if n := len(users); n == 0 || users[n-1].User != k.User {
@@ -62,12 +62,16 @@ func ListUsers(r Reader, after string, limit int) (users []*PutKey, err error) {
 	return users, err
 }
 
-func (t *txn) putKey(k *PutKey) (Result, error) {
+func (k *PutKey) check() error {
 	if err := image.CheckUser(k.User); err != nil {
-		return reject(err), nil
+		return err
 	}
-	if len(k.Wrapped) == 0 || len(k.Wrapped) > wrappedBytesMax {
-		return reject(image.Errorf(image.KindInvalid, "wrapped key of %d bytes", len(k.Wrapped))), nil
+	return checkSealed("wrapped key", k.Wrapped, wrappedBytesMax)
+}
+
+func (t *txn) putKey(k *PutKey) (Result, error) {
+	if err := k.check(); err != nil {
+		return reject(err), nil
 	}
 	current, err := CurrentUserKey(t.tx, k.User)
 	if err != nil {
@@ -112,11 +116,8 @@ func LastRemoval(r Reader) (uint64, error) {
 
 // addUserKey gives a user a newer key: new images are encrypted with it, those there are with their own.
 func (t *txn) addUserKey(k *PutKey) (Result, error) {
-	if err := image.CheckUser(k.User); err != nil {
+	if err := k.check(); err != nil {
 		return reject(err), nil
-	}
-	if len(k.Wrapped) == 0 || len(k.Wrapped) > wrappedBytesMax {
-		return reject(image.Errorf(image.KindInvalid, "wrapped key of %d bytes", len(k.Wrapped))), nil
 	}
 	current, err := CurrentUserKey(t.tx, k.User)
 	if err != nil {
@@ -212,7 +213,7 @@ func (t *txn) dropUser(a *accounts, user string) error {
 		}
 	}
 	var wrapped [][]byte
-	prefix := userKeyKey(user, 0)[:len(user)+2]
+	prefix := ofUser(userKeyTable, user)
 	err = t.tx.Scan(prefix, prefixEnd(prefix), func(k, _ []byte) bool {
 		wrapped = append(wrapped, bytes.Clone(k))
 		return true
@@ -291,10 +292,8 @@ func (t *txn) purge(c *Purge) (Result, error) {
 		return Result{}, err
 	}
 	p := &Purged{Images: min(len(recs), purgedAtOnce), More: len(recs) > purgedAtOnce}
-	for _, rec := range recs[:p.Images] {
-		if err := t.remove(rec); err != nil {
-			return Result{}, err
-		}
+	if err := t.remove(recs[:p.Images]...); err != nil {
+		return Result{}, err
 	}
 	if !p.More {
 		if p.More, err = t.forgetUser(c.User, purgedAtOnce); err != nil {
