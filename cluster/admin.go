@@ -76,10 +76,7 @@ func (a *admin) ChangeMember(ctx context.Context, c wire.MemberChange) error {
 		return image.Errorf(image.KindInvalid, "unknown change %.20q", c.Op).
 			WithHint("op is add, drain, resume or remove")
 	}
-	r, err := a.log.Propose(ctx, systemShard, cmd)
-	if err == nil {
-		err = r.Err()
-	}
+	_, err := a.log.Do(ctx, systemShard, cmd)
 	return err
 }
 

@@ -135,10 +135,7 @@ func (a *admission) Join(ctx context.Context, from image.NodeID, theirs []byte) 
 		return nil, err
 	}
 	if !r.Ask {
-		result, err := a.log.Propose(ctx, systemShard, catalog.Command{Join: &r.Join})
-		if err == nil {
-			err = result.Err()
-		}
+		result, err := a.log.Do(ctx, systemShard, catalog.Command{Join: &r.Join})
 		if err != nil {
 			return nil, err
 		}

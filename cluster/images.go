@@ -63,14 +63,11 @@ func (m images) Delete(ctx context.Context, id image.ID, user, name string, cond
 		return err
 	}
 	failpoint.Here("delete/before-propose")
-	r, err := m.log.Propose(ctx, m.ShardOf(user, name),
+	_, err = m.log.Do(ctx, m.ShardOf(user, name),
 		catalog.Command{Delete: &catalog.Delete{
 			ID: id, User: user, Name: name, If: cond, Created: time.Now().UTC().Truncate(time.Millisecond),
 		}})
 	failpoint.Here("delete/proposed")
-	if err == nil {
-		err = r.Err()
-	}
 	if image.KindOf(err) == image.KindNotFound {
 		return read.NotFound(user, name)
 	}

@@ -132,34 +132,30 @@ func (k *keyring) Get(ctx context.Context, user string, id uint32) (crypto.Key, 
 	if ok {
 		return key, nil
 	}
-	_, key, err := k.read(ctx, user, func(r catalog.Reader) (*catalog.PutKey, error) {
-		return catalog.GetUserKey(r, user, id)
-	})
+	_, key, err := k.read(ctx, user, func(keyIDs) uint32 { return id })
 	return key, err
 }
 
 // currentKey returns the key that new images of a user are encrypted with, and its ID. The error is
 // KindForbidden when there is no such user.
 func (k *keyring) currentKey(ctx context.Context, user string) (id uint32, key crypto.Key, err error) {
-	current := func(ids keyIDs) uint32 { return ids.current }
-	if id, key, ok := k.kept(user, current); ok {
-		return id, key, nil
-	}
-	return k.read(ctx, user, func(r catalog.Reader) (*catalog.PutKey, error) {
-		return catalog.CurrentUserKey(r, user)
-	})
+	return k.one(ctx, user, func(ids keyIDs) uint32 { return ids.current })
 }
 
 // firstKey returns the key that checks and digests of a user's images are sealed under, and its ID. The error
 // is KindForbidden when there is no such user.
 func (k *keyring) firstKey(ctx context.Context, user string) (id uint32, key crypto.Key, err error) {
-	first := func(ids keyIDs) uint32 { return ids.first }
-	if id, key, ok := k.kept(user, first); ok {
+	return k.one(ctx, user, func(ids keyIDs) uint32 { return ids.first })
+}
+
+// one returns that of a user's keys which is chosen by their IDs.
+func (k *keyring) one(
+	ctx context.Context, user string, which func(keyIDs) uint32,
+) (id uint32, key crypto.Key, err error) {
+	if id, key, ok := k.kept(user, which); ok {
 		return id, key, nil
 	}
-	return k.read(ctx, user, func(r catalog.Reader) (*catalog.PutKey, error) {
-		return catalog.FirstUserKey(r, user)
-	})
+	return k.read(ctx, user, which)
 }
 
 // kept returns one of a user's keys where it is held in memory.
@@ -174,22 +170,35 @@ func (k *keyring) kept(user string, which func(keyIDs) uint32) (id uint32, key c
 	return id, key, ok
 }
 
-// read finds a wrapped key of a user in this node's state of the system shard, or in the newest one when this
+// read finds one of a user's wrapped keys in this node's state of the system shard, or in the newest one when this
 // may lag behind, unwraps it and keeps it.
 func (k *keyring) read(
-	ctx context.Context, user string, find func(catalog.Reader) (*catalog.PutKey, error),
+	ctx context.Context, user string, which func(keyIDs) uint32,
 ) (uint32, crypto.Key, error) {
 	k.mu.Lock()
 	forgot := k.forgot
 	_, lags := k.lagging[user]
 	k.mu.Unlock()
-	var stored, first, current *catalog.PutKey
-	get := func(r catalog.Reader) (err error) {
-		if stored, err = find(r); err == nil {
-			first, err = catalog.FirstUserKey(r, user)
+	var ids keyIDs
+	var stored *catalog.PutKey
+	get := func(r catalog.Reader) error {
+		stored = nil
+		first, err := catalog.FirstUserKey(r, user)
+		if err != nil || first == nil {
+			return err
 		}
-		if err == nil {
-			current, err = catalog.CurrentUserKey(r, user)
+		current, err := catalog.CurrentUserKey(r, user)
+		if err != nil {
+			return err
+		}
+		ids = keyIDs{first.KeyID, current.KeyID}
+		switch id := which(ids); id {
+		case first.KeyID:
+			stored = first
+		case current.KeyID:
+			stored = current
+		default:
+			stored, err = catalog.GetUserKey(r, user, id)
 		}
 		return err
 	}
@@ -208,8 +217,8 @@ func (k *keyring) read(
 		return 0, crypto.Key{}, err
 	}
 	key, err := k.unwrap(stored)
-	if err == nil && first != nil && current != nil {
-		k.keep(stored, key, keyIDs{first.KeyID, current.KeyID}, forgot)
+	if err == nil {
+		k.keep(stored, key, ids, forgot)
 	}
 	return stored.KeyID, key, err
 }
@@ -261,12 +270,9 @@ func (k *keyring) create(ctx context.Context, user string) (made *catalog.PutKey
 			return nil, err
 		}
 		var r catalog.Result
-		r, err = k.log.Propose(ctx, systemShard, catalog.Command{PutKey: &catalog.PutKey{
+		r, err = k.log.Do(ctx, systemShard, catalog.Command{PutKey: &catalog.PutKey{
 			User: user, KeyID: id, Wrapped: wrapped, Created: time.Now().UTC(),
 		}})
-		if err == nil {
-			err = r.Err()
-		}
 		if image.KindOf(err) != image.KindStale {
 			return r.Key, err
 		}

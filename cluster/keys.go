@@ -87,12 +87,9 @@ func (k *keyring) rotate(ctx context.Context, user string) (made *catalog.PutKey
 			return nil, err
 		}
 		var r catalog.Result
-		r, err = k.log.Propose(ctx, systemShard, catalog.Command{AddUserKey: &catalog.PutKey{
+		r, err = k.log.Do(ctx, systemShard, catalog.Command{AddUserKey: &catalog.PutKey{
 			User: user, KeyID: id, Wrapped: wrapped, Created: time.Now().UTC(),
 		}})
-		if err == nil {
-			err = r.Err()
-		}
 		if image.KindOf(err) != image.KindStale { // else somebody has made one meanwhile
 			return r.Key, err
 		}

@@ -87,12 +87,9 @@ func (r *removals) purge(ctx context.Context, x *catalog.Removal) error {
 		}
 		images, more := 0, true
 		for more {
-			result, err := r.log.Propose(ctx, shard, catalog.Command{Purge: &catalog.Purge{
+			result, err := r.log.Do(ctx, shard, catalog.Command{Purge: &catalog.Purge{
 				Removal: x.Number, User: x.User,
 			}})
-			if err == nil {
-				err = result.Err()
-			}
 			if err != nil {
 				return err
 			}
@@ -108,10 +105,7 @@ func (r *removals) purge(ctx context.Context, x *catalog.Removal) error {
 }
 
 func (r *removals) removed(ctx context.Context, c catalog.Removed) error {
-	result, err := r.log.Propose(ctx, systemShard, catalog.Command{Removed: &c})
-	if err == nil {
-		err = result.Err()
-	}
+	_, err := r.log.Do(ctx, systemShard, catalog.Command{Removed: &c})
 	return err
 }
 

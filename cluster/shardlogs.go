@@ -57,6 +57,15 @@ func (l *shardLogs) Propose(ctx context.Context, shard uint64, cmd catalog.Comma
 	return catalog.DecodeResult(b)
 }
 
+// Do proposes a command. Its error is also that of a command that was rejected.
+func (l *shardLogs) Do(ctx context.Context, shard uint64, cmd catalog.Command) (catalog.Result, error) {
+	r, err := l.Propose(ctx, shard, cmd)
+	if err == nil {
+		err = r.Err()
+	}
+	return r, err
+}
+
 // View implements ingest.Log.
 func (l *shardLogs) View(shard uint64, fn func(catalog.Reader) error) error {
 	c, err := l.started()

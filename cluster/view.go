@@ -69,6 +69,14 @@ func addresses(m *catalog.Membership) map[image.NodeID]peer.Addresses {
 	return all
 }
 
+// raftAddress returns a member's Raft address, host:port; empty for a node that is none.
+func (v *view) raftAddress(id image.NodeID) string {
+	if m := v.membership().Member(id); m != nil {
+		return m.Raft
+	}
+	return ""
+}
+
 // raftAddresses are the members' Raft addresses, host:port.
 func (v *view) raftAddresses() map[image.NodeID]string {
 	m := v.membership()

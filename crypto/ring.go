@@ -60,42 +60,71 @@ func (r *Ring) UnwrapDiskKey(wrapped []byte) (k Key, err error) {
 	return k, err
 }
 
-// RingSealer seals as the Sealer of a ring's first key, and opens what that of any of them has sealed.
-type RingSealer struct {
-	ring    *Ring
-	purpose string
+// Masters are the master keys that are good now, that which seals first: a Ring, or a MasterKey alone.
+type Masters interface{ All() []*MasterKey }
+
+// PerKey is what follows from each master key that is good, made when it is first asked for. It is safe for
+// concurrent use.
+type PerKey[T any] struct {
+	masters Masters
+	derive  func(*MasterKey) (T, error)
 
 	mu   sync.Mutex
-	made map[string]*Sealer // by the ID of the master key
+	made map[[masterIDBytes]byte]T
 }
 
-// Sealer returns the RingSealer of a purpose, see MasterKey.Derive. The error is that a key was zeroed.
-func (r *Ring) Sealer(purpose string) (*RingSealer, error) {
-	s := &RingSealer{ring: r, purpose: purpose, made: map[string]*Sealer{}}
-	for _, m := range r.All() {
-		if _, err := s.of(m); err != nil {
+// NewPerKey returns what derive makes of each key. The error is derive's, of a key that is good now.
+func NewPerKey[T any](masters Masters, derive func(*MasterKey) (T, error)) (*PerKey[T], error) {
+	p := &PerKey[T]{masters: masters, derive: derive, made: map[[masterIDBytes]byte]T{}}
+	_, err := p.All()
+	return p, err
+}
+
+// All returns that of all keys that are good, of the one that seals first.
+func (p *PerKey[T]) All() (all []T, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, m := range p.masters.All() {
+		one, err := p.of(m)
+		if err != nil {
 			return nil, err
 		}
+		all = append(all, one)
 	}
-	return s, nil
+	return all, nil
 }
 
-func (s *RingSealer) of(m *MasterKey) (*Sealer, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if one := s.made[m.ID()]; one != nil {
+// First returns that of the key that seals.
+func (p *PerKey[T]) First() (T, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.of(p.masters.All()[0])
+}
+
+// of returns that of one key. The caller holds mu.
+func (p *PerKey[T]) of(m *MasterKey) (one T, err error) {
+	one, ok := p.made[m.id]
+	if ok {
 		return one, nil
 	}
-	one, err := m.Sealer(s.purpose)
-	if err == nil {
-		s.made[m.ID()] = one
+	if one, err = p.derive(m); err == nil {
+		p.made[m.id] = one
 	}
 	return one, err
 }
 
+// RingSealer seals as the Sealer of a ring's first key, and opens what that of any of them has sealed.
+type RingSealer struct{ sealers *PerKey[*Sealer] }
+
+// Sealer returns the RingSealer of a purpose, see MasterKey.Derive. The error is that a key was zeroed.
+func (r *Ring) Sealer(purpose string) (*RingSealer, error) {
+	sealers, err := NewPerKey(r, func(m *MasterKey) (*Sealer, error) { return m.Sealer(purpose) })
+	return &RingSealer{sealers}, err
+}
+
 // Seal is Sealer.Seal.
 func (s *RingSealer) Seal(plaintext, ad []byte) []byte {
-	one, err := s.of(s.ring.Sealing())
+	one, err := s.sealers.First()
 	if err != nil {
 		panic(err) // a key in use was zeroed
 	}
@@ -104,11 +133,8 @@ func (s *RingSealer) Seal(plaintext, ad []byte) []byte {
 
 // Open is Sealer.Open.
 func (s *RingSealer) Open(sealed, ad []byte) (plaintext []byte, err error) {
-	for _, m := range s.ring.All() {
-		one, failed := s.of(m)
-		if failed != nil {
-			return nil, failed
-		}
+	all, err := s.sealers.All()
+	for _, one := range all {
 		if plaintext, err = one.Open(sealed, ad); err == nil {
 			break
 		}

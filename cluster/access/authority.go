@@ -49,18 +49,13 @@ const (
 	certificateRenew = 6 * time.Hour
 )
 
-// Masters are the master keys that are good now, a crypto.Ring or a crypto.MasterKey: there is an authority
-// of each. The first one signs.
-type Masters interface{ All() []*crypto.MasterKey }
-
 // Authority is a cluster's certificate authority: that of its master key and, while that is rotated, those of
 // both. It is safe for concurrent use.
 type Authority struct {
 	cluster string
-	masters Masters
+	issuers *crypto.PerKey[*issuer] // one of each master key
 
 	mu      sync.Mutex
-	issuers map[string]*issuer // by the ID of the master key
 	crossed map[[2]*issuer]*x509.Certificate
 }
 
@@ -101,32 +96,11 @@ func (i *issuer) signed(c *x509.Certificate) bool {
 // NewAuthority derives the authority of a cluster from its master keys: ECDSA on P-256, since browsers refuse
 // Ed25519. The same key and name give the same certificate, byte for byte. The error is that a key was
 // zeroed.
-func NewAuthority(masters Masters, cluster string) (*Authority, error) {
-	a := &Authority{
-		cluster: cluster, masters: masters,
-		issuers: map[string]*issuer{}, crossed: map[[2]*issuer]*x509.Certificate{},
-	}
-	_, err := a.good()
-	return a, err
-}
-
-// good returns the issuers that are good now, that which signs first.
-func (a *Authority) good() ([]*issuer, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	var all []*issuer
-	for _, m := range a.masters.All() {
-		i := a.issuers[m.ID()]
-		if i == nil {
-			var err error
-			if i, err = newIssuer(m, a.cluster); err != nil {
-				return nil, err
-			}
-			a.issuers[m.ID()] = i
-		}
-		all = append(all, i)
-	}
-	return all, nil
+func NewAuthority(masters crypto.Masters, cluster string) (*Authority, error) {
+	issuers, err := crypto.NewPerKey(masters, func(m *crypto.MasterKey) (*issuer, error) {
+		return newIssuer(m, cluster)
+	})
+	return &Authority{cluster: cluster, issuers: issuers, crossed: map[[2]*issuer]*x509.Certificate{}}, err
 }
 
 func newIssuer(master *crypto.MasterKey, cluster string) (*issuer, error) {
@@ -217,16 +191,16 @@ func deriveScalar(
 // CertificatePEM returns the certificate of the authority that signs as PEM: the file ca.crt, which is
 // public.
 func (a *Authority) CertificatePEM() []byte {
-	all, err := a.good()
+	signs, err := a.issuers.First()
 	if err != nil {
 		return nil // NewAuthority would have failed
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: all[0].certificate.Raw})
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: signs.certificate.Raw})
 }
 
 // pool returns a pool of the authorities that are good now.
 func (a *Authority) pool() (*x509.CertPool, error) {
-	all, err := a.good()
+	all, err := a.issuers.All()
 	pool := x509.NewCertPool()
 	for _, i := range all {
 		pool.AddCert(i.certificate)
@@ -268,7 +242,7 @@ type signed struct {
 // clock that is set has no effect. While the master key is rotated, the authority's own certificate is in the
 // chain, signed by the other authority.
 func (c *Certificate) Get() (*tls.Certificate, error) {
-	all, err := c.authority.good()
+	all, err := c.authority.issuers.All()
 	if err != nil {
 		return nil, err
 	}
@@ -278,7 +252,7 @@ func (c *Certificate) Get() (*tls.Certificate, error) {
 // accepted returns the certificate of the first authority that a server accepts, by its name; that of Get
 // when the server names none of them.
 func (c *Certificate) accepted(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
-	all, err := c.authority.good()
+	all, err := c.authority.issuers.All()
 	if err != nil {
 		return nil, err
 	}

@@ -151,9 +151,8 @@ func unusable(hint, format string, args ...any) error {
 
 // Served returns why clients will refuse a certificate that a node at host serves, nil when they need not.
 func Served(leaf *x509.Certificate, host string) error {
-	now := time.Now()
-	if now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
-		return outOfDate(leaf, now)
+	if err := outOfDate(leaf, time.Now()); err != nil {
+		return err
 	}
 	if err := leaf.VerifyHostname(host); err != nil {
 		return &CertificateError{

@@ -15,7 +15,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -74,11 +73,8 @@ const sealVersion = 1
 // Sealer makes access keys and opens their sealed secrets. A secret is sealed rather than hashed, since it is
 // to verify signatures of requests too. It is safe for concurrent use.
 type Sealer struct {
-	masters Masters
-	anyID   atomic.Bool
-
-	mu   sync.Mutex
-	made map[string]*masterSealer // by the ID of the master key
+	good  *crypto.PerKey[*masterSealer]
+	anyID atomic.Bool
 }
 
 // masterSealer is what follows from one master key.
@@ -90,34 +86,14 @@ type masterSealer struct {
 
 // NewSealer returns the sealer of the master keys that are good: the first one seals, all open. The error is
 // that a key was zeroed.
-func NewSealer(masters Masters) (*Sealer, error) {
-	s := &Sealer{masters: masters, made: map[string]*masterSealer{}}
-	_, err := s.good()
-	return s, err
+func NewSealer(masters crypto.Masters) (*Sealer, error) {
+	good, err := crypto.NewPerKey(masters, newMasterSealer)
+	return &Sealer{good: good}, err
 }
 
-// good returns the sealers of the master keys that are good now, that which seals first.
-func (s *Sealer) good() ([]*masterSealer, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var all []*masterSealer
-	for _, m := range s.masters.All() {
-		one := s.made[m.ID()]
-		if one == nil {
-			var err error
-			if one, err = newMasterSealer(m); err != nil {
-				return nil, err
-			}
-			s.made[m.ID()] = one
-		}
-		all = append(all, one)
-	}
-	return all, nil
-}
-
-// must is good of master keys that are in use, none of which is zeroed.
+// must returns the sealers of master keys that are in use, none of which is zeroed, that which seals first.
 func (s *Sealer) must() []*masterSealer {
-	all, err := s.good()
+	all, err := s.good.All()
 	if err != nil {
 		panic(err)
 	}

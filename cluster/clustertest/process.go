@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -125,6 +126,8 @@ func answer(n *cluster.Node, line string) (string, error) {
 
 // ask sends a process a line and returns its answer.
 func (p *process) ask(line string) (string, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if _, err := io.WriteString(p.stdin, line+"\n"); err != nil {
 		return "", err
 	}
@@ -170,10 +173,12 @@ const configFile = "cluster.yaml"
 type process struct {
 	cmd     *exec.Cmd
 	stdin   io.WriteCloser // takes requests; the process ends when it is closed
-	answers *bufio.Reader
 	exited  chan struct{}
 	err     error  // valid once exited is closed
 	refusal []byte // likewise: a Refusal as JSON, or empty
+
+	mu      sync.Mutex // of answers: one question at a time, and the process may end during one
+	answers *bufio.Reader
 }
 
 // answersFD is the file descriptor to which a process writes its answers.
@@ -218,6 +223,8 @@ func (c *Cluster) spawn(id image.NodeID, env ...string) {
 	}
 	go func() {
 		p.err = p.cmd.Wait()
+		p.mu.Lock()
+		defer p.mu.Unlock()
 		p.refusal, _ = p.answers.ReadBytes('\n') // the pipe's other end is closed
 		r.Close()
 		close(p.exited)

@@ -13,6 +13,9 @@ import (
 // groups is what raftnet has to know of the cluster.
 type groups struct{ *Consensus }
 
+// Address implements raftnet.Cluster.
+func (g groups) Address(node image.NodeID) string { return g.opts.Address(node) }
+
 // Members implements raftnet.Cluster.
 func (g groups) Members() map[image.NodeID]string { return g.opts.Members() }
 

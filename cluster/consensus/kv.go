@@ -135,10 +135,15 @@ func (t *tx) failed(err error) error {
 // Get implements catalog.Reader.
 func (t *tx) Get(key []byte) ([]byte, error) {
 	full := prefixed(t.shard, sectionState, key)
-	v, err := get(t.batch, full)
-	if v != nil && err == nil {
-		v, err = openValue(t.db.disk, full, v)
+	sealed, closer, err := t.batch.Get(full)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil
 	}
+	if err != nil {
+		return nil, t.failed(err)
+	}
+	defer closer.Close()
+	v, err := openValue(t.db.disk, full, sealed)
 	return v, t.failed(err)
 }
 

@@ -43,7 +43,9 @@ type Options struct {
 
 	Port        *peerconn.Port       // takes the other nodes' connections
 	Credentials peerconn.Credentials // of this node, to connect to the others
-	// Members returns the Raft addresses, host:port, of all nodes that this one knows.
+	// Address returns the Raft address, host:port, of a node that this one knows, else an empty string; Members
+	// returns those of all.
+	Address func(node image.NodeID) string
 	Members func() map[image.NodeID]string
 
 	// Applied gets the events that Apply returned, in log order for each shard, once readers

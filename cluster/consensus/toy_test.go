@@ -121,6 +121,7 @@ func testOptions(id image.NodeID, address, dir string) Options {
 	return Options{
 		Port:               port,
 		Credentials:        own,
+		Address:            func(image.NodeID) string { return "" },
 		Members:            func() map[image.NodeID]string { return nil },
 		NodeID:             id,
 		RaftAddress:        address,

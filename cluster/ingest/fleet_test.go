@@ -118,6 +118,7 @@ func (f *fleet) options(id image.NodeID) Options {
 		Peers:           f,
 		Logger:          zap.NewNop(),
 		Shards:          f.serves,
+		Serves:          func(shard uint64) bool { return slices.Contains(f.serves(), shard) },
 		Wanted:          func(file image.FileID) (bool, error) { return f.wanted(id, file) },
 		ShardOf:         func(string, string) uint64 { return testShard },
 		ShardNodes:      func(uint64) []image.NodeID { return []image.NodeID{1, 2, 3} },

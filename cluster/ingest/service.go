@@ -88,8 +88,10 @@ type Options struct {
 	Peers  Peers
 	Logger *zap.Logger
 
-	// Shards returns the data shards of which this node has the newest state.
+	// Shards returns the data shards of which this node has the newest state; Serves reports whether it has that
+	// of one.
 	Shards func() []uint64
+	Serves func(shard uint64) bool
 	// ShardOf returns the shard of a name.
 	ShardOf func(user, name string) uint64
 	// ShardNodes returns the nodes of a shard.

@@ -89,7 +89,7 @@ func (w *watcher) update(shard uint64, now *catalog.Upload) {
 	}
 	slot := now.Slot(w.s.Node)
 	switch {
-	case slices.Contains(w.s.Shards(), shard):
+	case w.s.Serves(shard):
 		if w.left[key] && (now.Finished() || slot == nil || slot.Stored()) {
 			w.clean(key)
 		}

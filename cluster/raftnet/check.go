@@ -95,13 +95,13 @@ func (t *Transport) checkSource(from image.NodeID, deployment uint64, version ui
 // checkAddress refuses an address that is not the one of the node which sends it. A node that is not a member
 // as far as this one knows may be a new one; it keeps its first address, unless a member has that.
 func (t *Transport) checkAddress(from image.NodeID, address string) error {
-	members := t.Cluster.Members()
-	if known := members[from]; known != "" {
+	if known := t.Cluster.Address(from); known != "" {
 		if address != known {
 			return violation("node %d sends as %.100q, its address is %s", from, address, known)
 		}
 		return nil
 	}
+	members := t.Cluster.Members()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	known := t.strangers[from]

@@ -30,7 +30,9 @@ type Options struct {
 
 // Cluster is what a transport has to know of the cluster.
 type Cluster interface {
-	// Members returns the Raft addresses, host:port, of all nodes that this one knows.
+	// Address returns the Raft address, host:port, of a node that this one knows, else an empty string.
+	Address(node image.NodeID) string
+	// Members returns those of all nodes that this one knows.
 	Members() map[image.NodeID]string
 	// ReplicaID returns the ID of this node's replica of a shard; ok is false where it has none.
 	ReplicaID(shard uint64) (replica uint64, ok bool)

@@ -106,6 +106,7 @@ type members struct {
 	all  map[image.NodeID]string
 }
 
+func (m members) Address(id image.NodeID) string   { return m.all[id] }
 func (m members) Members() map[image.NodeID]string { return m.all }
 
 func (m members) ReplicaID(shard uint64) (uint64, bool) { return replicaOf(m.self), shard == 1 }
