@@ -85,28 +85,18 @@ func runUserList(ctx context.Context, e *env) error {
 	}
 	count := 0
 	var removals []wire.Removal
-	for after := ""; count == 0 || after != ""; {
-		page, err := c.UserPage(ctx, after)
+	for u, err := range c.Users(ctx, &removals) {
 		if err != nil {
 			return err
 		}
-		if page.Next != "" && page.Next <= after {
-			return fmt.Errorf("the list of users goes on at %q again", page.Next)
-		}
-		for _, u := range page.Users {
-			if e.json {
-				if err := e.printJSON(u); err != nil {
-					return err
-				}
-				continue
+		count++
+		if e.json {
+			if err := e.printJSON(u); err != nil {
+				return err
 			}
-			fmt.Fprintf(t, "%s\t%s\n", u.Name, u.Created.Local().Format(time.DateTime))
+			continue
 		}
-		count += len(page.Users)
-		removals = page.Removals
-		if after = page.Next; after == "" {
-			break
-		}
+		fmt.Fprintf(t, "%s\t%s\n", u.Name, u.Created.Local().Format(time.DateTime))
 	}
 	if e.json {
 		return nil

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"iter"
 	"net/http"
-	"net/url"
 
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
@@ -35,52 +34,77 @@ func (c *Client) change(ctx context.Context, method, path string, in, out any) e
 
 // AddAccessKey makes an access key. Its secret is in the answer alone.
 func (c *Client) AddAccessKey(ctx context.Context, k wire.KeyRequest) (made wire.NewKey, err error) {
-	return made, c.change(ctx, http.MethodPost, wire.KeysPath, k, &made)
+	err = c.change(ctx, http.MethodPost, wire.KeysPath, k, &made)
+	return made, err
 }
 
 // RemoveAccessKey removes an access key.
 func (c *Client) RemoveAccessKey(ctx context.Context, id string) error {
-	return c.change(ctx, http.MethodDelete, wire.KeysPath+"/"+url.PathEscape(id), nil, nil)
+	return c.change(ctx, http.MethodDelete, wire.KeyPath(id), nil, nil)
 }
 
 // AddUser makes a user. Of one that there is it changes nothing.
 func (c *Client) AddUser(ctx context.Context, name string) (made wire.User, err error) {
-	return made, c.change(ctx, http.MethodPost, wire.UsersPath, wire.UserRequest{Name: name}, &made)
+	err = c.change(ctx, http.MethodPost, wire.UsersPath, wire.UserRequest{Name: name}, &made)
+	return made, err
 }
 
 // RemoveUser destroys a user's keys, and returns what is left to do after that; see UserPage.
 func (c *Client) RemoveUser(ctx context.Context, name string) (left wire.Removal, err error) {
-	if err := image.CheckUser(name); err != nil {
-		return left, err
+	if err = image.CheckUser(name); err == nil {
+		err = c.change(ctx, http.MethodDelete, wire.AccountPath(name), nil, &left)
 	}
-	return left, c.change(ctx, http.MethodDelete, wire.UsersPath+"/"+url.PathEscape(name), nil, &left)
+	return left, err
+}
+
+// Users yields the users, and sets removals to those that are not complete. It ends after an error.
+func (c *Client) Users(ctx context.Context, removals *[]wire.Removal) iter.Seq2[wire.User, error] {
+	return pages("users", true, func(after string) ([]wire.User, string, error) {
+		page, err := c.UserPage(ctx, after)
+		*removals = page.Removals
+		return page.Users, page.Next, err
+	})
 }
 
 // UserPage returns the users whose names come after `after`, as many as a node lists at once, and all
 // removals that are not complete.
 func (c *Client) UserPage(ctx context.Context, after string) (page wire.UserList, err error) {
-	return page, c.change(ctx, http.MethodGet, paged(wire.UsersPath, after, ""), nil, &page)
+	err = c.change(ctx, http.MethodGet, paged(wire.UsersPath, after, ""), nil, &page)
+	return page, err
 }
 
 // AccessKeys yields the access keys, those of one user where user is not empty. It ends after an error.
 func (c *Client) AccessKeys(ctx context.Context, user string) iter.Seq2[wire.AccessKey, error] {
-	return func(yield func(wire.AccessKey, error) bool) {
+	return pages("keys", true, func(after string) ([]wire.AccessKey, string, error) {
+		var page wire.KeyList
+		err := c.change(ctx, http.MethodGet, paged(wire.KeysPath, after, user), nil, &page)
+		return page.Keys, page.Next, err
+	})
+}
+
+// pages yields what the pages of a list have: get returns what comes after a place, and the next page's
+// place, empty on the last page. In an ordered list each place is behind the one before; in any list it is
+// another one. It ends after an error.
+func pages[T any](
+	what string, ordered bool, get func(after string) (page []T, next string, err error),
+) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
 		for after := ""; ; {
-			var page wire.KeyList
-			err := c.change(ctx, http.MethodGet, paged(wire.KeysPath, after, user), nil, &page)
-			if err == nil && page.Next != "" && page.Next <= after {
-				err = image.Errorf(image.KindInternal, "the list of keys goes on at %.64q again", page.Next)
+			page, next, err := get(after)
+			if err == nil && next != "" && (next == after || ordered && next < after) {
+				err = image.Errorf(image.KindInternal, "the list of %s goes on at %.64q again", what, next)
 			}
 			if err != nil {
-				yield(wire.AccessKey{}, err)
+				var none T
+				yield(none, err)
 				return
 			}
-			for _, k := range page.Keys {
-				if !yield(k, nil) {
+			for _, x := range page {
+				if !yield(x, nil) {
 					return
 				}
 			}
-			if after = page.Next; after == "" {
+			if after = next; after == "" {
 				return
 			}
 		}

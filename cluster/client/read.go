@@ -131,35 +131,15 @@ func (c *Client) List(ctx context.Context, user string, o wire.ListQuery) (wire.
 	if query := o.Values(); len(query) > 0 {
 		path += "?" + query.Encode()
 	}
-	r, err := c.ask(ctx, http.MethodGet, path, nil, nil)
-	if err != nil {
-		return wire.List{}, err
-	}
 	var list wire.List
-	return list, r.decode(&list)
+	err := c.change(ctx, http.MethodGet, path, nil, &list)
+	return list, err
 }
 
 // All yields all images of a user that have the prefix, page by page. It ends after an error.
 func (c *Client) All(ctx context.Context, user, prefix string) iter.Seq2[wire.Info, error] {
-	return func(yield func(wire.Info, error) bool) {
-		o := wire.ListQuery{Prefix: prefix}
-		for {
-			page, err := c.List(ctx, user, o)
-			if err == nil && page.Next != "" && page.Next <= o.After {
-				err = image.Errorf(image.KindInternal, "the list of %q goes on at %q again", user, page.Next)
-			}
-			if err != nil {
-				yield(wire.Info{}, err)
-				return
-			}
-			for _, i := range page.Images {
-				if !yield(i, nil) {
-					return
-				}
-			}
-			if o.After = page.Next; o.After == "" {
-				return
-			}
-		}
-	}
+	return pages(strconv.Quote(user), true, func(after string) ([]wire.Info, string, error) {
+		page, err := c.List(ctx, user, wire.ListQuery{Prefix: prefix, After: after})
+		return page.Images, page.Next, err
+	})
 }

@@ -60,8 +60,14 @@ func ParseNodeHost(host string) (id image.NodeID, ok bool) {
 // UserPath returns the path of a user's list, escaped.
 func UserPath(user string) string { return ImagesPath + url.PathEscape(user) }
 
+// KeyPath returns the path of an access key, escaped.
+func KeyPath(id string) string { return KeysPath + "/" + url.PathEscape(id) }
+
+// AccountPath returns the path of a user, escaped. UserPath is that of the user's images.
+func AccountPath(user string) string { return UsersPath + "/" + url.PathEscape(user) }
+
 // UserKeyPath returns the path of a user's key, escaped.
-func UserKeyPath(user string) string { return UsersPath + "/" + url.PathEscape(user) + "/key" }
+func UserKeyPath(user string) string { return AccountPath(user) + "/key" }
 
 // ImagePath returns the path of an image, escaped part by part.
 func ImagePath(user, name string) string {
