@@ -24,7 +24,7 @@ type Accounts interface {
 	RemoveUser(ctx context.Context, name string) (wire.Removal, error)
 }
 
-// requestBytesMax bounds a document that asks for a key or a user.
+// requestBytesMax bounds a document that asks for a change.
 const requestBytesMax = 4 << 10
 
 // decode reads a request's document into v, and reports whether it is one; else the client is told so.
@@ -53,18 +53,28 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, status int, v a
 	h.writeJSON(w, status, v)
 }
 
+// answerPage sends the page of a list that a request asks for.
+func answerPage[T any](
+	h *Handler, w http.ResponseWriter, r *http.Request,
+	list func(ctx context.Context, after string, limit int) (T, error),
+) {
+	q, err := wire.ParseList(r.URL.Query(), h.ListPage)
+	var page T
+	if err == nil {
+		page, err = list(r.Context(), q.After, q.Limit)
+	}
+	h.answer(w, r, http.StatusOK, page, err)
+}
+
 // listKeys lists the access keys: all of them to an administrator, else those of the sender's user.
 func (h *Handler) listKeys(w http.ResponseWriter, r *http.Request) {
-	q, err := wire.ParseList(r.URL.Query(), h.ListPage)
-	var list wire.KeyList
-	if err == nil {
-		of := r.URL.Query().Get("user")
-		if p := access.From(r.Context()); !p.Admin() {
-			of = p.User
-		}
-		list, err = h.Accounts.AccessKeys(r.Context(), of, q.After, q.Limit)
+	of := r.URL.Query().Get("user")
+	if p := access.From(r.Context()); !p.Admin() {
+		of = p.User
 	}
-	h.answer(w, r, http.StatusOK, list, err)
+	answerPage(h, w, r, func(ctx context.Context, after string, limit int) (wire.KeyList, error) {
+		return h.Accounts.AccessKeys(ctx, of, after, limit)
+	})
 }
 
 func (h *Handler) addKey(w http.ResponseWriter, r *http.Request) {
@@ -97,12 +107,7 @@ func (h *Handler) removeKey(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Handler) listUsers(w http.ResponseWriter, r *http.Request) {
-	q, err := wire.ParseList(r.URL.Query(), h.ListPage)
-	var list wire.UserList
-	if err == nil {
-		list, err = h.Accounts.Users(r.Context(), q.After, q.Limit)
-	}
-	h.answer(w, r, http.StatusOK, list, err)
+	answerPage(h, w, r, h.Accounts.Users)
 }
 
 func (h *Handler) addUser(w http.ResponseWriter, r *http.Request) {

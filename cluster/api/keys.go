@@ -27,12 +27,7 @@ func (h *Handler) changeMasterKey(w http.ResponseWriter, r *http.Request) {
 
 // userKeys lists the users' keys, wrapped by the master key.
 func (h *Handler) userKeys(w http.ResponseWriter, r *http.Request) {
-	q, err := wire.ParseList(r.URL.Query(), h.ListPage)
-	var list wire.UserKeyList
-	if err == nil {
-		list, err = h.Keys.UserKeys(r.Context(), q.After, q.Limit)
-	}
-	h.answer(w, r, http.StatusOK, list, err)
+	answerPage(h, w, r, h.Keys.UserKeys)
 }
 
 // rotateUserKey gives a user a newer key.
