@@ -17,7 +17,7 @@ import (
 )
 
 type decryptOptions struct {
-	getOptions
+	outputOptions
 	file, keys, identity string
 }
 
@@ -40,9 +40,8 @@ is authenticated; of a damaged file, nothing is left in the output file.`,
 	cmd.Flags().StringVar(&o.keys, "keys", "", "`file` that imgcluster keys export has written (required)")
 	cmd.Flags().StringVar(&o.identity, "identity", "",
 		"age identity `file` that the keys were exported to, - for standard input (required)")
-	cmd.Flags().StringVarP(&o.output, "output", "o", "",
+	o.addFlags(cmd.Flags(),
 		"file or folder to write to, - for standard output (default FILE's name without .img)")
-	cmd.Flags().BoolVar(&o.force, "force", false, "replace an existing file")
 	return cmd
 }
 
@@ -69,23 +68,19 @@ func runDecrypt(ctx context.Context, e *env, o decryptOptions) error {
 		}
 	}
 	var h *crypto.Header
-	err = e.write(ctx, path, direct, func(w io.Writer) (err error) {
+	write := func(w io.Writer) (err error) {
 		h, err = crypto.Verify(w, src, func(h *crypto.Header) (crypto.Key, error) { return o.key(e, h) })
 		return err
-	})
-	if err != nil || path == stdin {
-		return err
 	}
-	if e.json {
-		return e.printJSON(struct {
+	return e.deliver(ctx, path, direct, write, func() (any, string) {
+		line := fmt.Sprintf("%s  %s, image %s of %s", path, term.Bytes(h.Length), image.ID(h.Image), h.Tenant)
+		return struct {
 			File  string   `json:"file"`
 			User  string   `json:"user"`
 			Image image.ID `json:"image"`
 			Bytes int64    `json:"bytes"`
-		}{path, h.Tenant, h.Image, h.Length})
-	}
-	e.say("%s  %s, image %s of %s", path, term.Bytes(h.Length), image.ID(h.Image), h.Tenant)
-	return nil
+		}{path, h.Tenant, h.Image, h.Length}, line
+	})
 }
 
 // key returns the key that a file needs from the export.

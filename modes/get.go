@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/durable"
@@ -21,10 +22,21 @@ import (
 )
 
 type getOptions struct {
+	outputOptions
 	image     string // user/name
-	output    string
 	encrypted bool
-	force     bool
+}
+
+// outputOptions are the options of a command that writes one file.
+type outputOptions struct {
+	output string
+	force  bool
+}
+
+// addFlags adds the options; usage is that of -o.
+func (o *outputOptions) addFlags(flags *pflag.FlagSet, usage string) {
+	flags.StringVarP(&o.output, "output", "o", "", usage)
+	flags.BoolVar(&o.force, "force", false, "replace an existing file")
 }
 
 func newGet(e *env) *cobra.Command {
@@ -39,10 +51,9 @@ func newGet(e *env) *cobra.Command {
 			return runGet(cmd.Context(), e, o)
 		},
 	}
-	cmd.Flags().StringVarP(&o.output, "output", "o", "",
+	o.addFlags(cmd.Flags(),
 		"file or folder to write to, - for standard output (default the image's base name)")
 	cmd.Flags().BoolVar(&o.encrypted, "encrypted", false, "get the stored ciphertext instead")
-	cmd.Flags().BoolVar(&o.force, "force", false, "replace an existing file")
 	return cmd
 }
 
@@ -71,7 +82,7 @@ func missing(user, name string, err error) error {
 
 // destination checks and returns the file to write; "-" is standard output. A device or a pipe is direct:
 // it is opened and written to, not replaced.
-func (o getOptions) destination(name string) (path string, direct bool, err error) {
+func (o outputOptions) destination(name string) (path string, direct bool, err error) {
 	path = o.output
 	if path == stdin || path == "/dev/stdout" {
 		return stdin, true, nil
@@ -115,22 +126,18 @@ func runGet(ctx context.Context, e *env, o getOptions) error {
 		return missing(user, name, err)
 	}
 	defer obj.Body.Close()
-	err = e.write(ctx, path, direct, func(w io.Writer) error {
+	write := func(w io.Writer) error {
 		_, err := io.Copy(w, obj.Body)
 		return err
-	})
-	if err != nil || path == stdin {
-		return err
 	}
-	if e.json {
-		return e.printJSON(struct {
+	return e.deliver(ctx, path, direct, write, func() (any, string) {
+		line := fmt.Sprintf("%s  %s from node %d", path, term.Bytes(obj.Size), obj.Node)
+		return struct {
 			File string `json:"file"`
 			client.Info
 			Node image.NodeID `json:"node"` // that sent it
-		}{path, obj.Info, obj.Node})
-	}
-	e.say("%s  %s from node %d", path, term.Bytes(obj.Size), obj.Node)
-	return nil
+		}{path, obj.Info, obj.Node}, line
+	})
 }
 
 // otherOutput is the hint when the image cannot be written.
@@ -158,15 +165,29 @@ func writeDirect(ctx context.Context, path string, write func(io.Writer) error) 
 	return cannotWrite(path, errors.Join(write(f), f.Close()))
 }
 
-// write writes to where destination says.
-func (e *env) write(ctx context.Context, path string, direct bool, write func(io.Writer) error) error {
+// deliver writes to where destination says, and then tells what was written: told, which is called after
+// that, returns it as the document of --json and as a line. With the file on standard output nothing is.
+func (e *env) deliver(
+	ctx context.Context, path string, direct bool, write func(io.Writer) error,
+	told func() (document any, line string),
+) (err error) {
 	switch {
 	case path == stdin:
 		return write(e.out)
 	case direct:
-		return writeDirect(ctx, path, write)
+		err = writeDirect(ctx, path, write)
+	default:
+		err = writeFile(path, write)
 	}
-	return writeFile(path, write)
+	if err != nil {
+		return err
+	}
+	document, line := told()
+	if e.json {
+		return e.printJSON(document)
+	}
+	e.say("%s", line)
+	return nil
 }
 
 // cannotWrite adds the path to an error of a write. An error of a read is returned as it is.

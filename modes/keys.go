@@ -250,7 +250,7 @@ func runKeysFinish(ctx context.Context, e *env, cfg *config.Config, c *client.Cl
 }
 
 type keysExportOptions struct {
-	getOptions
+	outputOptions
 	to []string
 }
 
@@ -271,8 +271,7 @@ this machine: the keys are unwrapped here, and no node sees them.`,
 		},
 	}
 	cmd.Flags().StringArrayVar(&o.to, "to", nil, "age `recipient`; repeat for more (required)")
-	cmd.Flags().StringVarP(&o.output, "output", "o", "", "`file` to write to, - for standard output (required)")
-	cmd.Flags().BoolVar(&o.force, "force", false, "replace an existing file")
+	o.addFlags(cmd.Flags(), "`file` to write to, - for standard output (required)")
 	return cmd
 }
 
@@ -298,18 +297,13 @@ func runKeysExport(ctx context.Context, e *env, o keysExportOptions) error {
 	}
 	defer c.Close()
 	count := 0
-	err = e.write(ctx, path, direct, func(w io.Writer) error {
+	write := func(w io.Writer) (err error) {
 		count, err = exportKeys(ctx, c, cfg.Cluster.Name, held, w, o.to)
 		return err
+	}
+	return e.deliver(ctx, path, direct, write, func() (any, string) {
+		return map[string]any{"file": path, "keys": count}, fmt.Sprintf("%s  %s", path, term.Plural(count, "key"))
 	})
-	if err != nil || path == stdin {
-		return err
-	}
-	if e.json {
-		return e.printJSON(map[string]any{"file": path, "keys": count})
-	}
-	e.say("%s  %s", path, term.Plural(count, "key"))
-	return nil
 }
 
 // exportKeys unwraps the users' keys and writes them to w, encrypted to recipients.
