@@ -168,10 +168,10 @@ func (e *env) draft(o initOptions) (*config.Config, error) {
 
 // findKey reads the master key, if there is one. One that is lost is not replaced.
 func (n *newCluster) findKey(ctx context.Context) error {
-	file := filepath.Clean(n.cfg.Local.MasterKeyFile)
-	source := crypto.KeySource{Command: n.cfg.KeyCommand(), File: file}
+	source := keySource(n.cfg)
+	source.File = filepath.Clean(source.File)
 	if os.Getenv(crypto.MasterKeyEnv) == "" && source.Command == "" {
-		n.keyFile = file
+		n.keyFile = source.File
 	}
 	keys, err := source.Load(ctx)
 	if err == nil {
@@ -183,7 +183,7 @@ func (n *newCluster) findKey(ctx context.Context) error {
 	}
 	for _, node := range n.cfg.Cluster.Nodes {
 		if dir := n.cfg.DataDir(node.ID); bootstrap.Claimed(dir) {
-			return usagef("copy the master key from another node or from your backup to "+file+
+			return usagef("copy the master key from another node or from your backup to "+source.File+
 				", with mode 0400; for a new cluster, name another node.data_dir",
 				"the master key of the cluster whose data is in %s is missing", dir)
 		}
@@ -232,27 +232,28 @@ func (n *newCluster) make() (err error) {
 		}
 	}
 	if n.ca != "" && !n.caThere {
-		if err := n.write(n.ca, n.authority.CertificatePEM()); err != nil {
+		if err := writePublic(n.ca, n.authority.CertificatePEM()); err != nil {
 			return err
 		}
+		n.made = append(n.made, n.ca)
 	}
 	if n.text != nil {
-		return n.write(n.path, n.text)
+		if err := writePublic(n.path, n.text); err != nil {
+			return err
+		}
+		n.made = append(n.made, n.path)
 	}
 	return nil
 }
 
-// publicMode is that of files with no secret in them.
-const publicMode = 0o644
-
-func (n *newCluster) write(path string, text []byte) error {
-	if err := durable.WriteNew(path, text, publicMode); err != nil {
+// writePublic makes a file with no secret in it. Its error, fs.ErrExist where there is a file, has a hint.
+func writePublic(path string, text []byte) error {
+	if err := durable.WriteNew(path, text, 0o644); err != nil {
 		return &hintedError{
 			fmt.Errorf("%s cannot be made: %w", path, oserr.NoPath(err)),
 			cmp.Or(oserr.Hint(err, path), "choose a folder that this user can write to"),
 		}
 	}
-	n.made = append(n.made, path)
 	return nil
 }
 

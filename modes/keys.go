@@ -14,7 +14,6 @@ import (
 
 	"imgcluster/cluster/access"
 	"imgcluster/cluster/client"
-	"imgcluster/cluster/durable"
 	"imgcluster/cluster/oserr"
 	"imgcluster/cluster/printable"
 	"imgcluster/cluster/wait"
@@ -175,11 +174,6 @@ func awaitResealed(ctx context.Context, e *env, c *client.Client) (s wire.Master
 	}
 }
 
-// keySource is where this host has the master key by a configuration.
-func keySource(cfg *config.Config) crypto.KeySource {
-	return crypto.KeySource{Command: cfg.KeyCommand(), File: cfg.Local.MasterKeyFile}
-}
-
 // runKeysPrepare makes the next master key, and the certificate of its authority for clients.
 func runKeysPrepare(ctx context.Context, e *env) error {
 	cfg, err := e.load()
@@ -204,12 +198,8 @@ func runKeysPrepare(ctx context.Context, e *env) error {
 		if err != nil {
 			return err
 		}
-		err = durable.WriteNew(ca, authority.CertificatePEM(), publicMode)
-		if err != nil && !errors.Is(err, fs.ErrExist) {
-			return &hintedError{
-				fmt.Errorf("%s cannot be made: %w", ca, oserr.NoPath(err)),
-				"choose a folder that this user can write to",
-			}
+		if err := writePublic(ca, authority.CertificatePEM()); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
 		}
 	}
 	if e.json {
@@ -287,7 +277,7 @@ func runKeysExport(ctx context.Context, e *env, o keysExportOptions) error {
 	if err != nil {
 		return err
 	}
-	held, err := keySource(cfg).Load(ctx)
+	held, err := e.masterKeys(cfg)
 	if err != nil {
 		return err
 	}

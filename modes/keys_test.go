@@ -9,6 +9,9 @@ import (
 	"testing"
 
 	"filippo.io/age"
+
+	"imgcluster/config"
+	"imgcluster/crypto"
 )
 
 // TestKeys changes the master key and a user's key of a running cluster, exports the keys, and then reads
@@ -84,5 +87,40 @@ func TestKeys(t *testing.T) {
 	}
 	if len(found) != 2 || found[files[0]] != 2 || found[files[1]] != 2 {
 		t.Errorf("decrypted are %v", found)
+	}
+}
+
+// TestKeysPrepareAgain: the next ca.crt of a cluster with TLS is made once, and left alone after that.
+func TestKeysPrepareAgain(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	call(t, "init", hostA, hostB, hostC).expectOut(t, 0)
+	call(t, "keys", "rotate", "--prepare").expectOut(t, 0, "master.key.next", "ca.crt.next  public")
+	before := folder(t, dir)
+	call(t, "keys", "rotate", "--prepare").expectOut(t, 0, "master.key.next", "ca.crt.next  public")
+	if after := folder(t, dir); !equalFolders(before, after) {
+		t.Errorf("changed to %v", after)
+	}
+}
+
+// TestMasterKeysOnce: a command runs the program that prints the master key once, but after a failure again.
+func TestMasterKeysOnce(t *testing.T) {
+	t.Chdir(t.TempDir())
+	cfg := config.Default()
+	cfg.Local.MasterKeyCommand = "sh print"
+	must(t, os.WriteFile("print", []byte("echo >>runs\ncat key\n"), 0o600))
+	e := &env{ctx: t.Context()}
+	if _, err := e.masterKeys(cfg); err == nil {
+		t.Fatal("there is a key that nobody has made")
+	}
+	key, err := crypto.CreateMasterKey("key")
+	must(t, err)
+	for range 2 {
+		if keys, err := e.masterKeys(cfg); err != nil || keys.Own.ID() != key.ID() {
+			t.Fatal(keys, err)
+		}
+	}
+	if runs := read(t, "runs"); len(runs) != 2 {
+		t.Errorf("%d runs, want 2", len(runs))
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/printable"
 	"imgcluster/config"
+	"imgcluster/crypto"
 	"imgcluster/modes/term"
 )
 
@@ -38,6 +39,7 @@ type env struct {
 	cfg     *config.Config // loaded last; nil before
 	shown   *progress      // created last; nil before
 	warned  map[string]bool
+	masters map[crypto.KeySource]crypto.MasterKeys // that masterKeys has read
 	hangup  *hangup
 }
 

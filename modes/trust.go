@@ -48,8 +48,7 @@ func (e *env) authenticate(cfg *config.Config, o *client.Options) error {
 
 // authority returns the cluster's certificate authority, nil where this user cannot read the master key.
 func (e *env) authority(cfg *config.Config) (*access.Authority, error) {
-	source := crypto.KeySource{Command: cfg.KeyCommand(), File: cfg.Local.MasterKeyFile}
-	keys, err := source.Load(e.ctx)
+	keys, err := e.masterKeys(cfg)
 	switch {
 	case errors.Is(err, crypto.ErrKeyMissing) || errors.Is(err, fs.ErrPermission):
 		return nil, nil
@@ -57,6 +56,24 @@ func (e *env) authority(cfg *config.Config) (*access.Authority, error) {
 		return nil, err
 	}
 	return access.NewAuthority(crypto.NewRing(keys.All()...), cfg.Cluster.Name)
+}
+
+// keySource is where this host has the master key by a configuration.
+func keySource(cfg *config.Config) crypto.KeySource {
+	return crypto.KeySource{Command: cfg.KeyCommand(), File: cfg.Local.MasterKeyFile}
+}
+
+// masterKeys reads the master keys of this host, once in a command, since that may run a program.
+func (e *env) masterKeys(cfg *config.Config) (crypto.MasterKeys, error) {
+	source := keySource(cfg)
+	if keys, ok := e.masters[source]; ok {
+		return keys, nil
+	}
+	keys, err := source.Load(e.ctx)
+	if err == nil {
+		e.masters = map[crypto.KeySource]crypto.MasterKeys{source: keys}
+	}
+	return keys, err
 }
 
 // caBytesMax bounds the file of the certificates that clients trust.
