@@ -170,16 +170,16 @@ func (k *masterKeys) ids() []string {
 	return ids
 }
 
-// state returns what this node reports: the keys that it has, that which it uses for good, and what the
-// operator has to do.
-func (k *masterKeys) state() (has []string, uses, problem string) {
-	has = k.ids()
+// state returns what this node reports. It uses a key once that is so for good.
+func (k *masterKeys) state() wire.MasterKeyReport {
+	s := wire.MasterKeyReport{Has: k.ids()}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.persists {
-		uses = k.good.sealing()
+		s.Uses = k.good.sealing()
 	}
-	return has, uses, k.problem
+	s.Problem = k.problem
+	return s
 }
 
 // update takes what the newest membership says. It does not block.
@@ -200,10 +200,7 @@ func (k *masterKeys) update() {
 	}
 	k.mu.Unlock()
 	if changed {
-		select {
-		case k.kick <- struct{}{}:
-		default:
-		}
+		k.kickSoon()
 	}
 }
 
@@ -225,7 +222,7 @@ func (k *masterKeys) run(ctx context.Context) {
 
 // step does what there is to do now.
 func (k *masterKeys) step(ctx context.Context) {
-	hasBefore, usedBefore, problemBefore := k.state()
+	before := k.state()
 	err := k.look()
 	if err == nil {
 		err = k.persist()
@@ -239,11 +236,11 @@ func (k *masterKeys) step(ctx context.Context) {
 		k.problem = err.Error()
 	}
 	k.mu.Unlock()
-	has, used, problem := k.state()
-	if problem != problemBefore && problem != "" {
+	now := k.state()
+	if now.Problem != before.Problem && now.Problem != "" {
 		k.logger.Error("master key", zap.Error(err), zap.String("hint", image.HintOf(err)))
 	}
-	if !slices.Equal(has, hasBefore) || used != usedBefore || problem != problemBefore {
+	if !slices.Equal(now.Has, before.Has) || now.Uses != before.Uses || now.Problem != before.Problem {
 		k.notify()
 	}
 	if err := k.resealAll(ctx); err != nil && ctx.Err() == nil {
@@ -456,16 +453,13 @@ func (k *masterKeys) MasterKey(ctx context.Context) (wire.MasterKey, error) {
 // report returns what a node has reported of its master keys.
 func (k *masterKeys) report(id image.NodeID) wire.MasterKeyNode {
 	if id == k.self {
-		has, uses, problem := k.state()
-		return wire.MasterKeyNode{ID: id, Up: true, Has: has, Uses: uses, Problem: problem}
+		return wire.MasterKeyNode{ID: id, Up: true, MasterKeyReport: k.state()}
 	}
 	st := k.peers.Status(id)
 	if st.State == "" || st.State == wire.NodeDown || st.MasterKeys == nil {
-		return wire.MasterKeyNode{ID: id, Has: []string{}}
+		return wire.MasterKeyNode{ID: id, MasterKeyReport: wire.MasterKeyReport{Has: []string{}}}
 	}
-	return wire.MasterKeyNode{
-		ID: id, Up: true, Has: st.MasterKeys.Has, Uses: st.MasterKeys.Uses, Problem: st.MasterKeys.Problem,
-	}
+	return wire.MasterKeyNode{ID: id, Up: true, MasterKeyReport: *st.MasterKeys}
 }
 
 // lacks says in words what is missing on a node, nothing when it is good.

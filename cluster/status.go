@@ -58,7 +58,7 @@ func (p *reporter) Status() wire.NodeStatus {
 	if err := p.disk.degraded(); err != nil {
 		problem = err.Error()
 	}
-	has, uses, unsolved := p.master.state()
+	keys := p.master.state()
 	read, written, busy := p.device.Counters()
 	files, fileBytes := p.store.Usage()
 	rss, cpu := hostinfo.Process()
@@ -92,7 +92,7 @@ func (p *reporter) Status() wire.NodeStatus {
 		Leads:          p.reports(),
 		Receiving:      p.ingest.Receiving(),
 		Incarnation:    p.identity().Incarnation,
-		MasterKeys:     &wire.MasterKeyReport{Has: has, Uses: uses, Problem: unsolved},
+		MasterKeys:     &keys,
 	}
 }
 

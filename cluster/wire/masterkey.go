@@ -12,21 +12,19 @@ type MasterKey struct {
 	Waits []string        `json:"waits"`          // what the end of the change waits for, in words
 }
 
-// MasterKeyNode is what a node reports of its master keys.
+// MasterKeyNode is what is known of a node's master keys.
 type MasterKeyNode struct {
 	ID image.NodeID `json:"id"`
 	Up bool         `json:"up"`
-	// Has are the keys that it has, Uses that by which it seals, also after a restart.
-	Has     []string `json:"has"`
-	Uses    string   `json:"uses"`
-	Problem string   `json:"problem,omitempty"` // what the operator has to solve, in words
+	MasterKeyReport
 }
 
 // MasterKeyReport is what a node reports of its master keys to the others.
 type MasterKeyReport struct {
+	// Has are the keys that it has, Uses that by which it seals, also after a restart.
 	Has     []string `json:"has"`
 	Uses    string   `json:"uses"`
-	Problem string   `json:"problem,omitempty"`
+	Problem string   `json:"problem,omitempty"` // what the operator has to solve, in words
 }
 
 // The changes of the master key.
