@@ -21,7 +21,7 @@ const (
 // handshake is a connection whose other end has not shown who it is.
 type handshake struct {
 	conn  net.Conn
-	from  netip.Prefix
+	from  netip.Prefix // see connlimit.Address
 	since time.Time
 	at    *list.Element // in its network's list; nil once it is in none
 }
@@ -36,21 +36,6 @@ type handshakes struct {
 
 func newHandshakes() handshakes {
 	return handshakes{from: map[netip.Prefix]*list.List{}, nodes: map[image.NodeID]netip.Prefix{}}
-}
-
-// networkOf returns what one stranger is likely to have of addresses: an IPv4 address, or a /64 of IPv6.
-func networkOf(conn net.Conn) netip.Prefix {
-	tcp, ok := conn.RemoteAddr().(*net.TCPAddr)
-	if !ok {
-		return netip.Prefix{}
-	}
-	addr := tcp.AddrPort().Addr().Unmap().WithZone("")
-	bits := addr.BitLen()
-	if addr.Is6() {
-		bits = 64
-	}
-	network, _ := addr.Prefix(bits) // the zero Prefix for no address
-	return network
 }
 
 // add adds a handshake, and reports whether there was room for it, after another one was closed if necessary.

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"imgcluster/cluster/access"
+	"imgcluster/cluster/connlimit"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wait"
 )
@@ -99,7 +100,7 @@ func (p *Port) Close() error {
 
 // admit begins a handshake, where there is room for one.
 func (p *Port) admit(raw net.Conn) {
-	h := &handshake{conn: raw, from: networkOf(raw), since: time.Now()}
+	h := &handshake{conn: raw, from: connlimit.Address(raw.RemoteAddr().String()), since: time.Now()}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ctx.Err() != nil || !p.waiting.add(h) {

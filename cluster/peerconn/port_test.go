@@ -23,6 +23,7 @@ import (
 
 	"imgcluster/cluster/access"
 	"imgcluster/cluster/clustertest/poll"
+	"imgcluster/cluster/connlimit"
 	"imgcluster/cluster/image"
 	"imgcluster/crypto"
 )
@@ -292,7 +293,8 @@ func TestHandshakes(t *testing.T) {
 	add := func(from string, age time.Duration) *handshake {
 		addr := net.TCPAddrFromAddrPort(netip.MustParseAddrPort(from))
 		conn := &fakeConn{from: addr}
-		h := &handshake{conn: conn, from: networkOf(conn), since: time.Now().Add(-age)}
+		network := connlimit.Address(conn.RemoteAddr().String())
+		h := &handshake{conn: conn, from: network, since: time.Now().Add(-age)}
 		if s.add(h) {
 			return h
 		}
@@ -310,7 +312,7 @@ func TestHandshakes(t *testing.T) {
 	if add("10.0.0.2:1", 0) == nil || !closed(crowd[0]) || closed(crowd[1]) || closed(first) {
 		t.Error("a new network does not take the place of the crowd's oldest")
 	}
-	s.know(2, networkOf(crowd[0].conn))
+	s.know(2, crowd[0].from)
 	if add("10.0.0.3:1", 0) == nil || !closed(first) || closed(crowd[1]) {
 		t.Error("a stranger takes a place of a node's network, and not another stranger's")
 	}
@@ -325,7 +327,7 @@ func TestHandshakes(t *testing.T) {
 			at.Value.(*handshake).since = time.Now().Add(-time.Minute)
 		}
 	}
-	if add("[2001:db8::4]:1", 0) == nil || s.from[networkOf(first.conn)] != nil {
+	if add("[2001:db8::4]:1", 0) == nil || s.from[first.from] != nil {
 		t.Error("a node does not take a stranger's place")
 	}
 	for _, h := range crowd {
