@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"time"
 
 	"go.uber.org/zap"
 
 	"imgcluster/cluster/bootstrap"
 	"imgcluster/cluster/halfopen"
+	"imgcluster/cluster/hostinfo"
 	"imgcluster/config"
 )
 
@@ -58,11 +58,6 @@ func warnUnreached(
 
 // loopback reports whether a host stands for a loopback address here. It is asked for as long as timeout.
 func loopback(ctx context.Context, host string, timeout time.Duration) bool {
-	if addr, err := netip.ParseAddr(host); err == nil {
-		return addr.IsLoopback()
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-	return err == nil && len(addrs) > 0 && addrs[0].IsLoopback()
+	addrs := hostinfo.Addresses(ctx, host, timeout)
+	return len(addrs) > 0 && addrs[0].IsLoopback()
 }

@@ -245,6 +245,14 @@ func (c *Config) Loopback() bool {
 // Secured reports whether clients need TLS and access keys, or the certificate of an administrator.
 func (c *Config) Secured() bool { return !c.Security.Insecure && (c.Security.Always || !c.Loopback()) }
 
+// Scheme returns the scheme of the addresses of the nodes' API.
+func (c *Config) Scheme() string {
+	if c.Secured() {
+		return "https"
+	}
+	return "http"
+}
+
 // CAFile returns the file of the certificates that clients trust, empty for those that the host trusts.
 func (c *Config) CAFile() string {
 	switch file := c.Client.CAFile; {

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 
+	"imgcluster/cluster/hostinfo"
 	"imgcluster/cluster/image"
 	"imgcluster/config"
 )
@@ -34,7 +35,7 @@ func isOwn(ctx context.Context, cfg *config.Config, host string) bool {
 	if err != nil {
 		return false
 	}
-	for _, addr := range addressesOf(ctx, cfg, host) {
+	for _, addr := range hostinfo.Addresses(ctx, host, cfg.Client.Dial) { // as long as a connection may take
 		for _, o := range own {
 			if prefix, err := netip.ParsePrefix(o.String()); err == nil && prefix.Addr().Unmap() == addr.Unmap() {
 				return true
@@ -42,15 +43,4 @@ func isOwn(ctx context.Context, cfg *config.Config, host string) bool {
 		}
 	}
 	return false
-}
-
-// addressesOf returns the addresses of a host. Its name is asked for as long as a connection is.
-func addressesOf(ctx context.Context, cfg *config.Config, host string) []netip.Addr {
-	if addr, err := netip.ParseAddr(host); err == nil {
-		return []netip.Addr{addr}
-	}
-	ctx, cancel := context.WithTimeout(ctx, cfg.Client.Dial)
-	defer cancel()
-	addrs, _ := net.DefaultResolver.LookupNetIP(ctx, "ip", host) // none where it has no answer
-	return addrs
 }

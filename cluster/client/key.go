@@ -1,7 +1,6 @@
 package client
 
 import (
-	"net"
 	"net/http"
 	"net/netip"
 
@@ -26,5 +25,5 @@ func loopback(host string) bool {
 	if err != nil {
 		return host == "localhost"
 	}
-	return net.IP(addr.AsSlice()).IsLoopback()
+	return addr.Unmap().IsLoopback()
 }

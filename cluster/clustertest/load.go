@@ -187,7 +187,7 @@ func (o LoadOptions) sender(cfg *config.Config) (put func(*Sent), err error) {
 			return nil, err
 		}
 		plain := &http.Client{Timeout: answerMax, Transport: &http.Transport{TLSClientConfig: tls}}
-		return func(s *Sent) { s.plain(plain, scheme(cfg)+node.APIAddr()) }, nil
+		return func(s *Sent) { s.plain(plain, cfg.Scheme()+"://"+node.APIAddr()) }, nil
 	}
 	co := client.Options{
 		Delivery:         o.Delivery,

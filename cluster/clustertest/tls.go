@@ -32,15 +32,7 @@ func clientTLS(cfg *config.Config) (*tls.Config, error) {
 	return access.Client(roots, a.Admin()), nil
 }
 
-// scheme returns the scheme of the API's addresses.
-func scheme(cfg *config.Config) string {
-	if cfg.Secured() {
-		return "https://"
-	}
-	return "http://"
-}
-
 // URL returns the address of something in a node's API. path is that of the request line, with the query.
 func (c *Cluster) URL(id image.NodeID, path string) string {
-	return scheme(c.Config) + c.Addr(id) + path
+	return c.Config.Scheme() + "://" + c.Addr(id) + path
 }

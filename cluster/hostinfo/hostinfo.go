@@ -5,6 +5,7 @@ package hostinfo
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"math"
 	"net"
@@ -58,6 +59,21 @@ func Process() (rss int64, cpu time.Duration) {
 		cpu = time.Duration(use.Utime.Nano() + use.Stime.Nano())
 	}
 	return rss, cpu
+}
+
+// Addresses returns the addresses that a host's name stands for here, none where it has no answer within
+// timeout.
+func Addresses(ctx context.Context, host string, timeout time.Duration) []netip.Addr {
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{addr}
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return nil
+	}
+	return addrs
 }
 
 // memory returns the bytes of RAM, and those available without swapping.

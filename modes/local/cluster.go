@@ -56,13 +56,9 @@ func Start(ctx context.Context, o Options) (c *Cluster, err error) {
 			err = errors.Join(err, c.Shutdown(ctx))
 		}
 	}()
-	scheme := "http://"
-	if cfg.Secured() {
-		scheme = "https://"
-	}
 	for _, n := range cfg.Cluster.Nodes {
 		log := filepath.Join(filepath.Dir(cfg.DataDir(n.ID)), fmt.Sprintf("node%d.log", n.ID))
-		node := &Node{ID: int(n.ID), API: scheme + n.APIAddr(), LogPath: log}
+		node := &Node{ID: int(n.ID), API: cfg.Scheme() + "://" + n.APIAddr(), LogPath: log}
 		if err := node.start(o.Program, o.Args(node.ID)); err != nil {
 			return c, err
 		}
