@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"imgcluster/cluster/clustertest/poll"
-	"imgcluster/config"
 	"imgcluster/genimg"
 )
 
@@ -36,26 +35,7 @@ func TestAttack(t *testing.T) {
 		a = attack{idle: 10_000, slowUploads: 1000, slowReads: n, uploads: 200}
 		side = 1800
 	}
-	e := &env{out: &output{w: io.Discard}, err: io.Discard, quiet: true}
-	e.set = []string{"cluster.data_shards=3", "log.level=error"}
-	path, err := e.demoConfig(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	e.path = path
-	cfg, err := config.Load(config.Options{Path: path})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := e.startLocal(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Shutdown(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
+	cfg, l := startDemo(t, "cluster.data_shards=3", "log.level=error")
 	addr := cfg.Cluster.Nodes[0].APIAddr()
 	spec := genimg.Default(1)
 	spec.MinPixels, spec.MaxPixels = side, side
@@ -155,16 +135,7 @@ func TestAttack(t *testing.T) {
 		}
 	})
 	under50, under99 := measure("attacked")
-	for _, probe := range []string{"/livez", "/readyz", "/v1/cluster"} {
-		resp, err := http.Get("http://" + addr + probe)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			t.Errorf("%s: %s", probe, resp.Status)
-		}
-	}
+	expectProbes(t, addr)
 	stop()
 	wg.Wait()
 	t.Logf("%d idle connections, %d slow uploads, %d slow reads, %d connections cut or refused, %d "+

@@ -245,17 +245,7 @@ func waitPort(b *testing.B, addr string) {
 
 func benchCluster(b *testing.B, exe string, images madeImages, replicas int) outcome {
 	dir := b.TempDir()
-	e := &env{in: nil, out: &output{w: io.Discard}, err: io.Discard, quiet: true}
-	e.set = []string{fmt.Sprintf("cluster.replicas=%d", replicas), "log.level=warn"}
-	path, err := e.demoConfig(dir)
-	if err != nil {
-		b.Fatal(err)
-	}
-	e.path = path
-	cfg, err := config.Load(config.Options{Path: path})
-	if err != nil {
-		b.Fatal(err)
-	}
+	e, cfg := demoConfigured(b, dir, fmt.Sprintf("cluster.replicas=%d", replicas), "log.level=warn")
 	l, err := local.Start(b.Context(), e.localOptions(cfg, exe))
 	if err != nil {
 		b.Fatal(err)

@@ -16,6 +16,7 @@ import (
 	"imgcluster/cluster/clustertest/poll"
 	"imgcluster/config"
 	"imgcluster/genimg"
+	"imgcluster/modes/local"
 )
 
 // memoryMargin is how far a node's resident memory may exceed limits.memory_bytes: for the program
@@ -41,26 +42,8 @@ func TestMemoryOfSlowClients(t *testing.T) {
 		set = nil
 		side = 3500
 	}
-	e := &env{out: &output{w: io.Discard}, err: io.Discard, quiet: true}
-	e.set = append(set, "limits.connections_per_address=1024", "cluster.data_shards=2", "log.level=error")
-	path, err := e.demoConfig(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	e.path = path
-	cfg, err := config.Load(config.Options{Path: path})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := e.startLocal(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Shutdown(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
+	set = append(set, "limits.connections_per_address=1024", "cluster.data_shards=2", "log.level=error")
+	cfg, l := startDemo(t, set...)
 	image := func(name string) string {
 		return "http://" + cfg.Cluster.Nodes[0].APIAddr() + "/v1/images/slow/" + name
 	}
@@ -116,6 +99,12 @@ func TestMemoryOfSlowClients(t *testing.T) {
 	if peak > limit {
 		t.Errorf("resident memory of %d MiB, more than limits.memory_bytes and %d MiB", peak>>20, memoryMargin>>20)
 	}
+	expectProbes(t, addr)
+}
+
+// expectProbes expects that a node answers probes and shows the cluster.
+func expectProbes(t *testing.T, addr string) {
+	t.Helper()
 	for _, probe := range []string{"/livez", "/readyz", "/v1/cluster"} {
 		resp, err := http.Get("http://" + addr + probe)
 		if err != nil {
@@ -126,6 +115,39 @@ func TestMemoryOfSlowClients(t *testing.T) {
 			t.Errorf("%s: %s", probe, resp.Status)
 		}
 	}
+}
+
+// demoConfigured returns a configuration of three nodes with all data in dir, and the env of a silent command
+// with it.
+func demoConfigured(tb testing.TB, dir string, set ...string) (*env, *config.Config) {
+	tb.Helper()
+	e := &env{out: &output{w: io.Discard}, err: io.Discard, quiet: true, set: set}
+	path, err := e.demoConfig(dir)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	e.path = path
+	cfg, err := config.Load(config.Options{Path: path})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return e, cfg
+}
+
+// startDemo starts three nodes as processes, until the test ends.
+func startDemo(t *testing.T, set ...string) (*config.Config, *local.Cluster) {
+	t.Helper()
+	e, cfg := demoConfigured(t, t.TempDir(), set...)
+	l, err := e.startLocal(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Shutdown(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return cfg, l
 }
 
 // slowConn returns a connection with a small receive buffer, open until the test ends.

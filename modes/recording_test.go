@@ -10,7 +10,6 @@ import (
 
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/sample"
-	"imgcluster/config"
 	"imgcluster/modes/local"
 	"imgcluster/modes/runlog"
 	"imgcluster/modes/stress"
@@ -28,16 +27,7 @@ func (blind) Status(context.Context) ([]runlog.NodeSample, error) { return nil, 
 func BenchmarkRecording(b *testing.B) {
 	const samples, records = 500, 200_000
 	exe, images := buildProgram(b), makeImages()
-	e := &env{out: &output{w: io.Discard}, err: io.Discard, quiet: true, set: []string{"log.level=warn"}}
-	path, err := e.demoConfig(b.TempDir())
-	if err != nil {
-		b.Fatal(err)
-	}
-	cfg, err := config.Load(config.Options{Path: path})
-	if err != nil {
-		b.Fatal(err)
-	}
-	e.path = path
+	e, cfg := demoConfigured(b, b.TempDir(), "log.level=warn")
 	l, err := local.Start(b.Context(), e.localOptions(cfg, exe))
 	if err != nil {
 		b.Fatal(err)
