@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"os"
@@ -30,13 +31,16 @@ func forge(c *clustertest.Cluster, id image.NodeID) catalog.Join {
 	return j
 }
 
-// replicasOf returns what a node has on its disk.
-func replicasOf(t *testing.T, c *clustertest.Cluster, id image.NodeID) map[uint64]catalog.Replica {
+// replicasOf returns what a node has on its disk, once that is a replica of each shard.
+func replicasOf(t *testing.T, c *clustertest.Cluster, id image.NodeID) (all map[uint64]catalog.Replica) {
 	t.Helper()
-	all, err := c.Node(id).Replicas()
-	if err != nil || len(all) != c.Config.Cluster.DataShards+1 {
-		t.Fatalf("node %d has %v, %v", id, all, err)
-	}
+	clustertest.Poll(t, fmt.Sprintf("node %d to have all replicas", id), func() bool {
+		var err error
+		if all, err = c.Node(id).Replicas(); err != nil {
+			t.Fatal(err)
+		}
+		return len(all) == c.Config.Cluster.DataShards+1
+	})
 	return all
 }
 

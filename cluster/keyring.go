@@ -170,8 +170,8 @@ func (k *keyring) kept(user string, which func(keyIDs) uint32) (id uint32, key c
 	return id, key, ok
 }
 
-// read finds one of a user's wrapped keys in this node's state of the system shard, or in the newest one when this
-// may lag behind, unwraps it and keeps it.
+// read finds one of a user's wrapped keys in this node's state of the system shard, or in the newest one when
+// this may lag behind, unwraps it and keeps it.
 func (k *keyring) read(
 	ctx context.Context, user string, which func(keyIDs) uint32,
 ) (uint32, crypto.Key, error) {

@@ -10,8 +10,8 @@ import (
 	"imgcluster/cluster/wire"
 )
 
-// change sends a request with a JSON body, none when in is nil, and reads the answer into out, if not nil.
-func (c *Client) change(ctx context.Context, method, path string, in, out any) error {
+// call sends a request with a JSON body, none when in is nil, and reads the answer into out, if not nil.
+func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
 	header := http.Header{}
 	var body []byte
 	if in != nil {
@@ -34,25 +34,25 @@ func (c *Client) change(ctx context.Context, method, path string, in, out any) e
 
 // AddAccessKey makes an access key. Its secret is in the answer alone.
 func (c *Client) AddAccessKey(ctx context.Context, k wire.KeyRequest) (made wire.NewKey, err error) {
-	err = c.change(ctx, http.MethodPost, wire.KeysPath, k, &made)
+	err = c.call(ctx, http.MethodPost, wire.KeysPath, k, &made)
 	return made, err
 }
 
 // RemoveAccessKey removes an access key.
 func (c *Client) RemoveAccessKey(ctx context.Context, id string) error {
-	return c.change(ctx, http.MethodDelete, wire.KeyPath(id), nil, nil)
+	return c.call(ctx, http.MethodDelete, wire.KeyPath(id), nil, nil)
 }
 
 // AddUser makes a user. Of one that there is it changes nothing.
 func (c *Client) AddUser(ctx context.Context, name string) (made wire.User, err error) {
-	err = c.change(ctx, http.MethodPost, wire.UsersPath, wire.UserRequest{Name: name}, &made)
+	err = c.call(ctx, http.MethodPost, wire.UsersPath, wire.UserRequest{Name: name}, &made)
 	return made, err
 }
 
 // RemoveUser destroys a user's keys, and returns what is left to do after that; see UserPage.
 func (c *Client) RemoveUser(ctx context.Context, name string) (left wire.Removal, err error) {
 	if err = image.CheckUser(name); err == nil {
-		err = c.change(ctx, http.MethodDelete, wire.AccountPath(name), nil, &left)
+		err = c.call(ctx, http.MethodDelete, wire.AccountPath(name), nil, &left)
 	}
 	return left, err
 }
@@ -69,7 +69,7 @@ func (c *Client) Users(ctx context.Context, removals *[]wire.Removal) iter.Seq2[
 // UserPage returns the users whose names come after `after`, as many as a node lists at once, and all
 // removals that are not complete.
 func (c *Client) UserPage(ctx context.Context, after string) (page wire.UserList, err error) {
-	err = c.change(ctx, http.MethodGet, paged(wire.UsersPath, after, ""), nil, &page)
+	err = c.call(ctx, http.MethodGet, paged(wire.UsersPath, after, ""), nil, &page)
 	return page, err
 }
 
@@ -77,7 +77,7 @@ func (c *Client) UserPage(ctx context.Context, after string) (page wire.UserList
 func (c *Client) AccessKeys(ctx context.Context, user string) iter.Seq2[wire.AccessKey, error] {
 	return pages("keys", true, func(after string) ([]wire.AccessKey, string, error) {
 		var page wire.KeyList
-		err := c.change(ctx, http.MethodGet, paged(wire.KeysPath, after, user), nil, &page)
+		err := c.call(ctx, http.MethodGet, paged(wire.KeysPath, after, user), nil, &page)
 		return page.Keys, page.Next, err
 	})
 }

@@ -10,20 +10,20 @@ import (
 
 // MasterKey returns the state of the master key.
 func (c *Client) MasterKey(ctx context.Context) (state wire.MasterKey, err error) {
-	err = c.change(ctx, http.MethodGet, wire.MasterKeyPath, nil, &state)
+	err = c.call(ctx, http.MethodGet, wire.MasterKeyPath, nil, &state)
 	return state, err
 }
 
 // ChangeMasterKey begins or ends a change of the master key. Repeating it does no harm.
 func (c *Client) ChangeMasterKey(ctx context.Context, op string) (state wire.MasterKey, err error) {
-	err = c.change(ctx, http.MethodPost, wire.MasterKeyPath, wire.MasterKeyChange{Op: op}, &state)
+	err = c.call(ctx, http.MethodPost, wire.MasterKeyPath, wire.MasterKeyChange{Op: op}, &state)
 	return state, err
 }
 
 // RotateUserKey gives a user a newer key for new images, and returns it.
 func (c *Client) RotateUserKey(ctx context.Context, user string) (key wire.UserKey, err error) {
 	if err = image.CheckUser(user); err == nil {
-		err = c.change(ctx, http.MethodPost, wire.UserKeyPath(user), nil, &key)
+		err = c.call(ctx, http.MethodPost, wire.UserKeyPath(user), nil, &key)
 	}
 	return key, err
 }
@@ -32,7 +32,7 @@ func (c *Client) RotateUserKey(ctx context.Context, user string) (key wire.UserK
 func (c *Client) UserKeys(ctx context.Context, fn func(wire.UserKey) error) error {
 	keys := pages("users' keys", false, func(after string) ([]wire.UserKey, string, error) {
 		var page wire.UserKeyList
-		err := c.change(ctx, http.MethodGet, paged(wire.UserKeysPath, after, ""), nil, &page)
+		err := c.call(ctx, http.MethodGet, paged(wire.UserKeysPath, after, ""), nil, &page)
 		return page.Keys, page.Next, err
 	})
 	for k, err := range keys {

@@ -132,7 +132,7 @@ func (c *Client) List(ctx context.Context, user string, o wire.ListQuery) (wire.
 		path += "?" + query.Encode()
 	}
 	var list wire.List
-	err := c.change(ctx, http.MethodGet, path, nil, &list)
+	err := c.call(ctx, http.MethodGet, path, nil, &list)
 	return list, err
 }
 

@@ -214,6 +214,7 @@ func newCluster(t testing.TB, n, shards int, change func(*Options)) *toyCluster 
 		nd.opts = testOptions(image.NodeID(i+1), addresses[i], t.TempDir())
 		port := nd.opts.Port
 		t.Cleanup(func() { port.Close() })
+		nd.opts.Address = func(id image.NodeID) string { return all[id] }
 		nd.opts.Members = func() map[image.NodeID]string { return all }
 		nd.opts.Candidates = func() []Candidates { return rotated(nd.shards) }
 		nd.opts.Applied = func(shard uint64, events []catalog.Event) {

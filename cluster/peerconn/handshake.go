@@ -57,14 +57,16 @@ func (s *handshakes) add(h *handshake) bool {
 }
 
 // crowded returns the oldest handshake of the network that has most of them, among those from which no node
-// has come. Where nodes have come from all of them, it takes any when all is set, else none.
+// has come; of networks that have as many, the oldest of all. Where nodes have come from all of them, it
+// takes any when all is set, else none.
 func (s *handshakes) crowded(all bool) (oldest *handshake) {
 	most := 0
 	for _, known := range []bool{false, true} {
 		for network, l := range s.from {
-			if s.known(network) == known && l.Len() > most {
-				most = l.Len()
-				oldest = l.Front().Value.(*handshake)
+			first := l.Front().Value.(*handshake)
+			more := l.Len() > most || l.Len() == most && first.since.Before(oldest.since)
+			if s.known(network) == known && more {
+				most, oldest = l.Len(), first
 			}
 		}
 		if oldest != nil || !all {
