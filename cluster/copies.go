@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 
 	"imgcluster/cluster/image"
@@ -33,31 +34,43 @@ func (m *copies) Has(id image.FileID) (bool, error) {
 // copyBytesMax bounds the file of a copy by the length of its plaintext.
 func copyBytesMax(plaintext int64) int64 { return 2*plaintext + 1<<20 }
 
-// Fetch implements repair.Copies: the copy is a file of its own, with an attempt and a data key that no other
+// Make implements repair.Copies: the copy is a file of its own, with an attempt and a data key that no other
 // has. It ends when the other node sends nothing for a while, however long all takes.
-func (m *copies) Fetch(ctx context.Context, rec *image.Record, from, to image.Copy) error {
-	size, err := m.peers.CopyBytes(ctx, from.Node, rec.File(from))
+func (m *copies) Make(
+	ctx context.Context, rec *image.Record, from image.Copy, to image.Attempt,
+) (made image.Copy, err error) {
+	src, err := m.open(ctx, rec, from)
 	if err != nil {
-		return err
-	}
-	if size > copyBytesMax(rec.Bytes) {
-		return image.Errorf(image.KindDamaged, "the copy on node %d has %d bytes for an image of %d", from.Node,
-			size, rec.Bytes)
-	}
-	src, err := m.peers.OpenCopy(ctx, from.Node, rec.File(from), 0, size)
-	if err != nil {
-		return err
+		return made, err
 	}
 	defer src.Close()
-	w, err := m.encrypted.create(ctx, rec.User, rec.File(to), rec.Bytes)
+	made = image.Copy{Node: m.Self, Attempt: to}
+	w, err := m.encrypted.create(ctx, rec.User, rec.File(made), rec.Bytes)
 	if err != nil {
-		return err
+		return made, err
 	}
 	defer w.Abort()
+	made.Key = w.UserKey()
 	if err := m.Authenticate(ctx, w, rec, from, src); err != nil {
-		return err
+		return made, err
 	}
-	return w.Commit()
+	return made, w.Commit()
+}
+
+// open opens the file of a copy, here or on another node.
+func (m *copies) open(ctx context.Context, rec *image.Record, c image.Copy) (io.ReadCloser, error) {
+	if c.Node == m.Self {
+		return m.OpenCopy(rec.File(c))
+	}
+	size, err := m.peers.CopyBytes(ctx, c.Node, rec.File(c))
+	if err != nil {
+		return nil, err
+	}
+	if size > copyBytesMax(rec.Bytes) {
+		return nil, image.Errorf(image.KindDamaged, "the copy on node %d has %d bytes for an image of %d", c.Node,
+			size, rec.Bytes)
+	}
+	return m.peers.OpenCopy(ctx, c.Node, rec.File(c), 0, size)
 }
 
 // Pin implements repair.Copies.

@@ -56,14 +56,18 @@ func (v encryptedStore) create(
 		file.Abort()
 		return nil, err
 	}
-	return &copyWriter{EncryptWriter: enc, file: file}, nil
+	return &copyWriter{EncryptWriter: enc, file: file, key: keyID}, nil
 }
 
 // copyWriter takes plaintext; its file gets ciphertext.
 type copyWriter struct {
 	*crypto.EncryptWriter
 	file *store.Writer
+	key  uint32
 }
+
+// UserKey implements ingest.CopyWriter.
+func (w *copyWriter) UserKey() uint32 { return w.key }
 
 // Commit implements ingest.CopyWriter.
 func (w *copyWriter) Commit() error {

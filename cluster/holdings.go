@@ -42,16 +42,47 @@ func (h *holdings) Suspect(user, name string) error {
 func (h *holdings) ListShards(
 	ctx context.Context, shards []uint64, user, prefix, after string, limit int,
 ) (wire.List, error) {
+	if err := h.check(shards); err != nil {
+		return wire.List{}, err
+	}
+	return h.images.ListShards(ctx, shards, user, prefix, after, limit)
+}
+
+// check refuses shards that this node does not serve.
+func (h *holdings) check(shards []uint64) error {
 	for _, shard := range shards {
 		switch {
 		case !slices.Contains(h.shards, shard):
-			return wire.List{}, image.Errorf(image.KindInvalid, "%d is not a data shard", shard).
+			return image.Errorf(image.KindInvalid, "%d is not a data shard", shard).
 				WithHint("GET /v1/cluster lists the shards; the first is not one of them")
 		case !h.serving.has(shard):
-			return wire.List{}, image.Errorf(image.KindNoQuorum, "shard %d is not on node %d, or not up to date",
+			return image.Errorf(image.KindNoQuorum, "shard %d is not on node %d, or not up to date",
 				shard, h.self).
 				WithHint("ask a node that GET /v1/cluster lists for the shard").WithRetry(time.Second)
 		}
 	}
-	return h.images.ListShards(ctx, shards, user, prefix, after, limit)
+	return nil
+}
+
+// OldCopies implements api.Peers.
+func (h *holdings) OldCopies(ctx context.Context, q wire.OldCopiesQuery) (wire.OldCopies, error) {
+	if err := h.check(q.Shards); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, h.images.Timeout)
+	defer cancel()
+	all := wire.OldCopies{}
+	for _, shard := range q.Shards {
+		err := h.log.Read(ctx, shard, func(r catalog.Reader) error {
+			old, err := catalog.OldCopies(r, q.User, q.Key)
+			for id, n := range old {
+				all[id] += n
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
 }

@@ -16,6 +16,7 @@ import (
 // keys implements api.Keys.
 type keys struct {
 	*masterKeys
+	*rewraps
 	users *keyring
 }
 
@@ -35,9 +36,9 @@ func (k keys) UserKeys(ctx context.Context, after string, limit int) (wire.UserK
 	if err != nil {
 		return list, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, k.timeout)
+	ctx, cancel := context.WithTimeout(ctx, k.masterKeys.timeout)
 	defer cancel()
-	err = k.log.Read(ctx, systemShard, func(r catalog.Reader) error {
+	err = k.masterKeys.log.Read(ctx, systemShard, func(r catalog.Reader) error {
 		found, err := catalog.UserKeys(r, user, id, limit)
 		for _, x := range found {
 			list.Keys = append(list.Keys, wire.UserKey{User: x.User, Key: x.KeyID, Wrapped: x.Wrapped})

@@ -341,6 +341,9 @@ func (n *Node) applied(shard uint64, events []catalog.Event) {
 		if e.Members != nil {
 			n.view.update(e.Members)
 		}
+		if e.Rewrap != nil {
+			n.repair.Kick()
+		}
 	}
 	n.ingest.Applied(shard, events)
 }

@@ -30,7 +30,7 @@ func newKeys(e *env) *cobra.Command {
 		Args:  onlyCommands,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newKeysStatus(e), newKeysRotate(e), newKeysExport(e))
+	cmd.AddCommand(newKeysStatus(e), newKeysRotate(e), newKeysRewrap(e), newKeysExport(e))
 	return cmd
 }
 
@@ -97,7 +97,8 @@ func newKeysRotate(e *env) *cobra.Command {
   keys rotate --finish    the old key is good for nothing any more
 
 Each is refused until it can be done, with what is missing; keys status shows it
-too. With --user, a user's new images are encrypted with a newer key.`,
+too. With --user, a user's new images are encrypted with a newer key; keys rewrap
+encrypts those that are stored with it.`,
 		Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runKeysRotate(cmd.Context(), e, o)
@@ -151,7 +152,63 @@ func runUserKeyRotate(ctx context.Context, e *env, c *client.Client, user string
 	if e.json {
 		return e.printJSON(map[string]any{"user": k.User, "key": k.Key})
 	}
-	e.say("new images of %s are encrypted with key %d; those there are keep theirs", k.User, k.Key)
+	e.say("new images of %s are encrypted with key %d; those there are keep theirs until: "+
+		"imgcluster keys rewrap --user %s%s", k.User, k.Key, k.User, e.sameConfig())
+	return nil
+}
+
+func newKeysRewrap(e *env) *cobra.Command {
+	var user string
+	cmd := &cobra.Command{
+		Use:   "rewrap --user U",
+		Short: "Encrypt a user's stored images again under the user's newest key",
+		Long: `Have the nodes encrypt a user's stored images again under the user's newest
+key, one copy at a time and in the background, and show how far they are until
+none is under an older key. It goes on when this command is interrupted, and
+when nodes stop and start; the command given again shows how far it is.`,
+		Example: "  imgcluster keys rotate --user alice\n  imgcluster keys rewrap --user alice",
+		Args:    args(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runKeysRewrap(cmd.Context(), e, user)
+		},
+	}
+	cmd.Flags().StringVar(&user, "user", "", "whose images (required)")
+	return cmd
+}
+
+func runKeysRewrap(ctx context.Context, e *env, user string) error {
+	if user == "" {
+		return usagef("give --user U", "whose images?")
+	}
+	_, c, err := e.connect()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	s, err := c.Rewrap(ctx, user)
+	if err != nil {
+		return err
+	}
+	progress := e.progress()
+	defer progress.end()
+	for s.Left > 0 {
+		var nodes []string
+		for _, n := range s.Nodes {
+			nodes = append(nodes, fmt.Sprintf("node %d %d", n.ID, n.Left))
+		}
+		progress.show(false, "%s left: %s", term.Plural(s.Left, "copy"), strings.Join(nodes, ", "))
+		if !wait.For(ctx, keysEvery) {
+			return context.Cause(ctx)
+		}
+		if s, err = c.RewrapState(ctx, user); err != nil {
+			return err
+		}
+	}
+	progress.end()
+	if e.json {
+		return e.printJSON(s)
+	}
+	e.say("all images of %s are encrypted with key %d", s.User, s.Key)
 	return nil
 }
 

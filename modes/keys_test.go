@@ -34,6 +34,10 @@ func TestKeys(t *testing.T) {
 	run("keys", "rotate", "--finish").expectOut(t, 0, "master key ")
 	run("keys", "rotate", "--user", "alice", "--json").expectOut(t, 0, `"user":"alice"`)
 	run("put", "--user", "alice", "--name", "two", files[1]).expectErr(t, 0)
+	run("keys", "rewrap").expectRefused(t, 2, "whose images?")
+	run("keys", "rewrap", "--user", "nobody").expectRefused(t, 1, "nobody")
+	run("keys", "rewrap", "--user", "alice", "--json").expectOut(t, 0, `"key":2,"left":0,"nodes":[]`)
+	run("keys", "rewrap", "--user", "alice").expectErr(t, 0, "encrypted with key 2")
 
 	identity, err := age.GenerateX25519Identity()
 	if err != nil {

@@ -76,6 +76,8 @@ type Peers interface {
 	Suspect(user, name string) error
 	// ListShards is Images.List of some shards, which this node must hold.
 	ListShards(ctx context.Context, shards []uint64, user, prefix, after string, limit int) (wire.List, error)
+	// OldCopies counts the copies under older keys in some shards, which this node must hold.
+	OldCopies(ctx context.Context, q wire.OldCopiesQuery) (wire.OldCopies, error)
 }
 
 // Keys are the master key and the users' keys.
@@ -84,6 +86,11 @@ type Keys interface {
 	ChangeMasterKey(ctx context.Context, c wire.MasterKeyChange) error
 	// RotateUserKey gives a user a newer key for new images.
 	RotateUserKey(ctx context.Context, user string) (wire.UserKey, error)
+	// Rewrap begins to encrypt all copies of a user's images that are under older keys again, under the newest
+	// one.
+	Rewrap(ctx context.Context, user string) (wire.Rewrap, error)
+	// RewrapState returns how far that is; the error is KindNotFound when it was never begun.
+	RewrapState(ctx context.Context, user string) (wire.Rewrap, error)
 	// UserKeys returns up to limit wrapped keys of users that come after the place `after`.
 	UserKeys(ctx context.Context, after string, limit int) (wire.UserKeyList, error)
 }

@@ -35,3 +35,25 @@ func (h *Handler) rotateUserKey(w http.ResponseWriter, r *http.Request) {
 	key, err := h.Keys.RotateUserKey(r.Context(), r.PathValue("user"))
 	h.answer(w, r, http.StatusCreated, key, err)
 }
+
+// rewrap begins to encrypt a user's images again under the user's newest key.
+func (h *Handler) rewrap(w http.ResponseWriter, r *http.Request) {
+	state, err := h.Keys.Rewrap(r.Context(), r.PathValue("user"))
+	h.answer(w, r, http.StatusAccepted, state, err)
+}
+
+// rewrapState answers how far that is.
+func (h *Handler) rewrapState(w http.ResponseWriter, r *http.Request) {
+	state, err := h.Keys.RewrapState(r.Context(), r.PathValue("user"))
+	h.answer(w, r, http.StatusOK, state, err)
+}
+
+// oldCopies counts the copies under older keys in some shards, for another node.
+func (h *Handler) oldCopies(w http.ResponseWriter, r *http.Request) {
+	q, err := wire.ParseOldCopies(r.URL.Query())
+	var old wire.OldCopies
+	if err == nil {
+		old, err = h.Peers.OldCopies(r.Context(), q)
+	}
+	h.answer(w, r, http.StatusOK, old, err)
+}

@@ -82,6 +82,8 @@ var routes = []route{
 	{http.MethodPost, wire.MasterKeyPath, admins, (*Handler).changeMasterKey},
 	{http.MethodGet, wire.UserKeysPath, admins, (*Handler).userKeys},
 	{http.MethodPost, wire.UserKeyPattern, admins, (*Handler).rotateUserKey},
+	{http.MethodPost, wire.RewrapPattern, admins, (*Handler).rewrap},
+	{http.MethodGet, wire.RewrapPattern, admins, (*Handler).rewrapState},
 
 	{http.MethodGet, wire.ListPattern, readers, nil},
 	{http.MethodPut, wire.ImagePattern, writers, nil},
@@ -95,6 +97,7 @@ var routes = []route{
 	{http.MethodGet, wire.StatusPath, nodes, (*Handler).status},
 	{http.MethodGet, wire.CopyPattern, nodes, (*Handler).copy},
 	{http.MethodGet, wire.ShardListPath, nodes, (*Handler).listShards},
+	{http.MethodGet, wire.OldCopiesPath, nodes, (*Handler).oldCopies},
 }
 
 // Routes calls yield with the method and the path, a pattern of http.ServeMux, of every route of both ports.

@@ -107,6 +107,18 @@ func (n *touched) RotateUserKey(context.Context, string) (wire.UserKey, error) {
 	return wire.UserKey{}, n.touch()
 }
 
+func (n *touched) Rewrap(context.Context, string) (wire.Rewrap, error) {
+	return wire.Rewrap{}, n.touch()
+}
+
+func (n *touched) RewrapState(context.Context, string) (wire.Rewrap, error) {
+	return wire.Rewrap{}, n.touch()
+}
+
+func (n *touched) OldCopies(context.Context, wire.OldCopiesQuery) (wire.OldCopies, error) {
+	return nil, n.touch()
+}
+
 func (n *touched) UserKeys(context.Context, string, int) (wire.UserKeyList, error) {
 	return wire.UserKeyList{}, n.touch()
 }

@@ -21,6 +21,7 @@ type Event struct {
 	AccessKeyRemoved string     // its ID
 	Removal          *Removal   // begun, or a part of it done
 	UserKey          *PutKey    // a newer one of a user
+	Rewrap           *Rewrap    // of a user
 	Purge            *Purge     // in a data shard: no upload is assigned to a key of this user from here on
 }
 
@@ -104,6 +105,8 @@ func (t *txn) apply(c Command) (Result, error) {
 		return t.endRotation(c.EndRotation)
 	case c.AddUserKey != nil:
 		return t.addUserKey(c.AddUserKey)
+	case c.Rewrap != nil:
+		return t.rewrap(c.Rewrap)
 	}
 	return reject(image.Errorf(image.KindInvalid, "empty command")), nil
 }
@@ -123,6 +126,19 @@ func (t *txn) updateTotals(change func(*Totals)) error {
 	}
 	change(totals)
 	return t.put([]byte{totalsKey}, totals)
+}
+
+// count adds records of one user to the sums, or takes them out with a sign of -1.
+func (t *txn) count(sign int64, recs ...*image.Record) error {
+	err := t.updateTotals(func(s *Totals) {
+		for _, rec := range recs {
+			s.count(rec, sign)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return t.countCopies(sign, recs)
 }
 
 func (a *Assign) check() error {
@@ -255,7 +271,8 @@ func (t *txn) stored(s *Stored) (Result, error) {
 		u.Sealed = s.Sealed
 	}
 	for _, c := range s.Copies {
-		u.Slot(c.Node).Attempt = c.Attempt
+		s := u.Slot(c.Node)
+		s.Attempt, s.Key = c.Attempt, c.Key
 	}
 	return t.advance(u)
 }
@@ -289,7 +306,7 @@ func (t *txn) commit(u *Upload) (Result, error) {
 		Type: u.Type, Owner: u.Owner, Shard: t.shard, Wanted: u.Replicas, Created: u.Created,
 	}
 	for _, s := range u.Storing {
-		rec.Copies = append(rec.Copies, image.Copy{Node: s.Node, Attempt: s.Attempt})
+		rec.Copies = append(rec.Copies, image.Copy{Node: s.Node, Attempt: s.Attempt, Key: s.Key})
 	}
 	key := nameKey(u.User, u.Name)
 	err := t.put(key, rec)
@@ -297,7 +314,7 @@ func (t *txn) commit(u *Upload) (Result, error) {
 		err = t.tx.Set(idKey(imageTable, u.ID), key)
 	}
 	if err == nil {
-		err = t.updateTotals(func(t *Totals) { t.count(rec, +1) })
+		err = t.count(+1, rec)
 	}
 	if err != nil {
 		return Result{}, err
@@ -357,7 +374,7 @@ func (t *txn) reassign(a *Reassign) (Result, error) {
 	return t.advance(u)
 }
 
-// remove deletes records and has the node notified that their files are garbage.
+// remove deletes records of one user and has the node notified that their files are garbage.
 func (t *txn) remove(recs ...*image.Record) error {
 	if len(recs) == 0 {
 		return nil
@@ -372,11 +389,7 @@ func (t *txn) remove(recs ...*image.Record) error {
 			return err
 		}
 	}
-	return t.updateTotals(func(t *Totals) {
-		for _, rec := range recs {
-			t.count(rec, -1)
-		}
-	})
+	return t.count(-1, recs...)
 }
 
 func (t *txn) delete(d *Delete) (Result, error) {
@@ -462,14 +475,14 @@ func (t *txn) recopy(c *Recopy) (Result, error) {
 	if len(copies) < len(rec.Copies) || len(copies) > rec.Wanted {
 		return stale, nil
 	}
-	if err := t.updateTotals(func(t *Totals) { t.count(rec, -1) }); err != nil {
+	if err := t.count(-1, rec); err != nil {
 		return Result{}, err
 	}
 	rec.Copies = copies
 	if !slices.Contains(rec.Replicas(), rec.Owner) {
 		rec.Owner = copies[0].Node
 	}
-	if err := t.updateTotals(func(t *Totals) { t.count(rec, +1) }); err != nil {
+	if err := t.count(+1, rec); err != nil {
 		return Result{}, err
 	}
 	if len(c.Drop) > 0 {

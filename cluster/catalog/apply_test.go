@@ -95,7 +95,7 @@ func at(node image.NodeID, epoch uint32) StoredCopy { return file(node, epoch, 1
 // file returns one of the files that a node may have of an upload in an epoch.
 func file(node image.NodeID, epoch uint32, n byte) StoredCopy {
 	attempt := image.Attempt{byte(node), byte(epoch), n}
-	return StoredCopy{Copy: image.Copy{Node: node, Attempt: attempt}, Epoch: epoch}
+	return StoredCopy{Copy: image.Copy{Node: node, Attempt: attempt, Key: uint32(n)}, Epoch: epoch}
 }
 
 // wants asks Wants for a copy.

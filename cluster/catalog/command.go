@@ -47,6 +47,7 @@ type Command struct {
 	Reseal       *Reseal       `json:"reseal,omitempty"`
 	EndRotation  *EndRotation  `json:"end_rotation,omitempty"`
 	AddUserKey   *PutKey       `json:"add_user_key,omitempty"` // a newer one of a user
+	Rewrap       *Rewrap       `json:"rewrap,omitempty"`
 }
 
 // ofImages reports whether the command belongs in a data shard.

@@ -86,7 +86,7 @@ func (m *model) upload(id image.ID) *modelUpload {
 			sums: &Stored{Check: rec.Check, Sealed: rec.Sealed},
 		}
 		for _, c := range rec.Copies {
-			u.parts = append(u.parts, Slot{Node: c.Node, Attempt: c.Attempt})
+			u.parts = append(u.parts, Slot{Node: c.Node, Attempt: c.Attempt, Key: c.Key})
 		}
 		return u
 	}
@@ -223,7 +223,8 @@ func (m *model) stored(s Stored) image.Kind {
 	}
 	u.sums = &Stored{Check: s.Check, Sealed: cmp.Or(u.sums.Sealed, s.Sealed)}
 	for _, c := range s.Copies {
-		u.part(c.Node).Attempt = c.Attempt
+		p := u.part(c.Node)
+		p.Attempt, p.Key = c.Attempt, c.Key
 	}
 	return m.settle(u)
 }
@@ -249,7 +250,7 @@ func (m *model) settle(u *modelUpload) image.Kind {
 		Type: u.asked.Type, Owner: u.owner, Wanted: u.asked.Replicas, Created: u.asked.Created,
 	}
 	for _, p := range u.parts {
-		rec.Copies = append(rec.Copies, image.Copy{Node: p.Node, Attempt: p.Attempt})
+		rec.Copies = append(rec.Copies, image.Copy{Node: p.Node, Attempt: p.Attempt, Key: p.Key})
 	}
 	m.images[rec.Name] = rec
 	u.state = Committed
@@ -337,7 +338,7 @@ func (m *model) wants(id image.ID, c image.Copy) bool {
 		return p != nil && (p.Attempt == image.Attempt{} || p.Attempt == c.Attempt)
 	}
 	for _, rec := range m.images {
-		if rec.ID == id && slices.Contains(rec.Copies, c) {
+		if rec.ID == id && rec.Has(c.Node, c.Attempt) {
 			return true
 		}
 	}
@@ -363,4 +364,17 @@ func (m *model) load(n image.NodeID) (l NodeTotals) {
 		}
 	}
 	return l
+}
+
+// oldCopies counts the copies of a user's images that are under keys before least, by node.
+func (m *model) oldCopies(user string, least uint32) map[image.NodeID]int64 {
+	old := map[image.NodeID]int64{}
+	for _, rec := range m.images {
+		for _, c := range rec.Copies {
+			if rec.User == user && c.Key < least {
+				old[c.Node]++
+			}
+		}
+	}
+	return old
 }

@@ -373,6 +373,13 @@ func (r *modelRun) compareTotals() {
 			under++
 		}
 	}
+	for n := range modelNames {
+		for least := range uint32(modelFiles + 2) {
+			old, err := OldCopies(r.db, modelUser(n), least)
+			r.same("error of the old copies", err, error(nil))
+			r.same("old copies of "+modelUser(n), old, r.m.oldCopies(modelUser(n), least))
+		}
+	}
 	r.same("totals", []int64{got.Images, got.Bytes, got.UnderReplicated},
 		[]int64{int64(len(r.m.images)), sum, under})
 	for _, n := range r.nodes {

@@ -27,6 +27,7 @@ type Slot struct {
 	Node    image.NodeID  `json:"node"`
 	Epoch   uint32        `json:"epoch,omitempty"`
 	Attempt image.Attempt `json:"attempt,omitzero"` // of its file, once that is stored
+	Key     uint32        `json:"key,omitempty"`    // likewise: of the user, that the file is encrypted under
 }
 
 // Stored reports whether the copy is durable.
@@ -131,6 +132,8 @@ const (
 	accountsKey    = 'c' // accounts
 	removalTable   = 'x' // number, 8 bytes -> Removal
 	purgedKey      = 'y' // in a data shard: number of the last removal that is complete there
+	copiesTable    = 'w' // in a data shard: user -> copyCounts
+	rewrapTable    = 'z' // in the system shard: user -> the least number of a key that copies may be under
 
 	// What is kept of finished uploads and deletes, and for how long; see retention.
 	queueKey       = 'n' // finishedQueue
@@ -200,7 +203,7 @@ func GetUpload(r Reader, id image.ID) (*Upload, error) {
 		Check: &rec.Check, Sealed: rec.Sealed, Created: rec.Created, Record: rec,
 	}
 	for _, c := range rec.Copies {
-		u.Storing = append(u.Storing, Slot{Node: c.Node, Attempt: c.Attempt})
+		u.Storing = append(u.Storing, Slot{Node: c.Node, Attempt: c.Attempt, Key: c.Key})
 	}
 	return u, nil
 }
@@ -241,7 +244,7 @@ func Wants(r Reader, node image.NodeID, f image.FileID) (bool, error) {
 	if rec == nil {
 		return false, err
 	}
-	return slices.Contains(rec.Copies, image.Copy{Node: node, Attempt: f.Attempt}), nil
+	return rec.Has(node, f.Attempt), nil
 }
 
 // ListRecords calls fn with the user's records whose names start with prefix and come after the

@@ -221,7 +221,10 @@ func (t *txn) dropUser(a *accounts, user string) error {
 	for i := 0; err == nil && i < len(wrapped); i++ {
 		err = t.tx.Delete(wrapped[i])
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return t.tx.Delete(ofUser(rewrapTable, user))
 }
 
 // saveRemoval writes a removal, or deletes it when nothing is left to do.

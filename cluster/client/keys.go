@@ -28,6 +28,23 @@ func (c *Client) RotateUserKey(ctx context.Context, user string) (key wire.UserK
 	return key, err
 }
 
+// Rewrap begins to encrypt all copies of a user's images that are under older keys again, and returns how far
+// that is. Repeating it does no harm.
+func (c *Client) Rewrap(ctx context.Context, user string) (state wire.Rewrap, err error) {
+	if err = image.CheckUser(user); err == nil {
+		err = c.call(ctx, http.MethodPost, wire.RewrapPath(user), nil, &state)
+	}
+	return state, err
+}
+
+// RewrapState returns how far a Rewrap is.
+func (c *Client) RewrapState(ctx context.Context, user string) (state wire.Rewrap, err error) {
+	if err = image.CheckUser(user); err == nil {
+		err = c.call(ctx, http.MethodGet, wire.RewrapPath(user), nil, &state)
+	}
+	return state, err
+}
+
 // UserKeys calls fn with all users' keys, wrapped by the master key, until it returns an error.
 func (c *Client) UserKeys(ctx context.Context, fn func(wire.UserKey) error) error {
 	keys := pages("users' keys", false, func(after string) ([]wire.UserKey, string, error) {

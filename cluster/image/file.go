@@ -3,6 +3,7 @@ package image
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -43,10 +44,12 @@ func parseAttempt(s string) (a Attempt, err error) {
 	return a, nil
 }
 
-// Copy is one durable copy of an image: the node that holds it and the file it is in.
+// Copy is one durable copy of an image: the node that holds it, the file it is in, and the number of the
+// user's key that the file is encrypted under.
 type Copy struct {
 	Node    NodeID  `json:"node"`
 	Attempt Attempt `json:"attempt"`
+	Key     uint32  `json:"key"`
 }
 
 // FileID names the file of a copy on its node. The shard is in it because an image ID is the client's choice:
@@ -85,6 +88,11 @@ func ParseFileID(s string) (f FileID, err error) {
 		return FileID{}, bad
 	}
 	return f, nil
+}
+
+// Has reports whether one of the record's copies is in this file on this node.
+func (r *Record) Has(node NodeID, a Attempt) bool {
+	return slices.ContainsFunc(r.Copies, func(c Copy) bool { return c.Node == node && c.Attempt == a })
 }
 
 // File returns the file of one of the record's copies.

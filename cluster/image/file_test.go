@@ -17,9 +17,10 @@ func TestAttempts(t *testing.T) {
 		}
 		seen[a] = true
 	}
-	c := image.Copy{Node: 1, Attempt: image.Attempt{0x0a, 15: 0xff}}
+	c := image.Copy{Node: 1, Attempt: image.Attempt{0x0a, 15: 0xff}, Key: 7}
 	b, err := json.Marshal(c)
-	if want := `{"node":1,"attempt":"0a0000000000000000000000000000ff"}`; err != nil || string(b) != want {
+	want := `{"node":1,"attempt":"0a0000000000000000000000000000ff","key":7}`
+	if err != nil || string(b) != want {
 		t.Errorf("%s, %v", b, err)
 	}
 	var got image.Copy

@@ -165,7 +165,7 @@ func (v *fakeVault) Create(
 	if v.fail != nil {
 		return nil, v.fail
 	}
-	f := &fakeFile{v: v, key: file}
+	f := &fakeFile{v: v, key: file} // of the user's key 0
 	if v.digestOnly {
 		h := sha256.New()
 		f.Writer = h
@@ -218,6 +218,8 @@ func (v *fakeVault) leave(upload image.ID, text string) image.FileID {
 	v.files[f] = []byte(text)
 	return f
 }
+
+func (f *fakeFile) UserKey() uint32 { return 0 }
 
 func (f *fakeFile) Commit() error {
 	if f.v.stall != nil {

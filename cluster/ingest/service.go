@@ -46,6 +46,8 @@ type CopyWriter interface {
 	io.Writer
 	// Commit makes the copy durable.
 	Commit() error
+	// UserKey returns the number of the user's key that the copy is encrypted under.
+	UserKey() uint32
 	// Abort drops the copy; after Commit it does nothing.
 	Abort()
 }

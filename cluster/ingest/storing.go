@@ -67,7 +67,7 @@ func (t *task) store(ctx context.Context, cur *cursor, epoch uint32, file image.
 		return err
 	}
 	t.failpoint("durable")
-	c := image.Copy{Node: t.s.Node, Attempt: file.Attempt}
+	c := image.Copy{Node: t.s.Node, Attempt: file.Attempt, Key: w.UserKey()}
 	stored.Copies = []catalog.StoredCopy{{Copy: c, Epoch: epoch}}
 	err = t.reportStored(ctx, file, stored)
 	t.failpoint("told")

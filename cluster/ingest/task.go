@@ -3,7 +3,6 @@ package ingest
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"time"
 
@@ -200,8 +199,7 @@ func (t *task) finish(state *catalog.Upload) {
 	}
 	t.u.spool.retain(false)
 	rec := state.Record
-	own := image.Copy{Node: t.s.Node, Attempt: t.file.Attempt}
-	if t.epoch != 0 && (rec == nil || !slices.Contains(rec.Copies, own)) {
+	if t.epoch != 0 && (rec == nil || !rec.Has(t.s.Node, t.file.Attempt)) {
 		t.wg.Wait()
 		t.s.collector.discard(t.file)
 	}

@@ -3,6 +3,7 @@ package peer
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -230,6 +231,20 @@ func (s *Set) ListImages(
 		return nil, err
 	}
 	return resp.Body, nil
+}
+
+// OldCopies asks a peer for the copies under older keys in some shards, by node.
+func (s *Set) OldCopies(
+	ctx context.Context, node image.NodeID, q wire.OldCopiesQuery,
+) (wire.OldCopies, error) {
+	resp, err := s.get(ctx, node, wire.OldCopiesPath+"?"+q.Values().Encode(), "")
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	var old wire.OldCopies
+	err = json.NewDecoder(io.LimitReader(resp.Body, answerBytesMax)).Decode(&old)
+	return old, err
 }
 
 // Post sends a JSON body to a peer and returns the answer.

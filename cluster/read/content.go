@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -112,8 +113,23 @@ func doubtful(err error) bool {
 	return false
 }
 
+// moved reports whether the copy that is being read has been replaced by another one of the image, and has
+// the newest copies read then.
+func (p *plaintext) moved() bool {
+	now, err := p.m.record(p.ctx, p.rec.User, p.rec.Name)
+	if err != nil || now == nil || now.ID != p.rec.ID || slices.Contains(now.Copies, p.copies[0]) {
+		return false
+	}
+	p.Close()
+	p.rec, p.copies, p.opened = now, p.m.order(now), nil
+	return true
+}
+
 // next switches to another copy because of err.
 func (p *plaintext) next(err error) error {
+	if image.KindOf(err) == image.KindNotFound && p.moved() {
+		return nil
+	}
 	c := p.copies[0]
 	p.m.Logger.Error("copy of an image is unreadable", zap.String("user", p.rec.User),
 		zap.Stringer("image", p.rec.ID),

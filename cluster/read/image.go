@@ -79,13 +79,7 @@ func New(o Options) *Images { return &Images{o} }
 
 // Record returns the newest record of a name: a linearizable read.
 func (m *Images) Record(ctx context.Context, user, name string) (*image.Record, error) {
-	ctx, cancel := context.WithTimeout(ctx, m.Timeout)
-	defer cancel()
-	var rec *image.Record
-	err := m.Log.Read(ctx, m.ShardOf(user, name), func(r catalog.Reader) (err error) {
-		rec, err = catalog.GetRecord(r, user, name)
-		return err
-	})
+	rec, err := m.record(ctx, user, name)
 	if err == nil && rec == nil {
 		err = NotFound(user, name)
 	}
@@ -93,6 +87,17 @@ func (m *Images) Record(ctx context.Context, user, name string) (*image.Record, 
 		return nil, err
 	}
 	return m.Reveal(ctx, rec)
+}
+
+// record returns the newest record of a name with its digest sealed, nil when there is none.
+func (m *Images) record(ctx context.Context, user, name string) (rec *image.Record, err error) {
+	ctx, cancel := context.WithTimeout(ctx, m.Timeout)
+	defer cancel()
+	err = m.Log.Read(ctx, m.ShardOf(user, name), func(r catalog.Reader) (err error) {
+		rec, err = catalog.GetRecord(r, user, name)
+		return err
+	})
+	return rec, err
 }
 
 // Reveal returns a record with its digest, for one who may read the image.

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/clustertest/memkv"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
 	"imgcluster/crypto"
@@ -72,25 +73,32 @@ type nodes struct {
 	files map[image.NodeID][]byte // ciphertext
 	cut   map[image.NodeID]int64  // from here on a file cannot be read
 	up    []image.NodeID
+	kv    memkv.KV // of all shards
 
 	opened []image.NodeID // in which order copies were opened
+	gone   []image.Attempt
 }
 
 func (n *nodes) Get(context.Context, string, uint32) (crypto.Key, error) { return n.key, nil }
 func (n *nodes) Up() []image.NodeID                                      { return n.up }
 
-func (n *nodes) Read(context.Context, uint64, func(catalog.Reader) error) error { return nil }
+func (n *nodes) Read(_ context.Context, _ uint64, fn func(catalog.Reader) error) error {
+	return fn(n.kv)
+}
 
-func (n *nodes) Open(image.FileID) (File, error) {
-	if n.files[1] == nil {
+func (n *nodes) Open(f image.FileID) (File, error) {
+	if n.files[1] == nil || slices.Contains(n.gone, f.Attempt) {
 		return nil, image.Errorf(image.KindNotFound, "no file")
 	}
 	return fakeFile{n, 1}, nil
 }
 
 func (n *nodes) OpenCopy(
-	_ context.Context, node image.NodeID, _ image.FileID, off, size int64,
+	_ context.Context, node image.NodeID, f image.FileID, off, size int64,
 ) (io.ReadCloser, error) {
+	if slices.Contains(n.gone, f.Attempt) {
+		return nil, image.Errorf(image.KindNotFound, "no file")
+	}
 	if n.files[node] == nil {
 		return nil, syscall.ECONNREFUSED
 	}
@@ -134,7 +142,7 @@ func stored(t *testing.T) (n *nodes, rec *image.Record, plain []byte, m *Images,
 	rand.NewChaCha8([32]byte{1}).Read(plain)
 	n = &nodes{
 		key: crypto.NewKey(), files: map[image.NodeID][]byte{}, cut: map[image.NodeID]int64{},
-		up: []image.NodeID{1, 2, 3},
+		up: []image.NodeID{1, 2, 3}, kv: memkv.KV{},
 	}
 	rec = &image.Record{User: "alice", Name: "a.png", ID: image.NewID(), Bytes: int64(len(plain))}
 	check, err := crypto.NewCheck(n.key, rec.ID)
@@ -162,6 +170,7 @@ func stored(t *testing.T) (n *nodes, rec *image.Record, plain []byte, m *Images,
 	suspects = &[]image.NodeID{}
 	m = New(Options{
 		Self: 1, Log: n, Store: n, Keys: n, Peers: n, Timeout: time.Second, Logger: zap.NewNop(),
+		ShardOf: func(string, string) uint64 { return 2 },
 		Suspect: func(_ *image.Record, node image.NodeID) { *suspects = append(*suspects, node) },
 	})
 	return n, rec, plain, m, suspects
@@ -184,6 +193,44 @@ func TestOtherCopyMidBody(t *testing.T) {
 	got, err = io.ReadAll(m.Open(t.Context(), rec))
 	if image.KindOf(err) != image.KindDamaged || !bytes.HasPrefix(plain, got) || len(got) == len(plain) {
 		t.Errorf("without a whole copy: %d bytes, %v", len(got), err)
+	}
+}
+
+// TestCopiesMoved: a reader whose record is no longer the newest, since all copies of the image were made
+// again meanwhile, reads the new ones, and suspects nobody.
+func TestCopiesMoved(t *testing.T) {
+	n, rec, plain, m, suspects := stored(t)
+	stored := &catalog.Stored{ID: rec.ID, Check: rec.Check}
+	for _, c := range rec.Copies {
+		stored.Copies = append(stored.Copies, catalog.StoredCopy{Copy: c, Epoch: 1})
+	}
+	for i, c := range []catalog.Command{
+		{Assign: &catalog.Assign{
+			ID: rec.ID, User: rec.User, Name: rec.Name, Bytes: rec.Bytes, Holders: n.up, Replicas: 3,
+			Created: time.Now(),
+		}},
+		{Stored: stored},
+	} {
+		if _, _, err := catalog.Apply(n.kv, 2, uint64(i+1), c.Encode()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old := *rec
+	old.Copies = nil
+	for _, c := range rec.Copies {
+		c.Attempt = image.NewAttempt()
+		n.gone = append(n.gone, c.Attempt)
+		old.Copies = append(old.Copies, c)
+	}
+	got, err := io.ReadAll(m.Open(t.Context(), &old))
+	if err != nil || !bytes.Equal(got, plain) || len(*suspects) > 0 {
+		t.Errorf("%d bytes of %d: %v; suspected are %v", len(got), len(plain), err, *suspects)
+	}
+	// Gone, and named by the newest record: that is a missing copy.
+	n.gone = append(n.gone, rec.Copies[0].Attempt)
+	got, err = io.ReadAll(m.Open(t.Context(), &old))
+	if err != nil || !bytes.Equal(got, plain) || !slices.Equal(*suspects, []image.NodeID{1}) {
+		t.Errorf("%d bytes of %d: %v; suspected are %v", len(got), len(plain), err, *suspects)
 	}
 }
 

@@ -25,6 +25,9 @@ func (s *Service) repairLoop() {
 		if err := s.makeMissing(s.ctx); err != nil && s.ctx.Err() == nil {
 			s.Logger.Warn("could not repair the images with too few copies", zap.Error(err))
 		}
+		if err := s.rewrap(s.ctx); err != nil && s.ctx.Err() == nil {
+			s.Logger.Warn("could not encrypt copies again under their users' newer keys", zap.Error(err))
+		}
 	}
 }
 

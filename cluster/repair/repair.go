@@ -4,7 +4,8 @@
 // Each node repairs its own copies: it fetches the ciphertext from a node that has it, authenticates every
 // byte on the way, encrypts it again under a data key of its own, and names the copy in the log once it is
 // durable. Nodes that fetch the same image need not know of each other, because the log takes no more copies
-// than are wanted.
+// than are wanted. A copy under an older key of its user is made again in the same way, from itself, where
+// that is wanted.
 package repair
 
 import (
@@ -36,9 +37,10 @@ type Copies interface {
 	Verify(ctx context.Context, rec *image.Record, c image.Copy) error
 	// Has reports whether this node has a file.
 	Has(f image.FileID) (bool, error)
-	// Fetch makes the copy `to` on this node from another node's. When Fetch returns nil the bytes of the
-	// other copy were authenticated, and the copy is durable.
-	Fetch(ctx context.Context, rec *image.Record, from, to image.Copy) error
+	// Make makes a copy on this node, in the file of the attempt `to` and under the user's current key, from
+	// another copy, of this node or another one. When Make returns no error all bytes of that were
+	// authenticated, and the copy made is durable.
+	Make(ctx context.Context, rec *image.Record, from image.Copy, to image.Attempt) (image.Copy, error)
 	// Pin protects a file that the log does not name yet from the sweep.
 	Pin(f image.FileID) (release func())
 	// Remove deletes a file unless the log names it.
@@ -87,7 +89,7 @@ type Service struct {
 
 	complete map[uint64]bool // shards of which this node has every file; only repairLoop uses it
 
-	made, replaced, damaged, bytes, scrubbed, missing atomic.Int64
+	made, replaced, rewrapped, damaged, bytes, scrubbed, missing atomic.Int64
 }
 
 type suspect struct {
@@ -196,21 +198,25 @@ func (s *Service) suspectLoop() {
 	}
 }
 
-// makeCopy fetches a copy of an image and names it in the log in place of those in drop. It reports whether
-// the image now has this copy. Failures are logged; the next search tries again.
+// makeCopy makes a copy of an image from another node's and names it in the log in place of those in drop. It
+// reports whether the image now has this copy. Failures are logged; the next search tries again.
 func (s *Service) makeCopy(ctx context.Context, rec *image.Record, drop []image.Copy) bool {
+	up := s.Up()
+	return s.makeCopyFrom(ctx, rec, drop, slices.DeleteFunc(slices.Clone(rec.Copies), func(c image.Copy) bool {
+		return c.Node == s.Node || !slices.Contains(up, c.Node)
+	}))
+}
+
+// makeCopyFrom is makeCopy from the first of these copies that is good.
+func (s *Service) makeCopyFrom(ctx context.Context, rec *image.Record, drop, sources []image.Copy) bool {
 	select {
 	case s.fetching <- struct{}{}:
 		defer func() { <-s.fetching }()
 	case <-ctx.Done():
 		return false
 	}
-	up := s.Up()
-	for _, from := range rec.Copies {
-		if from.Node == s.Node || !slices.Contains(up, from.Node) {
-			continue
-		}
-		err := s.makeCopyFrom(ctx, rec, from, drop)
+	for _, from := range sources {
+		err := s.copyOne(ctx, rec, from, drop)
 		if err == nil {
 			return true
 		}
@@ -229,15 +235,16 @@ func (s *Service) makeCopy(ctx context.Context, rec *image.Record, drop []image.
 	return false
 }
 
-func (s *Service) makeCopyFrom(
+func (s *Service) copyOne(
 	ctx context.Context, rec *image.Record, from image.Copy, drop []image.Copy,
 ) error {
-	to := image.Copy{Node: s.Node, Attempt: image.NewAttempt()}
-	release := s.Copies.Pin(rec.File(to))
+	attempt := image.NewAttempt()
+	release := s.Copies.Pin(rec.File(image.Copy{Attempt: attempt}))
 	defer release()
 	s.limiter.wait(ctx, rec.Bytes)
 	failpoint.Here("repair/before-fetch")
-	if err := s.Copies.Fetch(ctx, rec, from, to); err != nil {
+	to, err := s.Copies.Make(ctx, rec, from, attempt)
+	if err != nil {
 		return err
 	}
 	failpoint.Here("repair/fetched")

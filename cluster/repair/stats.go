@@ -4,12 +4,13 @@ import "imgcluster/cluster/sample"
 
 // Stats counts since the start of the service.
 type Stats struct {
-	Made     int64 `json:"made"`     // copies that were missing
-	Replaced int64 `json:"replaced"` // copies that were damaged
-	Damaged  int64 `json:"damaged"`  // copies that were found damaged
-	Bytes    int64 `json:"bytes"`    // fetched, plaintext length
-	Scrubbed int64 `json:"scrubbed"` // copies that scrubs have read
-	Missing  int64 `json:"missing"`  // copies that this node should have and lacks, now
+	Made      int64 `json:"made"`      // copies that were missing
+	Replaced  int64 `json:"replaced"`  // copies that were damaged
+	Rewrapped int64 `json:"rewrapped"` // copies that were under an older key
+	Damaged   int64 `json:"damaged"`   // copies that were found damaged
+	Bytes     int64 `json:"bytes"`     // of the copies made, plaintext length
+	Scrubbed  int64 `json:"scrubbed"`  // copies that scrubs have read
+	Missing   int64 `json:"missing"`   // copies that this node should have and lacks, now
 }
 
 // Figures are those of Stats; a node's status has the missing copies.
@@ -23,12 +24,16 @@ var Figures = sample.Figures{
 		Help: "Damaged copies of this node that were replaced.",
 	},
 	{
+		Name: "rewrapped", Counter: true, Metric: "repair_copies_rewrapped_total",
+		Help: "Copies of this node that were encrypted again under a newer key of their user.",
+	},
+	{
 		Name: "damaged", Counter: true, Metric: "repair_copies_damaged_total",
 		Help: "Copies of this node that were found damaged or missing.",
 	},
 	{
 		Name: "bytes", Counter: true, Metric: "repair_bytes_total",
-		Help: "Plaintext bytes of the copies that this node fetched to repair.",
+		Help: "Plaintext bytes of the copies that this node made to repair.",
 	},
 	{
 		Name: "scrubbed", Counter: true, Metric: "scrubbed_copies_total",
@@ -39,11 +44,12 @@ var Figures = sample.Figures{
 // Stats returns the counts so far.
 func (s *Service) Stats() Stats {
 	return Stats{
-		Made:     s.made.Load(),
-		Replaced: s.replaced.Load(),
-		Damaged:  s.damaged.Load(),
-		Bytes:    s.bytes.Load(),
-		Scrubbed: s.scrubbed.Load(),
-		Missing:  s.missing.Load(),
+		Made:      s.made.Load(),
+		Replaced:  s.replaced.Load(),
+		Rewrapped: s.rewrapped.Load(),
+		Damaged:   s.damaged.Load(),
+		Bytes:     s.bytes.Load(),
+		Scrubbed:  s.scrubbed.Load(),
+		Missing:   s.missing.Load(),
 	}
 }

@@ -26,6 +26,7 @@ const (
 	KeyPattern     = KeysPath + "/{id}"
 	UserPattern    = UsersPath + "/{user}"
 	UserKeyPattern = UserPattern + "/key"
+	RewrapPattern  = UserPattern + "/rewrap"
 	UserKeysPath   = "/v1/user-keys"
 	MasterKeyPath  = "/v1/master-key"
 	ListPattern    = ImagesPath + "{user}"
@@ -38,6 +39,7 @@ const (
 	StatusPath    = "/internal/v1/status"
 	SuspectPath   = "/internal/v1/suspect"
 	ShardListPath = "/internal/v1/images"
+	OldCopiesPath = "/internal/v1/old-copies"
 	CopyPattern   = copiesPath + "{file}" // of http.ServeMux; see CopyPath
 	copiesPath    = "/internal/v1/copies/"
 )
@@ -68,6 +70,9 @@ func AccountPath(user string) string { return UsersPath + "/" + url.PathEscape(u
 
 // UserKeyPath returns the path of a user's key, escaped.
 func UserKeyPath(user string) string { return AccountPath(user) + "/key" }
+
+// RewrapPath returns the path of a user's Rewrap, escaped.
+func RewrapPath(user string) string { return AccountPath(user) + "/rewrap" }
 
 // ImagePath returns the path of an image, escaped part by part.
 func ImagePath(user, name string) string {
