@@ -39,6 +39,9 @@ func Poll(t testing.TB, what string, ok func() bool) {
 	poll.Until(t, Deadline, what, ok)
 }
 
+// idlePerHost is how many idle connections Cluster.HTTP keeps to each node.
+const idlePerHost = 8
+
 // Options of a cluster. The zero value is three nodes in this process.
 type Options struct {
 	Nodes     int                  // number; 0: three
@@ -79,7 +82,7 @@ func New(t testing.TB, o Options) *Cluster {
 		log:       o.Log,
 		nodes:     map[image.NodeID]*cluster.Node{},
 		procs:     map[image.NodeID]*process{},
-		HTTP:      &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8, DisableCompression: true}},
+		HTTP:      &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: idlePerHost, DisableCompression: true}},
 	}
 	if c.dir == "" {
 		c.dir = t.TempDir()

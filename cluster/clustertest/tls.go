@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"net/http"
+	"testing"
 
 	"imgcluster/cluster/access"
 	"imgcluster/cluster/image"
@@ -30,6 +32,20 @@ func clientTLS(cfg *config.Config) (*tls.Config, error) {
 		return nil, errors.New("the authority has no certificate")
 	}
 	return access.Client(roots, a.Admin()), nil
+}
+
+// TrustAgain has HTTP trust and show what follows from the master key that is in its place now, as after a
+// rotation.
+func (c *Cluster) TrustAgain(t testing.TB) {
+	t.Helper()
+	config, err := clientTLS(c.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.HTTP.CloseIdleConnections()
+	c.HTTP = &http.Client{Transport: &http.Transport{
+		MaxIdleConnsPerHost: idlePerHost, DisableCompression: true, TLSClientConfig: config,
+	}}
 }
 
 // URL returns the address of something in a node's API. path is that of the request line, with the query.
