@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -26,6 +29,7 @@ import (
 	"imgcluster/cluster/clustertest/poll"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
+	"imgcluster/crypto"
 )
 
 // TestRemovedUser removes a user with images, while others' stay and an upload of the user is on its way: the
@@ -260,6 +264,18 @@ func TestAccessKeys(t *testing.T) {
 	t.Run("client", func(t *testing.T) { testKeyedClient(t, k, write, body) })
 	t.Run("curl", func(t *testing.T) { testCurl(t, c, write, body) })
 	t.Run("bad keys", func(t *testing.T) { testBadKeys(t, k, read, bob) })
+	t.Run("counted", func(t *testing.T) {
+		foreign, err := crypto.CreateMasterKey(filepath.Join(t.TempDir(), "master.key"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		removed := add("alice", image.RoleRead, never)
+		expired := add("alice", image.RoleRead, time.Now().Add(time.Second))
+		if err := admin.RemoveAccessKey(t.Context(), removed.ID); err != nil {
+			t.Fatal(err)
+		}
+		testRefusedAreCounted(t, k, foreign, root, read, removed, expired)
+	})
 	t.Run("expired", func(t *testing.T) {
 		short := add("alice", image.RoleRead, time.Now().Add(1500*time.Millisecond))
 		path := clustertest.Path("alice", "0.png")
@@ -403,6 +419,87 @@ func testBadKeys(t *testing.T, k keyed, read, bob wire.NewKey) {
 	}
 	if r := k.do(bearer(read), http.MethodGet, 1, clustertest.Path("alice", "0.png"), nil); r.Status != 200 {
 		t.Errorf("the image: %d", r.Status)
+	}
+}
+
+// testRefusedAreCounted: /metrics counts what is refused for its credentials by the reason, and has no other
+// label than these, whatever comes.
+func testRefusedAreCounted(
+	t *testing.T, k keyed, foreign *crypto.MasterKey, root, read, removed, expired wire.NewKey,
+) {
+	const id = 2
+	path := clustertest.Path("alice", "0.png")
+	counts := func() map[string]int {
+		text := string(k.do(bearer(root), http.MethodGet, id, "/metrics", nil).Body)
+		by := map[string]int{}
+		for _, m := range regexp.MustCompile(`(?m)^imgcluster_requests_refused_total\{(.*)\} (\d+)$`).
+			FindAllStringSubmatch(text, -1) {
+			by[m[1]], _ = strconv.Atoi(m[2])
+		}
+		return by
+	}
+	secret, madeUp := read, read
+	secret.Secret = root.Secret
+	madeUp.ID = "ICAAAAAAAAAAAAAAAAAA"
+	clustertest.Poll(t, "the node to have applied the removal", func() bool {
+		return k.do(bearer(removed), http.MethodGet, id, path, nil).Status == http.StatusUnauthorized
+	})
+	clustertest.Poll(t, "the key to expire", func() bool {
+		return k.do(bearer(expired), http.MethodGet, id, path, nil).Status == http.StatusUnauthorized
+	})
+	before := counts()
+	want := map[string]int{}
+	for n, x := range []struct {
+		reason        access.Reason
+		authorization string
+		method, path  string
+		status        int
+	}{
+		{access.ReasonNone, "", http.MethodGet, path, 401},
+		{access.ReasonMalformed, `Bearer a",reason="made up`, http.MethodGet, path, 401},
+		{access.ReasonMalformed, "Basic ,,", http.MethodPut, path, 401},
+		{access.ReasonUnknown, bearer(madeUp), http.MethodGet, "/v1/cluster", 401},
+		{access.ReasonRemoved, bearer(removed), http.MethodGet, path, 401},
+		{access.ReasonSecret, bearer(secret), http.MethodDelete, path, 401},
+		{access.ReasonExpired, bearer(expired), http.MethodGet, path, 401},
+		{access.ReasonRole, bearer(read), http.MethodPut, path, 403},
+		{access.ReasonRole, bearer(read), http.MethodGet, "/metrics", 403},
+	} {
+		for range n + 1 {
+			if r := k.do(x.authorization, x.method, id, x.path, nil); r.Status != x.status {
+				t.Errorf("%s: %d %s", x.reason, r.Status, r.Body)
+			}
+		}
+		want[fmt.Sprintf("reason=%q", string(x.reason))] += n + 1
+	}
+	// The administrator of another cluster of the same name, and everything that is no refusal.
+	a, err := access.NewAuthority(foreign, k.c.Config.Cluster.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := k.http.Transport.(*http.Transport).TLSClientConfig.RootCAs
+	secure := access.Client(roots, a.Admin())
+	other := keyed{k.c, &http.Client{Transport: &http.Transport{TLSClientConfig: secure}}}
+	defer other.http.CloseIdleConnections()
+	r := other.do("", http.MethodGet, id, "/v1/cluster", nil)
+	clustertest.ExpectProblem(t, r, image.KindUnauthorized)
+	if !strings.Contains(r.Problem.Detail, "with this master key") ||
+		!strings.Contains(r.Problem.Hint, "the same master key") {
+		t.Errorf("who has another master key is told %s", r.Body)
+	}
+	want[fmt.Sprintf("reason=%q", string(access.ReasonCertificate))]++
+	if r := other.do(bearer(read), http.MethodGet, id, path, nil); r.Status != http.StatusOK {
+		t.Errorf("a good key beside such a certificate: %d %s", r.Status, r.Body)
+	}
+	for _, p := range []string{"/livez", "/readyz", "/nothing", clustertest.Path("alice", "none.png")} {
+		k.do(bearer(read), http.MethodGet, id, p, nil)
+	}
+	after := counts()
+	for label := range after {
+		after[label] -= before[label]
+	}
+	if !maps.Equal(after, want) || len(want) != len(access.Reasons) {
+		t.Errorf("counted %v, want %v", after, want)
 	}
 }
 

@@ -1,11 +1,11 @@
 package cluster
 
 import (
+	"errors"
 	"net/http"
 	"time"
 
 	"imgcluster/cluster/access"
-	"imgcluster/cluster/image"
 )
 
 // authenticator finds out who sends a request on the port of the clients.
@@ -22,14 +22,17 @@ func (a *authenticator) authenticate(r *http.Request) (access.Principal, error) 
 	if a.open {
 		return access.Anyone, nil
 	}
-	who, err := a.authority.Identify(r.TLS)
-	if err != nil {
-		return access.Principal{}, image.Errorf(image.KindUnauthorized, "%w", err).WithHint(image.HintOf(err))
-	}
-	if who != nil {
+	who, foreign := a.authority.Identify(r.TLS)
+	switch {
+	case foreign != nil && !errors.Is(foreign, access.ErrForeign):
+		return access.Principal{}, access.ErrCertificate(foreign)
+	case who != nil:
 		return access.Administrator, nil
 	}
 	id, secret, ok, err := access.ParseAuthorization(r.Header)
+	if err == nil && !ok && foreign != nil { // it meant to be the administrator
+		err = access.ErrCertificate(foreign)
+	}
 	if err != nil || !ok {
 		return access.Principal{}, err
 	}

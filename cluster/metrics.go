@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"go.uber.org/zap"
 
+	"imgcluster/cluster/access"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/repair"
 	"imgcluster/cluster/sample"
@@ -21,6 +22,7 @@ type metrics struct {
 	cluster  func() wire.ClusterStatus
 	repair   *repair.Service
 	log      *shardLogs
+	refused  func(access.Reason) int64
 	logger   *zap.Logger
 	registry *prometheus.Registry
 }
@@ -42,6 +44,9 @@ var (
 	}
 )
 
+var metricRefused = prometheus.NewDesc("imgcluster_requests_refused_total",
+	"Requests refused for their credentials, by reason.", []string{"reason"}, nil)
+
 // Describe implements prometheus.Collector. It describes nothing: the collector is registered before the node
 // has figures.
 func (m *metrics) Describe(chan<- *prometheus.Desc) {}
@@ -54,6 +59,10 @@ func (m *metrics) Collect(c chan<- prometheus.Metric) {
 		}
 	}
 	all(repair.Figures, repair.Figures.Values(m.repair.Stats()))
+	for _, reason := range access.Reasons {
+		c <- prometheus.MustNewConstMetric(metricRefused, prometheus.CounterValue, float64(m.refused(reason)),
+			string(reason))
+	}
 	s := m.cluster()
 	all(wire.ClusterFigures, wire.ClusterFigures.Values(s))
 	for _, n := range s.Nodes {

@@ -216,6 +216,7 @@ func (n *Node) assemble() (err error) {
 		cluster: n.reporter.Cluster,
 		repair:  n.repair,
 		log:     n.log,
+		refused: func(reason access.Reason) int64 { return n.handler.Refused(reason) },
 		logger:  n.logger,
 	}).register()
 	n.replicas = &replicas{

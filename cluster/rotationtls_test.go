@@ -19,8 +19,8 @@ import (
 	"imgcluster/crypto"
 )
 
-// remote is a machine during a rotation that has one ca.crt. There are a user with an access key and no master
-// key, and an administrator with the master key of that ca.crt alone.
+// remote is a machine during a rotation that has one ca.crt. There are a user with an access key and no
+// master key, and an administrator with the master key of that ca.crt alone.
 type remote struct {
 	c         *clustertest.Cluster
 	what      string

@@ -21,6 +21,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"imgcluster/cluster/image"
 	"imgcluster/crypto"
 )
 
@@ -334,7 +335,8 @@ func TestClocks(t *testing.T) {
 	}
 }
 
-// TestIdentify: a certificate that is not the cluster's names nobody, and is no error.
+// TestIdentify: a certificate that is not the cluster's names nobody. It is an error when it is an
+// administrator's or a node's of another cluster or master key: its holder takes this cluster for that.
 func TestIdentify(t *testing.T) {
 	a := authorityOf(t, lineOne, "photos")
 	foreign, err := authorityOf(t, lineTwo, "photos").Admin().Get()
@@ -344,12 +346,16 @@ func TestIdentify(t *testing.T) {
 	for what, s := range map[string]*tls.ConnectionState{
 		"plain HTTP":     nil,
 		"no certificate": {},
-		"foreign":        {PeerCertificates: []*x509.Certificate{foreign.Leaf}},
 		"the authority":  {PeerCertificates: []*x509.Certificate{issuerOf(t, a).certificate}},
 	} {
 		if i, err := a.Identify(s); i != nil || err != nil {
 			t.Errorf("%s: %v, %v", what, i, err)
 		}
+	}
+	i, err := a.Identify(&tls.ConnectionState{PeerCertificates: []*x509.Certificate{foreign.Leaf}})
+	if i != nil || !errors.Is(err, ErrForeign) || image.HintOf(err) == "" ||
+		!strings.Contains(err.Error(), "is not of the cluster photos with this master key") {
+		t.Errorf("foreign: %v, %v", i, err)
 	}
 	if block, rest := pem.Decode(a.CertificatePEM()); block == nil || len(rest) > 0 {
 		t.Error("ca.crt is not one PEM block")

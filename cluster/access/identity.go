@@ -147,9 +147,9 @@ func checkDates(leaf *x509.Certificate, now time.Time) error {
 	}
 	return &CertificateError{
 		Reason: ErrDates,
-		Detail: fmt.Sprintf("the clocks of this host and of %.200s differ by about %v: "+
+		Detail: fmt.Sprintf("the clocks of this host and of %.200s differ by about %.0fh: "+
 			"its certificate is valid from %s to %s, and here it is %s",
-			leaf.Subject.CommonName, off.Round(time.Hour), leaf.NotBefore.UTC().Format(time.DateTime),
+			leaf.Subject.CommonName, off.Hours(), leaf.NotBefore.UTC().Format(time.DateTime),
 			leaf.NotAfter.UTC().Format(time.DateTime), now.UTC().Format(time.DateTime)),
 		hint: "set the clocks of both hosts, such as by NTP",
 	}

@@ -93,7 +93,7 @@ func (k *Keys) Check(ctx context.Context, id, secret string, now time.Time) (Pri
 	if !wellFormed(id, secret) {
 		return Principal{}, errMalformed("the access key has another form than ID.SECRET")
 	}
-	key, err := k.lookUp(ctx, id)
+	key, removed, err := k.lookUp(ctx, id)
 	if err != nil {
 		return Principal{}, fmt.Errorf("look up access key %s: %w", id, err)
 	}
@@ -102,31 +102,38 @@ func (k *Keys) Check(ctx context.Context, id, secret string, now time.Time) (Pri
 		key = k.standIn()
 	}
 	if match := k.sealer.matches(key, secret); !match || !known {
-		return Principal{}, image.Errorf(image.KindUnauthorized,
+		reason := ReasonUnknown
+		switch {
+		case known:
+			reason = ReasonSecret
+		case removed:
+			reason = ReasonRemoved
+		}
+		return Principal{}, reason.refuse(image.Errorf(image.KindUnauthorized,
 			"access key %s is not known, or was removed, or the secret is not its own", id).
 			WithHint("use a key that imgcluster key list has, with the secret that was shown when it was made; " +
-				"an administrator makes a new one with imgcluster key add")
+				"an administrator makes a new one with imgcluster key add"))
 	}
 	if !key.Expires.IsZero() && !now.Before(key.Expires) {
-		return Principal{}, image.Errorf(image.KindUnauthorized,
+		return Principal{}, ReasonExpired.refuse(image.Errorf(image.KindUnauthorized,
 			"access key %s expired at %s; this node's clock says %s", id,
 			key.Expires.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339)).
-			WithHint("ask an administrator for a new one: imgcluster key add")
+			WithHint("ask an administrator for a new one: imgcluster key add"))
 	}
 	return Principal{Key: id, User: key.User, Role: key.Role}, nil
 }
 
 // lookUp returns an access key, nil when there is none. One that this node does not know is searched for in
 // the cluster; where it is not, it was removed, and IDs do not come back.
-func (k *Keys) lookUp(ctx context.Context, id string) (*catalog.AccessKey, error) {
+func (k *Keys) lookUp(ctx context.Context, id string) (key *catalog.AccessKey, removed bool, err error) {
 	k.mu.RLock()
-	key := k.known[id]
+	key = k.known[id]
 	gone := k.gone[id]
 	k.mu.RUnlock()
 	if key != nil || gone || !k.sealer.genuine(id) {
-		return key, nil
+		return key, gone, nil
 	}
-	key, err := k.find(ctx, id)
+	key, err = k.find(ctx, id)
 	if key == nil && err == nil {
 		k.mu.Lock()
 		defer k.mu.Unlock()
@@ -134,8 +141,9 @@ func (k *Keys) lookUp(ctx context.Context, id string) (*catalog.AccessKey, error
 			clear(k.gone)
 		}
 		k.gone[id] = true
+		removed = true
 	}
-	return key, err
+	return key, removed, err
 }
 
 const authorizationMax = 512 // bytes of a field
@@ -169,15 +177,15 @@ func ParseAuthorization(h http.Header) (id, secret string, ok bool, err error) {
 }
 
 func errMalformed(what string) error {
-	return image.Errorf(image.KindUnauthorized, "%s", what).
+	return ReasonMalformed.refuse(image.Errorf(image.KindUnauthorized, "%s", what).
 		WithHint("send Authorization: Bearer ID.SECRET, or ID and secret as with curl -u ID:SECRET, " +
-			"as imgcluster key add has shown them")
+			"as imgcluster key add has shown them"))
 }
 
 // ErrNoKey returns the error of a request that needs an access key and has none.
 func ErrNoKey() error {
-	return image.Errorf(image.KindUnauthorized, "this cluster asks for an access key").
+	return ReasonNone.refuse(image.Errorf(image.KindUnauthorized, "this cluster asks for an access key").
 		WithHint("send Authorization: Bearer ID.SECRET, or ID and secret as with curl -u ID:SECRET; " +
 			"commands read them from IMGCLUSTER_ACCESS_KEY and IMGCLUSTER_SECRET_KEY; " +
-			"an administrator makes a key with imgcluster key add")
+			"an administrator makes a key with imgcluster key add"))
 }

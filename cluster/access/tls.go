@@ -96,14 +96,19 @@ func (a *Authority) ClientServer(serve func() (*tls.Certificate, error)) *tls.Co
 }
 
 // Identify returns whom the client's certificate names on a connection of ClientServer's side; nil when it
-// has none of the cluster's. The error, of reason ErrDates, is that it is not valid now.
+// has none of the cluster's. The error, of reason ErrDates, is that it is not valid now, or of reason
+// ErrForeign, that it is one of another cluster or master key. A certificate for something else, which a
+// browser may have, is no error.
 func (a *Authority) Identify(s *tls.ConnectionState) (*Identity, error) {
 	if s == nil || len(s.PeerCertificates) == 0 {
 		return nil, nil
 	}
 	i, err := a.verify(s.PeerCertificates, x509.ExtKeyUsageClientAuth)
+	if _, ours := identityOf(s.PeerCertificates[0]); err != nil && !ours {
+		return nil, nil
+	}
 	if err != nil {
-		return nil, nil // a certificate for something else, which a browser may have
+		return nil, err
 	}
 	return &i, checkDates(s.PeerCertificates[0], time.Now())
 }

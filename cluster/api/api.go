@@ -129,9 +129,10 @@ type Options struct {
 // Handler serves the HTTP API.
 type Handler struct {
 	Options
-	mux      *http.ServeMux // of clients
-	peers    *http.ServeMux // of other nodes
-	rx, tx   atomic.Int64   // body bytes
+	mux      *http.ServeMux                  // of clients
+	peers    *http.ServeMux                  // of other nodes
+	rx, tx   atomic.Int64                    // body bytes
+	refused  map[access.Reason]*atomic.Int64 // requests, by why
 	errorLog *log.Logger
 	changed  atomic.Pointer[chan struct{}] // closed when the status has changed in more than its figures
 	shutdown context.Context               // ends when the node is shutting down
@@ -148,6 +149,10 @@ type Handler struct {
 func New(o Options) *Handler {
 	h := &Handler{
 		Options: o, mux: http.NewServeMux(), peers: http.NewServeMux(), streams: map[netip.Prefix]int{},
+		refused: map[access.Reason]*atomic.Int64{},
+	}
+	for _, reason := range access.Reasons {
+		h.refused[reason] = new(atomic.Int64)
 	}
 	h.lists = newGate(bounds{what: "lists", all: listsMax, perKey: listsMax / 2, wait: listWait})
 	h.shardLists = newGate(bounds{
@@ -187,6 +192,16 @@ func (h *Handler) Shutdown() { h.cancel() }
 
 // Traffic returns the body bytes received and sent so far.
 func (h *Handler) Traffic() (rx, tx int64) { return h.rx.Load(), h.tx.Load() }
+
+// Refused returns how many requests of clients were refused for their credentials so far, for this reason.
+func (h *Handler) Refused(reason access.Reason) int64 { return h.refused[reason].Load() }
+
+func (h *Handler) countRefused(err error) {
+	var reason access.Reason
+	if errors.As(err, &reason) {
+		h.refused[reason].Add(1)
+	}
+}
 
 // ServeHTTP implements http.Handler: it serves clients. What only nodes may say of a request counts for
 // nothing here.

@@ -175,10 +175,9 @@ func (h *Handler) admit(w http.ResponseWriter, r *http.Request, may who, user st
 	case p == access.Principal{}:
 		err = access.ErrNoKey()
 	default:
-		err = image.Errorf(image.KindForbidden, "%.20q %.200q is not for %s", r.Method, r.URL.Path, p).
-			WithHint("use a key of the user and role that it needs: " +
-				"an administrator makes one with imgcluster key add")
+		err = access.ErrRole(r.Method, r.URL.Path, p)
 	}
+	h.countRefused(err)
 	h.fail(w, r, err)
 	return nil
 }

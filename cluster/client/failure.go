@@ -122,10 +122,25 @@ func refusal(node Node, resp *http.Response) failure {
 			WithHint("check that " + node.Addr + " is a node of the cluster").
 			WithRetry(wire.RetryAfter(resp.Header))
 	case resp.Request.Method == http.MethodHead:
+		withoutBody(e, node)
+	}
+	return failure{node: node, status: resp.StatusCode, err: e}
+}
+
+// withoutBody says what a node means by the status alone, as in an answer to HEAD.
+func withoutBody(e *image.Error, node Node) {
+	switch e.Kind {
+	case image.KindUnauthorized:
+		e.Detail = fmt.Sprintf("node %d asks for an access key, or does not take this one", node.ID)
+		e.WithHint("imgcluster status says which; an administrator makes a key with imgcluster key add")
+	case image.KindForbidden:
+		e.Detail = fmt.Sprintf("node %d says that this is not for this access key", node.ID)
+		e.WithHint("use a key of the user and role that it needs: " +
+			"an administrator makes one with imgcluster key add")
+	default:
 		e.Detail = fmt.Sprintf("node %d answers: %s", node.ID, strings.ReplaceAll(string(e.Kind), "-", " "))
 		e.WithHint("see imgcluster status")
 	}
-	return failure{node: node, status: resp.StatusCode, err: e}
 }
 
 // pause waits before the try after the given one: an exponential back-off with full jitter

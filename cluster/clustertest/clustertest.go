@@ -9,6 +9,7 @@ package clustertest
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -41,6 +42,12 @@ func Poll(t testing.TB, what string, ok func() bool) {
 
 // idlePerHost is how many idle connections Cluster.HTTP keeps to each node.
 const idlePerHost = 8
+
+func newHTTP(secure *tls.Config) *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		MaxIdleConnsPerHost: idlePerHost, DisableCompression: true, TLSClientConfig: secure,
+	}}
+}
 
 // Options of a cluster. The zero value is three nodes in this process.
 type Options struct {
@@ -82,7 +89,7 @@ func New(t testing.TB, o Options) *Cluster {
 		log:       o.Log,
 		nodes:     map[image.NodeID]*cluster.Node{},
 		procs:     map[image.NodeID]*process{},
-		HTTP:      &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: idlePerHost, DisableCompression: true}},
+		HTTP:      newHTTP(nil),
 	}
 	if c.dir == "" {
 		c.dir = t.TempDir()

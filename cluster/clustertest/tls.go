@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"net/http"
 	"testing"
 
 	"imgcluster/cluster/access"
@@ -43,9 +42,7 @@ func (c *Cluster) TrustAgain(t testing.TB) {
 		t.Fatal(err)
 	}
 	c.HTTP.CloseIdleConnections()
-	c.HTTP = &http.Client{Transport: &http.Transport{
-		MaxIdleConnsPerHost: idlePerHost, DisableCompression: true, TLSClientConfig: config,
-	}}
+	c.HTTP = newHTTP(config)
 }
 
 // URL returns the address of something in a node's API. path is that of the request line, with the query.

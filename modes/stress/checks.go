@@ -2,6 +2,7 @@ package stress
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -85,7 +86,15 @@ func (f *found) checkNodes() Check {
 		Said:  fmt.Sprintf("%d of %d answer", len(f.answered()), len(f.nodes)),
 	}
 	for _, n := range f.nodes {
-		if n.err != nil {
+		switch kind := image.KindOf(n.err); {
+		case n.err == nil:
+		case kind == image.KindForbidden || kind == image.KindUnauthorized: // the same on all of them
+			c.add(CheckFail, "use an administrator's access key, or run it where the master key is",
+				"a run reads the state of the nodes' machines: %v", n.err)
+			return c
+		case errors.Is(n.err, client.ErrMistrusted):
+			c.add(CheckFail, image.HintOf(n.err), "%v", n.err)
+		default:
 			c.add(CheckFail, fmt.Sprintf("start it with: imgcluster server --id %d", n.ID),
 				"node %d does not answer as this version does: %v", n.ID, n.err)
 		}
