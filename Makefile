@@ -1,6 +1,6 @@
 # The same commands that CI runs, and the slow loops that it does not.
 
-# Packages in which goroutines meet.
+# Packages in which goroutines meet. One after the other: their clusters need the processors.
 RACE = ./cluster/... ./modes/local ./modes/stress/... ./modes/report/... ./modes/runlog
 
 # What the detector has nothing to see in: a pure model, and processes, starts and floods whose waits are what is
@@ -20,7 +20,7 @@ readme: ## every command of the README, as a newcomer runs them
 	go test ./modes -run '^TestReadme$$' -count 1 -v
 
 race:
-	go test -race -shuffle=on -skip '$(RACE_SKIP)' -timeout 20m $(RACE)
+	go test -race -shuffle=on -p 1 -skip '$(RACE_SKIP)' -timeout 20m $(RACE)
 
 lint:
 	go vet ./...

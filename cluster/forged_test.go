@@ -167,9 +167,10 @@ func TestSecondReplacement(t *testing.T) {
 	c := clustertest.Start(t, clustertest.Options{Nodes: 5})
 	all := putImages(t, c, "kept", 10)
 	first, second := neighbours(t, c)
+	start := c.Config.Timeouts.Proposal // so that one node has the time to answer
 	replacing := with(c, func(cfg *config.Config) {
 		cfg.Local.LostData = config.LostDataReplace
-		cfg.Timeouts.Start = 2 * time.Second
+		cfg.Timeouts.Start = start
 	})
 	elsewhere := c.Config.DataDir(second) + "-elsewhere"
 	move := func(from, to string) { // as where the right disk is not mounted
@@ -181,7 +182,7 @@ func TestSecondReplacement(t *testing.T) {
 		t.Helper()
 		version := c.Node(c.Others(first, second)[0]).Membership().Version
 		expectRefused(t, c.TryStart(replacing, second), nil,
-			append(words, "cannot be rebuilt now", "not admitted to the cluster within 2s")...)
+			append(words, "cannot be rebuilt now", fmt.Sprint("not admitted to the cluster within ", start))...)
 		if now := c.Node(c.Others(first, second)[0]).Membership().Version; now != version {
 			t.Errorf("the membership is version %d, was %d", now, version)
 		}

@@ -53,6 +53,11 @@ func TestRewrap(t *testing.T) {
 	}
 	ended, reads := make(chan struct{}), atomic.Int64{}
 	var readers sync.WaitGroup
+	end := sync.OnceFunc(func() {
+		close(ended)
+		readers.Wait()
+	})
+	t.Cleanup(end)
 	for range 2 {
 		readers.Go(func() {
 			for i := 0; ; i++ {
@@ -70,6 +75,7 @@ func TestRewrap(t *testing.T) {
 				}
 				if err != nil || !bytes.Equal(got, s.body) {
 					t.Errorf("%s while it is encrypted again: %d bytes, %v", s.name, len(got), err)
+					return
 				}
 				reads.Add(1)
 			}
@@ -92,8 +98,7 @@ func TestRewrap(t *testing.T) {
 		s, err := cl.RewrapState(t.Context(), "alice")
 		return err == nil && s.Left == 0 && len(s.Nodes) == 0
 	})
-	close(ended)
-	readers.Wait()
+	end()
 	load.end()
 	c.ExpectSettled(t)
 	if keys := fileKeys(t, c); len(keys) != 1 || keys[2] == 0 {
