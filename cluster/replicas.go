@@ -107,7 +107,8 @@ func (r *replicas) proposeJoin(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		r.logger.Warn("waiting for a majority of the nodes", zap.Error(err))
+		r.logger.Warn("waiting for a majority of the nodes", zap.Error(err), zap.String("hint",
+			"start the others, all with this version of imgcluster; they must reach each other's raft_port"))
 		r.endIfSuperseded(ctx)
 		if !wait.For(ctx, bootstrap.Retry) {
 			return ctx.Err()

@@ -83,6 +83,15 @@ func PeerOf(s tls.ConnectionState) (image.NodeID, bool) {
 	return i.Node, ok && i.Node != 0
 }
 
+// Clocks returns an error of reason ErrDates when the certificate at the other end of a connection is not
+// valid now. Nodes connect all the same; clients, which check dates, do not get through to one of them.
+func Clocks(s tls.ConnectionState) error {
+	if len(s.PeerCertificates) == 0 {
+		return nil
+	}
+	return checkDates(s.PeerCertificates[0], time.Now())
+}
+
 // ClientServer returns the TLS side of a node that clients connect to. serve gives the certificate, the
 // node's own or the operator's. A client may have one of the authority, see Identify; browsers that have none
 // ask nobody.

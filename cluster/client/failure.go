@@ -71,6 +71,9 @@ func (c *Client) summarize(failures []failure) (err error, retry bool) {
 			answered = f.err
 		}
 	}
+	if answered != nil && mistrusted != nil {
+		return alsoMistrusted(answered, mistrusted), retry
+	}
 	if answered != nil {
 		return answered, retry
 	}
@@ -78,6 +81,18 @@ func (c *Client) summarize(failures []failure) (err error, retry bool) {
 		return mistrusted, retry
 	}
 	return c.nobodyAnswers(failures), retry
+}
+
+// alsoMistrusted returns the error of a request that some nodes could not serve, perhaps because it did not
+// reach others, which are not trusted.
+func alsoMistrusted(answered, mistrusted error) error {
+	e := image.Errorf(image.KindOf(answered), "%w; and %w", answered, mistrusted).
+		WithHint(image.HintOf(mistrusted))
+	var cause *image.Error
+	if errors.As(answered, &cause) {
+		e.WithRetry(cause.RetryAfter)
+	}
+	return e
 }
 
 // NobodyAnswers returns the error of a request that reached no node, with the causes that are known.

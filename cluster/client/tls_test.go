@@ -17,6 +17,7 @@ import (
 
 	"imgcluster/cluster/access"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
 	"imgcluster/crypto"
 )
 
@@ -164,6 +165,38 @@ func TestOneMistrusted(t *testing.T) {
 		t.Errorf("%d attempts: %v", res.Attempts, err)
 	}
 	<-res.Done
+}
+
+// TestSomeMistrusted: where the nodes that are trusted cannot serve a request alone, the error names both,
+// and what to do about those that are not trusted.
+func TestSomeMistrusted(t *testing.T) {
+	a, roots := authority(t, lineOne)
+	foreign, _ := authority(t, lineTwo)
+	servers := 0
+	f := newFleet(t, 3, Options{TLS: access.Client(roots, nil), Attempts: 2},
+		func(_ *fleet, _ int, w http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body)
+			e := image.Errorf(image.KindNoQuorum, "the upload did not reach node 2").WithHint("send it again")
+			problem, text := wire.Problem(w.Header(), e)
+			w.WriteHeader(problem.Status)
+			w.Write(text)
+		}, func(f *fleet) {
+			f.before = func(s *httptest.Server) {
+				if servers++; servers == 1 {
+					secure(a, 1)(s)
+					return
+				}
+				secure(foreign, 2)(s)
+			}
+		})
+	res, err := f.Put(t.Context(), upload(noise(1<<20)))
+	<-res.Done
+	if image.KindOf(err) != image.KindNoQuorum || res.Attempts != 2 ||
+		!strings.Contains(err.Error(), "did not reach node 2; and node ") ||
+		!strings.Contains(err.Error(), "is not from an authority that is trusted here") ||
+		!strings.Contains(image.HintOf(err), "ca.crt") {
+		t.Errorf("%d attempts: %v (hint: %s)", res.Attempts, err, image.HintOf(err))
+	}
 }
 
 // TestSilentHandshake: a node that accepts connections and says nothing has ReadTimeout.

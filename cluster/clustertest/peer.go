@@ -3,9 +3,11 @@ package clustertest
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"net"
 	"net/http"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"imgcluster/cluster/access"
@@ -73,4 +75,18 @@ func (c *Cluster) DoAs(
 		return Response{Err: err}
 	}
 	return ReadResponse(resp)
+}
+
+// CertificateAt returns a certificate as it is signed on a host whose clock is off by so much.
+func CertificateAt(t *testing.T, own *access.Certificate, off time.Duration) (c *tls.Certificate) {
+	t.Helper()
+	at := time.Now().Add(off)
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Until(at)) // the clock in here begins in the year 2000
+		var err error
+		if c, err = own.Get(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	return c
 }

@@ -29,6 +29,8 @@ const (
 	handshakeTimeout = 5 * time.Second
 	// logEvery is the pause between two log lines about refused connections.
 	logEvery = 10 * time.Second
+	// clocksEvery is the pause between two log lines about the clock of the same node.
+	clocksEvery = time.Hour
 )
 
 // Credentials are what this node shows to others, and knows them by. All fields are needed.
@@ -49,9 +51,10 @@ type Port struct {
 
 	mu        sync.Mutex
 	waiting   handshakes
-	listeners map[string]*listener // by protocol
-	logged    time.Time            // when a refused connection was logged
-	refused   int                  // number since then
+	listeners map[string]*listener       // by protocol
+	logged    time.Time                  // when a refused connection was logged
+	refused   int                        // number since then
+	clocks    map[image.NodeID]time.Time // when a node's clock was logged
 }
 
 // New returns a port on a listener of TCP connections, of which it takes none before Start.
@@ -61,7 +64,7 @@ func New(tcp net.Listener, c Credentials, logger *zap.Logger) *Port {
 	config.DynamicRecordSizingDisabled = true
 	p := &Port{
 		tcp: tcp, tls: config, logger: logger,
-		waiting: newHandshakes(), listeners: map[string]*listener{},
+		waiting: newHandshakes(), listeners: map[string]*listener{}, clocks: map[image.NodeID]time.Time{},
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p
@@ -138,6 +141,7 @@ func (p *Port) shake(h *handshake) error {
 		return errors.New("the certificate is not a node's") // PeerServer lets none through
 	}
 	p.waiting.know(node, h.from)
+	p.logClocks(node, access.Clocks(state))
 	l := p.listeners[state.NegotiatedProtocol]
 	p.mu.Unlock()
 	if l == nil { // such as Raft's, before it runs
@@ -158,6 +162,17 @@ func (p *Port) shake(h *handshake) error {
 	return nil
 }
 
+// logClocks logs that a node's clock differs too much from this host's, for clients to trust both. The caller
+// holds mu.
+func (p *Port) logClocks(node image.NodeID, err error) {
+	if last, logged := p.clocks[node]; err == nil || logged && time.Since(last) < clocksEvery {
+		return
+	}
+	p.logger.Warn("clocks differ: clients do not trust one of the nodes", zap.Uint32("peer", uint32(node)),
+		zap.Error(err), zap.String("hint", image.HintOf(err)))
+	p.clocks[node] = time.Now()
+}
+
 // logRefused logs a refused connection, unless one was logged just before, or the other end has left: so do
 // nodes that stop, and scanners. The caller holds mu.
 func (p *Port) logRefused(conn net.Conn, err error) {
@@ -168,12 +183,26 @@ func (p *Port) logRefused(conn net.Conn, err error) {
 		return
 	}
 	fields := []zap.Field{zap.Stringer("from", conn.RemoteAddr()), zap.Error(err), zap.Int("refused", p.refused)}
-	if hinted := (interface{ Hint() string })(nil); errors.As(err, &hinted) {
-		fields = append(fields, zap.String("hint", hinted.Hint()))
+	if hint := hintOf(err); hint != "" {
+		fields = append(fields, zap.String("hint", hint))
 	}
 	p.logger.Warn("connection to raft_port refused: only nodes of this cluster get through", fields...)
 	p.logged = time.Now()
 	p.refused = 0
+}
+
+// hintOf returns what to do about a refused connection.
+func hintOf(err error) string {
+	var alert *net.OpError
+	switch {
+	case image.HintOf(err) != "":
+		return image.HintOf(err)
+	case errors.As(err, new(tls.RecordHeaderError)):
+		return "where it is a node, run the same version of imgcluster on all of them"
+	case errors.As(err, &alert) && alert.Op == "remote error": // an alert of TLS: it refuses this node
+		return "where it is a node, its log says why; compare cluster.name and the master keys"
+	}
+	return ""
 }
 
 // listener is a protocol's share of the port.

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -103,6 +104,41 @@ func expectClosed(t *testing.T, conn net.Conn) {
 	}
 }
 
+// TestRefusedSaysWhatToDo: what is logged of a node that is refused, or refuses this one, has a next step.
+func TestRefusedSaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	for what, tc := range map[string]struct {
+		connect func(t *testing.T, p *Port)
+		hint    string
+	}{
+		"no TLS, as before this version": {func(t *testing.T, p *Port) {
+			conn, err := net.Dial("tcp", p.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			io.WriteString(conn, "\xae\x7d and so on, a header of Raft's")
+			io.Copy(io.Discard, conn)
+		}, "run the same version of imgcluster on all of them"},
+		"a node of another cluster": {func(t *testing.T, p *Port) {
+			d := &Dialer{credentials(t, "other", 2), access.ProtocolRaft, 5 * time.Second, 5 * time.Second}
+			if conn, err := d.Dial(t.Context(), 1, p.Addr().String()); err == nil {
+				conn.Close()
+				t.Error("it is taken for a node of the cluster")
+			}
+		}, "compare cluster.name and the master keys"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			p, log := open(t)
+			tc.connect(t, p)
+			poll.Until(t, time.Minute, "it is logged", func() bool { return log.Len() > 0 })
+			if hint, _ := log.All()[0].ContextMap()["hint"].(string); !strings.Contains(hint, tc.hint) {
+				t.Errorf("logged: %+v", log.All())
+			}
+		})
+	}
+}
+
 func TestProtocols(t *testing.T) {
 	p, log := open(t)
 	raft := p.Listen(access.ProtocolRaft, 2)
@@ -111,9 +147,8 @@ func TestProtocols(t *testing.T) {
 	accept(t, web, 2, dial(t, p, 2, access.ProtocolHTTP))
 	last := accept(t, raft, 2, dial(t, p, 2, access.ProtocolRaft))
 	expectClosed(t, dial(t, p, 2, access.ProtocolRaft)) // more than two
-	if log.FilterField(zap.Int("refused", 1)).Len() != 1 {
-		t.Errorf("log: %+v", log.All())
-	}
+	poll.Until(t, time.Minute, "it is logged",
+		func() bool { return log.FilterField(zap.Int("refused", 1)).Len() == 1 })
 	accept(t, raft, 3, dial(t, p, 3, access.ProtocolRaft))
 	last.Close()
 	accept(t, raft, 2, dial(t, p, 2, access.ProtocolRaft))
