@@ -17,9 +17,7 @@ var crossOrigin = http.NewCrossOriginProtection()
 var browserFields = []string{"Origin", "Sec-Fetch-Site"}
 
 // checkBrowser refuses a request that would change something and that a page of another site has made the
-// browser send. A page whose name was made to lead here (DNS rebinding) has one origin with the node, and
-// gives itself away by that name: only names that are a node's own count, and addresses, which nobody else
-// can have.
+// browser send, or one whose name was made to lead here, see checkHost.
 func (h *Handler) checkBrowser(r *http.Request) error {
 	if crossOrigin.Check(r) != nil {
 		return image.Errorf(image.KindForbidden, "%.20s comes from a page of another site", r.Method).
@@ -27,8 +25,15 @@ func (h *Handler) checkBrowser(r *http.Request) error {
 	}
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
-		return nil
+		return nil // where nobody needs a key, admit checks the host
 	}
+	return h.checkHost(r)
+}
+
+// checkHost refuses a request of a page whose name was made to lead here (DNS rebinding). It has one origin
+// with the node, so that it reads the answers too, and gives itself away by that name: only names that are a
+// node's own count, and addresses, which nobody else can have.
+func (h *Handler) checkHost(r *http.Request) error {
 	host := hostOf(r.Host)
 	if _, err := netip.ParseAddr(host); err == nil || host == "" || host == "localhost" ||
 		h.HostAllowed(host) {

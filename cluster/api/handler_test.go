@@ -418,7 +418,7 @@ func TestCanceledRequestIsNoSuccess(t *testing.T) {
 			t.Errorf("status %d with %d bytes, and no abort: %v", w.Code, w.Body.Len(), p)
 		}
 	}()
-	h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, "/v1/images/alice/a.png", nil))
+	h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, "http://x/v1/images/alice/a.png", nil))
 }
 
 func TestShutdownEndsStatusStreams(t *testing.T) {

@@ -168,6 +168,9 @@ func (h *Handler) admit(w http.ResponseWriter, r *http.Request, may who, user st
 	if p.Node == 0 {
 		p, err = h.Authenticate(r)
 	}
+	if err == nil && p.Open { // a page in a browser needs no key to read
+		err = h.checkHost(r)
+	}
 	switch {
 	case err != nil:
 	case may.allows(p, user):

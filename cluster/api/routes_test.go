@@ -172,6 +172,9 @@ var allowed = map[string][]string{
 	"GET /v1/user-keys":         administrators,
 	"POST /v1/users/{user}/key": administrators,
 
+	"POST /v1/users/{user}/rewrap": administrators,
+	"GET /v1/users/{user}/rewrap":  administrators,
+
 	"GET /v1/images/{user}":              append([]string{"read", "write", "node"}, administrators...),
 	"GET /v1/images/{user}/{name...}":    append([]string{"read", "write", "node"}, administrators...),
 	"PUT /v1/images/{user}/{name...}":    append([]string{"write", "node"}, administrators...),
@@ -183,6 +186,7 @@ var allowed = map[string][]string{
 	"GET /internal/v1/status":            {"node"},
 	"GET /internal/v1/copies/{file}":     {"node"},
 	"GET /internal/v1/images":            {"node"},
+	"GET /internal/v1/old-copies":        {"node"},
 }
 
 var administrators = []string{"admin", "admin of", "certificate"}
