@@ -238,6 +238,7 @@ func (n *Node) apiOptions() api.Options {
 		KeyReads:    n.cfg.Limits.KeyReads,
 		Uploads:     n.cfg.Limits.Uploads,
 		KeyUploads:  n.cfg.Limits.KeyUploads,
+		FirstBytes:  int64(n.cfg.Limits.FirstBytes),
 		UploadBytes: int64(n.cfg.Limits.UploadBytes),
 		Streams:     n.cfg.Limits.StatusStreams,
 		BodyIdle:    n.cfg.Timeouts.BodyIdle,

@@ -87,6 +87,7 @@ type Limits struct {
 	ImageBytes            Bytes `yaml:"image_bytes" default:"64MiB" min:"1" max:"4GiB" help:"largest image that is accepted"`
 	Uploads               int   `yaml:"uploads" default:"64" min:"1" max:"65536" help:"uploads in progress at once on one node; more are told to retry"`
 	KeyUploads            int   `yaml:"key_uploads" default:"48" min:"1" max:"65536" help:"of these, of one access key, or of one address where there are no keys"`
+	FirstBytes            Bytes `yaml:"first_bytes" default:"32KiB" min:"1" max:"256KiB" help:"bytes of an upload, or all of a smaller one, that must have come before it takes one of these places, memory for images and an entry in the log"`
 	UploadBytes           Bytes `yaml:"upload_bytes" default:"2GiB" min:"1" max:"1PiB" help:"bytes of all uploads in progress at once on one node, by their Content-Length; more are told to retry"`
 	Reads                 int   `yaml:"reads" default:"512" min:"1" max:"65536" help:"images that one node sends to clients at once; more wait, then are told to retry"`
 	KeyReads              int   `yaml:"key_reads" default:"384" min:"1" max:"65536" help:"of these, to one access key, or to one address where there are no keys"`

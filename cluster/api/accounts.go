@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 
 	"imgcluster/cluster/access"
@@ -33,7 +34,9 @@ func (h *Handler) decode(w http.ResponseWriter, r *http.Request, v any, hint str
 	if err == nil {
 		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, requestBytesMax))
 		d.DisallowUnknownFields()
-		if malformed := d.Decode(v); malformed != nil {
+		if malformed := d.Decode(v); errors.As(malformed, new(*image.Error)) {
+			err = malformed // it came too slowly
+		} else if malformed != nil {
 			err = image.Errorf(image.KindInvalid, "malformed request: %v", malformed).WithHint("send " + hint)
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap"
 
 	"imgcluster/cluster/access"
+	"imgcluster/cluster/connlimit"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
 )
@@ -116,6 +117,7 @@ type Options struct {
 	KeyReads    int               // of these, to one access key or address
 	Uploads     int               // bodies taken at once, and as many forwarded to nodes that hold their shards
 	KeyUploads  int               // of these, of one access key or address
+	FirstBytes  int64             // of a body that must have come before it is taken
 	UploadBytes int64             // of all bodies that are taken at once, and of those forwarded
 	Streams     int               // status streams at once to one address
 	StatusEvery time.Duration     // period of the status stream
@@ -250,11 +252,15 @@ const (
 func (h *Handler) withPace(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
 	w.Header().Set(wire.NodeField, strconv.Itoa(int(h.ID)))
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w = h.paced(w, r)
+	answer := h.paced(w, r)
+	connlimit.Moves(r.Context(), answer)
+	w = answer
 	h.extend(w)
 	if r.Body != nil && r.Body != http.NoBody { // net/http waits for it, whether there is a use for it or not
 		http.NewResponseController(w).SetReadDeadline(time.Now().Add(h.BodyIdle))
-		r.Body = h.body(w, r)
+		body := h.body(w, r)
+		connlimit.Moves(r.Context(), body)
+		r.Body = body
 	}
 	serve(w, r)
 }
@@ -311,7 +317,7 @@ func (h *Handler) drain(w http.ResponseWriter, r *http.Request, rest *body) {
 	if rest == nil || http.NewResponseController(w).Flush() != nil {
 		return
 	}
-	if r.Header.Get("Expect") != "" && !rest.read.Load() || r.ContentLength > 2*h.ImageBytes {
+	if r.Header.Get("Expect") != "" && !rest.asked.Load() || r.ContentLength > 2*h.ImageBytes {
 		return
 	}
 	io.Copy(io.Discard, io.LimitReader(rest, 2*h.ImageBytes))

@@ -37,7 +37,7 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, user, name str
 		return false // refused here as well
 	}
 	if r.ContentLength > 0 {
-		leave, err := h.forwards.enter(r.Context(), holder(r, user), r.ContentLength, h.body(w, r))
+		leave, err := h.enterUpload(r, h.forwards, user, h.body(w, r))
 		if err != nil {
 			h.fail(w, r, err)
 			return true

@@ -41,18 +41,19 @@ type bounds struct {
 type place struct {
 	holder  string // empty: not counted by holder
 	bytes   int64
-	mover   mover // nil: it never gives way
+	mover   connlimit.Mover // nil: it never gives way
 	granted chan struct{}
 	leaving bool
 }
 
-// mover is what a place is for: a body on its way.
-type mover interface {
-	// late returns by how much it is behind what it must move at while others wait; not above zero when it is
-	// not.
-	late(now time.Time) time.Duration
-	// giveWay makes it end with an error.
-	giveWay()
+// queued is a request that waits for a place. It implements connlimit.Mover.
+type queued struct{ end context.CancelCauseFunc }
+
+func (queued) Late(time.Time) time.Duration { return 0 }
+
+func (q queued) GiveWay() {
+	q.end(image.Errorf(image.KindOverload, "others wait for its connection (limits.connections, "+
+		"limits.connections_per_address)").WithHint("send fewer at once").WithRetry(gaveWayRetry))
 }
 
 // gateTick is how often a waiting place looks for one that has become too slow.
@@ -75,7 +76,9 @@ func holder(r *http.Request, user string) string {
 }
 
 // enter waits for a place, which leave gives back. m may be nil.
-func (g *gate) enter(ctx context.Context, holder string, bytes int64, m mover) (leave func(), err error) {
+func (g *gate) enter(
+	ctx context.Context, holder string, bytes int64, m connlimit.Mover,
+) (leave func(), err error) {
 	p := &place{holder: holder, bytes: bytes, mover: m, granted: make(chan struct{})}
 	leave = sync.OnceFunc(func() { g.leave(p) })
 	g.mu.Lock()
@@ -87,6 +90,9 @@ func (g *gate) enter(ctx context.Context, holder string, bytes int64, m mover) (
 	g.waiting = append(g.waiting, p)
 	g.makeWay(p)
 	g.mu.Unlock()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer connlimit.Waits(ctx, queued{cancel})()
 	timer := time.NewTimer(g.wait)
 	defer timer.Stop()
 	ticker := time.NewTicker(gateTick)
@@ -204,7 +210,7 @@ func (g *gate) makeWay(p *place) {
 		if q.mover == nil || q.leaving || own && q.holder != p.holder {
 			continue
 		}
-		late := q.mover.late(now)
+		late := q.mover.Late(now)
 		if late <= 0 {
 			continue
 		}
@@ -217,6 +223,6 @@ func (g *gate) makeWay(p *place) {
 	if slowest != nil {
 		slowest.leaving = true
 		g.leaving++
-		slowest.mover.giveWay()
+		slowest.mover.GiveWay()
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"imgcluster/cluster/access"
 	"imgcluster/cluster/clustertest/poll"
+	"imgcluster/cluster/connlimit"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
 )
@@ -29,8 +30,8 @@ func newCrawler(from time.Duration) *crawler {
 	return &crawler{from: time.Now().Add(from), out: make(chan struct{})}
 }
 
-func (c *crawler) late(now time.Time) time.Duration { return now.Sub(c.from) }
-func (c *crawler) giveWay()                         { c.once.Do(func() { close(c.out) }) }
+func (c *crawler) Late(now time.Time) time.Duration { return now.Sub(c.from) }
+func (c *crawler) GiveWay()                         { c.once.Do(func() { close(c.out) }) }
 
 // gateTest is a gate with what entered it.
 type gateTest struct {
@@ -38,7 +39,7 @@ type gateTest struct {
 	t *testing.T
 }
 
-func (g gateTest) enter(holder string, bytes int64, m mover) func() {
+func (g gateTest) enter(holder string, bytes int64, m connlimit.Mover) func() {
 	g.t.Helper()
 	leave, err := g.gate.enter(g.t.Context(), holder, bytes, m)
 	if err != nil {

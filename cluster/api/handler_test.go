@@ -421,6 +421,34 @@ func TestCanceledRequestIsNoSuccess(t *testing.T) {
 	h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, "http://x/v1/images/alice/a.png", nil))
 }
 
+// TestStatusStreams: an address has as many streams at once as it may; more are told to retry.
+func TestStatusStreams(t *testing.T) {
+	h, _ := serve(t, &shelf{})
+	h.Streams = 2
+	srv := servePeers(t, h)
+	open := func() *http.Response {
+		t.Helper()
+		resp, err := srv.Client().Get(srv.URL + wire.StatusPath)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { resp.Body.Close() })
+		return resp
+	}
+	first := open()
+	open()
+	resp := open()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<10)) // a stream has no end
+	if err != nil || resp.StatusCode != http.StatusTooManyRequests || resp.Header.Get("Retry-After") == "" ||
+		!strings.Contains(string(text), "limits.status_streams") {
+		t.Errorf("the third stream: %s, %s, %v", resp.Status, text, err)
+	}
+	first.Body.Close()
+	poll.Until(t, 10*time.Second, "the end of one to make room", func() bool {
+		return open().StatusCode == http.StatusOK
+	})
+}
+
 func TestShutdownEndsStatusStreams(t *testing.T) {
 	h, _ := serve(t, &shelf{})
 	srv := servePeers(t, h)

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 
+	"imgcluster/cluster/connlimit"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
 )
@@ -31,7 +32,7 @@ func (h *Handler) images(w http.ResponseWriter, r *http.Request, rest string) {
 		h.refuseMethod(w, r, allow)
 		return
 	case r.Method == http.MethodGet:
-		paced, _ := w.(mover)
+		paced, _ := w.(connlimit.Mover)
 		leave, err := h.reads.enter(r.Context(), holder(r, user), 0, paced)
 		if err != nil {
 			h.fail(w, r, err)
@@ -71,7 +72,7 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request, user, name string,
 	}
 	req.User, req.Name, req.If = user, name, cond
 	body := h.body(w, r)
-	leave, err := h.uploads.enter(r.Context(), holder(r, user), req.Size, body)
+	leave, err := h.enterUpload(r, h.uploads, user, body)
 	if err != nil {
 		h.fail(w, r, err)
 		return
@@ -91,6 +92,20 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request, user, name string,
 	}
 	wire.SetRecord(w.Header(), rec)
 	h.writeJSON(w, status, rec.Receipt())
+}
+
+// enterUpload waits for an upload's first bytes, then for a place, which leave gives back. Where another node
+// sends the upload, that one has waited for the bytes.
+func (h *Handler) enterUpload(r *http.Request, g *gate, user string, b *body) (leave func(), err error) {
+	if !wire.FromNode(r) {
+		over := connlimit.Waits(r.Context(), b)
+		err := b.await(min(r.ContentLength, h.FirstBytes))
+		over()
+		if err != nil {
+			return nil, err
+		}
+	}
+	return g.enter(r.Context(), holder(r, user), r.ContentLength, b)
 }
 
 // parsePut reads an upload's header.

@@ -47,8 +47,8 @@ func (u *urgency) begin(rate int64, grace, window time.Duration, cut func(time.T
 	}
 }
 
-// late implements mover.
-func (u *urgency) late(now time.Time) time.Duration {
+// Late implements connlimit.Mover.
+func (u *urgency) Late(now time.Time) time.Duration {
 	late := -time.Duration(u.left.Load())
 	if since := u.since.Load(); since != 0 {
 		late += now.Sub(time.Unix(0, since))
@@ -56,8 +56,8 @@ func (u *urgency) late(now time.Time) time.Duration {
 	return late
 }
 
-// giveWay implements mover.
-func (u *urgency) giveWay() {
+// GiveWay implements connlimit.Mover.
+func (u *urgency) GiveWay() {
 	u.out.Store(true)
 	u.cut(time.Unix(1, 0))
 }
@@ -155,8 +155,37 @@ type body struct {
 	pace    pace
 	urgency
 	end   time.Time   // by which it must have come; zero: any
-	read  atomic.Bool // something was asked of it
-	ended atomic.Bool // nothing is left of it
+	head  []byte      // what came first, until it is read
+	asked atomic.Bool // the client was asked for something
+	read  atomic.Bool // something was read
+	ended atomic.Bool // all of it came
+}
+
+// await waits for the first n bytes, which Read returns. What it holds grows with what came.
+func (b *body) await(n int64) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	piece := make([]byte, min(n, headPieceBytes))
+	for int64(len(b.head)) < n {
+		m, err := b.receive(piece[:min(n-int64(len(b.head)), int64(len(piece)))])
+		b.head = append(b.head, piece[:m]...)
+		if err != nil && int64(len(b.head)) < n {
+			return cutOff(err, len(b.head))
+		}
+	}
+	return nil
+}
+
+// headPieceBytes is how much of it is received at once.
+const headPieceBytes = 4 << 10
+
+// cutOff is the error of a body whose first bytes did not come.
+func cutOff(cause error, got int) error {
+	if errors.As(cause, new(*image.Error)) {
+		return cause
+	}
+	return image.Errorf(image.KindIncomplete, "the body ended after %d bytes: %w", got, cause).
+		WithHint("send the image again, with the same Idempotency-Key")
 }
 
 // Read implements io.Reader.
@@ -164,6 +193,19 @@ func (b *body) Read(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.read.Store(true)
+	if len(b.head) > 0 {
+		n := copy(p, b.head)
+		if b.head = b.head[n:]; len(b.head) == 0 {
+			b.head = nil
+		}
+		return n, nil
+	}
+	return b.receive(p)
+}
+
+// receive reads from the connection. The caller holds mu.
+func (b *body) receive(p []byte) (int, error) {
+	b.asked.Store(true)
 	if b.ended.Load() { // net/http asks once more, maybe only when the connection has its next request
 		return 0, io.EOF
 	}

@@ -6,10 +6,15 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
+	"imgcluster/cluster/clustertest/poll"
+	"imgcluster/cluster/connlimit"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
 )
@@ -44,6 +49,115 @@ func TestBodyThatDoesNotCome(t *testing.T) {
 			}
 			if e, ok := err.(net.Error); ok && e.Timeout() {
 				t.Errorf("no answer, and the connection stays: %v", err)
+			}
+		})
+	}
+}
+
+// TestFirstBytes: an upload takes a place only when its first bytes have come, all of it where it is smaller;
+// what came is not lost. The node that forwards one waits in front.
+func TestFirstBytes(t *testing.T) {
+	const first = 10_000
+	h, srv := serveOn(t, reader{}, readyNode{})
+	h.FirstBytes = first
+	places := func() int {
+		h.uploads.mu.Lock()
+		defer h.uploads.mu.Unlock()
+		return len(h.uploads.running)
+	}
+	for size, before := range map[int]int{3 * first: first - 1, first - 1: first - 2} {
+		conn := dial(t, srv)
+		received := h.rx.Load()
+		fmt.Fprintf(conn, "PUT /v1/images/alice/a.png HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", size,
+			make([]byte, before))
+		poll.Until(t, 10*time.Second, "the first bytes", func() bool {
+			return h.rx.Load() == received+int64(before)
+		})
+		if n := places(); n != 0 {
+			t.Errorf("%d places after %d of %d bytes", n, before, size)
+		}
+		if size > first {
+			conn.Write([]byte{0})
+			poll.Until(t, 10*time.Second, "a place", func() bool { return places() == 1 })
+			before++
+		}
+		conn.Write(make([]byte, size-before))
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil || resp.StatusCode != http.StatusCreated {
+			t.Errorf("%d bytes: %v, %v", size, resp, err)
+		}
+	}
+	conn := dial(t, srv)
+	fmt.Fprintf(conn, "PUT /v1/images/alice/a.png HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\nx", first)
+	conn.(*net.TCPConn).CloseWrite()
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil || resp.StatusCode != http.StatusBadRequest {
+		t.Errorf("a body that ends before: %v, %v", resp, err)
+	}
+	away := &leaving{to: 2, await: errLeft}
+	h, srv = serveOn(t, away, away)
+	h.FirstBytes = first
+	h.Forward = reach{}
+	conn = dial(t, srv)
+	fmt.Fprintf(conn, "PUT /v1/images/alice/a.png HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\nx", first)
+	poll.Until(t, 10*time.Second, "a byte", func() bool { return h.rx.Load() == 1 })
+	h.forwards.mu.Lock()
+	defer h.forwards.mu.Unlock()
+	if n := len(h.forwards.running); n != 0 {
+		t.Errorf("%d are forwarded", n)
+	}
+}
+
+// TestSlowRequestsKeepNoConnection: when slow requests of any kind have all connections, an upload that moves
+// gets one, and those that give way are answered.
+func TestSlowRequestsKeepNoConnection(t *testing.T) {
+	const some = "Content-Type: application/json\r\nContent-Length: 9999\r\n\r\n{"
+	for request, status := range map[string]int{
+		"PUT /v1/images/alice/a.png HTTP/1.1\r\nHost: x\r\n" + some: 429, // it has not begun
+		"GET /v1/images/alice/a.png HTTP/1.1\r\nHost: x\r\n\r\n":    429, // it waits for others
+		"POST /v1/members HTTP/1.1\r\nHost: x\r\n" + some:           429,
+		"PUT /nothing HTTP/1.1\r\nHost: x\r\n" + some:               404, // its body is not wanted
+	} {
+		t.Run(request[:16], func(t *testing.T) {
+			t.Parallel()
+			h, _ := serveOn(t, reader{}, readyNode{})
+			h.FirstBytes, h.BusyRate, h.BusyGrace = 1000, 10_000, 200*time.Millisecond
+			h.reads.all, h.reads.wait = 0, time.Minute
+			const most = 4
+			limited := httptest.NewUnstartedServer(h)
+			server := connlimit.New(limited.Config, connlimit.Options{
+				Max: most, PerAddress: most, Reserve: 1, ReservePerAddress: 1, Class: ConnectionClass,
+				Refuse: http.HandlerFunc(h.RefuseConnection), Logger: zap.NewNop(),
+			})
+			done := make(chan error)
+			go func() { done <- server.Serve(limited.Listener) }()
+			defer func() {
+				limited.Config.Close()
+				<-done
+			}()
+			answers := make(chan *http.Response, most)
+			for range most {
+				conn := dial(t, limited)
+				fmt.Fprint(conn, request)
+				go func() {
+					resp, _ := http.ReadResponse(bufio.NewReader(conn), nil)
+					answers <- resp
+				}()
+			}
+			poll.Until(t, 10*time.Second, "an upload to be stored", func() bool {
+				conn := dial(t, limited)
+				defer conn.Close()
+				fmt.Fprint(conn, "PUT /v1/images/alice/b.png HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
+				resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+				return err == nil && resp.StatusCode == http.StatusCreated
+			})
+			switch resp := <-answers; {
+			case resp == nil:
+				t.Error("one was not answered")
+			case resp.StatusCode != status:
+				t.Errorf("one was answered with %s", resp.Status)
+			case status == http.StatusTooManyRequests && resp.Header.Get("Retry-After") == "":
+				t.Error("no Retry-After")
 			}
 		})
 	}

@@ -1,11 +1,12 @@
 // Package connlimit limits the open connections of an HTTP server, in all and of one address, so that a
-// client that opens many and leaves them idle does not lock others out. At a limit the connection that has
-// been idle longest, of all or of the address, is closed in favour of the new one. When all are busy, a
-// reserve above the limit still serves the requests that must always be answered. It is between the API's
-// listener and its handler.
+// client that opens many and leaves them idle, or sends slowly, does not lock others out. At a limit the
+// connection that has been idle longest, of all or of the address, is closed in favour of the new one, or one
+// whose request is too slow gives way. When all are busy, a reserve above the limit still serves the requests
+// that must always be answered. It is between the API's listener and its handler.
 package connlimit
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"crypto/tls"
@@ -41,6 +42,15 @@ type Options struct {
 	TLS               *tls.Config // for the connections; nil: plain HTTP
 }
 
+// Mover is a request, or what there is of it, on its way. It is safe for concurrent use.
+type Mover interface {
+	// Late returns by how much it is behind what it must move at while others wait; not above zero when it is
+	// not.
+	Late(now time.Time) time.Duration
+	// GiveWay makes it end with an error. It does not block.
+	GiveWay()
+}
+
 // headerAge is how long a new connection may take to send the header of its first request before it counts as
 // idle. When all are newer, headerAgeMin counts instead: otherwise a client that opens connections fast
 // enough would keep all others out.
@@ -48,6 +58,13 @@ const (
 	headerAge    = time.Second
 	headerAgeMin = 100 * time.Millisecond
 )
+
+// idleAge is how long a connection keeps its place between two requests, while others that have not sent one
+// can be closed.
+const idleAge = 10 * time.Second
+
+// searchEvery is the pause after a search for a request that is too slow has found none.
+const searchEvery = 10 * time.Millisecond
 
 // refusal is the answer when the reserve is used up too, before a request is read. Under TLS there is none,
 // for that would need a handshake, which is work.
@@ -75,19 +92,21 @@ type table struct {
 type group struct {
 	open, within int          // within the limit; the others are of the reserve
 	lists        [2]list.List // of *entry: silent and idle
+	searched     time.Time    // when no request was found that is too slow
 }
 
 // state is what an open connection does.
 type state int
 
 const (
-	silent state = iota // has sent no header yet
+	silent state = iota // has sent no header yet, or its request has not begun; see Waits
 	idle                // is between two requests
 	busy
 )
 
 // entry is one connection.
 type entry struct {
+	table   *table
 	conn    net.Conn // as the server has it
 	raw     net.Conn // without TLS
 	address netip.Prefix
@@ -95,6 +114,7 @@ type entry struct {
 	state   state
 	since   time.Time        // when it came into its state
 	places  [2]*list.Element // in the lists of all and of its address, oldest first
+	mover   Mover            // of the request in progress, nil where it does not give way
 }
 
 type entryKey struct{}
@@ -192,7 +212,7 @@ func (l *listener) Accept() (net.Conn, error) {
 func (t *table) admit(c, raw net.Conn) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e := &entry{conn: c, raw: raw, address: Address(raw.RemoteAddr().String()), state: busy}
+	e := &entry{table: t, conn: c, raw: raw, address: Address(raw.RemoteAddr().String()), state: busy}
 	switch {
 	case t.makeRoom(e.address, false):
 	case t.makeRoom(e.address, true):
@@ -240,21 +260,78 @@ func (t *table) makeRoom(of netip.Prefix, reserve bool) bool {
 	}
 	if own := t.of[of]; own != nil && own.count(reserve) >= perAddress {
 		t.logAtLimit("of one address (limits.connections_per_address)", perAddress, own)
-		return t.closeIdle(own, reserve)
+		return t.closeOne(own, reserve)
 	}
 	if t.count(reserve) < limit {
 		return true
 	}
 	t.logAtLimit("(limits.connections)", limit, &t.group)
-	return t.closeIdle(&t.group, reserve)
+	return t.closeOne(&t.group, reserve)
 }
 
-// closeIdle closes a connection of a group that has nothing to do, and reports whether there was one. The
-// caller holds mu.
-func (t *table) closeIdle(g *group, reserve bool) bool {
+// closeOne closes a connection of a group that has nothing to do, or has its request give way, and reports
+// whether there was one. The caller holds mu.
+func (t *table) closeOne(g *group, reserve bool) bool {
 	return t.closeOldest(&g.lists[silent], reserve, headerAge) ||
-		t.closeOldest(&g.lists[idle], reserve, 0) || // in the reserve after "OPTIONS *", which no handler sees
-		t.closeOldest(&g.lists[silent], reserve, headerAgeMin)
+		t.closeOldest(&g.lists[idle], reserve, idleAge) ||
+		t.endSlowest(g, reserve) ||
+		t.closeOldest(&g.lists[silent], reserve, headerAgeMin) ||
+		t.closeOldest(&g.lists[idle], reserve, 0) // in the reserve after "OPTIONS *", which no handler sees
+}
+
+// endSlowest has a request of a group give way that is too slow, of the address with most connections the one
+// that is latest, and reports whether there was one. The caller holds mu.
+func (t *table) endSlowest(g *group, reserve bool) bool {
+	now := time.Now()
+	if now.Sub(g.searched) < searchEvery {
+		return false
+	}
+	var slowest *entry
+	var most time.Duration
+	for _, e := range t.conns {
+		own := t.of[e.address]
+		if e.mover == nil || e.reserve != reserve || g != &t.group && g != own {
+			continue
+		}
+		late := e.mover.Late(now)
+		if late > 0 && (slowest == nil ||
+			cmp.Or(cmp.Compare(own.open, t.of[slowest.address].open), cmp.Compare(late, most)) > 0) {
+			slowest, most = e, late
+		}
+	}
+	if slowest == nil {
+		g.searched = now
+		return false
+	}
+	t.closeFor(slowest)
+	return true
+}
+
+// Moves says what the request on a connection moves from now on. It does nothing for a context that is not of
+// a Server's request.
+func Moves(ctx context.Context, m Mover) { progress(ctx, busy, m) }
+
+// Waits says that the request on a connection holds nothing yet, because it waits for its first bytes or for
+// others to end: until over is called the connection makes way as one that has sent no header does.
+func Waits(ctx context.Context, m Mover) (over func()) {
+	before := progress(ctx, silent, m)
+	return func() { progress(ctx, busy, before) }
+}
+
+// progress returns the mover of before.
+func progress(ctx context.Context, to state, m Mover) (before Mover) {
+	e, _ := ctx.Value(entryKey{}).(*entry)
+	if e == nil {
+		return nil
+	}
+	e.table.mu.Lock()
+	defer e.table.mu.Unlock()
+	before = e.mover
+	if e.table.conns[e.conn] == e {
+		e.table.move(e, to)
+		e.mover = m
+	}
+	return before
 }
 
 // closeOldest closes the connection that has been in a list longest, when that is as long as age, and reports
@@ -273,10 +350,16 @@ func (t *table) closeOldest(l *list.List, reserve bool, age time.Duration) bool 
 	return false
 }
 
-// closeFor closes a connection in favour of another one. The caller holds mu.
+// closeFor closes a connection in favour of another one. One with a request has it answered first. The caller
+// holds mu.
 func (t *table) closeFor(e *entry) {
 	t.closed++
+	m := e.mover
 	t.remove(e)
+	if m != nil {
+		m.GiveWay()
+		return
+	}
 	e.raw.Close() // its reader gets an error; to close TLS would wait for room to say so
 }
 
@@ -305,6 +388,7 @@ func (t *table) move(e *entry, to state) {
 	}
 	e.state = to
 	e.since = time.Now()
+	e.mover = nil
 }
 
 // changed is the server's ConnState hook.

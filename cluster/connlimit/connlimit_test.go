@@ -4,11 +4,14 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -22,7 +25,7 @@ import (
 )
 
 // server is a server with a limit of 8 connections and a reserve of 4. Requests of /busy and /long last until
-// the test ends.
+// the test ends, those of /moves and /waits at most; see crawl.
 type server struct {
 	t    *testing.T
 	addr string
@@ -46,12 +49,24 @@ func startWith(t *testing.T, o Options) *server {
 	core, logs := observer.New(zap.DebugLevel)
 	over := make(chan struct{})
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/busy" || r.URL.Path == "/long" {
+		late, _ := strconv.Atoi(r.URL.RawQuery)
+		c := &crawler{time.Duration(late) * time.Second, make(chan struct{})}
+		switch r.URL.Path {
+		case "/busy", "/long":
 			http.NewResponseController(w).Flush()
-			select {
-			case <-over:
-			case <-r.Context().Done():
-			}
+		case "/moves":
+			Moves(r.Context(), c)
+		case "/waits":
+			defer Waits(r.Context(), c)()
+		default:
+			return
+		}
+		select {
+		case <-over:
+		case <-r.Context().Done():
+		case <-c.out:
+			w.Header().Set("Connection", "close")
+			w.WriteHeader(http.StatusTooManyRequests)
 		}
 	})}
 	o.Max, o.Reserve, o.Logger = most, reserve, zap.New(core)
@@ -491,4 +506,98 @@ func TestAddress(t *testing.T) {
 			t.Errorf("%s and %s are one address: %v", c.a, c.b, got)
 		}
 	}
+}
+
+// crawler is a request that is late by so much, until it gives way.
+type crawler struct {
+	late time.Duration
+	out  chan struct{}
+}
+
+func (c *crawler) Late(time.Time) time.Duration { return c.late }
+func (c *crawler) GiveWay()                     { close(c.out) }
+
+// crawl sends a request that lasts until it gives way: of /moves, late by so many seconds, or of /waits.
+func (s *server) crawl(address, path string, late int) net.Conn {
+	s.t.Helper()
+	c := s.connFrom(address)
+	fmt.Fprintf(c, "GET %s?%d HTTP/1.1\r\nHost: x\r\n\r\n", path, late)
+	poll.Until(s.t, 10*time.Second, "the request to be under way", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, e := range s.conns {
+			if e.conn.RemoteAddr().String() == c.LocalAddr().String() {
+				return e.mover != nil
+			}
+		}
+		return false
+	})
+	return c
+}
+
+// expectAnswer expects an answer of this status on a connection that waits for one.
+func (s *server) expectAnswer(c net.Conn, status int) {
+	s.t.Helper()
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil || resp.StatusCode != status || !resp.Close {
+		s.t.Errorf("answered %v, %v, want %d", resp, err, status)
+	}
+}
+
+// TestSlowRequestsGiveWay: when all connections are busy, the request that is too slow gives way to a new
+// connection: the latest of the address that has most. Those that move are not touched.
+func TestSlowRequestsGiveWay(t *testing.T) {
+	s := startWith(t, Options{PerAddress: 6, ReservePerAddress: reserve})
+	one := s.crawl("127.0.0.1", "/moves", 100)
+	var two []net.Conn
+	for _, late := range []int{0, 2, 3, 0, -5} {
+		two = append(two, s.crawl("127.0.0.2", "/moves", late))
+	}
+	s.crawl("127.0.0.3", "/moves", 0)
+	s.crawl("127.0.0.3", "/moves", 0)
+	s.crawl("127.0.0.4", "/moves", 0)
+	s.expectAnswer(two[2], http.StatusTooManyRequests)
+	s.crawl("127.0.0.4", "/moves", 0)
+	s.expectAnswer(two[1], http.StatusTooManyRequests)
+	s.crawl("127.0.0.4", "/moves", 0)
+	s.expectAnswer(one, http.StatusTooManyRequests)
+	s.expectStatus(s.connFrom("127.0.0.5"), "/", http.StatusTooManyRequests, true)
+}
+
+// TestSlowRequestsOfOneAddress: at its own limit an address has its own give way.
+func TestSlowRequestsOfOneAddress(t *testing.T) {
+	s := startWith(t, Options{PerAddress: 2, ReservePerAddress: 1})
+	other := s.crawl("127.0.0.1", "/moves", 100)
+	s.crawl("127.0.0.2", "/moves", 0)
+	own := s.crawl("127.0.0.2", "/moves", 1)
+	s.crawl("127.0.0.2", "/moves", 0)
+	s.expectAnswer(own, http.StatusTooManyRequests)
+	s.expectStatus(s.connFrom("127.0.0.2"), "/", http.StatusTooManyRequests, true)
+	other.SetReadDeadline(time.Now())
+	if _, err := other.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the request of the other address ended: %v", err)
+	}
+}
+
+// TestWaitingRequestsGiveWay: what holds nothing yet gives way when it has waited, the oldest first, and
+// before a connection that was used just now.
+func TestWaitingRequestsGiveWay(t *testing.T) {
+	s := start(t)
+	used := s.conn()
+	s.expectStatus(used, "/", http.StatusOK, false)
+	s.waitIdle(1)
+	var waits []net.Conn
+	for range most - 1 {
+		waits = append(waits, s.crawl("127.0.0.1", "/waits", 0))
+	}
+	s.mu.Lock()
+	for at := s.lists[silent].Front(); at != nil; at = at.Next() {
+		at.Value.(*entry).since = time.Now().Add(-headerAgeMin)
+	}
+	s.mu.Unlock()
+	for i := range 3 {
+		s.crawl("127.0.0.1", "/moves", 0)
+		s.expectAnswer(waits[i], http.StatusTooManyRequests)
+	}
+	s.expectStatus(used, "/", http.StatusOK, false)
 }
