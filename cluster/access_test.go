@@ -283,7 +283,7 @@ func TestAccessKeys(t *testing.T) {
 			t.Errorf("before its end: %d %s", r.Status, r.Body)
 		}
 		for _, id := range c.IDs() {
-			clustertest.Poll(t, "the key to expire", func() bool {
+			poll.Until(t, refusedMax, "the key to expire", func() bool {
 				r := k.do(bearer(short), http.MethodGet, id, path, nil)
 				return r.Status == http.StatusUnauthorized && strings.Contains(r.Problem.Detail, "expired") &&
 					r.Problem.Hint != ""
@@ -422,6 +422,9 @@ func testBadKeys(t *testing.T, k keyed, read, bob wire.NewKey) {
 	}
 }
 
+// refusedMax is how long it may take until a node refuses a key that has just been removed or has expired.
+const refusedMax = 20 * time.Second
+
 // testRefusedAreCounted: /metrics counts what is refused for its credentials by the reason, and has no other
 // label than these, whatever comes.
 func testRefusedAreCounted(
@@ -441,10 +444,10 @@ func testRefusedAreCounted(
 	secret, madeUp := read, read
 	secret.Secret = root.Secret
 	madeUp.ID = "ICAAAAAAAAAAAAAAAAAA"
-	clustertest.Poll(t, "the node to have applied the removal", func() bool {
+	poll.Until(t, refusedMax, "the node to have applied the removal", func() bool {
 		return k.do(bearer(removed), http.MethodGet, id, path, nil).Status == http.StatusUnauthorized
 	})
-	clustertest.Poll(t, "the key to expire", func() bool {
+	poll.Until(t, refusedMax, "the key to expire", func() bool {
 		return k.do(bearer(expired), http.MethodGet, id, path, nil).Status == http.StatusUnauthorized
 	})
 	before := counts()
