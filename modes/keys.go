@@ -97,8 +97,8 @@ func newKeysRotate(e *env) *cobra.Command {
   keys rotate --finish    the old key is good for nothing any more
 
 Each is refused until it can be done, with what is missing; keys status shows it
-too. With --user, a user's new images are encrypted with a newer key; keys rewrap
-encrypts those that are stored with it.`,
+too. With --user, a user's new images are encrypted with a newer key; keys
+rewrap encrypts those that are stored with it.`,
 		Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runKeysRotate(cmd.Context(), e, o)

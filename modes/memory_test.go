@@ -69,14 +69,14 @@ func TestMemoryOfSlowClients(t *testing.T) {
 	uploads := cfg.Limits.Uploads
 	for i := range uploads { // each stalls after its share of the memory
 		conn := slowConn(t, addr)
-		fmt.Fprintf(conn, "PUT /v1/images/slow/part%d HTTP/1.1\r\nHost: x\r\n", i)
+		fmt.Fprintf(conn, "PUT /v1/images/slow/part%d HTTP/1.1\r\nHost: localhost\r\n", i)
 		fmt.Fprintf(conn, "Content-Length: %d\r\n\r\n", len(body))
 		go conn.Write(body[:int(cfg.Limits.StagingBytes)/uploads])
 	}
 	begun := make(chan int, readers)
 	for i := range readers {
 		conn := slowConn(t, addr)
-		fmt.Fprintf(conn, "GET /v1/images/slow/%d HTTP/1.1\r\nHost: x\r\n\r\n", i%4)
+		fmt.Fprintf(conn, "GET /v1/images/slow/%d HTTP/1.1\r\nHost: localhost\r\n\r\n", i%4)
 		go func() {
 			status := make([]byte, len("HTTP/1.1 200"))
 			io.ReadFull(conn, status) // a closed connection counts as refused
