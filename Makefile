@@ -33,9 +33,10 @@ static: ## without a C compiler
 format:
 	go tool gofumpt -w .
 
-# Throughput against a bare broadcast of the same bytes, interleaved; see BENCHMARKS.md.
+# Throughput against a bare broadcast of the same bytes, and with TLS and access keys against without,
+# interleaved; see BENCHMARKS.md.
 bench:
-	go test ./modes -run '^$$' -bench Broadcast -benchtime 1x -timeout 30m
+	go test ./modes -run '^$$' -bench 'Broadcast|Security' -benchtime 1x -timeout 30m
 
 # The whole extreme run on a local cluster: 40 GB of disk while it runs, and some minutes.
 extreme: build

@@ -3,6 +3,8 @@ package modes
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -14,7 +16,11 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+	"time"
 
+	"golang.org/x/sync/errgroup"
+
+	"imgcluster/cluster/access"
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
@@ -133,6 +139,15 @@ func (s series) ratio(to series) float64 {
 	return median(r)
 }
 
+// cpuRatio returns the median of the ratios of the rounds' CPU, of client and nodes.
+func (s series) cpuRatio(to series) float64 {
+	r := make([]float64, len(s.rate))
+	for i := range r {
+		r[i] = (s.client[i] + s.nodes[i]) / (to.client[i] + to.nodes[i])
+	}
+	return median(r)
+}
+
 // cpuMillis returns the CPU time of processes so far, which the kernel counts in hundredths of a second.
 func cpuMillis(b *testing.B, pids []int) (ms float64) {
 	for _, pid := range pids {
@@ -162,23 +177,18 @@ func buildProgram(b *testing.B) string {
 	return exe
 }
 
-// drive uploads the images to the nodes, whose processes are pids.
-func drive(b *testing.B, images madeImages, nodes []client.Node, pids []int) outcome {
-	c, err := client.New(client.Options{Nodes: nodes})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer c.Close()
+// drive uploads so many images with c, to the nodes whose processes are pids.
+func drive(b *testing.B, images madeImages, c *client.Client, uploads, concurrency int, pids []int) outcome {
 	self := []int{os.Getpid()}
 	clientBefore, nodesBefore := cpuMillis(b, self), cpuMillis(b, pids)
 	var log bytes.Buffer
 	w := runlog.NewWriter(&log)
-	err = load.Run(b.Context(), load.Options{
+	err := load.Run(b.Context(), load.Options{
 		Run: runlog.Run{
 			Profile:     "bench",
 			Nodes:       []int{1, 2, 3},
-			Count:       benchUploads,
-			Concurrency: benchConcurrency,
+			Count:       int64(uploads),
+			Concurrency: concurrency,
 			Delivery:    "broadcast",
 		},
 		Source: images,
@@ -201,7 +211,7 @@ func drive(b *testing.B, images madeImages, nodes []client.Node, pids []int) out
 	if r.Failed > 0 {
 		b.Fatalf("%d uploads failed", r.Failed)
 	}
-	return outcome{r.ThroughputPerS, clientCPU / benchUploads, nodesCPU / benchUploads}
+	return outcome{r.ThroughputPerS, clientCPU / float64(uploads), nodesCPU / float64(uploads)}
 }
 
 func benchBare(b *testing.B, images madeImages) outcome {
@@ -227,7 +237,12 @@ func benchBare(b *testing.B, images madeImages) outcome {
 		nodes = append(nodes, client.Node{ID: image.NodeID(i + 1), Addr: addr})
 		pids = append(pids, cmd.Process.Pid)
 	}
-	return drive(b, images, nodes, pids)
+	c, err := client.New(client.Options{Nodes: nodes})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	return drive(b, images, c, benchUploads, benchConcurrency, pids)
 }
 
 func waitPort(b *testing.B, addr string) {
@@ -243,9 +258,18 @@ func waitPort(b *testing.B, addr string) {
 	}
 }
 
-func benchCluster(b *testing.B, exe string, images madeImages, replicas int) outcome {
+func benchCluster(b *testing.B, exe string, images madeImages, replicas int) (o outcome) {
+	withCluster(b, exe, func(c *client.Client, pids []int) {
+		o = drive(b, images, c, benchUploads, benchConcurrency, pids)
+	}, fmt.Sprintf("cluster.replicas=%d", replicas))
+	return o
+}
+
+// withCluster calls fn with a client of a cluster of three processes, and their process IDs. Where the
+// cluster is secured, the client has an access key.
+func withCluster(b *testing.B, exe string, fn func(c *client.Client, pids []int), set ...string) {
 	dir := b.TempDir()
-	e, cfg := demoConfigured(b, dir, fmt.Sprintf("cluster.replicas=%d", replicas), "log.level=warn")
+	e, cfg := demoConfigured(b, dir, append(set, "log.level=warn")...)
 	l, err := local.Start(b.Context(), e.localOptions(cfg, exe))
 	if err != nil {
 		b.Fatal(err)
@@ -262,5 +286,120 @@ func benchCluster(b *testing.B, exe string, images madeImages, replicas int) out
 		nodes = append(nodes, client.Node{ID: n.ID, Addr: n.APIAddr()})
 		pids = append(pids, l.Nodes()[i].PID())
 	}
-	return drive(b, images, nodes, pids)
+	o := client.Options{Nodes: nodes}
+	if err := e.authenticate(cfg, &o); err != nil {
+		b.Fatal(err)
+	}
+	if cfg.Secured() {
+		authority, err := e.authority(cfg)
+		if err != nil {
+			b.Fatal(err)
+		}
+		o = withKey(b, o, authority)
+	}
+	c, err := client.New(o)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	fn(c, pids)
+}
+
+// withKey returns the options of a client that has an access key in place of an administrator's certificate.
+func withKey(b *testing.B, o client.Options, authority *access.Authority) client.Options {
+	admin, err := client.New(o)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer admin.Close()
+	_, err = admin.AddUser(b.Context(), "bench")
+	var made wire.NewKey
+	if err == nil {
+		made, err = admin.AddAccessKey(b.Context(), wire.KeyRequest{User: "bench", Role: image.RoleWrite})
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(authority.CertificatePEM())
+	o.TLS = access.Client(roots, nil)
+	o.Key = access.Credentials{ID: made.ID, Secret: access.NewSecret(made.Secret)}
+	return o
+}
+
+// BenchmarkSecurity compares clusters with TLS and access keys to clusters without, in turn, and reports
+// medians: large images sent to all nodes and read again, and small ones. Run it with -benchtime 1x.
+func BenchmarkSecurity(b *testing.B) {
+	const smallUploads, smallConcurrency, smallBytes = 3000, 32, 10_000
+	large, small, exe := makeImages(), randomImages(benchImages, smallBytes), buildProgram(b)
+	for b.Loop() {
+		results := map[string][2]series{}
+		for round := range benchRounds {
+			for i := range 2 {
+				secured := (round+i)%2 == 1 // each is the first one as often as the other
+				add := func(what string, o outcome) {
+					both := results[what]
+					both[btoi(secured)].add(o)
+					results[what] = both
+				}
+				withCluster(b, exe, func(c *client.Client, pids []int) {
+					add("broadcast of 13 MB", drive(b, large, c, benchUploads, benchConcurrency, pids))
+					add("GET of 13 MB", readBack(b, c, benchUploads, benchConcurrency, pids))
+					add("broadcast of 10 KB", drive(b, small, c, smallUploads, smallConcurrency, pids))
+				}, fmt.Sprintf("security.always=%t", secured))
+			}
+		}
+		b.ReportMetric(0, "ns/op")
+		for what, both := range results {
+			for i, s := range both {
+				b.Logf("%-18s  %-11s  %.1f a second, CPU ms each: client %.2f, nodes %.2f", what,
+					[]string{"without TLS", "with TLS"}[i], median(s.rate), median(s.client), median(s.nodes))
+			}
+			b.Logf("%-18s  with to without: rate %.2f, CPU %.2f", what, both[1].ratio(both[0]),
+				both[1].cpuRatio(both[0]))
+		}
+	}
+}
+
+func btoi(x bool) int {
+	if x {
+		return 1
+	}
+	return 0
+}
+
+// randomImages returns images of this many random bytes.
+func randomImages(n, size int) (m madeImages) {
+	for range n {
+		body := make([]byte, size)
+		rand.Read(body)
+		m = append(m, load.Image{Size: int64(size), Body: func() io.Reader { return bytes.NewReader(body) }})
+	}
+	return m
+}
+
+// readBack reads images that drive has uploaded, in their order.
+func readBack(b *testing.B, c *client.Client, count, concurrency int, pids []int) outcome {
+	self := []int{os.Getpid()}
+	clientBefore, nodesBefore, began := cpuMillis(b, self), cpuMillis(b, pids), time.Now()
+	var g errgroup.Group
+	g.SetLimit(concurrency)
+	for n := range count {
+		g.Go(func() error {
+			o, err := c.Get(b.Context(), "bench", fmt.Sprintf("bench-%d.png", n+1), false)
+			if err == nil {
+				_, err = io.Copy(io.Discard, o.Body)
+				o.Body.Close()
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		b.Fatal(err)
+	}
+	each := float64(count)
+	return outcome{
+		each / time.Since(began).Seconds(), (cpuMillis(b, self) - clientBefore) / each,
+		(cpuMillis(b, pids) - nodesBefore) / each,
+	}
 }
