@@ -90,10 +90,11 @@ damage:
 	IMGCLUSTER_DAMAGE=$(COUNT) IMGCLUSTER_SEED=$(SEED) go test ./cluster -run '^TestDamagedLog$$' -count 1 -v -timeout 3h
 
 # COUNT slow readers, and as many uploads that stop as a node takes, against the memory of a node with default
-# settings; then COUNT of them, 10,000 idle connections and 1,000 slow uploads, beside normal uploads.
+# settings; then COUNT of them, 10,000 idle connections and 1,000 slow uploads, beside normal
+# uploads: ten minutes.
 slow: COUNT = 900
 slow:
-	SLOW_CLIENTS=$(COUNT) go test ./modes -run '^(TestMemoryOfSlowClients|TestAttack)$$' -count 1 -v
+	SLOW_CLIENTS=$(COUNT) go test ./modes -run '^(TestMemoryOfSlowClients|TestAttack)$$' -count 1 -v -timeout 30m
 
 # Seeds known bugs one after the other and shows which test catches each.
 bugs:

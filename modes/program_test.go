@@ -31,6 +31,9 @@ import (
 const programEnv = "TEST_BINARY_IS_PROGRAM"
 
 func TestMain(m *testing.M) {
+	if a := os.Getenv(attackEnv); a != "" {
+		os.Exit(runAttack(a))
+	}
 	if os.Getenv(programEnv) == "" {
 		for _, v := range os.Environ() {
 			if name, _, _ := strings.Cut(v, "="); strings.HasPrefix(name, "IMGCLUSTER_") {

@@ -24,6 +24,8 @@ type gate struct {
 	bytes   int64          // of all that run
 	leaving int            // those that give way
 	waiting []*place       // in the order that they came
+	// searched is when none was found that is too slow: of a holder, or under "" of all.
+	searched map[string]time.Time
 }
 
 // bounds are those of a gate.
@@ -56,11 +58,13 @@ func (q queued) GiveWay() {
 		"limits.connections_per_address)").WithHint("send fewer at once").WithRetry(gaveWayRetry))
 }
 
-// gateTick is how often a waiting place looks for one that has become too slow.
+// gateTick is how often those that wait look for a place whose holder has become too slow.
 const gateTick = 100 * time.Millisecond
 
 func newGate(b bounds) *gate {
-	return &gate{bounds: b, running: map[*place]bool{}, of: map[string]int{}}
+	return &gate{
+		bounds: b, running: map[*place]bool{}, of: map[string]int{}, searched: map[string]time.Time{},
+	}
 }
 
 // holder returns what a request's uploads and reads are counted by: its access key. Without one it is the
@@ -176,6 +180,7 @@ func (g *gate) leave(p *place) {
 	delete(g.running, p)
 	if g.of[p.holder]--; g.of[p.holder] == 0 {
 		delete(g.of, p.holder)
+		delete(g.searched, p.holder)
 	}
 	g.bytes -= p.bytes
 	if p.leaving {
@@ -203,7 +208,13 @@ func (g *gate) makeWay(p *place) {
 		return
 	}
 	own := g.ofHolder(p) >= g.perKey
-	now := time.Now()
+	now, of := time.Now(), ""
+	if own {
+		of = p.holder
+	}
+	if now.Sub(g.searched[of]) < gateTick {
+		return
+	}
 	var slowest *place
 	var most time.Duration
 	for q := range g.running {
@@ -220,9 +231,11 @@ func (g *gate) makeWay(p *place) {
 		}
 		slowest, most = q, late
 	}
-	if slowest != nil {
-		slowest.leaving = true
-		g.leaving++
-		slowest.mover.GiveWay()
+	if slowest == nil {
+		g.searched[of] = now
+		return
 	}
+	slowest.leaving = true
+	g.leaving++
+	slowest.mover.GiveWay()
 }
