@@ -27,7 +27,11 @@ type noCopies struct{ Copies }
 
 func (noCopies) Pin(image.FileID) (release func()) { return func() {} }
 
-func (noCopies) Fetch(_ context.Context, _ *image.Record, _, _ image.Copy) error { return nil }
+func (noCopies) Make(
+	_ context.Context, _ *image.Record, _ image.Copy, to image.Attempt,
+) (image.Copy, error) {
+	return image.Copy{Node: 1, Attempt: to}, nil
+}
 
 // TestShardMovesDuringRepair: a repair of a shard that moves away ends without a copy.
 func TestShardMovesDuringRepair(t *testing.T) {
