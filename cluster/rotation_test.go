@@ -202,7 +202,11 @@ func TestRotationNeedsAllNodes(t *testing.T) {
 	c.WaitReady(3)
 	rotate(t, cl)
 
-	// A node that is down in the middle.
+	// A node that is down in the middle, and knows of the rotation.
+	clustertest.Poll(t, "node 3 uses the next key", func() bool {
+		s, err := cl.MasterKey(t.Context())
+		return err == nil && s.Nodes[2].Uses == next.ID()
+	})
 	c.Stop(3)
 	refused(wire.MasterKeyFinish, "node 3 does not answer")
 	// Without the next key it does not come back, with both it does.

@@ -77,8 +77,9 @@ func (d *database) writeSnapshot(
 
 // hashedReader hashes what is taken from it, byte by byte as far as the parser went.
 type hashedReader struct {
-	r   *bufio.Reader
-	sum hash.Hash
+	r      *bufio.Reader
+	sum    hash.Hash
+	failed error // of ReadByte
 }
 
 func (h *hashedReader) Read(p []byte) (int, error) {
@@ -93,12 +94,16 @@ func (h *hashedReader) ReadByte() (byte, error) {
 	if err == nil {
 		h.sum.Write([]byte{c})
 	}
+	h.failed = err
 	return c, err
 }
 
 // bytes reads a length and that many bytes into buf.
 func (h *hashedReader) bytes(buf []byte, max uint64) ([]byte, error) {
 	n, err := binary.ReadUvarint(h)
+	if err != nil && h.failed == nil { // not that of reading
+		err = fmt.Errorf("%w: %w", errSnapshot, err)
+	}
 	if err != nil {
 		return nil, err
 	}
