@@ -227,7 +227,7 @@ func (n *Node) apiOptions() api.Options {
 		Node:        clientAPI{n.readiness, n.reporter, n.router, admin, n.disk, n.metrics},
 		Peers:       peerAPI{n.starter, n.reporter, held, admission},
 		Accounts:    n.accounts,
-		Keys:        keys{n.master, &rewraps{n.self.ID, n.log, n.peers, n.router, held, n.master.timeout}, n.keys},
+		Keys:        keys{n.master, &rewraps{n.log, n.peers, held, n.master.timeout}, n.keys},
 		Logger:      n.logger.Named("api"),
 		Forward:     n.peers.Transport(),
 		ImageBytes:  int64(n.cfg.Limits.ImageBytes),

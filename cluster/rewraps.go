@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/peer"
@@ -18,12 +16,10 @@ import (
 // rewraps has the copies of users' images encrypted again under newer keys, which package repair does, and
 // says how far that is.
 type rewraps struct {
-	self     image.NodeID
 	log      *shardLogs
 	peers    *peer.Set
-	router   *router
 	holdings *holdings
-	timeout  time.Duration // of reading from the shards
+	timeout  time.Duration // of a read of the system shard
 }
 
 // Rewrap implements api.Keys.
@@ -59,32 +55,26 @@ func (w *rewraps) RewrapState(ctx context.Context, user string) (wire.Rewrap, er
 
 // count asks all shards, here or where they are.
 func (w *rewraps) count(ctx context.Context, user string, least uint32) (wire.Rewrap, error) {
-	where, err := w.router.locate()
-	if err != nil {
-		return wire.Rewrap{}, err
-	}
 	var mu sync.Mutex
 	all := wire.OldCopies{}
-	g, ctx := errgroup.WithContext(ctx)
-	for node, shards := range where {
-		g.Go(func() error {
-			q := wire.OldCopiesQuery{ShardQuery: wire.ShardQuery{Shards: shards, User: user}, Key: least}
-			ask := w.holdings.OldCopies
-			if node != w.self {
-				ask = func(ctx context.Context, q wire.OldCopiesQuery) (wire.OldCopies, error) {
-					return w.peers.OldCopies(ctx, node, q)
-				}
-			}
-			old, err := ask(ctx, q)
-			mu.Lock()
-			defer mu.Unlock()
-			for id, n := range old {
-				all[id] += n
-			}
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
+	err := w.holdings.images.Everywhere(ctx, func(
+		ctx context.Context, node image.NodeID, shards []uint64,
+	) (err error) {
+		q := wire.OldCopiesQuery{ShardQuery: wire.ShardQuery{Shards: shards, User: user}, Key: least}
+		var old wire.OldCopies
+		if node == w.holdings.self {
+			old, err = w.holdings.OldCopies(ctx, q)
+		} else {
+			old, err = w.peers.OldCopies(ctx, node, q)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for id, n := range old {
+			all[id] += n
+		}
+		return err
+	})
+	if err != nil {
 		return wire.Rewrap{}, err
 	}
 	s := wire.Rewrap{User: user, Key: least, Nodes: []wire.RewrapNode{}}

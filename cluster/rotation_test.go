@@ -306,20 +306,7 @@ func TestRotateUserKey(t *testing.T) {
 	digest := sha256.Sum256(first.body)
 	c.Put(t, 3, "alice", first.name, first.body,
 		http.Header{"If-Match": {fmt.Sprintf("%q", hex.EncodeToString(digest[:]))}})
-	versions := map[uint32]bool{}
-	for _, id := range c.IDs() {
-		for _, path := range c.Files(t, id, ".img") {
-			b, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			h, err := crypto.ParseHeader(b)
-			if err != nil {
-				t.Fatal(err)
-			}
-			versions[h.UserKey] = true
-		}
-	}
+	versions := fileKeys(t, c)
 	if len(versions) != rotations+1 {
 		t.Errorf("the copies have the keys %v", versions)
 	}

@@ -212,7 +212,7 @@ func runKeysRewrap(ctx context.Context, e *env, user string) error {
 	return nil
 }
 
-// keysEvery is the time between two looks at a change of the master key.
+// keysEvery is the time between two looks at how far a change of keys is.
 const keysEvery = 500 * time.Millisecond
 
 // awaitResealed waits until a change of the master key can be finished.

@@ -43,10 +43,13 @@ func ErrCertificate(err error) error {
 	return ReasonCertificate.refuse(e)
 }
 
+// RoleHint is what a sender may do whom a request is not for.
+const RoleHint = "use a key of the user and role that it needs: " +
+	"an administrator makes one with imgcluster key add"
+
 // ErrRole returns the error of a request that is not for its sender.
 func ErrRole(method, path string, p Principal) error {
 	e := image.Errorf(image.KindForbidden, "%.20q %.200q is not for %s", method, path, p).
-		WithHint("use a key of the user and role that it needs: " +
-			"an administrator makes one with imgcluster key add")
+		WithHint(RoleHint)
 	return ReasonRole.refuse(e)
 }

@@ -271,8 +271,8 @@ func (t *txn) stored(s *Stored) (Result, error) {
 		u.Sealed = s.Sealed
 	}
 	for _, c := range s.Copies {
-		s := u.Slot(c.Node)
-		s.Attempt, s.Key = c.Attempt, c.Key
+		slot := u.Slot(c.Node)
+		slot.Attempt, slot.Key = c.Attempt, c.Key
 	}
 	return t.advance(u)
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"imgcluster/cluster/access"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
 )
@@ -150,8 +151,7 @@ func withoutBody(e *image.Error, node Node) {
 		e.WithHint("imgcluster status says which; an administrator makes a key with imgcluster key add")
 	case image.KindForbidden:
 		e.Detail = fmt.Sprintf("node %d says that this is not for this access key", node.ID)
-		e.WithHint("use a key of the user and role that it needs: " +
-			"an administrator makes one with imgcluster key add")
+		e.WithHint(access.RoleHint)
 	default:
 		e.Detail = fmt.Sprintf("node %d answers: %s", node.ID, strings.ReplaceAll(string(e.Kind), "-", " "))
 		e.WithHint("see imgcluster status")

@@ -44,25 +44,35 @@ func (m *Images) List(ctx context.Context, user, prefix, after string, limit int
 // listOnce reads one page from every shard, here or where it is.
 func (m *Images) listOnce(ctx context.Context, user, prefix, after string, limit int) (*listPage, error) {
 	page := &listPage{limit: limit}
+	return page, m.Everywhere(ctx, func(ctx context.Context, node image.NodeID, shards []uint64) error {
+		if node == m.Self {
+			return m.listShards(ctx, page, shards, user, prefix, after)
+		}
+		return m.listPeer(ctx, page, node, shards, user, prefix, after)
+	})
+}
+
+// Everywhere calls ask at once for all data shards, those on this node and those where others serve them. It
+// returns the first error; that of a node that does not answer is KindNoQuorum.
+func (m *Images) Everywhere(
+	ctx context.Context, ask func(ctx context.Context, node image.NodeID, shards []uint64) error,
+) error {
 	where, err := m.Locate()
 	if err != nil {
-		return page, err
+		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	for node, shards := range where {
 		g.Go(func() error {
-			if node == m.Self {
-				return m.listShards(ctx, page, shards, user, prefix, after)
-			}
-			err := m.listPeer(ctx, page, node, shards, user, prefix, after)
-			if err != nil && !errors.As(err, new(*image.Error)) {
+			err := ask(ctx, node, shards)
+			if err != nil && node != m.Self && !errors.As(err, new(*image.Error)) {
 				err = image.Errorf(image.KindNoQuorum, "node %d does not answer: %w", node, err).
 					WithHint("try again: another node is asked then")
 			}
 			return err
 		})
 	}
-	return page, g.Wait()
+	return g.Wait()
 }
 
 // listPeer adds what some shards on a peer have to a page.
