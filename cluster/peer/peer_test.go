@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
@@ -131,34 +132,28 @@ func TestPausedPeer(t *testing.T) {
 // TestSilence counts ticks: a process that was stopped gets one for all that it missed, and must not take
 // the others for down before it could read what they sent.
 func TestSilence(t *testing.T) {
-	var s silence
-	tick := make(chan time.Time)
-	ended := make(chan struct{})
-	over := make(chan struct{})
-	go func() {
-		s.watch(t.Context(), tick, func() { close(ended) })
-		close(over)
-	}()
-	ticks := func(n int) {
-		for range n {
-			select {
-			case tick <- time.Now():
-			case <-over:
-				t.Fatal("it is over too early")
+	synctest.Test(t, func(t *testing.T) {
+		var s silence
+		tick := make(chan time.Time)
+		ended := false
+		go s.watch(t.Context(), tick, func() { ended = true })
+		ticks := func(n int) {
+			for range n {
+				tick <- time.Now()
+				synctest.Wait() // until it is counted
 			}
 		}
-	}
-	ticks(silenceTicks - 1)
-	s.ticks.Store(0)
-	ticks(silenceTicks - 1)
-	select {
-	case <-ended:
-		t.Fatal("silent though it was heard")
-	default:
-	}
-	ticks(1)
-	<-over
-	<-ended
+		ticks(silenceTicks - 1)
+		s.ticks.Store(0)
+		ticks(silenceTicks - 1)
+		if ended {
+			t.Fatal("silent though it was heard")
+		}
+		ticks(1)
+		if !ended {
+			t.Fatal("not silent")
+		}
+	})
 }
 
 // TestRedirectRefused: a node's requests, and those that it forwards, are sent to no other address than their
