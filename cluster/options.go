@@ -53,6 +53,7 @@ func (n *Node) peerOptions() peer.Options {
 
 func (n *Node) ingestOptions() ingest.Options {
 	c := n.cfg
+	first, further := crypto.PlainSegments(segmentBytes, ingest.ChunkBytes/segmentBytes)
 	return ingest.Options{
 		Node:            n.self.ID,
 		Log:             n.log,
@@ -75,6 +76,7 @@ func (n *Node) ingestOptions() ingest.Options {
 		MinReplicas:     c.Cluster.MinReplicas,
 		UploadsMax:      uploadsHeld(c),
 		StagingBytes:    int64(c.Limits.StagingBytes),
+		Pieces:          [2]int{first, further},
 		AssignTimeout:   c.Timeouts.Assign,
 		TakeoverTimeout: c.Timeouts.Takeover,
 		UploadTimeout:   c.Timeouts.Upload,

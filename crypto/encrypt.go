@@ -44,6 +44,7 @@ func release(buf *[]byte, used int) {
 // use by several goroutines.
 type EncryptWriter struct {
 	dst     io.Writer
+	direct  availableBuffer // dst, where segments can be sealed in its buffer
 	aead    cipher.AEAD
 	layout  layout
 	last    int64 // number of the last segment
@@ -56,6 +57,10 @@ type EncryptWriter struct {
 	closed  bool
 	err     error // sticky
 }
+
+// availableBuffer is a destination with a buffer of its own, such as a bufio.Writer: what is appended to it
+// and then written is not copied.
+type availableBuffer interface{ AvailableBuffer() []byte }
 
 // NewEncryptWriter writes the header of a new file to dst and returns the writer for its
 // plaintext. f.UserKey is the ID of userKey. The caller closes the writer, and then dst.
@@ -79,6 +84,7 @@ func newEncryptWriter(dst io.Writer, userKey Key, f HeaderFields, random io.Read
 		return nil, fmt.Errorf("draw a salt: %w", err)
 	}
 	w := &EncryptWriter{dst: dst, layout: h.layout()}
+	w.direct, _ = dst.(availableBuffer)
 	w.last = w.layout.segments() - 1
 	if w.aead, err = openStream(dataKey, header, stream, &w.prefix); err != nil {
 		return nil, err
@@ -139,7 +145,11 @@ func (w *EncryptWriter) take(p []byte) (int, error) {
 // seal encrypts plain, which is the collected part of buf or the caller's, and writes it.
 func (w *EncryptWriter) seal(plain []byte) error {
 	setNonce(&w.nonce, &w.prefix, w.segment, w.segment == w.last)
-	sealed := w.aead.Seal((*w.buf)[:0], w.nonce[:], plain, nil)
+	to := (*w.buf)[:0]
+	if w.direct != nil {
+		to = w.direct.AvailableBuffer()
+	}
+	sealed := w.aead.Seal(to, w.nonce[:], plain, nil)
 	w.n = 0
 	if _, err := w.dst.Write(sealed); err != nil {
 		return fmt.Errorf("write segment %d: %w", w.segment, err)

@@ -29,6 +29,13 @@ type layout struct {
 
 func (l layout) plainSegment() int64 { return l.segment - tagBytes }
 
+// PlainSegments returns how many bytes of plaintext the first segments of a file have, so many of them, and
+// as many segments further on. Plaintext that is written in such pieces is sealed from where it is.
+func PlainSegments(segmentSize, segments int) (first, further int) {
+	further = segments * (segmentSize - tagBytes)
+	return further - StreamHeaderBytes, further
+}
+
 // segments is at least 1: an empty image has one segment with only a tag.
 func (l layout) segments() int64 {
 	return (l.length + StreamHeaderBytes + l.plainSegment() - 1) / l.plainSegment()

@@ -41,6 +41,28 @@ func TestRoundTripAtEdges(t *testing.T) {
 	}
 }
 
+// TestSealedInPlace: a destination that lends its buffer gets the same file as one that has none.
+func TestSealedInPlace(t *testing.T) {
+	plain := testPlain(5*fullPlain + 7)
+	var files [2]bytes.Buffer
+	for i, dst := range []io.Writer{&files[0], struct{ io.Writer }{&files[1]}} {
+		fields := testFields(len(plain), testSegment)
+		w := must[*EncryptWriter](t)(newEncryptWriter(dst, testKey(1), fields, &counter{}))
+		if lends := w.direct != nil; lends != (i == 0) {
+			t.Errorf("destination %d lends its buffer: %t", i, lends)
+		}
+		if _, err := w.Write(plain); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(files[0].Bytes(), files[1].Bytes()) {
+		t.Error("the files differ")
+	}
+}
+
 func TestRoundTripWithDefaultSegments(t *testing.T) {
 	k := testKey(1)
 	const first, full = SegmentSizeDefault - tagBytes - StreamHeaderBytes, SegmentSizeDefault - tagBytes

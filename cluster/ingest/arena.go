@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// chunkBytes is the unit in which image bytes are held in memory.
-const chunkBytes = 256 << 10
+// ChunkBytes is the unit in which image bytes are held in memory, one piece of an image in each.
+const ChunkBytes = 256 << 10
 
 // windowChunks is what every upload may hold even when the arena is full: one chunk that is read
 // into while another is worked on.
@@ -31,13 +31,13 @@ type arena struct {
 }
 
 func newArena(bytes int64, uploads int) (*arena, error) {
-	chunks := int(bytes / chunkBytes)
+	chunks := int(bytes / ChunkBytes)
 	window := uploads * windowChunks
 	if chunks < window {
 		return nil, fmt.Errorf("staging of %d bytes is too small for %d uploads at once: they need %d",
-			bytes, uploads, window*chunkBytes)
+			bytes, uploads, window*ChunkBytes)
 	}
-	mem, err := unix.Mmap(-1, 0, chunks*chunkBytes, unix.PROT_READ|unix.PROT_WRITE,
+	mem, err := unix.Mmap(-1, 0, chunks*ChunkBytes, unix.PROT_READ|unix.PROT_WRITE,
 		unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {
 		return nil, fmt.Errorf("staging memory of %d bytes: %w", bytes, err)
@@ -68,7 +68,7 @@ func (a *arena) unreserve(n int) {
 	a.mu.Unlock()
 }
 
-// take returns a chunk of chunkBytes; the caller keeps within its quota.
+// take returns a chunk of ChunkBytes; the caller keeps within its quota.
 func (a *arena) take() []byte {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -78,7 +78,7 @@ func (a *arena) take() []byte {
 		a.free = a.free[:n-1]
 		return c
 	}
-	c := a.mem[a.next*chunkBytes : (a.next+1)*chunkBytes : (a.next+1)*chunkBytes]
+	c := a.mem[a.next*ChunkBytes : (a.next+1)*ChunkBytes : (a.next+1)*ChunkBytes]
 	a.next++
 	return c
 }
@@ -86,7 +86,7 @@ func (a *arena) take() []byte {
 func (a *arena) give(c []byte) {
 	a.mu.Lock()
 	a.used--
-	a.free = append(a.free, c[:chunkBytes])
+	a.free = append(a.free, c[:ChunkBytes])
 	a.mu.Unlock()
 }
 
@@ -94,5 +94,5 @@ func (a *arena) give(c []byte) {
 func (a *arena) bytes() int64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return int64(a.used) * chunkBytes
+	return int64(a.used) * ChunkBytes
 }

@@ -132,6 +132,7 @@ func (f *fleet) options(id image.NodeID) Options {
 		MinReplicas:     1,
 		UploadsMax:      8,
 		StagingBytes:    16 << 20,
+		Pieces:          [2]int{ChunkBytes - 40, ChunkBytes - 32},
 		AssignTimeout:   50 * time.Millisecond,
 		TakeoverTimeout: 5 * time.Second,
 		UploadTimeout:   time.Minute,

@@ -17,7 +17,7 @@ import (
 )
 
 func TestBroadcastStoresOnOwnerAndReplica(t *testing.T) {
-	for _, size := range []int{1, chunkBytes - 1, chunkBytes, chunkBytes + 1, 3*chunkBytes + 7, 5 << 20} {
+	for _, size := range []int{1, ChunkBytes - 1, ChunkBytes, ChunkBytes + 1, 3*ChunkBytes + 7, 5 << 20} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			f := newFleet(t, nil)
 			body := randomBytes(size)
@@ -152,7 +152,7 @@ func TestTooManyUploads(t *testing.T) {
 func TestFailedAttemptsCount(t *testing.T) {
 	f := newFleet(t, func(o *Options) {
 		o.UploadsMax = 2
-		o.StagingBytes = 2 * windowChunks * chunkBytes
+		o.StagingBytes = 2 * windowChunks * ChunkBytes
 		o.AssignTimeout = 200 * time.Millisecond
 	})
 	body := randomBytes(4 << 20)
@@ -161,7 +161,7 @@ func TestFailedAttemptsCount(t *testing.T) {
 	req.Broadcast = []image.NodeID{1, 2, 3}
 	kinds := map[image.Kind]int{}
 	for range 6 {
-		_, err := f.nodes[2].Receive(t.Context(), req, cutAfter(body, 2*chunkBytes-1))
+		_, err := f.nodes[2].Receive(t.Context(), req, cutAfter(body, 2*ChunkBytes-1))
 		kinds[image.KindOf(err)]++
 	}
 	if kinds[image.KindIncomplete] < 2 || kinds[image.KindOverload] == 0 || len(kinds) != 2 {

@@ -119,6 +119,9 @@ type Options struct {
 
 	UploadsMax   int   // uploads at once
 	StagingBytes int64 // memory for image bytes
+	// Pieces are the lengths in bytes of the first and of each further piece in which Store's writers take
+	// images best, up to ChunkBytes.
+	Pieces [2]int
 
 	// AssignTimeout is how long a follower waits for an assignment before it proposes one itself.
 	AssignTimeout time.Duration
@@ -136,6 +139,7 @@ type Options struct {
 type Service struct {
 	Options
 	arena     *arena
+	pieces    pieces
 	placer    *placer
 	watcher   *watcher
 	collector *collector
@@ -159,7 +163,10 @@ func New(o Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{Options: o, arena: a, uploads: map[image.ID]*upload{}}
+	s := &Service{
+		Options: o, arena: a, pieces: pieces{int64(o.Pieces[0]), int64(o.Pieces[1])},
+		uploads: map[image.ID]*upload{},
+	}
 	s.placer = newPlacer(&s.Options)
 	s.watcher = newWatcher(s)
 	s.collector = newCollector(&s.Options)

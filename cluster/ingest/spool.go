@@ -11,6 +11,22 @@ import (
 	"imgcluster/cluster/image"
 )
 
+// pieces are the parts that an upload's bytes are held in: each in a chunk of its own, which it need not
+// fill.
+type pieces struct{ first, further int64 } // bytes
+
+// at returns the piece that has the byte at pos, and its place in that.
+func (p pieces) at(pos int64) (piece, off int) {
+	if pos < p.first {
+		return 0, int(pos)
+	}
+	pos -= p.first
+	return 1 + int(pos/p.further), int(pos % p.further)
+}
+
+// end returns where a piece ends.
+func (p pieces) end(piece int) int64 { return p.first + int64(piece)*p.further }
+
 // wakeEvery is how long bytes wait at most for the rest of their chunk while more come.
 const wakeEvery = time.Second
 
@@ -25,9 +41,10 @@ var errSpoolClosed = errors.New("the upload is over")
 // is released; from then on a chunk is released once every cursor is past it, unless the spool keeps
 // all for a takeover. All methods may be called at once.
 type spool struct {
-	arena *arena
-	size  int64 // bytes
-	began time.Time
+	arena  *arena
+	pieces pieces
+	size   int64 // bytes
+	began  time.Time
 
 	mu        sync.Mutex
 	wake      *sync.Cond
@@ -44,11 +61,12 @@ type spool struct {
 	cursors   []*cursor
 }
 
-func newSpool(a *arena, size int64) *spool {
+func newSpool(a *arena, p pieces, size int64) *spool {
 	now := time.Now()
-	s := &spool{arena: a, size: size, quota: windowChunks, began: now, moved: now}
+	s := &spool{arena: a, pieces: p, size: size, quota: windowChunks, began: now, moved: now}
 	s.wake = sync.NewCond(&s.mu)
-	if n := int((size + chunkBytes - 1) / chunkBytes); a.reserve(n) {
+	last, _ := p.at(size - 1)
+	if n := last + 1; a.reserve(n) {
 		s.quota, s.whole, s.keep = n, true, true
 	}
 	return s
@@ -65,9 +83,10 @@ func (s *spool) fill(body io.Reader) error {
 				return errSpoolClosed
 			}
 		}
-		at := int(s.filled % chunkBytes)
-		end := int(min(chunkBytes, s.size-s.filled+int64(at)))
+		piece, at := s.pieces.at(s.filled)
+		end := at + int(min(s.pieces.end(piece), s.size)-s.filled)
 		n, err := body.Read(c[at:end])
+		full := at+n == end
 		s.mu.Lock()
 		s.filled += int64(n)
 		if n > 0 {
@@ -84,7 +103,7 @@ func (s *spool) fill(body io.Reader) error {
 		}
 		// Waking for less costs more than it gains, but a node that the bytes are sent on to must not take a
 		// slow client for one that is gone.
-		if err != nil || at+n == chunkBytes || s.filled == s.size || time.Since(woke) > wakeEvery {
+		if err != nil || full || time.Since(woke) > wakeEvery {
 			s.wake.Broadcast()
 			woke = time.Now()
 		}
@@ -92,7 +111,7 @@ func (s *spool) fill(body io.Reader) error {
 		if err != nil {
 			return err
 		}
-		if at+n == chunkBytes {
+		if full {
 			c = nil
 		}
 	}
@@ -150,7 +169,7 @@ func (s *spool) release() {
 		return
 	}
 	done := s.first + len(s.chunks)
-	if int64(done)*chunkBytes > s.filled && s.filled < s.size {
+	if done > 0 && s.pieces.end(done-1) > s.filled && s.filled < s.size {
 		done-- // the last chunk is being filled
 	}
 	for _, c := range s.cursors {
@@ -262,7 +281,8 @@ func (c *cursor) chunk() ([]byte, error) {
 	s := c.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c.next = int(c.pos / chunkBytes)
+	piece, at := s.pieces.at(c.pos)
+	c.next = piece
 	s.release()
 	s.wake.Broadcast()
 	if c.pos == s.size {
@@ -281,10 +301,9 @@ func (c *cursor) chunk() ([]byte, error) {
 	case s.filled == c.pos:
 		return nil, s.err
 	}
-	at := int(c.pos % chunkBytes)
-	end := min(int64(chunkBytes), s.filled-int64(c.next)*chunkBytes)
-	b := s.chunks[c.next-s.first][at:end]
-	c.pos += int64(len(b))
+	n := int(min(s.pieces.end(piece), s.filled) - c.pos)
+	b := s.chunks[piece-s.first][at : at+n]
+	c.pos += int64(n)
 	return b, nil
 }
 

@@ -16,11 +16,11 @@ import (
 
 // smallSpool returns a spool that cannot hold all of size, and two cursors of it.
 func smallSpool(t *testing.T, size int) (s *spool, own, peer *cursor) {
-	a, err := newArena(windowChunks*chunkBytes, 1)
+	a, err := newArena(windowChunks*ChunkBytes, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s = newSpool(a, int64(size))
+	s = newSpool(a, pieces{ChunkBytes, ChunkBytes}, int64(size))
 	own, err = s.cursor(t.Context())
 	if err == nil {
 		peer, err = s.cursor(t.Context())
@@ -45,9 +45,9 @@ func smallSpool(t *testing.T, size int) (s *spool, own, peer *cursor) {
 // TestCursorOfCutBody: whoever begins to read when the body has ended early hears why, as those hear who
 // had begun before.
 func TestCursorOfCutBody(t *testing.T) {
-	body := randomBytes(3 * chunkBytes)
+	body := randomBytes(3 * ChunkBytes)
 	s, _, _ := smallSpool(t, len(body))
-	filled := s.fill(cutAfter(body, chunkBytes))
+	filled := s.fill(cutAfter(body, ChunkBytes))
 	_, err := s.cursor(t.Context())
 	if image.KindOf(filled) != image.KindIncomplete || !errors.Is(err, filled) {
 		t.Errorf("filled: %v, a late reader: %v", filled, err)
@@ -56,7 +56,7 @@ func TestCursorOfCutBody(t *testing.T) {
 
 // TestClosedCursor: what a closed cursor had not read is freed, and reading it fails.
 func TestClosedCursor(t *testing.T) {
-	body := randomBytes(6 * chunkBytes)
+	body := randomBytes(6 * ChunkBytes)
 	s, own, peer := smallSpool(t, len(body))
 	filled := make(chan error)
 	go func() { filled <- s.fill(bytes.NewReader(body)) }()
@@ -80,7 +80,7 @@ func TestClosedCursor(t *testing.T) {
 func TestCloseEndsAWaitingRead(t *testing.T) { synctest.Test(t, closeEndsAWaitingRead) }
 
 func closeEndsAWaitingRead(t *testing.T) {
-	_, own, peer := smallSpool(t, chunkBytes)
+	_, own, peer := smallSpool(t, ChunkBytes)
 	defer own.close()
 	read := make(chan error)
 	go func() {
@@ -98,13 +98,13 @@ func closeEndsAWaitingRead(t *testing.T) {
 // reads the body on after that.
 func TestPeerAnswersEarly(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		io.ReadFull(r.Body, make([]byte, chunkBytes/2))
+		io.ReadFull(r.Body, make([]byte, ChunkBytes/2))
 		w.WriteHeader(http.StatusBadRequest)
 	}))
 	defer server.Close()
 	transport := &http.Transport{}
 	defer transport.CloseIdleConnections()
-	body := randomBytes(6 * chunkBytes)
+	body := randomBytes(6 * ChunkBytes)
 	for range 20 {
 		s, own, peer := smallSpool(t, len(body))
 		in, out := io.Pipe()
@@ -130,11 +130,11 @@ func TestPeerAnswersEarly(t *testing.T) {
 			peer.close()
 			sent <- err
 		}()
-		out.Write(body[:chunkBytes])
+		out.Write(body[:ChunkBytes])
 		if err := <-sent; err != nil {
 			t.Fatal(err)
 		}
-		out.Write(body[chunkBytes:])
+		out.Write(body[ChunkBytes:])
 		if err := errors.Join(<-filled, <-stored); err != nil {
 			t.Fatal(err)
 		}
@@ -145,7 +145,7 @@ func TestPeerAnswersEarly(t *testing.T) {
 func TestSlowBytesGoOn(t *testing.T) { synctest.Test(t, slowBytesGoOn) }
 
 func slowBytesGoOn(t *testing.T) {
-	s, own, peer := smallSpool(t, chunkBytes)
+	s, own, peer := smallSpool(t, ChunkBytes)
 	defer own.close()
 	defer peer.close()
 	in, out := io.Pipe()
@@ -154,7 +154,7 @@ func slowBytesGoOn(t *testing.T) {
 	defer func() { out.Close(); <-filled }()
 	read := make(chan int)
 	go func() {
-		n, _ := peer.Read(make([]byte, chunkBytes))
+		n, _ := peer.Read(make([]byte, ChunkBytes))
 		read <- n
 	}()
 	for sent := 0; ; sent++ {

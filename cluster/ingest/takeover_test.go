@@ -377,7 +377,7 @@ func storedIsReportedWhenTheQuorumIsBack(t *testing.T) {
 func TestPausedReceiver(t *testing.T) { synctest.Test(t, pausedReceiver) }
 
 func pausedReceiver(t *testing.T) {
-	f := newFleet(t, func(o *Options) { o.StagingBytes = 8 * windowChunks * chunkBytes })
+	f := newFleet(t, func(o *Options) { o.StagingBytes = 8 * windowChunks * ChunkBytes })
 	body := randomBytes(4 << 20)
 	for i := range 6 {
 		req := request(fmt.Sprint(i))

@@ -35,7 +35,7 @@ func newUpload(s *Service, req image.Request) *upload {
 		shard:    s.ShardOf(req.User, req.Name),
 		began:    time.Now(),
 		takeover: s.TakeoverTimeout,
-		spool:    newSpool(s.arena, req.Size),
+		spool:    newSpool(s.arena, s.pieces, req.Size),
 		changed:  make(chan struct{}, 1),
 		done:     make(chan struct{}),
 		left:     make(chan struct{}),

@@ -94,7 +94,7 @@ func TestRoundTrip(t *testing.T) {
 			t.Error("Buffered was not honoured")
 		}
 		for i, size := range sizes {
-			for _, chunk := range []int{size, 77777, directBytes + 28} {
+			for k, chunk := range []int{size, 77777, 77777, beyondBytes, directBytes + 28} {
 				data := noise(uint64(i), size)
 				id := newFile()
 				w, err := s.Create(id, int64(size))
@@ -102,6 +102,9 @@ func TestRoundTrip(t *testing.T) {
 					t.Fatal(err)
 				}
 				for part := range slices.Chunk(data, chunk) {
+					if k%2 == 1 { // in place, where there is room for it
+						part = append(w.AvailableBuffer(), part...)
+					}
 					if n, err := w.Write(part); n != len(part) || err != nil {
 						t.Fatal(n, err)
 					}

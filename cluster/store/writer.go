@@ -14,6 +14,8 @@ const (
 	// directBytes is the length of one direct write. 4 MiB was not faster, and every Writer has such a
 	// buffer.
 	directBytes = 1 << 20
+	// beyondBytes is how much of one Write the buffer takes beyond that: see AvailableBuffer.
+	beyondBytes = 128<<10 + alignBytes
 	// alignBytes is the alignment of direct I/O in memory and in the file.
 	alignBytes = 4096
 	// writeBackBytes is how much is written to the page cache before its write-back is started, so that
@@ -21,11 +23,12 @@ const (
 	writeBackBytes = 4 << 20
 )
 
-// directBuffers holds aligned buffers of directBytes, one for each Writer.
+// directBuffers holds aligned buffers of directBytes and beyondBytes, one for each Writer.
 var directBuffers = sync.Pool{New: func() any {
-	b := make([]byte, directBytes+alignBytes)
+	const size = directBytes + beyondBytes
+	b := make([]byte, size+alignBytes)
 	skip := -uintptr(unsafe.Pointer(&b[0])) % alignBytes // the heap does not move
-	b = b[skip : skip+directBytes : skip+directBytes]
+	b = b[skip : skip+size : skip+size]
 	return &b
 }}
 
@@ -130,18 +133,29 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return n, w.err
 }
 
+// AvailableBuffer returns an empty buffer with some capacity, for the next Write: what is appended to it and
+// passed to that is not copied.
+func (w *Writer) AvailableBuffer() []byte {
+	if w.buf == nil {
+		return nil
+	}
+	return (*w.buf)[w.taken%directBytes:][:0]
+}
+
 func (w *Writer) putDirect(p []byte) (n int, err error) {
 	for len(p) > 0 {
 		at := int(w.taken % directBytes)
-		c := copy((*w.buf)[at:], p)
+		c := copy((*w.buf)[at:], p) // nothing moves where p is there already
 		n += c
 		p = p[c:]
 		w.taken += int64(c)
-		if at+c == directBytes {
-			if err := w.f.write(*w.buf); err != nil {
-				return n, err
-			}
+		if at+c < directBytes {
+			continue
 		}
+		if err := w.f.write((*w.buf)[:directBytes]); err != nil {
+			return n, err
+		}
+		copy(*w.buf, (*w.buf)[directBytes:at+c])
 	}
 	return n, nil
 }
