@@ -12,6 +12,7 @@ import (
 
 	"imgcluster/cluster/access"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/tlsio"
 )
 
 // ErrMistrusted is in the chain of the error of a request whose nodes did not prove that they are nodes of
@@ -28,7 +29,8 @@ func handshake(ctx context.Context, raw net.Conn, addr string, o Options) (net.C
 	defer cancel()
 	config := o.TLS.Clone()
 	config.ServerName = host
-	secure := tls.Client(raw, config)
+	config.DynamicRecordSizingDisabled = true
+	secure := tlsio.Client(raw, config)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		if ctx.Err() != nil {

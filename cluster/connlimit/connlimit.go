@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"imgcluster/cluster/tlsio"
 )
 
 // Class is how a request on a reserve connection is treated.
@@ -195,7 +197,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		}
 		c := raw
 		if l.t.TLS != nil {
-			c = tls.Server(raw, l.t.TLS)
+			c = tls.Server(tlsio.NewReader(raw), l.t.TLS)
 		}
 		if l.t.admit(c, raw) {
 			return c, nil
