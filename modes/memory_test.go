@@ -39,7 +39,7 @@ func TestMemoryOfSlowClients(t *testing.T) {
 	}
 	if n, _ := strconv.Atoi(os.Getenv("SLOW_CLIENTS")); n > 0 {
 		readers = n
-		set = nil
+		set = []string{"limits.key_reads=512", "limits.key_uploads=256"} // the clients are of one address
 		side = 3500
 	}
 	set = append(set, "limits.connections_per_address=1024", "cluster.data_shards=2", "log.level=error")
