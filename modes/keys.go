@@ -69,7 +69,11 @@ func writeMasterKey(e *env, s wire.MasterKey) error {
 			fmt.Fprintf(&out, "node %d  does not answer\n", n.ID)
 			continue
 		}
-		fmt.Fprintf(&out, "node %d  uses %s, has %s\n", n.ID, n.Uses, strings.Join(n.Has, ", "))
+		uses := "uses " + n.Uses
+		if n.Uses == "" {
+			uses = "is changing its key"
+		}
+		fmt.Fprintf(&out, "node %d  %s, has %s\n", n.ID, uses, strings.Join(n.Has, ", "))
 	}
 	for _, w := range s.Waits {
 		fmt.Fprintf(&out, "%s\n", term.Indent("", "waits: "+w))

@@ -21,7 +21,8 @@ type MasterKeyNode struct {
 
 // MasterKeyReport is what a node reports of its master keys to the others.
 type MasterKeyReport struct {
-	// Has are the keys that it has, Uses that by which it seals, also after a restart.
+	// Has are the keys that it has, Uses that by which it seals, also after a restart;
+	// empty while that changes.
 	Has     []string `json:"has"`
 	Uses    string   `json:"uses"`
 	Problem string   `json:"problem,omitempty"` // what the operator has to solve, in words
