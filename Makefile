@@ -33,10 +33,11 @@ static: ## without a C compiler
 format:
 	go tool gofumpt -w .
 
-# Throughput against a bare broadcast of the same bytes, and with TLS and access keys against without,
-# interleaved; see BENCHMARKS.md.
+# The program beside what the machine allows, interleaved: half an hour. Figures go to OUT, and a table to
+# stdout. make bench COMPARE=old.json ONLY='^put 13 MB.* 8 at once'
+OUT = bench.json
 bench:
-	go test ./modes -run '^$$' -bench 'Broadcast|Security' -benchtime 1x -timeout 30m
+	go run ./modes/bench --out $(OUT) $(if $(ONLY),--only '$(ONLY)') $(if $(COMPARE),--compare $(COMPARE))
 
 # The whole extreme run on a local cluster: 40 GB of disk while it runs, and some minutes.
 extreme: build
