@@ -6,7 +6,7 @@ RACE = ./cluster/... ./modes/local ./modes/stress/... ./modes/report/... ./modes
 # What the detector has nothing to see in: a pure model, and processes, starts and floods whose waits are what is
 # tested.
 RACE_SKIP = TestModel|TestCrash|TestHistories|TestNetwork|TestPowerCuts|TestLayout|TestDamagedLog|TestForgottenTail
-RACE_SKIP := $(RACE_SKIP)|TestLostDisk|TestInodesFull|TestRestartsSendNothingTwice|TestStrangers
+RACE_SKIP := $(RACE_SKIP)|TestLostDisk|TestManyImages|TestInodesFull|TestRestartsSendNothingTwice|TestStrangers
 
 .PHONY: build static test readme race lint format bench extreme powercuts histories crash flips wipes damage slow bugs fuzz strangers clean
 

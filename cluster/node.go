@@ -261,6 +261,7 @@ func (n *Node) startRaft(ctx context.Context) error {
 	n.wg.Go(n.join)
 	n.wg.Go(func() { n.master.run(n.ctx) })
 	n.wg.Go(func() { n.view.watchRaft(n.ctx) })
+	n.wg.Go(func() { returnMemory(n.ctx) })
 	return nil
 }
 

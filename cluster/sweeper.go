@@ -6,6 +6,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"imgcluster/cluster/image"
 	"imgcluster/cluster/store"
 )
 
@@ -25,7 +26,7 @@ const sweepRetry = 10 * time.Second
 func (s *sweeper) run(ctx context.Context) {
 	for {
 		began, pause := time.Now(), s.every
-		removed, bytes, err := s.store.Sweep(s.references.wanted)
+		removed, bytes, err := s.sweep()
 		if err != nil {
 			pause = min(pause, sweepRetry)
 			s.logger.Warn("sweep", zap.Error(err), zap.Duration("again_in", pause))
@@ -40,4 +41,19 @@ func (s *sweeper) run(ctx context.Context) {
 		case <-s.leftover:
 		}
 	}
+}
+
+// sweep looks up the files that it does not know to be of a record. Those that it believes to know by mistake
+// are left to the next sweep.
+func (s *sweeper) sweep() (removed int, bytes int64, err error) {
+	known, err := s.references.known()
+	if err != nil {
+		return 0, 0, err
+	}
+	return s.store.Sweep(func(f image.FileID) (bool, error) {
+		if known.has(f) {
+			return true, nil
+		}
+		return s.references.wanted(f)
+	})
 }

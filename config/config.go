@@ -122,7 +122,7 @@ type Timeouts struct {
 	PeerInterval    time.Duration `yaml:"peer_interval" default:"500ms" help:"between two exchanges of state with another node"`
 	PeerSilence     time.Duration `yaml:"peer_silence" default:"1.5s" help:"without an answer before a node counts as down"`
 	DiskRetry       time.Duration `yaml:"disk_retry" default:"10s" help:"between two tries of a disk that failed to make something durable"`
-	Sweep           time.Duration `yaml:"sweep" default:"10m" help:"between two sweeps for files that no record needs"`
+	Sweep           time.Duration `yaml:"sweep" default:"1h" help:"between two sweeps for files that no record needs"`
 }
 
 // Repair says how images get copies back that were lost, and how stored ones are checked.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -81,9 +80,7 @@ func runServer(ctx context.Context, e *env, id int, replace bool) error {
 	if err := crypto.TakeMasterKeyEnv(); err != nil {
 		return err
 	}
-	// The Go heap has its share of the node's memory: the rest is for images, which are staged outside of it.
-	debug.SetMemoryLimit(int64(cfg.Limits.MemoryBytes - cfg.Limits.StagingBytes))
-	debug.SetGCPercent(gcPercent)
+	cluster.LimitMemory(cfg)
 	node, err := cluster.Start(ctx, cfg, image.NodeID(id), version(), logger)
 	if err != nil {
 		return err
@@ -105,10 +102,6 @@ func nodeIDs(cfg *config.Config) string {
 	}
 	return term.List(ids)
 }
-
-// gcPercent lets the heap, which is small, grow more than by default between two garbage collections. The
-// memory limit holds nevertheless.
-const gcPercent = 400
 
 // startLocal starts all nodes of the configuration as processes of this program.
 func (e *env) startLocal(ctx context.Context, cfg *config.Config) (*local.Cluster, error) {

@@ -270,6 +270,55 @@ func Records(r Reader, after []byte, limit int) (recs []*image.Record, last []by
 	return recs, last, err
 }
 
+// recordFiles is what EachFile reads of a record.
+type recordFiles struct {
+	ID     image.ID     `json:"id"`
+	Shard  uint64       `json:"shard"`
+	Copies []image.Copy `json:"copies"`
+}
+
+// filesBatch is how many records EachFile reads with one view.
+const filesBatch = 1024
+
+// EachFile calls fn with the files that a shard's records name on a node, in the order of users and names,
+// until fn returns an error. The shard is read in batches, so that it is not held: what changes meanwhile may
+// be missing.
+func EachFile(
+	view func(shard uint64, fn func(Reader) error) error, shard uint64, node image.NodeID,
+	fn func(image.FileID) error,
+) error {
+	var after []byte
+	batch := make([]image.FileID, 0, filesBatch)
+	for more := true; more; {
+		batch = batch[:0]
+		err := view(shard, func(r Reader) error {
+			n := 0
+			err := scan(r, []byte{recordTable}, after, func(k []byte, rec *recordFiles) bool {
+				for _, c := range rec.Copies {
+					if c.Node == node {
+						batch = append(batch, image.FileID{Image: rec.ID, Shard: rec.Shard, Attempt: c.Attempt})
+					}
+				}
+				if n++; n == filesBatch {
+					after = slices.Clone(k)
+				}
+				return n < filesBatch
+			})
+			more = n == filesBatch
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for _, f := range batch {
+			if err := fn(f); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // prefixEnd returns the first key after all keys with this prefix, whose first byte is a table and
 // so never 0xff.
 func prefixEnd(prefix []byte) []byte {

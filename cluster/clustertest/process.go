@@ -70,6 +70,7 @@ func serve(text, path string) error {
 	if err != nil {
 		return err
 	}
+	cluster.LimitMemory(cfg)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	lines := make(chan string)

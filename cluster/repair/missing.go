@@ -74,64 +74,76 @@ func (s *Service) lacksCopies(shard uint64, totals *catalog.Totals, leaving []im
 	return false
 }
 
-// ownCopy is a copy that the log has on this node.
-type ownCopy struct {
-	rec  *image.Record
-	copy image.Copy
-}
-
 // restoreOwn makes the copies again that the log has on this node and that have no file, as after the loss
-// of the disk. A shard of which all files are there is not searched again.
+// of the disk. A shard of which all files are there is not searched again. The copies are counted before the
+// first is made, and not kept: they may be all that there are.
 func (s *Service) restoreOwn(ctx context.Context) error {
-	var lost []ownCopy
+	missing := int64(0)
 	var searched []uint64
 	for _, shard := range s.Shards() {
 		if s.complete[shard] {
 			continue
 		}
-		more, err := s.lostCopies(ctx, shard)
+		n, err := s.countLost(ctx, shard)
 		if err != nil {
 			return err
 		}
-		lost = append(lost, more...)
-		searched = append(searched, shard)
-	}
-	if len(lost) > 0 {
-		s.Logger.Warn("copies are missing on this node", zap.Int("images", len(lost)))
-	}
-	s.missing.Store(int64(len(lost)))
-	for _, x := range lost {
-		// A failure is logged; the next search tries again.
-		if s.makeCopy(ctx, x.rec, []image.Copy{x.copy}) {
-			s.made.Add(1)
-			s.missing.Add(-1)
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
+		s.complete[shard] = n == 0
+		if n > 0 {
+			missing += n
+			searched = append(searched, shard)
 		}
 	}
-	if s.missing.Load() == 0 {
-		for _, shard := range searched {
-			s.complete[shard] = true
+	s.missing.Store(missing)
+	if missing == 0 {
+		return nil
+	}
+	s.Logger.Warn("copies are missing on this node", zap.Int64("images", missing))
+	for _, shard := range searched {
+		if err := s.restoreLost(ctx, shard); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// lostCopies returns the copies of a shard that the log has on this node and that have no file.
-func (s *Service) lostCopies(ctx context.Context, shard uint64) (lost []ownCopy, err error) {
-	err = s.records(ctx, shard, func(rec *image.Record) error {
+// countLost returns the number of copies of a shard that the log has on this node and that have no file.
+func (s *Service) countLost(ctx context.Context, shard uint64) (n int64, err error) {
+	err = catalog.EachFile(s.Log.View, shard, s.Node, func(f image.FileID) error {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		has, err := s.Copies.Has(f)
+		if err == nil && !has {
+			n++
+		}
+		return err
+	})
+	return n, err
+}
+
+// restoreLost makes those copies again. A failure is logged; the next search tries again.
+func (s *Service) restoreLost(ctx context.Context, shard uint64) error {
+	all := true
+	err := s.records(ctx, shard, func(rec *image.Record) error {
 		i := slices.Index(rec.Replicas(), s.Node)
 		if i < 0 {
 			return nil
 		}
-		has, err := s.Copies.Has(rec.File(rec.Copies[i]))
-		if err == nil && !has {
-			lost = append(lost, ownCopy{rec, rec.Copies[i]})
+		own := rec.Copies[i : i+1]
+		switch has, err := s.Copies.Has(rec.File(own[0])); {
+		case has || err != nil:
+			return err
+		case !s.makeCopy(ctx, rec, own):
+			all = false
+		default:
+			s.made.Add(1)
+			s.missing.Store(max(0, s.missing.Load()-1)) // more may be missing by now than were counted
 		}
-		return err
+		return nil
 	})
-	return lost, err
+	s.complete[shard] = err == nil && all
+	return err
 }
 
 // records calls fn with each record of a shard, until fn returns an error or ctx ends. The catalog is not

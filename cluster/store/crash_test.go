@@ -95,7 +95,7 @@ func afterCrash(mem *memFS, check func(image.FileID, []byte) error, recorded boo
 	if n, _ := s.Usage(); n != files {
 		return fmt.Errorf("%d files after the sweep, want %d", n, files)
 	}
-	if left, _ := mem.readDir(tmpDir); len(left) > 0 {
+	if left := mem.names[tmpDir]; len(left) > 0 {
 		return fmt.Errorf("temporary files after the sweep: %v", left)
 	}
 	for _, k := range []image.FileID{testFile(9), testFile(1)} {

@@ -216,21 +216,23 @@ func unusable(dir string, err error) error {
 
 // checkOurs refuses a directory with content but without node.json.
 func checkOurs(fsys fileSystem, dir string) error {
-	entries, err := fsys.readDir(".")
+	foreign, ours := "", false
+	err := fsys.readDir(".", false, func(batch []entry) error {
+		for _, e := range batch {
+			switch e.name {
+			case identityName:
+				ours = true
+			case lockName, identityTmp, "lost+found": // an interrupted first start; a mounted file system
+			default:
+				foreign = e.name
+			}
+		}
+		return nil
+	})
 	if err != nil {
 		return unusable(dir, err)
 	}
-	foreign := ""
-	for _, e := range entries {
-		switch e.name {
-		case identityName:
-			return nil
-		case lockName, identityTmp, "lost+found": // an interrupted first start; a mounted file system
-		default:
-			foreign = e.name
-		}
-	}
-	if foreign != "" {
+	if foreign != "" && !ours {
 		return refuse(ErrNotOurs, "choose an empty or a new directory with --data-dir",
 			"%s is not empty (it has %s) and has no %s: it is not a data directory",
 			dir, foreign, identityName)

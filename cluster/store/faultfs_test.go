@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"strings"
@@ -109,9 +110,15 @@ func (f *faultFS) free() (n freeSpace, err error) {
 	return n, err
 }
 
-func (f *faultFS) readDir(name string) (list []entry, err error) {
-	err = f.do("readdir", name, func() error { list, err = f.fileSystem.readDir(name); return err })
-	return list, err
+func (f *faultFS) readDir(name string, sizes bool, fn func([]entry) error) error {
+	var failed error // fn's
+	err := f.do("readdir", name, func() error {
+		return f.fileSystem.readDir(name, sizes, func(batch []entry) error {
+			failed = fn(batch)
+			return failed
+		})
+	})
+	return cmp.Or(failed, err)
 }
 
 func (f *faultFS) open(name string, uncached bool) (r readFile, size int64, err error) {

@@ -23,7 +23,10 @@ type fileSystem interface {
 	stat(name string) (size int64, err error)
 	rename(from, to string) error
 	remove(name string) error
-	readDir(name string) ([]entry, error) // sorted by name
+	// readDir calls fn with the entries of a directory, dirBatch at most at a time, each time sorted by name,
+	// until fn returns an error. Their sizes cost a system call each. It may miss what is added or removed
+	// meanwhile.
+	readDir(name string, sizes bool, fn func([]entry) error) error
 	syncDir(name string) error
 	free() (freeSpace, error)
 	close() error
@@ -52,9 +55,12 @@ type file interface {
 // entry is one name in a directory. other: not a regular file.
 type entry struct {
 	name  string
-	size  int64
+	size  int64 // where sizes were asked for
 	other bool
 }
+
+// dirBatch bounds the names of a directory that are in memory: folders have as many as there are images.
+const dirBatch = 512
 
 const (
 	dirMode  = 0o700
@@ -134,22 +140,36 @@ func (o *osFS) stat(name string) (int64, error) {
 	return info.Size(), nil
 }
 
-func (o *osFS) readDir(name string) ([]entry, error) {
+func (o *osFS) readDir(name string, sizes bool, fn func([]entry) error) error {
 	d, err := o.root.Open(name)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer d.Close()
-	infos, err := d.Readdir(-1) // leaves out what vanished before its Lstat
-	if err != nil {
-		return nil, err
+	batch := make([]entry, 0, dirBatch)
+	for {
+		batch = batch[:0]
+		if sizes {
+			var infos []os.FileInfo
+			infos, err = d.Readdir(dirBatch) // leaves out what vanished before its Lstat
+			for _, info := range infos {
+				batch = append(batch, entry{info.Name(), info.Size(), !info.Mode().IsRegular()})
+			}
+		} else {
+			var list []os.DirEntry
+			list, err = d.ReadDir(dirBatch)
+			for _, e := range list {
+				batch = append(batch, entry{name: e.Name(), other: !e.Type().IsRegular()})
+			}
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		slices.SortFunc(batch, byName)
+		if failed := fn(batch); failed != nil || err != nil {
+			return failed
+		}
 	}
-	entries := make([]entry, len(infos))
-	for i, info := range infos {
-		entries[i] = entry{info.Name(), info.Size(), !info.Mode().IsRegular()}
-	}
-	slices.SortFunc(entries, byName)
-	return entries, nil
 }
 
 func (o *osFS) syncDir(name string) error {

@@ -127,15 +127,21 @@ func (m *memFS) syncDir(name string) error {
 	return nil
 }
 
-func (m *memFS) readDir(name string) (list []entry, err error) {
+func (m *memFS) readDir(name string, _ bool, fn func([]entry) error) error {
 	if m.names[name] == nil {
-		return nil, fs.ErrNotExist
+		return fs.ErrNotExist
 	}
+	var list []entry
 	for base, n := range m.names[name] {
 		list = append(list, entry{base, int64(len(n.data)), n.dir})
 	}
 	slices.SortFunc(list, byName)
-	return list, nil
+	for batch := range slices.Chunk(list, dirBatch) {
+		if err := fn(batch); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (m *memFS) stat(name string) (int64, error) {

@@ -43,7 +43,7 @@ type Options struct {
 	FreeBytesMin, FreeInodesMin int64
 	// Buffered writes through the page cache even where direct I/O works.
 	Buffered bool
-	// OnUnknown is called by Open and Sweep for each file under images/ that is not the store's, with its
+	// OnUnknown is called by Sweep for each file under images/ that is not the store's, with its
 	// path in the data directory. Such files are never touched.
 	OnUnknown func(path string)
 	// OnFailed is called with Failed's error when there begins to be one. It must not call the Store.
@@ -71,8 +71,8 @@ type Store struct {
 // usage is a folder's files and their bytes, and how often these changed.
 type usage struct{ files, bytes, changes int64 }
 
-// Open opens the store in the data directory dir, which must exist, and makes its folders durable.
-// It counts the files, so its time grows with them.
+// Open opens the store in the data directory dir, which must exist, and makes its folders durable. Its time
+// does not grow with the files.
 func Open(dir string, opts Options) (*Store, error) {
 	osfs, err := openOS(dir)
 	if err != nil {
@@ -97,7 +97,7 @@ func (s *Store) open() error {
 		return err
 	}
 	s.direct = !s.opts.Buffered && s.fs.canDirect(tmpDir+"/probe"+tmpSuffix)
-	return s.List(func(image.FileID, int64) error { return nil }) // counts the files
+	return nil
 }
 
 // makeFolders makes the missing folders, and always fsyncs: folders that a killed process made may be
@@ -106,16 +106,18 @@ func (s *Store) makeFolders() error {
 	if err := s.fs.mkdir(imagesDir); err != nil && !errors.Is(err, fs.ErrExist) {
 		return s.fault("mkdir", imagesDir, err)
 	}
-	entries, err := s.fs.readDir(imagesDir)
-	if err != nil {
-		return s.fault(opRead, imagesDir, err)
-	}
 	missing := map[string]bool{tmpDir: true}
 	for i := range foldersCount {
 		missing[folder(byte(i))] = true
 	}
-	for _, e := range entries {
-		delete(missing, imagesDir+"/"+e.name)
+	err := s.fs.readDir(imagesDir, false, func(batch []entry) error {
+		for _, e := range batch {
+			delete(missing, imagesDir+"/"+e.name)
+		}
+		return nil
+	})
+	if err != nil {
+		return s.fault(opRead, imagesDir, err)
 	}
 	for _, name := range slices.Sorted(maps.Keys(missing)) {
 		if err := s.fs.mkdir(name); err != nil {
@@ -133,8 +135,9 @@ func (s *Store) makeFolders() error {
 // Close releases the directory. Writers must have ended, Files must be closed.
 func (s *Store) Close() error { return s.fs.close() }
 
-// Usage returns the number of committed files and the sum of their bytes. Files that somebody else added
-// or removed are counted right after the next Sweep.
+// Usage returns the number of committed files and the sum of their bytes. Sweep counts them: those that were
+// there before Open from the first one on, and those that somebody else added or removed from the next one
+// on.
 func (s *Store) Usage() (files, bytes int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -142,7 +145,7 @@ func (s *Store) Usage() (files, bytes int64) {
 		files += u.files
 		bytes += u.bytes
 	}
-	return files, bytes
+	return max(0, files), max(0, bytes) // less than none: files were removed that are not counted yet
 }
 
 // count updates a folder's usage after a rename or a removal. The caller holds mu.
@@ -284,20 +287,9 @@ func (s *Store) fault(op, name string, err error) error {
 	return e
 }
 
-// List calls fn for each committed file, folder by folder and sorted by name in each, until fn returns an
-// error. It may miss files that are added or removed meanwhile.
-func (s *Store) List(fn func(f image.FileID, bytes int64) error) error {
-	for i := range foldersCount {
-		if err := s.listFolder(byte(i), fn); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Of returns the committed files of an upload, in any order.
 func (s *Store) Of(shard uint64, id image.ID) (files []image.FileID, err error) {
-	err = s.listFolder(id[15], func(f image.FileID, _ int64) error {
+	_, err = s.listFolder(id[15], false, func(f image.FileID) error {
 		if f.Shard == shard && f.Image == id {
 			files = append(files, f)
 		}
@@ -306,32 +298,32 @@ func (s *Store) Of(shard uint64, id image.ID) (files []image.FileID, err error) 
 	return files, err
 }
 
-func (s *Store) listFolder(last byte, fn func(f image.FileID, bytes int64) error) error {
+// listFolder calls fn for each committed file of a folder until fn returns an error. It returns what the
+// folder has, with the bytes where sizes are asked for. It may miss files that are added or removed
+// meanwhile.
+func (s *Store) listFolder(last byte, sizes bool, fn func(image.FileID) error) (seen usage, err error) {
 	dir := folder(last)
-	seen := usage{changes: s.changes(last)}
-	entries, err := s.fs.readDir(dir)
-	if err != nil {
-		return s.fault(opRead, dir, err)
-	}
-	files := make([]image.FileID, 0, len(entries))
-	sizes := make([]int64, 0, len(entries))
-	for _, e := range entries {
-		f, ok := parseName(e.name, imgSuffix)
-		if !ok || e.other || f.Image[15] != last {
-			s.unknown(dir + "/" + e.name)
-			continue
+	seen.changes = s.changes(last)
+	var failed error
+	err = s.fs.readDir(dir, sizes, func(batch []entry) error {
+		for _, e := range batch {
+			f, ok := parseName(e.name, imgSuffix)
+			if !ok || e.other || f.Image[15] != last {
+				s.unknown(dir + "/" + e.name)
+				continue
+			}
+			seen.files++
+			seen.bytes += e.size
+			if failed = fn(f); failed != nil {
+				return failed
+			}
 		}
-		files, sizes = append(files, f), append(sizes, e.size)
-		seen.files++
-		seen.bytes += e.size
+		return nil
+	})
+	if failed == nil && err != nil {
+		failed = s.fault(opRead, dir, err)
 	}
-	s.recount(last, seen)
-	for i, f := range files {
-		if err := fn(f, sizes[i]); err != nil {
-			return err
-		}
-	}
-	return nil
+	return seen, failed
 }
 
 func (s *Store) unknown(path string) {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -121,7 +122,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-func TestUsageListRemove(t *testing.T) {
+func TestUsageAndRemove(t *testing.T) {
 	dir := t.TempDir()
 	s := openTest(t, dir, Options{})
 	want := map[image.FileID]int64{}
@@ -132,22 +133,18 @@ func TestUsageListRemove(t *testing.T) {
 	}
 	check := func(s *Store) {
 		t.Helper()
-		got := map[image.FileID]int64{}
-		sum := int64(0)
-		err := s.List(func(f image.FileID, bytes int64) error {
-			got[f] = bytes
-			sum += bytes
-			return nil
-		})
+		got := map[image.FileID]bool{}
+		_, _, err := s.Sweep(func(f image.FileID) (bool, error) { got[f] = true; return true, nil })
 		if err != nil {
 			t.Fatal(err)
 		}
 		if len(got) != len(want) {
-			t.Errorf("listed %d files, want %d", len(got), len(want))
+			t.Errorf("%d files, want %d", len(got), len(want))
 		}
+		sum := int64(0)
 		for k, n := range want {
-			if got[k] != n {
-				t.Errorf("%v: listed with %d bytes, want %d", k, got[k], n)
+			if sum += n; !got[k] {
+				t.Errorf("%v is missing", k)
 			}
 		}
 		if files, bytes := s.Usage(); files != int64(len(want)) || bytes != sum {
@@ -168,11 +165,6 @@ func TestUsageListRemove(t *testing.T) {
 	}
 	check(s)
 	check(openTest(t, dir, Options{}))
-
-	stop := errors.New("stop")
-	if err := s.List(func(image.FileID, int64) error { return stop }); !errors.Is(err, stop) {
-		t.Errorf("List returned %v, want fn's error", err)
-	}
 }
 
 // TestFilesStayAsTheyAre: a file is written once, and one that is open stays readable when it is removed.
@@ -400,7 +392,43 @@ func TestConcurrent(t *testing.T) {
 	wg.Wait()
 	files, bytes := s.Usage()
 	again := openTest(t, dir, Options{})
+	if _, _, err := again.Sweep(func(image.FileID) (bool, error) { return true, nil }); err != nil {
+		t.Fatal(err)
+	}
 	if f, b := again.Usage(); files != workers*each/2 || f != files || b != bytes {
 		t.Errorf("counted %d files of %d bytes, on disk are %d of %d", files, bytes, f, b)
+	}
+}
+
+// TestFoldersInBatches: however many files a folder has, a bounded number of names is in memory.
+func TestFoldersInBatches(t *testing.T) {
+	dir := t.TempDir()
+	const files = 3*dirBatch + 7
+	for i := range files {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), make([]byte, i%3), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fsys, err := openOS(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fsys.close()
+	for _, sizes := range []bool{false, true} {
+		seen := map[string]bool{}
+		bytes := int64(0)
+		err := fsys.readDir(".", sizes, func(batch []entry) error {
+			if len(batch) > dirBatch {
+				t.Errorf("%d names at once", len(batch))
+			}
+			for _, e := range batch {
+				seen[e.name] = true
+				bytes += e.size
+			}
+			return nil
+		})
+		if want := int64(files); len(seen) != files || err != nil || sizes && bytes != want-want%3 {
+			t.Errorf("sizes %v: %d names of %d, %d bytes, %v", sizes, len(seen), files, bytes, err)
+		}
 	}
 }

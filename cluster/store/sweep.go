@@ -31,17 +31,25 @@ func (s *Store) Sweep(keep func(image.FileID) (bool, error)) (removed int, bytes
 		return removed, bytes, err
 	}
 	for i := range foldersCount {
-		err = s.listFolder(byte(i), func(f image.FileID, _ int64) error {
+		gone := usage{}
+		seen, err := s.listFolder(byte(i), true, func(f image.FileID) error {
 			if ok, err := keep(f); ok || err != nil {
 				return err
 			}
-			return count(s.sweepOne(f))
+			size, err := s.sweepOne(f)
+			if err == nil && size >= 0 {
+				gone.files, gone.bytes, gone.changes = gone.files+1, gone.bytes+size, gone.changes+1
+			}
+			return count(size, err)
 		})
 		if err != nil {
-			break
+			return removed, bytes, err
 		}
+		s.recount(byte(i), usage{
+			files: seen.files - gone.files, bytes: seen.bytes - gone.bytes, changes: seen.changes + gone.changes,
+		})
 	}
-	return removed, bytes, err
+	return removed, bytes, nil
 }
 
 func (s *Store) setPublished(m map[image.FileID]bool) {
@@ -62,20 +70,23 @@ func (s *Store) sweepOne(f image.FileID) (int64, error) {
 }
 
 func (s *Store) sweepTmp(count func(int64, error) error) error {
-	entries, err := s.fs.readDir(tmpDir)
-	if err != nil {
+	var failed error
+	err := s.fs.readDir(tmpDir, true, func(batch []entry) error {
+		for _, e := range batch {
+			if e.other || !isTmp(e.name) {
+				s.unknown(tmpDir + "/" + e.name)
+				continue
+			}
+			if failed = count(s.sweepTmpOne(e)); failed != nil {
+				return failed
+			}
+		}
+		return nil
+	})
+	if failed == nil && err != nil {
 		return s.fault(opRead, tmpDir, err)
 	}
-	for _, e := range entries {
-		if e.other || !isTmp(e.name) {
-			s.unknown(tmpDir + "/" + e.name)
-			continue
-		}
-		if err := count(s.sweepTmpOne(e)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return failed
 }
 
 func (s *Store) sweepTmpOne(e entry) (int64, error) {
