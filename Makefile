@@ -8,7 +8,7 @@ RACE = ./cluster/... ./modes/local ./modes/stress/... ./modes/report/... ./modes
 RACE_SKIP = TestModel|TestCrash|TestHistories|TestNetwork|TestPowerCuts|TestLayout|TestDamagedLog|TestForgottenTail
 RACE_SKIP := $(RACE_SKIP)|TestLostDisk|TestManyImages|TestInodesFull|TestRestartsSendNothingTwice|TestStrangers
 
-.PHONY: build static test readme race lint format bench extreme powercuts histories crash flips wipes damage slow bugs fuzz strangers clean
+.PHONY: build static test readme race lint format bench networks extreme powercuts histories crash flips wipes damage slow bugs fuzz strangers clean
 
 build: ## the binary
 	go build -o imgcluster .
@@ -38,6 +38,11 @@ format:
 OUT = bench.json
 bench:
 	go run ./modes/bench --out $(OUT) $(if $(ONLY),--only '$(ONLY)') $(if $(COMPARE),--compare $(COMPARE))
+
+# What uploads get of links of 1 Gbit/s, 100 and 10 Mbit/s, and of one limited at a node, by each delivery: ten
+# minutes; needs root.
+networks:
+	NETWORKS=full go test ./modes/bench -run '^TestNetworks$$' -count 1 -v -timeout 1h
 
 # The whole extreme run on a local cluster: 40 GB of disk while it runs, and some minutes.
 extreme: build

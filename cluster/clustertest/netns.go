@@ -24,8 +24,8 @@ import (
 // Network is an isolated Ethernet: every host is a network namespace with a veth link to a bridge, which has
 // a namespace too. It has no route to or from the network of the machine. It is removed when the test ends.
 //
-// Faults act on the packets that come in at a host (by classic BPF programs of tc) or leave it (by a token
-// bucket). They accumulate until Heal.
+// Faults act on the packets that come in at a host (by classic BPF programs of tc) or leave it, or the bridge
+// to it (by token buckets). They accumulate until Heal.
 type Network struct {
 	t     testing.TB
 	name  string // of the bridge's namespace; those of hosts begin with it
@@ -36,6 +36,7 @@ type Network struct {
 type host struct {
 	addr  netip.Addr
 	name  string   // of the namespace
+	port  string   // the bridge's end of its link
 	ns    *os.File // the namespace
 	drop  []netip.Addr
 	large []netip.Addr // whose packets of more than smallBytes are dropped
@@ -47,6 +48,8 @@ const (
 	netnsPrefix = "imgctest-"  // of all namespaces of all tests
 	networkBits = 16
 	smallBytes  = 600 // largest packet that passes a black hole of large ones
+
+	packetsAtOnce = "44" // of 64 KiB
 )
 
 // envNetwork is the variable that, set to "full", selects all tests of networks and makes them fail, not
@@ -96,12 +99,12 @@ func (n *Network) make(addrs []netip.Addr) error {
 	names := []string{"netns add " + n.name}
 	links := []string{"link add br0 type bridge", "link set br0 up"}
 	for i, a := range addrs {
-		h := &host{addr: a, name: fmt.Sprintf("%s-%d", n.name, i+1)}
+		h := &host{addr: a, name: fmt.Sprintf("%s-%d", n.name, i+1), port: fmt.Sprintf("port%d", i)}
 		n.hosts[a] = h
 		names = append(names, "netns add "+h.name)
 		links = append(links,
-			fmt.Sprintf("link add port%d type veth peer name eth0 netns %s", i, h.name),
-			fmt.Sprintf("link set port%d master br0 up gso_max_segs 1", i))
+			fmt.Sprintf("link add %s type veth peer name eth0 netns %s", h.port, h.name),
+			fmt.Sprintf("link set %s master br0 up gso_max_segs 1", h.port))
 	}
 	if err := run(strings.Join(names, "\n"), "ip", "-batch", "-"); err != nil {
 		return err
@@ -248,9 +251,31 @@ func (n *Network) Loss(percent int, at ...netip.Addr) {
 func (n *Network) Rate(mbit int, at ...netip.Addr) {
 	n.t.Helper()
 	for _, a := range at {
-		n.must(run("", "tc", "-n", n.host(a).name, "qdisc", "replace", "dev", "eth0", "root",
-			"tbf", "rate", fmt.Sprintf("%dmbit", mbit), "burst", "16kb", "latency", "100ms"))
+		n.must(limit(n.host(a).name, "eth0", mbit))
 	}
+}
+
+// Link gives the link of each of the hosts this bandwidth, in Mbit/s, in either direction. From then on the
+// kernel hands packets of one stream over many at once, as network cards do: one at a time, they take more
+// CPU than a fast link leaves.
+func (n *Network) Link(mbit int, at ...netip.Addr) {
+	n.t.Helper()
+	for _, a := range at {
+		h := n.host(a)
+		for _, end := range [][2]string{{h.name, "eth0"}, {n.name, h.port}} {
+			n.must(run("", "ip", "-n", end[0], "link", "set", end[1], "gso_max_segs", packetsAtOnce))
+			n.must(limit(end[0], end[1], mbit))
+		}
+	}
+}
+
+// limit limits what leaves a device of a namespace. What comes in faster waits for 100 ms at most, then it
+// is dropped. At high rates the kernel's timers are too late for a small burst.
+func limit(namespace, device string, mbit int) error {
+	const burstMin, burstMillis = 16_000, 1
+	burst := max(burstMin, mbit*1_000_000/8*burstMillis/1000)
+	return run("", "tc", "-n", namespace, "qdisc", "replace", "dev", device, "root",
+		"tbf", "rate", fmt.Sprintf("%dmbit", mbit), "burst", strconv.Itoa(burst), "latency", "100ms")
 }
 
 // Heal ends all faults.
@@ -263,6 +288,7 @@ func (n *Network) Heal() {
 			h.loss = 0
 		})
 		run("", "tc", "-n", h.name, "qdisc", "del", "dev", "eth0", "root") // there may be none
+		run("", "tc", "-n", n.name, "qdisc", "del", "dev", h.port, "root")
 	}
 }
 

@@ -95,6 +95,41 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// TestAgainst measures two programs in turn, which are the same here. What is no part of them is measured
+// once.
+func TestAgainst(t *testing.T) {
+	dir := t.TempDir()
+	program, err := build(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "bench.json")
+	var out, progress bytes.Buffer
+	err = run(t.Context(), []string{
+		"--program", program, "--against", program, "--only", "^put 10 KB, broadcast, copies 2, 32 at once$",
+		"--seconds", "0.3", "--rounds", "2", "--dir", dir, "--out", path,
+	}, &out, &progress)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, &progress)
+	}
+	r, err := readRun(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range r.Cells {
+		other := r.Against.Cells[i]
+		if len(m.Rounds) != 2 || len(other.Rounds) != 2 || m.Name != other.Name {
+			t.Errorf("%s: %v, and %s: %v", m.Name, m.Rounds, other.Name, other.Rounds)
+		}
+		if same := reflect.DeepEqual(m, other); same != (m.On == onBare) {
+			t.Errorf("%s: measured once %v", m.Name, same)
+		}
+		if lines := strings.Count(out.String(), "| "+m.Name+" "); lines != 2 { // of the table and of the ratios
+			t.Errorf("%s is there %d times:\n%s", m.Name, lines, &out)
+		}
+	}
+}
+
 // figures returns the names of all figures that the cell must have.
 func (m Measured) figures() []string {
 	f := []string{perSecond, toBase, p50, p99, clientCPU, nodesCPU, clientPeak, nodesPeak, nodePeak}

@@ -3,9 +3,10 @@
 // runs every cell (one kind of load on one kind of target) for some seconds in turn, several rounds of all,
 // and writes every figure as JSON and the medians as a table. It is no part of the program.
 //
-//	go run ./modes/bench                            everything, about an hour
+//	go run ./modes/bench                            everything, half an hour
 //	go run ./modes/bench --only 'put.* 8 at once'   some cells, and what they are compared with
 //	go run ./modes/bench --compare old.json         and the ratios to an older run
+//	go run ./modes/bench --against ./old            and those to another binary, in turn with it
 package main
 
 import (
@@ -14,6 +15,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -27,6 +29,7 @@ import (
 // options are the command line's.
 type options struct {
 	program string // the binary; empty: built
+	against string // another binary; may be empty
 	dir     string // data of the nodes
 	out     string
 	compare string
@@ -50,6 +53,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	o := options{only: regexp.MustCompile("")}
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.StringVar(&o.program, "program", "", "imgcluster `binary` to measure (default: built from this module)")
+	f.StringVar(&o.against, "against", "", "measure this `binary` in turn with it: print the ratios to it")
 	f.StringVar(&o.dir, "dir", os.TempDir(), "`folder` on the disk to measure; what is written there is removed")
 	f.StringVar(&o.out, "out", "bench.json", "`file` for all figures")
 	f.StringVar(&o.compare, "compare", "", "`file` of an older run: print the ratios to it")
@@ -81,6 +85,10 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 		return err
 	}
 	r.table(out)
+	if r.Against != nil {
+		fmt.Fprintf(out, "\nRatios to %s (%s), in turn with it:\n\n", o.against, r.Against.Program)
+		compare(out, *r.Against, *r)
+	}
 	if old != nil {
 		fmt.Fprintf(out, "\nRatios to %s (%s, %s):\n\n", o.compare, old.Program, old.Date)
 		compare(out, *old, *r)
@@ -101,30 +109,44 @@ func measure(ctx context.Context, o options, cells []Cell, progress io.Writer) (
 			return nil, err
 		}
 	}
-	r, err := newRun(ctx, o.program)
+	r, err := newRun(ctx, o.program, cells)
 	if err != nil {
 		return nil, err
 	}
-	for _, c := range cells {
-		r.Cells = append(r.Cells, Measured{Cell: c, Name: c.name()})
+	runs := []*Run{r}
+	if o.against != "" {
+		if r.Against, err = newRun(ctx, o.against, cells); err != nil {
+			return nil, err
+		}
+		runs = append(runs, r.Against)
 	}
 	for round := range o.rounds {
 		for i := range cells {
 			if round%2 == 1 {
 				i = len(cells) - 1 - i
 			}
-			m := &r.Cells[i]
-			began := time.Now()
-			figures, err := m.Cell.run(ctx, o.program, filepath.Join(dir, "cell"), o.seconds)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", m.Name, err)
+			for n, run := range runs {
+				began := time.Now()
+				m, err := run.turn(ctx, i, filepath.Join(dir, "cell"), o.seconds)
+				if err != nil {
+					return nil, fmt.Errorf("%s: %s: %w", run.binary, m.Name, err)
+				}
+				fmt.Fprintf(progress, "%d/%d  %s: %.1f a second (%.1f s)\n", round+1, o.rounds, m.Name,
+					m.Rounds[round][perSecond], time.Since(began).Seconds())
+				if m.On == onCluster {
+					continue
+				}
+				for _, other := range runs[n+1:] { // what is no part of either program is measured once
+					other.Cells[i].Rounds = append(other.Cells[i].Rounds, maps.Clone(m.Rounds[round]))
+				}
+				break
 			}
-			m.Rounds = append(m.Rounds, figures)
-			fmt.Fprintf(progress, "%d/%d  %s: %.1f a second (%.1f s)\n", round+1, o.rounds, m.Name,
-				figures[perSecond], time.Since(began).Seconds())
 		}
+		slices.Reverse(runs)
 	}
-	r.finish()
+	for _, run := range runs {
+		run.finish()
+	}
 	return r, nil
 }
 

@@ -23,6 +23,9 @@ type Run struct {
 	Date    string     `json:"date"`
 	Command string     `json:"command"`
 	Cells   []Measured `json:"cells"`
+	Against *Run       `json:"against,omitempty"` // of another program, in turn with this
+
+	binary string // of the program
 }
 
 // Machine is where it ran.
@@ -48,7 +51,11 @@ func build(ctx context.Context, dir string) (string, error) {
 	return program, quietly(exec.CommandContext(ctx, "go", "build", "-o", program, "imgcluster"))
 }
 
-func newRun(ctx context.Context, program string) (*Run, error) {
+func newRun(ctx context.Context, program string, cells []Cell) (*Run, error) {
+	program, err := filepath.Abs(program) // nodes have working folders of their own
+	if err != nil {
+		return nil, err
+	}
 	version, err := exec.CommandContext(ctx, program, "version").Output()
 	if err != nil {
 		return nil, fmt.Errorf("%s version: %w", program, err)
@@ -56,10 +63,14 @@ func newRun(ctx context.Context, program string) (*Run, error) {
 	// Beside a copy of the source without Git there is no commit.
 	commit, _ := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty").Output()
 	r := &Run{
+		binary:  program,
 		Program: firstLine(version),
 		Commit:  firstLine(commit),
 		Date:    time.Now().UTC().Format(time.RFC3339),
 		Command: command(),
+	}
+	for _, c := range cells {
+		r.Cells = append(r.Cells, Measured{Cell: c, Name: c.name()})
 	}
 	r.Machine = Machine{Cores: runtime.NumCPU(), Go: runtime.Version()}
 	info, _ := os.ReadFile("/proc/cpuinfo")
@@ -81,6 +92,16 @@ func newRun(ctx context.Context, program string) (*Run, error) {
 func firstLine(b []byte) string {
 	line, _, _ := strings.Cut(string(b), "\n")
 	return line
+}
+
+// turn runs a cell once.
+func (r *Run) turn(ctx context.Context, i int, dir string, seconds float64) (*Measured, error) {
+	m := &r.Cells[i]
+	figures, err := m.Cell.run(ctx, r.binary, dir, seconds)
+	if err == nil {
+		m.Rounds = append(m.Rounds, figures)
+	}
+	return m, err
 }
 
 // find returns a cell by its name, or nil.
