@@ -7,8 +7,9 @@ RACE = ./cluster/... ./modes/local ./modes/stress/... ./modes/report/... ./modes
 # tested.
 RACE_SKIP = TestModel|TestCrash|TestHistories|TestNetwork|TestPowerCuts|TestLayout|TestDamagedLog|TestForgottenTail
 RACE_SKIP := $(RACE_SKIP)|TestLostDisk|TestManyImages|TestInodesFull|TestRestartsSendNothingTwice|TestStrangers
+RACE_SKIP := $(RACE_SKIP)|TestSimulation
 
-.PHONY: build static test readme race lint format bench networks extreme powercuts histories crash flips wipes damage slow bugs fuzz strangers clean
+.PHONY: build static test readme race lint format bench networks extreme powercuts histories crash flips wipes damage slow bugs fuzz strangers simulate clean
 
 build: ## the binary
 	go build -o imgcluster .
@@ -57,7 +58,12 @@ crash: COUNT = 1000
 flips: COUNT = 1000
 wipes: COUNT = 300
 damage: COUNT = 10
+simulate: COUNT = 100000
 strangers: COUNT = 30
+
+# Uploads on three simulated nodes that fail, each invariant after each event.
+simulate:
+	SIMULATE=$(COUNT) SIMULATE_FROM=$(SEED) go test ./cluster/commit -run TestSimulation -count=1 -v -timeout 2h
 
 # Power cuts on a real ext4 in the middle of commits; needs root.
 powercuts:

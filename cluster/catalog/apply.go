@@ -15,6 +15,7 @@ import (
 type Event struct {
 	Upload  *Upload
 	Removed *image.Record
+	Aborted *Abort // no record names this copy, nor will one
 	Members *Membership
 
 	AccessKey        *AccessKey // added
@@ -29,10 +30,11 @@ type Event struct {
 // result answers the proposer (DecodeResult). An error means that tx failed, not the command: the
 // node must not go on.
 func Apply(tx Tx, shard, index uint64, command []byte) (result []byte, events []Event, err error) {
-	return apply(tx, shard, index, command, finishedKept)
+	return ApplyKeeping(finishedKept, tx, shard, index, command)
 }
 
-func apply(tx Tx, shard, index uint64, command []byte, kept retention) ([]byte, []Event, error) {
+// ApplyKeeping is Apply for tests that cannot wait until a shard forgets.
+func ApplyKeeping(kept Retention, tx Tx, shard, index uint64, command []byte) ([]byte, []Event, error) {
 	m := txn{tx: tx, shard: shard, index: index, kept: kept}
 	c, err := decode(command)
 	if err != nil {
@@ -50,7 +52,7 @@ type txn struct {
 	tx     Tx
 	shard  uint64
 	index  uint64
-	kept   retention
+	kept   Retention
 	events []Event
 }
 
@@ -75,6 +77,14 @@ func (t *txn) apply(c Command) (Result, error) {
 		return t.delete(c.Delete)
 	case c.Recopy != nil:
 		return t.recopy(c.Recopy)
+	case c.Commit != nil:
+		return t.commitUpload(c.Commit)
+	case c.End != nil:
+		return t.endUpload(c.End)
+	case c.Abort != nil:
+		return t.abort(c.Abort)
+	case c.Restart != nil:
+		return t.restart(c.Restart)
 	case c.Join != nil:
 		return t.join(c.Join)
 	case c.PutKey != nil:
@@ -226,6 +236,7 @@ func (t *txn) save(u *Upload) (Result, error) {
 		return Result{Upload: u}, t.put(idKey(pendingTable, u.ID), u)
 	}
 	u.If = image.Conditions{} // they have been asked
+	u.Index = t.index
 	if err := t.tx.Delete(idKey(pendingTable, u.ID)); err != nil {
 		return Result{}, err
 	}

@@ -20,7 +20,7 @@ type shard struct {
 	index  uint64
 	log    [][]byte
 	events []Event
-	kept   retention
+	kept   Retention
 }
 
 func newShard(t testing.TB) *shard {
@@ -38,7 +38,7 @@ func (s *shard) do(c Command) Result {
 	s.index++
 	cmd := c.Encode()
 	s.log = append(s.log, cmd)
-	b, events, err := apply(s.db, s.number, s.index, cmd, s.kept)
+	b, events, err := ApplyKeeping(s.kept, s.db, s.number, s.index, cmd)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -21,7 +21,7 @@ const commandVersion = 1
 // SystemShard is the Raft group of the cluster's own state; the other shards are data shards.
 const SystemShard = 1
 
-// Command is one entry of a shard's log: exactly one field is set. The first six belong in a data
+// Command is one entry of a shard's log: exactly one field is set. The first ten belong in a data
 // shard, the others in the system shard.
 type Command struct {
 	Assign   *Assign   `json:"assign,omitempty"`
@@ -30,6 +30,10 @@ type Command struct {
 	Delete   *Delete   `json:"delete,omitempty"`
 	Recopy   *Recopy   `json:"recopy,omitempty"`
 	Purge    *Purge    `json:"purge,omitempty"`
+	Commit   *Commit   `json:"commit,omitempty"`
+	End      *End      `json:"end,omitempty"`
+	Abort    *Abort    `json:"abort,omitempty"`
+	Restart  *Restart  `json:"restart,omitempty"`
 
 	PutKey       *PutKey       `json:"put_key,omitempty"`
 	Join         *Join         `json:"join,omitempty"`
@@ -53,7 +57,7 @@ type Command struct {
 // ofImages reports whether the command belongs in a data shard.
 func (c Command) ofImages() bool {
 	return c.Assign != nil || c.Stored != nil || c.Reassign != nil || c.Delete != nil || c.Recopy != nil ||
-		c.Purge != nil
+		c.Purge != nil || c.Commit != nil || c.End != nil || c.Abort != nil || c.Restart != nil
 }
 
 // Assign gives an upload to its owner. The first Assign of an upload ID in the log wins; later ones
@@ -73,7 +77,7 @@ type Assign struct {
 	Holders []image.NodeID `json:"holders"`
 	// Replicas is how many of them store a copy, from the front.
 	Replicas int `json:"replicas"`
-	// Created is the proposer's time, kept in the record. It moves the shard's clock on; see retention.
+	// Created is the proposer's time, kept in the record. It moves the shard's clock on; see Retention.
 	Created time.Time `json:"created"`
 }
 
@@ -112,7 +116,7 @@ type Delete struct {
 	User string           `json:"user"`
 	Name string           `json:"name"`
 	If   image.Conditions `json:"if,omitzero"`
-	// Created is the proposer's time. It moves the shard's clock on; see retention.
+	// Created is the proposer's time. It moves the shard's clock on; see Retention.
 	Created time.Time `json:"created,omitzero"`
 }
 

@@ -8,23 +8,23 @@ import (
 	"time"
 )
 
-// retention bounds what a shard keeps of finished uploads and deletes so that a repeated ID gets its first
+// Retention bounds what a shard keeps of finished uploads and deletes so that a repeated ID gets its first
 // answer. They are the same on every node, since apply obeys them: constants, not settings.
 //
 // An answer goes when it is older than Time, on the shard's clock. Before that it goes only to make room:
 // the user's oldest when the user has more than User, and an answer of one of the users who have most when
 // there is more than Total. So a user pushes out its own answers alone, as long as it has more than others.
-type retention struct {
+type Retention struct {
 	Time  time.Duration
 	Step  time.Duration // the most that one command moves the shard's clock on
 	User  int64         // bytes of one user's answers
 	Total int64         // bytes of all
 }
 
-// finishedKept is the retention of a shard. With Step the clock of one node that is far ahead makes no
+// finishedKept is the Retention of a shard. With Step the clock of one node that is far ahead makes no
 // answer older than Time before some 3,600 more commands; a shard with fewer than one a second keeps its
 // answers longer. User is room for some 4,000 uploads, or 10,000 deletes.
-var finishedKept = retention{Time: time.Hour, Step: time.Second, User: 4 << 20, Total: 16 << 20}
+var finishedKept = Retention{Time: time.Hour, Step: time.Second, User: 4 << 20, Total: 16 << 20}
 
 // finishedRowBytes is what an answer counts beside its value and twice its user's name: keys and rows.
 const finishedRowBytes = 160
@@ -39,6 +39,8 @@ type finishedQueue struct {
 	Next  uint64 `json:"next"`
 	Bytes int64  `json:"bytes"`
 	Clock int64  `json:"clock"` // ms since 1970
+	// Floor is the newest entry of the log that ended an upload, or took a copy back, and is forgotten.
+	Floor uint64 `json:"floor,omitempty"`
 }
 
 // userQueue is the order of one user's answers.
@@ -61,6 +63,15 @@ type userRow struct {
 	Answer []byte `json:"answer"` // its key, in finishedTable or deletedTable
 	Order  uint64 `json:"order"`  // its place in the order of all
 	Bytes  int64  `json:"bytes"`
+	Index  uint64 `json:"index"` // of the entry of the log that it answers
+}
+
+// forgotten returns the newest entry of the log that ended an upload, or took a copy back, and is forgotten:
+// of copies that were reported before it, the shard cannot know whether they are there.
+func forgotten(r Reader) (uint64, error) {
+	q := finishedQueue{}
+	_, err := get(r, []byte{queueKey}, &q)
+	return q.Floor, err
 }
 
 func seqKey(seq uint64) []byte { return binary.BigEndian.AppendUint64([]byte{orderTable}, seq) }
@@ -114,7 +125,9 @@ func (t *txn) keep(user string, created time.Time, key []byte, answer func(seq u
 
 // add appends the answer under key, of so many bytes, to the orders.
 func (f *finished) add(user string, u *userQueue, key []byte, bytes int64) error {
-	row := userRow{Answer: key, Order: f.queue.Next, Bytes: bytes + int64(2*len(user)) + finishedRowBytes}
+	row := userRow{
+		Answer: key, Order: f.queue.Next, Bytes: bytes + int64(2*len(user)) + finishedRowBytes, Index: f.index,
+	}
 	err := f.put(seqKey(row.Order), orderRow{user, u.Next, f.queue.Clock})
 	if err == nil {
 		err = f.put(userSeqKey(user, u.Next), row)
@@ -180,7 +193,7 @@ func (f *finished) expire() error {
 		}
 		if ok {
 			err = f.change(at.User, func(u *userQueue) error {
-				_, err := f.drop(at.User, u, at.Seq)
+				_, err := f.lose(at.User, u, at.Seq)
 				return err
 			})
 		}
@@ -227,7 +240,7 @@ func (f *finished) shrink() error {
 // dropFirst drops a user's oldest answer. Places whose answers are gone are passed once.
 func (f *finished) dropFirst(user string, u *userQueue) error {
 	for u.First < u.Next {
-		ok, err := f.drop(user, u, u.First)
+		ok, err := f.lose(user, u, u.First)
 		u.First++
 		if ok || err != nil {
 			return err
@@ -236,20 +249,29 @@ func (f *finished) dropFirst(user string, u *userQueue) error {
 	return fmt.Errorf("catalog: the answers of user %q add up to %d bytes but there are none", user, u.Bytes)
 }
 
-// drop deletes one answer of a user, and reports whether it was there.
-func (f *finished) drop(user string, u *userQueue, seq uint64) (bool, error) {
+// lose drops an answer for good, and reports whether it was there: what it answered is not known any more.
+func (f *finished) lose(user string, u *userQueue, seq uint64) (bool, error) {
+	row, err := f.drop(user, u, seq)
+	if row != nil && row.Answer[0] != deletedTable {
+		f.queue.Floor = max(f.queue.Floor, row.Index)
+	}
+	return row != nil, err
+}
+
+// drop deletes one answer of a user and returns its place, nil when it is not there.
+func (f *finished) drop(user string, u *userQueue, seq uint64) (*userRow, error) {
 	row, err := find[userRow](f.tx, userSeqKey(user, seq))
 	if err != nil || row == nil {
-		return false, err
+		return nil, err
 	}
 	f.queue.Bytes -= row.Bytes
 	u.Bytes -= row.Bytes
 	for _, key := range [][]byte{row.Answer, seqKey(row.Order), userSeqKey(user, seq)} {
 		if err := f.tx.Delete(key); err != nil {
-			return false, err
+			return nil, err
 		}
 	}
-	return true, nil
+	return row, nil
 }
 
 // save writes a user's queue, and its class when that changed: at once upwards, downwards only from less

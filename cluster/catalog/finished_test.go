@@ -51,7 +51,7 @@ func (s *shard) queue() (q finishedQueue) {
 }
 
 // small bounds the answers so tightly that a test fills them: memkv sorts its keys for every scan.
-var small = retention{Time: time.Hour, Step: time.Second, User: 64 << 10, Total: 256 << 10}
+var small = Retention{Time: time.Hour, Step: time.Second, User: 64 << 10, Total: 256 << 10}
 
 // TestOneUserCannotFlushAnothersAnswers tries what once worked: another user's deletes push an answer out,
 // and a retry of the old upload then replaces the newer image.

@@ -66,7 +66,7 @@ func newModelRun(t testing.TB, rt *rapid.T, nodes int) *modelRun {
 }
 
 // shortMemory has room for a few answers of a user.
-var shortMemory = retention{Time: time.Minute, Step: 20 * time.Second, User: 3000, Total: 4500}
+var shortMemory = Retention{Time: time.Minute, Step: 20 * time.Second, User: 3000, Total: 4500}
 
 func (r *modelRun) repeat(rt *rapid.T) int {
 	rt.Repeat(map[string]func(*rapid.T){
@@ -232,7 +232,7 @@ func (r *modelRun) step(c Command) {
 	}
 	r.forget(before)
 	again := maps.Clone(r.db)
-	if _, _, err := apply(again, 2, r.index+1, c.Encode(), r.kept); err != nil || !again.Equal(r.db) {
+	if _, _, err := ApplyKeeping(r.kept, again, 2, r.index+1, c.Encode()); err != nil || !again.Equal(r.db) {
 		r.rt.Fatalf("%s\nhas another effect the second time (%v)", c.Encode(), err)
 	}
 }
@@ -294,7 +294,7 @@ func (r *modelRun) restore() {
 	replayed := memkv.KV{}
 	r.db.Scan(nil, nil, func(k, v []byte) bool { return copied.Set(k, v) == nil })
 	for i, c := range r.log {
-		if _, _, err := apply(replayed, 2, uint64(i+1), c, r.kept); err != nil {
+		if _, _, err := ApplyKeeping(r.kept, replayed, 2, uint64(i+1), c); err != nil {
 			r.rt.Fatal(err)
 		}
 	}

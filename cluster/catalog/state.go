@@ -61,6 +61,7 @@ type Upload struct {
 	Record   *image.Record       `json:"record,omitempty"`  // when committed
 	Problem  *image.Problem      `json:"problem,omitempty"` // when failed
 	Seq      uint64              `json:"seq,omitempty"`     // when finished: its place among the user's answers
+	Index    uint64              `json:"index,omitempty"`   // when finished: the log's entry that did it
 }
 
 // Slot returns the node's slot, nil when the node does not store this upload.
@@ -82,6 +83,9 @@ type deleted struct {
 
 // Finished reports whether the upload is committed or has failed.
 func (u *Upload) Finished() bool { return u.State != Pending }
+
+// Refused reports whether the upload has failed for good, since its conditions did not hold.
+func (u *Upload) Refused() bool { return u.State == Failed && refused(u.Problem) }
 
 // Load is an amount of work: images and their plaintext bytes.
 type Load struct {
@@ -132,10 +136,12 @@ const (
 	accountsKey    = 'c' // accounts
 	removalTable   = 'x' // number, 8 bytes -> Removal
 	purgedKey      = 'y' // in a data shard: number of the last removal that is complete there
+	restartTable   = 's' // in a data shard: node, 4 bytes -> place in the log of its last Restart
+	abortTable     = 'e' // upload ID, attempt -> place in the log of its Abort
 	copiesTable    = 'w' // in a data shard: user -> copyCounts
 	rewrapTable    = 'z' // in the system shard: user -> the least number of a key that copies may be under
 
-	// What is kept of finished uploads and deletes, and for how long; see retention.
+	// What is kept of finished uploads and deletes, and for how long; see Retention.
 	queueKey       = 'n' // finishedQueue
 	orderTable     = 'f' // sequence, 8 bytes -> orderRow
 	userOrderTable = 'o' // user NUL sequence, 8 bytes -> userRow

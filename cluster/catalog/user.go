@@ -260,7 +260,7 @@ func (t *txn) addToRemovals(id image.NodeID) error {
 }
 
 // purge deletes images of a removed user, and all its uploads on their way: what commits after that was
-// assigned after it, and so is not encrypted with a key that is destroyed.
+// assigned, or its copies reported, after it, and so is not encrypted with a key that is destroyed.
 func (t *txn) purge(c *Purge) (Result, error) {
 	if err := image.CheckUser(c.User); err != nil {
 		return reject(err), nil
@@ -302,6 +302,12 @@ func (t *txn) purge(c *Purge) (Result, error) {
 		if p.More, err = t.forgetUser(c.User, purgedAtOnce); err != nil {
 			return Result{}, err
 		}
+	}
+	if err := t.changeFinished(c.User, func(f *finished, _ *userQueue) error {
+		f.queue.Floor = t.index
+		return nil
+	}); err != nil {
+		return Result{}, err
 	}
 	if !p.More {
 		err = t.put([]byte{purgedKey}, c.Removal)

@@ -1,0 +1,115 @@
+// Package commit is how the nodes of a shard agree on what becomes of an upload, for one entry of the shard's
+// log. The shard's leader runs a Coordinator: it decides, in memory, which nodes store the upload, tells
+// them, and proposes one catalog.Commit when all of these have reported durable copies. Each node that has to
+// do with the upload runs a Participant: it follows the decisions, stores, reports, and ends with what the
+// log says.
+//
+// Decisions are provisional, and may be lost with the leader: a new one hears of the uploads from their
+// participants and decides anew. Reports are promises: a copy that was reported is kept until the log has
+// said that no record names it. The catalog refuses a Commit of copies that a node was free to delete; see
+// catalog.Commit.
+//
+// Both are pure: they take events and return actions. They have no clock, no randomness, no goroutines and no
+// network; their callers do what they return, in order, and call them for one event after the other.
+package commit
+
+import (
+	"time"
+
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/image"
+)
+
+// Copy is a durable copy of an upload on the node that reports it.
+type Copy struct {
+	image.Copy
+	Check  image.Check
+	Sealed *image.SealedDigest // nil: the upload asks for none
+}
+
+// Report is what a node tells the coordinator of an upload: all that it has of it.
+type Report struct {
+	Node    image.NodeID
+	Request image.Request
+	// Copy is the node's durable copy, nil when it has none; Index the last entry of the shard's log that the
+	// node had acted on when it looked.
+	Copy  *Copy
+	Index uint64
+	// Waits: all bytes are here, and the node has waited long for the outcome.
+	Waits bool
+	// Problem says why this node cannot store the upload, nil when it can. With Fatal no node can.
+	Problem *image.Problem
+	Fatal   bool
+	// Asks: the node wants to be told what is decided.
+	Asks bool
+	// Gone: the node has no part in the upload any more, and no copy.
+	Gone bool
+}
+
+// Decision is what the coordinator tells the nodes of an upload.
+type Decision struct {
+	ID image.ID
+	// Storing are the nodes that are to store a copy, the owner first.
+	Storing []image.NodeID
+	// Standby holds the bytes for a takeover; 0: nobody.
+	Standby image.NodeID
+	// Problem says that the upload is over without an entry in the log, nil when it is not.
+	Problem *image.Problem
+}
+
+// Action is what a Coordinator or Participant wants done.
+type Action interface{ action() }
+
+// Tell sends a decision to a node. It may be lost.
+type Tell struct {
+	To       image.NodeID
+	Decision Decision
+}
+
+// Send sends a report to a shard's coordinator. It may be lost.
+type Send struct {
+	To     image.NodeID
+	Report Report
+}
+
+// Propose proposes a command to the shard's log. A Coordinator is told of the answer by Proposed; a
+// Participant learns from the log alone what became of it.
+type Propose struct {
+	ID      image.ID
+	Command catalog.Command
+}
+
+// Store starts to store this node's copy; Stored or CannotStore tells how that ended.
+type Store struct{}
+
+// StopStoring ends Store without a copy, or with one that is deleted: nobody was told of it.
+type StopStoring struct{}
+
+// DeleteCopy deletes the copy that Stored was told of.
+type DeleteCopy struct{}
+
+// Finish ends a participant. Upload is what the log says; nil: nothing, and Problem says why the upload
+// failed.
+type Finish struct {
+	Upload  *catalog.Upload
+	Problem *image.Problem
+}
+
+func (Tell) action()        {}
+func (Send) action()        {}
+func (Propose) action()     {}
+func (Store) action()       {}
+func (StopStoring) action() {}
+func (DeleteCopy) action()  {}
+func (Finish) action()      {}
+
+// Times are how long coordinators and participants wait.
+type Times struct {
+	// Report is how often a participant without a decision, or without an outcome, reports again.
+	Report time.Duration
+	// Takeover is how long a node that has all bytes waits for the outcome before it complains, and how long
+	// a node that others complain of has had the upload, and the last of its bytes, before it is taken away.
+	Takeover time.Duration
+	// Upload is how long an upload makes no progress before it fails.
+	Upload time.Duration
+}

@@ -1,0 +1,315 @@
+package commit
+
+import (
+	"bytes"
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/image"
+)
+
+// View is what a coordinator sees of the cluster at an event.
+type View struct {
+	Now time.Time
+	// Up are the nodes that are up.
+	Up []image.NodeID
+	// Lookup returns what this node's state of the shard says of an upload, nil when it says nothing.
+	Lookup func(image.ID) *catalog.Upload
+	// Place chooses the nodes of an upload without those of out, those of keep first, and returns them in
+	// their order: the storing ones, then the standbys. With too few nodes it fails.
+	Place func(req image.Request, keep, out []image.NodeID) (order []image.NodeID, storing int, err error)
+	// Needed is how many copies an upload has to have now, Wanted how many it should have.
+	Needed, Wanted int
+	// Receives reports whether a node says that it is receiving the body of an upload.
+	Receives func(image.NodeID, image.ID) bool
+}
+
+// Coordinator decides on the uploads of one shard while its node leads the shard.
+type Coordinator struct {
+	times   Times
+	uploads map[image.ID]*deciding
+}
+
+// deciding is an upload that a coordinator has heard of.
+type deciding struct {
+	req      image.Request
+	reports  map[image.NodeID]Report // the newest of each node
+	out      []image.NodeID          // nodes that are not to store it
+	decision Decision
+	created  time.Time
+	decided  time.Time                  // when the decision last changed
+	moved    time.Time                  // when the upload last made progress
+	moving   map[image.NodeID]time.Time // when a node was last seen to receive the body
+	proposed time.Time                  // when a command was proposed that has no answer yet; zero: none
+	stale    map[image.NodeID]uint64    // entries as of which a node's report counts no more
+	cause    error                      // why a node is out
+}
+
+// NewCoordinator returns the coordinator of a shard.
+func NewCoordinator(t Times) *Coordinator {
+	return &Coordinator{times: t, uploads: map[image.ID]*deciding{}}
+}
+
+// Heard takes a report.
+func (c *Coordinator) Heard(v View, r Report) []Action {
+	id := r.Request.ID
+	u := c.uploads[id]
+	if known := v.Lookup(id); known != nil {
+		if known.State == catalog.Committed || known.Refused() {
+			return nil // the node learns it from the log
+		}
+		if r.Copy != nil && r.Index < known.Index {
+			return nil // of an earlier attempt
+		}
+	}
+	if u == nil {
+		if r.Gone {
+			return nil
+		}
+		u = &deciding{
+			req: r.Request, reports: map[image.NodeID]Report{}, created: v.Now, moved: v.Now,
+			moving: map[image.NodeID]time.Time{}, stale: map[image.NodeID]uint64{},
+		}
+		u.decision.ID = id
+		c.uploads[id] = u
+	}
+	if r.Copy != nil && u.stale[r.Node] > 0 && r.Index <= u.stale[r.Node] {
+		return nil // it reports again
+	}
+	before := u.reports[r.Node]
+	if before.Copy != nil && !r.Gone && (r.Copy == nil || r.Index < before.Index) {
+		return u.tell(r.Node) // it was sent before
+	}
+	u.reports[r.Node] = r
+	if before.Copy == nil && r.Copy != nil {
+		u.moved = v.Now
+	}
+	switch {
+	case r.Gone && u.abandoned():
+		delete(c.uploads, id)
+		return nil
+	case r.Fatal:
+		u.cause = r.Problem.Err()
+		return c.fail(v, u)
+	case r.Problem != nil && r.Copy == nil:
+		u.drop(r.Node, r.Problem.Err())
+	case r.Gone:
+		u.drop(r.Node, image.Errorf(image.KindAborted, "node %d gave upload %s up", r.Node, id))
+	case r.Copy != nil:
+		u.out = slices.DeleteFunc(u.out, func(n image.NodeID) bool { return n == r.Node }) // it was slow
+	case r.Waits && !slices.Contains(u.decision.Storing, r.Node) && !slices.Contains(u.out, r.Node):
+		u.dropSlow(v, c.times) // r.Node takes its place
+	}
+	actions := c.decide(v, u)
+	if r.Asks && len(actions) == 0 {
+		actions = u.tell(r.Node)
+	}
+	return actions
+}
+
+// Tick looks over all uploads.
+func (c *Coordinator) Tick(v View) (actions []Action) {
+	byID := func(a, b image.ID) int { return bytes.Compare(a[:], b[:]) }
+	for _, id := range slices.SortedFunc(maps.Keys(c.uploads), byID) {
+		u := c.uploads[id]
+		for _, n := range u.decision.Storing {
+			switch {
+			case u.reports[n].Copy != nil:
+			case !slices.Contains(v.Up, n):
+				u.drop(n, image.Errorf(image.KindAborted, "node %d went down before upload %s was stored", n, id))
+			case v.Receives(n, id):
+				u.moved, u.moving[n] = v.Now, v.Now
+			}
+		}
+		if v.Now.Sub(u.moved) > c.times.Upload {
+			u.cause = image.Errorf(image.KindAborted, "upload %s made no progress for %s (timeouts.upload)",
+				id, c.times.Upload)
+			actions = append(actions, c.fail(v, u)...)
+			continue
+		}
+		actions = append(actions, c.decide(v, u)...)
+	}
+	return actions
+}
+
+// Ended takes what the log decided of an upload.
+func (c *Coordinator) Ended(id image.ID) { delete(c.uploads, id) }
+
+// Proposed takes the answer to a Propose. With an error it is not known what became of the command.
+func (c *Coordinator) Proposed(v View, id image.ID, r catalog.Result, err error) []Action {
+	u := c.uploads[id]
+	if u == nil {
+		return nil
+	}
+	u.proposed = time.Time{}
+	switch {
+	case err != nil:
+		return nil // the next tick proposes it again
+	case r.Upload != nil && r.Upload.Finished():
+		delete(c.uploads, id)
+		return nil
+	case image.KindOf(r.Err()) == image.KindStale:
+		// What the nodes have is to be reported again, as of a later entry.
+		for n, report := range u.reports {
+			u.stale[n] = report.Index
+			report.Copy = nil
+			u.reports[n] = report
+		}
+		return u.tell(u.nodes()...)
+	case r.Err() != nil: // nothing of it gets into the log
+		u.cause = r.Err()
+		return c.dismiss(u)
+	}
+	return nil
+}
+
+// abandoned reports whether all nodes that reported have no part in it any more.
+func (u *deciding) abandoned() bool {
+	for _, r := range u.reports {
+		if !r.Gone {
+			return false
+		}
+	}
+	return true
+}
+
+// drop takes the upload away from a node.
+func (u *deciding) drop(n image.NodeID, cause error) {
+	if !slices.Contains(u.out, n) {
+		u.out = append(u.out, n)
+		u.cause = cause
+	}
+}
+
+// dropSlow takes the upload away from a storing node that neither has a copy nor receives the body, for a
+// node that has had all bytes for long enough.
+func (u *deciding) dropSlow(v View, t Times) {
+	for _, n := range u.decision.Storing {
+		if v.Receives(n, u.req.ID) {
+			u.moved, u.moving[n] = v.Now, v.Now
+		}
+		slow := v.Now.Sub(u.decided) >= t.Takeover && v.Now.Sub(u.moving[n]) >= t.Takeover
+		if u.reports[n].Copy == nil && slow {
+			u.drop(n, image.Errorf(image.KindAborted, "node %d did not store upload %s in time", n, u.req.ID))
+			return
+		}
+	}
+}
+
+// decide brings the decision in line with who is there, and proposes the commit when all have stored.
+func (c *Coordinator) decide(v View, u *deciding) []Action {
+	isOut := func(n image.NodeID) bool { return slices.Contains(u.out, n) }
+	keep := slices.DeleteFunc(slices.Clone(u.decision.Storing), isOut)
+	if len(keep) > 0 && len(keep) == len(u.decision.Storing) {
+		return c.commit(v, u)
+	}
+	for _, n := range slices.Sorted(maps.Keys(u.reports)) { // of an earlier decision, perhaps another leader's
+		if u.reports[n].Copy != nil && !slices.Contains(keep, n) && !isOut(n) {
+			keep = append(keep, n)
+		}
+	}
+	order, storing, err := v.Place(u.req, keep, u.out)
+	if err != nil {
+		if u.cause == nil {
+			u.cause = err
+		}
+		return c.fail(v, u)
+	}
+	u.decided, u.decision.Storing, u.decision.Standby = v.Now, order[:storing], 0
+	if len(order) > storing {
+		u.decision.Standby = order[storing]
+	}
+	return append(u.tell(u.nodes()...), c.commit(v, u)...)
+}
+
+// nodes returns all nodes that have to do with the upload.
+func (u *deciding) nodes() []image.NodeID {
+	all := slices.Concat(u.decision.Storing, u.req.Broadcast, u.out, slices.Collect(maps.Keys(u.reports)))
+	if u.decision.Standby != 0 {
+		all = append(all, u.decision.Standby)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// tell tells nodes what is decided, if anything is.
+func (u *deciding) tell(nodes ...image.NodeID) (actions []Action) {
+	if len(u.decision.Storing) == 0 && u.decision.Problem == nil {
+		return nil
+	}
+	for _, n := range nodes {
+		actions = append(actions, Tell{n, u.decision})
+	}
+	return actions
+}
+
+// commit proposes the commit when all storing nodes have durable copies of the same bytes.
+func (c *Coordinator) commit(v View, u *deciding) []Action {
+	if !u.proposed.IsZero() && v.Now.Sub(u.proposed) < c.times.Takeover {
+		return nil
+	}
+	cmd := catalog.Commit{
+		ID: u.req.ID, User: u.req.User, Name: u.req.Name, Bytes: u.req.Size, Type: u.req.Type, If: u.req.If,
+		Wanted: max(v.Wanted, len(u.decision.Storing)), Created: u.created,
+	}
+	for _, n := range u.decision.Storing {
+		r := u.reports[n]
+		if r.Copy == nil {
+			return nil
+		}
+		if len(cmd.Copies) > 0 && r.Copy.Check != cmd.Check {
+			u.cause = image.Errorf(image.KindConflict, "the nodes were sent different bytes of upload %s", u.req.ID)
+			return c.end(v, u)
+		}
+		cmd.Check, cmd.Sealed = r.Copy.Check, cmp.Or(cmd.Sealed, r.Copy.Sealed)
+		cmd.Copies = append(cmd.Copies, catalog.Reported{Copy: r.Copy.Copy, Index: r.Index})
+	}
+	if len(cmd.Copies) == 0 {
+		return nil
+	}
+	u.proposed = v.Now
+	return []Action{Propose{u.req.ID, catalog.Command{Commit: &cmd}}}
+}
+
+// fail ends an upload that no nodes are left for: with the copies that there are, when they are enough.
+func (c *Coordinator) fail(v View, u *deciding) []Action {
+	var stored []image.NodeID
+	fatal := false
+	for _, n := range slices.Sorted(maps.Keys(u.reports)) {
+		fatal = fatal || u.reports[n].Fatal
+		if u.reports[n].Copy != nil {
+			stored = append(stored, n)
+		}
+	}
+	switch {
+	case !fatal && len(stored) >= max(v.Needed, 1) && v.Now.Sub(u.moved) <= c.times.Upload:
+		u.decision.Storing = stored
+		return c.commit(v, u)
+	case len(stored) > 0:
+		return c.end(v, u)
+	}
+	return c.dismiss(u)
+}
+
+// dismiss tells all nodes that an upload has failed. Those that have reported a copy take that back.
+func (c *Coordinator) dismiss(u *deciding) []Action {
+	p := image.AsProblem(u.cause)
+	u.decision.Problem = &p
+	delete(c.uploads, u.req.ID)
+	return u.tell(u.nodes()...)
+}
+
+// end proposes the end of an upload of which there are copies.
+func (c *Coordinator) end(v View, u *deciding) []Action {
+	if !u.proposed.IsZero() && v.Now.Sub(u.proposed) < c.times.Takeover {
+		return nil
+	}
+	u.proposed = v.Now
+	p := image.AsProblem(u.cause)
+	return []Action{Propose{u.req.ID, catalog.Command{End: &catalog.End{
+		ID: u.req.ID, User: u.req.User, Name: u.req.Name, Cause: p.Code, Text: p.Detail, Created: u.created,
+	}}}}
+}
