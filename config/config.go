@@ -93,7 +93,7 @@ type Limits struct {
 	KeyReads              int   `yaml:"key_reads" default:"384" min:"1" max:"65536" help:"of these, to one access key, or to one address where there are no keys"`
 	StagingBytes          Bytes `yaml:"staging_bytes" default:"256MiB" min:"1" max:"1TiB" help:"image bytes that one node holds in memory for uploads in progress"`
 	MemoryBytes           Bytes `yaml:"memory_bytes" default:"448MiB" min:"16MiB" max:"4TiB" help:"soft limit of a node's memory, given to the Go runtime"`
-	ListPage              int   `yaml:"list_page" default:"1000" min:"1" max:"10000" help:"most images in one page of a list; one of long names ends before"`
+	ListPage              int   `yaml:"list_page" default:"2500" min:"1" max:"10000" help:"most images in one page of a list; one of long names ends before"`
 	Connections           int   `yaml:"connections" default:"1024" min:"4" max:"1048576" help:"open API connections on one node"`
 	ConnectionsPerAddress int   `yaml:"connections_per_address" default:"512" min:"1" max:"1048576" help:"of these, of one IPv4 address or IPv6 network of 64 bits"`
 	HeaderBytes           Bytes `yaml:"header_bytes" default:"16KiB" min:"4KiB" max:"1MiB" help:"largest header of an HTTP request"`

@@ -1,7 +1,9 @@
 package modes
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -37,6 +39,9 @@ func runLs(ctx context.Context, e *env, what string) error {
 	if term.Is(fileOf(e.out)) {
 		shown = printable.Text
 	}
+	out := bufio.NewWriter(e.out)
+	defer out.Flush() // what came before an error
+	json := json.NewEncoder(printable.Writer(out))
 	count := 0
 	bytes := int64(0)
 	for info, err := range c.All(ctx, user, prefix) {
@@ -46,15 +51,18 @@ func runLs(ctx context.Context, e *env, what string) error {
 		count++
 		bytes += info.Bytes
 		if e.json {
-			err = e.printJSON(info)
+			err = json.Encode(info)
 		} else {
-			_, err = fmt.Fprintf(e.out, "%s  %7s  owner %d  copies %s  %s\n",
+			_, err = fmt.Fprintf(out, "%s  %7s  owner %d  copies %s  %s\n",
 				info.Created.Local().Format("2006-01-02 15:04:05"), term.Bytes(info.Bytes), info.Owner,
 				term.List(info.Replicas), shown(info.Name))
 		}
 		if err != nil {
 			return err
 		}
+	}
+	if err := out.Flush(); err != nil {
+		return err
 	}
 	if !e.json {
 		of := "user " + printable.Argument(user)

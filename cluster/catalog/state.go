@@ -263,6 +263,51 @@ func ListRecords(r Reader, user, prefix, after string, fn func(*image.Record) bo
 	return scan(r, nameKey(user, prefix), place, func(_ []byte, rec *image.Record) bool { return fn(rec) })
 }
 
+// RawRecord is a record as the catalog has it. It is valid until the next one is read.
+type RawRecord []byte
+
+// Listed returns what lists say of a record: its name, version, length, type, owner, nodes of copies, time,
+// and sealed digest with its key. To decode the other fields would take as long again.
+func (b RawRecord) Listed() (*image.Record, error) {
+	var l struct {
+		Name    string              `json:"name"`
+		Version uint64              `json:"version"`
+		Bytes   int64               `json:"bytes"`
+		Sealed  *image.SealedDigest `json:"sealed"`
+		Type    string              `json:"type"`
+		Owner   image.NodeID        `json:"owner"`
+		Created time.Time           `json:"created"`
+		Check   struct {
+			Key uint32 `json:"key"`
+		} `json:"check"`
+		Copies []struct {
+			Node image.NodeID `json:"node"`
+		} `json:"copies"`
+	}
+	if err := json.Unmarshal(b, &l); err != nil {
+		return nil, fmt.Errorf("catalog: a record: %w", err)
+	}
+	rec := &image.Record{
+		Name: l.Name, Version: l.Version, Bytes: l.Bytes, Check: image.Check{Key: l.Check.Key},
+		Sealed: l.Sealed, Type: l.Type, Owner: l.Owner, Created: l.Created,
+		Copies: make([]image.Copy, len(l.Copies)),
+	}
+	for i, c := range l.Copies {
+		rec.Copies[i].Node = c.Node
+	}
+	return rec, nil
+}
+
+// ListRaw is ListRecords with records that are not decoded.
+func ListRaw(r Reader, user, prefix, after string, fn func(name string, rec RawRecord) bool) error {
+	from, end := nameKey(user, prefix), prefixEnd(nameKey(user, prefix))
+	if after != "" && after >= prefix {
+		from = append(nameKey(user, after), 0)
+	}
+	names := len(nameKey(user, ""))
+	return r.Scan(from, end, func(k, b []byte) bool { return fn(string(k[names:]), b) })
+}
+
 // Records returns up to limit records of all users that come after the place `after` (nil: from the
 // first), in the order of users and names, and the place of the last one; nil when there are no more.
 func Records(r Reader, after []byte, limit int) (recs []*image.Record, last []byte, err error) {

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"imgcluster/cluster/image"
@@ -136,10 +137,33 @@ func (c *Client) List(ctx context.Context, user string, o wire.ListQuery) (wire.
 	return list, err
 }
 
-// All yields all images of a user that have the prefix, page by page. It ends after an error.
+// All yields all images of a user that have the prefix. It asks for each page while the one before is used.
+// It ends after an error.
 func (c *Client) All(ctx context.Context, user, prefix string) iter.Seq2[wire.Info, error] {
-	return pages(strconv.Quote(user), true, func(after string) ([]wire.Info, string, error) {
-		page, err := c.List(ctx, user, wire.ListQuery{Prefix: prefix, After: after})
-		return page.Images, page.Next, err
-	})
+	type answer struct {
+		page wire.List
+		err  error
+	}
+	return func(yield func(wire.Info, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		var asking sync.WaitGroup
+		defer asking.Wait()
+		defer cancel()
+		ask := func(after string) <-chan answer {
+			next := make(chan answer, 1)
+			asking.Go(func() {
+				page, err := c.List(ctx, user, wire.ListQuery{Prefix: prefix, After: after})
+				next <- answer{page, err}
+			})
+			return next
+		}
+		next := ask("")
+		pages(strconv.Quote(user), true, func(string) ([]wire.Info, string, error) {
+			a := <-next
+			if a.err == nil && a.page.Next != "" {
+				next = ask(a.page.Next)
+			}
+			return a.page.Images, a.page.Next, a.err
+		})(yield)
+	}
 }

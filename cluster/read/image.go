@@ -114,8 +114,11 @@ func (m *Images) Reveal(ctx context.Context, rec *image.Record) (*image.Record, 
 	return &revealed, nil
 }
 
-// revealer returns what opens the digests of many images of a user, each of which has one.
-func (m *Images) revealer(ctx context.Context, user string) func(*image.Record) (*image.Digest, error) {
+// revealer opens the digest of an image that has one.
+type revealer func(*image.Record) (*image.Digest, error)
+
+// revealer returns one for many images of a user.
+func (m *Images) revealer(ctx context.Context, user string) revealer {
 	sealers := map[uint32]*crypto.DigestSealer{} // by the user's keys
 	return func(rec *image.Record) (*image.Digest, error) {
 		s := sealers[rec.Check.Key]

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -334,9 +335,13 @@ func TestReveal(t *testing.T) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	page := &listPage{limit: 2}
-	page.offer(listed{wire.InfoOf(rec), rec})
+	raw, err := json.Marshal(rec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page.offer(listed{Info: wire.Info{Name: rec.Name}, raw: raw})
 	page.offer(listed{Info: wire.Info{Name: "b.png", SHA256: "of another node"}})
-	l, err := page.list(m.revealer(t.Context(), "alice"))
+	l, err := page.list(func() revealer { return m.revealer(t.Context(), "alice") })
 	if err != nil || l.Images[0].SHA256 != sum.String() || l.Images[1].SHA256 != "of another node" {
 		t.Errorf("%+v, %v", l, err)
 	}

@@ -1,12 +1,15 @@
 package read
 
 import (
+	"cmp"
 	"container/heap"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -36,7 +39,7 @@ func (m *Images) List(ctx context.Context, user, prefix, after string, limit int
 			if err != nil {
 				return wire.List{}, err
 			}
-			return page.list(m.revealer(ctx, user))
+			return page.list(func() revealer { return m.revealer(ctx, user) })
 		}
 	}
 }
@@ -97,28 +100,123 @@ func (m *Images) ListShards(
 	if err := m.listShards(ctx, page, shards, user, prefix, after); err != nil {
 		return wire.List{}, err
 	}
-	return page.list(m.revealer(ctx, user))
+	return page.list(func() revealer { return m.revealer(ctx, user) })
 }
 
-// listShards adds what shards on this node have to a page.
+// listShards adds what shards on this node have to a page: their lists are merged, so that each is read no
+// further than the page goes.
 func (m *Images) listShards(
 	ctx context.Context, page *listPage, shards []uint64, user, prefix, after string,
 ) error {
-	g, ctx := errgroup.WithContext(ctx)
-	for _, shard := range shards {
-		g.Go(func() error {
-			err := m.Log.Read(ctx, shard, func(r catalog.Reader) error {
-				return catalog.ListRecords(r, user, prefix, after, func(rec *image.Record) bool {
-					return ctx.Err() == nil && page.offer(listed{wire.InfoOf(rec), rec})
-				})
-			})
-			if err == nil {
-				err = ctx.Err() // then not all was read
+	return m.readAll(ctx, shards, func(readers []catalog.Reader) error {
+		var all cursors
+		defer func() {
+			for _, c := range all {
+				c.stop()
 			}
-			return err
+		}()
+		for _, r := range readers {
+			c := newCursor(r, user, prefix, after)
+			all = append(all, c)
+			if err := c.advance(); err != nil {
+				return err
+			}
+		}
+		all.sort()
+		for len(all) > 0 && !all[0].done {
+			if err := ctx.Err(); err != nil {
+				return err // then not all was read
+			}
+			one := listed{Info: wire.Info{Name: all[0].name}, raw: slices.Clone(all[0].rec)}
+			if !page.offer(one) {
+				return nil
+			}
+			if err := all[0].advance(); err != nil {
+				return err
+			}
+			all.sift()
+		}
+		return nil
+	})
+}
+
+// readAll calls fn once with a state of each of these shards that has all that was committed before the call.
+func (m *Images) readAll(ctx context.Context, shards []uint64, fn func([]catalog.Reader) error) error {
+	readers := make([]catalog.Reader, len(shards))
+	arrived, done := make(chan struct{}, len(shards)), make(chan struct{})
+	g, ctx := errgroup.WithContext(ctx)
+	for i, shard := range shards {
+		g.Go(func() error {
+			return m.Log.Read(ctx, shard, func(r catalog.Reader) error {
+				readers[i] = r
+				arrived <- struct{}{}
+				<-done // r is valid until this function returns
+				return nil
+			})
 		})
 	}
-	return g.Wait()
+	err := func() error {
+		defer close(done)
+		for range shards {
+			select {
+			case <-arrived:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return fn(readers)
+	}()
+	return cmp.Or(g.Wait(), err)
+}
+
+// cursor is a place in the list of one shard.
+type cursor struct {
+	name string
+	rec  catalog.RawRecord
+	done bool
+
+	next   func() (string, catalog.RawRecord, bool)
+	stop   func()
+	failed error // of the list, when it has ended
+}
+
+func newCursor(r catalog.Reader, user, prefix, after string) *cursor {
+	c := &cursor{}
+	c.next, c.stop = iter.Pull2(func(yield func(string, catalog.RawRecord) bool) {
+		c.failed = catalog.ListRaw(r, user, prefix, after, yield)
+	})
+	return c
+}
+
+// advance goes to the next image.
+func (c *cursor) advance() error {
+	var ok bool
+	c.name, c.rec, ok = c.next()
+	c.done = !ok
+	return c.failed
+}
+
+// cursors are in the order of their names, those that are done last.
+type cursors []*cursor
+
+func (c cursors) sort() { slices.SortFunc(c, (*cursor).compare) }
+
+// sift puts the first one, which has advanced, where it belongs.
+func (c cursors) sift() {
+	i, _ := slices.BinarySearchFunc(c[1:], c[0], (*cursor).compare)
+	first := c[0]
+	copy(c, c[1:i+1])
+	c[i] = first
+}
+
+func (c *cursor) compare(o *cursor) int {
+	switch {
+	case c.done != o.done && c.done:
+		return 1
+	case c.done != o.done:
+		return -1
+	}
+	return strings.Compare(c.name, o.name)
 }
 
 // pageBytesMax bounds the names of one page, with infoBytes for the rest of each image: a page ends with them
@@ -140,10 +238,10 @@ type listPage struct {
 	bound string // with more: none from this name on can be in it
 }
 
-// listed is an image of a page.
+// listed is an image of a page: as another node has listed it, or its name and its record.
 type listed struct {
 	wire.Info
-	rec *image.Record // of which the digest is still sealed; nil when another node has listed it
+	raw catalog.RawRecord
 }
 
 // largestFirst is a heap of images with the last name on top.
@@ -196,24 +294,51 @@ func (p *listPage) cut(name string) {
 	}
 }
 
-// list returns the page, with the digests that reveal returns. Nothing may be offered any more.
-func (p *listPage) list(reveal func(*image.Record) (*image.Digest, error)) (wire.List, error) {
+// decodeTogether is how many records of a page are decoded one after the other; others at the same time.
+const decodeTogether = 256
+
+// list returns the page, with the digests that reveal opens. Nothing may be offered any more.
+func (p *listPage) list(reveal func() revealer) (wire.List, error) {
 	slices.SortFunc(p.first, func(a, b listed) int { return strings.Compare(a.Name, b.Name) })
 	l := wire.List{Images: make([]wire.Info, len(p.first))}
-	for n, i := range p.first {
-		if i.rec != nil && i.rec.Sealed != nil {
-			d, err := reveal(i.rec)
-			if err != nil {
-				return wire.List{}, err
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for from := 0; from < len(p.first); from += decodeTogether {
+		some := p.first[from:min(from+decodeTogether, len(p.first))]
+		g.Go(func() error {
+			reveal := reveal()
+			for n, i := range some {
+				info, err := i.info(reveal)
+				if err != nil {
+					return err
+				}
+				l.Images[from+n] = info
 			}
-			i.SHA256 = d.String()
-		}
-		l.Images[n] = i.Info
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return wire.List{}, err
 	}
 	if p.more && len(l.Images) > 0 {
 		l.Next = l.Images[len(l.Images)-1].Name
 	}
 	return l, nil
+}
+
+// info returns an image as it is listed.
+func (i *listed) info(reveal revealer) (wire.Info, error) {
+	if i.raw == nil {
+		return i.Info, nil
+	}
+	rec, err := i.raw.Listed()
+	if err == nil && rec.Sealed != nil {
+		rec.SHA256, err = reveal(rec)
+	}
+	if err != nil {
+		return wire.Info{}, err
+	}
+	return wire.InfoOf(rec), nil
 }
 
 // read offers the images of another node's page, one after the other, for as long as they may belong to this

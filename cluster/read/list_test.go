@@ -2,15 +2,111 @@ package read
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/clustertest/memkv"
+	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
 )
+
+func nothingSealed() revealer { return nil }
+
+// countedLog is shards in memory that count the rows that are read of them.
+type countedLog struct {
+	shards map[uint64]memkv.KV
+	rows   atomic.Int64
+}
+
+func (l *countedLog) Read(_ context.Context, shard uint64, fn func(catalog.Reader) error) error {
+	return fn(countedReader{l.shards[shard], &l.rows})
+}
+
+type countedReader struct {
+	memkv.KV
+	rows *atomic.Int64
+}
+
+func (r countedReader) Scan(from, to []byte, fn func(key, value []byte) bool) error {
+	return r.KV.Scan(from, to, func(k, v []byte) bool { r.rows.Add(1); return fn(k, v) })
+}
+
+// TestListReadsNoFurther lists shards page by page: all images once and in order, and of the records only
+// those of the page and one more of each shard are read, however many shards there are.
+func TestListReadsNoFurther(t *testing.T) {
+	const shards, images, limit = 20, 2000, 100
+	log := &countedLog{shards: map[uint64]memkv.KV{}}
+	m := New(Options{Log: log, Timeout: time.Minute})
+	var all []uint64
+	for shard := range uint64(shards) {
+		all = append(all, shard)
+		log.shards[shard] = memkv.KV{"ralice": nil, "rbob\x00name": nil} // before and after
+	}
+	for i := range images {
+		rec := &image.Record{
+			Name: fmt.Sprintf("%05d.png", i), Bytes: int64(i), Owner: 1, Created: time.Now().UTC(),
+			Copies: []image.Copy{{Node: 1}, {Node: 3}},
+		}
+		b, err := json.Marshal(rec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		log.shards[uint64(i*7%shards)]["ralice\x00"+rec.Name] = b
+	}
+	listed, after := 0, ""
+	for more := true; more; {
+		log.rows.Store(0)
+		l, err := m.ListShards(t.Context(), all, "alice", "", after, limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range l.Images {
+			want := wire.Info{
+				Name: fmt.Sprintf("%05d.png", listed), Bytes: int64(listed), Type: "image/png", Owner: 1,
+				Replicas: []image.NodeID{1, 3}, Created: i.Created,
+			}
+			if !reflect.DeepEqual(i, want) || i.Created.IsZero() {
+				t.Fatalf("%+v, want %+v", i, want)
+			}
+			listed++
+		}
+		if rows := log.rows.Load(); rows > limit+shards+1 {
+			t.Errorf("%d rows are read for a page of %d of %d shards", rows, limit, shards)
+		}
+		after, more = l.Next, l.Next != ""
+	}
+	if listed != images {
+		t.Errorf("%d images are listed, want %d", listed, images)
+	}
+}
+
+// TestListOfShardThatFails: a list without one of its shards is an error, and nobody waits for the others.
+func TestListOfShardThatFails(t *testing.T) {
+	m := New(Options{Log: failingLog{}, Timeout: time.Minute})
+	_, err := m.ListShards(t.Context(), []uint64{2, 3, 4}, "alice", "", "", 10)
+	if image.KindOf(err) != image.KindNoQuorum {
+		t.Errorf("%v", err)
+	}
+}
+
+// failingLog has no quorum in shard 3.
+type failingLog struct{}
+
+func (failingLog) Read(_ context.Context, shard uint64, fn func(catalog.Reader) error) error {
+	if shard == 3 {
+		return image.Errorf(image.KindNoQuorum, "no majority")
+	}
+	return fn(memkv.KV{})
+}
 
 // TestListPage merges random lists, some of them cut as another node's page is, and compares with sorting
 // all.
@@ -52,7 +148,7 @@ func TestListPage(t *testing.T) {
 			t.Fatalf("%d images are kept, of a page of %d", len(page.first), limit)
 		}
 		slices.Sort(all)
-		got, _ := page.list(nil)
+		got, _ := page.list(nothingSealed)
 		want := all[:min(limit, len(all))]
 		if len(got.Images) != len(want) || (got.Next != "") != (len(all) > len(want)) ||
 			got.Next != "" && got.Next != want[len(want)-1] {
@@ -84,7 +180,7 @@ func TestListPageBytes(t *testing.T) {
 				}
 			}
 		}
-		l, _ := page.list(nil)
+		l, _ := page.list(nothingSealed)
 		for _, i := range l.Images {
 			if after++; i.Name != name(after) {
 				t.Fatalf("image %d is %.10q", after, i.Name)
