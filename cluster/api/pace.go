@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"imgcluster/cluster/connlimit"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
 )
@@ -146,6 +147,10 @@ func (p *pace) tooSlow() error {
 			"or lower limits.body_rate on every node")
 }
 
+// readWaitMax is how long at most a read waits for many bytes at once, where some have come. Where they come
+// too slowly for that it does not wait.
+const readWaitMax = 100 * time.Millisecond
+
 // body is a request's body. It fails when it does not move as pace asks.
 type body struct {
 	r       io.Reader
@@ -154,11 +159,13 @@ type body struct {
 	mu      sync.Mutex // net/http reads on in a goroutine of its own when it passes a body on
 	pace    pace
 	urgency
-	end   time.Time   // by which it must have come; zero: any
-	head  []byte      // what came first, until it is read
-	asked atomic.Bool // the client was asked for something
-	read  atomic.Bool // something was read
-	ended atomic.Bool // all of it came
+	remaining int64                               // bytes still to be read; none where the length is unknown
+	expect    func(n int64, within time.Duration) // see connlimit.Expects
+	end       time.Time                           // by which it must have come; zero: any
+	head      []byte                              // what came first, until it is read
+	asked     atomic.Bool                         // the client was asked for something
+	read      atomic.Bool                         // something was read
+	ended     atomic.Bool                         // all of it came
 }
 
 // await waits for the first n bytes, which Read returns. What it holds grows with what came.
@@ -221,7 +228,9 @@ func (b *body) receive(p []byte) (int, error) {
 	if b.out.Load() {
 		return 0, b.gaveWay()
 	}
+	b.expect(b.remaining, min(readWaitMax, deadline.Sub(began)/4))
 	n, err := b.r.Read(p)
+	b.remaining -= int64(n)
 	b.count.Add(int64(n))
 	slow := b.pace.moved(n, time.Since(began))
 	b.moved(n, began)
@@ -255,7 +264,10 @@ func (h *Handler) body(w http.ResponseWriter, r *http.Request) *body {
 	if b, ok := r.Body.(*body); ok {
 		return b
 	}
-	b := &body{r: r.Body, control: http.NewResponseController(w), count: &h.rx, pace: h.newPace(r)}
+	b := &body{
+		r: r.Body, control: http.NewResponseController(w), count: &h.rx, pace: h.newPace(r),
+		remaining: r.ContentLength, expect: connlimit.Expects(r.Context()),
+	}
 	b.begin(h.BusyRate, h.BusyGrace, 0, b.control.SetReadDeadline)
 	return b
 }

@@ -2,6 +2,8 @@ package api
 
 import (
 	"bufio"
+	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -160,5 +162,58 @@ func TestSlowRequestsKeepNoConnection(t *testing.T) {
 				t.Error("no Retry-After")
 			}
 		})
+	}
+}
+
+// roomy is a reader with room for what ingest has room for.
+type roomy struct{ reader }
+
+func (r roomy) Put(ctx context.Context, req image.Request, body io.Reader) (*image.Record, error) {
+	many := struct{ io.Reader }{bufio.NewReaderSize(body, 256<<10)}
+	return r.reader.Put(ctx, req, many)
+}
+
+// TestRequestAfterBody: the request that comes in one packet with the end of a body is served, however the
+// body was read.
+func TestRequestAfterBody(t *testing.T) {
+	const uploads, size, piece = 3, 2<<20 + 1, 3000
+	h, _ := serveOn(t, roomy{}, readyNode{})
+	h.ImageBytes = size
+	limited := httptest.NewUnstartedServer(h)
+	server := connlimit.New(limited.Config, connlimit.Options{
+		Max: 4, PerAddress: 4, Reserve: 1, ReservePerAddress: 1, Class: ConnectionClass,
+		Refuse: http.HandlerFunc(h.RefuseConnection), Logger: zap.NewNop(),
+	})
+	done := make(chan error)
+	go func() { done <- server.Serve(limited.Listener) }()
+	defer func() {
+		limited.Config.Close()
+		<-done
+	}()
+	conn := dial(t, limited)
+	conn.SetDeadline(time.Now().Add(30 * time.Second))
+	var requests bytes.Buffer
+	for range uploads {
+		fmt.Fprintf(&requests, "PUT /v1/images/alice/a.png HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s"+
+			"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n", size, make([]byte, size))
+	}
+	go func() {
+		for requests.Len() > 0 {
+			conn.Write(requests.Next(piece))
+		}
+	}()
+	answers := bufio.NewReader(conn)
+	for i := range 2 * uploads {
+		resp, err := http.ReadResponse(answers, nil)
+		if err != nil {
+			t.Fatalf("answer %d: %v", i, err)
+		}
+		io.Copy(io.Discard, resp.Body)
+		if want := []int{http.StatusCreated, http.StatusOK}[i%2]; resp.StatusCode != want {
+			t.Errorf("answer %d: %s, want %d", i, resp.Status, want)
+		}
+	}
+	if got := h.rx.Load(); got != uploads*size {
+		t.Errorf("%d bytes of bodies were read, %d sent", got, uploads*size)
 	}
 }

@@ -11,8 +11,8 @@ import (
 	"net/http"
 
 	"imgcluster/cluster/access"
+	"imgcluster/cluster/bulkio"
 	"imgcluster/cluster/image"
-	"imgcluster/cluster/tlsio"
 )
 
 // ErrMistrusted is in the chain of the error of a request whose nodes did not prove that they are nodes of
@@ -30,7 +30,7 @@ func handshake(ctx context.Context, raw net.Conn, addr string, o Options) (net.C
 	config := o.TLS.Clone()
 	config.ServerName = host
 	config.DynamicRecordSizingDisabled = true
-	secure := tlsio.Client(raw, config)
+	secure := bulkio.Client(raw, config)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		if ctx.Err() != nil {

@@ -19,7 +19,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"imgcluster/cluster/tlsio"
+	"imgcluster/cluster/bulkio"
 )
 
 // Class is how a request on a reserve connection is treated.
@@ -109,8 +109,8 @@ const (
 // entry is one connection.
 type entry struct {
 	table   *table
-	conn    net.Conn // as the server has it
-	raw     net.Conn // without TLS
+	conn    net.Conn     // as the server has it
+	raw     *bulkio.Conn // without TLS
 	address netip.Prefix
 	reserve bool
 	state   state
@@ -191,13 +191,15 @@ type listener struct {
 // Accept implements net.Listener.
 func (l *listener) Accept() (net.Conn, error) {
 	for {
-		raw, err := l.Listener.Accept()
+		accepted, err := l.Listener.Accept()
 		if err != nil {
 			return nil, err
 		}
-		c := raw
+		raw := bulkio.NewConn(accepted)
+		c := net.Conn(raw)
 		if l.t.TLS != nil {
-			c = tls.Server(tlsio.NewReader(raw), l.t.TLS)
+			raw = bulkio.NewSecureConn(accepted)
+			c = tls.Server(raw, l.t.TLS)
 		}
 		if l.t.admit(c, raw) {
 			return c, nil
@@ -211,7 +213,7 @@ func (l *listener) Accept() (net.Conn, error) {
 }
 
 // admit adds a new connection, and reports whether there was room for it.
-func (t *table) admit(c, raw net.Conn) bool {
+func (t *table) admit(c net.Conn, raw *bulkio.Conn) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := &entry{table: t, conn: c, raw: raw, address: Address(raw.RemoteAddr().String()), state: busy}
@@ -307,6 +309,15 @@ func (t *table) endSlowest(g *group, reserve bool) bool {
 	}
 	t.closeFor(slowest)
 	return true
+}
+
+// Expects returns what says how much of a request's body is still to come on its connection: see
+// bulkio.Conn. For a context that is not of a Server's request it does nothing.
+func Expects(ctx context.Context) func(n int64, within time.Duration) {
+	if e, _ := ctx.Value(entryKey{}).(*entry); e != nil {
+		return e.raw.Expect
+	}
+	return func(int64, time.Duration) {}
 }
 
 // Moves says what the request on a connection moves from now on. It does nothing for a context that is not of

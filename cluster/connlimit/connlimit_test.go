@@ -21,6 +21,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"imgcluster/cluster/bulkio"
 	"imgcluster/cluster/clustertest/poll"
 )
 
@@ -279,10 +280,10 @@ func TestServerWideOptions(t *testing.T) {
 // not served, and the connection is not counted any more.
 func TestClosedBeforeItsRequest(t *testing.T) {
 	table := newTable(Options{Max: 1, PerAddress: 2, Reserve: 1, ReservePerAddress: 1, Logger: zap.NewNop()})
-	pipe := func() net.Conn {
+	pipe := func() *bulkio.Conn {
 		a, b := net.Pipe()
 		t.Cleanup(func() { a.Close(); b.Close() })
-		return a
+		return bulkio.NewConn(a)
 	}
 	first := pipe()
 	second := pipe()

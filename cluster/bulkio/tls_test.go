@@ -1,4 +1,4 @@
-package tlsio
+package bulkio
 
 import (
 	"bytes"
@@ -29,7 +29,7 @@ func (c *counted) Write(p []byte) (int, error) {
 }
 
 // pair returns both ends of a TLS connection, and what is under the client's.
-func pair(t *testing.T) (client *Conn, server *tls.Conn, under *counted) {
+func pair(t *testing.T) (client *TLS, server *tls.Conn, under *counted) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
@@ -46,7 +46,7 @@ func pair(t *testing.T) (client *Conn, server *tls.Conn, under *counted) {
 	under = &counted{TCPConn: dialed.(*net.TCPConn)}
 	t.Cleanup(func() { dialed.Close(); accepted.Close() })
 	client = Client(under, &tls.Config{InsecureSkipVerify: true, DynamicRecordSizingDisabled: true})
-	server = tls.Server(NewReader(accepted), &tls.Config{
+	server = tls.Server(NewSecureConn(accepted), &tls.Config{
 		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
 	})
 	var wg sync.WaitGroup
@@ -102,7 +102,7 @@ func TestManyRecordsAtOnce(t *testing.T) {
 // reader holds no buffer while it waits for more.
 func TestNothingIsKeptBack(t *testing.T) {
 	client, server, _ := pair(t)
-	r := server.NetConn().(*reader)
+	r := server.NetConn().(*Conn)
 	for _, size := range []int{1, recordBytes, 4 * recordBytes, bufferBytes, 5 * bufferBytes} {
 		got := make([]byte, size)
 		var wg sync.WaitGroup
