@@ -43,6 +43,7 @@ type deciding struct {
 	decided  time.Time                  // when the decision last changed
 	moved    time.Time                  // when the upload last made progress
 	moving   map[image.NodeID]time.Time // when a node was last seen to receive the body
+	heard    map[image.NodeID]time.Time // when a node last reported
 	proposed time.Time                  // when a command was proposed that has no answer yet; zero: none
 	stale    map[image.NodeID]uint64    // entries as of which a node's report counts no more
 	cause    error                      // why a node is out
@@ -71,10 +72,14 @@ func (c *Coordinator) Heard(v View, r Report) []Action {
 		}
 		u = &deciding{
 			req: r.Request, reports: map[image.NodeID]Report{}, created: v.Now, moved: v.Now,
-			moving: map[image.NodeID]time.Time{}, stale: map[image.NodeID]uint64{},
+			moving: map[image.NodeID]time.Time{}, heard: map[image.NodeID]time.Time{},
+			stale: map[image.NodeID]uint64{},
 		}
 		u.decision.ID = id
 		c.uploads[id] = u
+	}
+	if !r.Gone {
+		u.heard[r.Node] = v.Now
 	}
 	if r.Copy != nil && u.stale[r.Node] > 0 && r.Index <= u.stale[r.Node] {
 		return nil // it reports again
@@ -122,6 +127,8 @@ func (c *Coordinator) Tick(v View) (actions []Action) {
 				u.drop(n, image.Errorf(image.KindAborted, "node %d went down before upload %s was stored", n, id))
 			case v.Receives(n, id):
 				u.moved, u.moving[n] = v.Now, v.Now
+			case v.Now.Sub(u.heard[n]) > c.times.Takeover && v.Now.Sub(u.decided) > c.times.Takeover:
+				u.drop(n, image.Errorf(image.KindAborted, "node %d says nothing of upload %s", n, id))
 			}
 		}
 		if v.Now.Sub(u.moved) > c.times.Upload {
