@@ -41,9 +41,9 @@ bench:
 	go run ./modes/bench --out $(OUT) $(if $(ONLY),--only '$(ONLY)') $(if $(COMPARE),--compare $(COMPARE))
 
 # What uploads get of links of 1 Gbit/s, 100 and 10 Mbit/s, and of one limited at a node, by each delivery: ten
-# minutes; needs root.
+# minutes; needs root. make networks ONLY='client_100_Mbit/s/relay'
 networks:
-	NETWORKS=full go test ./modes/bench -run '^TestNetworks$$' -count 1 -v -timeout 1h
+	NETWORKS=full go test ./modes/bench -run '^TestNetworks$$$(if $(ONLY),/$(ONLY))' -count 1 -v -timeout 1h
 
 # The whole extreme run on a local cluster: 40 GB of disk while it runs, and some minutes.
 extreme: build

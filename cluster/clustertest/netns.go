@@ -49,7 +49,8 @@ const (
 	networkBits = 16
 	smallBytes  = 600 // largest packet that passes a black hole of large ones
 
-	packetsAtOnce = "44" // of 64 KiB
+	packetsAtOnce  = "44"        // of 64 KiB
+	cardQueueBytes = 1000 * 1514 // the packets that Linux queues for a network card
 )
 
 // envNetwork is the variable that, set to "full", selects all tests of networks and makes them fail, not
@@ -251,31 +252,39 @@ func (n *Network) Loss(percent int, at ...netip.Addr) {
 func (n *Network) Rate(mbit int, at ...netip.Addr) {
 	n.t.Helper()
 	for _, a := range at {
-		n.must(limit(n.host(a).name, "eth0", mbit))
+		n.must(limit(n.host(a).name, "eth0", mbit, 0))
 	}
 }
 
 // Link gives the link of each of the hosts this bandwidth, in Mbit/s, in either direction. From then on the
 // kernel hands packets of one stream over many at once, as network cards do: one at a time, they take more
-// CPU than a fast link leaves.
+// CPU than a fast link leaves. What a host sends waits on it as for a card of this speed, and is not dropped
+// there: TCP bounds what it has in that queue. Its congestion control is Linux's default, cubic, whatever
+// this machine's is: BBR takes the first round trip of a network in memory for that of the link.
 func (n *Network) Link(mbit int, at ...netip.Addr) {
 	n.t.Helper()
 	for _, a := range at {
 		h := n.host(a)
-		for _, end := range [][2]string{{h.name, "eth0"}, {n.name, h.port}} {
-			n.must(run("", "ip", "-n", end[0], "link", "set", end[1], "gso_max_segs", packetsAtOnce))
-			n.must(limit(end[0], end[1], mbit))
-		}
+		n.must(run("", "ip", "-n", h.name, "link", "set", "eth0", "gso_max_segs", packetsAtOnce))
+		n.must(limit(h.name, "eth0", mbit, cardQueueBytes))
+		neighbours := netip.PrefixFrom(a, networkBits).Masked().String()
+		n.must(run("", "ip", "-n", h.name, "route", "replace", neighbours, "dev", "eth0", "src", a.String(),
+			"congctl", "cubic"))
+		n.must(run("", "ip", "-n", n.name, "link", "set", h.port, "gso_max_segs", packetsAtOnce))
+		n.must(limit(n.name, h.port, mbit, 0))
 	}
 }
 
-// limit limits what leaves a device of a namespace. What comes in faster waits for 100 ms at most, then it
-// is dropped. At high rates the kernel's timers are too late for a small burst.
-func limit(namespace, device string, mbit int) error {
-	const burstMin, burstMillis = 16_000, 1
-	burst := max(burstMin, mbit*1_000_000/8*burstMillis/1000)
+// limit limits what leaves a device of a namespace. What comes in faster waits in a queue of this many bytes,
+// or of 100 ms where that is more; what does not fit is dropped. At high rates the kernel's timers are too
+// late for a small burst.
+func limit(namespace, device string, mbit, queue int) error {
+	const burstMin, burstMillis, queueMillis = 16_000, 1, 100
+	bytesMilli := mbit * 1_000_000 / 8 / 1000
+	burst := max(burstMin, burstMillis*bytesMilli)
 	return run("", "tc", "-n", namespace, "qdisc", "replace", "dev", device, "root",
-		"tbf", "rate", fmt.Sprintf("%dmbit", mbit), "burst", strconv.Itoa(burst), "latency", "100ms")
+		"tbf", "rate", fmt.Sprintf("%dmbit", mbit), "burst", strconv.Itoa(burst),
+		"limit", strconv.Itoa(burst+max(queue, queueMillis*bytesMilli)))
 }
 
 // Heal ends all faults.
