@@ -130,16 +130,26 @@ func (r *RangeReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// Next returns what is left of a segment, in place: it is valid until the next call.
+func (r *RangeReader) Next() ([]byte, error) {
+	if err := r.fill(); err != nil {
+		return nil, err
+	}
+	plain := r.plain
+	r.plain = nil
+	return plain, nil
+}
+
 // WriteTo implements io.WriterTo: io.Copy hands over whole segments without a buffer of its own.
 func (r *RangeReader) WriteTo(w io.Writer) (total int64, err error) {
 	for {
-		if err := r.fill(); err == io.EOF {
+		plain, err := r.Next()
+		if err == io.EOF {
 			return total, nil
 		} else if err != nil {
 			return total, err
 		}
-		n, err := w.Write(r.plain)
-		r.plain = r.plain[n:]
+		n, err := w.Write(plain)
 		total += int64(n)
 		if err != nil {
 			return total, err

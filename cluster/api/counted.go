@@ -19,8 +19,9 @@ func (c *countedWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// serveBufferBytes is the unit of a body's way out. Every reader holds one, however slow it is.
-const serveBufferBytes = 32 << 10
+// serveBufferBytes is the unit of the way out of ciphertext. Every reader of it holds one, however slow,
+// as one of plaintext holds a segment.
+const serveBufferBytes = 128 << 10
 
 var serveBuffers = sync.Pool{New: func() any { b := make([]byte, serveBufferBytes); return &b }}
 

@@ -12,7 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"imgcluster/cluster/connlimit"
+	"imgcluster/cluster/bulkio"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
 )
@@ -159,13 +159,13 @@ type body struct {
 	mu      sync.Mutex // net/http reads on in a goroutine of its own when it passes a body on
 	pace    pace
 	urgency
-	remaining int64                               // bytes still to be read; none where the length is unknown
-	expect    func(n int64, within time.Duration) // see connlimit.Expects
-	end       time.Time                           // by which it must have come; zero: any
-	head      []byte                              // what came first, until it is read
-	asked     atomic.Bool                         // the client was asked for something
-	read      atomic.Bool                         // something was read
-	ended     atomic.Bool                         // all of it came
+	remaining int64 // bytes still to be read; none where the length is unknown
+	conn      *bulkio.Conn
+	end       time.Time   // by which it must have come; zero: any
+	head      []byte      // what came first, until it is read
+	asked     atomic.Bool // the client was asked for something
+	read      atomic.Bool // something was read
+	ended     atomic.Bool // all of it came
 }
 
 // await waits for the first n bytes, which Read returns. What it holds grows with what came.
@@ -228,7 +228,7 @@ func (b *body) receive(p []byte) (int, error) {
 	if b.out.Load() {
 		return 0, b.gaveWay()
 	}
-	b.expect(b.remaining, min(readWaitMax, deadline.Sub(began)/4))
+	b.conn.Expect(b.remaining, min(readWaitMax, deadline.Sub(began)/4))
 	n, err := b.r.Read(p)
 	b.remaining -= int64(n)
 	b.count.Add(int64(n))
@@ -266,7 +266,7 @@ func (h *Handler) body(w http.ResponseWriter, r *http.Request) *body {
 	}
 	b := &body{
 		r: r.Body, control: http.NewResponseController(w), count: &h.rx, pace: h.newPace(r),
-		remaining: r.ContentLength, expect: connlimit.Expects(r.Context()),
+		remaining: r.ContentLength, conn: bulkio.From(r.Context()),
 	}
 	b.begin(h.BusyRate, h.BusyGrace, 0, b.control.SetReadDeadline)
 	return b
@@ -276,6 +276,8 @@ func (h *Handler) body(w http.ResponseWriter, r *http.Request) *body {
 type pacedWriter struct {
 	http.ResponseWriter
 	control *http.ResponseController
+	conn    *bulkio.Conn
+	piece   int // bytes
 	pace    pace
 	urgency
 	logger *zap.Logger
@@ -293,16 +295,23 @@ func (h *Handler) paced(w http.ResponseWriter, r *http.Request) *pacedWriter {
 		p.idle = p.leftMax
 	}
 	paced := &pacedWriter{
-		ResponseWriter: w, control: http.NewResponseController(w), pace: p, logger: h.Logger,
-		path: r.URL.Path,
+		ResponseWriter: w, control: http.NewResponseController(w), conn: bulkio.From(r.Context()),
+		piece: writePieceBytes, pace: p, logger: h.Logger, path: r.URL.Path,
+	}
+	if r.TLS != nil {
+		paced.piece = tlsPieceBytes
 	}
 	window := windowBytesMax * time.Second / time.Duration(max(h.BusyRate, 1))
 	paced.begin(h.BusyRate, h.BusyGrace, window, paced.control.SetWriteDeadline)
 	return paced
 }
 
-// writePieceBytes is the unit in which an answer's progress is measured.
-const writePieceBytes = 64 << 10
+// The units in which an answer is written, and its progress measured. Larger ones cost the Go scheduler more
+// than they save the kernel, but TLS has many small writes in each.
+const (
+	writePieceBytes = 32 << 10
+	tlsPieceBytes   = 128 << 10
+)
 
 // Write implements io.Writer.
 func (p *pacedWriter) Write(b []byte) (n int, err error) {
@@ -313,7 +322,11 @@ func (p *pacedWriter) Write(b []byte) (n int, err error) {
 		if p.out.Load() {
 			return n, p.gaveWay()
 		}
-		m, err := p.ResponseWriter.Write(b[n:min(len(b), n+writePieceBytes)])
+		p.conn.Hold()
+		m, err := p.ResponseWriter.Write(b[n:min(len(b), n+p.piece)])
+		if failed := p.conn.Release(); err == nil {
+			err = failed
+		}
 		n += m
 		slow := p.pace.moved(m, time.Since(began))
 		p.moved(m, began)

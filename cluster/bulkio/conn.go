@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Conn is a connection with few and large reads. Its Read is for one goroutine at a time, the other methods
-// for all.
+// Conn is a connection with few and large reads, and writes where they are asked for. Its Read is for one
+// goroutine at a time, the other methods for all.
 type Conn struct {
 	net.Conn
 	raw    syscall.RawConn // nil: there is none
@@ -30,6 +30,8 @@ type Conn struct {
 	more bool // the last read got as much as it asked for
 	buf  *[bufferBytes]byte
 	rest []byte // of buf, not read yet
+
+	out output
 }
 
 // NewConn returns a connection that reads from another one, for HTTP.
@@ -63,6 +65,9 @@ const (
 // next read may wait so long for many of them at once, and where bytes come fast enough it does. Where fewer
 // come after all, nothing but that time is lost.
 func (c *Conn) Expect(n int64, within time.Duration) {
+	if c == nil {
+		return
+	}
 	if c.secure {
 		n -= heldBytesMax
 	}

@@ -140,3 +140,46 @@ func TestEnd(t *testing.T) {
 		t.Error("a closed connection takes bytes")
 	}
 }
+
+// TestHold: a server's answer that is held takes one write, and nothing follows one that failed.
+func TestHold(t *testing.T) {
+	client, server, _ := pair(t)
+	accepted := server.NetConn().(*Conn)
+	under := &counted{TCPConn: accepted.Conn.(*net.TCPConn)}
+	accepted.Conn = under
+	conn := From(With(t.Context(), server))
+	if conn != accepted {
+		t.Fatal("the connection under TLS is not found")
+	}
+	sent := make([]byte, 7*recordBytes)
+	rand.Read(sent)
+	conn.Hold()
+	_, err := server.Write(sent)
+	must(t, err)
+	if n := under.writes.Load(); n != 0 {
+		t.Errorf("%d writes before Release", n)
+	}
+	must(t, conn.Release())
+	got := make([]byte, len(sent))
+	must(t, client.SetReadDeadline(time.Now().Add(soon)))
+	if _, err := io.ReadFull(client, got); err != nil || !bytes.Equal(got, sent) || under.writes.Load() != 1 {
+		t.Errorf("after %d writes something else arrives, %v", under.writes.Load(), err)
+	}
+
+	must(t, server.SetWriteDeadline(time.Unix(1, 0)))
+	conn.Hold()
+	_, err = server.Write(sent)
+	must(t, err)
+	if err := conn.Release(); err == nil {
+		t.Error("a write after its deadline succeeds")
+	}
+	must(t, server.SetWriteDeadline(time.Time{}))
+	if _, err := server.Write(sent); err == nil {
+		t.Error("what follows a failed write is sent")
+	}
+
+	var none *Conn // such as in a test of a handler
+	none.Hold()
+	none.Expect(1, time.Second)
+	must(t, none.Release())
+}

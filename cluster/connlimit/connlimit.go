@@ -151,7 +151,7 @@ func New(server *http.Server, o Options) *Server {
 	server.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		return context.WithValue(ctx, entryKey{}, t.conns[c])
+		return context.WithValue(bulkio.With(ctx, c), entryKey{}, t.conns[c])
 	}
 	inner := server.Handler
 	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { t.serve(inner, w, r) })
@@ -309,15 +309,6 @@ func (t *table) endSlowest(g *group, reserve bool) bool {
 	}
 	t.closeFor(slowest)
 	return true
-}
-
-// Expects returns what says how much of a request's body is still to come on its connection: see
-// bulkio.Conn. For a context that is not of a Server's request it does nothing.
-func Expects(ctx context.Context) func(n int64, within time.Duration) {
-	if e, _ := ctx.Value(entryKey{}).(*entry); e != nil {
-		return e.raw.Expect
-	}
-	return func(int64, time.Duration) {}
 }
 
 // Moves says what the request on a connection moves from now on. It does nothing for a context that is not of

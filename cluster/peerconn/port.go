@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"imgcluster/cluster/access"
+	"imgcluster/cluster/bulkio"
 	"imgcluster/cluster/connlimit"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wait"
@@ -125,7 +126,7 @@ func (p *Port) admit(raw net.Conn) {
 func (p *Port) shake(h *handshake) error {
 	ctx, cancel := context.WithTimeout(p.ctx, handshakeTimeout)
 	defer cancel()
-	counted := &countedConn{Conn: h.conn}
+	counted := &countedConn{Conn: bulkio.NewSecureConn(h.conn)}
 	conn := tls.Server(counted, p.tls)
 	err := conn.HandshakeContext(ctx)
 	p.mu.Lock()
@@ -291,7 +292,7 @@ func (l *listener) Addr() net.Addr { return l.port.Addr() }
 
 // countedConn is a TCP connection beneath TLS that is counted until it is closed.
 type countedConn struct {
-	net.Conn
+	*bulkio.Conn
 	counted *listener // nil: by nobody
 }
 

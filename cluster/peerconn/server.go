@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"imgcluster/cluster/access"
+	"imgcluster/cluster/bulkio"
 )
 
 // Server is an HTTP server on a Port.
@@ -16,6 +17,7 @@ type Server struct {
 
 // Serve has a server answer the HTTP requests of the other nodes, on at most perPeer connections of each.
 func (p *Port) Serve(server *http.Server, perPeer int) *Server {
+	server.ConnContext = bulkio.With
 	s := &Server{server, p.listen(access.ProtocolHTTP, perPeer), make(chan struct{})}
 	go func() {
 		defer close(s.done)

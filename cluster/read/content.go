@@ -23,7 +23,7 @@ type plaintext struct {
 	rec    *image.Record
 	copies []image.Copy // the first is being read, earlier ones have failed
 	opened *crypto.Opened
-	body   io.Reader
+	body   *crypto.RangeReader
 	close  func()
 	off    int64
 	end    int64 // of what is to be read
@@ -48,26 +48,55 @@ func (p *plaintext) Close() error {
 }
 
 // Read implements io.Reader.
-func (p *plaintext) Read(b []byte) (int, error) {
+func (p *plaintext) Read(b []byte) (n int, err error) {
+	err = p.advance(func() error {
+		n, err = p.body.Read(b)
+		return err
+	})
+	p.off += int64(n)
+	return n, err
+}
+
+// WriteTo implements io.WriterTo: whole segments are written from where they were decrypted.
+func (p *plaintext) WriteTo(w io.Writer) (total int64, err error) {
+	for {
+		var b []byte
+		err := p.advance(func() error {
+			b, err = p.body.Next()
+			return err
+		})
+		if err == io.EOF {
+			return total, nil
+		} else if err != nil {
+			return total, err
+		}
+		n, err := w.Write(b)
+		p.off += int64(n)
+		total += int64(n)
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+// advance calls read for the bytes at off until it returns nil, with each copy in turn. It returns io.EOF
+// after the last.
+func (p *plaintext) advance(read func() error) error {
 	for p.off < p.end {
 		err := p.position()
 		if err == nil {
-			var n int
-			if n, err = p.body.Read(b); n > 0 {
-				p.off += int64(n)
-				return n, nil
+			if err = read(); err == nil {
+				return nil
 			}
 		}
 		if p.ctx.Err() != nil {
-			return 0, context.Cause(p.ctx)
+			return context.Cause(p.ctx)
 		}
-		if err != nil {
-			if err = p.next(err); err != nil {
-				return 0, err
-			}
+		if err = p.next(err); err != nil {
+			return err
 		}
 	}
-	return 0, io.EOF
+	return io.EOF
 }
 
 // position starts to read the first copy at off.
