@@ -62,6 +62,7 @@ type Upload struct {
 	Problem  *image.Problem      `json:"problem,omitempty"` // when failed
 	Seq      uint64              `json:"seq,omitempty"`     // when finished: its place among the user's answers
 	Index    uint64              `json:"index,omitempty"`   // when finished: the log's entry that did it
+	Round    uint64              `json:"round,omitempty"`   // of the End that did it
 }
 
 // Slot returns the node's slot, nil when the node does not store this upload.

@@ -52,6 +52,9 @@ type End struct {
 	ID   image.ID `json:"id"`
 	User string   `json:"user"`
 	Name string   `json:"name"`
+	// Round is what the coordinator that ends the upload has given its decisions: participants of another one
+	// go on.
+	Round uint64 `json:"round,omitempty"`
 	// If has the upload end only if these conditions do not hold for the record that the name has.
 	If image.Conditions `json:"if,omitzero"`
 	// Cause and Text say why, where it is not for If.
@@ -246,7 +249,7 @@ func (t *txn) endAs(e *End, old *Upload, cause error) (Result, error) {
 			return Result{}, err
 		}
 	}
-	return t.end(&Upload{ID: e.ID, User: e.User, Name: e.Name, Created: e.Created}, cause)
+	return t.end(&Upload{ID: e.ID, User: e.User, Name: e.Name, Round: e.Round, Created: e.Created}, cause)
 }
 
 func abortKey(f image.FileID) []byte { return append(idKey(abortTable, f.Image), f.Attempt[:]...) }

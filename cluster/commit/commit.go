@@ -49,6 +49,8 @@ type Report struct {
 // Decision is what the coordinator tells the nodes of an upload.
 type Decision struct {
 	ID image.ID
+	// Round is the same in all decisions of one coordinator on one try of an upload, and in no others.
+	Round uint64
 	// Storing are the nodes that are to store a copy, the owner first.
 	Storing []image.NodeID
 	// Standby holds the bytes for a takeover; 0: nobody.

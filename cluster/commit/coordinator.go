@@ -23,6 +23,8 @@ type View struct {
 	Place func(req image.Request, keep, out []image.NodeID) (order []image.NodeID, storing int, err error)
 	// Needed is how many copies an upload has to have now, Wanted how many it should have.
 	Needed, Wanted int
+	// Random returns 64 random bits.
+	Random func() uint64
 	// Receives reports whether a node says that it is receiving the body of an upload.
 	Receives func(image.NodeID, image.ID) bool
 }
@@ -75,7 +77,7 @@ func (c *Coordinator) Heard(v View, r Report) []Action {
 			moving: map[image.NodeID]time.Time{}, heard: map[image.NodeID]time.Time{},
 			stale: map[image.NodeID]uint64{},
 		}
-		u.decision.ID = id
+		u.decision.ID, u.decision.Round = id, v.Random()
 		c.uploads[id] = u
 	}
 	if !r.Gone {
@@ -143,7 +145,17 @@ func (c *Coordinator) Tick(v View) (actions []Action) {
 }
 
 // Ended takes what the log decided of an upload.
-func (c *Coordinator) Ended(id image.ID) { delete(c.uploads, id) }
+func (c *Coordinator) Ended(ended *catalog.Upload) {
+	if u := c.uploads[ended.ID]; u != nil && ends(ended, u.decision.Round) {
+		delete(c.uploads, ended.ID)
+	}
+}
+
+// ends reports whether what the log says ends an upload of this round too: an End that came late, of an
+// earlier try, does not.
+func ends(u *catalog.Upload, round uint64) bool {
+	return u.State == catalog.Committed || u.Refused() || u.Round == round
+}
 
 // Proposed takes the answer to a Propose. With an error it is not known what became of the command.
 func (c *Coordinator) Proposed(v View, id image.ID, r catalog.Result, err error) []Action {
@@ -155,7 +167,7 @@ func (c *Coordinator) Proposed(v View, id image.ID, r catalog.Result, err error)
 	switch {
 	case err != nil:
 		return nil // the next tick proposes it again
-	case r.Upload != nil && r.Upload.Finished():
+	case r.Upload != nil && ends(r.Upload, u.decision.Round):
 		delete(c.uploads, id)
 		return nil
 	case image.KindOf(r.Err()) == image.KindStale:
@@ -317,6 +329,7 @@ func (c *Coordinator) end(v View, u *deciding) []Action {
 	u.proposed = v.Now
 	p := image.AsProblem(u.cause)
 	return []Action{Propose{u.req.ID, catalog.Command{End: &catalog.End{
-		ID: u.req.ID, User: u.req.User, Name: u.req.Name, Cause: p.Code, Text: p.Detail, Created: u.created,
+		ID: u.req.ID, User: u.req.User, Name: u.req.Name, Round: u.decision.Round,
+		Cause: p.Code, Text: p.Detail, Created: u.created,
 	}}}}
 }

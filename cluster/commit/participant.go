@@ -187,7 +187,7 @@ func (p *Participant) GiveUp(m Moment, cause *image.Problem) []Action {
 
 // Ended takes what the log says: the upload is finished. Copies that no record names are good for nothing.
 func (p *Participant) Ended(m Moment, u *catalog.Upload) (actions []Action) {
-	if p.finished {
+	if p.finished || !ends(u, p.decision.Round) {
 		return nil
 	}
 	if p.storing {

@@ -200,6 +200,7 @@ func (n *simNode) view() View {
 		u, _ := catalog.GetUpload(n.db, id)
 		return u
 	}
+	v.Random = n.s.r.Uint64
 	v.Receives = func(node image.NodeID, id image.ID) bool {
 		p := n.s.node(node).parts[id]
 		return p != nil && !p.cut && p.got < simParts && n.s.node(node).runs()
@@ -427,7 +428,7 @@ func (n *simNode) act() {
 		n.acted = e.index
 		if u := e.upload; u != nil {
 			if n.coordinator != nil {
-				n.coordinator.Ended(u.ID)
+				n.coordinator.Ended(u)
 			}
 			if p := n.parts[u.ID]; p != nil {
 				n.do(p, p.Ended(n.moment(), u))
