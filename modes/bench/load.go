@@ -48,8 +48,9 @@ type work struct {
 // done is what it measured.
 type done struct {
 	Count    int64                     `json:"count"`
-	Bytes    int64                     `json:"bytes"` // of images
-	Seconds  float64                   `json:"seconds"`
+	Bytes    int64                     `json:"bytes"`       // of images
+	Seconds  float64                   `json:"seconds"`     // until the last answer
+	All      float64                   `json:"all_seconds"` // until nothing was sent any more
 	CPUMS    float64                   `json:"cpu_ms"`
 	Peak     int64                     `json:"peak_bytes"` // resident, beyond the images
 	P50MS    float64                   `json:"p50_ms"`
@@ -153,6 +154,7 @@ func (l *loader) run() error {
 	}
 	l.done.Seconds = time.Since(began).Seconds()
 	l.stragglers.Wait() // what the other nodes are still being sent is a part of the uploads
+	l.done.All = time.Since(began).Seconds()
 	l.done.CPUMS = cpu(os.Getpid()) - before
 	_, l.done.Peak = memory(os.Getpid())
 	for _, b := range l.images {
