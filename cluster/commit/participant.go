@@ -135,6 +135,18 @@ func (p *Participant) Aborted(m Moment, f image.FileID) []Action {
 	return p.fail(m, p.over)
 }
 
+// Skipped says that this node got the shard's state without the entries that made it, and that it says
+// nothing of the upload. It may have been committed meanwhile, and its record deleted, and the copy with it:
+// what was reported before is taken back.
+func (p *Participant) Skipped(m Moment) []Action {
+	if p.finished || p.over != nil || !p.reported {
+		return nil
+	}
+	problem := image.AsProblem(image.Errorf(image.KindAborted,
+		"node %d does not know what became of upload %s", p.self, p.req.ID).WithHint("send the image again"))
+	return p.fail(m, &problem)
+}
+
 // Stored takes this node's copy, which is durable.
 func (p *Participant) Stored(m Moment, c Copy) []Action {
 	if !p.storing {

@@ -735,9 +735,11 @@ func (n *simNode) snapshot() {
 		}
 	}
 	for _, id := range n.ids() {
+		p := n.parts[id]
 		if u, _ := catalog.GetUpload(n.db, id); u != nil && u.Finished() {
-			n.do(n.parts[id], n.parts[id].Ended(n.moment(), u))
+			n.do(p, p.Ended(n.moment(), u))
 		}
+		n.do(p, p.Skipped(n.moment()))
 	}
 }
 
