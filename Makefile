@@ -9,7 +9,7 @@ RACE_SKIP = TestModel|TestCrash|TestHistories|TestNetwork|TestPowerCuts|TestLayo
 RACE_SKIP := $(RACE_SKIP)|TestLostDisk|TestManyImages|TestInodesFull|TestRestartsSendNothingTwice|TestStrangers
 RACE_SKIP := $(RACE_SKIP)|TestSimulation
 
-.PHONY: build static test readme race lint format bench networks extreme powercuts histories crash flips wipes damage slow bugs fuzz strangers simulate clean
+.PHONY: build static test readme race lint format bench networks extreme powercuts histories crash flips wipes damage slow scale bugs fuzz strangers simulate clean
 
 build: ## the binary
 	go build -o imgcluster .
@@ -107,6 +107,13 @@ damage:
 slow: COUNT = 900
 slow:
 	SLOW_CLIENTS=$(COUNT) go test ./modes -run '^(TestMemoryOfSlowClients|TestAttack)$$' -count 1 -v -timeout 30m
+
+# COUNT images in a cluster: start, list, memory; and as many records in one shard: apply, snapshot, restart.
+scale: COUNT = 1000000
+scale:
+	IMGCLUSTER_IMAGES=$(COUNT) go test ./cluster -run '^TestManyImages$$' -count 1 -v -timeout 2h
+	IMGCLUSTER_RECORDS=$(COUNT) go test ./cluster/consensus -run '^$$' -bench Records -benchtime 1x -timeout 4h
+	go test ./cluster/placement -run '^$$' -bench 'Rank|Place'
 
 # Seeds known bugs one after the other and shows which test catches each.
 bugs:

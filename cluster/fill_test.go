@@ -78,6 +78,12 @@ func (f *Fill) apply(tx catalog.Tx, shard uint64) error {
 			return err
 		}
 		key := []byte("r" + rec.User + "\x00" + rec.Name)
+		if there, err := tx.Get(key); err != nil || there != nil {
+			if err != nil {
+				return err
+			}
+			continue // the command was proposed twice
+		}
 		if err := errors.Join(tx.Set(key, b), tx.Set(append([]byte{'i'}, rec.ID[:]...), key)); err != nil {
 			return err
 		}

@@ -46,6 +46,11 @@ func ordinary(cfg *config.Config) {
 	cfg.Raft, cfg.Timeouts, cfg.Repair = def.Raft, def.Timeouts, def.Repair
 }
 
+// patient has proposals wait for commands that take long.
+func patient(cfg *config.Config) {
+	cfg.Timeouts.ProposalAttempt, cfg.Timeouts.Proposal = time.Minute, time.Minute
+}
+
 // manyRSSMax is the memory of a node, whatever the number of its images.
 const manyRSSMax = 256 << 20
 
@@ -58,11 +63,18 @@ func TestManyImages(t *testing.T) {
 	if dir == "" {
 		dir = t.TempDir()
 	}
-	first := clustertest.Start(t, clustertest.Options{Dir: dir, Change: ordinary})
+	shards := env.Number(t, "IMGCLUSTER_SHARDS", config.Default().Cluster.DataShards)
+	ordinarily := config.Config{}
+	first := clustertest.Start(t, clustertest.Options{Dir: dir, Change: func(cfg *config.Config) {
+		ordinary(cfg)
+		cfg.Cluster.DataShards = shards
+		ordinarily = *cfg
+		patient(cfg)
+	}})
 	first.Put(t, 1, "alice", "first.png", []byte("x"), nil) // makes alice's key
 	fill(t, first, images)
 	first.Stop(first.IDs()...)
-	b, err := first.Config.YAML()
+	b, err := ordinarily.YAML()
 	if err == nil {
 		err = os.WriteFile(filepath.Join(dir, "imgcluster.yaml"), b, 0o600)
 	}
@@ -71,7 +83,7 @@ func TestManyImages(t *testing.T) {
 	}
 
 	c := clustertest.New(t, clustertest.Options{
-		Dir: dir, Processes: true, Change: func(cfg *config.Config) { *cfg = *first.Config },
+		Dir: dir, Processes: true, Change: func(cfg *config.Config) { *cfg = ordinarily },
 	})
 	began := time.Now()
 	c.StartAll()

@@ -409,3 +409,18 @@ func BenchmarkPlace(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkRank ranks more nodes than Place takes: what the hash itself costs.
+func BenchmarkRank(b *testing.B) {
+	for _, n := range []int{3, 64, 1000} {
+		b.Run(fmt.Sprintf("%d nodes", n), func(b *testing.B) {
+			nodes := make([]image.NodeID, n)
+			for i := range nodes {
+				nodes[i] = image.NodeID(i + 1)
+			}
+			for b.Loop() {
+				Rank("stresstest", "stress_image_17.png", nodes)
+			}
+		})
+	}
+}

@@ -1,0 +1,148 @@
+package consensus
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	sm "github.com/lni/dragonboat/v4/statemachine"
+	"go.uber.org/zap"
+
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/clustertest/env"
+	"imgcluster/cluster/hostinfo"
+	"imgcluster/cluster/image"
+)
+
+// commandsOf are the commands of one upload with two copies.
+func commandsOf(i int) []catalog.Command {
+	id := image.NewID()
+	stored := func(node image.NodeID) catalog.Command {
+		return catalog.Command{Stored: &catalog.Stored{ID: id, Copies: []catalog.StoredCopy{{
+			Copy: image.Copy{Node: node, Attempt: image.NewAttempt(), Key: 1}, Epoch: 1,
+		}}, Check: image.Check{Key: 1}}}
+	}
+	owner := image.NodeID(i%3 + 1)
+	next := owner%3 + 1
+	return []catalog.Command{
+		{Assign: &catalog.Assign{
+			ID: id, User: "alice", Name: fmt.Sprintf("holiday/image-%08d.png", i), Bytes: 12_600_000,
+			Type: "image/png", Holders: []image.NodeID{owner, next}, Replicas: 2, Created: time.Now().UTC(),
+		}}, stored(owner), stored(next),
+	}
+}
+
+// batchEntries are the commands that are applied together, about as many as under load.
+const batchEntries = 96
+
+// BenchmarkRecords applies the commands of IMGCLUSTER_RECORDS uploads to one shard on the disk, by default
+// few, then writes its snapshot, reads it into another database, and opens the first one again.
+func BenchmarkRecords(b *testing.B) {
+	records := env.Number(b, "IMGCLUSTER_RECORDS", 5000)
+	root := b.TempDir()
+	inFolder := func(name string) *stateMachine {
+		o := &Options{Disk: sealerOf("disk"), Snapshots: sealerOf("snapshots")}
+		db, err := openDatabase(vfs.Default, filepath.Join(root, name), o, zap.NewNop())
+		must(b, err)
+		b.Cleanup(func() {
+			if !db.readers.closed {
+				must(b, db.close())
+			}
+		})
+		m, _ := openStateMachine(b, db, 2)
+		m.apply = func(tx catalog.Tx, index uint64, cmd []byte) ([]byte, []catalog.Event) {
+			result, events, err := catalog.Apply(tx, 2, index, cmd)
+			must(b, err)
+			return result, events
+		}
+		return m
+	}
+	m := inFolder("first")
+	for b.Loop() { // once: -benchtime 1x
+		began, index := cpuTime(), uint64(0)
+		var batch []sm.Entry
+		for i := range records {
+			for _, c := range commandsOf(i) {
+				index++
+				batch = append(batch, sm.Entry{Index: index, Cmd: c.Encode()})
+			}
+			if len(batch) >= batchEntries || i == records-1 {
+				update(b, m, batch)
+				batch = batch[:0]
+			}
+		}
+		perRecord := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 / float64(records) }
+		b.ReportMetric(perRecord(cpuTime()-began), "apply-CPU-µs/record")
+		totals, err := catalog.ViewTotals(func(shard uint64, fn func(catalog.Reader) error) error {
+			failed, err := m.db.view(shard, fn)
+			must(b, failed)
+			return err
+		}, 2)
+		if err != nil || totals.Images != int64(records) {
+			b.Fatalf("%d images, %v", totals.Images, err)
+		}
+		must(b, m.db.close())
+		b.ReportMetric(float64(folderBytes(b, filepath.Join(root, "first")))/float64(records), "disk-B/record")
+
+		opened := time.Now()
+		m = inFolder("first")
+		b.ReportMetric(float64(time.Since(opened).Milliseconds()), "restart-ms")
+		b.ReportMetric(float64(heapBytes())/1e6, "heap-MB")
+
+		file, err := os.Create(filepath.Join(root, "snapshot"))
+		must(b, err)
+		began = cpuTime()
+		must(b, save(m, file))
+		b.ReportMetric(perRecord(cpuTime()-began), "snapshot-CPU-µs/record")
+		size, err := file.Seek(0, io.SeekCurrent)
+		must(b, err)
+		b.ReportMetric(float64(size)/float64(records), "snapshot-B/record")
+		_, err = file.Seek(0, io.SeekStart)
+		must(b, err)
+		other := inFolder("other")
+		began = cpuTime()
+		must(b, other.RecoverFromSnapshot(file, nil))
+		b.ReportMetric(perRecord(cpuTime()-began), "restore-CPU-µs/record")
+		b.ReportMetric(float64(heapBytes())/1e6, "heap-restored-MB")
+	}
+}
+
+func cpuTime() time.Duration {
+	_, cpu := hostinfo.Process()
+	return cpu
+}
+
+func save(m *stateMachine, w io.Writer) error {
+	pinned, err := m.PrepareSnapshot()
+	if err != nil {
+		return err
+	}
+	return m.SaveSnapshot(pinned, w, nil)
+}
+
+func folderBytes(b *testing.B, dir string) (sum int64) {
+	must(b, filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
+		if err == nil && e.Type().IsRegular() {
+			info, failed := e.Info()
+			if err = failed; err == nil {
+				sum += info.Size()
+			}
+		}
+		return err
+	}))
+	return sum
+}
+
+// heapBytes is the live heap.
+func heapBytes() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
