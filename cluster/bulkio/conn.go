@@ -98,10 +98,13 @@ func (c *Conn) readExpected(p []byte, expected int64) (int, error) {
 	}
 	// The last read of a body waits for its end exactly; other marks stay the same for a while.
 	mark := int(min(int64(room), expected, markBytesMax, c.flow.in(within/2)&^(markBytesMin-1)))
-	if mark < markBytesMin || !c.secure && !c.flow.small() {
+	if mark < markBytesMin || !c.flow.small() {
 		c.setMark(1)
 		n, err := c.read(p)
-		c.flow.add(n+len(c.rest), room)
+		c.flow.bytes += int64(n + len(c.rest))
+		if !c.secure {
+			c.flow.try(n, room)
+		}
 		return n, err
 	}
 	c.startTimer(within)
@@ -182,6 +185,7 @@ func (c *Conn) fetch() {
 		return
 	}
 	c.buf, c.rest, c.more = buf, buf[:n], n == len(buf)
+	c.flow.try(n, len(buf))
 }
 
 // flow measures how a body comes.
@@ -218,9 +222,8 @@ func (f *flow) begin(now time.Time) {
 // end is called when there is no more of a body.
 func (f *flow) end() { f.since = time.Time{} }
 
-// add counts what a read got that had room for so much.
-func (f *flow) add(n, room int) {
-	f.bytes += int64(n)
+// try is what a read got that had room for so much.
+func (f *flow) try(n, room int) {
 	if room >= smallBytes && f.tried < tries {
 		f.tried++
 		f.got += n

@@ -242,7 +242,8 @@ func TestSlowBodies(t *testing.T) {
 		var f flow
 		for range 100 {
 			f.begin(now)
-			f.add(c.each, c.room)
+			f.bytes += int64(c.each)
+			f.try(c.each, c.room)
 			now = now.Add(c.every)
 		}
 		f.begin(now)
