@@ -78,6 +78,7 @@ type simNode struct {
 	id      image.NodeID
 	db      memkv.KV // that has applied so much of the log
 	applied uint64
+	peak    uint64                // what it has ever applied: files that it deleted for that stay deleted
 	files   map[image.FileID]bool // durable copies
 	wiped   bool                  // the disk was lost, and it has not been taken back
 
@@ -394,6 +395,7 @@ func (n *simNode) apply() {
 	}
 	n.s.changed = true
 	n.applied++
+	n.peak = max(n.peak, n.applied)
 	_, events, err := catalog.ApplyKeeping(simKeeps, n.db, simShard, n.applied, n.s.log[n.applied-1])
 	if err != nil {
 		panic(err)
@@ -662,6 +664,7 @@ func (n *simNode) fault() {
 		n.crash()
 		n.s.note("node %d loses its disk", n.id)
 		n.files, n.db, n.applied, n.wiped = map[image.FileID]bool{}, memkv.KV{}, 0, true
+		n.peak = 0
 	}
 }
 
@@ -723,6 +726,7 @@ func (n *simNode) snapshot() {
 	old, _, _ := catalog.Records(n.db, nil, 100)
 	n.s.changed = true
 	n.db, n.applied = maps.Clone(n.s.truth), uint64(len(n.s.log))
+	n.peak = n.applied
 	n.unacted, n.acted = nil, n.applied
 	n.s.note("node %d installs a snapshot at %d", n.id, n.applied)
 	for _, rec := range old { // their files are the sweep's
@@ -789,7 +793,7 @@ func (s *simulation) check() error {
 			for _, c := range rec.Copies {
 				owned = owned || c.Node == rec.Owner
 				n := s.node(c.Node)
-				if n.wiped || state.of != nil && state.of != n {
+				if n.wiped || state.of != nil && (state.of != n || n.applied < n.peak) {
 					continue
 				}
 				if !n.files[rec.File(c)] {
