@@ -152,13 +152,8 @@ func (t *txn) count(sign int64, recs ...*image.Record) error {
 }
 
 func (a *Assign) check() error {
-	if err := cmp.Or(image.CheckUser(a.User), image.CheckName(a.Name), checkConditions(a.If)); err != nil {
+	if err := checkNamed(a.User, a.Name, a.Type, a.If); err != nil {
 		return err
-	}
-	if a.Type != "" {
-		if err := checkText("Content-Type", a.Type, image.TypeBytesMax); err != nil {
-			return err
-		}
 	}
 	sorted := slices.Clone(a.Holders)
 	slices.Sort(sorted)

@@ -60,7 +60,7 @@ type orderRow struct {
 
 // userRow is a place in a user's order.
 type userRow struct {
-	Answer []byte `json:"answer"` // its key, in finishedTable or deletedTable
+	Answer []byte `json:"answer"` // its key, in finishedTable, deletedTable or abortTable
 	Order  uint64 `json:"order"`  // its place in the order of all
 	Bytes  int64  `json:"bytes"`
 	Index  uint64 `json:"index"` // of the entry of the log that it answers

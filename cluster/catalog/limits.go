@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"net"
 	"slices"
 	"strconv"
@@ -234,6 +235,16 @@ func CheckMembers(list []Member) error {
 		}
 	}
 	return nil
+}
+
+// checkNamed refuses what no upload can be for: a user, a name, a Content-Type, which may be empty, or
+// conditions.
+func checkNamed(user, name, mediaType string, c image.Conditions) error {
+	err := cmp.Or(image.CheckUser(user), image.CheckName(name), checkConditions(c))
+	if err == nil && mediaType != "" {
+		err = checkText("Content-Type", mediaType, image.TypeBytesMax)
+	}
+	return err
 }
 
 // checkConditions bounds the entity tags of a command.

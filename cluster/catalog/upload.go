@@ -1,7 +1,6 @@
 package catalog
 
 import (
-	"cmp"
 	"encoding/binary"
 	"slices"
 	"time"
@@ -83,13 +82,8 @@ func restartKey(n image.NodeID) []byte {
 }
 
 func (c *Commit) check() error {
-	if err := cmp.Or(image.CheckUser(c.User), image.CheckName(c.Name), checkConditions(c.If)); err != nil {
+	if err := checkNamed(c.User, c.Name, c.Type, c.If); err != nil {
 		return err
-	}
-	if c.Type != "" {
-		if err := checkText("Content-Type", c.Type, image.TypeBytesMax); err != nil {
-			return err
-		}
 	}
 	switch {
 	case c.ID == image.ID{} || c.Bytes <= 0 || c.Bytes > imageBytesMax:
@@ -197,7 +191,7 @@ func (t *txn) reportedSince(c *Commit, ended *Upload) (stale, err error) {
 }
 
 func (e *End) check() error {
-	err := cmp.Or(image.CheckUser(e.User), image.CheckName(e.Name), checkConditions(e.If))
+	err := checkNamed(e.User, e.Name, "", e.If)
 	switch {
 	case err != nil:
 		return err
@@ -227,24 +221,17 @@ func (t *txn) endUpload(e *End) (Result, error) {
 			return Result{Problem: old.Problem, Upload: old}, nil
 		}
 	}
-	cause := image.Errorf(e.Cause, "%.*s", textRunesMax, e.Text).WithHint("send the image again")
+	var cause error = image.Errorf(e.Cause, "%.*s", textRunesMax, e.Text).WithHint("send the image again")
 	if !e.If.IsZero() {
 		rec, err := GetRecord(t.tx, e.User, e.Name)
 		if err != nil {
 			return Result{}, err
 		}
-		refusal := e.If.Check(rec)
-		if refusal == nil {
+		if cause = e.If.Check(rec); cause == nil {
 			return Result{}, nil
 		}
-		return t.endAs(e, old, refusal)
 	}
-	return t.endAs(e, old, cause)
-}
-
-// endAs keeps the end of an ID, in the place of an earlier one.
-func (t *txn) endAs(e *End, old *Upload, cause error) (Result, error) {
-	if old != nil {
+	if old != nil { // this end takes its place
 		if err := t.forget(old); err != nil {
 			return Result{}, err
 		}

@@ -127,8 +127,7 @@ func (c *Coordinator) Tick(v View) (actions []Action) {
 			case u.reports[n].Copy != nil:
 			case !slices.Contains(v.Up, n):
 				u.drop(n, image.Errorf(image.KindAborted, "node %d went down before upload %s was stored", n, id))
-			case v.Receives(n, id):
-				u.moved, u.moving[n] = v.Now, v.Now
+			case u.receives(v, n):
 			case v.Now.Sub(u.heard[n]) > c.times.Takeover && v.Now.Sub(u.decided) > c.times.Takeover:
 				u.drop(n, image.Errorf(image.KindAborted, "node %d says nothing of upload %s", n, id))
 			}
@@ -195,6 +194,15 @@ func (u *deciding) abandoned() bool {
 	return true
 }
 
+// receives reports whether a node is receiving the body, and notes that.
+func (u *deciding) receives(v View, n image.NodeID) bool {
+	is := v.Receives(n, u.req.ID)
+	if is {
+		u.moved, u.moving[n] = v.Now, v.Now
+	}
+	return is
+}
+
 // drop takes the upload away from a node.
 func (u *deciding) drop(n image.NodeID, cause error) {
 	if !slices.Contains(u.out, n) {
@@ -207,9 +215,7 @@ func (u *deciding) drop(n image.NodeID, cause error) {
 // node that has had all bytes for long enough.
 func (u *deciding) dropSlow(v View, t Times) {
 	for _, n := range u.decision.Storing {
-		if v.Receives(n, u.req.ID) {
-			u.moved, u.moving[n] = v.Now, v.Now
-		}
+		u.receives(v, n)
 		slow := v.Now.Sub(u.decided) >= t.Takeover && v.Now.Sub(u.moving[n]) >= t.Takeover
 		if u.reports[n].Copy == nil && slow {
 			u.drop(n, image.Errorf(image.KindAborted, "node %d did not store upload %s in time", n, u.req.ID))
@@ -265,9 +271,14 @@ func (u *deciding) tell(nodes ...image.NodeID) (actions []Action) {
 	return actions
 }
 
+// proposes reports whether a command on the upload has been proposed that may have an answer yet.
+func (c *Coordinator) proposes(v View, u *deciding) bool {
+	return !u.proposed.IsZero() && v.Now.Sub(u.proposed) < c.times.Takeover
+}
+
 // commit proposes the commit when all storing nodes have durable copies of the same bytes.
 func (c *Coordinator) commit(v View, u *deciding) []Action {
-	if !u.proposed.IsZero() && v.Now.Sub(u.proposed) < c.times.Takeover {
+	if c.proposes(v, u) {
 		return nil
 	}
 	cmd := catalog.Commit{
@@ -323,7 +334,7 @@ func (c *Coordinator) dismiss(u *deciding) []Action {
 
 // end proposes the end of an upload of which there are copies.
 func (c *Coordinator) end(v View, u *deciding) []Action {
-	if !u.proposed.IsZero() && v.Now.Sub(u.proposed) < c.times.Takeover {
+	if c.proposes(v, u) {
 		return nil
 	}
 	u.proposed = v.Now
