@@ -79,21 +79,26 @@ func (p *Participant) Decide(m Moment, from image.NodeID, d Decision) []Action {
 	case stores && !p.storing:
 		p.storing = true
 		return []Action{Store{}}
-	case !stores && p.storing:
-		p.storing = false
-		return []Action{StopStoring{}}
+	case !stores:
+		return p.stop()
 	}
 	return nil
+}
+
+// stop ends storing, where that goes on.
+func (p *Participant) stop() []Action {
+	if !p.storing {
+		return nil
+	}
+	p.storing = false
+	return []Action{StopStoring{}}
 }
 
 // fail ends the upload here. When its copy was reported, the log has to say that it was taken back before it
 // is deleted.
 func (p *Participant) fail(m Moment, cause *image.Problem) (actions []Action) {
 	p.over = cause
-	if p.storing {
-		p.storing = false
-		actions = append(actions, StopStoring{})
-	}
+	actions = p.stop()
 	if p.copy != nil && p.reported {
 		return append(actions, p.abort(m))
 	}
@@ -161,10 +166,7 @@ func (p *Participant) CannotStore(m Moment, cause *image.Problem, fatal bool) (a
 	if p.finished || p.over != nil || p.copy != nil && !fatal {
 		return nil
 	}
-	if p.storing {
-		p.storing = false
-		actions = append(actions, StopStoring{})
-	}
+	actions = p.stop()
 	p.problem, p.fatal = cause, fatal
 	return append(actions, p.report(m)...)
 }
@@ -202,10 +204,7 @@ func (p *Participant) Ended(m Moment, u *catalog.Upload) (actions []Action) {
 	if p.finished || !ends(u, p.decision.Round) {
 		return nil
 	}
-	if p.storing {
-		p.storing = false
-		actions = append(actions, StopStoring{})
-	}
+	actions = p.stop()
 	if p.copy != nil && (u.Record == nil || !u.Record.Has(p.self, p.copy.Attempt)) {
 		actions = append(actions, DeleteCopy{})
 	}
