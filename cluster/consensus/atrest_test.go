@@ -27,8 +27,9 @@ func TestAtRest(t *testing.T) {
 	}
 	c.start(2)
 	c.expectSameEverywhere()
-	if got := c.read(2, 1, key); got != value || c.nodes[2].restored[1] == 0 {
-		t.Fatalf("node 3 reads %q after %d snapshots", got, c.nodes[2].restored[1])
+	c.expectRestored(2, 1)
+	if got := c.read(2, 1, key); got != value {
+		t.Fatalf("node 3 reads %q", got)
 	}
 	c.propose(1, 1, "set "+key+" "+value+" again")
 	c.expectSameEverywhere()

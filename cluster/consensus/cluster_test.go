@@ -193,12 +193,7 @@ func TestFarBehind(t *testing.T) {
 		c.propose(i%2, 1, fmt.Sprintf("set k%d %d", i%60, i))
 	}
 	c.start(2)
-	n := c.nodes[2]
-	until(t, "node 3 takes a snapshot", func() bool {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		return n.restored[1] > 0
-	})
+	c.expectRestored(2, 1)
 	c.expectSameEverywhere()
 	if got := c.read(2, 1, "gone-later") + c.read(2, 1, "k29"); got != "89" {
 		t.Errorf("node 3 reads %q", got)

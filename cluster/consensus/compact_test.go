@@ -81,9 +81,7 @@ func TestCompact(t *testing.T) {
 	}
 	c.start(2) // it gets a snapshot: the log is gone
 	c.expectSameEverywhere()
-	if c.nodes[2].restored[1] == 0 {
-		t.Error("node 3 got no snapshot")
-	}
+	c.expectRestored(2, 1)
 	c.stop(0)
 	c.start(0)
 	c.propose(0, 1, "set stays again")

@@ -301,6 +301,18 @@ func (c *toyCluster) state(i int, shard uint64) string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
+// expectRestored waits until node i has been told that a snapshot has replaced its state of a shard: that
+// comes after readers see the state.
+func (c *toyCluster) expectRestored(i int, shard uint64) {
+	c.t.Helper()
+	n := c.nodes[i]
+	until(c.t, fmt.Sprintf("node %d takes a snapshot of shard %d", i+1, shard), func() bool {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return n.restored[shard] > 0
+	})
+}
+
 // expectSameEverywhere waits until all running nodes have the same state of every shard.
 func (c *toyCluster) expectSameEverywhere() {
 	c.t.Helper()
