@@ -67,6 +67,7 @@ func TestLostDisk(t *testing.T) {
 func replace(t *testing.T, c *clustertest.Cluster, id image.NodeID) {
 	t.Helper()
 	startReplacing(t, c, id)
+	awaitRebuilt(t, c, id)
 	awaitCopies(t, c, id)
 	c.ExpectSettled(t)
 }
@@ -78,6 +79,20 @@ func startReplacing(t *testing.T, c *clustertest.Cluster, id image.NodeID) {
 		t.Fatalf("node %d with node.lost_data=replace: %v", id, err)
 	}
 	c.WaitReady(c.IDs()...)
+}
+
+// awaitRebuilt waits until all replicas count as having their data. The leaders say that of one a moment
+// after its node is ready; until then, no other node of the shard may be rebuilt.
+func awaitRebuilt(t *testing.T, c *clustertest.Cluster, id image.NodeID) {
+	t.Helper()
+	clustertest.Poll(t, "all replicas to have their data", func() bool {
+		for _, l := range c.Node(id).Membership().Shards {
+			if len(l.New) > 0 {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // awaitCopies waits until all images have their copies, as a node counts them.
