@@ -134,11 +134,14 @@ func (s *Service) replay(ctx context.Context, req image.Request, body io.Reader)
 	}
 	rec := state.Record
 	if rec.User != req.User || rec.Name != req.Name || rec.Check != check.Sum() {
-		return nil, image.Errorf(image.KindConflict,
-			"upload ID %s was used for other bytes or another name", req.ID).
-			WithHint("send each image under a fresh Idempotency-Key")
+		return nil, conflict(req.ID)
 	}
 	return rec, nil
+}
+
+func conflict(id image.ID) error {
+	return image.Errorf(image.KindConflict, "upload ID %s was used for other bytes or another name", id).
+		WithHint("send each image under a fresh Idempotency-Key")
 }
 
 // wait returns what the log decided.

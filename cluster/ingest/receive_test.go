@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"imgcluster/cluster/catalog"
@@ -78,6 +79,33 @@ func TestSameIDAgain(t *testing.T) {
 		f.expectKind(f.broadcast(req, b, nil), image.KindConflict)
 	}
 	f.expectStored(first, body)
+}
+
+// TestIDOfAnotherName: a node gets an upload under an ID that another name has, and learns that only then.
+func TestIDOfAnotherName(t *testing.T) { synctest.Test(t, idOfAnotherName) }
+
+func idOfAnotherName(t *testing.T) {
+	f := newFleet(t, nil)
+	first, body := request("first.png"), randomBytes(5000)
+	f.log.fallBehind(3)
+	f.propose(catalog.Command{Commit: &catalog.Commit{
+		ID: first.ID, User: first.User, Name: first.Name, Bytes: int64(len(body)), Wanted: 1,
+		Copies:  []catalog.Reported{{Copy: image.Copy{Node: 1, Attempt: image.NewAttempt()}}},
+		Created: time.Unix(1, 0),
+	}})
+	second := first
+	second.Name, second.Size = "second.png", int64(len(body))
+	open, done := make(chan struct{}), make(chan error)
+	go func() {
+		_, err := f.nodes[3].Receive(t.Context(), second, gated(body, 1000, open))
+		done <- err
+	}()
+	f.expectUploads(3, 1)
+	f.log.catchUp(3)
+	close(open)
+	if err := <-done; image.KindOf(err) != image.KindConflict {
+		t.Errorf("the second name: %v, want %s", err, image.KindConflict)
+	}
 }
 
 func TestDifferentBytesToTheNodes(t *testing.T) {

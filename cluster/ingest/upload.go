@@ -65,12 +65,17 @@ func (u *upload) join(known *catalog.Upload) {
 }
 
 // update takes what the log says, unless something newer is known. What is decided stays: a failed
-// upload that is sent again under its ID is another upload here.
+// upload that is sent again under its ID is another upload here. A client may have used the ID for another
+// name before; where this node learns that late, the upload ends.
 func (u *upload) update(state *catalog.Upload) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	old := u.state
 	if old != nil && old.Finished() {
+		return
+	}
+	if state.User != u.req.User || state.Name != u.req.Name {
+		u.cancel(conflict(u.req.ID))
 		return
 	}
 	older := state.Epoch <= u.past || old != nil && old.Epoch > state.Epoch
