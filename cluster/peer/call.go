@@ -17,12 +17,8 @@ import (
 	"imgcluster/cluster/wire"
 )
 
-// The buffers of a connection, of which every slow client may hold one: for relayed uploads, and for
-// the rest.
-const (
-	sendBufferBytes = 256 << 10
-	readBufferBytes = 32 << 10
-)
+// sendBufferBytes is the buffer of a connection for relayed uploads: every slow client may hold some.
+const sendBufferBytes = 64 << 10
 
 // IdleConnections are kept open to another node while they are not used.
 const IdleConnections = 16
@@ -32,11 +28,11 @@ const answerBytesMax = 256 << 10
 
 // newTransport returns connections to the other nodes, in whose URLs the host is wire.NodeHost. A buffer of 0
 // is that of net/http, 4 KiB.
-func (s *Set) newTransport(write, read int) http.RoundTripper {
+func (s *Set) newTransport(write int) http.RoundTripper {
 	return refuseRedirects{&http.Transport{
 		DialTLSContext:      s.dial,
 		MaxIdleConnsPerHost: IdleConnections, IdleConnTimeout: time.Minute, DisableCompression: true,
-		WriteBufferSize: write, ReadBufferSize: read,
+		WriteBufferSize: write,
 	}}
 }
 

@@ -71,8 +71,8 @@ func New(o Options) *Set {
 		state: map[image.NodeID]peerState{},
 		ends:  map[image.NodeID]context.CancelFunc{},
 	}
-	s.http = &http.Client{Transport: s.newTransport(0, readBufferBytes)}
-	s.send = &http.Client{Transport: s.newTransport(sendBufferBytes, 0)}
+	s.http = &http.Client{Transport: s.newTransport(0)}
+	s.send = &http.Client{Transport: s.newTransport(sendBufferBytes)}
 	return s
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"imgcluster/cluster/bulkio"
 	"imgcluster/cluster/halfopen"
 	"imgcluster/cluster/image"
 )
@@ -35,7 +34,7 @@ func (d *Dialer) Dial(ctx context.Context, to image.NodeID, address string) (*tl
 	}
 	config := d.Authority.PeerClient(d.Own, to, d.Protocol)
 	config.DynamicRecordSizingDisabled = true
-	conn := tls.Client(bulkio.NewSecureConn(raw), config)
+	conn := tls.Client(raw, config)
 	err = conn.HandshakeContext(ctx)
 	if err == nil && conn.ConnectionState().NegotiatedProtocol != d.Protocol {
 		err = fmt.Errorf("it does not speak %s: %w", d.Protocol, ErrNotNode)
