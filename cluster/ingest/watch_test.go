@@ -69,13 +69,13 @@ func TestLateEventsOfAFailedUpload(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.unregister(u)
-	for _, state := range []catalog.Upload{
-		{ID: req.ID, Epoch: 1, State: catalog.Pending},
-		{ID: req.ID, Epoch: 1, State: catalog.Failed},
-		{ID: req.ID, Epoch: 2, State: catalog.Pending},
-		{ID: req.ID, Epoch: 2, State: catalog.Committed},
+	in := func(epoch uint32, state catalog.State) *catalog.Upload {
+		return &catalog.Upload{ID: req.ID, User: req.User, Name: req.Name, Epoch: epoch, State: state}
+	}
+	for _, state := range []*catalog.Upload{
+		in(1, catalog.Pending), in(1, catalog.Failed), in(2, catalog.Pending), in(2, catalog.Committed),
 	} {
-		s.Applied(testShard, []catalog.Event{{Upload: &state}})
+		s.Applied(testShard, []catalog.Event{{Upload: state}})
 	}
 	if got := u.latest(); got.State != catalog.Failed || got.Epoch != 1 {
 		t.Errorf("the failed upload became %s in epoch %d", got.State, got.Epoch)
@@ -85,9 +85,8 @@ func TestLateEventsOfAFailedUpload(t *testing.T) {
 		t.Fatalf("sent again: %v, %v", again, err)
 	}
 	defer s.unregister(again)
-	again.join(&catalog.Upload{ID: req.ID, Epoch: 1, State: catalog.Failed})
-	failed := &catalog.Upload{ID: req.ID, Epoch: 1, State: catalog.Failed}
-	s.Applied(testShard, []catalog.Event{{Upload: failed}})
+	again.join(in(1, catalog.Failed))
+	s.Applied(testShard, []catalog.Event{{Upload: in(1, catalog.Failed)}})
 	if got := again.latest(); got != nil {
 		t.Errorf("the second attempt has the state of the first: %+v", got)
 	}
