@@ -161,7 +161,7 @@ type scenario struct {
 func scenarioOf(place string) scenario {
 	is := func(names ...string) bool { return slices.Contains(names, place) }
 	switch {
-	case is("upload/before-reassign", "upload/reassigned"):
+	case is("upload/before-commit", "upload/committed"):
 		return scenario{2, (*crashes).underPause}
 	case is("catalog/snapshot-begun", "catalog/snapshot-saved"):
 		return scenario{1, (*crashes).sendingSnapshot}

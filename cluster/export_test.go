@@ -44,11 +44,11 @@ func (n *Node) Inventory() (string, error) {
 			return r.Scan(nil, nil, func(k, v []byte) bool {
 				var line map[string]any
 				switch table := string(k[:1]); table {
-				case "r", "p", "u": // the tables of package catalog
+				case "r", "u": // the tables of package catalog
 					if bad = json.Unmarshal(v, &line); bad != nil {
 						return false
 					}
-					line["table"] = map[string]string{"r": "record", "p": "pending", "u": "finished"}[table]
+					line["table"] = map[string]string{"r": "record", "u": "upload"}[table]
 				case "i":
 					_, name, _ := bytes.Cut(v, []byte{0})
 					line = map[string]any{"table": "image", "id": image.ID(k[1:]).String(), "name": string(name)}

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -184,7 +185,13 @@ func (n *Node) start(ctx context.Context) error {
 
 // assemble makes the parts of the node that need its store.
 func (n *Node) assemble() (err error) {
-	n.references = &references{self: n.self.ID, log: n.log, serving: n.serving, membership: n.view.membership}
+	n.references = &references{
+		self:       n.self.ID,
+		log:        n.log,
+		serving:    n.serving,
+		membership: n.view.membership,
+		uploads:    func(f image.FileID) bool { return n.ingest.Uses(f) },
+	}
 	n.keys = newKeyring(n.master.ring, n.log, n.view.reload, func() bool { return n.serving.has(systemShard) })
 	sealer, err := access.NewSealer(n.master.ring)
 	if err != nil {
@@ -337,7 +344,7 @@ func (n *Node) peersChanged() {
 }
 
 // applied takes the events of a shard from consensus.
-func (n *Node) applied(shard uint64, events []catalog.Event) {
+func (n *Node) applied(shard, index uint64, events []catalog.Event) {
 	n.accounts.apply(events)
 	for _, e := range events {
 		if e.Members != nil {
@@ -347,24 +354,41 @@ func (n *Node) applied(shard uint64, events []catalog.Event) {
 			n.repair.Kick()
 		}
 	}
-	n.ingest.Applied(shard, events)
+	if shard != systemShard {
+		n.ingest.Applied(shard, index, events)
+	}
 }
 
 // restored reloads what this node keeps of a shard whose state came as a snapshot.
-func (n *Node) restored(shard uint64) {
-	if !n.serving.has(shard) {
-		return // replicas.serve does it
-	}
-	if shard == systemShard {
+func (n *Node) restored(shard, index uint64) {
+	switch {
+	case shard != systemShard:
+		n.ingest.Restored(shard, index)
+	case n.serving.has(shard): // else replicas.serve does it
 		n.accounts.reload() // at once: keys may have been removed
 		n.wg.Go(n.view.reload)
+	}
+}
+
+// mail sends what this node has to say of an upload to another one.
+func (n *Node) mail(to image.NodeID, m ingest.Message) {
+	b, err := json.Marshal(m)
+	if err != nil {
+		n.logger.DPanic("message not encoded", zap.Error(err))
 		return
 	}
-	n.wg.Go(func() {
-		if err := n.ingest.Recover(n.ctx, shard); err != nil {
-			n.logger.Warn("pending uploads of a restored shard", zap.Uint64("shard", shard), zap.Error(err))
-		}
-	})
+	n.peers.Mail(to, b)
+}
+
+// message takes what another node has to say of an upload.
+func (n *Node) message(from image.NodeID, b []byte) {
+	var m ingest.Message
+	if err := json.Unmarshal(b, &m); err != nil {
+		n.logger.Warn("unreadable message of a peer", zap.Uint32("peer", uint32(from)), zap.Error(err),
+			zap.String("hint", "run the same imgcluster version on every node"))
+		return
+	}
+	n.ingest.Take(from, m)
 }
 
 func (n *Node) leaderChanged(shard uint64, leader image.NodeID, term uint64) {

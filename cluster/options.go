@@ -46,6 +46,7 @@ func (n *Node) peerOptions() peer.Options {
 		},
 		Logger:  n.logger.Named("peers"),
 		Changed: n.peersChanged,
+		Message: n.message,
 		Full:    func() bool { return n.disk.lacks() != "" },
 		Works:   func() bool { return !n.readiness.shuttingDown.Load() && n.disk.degraded() == nil },
 	}
@@ -60,6 +61,7 @@ func (n *Node) ingestOptions() ingest.Options {
 		Store:           n.encryptedStore(),
 		Sealer:          n.keys,
 		Peers:           n.peers,
+		Mail:            n.mail,
 		Logger:          n.logger.Named("ingest"),
 		Shards:          n.serving.data,
 		Serves:          n.serving.has,
@@ -69,7 +71,6 @@ func (n *Node) ingestOptions() ingest.Options {
 		Room:            n.peers.Room,
 		UpToDate:        n.view.liveOn,
 		Up:              n.peers.Up,
-		Wanted:          n.references.wanted,
 		Owned:           n.imageLog.add,
 		ReceivedBy:      n.peers.Receives,
 		Replicas:        c.Cluster.Replicas,
@@ -77,7 +78,7 @@ func (n *Node) ingestOptions() ingest.Options {
 		UploadsMax:      uploadsHeld(c),
 		StagingBytes:    int64(c.Limits.StagingBytes),
 		Pieces:          [2]int{first, further},
-		AssignTimeout:   c.Timeouts.Assign,
+		ReportTimeout:   c.Timeouts.Report,
 		TakeoverTimeout: c.Timeouts.Takeover,
 		UploadTimeout:   c.Timeouts.Upload,
 		QuorumTimeout:   c.Timeouts.Proposal,
@@ -105,6 +106,7 @@ func (n *Node) repairOptions() repair.Options {
 		Node:   n.self.ID,
 		Log:    n.log,
 		Logger: n.logger.Named("repair"),
+		Acted:  n.ingest.Acted,
 		Shards: n.serving.data,
 		Copies: &copies{
 			Images:     n.images,
@@ -217,6 +219,14 @@ type peerAPI struct {
 	*reporter
 	*holdings
 	*admission
+	mail interface { // of all that a peer.Set has
+		Messages(to image.NodeID) (messages <-chan []byte, release func())
+	}
+}
+
+// Messages implements api.Peers.
+func (p peerAPI) Messages(to image.NodeID) (messages <-chan []byte, release func()) {
+	return p.mail.Messages(to)
 }
 
 func (n *Node) apiOptions() api.Options {
@@ -227,7 +237,7 @@ func (n *Node) apiOptions() api.Options {
 		ID:          n.self.ID,
 		Images:      images{n.images, n.ingest, n.log, n.accounts},
 		Node:        clientAPI{n.readiness, n.reporter, n.router, admin, n.disk, n.metrics},
-		Peers:       peerAPI{n.starter, n.reporter, held, admission},
+		Peers:       peerAPI{n.starter, n.reporter, held, admission, n.peers},
 		Accounts:    n.accounts,
 		Keys:        keys{n.master, &rewraps{n.log, n.peers, held, n.master.timeout}, n.keys},
 		Logger:      n.logger.Named("api"),

@@ -7,20 +7,22 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// references say what needs the files of this node: records, pending uploads and running repairs. They are
-// safe for concurrent use.
+// references say what needs the files of this node: records, uploads in progress and running repairs. They
+// are safe for concurrent use.
 type references struct {
 	self       image.NodeID
 	log        *shardLogs
 	serving    *serving
 	membership func() *catalog.Membership
+	uploads    func(image.FileID) bool
 	pins       pins
 }
 
-// wanted reports whether there is a use for a file of this node. The file was there before the call, so
-// its assignment is in this node's state of the shard, once that is the newest.
+// wanted reports whether there is a use for a file of this node. The file was there before the call. If it is
+// of an upload that an earlier process of this node had, no record will name it, since this node serves the
+// shard only once its Restart is in the log.
 func (u *references) wanted(f image.FileID) (bool, error) {
-	if u.pins.has(f) { // asked first: the log names the file before it is unpinned
+	if u.pins.has(f) || u.uploads(f) { // asked first: the log names the file before these let go of it
 		return true, nil
 	}
 	if !u.serving.has(f.Shard) {
@@ -33,7 +35,7 @@ func (u *references) wanted(f image.FileID) (bool, error) {
 	}
 	keep := true
 	err := u.log.View(f.Shard, func(r catalog.Reader) (err error) {
-		keep, err = catalog.Wants(r, u.self, f)
+		keep, err = catalog.Names(r, u.self, f)
 		return err
 	})
 	return keep || err != nil, err

@@ -126,7 +126,7 @@ func (r *replicas) await(ctx context.Context, ok func() bool) {
 	}
 }
 
-// catchUp brings this node's shards up to date and recovers their pending uploads. The system shard comes
+// catchUp brings this node's shards up to date. The system shard comes
 // first: it says which other shards belong here now. Replicas that have moved away are dropped.
 func (r *replicas) catchUp(ctx context.Context) error {
 	c, asked := r.log.c.Load(), time.Now()
@@ -264,6 +264,13 @@ func (r *replicas) drop(ctx context.Context, c *consensus.Consensus, shard uint6
 	return err
 }
 
+// restart tells a shard that this node does not keep copies that an earlier process of it reported: they may
+// be lost, with its disk, and their uploads are over here.
+func (r *replicas) restart(ctx context.Context, shard uint64) error {
+	_, err := r.log.Do(ctx, shard, catalog.Command{Restart: &catalog.Restart{Node: r.self}})
+	return err
+}
+
 // serve serves a shard once this node has its newest state.
 func (r *replicas) serve(ctx context.Context, c *consensus.Consensus, shard uint64) {
 	if r.serving.has(shard) || !c.CaughtUp(ctx, shard) {
@@ -272,8 +279,8 @@ func (r *replicas) serve(ctx context.Context, c *consensus.Consensus, shard uint
 	if shard == systemShard {
 		r.view.reload()
 		r.accounts.reload()
-	} else if err := r.ingest.Recover(ctx, shard); err != nil {
-		r.logger.Warn("pending uploads of a shard", zap.Uint64("shard", shard), zap.Error(err))
+	} else if err := r.restart(ctx, shard); err != nil {
+		r.logger.Warn("shard not served yet", zap.Uint64("shard", shard), zap.Error(err))
 		return
 	}
 	r.serving.set(shard, true)

@@ -32,21 +32,29 @@ func (s system) Settle(ctx context.Context, step catalog.Settle) error {
 	return err
 }
 
-// unused reports whether nothing of a shard needs what is stored on a node.
-func (s system) unused(shard uint64, l *catalog.Layout, node image.NodeID) (free bool, err error) {
+// unused reports whether nothing of a shard needs what is stored on a node, nor will.
+func (s system) unused(
+	ctx context.Context, shard uint64, l *catalog.Layout, node image.NodeID,
+) (free bool, err error) {
 	if slices.Contains(catalog.NodesOf(l.Nodes), node) || shard == systemShard {
 		return true, nil
 	}
-	err = s.log.View(shard, func(r catalog.Reader) error {
-		t, err := catalog.GetTotals(r)
-		if err != nil {
-			return err
-		}
-		pending, err := catalog.PendingUploads(r)
-		stored := t.Nodes[node]
-		free = (stored == nil || stored.Stored.Images == 0) &&
-			!slices.ContainsFunc(pending, func(u *catalog.Upload) bool { return u.Slot(node) != nil })
-		return err
-	})
-	return free, err
+	if free, err = s.empty(shard, node); err != nil || !free {
+		return free, err
+	}
+	// Nor does an upload on its way that the node has reported a copy of.
+	if _, err := s.log.Do(ctx, shard, catalog.Command{Restart: &catalog.Restart{Node: node}}); err != nil {
+		return false, err
+	}
+	return s.empty(shard, node)
+}
+
+// empty reports whether no record of a shard names a copy on a node.
+func (s system) empty(shard uint64, node image.NodeID) (is bool, err error) {
+	t, err := catalog.ViewTotals(s.log.View, shard)
+	if err != nil {
+		return false, err
+	}
+	stored := t.Nodes[node]
+	return stored == nil || stored.Stored.Images == 0, nil
 }

@@ -155,7 +155,7 @@ func (k checker) copies() {
 var ordered = []struct{ low, high, why string }{
 	{"limits.image_bytes", "limits.staging_bytes", "a standby node holds the whole image"},
 	{"limits.staging_bytes", "limits.memory_bytes", "staging is a part of a node's memory"},
-	{"timeouts.assign", "timeouts.takeover", "an upload is assigned before it can be taken over"},
+	{"timeouts.report", "timeouts.takeover", "nodes report what they have before an upload is taken over"},
 	{"timeouts.takeover", "timeouts.upload", "an upload must outlive a takeover"},
 	{"timeouts.proposal_attempt", "timeouts.proposal", "a proposal has at least one attempt"},
 	{"timeouts.proposal", "timeouts.upload", "an upload waits for its proposals"},

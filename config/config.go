@@ -111,7 +111,7 @@ type Timeouts struct {
 	BodyGrace       time.Duration `yaml:"body_grace" default:"30s" help:"that a body may fall behind limits.body_rate by; what is faster makes up for it"`
 	BusyGrace       time.Duration `yaml:"busy_grace" default:"1s" help:"that a body may fall behind limits.busy_rate by"`
 	Idle            time.Duration `yaml:"idle" default:"1m30s" help:"to keep an unused API connection open"`
-	Assign          time.Duration `yaml:"assign" default:"300ms" help:"for the leader to assign an upload before a follower proposes it"`
+	Report          time.Duration `yaml:"report" default:"300ms" help:"until a node reports an upload again that it has heard nothing of"`
 	Takeover        time.Duration `yaml:"takeover" default:"3s" help:"without progress, or after the body's end, before a storing node loses the upload to another"`
 	Upload          time.Duration `yaml:"upload" default:"2m" help:"for an upload without progress, and from the end of its body to its receipt; how long the body takes is limits.body_rate's"`
 	ProposalAttempt time.Duration `yaml:"proposal_attempt" default:"400ms" help:"for one attempt of a Raft proposal"`

@@ -71,6 +71,8 @@ type Peers interface {
 	// Group answers who is in a shard's Raft group.
 	Group(ctx context.Context, from image.NodeID, query []byte) (answer []byte, err error)
 	Status() wire.NodeStatus
+	// Messages returns what this node has to say to another one from now on, until release is called.
+	Messages(to image.NodeID) (messages <-chan []byte, release func())
 	// OpenCopy opens this node's file of a copy.
 	OpenCopy(f image.FileID) (wire.Content, error)
 	// Suspect has the node look at its copy of an image.

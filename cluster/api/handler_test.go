@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -328,9 +330,19 @@ func TestStrangersAreNoPeers(t *testing.T) {
 	}
 }
 
-type peers struct{ Peers }
+type peers struct {
+	Peers
+	mail chan []byte // to node 2
+}
 
 func (peers) Status() wire.NodeStatus { return wire.NodeStatus{ID: 1} }
+
+func (p peers) Messages(to image.NodeID) (messages <-chan []byte, release func()) {
+	if to != 2 {
+		return nil, func() {}
+	}
+	return p.mail, func() {}
+}
 
 func get(t *testing.T, srv *httptest.Server, header ...string) (*http.Response, []byte, error) {
 	t.Helper()
@@ -447,6 +459,45 @@ func TestStatusStreams(t *testing.T) {
 	poll.Until(t, 10*time.Second, "the end of one to make room", func() bool {
 		return open().StatusCode == http.StatusOK
 	})
+}
+
+// TestMessages: what a node has to say to another one comes on that one's stream, in order, without waiting
+// for the next figures.
+func TestMessages(t *testing.T) {
+	const n = 3*messagesAtOnce + 1
+	h, _ := serve(t, &shelf{})
+	h.StatusEvery = time.Hour
+	mail := make(chan []byte, n)
+	h.Peers = peers{mail: mail}
+	srv := servePeers(t, h)
+	resp, err := srv.Client().Get(srv.URL + wire.StatusPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	d := json.NewDecoder(resp.Body)
+	next := func() (l wire.StatusLine) {
+		t.Helper()
+		if err := d.Decode(&l); err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	if l := next(); l.Status == nil || l.Status.ID != 1 || l.Message != nil {
+		t.Fatalf("the first line is %+v", l)
+	}
+	for i := range n {
+		mail <- []byte(strconv.Itoa(i))
+	}
+	for i := range n {
+		if l := next(); l.Status != nil || string(l.Message) != strconv.Itoa(i) {
+			t.Fatalf("line %d is %+v", i, l)
+		}
+	}
+	h.Notify()
+	if l := next(); l.Status == nil {
+		t.Errorf("the figures that are asked for are %+v", l)
+	}
 }
 
 func TestShutdownEndsStatusStreams(t *testing.T) {

@@ -43,8 +43,11 @@ func (h *Handler) handshake(
 	w.Write(ours)
 }
 
-// status streams this node's figures, a JSON object a line, until the peer leaves. An open stream
-// is how peers know that a node is up: it ends with the process.
+// messagesAtOnce are sent before the stream is flushed.
+const messagesAtOnce = 64
+
+// status streams this node's figures, and what it has to say to the peer, a wire.StatusLine a line, until the
+// peer leaves. An open stream is how peers know that a node is up: it ends with the process.
 func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
 	release := h.stream(r)
 	if release == nil {
@@ -54,23 +57,65 @@ func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer release()
-	control := http.NewResponseController(w)
+	messages, unsubscribe := h.Peers.Messages(access.From(r.Context()).Node)
+	defer unsubscribe()
 	ticker := time.NewTicker(h.StatusEvery)
 	defer ticker.Stop()
-	enc := json.NewEncoder(w)
-	for last := h.shutdown.Err() != nil; !last; {
+	s := statusStream{h: h, w: w, enc: json.NewEncoder(w)}
+	for last := h.shutdown.Err() != nil; s.err == nil && !last; {
 		last = h.shutdown.Err() != nil // then this is the last line of the stream
 		changed := *h.changed.Load()   // before the status is taken
-		h.extend(w)
-		if enc.Encode(h.Peers.Status()) != nil || control.Flush() != nil || last {
-			return
+		status := h.Peers.Status()
+		s.write(wire.StatusLine{Status: &status})
+		s.flush()
+		for due := last; !due && s.err == nil; {
+			select {
+			case <-r.Context().Done():
+				return
+			case m := <-messages:
+				s.writeAll(m, messages)
+				s.flush()
+			case <-h.shutdown.Done():
+				due = true
+			case <-changed:
+				due = true
+			case <-ticker.C:
+				due = true
+			}
 		}
+	}
+}
+
+// statusStream writes the lines of a status stream until it fails.
+type statusStream struct {
+	h   *Handler
+	w   http.ResponseWriter
+	enc *json.Encoder
+	err error
+}
+
+func (s *statusStream) write(l wire.StatusLine) {
+	if s.err == nil {
+		s.h.extend(s.w)
+		s.err = s.enc.Encode(l)
+	}
+}
+
+func (s *statusStream) flush() {
+	if s.err == nil {
+		s.err = http.NewResponseController(s.w).Flush()
+	}
+}
+
+// writeAll writes a message, and those that wait behind it.
+func (s *statusStream) writeAll(m []byte, more <-chan []byte) {
+	s.write(wire.StatusLine{Message: m})
+	for range messagesAtOnce {
 		select {
-		case <-r.Context().Done():
+		case m = <-more:
+			s.write(wire.StatusLine{Message: m})
+		default:
 			return
-		case <-h.shutdown.Done():
-		case <-changed:
-		case <-ticker.C:
 		}
 	}
 }

@@ -66,6 +66,8 @@ func (n *touched) Group(context.Context, image.NodeID, []byte) ([]byte, error) {
 
 func (n *touched) Status() wire.NodeStatus { n.touch(); return wire.NodeStatus{} }
 
+func (n *touched) Messages(image.NodeID) (<-chan []byte, func()) { return nil, func() { n.touch() } }
+
 func (n *touched) OpenCopy(image.FileID) (wire.Content, error)           { return nil, n.touch() }
 func (n *touched) Suspect(string, string) error                          { return n.touch() }
 func (n *touched) RemoveAccessKey(context.Context, string, string) error { return n.touch() }

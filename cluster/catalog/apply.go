@@ -3,17 +3,16 @@ package catalog
 import (
 	"cmp"
 	"encoding/json"
-	"slices"
 
 	"imgcluster/cluster/image"
 )
 
-// Event is what a node acts on after a command: an upload that changed (assigned, reassigned,
-// committed or failed), or a record that is no more (replaced or deleted), or the copies that a
-// record no longer names, whose files are garbage, or new members or layouts.
+// Event is what a node acts on after a command: an upload that has ended, or a record that is no more
+// (replaced or deleted), or the copies that a record no longer names, whose files are garbage, or new
+// members or layouts.
 // Events of commands that are applied again after a restart come again.
 type Event struct {
-	Upload  *Upload
+	Upload  *Upload // committed or failed
 	Removed *image.Record
 	Aborted *Abort // no record names this copy, nor will one
 	Members *Membership
@@ -23,7 +22,7 @@ type Event struct {
 	Removal          *Removal   // begun, or a part of it done
 	UserKey          *PutKey    // a newer one of a user
 	Rewrap           *Rewrap    // of a user
-	Purge            *Purge     // in a data shard: no upload is assigned to a key of this user from here on
+	Purge            *Purge     // in a data shard: no copy that this user's uploads have by now will be named
 }
 
 // Apply executes one command of a shard's log on tx. index is the command's place in the log.
@@ -67,20 +66,14 @@ func (t *txn) apply(c Command) (Result, error) {
 			WithHint("run the same imgcluster version on every node")), nil
 	}
 	switch {
-	case c.Assign != nil:
-		return t.assign(c.Assign)
-	case c.Stored != nil:
-		return t.stored(c.Stored)
-	case c.Reassign != nil:
-		return t.reassign(c.Reassign)
 	case c.Delete != nil:
 		return t.delete(c.Delete)
 	case c.Recopy != nil:
 		return t.recopy(c.Recopy)
 	case c.Commit != nil:
-		return t.commitUpload(c.Commit)
+		return t.commit(c.Commit)
 	case c.End != nil:
-		return t.endUpload(c.End)
+		return t.end(c.End)
 	case c.Abort != nil:
 		return t.abort(c.Abort)
 	case c.Restart != nil:
@@ -149,235 +142,6 @@ func (t *txn) count(sign int64, recs ...*image.Record) error {
 		return err
 	}
 	return t.countCopies(sign, recs)
-}
-
-func (a *Assign) check() error {
-	if err := checkNamed(a.User, a.Name, a.Type, a.If); err != nil {
-		return err
-	}
-	sorted := slices.Clone(a.Holders)
-	slices.Sort(sorted)
-	switch {
-	case a.ID == image.ID{} || a.Bytes <= 0 || a.Bytes > imageBytesMax:
-		return image.Errorf(image.KindInvalid, "assignment of %d bytes, or without an upload ID", a.Bytes)
-	case a.Created.UnixMilli() <= 0:
-		return errNoTime
-	case a.Replicas < 1 || a.Replicas > image.NodesMax || len(a.Holders) == 0 ||
-		len(a.Holders) > image.NodesMax || slices.Contains(a.Holders, 0):
-		return image.Errorf(image.KindInvalid, "assignment of %d replicas to nodes %v", a.Replicas, a.Holders)
-	case len(slices.Compact(sorted)) != len(a.Holders):
-		return image.Errorf(image.KindInvalid, "assignment names a node twice: %v", a.Holders)
-	}
-	return nil
-}
-
-func (t *txn) assign(a *Assign) (Result, error) {
-	if err := a.check(); err != nil {
-		return reject(err), nil
-	}
-	old, err := GetUpload(t.tx, a.ID)
-	if err != nil {
-		return Result{}, err
-	}
-	epoch := uint32(1)
-	if old != nil {
-		if old.User != a.User || old.Name != a.Name || old.Bytes != a.Bytes {
-			return reject(conflict(a.ID)), nil
-		}
-		if old.State != Failed {
-			return Result{Upload: old}, nil
-		}
-		if !a.If.IsZero() && refused(old.Problem) {
-			return Result{Problem: old.Problem, Upload: old}, nil
-		}
-		epoch = old.Epoch + 1
-		if err := t.forget(old); err != nil {
-			return Result{}, err
-		}
-	}
-	u := &Upload{
-		ID: a.ID, User: a.User, Name: a.Name, Bytes: a.Bytes, Type: a.Type, If: a.If, State: Pending,
-		Epoch: epoch, Holders: a.Holders, Replicas: a.Replicas, Created: a.Created,
-	}
-	if !a.If.IsZero() {
-		rec, err := GetRecord(t.tx, a.User, a.Name)
-		if err != nil {
-			return Result{}, err
-		}
-		if err := a.If.Check(rec); err != nil {
-			return t.end(u, err)
-		}
-	}
-	u.fill(epoch)
-	u.Owner = u.Storing[0].Node
-	if err := t.updateTotals(func(t *Totals) { t.Reserve(u, +1) }); err != nil {
-		return Result{}, err
-	}
-	return t.save(u)
-}
-
-func conflict(id image.ID) error {
-	return image.Errorf(image.KindConflict, "upload ID %s was used for other bytes or another name", id).
-		WithHint("send each image under a fresh Idempotency-Key")
-}
-
-// refused reports whether an upload ended because its conditions did not hold.
-func refused(p *image.Problem) bool { return p.Code == image.KindExists || p.Code == image.KindChanged }
-
-// save writes a pending or finished upload and has the node notified.
-func (t *txn) save(u *Upload) (Result, error) {
-	t.events = append(t.events, Event{Upload: u})
-	if !u.Finished() {
-		return Result{Upload: u}, t.put(idKey(pendingTable, u.ID), u)
-	}
-	u.If = image.Conditions{} // they have been asked
-	u.Index = t.index
-	if err := t.tx.Delete(idKey(pendingTable, u.ID)); err != nil {
-		return Result{}, err
-	}
-	err := t.keep(u.User, u.Created, idKey(finishedTable, u.ID), func(seq uint64) any {
-		u.Seq = seq
-		return u
-	})
-	return Result{Upload: u}, err
-}
-
-func (t *txn) stored(s *Stored) (Result, error) {
-	u, err := GetUpload(t.tx, s.ID)
-	if err != nil {
-		return Result{}, err
-	}
-	if u == nil {
-		return reject(image.Errorf(image.KindStale, "upload %s is not known", s.ID)), nil
-	}
-	for _, c := range s.Copies {
-		if c.Attempt.IsZero() {
-			return reject(image.Errorf(image.KindInvalid, "copy of upload %s without an attempt ID", s.ID)), nil
-		}
-		slot := u.Slot(c.Node)
-		if slot == nil || !slot.takes(c) || u.State == Failed {
-			r := reject(image.Errorf(image.KindStale,
-				"node %d no longer stores upload %s in epoch %d", c.Node, s.ID, c.Epoch))
-			r.Upload = u
-			return r, nil
-		}
-	}
-	if u.Check != nil && *u.Check != s.Check ||
-		u.Sealed != nil && s.Sealed != nil && *u.Sealed != *s.Sealed {
-		if u.State == Committed {
-			return reject(conflict(u.ID)), nil
-		}
-		return t.fail(u, conflict(u.ID))
-	}
-	if u.State == Committed {
-		return Result{Upload: u}, nil
-	}
-	u.Check = &s.Check
-	if u.Sealed == nil {
-		u.Sealed = s.Sealed
-	}
-	for _, c := range s.Copies {
-		slot := u.Slot(c.Node)
-		slot.Attempt, slot.Key = c.Attempt, c.Key
-	}
-	return t.advance(u)
-}
-
-// advance commits u when every storing node has stored, else saves it as it is.
-func (t *txn) advance(u *Upload) (Result, error) {
-	for _, s := range u.Storing {
-		if !s.Stored() {
-			return t.save(u)
-		}
-	}
-	old, err := GetRecord(t.tx, u.User, u.Name)
-	if err != nil {
-		return Result{}, err
-	}
-	if err := u.If.Check(old); err != nil {
-		return t.fail(u, err)
-	}
-	if old != nil {
-		if err := t.remove(old); err != nil {
-			return Result{}, err
-		}
-	}
-	return t.commit(u)
-}
-
-func (t *txn) commit(u *Upload) (Result, error) {
-	rec := &image.Record{
-		User: u.User, Name: u.Name, Version: t.index, ID: u.ID, Bytes: u.Bytes,
-		Check: *u.Check, Sealed: u.Sealed,
-		Type: u.Type, Owner: u.Owner, Shard: t.shard, Wanted: u.Replicas, Created: u.Created,
-	}
-	for _, s := range u.Storing {
-		rec.Copies = append(rec.Copies, image.Copy{Node: s.Node, Attempt: s.Attempt, Key: s.Key})
-	}
-	key := nameKey(u.User, u.Name)
-	err := t.put(key, rec)
-	if err == nil {
-		err = t.tx.Set(idKey(imageTable, u.ID), key)
-	}
-	if err == nil {
-		err = t.count(+1, rec)
-	}
-	if err != nil {
-		return Result{}, err
-	}
-	u.State, u.Record, u.Holders = Committed, rec, nil
-	return t.save(u)
-}
-
-// fail ends a pending upload without a record and gives its reservation back.
-func (t *txn) fail(u *Upload, cause error) (Result, error) {
-	if err := t.updateTotals(func(t *Totals) { t.Reserve(u, -1) }); err != nil {
-		return Result{}, err
-	}
-	return t.end(u, cause)
-}
-
-// end makes an upload without a reservation a failed one. That is kept, so that who asks later, from
-// another node or by a command that comes again, gets the same answer.
-func (t *txn) end(u *Upload, cause error) (Result, error) {
-	p := image.AsProblem(cause)
-	u.State, u.Problem, u.Holders, u.Storing = Failed, &p, nil, nil
-	r, err := t.save(u)
-	r.Problem = &p
-	return r, err
-}
-
-func (t *txn) reassign(a *Reassign) (Result, error) {
-	if !a.Cause.Known() {
-		return reject(image.Errorf(image.KindInvalid, "reassignment for %.40q", a.Cause)), nil
-	}
-	u, err := GetUpload(t.tx, a.ID)
-	if err != nil {
-		return Result{}, err
-	}
-	if u == nil || u.Finished() || u.Epoch != a.Epoch {
-		r := reject(image.Errorf(image.KindStale, "upload %s is no longer in epoch %d", a.ID, a.Epoch))
-		r.Upload = u
-		return r, nil
-	}
-	if err := t.updateTotals(func(t *Totals) { t.Reserve(u, -1) }); err != nil {
-		return Result{}, err
-	}
-	dropped := func(n image.NodeID) bool { return slices.Contains(a.Drop, n) }
-	u.Epoch++
-	u.Holders = slices.DeleteFunc(u.Holders, dropped)
-	u.Storing = slices.DeleteFunc(u.Storing, func(s Slot) bool { return dropped(s.Node) && !s.Stored() })
-	u.fill(u.Epoch)
-	if u.Slot(u.Owner) == nil && len(u.Storing) > 0 {
-		u.Owner = u.Storing[0].Node
-	}
-	if err := t.updateTotals(func(t *Totals) { t.Reserve(u, +1) }); err != nil {
-		return Result{}, err
-	}
-	if len(u.Storing) < max(a.Min, 1) {
-		return t.fail(u, image.Errorf(a.Cause, "%.*s", textRunesMax, a.Text).WithHint("send the image again"))
-	}
-	return t.advance(u)
 }
 
 // remove deletes records of one user and has the node notified that their files are garbage.
@@ -449,52 +213,3 @@ func (d *Delete) check(rec *image.Record) error {
 }
 
 func (d deleted) result() Result { return Result{Problem: d.Problem} }
-
-func (t *txn) recopy(c *Recopy) (Result, error) {
-	rec, err := GetRecord(t.tx, c.User, c.Name)
-	if err != nil {
-		return Result{}, err
-	}
-	stale := reject(image.Errorf(image.KindStale, "image %s has other copies now", c.ID))
-	if rec == nil || rec.ID != c.ID {
-		return stale, nil
-	}
-	has := func(x image.Copy) bool { return slices.Contains(rec.Copies, x) }
-	if !slices.ContainsFunc(c.Add, func(x image.Copy) bool { return !has(x) }) &&
-		!slices.ContainsFunc(c.Drop, has) {
-		return Result{}, nil
-	}
-	copies := slices.Clone(rec.Copies)
-	for _, drop := range c.Drop {
-		i := slices.Index(copies, drop)
-		if i < 0 {
-			return stale, nil
-		}
-		copies = slices.Delete(copies, i, i+1)
-	}
-	for _, add := range c.Add {
-		if slices.ContainsFunc(copies, func(x image.Copy) bool { return x.Node == add.Node }) {
-			return stale, nil
-		}
-		copies = append(copies, add)
-	}
-	if len(copies) < len(rec.Copies) || len(copies) > rec.Wanted {
-		return stale, nil
-	}
-	if err := t.count(-1, rec); err != nil {
-		return Result{}, err
-	}
-	rec.Copies = copies
-	if !slices.Contains(rec.Replicas(), rec.Owner) {
-		rec.Owner = copies[0].Node
-	}
-	if err := t.count(+1, rec); err != nil {
-		return Result{}, err
-	}
-	if len(c.Drop) > 0 {
-		dropped := *rec
-		dropped.Copies = c.Drop
-		t.events = append(t.events, Event{Removed: &dropped})
-	}
-	return Result{}, t.put(nameKey(rec.User, rec.Name), rec)
-}

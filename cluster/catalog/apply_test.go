@@ -83,187 +83,41 @@ var (
 
 func id(n byte) image.ID { return image.ID{15: n} }
 
-func assign(n byte, name string, holders ...image.NodeID) Command {
-	return Command{Assign: &Assign{
-		ID: id(n), User: "alice", Name: name, Bytes: 100, Holders: holders, Replicas: 2, Created: clock,
-	}}
+// file returns one of the files that a node may have of an upload.
+func file(node image.NodeID, n byte) image.Copy {
+	return image.Copy{Node: node, Attempt: image.Attempt{byte(node), n}, Key: uint32(n)}
 }
 
-// at returns what a node stores that was asked to in an epoch; each time the same file.
-func at(node image.NodeID, epoch uint32) StoredCopy { return file(node, epoch, 1) }
-
-// file returns one of the files that a node may have of an upload in an epoch.
-func file(node image.NodeID, epoch uint32, n byte) StoredCopy {
-	attempt := image.Attempt{byte(node), byte(epoch), n}
-	return StoredCopy{Copy: image.Copy{Node: node, Attempt: attempt, Key: uint32(n)}, Epoch: epoch}
-}
-
-// wants asks Wants for a copy.
-func (s *shard) wants(n byte, c StoredCopy) bool {
+// names asks Names for a copy.
+func (s *shard) names(n byte, c image.Copy) bool {
 	s.t.Helper()
-	wanted, err := Wants(s.db, c.Node, image.FileID{Image: id(n), Shard: 2, Attempt: c.Attempt})
+	named, err := Names(s.db, c.Node, image.FileID{Image: id(n), Shard: 2, Attempt: c.Attempt})
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return wanted
+	return named
 }
 
-func stored(n byte, sum image.Check, copies ...StoredCopy) Command {
-	return Command{Stored: &Stored{ID: id(n), Copies: copies, Check: sum}}
+// put stores an image on nodes 1 and 2.
+func (s *shard) put(n byte, name string) {
+	s.t.Helper()
+	s.expectKind(s.do(commitOf(n, name, s.now(1), s.now(2))), "")
 }
 
-func drop(n byte, epoch uint32, min int, nodes ...image.NodeID) Command {
-	return Command{Reassign: &Reassign{
-		ID: id(n), Epoch: epoch, Drop: nodes, Min: min, Cause: image.KindAborted, Text: "gone",
-	}}
-}
-
-func TestUploadCommitsWhenAllStored(t *testing.T) {
+// TestFewerCopiesThanWanted: the sums say so until the image is gone.
+func TestFewerCopiesThanWanted(t *testing.T) {
 	s := newShard(t)
-	r := s.do(assign(1, "a.png", 2, 3, 1))
-	if u := r.Upload; u.Owner != 2 || u.Epoch != 1 || len(u.Storing) != 2 || u.Slot(1) != nil ||
-		u.Slot(3) == nil {
-		t.Fatalf("assigned %+v", u)
+	s.expectKind(s.do(commitOf(1, "a.png", s.now(2))), "")
+	if got := s.totals().UnderReplicated; got != 1 {
+		t.Errorf("%d are under-replicated, want 1", got)
 	}
-	if r = s.do(stored(1, sumA, at(2, 1))); r.Upload.State != Pending ||
-		s.record("a.png") != nil {
-		t.Fatalf("committed with one of two copies: %+v", r.Upload)
+	s.expectKind(s.do(Command{Delete: &Delete{User: "alice", Name: "a.png"}}), "")
+	got := s.totals()
+	if got.UnderReplicated != 0 || got.Images != 0 || got.Bytes != 0 || got.Nodes[2].Owned.Images != 0 {
+		t.Errorf("after the delete: %+v", got)
 	}
-	r = s.do(stored(1, sumA, at(3, 1)))
-	rec := s.record("a.png")
-	if r.Upload.State != Committed || rec == nil {
-		t.Fatalf("not committed with both copies: %+v", r.Upload)
-	}
-	want := image.Record{
-		User: "alice", Name: "a.png", Version: 3, ID: id(1), Bytes: 100, Check: sumA, Owner: 2,
-		Copies: []image.Copy{at(2, 1).Copy, at(3, 1).Copy}, Shard: 2, Wanted: 2, Created: clock,
-	}
-	if fmt.Sprint(*rec) != fmt.Sprint(want) {
-		t.Errorf("record %+v\nwant %+v", *rec, want)
-	}
-	tot := s.totals()
-	if tot.Images != 1 || tot.Bytes != 100 || tot.UnderReplicated != 0 || tot.Nodes[2].Owned.Images != 1 ||
-		tot.Nodes[3].Stored.Bytes != 100 {
-		t.Errorf("totals %+v", tot)
-	}
-	for c, want := range map[StoredCopy]bool{
-		at(2, 1): true, at(3, 1): true, at(1, 1): false, at(2, 2): false, file(2, 1, 2): false,
-	} {
-		if got := s.wants(1, c); got != want {
-			t.Errorf("%+v is wanted: %v", c, got)
-		}
-	}
-}
-
-// TestOneFileASlot: the shard waits for whatever file a node stores, and once one is reported takes no other.
-func TestOneFileASlot(t *testing.T) {
-	s := newShard(t)
-	s.do(assign(1, "a.png", 1, 2, 3))
-	other := file(1, 1, 2)
-	if !s.wants(1, at(1, 1)) || !s.wants(1, other) {
-		t.Error("a file that may yet be reported is not wanted")
-	}
-	none := at(1, 1)
-	none.Attempt = image.Attempt{}
-	s.expectKind(s.do(stored(1, sumA, none)), image.KindInvalid)
-	for range 2 {
-		s.expectKind(s.do(stored(1, sumA, at(1, 1))), "")
-	}
-	s.expectKind(s.do(stored(1, sumA, other)), image.KindStale)
-	if !s.wants(1, at(1, 1)) || s.wants(1, other) {
-		t.Error("not the reported file alone is wanted")
-	}
-	s.expectKind(s.do(stored(1, sumA, at(2, 1))), "")
-	s.expectKind(s.do(stored(1, sumA, other)), image.KindStale)
-	if rec := s.record("a.png"); rec == nil || rec.Copies[0] != at(1, 1).Copy {
-		t.Errorf("record %+v", rec)
-	}
-}
-
-func TestRepeatedCommandsChangeNothing(t *testing.T) {
-	s := newShard(t)
-	s.do(assign(1, "a.png", 1, 2, 3))
-	if r := s.do(assign(1, "a.png", 3, 2, 1)); r.Upload.Owner != 1 {
-		t.Fatalf("the second Assign won: %+v", r.Upload)
-	}
-	s.do(stored(1, sumA, at(1, 1), at(2, 1)))
-	before := s.totals()
-	s.expectKind(s.do(stored(1, sumA, at(1, 1))), "")
-	if r := s.do(assign(1, "a.png", 1, 2, 3)); r.Upload.State != Committed {
-		t.Fatalf("a committed upload was assigned again: %+v", r.Upload)
-	}
-	if after := s.totals(); fmt.Sprint(after.Nodes[1]) != fmt.Sprint(before.Nodes[1]) || after.Images != 1 {
-		t.Errorf("totals changed from %+v to %+v", before, after)
-	}
-	s.expectKind(s.do(assign(1, "b.png", 1, 2, 3)), image.KindConflict)
-	s.expectKind(s.do(stored(1, sumB, at(1, 1))), image.KindConflict)
-}
-
-func TestTakeoverGivesThePartToTheNextHolder(t *testing.T) {
-	s := newShard(t)
-	s.do(assign(1, "a.png", 1, 2, 3))
-	s.do(stored(1, sumA, at(2, 1)))
-	r := s.do(drop(1, 1, 2, 1))
-	if u := r.Upload; u.Epoch != 2 || u.Owner != 2 || u.Slot(1) != nil || u.Slot(3).Epoch != 2 ||
-		!u.Slot(2).Stored() {
-		t.Fatalf("reassigned %+v", u)
-	}
-	s.expectKind(s.do(stored(1, sumA, at(1, 1))), image.KindStale)
-	s.expectKind(s.do(drop(1, 1, 2, 3)), image.KindStale)
-	if r = s.do(stored(1, sumA, at(3, 2))); r.Upload.State != Committed {
-		t.Fatalf("not committed: %+v", r.Upload)
-	}
-	if rec := s.record("a.png"); rec.Owner != 2 || !slices.Equal(rec.Replicas(), []image.NodeID{2, 3}) {
-		t.Errorf("record %+v", rec)
-	}
-	if s.wants(1, at(1, 1)) {
-		t.Error("the dead owner's file is still wanted")
-	}
-	tot := s.totals()
-	if n := tot.Nodes[1]; n.Assigned.Images != 0 || n.Storing.Images != 0 {
-		t.Errorf("node 1 is still charged: %+v", n)
-	}
-}
-
-func TestTooFewHoldersFailOrCommitWithLess(t *testing.T) {
-	t.Run("fail", func(t *testing.T) {
-		s := newShard(t)
-		s.do(assign(1, "a.png", 1, 2))
-		r := s.do(drop(1, 1, 2, 1))
-		s.expectKind(r, image.KindAborted)
-		if r.Upload.State != Failed || s.totals().Nodes[2].Assigned.Images != 0 {
-			t.Fatalf("upload %+v, totals %+v", r.Upload, s.totals().Nodes[2])
-		}
-		s.expectKind(s.do(stored(1, sumA, at(2, 1))), image.KindStale)
-		if r = s.do(assign(1, "a.png", 2, 3)); r.Upload.State != Pending || r.Upload.Epoch <= 2 {
-			t.Fatalf("the retry is %+v, want a later epoch", r.Upload)
-		}
-	})
-	t.Run("less", func(t *testing.T) {
-		s := newShard(t)
-		s.do(assign(1, "a.png", 1, 2))
-		s.do(stored(1, sumA, at(2, 1)))
-		if r := s.do(drop(1, 1, 1, 1)); r.Upload.State != Committed {
-			t.Fatalf("upload %+v", r.Upload)
-		}
-		if got := s.totals().UnderReplicated; got != 1 {
-			t.Errorf("%d are under-replicated, want 1", got)
-		}
-		s.expectKind(s.do(Command{Delete: &Delete{User: "alice", Name: "a.png"}}), "")
-		if got := s.totals(); got.UnderReplicated != 0 || got.Images != 0 || got.Bytes != 0 {
-			t.Errorf("after the delete: %+v", got)
-		}
-	})
-}
-
-func TestDifferentBytesUnderOneIDFail(t *testing.T) {
-	s := newShard(t)
-	s.do(assign(1, "a.png", 1, 2, 3))
-	s.do(stored(1, sumA, at(1, 1)))
-	r := s.do(stored(1, sumB, at(2, 1)))
-	s.expectKind(r, image.KindConflict)
-	if r.Upload.State != Failed || s.record("a.png") != nil {
-		t.Fatalf("upload %+v", r.Upload)
+	if load := got.Nodes[2]; load.Assigned != (Load{1, 100}) || load.Storing != (Load{1, 100}) {
+		t.Errorf("the load that placement balances sank with the delete: %+v", load)
 	}
 }
 
@@ -272,32 +126,25 @@ var absentOnly = image.Conditions{NoneMatch: image.Tags{image.AnyTag}}
 
 func TestReplaceAndIfAbsent(t *testing.T) {
 	s := newShard(t)
-	both := func(n byte, sum image.Check) Result {
-		return s.do(stored(n, sum, at(1, 1), at(2, 1)))
-	}
-	absent := assign(2, "a.png", 1, 2, 3)
-	absent.Assign.If = absentOnly
-	late := assign(3, "a.png", 1, 2, 3)
-	late.Assign.If = absentOnly
-	s.expectKind(s.do(late), "")
-	s.do(assign(1, "a.png", 1, 2, 3))
-	both(1, sumA)
+	s.put(1, "a.png")
+	absent := commitOf(2, "a.png", s.now(1), s.now(2))
+	absent.Commit.If = absentOnly
 	s.expectKind(s.do(absent), image.KindExists)
-	s.expectKind(both(3, sumB), image.KindExists) // assigned when the name was free
 	first := s.record("a.png")
-	s.do(assign(4, "a.png", 1, 2, 3))
 	s.events = nil
-	both(4, sumB)
+	again := commitOf(4, "a.png", s.now(2), s.now(3))
+	again.Commit.Check = sumB
+	s.expectKind(s.do(again), "")
 	now := s.record("a.png")
 	if now.Check != sumB || now.Version <= first.Version {
 		t.Fatalf("the second upload is not the newest: %+v after %+v", now, first)
 	}
 	removed := s.events[0].Removed
-	if removed == nil || removed.ID != id(1) {
+	if removed == nil || removed.ID != id(1) || len(removed.Copies) != 2 {
 		t.Fatalf("events %+v do not name the replaced record", s.events)
 	}
-	if s.wants(1, at(1, 1)) {
-		t.Error("the replaced file is still wanted")
+	if s.names(1, file(1, 1)) || !s.names(4, file(2, 1)) {
+		t.Error("the replaced file is still named, or the new one is not")
 	}
 }
 
@@ -305,23 +152,21 @@ func TestReplaceAndIfAbsent(t *testing.T) {
 // lost. The name is another image's by then.
 func TestLateCommands(t *testing.T) {
 	s := newShard(t)
-	put := func(n byte) {
-		t.Helper()
-		s.expectKind(s.do(assign(n, "a.png", 1, 2)), "")
-		s.expectKind(s.do(stored(n, sumA, at(1, 1), at(2, 1))), "")
-	}
+	put := func(n byte) { t.Helper(); s.put(n, "a.png") }
 	remove := func(n byte) Command {
 		return Command{Delete: &Delete{ID: id(n), User: "alice", Name: "a.png", Created: clock}}
 	}
 	s.expectKind(s.do(remove(11)), image.KindNotFound)
 	put(1)
 	s.expectKind(s.do(remove(11)), image.KindNotFound)
-	late := assign(2, "a.png", 1, 2)
-	late.Assign.If = absentOnly
+	late := commitOf(2, "a.png", s.now(1), s.now(2))
+	late.Commit.If = absentOnly
 	s.expectKind(s.do(late), image.KindExists)
 	s.expectKind(s.do(remove(12)), "")
 	s.expectKind(s.do(late), image.KindExists)
-	if u, err := GetUpload(s.db, id(2)); err != nil || u.State != Failed {
+	late.Commit.If, late.Commit.Copies[0].Index, late.Commit.Copies[1].Index = image.Conditions{}, 99, 99
+	s.expectKind(s.do(late), image.KindExists) // as its client was answered
+	if u, err := GetUpload(s.db, id(2)); err != nil || u.State != Failed || !u.Refused() {
 		t.Fatalf("the refused upload is %+v (%v)", u, err)
 	}
 	put(3)
@@ -344,8 +189,7 @@ func TestDeleteIfItMatches(t *testing.T) {
 		return Command{Delete: &Delete{ID: id(n), User: "alice", Name: "a.png", If: c, Created: clock}}
 	}
 	s.expectKind(s.do(remove(11, id(1).String())), image.KindNotFound)
-	s.expectKind(s.do(assign(1, "a.png", 1, 2)), "")
-	s.expectKind(s.do(stored(1, sumA, at(1, 1), at(2, 1))), "")
+	s.put(1, "a.png")
 	for range 2 {
 		s.expectKind(s.do(remove(12, id(2).String())), image.KindChanged)
 	}
@@ -357,40 +201,17 @@ func TestDeleteIfItMatches(t *testing.T) {
 		t.Fatal("the image is still there")
 	}
 	s.expectKind(s.do(remove(12, id(2).String())), image.KindChanged)
-	withDigest := stored(2, sumA, at(1, 1), at(2, 1))
-	withDigest.Stored.Sealed = &image.SealedDigest{1}
-	s.expectKind(s.do(assign(2, "a.png", 1, 2)), "")
+	withDigest := commitOf(2, "a.png", s.now(1), s.now(2))
+	withDigest.Commit.Sealed = &image.SealedDigest{1}
 	s.expectKind(s.do(withDigest), "")
 	s.expectKind(s.do(remove(14, sealedTag(2))), image.KindChanged)
 	s.expectKind(s.do(remove(15, sealedTag(1))), "")
 }
 
-// TestEpochsOutlastARefusal assigns a failed upload again while its name is taken. The refusal must
-// not make the shard forget the epochs of the first attempt: a late Stored of it would count.
-func TestEpochsOutlastARefusal(t *testing.T) {
-	s := newShard(t)
-	first := assign(1, "a.png", 1, 2)
-	first.Assign.If = absentOnly
-	s.do(first)
-	s.expectKind(s.do(drop(1, 1, 2, 1)), image.KindAborted)
-	s.do(assign(2, "a.png", 1, 2))
-	s.do(stored(2, sumA, at(1, 1), at(2, 1)))
-	s.expectKind(s.do(first), image.KindExists)
-	s.expectKind(s.do(Command{Delete: &Delete{User: "alice", Name: "a.png"}}), "")
-	s.expectKind(s.do(first), image.KindExists) // as its client was answered
-	first.Assign.If = image.Conditions{}
-	if r := s.do(first); r.Upload == nil || r.Upload.Epoch <= 2 {
-		t.Fatalf("the last attempt is %+v, want an epoch after the first one's", r.Upload)
-	}
-	s.expectKind(s.do(stored(1, sumA, at(1, 1), at(2, 1))),
-		image.KindStale)
-}
-
 func TestListIsOrderedAndPaged(t *testing.T) {
 	s := newShard(t)
 	for i, name := range []string{"b", "a/2", "a/1", "a0", "c"} {
-		s.do(assign(byte(i+1), name, 1, 2, 3))
-		s.do(stored(byte(i+1), sumA, at(1, 1), at(2, 1)))
+		s.put(byte(i+1), name)
 	}
 	list := func(prefix, after string) (names []string) {
 		err := ListRecords(s.db, "alice", prefix, after, func(r *image.Record) bool {
@@ -431,19 +252,7 @@ func TestFirstUserKeyWins(t *testing.T) {
 
 func TestBadCommandsAreRejected(t *testing.T) {
 	bad := map[string]Command{
-		"empty":      {},
-		"no holders": assign(1, "a.png"),
-		"node twice": assign(1, "a.png", 1, 1),
-		"node zero":  assign(1, "a.png", 0, 1),
-		"bad name":   assign(1, "../a.png", 1),
-		"no ID":      assign(0, "a.png", 1),
-		"unknown user": {Assign: &Assign{
-			ID: id(1), User: "a/b", Name: "x", Bytes: 1, Holders: []image.NodeID{1}, Replicas: 1, Created: clock,
-		}},
-		"stored first": stored(9, sumA, at(1, 1)),
-		"no time": {Assign: &Assign{
-			ID: id(1), User: "alice", Name: "x", Bytes: 1, Holders: []image.NodeID{1}, Replicas: 1,
-		}},
+		"empty":               {},
 		"no time of a delete": {Delete: &Delete{ID: id(1), User: "alice", Name: "nothing"}},
 		"no such name":        {Delete: &Delete{User: "alice", Name: "nothing"}},
 	}
@@ -475,10 +284,9 @@ func TestRandomHistories(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		s := newShard(t)
 		steps := rapid.IntRange(1, 60).Draw(rt, "steps")
-		epochs := map[image.ID]uint32{}
 		for range steps {
-			s.do(randomCommand(rt))
-			checkInvariants(rt, s, epochs)
+			s.do(s.randomCommand(rt))
+			checkInvariants(rt, s)
 		}
 		replica := memkv.KV{}
 		for i, cmd := range s.log {
@@ -492,79 +300,117 @@ func TestRandomHistories(t *testing.T) {
 	})
 }
 
-func randomCommand(rt *rapid.T) Command {
+func (s *shard) randomCommand(rt *rapid.T) Command {
 	n := rapid.ByteRange(1, 4).Draw(rt, "upload")
+	name := fmt.Sprintf("name%d", n%2)
 	node := image.NodeID(rapid.IntRange(1, 3).Draw(rt, "node"))
-	epoch := uint32(rapid.IntRange(1, 4).Draw(rt, "epoch"))
-	switch rapid.IntRange(0, 5).Draw(rt, "command") {
-	case 0:
-		order := rapid.Permutation([]image.NodeID{1, 2, 3}).Draw(rt, "order")
-		c := assign(n, fmt.Sprintf("name%d", n%2), order...)
-		c.Assign.If = drawConditions(rt, id(rapid.ByteRange(1, 4).Draw(rt, "tag")))
+	copied := func(node image.NodeID) Reported {
+		index := s.index - min(s.index, rapid.Uint64Range(0, 5).Draw(rt, "before"))
+		return Reported{file(node, rapid.ByteRange(1, 2).Draw(rt, "file")), index}
+	}
+	switch rapid.IntRange(0, 6).Draw(rt, "command") {
+	case 0, 1, 2:
+		c := commitOf(n, name, copied(node), copied(node%3+1))
+		c.Commit.If = drawConditions(rt, id(rapid.ByteRange(1, 4).Draw(rt, "tag")))
 		return c
-	case 1, 2:
-		return stored(n, sumA, at(node, epoch))
 	case 3:
-		return drop(n, epoch, rapid.IntRange(1, 2).Draw(rt, "min"), node)
+		return endOf(n, name)
 	case 4:
-		add := at(node, epoch).Copy
-		other := at(node%3+1, uint32(rapid.IntRange(1, 2).Draw(rt, "other epoch"))).Copy
-		dropped := rapid.SampledFrom([][]image.Copy{nil, {other}}).Draw(rt, "drop")
-		return recopy(n, fmt.Sprintf("name%d", n%2), []image.Copy{add}, dropped...)
+		return abortOf(n, copied(node))
+	case 5:
+		dropped := rapid.SampledFrom([][]image.Copy{nil, {copied(node%3 + 1).Copy}}).Draw(rt, "drop")
+		return recopy(n, name, []Reported{copied(node)}, dropped...)
 	default:
-		return Command{Delete: &Delete{User: "alice", Name: fmt.Sprintf("name%d", n%2)}}
+		return Command{Delete: &Delete{User: "alice", Name: name}}
 	}
 }
 
-func recopy(n byte, name string, add []image.Copy, drop ...image.Copy) Command {
+func recopy(n byte, name string, add []Reported, drop ...image.Copy) Command {
 	return Command{Recopy: &Recopy{User: "alice", Name: name, ID: id(n), Add: add, Drop: drop}}
 }
 
 func TestRecopy(t *testing.T) {
-	of := func(node image.NodeID, n uint32) image.Copy { return at(node, n).Copy }
-	one := func(c ...image.Copy) []image.Copy { return c }
+	of := func(c ...image.Copy) []image.Copy { return c }
 	s := newShard(t)
-	s.do(assign(1, "a.png", 1, 2, 3))
-	s.do(drop(1, 1, 1, 2, 3)) // one copy, of two wanted
-	s.do(stored(1, sumA, at(1, 1)))
+	now := func(c ...image.Copy) (all []Reported) {
+		for _, x := range c {
+			all = append(all, Reported{x, s.index})
+		}
+		return all
+	}
+	s.expectKind(s.do(commitOf(1, "a.png", s.now(1))), "") // one copy, of two wanted
 	if tot := s.totals(); tot.UnderReplicated != 1 {
 		t.Fatalf("totals %+v", tot)
 	}
-	steps := []struct {
+	healed := func() Command { return recopy(1, "a.png", now(file(3, 1))) }
+	moved := func() Command { return recopy(1, "a.png", now(file(2, 1)), file(1, 1)) }
+	for _, step := range []struct {
 		what string
-		cmd  Command
+		cmd  func() Command
 		kind image.Kind
 		want []image.Copy
 	}{
-		{"another image", recopy(2, "a.png", one(of(3, 1))), image.KindStale, one(of(1, 1))},
-		{"no image", recopy(1, "b.png", one(of(3, 1))), image.KindStale, one(of(1, 1))},
-		{"fewer copies", recopy(1, "a.png", nil, of(1, 1)), image.KindStale, one(of(1, 1))},
-		{"second copy on a node", recopy(1, "a.png", one(of(1, 2))), image.KindStale, one(of(1, 1))},
-		{"too many", recopy(1, "a.png", one(of(2, 1), of(3, 1))), image.KindStale, one(of(1, 1))},
-		{"healed", recopy(1, "a.png", one(of(3, 1))), "", one(of(1, 1), of(3, 1))},
-		{"healed again", recopy(1, "a.png", one(of(3, 1))), "", one(of(1, 1), of(3, 1))},
-		{"healed enough", recopy(1, "a.png", one(of(2, 1))), image.KindStale, one(of(1, 1), of(3, 1))},
-		{"the owner's moved", recopy(1, "a.png", one(of(2, 1)), of(1, 1)), "", one(of(3, 1), of(2, 1))},
-		{"moved again", recopy(1, "a.png", one(of(2, 1)), of(1, 1)), "", one(of(3, 1), of(2, 1))},
 		{
-			"dropped before", recopy(1, "a.png", one(of(1, 2)), of(1, 1)), image.KindStale,
-			one(of(3, 1), of(2, 1)),
+			"another image", func() Command { return recopy(2, "a.png", now(file(3, 1))) },
+			image.KindStale, of(file(1, 1)),
 		},
-		{"another file on the node", recopy(1, "a.png", one(of(3, 2)), of(3, 1)), "", one(of(2, 1), of(3, 2))},
-	}
-	for _, step := range steps {
-		s.expectKind(s.do(step.cmd), step.kind)
+		{
+			"no image", func() Command { return recopy(1, "b.png", now(file(3, 1))) },
+			image.KindStale, of(file(1, 1)),
+		},
+		{
+			"fewer copies", func() Command { return recopy(1, "a.png", nil, file(1, 1)) },
+			image.KindStale, of(file(1, 1)),
+		},
+		{
+			"second copy on a node", func() Command { return recopy(1, "a.png", now(file(1, 2))) },
+			image.KindStale, of(file(1, 1)),
+		},
+		{
+			"too many", func() Command { return recopy(1, "a.png", now(file(2, 1), file(3, 1))) },
+			image.KindStale, of(file(1, 1)),
+		},
+		{
+			"a node twice", func() Command { return recopy(1, "a.png", now(file(3, 1), file(3, 2)), file(1, 1)) },
+			image.KindInvalid, of(file(1, 1)),
+		},
+		{
+			"to stay and to go", func() Command { return recopy(1, "a.png", now(file(1, 1)), file(1, 1)) },
+			image.KindInvalid, of(file(1, 1)),
+		},
+		{
+			"no attempt", func() Command { return recopy(1, "a.png", now(image.Copy{Node: 3})) },
+			image.KindInvalid, of(file(1, 1)),
+		},
+		{"healed", healed, "", of(file(1, 1), file(3, 1))},
+		{"healed again", healed, "", of(file(1, 1), file(3, 1))},
+		{
+			"healed enough", func() Command { return recopy(1, "a.png", now(file(2, 1))) },
+			image.KindStale, of(file(1, 1), file(3, 1)),
+		},
+		{"the owner's moved", moved, "", of(file(3, 1), file(2, 1))},
+		{"moved again", moved, "", of(file(3, 1), file(2, 1))},
+		{
+			"dropped before", func() Command { return recopy(1, "a.png", now(file(1, 2)), file(1, 1)) },
+			image.KindStale, of(file(3, 1), file(2, 1)),
+		},
+		{
+			"another file on the node", func() Command { return recopy(1, "a.png", now(file(3, 2)), file(3, 1)) },
+			"", of(file(2, 1), file(3, 2)),
+		},
+	} {
+		s.expectKind(s.do(step.cmd()), step.kind)
 		if rec := s.record("a.png"); !slices.Equal(rec.Copies, step.want) {
 			t.Fatalf("%s: copies %v, want %v", step.what, rec.Copies, step.want)
 		}
 	}
 	rec := s.record("a.png")
 	tot := s.totals()
-	if rec.Owner != 3 || rec.Version != 3 {
+	if rec.Owner != 3 || rec.Version != 1 || rec.Recopied != s.index {
 		t.Errorf("record %+v", rec)
 	}
 	if tot.UnderReplicated != 0 || tot.Nodes[1].Stored.Images != 0 || tot.Nodes[2].Stored.Bytes != 100 ||
-		tot.Nodes[3].Owned.Images != 1 {
+		tot.Nodes[3].Owned.Images != 1 || tot.Nodes[1].Assigned.Images != 1 {
 		t.Errorf("totals %+v", tot)
 	}
 	var removed []image.Copy
@@ -573,15 +419,51 @@ func TestRecopy(t *testing.T) {
 			removed = append(removed, e.Removed.Copies...)
 		}
 	}
-	if want := one(of(1, 1), of(3, 1)); !slices.Equal(removed, want) {
+	if want := of(file(1, 1), file(3, 1)); !slices.Equal(removed, want) {
 		t.Errorf("the events say that %v are garbage, want %v", removed, want)
 	}
 	for c, want := range map[image.Copy]bool{
-		of(1, 1): false, of(2, 1): true, of(3, 1): false, of(3, 2): true,
+		file(1, 1): false, file(2, 1): true, file(3, 1): false, file(3, 2): true,
 	} {
-		if got := s.wants(1, StoredCopy{Copy: c}); got != want {
-			t.Errorf("copy %v is wanted: %v", c, got)
+		if got := s.names(1, c); got != want {
+			t.Errorf("copy %v is named: %v", c, got)
 		}
+	}
+}
+
+// TestLateRecopy: a copy that was reported before something that its node may have deleted it for is not
+// named, though the record has room for it.
+func TestLateRecopy(t *testing.T) {
+	for what, happens := range map[string]func(*shard){
+		"it was named, and dropped": func(s *shard) {
+			s.expectKind(s.do(recopy(1, "a.png", []Reported{{file(3, 1), s.index}})), "")
+			s.expectKind(s.do(recopy(1, "a.png", []Reported{{file(2, 1), s.index}}, file(3, 1))), "")
+		},
+		"its image was stored again": func(s *shard) {
+			s.do(Command{Delete: &Delete{User: "alice", Name: "a.png"}})
+			s.forgetAll(10)
+			s.do(commitOf(1, "a.png", s.now(1)))
+		},
+		"it was taken back": func(s *shard) { s.do(abortOf(1, reported(3, 0))) },
+		"that is forgotten": func(s *shard) { s.do(abortOf(1, reported(3, 0))); s.forgetAll(10) },
+		"its disk was lost": func(s *shard) { s.do(Command{Restart: &Restart{Node: 3}}) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			s := newShard(t)
+			s.expectKind(s.do(commitOf(1, "a.png", s.now(1))), "") // one copy, of two wanted
+			late := recopy(1, "a.png", []Reported{{file(3, 1), s.index}})
+			happens(s)
+			if rec := s.record("a.png"); len(rec.Copies) == 2 { // make room
+				late.Recopy.Drop = rec.Copies[1:]
+			}
+			before := s.record("a.png").Copies
+			s.expectKind(s.do(late), image.KindStale)
+			if got := s.record("a.png").Copies; !slices.Equal(got, before) {
+				t.Errorf("copies %v after %v", got, before)
+			}
+			late.Recopy.Add = []Reported{{file(3, 2), s.index}}
+			s.expectKind(s.do(late), "")
+		})
 	}
 }
 
@@ -589,8 +471,7 @@ func TestRecopy(t *testing.T) {
 func TestRecordsArePaged(t *testing.T) {
 	s := newShard(t)
 	for n := range byte(7) {
-		s.do(assign(n+1, fmt.Sprintf("%d.png", n), 1, 2))
-		s.do(stored(n+1, sumA, at(1, 1), at(2, 1)))
+		s.put(n+1, fmt.Sprintf("%d.png", n))
 	}
 	for limit := 1; limit < 9; limit++ {
 		var names string
@@ -612,7 +493,7 @@ func TestRecordsArePaged(t *testing.T) {
 	}
 }
 
-func checkInvariants(rt *rapid.T, s *shard, epochs map[image.ID]uint32) {
+func checkInvariants(rt *rapid.T, s *shard) {
 	tot := s.totals()
 	want := &Totals{Nodes: map[image.NodeID]*NodeTotals{}}
 	for n := range byte(2) {
@@ -634,12 +515,9 @@ func checkInvariants(rt *rapid.T, s *shard, epochs map[image.ID]uint32) {
 		if u == nil {
 			continue
 		}
-		if u.Epoch < epochs[u.ID] {
-			rt.Fatalf("epoch of %s fell from %d to %d", u.ID, epochs[u.ID], u.Epoch)
-		}
-		epochs[u.ID] = u.Epoch
-		if u.State == Pending && (u.Slot(u.Owner) == nil || len(u.Storing) > u.Replicas) {
-			rt.Fatalf("pending upload without a storing owner: %+v", u)
+		if (u.State == Committed) != (u.Record != nil) || (u.State == Failed) != (u.Problem != nil) ||
+			u.Index == 0 || u.Index > s.index {
+			rt.Fatalf("upload %+v", u)
 		}
 	}
 	for node, l := range tot.Nodes {

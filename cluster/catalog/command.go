@@ -1,5 +1,5 @@
-// Package catalog is the replicated state of the cluster: uploads on their way, the records of
-// committed images, the loads that placement balances, and the cluster's identity and user keys.
+// Package catalog is the replicated state of the cluster: the records of committed images, what became of
+// uploads, the loads that placement balances, and the cluster's identity and user keys.
 //
 // It is a pure function: Apply takes the state of one shard and one command of its Raft log and
 // gives the new state, the proposer's answer and the events that the node acts on. There is no
@@ -21,19 +21,16 @@ const commandVersion = 1
 // SystemShard is the Raft group of the cluster's own state; the other shards are data shards.
 const SystemShard = 1
 
-// Command is one entry of a shard's log: exactly one field is set. The first ten belong in a data
+// Command is one entry of a shard's log: exactly one field is set. The first seven belong in a data
 // shard, the others in the system shard.
 type Command struct {
-	Assign   *Assign   `json:"assign,omitempty"`
-	Stored   *Stored   `json:"stored,omitempty"`
-	Reassign *Reassign `json:"reassign,omitempty"`
-	Delete   *Delete   `json:"delete,omitempty"`
-	Recopy   *Recopy   `json:"recopy,omitempty"`
-	Purge    *Purge    `json:"purge,omitempty"`
-	Commit   *Commit   `json:"commit,omitempty"`
-	End      *End      `json:"end,omitempty"`
-	Abort    *Abort    `json:"abort,omitempty"`
-	Restart  *Restart  `json:"restart,omitempty"`
+	Commit  *Commit  `json:"commit,omitempty"`
+	End     *End     `json:"end,omitempty"`
+	Abort   *Abort   `json:"abort,omitempty"`
+	Restart *Restart `json:"restart,omitempty"`
+	Recopy  *Recopy  `json:"recopy,omitempty"`
+	Delete  *Delete  `json:"delete,omitempty"`
+	Purge   *Purge   `json:"purge,omitempty"`
 
 	PutKey       *PutKey       `json:"put_key,omitempty"`
 	Join         *Join         `json:"join,omitempty"`
@@ -56,57 +53,8 @@ type Command struct {
 
 // ofImages reports whether the command belongs in a data shard.
 func (c Command) ofImages() bool {
-	return c.Assign != nil || c.Stored != nil || c.Reassign != nil || c.Delete != nil || c.Recopy != nil ||
-		c.Purge != nil || c.Commit != nil || c.End != nil || c.Abort != nil || c.Restart != nil
-}
-
-// Assign gives an upload to its owner. The first Assign of an upload ID in the log wins; later ones
-// are answered with what it decided.
-type Assign struct {
-	ID   image.ID `json:"id"`
-	User string   `json:"user"`
-	Name string   `json:"name"`
-	// Bytes is the plaintext length.
-	Bytes int64 `json:"bytes"`
-	// Type is the client's Content-Type, kept in the record.
-	Type string `json:"type,omitempty"`
-	// If is asked of the record that the name has now, and again when the upload commits.
-	If image.Conditions `json:"if,omitzero"`
-	// Holders are the nodes that receive the bytes, in the order of placement: the owner, the other
-	// storing nodes, the standbys.
-	Holders []image.NodeID `json:"holders"`
-	// Replicas is how many of them store a copy, from the front.
-	Replicas int `json:"replicas"`
-	// Created is the proposer's time, kept in the record. It moves the shard's clock on; see Retention.
-	Created time.Time `json:"created"`
-}
-
-// Stored says that copies of an upload are durable: fsynced under their final names.
-type Stored struct {
-	ID     image.ID            `json:"id"`
-	Copies []StoredCopy        `json:"copies"`
-	Check  image.Check         `json:"check"`
-	Sealed *image.SealedDigest `json:"sealed,omitempty"`
-}
-
-// StoredCopy is a copy with the epoch in which its node was asked for it.
-type StoredCopy struct {
-	image.Copy
-	Epoch uint32 `json:"epoch"`
-}
-
-// Reassign takes an upload away from nodes that are down, failed or too slow, and gives their part
-// to the next holders. It counts only in the epoch it was decided in.
-type Reassign struct {
-	ID    image.ID       `json:"id"`
-	Epoch uint32         `json:"epoch"`
-	Drop  []image.NodeID `json:"drop"`
-	// Min is the least number of copies to commit with when no holder is left to take over. With
-	// fewer the upload fails.
-	Min int `json:"min"`
-	// Cause says why, for the client and the log, should the upload fail.
-	Cause image.Kind `json:"cause"`
-	Text  string     `json:"text,omitempty"`
+	return c.Commit != nil || c.End != nil || c.Abort != nil || c.Restart != nil || c.Recopy != nil ||
+		c.Delete != nil || c.Purge != nil
 }
 
 // Delete removes an image's record. Applied again under its ID it is answered as the first time and
@@ -118,18 +66,6 @@ type Delete struct {
 	If   image.Conditions `json:"if,omitzero"`
 	// Created is the proposer's time. It moves the shard's clock on; see Retention.
 	Created time.Time `json:"created,omitzero"`
-}
-
-// Recopy changes where the copies of a stored image are, once new ones are durable: to heal a record
-// that has too few, or to put one in the place of another that is damaged or out of reach. It never
-// leaves a record with fewer copies than before, nor with more than are wanted. Applied again it
-// changes nothing.
-type Recopy struct {
-	User string       `json:"user"`
-	Name string       `json:"name"`
-	ID   image.ID     `json:"id"` // of the record; another one has other copies
-	Add  []image.Copy `json:"add"`
-	Drop []image.Copy `json:"drop,omitempty"`
 }
 
 // PutKey makes a user, by its first key, wrapped. Of a user that there is it changes nothing, and is answered

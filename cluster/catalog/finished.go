@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Retention bounds what a shard keeps of finished uploads and deletes so that a repeated ID gets its first
+// Retention bounds what a shard keeps of uploads and deletes so that a repeated ID gets its first
 // answer. They are the same on every node, since apply obeys them: constants, not settings.
 //
 // An answer goes when it is older than Time, on the shard's clock. Before that it goes only to make room:
@@ -23,7 +23,7 @@ type Retention struct {
 
 // finishedKept is the Retention of a shard. With Step the clock of one node that is far ahead makes no
 // answer older than Time before some 3,600 more commands; a shard with fewer than one a second keeps its
-// answers longer. User is room for some 4,000 uploads, or 10,000 deletes.
+// answers longer. User is room for some 5,000 uploads, or 15,000 deletes.
 var finishedKept = Retention{Time: time.Hour, Step: time.Second, User: 4 << 20, Total: 16 << 20}
 
 // finishedRowBytes is what an answer counts beside its value and twice its user's name: keys and rows.
@@ -60,7 +60,7 @@ type orderRow struct {
 
 // userRow is a place in a user's order.
 type userRow struct {
-	Answer []byte `json:"answer"` // its key, in finishedTable, deletedTable or abortTable
+	Answer []byte `json:"answer"` // its key, in uploadTable, deletedTable or abortTable
 	Order  uint64 `json:"order"`  // its place in the order of all
 	Bytes  int64  `json:"bytes"`
 	Index  uint64 `json:"index"` // of the entry of the log that it answers
@@ -172,7 +172,7 @@ func (f *finished) change(user string, fn func(u *userQueue) error) error {
 	return err
 }
 
-// forget takes a failed upload out of the answers, for its ID is assigned again.
+// forget takes a failed upload out of the answers, for another of its ID is to take its place.
 func (t *txn) forget(old *Upload) error {
 	return t.changeFinished(old.User, func(f *finished, u *userQueue) error {
 		_, err := f.drop(old.User, u, old.Seq)

@@ -17,14 +17,9 @@ func idOf(kind byte, n int) image.ID {
 // putOf stores an image of a user, created at a time, and returns what was answered.
 func (s *shard) putOf(user, name string, id image.ID, created time.Time) Result {
 	s.t.Helper()
-	a := assign(0, name, 1, 2)
-	a.Assign.User, a.Assign.ID, a.Assign.Created = user, id, created
-	if r := s.do(a); r.Problem != nil || r.Upload.State == Committed {
-		return r
-	}
-	st := stored(0, sumA, at(1, 1), at(2, 1))
-	st.Stored.ID = id
-	r := s.do(st)
+	c := commitOf(0, name, s.now(1), s.now(2))
+	c.Commit.User, c.Commit.ID, c.Commit.Created = user, id, created
+	r := s.do(c)
 	s.log, s.events = nil, nil
 	return r
 }
@@ -98,7 +93,7 @@ func TestAnswersOfManyUsersAreBounded(t *testing.T) {
 	if s.record("a.png").ID != idOf(1, 2) {
 		t.Error("the user with fewest answers lost one")
 	}
-	answers := s.rows(finishedTable) + s.rows(deletedTable)
+	answers := s.rows(uploadTable) + s.rows(deletedTable)
 	if s.rows(orderTable) != answers || s.rows(userOrderTable) != answers || s.rows(userQueueTable) != 7 ||
 		s.rows(heavyTable) != 7 {
 		t.Errorf("%d answers have %d and %d places of %d and %d users", answers, s.rows(orderTable),
@@ -127,7 +122,7 @@ func TestAnswersExpire(t *testing.T) {
 		t.Errorf("kept for %s: %+v", now.Sub(clock), known)
 	}
 	if u, _ := GetUpload(s.db, idOf(1, 2)); u == nil || u.State != Committed {
-		t.Error("the ID of a stored image is assigned again: its files will be overwritten in place")
+		t.Error("the ID of a stored image is not known")
 	}
 	if s.rows(userQueueTable) != 1 || s.rows(heavyTable) != 1 || s.rows(orderTable) != s.rows(deletedTable) {
 		t.Errorf("%d users, %d classes, %d places of %d answers are left", s.rows(userQueueTable),
@@ -155,15 +150,12 @@ func TestFarAwayTimesForgetNothing(t *testing.T) {
 	}
 }
 
-// TestFailuresAgainLeaveNoPlaces assigns one failed upload again and again between two answers.
+// TestFailuresAgainLeaveNoPlaces has one upload fail again and again between two answers.
 func TestFailuresAgainLeaveNoPlaces(t *testing.T) {
 	s := newShard(t)
 	s.deleteOf("alice", idOf(2, 1), clock)
 	for range 500 {
-		a := assign(1, "a.png", 1, 2)
-		s.do(a)
-		u, _ := GetUpload(s.db, id(1))
-		s.expectKind(s.do(drop(1, u.Epoch, 2, 1)), image.KindAborted)
+		s.expectKind(s.do(endOf(1, "a.png")), image.KindAborted)
 	}
 	if s.rows(orderTable) != 2 || s.rows(userOrderTable) != 2 {
 		t.Errorf("two answers have %d and %d places", s.rows(orderTable), s.rows(userOrderTable))
@@ -173,7 +165,7 @@ func TestFailuresAgainLeaveNoPlaces(t *testing.T) {
 		later = later.Add(time.Second)
 		s.deleteOf("alice", idOf(3, n), later)
 	}
-	if q := s.queue(); q.Next-q.First > 3620 || s.rows(finishedTable) != 0 {
-		t.Errorf("the order goes from %d to %d, %d failures are kept", q.First, q.Next, s.rows(finishedTable))
+	if q := s.queue(); q.Next-q.First > 3620 || s.rows(uploadTable) != 0 {
+		t.Errorf("the order goes from %d to %d, %d failures are kept", q.First, q.Next, s.rows(uploadTable))
 	}
 }

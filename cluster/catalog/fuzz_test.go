@@ -15,11 +15,7 @@ func everyCommand() []Command {
 	access := addKey("ICAAAAAAAAAAAAAAAAAA", "alice", image.RoleWrite)
 	access.AddAccessKey.Expires = clock.Add(time.Hour)
 	return []Command{
-		assign(2, "b.png", 2, 3, 1),
-		stored(1, sumA, at(1, 1)),
-		stored(1, sumA, at(1, 1), at(2, 1)),
-		drop(1, 1, 1, 2),
-		recopy(9, "there.png", []image.Copy{{Node: 3, Attempt: image.Attempt{3}}}),
+		recopy(9, "there.png", []Reported{{image.Copy{Node: 3, Attempt: image.Attempt{3}}, 9}}, file(1, 1)),
 		{Delete: &Delete{ID: id(3), User: "alice", Name: "there.png", Created: clock}},
 		purge(1, "alice"),
 		commitOf(5, "a.png", reported(1, 1), reported(2, 3)),
@@ -53,9 +49,9 @@ func FuzzApply(f *testing.F) {
 			s.do(Command{Join: goodJoin()})
 			s.do(putKey("alice", 1))
 		} else {
-			s.do(assign(9, "there.png", 1, 2, 3))
-			s.do(stored(9, sumA, at(1, 1), at(2, 1)))
-			s.do(assign(1, "a.png", 1, 2, 3))
+			s.put(9, "there.png")
+			s.do(endOf(1, "a.png"))
+			s.do(abortOf(2, reported(3, 1)))
 		}
 		for _, cmd := range [][]byte{first, second} {
 			s.index++

@@ -24,7 +24,7 @@ const (
 	imageBytesMax    = 4 << 30 // of an image; that of limits.image_bytes
 	conditionsMax    = 128     // entity tags of one command
 	conditionBytes   = 16 << 10
-	textRunesMax     = 1024                        // of the reason of a Reassign; more is left out
+	textRunesMax     = 1024                        // of the reason of an End; more is left out
 	membershipBytes  = 128 << 10                   // of the membership as JSON, but for what Settle adds
 	replicaNumberMax = 1<<32 - 1 - 2*(shardsMax+1) // below it one command's numbers do not wrap
 )

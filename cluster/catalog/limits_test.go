@@ -140,9 +140,15 @@ func TestLargestMembership(t *testing.T) {
 // TestCommandsAreBounded sends commands with fields that no proposer of this program gives them.
 func TestCommandsAreBounded(t *testing.T) {
 	long := strings.Repeat("a", 70_000)
-	bad := func(change func(*Assign)) Command {
-		c := assign(1, "a.png", 1, 2)
-		change(c.Assign)
+	commit := commitOf(1, "a.png", reported(1, 0), reported(2, 0))
+	bad := func(change func(*Commit)) Command {
+		c := *commit.Commit
+		change(&c)
+		return Command{Commit: &c}
+	}
+	end := func(change func(*End)) Command {
+		c := endOf(1, "a.png")
+		change(c.End)
 		return c
 	}
 	many := make(image.Tags, conditionsMax+1)
@@ -151,21 +157,23 @@ func TestCommandsAreBounded(t *testing.T) {
 	}
 	user := Command{PutKey: &PutKey{User: "alice", KeyID: 1, Wrapped: []byte("k")}}
 	for name, c := range map[string]Command{
-		"type":        bad(func(a *Assign) { a.Type = "image/\x00" }),
-		"tags":        bad(func(a *Assign) { a.If.NoneMatch = many }),
-		"tag":         bad(func(a *Assign) { a.If.Match = image.Tags{long} }),
-		"holders":     bad(func(a *Assign) { a.Holders = []image.NodeID{1, 2, 3, 4, 5, 6, 7, 8} }),
-		"replicas":    bad(func(a *Assign) { a.Replicas = image.NodesMax + 1 }),
-		"bytes":       bad(func(a *Assign) { a.Bytes = imageBytesMax + 1 }),
+		"type":        bad(func(c *Commit) { c.Type = "image/\x00" }),
+		"tags":        bad(func(c *Commit) { c.If.NoneMatch = many }),
+		"tag":         bad(func(c *Commit) { c.If.Match = image.Tags{long} }),
+		"wanted":      bad(func(c *Commit) { c.Wanted = image.NodesMax + 1 }),
+		"bytes":       bad(func(c *Commit) { c.Bytes = imageBytesMax + 1 }),
+		"end tags":    end(func(e *End) { e.If.NoneMatch = many }),
+		"end name":    end(func(e *End) { e.Name = long }),
+		"cause":       end(func(e *End) { e.Cause = image.Kind(long) }),
+		"abort user":  {Abort: &Abort{User: long, Created: clock}},
 		"delete user": {Delete: &Delete{ID: id(1), User: long, Name: "a"}},
 		"delete name": {Delete: &Delete{ID: id(1), User: "alice", Name: long}},
-		"cause":       {Reassign: &Reassign{ID: id(1), Epoch: 1, Cause: image.Kind(long)}},
 		"no key":      {PutKey: &PutKey{User: "alice", KeyID: 1}},
 		"key":         {PutKey: &PutKey{User: "alice", KeyID: 1, Wrapped: []byte(long)}},
 		"member":      {AddMember: &AddMember{ID: 4, API: long + ":1", Raft: raft(4)}},
 		"no address":  {AddMember: &AddMember{ID: 4, API: api(4)}},
 		"empty":       {},
-		"of data":     assign(1, "a.png", 1, 2),
+		"of data":     commit,
 		"of system":   user,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -185,12 +193,11 @@ func TestCommandsAreBounded(t *testing.T) {
 	}
 }
 
-// TestReasonIsClipped: a takeover is not refused for the length of its reason.
+// TestReasonIsClipped: an end is not refused for the length of its reason.
 func TestReasonIsClipped(t *testing.T) {
 	s := newShard(t)
-	s.do(assign(1, "a.png", 1, 2))
-	c := drop(1, 1, 3, 1, 2)
-	c.Reassign.Text = strings.Repeat("é", 70_000)
+	c := endOf(1, "a.png")
+	c.End.Text = strings.Repeat("é", 70_000)
 	r := s.do(c)
 	s.expectKind(r, image.KindAborted)
 	if n := len(r.Problem.Detail); n != 2*textRunesMax {

@@ -1,7 +1,6 @@
 package catalog
 
 import (
-	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -13,63 +12,73 @@ import (
 // image is a struct, and every sum is added up when it is asked for. TestModel compares the
 // catalog with it.
 type model struct {
-	index   uint64
-	uploads map[image.ID]*modelUpload
-	images  map[string]*image.Record // by name, of one user
-	deleted map[image.ID]image.Kind  // how each Delete was answered
+	index    uint64
+	uploads  map[image.ID]*modelUpload // what became of them, while that is known
+	images   map[string]*image.Record  // by name
+	deleted  map[image.ID]image.Kind   // how each Delete was answered
+	taken    map[image.FileID]bool     // copies that were taken back
+	restarts map[image.NodeID]uint64   // the last of each node
+	removal  uint64                    // the last one that is complete
+	loads    []*image.Record           // all that were ever committed
 
-	answers []modelAnswer  // to finished uploads and deletes, oldest first
-	past    []*modelUpload // whose answers are forgotten
-	clock   time.Time
-	step    time.Duration // the most that one answer moves the clock on
+	answers   []modelAnswer // to uploads, deletes and aborts, oldest first
+	forgotten uint64        // the newest entry that ended an upload or a copy and is not known any more
+	clock     time.Time
+	step      time.Duration // the most that one answer moves the clock on
+
+	ended bool // the last command ended an upload
 }
 
 // modelAnswer is kept for a while so that a repeated ID gets it again.
 type modelAnswer struct {
-	key  string // in the catalog
-	id   image.ID
-	user string
-	at   time.Time // by the clock
+	key    string // in the catalog
+	user   string
+	at     time.Time // by the clock
+	index  uint64    // of the command
+	forget func()
 }
 
 type modelUpload struct {
-	asked   Assign // the Assign that won
-	state   State
-	epoch   uint32
-	owner   image.NodeID
-	holders []image.NodeID // that were not taken away
-	parts   []Slot         // who was asked to store a copy, in this order
-	refused image.Kind     // failed because its conditions did not hold
-	sums    *Stored        // Check and Sealed that copies must have; nil before the first
+	user, name string
+	rec        *image.Record // nil: it failed
+	cause      image.Kind    // then: why
+	round      uint64
+	index      uint64
 }
 
 func newModel() *model {
 	return &model{
 		uploads: map[image.ID]*modelUpload{}, images: map[string]*image.Record{},
-		deleted: map[image.ID]image.Kind{},
+		deleted: map[image.ID]image.Kind{}, taken: map[image.FileID]bool{},
+		restarts: map[image.NodeID]uint64{},
 	}
 }
 
-// finish notes an answer. The latest time of all is the time, but one answer moves it by a step at most.
-func (m *model) finish(table byte, id image.ID, user string, created time.Time) {
+// keep notes an answer, and how it is forgotten. The latest time of all is the time, but one answer moves it
+// by a step at most.
+func (m *model) keep(key []byte, user string, created time.Time, forget func()) {
 	if latest := m.clock.Add(m.step); created.After(latest) && !m.clock.IsZero() {
 		created = latest
 	}
 	if created.After(m.clock) {
 		m.clock = created
 	}
-	m.answers = append(m.answers, modelAnswer{key: string(idKey(table, id)), id: id, user: user, at: m.clock})
+	m.answers = append(m.answers, modelAnswer{string(key), user, m.clock, m.index, forget})
 }
 
-// forget forgets an answer: its ID is like a new one, unless there is an image of it.
+// drop takes an answer out of the list.
+func (m *model) drop(key string) {
+	m.answers = slices.DeleteFunc(m.answers, func(x modelAnswer) bool { return x.key == key })
+}
+
+// forget forgets an answer: its ID is like a new one, unless there is an image of it. Of copies that were
+// reported before what it answered, nothing is known from here on.
 func (m *model) forget(a modelAnswer) {
-	m.answers = slices.DeleteFunc(m.answers, func(x modelAnswer) bool { return x == a })
-	if a.key[0] == deletedTable {
-		delete(m.deleted, a.id)
-		return
+	m.drop(a.key)
+	a.forget()
+	if a.key[0] != deletedTable {
+		m.forgotten = max(m.forgotten, a.index)
 	}
-	m.past = append(m.past, m.uploads[a.id])
-	delete(m.uploads, a.id)
 }
 
 // upload returns what is known of an ID: of an image all that is in its record, however old it is.
@@ -77,18 +86,17 @@ func (m *model) upload(id image.ID) *modelUpload {
 	if u := m.uploads[id]; u != nil {
 		return u
 	}
+	if rec := m.image(id); rec != nil {
+		return &modelUpload{user: rec.User, name: rec.Name, rec: rec, index: rec.Version}
+	}
+	return nil
+}
+
+func (m *model) image(id image.ID) *image.Record {
 	for _, rec := range m.images {
-		if rec.ID != id {
-			continue
+		if rec.ID == id {
+			return rec
 		}
-		u := &modelUpload{
-			asked: Assign{Name: rec.Name, Bytes: rec.Bytes}, state: Committed, owner: rec.Owner,
-			sums: &Stored{Check: rec.Check, Sealed: rec.Sealed},
-		}
-		for _, c := range rec.Copies {
-			u.parts = append(u.parts, Slot{Node: c.Node, Attempt: c.Attempt, Key: c.Key})
-		}
-		return u
 	}
 	return nil
 }
@@ -96,15 +104,21 @@ func (m *model) upload(id image.ID) *modelUpload {
 // do executes a command and returns the kind of its rejection, "" when it is accepted.
 func (m *model) do(c Command) image.Kind {
 	m.index++
+	m.ended = false
 	switch {
-	case c.Assign != nil:
-		return m.assign(*c.Assign)
-	case c.Stored != nil:
-		return m.stored(*c.Stored)
-	case c.Reassign != nil:
-		return m.reassign(c.Reassign)
+	case c.Commit != nil:
+		return m.commit(c.Commit)
+	case c.End != nil:
+		return m.end(c.End)
+	case c.Abort != nil:
+		return m.abort(c.Abort)
+	case c.Restart != nil:
+		m.restarts[c.Restart.Node] = m.index
+		return ""
 	case c.Recopy != nil:
 		return m.recopy(c.Recopy)
+	case c.Purge != nil:
+		return m.purge(c.Purge)
 	}
 	return m.delete(c.Delete)
 }
@@ -124,7 +138,7 @@ func (m *model) delete(d *Delete) image.Kind {
 		delete(m.images, d.Name)
 	}
 	m.deleted[d.ID] = first
-	m.finish(deletedTable, d.ID, d.User, d.Created)
+	m.keep(idKey(deletedTable, d.ID), d.User, d.Created, func() { delete(m.deleted, d.ID) })
 	return first
 }
 
@@ -145,165 +159,136 @@ func refusal(c image.Conditions, rec *image.Record) image.Kind {
 	return image.KindExists
 }
 
-// assign: the first one of an upload ID wins. Only a failed upload is assigned again, in a later epoch,
-// unless it was refused for its conditions and still has any.
-func (m *model) assign(a Assign) image.Kind {
-	old := m.upload(a.ID)
-	epoch := uint32(1)
+// known returns the answer to a command for an upload that has ended for good.
+func (m *model) known(old *modelUpload, user, name string) (kind image.Kind, answered bool) {
 	switch {
-	case len(a.Holders) == 0 || a.Replicas < 1:
+	case old == nil:
+	case old.user != user || old.name != name:
+		return image.KindConflict, true
+	case old.rec != nil:
+		return "", true
+	case old.cause == image.KindExists || old.cause == image.KindChanged:
+		return old.cause, true
+	}
+	return "", false
+}
+
+// commit: the first one of an upload ID makes its record, if all its copies are known to be there and its
+// conditions hold.
+func (m *model) commit(c *Commit) image.Kind {
+	if len(c.Copies) == 0 || len(c.Copies) > c.Wanted {
 		return image.KindInvalid
-	case old != nil && (old.asked.Name != a.Name || old.asked.Bytes != a.Bytes):
-		return image.KindConflict
-	case old != nil && old.state != Failed:
-		return ""
-	case old != nil && old.refused != "" && !a.If.IsZero():
-		return old.refused
-	case old != nil:
-		epoch = old.epoch + 1
-		m.answers = slices.DeleteFunc(m.answers, func(x modelAnswer) bool {
-			return x.key == string(idKey(finishedTable, a.ID))
-		})
 	}
-	if rec := m.images[a.Name]; !meets(a.If, rec) {
-		m.uploads[a.ID] = &modelUpload{asked: a, state: Failed, epoch: epoch, refused: refusal(a.If, rec)}
-		m.finish(finishedTable, a.ID, a.User, a.Created)
-		return refusal(a.If, rec)
-	}
-	u := &modelUpload{asked: a, state: Pending, epoch: epoch, owner: a.Holders[0], holders: a.Holders}
-	u.share()
-	m.uploads[a.ID] = u
-	return ""
-}
-
-// share asks holders to store until there are as many copies as wanted.
-func (u *modelUpload) share() {
-	for _, n := range u.holders {
-		if u.part(n) == nil && len(u.parts) < u.asked.Replicas {
-			u.parts = append(u.parts, Slot{Node: n, Epoch: u.epoch})
+	old := m.upload(c.ID)
+	if kind, answered := m.known(old, c.User, c.Name); answered {
+		if kind == "" && (old.rec.Check != c.Check || old.rec.Bytes != c.Bytes) {
+			return image.KindConflict
 		}
+		return kind
 	}
-}
-
-func (u *modelUpload) part(n image.NodeID) *Slot {
-	for i := range u.parts {
-		if u.parts[i].Node == n {
-			return &u.parts[i]
-		}
-	}
-	return nil
-}
-
-// stored: a copy counts when its node was asked for it in its epoch and has reported no other, and has the
-// bytes of the others.
-func (m *model) stored(s Stored) image.Kind {
-	u := m.upload(s.ID)
-	if u == nil {
-		return image.KindStale
-	}
-	for _, c := range s.Copies {
-		switch p := u.part(c.Node); {
-		case p == nil, p.Attempt == image.Attempt{} && p.Epoch != c.Epoch:
-			return image.KindStale
-		case p.Attempt != image.Attempt{} && p.Attempt != c.Attempt:
+	for _, x := range c.Copies {
+		if !m.counts(c.ID, x) || old != nil && x.Index < old.index {
 			return image.KindStale
 		}
 	}
-	otherDigest := u.sums != nil && u.sums.Sealed != nil && s.Sealed != nil && *u.sums.Sealed != *s.Sealed
-	switch {
-	case u.sums != nil && (u.sums.Check != s.Check || otherDigest):
-		if u.state == Pending {
-			m.fail(u)
+	u := &modelUpload{user: c.User, name: c.Name, index: m.index}
+	if rec := m.images[c.Name]; !meets(c.If, rec) {
+		u.cause = refusal(c.If, rec)
+	} else {
+		u.rec = &image.Record{
+			User: c.User, Name: c.Name, ID: c.ID, Bytes: c.Bytes, Version: m.index, Shard: 2, Check: c.Check,
+			Sealed: c.Sealed, Type: c.Type, Owner: c.Copies[0].Node, Wanted: c.Wanted, Created: c.Created,
 		}
-		return image.KindConflict
-	case u.state == Committed:
-		return ""
-	case u.sums == nil:
-		u.sums = &s
+		for _, x := range c.Copies {
+			u.rec.Copies = append(u.rec.Copies, x.Copy)
+		}
+		m.images[c.Name] = u.rec
+		m.loads = append(m.loads, u.rec)
 	}
-	u.sums = &Stored{Check: s.Check, Sealed: cmp.Or(u.sums.Sealed, s.Sealed)}
-	for _, c := range s.Copies {
-		p := u.part(c.Node)
-		p.Attempt, p.Key = c.Attempt, c.Key
-	}
-	return m.settle(u)
+	m.finish(c.ID, u, c.Created)
+	return u.cause
 }
 
-func (m *model) fail(u *modelUpload) {
-	u.state, u.parts, u.holders = Failed, nil, nil
-	m.finish(finishedTable, u.asked.ID, u.asked.User, u.asked.Created)
+// counts reports whether a copy is known to be on its node: it was not taken back, and reported after all
+// that the node may have deleted it for.
+func (m *model) counts(id image.ID, x Reported) bool {
+	return !m.taken[image.FileID{Image: id, Attempt: x.Attempt}] && x.Index >= m.forgotten &&
+		x.Index >= m.restarts[x.Node]
 }
 
-// settle commits an upload whose copies are all stored; the last to commit has the name.
-func (m *model) settle(u *modelUpload) image.Kind {
-	if slices.ContainsFunc(u.parts, func(p Slot) bool { return p.Attempt == image.Attempt{} }) {
-		return ""
+// finish notes what became of an upload, instead of what was known.
+func (m *model) finish(id image.ID, u *modelUpload, created time.Time) {
+	key := idKey(uploadTable, id)
+	m.drop(string(key))
+	m.uploads[id] = u
+	m.ended = true
+	m.keep(key, u.user, created, func() { delete(m.uploads, id) })
+}
+
+// end: an upload without a record has failed, for good when its conditions do not hold.
+func (m *model) end(e *End) image.Kind {
+	if kind, answered := m.known(m.upload(e.ID), e.User, e.Name); answered {
+		return kind
 	}
-	if rec := m.images[u.asked.Name]; !meets(u.asked.If, rec) {
-		m.fail(u)
-		u.refused = refusal(u.asked.If, rec)
-		return u.refused
+	u := &modelUpload{user: e.User, name: e.Name, index: m.index, round: e.Round, cause: e.Cause}
+	if !e.If.IsZero() {
+		rec := m.images[e.Name]
+		if meets(e.If, rec) {
+			return ""
+		}
+		u.cause = refusal(e.If, rec)
 	}
-	rec := &image.Record{
-		User: u.asked.User, Name: u.asked.Name, ID: u.asked.ID, Bytes: u.asked.Bytes,
-		Version: m.index, Shard: 2, Check: u.sums.Check, Sealed: u.sums.Sealed,
-		Type: u.asked.Type, Owner: u.owner, Wanted: u.asked.Replicas, Created: u.asked.Created,
+	m.finish(e.ID, u, e.Created)
+	return u.cause
+}
+
+// abort: the copy will not be named, unless it is.
+func (m *model) abort(a *Abort) image.Kind {
+	if rec := m.image(a.File.Image); rec != nil {
+		if slices.ContainsFunc(rec.Copies, func(c image.Copy) bool { return c.Attempt == a.File.Attempt }) {
+			return ""
+		}
 	}
-	for _, p := range u.parts {
-		rec.Copies = append(rec.Copies, image.Copy{Node: p.Node, Attempt: p.Attempt, Key: p.Key})
+	file := image.FileID{Image: a.File.Image, Attempt: a.File.Attempt}
+	if !m.taken[file] {
+		m.taken[file] = true
+		m.keep(abortKey(a.File), a.User, a.Created, func() { delete(m.taken, file) })
 	}
-	m.images[rec.Name] = rec
-	u.state = Committed
-	u.holders = nil
-	m.finish(finishedTable, u.asked.ID, u.asked.User, u.asked.Created)
 	return ""
 }
 
-// reassign: counts in its epoch only. A part that is stored stays, though its node is down.
-func (m *model) reassign(r *Reassign) image.Kind {
-	u := m.upload(r.ID)
-	if u == nil || u.state != Pending || u.epoch != r.Epoch {
-		return image.KindStale
+// purge: all of a user is gone, and no copy that was reported before counts. Repeated it changes nothing.
+func (m *model) purge(p *Purge) image.Kind {
+	if p.Removal <= m.removal {
+		return ""
 	}
-	u.epoch++
-	var holders []image.NodeID
-	for _, n := range u.holders {
-		if !slices.Contains(r.Drop, n) {
-			holders = append(holders, n)
+	m.removal = p.Removal
+	maps.DeleteFunc(m.images, func(_ string, rec *image.Record) bool { return rec.User == p.User })
+	for _, a := range slices.Clone(m.answers) {
+		if a.user == p.User {
+			m.forget(a)
 		}
 	}
-	var parts []Slot
-	for _, p := range u.parts {
-		if p.Attempt != (image.Attempt{}) || !slices.Contains(r.Drop, p.Node) {
-			parts = append(parts, p)
-		}
-	}
-	u.holders = holders
-	u.parts = parts
-	u.share()
-	if len(u.parts) == 0 || len(u.parts) < r.Min {
-		m.fail(u)
-		return r.Cause
-	}
-	if u.part(u.owner) == nil {
-		u.owner = u.parts[0].Node
-	}
-	return m.settle(u)
+	m.forgotten = m.index
+	return ""
 }
 
 // recopy: never fewer copies than before nor more than wanted, one a node, and what is done already
-// stays done.
+// stays done. What is new was on its node after the record's last change.
 func (m *model) recopy(r *Recopy) image.Kind {
+	onNode := map[image.NodeID]bool{}
+	for _, c := range r.Add {
+		if onNode[c.Node] || slices.Contains(r.Drop, c.Copy) {
+			return image.KindInvalid
+		}
+		onNode[c.Node] = true
+	}
 	rec := m.images[r.Name]
 	if rec == nil || rec.ID != r.ID {
 		return image.KindStale
 	}
-	todo := false
+	todo, missing, counts := false, false, true
 	left := slices.Clone(rec.Copies)
-	for _, c := range r.Add {
-		todo = todo || !slices.Contains(rec.Copies, c)
-	}
-	missing := false
 	for _, c := range r.Drop {
 		i := slices.Index(left, c)
 		todo = todo || i >= 0
@@ -311,48 +296,59 @@ func (m *model) recopy(r *Recopy) image.Kind {
 			left = slices.Delete(left, i, i+1)
 		}
 	}
-	if !todo {
-		return ""
-	}
-	onNode := map[image.NodeID]bool{}
-	left = append(left, r.Add...)
 	for _, c := range left {
 		onNode[c.Node] = true
 	}
-	if missing || len(onNode) < len(left) || len(left) < len(rec.Copies) || len(left) > rec.Wanted {
+	for _, c := range r.Add {
+		todo = todo || !slices.Contains(rec.Copies, c.Copy)
+		counts = counts && m.counts(r.ID, c) && c.Index >= rec.Version && c.Index >= rec.Recopied
+		left = append(left, c.Copy)
+	}
+	if !todo {
+		return ""
+	}
+	if missing || !counts || len(onNode) < len(left) || len(left) < len(rec.Copies) || len(left) > rec.Wanted {
 		return image.KindStale
 	}
 	next := *rec
-	next.Copies = left
-	if !onNode[rec.Owner] {
+	next.Copies, next.Recopied = left, m.index
+	if !slices.Contains(next.Replicas(), rec.Owner) {
 		next.Owner = left[0].Node
 	}
 	m.images[r.Name] = &next
 	return ""
 }
 
-// wants: a file is garbage unless its upload has it or waits for one of the node, or its record names it.
-func (m *model) wants(id image.ID, c image.Copy) bool {
-	if u := m.uploads[id]; u != nil && u.state == Pending {
-		p := u.part(c.Node)
-		return p != nil && (p.Attempt == image.Attempt{} || p.Attempt == c.Attempt)
-	}
-	for _, rec := range m.images {
-		if rec.ID == id && rec.Has(c.Node, c.Attempt) {
-			return true
-		}
-	}
-	return false
+// names: a file is garbage unless the record of its upload names it.
+func (m *model) names(id image.ID, c image.Copy) bool {
+	rec := m.image(id)
+	return rec != nil && rec.Has(c.Node, c.Attempt)
 }
 
-// load adds up one node's: uploads count where they were given to, unless they failed.
-func (m *model) load(n image.NodeID) (l NodeTotals) {
-	for _, u := range slices.AppendSeq(slices.Clone(m.past), maps.Values(m.uploads)) {
-		if u.state != Failed && u.owner == n {
-			l.Assigned.add(1, u.asked.Bytes)
+// files returns all files that records name, by node.
+func (m *model) files() map[modelFile]bool {
+	all := map[modelFile]bool{}
+	for _, rec := range m.images {
+		for _, c := range rec.Copies {
+			all[modelFile{c.Node, rec.File(c)}] = true
 		}
-		if u.part(n) != nil {
-			l.Storing.add(1, u.asked.Bytes)
+	}
+	return all
+}
+
+type modelFile struct {
+	node image.NodeID
+	file image.FileID
+}
+
+// load adds up one node's: what was given to it stays, whatever became of it.
+func (m *model) load(n image.NodeID) (l NodeTotals) {
+	for _, rec := range m.loads {
+		if rec.Owner == n {
+			l.Assigned.add(1, rec.Bytes)
+		}
+		if slices.Contains(rec.Replicas(), n) {
+			l.Storing.add(1, rec.Bytes)
 		}
 	}
 	for _, rec := range m.images {

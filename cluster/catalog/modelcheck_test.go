@@ -41,20 +41,19 @@ const modelStepsMin = 10_000
 const (
 	modelUploads = 5
 	modelNames   = 2
-	modelEpochs  = 6
+	modelFiles   = 3 // that a node may have of an upload
 )
 
 type modelRun struct {
 	*shard
-	rt     *rapid.T
-	m      *model
-	nodes  []image.NodeID
-	cmds   []Command
-	epochs map[image.ID]uint32 // the latest seen
+	rt    *rapid.T
+	m     *model
+	nodes []image.NodeID
+	cmds  []Command
 }
 
 func newModelRun(t testing.TB, rt *rapid.T, nodes int) *modelRun {
-	r := &modelRun{shard: newShard(t), rt: rt, m: newModel(), epochs: map[image.ID]uint32{}}
+	r := &modelRun{shard: newShard(t), rt: rt, m: newModel()}
 	for n := range nodes {
 		r.nodes = append(r.nodes, image.NodeID(n+1))
 	}
@@ -70,11 +69,27 @@ var shortMemory = Retention{Time: time.Minute, Step: 20 * time.Second, User: 300
 
 func (r *modelRun) repeat(rt *rapid.T) int {
 	rt.Repeat(map[string]func(*rapid.T){
-		"assign":   func(rt *rapid.T) { r.step(r.drawAssign(rt)) },
-		"stored":   func(rt *rapid.T) { r.step(r.drawStored(rt)) },
-		"stored 2": func(rt *rapid.T) { r.step(r.drawStored(rt)) }, // most uploads should end
-		"reassign": func(rt *rapid.T) { r.step(r.drawReassign(rt)) },
+		"commit":   func(rt *rapid.T) { r.step(r.drawCommit(rt)) },
+		"commit 2": func(rt *rapid.T) { r.step(r.drawCommit(rt)) }, // there should be images
+		"commit 3": func(rt *rapid.T) { r.step(r.drawCommit(rt)) },
+		"end":      func(rt *rapid.T) { r.step(r.drawEnd(rt)) },
+		"abort": func(rt *rapid.T) {
+			n := r.drawID(rt)
+			c := abortOf(n, r.drawCopy(rt))
+			c.Abort.User, c.Abort.Created = modelUser(r.drawName(rt, n)), r.drawCreated(rt)
+			r.step(c)
+		},
 		"recopy":   func(rt *rapid.T) { r.step(r.drawRecopy(rt)) },
+		"recopy 2": func(rt *rapid.T) { r.step(r.drawRecopy(rt)) },
+		"restart or purge": func(rt *rapid.T) { // both seldom, for they make much stale
+			switch rapid.IntRange(0, 5).Draw(rt, "which") {
+			case 0:
+				r.step(Command{Restart: &Restart{Node: rapid.SampledFrom(r.nodes).Draw(rt, "node")}})
+			case 1:
+				removal := r.m.removal + rapid.Uint64Range(0, 2).Draw(rt, "removal")
+				r.step(purge(removal, modelUser(rapid.IntRange(0, modelNames-1).Draw(rt, "user"))))
+			}
+		},
 		"delete": func(rt *rapid.T) {
 			n := byte(len(r.cmds)) // a fresh ID in most runs
 			name := int(n) % modelNames
@@ -115,21 +130,57 @@ func (r *modelRun) drawID(rt *rapid.T) byte {
 	return rapid.ByteRange(1, modelUploads).Draw(rt, "upload")
 }
 
-func (r *modelRun) drawAssign(rt *rapid.T) Command {
-	n := r.drawID(rt)
-	name := int(n) % modelNames
+// drawName draws the name of an upload, seldom another one.
+func (r *modelRun) drawName(rt *rapid.T, n byte) int {
+	name := int(n)
 	if rapid.IntRange(0, 9).Draw(rt, "other name") == 9 {
 		name++
 	}
+	return name % modelNames
+}
+
+// drawCopy draws a copy of any node, reported as of now or of an earlier entry.
+func (r *modelRun) drawCopy(rt *rapid.T) Reported {
+	return r.drawCopyOn(rt, rapid.SampledFrom(r.nodes).Draw(rt, "node"))
+}
+
+func (r *modelRun) drawCopyOn(rt *rapid.T, node image.NodeID) Reported {
+	index := r.m.index
+	if rapid.IntRange(0, 4).Draw(rt, "late") == 4 {
+		index -= min(index, rapid.Uint64Range(0, 12).Draw(rt, "by"))
+	}
+	return Reported{file(node, rapid.ByteRange(1, modelFiles).Draw(rt, "file")), index}
+}
+
+func (r *modelRun) drawCommit(rt *rapid.T) Command {
+	n := r.drawID(rt)
+	name := r.drawName(rt, n)
 	order := rapid.Permutation(r.nodes).Draw(rt, "order")
-	holders := order[:rapid.IntRange(0, len(r.nodes)).Draw(rt, "holders")]
-	name %= modelNames
-	c := assign(n, modelName(name), slices.Clone(holders)...)
-	c.Assign.User, c.Assign.Created = modelUser(name), r.drawCreated(rt)
-	c.Assign.Bytes = 100 * int64(n)
-	c.Assign.Replicas = rapid.IntRange(0, 3).Draw(rt, "replicas")
-	c.Assign.If = drawConditions(rt, id(r.drawID(rt)))
-	c.Assign.Type = rapid.SampledFrom([]string{"", "image/png"}).Draw(rt, "type")
+	c := commitOf(n, modelName(name))
+	c.Commit.User, c.Commit.Created = modelUser(name), r.drawCreated(rt)
+	c.Commit.Bytes = 100 * int64(n)
+	c.Commit.Wanted = rapid.IntRange(1, 3).Draw(rt, "wanted")
+	most := min(c.Commit.Wanted+1, len(order)) // one too many
+	for _, node := range order[:min(most, rapid.IntRange(0, 9).Draw(rt, "copies"))] {
+		c.Commit.Copies = append(c.Commit.Copies, r.drawCopyOn(rt, node))
+	}
+	if len(c.Commit.Copies) > c.Commit.Wanted && rapid.IntRange(0, 4).Draw(rt, "too many") < 4 {
+		c.Commit.Copies = c.Commit.Copies[:c.Commit.Wanted]
+	}
+	c.Commit.If = drawConditions(rt, id(r.drawID(rt)))
+	c.Commit.Type = rapid.SampledFrom([]string{"", "image/png"}).Draw(rt, "type")
+	c.Commit.Check = rapid.SampledFrom([]image.Check{sumA, sumA, sumA, sumB}).Draw(rt, "sum")
+	c.Commit.Sealed = rapid.SampledFrom([]*image.SealedDigest{nil, {1}, {1}, {2}}).Draw(rt, "digest")
+	return c
+}
+
+func (r *modelRun) drawEnd(rt *rapid.T) Command {
+	n := r.drawID(rt)
+	name := r.drawName(rt, n)
+	c := endOf(n, modelName(name))
+	c.End.User, c.End.Created = modelUser(name), r.drawCreated(rt)
+	c.End.Round = rapid.Uint64Range(0, 3).Draw(rt, "round")
+	c.End.If = drawConditions(rt, id(r.drawID(rt)))
 	return c
 }
 
@@ -148,52 +199,6 @@ func drawConditions(rt *rapid.T, upload image.ID) (c image.Conditions) {
 	return image.Conditions{NoneMatch: tags.Draw(rt, "none match")}
 }
 
-// drawEpoch draws the epoch of an upload, an earlier or later one, or any.
-func (r *modelRun) drawEpoch(rt *rapid.T, n byte) uint32 {
-	epoch := rapid.Uint32Range(0, modelEpochs).Draw(rt, "epoch")
-	if u := r.m.upload(id(n)); u != nil && epoch > 1 {
-		return u.epoch
-	}
-	return epoch
-}
-
-// modelFiles is how many files a node may have of an upload in one epoch.
-const modelFiles = 2
-
-func (r *modelRun) drawCopy(rt *rapid.T, n byte) StoredCopy {
-	return file(rapid.SampledFrom(r.nodes).Draw(rt, "node"), r.drawEpoch(rt, n),
-		rapid.ByteRange(1, modelFiles).Draw(rt, "file"))
-}
-
-func (r *modelRun) drawStored(rt *rapid.T) Command {
-	n := r.drawID(rt)
-	var copies []StoredCopy
-	if u := r.m.upload(id(n)); u != nil {
-		for _, p := range u.parts {
-			if rapid.Bool().Draw(rt, "part") {
-				c := at(p.Node, p.Epoch)
-				if p.Stored() { // reported again
-					c.Attempt = p.Attempt
-				}
-				copies = append(copies, c)
-			}
-		}
-	}
-	if len(copies) == 0 || rapid.IntRange(0, 4).Draw(rt, "any") == 4 {
-		copies = append(copies, r.drawCopy(rt, n))
-	}
-	// Twice the same sum: a wrong one ends an upload.
-	c := stored(n, rapid.SampledFrom([]image.Check{sumA, sumA, sumA, sumB}).Draw(rt, "sum"), copies...)
-	c.Stored.Sealed = rapid.SampledFrom([]*image.SealedDigest{nil, {1}, {1}, {2}}).Draw(rt, "digest")
-	return c
-}
-
-func (r *modelRun) drawReassign(rt *rapid.T) Command {
-	n := r.drawID(rt)
-	lost := rapid.Permutation(r.nodes).Draw(rt, "order")[:rapid.IntRange(0, len(r.nodes)).Draw(rt, "lost")]
-	return drop(n, r.drawEpoch(rt, n), rapid.IntRange(0, 3).Draw(rt, "min"), slices.Clone(lost)...)
-}
-
 func (r *modelRun) drawRecopy(rt *rapid.T) Command {
 	number := rapid.IntRange(0, modelNames-1).Draw(rt, "name")
 	name := modelName(number)
@@ -206,7 +211,7 @@ func (r *modelRun) drawRecopy(rt *rapid.T) Command {
 	c := recopy(n, name, nil)
 	c.Recopy.User = modelUser(number)
 	for range rapid.IntRange(0, 2).Draw(rt, "adds") {
-		c.Recopy.Add = append(c.Recopy.Add, r.drawCopy(rt, n).Copy)
+		c.Recopy.Add = append(c.Recopy.Add, r.drawCopy(rt))
 	}
 	for _, x := range now {
 		if rapid.Bool().Draw(rt, "drops") {
@@ -214,7 +219,7 @@ func (r *modelRun) drawRecopy(rt *rapid.T) Command {
 		}
 	}
 	if rapid.IntRange(0, 4).Draw(rt, "any drop") == 4 {
-		c.Recopy.Drop = append(c.Recopy.Drop, r.drawCopy(rt, n).Copy)
+		c.Recopy.Drop = append(c.Recopy.Drop, r.drawCopy(rt).Copy)
 	}
 	return c
 }
@@ -223,18 +228,58 @@ func (r *modelRun) drawRecopy(rt *rapid.T) Command {
 func (r *modelRun) step(c Command) {
 	r.rt.Helper()
 	r.cmds = append(r.cmds, c)
+	named := r.m.files()
 	want := r.m.do(c)
 	before := maps.Clone(r.db)
+	r.events = nil
 	got := r.do(c)
 	if image.KindOf(got.Err()) != want {
 		r.rt.Fatalf("%s\nwas answered with %q (%v), want %q",
 			c.Encode(), image.KindOf(got.Err()), got.Err(), want)
 	}
+	r.compareEvents(c, named)
 	r.forget(before)
+	if c.Restart != nil || c.End != nil && r.m.ended && !got.Upload.Refused() {
+		return // done again, it is as of that entry
+	}
 	again := maps.Clone(r.db)
 	if _, _, err := ApplyKeeping(r.kept, again, 2, r.index+1, c.Encode()); err != nil || !again.Equal(r.db) {
 		r.rt.Fatalf("%s\nhas another effect the second time (%v)", c.Encode(), err)
 	}
+}
+
+// compareEvents expects that the events of a command say what it did: which files are garbage, that were
+// named before, which upload it ended, and which copy it took back.
+func (r *modelRun) compareEvents(c Command, named map[modelFile]bool) {
+	r.rt.Helper()
+	maps.DeleteFunc(named, func(f modelFile, _ bool) bool { return r.m.files()[f] })
+	garbage := map[modelFile]bool{}
+	uploads, aborted, purges := 0, 0, 0
+	for _, e := range r.events {
+		switch {
+		case e.Removed != nil:
+			for _, x := range e.Removed.Copies {
+				garbage[modelFile{x.Node, e.Removed.File(x)}] = true
+			}
+		case e.Upload != nil:
+			uploads++
+			r.same("index of the upload that ended", e.Upload.Index, r.m.index)
+		case e.Aborted != nil:
+			aborted++
+		case e.Purge != nil:
+			purges++
+		}
+	}
+	r.same("garbage", garbage, named)
+	r.same("an upload ended", uploads, map[bool]int{true: 1}[r.m.ended])
+	if c.Abort == nil {
+		r.same("copies taken back", aborted, 0)
+	} else {
+		f := image.FileID{Image: c.Abort.File.Image, Attempt: c.Abort.File.Attempt}
+		r.same("copies taken back", aborted == 1, r.m.taken[f])
+	}
+	purged := c.Purge != nil && c.Purge.Removal == r.m.removal && r.m.forgotten == r.m.index
+	r.same("purges", purges == 1, purged)
 }
 
 // forget has the model forget what the catalog did with a command, if it may: an answer goes when it is too
@@ -260,20 +305,20 @@ func (r *modelRun) forget(before memkv.KV) {
 		old := !a.at.After(r.m.clock.Add(-r.kept.Time))
 		heavy := 4*users[a.user] > slices.Max(slices.Collect(maps.Values(users)))
 		if !old && (kept[a.user] || users[a.user] <= r.kept.User && (all <= r.kept.Total || !heavy)) {
-			r.rt.Fatalf("the answer to %s of %s is forgotten at %s, with %d bytes of the user's and %d in all",
-				a.id, a.user, r.m.clock, users[a.user], all)
+			r.rt.Fatalf("the answer %x of %s is forgotten at %s, with %d bytes of the user's and %d in all",
+				a.key, a.user, r.m.clock, users[a.user], all)
 		}
 		bytes := int64(len(before[a.key])+2*len(a.user)) + finishedRowBytes
 		users[a.user] -= bytes
 		all -= bytes
 		r.m.forget(a)
-		delete(r.epochs, a.id)
 	}
 	var queue finishedQueue
 	if _, err := get(r.db, []byte{queueKey}, &queue); err != nil {
 		r.rt.Fatal(err)
 	}
 	r.same("bytes of the answers", queue.Bytes, all)
+	r.same("the newest entry that is forgotten", queue.Floor, r.m.forgotten)
 	for user, bytes := range users {
 		var u userQueue
 		if _, err := get(r.db, userQueueKey(user), &u); err != nil {
@@ -335,15 +380,13 @@ func (r *modelRun) compareUpload(id image.ID) {
 	if got == nil {
 		return
 	}
-	r.same("upload", fmt.Sprint(got.State, got.Epoch, got.Holders, got.Storing),
-		fmt.Sprint(want.state, want.epoch, want.holders, want.parts))
-	if got.State != Failed {
-		r.same("owner", got.Owner, want.owner)
+	r.same("name", got.User+"/"+got.Name, want.user+"/"+want.name)
+	r.same("record", got.Record, want.rec)
+	r.same("state", got.State == Committed, want.rec != nil)
+	r.same("round and index", []uint64{got.Round, got.Index}, []uint64{want.round, want.index})
+	if got.State == Failed {
+		r.same("cause", got.Problem.Code, want.cause)
 	}
-	if got.Epoch < r.epochs[id] {
-		r.rt.Fatalf("the epoch of upload %s fell from %d to %d", id, r.epochs[id], got.Epoch)
-	}
-	r.epochs[id] = got.Epoch
 	names := 0
 	for n := range modelNames {
 		if rec := r.m.images[modelName(n)]; rec != nil && rec.ID == id {
@@ -354,10 +397,9 @@ func (r *modelRun) compareUpload(id image.ID) {
 		r.rt.Fatalf("upload %s is %s and has %d records", id, got.State, names)
 	}
 	for _, n := range r.nodes {
-		for i := range modelFiles * (modelEpochs + 2) {
-			c := file(n, uint32(i/modelFiles), byte(1+i%modelFiles))
-			if got, want := r.wants(id[15], c), r.m.wants(id, c.Copy); got != want {
-				r.rt.Fatalf("%+v of %s is wanted: %v, want %v", c, id, got, want)
+		for i := range byte(modelFiles + 2) {
+			if got, want := r.names(id[15], file(n, i)), r.m.names(id, file(n, i)); got != want {
+				r.rt.Fatalf("file %d of %s on node %d is named: %v, want %v", i, id, n, got, want)
 			}
 		}
 	}

@@ -10,69 +10,27 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// State is where an upload stands.
+// State is how an upload ended.
 type State string
 
-// The states of an upload. Failed is not final: the same upload ID may be assigned again, in a
-// later epoch; but one that was refused because of its conditions stays so (KindExists, KindChanged),
-// for its client has been told.
+// The states of an upload. Failed is not final: the upload may be sent again under its ID; but one that was
+// refused because of its conditions stays so (KindExists, KindChanged), for its client has been told.
 const (
-	Pending   State = "pending"
 	Committed State = "committed"
 	Failed    State = "failed"
 )
 
-// Slot is one node's part in an upload: to store a copy, in the epoch it was asked in.
-type Slot struct {
-	Node    image.NodeID  `json:"node"`
-	Epoch   uint32        `json:"epoch,omitempty"`
-	Attempt image.Attempt `json:"attempt,omitzero"` // of its file, once that is stored
-	Key     uint32        `json:"key,omitempty"`    // likewise: of the user, that the file is encrypted under
-}
-
-// Stored reports whether the copy is durable.
-func (s *Slot) Stored() bool { return !s.Attempt.IsZero() }
-
-// takes reports whether a copy fills the slot: any that was asked for, and once it is there only that one.
-func (s *Slot) takes(c StoredCopy) bool {
-	if s.Stored() {
-		return s.Attempt == c.Attempt
-	}
-	return s.Epoch == c.Epoch
-}
-
-// Upload is what a shard knows of one upload ID.
+// Upload is what a shard knows of an upload ID that has ended.
 type Upload struct {
-	ID       image.ID            `json:"id"`
-	User     string              `json:"user"`
-	Name     string              `json:"name"`
-	Bytes    int64               `json:"bytes"`
-	Type     string              `json:"type,omitempty"`
-	If       image.Conditions    `json:"if,omitzero"`
-	State    State               `json:"state"`
-	Epoch    uint32              `json:"epoch"` // of the last assignment; only grows; 0: not known any more
-	Owner    image.NodeID        `json:"owner"`
-	Holders  []image.NodeID      `json:"holders,omitempty"` // who holds the bytes, best first
-	Storing  []Slot              `json:"storing,omitempty"` // it commits when all of these stored
-	Replicas int                 `json:"replicas"`
-	Check    *image.Check        `json:"check,omitempty"`  // from the first Stored
-	Sealed   *image.SealedDigest `json:"sealed,omitempty"` // from the first Stored that has one
-	Created  time.Time           `json:"created"`
-	Record   *image.Record       `json:"record,omitempty"`  // when committed
-	Problem  *image.Problem      `json:"problem,omitempty"` // when failed
-	Seq      uint64              `json:"seq,omitempty"`     // when finished: its place among the user's answers
-	Index    uint64              `json:"index,omitempty"`   // when finished: the log's entry that did it
-	Round    uint64              `json:"round,omitempty"`   // of the End that did it
-}
-
-// Slot returns the node's slot, nil when the node does not store this upload.
-func (u *Upload) Slot(node image.NodeID) *Slot {
-	for i := range u.Storing {
-		if u.Storing[i].Node == node {
-			return &u.Storing[i]
-		}
-	}
-	return nil
+	ID      image.ID       `json:"id"`
+	User    string         `json:"user"`
+	Name    string         `json:"name"`
+	State   State          `json:"state"`
+	Record  *image.Record  `json:"record,omitempty"`  // as it was committed
+	Problem *image.Problem `json:"problem,omitempty"` // why it failed
+	Index   uint64         `json:"index"`             // the log's entry that ended it
+	Round   uint64         `json:"round,omitempty"`   // of the End that did
+	Seq     uint64         `json:"seq"`               // its place among the user's answers
 }
 
 // deleted is what a shard keeps of a Delete.
@@ -82,11 +40,10 @@ type deleted struct {
 	Problem *image.Problem `json:"problem,omitempty"` // why nothing was removed
 }
 
-// Finished reports whether the upload is committed or has failed.
-func (u *Upload) Finished() bool { return u.State != Pending }
-
 // Refused reports whether the upload has failed for good, since its conditions did not hold.
-func (u *Upload) Refused() bool { return u.State == Failed && refused(u.Problem) }
+func (u *Upload) Refused() bool {
+	return u.State == Failed && (u.Problem.Code == image.KindExists || u.Problem.Code == image.KindChanged)
+}
 
 // Load is an amount of work: images and their plaintext bytes.
 type Load struct {
@@ -98,10 +55,10 @@ func (l *Load) add(images, bytes int64) { l.Images += images; l.Bytes += bytes }
 
 // NodeTotals sums up one node over a shard.
 type NodeTotals struct {
-	Assigned Load `json:"assigned"` // uploads ever given to it as owner, less the failed ones
-	Storing  Load `json:"storing"`  // the same for every copy it was asked to store
-	Owned    Load `json:"owned"`    // committed images whose owner it is
-	Stored   Load `json:"stored"`   // committed copies it holds
+	Assigned Load `json:"assigned"` // images ever committed with it as owner: what placement balances
+	Storing  Load `json:"storing"`  // the same for every copy that it stored for a commit
+	Owned    Load `json:"owned"`    // images whose owner it is now
+	Stored   Load `json:"stored"`   // copies that it holds now
 }
 
 // Totals sums up one shard.
@@ -123,14 +80,13 @@ func (t *Totals) node(id image.NodeID) *NodeTotals {
 
 // Keys of a shard's part of the database, by their first byte.
 const (
-	recordTable   = 'r' // user NUL name -> image.Record
-	imageTable    = 'i' // image ID -> user NUL name, for committed images
-	pendingTable  = 'p' // upload ID -> Upload
-	finishedTable = 'u' // upload ID -> Upload
-	deletedTable  = 'd' // ID of a Delete -> deleted
-	totalsKey     = 't' // Totals
-	memberKey     = 'm' // Membership
-	userKeyTable  = 'k' // user NUL key ID, 4 bytes -> PutKey
+	recordTable  = 'r' // user NUL name -> image.Record
+	imageTable   = 'i' // image ID -> user NUL name, for committed images
+	uploadTable  = 'u' // upload ID -> Upload
+	deletedTable = 'd' // ID of a Delete -> deleted
+	totalsKey    = 't' // Totals
+	memberKey    = 'm' // Membership
+	userKeyTable = 'k' // user NUL key ID, 4 bytes -> PutKey
 
 	accessKeyTable = 'a' // user NUL ID -> AccessKey
 	accessIDTable  = 'b' // ID of an access key -> user
@@ -142,7 +98,7 @@ const (
 	copiesTable    = 'w' // in a data shard: user -> copyCounts
 	rewrapTable    = 'z' // in the system shard: user -> the least number of a key that copies may be under
 
-	// What is kept of finished uploads and deletes, and for how long; see Retention.
+	// What is kept of uploads and deletes, and for how long; see Retention.
 	queueKey       = 'n' // finishedQueue
 	orderTable     = 'f' // sequence, 8 bytes -> orderRow
 	userOrderTable = 'o' // user NUL sequence, 8 bytes -> userRow
@@ -190,29 +146,17 @@ func GetRecord(r Reader, user, name string) (*image.Record, error) {
 // GetUpload returns what the shard knows of an upload ID, nil when nothing. Of a stored image it
 // knows the record, even when the upload itself is no longer kept.
 func GetUpload(r Reader, id image.ID) (*Upload, error) {
-	for _, table := range []byte{pendingTable, finishedTable} {
-		var u Upload
-		ok, err := get(r, idKey(table, id), &u)
-		if err != nil {
-			return nil, err
-		}
-		if ok {
-			return &u, nil
-		}
+	u, err := find[Upload](r, idKey(uploadTable, id))
+	if u != nil || err != nil {
+		return u, err
 	}
 	rec, err := recordOf(r, id)
 	if rec == nil {
 		return nil, err
 	}
-	u := &Upload{
-		ID: id, User: rec.User, Name: rec.Name, Bytes: rec.Bytes, Type: rec.Type,
-		State: Committed, Owner: rec.Owner, Replicas: rec.Wanted,
-		Check: &rec.Check, Sealed: rec.Sealed, Created: rec.Created, Record: rec,
-	}
-	for _, c := range rec.Copies {
-		u.Storing = append(u.Storing, Slot{Node: c.Node, Attempt: c.Attempt, Key: c.Key})
-	}
-	return u, nil
+	return &Upload{
+		ID: id, User: rec.User, Name: rec.Name, State: Committed, Record: rec, Index: rec.Version,
+	}, nil
 }
 
 // recordOf returns the record of a stored image by its upload ID, nil when there is none.
@@ -229,25 +173,10 @@ func recordOf(r Reader, id image.ID) (*image.Record, error) {
 	return rec, nil
 }
 
-// PendingUploads returns the uploads that are not finished.
-func PendingUploads(r Reader) (all []*Upload, err error) {
-	err = scan(r, []byte{pendingTable}, nil, func(_ []byte, u *Upload) bool {
-		all = append(all, u)
-		return true
-	})
-	return all, err
-}
-
-// Wants reports whether the shard of a node's file has a use for it: a record names it, or an upload on its
-// way does or may yet, since it waits for this node's report. A file that its shard does not want is garbage.
-func Wants(r Reader, node image.NodeID, f image.FileID) (bool, error) {
-	id := f.Image
-	var pending Upload
-	if ok, err := get(r, idKey(pendingTable, id), &pending); err != nil || ok {
-		s := pending.Slot(node)
-		return ok && s != nil && (!s.Stored() || s.Attempt == f.Attempt), err
-	}
-	rec, err := recordOf(r, id)
+// Names reports whether a record of a file's shard names it as a copy on a node. A file that none names is
+// garbage, unless it was stored for an upload or a repair that goes on.
+func Names(r Reader, node image.NodeID, f image.FileID) (bool, error) {
+	rec, err := recordOf(r, f.Image)
 	if rec == nil {
 		return false, err
 	}
@@ -420,23 +349,12 @@ func (t *Totals) Add(other *Totals) {
 	}
 }
 
-// fill gives free parts of u to holders without one, in their order, in the given epoch.
-func (u *Upload) fill(epoch uint32) {
-	for _, n := range u.Holders {
-		if len(u.Storing) >= u.Replicas {
-			return
-		}
-		if u.Slot(n) == nil {
-			u.Storing = append(u.Storing, Slot{Node: n, Epoch: epoch})
-		}
-	}
-}
-
-// Reserve counts an upload in (sign +1) or out (-1) of the loads.
-func (t *Totals) Reserve(u *Upload, sign int64) {
-	t.node(u.Owner).Assigned.add(sign, sign*u.Bytes)
-	for _, s := range u.Storing {
-		t.node(s.Node).Storing.add(sign, sign*u.Bytes)
+// Assign counts an upload of so many bytes in the loads that placement balances: storing are the nodes of its
+// copies, the owner first.
+func (t *Totals) Assign(storing []image.NodeID, bytes int64) {
+	t.node(storing[0]).Assigned.add(1, bytes)
+	for _, n := range storing {
+		t.node(n).Storing.add(1, bytes)
 	}
 }
 

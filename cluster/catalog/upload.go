@@ -93,17 +93,22 @@ func (c *Commit) check() error {
 	case c.Wanted < 1 || c.Wanted > image.NodesMax || len(c.Copies) == 0 || len(c.Copies) > c.Wanted:
 		return image.Errorf(image.KindInvalid, "commit of %d copies where %d are wanted", len(c.Copies), c.Wanted)
 	}
+	return checkCopies(c.Copies)
+}
+
+// checkCopies refuses copies of no node or of no attempt, and two on one node.
+func checkCopies(copies []Reported) error {
 	seen := map[image.NodeID]bool{}
-	for _, x := range c.Copies {
+	for _, x := range copies {
 		if x.Node == 0 || x.Attempt.IsZero() || seen[x.Node] {
-			return image.Errorf(image.KindInvalid, "commit of a copy without node or attempt, or of two on a node")
+			return image.Errorf(image.KindInvalid, "a copy without node or attempt, or two on a node")
 		}
 		seen[x.Node] = true
 	}
 	return nil
 }
 
-func (t *txn) commitUpload(c *Commit) (Result, error) {
+func (t *txn) commit(c *Commit) (Result, error) {
 	if err := c.check(); err != nil {
 		return reject(err), nil
 	}
@@ -111,80 +116,127 @@ func (t *txn) commitUpload(c *Commit) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	least := uint64(0)
 	if old != nil {
+		least = old.Index
 		switch {
 		case old.User != c.User || old.Name != c.Name:
-			return reject(conflict(c.ID)), nil
-		case old.State == Committed && (*old.Check != c.Check || old.Bytes != c.Bytes):
-			return reject(conflict(c.ID)), nil
+			return reject(Conflict(c.ID)), nil
+		case old.State == Committed && (old.Record.Check != c.Check || old.Record.Bytes != c.Bytes):
+			return reject(Conflict(c.ID)), nil
 		case old.State == Committed:
 			return Result{Upload: old}, nil
-		case old.State == Pending || refused(old.Problem):
+		case old.Refused():
 			return Result{Problem: old.Problem, Upload: old}, nil
 		}
 	}
-	since, err := t.reportedSince(c, old)
+	stale, err := t.reportedBefore(least, c.ID, c.Copies)
 	if err != nil {
 		return Result{}, err
 	}
-	if since != nil {
-		return reject(since), nil
-	}
-	u := &Upload{
-		ID: c.ID, User: c.User, Name: c.Name, Bytes: c.Bytes, Type: c.Type, Owner: c.Copies[0].Node,
-		Replicas: c.Wanted, Check: &c.Check, Sealed: c.Sealed, Created: c.Created,
-	}
-	for _, x := range c.Copies {
-		u.Storing = append(u.Storing, Slot{Node: x.Node, Attempt: x.Attempt, Key: x.Key})
-	}
-	if old != nil {
-		if err := t.forget(old); err != nil {
-			return Result{}, err
-		}
+	if stale != nil {
+		return reject(stale), nil
 	}
 	was, err := GetRecord(t.tx, c.User, c.Name)
 	if err != nil {
 		return Result{}, err
 	}
+	u := &Upload{ID: c.ID, User: c.User, Name: c.Name}
 	if err := c.If.Check(was); err != nil {
-		return t.end(u, err)
+		return t.fail(u, err, old, c.Created)
 	}
 	if was != nil {
 		if err := t.remove(was); err != nil {
 			return Result{}, err
 		}
 	}
-	if err := t.updateTotals(func(s *Totals) { s.Reserve(u, +1) }); err != nil {
+	u.State, u.Record = Committed, c.record(t)
+	if err := t.store(u.Record); err != nil {
 		return Result{}, err
 	}
-	return t.commit(u)
+	return Result{Upload: u}, t.save(u, old, c.Created)
 }
 
-// reportedSince returns why a copy of c counts no more, nil when all count. ended is the failed upload of the
-// same ID, if there is one.
-func (t *txn) reportedSince(c *Commit, ended *Upload) (stale, err error) {
+func (c *Commit) record(t *txn) *image.Record {
+	rec := &image.Record{
+		User: c.User, Name: c.Name, Version: t.index, ID: c.ID, Bytes: c.Bytes, Check: c.Check,
+		Sealed: c.Sealed, Type: c.Type, Owner: c.Copies[0].Node, Shard: t.shard, Wanted: c.Wanted,
+		Created: c.Created,
+	}
+	for _, x := range c.Copies {
+		rec.Copies = append(rec.Copies, x.Copy)
+	}
+	return rec
+}
+
+// store writes a new record and counts it.
+func (t *txn) store(rec *image.Record) error {
+	key := nameKey(rec.User, rec.Name)
+	err := t.put(key, rec)
+	if err == nil {
+		err = t.tx.Set(idKey(imageTable, rec.ID), key)
+	}
+	if err == nil {
+		err = t.count(+1, rec)
+	}
+	if err == nil {
+		err = t.updateTotals(func(s *Totals) { s.Assign(rec.Replicas(), rec.Bytes) })
+	}
+	return err
+}
+
+// Conflict is the answer to an upload under an ID that has another use.
+func Conflict(id image.ID) error {
+	return image.Errorf(image.KindConflict, "upload ID %s was used for other bytes or another name", id).
+		WithHint("send each image under a fresh Idempotency-Key")
+}
+
+// fail ends an upload without a record; see save. That is kept, so that who asks later, from another node or
+// by a command that comes again, gets the same answer.
+func (t *txn) fail(u *Upload, cause error, old *Upload, created time.Time) (Result, error) {
+	p := image.AsProblem(cause)
+	u.State, u.Problem = Failed, &p
+	return Result{Upload: u, Problem: &p}, t.save(u, old, created)
+}
+
+// save keeps what became of an upload, in place of what was known of its ID before, nil when that was
+// nothing, and has the node notified.
+func (t *txn) save(u, old *Upload, created time.Time) error {
+	if old != nil {
+		if err := t.forget(old); err != nil {
+			return err
+		}
+	}
+	t.events = append(t.events, Event{Upload: u})
+	u.Index = t.index
+	return t.keep(u.User, created, idKey(uploadTable, u.ID), func(seq uint64) any {
+		u.Seq = seq
+		return u
+	})
+}
+
+// reportedBefore returns why one of an upload's copies counts no more, nil when all count: it was taken back,
+// or reported before the entry least, or before something that its node may have deleted it for.
+func (t *txn) reportedBefore(least uint64, id image.ID, copies []Reported) (stale, err error) {
 	floor, err := forgotten(t.tx)
 	if err != nil {
 		return nil, err
 	}
-	if ended != nil {
-		floor = max(floor, ended.Index)
-	}
-	for _, x := range c.Copies {
-		taken, err := t.tx.Get(abortKey(image.FileID{Image: c.ID, Attempt: x.Attempt}))
+	for _, x := range copies {
+		taken, err := t.tx.Get(abortKey(image.FileID{Image: id, Attempt: x.Attempt}))
 		if err != nil {
 			return nil, err
 		}
 		if taken != nil {
-			return image.Errorf(image.KindStale, "node %d has taken its copy of upload %s back", x.Node, c.ID), nil
+			return image.Errorf(image.KindStale, "node %d has taken its copy of upload %s back", x.Node, id), nil
 		}
 		var restart uint64
 		if _, err := get(t.tx, restartKey(x.Node), &restart); err != nil {
 			return nil, err
 		}
-		if least := max(floor, restart); x.Index < least {
-			return image.Errorf(image.KindStale, "node %d reported its copy of upload %s at entry %d, before entry %d",
-				x.Node, c.ID, x.Index, least), nil
+		if first := max(least, floor, restart); x.Index < first {
+			return image.Errorf(image.KindStale, "node %d reported its copy of upload %s at entry %d, before %d",
+				x.Node, id, x.Index, first), nil
 		}
 	}
 	return nil, nil
@@ -205,7 +257,7 @@ func (e *End) check() error {
 	return nil
 }
 
-func (t *txn) endUpload(e *End) (Result, error) {
+func (t *txn) end(e *End) (Result, error) {
 	if err := e.check(); err != nil {
 		return reject(err), nil
 	}
@@ -216,8 +268,8 @@ func (t *txn) endUpload(e *End) (Result, error) {
 	if old != nil {
 		switch {
 		case old.User != e.User || old.Name != e.Name:
-			return reject(conflict(e.ID)), nil
-		case old.State != Failed || refused(old.Problem):
+			return reject(Conflict(e.ID)), nil
+		case old.State != Failed || old.Refused():
 			return Result{Problem: old.Problem, Upload: old}, nil
 		}
 	}
@@ -231,12 +283,8 @@ func (t *txn) endUpload(e *End) (Result, error) {
 			return Result{}, nil
 		}
 	}
-	if old != nil { // this end takes its place
-		if err := t.forget(old); err != nil {
-			return Result{}, err
-		}
-	}
-	return t.end(&Upload{ID: e.ID, User: e.User, Name: e.Name, Round: e.Round, Created: e.Created}, cause)
+	u := &Upload{ID: e.ID, User: e.User, Name: e.Name, Round: e.Round}
+	return t.fail(u, cause, old, e.Created)
 }
 
 func abortKey(f image.FileID) []byte { return append(idKey(abortTable, f.Image), f.Attempt[:]...) }

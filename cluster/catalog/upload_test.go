@@ -11,7 +11,7 @@ import (
 
 // reported returns a copy on a node as of an entry of the log.
 func reported(node image.NodeID, index uint64) Reported {
-	return Reported{Copy: image.Copy{Node: node, Attempt: image.Attempt{byte(node), 1}, Key: 1}, Index: index}
+	return Reported{file(node, 1), index}
 }
 
 func commitOf(n byte, name string, copies ...Reported) Command {
@@ -42,7 +42,25 @@ func TestOneEntryCommits(t *testing.T) {
 		rec.Version != 1 {
 		t.Fatalf("%v, %+v", r.Err(), rec)
 	}
+	want := image.Record{
+		User: "alice", Name: "a.png", Version: 1, ID: id(1), Bytes: 100, Check: sumA, Owner: 2,
+		Copies: []image.Copy{file(2, 1), file(3, 1)}, Shard: 2, Wanted: 2, Created: clock,
+	}
+	if !reflect.DeepEqual(*rec, want) || !reflect.DeepEqual(r.Upload.Record, rec) {
+		t.Errorf("record %+v\nwant %+v", *rec, want)
+	}
+	for c, want := range map[image.Copy]bool{
+		file(2, 1): true, file(3, 1): true, file(1, 1): false, file(2, 2): false,
+		{Node: 3, Attempt: file(2, 1).Attempt}: false,
+	} {
+		if got := s.names(1, c); got != want {
+			t.Errorf("%+v is named: %v", c, got)
+		}
+	}
 	sums := s.totals()
+	if sums.UnderReplicated != 0 || sums.Nodes[2].Owned.Images != 1 || sums.Nodes[3].Stored.Bytes != 100 {
+		t.Errorf("%+v", sums)
+	}
 	if sums.Images != 1 || sums.Nodes[2].Assigned.Images != 1 || sums.Nodes[3].Storing.Bytes != 100 {
 		t.Fatalf("%+v", sums)
 	}

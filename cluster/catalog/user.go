@@ -259,8 +259,8 @@ func (t *txn) addToRemovals(id image.NodeID) error {
 	return err
 }
 
-// purge deletes images of a removed user, and all its uploads on their way: what commits after that was
-// assigned, or its copies reported, after it, and so is not encrypted with a key that is destroyed.
+// purge deletes images of a removed user. Copies that were reported before count no more, since they are
+// encrypted under a key that is destroyed; their nodes give up its uploads.
 func (t *txn) purge(c *Purge) (Result, error) {
 	if err := image.CheckUser(c.User); err != nil {
 		return reject(err), nil
@@ -273,21 +273,8 @@ func (t *txn) purge(c *Purge) (Result, error) {
 		return Result{Purged: &Purged{}}, nil
 	}
 	t.events = append(t.events, Event{Purge: c})
-	pending, err := PendingUploads(t.tx)
-	if err != nil {
-		return Result{}, err
-	}
-	for _, u := range pending {
-		if u.User != c.User {
-			continue
-		}
-		cause := image.Errorf(image.KindForbidden, "user %q was removed during the upload", c.User)
-		if _, err := t.fail(u, cause); err != nil {
-			return Result{}, err
-		}
-	}
 	var recs []*image.Record
-	err = ListRecords(t.tx, c.User, "", "", func(rec *image.Record) bool {
+	err := ListRecords(t.tx, c.User, "", "", func(rec *image.Record) bool {
 		recs = append(recs, rec)
 		return len(recs) <= purgedAtOnce
 	})

@@ -9,21 +9,21 @@ import (
 
 // Entry is an entry of a node's catalog.
 type Entry struct {
-	Table   string   `json:"table"` // record, image, pending or finished
-	Shard   uint64   `json:"shard"`
-	ID      image.ID `json:"id"`
-	Name    string   `json:"name"`
-	Version uint64   `json:"version,omitempty"` // of a record
-	Epoch   uint32   `json:"epoch,omitempty"`   // of an upload
-	State   string   `json:"state,omitempty"`   // of an upload
+	Table    string   `json:"table"` // record, image or upload
+	Shard    uint64   `json:"shard"`
+	ID       image.ID `json:"id"`
+	Name     string   `json:"name"`
+	Version  uint64   `json:"version,omitempty"`  // of a record
+	Recopied uint64   `json:"recopied,omitempty"` // of a record
+	State    string   `json:"state,omitempty"`    // of an upload
+	Index    uint64   `json:"index,omitempty"`    // of the entry that ended an upload
 }
 
 // The tables of Entry.
 const (
-	TableRecord   = "record"
-	TableImage    = "image" // by upload ID
-	TablePending  = "pending"
-	TableFinished = "finished"
+	TableRecord = "record"
+	TableImage  = "image"  // by upload ID
+	TableUpload = "upload" // that has ended
 )
 
 // Inventory returns the images and uploads in a node's catalog. ok is false when its process did not answer.
@@ -38,7 +38,7 @@ func (c *Cluster) Inventory(id image.NodeID) (entries []Entry, ok bool) {
 
 // Invariants compares what a cluster has now with all that it had before, across crashes.
 type Invariants struct {
-	uploads map[image.ID]Entry // newest state of each
+	uploads map[image.ID]Entry // how each ended last
 	names   map[string]Entry   // newest version of each record
 	secrets map[string]string  // fields of headers, and the path of the file with each
 }
@@ -53,8 +53,9 @@ func NewInvariants() *Invariants {
 }
 
 // ExpectRecords expects of one node's inventory, compared with all before, that each upload has one record
-// under one name, that epochs and versions only grow, and that committed uploads stay committed (invariant
-// I2). While shards move between nodes, it must be the inventory of a node that is up to date.
+// under one name, that the entries of the log which made records and ended uploads only grow, and that
+// committed uploads stay committed (invariant I2). While shards move between nodes, it must be the inventory
+// of a node that is up to date.
 func (v *Invariants) ExpectRecords(t testing.TB, entries []Entry) {
 	t.Helper()
 	records := map[image.ID]Entry{}
@@ -66,15 +67,12 @@ func (v *Invariants) ExpectRecords(t testing.TB, entries []Entry) {
 				t.Errorf("upload %s has two records, %+v and %+v", e.ID, other, e)
 			}
 			records[e.ID] = e
-			before := v.names[e.Name]
-			if e.Version < before.Version || e.Version == before.Version && e.ID != before.ID {
-				t.Errorf("%s is %+v after %+v", e.Name, e, before)
-			}
-			v.names[e.Name] = e
+			v.expectRecord(t, e)
 		case TableImage:
 			images[e.ID] = e
+		case TableUpload:
 		default:
-			v.expectUpload(t, e)
+			t.Errorf("an entry of no table: %+v", e)
 		}
 	}
 	for id, e := range records {
@@ -85,25 +83,44 @@ func (v *Invariants) ExpectRecords(t testing.TB, entries []Entry) {
 	if len(images) != len(records) {
 		t.Errorf("%d records, %d in the index by upload ID", len(records), len(images))
 	}
+	for _, e := range entries {
+		if e.Table == TableUpload {
+			v.expectUpload(t, e, records)
+		}
+	}
 }
 
-func (v *Invariants) expectUpload(t testing.TB, e Entry) {
+func (v *Invariants) expectRecord(t testing.TB, e Entry) {
+	t.Helper()
+	before := v.names[e.Name]
+	same := e.Version == before.Version
+	if e.Version < before.Version || same && (e.ID != before.ID || e.Recopied < before.Recopied) {
+		t.Errorf("%s is %+v after %+v", e.Name, e, before)
+	}
+	v.names[e.Name] = e
+}
+
+func (v *Invariants) expectUpload(t testing.TB, e Entry, records map[image.ID]Entry) {
 	t.Helper()
 	before, known := v.uploads[e.ID]
-	switch {
+	switch rec, recorded := records[e.ID]; {
+	case e.State != committed && e.State != failed:
+		t.Errorf("upload %+v has not ended", e)
+	case recorded && (e.State != committed || e.Index != rec.Version),
+		recorded && (e.Name != rec.Name || e.Shard != rec.Shard):
+		t.Errorf("upload %+v has the record %+v", e, rec)
 	case known && (before.Name != e.Name || before.Shard != e.Shard):
 		t.Errorf("upload %+v had another name before: %+v", e, before)
-	case e.Epoch < before.Epoch:
-		t.Errorf("the epoch of upload %+v fell: %+v", e, before)
+	case e.Index < before.Index || e.Index == before.Index && known && e.State != before.State:
+		t.Errorf("upload %+v ended otherwise before: %+v", e, before)
 	case before.State == committed && e.State != committed:
 		t.Errorf("upload %+v was committed before: %+v", e, before)
-	case before.Table == TableFinished && e.Table == TablePending && e.Epoch == before.Epoch:
-		t.Errorf("upload %+v was finished in this epoch before: %+v", e, before)
 	}
 	v.uploads[e.ID] = e
 }
 
-const committed = "committed" // catalog.Committed
+// States of uploads: catalog.Committed, catalog.Failed.
+const committed, failed = "committed", "failed"
 
 // ExpectUniqueKeys expects that no attempt, data key and salt is in two files, among those that nodes have
 // now and had at earlier calls (invariant I4).

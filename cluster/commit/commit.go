@@ -23,40 +23,47 @@ import (
 // Copy is a durable copy of an upload on the node that reports it.
 type Copy struct {
 	image.Copy
-	Check  image.Check
-	Sealed *image.SealedDigest // nil: the upload asks for none
+	Check  image.Check         `json:"check"`
+	Sealed *image.SealedDigest `json:"sealed,omitempty"` // nil: the upload asks for none
 }
 
 // Report is what a node tells the coordinator of an upload: all that it has of it.
 type Report struct {
-	Node    image.NodeID
-	Request image.Request
+	Node    image.NodeID  `json:"node"`
+	Request image.Request `json:"request"`
 	// Copy is the node's durable copy, nil when it has none; Index the last entry of the shard's log that the
 	// node had acted on when it looked.
-	Copy  *Copy
-	Index uint64
+	Copy  *Copy  `json:"copy,omitempty"`
+	Index uint64 `json:"index"`
 	// Waits: all bytes are here, and the node has waited long for the outcome.
-	Waits bool
-	// Problem says why this node cannot store the upload, nil when it can. With Fatal no node can.
-	Problem *image.Problem
-	Fatal   bool
-	// Asks: the node wants to be told what is decided.
-	Asks bool
+	Waits bool `json:"waits,omitempty"`
+	// Problem says why this node cannot store the upload, or gave it up; nil: it can. With Fatal no
+	// node can.
+	Problem *image.Problem `json:"problem,omitempty"`
+	Fatal   bool           `json:"fatal,omitempty"`
+	// Lacks is a node that this one, which relays the upload, cannot send it to, for Problem; 0: none.
+	Lacks image.NodeID `json:"lacks,omitempty"`
+	// Round and Change are those of the newest decision that the node has, 0: none. Where that is not what is
+	// decided now, the node is told again.
+	Round  uint64 `json:"round,omitempty"`
+	Change int    `json:"change,omitempty"`
 	// Gone: the node has no part in the upload any more, and no copy.
-	Gone bool
+	Gone bool `json:"gone,omitempty"`
 }
 
 // Decision is what the coordinator tells the nodes of an upload.
 type Decision struct {
-	ID image.ID
+	ID image.ID `json:"id"`
 	// Round is the same in all decisions of one coordinator on one try of an upload, and in no others.
-	Round uint64
+	Round uint64 `json:"round"`
+	// Change counts the decisions of a round, from 1 on. They may come in another order.
+	Change int `json:"change"`
 	// Storing are the nodes that are to store a copy, the owner first.
-	Storing []image.NodeID
+	Storing []image.NodeID `json:"storing,omitempty"`
 	// Standby holds the bytes for a takeover; 0: nobody.
-	Standby image.NodeID
+	Standby image.NodeID `json:"standby,omitempty"`
 	// Problem says that the upload is over without an entry in the log, nil when it is not.
-	Problem *image.Problem
+	Problem *image.Problem `json:"problem,omitempty"`
 }
 
 // Action is what a Coordinator or Participant wants done.

@@ -56,11 +56,25 @@ func NewCoordinator(t Times) *Coordinator {
 	return &Coordinator{times: t, uploads: map[image.ID]*deciding{}}
 }
 
+// Busy reports whether there are uploads to decide on.
+func (c *Coordinator) Busy() bool { return len(c.uploads) > 0 }
+
+// Has reports whether it has an upload to decide on.
+func (c *Coordinator) Has(id image.ID) bool { return c.uploads[id] != nil }
+
 // Heard takes a report.
 func (c *Coordinator) Heard(v View, r Report) []Action {
 	id := r.Request.ID
-	u := c.uploads[id]
-	if known := v.Lookup(id); known != nil {
+	u, known := c.uploads[id], v.Lookup(id)
+	if known != nil && !isOf(r.Request, known.User, known.Name) ||
+		u != nil && (!isOf(r.Request, u.req.User, u.req.Name) || r.Request.Size != u.req.Size) {
+		if r.Gone {
+			return nil
+		}
+		p := image.AsProblem(catalog.Conflict(id))
+		return []Action{Tell{r.Node, Decision{ID: id, Problem: &p}}}
+	}
+	if known != nil {
 		if known.State == catalog.Committed || known.Refused() {
 			return nil // the node learns it from the log
 		}
@@ -78,12 +92,15 @@ func (c *Coordinator) Heard(v View, r Report) []Action {
 			stale: map[image.NodeID]uint64{},
 		}
 		u.decision.ID, u.decision.Round = id, v.Random()
+		if r.Request.Relayed { // Broadcast is whom another decision has named; the relay can send it to all
+			u.req.Broadcast = nil
+		}
 		c.uploads[id] = u
 	}
 	if !r.Gone {
 		u.heard[r.Node] = v.Now
 	}
-	if r.Copy != nil && u.stale[r.Node] > 0 && r.Index <= u.stale[r.Node] {
+	if at, is := u.stale[r.Node]; is && r.Copy != nil && r.Index <= at {
 		return nil // it reports again
 	}
 	before := u.reports[r.Node]
@@ -101,6 +118,10 @@ func (c *Coordinator) Heard(v View, r Report) []Action {
 	case r.Fatal:
 		u.cause = r.Problem.Err()
 		return c.fail(v, u)
+	case r.Lacks != 0:
+		if u.reports[r.Lacks].Copy == nil {
+			u.drop(r.Lacks, r.Problem.Err())
+		}
 	case r.Problem != nil && r.Copy == nil:
 		u.drop(r.Node, r.Problem.Err())
 	case r.Gone:
@@ -111,11 +132,15 @@ func (c *Coordinator) Heard(v View, r Report) []Action {
 		u.dropSlow(v, c.times) // r.Node takes its place
 	}
 	actions := c.decide(v, u)
-	if r.Asks && len(actions) == 0 {
+	isNew := r.Round == u.decision.Round && r.Change == u.decision.Change
+	if !isNew && !r.Gone && len(actions) == 0 {
 		actions = u.tell(r.Node)
 	}
 	return actions
 }
+
+// isOf reports whether an upload is of an image's name. A client may use an ID twice.
+func isOf(r image.Request, user, name string) bool { return r.User == user && r.Name == name }
 
 // Tick looks over all uploads.
 func (c *Coordinator) Tick(v View) (actions []Action) {
@@ -243,6 +268,7 @@ func (c *Coordinator) decide(v View, u *deciding) []Action {
 		}
 		return c.fail(v, u)
 	}
+	u.decision.Change++
 	u.decided, u.decision.Storing, u.decision.Standby = v.Now, order[:storing], 0
 	if len(order) > storing {
 		u.decision.Standby = order[storing]
@@ -316,6 +342,7 @@ func (c *Coordinator) fail(v View, u *deciding) []Action {
 	}
 	switch {
 	case !fatal && len(stored) >= max(v.Needed, 1) && v.Now.Sub(u.moved) <= c.times.Upload:
+		u.decision.Change++
 		u.decision.Storing = stored
 		return c.commit(v, u)
 	case len(stored) > 0:

@@ -56,19 +56,29 @@ func (p *Participant) report(m Moment) []Action {
 	if m.Leader == 0 || p.finished || p.over != nil {
 		return nil
 	}
-	r := Report{
-		Node: p.self, Request: p.req, Copy: p.copy, Index: m.Acted, Problem: p.problem, Fatal: p.fatal,
-		Asks:  len(p.decision.Storing) == 0,
-		Waits: !p.whole.IsZero() && m.Now.Sub(p.whole) >= p.times.Takeover,
-	}
-	p.reported = p.reported || p.copy != nil
+	r := p.all(m)
+	r.Problem, r.Fatal = p.problem, p.fatal
+	r.Waits = !p.whole.IsZero() && m.Now.Sub(p.whole) >= p.times.Takeover
 	return []Action{Send{m.Leader, r}}
+}
+
+// all returns what every report says. It is sent: a copy in it is kept until the log has decided.
+func (p *Participant) all(m Moment) Report {
+	p.reported = p.reported || p.copy != nil
+	r := Report{Node: p.self, Request: p.req, Copy: p.copy, Index: m.Acted}
+	if len(p.decision.Storing) > 0 {
+		r.Round, r.Change = p.decision.Round, p.decision.Change
+	}
+	return r
 }
 
 // Decide takes what the coordinator on a node has decided.
 func (p *Participant) Decide(m Moment, from image.NodeID, d Decision) []Action {
 	if p.finished || p.over != nil || from != m.Leader {
 		return nil
+	}
+	if d.Problem == nil && d.Round == p.decision.Round && d.Change < p.decision.Change {
+		return nil // a newer one came before it
 	}
 	p.decision = d
 	switch stores := slices.Contains(d.Storing, p.self); {
@@ -83,6 +93,11 @@ func (p *Participant) Decide(m Moment, from image.NodeID, d Decision) []Action {
 		return p.stop()
 	}
 	return nil
+}
+
+// Follows reports whether a decision is the one that this node follows.
+func (p *Participant) Follows(d Decision) bool {
+	return len(p.decision.Storing) > 0 && d.Round == p.decision.Round && d.Change == p.decision.Change
 }
 
 // stop ends storing, where that goes on.
@@ -113,7 +128,7 @@ func (p *Participant) fail(m Moment, cause *image.Problem) (actions []Action) {
 func (p *Participant) finish(m Moment, f Finish) (actions []Action) {
 	p.finished = true
 	if m.Leader != 0 && (f.Upload == nil || f.Upload.State == catalog.Failed) {
-		gone := Report{Node: p.self, Request: p.req, Index: m.Acted, Gone: true}
+		gone := Report{Node: p.self, Request: p.req, Index: m.Acted, Problem: f.Problem, Gone: true}
 		actions = append(actions, Send{m.Leader, gone})
 	}
 	return append(actions, f)
@@ -142,9 +157,10 @@ func (p *Participant) Aborted(m Moment, f image.FileID) []Action {
 
 // Skipped says that this node got the shard's state without the entries that made it, and that it says
 // nothing of the upload. It may have been committed meanwhile, and its record deleted, and the copy with it:
-// what was reported before is taken back.
+// what was reported before is taken back. Or its user was removed, and the copy, reported or not, is under a
+// key that is destroyed.
 func (p *Participant) Skipped(m Moment) []Action {
-	if p.finished || p.over != nil || !p.reported {
+	if p.finished || p.over != nil || p.copy == nil && !p.storing {
 		return nil
 	}
 	problem := image.AsProblem(image.Errorf(image.KindAborted,
@@ -169,6 +185,16 @@ func (p *Participant) CannotStore(m Moment, cause *image.Problem, fatal bool) (a
 	actions = p.stop()
 	p.problem, p.fatal = cause, fatal
 	return append(actions, p.report(m)...)
+}
+
+// CannotSend says that a node which is to store the upload cannot be sent its bytes.
+func (p *Participant) CannotSend(m Moment, to image.NodeID, cause *image.Problem) []Action {
+	if p.finished || p.over != nil || m.Leader == 0 {
+		return nil
+	}
+	r := p.all(m)
+	r.Lacks, r.Problem = to, cause
+	return []Action{Send{m.Leader, r}}
 }
 
 // Whole says that all bytes have come.
@@ -201,6 +227,10 @@ func (p *Participant) GiveUp(m Moment, cause *image.Problem) []Action {
 
 // Ended takes what the log says: the upload is finished. Copies that no record names are good for nothing.
 func (p *Participant) Ended(m Moment, u *catalog.Upload) (actions []Action) {
+	if !isOf(p.req, u.User, u.Name) {
+		problem := image.AsProblem(catalog.Conflict(p.req.ID))
+		return p.GiveUp(m, &problem)
+	}
 	if p.finished || !ends(u, p.decision.Round) {
 		return nil
 	}

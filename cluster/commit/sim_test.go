@@ -47,7 +47,7 @@ const (
 	simShard   = 2
 	simNodes   = 3
 	simUploads = 3
-	simSteps   = 260
+	simSteps   = 900
 )
 
 var (
@@ -68,8 +68,10 @@ type proposal struct {
 	run     int
 	id      image.ID
 	command []byte
-	answers bool // the coordinator waits for the answer
-	fences  image.FileID
+	answers bool         // the coordinator waits for the answer
+	restart bool         // its node serves the shard from there on
+	repairs image.FileID // the copy that a repair waits to be named, or taken back
+	slow    bool         // it comes late, when its proposer has given up
 }
 
 // simNode is a node: its disk, and the process that runs on it.
@@ -88,9 +90,10 @@ type simNode struct {
 	acted        uint64
 	coordinator  *Coordinator
 	parts        map[image.ID]*simPart
-	unacted      []ended                    // of the log, that participants were not told of yet
-	leftover     map[image.FileID]time.Time // files of earlier processes, since when
-	fencing      map[image.FileID]uint64    // the entry that ends their IDs, once it is there
+	unacted      []ended // of the log, that participants were not told of yet
+	restarted    uint64  // the entry with the Restart of this process; 0: there is none yet
+	// pins are copies of repairs, and the entry that says what becomes of each; 0: there is none yet.
+	pins map[image.FileID]uint64
 }
 
 // ended is an upload or a copy that an entry of the log ended, and the last entry that was acted on before;
@@ -104,9 +107,13 @@ type ended struct {
 // simPart is a participant with its bytes and its file.
 type simPart struct {
 	*Participant
+	node    *simNode
+	run     int
 	client  *simClient
-	got     int           // parts of the body, of simParts
-	attempt image.Attempt // that is being stored
+	source  *simPart       // that relays the upload to this one; nil: the client sends it
+	sent    []image.NodeID // that this one relays the upload to
+	got     int            // parts of the body, of simParts
+	attempt image.Attempt  // that is being stored
 	writing bool
 	cut     bool // the body ended early
 	file    image.FileID
@@ -114,6 +121,16 @@ type simPart struct {
 }
 
 const simParts = 3
+
+// over reports whether nothing comes of a participant any more.
+func (p *simPart) over() bool {
+	return p.node.down || p.node.run != p.run || p.node.parts[p.req.ID] != p
+}
+
+// header is that of an upload which a node relays to another one.
+type header struct{ source *simPart }
+
+func (header) action() {}
 
 // simClient is one upload by one client.
 type simClient struct {
@@ -137,13 +154,14 @@ func newSimulation(seed uint64) *simulation {
 		n := &simNode{s: s, id: id + 1, db: memkv.KV{}, files: map[image.FileID]bool{}}
 		n.start()
 		s.nodes = append(s.nodes, n)
+		n.restart()
 	}
 	names := 1 + s.r.IntN(2)
 	for i := range simUploads {
 		s.addClient(i, fmt.Sprint("image", s.r.IntN(names)), byte(i), byte(i))
 	}
 	if s.r.IntN(3) == 0 { // an ID that is used for two images
-		s.addClient(simUploads, "image0", 0, 9)
+		s.addClient(simUploads, fmt.Sprint("image", s.r.IntN(3)), 0, 9)
 	}
 	return s
 }
@@ -170,11 +188,13 @@ func (n *simNode) start() {
 	n.coordinator = nil
 	n.parts = map[image.ID]*simPart{}
 	n.unacted, n.acted = nil, n.applied
-	n.leftover, n.fencing = map[image.FileID]time.Time{}, map[image.FileID]uint64{}
-	for f := range n.files {
-		n.leftover[f] = n.s.now
-	}
-	n.believes = 0
+	n.believes, n.restarted, n.pins = 0, 0, map[image.FileID]uint64{}
+}
+
+// restart has the node announce that it does not know what an earlier process of it has reported.
+func (n *simNode) restart() {
+	c := catalog.Command{Restart: &catalog.Restart{Node: n.id}}
+	n.s.pending = append(n.s.pending, proposal{from: n.id, run: n.run, command: c.Encode(), restart: true})
 }
 
 func (n *simNode) remove(f image.FileID) {
@@ -234,6 +254,7 @@ func (n *simNode) do(part *simPart, actions []Action) {
 		case Propose:
 			s.pending = append(s.pending, proposal{
 				from: n.id, run: n.run, id: a.ID, command: a.Command.Encode(), answers: part == nil,
+				slow: s.r.IntN(6) == 0,
 			})
 		case Store:
 			part.writing, part.attempt = true, s.attempt()
@@ -245,8 +266,13 @@ func (n *simNode) do(part *simPart, actions []Action) {
 			n.remove(part.file)
 		case Finish:
 			delete(n.parts, part.req.ID)
-			if a.Upload != nil {
+			switch {
+			case part.source != nil && (a.Upload == nil || a.Upload.State == catalog.Failed):
+				part.source.cannotSend(n.id)
+			case part.source == nil && a.Upload != nil:
 				part.client.answered(a.Upload)
+			case part.source == nil && a.Problem.Code == image.KindConflict:
+				part.client.refused = a.Problem
 			}
 		}
 	}
@@ -262,13 +288,15 @@ func (s *simulation) attempt() (a image.Attempt) {
 // step lets one thing happen.
 func (s *simulation) step() {
 	n := s.nodes[s.r.IntN(len(s.nodes))]
-	switch k := s.r.IntN(100); {
+	switch k := s.r.IntN(112); {
 	case k < 22:
 		s.deliver()
 	case k < 32:
 		s.appendOne()
 	case k < 48:
-		n.apply()
+		for range 1 + s.r.IntN(4) {
+			n.apply()
+		}
 	case k < 56:
 		n.act()
 	case k < 72:
@@ -276,9 +304,9 @@ func (s *simulation) step() {
 	case k < 78:
 		n.store()
 	case k < 84:
-		most := 400
-		if s.calm && slices.ContainsFunc(s.nodes, func(n *simNode) bool { return len(n.parts) > 0 }) {
-			most = 100 // there are few steps in a second
+		most := 80
+		if s.calm && !slices.ContainsFunc(s.nodes, func(n *simNode) bool { return len(n.parts) > 0 }) {
+			most = 400
 		}
 		s.now = s.now.Add(time.Duration(s.r.IntN(most)) * time.Millisecond)
 		n.tick()
@@ -288,20 +316,35 @@ func (s *simulation) step() {
 		n.learnLeader()
 	case s.calm:
 	case k < 92:
-		s.leader = image.NodeID(1 + s.r.IntN(simNodes))
-		s.note("node %d leads", s.leader)
+		if s.r.IntN(4) == 0 {
+			s.leader = image.NodeID(1 + s.r.IntN(simNodes))
+			s.note("node %d leads", s.leader)
+		}
 	case k < 94:
-		n.fault()
+		if s.r.IntN(3) == 0 {
+			n.fault()
+		}
 	case k < 95:
-		s.now = s.now.Add(time.Duration(s.r.IntN(3000)) * time.Millisecond)
+		if s.r.IntN(3) == 0 {
+			s.now = s.now.Add(time.Duration(s.r.IntN(3000)) * time.Millisecond)
+		}
 	case k < 96:
 		n.snapshot()
 	case k < 97:
-		s.delete()
+		if s.r.IntN(3) == 0 {
+			s.delete()
+		}
 	case k < 98:
-		s.noise()
+		if s.r.IntN(3) == 0 {
+			s.noise()
+		}
+	case k < 106:
+		hurt := slices.DeleteFunc(slices.Clone(s.nodes), func(n *simNode) bool { return n.runs() && !n.wiped })
+		if len(hurt) > 0 {
+			hurt[s.r.IntN(len(hurt))].recover()
+		}
 	default:
-		n.recover()
+		n.repair()
 	}
 }
 
@@ -312,13 +355,17 @@ func (s *simulation) deliver() {
 	}
 	i := s.r.IntN(len(s.flying))
 	m := s.flying[i]
+	n := s.node(m.to)
+	if h, ok := m.what.(header); ok {
+		s.relay(i, n, h.source)
+		return
+	}
 	if fate := s.r.IntN(20); s.calm || fate > 0 {
 		s.flying = slices.Delete(s.flying, i, i+1)
 		if !s.calm && fate == 1 {
 			return
 		}
 	}
-	n := s.node(m.to)
 	if n.paused {
 		s.flying = append(s.flying, m)
 		return
@@ -332,6 +379,10 @@ func (s *simulation) deliver() {
 			s.note("node %d is told by %d: %v stored by %v, problem %v", n.id, m.from, a.Decision.ID[15],
 				a.Decision.Storing, a.Decision.Problem != nil)
 			n.do(p, p.Decide(n.moment(), m.from, a.Decision))
+			relays := len(p.client.req.Broadcast) == 0 && p.source == nil
+			if relays && m.from == n.believes && a.Decision.Problem == nil {
+				p.relay(a.Decision.Storing)
+			}
 		}
 	case Send:
 		if n.believes == n.id {
@@ -352,6 +403,13 @@ func (s *simulation) appendOne() {
 	}
 	i := s.r.IntN(len(s.pending))
 	p := s.pending[i]
+	if p.slow && !s.calm {
+		s.pending[i].slow = s.r.IntN(12) > 0
+		if s.r.IntN(3) == 0 {
+			s.unanswered(p)
+		}
+		return
+	}
 	fate := s.r.IntN(12)
 	if s.calm || fate > 0 {
 		s.pending = slices.Delete(s.pending, i, i+1)
@@ -359,19 +417,35 @@ func (s *simulation) appendOne() {
 	proposer := s.node(p.from)
 	alive := proposer.run == p.run && !proposer.down
 	if !s.calm && fate == 1 { // lost: the proposer does not know
-		if alive && p.answers && proposer.coordinator != nil {
-			err := errors.New("no answer")
-			proposer.do(nil, proposer.coordinator.Proposed(proposer.view(), p.id, catalog.Result{}, err))
-		}
+		s.unanswered(p)
 		return
 	}
 	result := s.append(p.command)
-	if alive && p.fences != (image.FileID{}) {
-		proposer.fencing[p.fences] = uint64(len(s.log))
+	if alive && p.restart {
+		proposer.restarted = uint64(len(s.log))
+	}
+	if at, ok := proposer.pins[p.repairs]; ok && at == 0 && alive {
+		if s.calm || s.r.IntN(4) > 0 {
+			proposer.pins[p.repairs] = uint64(len(s.log))
+		} else {
+			proposer.takeBack(p.repairs)
+		}
 	}
 	s.note("entry %d by node %d: %.300s: %v", len(s.log), p.from, p.command[1:], result.Err())
 	if alive && p.answers && proposer.coordinator != nil && (s.calm || s.r.IntN(4) > 0) {
 		proposer.do(nil, proposer.coordinator.Proposed(proposer.view(), p.id, result, nil))
+	}
+}
+
+// unanswered tells the proposer that it is not known what became of a proposal.
+func (s *simulation) unanswered(p proposal) {
+	n := s.node(p.from)
+	switch alive := n.run == p.run && !n.down; {
+	case !alive:
+	case p.answers && n.coordinator != nil:
+		n.do(nil, n.coordinator.Proposed(n.view(), p.id, catalog.Result{}, errors.New("no answer")))
+	case p.repairs != (image.FileID{}):
+		n.takeBack(p.repairs)
 	}
 }
 
@@ -401,7 +475,7 @@ func (n *simNode) apply() {
 		panic(err)
 	}
 	for _, e := range events {
-		if e.Upload != nil && e.Upload.Finished() {
+		if e.Upload != nil {
 			n.unacted = append(n.unacted, ended{index: n.applied - 1, upload: e.Upload})
 		}
 		if e.Aborted != nil {
@@ -466,10 +540,11 @@ func (s *simulation) body(n *simNode) {
 	c := busy[s.r.IntN(len(busy))]
 	p := n.parts[c.req.ID]
 	switch {
+	case p != nil && p.source != nil && !p.fed():
 	case p == nil:
 		c.toStart = slices.DeleteFunc(c.toStart, func(id image.NodeID) bool { return id == n.id })
-		n.begin(c)
-	case !s.calm && s.r.IntN(25) == 0:
+		n.begin(c, nil)
+	case !s.calm && s.r.IntN(60) == 0:
 		p.cut = true
 		problem := image.AsProblem(image.Errorf(image.KindIncomplete, "the body ended early"))
 		s.note("node %d: the body of %v ends early", n.id, c.req.ID[15])
@@ -494,7 +569,60 @@ func (s *simulation) try(c *simClient) {
 		}
 	}
 	c.req.Broadcast = slices.Clone(c.toStart)
-	s.note("client of upload %d tries", c.req.ID[15])
+	if len(c.toStart) > 0 && s.r.IntN(4) == 0 {
+		i := s.r.IntN(len(c.toStart))
+		c.toStart, c.req.Broadcast = c.toStart[i:i+1], nil
+	}
+	s.note("client of upload %d tries, broadcast to %v", c.req.ID[15], c.req.Broadcast)
+}
+
+// relay begins to send an upload to the nodes that are to store it.
+func (p *simPart) relay(storing []image.NodeID) {
+	for _, to := range storing {
+		if to != p.node.id && !slices.Contains(p.sent, to) {
+			p.sent = append(p.sent, to)
+			p.node.s.flying = append(p.node.s.flying, message{p.node.id, to, header{p}})
+		}
+	}
+}
+
+// relay delivers the header of a relayed upload, which is the i-th of the flying messages, to a node.
+func (s *simulation) relay(i int, n *simNode, source *simPart) {
+	if n.paused && s.r.IntN(4) > 0 {
+		return
+	}
+	s.flying = slices.Delete(s.flying, i, i+1)
+	p := n.parts[source.req.ID]
+	switch {
+	case source.over():
+	case !n.runs() || n.wiped || p != nil && !isOf(p.req, source.req.User, source.req.Name):
+		source.cannotSend(n.id)
+	case p == nil:
+		n.begin(source.client, source)
+	}
+}
+
+// cannotSend says that a node does not take what is relayed to it.
+func (p *simPart) cannotSend(to image.NodeID) {
+	if p.over() {
+		return
+	}
+	problem := image.AsProblem(image.Errorf(image.KindAborted, "node %d does not take it", to))
+	p.node.s.note("node %d cannot relay %v to node %d", p.node.id, p.req.ID[15], to)
+	p.node.do(p, p.CannotSend(p.node.moment(), to, &problem))
+}
+
+// fed reports whether more of a relayed body can come, and ends it where none will.
+func (p *simPart) fed() bool {
+	n := p.node
+	if p.source.over() || p.source.cut {
+		p.cut = true
+		problem := image.AsProblem(image.Errorf(image.KindIncomplete, "the relayed body ended early"))
+		n.s.note("node %d: the relayed body of %v ends early", n.id, p.req.ID[15])
+		n.do(p, p.CannotStore(n.moment(), &problem, false))
+		return false
+	}
+	return p.source.node.runs() && p.got < p.source.got
 }
 
 // busy reports whether a node has to do with an upload, or is about to.
@@ -506,14 +634,23 @@ func (s *simulation) busy(id image.ID) bool {
 		})
 }
 
-// begin gives a node the header of an upload.
-func (n *simNode) begin(c *simClient) {
+// begin gives a node the header of an upload, from its client or from a node that relays it.
+func (n *simNode) begin(c *simClient, source *simPart) {
 	u, _ := catalog.GetUpload(n.db, c.req.ID)
 	if u != nil && (u.State == catalog.Committed || u.Refused()) {
-		c.answered(u)
+		if source == nil {
+			c.answered(u)
+		}
 		return
 	}
-	p := &simPart{Participant: NewParticipant(n.id, simShard, c.req, simTimes), client: c, began: n.s.now}
+	req := c.req
+	if source != nil {
+		req.Broadcast = slices.Clone(source.decision.Storing)
+	}
+	p := &simPart{
+		Participant: NewParticipant(n.id, simShard, req, simTimes), node: n, run: n.run, client: c, source: source,
+		began: n.s.now,
+	}
 	n.parts[c.req.ID] = p
 	n.s.note("node %d begins %v", n.id, c.req.ID[15])
 	n.do(p, p.Begin(n.moment()))
@@ -581,10 +718,14 @@ func (n *simNode) tick() {
 			n.do(p, p.Tick(n.moment()))
 		}
 	}
+	if n.restarted == 0 && !n.wiped {
+		n.restart()
+	}
 	n.sweep()
 }
 
-// sweep deletes files that no participant has, once the log says that no record names them.
+// sweep deletes files that no participant has and no record names. Those that an earlier process reported may
+// be committed until the Restart of this one is in the log.
 func (n *simNode) sweep() {
 	for _, f := range slices.SortedFunc(maps.Keys(n.files), func(a, b image.FileID) int {
 		return slices.Compare(a.Attempt[:], b.Attempt[:])
@@ -592,31 +733,49 @@ func (n *simNode) sweep() {
 		if p := n.parts[f.Image]; p != nil && (p.file == f || p.attempt == f.Attempt) {
 			continue
 		}
-		rec := n.record(f.Image)
-		fenced := n.fencing[f]
-		switch {
-		case rec != nil && rec.Has(n.id, f.Attempt):
-			delete(n.leftover, f)
+		if at, pinned := n.pins[f]; pinned && (at == 0 || n.applied < at) {
 			continue
-		case rec != nil || fenced > 0 && n.acted >= fenced:
+		}
+		rec := n.record(f.Image)
+		if n.restarted > 0 && n.acted >= n.restarted && (rec == nil || !rec.Has(n.id, f.Attempt)) {
 			n.s.note("node %d sweeps a copy of %v", n.id, f.Image[15])
 			n.remove(f)
-			continue
 		}
-		since, known := n.leftover[f]
-		if !known {
-			n.leftover[f] = n.s.now
-			continue
-		}
-		if n.s.now.Sub(since) < 2*simTimes.Upload {
-			continue
-		}
-		n.leftover[f] = n.s.now
-		end := catalog.Command{Abort: &catalog.Abort{File: f, User: "alice", Created: n.s.now}}
-		n.s.pending = append(n.s.pending, proposal{
-			from: n.id, run: n.run, id: f.Image, command: end.Encode(), fences: f,
-		})
 	}
+}
+
+// repair makes a copy of an image here, in place of this node's or of another one, or of none where there are
+// too few.
+func (n *simNode) repair() {
+	recs, _, _ := catalog.Records(n.db, nil, 100)
+	if !n.runs() || n.wiped || n.restarted == 0 || n.acted < n.restarted || len(recs) == 0 {
+		return
+	}
+	rec := recs[n.s.r.IntN(len(recs))]
+	f := image.FileID{Image: rec.ID, Shard: simShard, Attempt: n.s.attempt()}
+	n.files[f], n.pins[f] = true, 0
+	c := &catalog.Recopy{User: rec.User, Name: rec.Name, ID: rec.ID, Add: []catalog.Reported{
+		{Copy: image.Copy{Node: n.id, Attempt: f.Attempt, Key: 1}, Index: n.acted},
+	}}
+	if own := slices.Index(rec.Replicas(), n.id); own >= 0 {
+		c.Drop = rec.Copies[own : own+1]
+	} else if len(rec.Copies) == rec.Wanted {
+		i := n.s.r.IntN(len(rec.Copies))
+		c.Drop = rec.Copies[i : i+1]
+	}
+	n.s.note("node %d makes a copy of %v in place of %v", n.id, rec.ID[15], c.Drop)
+	n.s.pending = append(n.s.pending, proposal{
+		from: n.id, run: n.run, id: rec.ID, command: catalog.Command{Recopy: c}.Encode(), repairs: f,
+		slow: n.s.r.IntN(2) == 0,
+	})
+}
+
+// takeBack has the log say that it will not name a copy of a repair of which it is not known whether it does.
+func (n *simNode) takeBack(f image.FileID) {
+	abort := catalog.Command{Abort: &catalog.Abort{File: f, User: "alice", Created: n.s.now}}
+	n.s.pending = append(n.s.pending, proposal{
+		from: n.id, run: n.run, id: f.Image, command: abort.Encode(), repairs: f,
+	})
 }
 
 func (n *simNode) record(id image.ID) *image.Record {
@@ -685,13 +844,16 @@ func (n *simNode) recover() {
 		n.s.note("node %d starts at %d", n.id, n.applied)
 		n.down = false
 		n.start()
+		if !n.wiped {
+			n.restart()
+		}
 	case n.wiped && n.applied == uint64(len(n.s.log)):
 		// Up to date, it announces that it has lost its disk, and is taken back when it has applied that.
 		n.s.append(catalog.Command{Restart: &catalog.Restart{Node: n.id}}.Encode())
 		for n.applied < uint64(len(n.s.log)) {
 			n.apply()
 		}
-		n.wiped, n.s.changed = false, true
+		n.wiped, n.s.changed, n.restarted = false, true, n.applied
 		n.s.note("node %d is taken back at %d", n.id, n.applied)
 		recs, _, _ := catalog.Records(n.db, nil, 100)
 		for _, rec := range recs {
@@ -740,7 +902,7 @@ func (n *simNode) snapshot() {
 	}
 	for _, id := range n.ids() {
 		p := n.parts[id]
-		if u, _ := catalog.GetUpload(n.db, id); u != nil && u.Finished() {
+		if u, _ := catalog.GetUpload(n.db, id); u != nil {
 			n.do(p, p.Ended(n.moment(), u))
 		}
 		n.do(p, p.Skipped(n.moment()))
@@ -831,6 +993,9 @@ func (s *simulation) settle() error {
 		}
 	}
 	for _, c := range s.clients {
+		if p := c.refused; p != nil && p.Code == image.KindConflict && !s.shared(c) {
+			return fmt.Errorf("upload %d, whose ID has no other use, is refused: %+v", c.req.ID[15], p)
+		}
 		if c.tries > tries[c]+most {
 			return fmt.Errorf("the client of upload %d tried %d times when nothing failed", c.req.ID[15],
 				c.tries-tries[c])
@@ -850,6 +1015,11 @@ func (s *simulation) settle() error {
 		}
 	}
 	return nil
+}
+
+// shared reports whether an upload's ID is used for another one too.
+func (s *simulation) shared(c *simClient) bool {
+	return slices.ContainsFunc(s.clients, func(o *simClient) bool { return o != c && o.req.ID == c.req.ID })
 }
 
 func (s *simulation) settled() bool {

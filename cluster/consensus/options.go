@@ -48,14 +48,14 @@ type Options struct {
 	Address func(node image.NodeID) string
 	Members func() map[image.NodeID]string
 
-	// Applied gets the events that Apply returned, in log order for each shard, once readers
-	// see the state that they are of. Commands that were applied but not yet synced before a crash are
-	// applied again, so their events come again. Shards call at the same time. It must not block,
-	// and is called before StartShard returns.
-	Applied func(shard uint64, events []catalog.Event)
-	// Restored is called when a shard's whole state was replaced by a snapshot: events were skipped,
-	// and whoever keeps something derived from them reads it again. Rules as for Applied.
-	Restored func(shard uint64)
+	// Applied gets the events that Apply returned for the entries of a shard's log up to index, in the log's
+	// order, once readers see the state that they are of; also when there are none. Commands that were applied
+	// but not yet synced before a crash are applied again, so their events come again. Shards call at the same
+	// time. It must not block, and is called before StartShard returns.
+	Applied func(shard, index uint64, events []catalog.Event)
+	// Restored is called when a shard's whole state was replaced by a snapshot, that as of the entry index:
+	// events were skipped, and whoever keeps something derived from them reads it again. Rules as for Applied.
+	Restored func(shard, index uint64)
 	// LeaderChanged is called for every change, from one goroutine; leader 0 is none. It must not block.
 	LeaderChanged func(shard uint64, leader image.NodeID, term uint64)
 	// Live lists the nodes that may lead, this one too. A node whose Raft port does not answer is never

@@ -20,22 +20,18 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// commandsOf are the commands of one upload with two copies.
-func commandsOf(i int) []catalog.Command {
-	id := image.NewID()
-	stored := func(node image.NodeID) catalog.Command {
-		return catalog.Command{Stored: &catalog.Stored{ID: id, Copies: []catalog.StoredCopy{{
-			Copy: image.Copy{Node: node, Attempt: image.NewAttempt(), Key: 1}, Epoch: 1,
-		}}, Check: image.Check{Key: 1}}}
+// commandOf is the command of one upload with two copies, reported as of an entry.
+func commandOf(i int, index uint64) catalog.Command {
+	stored := func(node int) catalog.Reported {
+		return catalog.Reported{
+			Copy: image.Copy{Node: image.NodeID(node%3 + 1), Attempt: image.NewAttempt(), Key: 1}, Index: index,
+		}
 	}
-	owner := image.NodeID(i%3 + 1)
-	next := owner%3 + 1
-	return []catalog.Command{
-		{Assign: &catalog.Assign{
-			ID: id, User: "alice", Name: fmt.Sprintf("holiday/image-%08d.png", i), Bytes: 12_600_000,
-			Type: "image/png", Holders: []image.NodeID{owner, next}, Replicas: 2, Created: time.Now().UTC(),
-		}}, stored(owner), stored(next),
-	}
+	return catalog.Command{Commit: &catalog.Commit{
+		ID: image.NewID(), User: "alice", Name: fmt.Sprintf("holiday/image-%08d.png", i), Bytes: 12_600_000,
+		Type: "image/png", Copies: []catalog.Reported{stored(i), stored(i + 1)}, Check: image.Check{Key: 1},
+		Wanted: 2, Created: time.Now().UTC(),
+	}}
 }
 
 // batchEntries are the commands that are applied together, about as many as under load.
@@ -68,10 +64,8 @@ func BenchmarkRecords(b *testing.B) {
 		began, index := cpuTime(), uint64(0)
 		var batch []sm.Entry
 		for i := range records {
-			for _, c := range commandsOf(i) {
-				index++
-				batch = append(batch, sm.Entry{Index: index, Cmd: c.Encode()})
-			}
+			index++
+			batch = append(batch, sm.Entry{Index: index, Cmd: commandOf(i, index-1).Encode()})
 			if len(batch) >= batchEntries || i == records-1 {
 				update(b, m, batch)
 				batch = batch[:0]

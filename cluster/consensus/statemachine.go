@@ -29,8 +29,8 @@ type stateMachine struct {
 	shard    uint64
 	db       *database
 	apply    func(tx catalog.Tx, index uint64, cmd []byte) ([]byte, []catalog.Event)
-	applied  func(shard uint64, events []catalog.Event)
-	restored func(shard uint64)
+	applied  func(shard, index uint64, events []catalog.Event)
+	restored func(shard, index uint64)
 	log      *zap.Logger
 }
 
@@ -42,13 +42,19 @@ func appliedKey(shard uint64) []byte { return prefixed(shard, sectionOwn, []byte
 // too, so that a snapshot always has it.
 func (m *stateMachine) Open(<-chan struct{}) (uint64, error) {
 	v, err := get(m.db.pebble, appliedKey(m.shard))
-	switch {
-	case err != nil:
-		return 0, err
-	case v == nil:
+	if err == nil && v == nil {
 		return 0, m.db.pebble.Set(appliedKey(m.shard), make([]byte, 8), pebble.NoSync)
-	case len(v) != 8:
-		return 0, fmt.Errorf("applied index of shard %d has %d bytes", m.shard, len(v))
+	}
+	return m.parseApplied(v, err)
+}
+
+// parseApplied returns the index that get has read.
+func (m *stateMachine) parseApplied(v []byte, err error) (uint64, error) {
+	if err == nil && len(v) != 8 {
+		err = fmt.Errorf("applied index of shard %d has %d bytes", m.shard, len(v))
+	}
+	if err != nil {
+		return 0, err
 	}
 	return binary.BigEndian.Uint64(v), nil
 }
@@ -118,9 +124,7 @@ func (m *stateMachine) commit(batch *pebble.Batch, index uint64, events []catalo
 		return err
 	}
 	failpoint.Here("catalog/committed")
-	if len(events) > 0 {
-		m.applied(m.shard, events)
-	}
+	m.applied(m.shard, index, events)
 	return nil
 }
 
@@ -169,8 +173,12 @@ func (m *stateMachine) RecoverFromSnapshot(r io.Reader, stop <-chan struct{}) er
 		return err
 	}
 	failpoint.Here("catalog/replaced")
-	m.log.Info("state replaced by a snapshot", zap.Uint64("shard", m.shard))
-	m.restored(m.shard)
+	index, err := m.parseApplied(get(m.db.pebble, appliedKey(m.shard)))
+	if err != nil {
+		return err
+	}
+	m.log.Info("state replaced by a snapshot", zap.Uint64("shard", m.shard), zap.Uint64("index", index))
+	m.restored(m.shard, index)
 	return nil
 }
 

@@ -38,7 +38,7 @@ func openStateMachine(t testing.TB, db *database, shard uint64) (*stateMachine, 
 	t.Helper()
 	m := &stateMachine{
 		shard: shard, db: db, apply: toyApply, log: zap.NewNop(),
-		applied: func(uint64, []catalog.Event) {}, restored: func(uint64) {},
+		applied: func(uint64, uint64, []catalog.Event) {}, restored: func(uint64, uint64) {},
 	}
 	index, err := m.Open(nil)
 	must(t, err)
@@ -108,7 +108,7 @@ func TestUpdateInBatches(t *testing.T) {
 	for size := 1; size <= len(cmds); size *= 3 {
 		m, _ := openToy(t, vfs.NewMem(), 1)
 		var events []string
-		m.applied = func(_ uint64, es []catalog.Event) {
+		m.applied = func(_, _ uint64, es []catalog.Event) {
 			events = append(events, namesOf(es)...)
 			if all := stateOf(t, m); all["k0"] != "v0" {
 				t.Errorf("events came before readers see their state: %v", all)
@@ -271,8 +271,11 @@ func TestSnapshot(t *testing.T) {
 	update(t, to, entries(1, "set stale x", "set k0 old"))
 	update(t, beside, entries(1, "set mine x"))
 	events := 0
-	to.restored = func(shard uint64) {
+	to.restored = func(_, index uint64) {
 		events++
+		if index != 60 {
+			t.Errorf("restored as of entry %d", index)
+		}
 		expectState(t, "at the event", stateOf(t, to), want)
 	}
 	_, err = to.Lookup(func(r catalog.Reader) error { // a reader keeps what it began with

@@ -130,8 +130,8 @@ func testOptions(id image.NodeID, address, dir string) Options {
 		DeploymentID:       7,
 		Disk:               sealerOf("disk of " + strconv.Itoa(int(id))),
 		Snapshots:          sealerOf("snapshots"),
-		Applied:            func(uint64, []catalog.Event) {},
-		Restored:           func(uint64) {},
+		Applied:            func(uint64, uint64, []catalog.Event) {},
+		Restored:           func(uint64, uint64) {},
 		LeaderChanged:      func(uint64, image.NodeID, uint64) {},
 		Live:               func() []image.NodeID { return []image.NodeID{1, 2, 3, 4} },
 		Candidates:         func() []Candidates { return nil },
@@ -217,12 +217,12 @@ func newCluster(t testing.TB, n, shards int, change func(*Options)) *toyCluster 
 		nd.opts.Address = func(id image.NodeID) string { return all[id] }
 		nd.opts.Members = func() map[image.NodeID]string { return all }
 		nd.opts.Candidates = func() []Candidates { return rotated(nd.shards) }
-		nd.opts.Applied = func(shard uint64, events []catalog.Event) {
+		nd.opts.Applied = func(shard, _ uint64, events []catalog.Event) {
 			nd.mu.Lock()
 			defer nd.mu.Unlock()
 			nd.events[shard] = append(nd.events[shard], namesOf(events)...)
 		}
-		nd.opts.Restored = func(shard uint64) {
+		nd.opts.Restored = func(shard, _ uint64) {
 			nd.mu.Lock()
 			defer nd.mu.Unlock()
 			nd.restored[shard]++

@@ -13,10 +13,9 @@ import "slices"
 // names are the failpoints. A name is the step that has just been done, or with "before" the next one.
 var names = []string{
 	// An upload, up to its record. A storing node's role is "owner" or "replica".
-	"upload/before-assign", "upload/assigned",
 	"upload/owner/created", "upload/owner/encrypted", "upload/owner/durable", "upload/owner/told",
 	"upload/replica/created", "upload/replica/encrypted", "upload/replica/durable", "upload/replica/told",
-	"upload/standby", "upload/decided", "upload/before-reassign", "upload/reassigned",
+	"upload/standby", "upload/before-commit", "upload/committed", "upload/decided",
 	"upload/before-discard", "upload/discarded", "upload/before-send", "upload/sent",
 
 	// An image file.

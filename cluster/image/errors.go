@@ -23,7 +23,7 @@ const (
 	KindMethod         Kind = "method-not-allowed" // 405
 	KindTooSlow        Kind = "too-slow"           // 408: the body does not move as limits.body_rate asks
 	KindConflict       Kind = "upload-conflict"    // 409: the same upload ID with other bytes
-	KindStale          Kind = "stale-epoch"        // 409: the upload was given to another node meanwhile
+	KindStale          Kind = "stale"              // 409: what the command goes by has changed meanwhile
 	KindLengthRequired Kind = "length-required"    // 411
 	KindExists         Kind = "exists"             // 412: If-None-Match and there is such an image
 	KindChanged        Kind = "changed"            // 412: If-Match and the image is another one

@@ -95,8 +95,10 @@ type Record struct {
 	Name string `json:"name"`
 	// Version is the index of the commit in its shard's log: it grows, and never comes twice in a shard.
 	Version uint64 `json:"version"`
-	ID      ID     `json:"id"`
-	Bytes   int64  `json:"bytes"` // plaintext length
+	// Recopied is the index of the last entry that changed Copies since, 0 when none has.
+	Recopied uint64 `json:"recopied,omitempty"`
+	ID       ID     `json:"id"`
+	Bytes    int64  `json:"bytes"` // plaintext length
 	// Check is what copies and repeated uploads are compared by.
 	Check Check `json:"check"`
 	// Sealed is the plaintext's SHA-256 under the key of Check, nil when the client neither sent nor asked for
@@ -110,6 +112,9 @@ type Record struct {
 	Wanted  int           `json:"wanted"` // copies it should have; fewer Copies is under-replicated
 	Created time.Time     `json:"created"`
 }
+
+// Changed returns the index of the last entry of its shard's log that changed the record.
+func (r *Record) Changed() uint64 { return max(r.Version, r.Recopied) }
 
 // Replicas lists the nodes that hold a copy.
 func (r *Record) Replicas() []NodeID {
@@ -130,20 +135,20 @@ func (r *Record) Receipt() Receipt {
 
 // Request is an upload's header.
 type Request struct {
-	ID     ID
-	User   string
-	Name   string
-	Size   int64      // plaintext bytes
-	Type   string     // Content-Type; empty: none
-	If     Conditions // refuse with KindExists or KindChanged when they do not hold
-	Digest *Digest    // that the body must have; nil: none
+	ID     ID         `json:"id"`
+	User   string     `json:"user"`
+	Name   string     `json:"name"`
+	Size   int64      `json:"size"`           // plaintext bytes
+	Type   string     `json:"type,omitempty"` // Content-Type; empty: none
+	If     Conditions `json:"if,omitzero"`    // refuse with KindExists or KindChanged when they do not hold
+	Digest *Digest    `json:"-"`              // that the body must have; nil: none
 	// WantDigest asks for the SHA-256 in the record even without Digest.
-	WantDigest bool
+	WantDigest bool `json:"-"`
 	// Broadcast are the nodes that the sender sends to, this one among them; empty when the node that is asked
 	// is to relay the upload.
-	Broadcast []NodeID
+	Broadcast []NodeID `json:"broadcast,omitempty"`
 	// Relayed: another node, which has had the upload assigned, relays it.
-	Relayed bool
+	Relayed bool `json:"relayed,omitempty"`
 }
 
 // Receipt acknowledges an upload: its copies are durable and its record is committed.

@@ -2,12 +2,10 @@ package ingest
 
 import (
 	"context"
-	"errors"
 	"sync/atomic"
 
 	"go.uber.org/zap"
 
-	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
 )
@@ -59,12 +57,17 @@ func (c *collector) run(ctx context.Context) {
 		case removal := <-c.queue:
 			removal()
 			if len(c.queue) == 0 && c.overflow.Swap(false) {
-				select {
-				case c.leftover <- struct{}{}:
-				default: // a sweep has been requested already
-				}
+				c.leave()
 			}
 		}
+	}
+}
+
+// leave has files left to the sweep.
+func (c *collector) leave() {
+	select {
+	case c.leftover <- struct{}{}:
+	default: // a sweep has been requested already
 	}
 }
 
@@ -75,36 +78,4 @@ func (c *collector) discard(f image.FileID) {
 		c.Logger.Warn("copy not deleted; the sweep will try again", zap.Stringer("file", f), zap.Error(err))
 	}
 	failpoint.Here("upload/discarded")
-}
-
-// clean deletes the files of an upload for which there is no use now. It reports whether it has left any that
-// may still turn out to be useless: while the log waits for this node's copy, it may be any of them.
-func (c *collector) clean(key pendingKey) (left bool) {
-	var state *catalog.Upload // before the files are judged
-	err := c.Log.View(key.shard, func(r catalog.Reader) (err error) {
-		state, err = catalog.GetUpload(r, key.id)
-		return err
-	})
-	var files []image.FileID
-	if err == nil {
-		files, err = c.Store.Of(key.shard, key.id)
-	}
-	for _, f := range files {
-		wanted, wantErr := c.Wanted(f)
-		if err = errors.Join(err, wantErr); wantErr == nil && !wanted {
-			c.discard(f)
-		}
-		left = left || wanted
-	}
-	if err != nil {
-		c.Logger.Warn("files of an upload not deleted; the sweep will try again",
-			zap.Stringer("upload", key.id), zap.Error(err))
-	}
-	switch {
-	case state != nil && state.State == catalog.Pending:
-		return true // there may be more when it ends
-	case err != nil:
-		return false
-	}
-	return left && (state == nil || state.State == catalog.Failed) // it is sent again
 }

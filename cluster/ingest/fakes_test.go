@@ -11,7 +11,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -27,24 +26,34 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const testShard = 2
 
-// fakeLog is one shard's log in memory, with the real catalog behind it. Every node applies at once,
-// but for those that fall behind.
+// fakeLog is one shard's log in memory, with the real catalog behind it. Every node applies at once, but for
+// those that fall behind.
 type fakeLog struct {
-	mu     sync.Mutex
-	db     memkv.KV
-	index  uint64
-	leader image.NodeID
-	nodes  map[image.NodeID]*Service
-	hold   map[string]chan struct{} // proposals of this kind wait, until the channel is closed
-	cut    bool                     // no quorum
-	behind map[image.NodeID]*replica
-	text   []byte // of all commands
+	entry sync.Mutex // held while an entry is applied and acted on
+
+	mu       sync.Mutex
+	db       memkv.KV
+	index    uint64
+	commands []catalog.Command // one an entry
+	leader   image.NodeID
+	nodes    map[image.NodeID]*Service
+	hold     map[string]chan struct{} // proposals of this kind wait, until the channel is closed
+	cut      bool                     // no quorum
+	dead     []image.NodeID           // see no leader, and cannot propose
+	behind   map[image.NodeID]*replica
+	blind    image.NodeID // cannot read its state
+	text     []byte       // of all commands
 }
 
-// replica is what a node that has fallen behind sees, and the events that it has yet to get.
+// replica is what a node that has fallen behind sees, and the entries that it has yet to get.
 type replica struct {
 	db     memkv.KV
-	events [][]catalog.Event
+	missed []missed
+}
+
+type missed struct {
+	index  uint64
+	events []catalog.Event
 }
 
 // nodeLog is the log as one node sees it.
@@ -56,39 +65,87 @@ type nodeLog struct {
 func (l nodeLog) View(shard uint64, fn func(catalog.Reader) error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.blind == l.node {
+		return errors.New("the state cannot be read")
+	}
 	if r := l.behind[l.node]; r != nil {
 		return fn(r.db)
 	}
 	return fn(l.db)
 }
 
-// fallBehind keeps what is committed from now on from a node, until catchUp.
+func (l nodeLog) Leader(uint64) image.NodeID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if slices.Contains(l.dead, l.node) {
+		return 0
+	}
+	return l.leader
+}
+
+func (l nodeLog) Propose(ctx context.Context, shard uint64, c catalog.Command) (catalog.Result, error) {
+	if err := l.wait(ctx, c); err != nil {
+		return catalog.Result{}, err
+	}
+	l.mu.Lock()
+	dead := slices.Contains(l.dead, l.node)
+	l.mu.Unlock()
+	if dead {
+		return catalog.Result{}, image.Errorf(image.KindNoQuorum, "node %d is down", l.node)
+	}
+	return l.append(shard, c)
+}
+
+// fallBehind keeps what is committed from now on from a node, until catchUp or restore.
 func (l *fakeLog) fallBehind(id image.NodeID) {
+	l.entry.Lock()
+	defer l.entry.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.behind[id] = &replica{db: maps.Clone(l.db)}
 }
 
+// catchUp gives a node all entries that it has missed.
 func (l *fakeLog) catchUp(id image.NodeID) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, events := range l.behind[id].events {
-		l.nodes[id].Applied(testShard, events)
+	l.entry.Lock()
+	defer l.entry.Unlock()
+	for _, m := range l.back(id).missed {
+		l.nodes[id].Applied(testShard, m.index, m.events)
 	}
-	delete(l.behind, id)
 }
 
+// restore gives a node the state without the entries that it has missed, as a snapshot does.
+func (l *fakeLog) restore(id image.NodeID) {
+	l.entry.Lock()
+	defer l.entry.Unlock()
+	l.back(id)
+	l.nodes[id].Restored(testShard, l.index)
+}
+
+// back ends fallBehind. The caller holds entry.
+func (l *fakeLog) back(id image.NodeID) *replica {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.behind[id]
+	delete(l.behind, id)
+	return r
+}
+
+// kindOf names a command.
 func kindOf(c catalog.Command) string {
 	switch {
-	case c.Assign != nil:
-		return "assign"
-	case c.Stored != nil:
-		return "stored"
+	case c.Commit != nil:
+		return "commit"
+	case c.End != nil:
+		return "end"
+	case c.Abort != nil:
+		return "abort"
 	}
 	return "other"
 }
 
-func (l *fakeLog) Propose(ctx context.Context, shard uint64, c catalog.Command) (catalog.Result, error) {
+// wait waits while proposals like c are held.
+func (l *fakeLog) wait(ctx context.Context, c catalog.Command) error {
 	l.mu.Lock()
 	gate := l.hold[kindOf(c)]
 	l.mu.Unlock()
@@ -96,48 +153,77 @@ func (l *fakeLog) Propose(ctx context.Context, shard uint64, c catalog.Command) 
 		select {
 		case <-gate:
 		case <-ctx.Done():
-			return catalog.Result{}, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 	}
+	return nil
+}
+
+// holdBack has proposals of a kind wait until the function that it returns is called.
+func (l *fakeLog) holdBack(kind string) (release func()) {
+	gate := make(chan struct{})
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.cut {
-		return catalog.Result{}, image.Errorf(image.KindNoQuorum, "no quorum")
-	}
-	l.index++
-	l.text = append(l.text, c.Encode()...)
-	b, events, err := catalog.Apply(l.db, shard, l.index, c.Encode())
+	l.hold[kind] = gate
+	return sync.OnceFunc(func() { close(gate) })
+}
+
+// append puts a command into the log, and has the nodes apply it and act on it.
+func (l *fakeLog) append(shard uint64, c catalog.Command) (catalog.Result, error) {
+	l.entry.Lock()
+	defer l.entry.Unlock()
+	b, events, err := l.apply(shard, c)
 	if err != nil {
 		return catalog.Result{}, err
 	}
 	for id, s := range l.nodes {
-		if r := l.behind[id]; r != nil {
-			r.events = append(r.events, events)
-			continue
+		l.mu.Lock()
+		r := l.behind[id]
+		if r != nil {
+			r.missed = append(r.missed, missed{l.index, events})
 		}
-		s.Applied(shard, events)
+		l.mu.Unlock()
+		if r == nil {
+			s.Applied(shard, l.index, events)
+		}
 	}
 	return catalog.DecodeResult(b)
 }
 
-func (l *fakeLog) Leader(uint64) image.NodeID {
+func (l *fakeLog) apply(shard uint64, c catalog.Command) (result []byte, events []catalog.Event, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.leader
-}
-
-// changingLog has a change, where there is one, come between a read of the log and what is made of it.
-type changingLog struct {
-	Log
-	change *atomic.Pointer[func()]
-}
-
-func (l changingLog) View(shard uint64, fn func(catalog.Reader) error) error {
-	err := l.Log.View(shard, fn)
-	if change := l.change.Load(); change != nil {
-		(*change)()
+	if l.cut {
+		return nil, nil, image.Errorf(image.KindNoQuorum, "no quorum")
 	}
-	return err
+	l.index++
+	l.commands = append(l.commands, c)
+	l.text = append(l.text, c.Encode()...)
+	return catalog.Apply(l.db, shard, l.index, c.Encode())
+}
+
+// blindfold has a node that cannot read its state, 0: none.
+func (l *fakeLog) blindfold(id image.NodeID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.blind = id
+}
+
+// cutOff has the log without a quorum, or with one again.
+func (l *fakeLog) cutOff(is bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cut = is
+}
+
+// entries returns the kinds of the log's entries.
+func (l *fakeLog) entries() (kinds []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.commands {
+		kinds = append(kinds, kindOf(c))
+	}
+	return kinds
 }
 
 // fakeVault keeps "encrypted" copies in memory.
@@ -146,6 +232,7 @@ type fakeVault struct {
 	files      map[image.FileID][]byte
 	digestOnly bool          // keeps the SHA-256 of each file in place of its bytes
 	fail       error         // of Create
+	open       chan struct{} // Create waits for it
 	stall      chan struct{} // Commit waits for it
 	lose       error         // of Commit: nothing is durable
 }
@@ -160,6 +247,9 @@ type fakeFile struct {
 func (v *fakeVault) Create(
 	_ context.Context, _ string, file image.FileID, _ int64,
 ) (CopyWriter, error) {
+	if v.open != nil {
+		<-v.open
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.fail != nil {
@@ -176,6 +266,13 @@ func (v *fakeVault) Create(
 		f.kept = b.Bytes
 	}
 	return f, nil
+}
+
+// refuse has Create fail from now on.
+func (v *fakeVault) refuse(err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.fail = err
 }
 
 func (v *fakeVault) Remove(file image.FileID) error {
@@ -208,15 +305,6 @@ func (v *fakeVault) file(f image.FileID) []byte {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.files[f]
-}
-
-// leave puts a file there, as an earlier process has left it.
-func (v *fakeVault) leave(upload image.ID, text string) image.FileID {
-	f := image.FileID{Image: upload, Shard: testShard, Attempt: image.NewAttempt()}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.files[f] = []byte(text)
-	return f
 }
 
 func (f *fakeFile) UserKey() uint32 { return 0 }

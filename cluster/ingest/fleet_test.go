@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -16,7 +17,9 @@ import (
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/clustertest/memkv"
 	"imgcluster/cluster/clustertest/poll"
+	"imgcluster/cluster/commit"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/placement"
 )
 
 // fleet is three nodes' services on one fake log.
@@ -26,69 +29,100 @@ type fleet struct {
 	nodes  map[image.NodeID]*Service
 	vaults map[image.NodeID]*fakeVault
 
-	mu     sync.Mutex
-	live   []image.NodeID
-	full   []image.NodeID
-	paused []image.NodeID       // take nothing and say nothing
-	behind bool                 // the nodes have not caught up with the log of their shard since their start
-	owned  map[image.ID][]Owned // the calls of Options.Owned
+	goes  sync.WaitGroup                 // messages and bodies on their way from one node to another
+	downs map[image.NodeID]chan struct{} // closed by kill
+
+	mu      sync.Mutex
+	live    []image.NodeID
+	full    []image.NodeID
+	drains  []image.NodeID                          // take on nothing new
+	paused  []image.NodeID                          // take nothing and say nothing
+	loses   func(from image.NodeID, m Message) bool // whether a message is lost; nil: none is
+	closed  bool                                    // no more messages
+	owned   map[image.ID][]Owned                    // the calls of Options.Owned
+	decided map[image.ID][]commit.Decision          // that a leader has told others, oldest first
 }
 
 // Send implements Peers by a call.
 func (f *fleet) Send(ctx context.Context, to image.NodeID, req image.Request, body io.Reader) error {
 	f.mu.Lock()
-	paused := slices.Contains(f.paused, to)
+	paused, down := slices.Contains(f.paused, to), f.downs[to]
 	f.mu.Unlock()
 	if paused {
 		<-ctx.Done()
 		return context.Cause(ctx)
 	}
-	_, err := f.nodes[to].Receive(ctx, req, body)
-	return err
+	answered := make(chan error, 1)
+	f.goes.Go(func() {
+		_, err := f.nodes[to].Receive(ctx, req, body)
+		answered <- err
+	})
+	select {
+	case err := <-answered:
+		return err
+	case <-down:
+		return image.Errorf(image.KindAborted, "node %d went down", to)
+	}
+}
+
+// mail implements Options.Mail of a node: each message comes by itself, in any order.
+func (f *fleet) mail(from, to image.NodeID, m Message) {
+	b, err := json.Marshal(m)
+	if err != nil {
+		f.t.Error(err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if m.Decision != nil {
+		f.decided[m.Decision.ID] = append(f.decided[m.Decision.ID], *m.Decision)
+	}
+	away := func(n image.NodeID) bool { return !slices.Contains(f.live, n) || slices.Contains(f.paused, n) }
+	if f.closed || away(from) || away(to) || f.loses != nil && f.loses(from, m) {
+		return
+	}
+	f.goes.Go(func() {
+		var m Message
+		if err := json.Unmarshal(b, &m); err != nil {
+			f.t.Error(err)
+		}
+		f.nodes[to].Take(from, m)
+	})
+}
+
+// lose has messages lost from now on; nil: none.
+func (f *fleet) lose(which func(from image.NodeID, m Message) bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.loses = which
 }
 
 // receives implements Options.ReceivedBy.
 func (f *fleet) receives(node image.NodeID, id image.ID) bool {
-	return slices.Contains(f.alive(), node) && slices.Contains(f.nodes[node].Receiving(), id)
+	return slices.Contains(f.up(), node) && slices.Contains(f.nodes[node].Receiving(), id)
 }
 
-func (f *fleet) alive() []image.NodeID {
+// up returns the nodes that are up.
+func (f *fleet) up() []image.NodeID {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.live)
 }
 
-func (f *fleet) roomy() []image.NodeID {
+// takesOn returns the nodes that take on uploads.
+func (f *fleet) takesOn() []image.NodeID {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.DeleteFunc(slices.Clone(f.live),
-		func(n image.NodeID) bool { return slices.Contains(f.full, n) })
+		func(n image.NodeID) bool { return slices.Contains(f.drains, n) })
 }
 
-// serves implements Options.Shards.
-func (f *fleet) serves() []uint64 {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.behind {
-		return nil
-	}
-	return []uint64{testShard}
-}
-
-// catchUp has the nodes be up to date with their shard, or not.
-func (f *fleet) catchUp(is bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.behind = !is
-}
-
-// wanted implements Options.Wanted.
-func (f *fleet) wanted(id image.NodeID, file image.FileID) (wanted bool, err error) {
-	err = f.nodes[id].Log.View(file.Shard, func(r catalog.Reader) (err error) {
-		wanted, err = catalog.Wants(r, id, file)
-		return err
+// roomy returns the nodes that take on uploads and have room for them.
+func (f *fleet) roomy() []image.NodeID {
+	return slices.DeleteFunc(f.takesOn(), func(n image.NodeID) bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return slices.Contains(f.full, n)
 	})
-	return wanted, err
 }
 
 func (f *fleet) fill(ids ...image.NodeID) {
@@ -97,17 +131,65 @@ func (f *fleet) fill(ids ...image.NodeID) {
 	f.full = ids
 }
 
+// kill has the others see that a node is down, and nothing of it comes to them any more. It still applies the
+// log, as it would once it is up again. When it led the shard, another node does.
 func (f *fleet) kill(id image.NodeID) {
 	f.mu.Lock()
 	f.live = slices.DeleteFunc(f.live, func(n image.NodeID) bool { return n == id })
+	next := f.live[0]
+	close(f.downs[id])
 	f.mu.Unlock()
+	f.log.mu.Lock()
+	f.log.dead = append(f.log.dead, id)
+	led := f.log.leader == id
+	f.log.mu.Unlock()
+	if led {
+		f.lead(next)
+		return
+	}
+	f.kick()
+}
+
+// pause stops a node; the others do not see it as down. When it led the shard, another node does.
+func (f *fleet) pause(id image.NodeID) {
+	f.mu.Lock()
+	f.paused = []image.NodeID{id}
+	f.mu.Unlock()
+	f.log.fallBehind(id)
+	f.log.mu.Lock()
+	f.log.dead = []image.NodeID{id}
+	led := f.log.leader == id
+	f.log.mu.Unlock()
+	if led {
+		f.lead(1 + id%3)
+	}
+}
+
+// resume ends a pause.
+func (f *fleet) resume(id image.NodeID) {
+	f.mu.Lock()
+	f.paused = nil
+	f.mu.Unlock()
+	f.log.mu.Lock()
+	f.log.dead = nil
+	f.log.mu.Unlock()
+	f.log.catchUp(id)
+}
+
+// lead has a node lead the shard, 0: none.
+func (f *fleet) lead(id image.NodeID) {
+	f.log.mu.Lock()
+	f.log.leader = id
+	f.log.mu.Unlock()
+	f.kick()
+}
+
+// kick has the nodes see what has changed.
+func (f *fleet) kick() {
 	for _, s := range f.nodes {
 		s.Kick()
 	}
 }
-
-// quickTakeover is for tests of takeovers. In all others a busy host must not look like a slow node.
-func quickTakeover(o *Options) { o.TakeoverTimeout = 200 * time.Millisecond }
 
 func (f *fleet) options(id image.NodeID) Options {
 	return Options{
@@ -116,16 +198,16 @@ func (f *fleet) options(id image.NodeID) Options {
 		Store:           f.vaults[id],
 		Sealer:          fakeSealer{},
 		Peers:           f,
+		Mail:            func(to image.NodeID, m Message) { f.mail(id, to, m) },
 		Logger:          zap.NewNop(),
-		Shards:          f.serves,
-		Serves:          func(shard uint64) bool { return slices.Contains(f.serves(), shard) },
-		Wanted:          func(file image.FileID) (bool, error) { return f.wanted(id, file) },
+		Shards:          func() []uint64 { return []uint64{testShard} },
+		Serves:          func(shard uint64) bool { return shard == testShard },
 		ShardOf:         func(string, string) uint64 { return testShard },
 		ShardNodes:      func(uint64) []image.NodeID { return []image.NodeID{1, 2, 3} },
-		Up:              f.alive,
-		Live:            f.alive,
+		Up:              f.up,
+		Live:            f.takesOn,
 		Room:            f.roomy,
-		UpToDate:        func(uint64) []image.NodeID { return f.alive() },
+		UpToDate:        func(uint64) []image.NodeID { return f.takesOn() },
 		Owned:           f.own,
 		ReceivedBy:      f.receives,
 		Replicas:        2,
@@ -133,7 +215,7 @@ func (f *fleet) options(id image.NodeID) Options {
 		UploadsMax:      8,
 		StagingBytes:    16 << 20,
 		Pieces:          [2]int{ChunkBytes - 40, ChunkBytes - 32},
-		AssignTimeout:   50 * time.Millisecond,
+		ReportTimeout:   50 * time.Millisecond,
 		TakeoverTimeout: 5 * time.Second,
 		UploadTimeout:   time.Minute,
 		QuorumTimeout:   time.Minute,
@@ -147,12 +229,16 @@ func newFleet(t *testing.T, change func(*Options)) *fleet {
 		vaults: map[image.NodeID]*fakeVault{},
 		owned:  map[image.ID][]Owned{},
 		live:   []image.NodeID{1, 2, 3},
+
+		downs:   map[image.NodeID]chan struct{}{},
+		decided: map[image.ID][]commit.Decision{},
 		log: &fakeLog{
 			db: memkv.KV{}, leader: 1, nodes: map[image.NodeID]*Service{},
 			hold: map[string]chan struct{}{}, behind: map[image.NodeID]*replica{},
 		},
 	}
 	for _, id := range f.live {
+		f.downs[id] = make(chan struct{})
 		f.vaults[id] = &fakeVault{files: map[image.FileID][]byte{}}
 		o := f.options(id)
 		if change != nil {
@@ -168,10 +254,16 @@ func newFleet(t *testing.T, change func(*Options)) *fleet {
 	f.log.nodes = f.nodes
 	f.log.mu.Unlock()
 	t.Cleanup(func() {
+		f.mu.Lock()
+		f.closed = true
+		f.mu.Unlock()
 		for _, s := range f.nodes {
 			if err := s.Close(); err != nil {
 				t.Error(err)
 			}
+		}
+		f.goes.Wait()
+		for _, s := range f.nodes {
 			if _, staging := s.Stats(); staging != 0 {
 				t.Errorf("node %d leaked %d bytes of staging", s.Node, staging)
 			}
@@ -195,26 +287,9 @@ func (f *fleet) relay(to image.NodeID, req image.Request, body []byte) (*image.R
 // propose puts a command into the log, which has to accept it.
 func (f *fleet) propose(c catalog.Command) {
 	f.t.Helper()
-	if r, err := f.log.Propose(f.t.Context(), testShard, c); err != nil || r.Err() != nil {
+	if r, err := f.log.append(testShard, c); err != nil || r.Err() != nil {
 		f.t.Fatal(err, r.Err())
 	}
-}
-
-// assign puts the assignment of an upload into the log that no node has received.
-func (f *fleet) assign(req image.Request, replicas int, holders ...image.NodeID) {
-	f.t.Helper()
-	f.propose(catalog.Command{Assign: &catalog.Assign{
-		ID: req.ID, User: req.User, Name: req.Name, Bytes: 10,
-		Holders: holders, Replicas: replicas, Created: time.Unix(1, 0),
-	}})
-}
-
-// reassign takes an upload away from a node.
-func (f *fleet) reassign(id image.ID, epoch uint32, drop image.NodeID) {
-	f.t.Helper()
-	f.propose(catalog.Command{Reassign: &catalog.Reassign{
-		ID: id, Epoch: epoch, Drop: []image.NodeID{drop}, Min: 1, Cause: image.KindAborted, Text: "test",
-	}})
 }
 
 // answer is what one node answered.
@@ -239,16 +314,30 @@ func (f *fleet) broadcast(req image.Request, body []byte, bodies map[image.NodeI
 // broadcastOf sends each node its own body of req.Size bytes.
 func (f *fleet) broadcastOf(req image.Request, body func(image.NodeID) io.Reader) []answer {
 	f.t.Helper()
-	req.Broadcast = []image.NodeID{1, 2, 3}
-	answers := make(chan answer)
-	for id, s := range f.nodes {
+	return f.sendAll(req, body, 1, 2, 3)
+}
+
+// broadcastTo sends a body to some nodes at once.
+func (f *fleet) broadcastTo(req image.Request, body []byte, to ...image.NodeID) []answer {
+	f.t.Helper()
+	req.Size = int64(len(body))
+	return f.sendAll(req, func(image.NodeID) io.Reader { return bytes.NewReader(body) }, to...)
+}
+
+func (f *fleet) sendAll(
+	req image.Request, body func(image.NodeID) io.Reader, to ...image.NodeID,
+) []answer {
+	f.t.Helper()
+	req.Broadcast = to
+	answers := make(chan answer, len(to))
+	for _, id := range to {
 		go func() {
-			rec, err := s.Receive(f.t.Context(), req, body(id))
+			rec, err := f.nodes[id].Receive(f.t.Context(), req, body(id))
 			answers <- answer{id, rec, err}
 		}()
 	}
 	var all []answer
-	for range f.nodes {
+	for range to {
 		select {
 		case a := <-answers:
 			all = append(all, a)
@@ -259,16 +348,78 @@ func (f *fleet) broadcastOf(req image.Request, body func(image.NodeID) io.Reader
 	return all
 }
 
-// assigned waits for the assignment of an upload and returns its newest state.
-func (f *fleet) assigned(id image.ID) (u *catalog.Upload) {
+// decision waits for a decision on an upload and returns the newest one.
+func (f *fleet) decision(id image.ID) (d commit.Decision) {
 	f.t.Helper()
-	eventually(f.t, "an assignment", func() bool {
-		f.log.mu.Lock()
-		defer f.log.mu.Unlock()
-		u, _ = catalog.GetUpload(f.log.db, id)
-		return u != nil
+	eventually(f.t, "a decision", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		all := f.decided[id]
+		if len(all) > 0 {
+			d = all[len(all)-1]
+		}
+		return len(all) > 0
 	})
-	return u
+	return d
+}
+
+// decisions returns which nodes were to store an upload, each change once.
+func (f *fleet) decisions(id image.ID) (storing [][]image.NodeID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, d := range f.decided[id] {
+		storing = append(storing, d.Storing)
+	}
+	return slices.CompactFunc(storing, slices.Equal)
+}
+
+// named returns an upload of a body that these nodes are to store while no node has stored anything, the
+// owner first.
+func (f *fleet) named(body []byte, storing ...image.NodeID) image.Request {
+	f.t.Helper()
+	for i := range 1000 {
+		req := request(fmt.Sprint("image-", i))
+		req.Size = int64(len(body))
+		nodes := []placement.Candidate{{ID: 1}, {ID: 2}, {ID: 3}}
+		order, err := placement.Place(req.User, req.Name, req.Size, nodes, len(storing))
+		if err == nil && slices.Equal(order[:len(storing)], storing) {
+			return req
+		}
+	}
+	f.t.Fatalf("no name is for the nodes %v", storing)
+	return image.Request{}
+}
+
+// expectEntries checks of which kinds the log's entries are.
+func (f *fleet) expectEntries(kinds ...string) {
+	f.t.Helper()
+	if got := f.log.entries(); !slices.Equal(got, kinds) {
+		f.t.Errorf("the log has the entries %v, want %v", got, kinds)
+	}
+}
+
+// expectNothingLeft waits until no node knows of an upload any more.
+func (f *fleet) expectNothingLeft() {
+	f.t.Helper()
+	for id, s := range f.nodes {
+		f.expectUploads(id, 0)
+		eventually(f.t, fmt.Sprintf("node %d to forget all uploads", id), func() bool {
+			s.placer.mu.Lock()
+			flying := len(s.placer.flying)
+			s.placer.mu.Unlock()
+			s.agreement.mu.Lock()
+			early := len(s.agreement.early)
+			s.agreement.mu.Unlock()
+			return flying == 0 && early == 0 && !s.decides()
+		})
+	}
+}
+
+// decides reports whether this node has uploads to decide on, as the shard's leader.
+func (s *Service) decides() bool {
+	x := s.agreement.shard(testShard)
+	defer x.mu.Unlock()
+	return x.coordinator != nil && x.coordinator.Busy()
 }
 
 // expectRecord returns the one record on which all answers but those of dead nodes agree.
@@ -362,7 +513,7 @@ func (f *fleet) expectOwned(rec *image.Record) Owned {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	o := f.owned[rec.ID][0]
-	if len(f.owned[rec.ID]) > 1 || o.Owner != rec.Owner || o.Took <= 0 {
+	if len(f.owned[rec.ID]) > 1 || o.Owner != rec.Owner || o.Took < 0 {
 		f.t.Errorf("calls of Owned for one upload: %+v", f.owned[rec.ID])
 	}
 	return o

@@ -1,70 +1,111 @@
 package ingest
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"time"
 
 	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/commit"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/placement"
 )
 
-// placer decides which nodes store an upload, one upload after the other.
+// placer chooses the nodes of an upload, one upload after the other.
 type placer struct {
 	*Options
-	mu      sync.Mutex                   // one decision at a time
-	decided map[image.ID]*catalog.Upload // decisions that the log does not show yet
+	mu     sync.Mutex           // one choice at a time
+	flying map[image.ID]*flying // decisions, of this node and of others, that the log does not show yet
 }
 
-func newPlacer(o *Options) *placer {
-	return &placer{Options: o, decided: map[image.ID]*catalog.Upload{}}
+// flying is a decision on an upload that is on its way.
+type flying struct {
+	storing []image.NodeID // the owner first
+	bytes   int64
+	since   time.Time
 }
 
-// delay is how long this node waits for another one's assignment: not at all when it is the one to
-// decide.
-func (p *placer) delay(shard uint64, broadcast []image.NodeID) time.Duration {
-	if len(broadcast) == 0 {
-		return 0
-	}
-	decider := p.Log.Leader(shard)
-	if decider != 0 && !slices.Contains(broadcast, decider) {
-		decider = slices.Min(broadcast)
-	}
-	if decider == p.Node {
-		return 0
-	}
-	return p.AssignTimeout
-}
+func newPlacer(o *Options) *placer { return &placer{Options: o, flying: map[image.ID]*flying{}} }
 
-// decide chooses the nodes of an upload by placement, from what all shards have assigned and from
-// the decisions of this node that the log does not show yet. It reserves the decision: release it.
-func (p *placer) decide(shard uint64, req image.Request) (*catalog.Assign, error) {
+// place chooses the nodes of an upload: those of keep first, then those that are known to store it, then
+// others by placement, but for those of out. It returns all that may store it in their order, and how many of
+// them are to. The loads are what all shards have committed, and the decisions on the way that this node has
+// taken or heard of.
+func (p *placer) place(
+	shard uint64, req image.Request, keep, out []image.NodeID,
+) (order []image.NodeID, storing int, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	earlier := p.flying[req.ID]
+	delete(p.flying, req.ID) // it is no load beside itself
 	room := p.Room()
 	candidates, err := p.candidates(shard, req, room)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	if err := p.enough(shard, req, len(candidates), room); err != nil {
-		return nil, err
+	if earlier != nil {
+		keep = earlier.kept(keep, out, candidates)
 	}
-	order, err := placement.Place(req.User, req.Name, req.Size, candidates, p.Replicas)
-	if err != nil {
-		return nil, err
+	others := slices.DeleteFunc(candidates, func(c placement.Candidate) bool {
+		return slices.Contains(keep, c.ID) || slices.Contains(out, c.ID)
+	})
+	if err := p.enough(shard, req, len(keep)+len(others), room); err != nil {
+		return nil, 0, err
 	}
-	// Of a relayed upload this node has the bytes, and sends them on to whoever is to store them.
-	holders := order
-	if len(req.Broadcast) == 0 && !slices.Contains(holders, p.Node) {
-		holders = append(holders, p.Node)
+	order = slices.Clone(keep)
+	if len(others) > 0 {
+		more, err := placement.Place(req.User, req.Name, req.Size, others, max(1, p.Replicas-len(keep)))
+		if err != nil {
+			return nil, 0, err
+		}
+		order = append(order, more...)
 	}
-	a := &catalog.Assign{
-		ID: req.ID, User: req.User, Name: req.Name, Bytes: req.Size, Type: req.Type, If: req.If,
-		Holders: holders, Replicas: p.Replicas, Created: time.Now().UTC().Truncate(time.Millisecond),
+	storing = min(p.Replicas, len(order))
+	p.fly(req.ID, req.Size, order[:storing])
+	return order, storing, nil
+}
+
+// kept returns the nodes of keep, and those of the decision f that need not be out. Another leader may have
+// taken that: the nodes that store have released the first bytes, and could not begin again.
+func (f *flying) kept(keep, out []image.NodeID, candidates []placement.Candidate) []image.NodeID {
+	keep = slices.Clone(keep)
+	for _, n := range f.storing {
+		isIt := func(c placement.Candidate) bool { return c.ID == n }
+		if slices.ContainsFunc(candidates, isIt) && !slices.Contains(keep, n) && !slices.Contains(out, n) {
+			keep = append(keep, n)
+		}
 	}
-	p.reserve(a)
-	return a, nil
+	return keep
+}
+
+// fly counts a decision as load until the log shows it. The caller holds mu.
+func (p *placer) fly(id image.ID, size int64, storing []image.NodeID) {
+	p.flying[id] = &flying{storing, size, time.Now()}
+}
+
+// heard counts a decision of another node.
+func (p *placer) heard(req image.Request, d commit.Decision) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(d.Storing) > 0 {
+		p.fly(d.ID, req.Size, d.Storing)
+	}
+}
+
+// landed drops a decision that the log shows, or that came to nothing.
+func (p *placer) landed(id image.ID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.flying, id)
+}
+
+// expire drops decisions of which nothing was heard for too long.
+func (p *placer) expire() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	late := func(_ image.ID, f *flying) bool { return time.Since(f.since) > 2*p.UploadTimeout }
+	maps.DeleteFunc(p.flying, late)
 }
 
 // candidates returns the nodes that may store an upload, with their loads. The caller holds mu.
@@ -146,22 +187,6 @@ func (p *placer) membersIn(shard uint64, lists ...[]image.NodeID) (n int) {
 	return n
 }
 
-// reserve counts a decision as load until release. The caller holds mu.
-func (p *placer) reserve(a *catalog.Assign) {
-	d := &catalog.Upload{ID: a.ID, Bytes: a.Bytes, Owner: a.Holders[0]}
-	for _, n := range a.Holders[:min(a.Replicas, len(a.Holders))] {
-		d.Storing = append(d.Storing, catalog.Slot{Node: n})
-	}
-	p.decided[a.ID] = d
-}
-
-// release drops a decision that the log shows, or that came to nothing.
-func (p *placer) release(id image.ID) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.decided, id)
-}
-
 // loads adds up the work that was given to each node, in all and in the shards that other nodes
 // lead, whose newest decisions may not be here yet. The caller holds mu.
 func (p *placer) loads() (all, others map[image.NodeID]*catalog.NodeTotals, err error) {
@@ -177,8 +202,8 @@ func (p *placer) loads() (all, others map[image.NodeID]*catalog.NodeTotals, err 
 			theirs.Add(t)
 		}
 	}
-	for _, d := range p.decided {
-		sum.Reserve(d, +1)
+	for _, f := range p.flying {
+		sum.Assign(f.storing, f.bytes)
 	}
 	return sum.Nodes, theirs.Nodes, nil
 }

@@ -3,22 +3,31 @@ package ingest
 import (
 	"fmt"
 	"testing"
+	"testing/synctest"
 
 	"imgcluster/cluster/image"
 )
 
-func TestAssignNeverComesFromTheLeader(t *testing.T) {
+// TestLeaderIsSentNothing: the shard's leader is not among the nodes that an upload is sent to.
+func TestLeaderIsSentNothing(t *testing.T) { synctest.Test(t, leaderIsSentNothing) }
+
+func leaderIsSentNothing(t *testing.T) {
 	f := newFleet(t, nil)
-	f.log.leader = 9 // not among the receivers
 	body := randomBytes(1 << 20)
-	f.expectStored(f.expectRecord(f.broadcast(request("a.png"), body, nil)), body)
-	f.log.leader = 0 // not known
-	f.expectStored(f.expectRecord(f.broadcast(request("b.png"), body, nil)), body)
+	for i := range 4 {
+		rec := f.expectRecord(f.broadcastTo(request(fmt.Sprint(i)), body, 2, 3))
+		expectCopiesWithout(t, 1, rec)
+		f.expectStored(rec, body)
+	}
+	f.expectEntries("commit", "commit", "commit", "commit")
+	f.expectNothingLeft()
 }
 
 // TestFullNodesAreLeftOut: nodes that report that they are full get nothing, whichever node is asked, and an
 // upload is refused only when too few others are left.
-func TestFullNodesAreLeftOut(t *testing.T) {
+func TestFullNodesAreLeftOut(t *testing.T) { synctest.Test(t, fullNodesAreLeftOut) }
+
+func fullNodesAreLeftOut(t *testing.T) {
 	f := newFleet(t, nil)
 	body := randomBytes(1 << 20)
 	f.fill(2)
@@ -63,9 +72,7 @@ func TestCopiesAreNotSavedAtStart(t *testing.T) {
 	if image.KindOf(err) != image.KindNoQuorum {
 		t.Errorf("with one current node of three: %v", err)
 	}
-	if f.log.index != 0 {
-		t.Errorf("%d commands were proposed", f.log.index)
-	}
+	f.expectEntries()
 }
 
 func TestShareIsBalanced(t *testing.T) {
@@ -81,4 +88,5 @@ func TestShareIsBalanced(t *testing.T) {
 			break
 		}
 	}
+	f.expectNothingLeft()
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/commit"
 	"imgcluster/cluster/image"
 )
 
@@ -19,77 +20,76 @@ func (s *Service) Receive(ctx context.Context, req image.Request, body io.Reader
 		return nil, image.Errorf(image.KindInvalid, "the image is empty").
 			WithHint("send the image's bytes as the body")
 	}
-	u, err := s.register(req)
+	u, old, err := s.register(req)
 	if err != nil {
 		return nil, err
 	}
 	if u == nil {
 		return s.replay(ctx, req, body)
 	}
+	if old != nil { // its ID is not known to lead to it any more
+		old.giveUp(old.spool.failed())
+	}
 	known, err := s.lookup(u.shard, req.ID)
-	if err != nil {
-		s.unregister(u)
+	done := known != nil && (known.State == catalog.Committed || known.Refused())
+	if err != nil || done {
+		u.filling.Done()
+		u.close()
+	}
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if known != nil && known.State == catalog.Committed {
-		s.unregister(u)
+	case done:
 		return s.replay(ctx, req, body)
-	}
-	if known != nil {
-		u.join(known)
 	}
 	s.wg.Go(func() { s.run(u) })
 	err = u.spool.fill(body)
-	u.signal()
 	u.filling.Done()
 	if err == errSpoolClosed { // all is decided before all came
 		err = s.readOn(u, body)
 	}
 	if err != nil {
+		u.step(func(m commit.Moment) []commit.Action { return u.cannotStore(m, err) })
 		return nil, err
 	}
-	rec, err := s.wait(ctx, u)
-	if ctx.Err() != nil {
-		close(u.left)
-	}
-	return rec, err
+	return s.wait(ctx, u)
 }
 
 // readOn reads what comes after an upload was committed, so that the connection stays usable. One that
 // failed is answered at once.
 func (s *Service) readOn(u *upload, body io.Reader) error {
-	if state := u.latest(); state == nil || state.State != catalog.Committed {
+	if end := u.outcome(); end == nil || end.Upload == nil || end.Upload.State != catalog.Committed {
 		return nil
 	}
 	return u.spool.drain(body)
 }
 
 // register makes the upload on this node; nil when its ID is already in progress here. A failed attempt that
-// is still being cleaned up does not count.
-func (s *Service) register(req image.Request) (*upload, error) {
+// is still being cleaned up does not count: it is old.
+func (s *Service) register(req image.Request) (u, old *upload, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || s.draining() && s.uploads[req.ID] == nil {
-		return nil, image.Errorf(image.KindNoQuorum, "node %d is shutting down", s.Node).
+		return nil, nil, image.Errorf(image.KindNoQuorum, "node %d is shutting down", s.Node).
 			WithHint("send to another node")
 	}
-	if old := s.uploads[req.ID]; old != nil && !old.failed() {
+	if old = s.uploads[req.ID]; old != nil && !old.failed() {
 		if old.req.User != req.User || old.req.Name != req.Name || old.req.Size != req.Size {
-			return nil, image.Errorf(image.KindConflict,
+			return nil, nil, image.Errorf(image.KindConflict,
 				"upload ID %s is in progress with other bytes or another name", req.ID).
 				WithHint("send each image under a fresh Idempotency-Key")
 		}
-		return nil, nil
+		return nil, nil, nil
 	}
 	if s.running >= s.UploadsMax { // each has a part of the arena, and it has no more parts
-		return nil, image.Errorf(image.KindOverload,
+		return nil, nil, image.Errorf(image.KindOverload,
 			"node %d has %d uploads in progress, its limit", s.Node, s.UploadsMax).
 			WithHint("send fewer at once").WithRetry(time.Second)
 	}
-	u := newUpload(s, req)
+	u = newUpload(s, req)
 	s.uploads[req.ID] = u
 	s.running++
-	return u, nil
+	return u, old, nil
 }
 
 // unregister ends the local upload and gives its memory back.
@@ -102,9 +102,7 @@ func (s *Service) unregister(u *upload) {
 			close(s.idle)
 		}
 	}
-	u.spool.close()
 	u.spool.free()
-	u.cancel(nil)
 	s.running--
 }
 
@@ -129,31 +127,30 @@ func (s *Service) replay(ctx context.Context, req image.Request, body io.Reader)
 	switch {
 	case err != nil:
 		return nil, err
-	case state == nil || state.State != catalog.Committed:
-		return nil, undecided(req.ID, errors.New("the first attempt failed"))
+	case state == nil:
+	case state.User != req.User || state.Name != req.Name ||
+		state.State == catalog.Committed && state.Record.Check != check.Sum():
+		return nil, catalog.Conflict(req.ID)
+	case state.State == catalog.Committed:
+		return state.Record, nil
+	case state.Refused():
+		return nil, state.Problem.Err()
 	}
-	rec := state.Record
-	if rec.User != req.User || rec.Name != req.Name || rec.Check != check.Sum() {
-		return nil, conflict(req.ID)
-	}
-	return rec, nil
-}
-
-func conflict(id image.ID) error {
-	return image.Errorf(image.KindConflict, "upload ID %s was used for other bytes or another name", id).
-		WithHint("send each image under a fresh Idempotency-Key")
+	return nil, undecided(req.ID, errors.New("the first attempt failed"))
 }
 
 // wait returns what the log decided.
 func (s *Service) wait(ctx context.Context, u *upload) (*image.Record, error) {
 	cause := s.decision(ctx, u)
-	switch state := u.latest(); {
-	case state == nil || !state.Finished():
+	switch end := u.outcome(); {
+	case end == nil:
 		return nil, undecided(u.req.ID, cause)
-	case state.State == catalog.Failed:
-		return nil, state.Problem.Err()
+	case end.Upload == nil:
+		return nil, end.Problem.Err()
+	case end.Upload.State == catalog.Failed:
+		return nil, end.Upload.Problem.Err()
 	default:
-		return state.Record, nil
+		return end.Upload.Record, nil
 	}
 }
 
@@ -185,22 +182,13 @@ func (s *Service) decision(ctx context.Context, u *upload) (cause error) {
 		case <-u.ctx.Done():
 			return context.Cause(u.ctx)
 		case <-timer.C:
-			more := s.patience(u)
+			more := s.UploadTimeout - u.idle()
 			if more <= 0 {
 				return fmt.Errorf("no progress for %s (timeouts.upload)", s.UploadTimeout)
 			}
 			timer.Reset(more)
 		}
 	}
-}
-
-// patience is how much longer an upload may make no progress, here and on the other nodes.
-func (s *Service) patience(u *upload) time.Duration {
-	moved, _ := u.spool.progress()
-	if since := s.watcher.lastProgress(u.shard, u.req.ID); since.After(moved) {
-		moved = since
-	}
-	return s.UploadTimeout - time.Since(moved)
 }
 
 // undecided is the answer to an upload of which this node cannot say what becomes of it.

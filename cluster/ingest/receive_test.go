@@ -27,9 +27,11 @@ func TestBroadcastStoresOnOwnerAndReplica(t *testing.T) {
 				t.Fatalf("record %+v", rec)
 			}
 			f.expectStored(rec, body)
-			if o := f.expectOwned(rec); o.Relayed || o.From != 0 {
+			if o := f.expectOwned(rec); o.Relayed || o.From != 0 || o.Took == 0 {
 				t.Errorf("Owned of %+v", o)
 			}
+			f.expectEntries("commit")
+			f.expectNothingLeft()
 		})
 	}
 }
@@ -38,6 +40,7 @@ func TestBroadcastStoresOnOwnerAndReplica(t *testing.T) {
 func TestRelayAtAnyNode(t *testing.T) {
 	f := newFleet(t, nil)
 	body := randomBytes(3 << 20)
+	var entries []string
 	for id := range f.nodes {
 		for i := range 4 { // so that each node is owner, replica and outsider
 			rec, err := f.relay(id, request(fmt.Sprintf("relay-%d-%d", id, i)), body)
@@ -48,11 +51,14 @@ func TestRelayAtAnyNode(t *testing.T) {
 				t.Fatalf("record %+v", rec)
 			}
 			f.expectStored(rec, body)
-			if o := f.expectOwned(rec); !o.Relayed || o.From != 0 {
+			if o := f.expectOwned(rec); !o.Relayed || o.From != 0 || o.Took == 0 {
 				t.Errorf("Owned of %+v", o)
 			}
+			entries = append(entries, "commit")
 		}
 	}
+	f.expectEntries(entries...)
+	f.expectNothingLeft()
 }
 
 func TestWrongDigestLeavesNothing(t *testing.T) {
@@ -62,6 +68,7 @@ func TestWrongDigestLeavesNothing(t *testing.T) {
 	req.Digest = &image.Digest{1}
 	f.expectKind(f.broadcast(req, body, together(body, 1, 2, 3)), image.KindDigest)
 	f.expectNothing("a.png")
+	f.expectEntries() // no copy was reported
 }
 
 func TestSameIDAgain(t *testing.T) {
@@ -95,17 +102,27 @@ func idOfAnotherName(t *testing.T) {
 	}})
 	second := first
 	second.Name, second.Size = "second.png", int64(len(body))
-	open, done := make(chan struct{}), make(chan error)
-	go func() {
-		_, err := f.nodes[3].Receive(t.Context(), second, gated(body, 1000, open))
-		done <- err
-	}()
-	f.expectUploads(3, 1)
-	f.log.catchUp(3)
-	close(open)
+	send := func() <-chan error {
+		done := make(chan error, 1)
+		go func() {
+			_, err := f.nodes[3].Receive(t.Context(), second, bytes.NewReader(body))
+			done <- err
+		}()
+		return done
+	}
+	done := send() // the leader says so
 	if err := <-done; image.KindOf(err) != image.KindConflict {
 		t.Errorf("the second name: %v, want %s", err, image.KindConflict)
 	}
+	f.expectUploads(3, 0)
+	f.lose(func(image.NodeID, Message) bool { return true })
+	done = send() // the log does
+	f.expectUploads(3, 1)
+	f.log.catchUp(3)
+	if err := <-done; image.KindOf(err) != image.KindConflict {
+		t.Errorf("the second name: %v, want %s", err, image.KindConflict)
+	}
+	f.expectNothingLeft()
 }
 
 func TestDifferentBytesToTheNodes(t *testing.T) {
@@ -119,6 +136,8 @@ func TestDifferentBytesToTheNodes(t *testing.T) {
 		map[image.NodeID]io.Reader{2: bytes.NewReader(other), 3: bytes.NewReader(third)})
 	f.expectKind(answers, image.KindConflict)
 	f.expectNothing("a.png")
+	f.expectEntries("end")
+	f.expectNothingLeft()
 }
 
 func TestIfAbsent(t *testing.T) {
@@ -128,7 +147,16 @@ func TestIfAbsent(t *testing.T) {
 	req := request("a.png")
 	req.If.NoneMatch = image.Tags{image.AnyTag}
 	f.expectKind(f.broadcast(req, body[1:], nil), image.KindExists)
+	f.expectKind(f.broadcast(req, body[1:], nil), image.KindExists) // the same ID has the same answer
 	f.expectStored(first, body)
+	for _, v := range f.vaults {
+		eventually(t, "the refused upload's files to go", func() bool {
+			files, _ := v.Of(testShard, req.ID)
+			return len(files) == 0
+		})
+	}
+	f.expectEntries("commit", "commit")
+	f.expectNothingLeft()
 }
 
 func TestRefusedBeforeAnything(t *testing.T) {
@@ -149,9 +177,7 @@ func TestRefusedBeforeAnything(t *testing.T) {
 			t.Errorf("%+v: %v, want %s", c.req, err, c.want)
 		}
 	}
-	if f.log.index != 0 {
-		t.Errorf("%d commands were proposed", f.log.index)
-	}
+	f.expectEntries()
 }
 
 func TestTooManyUploads(t *testing.T) {
@@ -175,26 +201,40 @@ func TestTooManyUploads(t *testing.T) {
 	}
 }
 
-// TestFailedAttemptsCount sends the same upload again and again while its failed attempts are being
-// cleared away: they have their parts of the arena still, and count against the limit.
-func TestFailedAttemptsCount(t *testing.T) {
+// TestFailedAttemptsCount sends the same upload again and again while its failed attempts are being cleared
+// away, which a slow disk delays: they have their parts of the arena still, and count against the limit.
+// Where nothing delays it, they make room at once.
+func TestFailedAttemptsCount(t *testing.T) { synctest.Test(t, failedAttemptsCount) }
+
+func failedAttemptsCount(t *testing.T) {
 	f := newFleet(t, func(o *Options) {
 		o.UploadsMax = 2
 		o.StagingBytes = 2 * windowChunks * ChunkBytes
-		o.AssignTimeout = 200 * time.Millisecond
 	})
 	body := randomBytes(4 << 20)
-	req := request("a.png")
-	req.Size = int64(len(body))
-	req.Broadcast = []image.NodeID{1, 2, 3}
-	kinds := map[image.Kind]int{}
-	for range 6 {
-		_, err := f.nodes[2].Receive(t.Context(), req, cutAfter(body, 2*ChunkBytes-1))
-		kinds[image.KindOf(err)]++
+	req := f.named(body, 2, 3)
+	req.Broadcast = []image.NodeID{2, 3}
+	send := func(n int) map[image.Kind]int {
+		kinds := map[image.Kind]int{}
+		for range n {
+			cut := io.MultiReader(afterReader{time.Millisecond}, cutAfter(body, 1000))
+			_, err := f.nodes[2].Receive(t.Context(), req, cut)
+			kinds[image.KindOf(err)]++
+		}
+		return kinds
 	}
+	if kinds := send(6); kinds[image.KindIncomplete] != 6 {
+		t.Errorf("answers %v, want incomplete-body", kinds)
+	}
+	f.expectNothing("a.png")
+	open := make(chan struct{})
+	f.vaults[2].open = open
+	req.ID = image.NewID()
+	kinds := send(6)
 	if kinds[image.KindIncomplete] < 2 || kinds[image.KindOverload] == 0 || len(kinds) != 2 {
 		t.Errorf("answers %v, want the limit's number of incomplete-body and then overload", kinds)
 	}
+	close(open)
 	f.expectNothing("a.png")
 	eventually(t, "room for another upload", func() bool {
 		_, err := f.relay(2, request("b.png"), body)
@@ -202,10 +242,21 @@ func TestFailedAttemptsCount(t *testing.T) {
 	})
 }
 
-func TestNoQuorumIsAnswered(t *testing.T) {
+// TestNoQuorumIsAnswered: while no entry gets into the log, an upload is not decided. Once there is a quorum
+// again, its client gets the outcome by sending it again.
+func TestNoQuorumIsAnswered(t *testing.T) { synctest.Test(t, noQuorumIsAnswered) }
+
+func noQuorumIsAnswered(t *testing.T) {
 	f := newFleet(t, nil)
-	f.log.cut = true
-	f.expectKind(f.broadcast(request("a.png"), randomBytes(1000), nil), image.KindNoQuorum)
+	f.log.cutOff(true)
+	req, body := request("a.png"), randomBytes(1000)
+	f.expectKind(f.broadcast(req, body, nil), image.KindNoQuorum)
+	f.log.cutOff(false)
+	for id := range f.nodes {
+		f.expectUploads(id, 0)
+	}
+	f.expectStored(f.expectRecord(f.broadcast(req, body, nil)), body)
+	f.expectNothingLeft()
 }
 
 func TestDeletedFilesGo(t *testing.T) {
@@ -218,28 +269,39 @@ func TestDeletedFilesGo(t *testing.T) {
 	}
 }
 
-// TestDrain lets an upload end that a node has begun, and gives up at once what does not reach it.
-func TestDrain(t *testing.T) {
-	f := newFleet(t, func(o *Options) { o.TakeoverTimeout = time.Hour })
+// TestDrain lets an upload end that a node has begun. The node takes no other, and need not.
+func TestDrain(t *testing.T) { synctest.Test(t, drain) }
+
+func drain(t *testing.T) {
+	f := newFleet(t, nil)
 	s := f.nodes[1]
 	body := randomBytes(1 << 20)
 	open := make(chan struct{})
 	begun := make(chan []answer)
 	go func() {
 		late := map[image.NodeID]io.Reader{1: gated(body, 1000, open)}
-		begun <- f.broadcast(request("begun.png"), body, late)
+		begun <- f.broadcast(f.named(body, 1, 2), body, late)
 	}()
-	f.expectUploads(1, 1)
+	synctest.Wait()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	s.Drain(ctx)
+	f.mu.Lock()
+	f.drains = []image.NodeID{1}
+	f.mu.Unlock()
+	began := time.Now()
 	late := f.broadcast(request("late.png"), body, nil)
 	rec := f.expectRecord(late, 1)
 	f.expectStored(rec, body)
+	if took := time.Since(began); took > 2*s.ReportTimeout {
+		t.Errorf("an upload that the node did not take was stored after %v", took)
+	}
 	refused := slices.DeleteFunc(late, func(a answer) bool { return a.node != 1 })
 	f.expectKind(refused, image.KindNoQuorum)
 	close(open)
-	f.expectRecord(<-begun)
+	if rec := f.expectRecord(<-begun); !slices.Contains(rec.Replicas(), 1) {
+		t.Errorf("the upload that was begun has the record %+v", rec)
+	}
 	s.Drain(t.Context())
 	if n, _ := s.Stats(); n != 0 {
 		t.Errorf("%d uploads after draining", n)
@@ -254,9 +316,7 @@ func TestEndedRequestIsNoSuccess(t *testing.T) {
 	defer close(open)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	hold := make(chan struct{})
-	defer close(hold)
-	f.log.hold["stored"] = hold
+	defer f.log.holdBack("commit")()
 	result := make(chan error)
 	go func() {
 		req := request("a.png")

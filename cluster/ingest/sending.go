@@ -3,53 +3,52 @@ package ingest
 import (
 	"context"
 	"slices"
-	"time"
 
-	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/commit"
 	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
 )
 
-func (t *task) linger() {
-	timer := time.AfterFunc(lingerMax, func() { t.u.cancel(errSpoolClosed) })
-	defer timer.Stop()
-	t.senders.Wait()
-}
-
-// followSenders sends a relayed upload to the nodes that store it, and to no other.
-func (t *task) followSenders(state *catalog.Upload) {
-	for _, slot := range state.Storing {
-		if slot.Node != t.s.Node && !slot.Stored() && t.sending[slot.Node] == nil {
-			t.startSending(slot.Node)
+// followSenders sends a relayed upload to the nodes that store it, and to no other. The caller holds mu.
+func (u *upload) followSenders(d commit.Decision) {
+	for _, n := range d.Storing {
+		if n != u.s.Node && u.senders[n] == nil {
+			u.startSending(n, d)
 		}
 	}
 	// Stop sending to dropped nodes: where not all bytes fit in memory, one that stalls blocks the others.
 	// Those that replace it have their cursors by now; they need the first bytes, which its cursor holds.
-	for node, stop := range t.sending {
-		if state.Slot(node) == nil {
+	for n, stop := range u.senders {
+		if !slices.Contains(d.Storing, n) {
 			stop(errStale)
+			delete(u.senders, n) // it may be chosen again
 		}
 	}
 }
 
-// startSending streams the bytes of a relayed upload on to a storing node.
-func (t *task) startSending(to image.NodeID) {
-	s, u := t.s, t.u
+// startSending streams the bytes of a relayed upload on to a storing node. The caller holds mu.
+func (u *upload) startSending(to image.NodeID, d commit.Decision) {
 	ctx, stop := context.WithCancelCause(u.ctx)
-	t.sending[to] = stop
+	u.senders[to] = stop
 	cur, err := u.spool.cursor(ctx)
 	req := u.req
-	req.Broadcast = slices.Clone(u.latest().Holders)
+	req.Broadcast = slices.Clone(d.Storing)
 	req.Relayed = true
-	t.senders.Go(func() {
+	u.sending.Go(func() {
 		if err == nil {
 			failpoint.Here("upload/before-send")
-			err = s.Peers.Send(ctx, to, req, cur)
+			err = u.s.Peers.Send(ctx, to, req, cur)
 			failpoint.Here("upload/sent")
 			cur.close()
 		}
-		if err != nil && ctx.Err() == nil && !u.latest().Finished() {
-			t.giveUp(to, err)
+		if err != nil && ctx.Err() == nil && u.outcome() == nil {
+			p := image.AsProblem(err)
+			u.step(func(m commit.Moment) []commit.Action {
+				if ctx.Err() == nil {
+					delete(u.senders, to)
+				}
+				return u.part.CannotSend(m, to, &p)
+			})
 		}
 	})
 }

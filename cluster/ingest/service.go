@@ -1,23 +1,27 @@
 // Package ingest takes one upload from its header to its receipt on this node: it holds the bytes in memory,
-// follows the assignment in the log, encrypts and stores a copy or stands by, and takes over when another
-// node fails. Package api calls Receive; the log, the store and the other nodes are behind the interfaces
-// Log, Store and Peers.
+// follows what is decided, encrypts and stores a copy or stands by, and takes over when another node fails.
+// Package api calls Receive; the log, the store and the other nodes are behind the interfaces Log, Store and
+// Peers, and Options.Mail.
 //
-// A Service has an upload for each body that is coming in, and a task for what this node does with it. The
-// placer decides which nodes store an upload, the watcher reassigns uploads that are stuck in the log, and
-// the collector deletes the files of replaced and deleted records.
+// Package commit decides what the nodes do: a Service has an upload with a participant for each body that is
+// coming in, and an agreement with a coordinator for each shard that this node leads. The placer chooses the
+// nodes of an upload, and the collector deletes files that are good for nothing.
 package ingest
 
 import (
 	"context"
 	"io"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
 	"go.uber.org/zap"
 
 	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/commit"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/wait"
 )
 
 // Log is the replicated catalog.
@@ -37,8 +41,6 @@ type Store interface {
 	Create(ctx context.Context, user string, f image.FileID, size int64) (CopyWriter, error)
 	// Remove deletes a file, if there is one.
 	Remove(f image.FileID) error
-	// Of returns the durable files of an upload.
-	Of(shard uint64, id image.ID) ([]image.FileID, error)
 }
 
 // CopyWriter takes the plaintext of one copy.
@@ -88,10 +90,12 @@ type Options struct {
 	Store  Store
 	Sealer Sealer
 	Peers  Peers
+	// Mail sends a message to another node. It does not block, and may lose the message.
+	Mail   func(to image.NodeID, m Message)
 	Logger *zap.Logger
 
-	// Shards returns the data shards of which this node has the newest state; Serves reports whether it has that
-	// of one.
+	// Shards returns the data shards of which this node has the newest state; Serves reports whether it has
+	// that of one.
 	Shards func() []uint64
 	Serves func(shard uint64) bool
 	// ShardOf returns the shard of a name.
@@ -106,8 +110,6 @@ type Options struct {
 	Room func() []image.NodeID
 	// UpToDate returns the nodes of Live that have the newest state of a shard.
 	UpToDate func(shard uint64) []image.NodeID
-	// Wanted reports whether there is a use for a durable file of this node.
-	Wanted func(f image.FileID) (bool, error)
 	// Owned is called for each upload that this node owns. Its client does not wait for that.
 	Owned func(Owned)
 	// ReceivedBy reports whether another node says that it is receiving the body of an upload; see
@@ -123,8 +125,8 @@ type Options struct {
 	// images best, up to ChunkBytes.
 	Pieces [2]int
 
-	// AssignTimeout is how long a follower waits for an assignment before it proposes one itself.
-	AssignTimeout time.Duration
+	// ReportTimeout is how long a node hears nothing of an upload before it reports it again.
+	ReportTimeout time.Duration
 	// TakeoverTimeout is how long a node that has all bytes waits for one that receives none and has not
 	// stored its copy, before it takes the upload away from that one.
 	TakeoverTimeout time.Duration
@@ -141,11 +143,14 @@ type Service struct {
 	arena     *arena
 	pieces    pieces
 	placer    *placer
-	watcher   *watcher
+	agreement *agreement
 	collector *collector
 	ctx       context.Context // ends the uploads' goroutines
 	stop      context.CancelFunc
 	wg        sync.WaitGroup
+
+	workMu  sync.Mutex // comes after all other locks
+	stopped bool       // work starts nothing more
 
 	mu      sync.Mutex
 	closed  bool
@@ -168,10 +173,10 @@ func New(o Options) (*Service, error) {
 		uploads: map[image.ID]*upload{},
 	}
 	s.placer = newPlacer(&s.Options)
-	s.watcher = newWatcher(s)
+	s.agreement = newAgreement(s)
 	s.collector = newCollector(&s.Options)
 	s.ctx, s.stop = context.WithCancel(context.Background())
-	s.wg.Go(s.watcher.run)
+	s.wg.Go(func() { s.agreement.run(s.ctx) })
 	s.wg.Go(func() { s.collector.run(s.ctx) })
 	return s, nil
 }
@@ -204,9 +209,24 @@ func (s *Service) Close() error {
 	}
 	s.mu.Unlock()
 	s.stop()
+	s.workMu.Lock()
+	s.stopped = true
+	s.workMu.Unlock()
 	s.wg.Wait()
 	return s.arena.close()
 }
+
+// work runs f in a goroutine of its own that Close waits for, unless the service is closed.
+func (s *Service) work(f func()) {
+	s.workMu.Lock()
+	defer s.workMu.Unlock()
+	if !s.stopped {
+		s.wg.Go(f)
+	}
+}
+
+// Acted returns the last entry of a shard's log that this node has acted on.
+func (s *Service) Acted(shard uint64) uint64 { return s.agreement.moment(shard).Acted }
 
 // Stats returns how many uploads are in progress here and the memory that their bytes take.
 func (s *Service) Stats() (uploads int, stagingBytes int64) {
@@ -220,6 +240,9 @@ const receivingMax = 1024
 
 // receivingPart of a TakeoverTimeout is how long a body comes in before Receiving lists it.
 const receivingPart = 4
+
+// Uses reports whether an upload in progress here may need a file of this node yet.
+func (s *Service) Uses(f image.FileID) bool { return s.local(f.Shard, f.Image) != nil }
 
 // Receiving returns the uploads whose bodies have been coming in for a while and still do: no other
 // node may take the slowness of their clients for this node's.
@@ -264,40 +287,121 @@ func (s *Service) lookup(shard uint64, id image.ID) (u *catalog.Upload, err erro
 	return u, err
 }
 
-// Applied takes the events of a shard's log, in order. It does not block.
-func (s *Service) Applied(shard uint64, events []catalog.Event) {
+// times are how long coordinators and participants wait.
+func (s *Service) times() commit.Times {
+	return commit.Times{Report: s.ReportTimeout, Takeover: s.TakeoverTimeout, Upload: s.UploadTimeout}
+}
+
+// all returns the uploads in progress here.
+func (s *Service) all() []*upload {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.uploads))
+}
+
+// Take takes a message of another node, which is who it says. It does not block.
+func (s *Service) Take(from image.NodeID, m Message) {
+	if m.Report != nil {
+		s.agreement.heard(from, m.Shard, *m.Report)
+	}
+	if m.Decision != nil {
+		s.told(from, m.Shard, *m.Decision)
+	}
+}
+
+// told takes what a node has decided of an upload.
+func (s *Service) told(from image.NodeID, shard uint64, d commit.Decision) {
+	u := s.local(shard, d.ID)
+	if u == nil {
+		s.agreement.keepEarly(from, shard, d)
+		return
+	}
+	u.decide(from, d)
+}
+
+// Applied takes the events of a shard's log up to the entry index, in order. It does not block.
+func (s *Service) Applied(shard, index uint64, events []catalog.Event) {
 	for _, e := range events {
 		if e.Removed != nil {
 			s.collector.remove(e.Removed)
 		}
-		if e.Upload == nil {
+		if f := e.Aborted; f != nil {
+			if u := s.local(shard, f.File.Image); u != nil {
+				u.step(func(m commit.Moment) []commit.Action { return u.part.Aborted(m, f.File) })
+			}
+		}
+		if e.Purge != nil {
+			s.purged(shard, e.Purge.User)
+		}
+		if ended := e.Upload; ended != nil {
+			s.agreement.ended(shard, ended)
+			if u := s.local(shard, ended.ID); u != nil {
+				u.step(func(m commit.Moment) []commit.Action { return u.part.Ended(m, ended) })
+			}
+			s.placer.landed(ended.ID) // last: no decision is counted after it, see decide
+		}
+	}
+	s.agreement.acted(shard, index)
+}
+
+// purged gives up a removed user's uploads to a shard: their copies are under a key that is destroyed.
+func (s *Service) purged(shard uint64, user string) {
+	for _, u := range s.all() {
+		if u.shard == shard && u.req.User == user {
+			u.giveUp(image.Errorf(image.KindForbidden, "user %q was removed during the upload", user))
+		}
+	}
+}
+
+// Forget drops what is known of a shard that leaves this node.
+func (s *Service) Forget(shard uint64) { s.agreement.forget(shard) }
+
+// Kick makes the service look over all uploads at once. It does not block.
+func (s *Service) Kick() {
+	select {
+	case s.agreement.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Restored says that this node got the state of a shard as of the entry index, without the entries before it.
+// It does not block.
+func (s *Service) Restored(shard, index uint64) {
+	s.agreement.skip(shard, index)
+	s.work(func() {
+		for s.ctx.Err() == nil {
+			err := s.lookUpSkipped(shard)
+			if err == nil {
+				s.agreement.skipped(shard, index)
+				s.collector.leave()
+				return
+			}
+			s.Logger.Warn("uploads of a restored shard not looked up", zap.Uint64("shard", shard), zap.Error(err))
+			wait.For(s.ctx, s.ReportTimeout)
+		}
+	})
+}
+
+// lookUpSkipped tells the uploads of a shard what its state says of them.
+func (s *Service) lookUpSkipped(shard uint64) error {
+	for _, u := range s.all() {
+		if u.shard != shard {
 			continue
 		}
-		s.watcher.update(shard, e.Upload)
-		if u := s.local(shard, e.Upload.ID); u != nil {
-			u.update(e.Upload)
+		known, err := s.lookup(shard, u.req.ID)
+		if err != nil {
+			return err
 		}
+		u.step(func(m commit.Moment) (actions []commit.Action) {
+			if known != nil {
+				actions = u.part.Ended(m, known)
+			}
+			return append(actions, u.part.Skipped(m)...)
+		})
 	}
+	return nil
 }
 
-// Forget stops watching over the uploads of a shard that leaves this node.
-func (s *Service) Forget(shard uint64) { s.watcher.forget(shard) }
-
-// Kick makes the service look at once for uploads that a node left behind. It does not block.
-func (s *Service) Kick() { s.watcher.wake() }
-
-// Recover loads the shard's pending uploads after a start or a snapshot. It watches them, and gives up the
-// slots that an earlier process of this node had in them.
-func (s *Service) Recover(ctx context.Context, shard uint64) error {
-	lost, err := s.watcher.reload(shard)
-	for _, state := range lost {
-		cause := image.Errorf(image.KindAborted,
-			"node %d restarted before it stored upload %s", s.Node, state.ID)
-		s.reassign(ctx, shard, state, []image.NodeID{s.Node}, cause)
-	}
-	return err
-}
-
-// Leftover receives a value when files are left to the sweep, since more had to be deleted at once
-// than are queued.
+// Leftover receives a value when files are left to the sweep: since more had to be deleted at once than are
+// queued, or since this node has missed entries of a log that have removed records.
 func (s *Service) Leftover() <-chan struct{} { return s.collector.leftover }

@@ -31,7 +31,8 @@ func (p pieces) end(piece int) int64 { return p.first + int64(piece)*p.further }
 const wakeEvery = time.Second
 
 // errNotHeld: the first bytes were already released.
-var errNotHeld = errors.New("the node does not hold the bytes of this upload")
+var errNotHeld = image.Errorf(image.KindAborted, "a node does not hold the bytes of the upload any more").
+	WithHint("send the image again")
 
 // errSpoolClosed ends readers and writers of an upload that is over.
 var errSpoolClosed = errors.New("the upload is over")
@@ -211,13 +212,6 @@ func (s *spool) free() {
 		s.arena.unreserve(s.quota)
 	}
 	s.chunks = nil
-}
-
-// holds reports whether a new cursor could still read all bytes from the start.
-func (s *spool) holds() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.first == 0 && !s.closed && s.err == nil
 }
 
 // complete reports whether all bytes came.

@@ -6,46 +6,65 @@ import (
 	"errors"
 	"io"
 
-	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/commit"
 	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
-	"imgcluster/cluster/wait"
 )
 
-// startStoring stores this node's copy in an epoch, and gives its slot up when that fails.
-func (t *task) startStoring(epoch uint32) {
-	file := image.FileID{Image: t.u.req.ID, Shard: t.u.shard, Attempt: image.NewAttempt()}
-	t.epoch, t.file = epoch, file
-	ctx, stop := context.WithCancelCause(t.u.ctx)
-	t.stop = stop
-	cur, err := t.u.spool.cursor(ctx)
-	t.wg.Go(func() {
+// startStoring stores this node's copy. The caller holds mu.
+func (u *upload) startStoring() {
+	s := u.s
+	file := image.FileID{Image: u.req.ID, Shard: u.shard, Attempt: image.NewAttempt()}
+	ctx, stop := context.WithCancelCause(u.ctx)
+	u.attempt = &attempt{file, stop}
+	cur, err := u.spool.cursor(ctx)
+	u.working.Go(func() {
+		var c commit.Copy
 		if err == nil {
-			err = t.store(ctx, cur, epoch, file)
+			c, err = u.store(ctx, cur, file)
 			cur.close()
 		}
-		if errors.Is(context.Cause(ctx), errStale) {
-			// it may have become durable meanwhile; no record names it
-			t.s.collector.discard(file)
+		if err == nil {
+			u.failpoint("durable")
 		}
-		if err != nil && ctx.Err() == nil {
-			t.giveUp(t.s.Node, err)
+		stopped := false
+		u.step(func(m commit.Moment) []commit.Action {
+			switch stopped = errors.Is(context.Cause(ctx), errStale); {
+			case stopped: // a newer attempt may be on its way
+				return nil
+			case err != nil:
+				return u.cannotStore(m, err)
+			}
+			return u.part.Stored(m, c)
+		})
+		switch {
+		case stopped:
+			s.collector.discard(file) // it may have become durable meanwhile; nobody was told of it
+		case err == nil:
+			u.failpoint("told")
 		}
 	})
 }
 
-// store encrypts and stores one copy and reports it to the log.
-func (t *task) store(ctx context.Context, cur *cursor, epoch uint32, file image.FileID) error {
-	req := t.u.req
-	w, err := t.s.Store.Create(ctx, req.User, file, req.Size)
+// cannotStore has the participant know that this node cannot store the upload because of err. A body that is
+// not what the client promised ends the upload on all nodes. The caller holds mu.
+func (u *upload) cannotStore(m commit.Moment, err error) []commit.Action {
+	p := image.AsProblem(err)
+	return u.part.CannotStore(m, &p, p.Code == image.KindDigest || p.Code == image.KindConflict)
+}
+
+// store encrypts and stores one copy.
+func (u *upload) store(ctx context.Context, cur *cursor, file image.FileID) (c commit.Copy, err error) {
+	s, req := u.s, u.req
+	w, err := s.Store.Create(ctx, req.User, file, req.Size)
 	if err != nil {
-		return err
+		return c, err
 	}
 	defer w.Abort()
-	t.failpoint("created")
-	check, err := t.s.Sealer.Check(ctx, req.User, req.ID)
+	u.failpoint("created")
+	check, err := s.Sealer.Check(ctx, req.User, req.ID)
 	if err != nil {
-		return err
+		return c, err
 	}
 	var dst io.Writer = io.MultiWriter(w, check)
 	sum := sha256.New() // costs more than encrypting does
@@ -54,61 +73,42 @@ func (t *task) store(ctx context.Context, cur *cursor, epoch uint32, file image.
 		dst = io.MultiWriter(w, check, sum)
 	}
 	if _, err := cur.WriteTo(dst); err != nil {
-		return err
+		return c, err
 	}
-	stored := &catalog.Stored{ID: req.ID, Check: check.Sum()}
+	c.Check = check.Sum()
 	if digest {
-		if stored.Sealed, err = t.sealDigest(ctx, image.Digest(sum.Sum(nil))); err != nil {
-			return err
+		if c.Sealed, err = u.sealDigest(ctx, image.Digest(sum.Sum(nil))); err != nil {
+			return c, err
 		}
 	}
-	t.failpoint("encrypted")
+	u.failpoint("encrypted")
 	if err := w.Commit(); err != nil {
-		return err
+		return c, err
 	}
-	t.failpoint("durable")
-	c := image.Copy{Node: t.s.Node, Attempt: file.Attempt, Key: w.UserKey()}
-	stored.Copies = []catalog.StoredCopy{{Copy: c, Epoch: epoch}}
-	err = t.reportStored(ctx, file, stored)
-	t.failpoint("told")
-	return err
+	c.Copy = image.Copy{Node: s.Node, Attempt: file.Attempt, Key: w.UserKey()}
+	return c, nil
 }
 
 // sealDigest compares the digest of the body with what the client says, and seals it. It is in no error,
 // since the log has these.
-func (t *task) sealDigest(ctx context.Context, d image.Digest) (*image.SealedDigest, error) {
-	if want := t.u.req.Digest; want != nil && *want != d {
+func (u *upload) sealDigest(ctx context.Context, d image.Digest) (*image.SealedDigest, error) {
+	if want := u.req.Digest; want != nil && *want != d {
 		return nil, image.Errorf(image.KindDigest, "the body's SHA-256 is not the one that Content-Digest says").
 			WithHint("send the image again")
 	}
-	sealed, err := t.s.Sealer.Seal(ctx, t.u.req.User, d)
+	sealed, err := u.s.Sealer.Seal(ctx, u.req.User, d)
 	return &sealed, err
 }
 
-// reportStored proposes that this node has stored a copy. The file is durable: without a quorum it
-// counts when the quorum is back.
-func (t *task) reportStored(ctx context.Context, file image.FileID, stored *catalog.Stored) error {
-	cmd := catalog.Command{Stored: stored}
-	r, err := t.propose(ctx, cmd)
-	for image.KindOf(err) == image.KindNoQuorum && wait.For(ctx, watchEvery) {
-		r, err = t.propose(ctx, cmd)
-	}
-	if err != nil {
-		return err
-	}
-	if image.KindOf(r.Err()) == image.KindStale {
-		t.s.collector.discard(file)
-	}
-	return nil
-}
-
 // failpoint is failpoint.Here with this node's role in the name: owner or replica.
-func (t *task) failpoint(step string) {
+func (u *upload) failpoint(step string) {
 	if failpoint.Enabled {
 		role := "replica"
-		if t.u.latest().Owner == t.s.Node {
+		u.mu.Lock()
+		if u.first == u.s.Node {
 			role = "owner"
 		}
+		u.mu.Unlock()
 		failpoint.Here("upload/" + role + "/" + step)
 	}
 }

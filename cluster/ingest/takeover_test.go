@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/image"
 )
 
@@ -22,63 +23,188 @@ func expectCopiesWithout(t *testing.T, node image.NodeID, rec *image.Record) {
 	}
 }
 
-func TestOwnerDiesBeforeStored(t *testing.T) {
-	f := newFleet(t, nil)
-	body := randomBytes(2 << 20)
+// stalled has no copy become durable on a node before the function that it returns is called.
+func (f *fleet) stalled(ids ...image.NodeID) (release func()) {
 	gate := make(chan struct{})
-	for _, v := range f.vaults {
-		v.stall = gate
+	for _, id := range ids {
+		f.vaults[id].stall = gate
 	}
-	done := make(chan []answer)
-	req := request("a.png")
-	go func() { done <- f.broadcast(req, body, nil) }()
-	owner := f.assigned(req.ID).Owner
-	f.kill(owner)
-	eventually(t, "a reassignment", func() bool { return f.assigned(req.ID).Epoch > 1 })
-	close(gate)
-	rec := f.expectRecord(<-done, owner)
-	expectCopiesWithout(t, owner, rec)
-	f.expectStored(rec, body) // its late file is removed too
-	if o := f.expectOwned(rec); o.From != owner {
-		t.Errorf("Owned of %+v, taken over from %d", o, owner)
-	}
+	return sync.OnceFunc(func() { close(gate) })
 }
 
-func TestSlowReplicaLosesItsPart(t *testing.T) {
-	f := newFleet(t, quickTakeover)
-	body := randomBytes(1 << 20)
-	gate := make(chan struct{})
-	req := request("a.png")
-	hold := make(chan struct{}) // nobody stores before the slow node is chosen
-	f.log.mu.Lock()
-	f.log.hold["assign"] = hold
-	f.log.mu.Unlock()
-	done := make(chan []answer)
+// begin broadcasts a body, and returns what gives the answers.
+func (f *fleet) begin(req image.Request, body []byte) <-chan []answer {
+	done := make(chan []answer, 1)
 	go func() { done <- f.broadcast(req, body, nil) }()
-	f.vaults[3].stall = gate
-	f.vaults[2].stall = gate
-	close(hold)
-	slow := func() (n int) {
-		for _, s := range f.assigned(req.ID).Storing {
-			if s.Node != 1 && s.Epoch == 1 {
-				n++
-			}
+	return done
+}
+
+// each runs a test for each node as leader and each as victim.
+func each(t *testing.T, test func(t *testing.T, leader, victim image.NodeID)) {
+	for leader := image.NodeID(1); leader <= 3; leader++ {
+		for victim := image.NodeID(1); victim <= 3; victim++ {
+			t.Run(fmt.Sprintf("leader %d, victim %d", leader, victim), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { test(t, leader, victim) })
+			})
 		}
-		return n
 	}
-	before := slow()
-	eventually(t, "the standby to take a slow node's part", func() bool {
-		return slow() < before || before == 1 && f.assigned(req.ID).Epoch > 1
-	})
-	close(gate)
-	rec := f.expectRecord(<-done)
-	f.expectStored(rec, body)
 }
 
-func TestDiskFullGoesToTheStandby(t *testing.T) {
+// expectFrom expects that the owner of a record says whom it has the upload from: 0, when it was its first
+// owner.
+func (f *fleet) expectFrom(rec *image.Record, first image.NodeID) {
+	f.t.Helper()
+	want := first
+	if rec.Owner == first {
+		want = 0
+	}
+	if o := f.expectOwned(rec); o.From != want {
+		f.t.Errorf("Owned of %+v, taken over from %d, want %d", o.Record, o.From, want)
+	}
+}
+
+// TestNodeDiesBeforeStored kills the owner, the replica and the standby, the leader or another node, once all
+// bytes are there and before any copy is durable.
+func TestNodeDiesBeforeStored(t *testing.T) {
+	each(t, func(t *testing.T, leader, victim image.NodeID) {
+		f := newFleet(t, nil)
+		f.lead(leader)
+		body := randomBytes(1 << 20)
+		release := f.stalled(1, 2, 3)
+		req := f.named(body, 1, 2)
+		done := f.begin(req, body)
+		synctest.Wait()
+		began := time.Now()
+		f.kill(victim)
+		synctest.Wait()
+		release()
+		rec := f.expectRecord(<-done, victim)
+		expectCopiesWithout(t, victim, rec)
+		f.expectStored(rec, body) // its late file is removed too
+		f.expectFrom(rec, 1)
+		f.expectEntries("commit")
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("the others took over after %v", took)
+		}
+		f.expectNothingLeft()
+	})
+}
+
+// TestNodeDiesWhenStored kills a node whose copy was reported: the record may have it.
+func TestNodeDiesWhenStored(t *testing.T) {
+	each(t, func(t *testing.T, leader, victim image.NodeID) {
+		f := newFleet(t, nil)
+		f.lead(leader)
+		body := randomBytes(1 << 20)
+		release := f.log.holdBack("commit")
+		req := f.named(body, 1, 2)
+		done := f.begin(req, body)
+		synctest.Wait()
+		f.kill(victim)
+		synctest.Wait()
+		release()
+		rec := f.expectRecord(<-done, victim)
+		f.expectStored(rec, body)
+		f.expectFrom(rec, 1)
+		f.expectNothingLeft()
+	})
+}
+
+// TestNodeIsPaused: a node that takes nothing and says nothing, and is seen as up, loses its part when it has
+// said nothing for long enough. When it goes on its copy is good for nothing.
+func TestNodeIsPaused(t *testing.T) {
+	each(t, func(t *testing.T, leader, victim image.NodeID) {
+		f := newFleet(t, nil)
+		f.lead(leader)
+		body := randomBytes(1 << 20)
+		release := f.stalled(1, 2, 3)
+		req := f.named(body, 1, 2)
+		done := f.begin(req, body)
+		synctest.Wait()
+		began := time.Now()
+		f.pause(victim)
+		release()
+		var rec *image.Record
+		eventually(t, "the others to commit", func() bool {
+			f.log.mu.Lock()
+			defer f.log.mu.Unlock()
+			rec, _ = catalog.GetRecord(f.log.db, req.User, req.Name)
+			return rec != nil
+		})
+		took := time.Since(began)
+		f.resume(victim)
+		f.expectRecord(append(<-done, answer{rec: rec}))
+		f.expectStored(rec, body)
+		if victim < 3 {
+			expectCopiesWithout(t, victim, rec)
+		}
+		if most := f.nodes[1].TakeoverTimeout + time.Second; took > most {
+			t.Errorf("committed after %v, want at most %v", took, most)
+		}
+		f.expectNothingLeft()
+	})
+}
+
+// TestSlowDiskLosesItsPart: the owner, or the replica, has all bytes and does not store them.
+func TestSlowDiskLosesItsPart(t *testing.T) {
+	each(t, func(t *testing.T, leader, slow image.NodeID) {
+		f := newFleet(t, nil)
+		f.lead(leader)
+		body := randomBytes(1 << 20)
+		release := f.stalled(slow)
+		req := f.named(body, 1, 2)
+		began := time.Now()
+		rec := f.expectRecord(f.broadcast(req, body, nil))
+		took := time.Since(began)
+		expectCopiesWithout(t, slow, rec)
+		if slow == 3 && took > 0 || took > f.nodes[1].TakeoverTimeout+time.Second {
+			t.Errorf("committed after %v", took)
+		}
+		f.expectFrom(rec, 1)
+		release()
+		f.expectStored(rec, body)
+		f.expectEntries("commit")
+		f.expectNothingLeft()
+	})
+}
+
+// TestRelayOutlivesANode kills a node, the leader or another one, while the node that the client sends to
+// passes the bytes on.
+func TestRelayOutlivesANode(t *testing.T) {
+	each(t, func(t *testing.T, leader, victim image.NodeID) {
+		for relay := image.NodeID(1); relay <= 3; relay++ {
+			if relay == victim {
+				continue
+			}
+			f := newFleet(t, nil)
+			f.lead(leader)
+			body := randomBytes(1 << 20)
+			req := f.named(body, 1, 2)
+			open := make(chan struct{})
+			done := make(chan answer)
+			go func() {
+				rec, err := f.nodes[relay].Receive(t.Context(), req, gated(body, 1000, open))
+				done <- answer{relay, rec, err}
+			}()
+			synctest.Wait()
+			f.kill(victim)
+			time.Sleep(time.Second) // of the bubble's clock
+			close(open)
+			rec := f.expectRecord([]answer{<-done})
+			expectCopiesWithout(t, victim, rec)
+			f.expectStored(rec, body)
+			f.expectEntries("commit")
+			f.expectNothingLeft()
+		}
+	})
+}
+
+func TestDiskFullGoesToTheStandby(t *testing.T) { synctest.Test(t, diskFullGoesToTheStandby) }
+
+func diskFullGoesToTheStandby(t *testing.T) {
 	f := newFleet(t, nil)
 	full := image.Errorf(image.KindDiskFull, "disk full")
-	f.vaults[2].fail = full
+	f.vaults[2].refuse(full)
 	body := randomBytes(1 << 20)
 	for i := range 6 {
 		expectCopiesWithout(t, 2, f.expectRecord(f.broadcast(request(fmt.Sprint(i)), body, nil)))
@@ -90,14 +216,19 @@ func TestDiskFullGoesToTheStandby(t *testing.T) {
 		}
 		expectCopiesWithout(t, 2, rec)
 	}
-	f.vaults[3].fail = full
+	f.vaults[3].refuse(full)
 	f.expectKind(f.broadcast(request("too many"), body, nil), image.KindDiskFull)
 	f.expectNothing("too many")
+	f.expectNothingLeft()
 }
 
 // TestNothingIsReportedBeforeItIsDurable: a node whose disk does not keep the file has no part in the
 // record, whatever it was given.
 func TestNothingIsReportedBeforeItIsDurable(t *testing.T) {
+	synctest.Test(t, nothingIsReportedBeforeItIsDurable)
+}
+
+func nothingIsReportedBeforeItIsDurable(t *testing.T) {
 	f := newFleet(t, nil)
 	f.vaults[2].lose = image.Errorf(image.KindAborted, "the disk failed")
 	body := randomBytes(1 << 20)
@@ -108,7 +239,10 @@ func TestNothingIsReportedBeforeItIsDurable(t *testing.T) {
 
 func TestConnectionCut(t *testing.T) {
 	body := randomBytes(2 << 20)
-	t.Run("to the storing nodes", func(t *testing.T) {
+	run := func(name string, test func(t *testing.T)) {
+		t.Run(name, func(t *testing.T) { synctest.Test(t, test) })
+	}
+	run("to the storing nodes", func(t *testing.T) {
 		for _, node := range []image.NodeID{1, 2, 3} {
 			f := newFleet(t, nil)
 			answers := f.broadcast(request("a.png"), body,
@@ -116,9 +250,11 @@ func TestConnectionCut(t *testing.T) {
 			rec := f.expectRecord(answers, node)
 			expectCopiesWithout(t, node, rec)
 			f.expectStored(rec, body)
+			f.expectEntries("commit")
+			f.expectNothingLeft()
 		}
 	})
-	t.Run("everywhere", func(t *testing.T) {
+	run("everywhere", func(t *testing.T) {
 		f := newFleet(t, nil)
 		req := request("a.png")
 		cut := map[image.NodeID]io.Reader{}
@@ -132,6 +268,7 @@ func TestConnectionCut(t *testing.T) {
 				t.Errorf("node %d kept a file", id)
 			}
 		}
+		f.expectNothingLeft()
 		rec := f.expectRecord(f.broadcast(req, body, nil)) // the client tries again, with the same ID
 		f.expectStored(rec, body)
 	})
@@ -142,74 +279,60 @@ func TestConnectionCut(t *testing.T) {
 func TestWrongDigestComesLate(t *testing.T) {
 	for _, late := range []image.NodeID{1, 2, 3} { // the leader and others
 		t.Run(fmt.Sprint(late), func(t *testing.T) {
-			t.Parallel()
-			f := newFleet(t, quickTakeover)
-			body := randomBytes(1 << 20)
-			req := request("a.png")
-			req.Digest = &image.Digest{1}
-			req.Size = int64(len(body))
-			req.Broadcast = []image.NodeID{1, 2, 3}
-			// A host that is busy for longer than TakeoverTimeout looks like nodes that do not store, and
-			// the upload may be given up for that first.
-			refused := func(err error) bool {
-				kind := image.KindOf(err)
-				return kind == image.KindDigest || kind == image.KindAborted
-			}
-			var early sync.WaitGroup
-			others := slices.DeleteFunc([]image.NodeID{1, 2, 3},
-				func(id image.NodeID) bool { return id == late })
-			for id, b := range together(body, others...) {
-				early.Go(func() {
-					if _, err := f.nodes[id].Receive(t.Context(), req, b); !refused(err) {
-						t.Errorf("node %d: %v, want digest-mismatch or aborted", id, err)
-					}
-				})
-			}
-			early.Wait()
-			if _, err := f.nodes[late].Receive(t.Context(), req, bytes.NewReader(body)); !refused(err) {
-				t.Errorf("node %d, late: %v, want digest-mismatch or aborted", late, err)
-			}
-			f.expectNothing("a.png")
+			synctest.Test(t, func(t *testing.T) { wrongDigestComesLate(t, late) })
 		})
 	}
 }
 
-// TestRelayToANodeThatIsBehind passes bytes on to the leader of the shard before it has applied the
-// assignment: it waits for that and decides nothing itself.
+func wrongDigestComesLate(t *testing.T, late image.NodeID) {
+	f := newFleet(t, nil)
+	body := randomBytes(1 << 20)
+	req := request("a.png")
+	req.Digest = &image.Digest{1}
+	req.Size = int64(len(body))
+	req.Broadcast = []image.NodeID{1, 2, 3}
+	// Nodes that say nothing of the late part look like nodes that do not store it, and it may be given up
+	// for that first.
+	refused := func(err error) bool {
+		kind := image.KindOf(err)
+		return kind == image.KindDigest || kind == image.KindAborted
+	}
+	var early sync.WaitGroup
+	others := slices.DeleteFunc([]image.NodeID{1, 2, 3},
+		func(id image.NodeID) bool { return id == late })
+	for id, b := range together(body, others...) {
+		early.Go(func() {
+			if _, err := f.nodes[id].Receive(t.Context(), req, b); !refused(err) {
+				t.Errorf("node %d: %v, want digest-mismatch or aborted", id, err)
+			}
+		})
+	}
+	early.Wait()
+	if _, err := f.nodes[late].Receive(t.Context(), req, bytes.NewReader(body)); !refused(err) {
+		t.Errorf("node %d, late: %v, want digest-mismatch or aborted", late, err)
+	}
+	f.expectNothing("a.png")
+	f.expectNothingLeft()
+}
+
+// TestRelayToANodeThatIsBehind passes bytes on to a node that has not applied what the shard's log says: it
+// stores its copy as the leader has decided, and learns later what became of it.
 func TestRelayToANodeThatIsBehind(t *testing.T) { synctest.Test(t, relayToANodeThatIsBehind) }
 
 func relayToANodeThatIsBehind(t *testing.T) {
 	f := newFleet(t, nil)
-	f.kill(2)
+	f.lead(3)
 	f.log.fallBehind(1)
-	req := request("a.png")
 	body := randomBytes(1 << 20)
-	open := make(chan struct{})
-	req.Size = int64(len(body))
-	type result struct {
-		rec *image.Record
-		err error
+	rec, err := f.relay(3, f.named(body, 1, 3), body)
+	if err != nil {
+		t.Fatal(err)
 	}
-	done := make(chan result)
-	go func() {
-		rec, err := f.nodes[3].Receive(t.Context(), req, gated(body, 1000, open))
-		done <- result{rec, err}
-	}()
 	f.expectUploads(1, 1)
-	// of the bubble's clock: a broadcast's receiver would have decided
-	time.Sleep(3 * f.nodes[1].AssignTimeout)
-	f.log.mu.Lock()
-	if f.log.index != 1 {
-		t.Errorf("%d commands were proposed, want the assignment alone", f.log.index)
-	}
-	f.log.mu.Unlock()
 	f.log.catchUp(1)
-	close(open)
-	r := <-done
-	if r.err != nil {
-		t.Fatal(r.err)
-	}
-	f.expectStored(r.rec, body)
+	f.expectStored(rec, body)
+	f.expectEntries("commit")
+	f.expectNothingLeft()
 }
 
 // TestUploadReachesOneNodeOnly is a broadcast that two nodes refused: the third must not wait for
@@ -224,15 +347,11 @@ func uploadReachesOneNodeOnly(t *testing.T) {
 	if _, err := f.relay(2, req, body); image.KindOf(err) != image.KindAborted {
 		t.Fatalf("%v, want aborted", err)
 	}
-	// A node that has not applied the failure yet takes the retry for a late part of the first try.
-	for id, s := range f.nodes {
-		eventually(t, fmt.Sprintf("the upload to fail at node %d", id), func() bool {
-			s.watcher.mu.Lock()
-			defer s.watcher.mu.Unlock()
-			return len(s.watcher.pending) == 0
-		})
-	}
+	f.expectUploads(2, 0)
+	f.expectNoFile(2)
 	f.expectStored(f.expectRecord(f.broadcast(req, body, nil)), body)
+	f.expectEntries("end", "commit")
+	f.expectNothingLeft()
 }
 
 // TestSlowClient: a body that moves takes as long as it takes, far beyond the time for a takeover and the
@@ -249,9 +368,10 @@ func TestSlowClient(t *testing.T) {
 				})
 				req := request("a.png")
 				send(f, req)
-				if u := f.assigned(req.ID); u.Epoch != 1 {
-					t.Errorf("its parts were given to others: %+v", u)
+				if d := f.decisions(req.ID); len(d) != 1 {
+					t.Errorf("its parts were given to others: %v", d)
 				}
+				f.expectNothingLeft()
 			})
 		})
 	}
@@ -271,12 +391,12 @@ func TestSlowClient(t *testing.T) {
 	})
 }
 
-// TestRelayedThatNobodyAssigns has all places taken by uploads that claim to come from another node. They
-// are free again at once when the senders disconnect, and soon when they do not.
-func TestRelayedThatNobodyAssigns(t *testing.T) { synctest.Test(t, relayedThatNobodyAssigns) }
+// TestRelayedToOneNode has all places taken by uploads that claim to come from another node, and come to no
+// other. They are free again soon, whether their senders have disconnected or not.
+func TestRelayedToOneNode(t *testing.T) { synctest.Test(t, relayedToOneNode) }
 
-func relayedThatNobodyAssigns(t *testing.T) {
-	f := newFleet(t, func(o *Options) { o.QuorumTimeout = 2 * time.Second })
+func relayedToOneNode(t *testing.T) {
+	f := newFleet(t, nil)
 	s := f.nodes[1]
 	send := func(ctx context.Context) chan error {
 		answers := make(chan error, s.UploadsMax)
@@ -293,44 +413,58 @@ func relayedThatNobodyAssigns(t *testing.T) {
 		f.expectUploads(1, s.UploadsMax)
 		return answers
 	}
+	free := func(began time.Time) {
+		f.expectUploads(1, 0)
+		if took := time.Since(began); took > 2*s.TakeoverTimeout+time.Second {
+			t.Errorf("their places were free after %v", took)
+		}
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	answers := send(ctx)
 	began := time.Now()
 	cancel()
-	f.expectUploads(1, 0)
-	if took := time.Since(began); took > s.QuorumTimeout {
-		t.Errorf("the places of disconnected senders were free after %v", took)
-	}
+	free(began)
 	for range s.UploadsMax {
 		<-answers
 	}
+	began = time.Now()
 	answers = send(t.Context())
 	for range s.UploadsMax {
 		if err := <-answers; image.KindOf(err) != image.KindAborted {
-			t.Errorf("an upload that nobody assigned: %v", err)
+			t.Errorf("an upload that no other node has got: %v", err)
 		}
 	}
-	f.expectUploads(1, 0)
+	free(began)
+	f.expectNoFile(1)
+	f.expectNothingLeft()
 }
 
 // TestLeaderlessUploadIsAnswered: on the small side of a partition an upload that has begun is not decided.
 // Its client is answered so, and when the shard has a leader again it gets the upload's outcome by sending it
 // again.
-func TestLeaderlessUploadIsAnswered(t *testing.T) {
-	f := newFleet(t, func(o *Options) { o.QuorumTimeout = 50 * time.Millisecond })
-	gate := make(chan struct{})
-	f.log.mu.Lock()
-	f.log.leader = 0
-	f.log.hold = map[string]chan struct{}{"stored": gate}
-	f.log.mu.Unlock()
-	req := request("a.png")
+func TestLeaderlessUploadIsAnswered(t *testing.T) { synctest.Test(t, leaderlessUploadIsAnswered) }
+
+func leaderlessUploadIsAnswered(t *testing.T) {
+	f := newFleet(t, func(o *Options) { o.QuorumTimeout = time.Second })
 	body := randomBytes(1000)
-	f.expectKind(f.broadcast(req, body, nil), image.KindNoQuorum)
-	f.log.mu.Lock()
-	f.log.leader = 1
-	f.log.mu.Unlock()
-	close(gate)
-	f.expectRecord(f.broadcast(req, body, nil))
+	for _, stored := range []bool{false, true} {
+		release := f.log.holdBack("commit")
+		req := request(fmt.Sprint("stored: ", stored))
+		var done <-chan []answer
+		if stored {
+			done = f.begin(req, body)
+			synctest.Wait() // two nodes have copies
+			f.lead(0)
+		} else {
+			f.lead(0)
+			done = f.begin(req, body)
+		}
+		f.expectKind(<-done, image.KindNoQuorum)
+		f.lead(1)
+		release()
+		f.expectStored(f.expectRecord(f.broadcast(req, body, nil)), body)
+	}
+	f.expectNothingLeft()
 }
 
 // TestStoredIsReportedWhenTheQuorumIsBack: nodes that have stored while there was no quorum report it once
@@ -342,34 +476,26 @@ func TestStoredIsReportedWhenTheQuorumIsBack(t *testing.T) {
 func storedIsReportedWhenTheQuorumIsBack(t *testing.T) {
 	f := newFleet(t, nil)
 	body := randomBytes(1 << 20)
-	gate := make(chan struct{})
-	for _, v := range f.vaults {
-		v.stall = gate
-	}
-	cut := func(is bool) {
-		f.log.mu.Lock()
-		defer f.log.mu.Unlock()
-		f.log.cut = is
-	}
+	release := f.stalled(1, 2, 3)
 	req := request("a.png")
-	done := make(chan []answer)
-	go func() { done <- f.broadcast(req, body, nil) }()
-	f.assigned(req.ID)
-	cut(true)
-	close(gate)
+	done := f.begin(req, body)
+	synctest.Wait()
+	f.log.cutOff(true)
+	release()
 	synctest.Wait() // the nodes have stored and reported it, in vain
 	if n := f.vaults[1].count() + f.vaults[2].count() + f.vaults[3].count(); n != 2 {
 		t.Fatalf("%d copies before the quorum is back", n)
 	}
 	began := time.Now()
-	cut(false)
+	f.log.cutOff(false)
 	f.expectStored(f.expectRecord(<-done), body)
 	if took := time.Since(began); took > 4*time.Second { // before that nobody takes over
 		t.Errorf("committed after %v", took)
 	}
-	if u := f.assigned(req.ID); u.Epoch != 1 {
-		t.Errorf("the upload was given to others: %+v", u)
+	if d := f.decisions(req.ID); len(d) != 1 {
+		t.Errorf("the upload was given to others: %v", d)
 	}
+	f.expectNothingLeft()
 }
 
 // TestPausedReceiver relays, through little memory, to a node that takes nothing: once it is seen to be
@@ -379,18 +505,19 @@ func TestPausedReceiver(t *testing.T) { synctest.Test(t, pausedReceiver) }
 func pausedReceiver(t *testing.T) {
 	f := newFleet(t, func(o *Options) { o.StagingBytes = 8 * windowChunks * ChunkBytes })
 	body := randomBytes(4 << 20)
+	f.paused = []image.NodeID{2}
 	for i := range 6 {
 		req := request(fmt.Sprint(i))
 		f.mu.Lock()
 		f.live = []image.NodeID{1, 2, 3}
-		f.paused = []image.NodeID{2}
+		f.downs[2] = make(chan struct{})
 		f.mu.Unlock()
 		done := make(chan error, 1)
 		go func() {
 			_, err := f.relay(1, req, body)
 			done <- err
 		}()
-		f.assigned(req.ID)
+		f.decision(req.ID)
 		synctest.Wait() // all that can go on without node 2 has
 		f.kill(2)
 		select {
@@ -399,7 +526,8 @@ func pausedReceiver(t *testing.T) {
 				t.Error(err)
 			}
 		case <-time.After(10 * time.Second):
-			t.Fatalf("no answer, with the upload at %+v", f.assigned(req.ID))
+			t.Fatalf("no answer, with the decisions %v", f.decisions(req.ID))
 		}
 	}
+	f.expectNothingLeft()
 }

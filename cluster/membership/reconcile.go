@@ -43,8 +43,8 @@ type Options struct {
 	Up func() []image.NodeID
 	// Serves reports whether a node has the newest state of a shard.
 	Serves func(node image.NodeID, shard uint64) bool
-	// Unused reports whether nothing of a shard with this layout needs what is stored on a node.
-	Unused func(shard uint64, l *catalog.Layout, node image.NodeID) (bool, error)
+	// Unused reports whether nothing of a shard with this layout needs what is stored on a node, nor will.
+	Unused func(ctx context.Context, shard uint64, l *catalog.Layout, node image.NodeID) (bool, error)
 	// LeaderChanges counts the changes of leaders: a group is looked at again after one.
 	LeaderChanges func() int64
 	Logger        *zap.Logger
@@ -94,7 +94,7 @@ func (r *Reconciler) reconcile(
 	if err != nil {
 		return false, err
 	}
-	p, err := r.peers(m, shard, l)
+	p, err := r.peers(ctx, m, shard, l)
 	if err != nil {
 		return false, err
 	}
@@ -108,7 +108,9 @@ func (r *Reconciler) reconcile(
 }
 
 // peers collects what a plan depends on.
-func (r *Reconciler) peers(m *catalog.Membership, shard uint64, l *catalog.Layout) (p Peers, err error) {
+func (r *Reconciler) peers(
+	ctx context.Context, m *catalog.Membership, shard uint64, l *catalog.Layout,
+) (p Peers, err error) {
 	p = Peers{Self: r.o.Self, Up: r.o.Up()}
 	for _, x := range m.Members {
 		if r.o.Serves(x.ID, shard) {
@@ -119,7 +121,7 @@ func (r *Reconciler) peers(m *catalog.Membership, shard uint64, l *catalog.Layou
 		if l.Next != nil || slices.Contains(p.Unused, old.Node) {
 			continue
 		}
-		free, err := r.o.Unused(shard, l, old.Node)
+		free, err := r.o.Unused(ctx, shard, l, old.Node)
 		if err != nil {
 			return p, err
 		}

@@ -85,9 +85,11 @@ func (f *fakes) know(l *catalog.Layout) {
 func (f *fakes) reconciler() *Reconciler {
 	return New(Options{
 		Self: 1, Raft: f, System: f, Known: func() *catalog.Membership { return f.m },
-		Up:            func() []image.NodeID { return []image.NodeID{1, 2, 3, 4} },
-		Serves:        func(node image.NodeID, _ uint64) bool { return slices.Contains(f.serving, node) },
-		Unused:        func(uint64, *catalog.Layout, image.NodeID) (bool, error) { return true, nil },
+		Up:     func() []image.NodeID { return []image.NodeID{1, 2, 3, 4} },
+		Serves: func(node image.NodeID, _ uint64) bool { return slices.Contains(f.serving, node) },
+		Unused: func(context.Context, uint64, *catalog.Layout, image.NodeID) (bool, error) {
+			return true, nil
+		},
 		LeaderChanges: func() int64 { return f.changes }, Logger: zap.NewNop(),
 	})
 }

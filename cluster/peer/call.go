@@ -122,15 +122,18 @@ func do(c *http.Client, req *http.Request) (*http.Response, error) {
 	return nil, fmt.Errorf("%s answered %s", req.URL.Host, resp.Status)
 }
 
-// Send relays an upload to a storing node.
+// Send relays an upload to a storing node, with all that its client asked for: a shard's leader may hear of
+// the upload from that node alone.
 func (s *Set) Send(ctx context.Context, to image.NodeID, up image.Request, body io.Reader) error {
 	req, err := s.request(ctx, to, http.MethodPut, wire.ImagePath(up.User, up.Name), io.NopCloser(body))
 	if err != nil {
 		return err
 	}
 	req.ContentLength = up.Size
-	up.If = image.Conditions{}     // the shard has judged them
-	wire.SetUpload(req.Header, up) // with the digest: only the nodes that store compare it
+	if up.Type != "" {
+		req.Header.Set("Content-Type", up.Type)
+	}
+	wire.SetUpload(req.Header, up)
 	resp, err := do(s.send, req)
 	if err != nil {
 		return err

@@ -34,6 +34,8 @@ type Options struct {
 	Changed func()
 	// Works reports whether this node takes on work; Full, whether it has no room for more images.
 	Works, Full func() bool
+	// Message gets what a peer has to say to this node. It does not block.
+	Message func(from image.NodeID, message []byte)
 }
 
 // Set is the other nodes of the cluster, as this one sees them. It is safe for concurrent use.
@@ -47,6 +49,7 @@ type Set struct {
 	state    map[image.NodeID]peerState
 	watching context.Context // of Watch; nil before
 	ends     map[image.NodeID]context.CancelFunc
+	mail     map[image.NodeID]chan []byte // to those that read this node's status stream
 	wg       sync.WaitGroup
 }
 
@@ -70,6 +73,7 @@ func New(o Options) *Set {
 		addr:  map[image.NodeID]Addresses{},
 		state: map[image.NodeID]peerState{},
 		ends:  map[image.NodeID]context.CancelFunc{},
+		mail:  map[image.NodeID]chan []byte{},
 	}
 	s.http = &http.Client{Transport: s.newTransport(0)}
 	s.send = &http.Client{Transport: s.newTransport(sendBufferBytes)}
@@ -211,12 +215,45 @@ func (s *Set) follow(ctx context.Context, id image.NodeID) error {
 	}
 	defer resp.Body.Close()
 	for d := json.NewDecoder(resp.Body); ; {
-		var status wire.NodeStatus
-		if err := d.Decode(&status); err != nil {
+		var line wire.StatusLine
+		if err := d.Decode(&line); err != nil {
 			return err
 		}
 		quiet.ticks.Store(0)
-		s.set(id, func(p *peerState) { p.up, p.status = true, status }, nil)
+		if line.Status != nil {
+			s.set(id, func(p *peerState) { p.up, p.status = true, *line.Status }, nil)
+		}
+		if line.Message != nil {
+			s.o.Message(id, line.Message)
+		}
+	}
+}
+
+// mailMax bounds the messages to one peer that wait; more are lost.
+const mailMax = 4096
+
+// Mail sends a message to a peer. It does not block; it loses the message where the peer does not read.
+func (s *Set) Mail(to image.NodeID, message []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case s.mail[to] <- message: // never, where there is no channel
+	default:
+	}
+}
+
+// Messages implements api.Peers: of two streams to one peer the later one gets the messages.
+func (s *Set) Messages(to image.NodeID) (messages <-chan []byte, release func()) {
+	c := make(chan []byte, mailMax)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mail[to] = c
+	return c, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.mail[to] == c {
+			delete(s.mail, to)
+		}
 	}
 }
 

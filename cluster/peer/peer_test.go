@@ -4,10 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -34,6 +37,7 @@ func of(t *testing.T, addr string, stall time.Duration) *Set {
 		},
 		Logger: zap.NewNop(), Changed: func() {},
 		Works: func() bool { return true }, Full: func() bool { return false },
+		Message: func(image.NodeID, []byte) {},
 	})
 	s.Update(map[image.NodeID]Addresses{1: {API: "a:1", Raft: "127.0.0.1:1"}, 2: {API: "a:2", Raft: addr}})
 	return s
@@ -202,6 +206,37 @@ func TestRedirectRefused(t *testing.T) {
 	}
 }
 
+// TestRelayedHeader: what a node that stores a relayed upload gets to know of it is what its client asked
+// for. When the relay dies, a leader that has not heard of the upload commits it as this node says.
+func TestRelayedHeader(t *testing.T) {
+	up := image.Request{
+		ID: image.NewID(), User: "a", Name: "b", Size: 1, Type: "image/png", Broadcast: []image.NodeID{2},
+		If:         image.Conditions{NoneMatch: image.Tags{image.AnyTag}, Match: image.Tags{`"c"`}},
+		WantDigest: true, Relayed: true, Digest: &image.Digest{1},
+	}
+	seen := false
+	addr := serve(t, credentials(t, "test", 2), func(_ http.ResponseWriter, r *http.Request) {
+		seen = true
+		got := image.Request{
+			User: "a", Name: "b", Size: r.ContentLength, Type: r.Header.Get("Content-Type"),
+			WantDigest: wire.WantsDigest(r.Header), Relayed: wire.Relayed(r.Header),
+		}
+		var errs [4]error
+		got.ID, errs[0] = wire.UploadID(r.Header)
+		got.Broadcast, errs[1] = wire.Broadcast(r.Header, 2)
+		got.If, errs[2] = wire.ParseConditions(r.Header)
+		got.Digest, errs[3] = wire.ParseDigests(r.Header)
+		if err := errors.Join(errs[:]...); err != nil || !reflect.DeepEqual(got, up) {
+			t.Errorf("got %+v (%v)\nwant %+v", got, err, up)
+		}
+	})
+	p := of(t, addr, 5*time.Second)
+	defer p.Close()
+	if err := p.Send(t.Context(), 2, up, strings.NewReader("x")); err != nil || !seen {
+		t.Errorf("sent: %v, %v", seen, err)
+	}
+}
+
 // TestStream follows a peer from its first figures over a full disk and a shutdown to its end, and to its
 // removal.
 func TestStream(t *testing.T) {
@@ -211,7 +246,9 @@ func TestStream(t *testing.T) {
 			if status.ID == 0 { // its process ends
 				return
 			}
-			json.NewEncoder(w).Encode(status)
+			enc := json.NewEncoder(w)
+			enc.Encode(wire.StatusLine{Status: &status})
+			enc.Encode(wire.StatusLine{Message: []byte(`"heard"`)})
 			w.(http.Flusher).Flush()
 		}
 	})
@@ -220,6 +257,8 @@ func TestStream(t *testing.T) {
 	defer p.Close()
 	var changes atomic.Int32
 	p.o.Changed = func() { changes.Add(1) }
+	heard := make(chan string, 10)
+	p.o.Message = func(from image.NodeID, m []byte) { heard <- fmt.Sprint(from, string(m)) }
 	done := make(chan struct{})
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
@@ -250,6 +289,9 @@ func TestStream(t *testing.T) {
 		!p.Receives(2, upload) || p.Receives(2, image.NewID()) {
 		t.Errorf("serves %v, receives %v", p.Serves(2, "i"), p.Receives(2, upload))
 	}
+	if m := <-heard; m != `2"heard"` {
+		t.Errorf("message %s", m)
+	}
 	expect("full", wire.NodeStatus{ID: 2, State: wire.NodeUp, DiskFull: true}, both, both, alone)
 	degraded := wire.NodeStatus{ID: 2, State: wire.NodeUp, Problem: "its disk failed"}
 	expect("degraded", degraded, both, alone, alone)
@@ -268,5 +310,31 @@ func TestStream(t *testing.T) {
 	p.Update(map[image.NodeID]Addresses{1: {Raft: "127.0.0.1:1"}})
 	if p.IDs() != nil || p.Address(2) != "" {
 		t.Errorf("removed, and still there: %v", p.IDs())
+	}
+}
+
+// TestMail: the newest stream to a peer gets what this node has to say to it. Messages that nobody reads are
+// lost, and hold nobody up.
+func TestMail(t *testing.T) {
+	p := of(t, "127.0.0.1:1", time.Second)
+	defer p.Close()
+	p.Mail(2, []byte("nobody reads"))
+	first, release := p.Messages(2)
+	second, releaseSecond := p.Messages(2)
+	release() // late: the second has its place
+	for i := range mailMax + 1 {
+		p.Mail(2, []byte(strconv.Itoa(i)))
+	}
+	p.Mail(3, []byte("to another one"))
+	if len(first) != 0 || len(second) != mailMax {
+		t.Fatalf("%d and %d messages", len(first), len(second))
+	}
+	if m := <-second; string(m) != "0" {
+		t.Errorf("the first is %s", m)
+	}
+	releaseSecond()
+	p.Mail(2, []byte("nobody reads"))
+	if len(second) != mailMax-1 {
+		t.Errorf("%d messages for a stream that has ended", len(second))
 	}
 }

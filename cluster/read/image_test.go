@@ -201,20 +201,15 @@ func TestOtherCopyMidBody(t *testing.T) {
 // again meanwhile, reads the new ones, and suspects nobody.
 func TestCopiesMoved(t *testing.T) {
 	n, rec, plain, m, suspects := stored(t)
-	stored := &catalog.Stored{ID: rec.ID, Check: rec.Check}
-	for _, c := range rec.Copies {
-		stored.Copies = append(stored.Copies, catalog.StoredCopy{Copy: c, Epoch: 1})
+	commit := &catalog.Commit{
+		ID: rec.ID, User: rec.User, Name: rec.Name, Bytes: rec.Bytes, Check: rec.Check, Wanted: 3,
+		Created: time.Now(),
 	}
-	for i, c := range []catalog.Command{
-		{Assign: &catalog.Assign{
-			ID: rec.ID, User: rec.User, Name: rec.Name, Bytes: rec.Bytes, Holders: n.up, Replicas: 3,
-			Created: time.Now(),
-		}},
-		{Stored: stored},
-	} {
-		if _, _, err := catalog.Apply(n.kv, 2, uint64(i+1), c.Encode()); err != nil {
-			t.Fatal(err)
-		}
+	for _, c := range rec.Copies {
+		commit.Copies = append(commit.Copies, catalog.Reported{Copy: c})
+	}
+	if _, _, err := catalog.Apply(n.kv, 2, 1, catalog.Command{Commit: commit}.Encode()); err != nil {
+		t.Fatal(err)
 	}
 	old := *rec
 	old.Copies = nil

@@ -39,7 +39,8 @@ func TestShardMovesDuringRepair(t *testing.T) {
 		log := &movedLog{}
 		s := New(Options{
 			Node: 1, Log: log, Copies: noCopies{}, Logger: zap.NewNop(), Rate: 1 << 30,
-			Up: func() []image.NodeID { return []image.NodeID{1, 2} },
+			Acted: func(uint64) uint64 { return 0 },
+			Up:    func() []image.NodeID { return []image.NodeID{1, 2} },
 			Shards: func() []uint64 {
 				if log.moved {
 					return nil

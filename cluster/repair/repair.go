@@ -5,12 +5,13 @@
 // byte on the way, encrypts it again under a data key of its own, and names the copy in the log once it is
 // durable. Nodes that fetch the same image need not know of each other, because the log takes no more copies
 // than are wanted. A copy under an older key of its user is made again in the same way, from itself, where
-// that is wanted.
+// that is wanted. A copy that the log may yet name is kept until the log has said that it will not.
 package repair
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -55,6 +56,8 @@ type Options struct {
 	Log    Log
 	Copies Copies
 	Logger *zap.Logger
+	// Acted returns the last entry of a shard's log that this node has acted on.
+	Acted func(shard uint64) uint64
 	// Shards returns the data shards of this node whose state is up to date.
 	Shards func() []uint64
 	// ShardNodes returns the nodes of a shard.
@@ -87,6 +90,8 @@ type Service struct {
 	mu        sync.Mutex
 	suspected map[suspectKey]time.Time // when a copy was last suspected
 
+	unknown atomic.Int64 // copies of which it is not known whether the log names them
+
 	complete map[uint64]bool // shards of which this node has every file; only repairLoop uses it
 
 	made, replaced, rewrapped, damaged, bytes, scrubbed, missing atomic.Int64
@@ -116,6 +121,10 @@ const (
 	scrubDelayMax = 10 * time.Minute
 	// retryPause is the wait before a command is proposed again whose outcome is unknown.
 	retryPause = time.Second
+	// proposalsMax bounds how often a Recopy is proposed.
+	proposalsMax = 10
+	// unknownMax bounds the copies that are kept until it is known whether the log names them.
+	unknownMax = 64
 )
 
 // New returns a Service. Before Start it only queues suspects. The caller closes it.
@@ -143,8 +152,19 @@ func (s *Service) Start() {
 
 // Close ends all repairs and waits for them. The next start repairs what is left.
 func (s *Service) Close() {
+	s.mu.Lock()
 	s.stop()
+	s.mu.Unlock()
 	s.wg.Wait()
+}
+
+// work runs f in a goroutine that Close waits for, unless the service is closed.
+func (s *Service) work(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() == nil {
+		s.wg.Go(f)
+	}
 }
 
 // Kick starts a search for missing copies at once. It does not block.
@@ -215,6 +235,11 @@ func (s *Service) makeCopyFrom(ctx context.Context, rec *image.Record, drop, sou
 	case <-ctx.Done():
 		return false
 	}
+	if n := s.unknown.Load(); n >= unknownMax {
+		s.Logger.Warn("no copy made: it is not known of others whether the log names them",
+			zap.Int64("others", n))
+		return false
+	}
 	for _, from := range sources {
 		err := s.copyOne(ctx, rec, from, drop)
 		if err == nil {
@@ -225,37 +250,43 @@ func (s *Service) makeCopyFrom(ctx context.Context, rec *image.Record, drop, sou
 		}
 		s.Logger.Warn("could not make a copy", zap.String("user", rec.User), zap.Stringer("image", rec.ID),
 			zap.Uint32("from", uint32(from.Node)), zap.Error(err))
-		switch image.KindOf(err) {
-		case image.KindDamaged:
+		switch kind := image.KindOf(err); {
+		case kind == image.KindDamaged:
 			s.Suspect(rec, from.Node)
-		case image.KindStale, image.KindDiskFull:
+		case kind == image.KindStale: // the record changed meanwhile: it may need another copy now
+			s.Kick()
+			return false
+		case kind == image.KindDiskFull, errors.Is(err, errUnknown):
 			return false
 		}
 	}
 	return false
 }
 
+var errUnknown = errors.New("it is not known whether the log names the copy")
+
 func (s *Service) copyOne(
 	ctx context.Context, rec *image.Record, from image.Copy, drop []image.Copy,
 ) error {
 	attempt := image.NewAttempt()
-	release := s.Copies.Pin(rec.File(image.Copy{Attempt: attempt}))
-	defer release()
+	unpin := s.Copies.Pin(rec.File(image.Copy{Attempt: attempt}))
 	s.limiter.wait(ctx, rec.Bytes)
 	failpoint.Here("repair/before-fetch")
 	to, err := s.Copies.Make(ctx, rec, from, attempt)
 	if err != nil {
+		unpin()
 		return err
 	}
 	failpoint.Here("repair/fetched")
 	s.bytes.Add(rec.Bytes)
 	r, err := s.proposeCopy(ctx, rec, to, drop)
 	if err != nil {
-		return err
+		s.takeBack(rec, to, unpin)
+		return fmt.Errorf("%w: %w", errUnknown, err)
 	}
 	failpoint.Here("repair/recopied")
+	unpin()
 	if err := r.Err(); err != nil {
-		release()
 		failpoint.Here("repair/before-remove")
 		return errors.Join(err, s.Copies.Remove(rec.File(to)))
 	}
@@ -264,21 +295,56 @@ func (s *Service) copyOne(
 	return nil
 }
 
-// proposeCopy names a copy in the log, in place of those in drop. An error does not mean that it was not
-// committed. It is proposed again, and the file kept, until the outcome is known or this node no longer
-// serves the shard.
+// proposeCopy names a copy in the log, in place of those in drop. When it returns an error, it is not known
+// whether the log names the copy. All proposals are as of one entry: once the log has named the copy it may
+// drop it again, for which the file is deleted, and an earlier proposal must not name it after that.
 func (s *Service) proposeCopy(
 	ctx context.Context, rec *image.Record, to image.Copy, drop []image.Copy,
 ) (catalog.Result, error) {
 	cmd := catalog.Command{Recopy: &catalog.Recopy{
-		User: rec.User, Name: rec.Name, ID: rec.ID, Add: []image.Copy{to}, Drop: drop,
+		User: rec.User, Name: rec.Name, ID: rec.ID, Drop: drop,
+		Add: []catalog.Reported{{Copy: to, Index: s.Acted(rec.Shard)}},
 	}}
-	for {
+	for try := 1; ; try++ {
 		r, err := s.Log.Propose(ctx, rec.Shard, cmd)
-		if err == nil || !slices.Contains(s.Shards(), rec.Shard) || !wait.For(ctx, retryPause) {
+		if err == nil || try == proposalsMax || !s.serves(rec.Shard) || !wait.For(ctx, retryPause) {
 			return r, err
 		}
 	}
+}
+
+func (s *Service) serves(shard uint64) bool { return slices.Contains(s.Shards(), shard) }
+
+// takeBack has the log say that no record will name a copy, if none does, and has the file deleted then.
+// Until the log has said so the copy stays pinned: a Recopy that comes late would name what is gone. Where
+// this node leaves the shard, or ends, the shard is told before it needs nothing of this node any more, or
+// before its next process looks at the file.
+func (s *Service) takeBack(rec *image.Record, c image.Copy, unpin func()) {
+	s.unknown.Add(1)
+	s.work(func() {
+		defer s.unknown.Add(-1)
+		abort := catalog.Command{Abort: &catalog.Abort{File: rec.File(c), User: rec.User, Created: time.Now()}}
+		for {
+			r, err := s.Log.Propose(s.ctx, rec.Shard, abort)
+			if err == nil {
+				err = r.Err()
+			}
+			switch {
+			case err == nil:
+				unpin()
+				if err := s.Copies.Remove(rec.File(c)); err != nil {
+					s.Logger.Warn("copy not deleted; the sweep will try again", zap.Stringer("file", rec.File(c)),
+						zap.Error(err))
+				}
+				return
+			case !s.serves(rec.Shard):
+				unpin()
+				return
+			case !wait.For(s.ctx, retryPause):
+				return
+			}
+		}
+	})
 }
 
 // finding is a copy of this node that is damaged or missing.

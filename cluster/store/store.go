@@ -287,25 +287,13 @@ func (s *Store) fault(op, name string, err error) error {
 	return e
 }
 
-// Of returns the committed files of an upload, in any order.
-func (s *Store) Of(shard uint64, id image.ID) (files []image.FileID, err error) {
-	_, err = s.listFolder(id[15], false, func(f image.FileID) error {
-		if f.Shard == shard && f.Image == id {
-			files = append(files, f)
-		}
-		return nil
-	})
-	return files, err
-}
-
 // listFolder calls fn for each committed file of a folder until fn returns an error. It returns what the
-// folder has, with the bytes where sizes are asked for. It may miss files that are added or removed
-// meanwhile.
-func (s *Store) listFolder(last byte, sizes bool, fn func(image.FileID) error) (seen usage, err error) {
+// folder has. It may miss files that are added or removed meanwhile.
+func (s *Store) listFolder(last byte, fn func(image.FileID) error) (seen usage, err error) {
 	dir := folder(last)
 	seen.changes = s.changes(last)
 	var failed error
-	err = s.fs.readDir(dir, sizes, func(batch []entry) error {
+	err = s.fs.readDir(dir, true, func(batch []entry) error {
 		for _, e := range batch {
 			f, ok := parseName(e.name, imgSuffix)
 			if !ok || e.other || f.Image[15] != last {

@@ -193,17 +193,13 @@ func TestFilesStayAsTheyAre(t *testing.T) {
 	}
 }
 
-// TestFilesOfOneUpload lists an upload's files; an ID that was used in two shards is two uploads.
-func TestFilesOfOneUpload(t *testing.T) {
+// TestIDInTwoShards: an upload ID that was used in two shards is two uploads.
+func TestIDInTwoShards(t *testing.T) {
 	s := openTest(t, t.TempDir(), Options{})
 	other := testFile(1)
 	other.Shard = 3
-	want := []image.FileID{testFile(1), testFile(2)}
-	for _, f := range append(want, other, newFile()) {
+	for _, f := range []image.FileID{testFile(1), testFile(2), other} {
 		mustPut(t, s, f, noise(1, 10))
-	}
-	if got, err := s.Of(2, testID); err != nil || !slices.Equal(got, want) {
-		t.Errorf("%v, %v", got, err)
 	}
 	if err := errors.Join(s.Remove(testFile(1)), s.Remove(testFile(2))); err != nil {
 		t.Fatal(err)

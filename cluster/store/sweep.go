@@ -32,7 +32,7 @@ func (s *Store) Sweep(keep func(image.FileID) (bool, error)) (removed int, bytes
 	}
 	for i := range foldersCount {
 		gone := usage{}
-		seen, err := s.listFolder(byte(i), true, func(f image.FileID) error {
+		seen, err := s.listFolder(byte(i), func(f image.FileID) error {
 			if ok, err := keep(f); ok || err != nil {
 				return err
 			}

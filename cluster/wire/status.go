@@ -4,6 +4,7 @@
 package wire
 
 import (
+	"encoding/json"
 	"slices"
 	"time"
 
@@ -33,6 +34,13 @@ const (
 	LacksBytes  Lack = "bytes"
 	LacksInodes Lack = "inodes"
 )
+
+// StatusLine is a line of the stream that a node sends each other one: its figures, or a message.
+type StatusLine struct {
+	Status *NodeStatus `json:"status,omitempty"`
+	// Message is for the node that reads the stream; it says something about an upload.
+	Message json.RawMessage `json:"message,omitempty"`
+}
 
 // NodeStatus is one node's figures. Byte counts are bytes, counters grow from the start of the
 // node's process. The figures of a node that is down are those last received, or zero.
