@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -45,7 +46,7 @@ type agreement struct {
 // shardAgreement is what an agreement knows of one shard. No upload is locked by who holds its lock.
 type shardAgreement struct {
 	mu          sync.Mutex
-	acted       uint64              // the last entry of its log that this node has acted on
+	acted       atomic.Uint64       // the last entry of its log that this node has acted on
 	skipped     uint64              // as of which a snapshot was not looked at yet; 0: none
 	coordinator *commit.Coordinator // nil while this node does not lead
 }
@@ -70,15 +71,21 @@ func newAgreement(s *Service) *agreement {
 	}
 }
 
-// shard returns what is known of a shard, locked.
-func (a *agreement) shard(n uint64) *shardAgreement {
+// of returns what is known of a shard.
+func (a *agreement) of(n uint64) *shardAgreement {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	x := a.shards[n]
 	if x == nil {
 		x = &shardAgreement{}
 		a.shards[n] = x
 	}
-	a.mu.Unlock()
+	return x
+}
+
+// shard returns what is known of a shard, locked.
+func (a *agreement) shard(n uint64) *shardAgreement {
+	x := a.of(n)
 	x.mu.Lock()
 	return x
 }
@@ -89,16 +96,16 @@ func (a *agreement) moment(shard uint64) commit.Moment {
 	x := a.shard(shard)
 	defer x.mu.Unlock()
 	if x.skipped > 0 {
-		return commit.Moment{Acted: x.acted}
+		return commit.Moment{Acted: x.acted.Load()}
 	}
-	return commit.Moment{Acted: x.acted, Leader: a.s.Log.Leader(shard)}
+	return commit.Moment{Acted: x.acted.Load(), Leader: a.s.Log.Leader(shard)}
 }
 
 // acted takes note that this node has acted on a shard's log up to the entry index.
 func (a *agreement) acted(shard, index uint64) {
 	x := a.shard(shard)
 	defer x.mu.Unlock()
-	x.acted = max(x.acted, index)
+	x.acted.Store(max(x.acted.Load(), index))
 }
 
 // skip takes note that a snapshot as of the entry index is to be looked at.
@@ -112,7 +119,7 @@ func (a *agreement) skip(shard, index uint64) {
 func (a *agreement) skipped(shard, index uint64) {
 	x := a.shard(shard)
 	defer x.mu.Unlock()
-	x.acted = max(x.acted, index)
+	x.acted.Store(max(x.acted.Load(), index))
 	if x.skipped == index {
 		x.skipped = 0
 	}

@@ -17,6 +17,14 @@ type placer struct {
 	*Options
 	mu     sync.Mutex           // one choice at a time
 	flying map[image.ID]*flying // decisions, of this node and of others, that the log does not show yet
+	acted  func(shard uint64) uint64
+	totals map[uint64]shardTotals
+}
+
+// shardTotals are a shard's sums, which stay the same until this node has acted on a later entry.
+type shardTotals struct {
+	*catalog.Totals
+	acted uint64
 }
 
 // flying is a decision on an upload that is on its way.
@@ -26,7 +34,11 @@ type flying struct {
 	since   time.Time
 }
 
-func newPlacer(o *Options) *placer { return &placer{Options: o, flying: map[image.ID]*flying{}} }
+func newPlacer(o *Options, acted func(shard uint64) uint64) *placer {
+	return &placer{
+		Options: o, flying: map[image.ID]*flying{}, acted: acted, totals: map[uint64]shardTotals{},
+	}
+}
 
 // place chooses the nodes of an upload: those of keep first, then those that are known to store it, then
 // others by placement, but for those of out. It returns all that may store it in their order, and how many of
@@ -193,13 +205,17 @@ func (p *placer) loads() (all, others map[image.NodeID]*catalog.NodeTotals, err 
 	sum := &catalog.Totals{Nodes: map[image.NodeID]*catalog.NodeTotals{}}
 	theirs := &catalog.Totals{Nodes: map[image.NodeID]*catalog.NodeTotals{}}
 	for _, shard := range p.Shards() {
-		t, err := catalog.ViewTotals(p.Log.View, shard)
-		if err != nil {
-			return nil, nil, err
+		t, known := p.totals[shard]
+		if acted := p.acted(shard); !known || t.acted != acted { // read before the sums, which may be newer
+			if t.Totals, err = catalog.ViewTotals(p.Log.View, shard); err != nil {
+				return nil, nil, err
+			}
+			t.acted = acted
+			p.totals[shard] = t
 		}
-		sum.Add(t)
+		sum.Add(t.Totals)
 		if p.Log.Leader(shard) != p.Node {
-			theirs.Add(t)
+			theirs.Add(t.Totals)
 		}
 	}
 	for _, f := range p.flying {

@@ -172,7 +172,7 @@ func New(o Options) (*Service, error) {
 		Options: o, arena: a, pieces: pieces{int64(o.Pieces[0]), int64(o.Pieces[1])},
 		uploads: map[image.ID]*upload{},
 	}
-	s.placer = newPlacer(&s.Options)
+	s.placer = newPlacer(&s.Options, s.Acted)
 	s.agreement = newAgreement(s)
 	s.collector = newCollector(&s.Options)
 	s.ctx, s.stop = context.WithCancel(context.Background())
@@ -226,7 +226,7 @@ func (s *Service) work(f func()) {
 }
 
 // Acted returns the last entry of a shard's log that this node has acted on.
-func (s *Service) Acted(shard uint64) uint64 { return s.agreement.moment(shard).Acted }
+func (s *Service) Acted(shard uint64) uint64 { return s.agreement.of(shard).acted.Load() }
 
 // Stats returns how many uploads are in progress here and the memory that their bytes take.
 func (s *Service) Stats() (uploads int, stagingBytes int64) {
