@@ -75,10 +75,11 @@ type Tell struct {
 	Decision Decision
 }
 
-// Send sends a report to a shard's coordinator. It may be lost.
+// Send sends a report to a shard's coordinator. It may be lost. Again: it was sent before, and had no answer.
 type Send struct {
 	To     image.NodeID
 	Report Report
+	Again  bool
 }
 
 // Propose proposes a command to the shard's log. A Coordinator is told of the answer by Proposed; a

@@ -46,6 +46,7 @@ type deciding struct {
 	moved    time.Time                  // when the upload last made progress
 	moving   map[image.NodeID]time.Time // when a node was last seen to receive the body
 	heard    map[image.NodeID]time.Time // when a node last reported
+	afar     map[image.NodeID]time.Time // likewise, of one that seems down from here, and reaches others
 	proposed time.Time                  // when a command was proposed that has no answer yet; zero: none
 	stale    map[image.NodeID]uint64    // entries as of which a node's report counts no more
 	cause    error                      // why a node is out
@@ -89,6 +90,7 @@ func (c *Coordinator) Heard(v View, r Report) []Action {
 		u = &deciding{
 			req: r.Request, reports: map[image.NodeID]Report{}, created: v.Now, moved: v.Now,
 			moving: map[image.NodeID]time.Time{}, heard: map[image.NodeID]time.Time{},
+			afar:  map[image.NodeID]time.Time{},
 			stale: map[image.NodeID]uint64{},
 		}
 		u.decision.ID, u.decision.Round = id, v.Random()
@@ -99,6 +101,9 @@ func (c *Coordinator) Heard(v View, r Report) []Action {
 	}
 	if !r.Gone {
 		u.heard[r.Node] = v.Now
+		if !slices.Contains(v.Up, r.Node) {
+			u.afar[r.Node] = v.Now
+		}
 	}
 	if at, is := u.stale[r.Node]; is && r.Copy != nil && r.Index <= at {
 		return nil // it reports again
@@ -150,7 +155,7 @@ func (c *Coordinator) Tick(v View) (actions []Action) {
 		for _, n := range u.decision.Storing {
 			switch {
 			case u.reports[n].Copy != nil:
-			case !slices.Contains(v.Up, n):
+			case !slices.Contains(v.Up, n) && v.Now.Sub(u.afar[n]) > c.times.Takeover:
 				u.drop(n, image.Errorf(image.KindAborted, "node %d went down before upload %s was stored", n, id))
 			case u.receives(v, n):
 			case v.Now.Sub(u.heard[n]) > c.times.Takeover && v.Now.Sub(u.decided) > c.times.Takeover:
@@ -256,8 +261,14 @@ func (c *Coordinator) decide(v View, u *deciding) []Action {
 	if len(keep) > 0 && len(keep) == len(u.decision.Storing) {
 		return c.commit(v, u)
 	}
-	for _, n := range slices.Sorted(maps.Keys(u.reports)) { // of an earlier decision, perhaps another leader's
+	reporters := slices.Sorted(maps.Keys(u.reports))
+	for _, n := range reporters { // of an earlier decision, perhaps another leader's
 		if u.reports[n].Copy != nil && !slices.Contains(keep, n) && !isOut(n) {
+			keep = append(keep, n)
+		}
+	}
+	for _, n := range reporters { // they have all bytes, also where they seem down from here
+		if u.reports[n].Waits && len(keep) < v.Wanted && !slices.Contains(keep, n) && !isOut(n) {
 			keep = append(keep, n)
 		}
 	}

@@ -59,7 +59,7 @@ func (p *Participant) report(m Moment) []Action {
 	r := p.all(m)
 	r.Problem, r.Fatal = p.problem, p.fatal
 	r.Waits = !p.whole.IsZero() && m.Now.Sub(p.whole) >= p.times.Takeover
-	return []Action{Send{m.Leader, r}}
+	return []Action{Send{To: m.Leader, Report: r}}
 }
 
 // all returns what every report says. It is sent: a copy in it is kept until the log has decided.
@@ -129,7 +129,7 @@ func (p *Participant) finish(m Moment, f Finish) (actions []Action) {
 	p.finished = true
 	if m.Leader != 0 && (f.Upload == nil || f.Upload.State == catalog.Failed) {
 		gone := Report{Node: p.self, Request: p.req, Index: m.Acted, Problem: f.Problem, Gone: true}
-		actions = append(actions, Send{m.Leader, gone})
+		actions = append(actions, Send{To: m.Leader, Report: gone})
 	}
 	return append(actions, f)
 }
@@ -194,7 +194,7 @@ func (p *Participant) CannotSend(m Moment, to image.NodeID, cause *image.Problem
 	}
 	r := p.all(m)
 	r.Lacks, r.Problem = to, cause
-	return []Action{Send{m.Leader, r}}
+	return []Action{Send{To: m.Leader, Report: r}}
 }
 
 // Whole says that all bytes have come.
@@ -214,7 +214,14 @@ func (p *Participant) Tick(m Moment) []Action {
 	if p.over != nil {
 		return []Action{p.abort(m)}
 	}
-	return p.report(m)
+	actions := p.report(m)
+	for i := range actions {
+		if s, ok := actions[i].(Send); ok {
+			s.Again = len(p.decision.Storing) == 0 || p.copy != nil || s.Report.Waits
+			actions[i] = s
+		}
+	}
+	return actions
 }
 
 // GiveUp ends the upload here, since there is no progress or its client is gone.

@@ -19,9 +19,17 @@ import (
 
 // Message is what nodes say to each other about an upload of a shard: a report, or a decision.
 type Message struct {
-	Shard    uint64           `json:"shard"`
+	Shard uint64 `json:"shard"`
+	// Route has the node that gets the message pass it on; nil: it is for that one.
+	Route    *Route           `json:"route,omitempty"`
 	Report   *commit.Report   `json:"report,omitempty"`
 	Decision *commit.Decision `json:"decision,omitempty"`
+}
+
+// Route is the way of a message that may not get through directly, by another node of the shard.
+type Route struct {
+	From image.NodeID `json:"from"`
+	To   image.NodeID `json:"to"`
 }
 
 const (
@@ -41,6 +49,7 @@ type agreement struct {
 	mu     sync.Mutex
 	shards map[uint64]*shardAgreement
 	early  map[uploadKey]earlyDecision
+	afar   map[image.NodeID]time.Time // when a node was last heard by another one
 }
 
 // shardAgreement is what an agreement knows of one shard. No upload is locked by who holds its lock.
@@ -68,6 +77,7 @@ func newAgreement(s *Service) *agreement {
 	return &agreement{
 		s: s, inbox: make(chan func(), inboxMax), kick: make(chan struct{}, 1),
 		shards: map[uint64]*shardAgreement{}, early: map[uploadKey]earlyDecision{},
+		afar: map[image.NodeID]time.Time{},
 	}
 }
 
@@ -194,7 +204,7 @@ func (a *agreement) do(shard uint64, actions []commit.Action) {
 				a.s.placer.landed(x.Decision.ID)
 			}
 			if x.To != a.s.Node {
-				a.s.Mail(x.To, Message{Shard: shard, Decision: &x.Decision})
+				a.send(x.To, Message{Shard: shard, Decision: &x.Decision}, a.isAfar(x.To))
 				continue
 			}
 			a.post(func() { a.s.told(a.s.Node, shard, x.Decision) })
@@ -202,6 +212,34 @@ func (a *agreement) do(shard uint64, actions []commit.Action) {
 			a.s.work(func() { a.propose(shard, x) })
 		}
 	}
+}
+
+// send sends a message to a node, and, where that may not be enough, by way of the others of the shard too.
+func (a *agreement) send(to image.NodeID, m Message, byOthers bool) {
+	a.s.Mail(to, m)
+	if !byOthers {
+		return
+	}
+	m.Route = &Route{From: a.s.Node, To: to}
+	for _, n := range a.s.ShardNodes(m.Shard) {
+		if n != a.s.Node && n != to {
+			a.s.Mail(n, m)
+		}
+	}
+}
+
+// heardAfar takes note that a node was heard by another one.
+func (a *agreement) heardAfar(n image.NodeID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.afar[n] = time.Now()
+}
+
+// isAfar reports whether a node was heard by another one lately.
+func (a *agreement) isAfar(n image.NodeID) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return time.Since(a.afar[n]) < a.s.TakeoverTimeout
 }
 
 // post has this node take a message of its own.

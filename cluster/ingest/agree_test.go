@@ -35,7 +35,7 @@ func TestLostMessages(t *testing.T) {
 
 func lostMessages(t *testing.T, f *fleet) {
 	r := rand.New(rand.NewPCG(1, 2))
-	f.lose(func(image.NodeID, Message) bool { return r.IntN(2) == 0 })
+	f.lose(func(image.NodeID, image.NodeID, Message) bool { return r.IntN(2) == 0 })
 	body := randomBytes(100_000)
 	var entries []string
 	for i := range 20 {
@@ -61,7 +61,7 @@ func lostDecision(t *testing.T) {
 	f.vaults[2].refuse(image.Errorf(image.KindDiskFull, "disk full"))
 	body := randomBytes(1 << 20)
 	var lost atomic.Int32
-	f.lose(func(_ image.NodeID, m Message) bool {
+	f.lose(func(_, _ image.NodeID, m Message) bool {
 		return m.Decision != nil && m.Decision.Change == 2 && lost.Add(1) <= 3
 	})
 	release := f.stalled(3)
@@ -160,7 +160,7 @@ func decisionBeforeTheHeader(t *testing.T) {
 	}
 	send(1)
 	synctest.Wait()
-	f.lose(func(_ image.NodeID, m Message) bool { return m.Decision != nil })
+	f.lose(func(_, _ image.NodeID, m Message) bool { return m.Decision != nil })
 	began := time.Now()
 	send(2)
 	send(3)
@@ -300,8 +300,8 @@ func TestRestored(t *testing.T) {
 		f.log.blindfold(2)
 		f.log.restore(2)
 		var reports atomic.Int32
-		f.lose(func(from image.NodeID, m Message) bool {
-			if from == 2 && m.Report != nil && !m.Report.Gone {
+		f.lose(func(from, _ image.NodeID, m Message) bool {
+			if from == 2 && m.Report != nil && m.Report.Node == 2 && !m.Report.Gone {
 				reports.Add(1)
 			}
 			return false
@@ -589,7 +589,7 @@ func TestStoringAgain(t *testing.T) { synctest.Test(t, storingAgain) }
 
 func storingAgain(t *testing.T) {
 	f := newFleet(t, nil)
-	f.lose(func(image.NodeID, Message) bool { return true })
+	f.lose(func(image.NodeID, image.NodeID, Message) bool { return true })
 	body := randomBytes(1 << 20)
 	req := f.named(body, 2, 3)
 	req.Broadcast = []image.NodeID{1, 2}
@@ -624,4 +624,28 @@ func storingAgain(t *testing.T) {
 		Check:  checkOf(req.ID, body),
 	}})
 	f.expectStored(f.expectRecord([]answer{<-done}), body)
+}
+
+// TestNodesThatDoNotHearEachOther: where messages between a node and the shard's leader are lost, in one
+// direction or both, they go by way of the third.
+func TestNodesThatDoNotHearEachOther(t *testing.T) {
+	synctest.Test(t, nodesThatDoNotHearEachOther)
+}
+
+func nodesThatDoNotHearEachOther(t *testing.T) {
+	f := newFleet(t, nil)
+	f.lead(1)
+	body := randomBytes(100_000)
+	for _, deaf := range [][]image.NodeID{{3}, {1}, {1, 3}} { // whose messages to the other one are lost
+		f.lose(func(from, to image.NodeID, _ Message) bool {
+			return slices.Contains(deaf, from) && from+to == 1+3
+		})
+		rec, err := f.relay(3, request(fmt.Sprint("relayed ", deaf)), body)
+		if err != nil {
+			t.Fatalf("messages of %v are lost: %v", deaf, err)
+		}
+		f.expectStored(rec, body)
+		f.expectStored(f.expectRecord(f.broadcast(request(fmt.Sprint(deaf)), body, nil)), body)
+	}
+	f.expectNothingLeft()
 }

@@ -35,12 +35,12 @@ type fleet struct {
 	mu      sync.Mutex
 	live    []image.NodeID
 	full    []image.NodeID
-	drains  []image.NodeID                          // take on nothing new
-	paused  []image.NodeID                          // take nothing and say nothing
-	loses   func(from image.NodeID, m Message) bool // whether a message is lost; nil: none is
-	closed  bool                                    // no more messages
-	owned   map[image.ID][]Owned                    // the calls of Options.Owned
-	decided map[image.ID][]commit.Decision          // that a leader has told others, oldest first
+	drains  []image.NodeID                              // take on nothing new
+	paused  []image.NodeID                              // take nothing and say nothing
+	loses   func(from, to image.NodeID, m Message) bool // whether a message is lost; nil: none is
+	closed  bool                                        // no more messages
+	owned   map[image.ID][]Owned                        // the calls of Options.Owned
+	decided map[image.ID][]commit.Decision              // that a leader has told others, oldest first
 }
 
 // Send implements Peers by a call.
@@ -77,7 +77,7 @@ func (f *fleet) mail(from, to image.NodeID, m Message) {
 		f.decided[m.Decision.ID] = append(f.decided[m.Decision.ID], *m.Decision)
 	}
 	away := func(n image.NodeID) bool { return !slices.Contains(f.live, n) || slices.Contains(f.paused, n) }
-	if f.closed || away(from) || away(to) || f.loses != nil && f.loses(from, m) {
+	if f.closed || away(from) || away(to) || f.loses != nil && f.loses(from, to, m) {
 		return
 	}
 	f.goes.Go(func() {
@@ -90,7 +90,7 @@ func (f *fleet) mail(from, to image.NodeID, m Message) {
 }
 
 // lose has messages lost from now on; nil: none.
-func (f *fleet) lose(which func(from image.NodeID, m Message) bool) {
+func (f *fleet) lose(which func(from, to image.NodeID, m Message) bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.loses = which

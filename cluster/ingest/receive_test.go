@@ -115,7 +115,7 @@ func idOfAnotherName(t *testing.T) {
 		t.Errorf("the second name: %v, want %s", err, image.KindConflict)
 	}
 	f.expectUploads(3, 0)
-	f.lose(func(image.NodeID, Message) bool { return true })
+	f.lose(func(image.NodeID, image.NodeID, Message) bool { return true })
 	done = send() // the log does
 	f.expectUploads(3, 1)
 	f.log.catchUp(3)

@@ -299,8 +299,18 @@ func (s *Service) all() []*upload {
 	return slices.Collect(maps.Values(s.uploads))
 }
 
-// Take takes a message of another node, which is who it says. It does not block.
+// Take takes a message of another node, which is who it says, or passes it on. It does not block.
 func (s *Service) Take(from image.NodeID, m Message) {
+	if r := m.Route; r != nil {
+		if r.To != s.Node {
+			if r.From == from && r.To != from {
+				s.Mail(r.To, m)
+			}
+			return
+		}
+		from = r.From
+		s.agreement.heardAfar(from)
+	}
 	if m.Report != nil {
 		s.agreement.heard(from, m.Shard, *m.Report)
 	}

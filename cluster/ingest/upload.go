@@ -91,7 +91,7 @@ func (u *upload) do(action commit.Action) {
 			s.agreement.post(func() { s.agreement.heard(s.Node, u.shard, a.Report) })
 			return
 		}
-		s.Mail(a.To, Message{Shard: u.shard, Report: &a.Report})
+		s.agreement.send(a.To, Message{Shard: u.shard, Report: &a.Report}, a.Again)
 	case commit.Store:
 		if !u.closed {
 			u.startStoring()
