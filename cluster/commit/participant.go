@@ -51,7 +51,10 @@ func (p *Participant) Begin(m Moment) []Action {
 }
 
 // report tells the leader all that there is here.
-func (p *Participant) report(m Moment) []Action {
+func (p *Participant) report(m Moment) []Action { return p.send(m, false) }
+
+// send tells the leader all that there is here; again: it was told before.
+func (p *Participant) send(m Moment, again bool) []Action {
 	p.said = m.Now
 	if m.Leader == 0 || p.finished || p.over != nil {
 		return nil
@@ -59,7 +62,8 @@ func (p *Participant) report(m Moment) []Action {
 	r := p.all(m)
 	r.Problem, r.Fatal = p.problem, p.fatal
 	r.Waits = !p.whole.IsZero() && m.Now.Sub(p.whole) >= p.times.Takeover
-	return []Action{Send{To: m.Leader, Report: r}}
+	answerDue := len(p.decision.Storing) == 0 || p.copy != nil || r.Waits
+	return []Action{Send{To: m.Leader, Report: r, Again: again && answerDue}}
 }
 
 // all returns what every report says. It is sent: a copy in it is kept until the log has decided.
@@ -214,14 +218,7 @@ func (p *Participant) Tick(m Moment) []Action {
 	if p.over != nil {
 		return []Action{p.abort(m)}
 	}
-	actions := p.report(m)
-	for i := range actions {
-		if s, ok := actions[i].(Send); ok {
-			s.Again = len(p.decision.Storing) == 0 || p.copy != nil || s.Report.Waits
-			actions[i] = s
-		}
-	}
-	return actions
+	return p.send(m, true)
 }
 
 // GiveUp ends the upload here, since there is no progress or its client is gone.

@@ -127,9 +127,9 @@ func (a *agreement) skip(shard, index uint64) {
 
 // skipped takes note that it was.
 func (a *agreement) skipped(shard, index uint64) {
+	a.acted(shard, index)
 	x := a.shard(shard)
 	defer x.mu.Unlock()
-	x.acted.Store(max(x.acted.Load(), index))
 	if x.skipped == index {
 		x.skipped = 0
 	}
@@ -257,12 +257,9 @@ func (a *agreement) propose(shard uint64, p commit.Propose) {
 	defer cancel()
 	r, err := a.s.Log.Propose(ctx, shard, p.Command)
 	failpoint.Here("upload/committed")
-	v := a.view(shard)
-	x := a.shard(shard)
-	defer x.mu.Unlock()
-	if x.coordinator != nil {
-		a.do(shard, x.coordinator.Proposed(v, p.ID, r, err))
-	}
+	a.coordinate(shard, func(c *commit.Coordinator, v commit.View) []commit.Action {
+		return c.Proposed(v, p.ID, r, err)
+	})
 }
 
 // run delivers messages and looks over all uploads until ctx ends.

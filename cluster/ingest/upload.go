@@ -67,8 +67,8 @@ func newUpload(s *Service, req image.Request) *upload {
 	return u
 }
 
-// step has the participant take an event, does what it wants done, and calls after.
-func (u *upload) step(event func(commit.Moment) []commit.Action, after ...func(commit.Moment)) {
+// step has the participant take an event, and does what it wants done.
+func (u *upload) step(event func(commit.Moment) []commit.Action) {
 	// Before the upload's state is looked at: what the log says after that is not acted on yet.
 	m := u.s.agreement.moment(u.shard)
 	u.mu.Lock()
@@ -76,9 +76,6 @@ func (u *upload) step(event func(commit.Moment) []commit.Action, after ...func(c
 	m.Now = time.Now()
 	for _, a := range event(m) {
 		u.do(a)
-	}
-	for _, f := range after {
-		f(m)
 	}
 }
 
@@ -120,12 +117,14 @@ func (u *upload) do(action commit.Action) {
 // decide takes a decision of the coordinator on a node.
 func (u *upload) decide(from image.NodeID, d commit.Decision) {
 	u.step(func(m commit.Moment) []commit.Action {
-		return u.part.Decide(m, from, d)
-	}, func(m commit.Moment) { // who stores has the first bytes before they are released
+		for _, a := range u.part.Decide(m, from, d) {
+			u.do(a) // now: who stores has the first bytes before they are released
+		}
 		if from == m.Leader && u.part.Follows(d) && u.end == nil && !u.closed {
 			u.s.placer.heard(u.req, d)
 			u.followDecision(d)
 		}
+		return nil
 	})
 }
 
