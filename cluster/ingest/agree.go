@@ -209,7 +209,7 @@ func (a *agreement) do(shard uint64, actions []commit.Action) {
 			}
 			a.post(func() { a.s.told(a.s.Node, shard, x.Decision) })
 		case commit.Propose:
-			a.s.work(func() { a.propose(shard, x) })
+			a.s.wg.Start(func() { a.propose(shard, x) })
 		}
 	}
 }

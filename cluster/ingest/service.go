@@ -147,10 +147,7 @@ type Service struct {
 	collector *collector
 	ctx       context.Context // ends the uploads' goroutines
 	stop      context.CancelFunc
-	wg        sync.WaitGroup
-
-	workMu  sync.Mutex // comes after all other locks
-	stopped bool       // work starts nothing more
+	wg        wait.Group
 
 	mu      sync.Mutex
 	closed  bool
@@ -209,20 +206,8 @@ func (s *Service) Close() error {
 	}
 	s.mu.Unlock()
 	s.stop()
-	s.workMu.Lock()
-	s.stopped = true
-	s.workMu.Unlock()
-	s.wg.Wait()
+	s.wg.Close()
 	return s.arena.close()
-}
-
-// work runs f in a goroutine of its own that Close waits for, unless the service is closed.
-func (s *Service) work(f func()) {
-	s.workMu.Lock()
-	defer s.workMu.Unlock()
-	if !s.stopped {
-		s.wg.Go(f)
-	}
 }
 
 // Acted returns the last entry of a shard's log that this node has acted on.
@@ -378,7 +363,7 @@ func (s *Service) Kick() {
 // It does not block.
 func (s *Service) Restored(shard, index uint64) {
 	s.agreement.skip(shard, index)
-	s.work(func() {
+	s.wg.Start(func() {
 		for s.ctx.Err() == nil {
 			err := s.lookUpSkipped(shard)
 			if err == nil {

@@ -99,7 +99,7 @@ func (u *upload) do(action commit.Action) {
 		file := u.attempt.file
 		s.collector.later(func() { s.collector.discard(file) })
 	case commit.Propose:
-		s.work(func() {
+		s.wg.Start(func() {
 			ctx, cancel := context.WithTimeout(s.ctx, s.UploadTimeout)
 			defer cancel()
 			if _, err := s.Log.Propose(ctx, u.shard, a.Command); err != nil {

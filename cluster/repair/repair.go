@@ -81,7 +81,7 @@ type Service struct {
 	Options
 	ctx      context.Context
 	stop     context.CancelFunc
-	wg       sync.WaitGroup
+	wg       wait.Group
 	kick     chan struct{}
 	suspects chan suspect
 	fetching chan struct{} // capacity 1: one copy at a time
@@ -152,19 +152,8 @@ func (s *Service) Start() {
 
 // Close ends all repairs and waits for them. The next start repairs what is left.
 func (s *Service) Close() {
-	s.mu.Lock()
 	s.stop()
-	s.mu.Unlock()
-	s.wg.Wait()
-}
-
-// work runs f in a goroutine that Close waits for, unless the service is closed.
-func (s *Service) work(f func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ctx.Err() == nil {
-		s.wg.Go(f)
-	}
+	s.wg.Close()
 }
 
 // Kick starts a search for missing copies at once. It does not block.
@@ -321,7 +310,7 @@ func (s *Service) serves(shard uint64) bool { return slices.Contains(s.Shards(),
 // before its next process looks at the file.
 func (s *Service) takeBack(rec *image.Record, c image.Copy, unpin func()) {
 	s.unknown.Add(1)
-	s.work(func() {
+	s.wg.Start(func() {
 		defer s.unknown.Add(-1)
 		abort := catalog.Command{Abort: &catalog.Abort{File: rec.File(c), User: rec.User, Created: time.Now()}}
 		for {

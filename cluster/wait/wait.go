@@ -1,4 +1,5 @@
-// Package wait waits: for a time that a context can cut short; and reports whether a wait is over.
+// Package wait waits: for a time that a context can cut short, and for goroutines; and reports whether a wait
+// is over.
 package wait
 
 import (
