@@ -237,7 +237,7 @@ func (n *Node) assemble() (err error) {
 		ingest:        n.ingest,
 		repair:        n.repair,
 		accounts:      n.accounts,
-		rtt:           n.cfg.Raft.RTT,
+		retry:         n.cfg.Raft.RTT / 2,
 		leaderChanges: &n.leaderChanges,
 		fail:          n.fail,
 		logger:        n.logger,

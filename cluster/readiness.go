@@ -40,7 +40,7 @@ func newReadiness(
 		disk:     d,
 		held:     held,
 		election: time.Duration(cfg.Raft.ElectionRTT) * cfg.Raft.RTT,
-		retry:    cfg.Raft.RTT,
+		retry:    cfg.Raft.RTT / 2,
 	}
 }
 

@@ -35,7 +35,7 @@ type replicas struct {
 	ingest        *ingest.Service
 	repair        *repair.Service
 	accounts      *accounts
-	rtt           time.Duration // of Raft
+	retry         time.Duration // until a shard is looked at again that has no leader yet
 	leaderChanges *atomic.Int64 // counts changes of leaders
 	fail          func(error)   // ends the node
 	logger        *zap.Logger
@@ -145,7 +145,7 @@ func (r *replicas) catchUp(ctx context.Context) error {
 			r.endIfSuperseded(ctx)
 			asked = time.Now()
 		}
-		if !wait.For(ctx, r.rtt) {
+		if !wait.For(ctx, r.retry) {
 			return ctx.Err()
 		}
 	}

@@ -185,7 +185,7 @@ func (k checker) raft() {
 			"%s is not a whole number of milliseconds", r.RTT), "raft.rtt")
 	}
 	if r.ElectionRTT < 3*r.HeartbeatRTT {
-		f := faultf("ten times raft.heartbeat_rtt serves well",
+		f := faultf("five times raft.heartbeat_rtt serves well",
 			"raft.election_rtt (%d) is less than three times raft.heartbeat_rtt (%d)", r.ElectionRTT,
 			r.HeartbeatRTT)
 		k.report(f, "raft.election_rtt", "raft.heartbeat_rtt")

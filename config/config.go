@@ -136,9 +136,9 @@ type Repair struct {
 
 // Raft tunes consensus. RTT is the unit that elections and heartbeats count in.
 type Raft struct {
-	RTT                time.Duration `yaml:"rtt" default:"50ms" min:"1ms" max:"10s" help:"tick of Raft, in whole milliseconds; above the round trip between nodes, 20ms at least on busy hosts"`
-	ElectionRTT        int           `yaml:"election_rtt" default:"10" min:"3" max:"1000" help:"ticks without a leader before an election"`
-	HeartbeatRTT       int           `yaml:"heartbeat_rtt" default:"2" min:"1" max:"100" help:"ticks between two heartbeats of a leader"`
+	RTT                time.Duration `yaml:"rtt" default:"100ms" min:"1ms" max:"10s" help:"tick of Raft, in whole milliseconds; above the round trip between nodes, 20ms at least on busy hosts"`
+	ElectionRTT        int           `yaml:"election_rtt" default:"5" min:"3" max:"1000" help:"ticks without a leader before an election"`
+	HeartbeatRTT       int           `yaml:"heartbeat_rtt" default:"1" min:"1" max:"100" help:"ticks between two heartbeats of a leader"`
 	SnapshotEntries    int           `yaml:"snapshot_entries" default:"20000" min:"1" max:"100000000" help:"log entries between two snapshots of a shard"`
 	CompactionOverhead int           `yaml:"compaction_overhead" default:"10000" min:"1" max:"100000000" help:"log entries kept behind a snapshot for nodes that lag"`
 	Rebalance          time.Duration `yaml:"rebalance" default:"1s" help:"between two looks at whether leaders are spread evenly"`

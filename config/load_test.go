@@ -68,7 +68,7 @@ func TestDefault(t *testing.T) {
 		t.Errorf("nodes %v, want %v", c.Cluster.Nodes, want)
 	}
 	if c.Cluster.DataShards != 12 || c.Limits.ImageBytes != 64<<20 ||
-		c.Timeouts.Report != 300*time.Millisecond || c.Raft.ElectionRTT != 10 {
+		c.Timeouts.Report != 300*time.Millisecond || c.Raft.ElectionRTT != 5 {
 		t.Errorf("defaults not applied: %+v", c)
 	}
 	if dir := c.DataDir(2); dir != "imgcluster-data/node2" {

@@ -149,7 +149,7 @@ var crossErrors = []mistake{
 	{"order of sizes", section("limits", "image_bytes: 300MiB")},
 	{"elections", section("raft", "heartbeat_rtt: 4")},
 	{"elections just below", section("raft", "election_rtt: 8\n  heartbeat_rtt: 3")},
-	{"attempt", section("timeouts", "proposal_attempt: 99ms")},
+	{"attempt", section("timeouts", "proposal_attempt: 199ms")},
 	{"long ticks", section("raft", "rtt: 201ms")},
 	{"key beside the data", section("node", "master_key_file: imgcluster-data/node2/../node2/keys/k")},
 	{
@@ -368,7 +368,7 @@ func TestHosts(t *testing.T) {
 func TestRaftLimits(t *testing.T) {
 	for _, text := range []string{
 		section("raft", "election_rtt: 9\n  heartbeat_rtt: 3"),
-		section("timeouts", "proposal_attempt: 100ms"),
+		section("timeouts", "proposal_attempt: 200ms"),
 		section("raft", "rtt: 200ms"),
 	} {
 		if _, err := loadText(text, Options{}); err != nil {

@@ -249,7 +249,7 @@ func TestShared(t *testing.T) {
 	b.Cluster.Nodes = b.Cluster.Nodes[:1]
 	x := a.Shared()
 	y := b.Shared()
-	if x["limits.uploads"] != "64" || y["limits.uploads"] != "3" || x["raft.rtt"] != "50ms" ||
+	if x["limits.uploads"] != "64" || y["limits.uploads"] != "3" || x["raft.rtt"] != "100ms" ||
 		x["security.insecure"] != "false" {
 		t.Errorf("shared settings %v, %v", x, y)
 	}

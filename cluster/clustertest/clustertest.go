@@ -140,7 +140,7 @@ func quick(t testing.TB, dir string, nodes int) *config.Config {
 	cfg.Limits.DiskFreeBytes = 0
 	cfg.Limits.DiskFreeInodes = 0
 	cfg.Limits.ImageBytes = 8 << 20
-	cfg.Raft.RTT = slowdown * 30 * time.Millisecond
+	cfg.Raft.RTT = slowdown * 60 * time.Millisecond
 	cfg.Raft.Rebalance = 200 * time.Millisecond
 	cfg.Timeouts.PeerInterval = 100 * time.Millisecond
 	cfg.Timeouts.DiskRetry = 100 * time.Millisecond

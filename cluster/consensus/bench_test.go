@@ -42,7 +42,9 @@ func latencies(b *testing.B, n int, call func(i int) error) {
 
 // BenchmarkCluster has three nodes of 13 shards in this process, with the default times.
 func BenchmarkCluster(b *testing.B) {
-	c := newCluster(b, 3, 13, func(o *Options) { o.RTT = 50 * time.Millisecond })
+	c := newCluster(b, 3, 13, func(o *Options) {
+		o.RTT, o.ElectionRTT, o.HeartbeatRTT = 100*time.Millisecond, 5, 1
+	})
 	c.startAll()
 	c.expectBalanced()
 	value := make([]byte, 280)

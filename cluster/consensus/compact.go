@@ -58,7 +58,7 @@ func (c *Consensus) compactLog(
 		if err := nudge(ctx, shard); err != nil {
 			return err
 		}
-		if !wait.For(ctx, c.opts.RTT) {
+		if !wait.For(ctx, c.opts.pause()) {
 			return context.Cause(ctx)
 		}
 	}

@@ -56,7 +56,7 @@ func (h *handover) round(live map[image.NodeID]bool, patience int) (more bool) {
 func (c *Consensus) handOver() {
 	ctx, cancel := context.WithTimeout(c.ctx, handoverTimeout)
 	defer cancel()
-	ticker := time.NewTicker(c.opts.RTT)
+	ticker := time.NewTicker(c.opts.pause())
 	defer ticker.Stop()
 	others := func() map[image.NodeID]bool {
 		live := c.answering(ctx, c.allowed())
@@ -67,7 +67,7 @@ func (c *Consensus) handOver() {
 		self: c.opts.NodeID, candidates: c.opts.Candidates(), leader: c.Leader, transfer: c.transfer,
 		given: map[uint64]int{}, wait: map[uint64]int{},
 	}
-	for h.round(others(), int(c.opts.ElectionRTT)) {
+	for h.round(others(), 2*int(c.opts.ElectionRTT)) {
 		select {
 		case <-ctx.Done():
 			return

@@ -75,3 +75,6 @@ type Options struct {
 
 	Logger *zap.Logger
 }
+
+// pause is how long to wait before something is tried again that a new leader may answer.
+func (o *Options) pause() time.Duration { return o.RTT / 2 }

@@ -97,7 +97,7 @@ func (c *Consensus) retry(parent context.Context, shard uint64, attempt func(con
 			return c.finalError(err, shard)
 		}
 		c.counters.retries.Add(1)
-		wait.For(ctx, c.opts.RTT)
+		wait.For(ctx, c.opts.pause())
 	}
 	return c.giveUp(parent, shard, err)
 }

@@ -194,7 +194,7 @@ func (c *Consensus) DropShard(ctx context.Context, shard uint64) error {
 		if !errors.Is(err, dragonboat.ErrShardNotStopped) {
 			return err
 		}
-		if wait.For(ctx, c.opts.RTT); ctx.Err() != nil {
+		if wait.For(ctx, c.opts.pause()); ctx.Err() != nil {
 			return err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,8 +18,11 @@ func Lossy(conn syscall.Conn) (lossy bool) {
 		return false
 	}
 	c.Control(func(fd uintptr) {
-		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-		lossy = err == nil && info.Ca_state != caOpen
+		var info [2]byte // of struct tcp_info: the state, and the congestion state
+		size := uint32(len(info))
+		_, _, err := unix.RawSyscall6(unix.SYS_GETSOCKOPT, fd, unix.IPPROTO_TCP, unix.TCP_INFO,
+			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+		lossy = err == 0 && info[1] != caOpen
 	})
 	return lossy
 }

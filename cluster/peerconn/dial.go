@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"imgcluster/cluster/bulkio"
 	"imgcluster/cluster/halfopen"
 	"imgcluster/cluster/image"
 )
@@ -32,6 +33,7 @@ func (d *Dialer) Dial(ctx context.Context, to image.NodeID, address string) (*tl
 	if err != nil {
 		return nil, err
 	}
+	raw = bulkio.NewQuietConn(raw)
 	config := d.Authority.PeerClient(d.Own, to, d.Protocol)
 	config.DynamicRecordSizingDisabled = true
 	conn := tls.Client(raw, config)

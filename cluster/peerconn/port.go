@@ -126,7 +126,7 @@ func (p *Port) admit(raw net.Conn) {
 func (p *Port) shake(h *handshake) error {
 	ctx, cancel := context.WithTimeout(p.ctx, handshakeTimeout)
 	defer cancel()
-	counted := &countedConn{Conn: bulkio.NewSecureConn(h.conn)}
+	counted := &countedConn{Conn: bulkio.NewSecureConn(bulkio.NewQuietConn(h.conn))}
 	conn := tls.Server(counted, p.tls)
 	err := conn.HandshakeContext(ctx)
 	p.mu.Lock()

@@ -122,7 +122,7 @@ func TestPreflight(t *testing.T) {
 		"settings": {
 			func(f *found) { f.nodes[1].info.Settings["raft.rtt"] = "20ms" },
 			"settings", CheckFail,
-			[]string{"raft.rtt", "50ms", "node 1", "20ms", "node 2"},
+			[]string{"raft.rtt", "100ms", "node 1", "20ms", "node 2"},
 		},
 		"other copies": {
 			func(f *found) { setAll(f, func(n *wire.NodeInfo) { n.Settings["cluster.replicas"] = "3" }) },
@@ -204,9 +204,9 @@ func TestPreflight(t *testing.T) {
 			[]string{"8", "node 1", "4"},
 		},
 		"far away": {
-			func(f *found) { f.nodes[1].latency = 70 * time.Millisecond },
+			func(f *found) { f.nodes[1].latency = 140 * time.Millisecond },
 			"latency", CheckWarn,
-			[]string{"node 2", "70 ms", "50 ms"},
+			[]string{"node 2", "140 ms", "100 ms"},
 		},
 		"link": {
 			func(*found) {},
