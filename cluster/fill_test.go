@@ -14,6 +14,7 @@ import (
 
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/store"
 )
 
 // Fill is a command of tests: a data shard's part of the images From to To of a user, as records. The images
@@ -135,7 +136,7 @@ func MakeFiles(dir string, node image.NodeID, f Fill) error {
 			if c.Node != node {
 				continue
 			}
-			name := filepath.Join(dir, "images", fmt.Sprintf("%02x", rec.ID[15]), rec.File(c).String()+".img")
+			name := filepath.Join(dir, store.PathOf(rec.File(c)))
 			if err := os.WriteFile(name, nil, 0o600); err != nil {
 				return err
 			}

@@ -95,12 +95,12 @@ func leaveJunk(t *testing.T, c *clustertest.Cluster, id image.NodeID) (j junk) {
 		return image.FileID{Image: image.NewID(), Shard: 2, Attempt: image.NewAttempt()}
 	}
 	orphan := file()
-	folder := fmt.Sprintf("%02x", orphan.Image[15])
+	path := filepath.Join(c.Config.DataDir(id), store.PathOf(orphan))
 	j.swept = []string{
 		filepath.Join(images, "tmp", file().String()+".tmp"),
-		filepath.Join(images, folder, orphan.String()+".img"),
+		path,
 	}
-	j.kept = filepath.Join(images, folder, "notes.txt")
+	j.kept = filepath.Join(filepath.Dir(path), "notes.txt")
 	for _, path := range append(j.swept, j.kept) {
 		if err := os.WriteFile(path, []byte("not ours"), 0o600); err != nil {
 			t.Fatal(err)

@@ -26,6 +26,15 @@ func BenchmarkCommit(b *testing.B) {
 	}
 }
 
+// BenchmarkCommitSmall is BenchmarkCommit with files of 10 KB, as of small images.
+func BenchmarkCommitSmall(b *testing.B) {
+	for _, parallel := range []int{1, 16} {
+		b.Run(fmt.Sprint(parallel), func(b *testing.B) {
+			benchmarkCommit(b, openTest(b, b.TempDir(), Options{}), parallel, 10_240)
+		})
+	}
+}
+
 func benchmarkCommit(b *testing.B, s *Store, parallel, size int) {
 	segment := noise(1, 1<<20+28) // a ciphertext segment is never aligned
 	b.SetBytes(int64(size))

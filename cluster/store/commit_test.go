@@ -50,6 +50,7 @@ func TestGoldenOperations(t *testing.T) {
 	s, err := openStore(f, Options{})
 	section("later open", err)
 	section("commit, direct", put(s, testFile(1), noise(1, goldenSize)))
+	section("commit, small", put(s, testFile(5), noise(1, smallBytes)))
 	s.direct = false
 	section("commit, buffered", put(s, testFile(2), noise(1, writeBackBytes+10)))
 	w, err := s.Create(testFile(3), 100)
@@ -125,7 +126,7 @@ func (c operationFailure) failOperation(t *testing.T, dir string, i int) bool {
 	err := put(s, testFile(uint32(i)), data)
 	got, openErr := get(s, testFile(uint32(i)))
 	if err == nil {
-		if len(f.ops) >= i && f.ops[i-1] != "open "+pathOf(testFile(uint32(i))) {
+		if len(f.ops) >= i && f.ops[i-1] != "open "+PathOf(testFile(uint32(i))) {
 			t.Fatalf("operation %d, %s, failed without an error", i, f.ops[i-1])
 		}
 		return false

@@ -32,7 +32,8 @@ func crashes() map[string]func(*memFS) *memFS {
 
 var (
 	crashOld = noise(1, 3*alignBytes+9)
-	crashNew = noise(2, 3*alignBytes+10)
+	// crashNew is what is being written: a small file, and one that is not.
+	crashNew = [][]byte{noise(2, 3*alignBytes+10), noise(3, smallBytes+3*alignBytes+10)}
 )
 
 // beforeCut returns a disk with the file testFile(9), which no test touches.
@@ -47,6 +48,7 @@ func beforeCut() (*memFS, error) {
 
 // commitCut is a commit during which the power fails.
 type commitCut struct {
+	data  []byte
 	at    int // the operation from which on all fail
 	opts  Options
 	skip  string // an operation that is left out: a seeded bug
@@ -62,11 +64,11 @@ func (c commitCut) run(mem *memFS) (done bool, err error) {
 	}
 	f := &faultFS{fileSystem: mem, failAt: c.at, onward: true, err: errOff, skip: c.skip}
 	s.fs = f
-	acknowledged := put(s, testFile(1), crashNew) == nil
+	acknowledged := put(s, testFile(1), c.data) == nil
 	check := func(k image.FileID, got []byte) error {
 		switch {
 		case k == testFile(9) && bytes.Equal(got, crashOld):
-		case k == testFile(1) && bytes.Equal(got, crashNew):
+		case k == testFile(1) && bytes.Equal(got, c.data):
 		case k == testFile(1) && !acknowledged && got == nil:
 		default:
 			return fmt.Errorf("cut at %d, acknowledged %v: %v has %d bytes, not the right ones",
@@ -119,12 +121,14 @@ func cutEverywhere(skip string) (cuts int, err error) {
 			return cuts, err
 		}
 		for name, crash := range crashes() {
-			for cut, done := 1, false; !done; cut++ {
-				c := commitCut{at: cut, opts: opts, skip: skip, crash: crash}
-				if done, err = c.run(start.clone()); err != nil {
-					return cuts, fmt.Errorf("power loss that keeps %s: %w", name, err)
+			for i, data := range crashNew {
+				for cut, done := 1, false; !done; cut++ {
+					c := commitCut{data: data, at: cut, opts: opts, skip: skip, crash: crash}
+					if done, err = c.run(start.clone()); err != nil {
+						return cuts, fmt.Errorf("file %d, power loss that keeps %s: %w", i, name, err)
+					}
+					cuts++
 				}
-				cuts++
 			}
 		}
 	}
@@ -137,7 +141,7 @@ func TestPowerLoss(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cuts < 150 {
+	if cuts < 250 {
 		t.Errorf("only %d cuts", cuts)
 	}
 }
@@ -153,14 +157,14 @@ func TestPowerLossAtFirstStart(t *testing.T) {
 			mem := newMemFS()
 			f := &faultFS{fileSystem: mem, failAt: cut, onward: true, err: errOff}
 			if s, err := openStore(f, Options{}); err == nil {
-				acknowledged = put(s, testFile(1), crashNew) == nil
+				acknowledged = put(s, testFile(1), crashNew[0]) == nil
 			}
 			s, err := openStore(crash(mem), Options{})
 			if err != nil {
 				t.Fatalf("power loss at %d that keeps %s: the store does not open: %v", cut, name, err)
 			}
 			got, err := get(s, testFile(1))
-			if whole := bytes.Equal(got, crashNew); acknowledged && !whole || err == nil && !whole {
+			if whole := bytes.Equal(got, crashNew[0]); acknowledged && !whole || err == nil && !whole {
 				t.Fatalf("power loss at %d that keeps %s, acknowledged %v: %d bytes, %v",
 					cut, name, acknowledged, len(got), err)
 			}

@@ -167,8 +167,15 @@ func (f *faultFile) sync() error      { return f.fs.do("fsync", "", f.f.sync) }
 
 // close closes the real file in any case, so that tests leak no descriptors.
 func (f *faultFile) close() error {
-	defer f.f.close()
-	return f.fs.do("close", "", f.f.close)
+	closed := false
+	err := f.fs.do("close", "", func() error {
+		closed = true
+		return f.f.close()
+	})
+	if !closed {
+		f.f.close()
+	}
+	return err
 }
 
 func openStore(fsys fileSystem, opts Options) (*Store, error) {

@@ -23,7 +23,7 @@ type readFile interface {
 
 // Open opens a committed file. When there is none the error is of KindNotFound. The caller closes the File.
 func (s *Store) Open(f image.FileID) (*File, error) {
-	r, size, err := s.fs.open(pathOf(f), s.failures.Load() > 0)
+	r, size, err := s.fs.open(PathOf(f), s.failures.Load() > 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, image.Errorf(image.KindNotFound, "this node has no file %v", f).

@@ -69,10 +69,11 @@ const (
 	interruptsMax = 100
 )
 
-// osFS is the real file system below one directory.
+// osFS is the real file system below one directory. Single files are named by their path from it, in one
+// system call each, where os.Root has several for every part of a path: their names are made from IDs.
 type osFS struct {
 	root *os.Root
-	top  *os.File // the directory, kept open so that free works when no file can be opened
+	top  *os.File // the directory
 }
 
 func openOS(dir string) (*osFS, error) {
@@ -87,21 +88,46 @@ func openOS(dir string) (*osFS, error) {
 	return &osFS{root, top}, nil
 }
 
-func (o *osFS) close() error                 { return errors.Join(o.top.Close(), o.root.Close()) }
-func (o *osFS) mkdir(name string) error      { return o.root.Mkdir(name, dirMode) }
-func (o *osFS) rename(from, to string) error { return o.root.Rename(from, to) }
-func (o *osFS) remove(name string) error     { return o.root.Remove(name) }
+func (o *osFS) close() error            { return errors.Join(o.top.Close(), o.root.Close()) }
+func (o *osFS) mkdir(name string) error { return o.root.Mkdir(name, dirMode) }
+
+// at calls fn with the descriptor of the directory, again after a signal.
+func (o *osFS) at(fn func(dir int) error) error {
+	return restart(func() error { return fn(int(o.top.Fd())) })
+}
+
+func (o *osFS) openFile(name string, flags int) (fd int, err error) {
+	err = o.at(func(dir int) (err error) {
+		fd, err = unix.Openat(dir, name, flags|unix.O_CLOEXEC|unix.O_NOFOLLOW, fileMode)
+		return err
+	})
+	return fd, err
+}
+
+func (o *osFS) rename(from, to string) error {
+	return o.at(func(dir int) error { return unix.Renameat(dir, from, dir, to) })
+}
+
+func (o *osFS) remove(name string) error {
+	return o.at(func(dir int) error { return unix.Unlinkat(dir, name, 0) })
+}
+
+func (o *osFS) stat(name string) (int64, error) {
+	var st unix.Stat_t
+	err := o.at(func(dir int) error { return unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) })
+	return st.Size, err
+}
 
 func (o *osFS) create(name string, direct bool) (file, error) {
-	flags := os.O_WRONLY | os.O_CREATE | os.O_TRUNC
+	flags := unix.O_WRONLY | unix.O_CREAT | unix.O_TRUNC
 	if direct {
 		flags |= unix.O_DIRECT
 	}
-	f, err := o.root.OpenFile(name, flags, fileMode)
+	fd, err := o.openFile(name, flags)
 	if err != nil {
 		return nil, err
 	}
-	return osFile{f}, nil
+	return osFile(fd), nil
 }
 
 func (o *osFS) canDirect(probe string) bool {
@@ -116,28 +142,21 @@ func (o *osFS) canDirect(probe string) bool {
 }
 
 func (o *osFS) open(name string, uncached bool) (readFile, int64, error) {
-	f, err := o.root.Open(name)
+	fd, err := o.openFile(name, unix.O_RDONLY)
 	if err != nil {
 		return nil, 0, err
 	}
+	var st unix.Stat_t
 	if uncached {
-		if err := dropCache(f); err != nil {
-			return nil, 0, errors.Join(err, f.Close())
-		}
+		err = dropCache(fd)
 	}
-	info, err := f.Stat()
+	if err == nil {
+		err = restart(func() error { return unix.Fstat(fd, &st) })
+	}
 	if err != nil {
-		return nil, 0, errors.Join(err, f.Close())
+		return nil, 0, errors.Join(err, unix.Close(fd))
 	}
-	return f, info.Size(), nil
-}
-
-func (o *osFS) stat(name string) (int64, error) {
-	info, err := o.root.Lstat(name)
-	if err != nil {
-		return 0, err
-	}
-	return info.Size(), nil
+	return os.NewFile(uintptr(fd), name), st.Size, nil
 }
 
 func (o *osFS) readDir(name string, sizes bool, fn func([]entry) error) error {
@@ -173,11 +192,12 @@ func (o *osFS) readDir(name string, sizes bool, fn func([]entry) error) error {
 }
 
 func (o *osFS) syncDir(name string) error {
-	d, err := o.root.Open(name)
+	fd, err := o.openFile(name, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return notOpened{err}
 	}
-	return errors.Join(d.Sync(), d.Close())
+	d := osFile(fd)
+	return errors.Join(d.sync(), d.close())
 }
 
 func (o *osFS) free() (freeSpace, error) {
@@ -188,12 +208,12 @@ func (o *osFS) free() (freeSpace, error) {
 	return freeSpace{int64(st.Bavail) * int64(st.Bsize), hostinfo.FreeInodes(&st)}, nil
 }
 
-// osFile is a file of osFS.
-type osFile struct{ f *os.File }
+// osFile is the descriptor of a file of osFS.
+type osFile int
 
 // allocate reserves the file's blocks and sets its length, so that direct writes never extend it.
 func (o osFile) allocate(size int64) error {
-	err := restart(func() error { return unix.Fallocate(int(o.f.Fd()), 0, 0, size) })
+	err := restart(func() error { return unix.Fallocate(int(o), 0, 0, size) })
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return nil // Create has checked the free bytes
 	}
@@ -201,16 +221,26 @@ func (o osFile) allocate(size int64) error {
 }
 
 func (o osFile) write(p []byte) error {
-	n, err := o.f.Write(p)
-	if err == nil && n < len(p) {
-		err = io.ErrShortWrite
+	for len(p) > 0 {
+		n := 0
+		err := restart(func() (err error) {
+			n, err = unix.Write(int(o), p)
+			return err
+		})
+		if err == nil && n == 0 {
+			err = io.ErrShortWrite
+		}
+		if err != nil {
+			return err
+		}
+		p = p[n:]
 	}
-	return err
+	return nil
 }
 
 func (o osFile) writeBack(off, n int64) error {
 	err := restart(func() error {
-		return unix.SyncFileRange(int(o.f.Fd()), off, n, unix.SYNC_FILE_RANGE_WRITE)
+		return unix.SyncFileRange(int(o), off, n, unix.SYNC_FILE_RANGE_WRITE)
 	})
 	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) {
 		return nil // it only starts early what the fsync waits for
@@ -219,21 +249,21 @@ func (o osFile) writeBack(off, n int64) error {
 }
 
 func (o osFile) endDirect() error {
-	flags, err := unix.FcntlInt(o.f.Fd(), unix.F_GETFL, 0)
+	flags, err := unix.FcntlInt(uintptr(o), unix.F_GETFL, 0)
 	if err != nil {
 		return err
 	}
-	_, err = unix.FcntlInt(o.f.Fd(), unix.F_SETFL, flags&^unix.O_DIRECT)
+	_, err = unix.FcntlInt(uintptr(o), unix.F_SETFL, flags&^unix.O_DIRECT)
 	return err
 }
 
-func (o osFile) sync() error  { return o.f.Sync() }
-func (o osFile) close() error { return o.f.Close() }
+func (o osFile) sync() error  { return restart(func() error { return unix.Fsync(int(o)) }) }
+func (o osFile) close() error { return unix.Close(int(o)) }
 
 // dropCache has the kernel drop a file's clean pages from its page cache: after a failed write they may
 // hold what the disk never got. Dirty pages stay.
-func dropCache(f *os.File) error {
-	return restart(func() error { return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) })
+func dropCache(fd int) error {
+	return restart(func() error { return unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) })
 }
 
 // restart repeats a system call that a signal interrupted.

@@ -194,6 +194,9 @@ func (w *memWriter) write(p []byte) error {
 	if w.direct && (len(p)%alignBytes != 0 || w.at%alignBytes != 0) {
 		return fmt.Errorf("%w: %d bytes at %d", errAlign, len(p), w.at)
 	}
+	if more := w.at + len(p) - len(w.n.data); more > 0 {
+		w.n.data = append(w.n.data, make([]byte, more)...)
+	}
 	w.at += copy(w.n.data[w.at:], p)
 	return nil
 }

@@ -15,11 +15,17 @@ const (
 	foldersCount = 256
 )
 
-func folder(last byte) string         { return fmt.Sprintf("%s/%02x", imagesDir, last) }
-func folderOf(f image.FileID) string  { return folder(f.Image[15]) }
-func pathOf(f image.FileID) string    { return folderOf(f) + "/" + f.String() + imgSuffix }
+// folderNumber returns the folder of an image: the time in its ID in steps of 4.096 s, of which the 256
+// folders have one after the other.
+func folderNumber(id image.ID) byte { return id[3]<<4 | id[4]>>4 }
+
+func folder(n byte) string            { return fmt.Sprintf("%s/%02x", imagesDir, n) }
+func folderOf(f image.FileID) string  { return folder(folderNumber(f.Image)) }
 func tmpPathOf(f image.FileID) string { return tmpDir + "/" + f.String() + tmpSuffix }
 func isTmp(name string) bool          { return strings.HasSuffix(name, tmpSuffix) }
+
+// PathOf returns the path of a committed file in the data directory.
+func PathOf(f image.FileID) string { return folderOf(f) + "/" + f.String() + imgSuffix }
 
 // parseName parses a file's name and reports whether it has exactly the form that the store writes: it
 // must not remove files that it did not write.

@@ -20,14 +20,14 @@ func TestRetry(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer old.Abort()
-	f.reset(7, syscall.EIO)
+	f.reset(5, syscall.EIO)
 	if err := put(s, testFile(3), noise(1, 10)); !errors.Is(err, syscall.EIO) || !errors.Is(err, s.Failed()) {
 		t.Fatalf("%v; Failed is %v", err, s.Failed())
 	}
 	if len(notified) != 1 || !errors.Is(notified[0], s.Failed()) {
 		t.Fatalf("OnFailed was called with %v, want %v", notified, s.Failed())
 	}
-	if op := f.ops[6]; op != "fsync" {
+	if op := f.ops[4]; op != "fsync" {
 		t.Fatalf("%s failed, not fsync", op)
 	}
 	for i := 1; ; i++ {

@@ -9,15 +9,15 @@
 //	images/<xx>/<file>.img               committed files
 //
 // <file> is <image-id>-<shard>-<attempt> (image.FileID). The attempt is random, so that a name is used once:
-// a committed file never changes and is never replaced. xx is the last byte of the image ID, the random end
-// of a UUIDv7. One level of 256 folders, all made and fsynced when the store is opened, is enough for
-// millions of files. A second level would have to be made on demand, and nearly every image would cost a
-// chain of directory fsyncs.
+// a committed file never changes and is never replaced. xx comes from the time in the image ID, a UUIDv7:
+// images that come together share a folder, and its fsyncs, and in the long run all folders get as many. One
+// level of 256 folders, all made and fsynced when the store is opened, is enough for millions of files. A
+// second level would have to be made on demand.
 //
 // The order of a commit is: write, fsync the file, close, rename, fsync the directory. Only then may
-// the node report the file as stored. Files are written with direct I/O: under minutes of uploads, filling
-// the page cache with ciphertext that is not read soon costs several times the CPU time of the encryption
-// (see BenchmarkCommit). File names come from IDs only, and are opened through os.Root.
+// the node report the file as stored. Files are written with direct I/O, but for small ones: under minutes of
+// uploads, filling the page cache with ciphertext that is not read soon costs several times the CPU time of
+// the encryption (see BenchmarkCommit). File names come from IDs only.
 package store
 
 import (
@@ -66,6 +66,8 @@ type Store struct {
 	writing   map[image.FileID]bool // by Writers, from Create to the end of Commit or Abort
 	published map[image.FileID]bool // became visible since the running sweep began; nil when none runs
 	used      [foldersCount]usage
+
+	syncs [foldersCount]folderSync
 }
 
 // usage is a folder's files and their bytes, and how often these changed.
@@ -150,7 +152,7 @@ func (s *Store) Usage() (files, bytes int64) {
 
 // count updates a folder's usage after a rename or a removal. The caller holds mu.
 func (s *Store) count(f image.FileID, files, bytes int64) {
-	u := &s.used[f.Image[15]]
+	u := &s.used[folderNumber(f.Image)]
 	u.files += files
 	u.bytes += bytes
 	u.changes++
@@ -237,9 +239,9 @@ func (s *Store) Remove(f image.FileID) error {
 
 // removeLocked returns the length of the file removed, -1 when there was none.
 func (s *Store) removeLocked(f image.FileID) (int64, error) {
-	size, err := s.fs.stat(pathOf(f))
+	size, err := s.fs.stat(PathOf(f))
 	if err == nil {
-		err = s.fs.remove(pathOf(f))
+		err = s.fs.remove(PathOf(f))
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -296,7 +298,7 @@ func (s *Store) listFolder(last byte, fn func(image.FileID) error) (seen usage, 
 	err = s.fs.readDir(dir, true, func(batch []entry) error {
 		for _, e := range batch {
 			f, ok := parseName(e.name, imgSuffix)
-			if !ok || e.other || f.Image[15] != last {
+			if !ok || e.other || folderNumber(f.Image) != last {
 				s.unknown(dir + "/" + e.name)
 				continue
 			}

@@ -248,7 +248,7 @@ func TestBadCalls(t *testing.T) {
 	if n, _ := s.Usage(); n != 1 || s.Failed() != nil {
 		t.Errorf("%d files, failed: %v; want 1 file on a healthy store", n, s.Failed())
 	}
-	expectFiles(t, dir, pathOf(testFile(1)))
+	expectFiles(t, dir, PathOf(testFile(1)))
 }
 
 func TestEndedWriter(t *testing.T) {
@@ -338,8 +338,8 @@ func TestOpenMissing(t *testing.T) {
 func TestNames(t *testing.T) {
 	good := testFile(7).String()
 	if good != "0190b6a0-7c1e-7cc0-a1f4-5d6e7f8091a2-2-a0000000000000000000000000000007" ||
-		pathOf(testFile(7)) != "images/a2/"+good+".img" {
-		t.Errorf("the layout on disk changed: %s", pathOf(testFile(7)))
+		PathOf(testFile(7)) != "images/07/"+good+".img" {
+		t.Errorf("the layout on disk changed: %s", PathOf(testFile(7)))
 	}
 	if f, ok := parseName(good+".img", imgSuffix); !ok || f != testFile(7) {
 		t.Error(f, ok)

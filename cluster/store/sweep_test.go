@@ -44,7 +44,7 @@ func TestSweep(t *testing.T) {
 	if want := slices.Sorted(slices.Values(append(strange, strangeDir))); !slices.Equal(unknown, want) {
 		t.Errorf("unknown %v, want %v", unknown, want)
 	}
-	expectFiles(t, dir, append(strange, pathOf(testFile(0)), pathOf(testFile(1)), tmpPathOf(testFile(8)))...)
+	expectFiles(t, dir, append(strange, PathOf(testFile(0)), PathOf(testFile(1)), tmpPathOf(testFile(8)))...)
 	if files, bytes := s.Usage(); files != 2 || bytes != 201 {
 		t.Errorf("usage %d files, %d bytes", files, bytes)
 	}
@@ -62,7 +62,7 @@ func TestSweepLeavesNewFiles(t *testing.T) {
 	s := openTest(t, dir, Options{})
 	mustPut(t, s, testFile(1), noise(1, 100))
 	later := newFile()
-	later.Image[15] = 0xff // in a folder that the sweep has yet to list
+	later.Image[3], later.Image[4] = 0xff, 0xff // in a folder that the sweep has yet to list
 	removed, _, err := s.Sweep(func(f image.FileID) (bool, error) {
 		if f == testFile(1) {
 			mustPut(t, s, testFile(2), noise(2, 100))
@@ -73,7 +73,7 @@ func TestSweepLeavesNewFiles(t *testing.T) {
 	if removed != 1 || err != nil {
 		t.Errorf("removed %d, %v; want 1", removed, err)
 	}
-	expectFiles(t, dir, pathOf(testFile(2)), pathOf(later))
+	expectFiles(t, dir, PathOf(testFile(2)), PathOf(later))
 	if removed, _, err = s.Sweep(none); removed != 2 || err != nil {
 		t.Errorf("the next sweep removed %d, %v; want 2", removed, err)
 	}
@@ -128,7 +128,7 @@ func TestFailEachSweep(t *testing.T) {
 		if files, bytes := s.Usage(); files != 0 || bytes != 0 {
 			t.Fatalf("after operation %d failed the next sweep left %d files of %d bytes", i, files, bytes)
 		}
-		for _, name := range []string{tmpPathOf(testFile(2)), pathOf(testFile(1))} {
+		for _, name := range []string{tmpPathOf(testFile(2)), PathOf(testFile(1))} {
 			if mem.names.at(name) != nil {
 				t.Fatalf("after operation %d failed the next sweep left %s", i, name)
 			}
@@ -144,11 +144,11 @@ func TestSweepCounts(t *testing.T) {
 		mustPut(t, s, testFile(n), noise(1, 100))
 	}
 	for _, n := range []uint32{1, 2} {
-		if err := os.Remove(filepath.Join(dir, pathOf(testFile(n)))); err != nil {
+		if err := os.Remove(filepath.Join(dir, PathOf(testFile(n)))); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Truncate(filepath.Join(dir, pathOf(testFile(3))), 40); err != nil {
+	if err := os.Truncate(filepath.Join(dir, PathOf(testFile(3))), 40); err != nil {
 		t.Fatal(err)
 	}
 	mustPut(t, s, testFile(5), noise(1, 100))

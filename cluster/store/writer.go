@@ -18,12 +18,15 @@ const (
 	beyondBytes = 128<<10 + alignBytes
 	// alignBytes is the alignment of direct I/O in memory and in the file.
 	alignBytes = 4096
+	// smallBytes is the length up to which a file is written to the page cache, at once and at its end:
+	// direct I/O needs an allocation, and two writes that wait for the disk.
+	smallBytes = 64 << 10
 	// writeBackBytes is how much is written to the page cache before its write-back is started, so that
 	// the disk works while the rest is encrypted.
 	writeBackBytes = 4 << 20
 )
 
-// directBuffers holds aligned buffers of directBytes and beyondBytes, one for each Writer.
+// directBuffers holds aligned buffers of directBytes and beyondBytes, one for each Writer that has one.
 var directBuffers = sync.Pool{New: func() any {
 	const size = directBytes + beyondBytes
 	b := make([]byte, size+alignBytes)
@@ -41,7 +44,8 @@ type Writer struct {
 	f     file // nil when closed
 	size  int64
 	taken int64   // bytes that Write has taken
-	buf   *[]byte // direct I/O only; holds the last taken%directBytes bytes
+	buf   *[]byte // holds the last taken%directBytes bytes; nil: nothing is held back
+	small bool    // goes to the page cache, in one write
 	back  int64   // buffered only: write-back was started up to this offset
 	ended bool    // committed or aborted
 	err   error
@@ -51,9 +55,9 @@ type Writer struct {
 
 var errEnded = image.Errorf(image.KindInternal, "the image file was already committed or aborted")
 
-// Create starts a new file. size is its exact final length in bytes, which is allocated here, so that a full
-// disk is an error of KindDiskFull now and not after the body has come. When there is such a file already, or
-// one that is being written, the error is of KindConflict.
+// Create starts a new file. size is its exact final length in bytes, which is allocated here unless it is
+// small, so that a full disk is an error of KindDiskFull now and not after the body has come. When there is
+// such a file already, or one that is being written, the error is of KindConflict.
 func (s *Store) Create(id image.FileID, size int64) (*Writer, error) {
 	if size <= 0 {
 		return nil, image.Errorf(image.KindInvalid, "image file of %d bytes", size).
@@ -69,15 +73,19 @@ func (s *Store) Create(id image.FileID, size int64) (*Writer, error) {
 	if err := s.reserve(id); err != nil {
 		return nil, err
 	}
-	f, err := s.fs.create(tmpPathOf(id), s.direct)
+	small := size <= smallBytes
+	f, err := s.fs.create(tmpPathOf(id), s.direct && !small)
 	if err != nil {
 		s.release(id)
 		return nil, s.fault("create", id.String(), err)
 	}
-	w := &Writer{s: s, id: id, f: f, size: size, failures: failures}
+	w := &Writer{s: s, id: id, f: f, size: size, small: small, failures: failures}
 	failpoint.Here("store/created")
-	if s.direct {
+	if s.direct || small {
 		w.buf = directBuffers.Get().(*[]byte)
+	}
+	if small {
+		return w, nil
 	}
 	if err := f.allocate(size); err != nil {
 		err = s.fault("allocate", id.String(), err)
@@ -90,7 +98,7 @@ func (s *Store) Create(id image.FileID, size int64) (*Writer, error) {
 func (s *Store) reserve(id image.FileID) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, err := s.fs.stat(pathOf(id))
+	_, err := s.fs.stat(PathOf(id))
 	switch {
 	case s.writing[id] || err == nil:
 		return image.Errorf(image.KindConflict, "there is a file %v already", id).
@@ -120,7 +128,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 	}
 	put := w.putBuffered
 	if w.buf != nil {
-		put = w.putDirect
+		put = w.putHeld
 	}
 	before := w.taken
 	n, err := put(p)
@@ -142,7 +150,7 @@ func (w *Writer) AvailableBuffer() []byte {
 	return (*w.buf)[w.taken%directBytes:][:0]
 }
 
-func (w *Writer) putDirect(p []byte) (n int, err error) {
+func (w *Writer) putHeld(p []byte) (n int, err error) {
 	for len(p) > 0 {
 		at := int(w.taken % directBytes)
 		c := copy((*w.buf)[at:], p) // nothing moves where p is there already
@@ -181,6 +189,9 @@ func (w *Writer) flush() error {
 		return nil
 	}
 	rest := (*w.buf)[:w.taken%directBytes]
+	if w.small {
+		return w.f.write(rest)
+	}
 	whole := len(rest) &^ (alignBytes - 1)
 	if whole > 0 {
 		if err := w.f.write(rest[:whole]); err != nil {
@@ -212,7 +223,7 @@ func (w *Writer) Commit() error {
 		{"fsync", w.sync, "store/synced"},
 		{"close", w.close, "store/closed"},
 		{"rename", w.publish, "store/renamed"},
-		{opSyncDir, func() error { return w.s.fs.syncDir(folderOf(w.id)) }, "store/committed"},
+		{opSyncDir, func() error { return w.s.syncFolder(folderNumber(w.id.Image)) }, "store/committed"},
 	}
 	for _, step := range steps {
 		if w.err != nil {
@@ -264,7 +275,7 @@ func (w *Writer) publish() error {
 	s := w.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.fs.rename(tmpPathOf(w.id), pathOf(w.id)); err != nil {
+	if err := s.fs.rename(tmpPathOf(w.id), PathOf(w.id)); err != nil {
 		return err
 	}
 	if s.published != nil {
