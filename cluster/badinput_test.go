@@ -107,6 +107,26 @@ func testBadRequests(t *testing.T, c *clustertest.Cluster) {
 		{"long user name", "PUT", "/v1/images/" + strings.Repeat("u", 129) + "/a.png", nil, image.KindInvalid},
 		{"long image name", "PUT", "/v1/images/bad/" + strings.Repeat("n", 1025), nil, image.KindInvalid},
 		{"unknown method for an image", "PATCH", good, nil, image.KindMethod},
+		{"announced without a length", "POST", good, nil, image.KindInvalid},
+		{"announced with no length", "POST", good + "?bytes=none", nil, image.KindInvalid},
+		{"announced as empty", "POST", good + "?bytes=0", nil, image.KindInvalid},
+		{"announced as negative", "POST", good + "?bytes=-1", nil, image.KindInvalid},
+		{"announced as too large", "POST", good + "?bytes=9223372036854775807", nil, image.KindTooLarge},
+		{"announced with bytes", "POST", good + "?bytes=3000", nil, image.KindInvalid},
+		{"announced without no nodes", "POST", good + "?bytes=3000&without=x", nil, image.KindInvalid},
+		{"announced without all nodes", "POST", good + "?bytes=3000&without=1,2,3", nil, image.KindNoQuorum},
+		{
+			"announced to replace what there is not", "POST", good + "?bytes=3000",
+			h("If-Match", "*"), image.KindChanged,
+		},
+		{
+			"announced under a malformed ID", "POST", good + "?bytes=3000",
+			h("Idempotency-Key", "1"), image.KindInvalid,
+		},
+		{
+			"announced with a digest", "POST", good + "?bytes=3000",
+			h("Content-Digest", contentDigest(body)), image.KindInvalid,
+		},
 		{"PUT of a list", "PUT", "/v1/images/bad", nil, image.KindMethod},
 		{"POST of the state", "POST", "/v1/cluster", nil, image.KindMethod},
 		{"DELETE of a probe", "DELETE", "/livez", nil, image.KindMethod},
@@ -129,7 +149,7 @@ func testBadRequests(t *testing.T, c *clustertest.Cluster) {
 			switch {
 			case strings.HasPrefix(x.path, wire.InternalPath):
 				r = c.DoAs(t, 2, x.method, 1, x.path, nil, x.header)
-			case x.method == http.MethodPut:
+			case x.method == http.MethodPut, x.what == "announced with bytes":
 				r = c.Do(x.method, 1, x.path, bytes.NewReader(body), x.header)
 			default:
 				r = c.Do(x.method, 1, x.path, nil, x.header)

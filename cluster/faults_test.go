@@ -108,9 +108,25 @@ func (g *gated) Read(p []byte) (int, error) {
 	return g.Reader.Read(p)
 }
 
-// sendHalf begins a broadcast upload and returns when its storing nodes have begun to write it. finish sends
-// the rest and returns the result.
-func (f *faults) sendHalf(t *testing.T, name string, body []byte) (finish func() client.Result) {
+// sendHalf begins an upload and returns when its storing nodes have begun to write it. finish sends the rest
+// and returns the result.
+func (f *faults) sendHalf(
+	t *testing.T, name string, body []byte, change ...func(*client.Upload),
+) (finish func() client.Result) {
+	t.Helper()
+	return f.sendUntil(t, name, body, "two nodes write the image", func() bool {
+		writing := 0
+		for _, id := range f.c.IDs() {
+			writing += len(f.c.Files(t, id, ".tmp"))
+		}
+		return writing == 2
+	}, change...)
+}
+
+// sendUntil is sendHalf that returns when something else is the case.
+func (f *faults) sendUntil(
+	t *testing.T, name string, body []byte, what string, is func() bool, change ...func(*client.Upload),
+) (finish func() client.Result) {
 	t.Helper()
 	gate := make(chan struct{})
 	type result struct {
@@ -120,17 +136,14 @@ func (f *faults) sendHalf(t *testing.T, name string, body []byte) (finish func()
 	done := make(chan result, 1)
 	up := uploadOf(name, body)
 	up.Body = func() io.Reader { return newGated(body, gate) }
+	for _, c := range change {
+		c(&up)
+	}
 	go func() {
 		res, err := f.put(context.WithoutCancel(t.Context()), up, body)
 		done <- result{res, err}
 	}()
-	clustertest.Poll(t, "two nodes write the image", func() bool {
-		writing := 0
-		for _, id := range f.c.IDs() {
-			writing += len(f.c.Files(t, id, ".tmp"))
-		}
-		return writing == 2
-	})
+	clustertest.Poll(t, what, is)
 	return func() client.Result {
 		t.Helper()
 		close(gate)

@@ -90,8 +90,11 @@ func (o ownedLine) copies() (nodes []image.NodeID) {
 }
 
 func (o ownedLine) delivery() string {
-	if o.Relayed {
+	switch {
+	case o.Relayed:
 		return "relay"
+	case o.Announced:
+		return "announce"
 	}
 	return "broadcast"
 }

@@ -56,6 +56,25 @@ func (m images) Put(ctx context.Context, req image.Request, body io.Reader) (rec
 	return m.Reveal(ctx, rec)
 }
 
+// Announce implements api.Images. What is certain to be refused is refused before the bytes are sent.
+func (m images) Announce(
+	ctx context.Context, req image.Request, without []image.NodeID,
+) ([]image.NodeID, error) {
+	if !req.If.IsZero() {
+		rec, err := m.Record(ctx, req.User, req.Name)
+		switch {
+		case image.KindOf(err) == image.KindNotFound:
+			err = req.If.Check(nil)
+		case err == nil && rec.ID != req.ID: // else it is the upload that asks again
+			err = req.If.Check(rec)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return m.ingest.Announce(req, without)
+}
+
 // Delete implements api.Images. The files go once the log has it.
 func (m images) Delete(ctx context.Context, id image.ID, user, name string, cond image.Conditions) error {
 	cond, err := m.accounts.keyring.sealConditions(ctx, user, cond)
@@ -72,6 +91,11 @@ func (m images) Delete(ctx context.Context, id image.ID, user, name string, cond
 		return read.NotFound(user, name)
 	}
 	return err
+}
+
+// openCopy returns the plaintext of a copy that need not be of a record yet.
+func (n *Node) openCopy(ctx context.Context, rec *image.Record) io.ReadCloser {
+	return n.images.Open(ctx, rec)
 }
 
 // files are this node's stored files as package read opens them.

@@ -61,6 +61,7 @@ func (n *Node) ingestOptions() ingest.Options {
 		Store:           n.encryptedStore(),
 		Sealer:          n.keys,
 		Peers:           n.peers,
+		OpenCopy:        n.openCopy,
 		Mail:            n.mail,
 		Logger:          n.logger.Named("ingest"),
 		Shards:          n.serving.data,

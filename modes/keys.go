@@ -342,7 +342,7 @@ func runKeysExport(ctx context.Context, e *env, o keysExportOptions) error {
 	if err != nil {
 		return err
 	}
-	c, err := e.userClient(cfg)
+	c, err := e.userClient(cfg, client.Broadcast)
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
@@ -34,6 +35,7 @@ type putOptions struct {
 	files    []string
 	user     string
 	name     string
+	delivery string
 	ifAbsent bool
 }
 
@@ -57,8 +59,16 @@ and the exit status is 1.`,
 	cmd.Flags().StringVar(&o.user, "user", defaultUser, "whose images")
 	cmd.Flags().StringVar(&o.name, "name", "",
 		"name to store a single image under (default the file's base name)")
+	deliveryFlag(cmd.Flags(), &o.delivery, client.Auto)
 	cmd.Flags().BoolVar(&o.ifAbsent, "no-replace", false, "fail when an image of that name exists")
 	return cmd
+}
+
+// deliveryFlag adds the choice of a delivery to a command.
+func deliveryFlag(f *pflag.FlagSet, delivery *string, byDefault client.Delivery) {
+	f.StringVar(delivery, "delivery", string(byDefault),
+		"broadcast to all nodes, announce and send to those that store the image, relay through one, "+
+			"or auto: announce where that is faster by the first images, else broadcast")
 }
 
 // putFile is a file to send, or standard input, and the name of its image.
@@ -70,7 +80,7 @@ func (o putOptions) choose(limit config.Bytes) (send []putFile, leftOut []error,
 	if o.name != "" && len(o.files) > 1 {
 		return nil, nil, usagef("give one file with --name", "--name with %d files", len(o.files))
 	}
-	if err := checkUser(o.user); err != nil {
+	if err := errors.Join(checkUser(o.user), client.Delivery(o.delivery).Check()); err != nil {
 		return nil, nil, err
 	}
 	seen := map[string]string{}
@@ -139,7 +149,7 @@ func runPut(ctx context.Context, e *env, o putOptions) error {
 	if err != nil {
 		return err
 	}
-	c, err := e.userClient(cfg)
+	c, err := e.userClient(cfg, client.Delivery(o.delivery))
 	if err != nil {
 		return err
 	}
@@ -240,6 +250,9 @@ func (e *env) putFile(
 	r, err := c.Put(ctx, up)
 	if r.Done != nil {
 		<-r.Done
+	}
+	if r.Chosen != nil {
+		e.say("%v", r.Chosen)
 	}
 	if image.KindOf(err) == image.KindExists {
 		return r.Receipt, &hintedError{err, "leave out --no-replace to replace it"}

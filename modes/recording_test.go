@@ -51,7 +51,7 @@ func BenchmarkRecording(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	to := stress.NewTarget(c, status)
+	to := stress.NewTarget(c, status, false)
 	log := func() *runlog.Writer {
 		f, err := os.Create(filepath.Join(b.TempDir(), "log.jsonl"))
 		if err != nil {

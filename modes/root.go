@@ -260,8 +260,8 @@ func (e *env) clientOptions(cfg *config.Config, delivery client.Delivery) (clien
 const readLimit = 30 * time.Second
 
 // userClient returns a client for a command whose user waits for it: the command says what it waits for.
-func (e *env) userClient(cfg *config.Config) (*client.Client, error) {
-	o, err := e.clientOptions(cfg, client.Broadcast)
+func (e *env) userClient(cfg *config.Config, delivery client.Delivery) (*client.Client, error) {
+	o, err := e.clientOptions(cfg, delivery)
 	if err != nil {
 		return nil, err
 	}
@@ -286,7 +286,7 @@ func (e *env) connect() (*config.Config, *client.Client, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	c, err := e.userClient(cfg)
+	c, err := e.userClient(cfg, client.Broadcast)
 	return cfg, c, err
 }
 

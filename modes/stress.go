@@ -81,8 +81,7 @@ every image is read back and compared with what was sent, as with --verify.`,
 	f.StringVar(&o.Images, "images", "", "upload the files in this folder, of any format")
 	f.StringVar(&o.User, "user", stressUser, "whose images they become")
 	f.IntVar(&o.Users, "users", 1, "number of users, who take turns: USER, USER-2, ...")
-	f.StringVar(&o.Delivery, "delivery", string(client.Broadcast),
-		"broadcast to all nodes, or relay through one")
+	deliveryFlag(f, &o.Delivery, client.Broadcast)
 	f.StringVar(&o.Log, "log", "log.jsonl", "file for the run's log")
 	f.StringVar(&o.resume, "resume", "", "do what is missing of the run of this log")
 	f.BoolVar(&o.yes, "yes", false, "start the extreme profile without asking")

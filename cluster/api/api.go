@@ -28,6 +28,8 @@ import (
 type Images interface {
 	// Put takes an upload to its record. body fails in bounded time when the client is gone.
 	Put(ctx context.Context, req image.Request, body io.Reader) (*image.Record, error)
+	// Announce returns the nodes that an upload is to be sent to, the owner first, none of without.
+	Announce(ctx context.Context, req image.Request, without []image.NodeID) ([]image.NodeID, error)
 	// Record returns the newest record of a name.
 	Record(ctx context.Context, user, name string) (*image.Record, error)
 	// List returns up to limit images whose names start with prefix and come after `after`.

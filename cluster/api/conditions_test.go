@@ -282,7 +282,7 @@ func TestBodiesAreCalledJSON(t *testing.T) {
 func TestOptions(t *testing.T) {
 	h, _ := serveOn(t, nil, nil) // which are not asked
 	for path, want := range map[string]string{
-		"/v1/images/alice/a/b.png": "PUT, GET, HEAD, DELETE, OPTIONS",
+		"/v1/images/alice/a/b.png": "PUT, POST, GET, HEAD, DELETE, OPTIONS",
 		"/v1/images/alice":         "GET, HEAD, OPTIONS",
 		"/v1/cluster":              "GET, HEAD, OPTIONS",
 		"/v1/members":              "GET, HEAD, POST, OPTIONS",

@@ -30,6 +30,11 @@ func (n *users) Put(_ context.Context, q image.Request, _ io.Reader) (*image.Rec
 	return nil, n.touch()
 }
 
+func (n *users) Announce(_ context.Context, q image.Request, _ []image.NodeID) ([]image.NodeID, error) {
+	n.written = append(n.written, q.User)
+	return nil, n.touch()
+}
+
 func (n *users) Record(_ context.Context, user, _ string) (*image.Record, error) {
 	n.read = append(n.read, user)
 	return nil, n.touch()

@@ -125,6 +125,10 @@ func (l *leaving) Delete(context.Context, image.ID, string, string, image.Condit
 	return errLeft
 }
 
+func (l *leaving) Announce(context.Context, image.Request, []image.NodeID) ([]image.NodeID, error) {
+	return nil, errLeft
+}
+
 func (l *leaving) Put(_ context.Context, req image.Request, body io.Reader) (*image.Record, error) {
 	if req.Name == "read.png" {
 		io.ReadAll(body)
@@ -157,6 +161,7 @@ func TestShardLeaves(t *testing.T) {
 		{method: http.MethodGet, name: "a.png", await: left, want: http.StatusInternalServerError},
 		{method: http.MethodHead, name: "a.png", want: http.StatusTeapot},
 		{method: http.MethodDelete, name: "a.png", want: http.StatusTeapot},
+		{method: http.MethodPost, name: "a.png?bytes=9", want: http.StatusTeapot},
 		{method: http.MethodPut, name: "a.png", want: http.StatusTeapot},
 		{method: http.MethodPut, name: "read.png", want: http.StatusServiceUnavailable},
 		{
@@ -216,7 +221,7 @@ func TestShardLeaves(t *testing.T) {
 				t.Errorf("the other node got %q, the client %q", got.Header, resp.Header)
 			}
 			if got.Header.Get(wire.ForwardedField) != "1" ||
-				got.Header.Get("Imgcluster-Relayed") != "" || got.URL.Path != "/v1/images/alice/"+test.name ||
+				got.Header.Get("Imgcluster-Relayed") != "" || got.URL.RequestURI() != "/v1/images/alice/"+test.name ||
 				sent != nil && string(body) != image {
 				t.Errorf("the other node got %s with %q and the body %q", got.URL, got.Header, body)
 			}

@@ -57,6 +57,8 @@ func (h *Handler) images(w http.ResponseWriter, r *http.Request, rest string) {
 		h.list(w, r, user)
 	case r.Method == http.MethodPut:
 		h.put(w, r, user, name, cond)
+	case r.Method == http.MethodPost:
+		h.announce(w, r, user, name, cond)
 	case r.Method == http.MethodDelete:
 		h.delete(w, r, user, name, cond)
 	default:
@@ -94,6 +96,35 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request, user, name string,
 	h.writeJSON(w, status, rec.Receipt())
 }
 
+// announce answers which nodes an upload is to be sent to.
+func (h *Handler) announce(
+	w http.ResponseWriter, r *http.Request, user, name string, cond image.Conditions,
+) {
+	req := image.Request{User: user, Name: name, If: cond}
+	q, err := wire.ParseAnnounce(r.URL.Query())
+	if err == nil && r.ContentLength != 0 {
+		err = image.Errorf(image.KindInvalid, "a body with POST").
+			WithHint("announce an upload without its bytes, and send them with PUT to the nodes of the answer")
+	}
+	if err == nil {
+		req.Size, err = q.Bytes, h.checkLength(q.Bytes)
+	}
+	if err == nil {
+		req.ID, err = wire.UploadID(r.Header)
+	}
+	var nodes []image.NodeID
+	if err == nil {
+		nodes, err = h.Images.Announce(r.Context(), req, q.Without)
+	}
+	if err != nil {
+		if !h.forwardMisplaced(w, r, user, name, err) {
+			h.fail(w, r, err)
+		}
+		return
+	}
+	h.writeJSON(w, http.StatusOK, wire.Announcement{Nodes: nodes})
+}
+
 // enterUpload waits for an upload's first bytes, then for a place, which leave gives back. Where another node
 // sends the upload, that one has waited for the bytes.
 func (h *Handler) enterUpload(r *http.Request, g *gate, user string, b *body) (leave func(), err error) {
@@ -113,10 +144,8 @@ func (h *Handler) parsePut(r *http.Request) (req image.Request, err error) {
 	if req.Size = r.ContentLength; req.Size < 0 {
 		return req, noLength()
 	}
-	if req.Size > h.ImageBytes {
-		return req, image.Errorf(image.KindTooLarge,
-			"%d bytes are more than the limit of %d", req.Size, h.ImageBytes).
-			WithHint("send a smaller image, or raise limits.image_bytes on every node")
+	if err := h.checkLength(req.Size); err != nil {
+		return req, err
 	}
 	if req.ID, err = wire.UploadID(r.Header); err != nil {
 		return req, err
@@ -136,9 +165,18 @@ func (h *Handler) parsePut(r *http.Request) (req image.Request, err error) {
 		return req, err
 	}
 	req.Broadcast, err = wire.Broadcast(r.Header, h.ID)
+	req.Announced = len(req.Broadcast) > 0 && wire.Announced(r.Header)
 	req.Relayed = wire.Relayed(r.Header)
 	req.WantDigest = len(req.Broadcast) == 0 || wire.WantsDigest(r.Header)
 	return req, err
+}
+
+func (h *Handler) checkLength(bytes int64) error {
+	if bytes <= h.ImageBytes {
+		return nil
+	}
+	return image.Errorf(image.KindTooLarge, "%d bytes are more than the limit of %d", bytes, h.ImageBytes).
+		WithHint("send a smaller image, or raise limits.image_bytes on every node")
 }
 
 // replacedMax bounds how often a read starts again because the image was replaced under it.

@@ -87,6 +87,7 @@ var routes = []route{
 
 	{http.MethodGet, wire.ListPattern, readers, nil},
 	{http.MethodPut, wire.ImagePattern, writers, nil},
+	{http.MethodPost, wire.ImagePattern, writers, nil},
 	{http.MethodGet, wire.ImagePattern, readers, nil},
 	{http.MethodDelete, wire.ImagePattern, writers, nil},
 

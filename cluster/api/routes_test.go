@@ -30,6 +30,10 @@ func (n *touched) Put(context.Context, image.Request, io.Reader) (*image.Record,
 	return nil, n.touch()
 }
 
+func (n *touched) Announce(context.Context, image.Request, []image.NodeID) ([]image.NodeID, error) {
+	return nil, n.touch()
+}
+
 func (n *touched) Record(context.Context, string, string) (*image.Record, error) {
 	return nil, n.touch()
 }
@@ -180,6 +184,7 @@ var allowed = map[string][]string{
 	"GET /v1/images/{user}":              append([]string{"read", "write", "node"}, administrators...),
 	"GET /v1/images/{user}/{name...}":    append([]string{"read", "write", "node"}, administrators...),
 	"PUT /v1/images/{user}/{name...}":    append([]string{"write", "node"}, administrators...),
+	"POST /v1/images/{user}/{name...}":   append([]string{"write", "node"}, administrators...),
 	"DELETE /v1/images/{user}/{name...}": append([]string{"write", "node"}, administrators...),
 	"POST /internal/v1/hello":            {"node"},
 	"POST /internal/v1/join":             {"node"},

@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"imgcluster/cluster/image"
@@ -19,8 +18,8 @@ import (
 type body struct {
 	r    io.Reader
 	size int64
-	sent *atomic.Int64 // of all streams of the upload
-	free func()        // called once, when nothing reads r any more
+	sent func(bytes int64)
+	free func() // called once, when nothing reads r any more
 
 	mu      sync.Mutex
 	n       int64 // bytes that came out of r
@@ -39,7 +38,7 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 	defer b.endRead()
 	n, err := b.next(p)
-	b.sent.Add(int64(n))
+	b.sent(int64(n))
 	return n, err
 }
 
@@ -192,14 +191,14 @@ var copyBuffers = sync.Pool{New: func() any { b := make([]byte, copyBufferBytes)
 // connection still counts what went out.
 type counter struct {
 	w    io.Writer
-	sent *atomic.Int64
+	sent func(bytes int64)
 }
 
 func (c counter) Write(p []byte) (n int, err error) {
 	for n < len(p) && err == nil {
 		var m int
 		m, err = c.w.Write(p[n:min(len(p), n+writePieceBytes)])
-		c.sent.Add(int64(m))
+		c.sent(int64(m))
 		n += m
 	}
 	return n, err

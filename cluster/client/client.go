@@ -11,6 +11,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,11 +30,22 @@ type Node struct {
 // Delivery is the way in which an upload reaches the nodes that store it.
 type Delivery string
 
-// The deliveries. With Broadcast the client sends to every node, with Relay to one, which sends on.
+// The deliveries.
 const (
+	// Broadcast sends to every node that holds the image's shard: whichever fails, the others have the bytes.
 	Broadcast Delivery = "broadcast"
-	Relay     Delivery = "relay"
+	// Announce asks one node which are to store the image, and sends to these alone. When one of them fails,
+	// another one of them sends the bytes on; when all do, the client asks once more.
+	Announce Delivery = "announce"
+	// Relay sends to one node, which sends on to those that store the image.
+	Relay Delivery = "relay"
+	// Auto tries Announce and Broadcast with the first images, and goes on with Broadcast unless Announce is
+	// clearly faster, as it is where the client's link is what limits. Until that is known it is Announce.
+	Auto Delivery = "auto"
 )
+
+// Deliveries are all of them.
+var Deliveries = []Delivery{Broadcast, Announce, Relay, Auto}
 
 // Options are the client's settings; a zero value takes the default named at its field.
 type Options struct {
@@ -68,7 +80,8 @@ const (
 	documentBytesMax = 16 << 20               // of a list or a status
 	writePieceBytes  = 1 << 20                // of memory given to the kernel at once
 	copyBufferBytes  = 256 << 10              // for bodies that are not in memory
-	hedgeDelay       = 300 * time.Millisecond // before Cluster asks one more node
+	hedgeDelay       = 300 * time.Millisecond // before one more node is asked what one does not answer
+	askAgainAfter    = 10 * time.Second       // without progress, before an upload is announced once more
 	connectGrace     = 100 * time.Millisecond // for a stream without a connection when a receipt is there
 )
 
@@ -85,7 +98,9 @@ type Client struct {
 	stale     atomic.Bool              // a node answered that it does not hold a shard that shards has on it
 	members   atomic.Pointer[[]Node]   // as a node listed them last; nil: not yet
 	nextRelay atomic.Uint32            // the node that gets the next relayed upload
-	last      atomic.Uint32            // the node that answered last; asked first
+	announced atomic.Uint32            // the node that answered the last announcement; asked first
+	auto      trial
+	last      atomic.Uint32 // the node that answered last; asked first
 	waitMu    sync.Mutex
 	waited    time.Time       // the last call of Options.Waiting
 	scheme    string          // of the nodes' addresses, with what follows it
@@ -155,12 +170,19 @@ func (o *Options) validate() error {
 		return image.Errorf(image.KindInvalid, "the client has no nodes").
 			WithHint("list the nodes as in the cluster's configuration")
 	}
-	switch o.Delivery {
-	case "", Broadcast, Relay:
+	if o.Delivery == "" {
 		return nil
 	}
-	return image.Errorf(image.KindInvalid, "unknown delivery %q", o.Delivery).
-		WithHint("use broadcast or relay")
+	return o.Delivery.Check()
+}
+
+// Check returns an error when there is no such delivery.
+func (d Delivery) Check() error {
+	if slices.Contains(Deliveries, d) {
+		return nil
+	}
+	return image.Errorf(image.KindInvalid, "no delivery is named %q", d).
+		WithHint("use broadcast, announce, relay or auto")
 }
 
 func (o *Options) setDefaults() {

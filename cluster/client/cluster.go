@@ -14,44 +14,60 @@ import (
 // Cluster returns the cluster's state as one node sees it: the one that answered last time, or the
 // first of the others to answer when it does not do so quickly. It does not try again.
 func (c *Client) Cluster(ctx context.Context) (wire.ClusterStatus, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	type answer struct {
-		index   int
-		status  wire.ClusterStatus
-		failure *failure
-	}
-	nodes, first := c.o.Nodes, int(c.last.Load())
-	answers := make(chan answer, len(nodes))
-	next := time.NewTicker(hedgeDelay)
-	defer next.Stop()
-	var failures []failure
-	for asked := 0; len(failures) < len(nodes); {
-		if asked < len(nodes) {
-			i := (first + asked) % len(nodes)
-			asked++
-			go func() {
-				a := answer{index: i}
-				a.failure = c.document(ctx, nodes[i], wire.ClusterPath, &a.status)
-				answers <- a
-			}()
-		}
-		select {
-		case a := <-answers:
-			if a.failure == nil {
-				c.last.Store(uint32(a.index))
-				c.updateMembers(a.status)
-				return a.status, nil
-			}
-			failures = append(failures, *a.failure)
-		case <-next.C:
-		}
-	}
-	if ctx.Err() != nil {
+	status, at, failures := hedged(ctx, c.o.Nodes, int(c.last.Load()),
+		func(ctx context.Context, n Node) (status wire.ClusterStatus, f *failure) {
+			return status, c.document(ctx, n, wire.ClusterPath, &status)
+		})
+	switch {
+	case failures == nil:
+		c.last.Store(uint32(at))
+		c.updateMembers(status)
+		return status, nil
+	case ctx.Err() != nil:
 		return wire.ClusterStatus{}, errors.Join(c.nobodyAnswers(failures), context.Cause(ctx))
 	}
 	err, _ := c.summarize(failures)
 	return wire.ClusterStatus{}, err
+}
+
+// hedged asks nodes in turn, the one at first before the others, and returns the first answer and which
+// node's it is. The next is asked when those before have failed, or have not answered for hedgeDelay. Without
+// failures there is an answer; a refusal ends it, as all would answer the same.
+func hedged[T any](
+	ctx context.Context, nodes []Node, first int, ask func(context.Context, Node) (T, *failure),
+) (answer T, at int, failures []failure) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type result struct {
+		at      int
+		answer  T
+		failure *failure
+	}
+	results := make(chan result, len(nodes))
+	next := time.NewTicker(hedgeDelay)
+	defer next.Stop()
+	for asked := 0; len(failures) < len(nodes); {
+		if asked < len(nodes) {
+			at := (first + asked) % len(nodes)
+			asked++
+			go func() {
+				r := result{at: at}
+				r.answer, r.failure = ask(ctx, nodes[at])
+				results <- r
+			}()
+		}
+		select {
+		case r := <-results:
+			if r.failure == nil {
+				return r.answer, r.at, nil
+			}
+			if failures = append(failures, *r.failure); r.failure.refused() {
+				return answer, 0, failures
+			}
+		case <-next.C:
+		}
+	}
+	return answer, 0, failures
 }
 
 // updateMembers keeps the addresses of the members, which may be more than the client was given.

@@ -2,10 +2,10 @@ package client
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,21 +32,32 @@ type Result struct {
 	Receipt  image.Receipt
 	Node     image.NodeID // the node whose receipt came first
 	Attempts int
+	Delivery Delivery // by which it was sent, which Auto has chosen
+	Chosen   *Choice  // that Auto has made by this upload, the last of the first; nil for all others
 	// Done is closed when nothing reads the bodies any more. That is after the receipt: the other
 	// nodes are still being sent the rest. Wait for it before reusing the image's memory, and before
 	// the process ends if the connections should not be cut.
 	Done <-chan struct{}
 
-	sent *atomic.Int64
+	put *put
 }
 
 // SentBytes counts the body bytes given to the network, over all nodes and tries. It is final once
 // Done is closed.
 func (r Result) SentBytes() int64 {
-	if r.sent == nil {
+	if r.put == nil {
 		return 0
 	}
-	return r.sent.Load()
+	return r.put.sent.Load()
+}
+
+// AgainBytes are those of SentBytes that went to nodes which took an announced upload over and could not get
+// it from another one.
+func (r Result) AgainBytes() int64 {
+	if r.put == nil {
+		return 0
+	}
+	return r.put.again.Load()
 }
 
 // Put stores an image and returns when it is durable and committed. Unreachable and failing nodes
@@ -60,10 +71,13 @@ func (c *Client) Put(ctx context.Context, up Upload) (Result, error) {
 	if err := p.prepare(ctx); err != nil {
 		return p.result(answer{}), err
 	}
+	defer c.measure(p, false)
 	for attempt := 1; ; attempt++ {
 		a, failures := p.try(ctx)
 		if failures == nil {
-			return p.result(a), nil
+			r := p.result(a)
+			r.Chosen = c.measure(p, true)
+			return r, nil
 		}
 		if ctx.Err() != nil {
 			return p.result(answer{}), fmt.Errorf("upload of %s/%s: %w", up.User, up.Name, context.Cause(ctx))
@@ -87,9 +101,13 @@ type put struct {
 	c        *Client
 	up       Upload
 	path     string
-	header   http.Header
+	header   http.Header // of the upload
+	asking   http.Header // of its announcement
+	delivery Delivery
+	began    time.Time // where the delivery is tried
 	attempts int
-	sent     atomic.Int64
+	sent     atomic.Int64 // bytes
+	again    atomic.Int64 // bytes: see Result.AgainBytes
 	wait     *wait
 	streams  sync.WaitGroup // open streams and bodies in use
 	detached context.Context
@@ -117,11 +135,15 @@ func (p *put) prepare(ctx context.Context) error {
 		up.ID = image.NewID()
 	}
 	p.path = path
-	req := image.Request{ID: up.ID, Digest: up.Digest}
+	p.delivery = p.c.choose(p)
+	req := image.Request{ID: up.ID}
 	if up.IfNoneMatch {
 		req.If.NoneMatch = image.Tags{image.AnyTag}
 	}
+	p.asking = http.Header{}
+	wire.SetUpload(p.asking, req)
 	p.header = http.Header{}
+	req.Digest, req.Announced = up.Digest, p.delivery == Announce
 	wire.SetUpload(p.header, req)
 	p.detached = context.WithoutCancel(ctx)
 	return nil
@@ -137,22 +159,32 @@ func (p *put) result(a answer) Result {
 		}
 		close(done)
 	}()
-	return Result{Receipt: a.receipt, Node: a.node.ID, Attempts: p.attempts, Done: done, sent: &p.sent}
+	return Result{
+		Receipt: a.receipt, Node: a.node.ID, Attempts: p.attempts, Delivery: p.delivery, Done: done, put: p,
+	}
 }
 
-// try sends the upload once to every node that holds its shard, or with relay to one node after the other.
-// Without failures there is an answer.
+// try sends the upload once to every node that holds its shard, to those that an announcement names, or with
+// relay to one node after the other. Without failures there is an answer.
 func (p *put) try(ctx context.Context) (answer, []failure) {
-	nodes := p.c.o.Nodes
-	if p.c.o.Delivery == Broadcast {
-		to := p.c.holders(ctx, p.up.User, p.up.Name)
-		p.header.Set(wire.BroadcastField, to.broadcast)
-		return p.broadcast(ctx, to.nodes)
+	switch p.delivery {
+	case Broadcast:
+		p.attempts++
+		return p.send(ctx, p.c.holders(ctx, p.up.User, p.up.Name), nil)
+	case Announce:
+		p.attempts++
+		to, failures := p.announce(ctx, nil)
+		if failures != nil {
+			return answer{}, failures
+		}
+		return p.send(ctx, to, p.announce)
 	}
+	nodes := p.c.o.Nodes
 	var failures []failure
 	first := int(p.c.nextRelay.Add(1) - 1)
 	for i := range nodes {
-		a, failed := p.broadcast(ctx, nodes[(first+i)%len(nodes):][:1])
+		p.attempts++
+		a, failed := p.send(ctx, shardNodes{nodes: nodes[(first+i)%len(nodes):][:1]}, nil)
 		if failed == nil {
 			return a, nil
 		}
@@ -164,148 +196,53 @@ func (p *put) try(ctx context.Context) (answer, []failure) {
 	return answer{}, failures
 }
 
-// broadcast sends the upload to the nodes at once and returns with the first receipt, or with the
-// failures of all of them. After a receipt or a refusal the others have StragglerTimeout.
-func (p *put) broadcast(ctx context.Context, nodes []Node) (answer, []failure) {
-	p.attempts++
-	answers := make(chan answer, len(nodes))
-	streams := make([]*stream, len(nodes))
-	for i, n := range nodes {
-		streams[i] = p.open(n)
-		p.streams.Go(func() { answers <- streams[i].send() })
-	}
-	abort := func() {
-		for _, s := range streams {
-			s.cancel()
-		}
-	}
-	stop := context.AfterFunc(ctx, abort) // the caller's ctx counts only until Put returns
-	defer stop()
-	var failures []failure
-	for range nodes {
-		a := <-answers
-		if a.failure == nil {
-			p.letFinish(streams, abort)
-			return a, nil
-		}
-		if a.failure.status == http.StatusMisdirectedRequest {
-			p.c.stale.Store(true)
-		}
-		p.wait.fail(*a.failure)
-		if failures = append(failures, *a.failure); a.failure.refused() {
-			p.letFinish(streams, abort)
-		}
-	}
-	return answer{}, failures
-}
-
-// letFinish leaves the open streams some time: each will soon have the same answer, and keeps its
-// connection. A stream that still waits for a connection gets less, so that a host that is down
-// does not hold up each upload for the time of a dial.
-func (p *put) letFinish(streams []*stream, abort func()) {
-	connect := time.AfterFunc(min(connectGrace, p.c.o.StragglerTimeout), func() {
-		for _, s := range streams {
-			if !s.started() {
-				s.cancel()
+// announce returns the nodes that the upload is to be sent to, as one of those that hold its shard says: none
+// of without.
+func (p *put) announce(ctx context.Context, without []image.NodeID) (shardNodes, []failure) {
+	c, holders := p.c, p.c.holders(ctx, p.up.User, p.up.Name)
+	query := wire.AnnounceQuery{Bytes: p.up.Size, Without: without}.Values().Encode()
+	ids, at, failures := hedged(ctx, holders.nodes, int(c.announced.Load()),
+		func(ctx context.Context, n Node) (ids []image.NodeID, f *failure) {
+			r, f := c.askNode(ctx, n, http.MethodPost, p.path+"?"+query, p.asking, nil)
+			if f != nil {
+				return nil, f
 			}
-		}
-	})
-	end := time.AfterFunc(p.c.o.StragglerTimeout, abort)
-	p.cleanups = append(p.cleanups, func() { connect.Stop(); end.Stop() })
-}
-
-// stream is the upload's way to one node in one try.
-type stream struct {
-	p      *put
-	node   Node
-	ctx    context.Context
-	cancel context.CancelFunc
-
-	mu     sync.Mutex
-	bodies []*body // more than one when a kept-alive connection had died
-}
-
-func (p *put) open(n Node) *stream {
-	s := &stream{p: p, node: n}
-	s.ctx, s.cancel = context.WithCancel(p.detached)
-	stop := context.AfterFunc(p.c.ctx, s.cancel)
-	p.cleanups = append(p.cleanups, func() { stop(); s.cancel() })
-	return s
-}
-
-func (s *stream) body() (io.ReadCloser, error) {
-	s.p.streams.Add(1)
-	b := &body{r: s.p.up.Body(), size: s.p.up.Size, sent: &s.p.sent, free: s.p.streams.Done}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.bodies = append(s.bodies, b)
-	return b, nil
-}
-
-func (s *stream) started() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, b := range s.bodies {
-		if started, _ := b.state(); started {
-			return true
-		}
-	}
-	return false
-}
-
-// bodyErr returns what is wrong with the image itself.
-func (s *stream) bodyErr() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, b := range s.bodies {
-		if _, err := b.state(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s *stream) send() answer {
-	failed := func(f failure) answer { return answer{node: s.node, failure: &f} }
-	req, err := s.request()
-	if err != nil {
-		return failed(failure{node: s.node, err: err})
-	}
-	resp, err := s.p.c.http.Do(req)
-	if bad := s.bodyErr(); bad != nil {
-		err = bad
-	}
-	if err != nil {
-		return failed(failure{node: s.node, err: s.p.c.explain(s.node, err)})
-	}
-	defer drain(resp)
-	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusCreated {
-		return failed(refusal(s.node, resp))
-	}
-	a := answer{node: s.node}
-	err = json.NewDecoder(io.LimitReader(resp.Body, answerBytesMax)).Decode(&a.receipt)
-	if err != nil || !a.receipt.Committed || a.receipt.Bytes != s.p.up.Size {
-		return failed(failure{
-			node: s.node, status: http.StatusBadGateway,
-			err: image.Errorf(image.KindInternal,
-				"node %d answered the upload without a receipt for %d bytes", s.node.ID, s.p.up.Size).
-				WithHint("check that " + s.node.Addr + " is a node of the cluster"),
+			var a wire.Announcement
+			if err := r.decode(&a); err != nil {
+				return nil, &failure{node: n, status: http.StatusBadGateway, err: err}
+			}
+			return a.Nodes, nil
 		})
+	for _, f := range failures {
+		p.failed(f)
 	}
-	return a
+	if failures != nil {
+		return shardNodes{}, failures
+	}
+	c.announced.Store(uint32(at))
+	var nodes []Node
+	for _, id := range ids {
+		i := slices.IndexFunc(holders.nodes, func(n Node) bool { return n.ID == id })
+		if i < 0 { // the shard has moved
+			c.stale.Store(true)
+			continue
+		}
+		nodes = append(nodes, holders.nodes[i])
+	}
+	if len(nodes) == 0 {
+		return shardNodes{}, []failure{{
+			node: holders.nodes[at], status: http.StatusMisdirectedRequest,
+			err: image.Errorf(image.KindMisplaced, "the nodes that are to store the image are not known").
+				WithHint("try again: the client asks for them"),
+		}}
+	}
+	return newShardNodes(nodes), nil
 }
 
-func (s *stream) request() (*http.Request, error) {
-	req, err := http.NewRequestWithContext(s.ctx, http.MethodPut, s.p.c.scheme+s.node.Addr+s.p.path, nil)
-	if err != nil {
-		return nil, err
+// failed takes note of why a node did not serve the upload.
+func (p *put) failed(f failure) {
+	if f.status == http.StatusMisdirectedRequest {
+		p.c.stale.Store(true)
 	}
-	req.Header = s.p.header.Clone()
-	if err := s.p.c.authorize(req); err != nil {
-		return nil, err
-	}
-	req.ContentLength = s.p.up.Size
-	req.GetBody = s.body // for a kept-alive connection that the node has closed
-	req.Body, err = s.body()
-	return req, err
+	p.wait.fail(f)
 }

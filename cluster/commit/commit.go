@@ -30,6 +30,7 @@ type Copy struct {
 // Report is what a node tells the coordinator of an upload: all that it has of it.
 type Report struct {
 	Node    image.NodeID  `json:"node"`
+	Part    uint64        `json:"part"` // the participant: a node has a new one for each try of an upload
 	Request image.Request `json:"request"`
 	// Copy is the node's durable copy, nil when it has none; Index the last entry of the shard's log that the
 	// node had acted on when it looked.
@@ -62,8 +63,14 @@ type Decision struct {
 	Storing []image.NodeID `json:"storing,omitempty"`
 	// Standby holds the bytes for a takeover; 0: nobody.
 	Standby image.NodeID `json:"standby,omitempty"`
+	// Lacking are those of Storing that do not get the bytes from the client: Source sends them, once it has
+	// stored its copy.
+	Lacking []image.NodeID `json:"lacking,omitempty"`
+	Source  image.NodeID   `json:"source,omitempty"`
 	// Problem says that the upload is over without an entry in the log, nil when it is not.
 	Problem *image.Problem `json:"problem,omitempty"`
+	// Part is the participant that is told, as far as the coordinator knows; 0: it does not.
+	Part uint64 `json:"part,omitempty"`
 }
 
 // Action is what a Coordinator or Participant wants done.
@@ -98,6 +105,13 @@ type StopStoring struct{}
 // DeleteCopy deletes the copy that Stored was told of.
 type DeleteCopy struct{}
 
+// Pass sends the bytes of this node's copy to another one of the storing nodes. CannotSend tells when that
+// fails.
+type Pass struct {
+	To      image.NodeID
+	Storing []image.NodeID
+}
+
 // Finish ends a participant. Upload is what the log says; nil: nothing, and Problem says why the upload
 // failed.
 type Finish struct {
@@ -111,6 +125,7 @@ func (Propose) action()     {}
 func (Store) action()       {}
 func (StopStoring) action() {}
 func (DeleteCopy) action()  {}
+func (Pass) action()        {}
 func (Finish) action()      {}
 
 // Times are how long coordinators and participants wait.

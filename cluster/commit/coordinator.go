@@ -99,6 +99,12 @@ func (c *Coordinator) Heard(v View, r Report) []Action {
 		}
 		c.uploads[id] = u
 	}
+	if r.Request.Announced && !r.Request.Relayed { // its client may have announced it again
+		u.sentTo(r.Request.Broadcast)
+	}
+	if r.Gone && r.Part != u.reports[r.Node].Part {
+		return nil // it is of an earlier try
+	}
 	if !r.Gone {
 		u.heard[r.Node] = v.Now
 		if !slices.Contains(v.Up, r.Node) {
@@ -113,6 +119,9 @@ func (c *Coordinator) Heard(v View, r Report) []Action {
 		return u.tell(r.Node) // it was sent before
 	}
 	u.reports[r.Node] = r
+	if before.Gone { // it tries again
+		u.out = slices.DeleteFunc(u.out, func(n image.NodeID) bool { return n == r.Node })
+	}
 	if before.Copy == nil && r.Copy != nil {
 		u.moved = v.Now
 	}
@@ -133,6 +142,9 @@ func (c *Coordinator) Heard(v View, r Report) []Action {
 		u.drop(r.Node, image.Errorf(image.KindAborted, "node %d gave upload %s up", r.Node, id))
 	case r.Copy != nil:
 		u.out = slices.DeleteFunc(u.out, func(n image.NodeID) bool { return n == r.Node }) // it was slow
+		if r.Waits && u.decision.Standby == 0 {                                            // who would say it
+			u.replaceSlow(v, c.times)
+		}
 	case r.Waits && !slices.Contains(u.decision.Storing, r.Node) && !slices.Contains(u.out, r.Node):
 		u.dropSlow(v, c.times) // r.Node takes its place
 	}
@@ -158,7 +170,7 @@ func (c *Coordinator) Tick(v View) (actions []Action) {
 			case !slices.Contains(v.Up, n) && v.Now.Sub(u.afar[n]) > c.times.Takeover:
 				u.drop(n, image.Errorf(image.KindAborted, "node %d went down before upload %s was stored", n, id))
 			case u.receives(v, n):
-			case v.Now.Sub(u.heard[n]) > c.times.Takeover && v.Now.Sub(u.decided) > c.times.Takeover:
+			case v.Now.Sub(u.heard[n]) > c.times.Takeover && u.waited(v, n) > c.times.Takeover:
 				u.drop(n, image.Errorf(image.KindAborted, "node %d says nothing of upload %s", n, id))
 			}
 		}
@@ -224,13 +236,22 @@ func (u *deciding) abandoned() bool {
 	return true
 }
 
-// receives reports whether a node is receiving the body, and notes that.
+// receives reports whether a node is receiving the body, or is to get it from one that has not stored its own
+// copy yet, and notes that.
 func (u *deciding) receives(v View, n image.NodeID) bool {
 	is := v.Receives(n, u.req.ID)
 	if is {
-		u.moved, u.moving[n] = v.Now, v.Now
+		u.moved = v.Now
+	}
+	if is = is || slices.Contains(u.decision.Lacking, n) && u.reports[u.decision.Source].Copy == nil; is {
+		u.moving[n] = v.Now
 	}
 	return is
+}
+
+// waited returns for how long a storing node has not received the body since that was decided.
+func (u *deciding) waited(v View, n image.NodeID) time.Duration {
+	return min(v.Now.Sub(u.decided), v.Now.Sub(u.moving[n]))
 }
 
 // drop takes the upload away from a node.
@@ -241,16 +262,34 @@ func (u *deciding) drop(n image.NodeID, cause error) {
 	}
 }
 
-// dropSlow takes the upload away from a storing node that neither has a copy nor receives the body, for a
-// node that has had all bytes for long enough.
-func (u *deciding) dropSlow(v View, t Times) {
+// slow returns a storing node that neither has a copy nor receives the body, 0 when there is none.
+func (u *deciding) slow(v View, t Times) image.NodeID {
 	for _, n := range u.decision.Storing {
-		u.receives(v, n)
-		slow := v.Now.Sub(u.decided) >= t.Takeover && v.Now.Sub(u.moving[n]) >= t.Takeover
-		if u.reports[n].Copy == nil && slow {
-			u.drop(n, image.Errorf(image.KindAborted, "node %d did not store upload %s in time", n, u.req.ID))
-			return
+		if !u.receives(v, n) && u.reports[n].Copy == nil && u.waited(v, n) >= t.Takeover {
+			return n
 		}
+	}
+	return 0
+}
+
+// dropSlow takes the upload away from a storing node that is slow, for a node that has had all bytes for long
+// enough.
+func (u *deciding) dropSlow(v View, t Times) {
+	if n := u.slow(v, t); n != 0 {
+		u.drop(n, image.Errorf(image.KindAborted, "node %d did not store upload %s in time", n, u.req.ID))
+	}
+}
+
+// replaceSlow is dropSlow where no node stands by: there has to be another one to send the bytes to.
+func (u *deciding) replaceSlow(v View, t Times) {
+	slow := u.slow(v, t)
+	if slow == 0 {
+		return
+	}
+	keep := slices.DeleteFunc(slices.Clone(u.decision.Storing), func(n image.NodeID) bool { return n == slow })
+	_, storing, err := v.Place(u.req, keep, append(slices.Clone(u.out), slow))
+	if err == nil && storing >= len(u.decision.Storing) {
+		u.dropSlow(v, t)
 	}
 }
 
@@ -281,10 +320,53 @@ func (c *Coordinator) decide(v View, u *deciding) []Action {
 	}
 	u.decision.Change++
 	u.decided, u.decision.Storing, u.decision.Standby = v.Now, order[:storing], 0
-	if len(order) > storing {
-		u.decision.Standby = order[storing]
+	u.decision.Lacking, u.decision.Source = nil, 0
+	for _, n := range order[storing:] {
+		if u.gets(n) {
+			u.decision.Standby = n
+			break
+		}
+	}
+	if u.req.Announced && !u.supply() {
+		u.cause = cmp.Or(u.cause, error(image.Errorf(image.KindAborted,
+			"no node that is up has the bytes of upload %s", u.req.ID)))
+		return c.fail(v, u) // the client announces it again
 	}
 	return append(u.tell(u.nodes()...), c.commit(v, u)...)
+}
+
+// sentTo takes note of nodes that the client of an announced upload sends it to.
+func (u *deciding) sentTo(nodes []image.NodeID) {
+	for _, n := range nodes {
+		if !slices.Contains(u.req.Broadcast, n) {
+			u.req.Broadcast = append(slices.Clip(u.req.Broadcast), n) // it may be a report's
+		}
+	}
+}
+
+// gets reports whether a node gets the bytes without a decision, or has some already.
+func (u *deciding) gets(n image.NodeID) bool {
+	r, heard := u.reports[n]
+	return heard && !r.Gone || slices.Contains(u.req.Broadcast, n)
+}
+
+// supply finds the node that sends the bytes of an announced upload to those that the client does not send
+// them to, where there are such, and reports whether all get them.
+func (u *deciding) supply() bool {
+	d := &u.decision
+	for _, n := range d.Storing {
+		switch {
+		case !u.gets(n):
+			d.Lacking = append(d.Lacking, n)
+		case d.Source == 0, u.reports[n].Copy != nil && u.reports[d.Source].Copy == nil:
+			d.Source = n
+		}
+	}
+	if d.Source != 0 && len(d.Lacking) == 0 {
+		d.Source = 0
+		return true
+	}
+	return d.Source != 0
 }
 
 // nodes returns all nodes that have to do with the upload.
@@ -303,7 +385,9 @@ func (u *deciding) tell(nodes ...image.NodeID) (actions []Action) {
 		return nil
 	}
 	for _, n := range nodes {
-		actions = append(actions, Tell{n, u.decision})
+		d := u.decision
+		d.Part = u.reports[n].Part
+		actions = append(actions, Tell{n, d})
 	}
 	return actions
 }

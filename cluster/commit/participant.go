@@ -20,6 +20,7 @@ type Moment struct {
 // Participant does one node's part of one upload.
 type Participant struct {
 	self     image.NodeID
+	part     uint64
 	shard    uint64
 	req      image.Request
 	times    Times
@@ -27,6 +28,7 @@ type Participant struct {
 	storing  bool
 	copy     *Copy
 	reported bool           // the copy was reported, and is kept until the log has decided
+	passed   []image.NodeID // that this node sends its copy to
 	problem  *image.Problem // why this node cannot store it
 	fatal    bool           // nor any other
 	over     *image.Problem // why the upload failed, without an entry in the log
@@ -35,9 +37,10 @@ type Participant struct {
 	said     time.Time // when it last reported, or began
 }
 
-// NewParticipant returns the participant of a node that receives an upload.
-func NewParticipant(self image.NodeID, shard uint64, req image.Request, t Times) *Participant {
-	return &Participant{self: self, shard: shard, req: req, times: t}
+// NewParticipant returns the participant of a node that receives an upload. part is a number that no other
+// participant in that upload has had.
+func NewParticipant(self image.NodeID, part, shard uint64, req image.Request, t Times) *Participant {
+	return &Participant{self: self, part: part, shard: shard, req: req, times: t}
 }
 
 // Begin is the first event. Where the leader gets the header too, it decides unasked.
@@ -69,7 +72,7 @@ func (p *Participant) send(m Moment, again bool) []Action {
 // all returns what every report says. It is sent: a copy in it is kept until the log has decided.
 func (p *Participant) all(m Moment) Report {
 	p.reported = p.reported || p.copy != nil
-	r := Report{Node: p.self, Request: p.req, Copy: p.copy, Index: m.Acted}
+	r := Report{Node: p.self, Part: p.part, Request: p.req, Copy: p.copy, Index: m.Acted}
 	if len(p.decision.Storing) > 0 {
 		r.Round, r.Change = p.decision.Round, p.decision.Change
 	}
@@ -84,12 +87,15 @@ func (p *Participant) Decide(m Moment, from image.NodeID, d Decision) []Action {
 	if d.Problem == nil && d.Round == p.decision.Round && d.Change < p.decision.Change {
 		return nil // a newer one came before it
 	}
+	if d.Problem != nil && d.Part != 0 && d.Part != p.part {
+		return nil // an earlier try
+	}
 	p.decision = d
 	switch stores := slices.Contains(d.Storing, p.self); {
 	case d.Problem != nil:
 		return p.fail(m, d.Problem)
 	case stores && (p.copy != nil || p.problem != nil):
-		return p.report(m)
+		return append(p.report(m), p.pass()...)
 	case stores && !p.storing:
 		p.storing = true
 		return []Action{Store{}}
@@ -132,7 +138,9 @@ func (p *Participant) fail(m Moment, cause *image.Problem) (actions []Action) {
 func (p *Participant) finish(m Moment, f Finish) (actions []Action) {
 	p.finished = true
 	if m.Leader != 0 && (f.Upload == nil || f.Upload.State == catalog.Failed) {
-		gone := Report{Node: p.self, Request: p.req, Index: m.Acted, Problem: f.Problem, Gone: true}
+		gone := Report{
+			Node: p.self, Part: p.part, Request: p.req, Index: m.Acted, Problem: f.Problem, Gone: true,
+		}
 		actions = append(actions, Send{To: m.Leader, Report: gone})
 	}
 	return append(actions, f)
@@ -178,7 +186,21 @@ func (p *Participant) Stored(m Moment, c Copy) []Action {
 		return nil // it was stopped, which deletes the file
 	}
 	p.storing, p.copy = false, &c
-	return p.report(m)
+	return append(p.report(m), p.pass()...)
+}
+
+// pass sends this node's copy to those that get the bytes from it.
+func (p *Participant) pass() (actions []Action) {
+	if p.copy == nil || p.decision.Source != p.self {
+		return nil
+	}
+	for _, n := range p.decision.Lacking {
+		if !slices.Contains(p.passed, n) {
+			p.passed = append(p.passed, n)
+			actions = append(actions, Pass{n, p.decision.Storing})
+		}
+	}
+	return actions
 }
 
 // CannotStore says that this node cannot store the upload; with fatal no node can.
@@ -193,6 +215,7 @@ func (p *Participant) CannotStore(m Moment, cause *image.Problem, fatal bool) (a
 
 // CannotSend says that a node which is to store the upload cannot be sent its bytes.
 func (p *Participant) CannotSend(m Moment, to image.NodeID, cause *image.Problem) []Action {
+	p.passed = slices.DeleteFunc(p.passed, func(n image.NodeID) bool { return n == to })
 	if p.finished || p.over != nil || m.Leader == 0 {
 		return nil
 	}

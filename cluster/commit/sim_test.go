@@ -228,11 +228,18 @@ func (n *simNode) view() View {
 	}
 	v.Place = func(req image.Request, keep, out []image.NodeID) ([]image.NodeID, int, error) {
 		order := slices.Clone(keep)
-		for i := range v.Up {
-			c := v.Up[(i+int(req.ID[15]))%len(v.Up)]
-			if !slices.Contains(order, c) && !slices.Contains(out, c) {
+		add := func(c image.NodeID) {
+			if slices.Contains(v.Up, c) && !slices.Contains(order, c) && !slices.Contains(out, c) {
 				order = append(order, c)
 			}
+		}
+		if req.Announced {
+			for _, c := range req.Broadcast {
+				add(c)
+			}
+		}
+		for i := range v.Up {
+			add(v.Up[(i+int(req.ID[15]))%len(v.Up)])
 		}
 		if len(order) < v.Needed {
 			return nil, 0, image.Errorf(image.KindNoQuorum, "%d nodes are left", len(order))
@@ -256,6 +263,8 @@ func (n *simNode) do(part *simPart, actions []Action) {
 				from: n.id, run: n.run, id: a.ID, command: a.Command.Encode(), answers: part == nil,
 				slow: s.r.IntN(6) == 0,
 			})
+		case Pass:
+			s.flying = append(s.flying, message{n.id, a.To, header{part}})
 		case Store:
 			part.writing, part.attempt = true, s.attempt()
 		case StopStoring:
@@ -540,6 +549,8 @@ func (s *simulation) body(n *simNode) {
 	c := busy[s.r.IntN(len(busy))]
 	p := n.parts[c.req.ID]
 	switch {
+	case c.req.Announced && !s.calm && s.r.IntN(40) == 0:
+		s.announceAgain(c)
 	case p != nil && p.source != nil && !p.fed():
 	case p == nil:
 		c.toStart = slices.DeleteFunc(c.toStart, func(id image.NodeID) bool { return id == n.id })
@@ -568,12 +579,33 @@ func (s *simulation) try(c *simClient) {
 			c.toStart = append(c.toStart, n.id)
 		}
 	}
-	c.req.Broadcast = slices.Clone(c.toStart)
-	if len(c.toStart) > 0 && s.r.IntN(4) == 0 {
-		i := s.r.IntN(len(c.toStart))
+	c.req.Broadcast, c.req.Announced = slices.Clone(c.toStart), false
+	switch i := s.r.IntN(max(1, len(c.toStart))); {
+	case len(c.toStart) == 0:
+	case s.r.IntN(4) == 0:
 		c.toStart, c.req.Broadcast = c.toStart[i:i+1], nil
+	case s.r.IntN(3) == 0:
+		c.announce(i)
 	}
 	s.note("client of upload %d tries, broadcast to %v", c.req.ID[15], c.req.Broadcast)
+}
+
+// announce has a client send its upload to the nodes that one has chosen, but for the i-th, and sometimes not
+// to all of these.
+func (c *simClient) announce(i int) {
+	if c.req.Announced = true; len(c.toStart) > 1 {
+		c.toStart = slices.Delete(c.toStart, i, i+1)
+	}
+	c.req.Broadcast = slices.Clone(c.toStart)
+}
+
+// announceAgain has the client of an announced upload send it to one more node, too.
+func (s *simulation) announceAgain(c *simClient) {
+	n := s.nodes[s.r.IntN(len(s.nodes))]
+	if n.runs() && !n.wiped && n.parts[c.req.ID] == nil && !slices.Contains(c.toStart, n.id) {
+		s.note("the client of upload %d announces it again, to node %d", c.req.ID[15], n.id)
+		c.toStart, c.req.Broadcast = append(c.toStart, n.id), []image.NodeID{n.id}
+	}
 }
 
 // relay begins to send an upload to the nodes that are to store it.
@@ -645,11 +677,11 @@ func (n *simNode) begin(c *simClient, source *simPart) {
 	}
 	req := c.req
 	if source != nil {
-		req.Broadcast = slices.Clone(source.decision.Storing)
+		req.Broadcast, req.Relayed = slices.Clone(source.decision.Storing), true
 	}
 	p := &simPart{
-		Participant: NewParticipant(n.id, simShard, req, simTimes), node: n, run: n.run, client: c, source: source,
-		began: n.s.now,
+		Participant: NewParticipant(n.id, n.s.r.Uint64(), simShard, req, simTimes), node: n, run: n.run, client: c,
+		source: source, began: n.s.now,
 	}
 	n.parts[c.req.ID] = p
 	n.s.note("node %d begins %v", n.id, c.req.ID[15])

@@ -101,8 +101,8 @@ type Record struct {
 	Bytes    int64  `json:"bytes"` // plaintext length
 	// Check is what copies and repeated uploads are compared by.
 	Check Check `json:"check"`
-	// Sealed is the plaintext's SHA-256 under the key of Check, nil when the client neither sent nor asked for
-	// it. SHA256 is the same for those who may read the image, and never in the log: read.Images.Reveal.
+	// Sealed is the plaintext's SHA-256 under the key of Check, nil when the client neither sent nor asked
+	// for it. SHA256 is the same for those who may read the image, and never in the log: read.Images.Reveal.
 	Sealed  *SealedDigest `json:"sealed,omitempty"`
 	SHA256  *Digest       `json:"-"`
 	Type    string        `json:"type,omitempty"` // Content-Type that the client sent; see MediaType
@@ -144,9 +144,12 @@ type Request struct {
 	Digest *Digest    `json:"-"`              // that the body must have; nil: none
 	// WantDigest asks for the SHA-256 in the record even without Digest.
 	WantDigest bool `json:"-"`
-	// Broadcast are the nodes that the sender sends to, this one among them; empty when the node that is asked
-	// is to relay the upload.
+	// Broadcast are the nodes that the sender sends to, this one among them; empty when the node that is
+	// asked is to relay the upload.
 	Broadcast []NodeID `json:"broadcast,omitempty"`
+	// Announced: Broadcast are the nodes that a node has chosen for the upload when its client announced it.
+	// They are to store it, the first as its owner; where others have to, they get the bytes from these.
+	Announced bool `json:"announced,omitempty"`
 	// Relayed: another node, which has had the upload assigned, relays it.
 	Relayed bool `json:"relayed,omitempty"`
 }

@@ -293,6 +293,11 @@ func (v *fakeVault) Of(shard uint64, upload image.ID) (files []image.FileID, err
 	return files, nil
 }
 
+// openCopy implements Options.OpenCopy.
+func (v *fakeVault) openCopy(_ context.Context, rec *image.Record) io.ReadCloser {
+	return io.NopCloser(bytes.NewReader(v.file(rec.File(rec.Copies[0]))))
+}
+
 // count returns the number of files.
 func (v *fakeVault) count() int {
 	v.mu.Lock()

@@ -198,6 +198,7 @@ func (f *fleet) options(id image.NodeID) Options {
 		Store:           f.vaults[id],
 		Sealer:          fakeSealer{},
 		Peers:           f,
+		OpenCopy:        f.vaults[id].openCopy,
 		Mail:            func(to image.NodeID, m Message) { f.mail(id, to, m) },
 		Logger:          zap.NewNop(),
 		Shards:          func() []uint64 { return []uint64{testShard} },

@@ -57,7 +57,10 @@ func (p *placer) place(
 		return nil, 0, err
 	}
 	if earlier != nil {
-		keep = earlier.kept(keep, out, candidates)
+		keep = kept(earlier.storing, keep, out, candidates)
+	}
+	if req.Announced {
+		keep = kept(req.Broadcast, keep, out, candidates)
 	}
 	others := slices.DeleteFunc(candidates, func(c placement.Candidate) bool {
 		return slices.Contains(keep, c.ID) || slices.Contains(out, c.ID)
@@ -78,11 +81,12 @@ func (p *placer) place(
 	return order, storing, nil
 }
 
-// kept returns the nodes of keep, and those of the decision f that need not be out. Another leader may have
-// taken that: the nodes that store have released the first bytes, and could not begin again.
-func (f *flying) kept(keep, out []image.NodeID, candidates []placement.Candidate) []image.NodeID {
+// kept returns the nodes of keep, and those of chosen that need not be out: of an earlier decision, which may
+// be another leader's, since the nodes that store have released the first bytes, and could not begin again;
+// or of the answer to an announcement, since the client sends to these.
+func kept(chosen, keep, out []image.NodeID, candidates []placement.Candidate) []image.NodeID {
 	keep = slices.Clone(keep)
-	for _, n := range f.storing {
+	for _, n := range chosen {
 		isIt := func(c placement.Candidate) bool { return c.ID == n }
 		if slices.ContainsFunc(candidates, isIt) && !slices.Contains(keep, n) && !slices.Contains(out, n) {
 			keep = append(keep, n)
@@ -130,7 +134,7 @@ func (p *placer) candidates(
 	}
 	current := p.UpToDate(shard)
 	for _, n := range p.ShardNodes(shard) {
-		sentTo := len(req.Broadcast) == 0 || slices.Contains(req.Broadcast, n)
+		sentTo := len(req.Broadcast) == 0 || req.Announced || slices.Contains(req.Broadcast, n)
 		if !sentTo || !slices.Contains(current, n) || !slices.Contains(room, n) {
 			continue
 		}
@@ -169,7 +173,7 @@ func (p *placer) enough(shard uint64, req image.Request, candidates int, room []
 	switch {
 	case candidates >= need:
 		return nil
-	case len(req.Broadcast) > 0 && named < need:
+	case len(req.Broadcast) > 0 && !req.Announced && named < need:
 		return image.Errorf(image.KindMisplaced,
 			"Imgcluster-Broadcast names %d nodes of the shard, %d are needed", named, need).
 			WithHint("broadcast to all nodes that GET /v1/cluster lists for the shard, " +

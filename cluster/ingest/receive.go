@@ -70,8 +70,7 @@ func (s *Service) register(req image.Request) (u, old *upload, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || s.draining() && s.uploads[req.ID] == nil {
-		return nil, nil, image.Errorf(image.KindNoQuorum, "node %d is shutting down", s.Node).
-			WithHint("send to another node")
+		return nil, nil, s.shuttingDown()
 	}
 	if old = s.uploads[req.ID]; old != nil && !old.failed() {
 		if old.req.User != req.User || old.req.Name != req.Name || old.req.Size != req.Size {
@@ -90,6 +89,10 @@ func (s *Service) register(req image.Request) (u, old *upload, err error) {
 	s.uploads[req.ID] = u
 	s.running++
 	return u, old, nil
+}
+
+func (s *Service) shuttingDown() error {
+	return image.Errorf(image.KindNoQuorum, "node %d is shutting down", s.Node).WithHint("send to another node")
 }
 
 // unregister ends the local upload and gives its memory back.

@@ -78,9 +78,10 @@ type Peers interface {
 // Owned is an upload that has committed with this node as its owner.
 type Owned struct {
 	*image.Record
-	Relayed bool          // by a node; else its client sent it to all
-	From    image.NodeID  // the first owner, whom it was taken over from; 0: this node was the first
-	Took    time.Duration // from its header here to the commit
+	Announced bool          // its client asked where to send it, and sent it there
+	Relayed   bool          // by a node; else its client sent it to all
+	From      image.NodeID  // the first owner, whom it was taken over from; 0: this node was the first
+	Took      time.Duration // from its header here to the commit
 }
 
 // Options says how a Service works. All fields are needed.
@@ -90,6 +91,8 @@ type Options struct {
 	Store  Store
 	Sealer Sealer
 	Peers  Peers
+	// OpenCopy returns the plaintext of this node's copy of an upload, which need not have been committed.
+	OpenCopy func(ctx context.Context, rec *image.Record) io.ReadCloser
 	// Mail sends a message to another node. It does not block, and may lose the message.
 	Mail   func(to image.NodeID, m Message)
 	Logger *zap.Logger

@@ -334,8 +334,8 @@ func (c *cursor) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// close ends the cursor, and a Read that waits; bytes that only it needed are released.
-func (c *cursor) close() {
+// Close ends the cursor, and a Read that waits; bytes that only it needed are released.
+func (c *cursor) Close() error {
 	c.stop()
 	s := c.s
 	s.mu.Lock()
@@ -354,4 +354,5 @@ func (c *cursor) close() {
 	}
 	s.release()
 	s.wake.Broadcast()
+	return nil
 }

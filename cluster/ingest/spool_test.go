@@ -63,11 +63,11 @@ func TestClosedCursor(t *testing.T) {
 	if _, err := peer.Read(make([]byte, 100)); err != nil {
 		t.Fatal(err)
 	}
-	peer.close()
+	peer.Close()
 	if _, err := own.WriteTo(io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	own.close()
+	own.Close()
 	if err := <-filled; err != nil {
 		t.Fatal(err)
 	}
@@ -81,14 +81,14 @@ func TestCloseEndsAWaitingRead(t *testing.T) { synctest.Test(t, closeEndsAWaitin
 
 func closeEndsAWaitingRead(t *testing.T) {
 	_, own, peer := smallSpool(t, ChunkBytes)
-	defer own.close()
+	defer own.Close()
 	read := make(chan error)
 	go func() {
 		_, err := peer.Read(make([]byte, 1))
 		read <- err
 	}()
 	synctest.Wait()
-	peer.close()
+	peer.Close()
 	if err := <-read; !errors.Is(err, errSpoolClosed) {
 		t.Errorf("read: %v", err)
 	}
@@ -114,7 +114,7 @@ func TestPeerAnswersEarly(t *testing.T) {
 		go func() { filled <- s.fill(in) }()
 		go func() {
 			_, err := own.WriteTo(io.Discard)
-			own.close()
+			own.Close()
 			stored <- err
 		}()
 		go func() {
@@ -127,7 +127,7 @@ func TestPeerAnswersEarly(t *testing.T) {
 					err = resp.Body.Close()
 				}
 			}
-			peer.close()
+			peer.Close()
 			sent <- err
 		}()
 		out.Write(body[:ChunkBytes])
@@ -146,8 +146,8 @@ func TestSlowBytesGoOn(t *testing.T) { synctest.Test(t, slowBytesGoOn) }
 
 func slowBytesGoOn(t *testing.T) {
 	s, own, peer := smallSpool(t, ChunkBytes)
-	defer own.close()
-	defer peer.close()
+	defer own.Close()
+	defer peer.Close()
 	in, out := io.Pipe()
 	filled := make(chan error)
 	go func() { filled <- s.fill(in) }()

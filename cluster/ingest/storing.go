@@ -22,7 +22,7 @@ func (u *upload) startStoring() {
 		var c commit.Copy
 		if err == nil {
 			c, err = u.store(ctx, cur, file)
-			cur.close()
+			cur.Close()
 		}
 		if err == nil {
 			u.failpoint("durable")

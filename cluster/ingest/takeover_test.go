@@ -29,7 +29,9 @@ func (f *fleet) stalled(ids ...image.NodeID) (release func()) {
 	for _, id := range ids {
 		f.vaults[id].stall = gate
 	}
-	return sync.OnceFunc(func() { close(gate) })
+	release = sync.OnceFunc(func() { close(gate) })
+	f.t.Cleanup(release)
+	return release
 }
 
 // begin broadcasts a body, and returns what gives the answers.

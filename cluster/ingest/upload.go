@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -61,7 +62,7 @@ func newUpload(s *Service, req image.Request) *upload {
 		done:    make(chan struct{}),
 		senders: map[image.NodeID]context.CancelCauseFunc{},
 	}
-	u.part = commit.NewParticipant(s.Node, u.shard, req, s.times())
+	u.part = commit.NewParticipant(s.Node, rand.Uint64(), u.shard, req, s.times())
 	u.ctx, u.cancel = context.WithCancelCause(s.ctx)
 	u.filling.Add(1)
 	return u
@@ -98,6 +99,10 @@ func (u *upload) do(action commit.Action) {
 	case commit.DeleteCopy:
 		file := u.attempt.file
 		s.collector.later(func() { s.collector.discard(file) })
+	case commit.Pass:
+		if !u.closed {
+			u.startPassing(a)
+		}
 	case commit.Propose:
 		s.wg.Start(func() {
 			ctx, cancel := context.WithTimeout(s.ctx, s.UploadTimeout)
@@ -143,6 +148,7 @@ func (u *upload) followDecision(d commit.Decision) {
 	if u.relays() {
 		u.followSenders(d) // first: they need the first bytes
 	}
+	u.dropSenders(d)
 	if u.req.Relayed && !slices.Contains(d.Storing, u.s.Node) {
 		return // the relay knows of a newer decision, or stops sending soon: the first bytes may be needed
 	}
@@ -188,7 +194,10 @@ func (u *upload) idle() time.Duration {
 
 // owned describes an upload that has committed with this node as its owner.
 func (u *upload) owned(rec *image.Record) Owned {
-	o := Owned{Record: rec, Relayed: u.req.Relayed || len(u.req.Broadcast) == 0, Took: time.Since(u.began)}
+	o := Owned{
+		Record: rec, Announced: u.req.Announced, Took: time.Since(u.began),
+		Relayed: !u.req.Announced && (u.req.Relayed || u.relays()),
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.first != rec.Owner {

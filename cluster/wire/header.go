@@ -19,6 +19,7 @@ const (
 	// NodeField names the node that answers.
 	NodeField = "Imgcluster-Node"
 
+	announcedField  = "Imgcluster-Announced"
 	relayedField    = "Imgcluster-Relayed"
 	wantDigestField = "Want-Content-Digest"
 )
@@ -56,6 +57,9 @@ func SetUpload(h http.Header, up image.Request) {
 	if len(up.Broadcast) > 0 {
 		h.Set(BroadcastField, FormatNodes(up.Broadcast))
 	}
+	if up.Announced {
+		h.Set(announcedField, "true")
+	}
 	if up.Relayed {
 		h.Set(relayedField, "true")
 	}
@@ -91,6 +95,9 @@ func Broadcast(h http.Header, self image.NodeID) ([]image.NodeID, error) {
 	}
 	return to, nil
 }
+
+// Announced reports whether an upload goes to the nodes that the answer to its announcement has named.
+func Announced(h http.Header) bool { return h.Get(announcedField) == "true" }
 
 // Relayed reports whether another node, which has had the upload assigned, relays it.
 func Relayed(h http.Header) bool { return h.Get(relayedField) == "true" }

@@ -18,6 +18,7 @@ type delivery struct {
 // deliveries are all that are measured.
 var deliveries = []delivery{
 	{client.Broadcast, 3, 1},
+	{client.Announce, 2, 2. / 3},
 	{client.Relay, 1, 1./3 + 2./3*2/3}, // from the client, or as one of the storing nodes from another
 }
 

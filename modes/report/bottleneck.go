@@ -51,7 +51,7 @@ const (
 
 // try is the next step for each.
 var try = map[string]string{
-	limitLink:      "use a faster link, or --delivery relay, which sends each image from the client once",
+	limitLink:      "use a faster link, or --delivery announce or relay, which send less from the client",
 	limitDisk:      "give the node a faster disk, or one of its own; look for other programs that write to it",
 	limitCPU:       "give the node more cores, or take other programs from its machine",
 	limitClientCPU: "run the client on a machine of its own, or with more cores",
@@ -145,7 +145,7 @@ func (l log) suspect(r *Report) (b Bottleneck) {
 			return b
 		}
 	}
-	w := l.wire(receivers(&l.Run, len(l.runNodes(r.Nodes))))
+	w := l.wire(len(l.runNodes(r.Nodes)))
 	resent := 100 * ratio(w.again, w.needed)
 	retried := 100 * ratio(float64(w.retried), float64(r.Attempted))
 	if w.needed > 0 && resent > r.Limits.ResentPercent || retried > retriedPercentMin {

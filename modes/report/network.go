@@ -10,16 +10,16 @@ import (
 // broadcastNodesMax is the number of nodes that a broadcast reaches: those of one shard.
 const broadcastNodesMax = 3
 
-// network requires that the client did not send much more than each image once to every receiver.
+// network requires that the client did not send much more than each image once to every receiver, but for
+// what the cluster asked for again.
 func (j *judgement) network() (Status, string) {
-	receivers := j.receivers()
 	if j.log.unnamed() && j.log.Run.Delivery != runlog.DeliveryRelay {
 		return Skipped, skippedNodes
 	}
-	if receivers == 0 {
+	w := j.log.wire(len(j.nodes))
+	if !w.known {
 		return Skipped, fmt.Sprintf("delivery %q: unknown how often an image is sent", j.log.Run.Delivery)
 	}
-	w := j.log.wire(receivers)
 	if w.needed == 0 || w.sent == 0 {
 		return Skipped, "the log does not say what was sent"
 	}
@@ -34,6 +34,10 @@ func (j *judgement) network() (Status, string) {
 		perSecond(rate), j.link(rate),
 		term.Bytes(int64(w.sent)), term.Bytes(int64(w.needed)), again,
 		term.Plural(w.retried, "upload"))
+	if w.asked > 0 {
+		j.figure("asked_again_bytes", w.asked)
+		evidence += "; " + term.Bytes(int64(w.asked)) + " more for nodes that took an upload over"
+	}
 	if again <= j.limits.ResentPercent && w.unknown > 0 {
 		return Skipped, evidence + "; the log does not say what was sent for " + term.Plural(w.unknown, "upload")
 	}
@@ -55,35 +59,43 @@ func (j *judgement) link(rate float64) string {
 // wire is what the client sent for the uploads.
 type wire struct {
 	needed, sent, again float64 // bytes
+	asked               float64 // bytes, of sent, that nodes which took an upload over asked for
 	retried             int64   // uploads
 	unknown             int64   // uploads of which the log does not have what was sent or needed
+	known               bool    // how often an image is sent
 }
 
-func (l log) wire(receivers int) (w wire) {
+func (l log) wire(nodes int) (w wire) {
+	w.known = receivers(&l.Run, l.Run.Delivery, nodes) > 0 || l.Run.Delivery == runlog.DeliveryAuto
 	for i := range l.Uploads {
 		u := &l.Uploads[i]
 		if u.Attempts > 1 {
 			w.retried++
 		}
-		if !u.Counted || u.Bytes == 0 || u.OK && u.Sent == 0 {
+		delivery := l.Run.Delivery
+		if delivery == runlog.DeliveryAuto {
+			delivery = u.By.String()
+		}
+		need := float64(u.Bytes) * float64(receivers(&l.Run, delivery, nodes))
+		if !u.Counted || need == 0 || u.OK && u.Sent == 0 {
 			w.unknown++
 			continue
 		}
-		need := float64(u.Bytes) * float64(receivers)
 		w.needed += need
 		w.sent += float64(u.Sent)
-		w.again += max(float64(u.Sent)-need, 0)
+		w.asked += float64(u.Again)
+		w.again += max(float64(u.Sent-u.Again)-need, 0)
 	}
 	return w
 }
 
-// receivers returns how many nodes get each image from the client, 0 when unknown.
-func (j *judgement) receivers() int { return receivers(&j.log.Run, len(j.nodes)) }
-
-func receivers(r *runlog.Run, nodes int) int {
-	switch r.Delivery {
+// receivers returns how many nodes get an image from the client, 0 when unknown.
+func receivers(r *runlog.Run, delivery string, nodes int) int {
+	switch delivery {
 	case runlog.DeliveryBroadcast:
 		return min(nodes, broadcastNodesMax)
+	case runlog.DeliveryAnnounce:
+		return min(nodes, r.Replicas)
 	case runlog.DeliveryRelay:
 		return 1
 	}

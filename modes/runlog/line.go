@@ -28,6 +28,8 @@ type line struct {
 	Owner       *float64        `json:"owner"`
 	Attempts    *float64        `json:"attempts"`
 	SentBytes   *float64        `json:"sent_bytes"`
+	AgainBytes  *float64        `json:"again_bytes"`
+	Delivery    *string         `json:"delivery"`
 	FirstChoice *bool           `json:"first_choice"`
 	FirstNode   *float64        `json:"first_node"`
 	ScheduledS  *float64        `json:"scheduled_s"`
@@ -203,6 +205,8 @@ func (l *Log) addUpload(in *line) error {
 		Outcome:   l.outcome(in),
 		Seq:       in.whole("seq", in.Seq, countMax),
 		Sent:      in.whole("sent_bytes", in.SentBytes, bytesMax),
+		Again:     in.whole("again_bytes", in.AgainBytes, bytesMax),
+		By:        byOf(in.Delivery),
 		Owner:     in.id("owner", in.Owner),
 		FirstNode: in.id("first_node", in.FirstNode),
 		Attempts:  int(in.whole("attempts", in.Attempts, attemptsMax)),

@@ -119,13 +119,36 @@ type UploadOutcome struct {
 	Outcome
 	Seq       int64
 	Sent      int64 // bytes
+	Again     int64 // of Sent, see Upload.AgainBytes
 	Owner     int
 	FirstNode int // the hash's first choice
 	Attempts  int
 	Class     string
 	Choice    Choice
 	Counted   bool // Sent is known
+	By        By   // with DeliveryAuto
 	lacking   bool // the outcome is not known; finish drops these
+}
+
+// By is the delivery of an upload, 0 when the log does not say it.
+type By uint8
+
+// bys are the deliveries of uploads, in the order of By from 1 on.
+var bys = []string{DeliveryBroadcast, DeliveryAnnounce, DeliveryRelay}
+
+func (b By) String() string {
+	if b == 0 {
+		return ""
+	}
+	return bys[b-1]
+}
+
+// byOf returns the By of a delivery's name.
+func byOf(name *string) By {
+	if name == nil {
+		return 0
+	}
+	return By(1 + slices.Index(bys, *name))
 }
 
 // Choice is whether the owner was the hash's first choice.

@@ -33,10 +33,12 @@ const (
 	lineBytesMax  = 1 << 20
 )
 
-// Delivery is how the client hands an image to the cluster.
+// Delivery is how the client hands an image to the cluster. With DeliveryAuto each upload has its own.
 const (
 	DeliveryBroadcast = "broadcast"
+	DeliveryAnnounce  = "announce"
 	DeliveryRelay     = "relay"
+	DeliveryAuto      = "auto"
 )
 
 // The kinds of events that a report acts on; it lists others as information. NodeDown, Kill, Pause and Stop
@@ -56,6 +58,7 @@ const (
 	EventReleased = "load_released"
 	EventResumed  = "resumed"       // the run had been interrupted, and continues
 	EventCleaning = "cleaning"      // the deletion of the run's images began
+	EventDelivery = "delivery"      // which one DeliveryAuto has chosen, and by which figures
 	EventMemory   = "memory_waited" // at the end: how long uploads waited for the client's memory
 
 	EventImageMismatched = "image_mismatched" // was read back with other bytes; Detail begins with its name
@@ -168,6 +171,8 @@ type Upload struct {
 	Replicas    []int   `json:"replicas,omitempty"`
 	Attempts    int     `json:"attempts"`
 	SentBytes   int64   `json:"sent_bytes"`
+	AgainBytes  int64   `json:"again_bytes,omitempty"` // of SentBytes, for nodes that took an announced upload over
+	Delivery    string  `json:"delivery,omitempty"`    // with DeliveryAuto
 	FirstChoice *bool   `json:"first_choice,omitempty"`
 	FirstNode   int     `json:"first_node,omitempty"` // first in the hash's rank; 0 when unknown
 
@@ -304,6 +309,7 @@ func (u Upload) typed() (string, any, error) {
 		within("owner", u.Owner, 0, nodeIDMax),
 		within("attempts", u.Attempts, 0, attemptsMax),
 		within("sent_bytes", u.SentBytes, 0, bytesMax),
+		within("again_bytes", u.AgainBytes, 0, bytesMax),
 		within("first_node", u.FirstNode, 0, nodeIDMax),
 		within("scheduled_s", value(u.ScheduledS), 0, secondsMax))
 }

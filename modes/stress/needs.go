@@ -67,9 +67,11 @@ func (o *Options) needs(cfg *config.Config, run *load.Options) Needs {
 		n.Uploads = left
 	}
 	nodes := int64(len(cfg.Cluster.Nodes))
-	n.Sent = n.Bytes
-	if o.Delivery == string(client.Broadcast) {
+	switch n.Sent = n.Bytes; client.Delivery(o.Delivery) {
+	case client.Broadcast, client.Auto: // at most
 		n.Sent *= min(nodes, placement.ShardNodes)
+	case client.Announce:
+		n.Sent *= min(nodes, int64(n.Copies))
 	}
 	n.Stored = n.Bytes * min(int64(n.Copies), nodes)
 	n.PerNode = n.Stored / nodes

@@ -58,8 +58,8 @@ func (o *Options) source(cfg *config.Config) (load.Source, error) {
 		return nil, refusef("use one of "+strings.Join(slices.Sorted(maps.Keys(Profiles)), ", "),
 			"no profile is named %q", o.Profile)
 	}
-	if o.Delivery != string(client.Broadcast) && o.Delivery != string(client.Relay) {
-		return nil, refusef("use broadcast or relay", "no delivery is named %q", o.Delivery)
+	if err := client.Delivery(o.Delivery).Check(); err != nil {
+		return nil, err
 	}
 	var source load.Source = load.Generated{Spec: o.Spec}
 	if o.Images != "" {

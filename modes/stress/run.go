@@ -124,7 +124,7 @@ func (r *Run) Preflight(ctx context.Context, c *client.Client) (Needs, []Check, 
 		return needs, nil, err
 	}
 	found.describe(r.cfg, &r.load.Run)
-	r.load.Target = NewTarget(c, found.status)
+	r.load.Target = NewTarget(c, found.status, r.Delivery == string(client.Auto))
 	return needs, found.judge(r.cfg, &r.Options, needs), nil
 }
 

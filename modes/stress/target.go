@@ -19,12 +19,14 @@ import (
 // Target is the cluster as the load driver sees it.
 type Target struct {
 	c      *client.Client
+	auto   bool                               // the client chooses the delivery
 	status atomic.Pointer[wire.ClusterStatus] // the newest
 }
 
-// NewTarget returns the cluster that a client speaks to, which has this status.
-func NewTarget(c *client.Client, status wire.ClusterStatus) *Target {
-	t := &Target{c: c}
+// NewTarget returns the cluster that a client speaks to, which has this status. auto: its delivery is
+// client.Auto.
+func NewTarget(c *client.Client, status wire.ClusterStatus, auto bool) *Target {
+	t := &Target{c: c, auto: auto}
 	t.setStatus(status)
 	return t
 }
@@ -46,7 +48,13 @@ func (t *Target) Put(ctx context.Context, up load.Upload) (load.Outcome, error) 
 		Owner:     int(r.Receipt.Owner),
 		Attempts:  r.Attempts,
 		Done:      r.Done,
-		SentBytes: r.SentBytes,
+		SentBytes: r.SentBytes, AgainBytes: r.AgainBytes,
+	}
+	if t.auto {
+		o.Delivery = string(r.Delivery)
+	}
+	if r.Chosen != nil {
+		o.Chosen = r.Chosen.String()
 	}
 	for _, n := range r.Receipt.Replicas {
 		o.Replicas = append(o.Replicas, int(n))

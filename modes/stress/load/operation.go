@@ -160,6 +160,12 @@ func (r *run) put(rec *runlog.Upload, up Upload) error {
 	if out.SentBytes != nil {
 		rec.SentBytes = out.SentBytes()
 	}
+	if out.AgainBytes != nil {
+		rec.AgainBytes = out.AgainBytes()
+	}
+	if rec.Delivery = out.Delivery; out.Chosen != "" {
+		Recorder{r}.Event(runlog.Event{Kind: runlog.EventDelivery, Detail: out.Chosen})
+	}
 	r.sent.Add(rec.SentBytes)
 	rec.ID = out.ID
 	rec.Attempts = out.Attempts

@@ -1,0 +1,260 @@
+package client
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"imgcluster/cluster/image"
+	"imgcluster/cluster/wire"
+)
+
+// announcing answers announcements with nodes, by their number from 1 on, and has h take the uploads.
+func announcing(nodes func(n int64, r *http.Request) ([]image.NodeID, error), h handler) handler {
+	var announced atomic.Int64
+	return func(f *fleet, id int, w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodPost {
+			h(f, id, w, r)
+			return
+		}
+		ids, err := nodes(announced.Add(1), r)
+		if err != nil {
+			refuse(w, err)
+			return
+		}
+		json.NewEncoder(w).Encode(wire.Announcement{Nodes: ids})
+	}
+}
+
+func (f *fleet) nodes() (ids []int) {
+	for _, r := range f.received() {
+		ids = append(ids, r.node)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// TestAnnounce: the nodes that the answer names, and no other, get the upload, with what says so.
+func TestAnnounce(t *testing.T) {
+	data := noise(1 << 20)
+	digest := image.Digest{1}
+	up := upload(data)
+	up.ID, up.IfNoneMatch, up.Digest = image.NewID(), true, &digest
+	named := func(_ int64, r *http.Request) ([]image.NodeID, error) {
+		q, err := wire.ParseAnnounce(r.URL.Query())
+		if err != nil || q.Bytes != up.Size || q.Without != nil ||
+			r.Header.Get(wire.UploadField) != up.ID.String() || r.Header.Get("If-None-Match") != "*" ||
+			r.Header.Get("Content-Digest") != "" || r.ContentLength != 0 {
+			t.Errorf("announced %+v by %v, %v", q, r.Header, err)
+		}
+		return []image.NodeID{3, 1}, nil
+	}
+	f := newFleet(t, 3, Options{Delivery: Announce}, announcing(named, accept))
+	res, err := f.Put(t.Context(), up)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-res.Done
+	if res.Attempts != 1 || res.SentBytes() != 2*up.Size || res.AgainBytes() != 0 || res.Delivery != Announce {
+		t.Errorf("%+v, %d bytes sent", res, res.SentBytes())
+	}
+	if got := f.nodes(); !slices.Equal(got, []int{1, 3}) {
+		t.Errorf("sent to %v", got)
+	}
+	for _, r := range f.received() {
+		if r.header.Get("Imgcluster-Broadcast") != "3,1" || r.header.Get("Imgcluster-Announced") != "true" ||
+			r.header.Get("Content-Digest") == "" {
+			t.Errorf("node %d got %v", r.node, r.header)
+		}
+	}
+}
+
+// TestAnnounceAgain: when all nodes that get an announced upload fail, it is announced once more in the same
+// attempt, without those, and what is sent then is counted apart.
+func TestAnnounceAgain(t *testing.T) {
+	data := noise(1 << 20)
+	f := newFleet(t, 3, Options{Delivery: Announce, Attempts: 1},
+		announcing(func(n int64, r *http.Request) ([]image.NodeID, error) {
+			q, err := wire.ParseAnnounce(r.URL.Query())
+			if n == 1 {
+				return []image.NodeID{1, 2}, err
+			}
+			if !slices.Equal(q.Without, []image.NodeID{1, 2}) {
+				t.Errorf("announced without %v", q.Without)
+			}
+			return []image.NodeID{3}, err
+		}, func(f *fleet, id int, w http.ResponseWriter, r *http.Request) {
+			if id == 3 {
+				accept(f, id, w, r)
+				return
+			}
+			r.Body.Read(make([]byte, 1))
+			panic(http.ErrAbortHandler)
+		}))
+	res, err := f.Put(t.Context(), upload(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-res.Done
+	again := res.AgainBytes()
+	if res.Attempts != 1 || res.Node != 3 || again != int64(len(data)) || res.SentBytes() <= again {
+		t.Errorf("%+v, %d bytes sent, %d of them again", res, res.SentBytes(), again)
+	}
+}
+
+// TestAnnounceRefused: what is refused when it is announced is not sent.
+func TestAnnounceRefused(t *testing.T) {
+	refusing := func(int64, *http.Request) ([]image.NodeID, error) {
+		return nil, image.Errorf(image.KindExists, "there is one").WithHint("choose another name")
+	}
+	f := newFleet(t, 3, Options{Delivery: Announce}, announcing(refusing, accept))
+	res, err := f.Put(t.Context(), upload(noise(1000)))
+	expectKind(t, err, image.KindExists)
+	if res.SentBytes() != 0 || res.Attempts != 1 {
+		t.Errorf("%d attempts, %d bytes sent", res.Attempts, res.SentBytes())
+	}
+}
+
+// TestAnnounceHedged: a node that does not answer an announcement holds up the first upload for a moment, and
+// the next ones not at all.
+func TestAnnounceHedged(t *testing.T) {
+	asked := make([]atomic.Int64, 4)
+	f := newFleet(t, 3, Options{Delivery: Announce},
+		func(f *fleet, id int, w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodPut {
+				accept(f, id, w, r)
+				return
+			}
+			if asked[id].Add(1); id == 1 {
+				<-r.Context().Done()
+				return
+			}
+			json.NewEncoder(w).Encode(wire.Announcement{Nodes: []image.NodeID{2, 3}})
+		})
+	for range 3 {
+		if _, err := f.Put(t.Context(), upload(noise(1000))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if asked[1].Load() != 1 || asked[2].Load() != 3 {
+		t.Errorf("node 1 was asked %d times, node 2 %d times", asked[1].Load(), asked[2].Load())
+	}
+}
+
+// TestAnnouncedToUnknownNodes: an answer that names no node of the shard is as one of a shard that has moved.
+func TestAnnouncedToUnknownNodes(t *testing.T) {
+	f := newFleet(t, 3, Options{Delivery: Announce, Attempts: 2},
+		func(f *fleet, id int, w http.ResponseWriter, r *http.Request) {
+			switch r.Method {
+			case http.MethodPost:
+				io.WriteString(w, `{"nodes":[7,8]}`)
+			case http.MethodPut:
+				accept(f, id, w, r)
+			default:
+				refuse(w, image.Errorf(image.KindNotFound, "nothing"))
+			}
+		})
+	_, err := f.Put(t.Context(), upload(noise(1000)))
+	expectKind(t, err, image.KindMisplaced)
+	if len(f.nodes()) != 0 {
+		t.Errorf("sent to %v", f.nodes())
+	}
+}
+
+// TestAuto decides by images that were not beside one of the other delivery, and says so once.
+func TestAuto(t *testing.T) {
+	for _, x := range []struct {
+		what                string
+		announce, broadcast time.Duration // an image takes
+		want                Delivery
+	}{
+		{"a slow link", 2 * time.Second, 3 * time.Second, Announce},
+		{"a fast link", time.Second, time.Second, Broadcast},
+		{"a little faster", 10 * time.Second, 11 * time.Second, Broadcast},
+	} {
+		t.Run(x.what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := &Client{o: Options{Delivery: Auto}}
+				var chosen []*Choice
+				took := func(p *put) {
+					if p.delivery == Announce {
+						time.Sleep(x.announce)
+					} else {
+						time.Sleep(x.broadcast)
+					}
+					if choice := c.measure(p, true); choice != nil {
+						chosen = append(chosen, choice)
+					}
+				}
+				begin := func() *put {
+					p := &put{up: Upload{Size: 1 << 20}, attempts: 1}
+					p.delivery = c.choose(p)
+					return p
+				}
+				failed := begin()
+				c.measure(failed, false)
+				var after []Delivery
+				for i := range 3 * trialImages {
+					p := begin()
+					if len(chosen) > 0 {
+						after = append(after, p.delivery)
+					}
+					if i == 1 { // one beside it, which ends at the same time
+						other := begin()
+						took(p)
+						c.measure(other, true)
+						continue
+					}
+					took(p)
+				}
+				if len(chosen) != 1 || chosen[0].Delivery != x.want ||
+					!strings.HasPrefix(chosen[0].String(), string(x.want)) {
+					t.Fatalf("chose %v", chosen)
+				}
+				if len(after) == 0 || slices.ContainsFunc(after, func(d Delivery) bool { return d != x.want }) {
+					t.Errorf("went on with %v", after)
+				}
+			})
+		})
+	}
+}
+
+// TestAutoOverlap: an image that was on its way beside one of the other delivery does not count.
+func TestAutoOverlap(t *testing.T) {
+	c := &Client{o: Options{Delivery: Auto}}
+	start := func() *put {
+		p := &put{up: Upload{Size: 1 << 20}, attempts: 1}
+		p.delivery = c.choose(p)
+		return p
+	}
+	last := start()
+	for range trialImages {
+		c.measure(start(), true)
+	}
+	first := start()
+	if last.delivery != Announce || first.delivery != Broadcast {
+		t.Fatalf("%s, then %s", last.delivery, first.delivery)
+	}
+	c.measure(first, true)
+	c.measure(last, true)
+	announced, sent := len(c.auto.tries[triesAnnounce].rates), len(c.auto.tries[triesBroadcast].rates)
+	if announced != trialImages || sent != 0 {
+		t.Errorf("%d and %d images count", announced, sent)
+	}
+}
+
+// TestDeliveries: what there is not is refused with what there is.
+func TestDeliveries(t *testing.T) {
+	for _, d := range Deliveries {
+		if err := d.Check(); err != nil {
+			t.Error(err)
+		}
+	}
+	expectKind(t, Delivery("carrier pigeon").Check(), image.KindInvalid)
+}
