@@ -45,6 +45,13 @@ func (n *Node) Inventory() (string, error) {
 				var line map[string]any
 				switch table := string(k[:1]); table {
 				case "r", "u": // the tables of package catalog
+					if table == "r" {
+						var rec *image.Record
+						if rec, bad = catalog.DecodeRecord(k, v); bad != nil {
+							return false
+						}
+						v, _ = json.Marshal(rec)
+					}
 					if bad = json.Unmarshal(v, &line); bad != nil {
 						return false
 					}

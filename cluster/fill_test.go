@@ -74,10 +74,6 @@ func (f *Fill) apply(tx catalog.Tx, shard uint64) error {
 		if rec.Shard != shard {
 			continue
 		}
-		b, err := json.Marshal(rec)
-		if err != nil {
-			return err
-		}
 		key := []byte("r" + rec.User + "\x00" + rec.Name)
 		if there, err := tx.Get(key); err != nil || there != nil {
 			if err != nil {
@@ -85,7 +81,9 @@ func (f *Fill) apply(tx catalog.Tx, shard uint64) error {
 			}
 			continue // the command was proposed twice
 		}
-		if err := errors.Join(tx.Set(key, b), tx.Set(append([]byte{'i'}, rec.ID[:]...), key)); err != nil {
+		err := errors.Join(
+			tx.Set(key, catalog.EncodeRecord(rec)), tx.Set(append([]byte{'i'}, rec.ID[:]...), key))
+		if err != nil {
 			return err
 		}
 		sums := catalog.Totals{Images: 1, Bytes: rec.Bytes, Nodes: map[image.NodeID]*catalog.NodeTotals{}}

@@ -96,5 +96,5 @@ func (t *txn) recopy(c *Recopy) (Result, error) {
 		dropped.Copies = c.Drop
 		t.events = append(t.events, Event{Removed: &dropped})
 	}
-	return Result{}, t.put(nameKey(rec.User, rec.Name), rec)
+	return Result{}, t.putRecord(rec)
 }

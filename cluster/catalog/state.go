@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"time"
 
 	"imgcluster/cluster/image"
 )
@@ -80,7 +79,7 @@ func (t *Totals) node(id image.NodeID) *NodeTotals {
 
 // Keys of a shard's part of the database, by their first byte.
 const (
-	recordTable  = 'r' // user NUL name -> image.Record
+	recordTable  = 'r' // user NUL name -> image.Record, see EncodeRecord
 	imageTable   = 'i' // image ID -> user NUL name, for committed images
 	uploadTable  = 'u' // upload ID -> Upload
 	deletedTable = 'd' // ID of a Delete -> deleted
@@ -140,7 +139,7 @@ func find[T any](r Reader, key []byte) (*T, error) {
 
 // GetRecord returns the record of a name, nil when there is none.
 func GetRecord(r Reader, user, name string) (*image.Record, error) {
-	return find[image.Record](r, nameKey(user, name))
+	return getRecord(r, nameKey(user, name))
 }
 
 // GetUpload returns what the shard knows of an upload ID, nil when nothing. Of a stored image it
@@ -165,9 +164,8 @@ func recordOf(r Reader, id image.ID) (*image.Record, error) {
 	if err != nil || key == nil {
 		return nil, err
 	}
-	rec := &image.Record{}
-	ok, err := get(r, key, rec)
-	if !ok || rec.ID != id {
+	rec, err := getRecord(r, key)
+	if rec == nil || rec.ID != id {
 		return nil, err
 	}
 	return rec, nil
@@ -190,58 +188,15 @@ func ListRecords(r Reader, user, prefix, after string, fn func(*image.Record) bo
 	if after != "" && after >= prefix {
 		place = nameKey(user, after)
 	}
-	return scan(r, nameKey(user, prefix), place, func(_ []byte, rec *image.Record) bool { return fn(rec) })
-}
-
-// RawRecord is a record as the catalog has it. It is valid until the next one is read.
-type RawRecord []byte
-
-// Listed returns what lists say of a record: its name, version, length, type, owner, nodes of copies, time,
-// and sealed digest with its key. To decode the other fields would take as long again.
-func (b RawRecord) Listed() (*image.Record, error) {
-	var l struct {
-		Name    string              `json:"name"`
-		Version uint64              `json:"version"`
-		Bytes   int64               `json:"bytes"`
-		Sealed  *image.SealedDigest `json:"sealed"`
-		Type    string              `json:"type"`
-		Owner   image.NodeID        `json:"owner"`
-		Created time.Time           `json:"created"`
-		Check   struct {
-			Key uint32 `json:"key"`
-		} `json:"check"`
-		Copies []struct {
-			Node image.NodeID `json:"node"`
-		} `json:"copies"`
-	}
-	if err := json.Unmarshal(b, &l); err != nil {
-		return nil, fmt.Errorf("catalog: a record: %w", err)
-	}
-	rec := &image.Record{
-		Name: l.Name, Version: l.Version, Bytes: l.Bytes, Check: image.Check{Key: l.Check.Key},
-		Sealed: l.Sealed, Type: l.Type, Owner: l.Owner, Created: l.Created,
-		Copies: make([]image.Copy, len(l.Copies)),
-	}
-	for i, c := range l.Copies {
-		rec.Copies[i].Node = c.Node
-	}
-	return rec, nil
-}
-
-// ListRaw is ListRecords with records that are not decoded.
-func ListRaw(r Reader, user, prefix, after string, fn func(name string, rec RawRecord) bool) error {
-	from, end := nameKey(user, prefix), prefixEnd(nameKey(user, prefix))
-	if after != "" && after >= prefix {
-		from = append(nameKey(user, after), 0)
-	}
-	names := len(nameKey(user, ""))
-	return r.Scan(from, end, func(k, b []byte) bool { return fn(string(k[names:]), b) })
+	return scanRecords(r, nameKey(user, prefix), place, func(_ []byte, rec *image.Record) bool {
+		return fn(rec)
+	})
 }
 
 // Records returns up to limit records of all users that come after the place `after` (nil: from the
 // first), in the order of users and names, and the place of the last one; nil when there are no more.
 func Records(r Reader, after []byte, limit int) (recs []*image.Record, last []byte, err error) {
-	err = scan(r, []byte{recordTable}, after, func(k []byte, rec *image.Record) bool {
+	err = scanRecords(r, []byte{recordTable}, after, func(k []byte, rec *image.Record) bool {
 		recs, last = append(recs, rec), slices.Clone(k)
 		return len(recs) < limit
 	})
@@ -249,13 +204,6 @@ func Records(r Reader, after []byte, limit int) (recs []*image.Record, last []by
 		last = nil
 	}
 	return recs, last, err
-}
-
-// recordFiles is what EachFile reads of a record.
-type recordFiles struct {
-	ID     image.ID     `json:"id"`
-	Shard  uint64       `json:"shard"`
-	Copies []image.Copy `json:"copies"`
 }
 
 // filesBatch is how many records EachFile reads with one view.
@@ -274,10 +222,10 @@ func EachFile(
 		batch = batch[:0]
 		err := view(shard, func(r Reader) error {
 			n := 0
-			err := scan(r, []byte{recordTable}, after, func(k []byte, rec *recordFiles) bool {
+			err := scanRecords(r, []byte{recordTable}, after, func(k []byte, rec *image.Record) bool {
 				for _, c := range rec.Copies {
 					if c.Node == node {
-						batch = append(batch, image.FileID{Image: rec.ID, Shard: rec.Shard, Attempt: c.Attempt})
+						batch = append(batch, rec.File(c))
 					}
 				}
 				if n++; n == filesBatch {

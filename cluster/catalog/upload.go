@@ -171,10 +171,9 @@ func (c *Commit) record(t *txn) *image.Record {
 
 // store writes a new record and counts it.
 func (t *txn) store(rec *image.Record) error {
-	key := nameKey(rec.User, rec.Name)
-	err := t.put(key, rec)
+	err := t.putRecord(rec)
 	if err == nil {
-		err = t.tx.Set(idKey(imageTable, rec.ID), key)
+		err = t.tx.Set(idKey(imageTable, rec.ID), nameKey(rec.User, rec.Name))
 	}
 	if err == nil {
 		err = t.count(+1, rec)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -330,13 +329,9 @@ func TestReveal(t *testing.T) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	page := &listPage{limit: 2}
-	raw, err := json.Marshal(rec)
-	if err != nil {
-		t.Fatal(err)
-	}
-	page.offer(listed{Info: wire.Info{Name: rec.Name}, raw: raw})
+	page.offer(listed{wire.Info{Name: rec.Name}, rec})
 	page.offer(listed{Info: wire.Info{Name: "b.png", SHA256: "of another node"}})
-	l, err := page.list(func() revealer { return m.revealer(t.Context(), "alice") })
+	l, err := page.list(m.revealer(t.Context(), "alice"))
 	if err != nil || l.Images[0].SHA256 != sum.String() || l.Images[1].SHA256 != "of another node" {
 		t.Errorf("%+v, %v", l, err)
 	}

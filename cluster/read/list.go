@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -39,7 +38,7 @@ func (m *Images) List(ctx context.Context, user, prefix, after string, limit int
 			if err != nil {
 				return wire.List{}, err
 			}
-			return page.list(func() revealer { return m.revealer(ctx, user) })
+			return page.list(m.revealer(ctx, user))
 		}
 	}
 }
@@ -100,7 +99,7 @@ func (m *Images) ListShards(
 	if err := m.listShards(ctx, page, shards, user, prefix, after); err != nil {
 		return wire.List{}, err
 	}
-	return page.list(func() revealer { return m.revealer(ctx, user) })
+	return page.list(m.revealer(ctx, user))
 }
 
 // listShards adds what shards on this node have to a page: their lists are merged, so that each is read no
@@ -127,8 +126,7 @@ func (m *Images) listShards(
 			if err := ctx.Err(); err != nil {
 				return err // then not all was read
 			}
-			one := listed{Info: wire.Info{Name: all[0].name}, raw: slices.Clone(all[0].rec)}
-			if !page.offer(one) {
+			if rec := all[0].rec; !page.offer(listed{wire.Info{Name: rec.Name}, rec}) {
 				return nil
 			}
 			if err := all[0].advance(); err != nil {
@@ -171,19 +169,18 @@ func (m *Images) readAll(ctx context.Context, shards []uint64, fn func([]catalog
 
 // cursor is a place in the list of one shard.
 type cursor struct {
-	name string
-	rec  catalog.RawRecord
+	rec  *image.Record
 	done bool
 
-	next   func() (string, catalog.RawRecord, bool)
+	next   func() (*image.Record, bool)
 	stop   func()
 	failed error // of the list, when it has ended
 }
 
 func newCursor(r catalog.Reader, user, prefix, after string) *cursor {
 	c := &cursor{}
-	c.next, c.stop = iter.Pull2(func(yield func(string, catalog.RawRecord) bool) {
-		c.failed = catalog.ListRaw(r, user, prefix, after, yield)
+	c.next, c.stop = iter.Pull(func(yield func(*image.Record) bool) {
+		c.failed = catalog.ListRecords(r, user, prefix, after, yield)
 	})
 	return c
 }
@@ -191,7 +188,7 @@ func newCursor(r catalog.Reader, user, prefix, after string) *cursor {
 // advance goes to the next image.
 func (c *cursor) advance() error {
 	var ok bool
-	c.name, c.rec, ok = c.next()
+	c.rec, ok = c.next()
 	c.done = !ok
 	return c.failed
 }
@@ -211,12 +208,14 @@ func (c cursors) sift() {
 
 func (c *cursor) compare(o *cursor) int {
 	switch {
-	case c.done != o.done && c.done:
+	case c.done && o.done:
+		return 0
+	case c.done:
 		return 1
-	case c.done != o.done:
+	case o.done:
 		return -1
 	}
-	return strings.Compare(c.name, o.name)
+	return strings.Compare(c.rec.Name, o.rec.Name)
 }
 
 // pageBytesMax bounds the names of one page, with infoBytes for the rest of each image: a page ends with them
@@ -241,7 +240,7 @@ type listPage struct {
 // listed is an image of a page: as another node has listed it, or its name and its record.
 type listed struct {
 	wire.Info
-	raw catalog.RawRecord
+	rec *image.Record // nil: another node has listed it
 }
 
 // largestFirst is a heap of images with the last name on top.
@@ -294,31 +293,16 @@ func (p *listPage) cut(name string) {
 	}
 }
 
-// decodeTogether is how many records of a page are decoded one after the other; others at the same time.
-const decodeTogether = 256
-
 // list returns the page, with the digests that reveal opens. Nothing may be offered any more.
-func (p *listPage) list(reveal func() revealer) (wire.List, error) {
+func (p *listPage) list(reveal revealer) (wire.List, error) {
 	slices.SortFunc(p.first, func(a, b listed) int { return strings.Compare(a.Name, b.Name) })
 	l := wire.List{Images: make([]wire.Info, len(p.first))}
-	var g errgroup.Group
-	g.SetLimit(runtime.GOMAXPROCS(0))
-	for from := 0; from < len(p.first); from += decodeTogether {
-		some := p.first[from:min(from+decodeTogether, len(p.first))]
-		g.Go(func() error {
-			reveal := reveal()
-			for n, i := range some {
-				info, err := i.info(reveal)
-				if err != nil {
-					return err
-				}
-				l.Images[from+n] = info
-			}
-			return nil
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return wire.List{}, err
+	for n, i := range p.first {
+		info, err := i.info(reveal)
+		if err != nil {
+			return wire.List{}, err
+		}
+		l.Images[n] = info
 	}
 	if p.more && len(l.Images) > 0 {
 		l.Next = l.Images[len(l.Images)-1].Name
@@ -328,17 +312,17 @@ func (p *listPage) list(reveal func() revealer) (wire.List, error) {
 
 // info returns an image as it is listed.
 func (i *listed) info(reveal revealer) (wire.Info, error) {
-	if i.raw == nil {
+	if i.rec == nil {
 		return i.Info, nil
 	}
-	rec, err := i.raw.Listed()
-	if err == nil && rec.Sealed != nil {
-		rec.SHA256, err = reveal(rec)
+	rec := *i.rec
+	if rec.Sealed != nil {
+		var err error
+		if rec.SHA256, err = reveal(i.rec); err != nil {
+			return wire.Info{}, err
+		}
 	}
-	if err != nil {
-		return wire.Info{}, err
-	}
-	return wire.InfoOf(rec), nil
+	return wire.InfoOf(&rec), nil
 }
 
 // read offers the images of another node's page, one after the other, for as long as they may belong to this

@@ -19,8 +19,6 @@ import (
 	"imgcluster/cluster/wire"
 )
 
-func nothingSealed() revealer { return nil }
-
 // countedLog is shards in memory that count the rows that are read of them.
 type countedLog struct {
 	shards map[uint64]memkv.KV
@@ -56,11 +54,7 @@ func TestListReadsNoFurther(t *testing.T) {
 			Name: fmt.Sprintf("%05d.png", i), Bytes: int64(i), Owner: 1, Created: time.Now().UTC(),
 			Copies: []image.Copy{{Node: 1}, {Node: 3}},
 		}
-		b, err := json.Marshal(rec)
-		if err != nil {
-			t.Fatal(err)
-		}
-		log.shards[uint64(i*7%shards)]["ralice\x00"+rec.Name] = b
+		log.shards[uint64(i*7%shards)]["ralice\x00"+rec.Name] = catalog.EncodeRecord(rec)
 	}
 	listed, after := 0, ""
 	for more := true; more; {
@@ -148,7 +142,7 @@ func TestListPage(t *testing.T) {
 			t.Fatalf("%d images are kept, of a page of %d", len(page.first), limit)
 		}
 		slices.Sort(all)
-		got, _ := page.list(nothingSealed)
+		got, _ := page.list(nil)
 		want := all[:min(limit, len(all))]
 		if len(got.Images) != len(want) || (got.Next != "") != (len(all) > len(want)) ||
 			got.Next != "" && got.Next != want[len(want)-1] {
@@ -180,7 +174,7 @@ func TestListPageBytes(t *testing.T) {
 				}
 			}
 		}
-		l, _ := page.list(nothingSealed)
+		l, _ := page.list(nil)
 		for _, i := range l.Images {
 			if after++; i.Name != name(after) {
 				t.Fatalf("image %d is %.10q", after, i.Name)

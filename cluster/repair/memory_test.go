@@ -2,7 +2,6 @@ package repair
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"runtime"
 	"testing"
@@ -40,11 +39,7 @@ func (g generated) Scan(from, to []byte, fn func(key, value []byte) bool) error 
 			User: "alice", Name: fmt.Sprintf("%08d", i), Shard: 2, Wanted: 1,
 			Copies: []image.Copy{{Node: 1, Attempt: image.Attempt{1}}, {Node: 2, Attempt: image.Attempt{2}}},
 		}
-		b, err := json.Marshal(rec)
-		if err != nil {
-			return err
-		}
-		if !fn([]byte("ralice\x00"+rec.Name), b) {
+		if !fn([]byte("ralice\x00"+rec.Name), catalog.EncodeRecord(&rec)) {
 			return nil
 		}
 	}
