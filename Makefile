@@ -9,7 +9,7 @@ RACE_SKIP = TestModel|TestCrash|TestHistories|TestNetwork|TestPowerCuts|TestLayo
 RACE_SKIP := $(RACE_SKIP)|TestLostDisk|TestManyImages|TestInodesFull|TestRestartsSendNothingTwice|TestStrangers
 RACE_SKIP := $(RACE_SKIP)|TestSimulation
 
-.PHONY: build static test readme race lint format bench networks extreme powercuts histories crash flips wipes damage slow scale bugs fuzz strangers simulate clean
+.PHONY: build static test readme race lint format bench networks extreme powercuts histories crash flips wipes damage slow scale bugs fuzz strangers simulate balance clean
 
 build: ## the binary
 	go build -o imgcluster .
@@ -60,6 +60,11 @@ wipes: COUNT = 300
 damage: COUNT = 10
 simulate: COUNT = 100000
 strangers: COUNT = 30
+balance: COUNT = 1000
+
+# How even the shares are in COUNT simulated runs: the table of BENCHMARKS.md.
+balance:
+	IMGCLUSTER_RUNS=$(COUNT) go test ./cluster/placement -run '^TestBalance$$' -count 1 -v -timeout 2h
 
 # Uploads on three simulated nodes that fail, each invariant after each event.
 simulate:

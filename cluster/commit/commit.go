@@ -52,13 +52,16 @@ type Report struct {
 	Gone bool `json:"gone,omitempty"`
 }
 
-// Decision is what the coordinator tells the nodes of an upload.
+// Decision is what the coordinator tells the nodes of an upload. One with neither Storing nor Problem says,
+// to nodes that have no part in it, that it is given up.
 type Decision struct {
 	ID image.ID `json:"id"`
 	// Round is the same in all decisions of one coordinator on one try of an upload, and in no others.
 	Round uint64 `json:"round"`
 	// Change counts the decisions of a round, from 1 on. They may come in another order.
 	Change int `json:"change"`
+	// Bytes is the image's size.
+	Bytes int64 `json:"bytes,omitempty"`
 	// Storing are the nodes that are to store a copy, the owner first.
 	Storing []image.NodeID `json:"storing,omitempty"`
 	// Standby holds the bytes for a takeover; 0: nobody.

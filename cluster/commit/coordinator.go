@@ -40,6 +40,7 @@ type deciding struct {
 	req      image.Request
 	reports  map[image.NodeID]Report // the newest of each node
 	out      []image.NodeID          // nodes that are not to store it
+	could    []image.NodeID          // nodes that could store it: what is decided is load beside their own
 	decision Decision
 	created  time.Time
 	decided  time.Time                  // when the decision last changed
@@ -93,7 +94,7 @@ func (c *Coordinator) Heard(v View, r Report) []Action {
 			afar:  map[image.NodeID]time.Time{},
 			stale: map[image.NodeID]uint64{},
 		}
-		u.decision.ID, u.decision.Round = id, v.Random()
+		u.decision.ID, u.decision.Round, u.decision.Bytes = id, v.Random(), r.Request.Size
 		if r.Request.Relayed { // Broadcast is whom another decision has named; the relay can send it to all
 			u.req.Broadcast = nil
 		}
@@ -128,7 +129,7 @@ func (c *Coordinator) Heard(v View, r Report) []Action {
 	switch {
 	case r.Gone && u.abandoned():
 		delete(c.uploads, id)
-		return nil
+		return u.withdraw()
 	case r.Fatal:
 		u.cause = r.Problem.Err()
 		return c.fail(v, u)
@@ -236,6 +237,16 @@ func (u *deciding) abandoned() bool {
 	return true
 }
 
+// withdraw tells the nodes that have no part in the upload, and may have been told of it, that it is over.
+func (u *deciding) withdraw() (actions []Action) {
+	for _, n := range u.nodes() {
+		if _, has := u.reports[n]; !has {
+			actions = append(actions, Tell{n, Decision{ID: u.req.ID, Round: u.decision.Round}})
+		}
+	}
+	return actions
+}
+
 // receives reports whether a node is receiving the body, or is to get it from one that has not stored its own
 // copy yet, and notes that.
 func (u *deciding) receives(v View, n image.NodeID) bool {
@@ -319,6 +330,7 @@ func (c *Coordinator) decide(v View, u *deciding) []Action {
 		return c.fail(v, u)
 	}
 	u.decision.Change++
+	u.could = order
 	u.decided, u.decision.Storing, u.decision.Standby = v.Now, order[:storing], 0
 	u.decision.Lacking, u.decision.Source = nil, 0
 	for _, n := range order[storing:] {
@@ -369,12 +381,9 @@ func (u *deciding) supply() bool {
 	return d.Source != 0
 }
 
-// nodes returns all nodes that have to do with the upload.
+// nodes returns all nodes that have to do with the upload, or place others beside it.
 func (u *deciding) nodes() []image.NodeID {
-	all := slices.Concat(u.decision.Storing, u.req.Broadcast, u.out, slices.Collect(maps.Keys(u.reports)))
-	if u.decision.Standby != 0 {
-		all = append(all, u.decision.Standby)
-	}
+	all := slices.Concat(u.could, u.req.Broadcast, u.out, slices.Collect(maps.Keys(u.reports)))
 	slices.Sort(all)
 	return slices.Compact(all)
 }

@@ -90,6 +90,9 @@ func (p *Participant) Decide(m Moment, from image.NodeID, d Decision) []Action {
 	if d.Problem != nil && d.Part != 0 && d.Part != p.part {
 		return nil // an earlier try
 	}
+	if d.Problem == nil && len(d.Storing) == 0 {
+		return nil // of an earlier try
+	}
 	p.decision = d
 	switch stores := slices.Contains(d.Storing, p.self); {
 	case d.Problem != nil:

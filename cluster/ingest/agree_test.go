@@ -178,7 +178,7 @@ func TestEarlyDecisionsAreBounded(t *testing.T) { synctest.Test(t, earlyDecision
 
 func earlyDecisionsAreBounded(t *testing.T) {
 	f := newFleet(t, nil)
-	for range earlyMax + 10 {
+	for range max(earlyMax, flyingMax) + 10 {
 		d := commit.Decision{ID: image.NewID(), Round: 1, Storing: []image.NodeID{2, 3}}
 		f.nodes[2].Take(1, Message{Shard: testShard, Decision: &d})
 	}
@@ -186,8 +186,8 @@ func earlyDecisionsAreBounded(t *testing.T) {
 	a.mu.Lock()
 	kept := len(a.early)
 	a.mu.Unlock()
-	if kept != earlyMax {
-		t.Errorf("%d decisions are kept", kept)
+	if counted := f.counted(2); kept != earlyMax || counted != flyingMax {
+		t.Errorf("%d decisions are kept, %d counted as load", kept, counted)
 	}
 	f.expectNothingLeft()
 }

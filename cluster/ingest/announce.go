@@ -7,10 +7,6 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// announcedMax bounds the decisions on their way, of this node and of others, with which it takes on an
-// announcement.
-const announcedMax = 4096
-
 // Announce chooses the nodes that are to store an upload, the owner first, for its client to send it to these
 // alone; none of out, which the client does not reach. It counts as their load from then on; where the client
 // does not send it, until that expires. Called again with the same ID it names the same nodes, as far as they
@@ -44,11 +40,11 @@ func (p *placer) announced(
 	shard uint64, req image.Request, out []image.NodeID,
 ) ([]image.NodeID, error) {
 	p.mu.Lock()
-	full := len(p.flying) >= announcedMax
+	full := len(p.flying) >= flyingMax
 	p.mu.Unlock()
 	if full {
 		return nil, image.Errorf(image.KindOverload,
-			"node %d has %d uploads that were announced and have not ended, its limit", p.Node, announcedMax).
+			"node %d has %d uploads that were announced and have not ended, its limit", p.Node, flyingMax).
 			WithHint("send fewer at once").WithRetry(time.Second)
 	}
 	order, storing, err := p.place(shard, req, nil, out)

@@ -184,7 +184,7 @@ func TestAnnouncedAgain(t *testing.T) {
 func TestAnnouncementsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t, nil)
-		for range announcedMax {
+		for range flyingMax {
 			f.announce(1, request("a.png"))
 		}
 		if _, err := f.nodes[1].Announce(request("a.png"), nil); image.KindOf(err) != image.KindOverload {

@@ -399,21 +399,27 @@ func (f *fleet) expectEntries(kinds ...string) {
 	}
 }
 
-// expectNothingLeft waits until no node knows of an upload any more.
+// expectNothingLeft waits until no node knows of an upload any more. A decision that comes to a node after
+// its upload has failed there is load until it expires.
 func (f *fleet) expectNothingLeft() {
 	f.t.Helper()
 	for id, s := range f.nodes {
 		f.expectUploads(id, 0)
-		eventually(f.t, fmt.Sprintf("node %d to forget all uploads", id), func() bool {
-			s.placer.mu.Lock()
-			flying := len(s.placer.flying)
-			s.placer.mu.Unlock()
+		poll.Until(f.t, 3*s.UploadTimeout, fmt.Sprintf("node %d to forget all uploads", id), func() bool {
 			s.agreement.mu.Lock()
 			early := len(s.agreement.early)
 			s.agreement.mu.Unlock()
-			return flying == 0 && early == 0 && !s.decides()
+			return f.counted(id) == 0 && early == 0 && !s.decides()
 		})
 	}
+}
+
+// counted returns how many decisions a node counts as load.
+func (f *fleet) counted(id image.NodeID) int {
+	p := f.nodes[id].placer
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.flying)
 }
 
 // decides reports whether this node has uploads to decide on, as the shard's leader.

@@ -27,8 +27,13 @@ type shardTotals struct {
 	acted uint64
 }
 
+// flyingMax bounds the decisions on their way, of this node and of others: with more, no announcement is
+// taken on, and those of others are not counted.
+const flyingMax = 4096
+
 // flying is a decision on an upload that is on its way.
 type flying struct {
+	shard   uint64
 	storing []image.NodeID // the owner first
 	bytes   int64
 	since   time.Time
@@ -42,8 +47,8 @@ func newPlacer(o *Options, acted func(shard uint64) uint64) *placer {
 
 // place chooses the nodes of an upload: those of keep first, then those that are known to store it, then
 // others by placement, but for those of out. It returns all that may store it in their order, and how many of
-// them are to. The loads are what all shards have committed, and the decisions on the way that this node has
-// taken or heard of.
+// them are to. The loads are what the shards that these nodes hold have committed, and the decisions on the
+// way that this node has taken or heard of.
 func (p *placer) place(
 	shard uint64, req image.Request, keep, out []image.NodeID,
 ) (order []image.NodeID, storing int, err error) {
@@ -77,7 +82,7 @@ func (p *placer) place(
 		order = append(order, more...)
 	}
 	storing = min(p.Replicas, len(order))
-	p.fly(req.ID, req.Size, order[:storing])
+	p.flying[req.ID] = &flying{shard, order[:storing], req.Size, time.Now()}
 	return order, storing, nil
 }
 
@@ -95,17 +100,15 @@ func kept(chosen, keep, out []image.NodeID, candidates []placement.Candidate) []
 	return keep
 }
 
-// fly counts a decision as load until the log shows it. The caller holds mu.
-func (p *placer) fly(id image.ID, size int64, storing []image.NodeID) {
-	p.flying[id] = &flying{storing, size, time.Now()}
-}
-
-// heard counts a decision of another node.
-func (p *placer) heard(req image.Request, d commit.Decision) {
+// heard counts a decision of another node as load until the log shows it.
+func (p *placer) heard(shard uint64, d commit.Decision) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(d.Storing) > 0 {
-		p.fly(d.ID, req.Size, d.Storing)
+	switch {
+	case len(d.Storing) == 0 || d.Problem != nil:
+		p.drop(d.ID)
+	case p.flying[d.ID] != nil || len(p.flying) < flyingMax:
+		p.flying[d.ID] = &flying{shard, d.Storing, d.Bytes, time.Now()}
 	}
 }
 
@@ -113,7 +116,15 @@ func (p *placer) heard(req image.Request, d commit.Decision) {
 func (p *placer) landed(id image.ID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.flying, id)
+	p.drop(id)
+}
+
+// drop counts a decision no more. The caller holds mu.
+func (p *placer) drop(id image.ID) {
+	if f := p.flying[id]; f != nil {
+		delete(p.flying, id)
+		delete(p.totals, f.shard) // they may be from before the log showed it
+	}
 }
 
 // expire drops decisions of which nothing was heard for too long.
@@ -128,7 +139,7 @@ func (p *placer) expire() {
 func (p *placer) candidates(
 	shard uint64, req image.Request, room []image.NodeID,
 ) (candidates []placement.Candidate, err error) {
-	loads, others, err := p.loads()
+	loads, err := p.loads(shard)
 	if err != nil {
 		return nil, err
 	}
@@ -142,9 +153,6 @@ func (p *placer) candidates(
 		if l := loads[n]; l != nil {
 			c.Owned = placement.Load(l.Assigned)
 			c.Stored = placement.Load(l.Storing)
-		}
-		if l := others[n]; l != nil {
-			c.Others = placement.Load(l.Assigned)
 		}
 		candidates = append(candidates, c)
 	}
@@ -203,27 +211,38 @@ func (p *placer) membersIn(shard uint64, lists ...[]image.NodeID) (n int) {
 	return n
 }
 
-// loads adds up the work that was given to each node, in all and in the shards that other nodes
-// lead, whose newest decisions may not be here yet. The caller holds mu.
-func (p *placer) loads() (all, others map[image.NodeID]*catalog.NodeTotals, err error) {
+// loads adds up the work that was given to each node of a shard, in this shard and all others of the same
+// nodes. By other shards they could not be compared: this node knows those that it holds, and so more of what
+// one of them has to do than of what another has. The caller holds mu.
+func (p *placer) loads(shard uint64) (map[image.NodeID]*catalog.NodeTotals, error) {
 	sum := &catalog.Totals{Nodes: map[image.NodeID]*catalog.NodeTotals{}}
-	theirs := &catalog.Totals{Nodes: map[image.NodeID]*catalog.NodeTotals{}}
-	for _, shard := range p.Shards() {
-		t, known := p.totals[shard]
-		if acted := p.acted(shard); !known || t.acted != acted { // read before the sums, which may be newer
-			if t.Totals, err = catalog.ViewTotals(p.Log.View, shard); err != nil {
-				return nil, nil, err
+	nodes := p.ShardNodes(shard)
+	like := map[uint64]bool{}
+	for _, other := range p.Shards() {
+		if !sameNodes(p.ShardNodes(other), nodes) {
+			continue
+		}
+		like[other] = true
+		t, known := p.totals[other]
+		if acted := p.acted(other); !known || t.acted != acted { // read before the sums, which may be newer
+			var err error
+			if t.Totals, err = catalog.ViewTotals(p.Log.View, other); err != nil {
+				return nil, err
 			}
 			t.acted = acted
-			p.totals[shard] = t
+			p.totals[other] = t
 		}
 		sum.Add(t.Totals)
-		if p.Log.Leader(shard) != p.Node {
-			theirs.Add(t.Totals)
-		}
 	}
 	for _, f := range p.flying {
-		sum.Assign(f.storing, f.bytes)
+		if like[f.shard] {
+			sum.Assign(f.storing, f.bytes)
+		}
 	}
-	return sum.Nodes, theirs.Nodes, nil
+	return sum.Nodes, nil
+}
+
+func sameNodes(a, b []image.NodeID) bool {
+	isMissing := func(n image.NodeID) bool { return !slices.Contains(b, n) }
+	return len(a) == len(b) && !slices.ContainsFunc(a, isMissing)
 }

@@ -310,11 +310,20 @@ func (s *Service) Take(from image.NodeID, m Message) {
 // told takes what a node has decided of an upload.
 func (s *Service) told(from image.NodeID, shard uint64, d commit.Decision) {
 	u := s.local(shard, d.ID)
-	if u == nil {
-		s.agreement.keepEarly(from, shard, d)
+	if u != nil {
+		u.decide(from, d)
 		return
 	}
-	u.decide(from, d)
+	s.agreement.keepEarly(from, shard, d)
+	if from == s.Node || from != s.Log.Leader(shard) {
+		return
+	}
+	s.placer.heard(shard, d)
+	// It may have ended before that: looked up afterwards, in case it does meanwhile.
+	known, err := s.lookup(shard, d.ID)
+	if err != nil || known != nil && (known.State == catalog.Committed || known.Refused()) {
+		s.placer.landed(d.ID)
+	}
 }
 
 // Applied takes the events of a shard's log up to the entry index, in order. It does not block.

@@ -126,7 +126,7 @@ func (u *upload) decide(from image.NodeID, d commit.Decision) {
 			u.do(a) // now: who stores has the first bytes before they are released
 		}
 		if from == m.Leader && u.part.Follows(d) && u.end == nil && !u.closed {
-			u.s.placer.heard(u.req, d)
+			u.s.placer.heard(u.shard, d)
 			u.followDecision(d)
 		}
 		return nil

@@ -4,12 +4,12 @@
 //
 // Nodes are ranked for each image by rendezvous hashing (Thaler and Ravishankar, 1998), and the owner is
 // the first node in that rank whose load allows it: consistent hashing with bounded loads (Mirrokni,
-// Thorup, Zadimoghaddam, 2016), with a rule that weighs images and bytes together; see the type table. Two
-// images in five go to the first node in their rank.
+// Thorup, Zadimoghaddam, 2016), with the tightest bound by images that there is, and a looser one by bytes;
+// see the type table. On three nodes six images in ten go to the first node in their rank.
 //
-// Only differences from the mean of the given candidates count, so a node that returns far below the mean
-// gets every image until it has caught up. That keeps the shares equal. A caller that wants it to catch up
-// more slowly must even out the loads that it passes.
+// A node that returns with far fewer images than the others gets every image until it has caught up. That
+// keeps the shares equal. A caller that wants it to catch up more slowly must even out the loads that it
+// passes.
 package placement
 
 import (
@@ -34,10 +34,6 @@ type Candidate struct {
 	ID     image.NodeID
 	Owned  Load // images that it owns
 	Stored Load // images that it stores a copy of, those that it owns included
-
-	// Others is the part of Owned that other leaders decided. Their latest decisions may be missing from
-	// it. Zero means that Owned is up to date.
-	Others Load
 }
 
 // Rank returns the nodes in the order in which an image prefers them, by rendezvous hashing. The order of
@@ -107,10 +103,9 @@ func Place(user, name string, size int64, nodes []Candidate, replicas int) ([]im
 		left = slices.Delete(left, i, i+1)
 	}
 
-	stored := newTable(left, size, storedLoad)
 	take(newTable(left, size, ownedLoad).choose(left))
 	for len(order) < min(replicas, len(nodes)) {
-		take(stored.choose(left))
+		take(newTable(left, size, storedLoad).choose(left))
 	}
 	for len(left) > 0 {
 		take(0)

@@ -1,85 +1,72 @@
 package placement
 
-// othersWeight is the share of a difference caused by other leaders that this one evens out. At 1, leaders
-// that do not see each other's latest decisions all choose the same node and overshoot; at 0, the small
-// differences that each causes add up. In simulations with other seeds than it was chosen on (runs of 1500
-// uploads, three nodes, three leaders, every decision seen eight uploads late), 9 runs in 100 end above
-// 0.15 % of standard deviation at a weight of 1, and 4 in 3000, at most 0.154 %, at 0.25. With decisions
-// seen at once none of 3000 does.
-const othersWeight = 0.25
+import "math"
 
-// headroom is how far below the mean, in average images, a node must be to be chosen by its rank alone. A
-// larger one gives a tighter balance and fewer first choices: on three nodes 50 % of images go to their
-// first choice at 0, 42 % at 0.2 and 37 % at 0.4, which balanced hardly better.
-const headroom = 0.2
+// slack is how far an image may move a node away from an even share of the bytes, in average images, when it
+// goes to the node by its rank. A larger one keeps more first choices and evens the bytes less: see
+// TestBalance.
+const slack = 0.3
 
-// table compares the candidates by one kind of load, for one image of the size of share average images.
+// table compares the candidates by one kind of load, for one image.
 //
-// In units of the average image, the difference of a node's load from the mean is a point in a plane:
-// (images, bytes). Taking the image moves it by (1, share). The node's drift is images + share*bytes, the
-// slope of its squared distance from the mean in that direction. A node fits when its drift is below
-// -headroom. So of two nodes, one with many small images and one with few large ones, the first fits a
-// large image and the second a small one, where with two separate bounds no node might fit. The drifts of
-// all nodes sum up to 0, so the least one never leads away from the mean. This is the minimum drift of
-// Tassiulas and Ephremides (1992), with the rank to choose among all nodes that drift towards the mean.
+// The image goes to one of the nodes with the fewest images, so that where each decision sees those before it
+// the numbers of images never differ by more than one. Among these nodes the bytes decide. As each of them
+// gets one image in turn, what evens the bytes is to give the larger images to the nodes whose images are
+// smaller so far: excess is how many average images a node has more than its number of images would say, and
+// the image adds size-average to that. The product of both is how much that drifts away from the mean, in the
+// direction of its squared distance (minimum drift: Tassiulas and Ephremides, 1992). Every node fits whose
+// drift is at most slack, and the first in rank of these gets the image.
 type table struct {
-	load    func(Candidate) point
-	mean    point
+	load    func(Candidate) Load
+	least   int64   // images on the node that has the fewest
 	average float64 // bytes of the average image, this one included; above 0
-	share   float64 // size of this image in average images
+	excess  float64 // of the mean node
+	more    float64 // size of this image less the average, in average images
 }
 
-// point is a load, or a difference of loads; fractions of images come from othersWeight.
-type point struct{ images, bytes float64 }
+func ownedLoad(c Candidate) Load { return c.Owned }
 
-func ownedLoad(c Candidate) point {
-	own := c.Owned.point()
-	others := c.Others.point()
-	return point{
-		images: own.images - (1-othersWeight)*others.images,
-		bytes:  own.bytes - (1-othersWeight)*others.bytes,
-	}
-}
+func storedLoad(c Candidate) Load { return c.Stored }
 
-func storedLoad(c Candidate) point { return c.Stored.point() }
-
-func (l Load) point() point { return point{float64(l.Images), float64(l.Bytes)} }
-
-func newTable(nodes []Candidate, size int64, load func(Candidate) point) table {
-	var sum point
+func newTable(nodes []Candidate, size int64, load func(Candidate) Load) table {
+	t := table{load: load, least: math.MaxInt64}
 	images := 1.0 // of all nodes, this image included
 	bytes := float64(size)
 	for _, c := range nodes {
 		l := load(c)
-		sum.images += l.images
-		sum.bytes += l.bytes
-		images += float64(c.Owned.Images)
-		bytes += float64(c.Owned.Bytes)
+		t.least = min(t.least, l.Images)
+		images += float64(l.Images)
+		bytes += float64(l.Bytes)
 	}
-	n := float64(len(nodes))
-	t := table{load: load, mean: point{sum.images / n, sum.bytes / n}}
 	t.average = max(1, bytes/max(1, images))
-	t.share = float64(size) / t.average
+	t.more = float64(size)/t.average - 1
+	for _, c := range nodes {
+		t.excess += t.excessOf(load(c)) / float64(len(nodes))
+	}
 	return t
 }
 
-// drift returns how much taking the image moves c away from the mean; below 0 it moves towards it.
-func (t table) drift(c Candidate) float64 {
-	l := t.load(c)
-	return l.images - t.mean.images + t.share*(l.bytes-t.mean.bytes)/t.average
-}
+// excessOf returns how many average images the bytes of a load are more than its number of images.
+func (t table) excessOf(l Load) float64 { return float64(l.Bytes)/t.average - float64(l.Images) }
 
-// choose returns the index of the first node that fits, or else of the one with the least drift.
+// drift returns how much taking the image moves the bytes of c away from an even share; below 0 it moves them
+// towards it.
+func (t table) drift(c Candidate) float64 { return (t.excessOf(t.load(c)) - t.excess) * t.more }
+
+// choose returns the index of the first node that fits, or else of the one that drifts least.
 func (t table) choose(ranked []Candidate) int {
-	least, leastDrift := 0, t.drift(ranked[0])
+	best, bestDrift := 0, math.Inf(1)
 	for i, c := range ranked {
+		if t.load(c).Images > t.least {
+			continue
+		}
 		drift := t.drift(c)
-		if drift <= -headroom {
+		if drift <= slack {
 			return i
 		}
-		if drift < leastDrift {
-			least, leastDrift = i, drift
+		if drift < bestDrift {
+			best, bestDrift = i, drift
 		}
 	}
-	return least
+	return best
 }
