@@ -500,7 +500,7 @@ func (r *crashes) inReplacement(t *testing.T, a arm) {
 	}
 	r.removed = 0
 	r.until(t, "3 members, and nothing moves", members(3))
-	r.cl = r.c.Client(t, client.Broadcast)
+	r.cl, r.announcer = r.c.Client(t, client.Broadcast), r.c.Client(t, client.Announce)
 	r.end(t, l)
 }
 

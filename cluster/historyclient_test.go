@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"imgcluster/cluster/client"
 	"imgcluster/cluster/clustertest"
 	"imgcluster/cluster/image"
 )
@@ -137,15 +138,18 @@ func (r *histories) body(rng *rand.Rand) (value int, body []byte) {
 	return value, body
 }
 
-// put stores an image, as a broadcast or through one node. Without a clear answer it may send it again
-// under the same upload ID, through any node: both together are one operation.
+// put stores an image, as a broadcast, announced, or through one node. Without a clear answer it may send it
+// again under the same upload ID, in any way: both together are one operation.
 func (r *histories) put(t *testing.T, in call, rng *rand.Rand) (value int, out answer) {
 	value, body := r.body(rng)
 	id := image.NewID()
 	for range 1 + rng.IntN(2) {
-		if rng.IntN(2) == 0 {
-			out.outcome = r.broadcast(t, in, id, body, rng)
-		} else {
+		switch rng.IntN(4) {
+		case 0:
+			out.outcome = r.upload(t, r.cl, in, id, body, rng)
+		case 1:
+			out.outcome = r.upload(t, r.announcer, in, id, body, rng)
+		default:
 			out.outcome = r.relay(t, in, id, body, rng)
 		}
 		if out.outcome != outUnknown {
@@ -155,13 +159,15 @@ func (r *histories) put(t *testing.T, in call, rng *rand.Rand) (value int, out a
 	return value, out
 }
 
-func (r *histories) broadcast(t *testing.T, in call, id image.ID, body []byte, rng *rand.Rand) outcome {
+func (r *histories) upload(
+	t *testing.T, cl *client.Client, in call, id image.ID, body []byte, rng *rand.Rand,
+) outcome {
 	ctx, cancel := limited(t, rng)
 	defer cancel()
 	up := uploadOf(in.name, body)
 	up.ID = id
 	up.IfNoneMatch = in.act == actPutNew
-	_, err := r.cl.Put(ctx, up)
+	_, err := cl.Put(ctx, up)
 	switch {
 	case err == nil:
 		return outDone

@@ -74,9 +74,10 @@ const (
 
 // histories is a run of them on one cluster.
 type histories struct {
-	c   *clustertest.Cluster
-	cl  *client.Client
-	rng *rand.Rand
+	c         *clustertest.Cluster
+	cl        *client.Client // by broadcast
+	announcer *client.Client
+	rng       *rand.Rand
 
 	ended   atomic.Int64 // operations
 	rounds  int
@@ -104,7 +105,8 @@ func startHistories(t *testing.T, nodes int, seed uint64) *histories {
 
 func newHistories(t *testing.T, c *clustertest.Cluster, seed uint64) *histories {
 	return &histories{
-		c: c, cl: c.Client(t, client.Broadcast), rng: rand.New(rand.NewPCG(seed, 0)),
+		c: c, cl: c.Client(t, client.Broadcast), announcer: c.Client(t, client.Announce),
+		rng:    rand.New(rand.NewPCG(seed, 0)),
 		faults: map[string]int{}, values: map[[sha256.Size]byte]int{}, counts: map[string]int{},
 	}
 }

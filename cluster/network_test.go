@@ -275,7 +275,7 @@ func (n *network) start(t *testing.T, attempts int) *loads {
 func (n *network) startProduct(t *testing.T) *loads {
 	t.Helper()
 	l := &loads{}
-	for _, delivery := range []client.Delivery{client.Broadcast, client.Relay} {
+	for _, delivery := range []client.Delivery{client.Broadcast, client.Announce, client.Relay} {
 		for i, at := range []netip.Addr{nearMajority, nearMinority} {
 			l.major = append(l.major, n.c.StartLoad(t, at, clustertest.LoadOptions{
 				User:     fmt.Sprintf("%s-%d-%s", delivery, i, path.Base(t.Name())),

@@ -251,8 +251,8 @@ func (e *env) putFile(
 	if r.Done != nil {
 		<-r.Done
 	}
-	if r.Chosen != nil {
-		e.say("%v", r.Chosen)
+	if c := r.Chosen(); c != nil {
+		e.say("%v", c)
 	}
 	if image.KindOf(err) == image.KindExists {
 		return r.Receipt, &hintedError{err, "leave out --no-replace to replace it"}

@@ -75,7 +75,7 @@ func (c *Client) choose(p *put) Delivery {
 	return Announce
 }
 
-// measure takes an upload that has ended, and returns what is decided when it decides, else nil.
+// measure takes an upload that has ended at all nodes, and returns what is decided when it decides, else nil.
 func (c *Client) measure(p *put, ok bool) *Choice {
 	if c.o.Delivery != Auto {
 		return nil

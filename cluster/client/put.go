@@ -33,7 +33,6 @@ type Result struct {
 	Node     image.NodeID // the node whose receipt came first
 	Attempts int
 	Delivery Delivery // by which it was sent, which Auto has chosen
-	Chosen   *Choice  // that Auto has made by this upload, the last of the first; nil for all others
 	// Done is closed when nothing reads the bodies any more. That is after the receipt: the other
 	// nodes are still being sent the rest. Wait for it before reusing the image's memory, and before
 	// the process ends if the connections should not be cut.
@@ -49,6 +48,15 @@ func (r Result) SentBytes() int64 {
 		return 0
 	}
 	return r.put.sent.Load()
+}
+
+// Chosen is what Auto has decided by this upload, the last of the first ones; nil for all others. It is known
+// once Done is closed.
+func (r Result) Chosen() *Choice {
+	if r.put == nil {
+		return nil
+	}
+	return r.put.chosen
 }
 
 // AgainBytes are those of SentBytes that went to nodes which took an announced upload over and could not get
@@ -71,13 +79,10 @@ func (c *Client) Put(ctx context.Context, up Upload) (Result, error) {
 	if err := p.prepare(ctx); err != nil {
 		return p.result(answer{}), err
 	}
-	defer c.measure(p, false)
 	for attempt := 1; ; attempt++ {
 		a, failures := p.try(ctx)
 		if failures == nil {
-			r := p.result(a)
-			r.Chosen = c.measure(p, true)
-			return r, nil
+			return p.result(a), nil
 		}
 		if ctx.Err() != nil {
 			return p.result(answer{}), fmt.Errorf("upload of %s/%s: %w", up.User, up.Name, context.Cause(ctx))
@@ -105,6 +110,7 @@ type put struct {
 	asking   http.Header // of its announcement
 	delivery Delivery
 	began    time.Time // where the delivery is tried
+	chosen   *Choice
 	attempts int
 	sent     atomic.Int64 // bytes
 	again    atomic.Int64 // bytes: see Result.AgainBytes
@@ -157,6 +163,7 @@ func (p *put) result(a answer) Result {
 		for _, f := range p.cleanups {
 			f()
 		}
+		p.chosen = p.c.measure(p, a.failure == nil && a.receipt.Committed)
 		close(done)
 	}()
 	return Result{

@@ -56,6 +56,7 @@ type done struct {
 	P50MS    float64                   `json:"p50_ms"`
 	P99MS    float64                   `json:"p99_ms"`
 	Replicas map[string][]image.NodeID `json:"replicas,omitempty"` // of each image put
+	Chosen   client.Delivery           `json:"chosen,omitempty"`   // by client.Auto
 }
 
 // loader is a load process at work.
@@ -210,7 +211,14 @@ func (l *loader) store(ctx context.Context, n int64) (int64, error) {
 	if l.All {
 		<-r.Done
 	}
-	l.stragglers.Go(func() { <-r.Done })
+	l.stragglers.Go(func() {
+		<-r.Done
+		if c := r.Chosen(); c != nil {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.done.Chosen = c.Delivery
+		}
+	})
 	l.mu.Lock()
 	l.done.Replicas[name] = r.Receipt.Replicas
 	l.mu.Unlock()

@@ -6,9 +6,12 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"imgcluster/cluster/client"
 	"imgcluster/cluster/clustertest"
 )
 
@@ -91,7 +94,7 @@ func TestNetworks(t *testing.T) {
 		"sent", "between nodes",
 	}}
 	for _, l := range links {
-		for _, d := range deliveries {
+		for _, d := range append(slices.Clone(deliveries), auto) {
 			t.Run(fmt.Sprintf("%v/%s", l, d.name), func(t *testing.T) {
 				network.Heal()
 				network.Link(clientMbit, hosts...)
@@ -112,11 +115,19 @@ func TestNetworks(t *testing.T) {
 		&out)
 }
 
+// auto is the delivery that the client chooses: by announce where its link is what limits. Its first images
+// are for that, and are sent by broadcast too.
+var auto = delivery{client.Auto, 2, 2. / 3}
+
 // row returns the row of a table, and fails the test when the client's link was used too little.
 func (l link) row(t *testing.T, d delivery, f Figures, did done, share float64) []string {
 	rate, allowed := float64(did.Bytes)/did.Seconds/testSetBytes, l.allows(d, testSetBytes)
 	got := rate / allowed
-	if !l.atNode && got < share {
+	switch {
+	case l.atNode:
+	case d == auto && did.Chosen != client.Announce:
+		t.Errorf("%q was chosen where the client's link is what limits", did.Chosen)
+	case d != auto && got < share:
 		t.Errorf("%.3f of what the link allows, want %v", got, share)
 	}
 	used := f[clientWire] * float64(did.Bytes) / did.All / (float64(l.mbit) * 1e6 / 8)
@@ -125,7 +136,7 @@ func (l link) row(t *testing.T, d delivery, f Figures, did done, share float64) 
 	}
 	number := func(format string, v float64) string { return fmt.Sprintf(format, v) }
 	return []string{
-		l.String(), string(d.name),
+		l.String(), strings.TrimSuffix(string(d.name)+", "+string(did.Chosen), ", "),
 		fmt.Sprintf("%d of %.2g MB", did.Count, float64(did.Bytes)/float64(did.Count)/1e6),
 		number("%.3g", rate), number("%.3g", allowed), number("%.3f", got),
 		(time.Duration(1500/rate) * time.Second).String(),

@@ -274,6 +274,24 @@ var checkCases = map[string][]struct {
 			}
 		}), Failed, figures{"resent_percent": 8.183, "retried_uploads": 0}},
 		{"relay", relay, Passed, figures{"resent_percent": 0}},
+		{"announce", announced(0), Passed, figures{"resent_percent": 0, "asked_again_bytes": absent}},
+		{"announce, some sent again", announced(5), Failed, figures{"resent_percent": 10.09}},
+		{"announce, some asked for again", func() []runlog.Record {
+			return logtest.Mutate(announced(5)(), func(u *runlog.Upload) {
+				u.AgainBytes = u.SentBytes - 2*u.Bytes
+			})
+		}, Passed, figures{"resent_percent": 0, "asked_again_bytes": 2.6876e8}},
+		{"auto", func() []runlog.Record {
+			recs := logtest.SetRun(announced(0)(), func(r *runlog.Run) { r.Delivery = runlog.DeliveryAuto })
+			return logtest.Mutate(recs, func(u *runlog.Upload) {
+				if u.Delivery = runlog.DeliveryAnnounce; u.Seq > 50 {
+					u.Delivery, u.SentBytes = runlog.DeliveryBroadcast, 3*u.Bytes
+				}
+			})
+		}, Passed, figures{"resent_percent": 0}},
+		{"auto, and not said what by", func() []runlog.Record {
+			return logtest.SetRun(announced(0)(), func(r *runlog.Run) { r.Delivery = runlog.DeliveryAuto })
+		}, Skipped, nil},
 		{
 			"five nodes, three receivers", asked(100, func(r *runlog.Run) { r.Nodes = []int{1, 2, 3, 4, 5} }), Passed,
 			figures{"resent_percent": 0},
@@ -507,6 +525,17 @@ func relay() []runlog.Record {
 	return logtest.SetRun(logtest.Mutate(logtest.Even(100), func(u *runlog.Upload) {
 		u.SentBytes = u.Bytes
 	}), func(r *runlog.Run) { r.Delivery = runlog.DeliveryRelay })
+}
+
+// announced are uploads that were sent to two nodes, every so many to a third one.
+func announced(thirdEvery int64) func() []runlog.Record {
+	return func() []runlog.Record {
+		return logtest.SetRun(logtest.Mutate(logtest.Even(100), func(u *runlog.Upload) {
+			if u.SentBytes = 2 * u.Bytes; thirdEvery > 0 && u.Seq%thirdEvery == 0 {
+				u.SentBytes += u.Bytes
+			}
+		}), func(r *runlog.Run) { r.Delivery = runlog.DeliveryAnnounce })
+	}
 }
 
 func fiveSent() []runlog.Record {

@@ -48,6 +48,7 @@ func (r *Report) countUploads(l log) {
 	r.Bytes = t.bytes
 	for i := range l.Uploads {
 		r.SentBytes += l.Uploads[i].Sent
+		r.AgainBytes += l.Uploads[i].Again
 	}
 	r.ElapsedS = l.LastS()
 	if l.Ended {

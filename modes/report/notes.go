@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"imgcluster/modes/runlog"
 	"imgcluster/modes/term"
 )
 
@@ -28,6 +29,9 @@ func (l log) notes(r *Report) []string {
 	add(l.unowned() > 0, "%s without an owner in the log", term.Plural(l.unowned(), "successful upload"))
 	outside, by := l.outside(r.Nodes)
 	add(outside > 0, "%s on nodes that are not in the run record: %s", term.Plural(outside, "upload"), by)
+	for _, e := range l.Events {
+		add(e.Kind == runlog.EventDelivery, "delivery auto: %s", e.Detail)
+	}
 	waited := l.waited()
 	add(waited > 0, "uploads waited %s s in all for the cluster to recover from faults; "+
 		"the throughput includes that", term.Seconds(waited))

@@ -17,6 +17,7 @@ type Report struct {
 	ThroughputBytesPerS float64     `json:"throughput_bytes_per_s"` // their images, each counted once
 	Bytes               int64       `json:"bytes"`                  // of the images stored, each counted once
 	SentBytes           int64       `json:"sent_bytes"`             // what left the client
+	AgainBytes          int64       `json:"again_bytes"`            // of it, for nodes that took an upload over
 	LatencyS            Latency     `json:"latency_s"`              // of successful uploads
 	Nodes               []NodeShare `json:"nodes"`                  // by id
 	Balance             Balance     `json:"balance"`                // over the nodes of the run

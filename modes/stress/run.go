@@ -150,6 +150,9 @@ func (r *Run) Drive(ctx context.Context, v View) (err error) {
 	run.Observe = func(rec runlog.Record) {
 		tally.Take(rec)
 		v.Record(rec)
+		if e, ok := rec.(runlog.Event); ok && e.Kind == runlog.EventDelivery {
+			v.Note("Delivery: " + e.Detail + ".")
+		}
 		v.Update(tally)
 	}
 	if r.Chaos {

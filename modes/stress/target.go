@@ -53,8 +53,11 @@ func (t *Target) Put(ctx context.Context, up load.Upload) (load.Outcome, error) 
 	if t.auto {
 		o.Delivery = string(r.Delivery)
 	}
-	if r.Chosen != nil {
-		o.Chosen = r.Chosen.String()
+	o.Chosen = func() string {
+		if c := r.Chosen(); c != nil {
+			return c.String()
+		}
+		return ""
 	}
 	for _, n := range r.Receipt.Replicas {
 		o.Replicas = append(o.Replicas, int(n))

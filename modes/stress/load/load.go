@@ -58,8 +58,8 @@ type Upload struct {
 	Body       func() io.Reader
 }
 
-// Outcome is the result of an upload. SentBytes and AgainBytes are called once Done is closed; until then the
-// image's memory is not changed. A nil Done counts as closed, a nil SentBytes or AgainBytes as 0.
+// Outcome is the result of an upload. Its functions are called once Done is closed; until then the image's
+// memory is not changed. A nil Done counts as closed, a nil function as one that returns nothing.
 type Outcome struct {
 	ID          string // of the upload
 	Owner       int
@@ -69,9 +69,9 @@ type Outcome struct {
 	Attempts    int
 	Done        <-chan struct{}
 	SentBytes   func() int64
-	AgainBytes  func() int64 // of SentBytes, see runlog.Upload
-	Delivery    string       // where the target has chosen it; else empty
-	Chosen      string       // what the target has chosen by this upload; else empty
+	AgainBytes  func() int64  // of SentBytes, see runlog.Upload
+	Delivery    string        // where the target has chosen it; else empty
+	Chosen      func() string // what the target has chosen by this upload; else empty
 }
 
 // Options describe a run. Run is its first record, which says how much load there is: Count uploads, or

@@ -163,8 +163,10 @@ func (r *run) put(rec *runlog.Upload, up Upload) error {
 	if out.AgainBytes != nil {
 		rec.AgainBytes = out.AgainBytes()
 	}
-	if rec.Delivery = out.Delivery; out.Chosen != "" {
-		Recorder{r}.Event(runlog.Event{Kind: runlog.EventDelivery, Detail: out.Chosen})
+	if rec.Delivery = out.Delivery; out.Chosen != nil {
+		if chosen := out.Chosen(); chosen != "" {
+			Recorder{r}.Event(runlog.Event{Kind: runlog.EventDelivery, Detail: chosen})
+		}
 	}
 	r.sent.Add(rec.SentBytes)
 	rec.ID = out.ID
