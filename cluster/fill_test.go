@@ -95,11 +95,7 @@ func (f *Fill) apply(tx catalog.Tx, shard uint64) error {
 		owner.Assigned, owner.Owned = owner.Stored, owner.Stored
 		totals.Add(&sums)
 	}
-	b, err := json.Marshal(totals)
-	if err != nil {
-		return err
-	}
-	return tx.Set([]byte("t"), b)
+	return tx.Set([]byte("t"), catalog.EncodeTotals(totals))
 }
 
 // Fill gives a cluster the records of many images, through the logs of its data shards.

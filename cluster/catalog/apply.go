@@ -2,7 +2,6 @@ package catalog
 
 import (
 	"cmp"
-	"encoding/json"
 
 	"imgcluster/cluster/image"
 )
@@ -115,11 +114,7 @@ func (t *txn) apply(c Command) (Result, error) {
 }
 
 func (t *txn) put(key []byte, v any) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	return t.tx.Set(key, b)
+	return t.tx.Set(key, encode(v))
 }
 
 func (t *txn) updateTotals(change func(*Totals)) error {

@@ -15,8 +15,12 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// commandVersion leads every encoded command. A node refuses versions it does not know.
-const commandVersion = 1
+// commandVersion leads every encoded command, commitVersion a Commit, which is not JSON. A node refuses
+// versions it does not know.
+const (
+	commandVersion = 1
+	commitVersion  = 2
+)
 
 // SystemShard is the Raft group of the cluster's own state; the other shards are data shards.
 const SystemShard = 1
@@ -79,15 +83,22 @@ type PutKey struct {
 
 // Encode returns the command as a log entry.
 func (c Command) Encode() []byte {
-	b, err := json.Marshal(c)
-	if err != nil {
-		panic(err) // its types cannot fail; see TestEveryCommandEncodes
+	if c.Commit != nil {
+		return c.Commit.appendTo([]byte{commitVersion})
 	}
-	return append([]byte{commandVersion}, b...)
+	return appendJSON([]byte{commandVersion}, c)
 }
 
 func decode(b []byte) (Command, error) {
 	var c Command
+	if len(b) > 0 && b[0] == commitVersion {
+		c.Commit = &Commit{}
+		d := recordReader{b: b[1:]}
+		if c.Commit.readFrom(&d); d.bad || len(d.b) > 0 {
+			return Command{}, image.Errorf(image.KindInvalid, "malformed command: no commit")
+		}
+		return c, nil
+	}
 	if len(b) == 0 || b[0] != commandVersion {
 		return c, image.Errorf(image.KindInvalid, "command of an unknown version").
 			WithHint("run the same imgcluster version on every node")
@@ -115,6 +126,14 @@ type Result struct {
 // DecodeResult reads what Apply answered.
 func DecodeResult(b []byte) (Result, error) {
 	var r Result
+	d := recordReader{b: b}
+	if d.isBytes() {
+		r.Upload = &Upload{}
+		if r.Upload.readFrom(&d); d.bad {
+			return r, image.Errorf(image.KindInternal, "malformed result of a commit")
+		}
+		return r, nil
+	}
 	if err := json.Unmarshal(b, &r); err != nil {
 		return r, image.Errorf(image.KindInternal, "malformed result of a command: %w", err)
 	}
@@ -130,11 +149,10 @@ func (r Result) Err() error {
 }
 
 func (r Result) encode() []byte {
-	b, err := json.Marshal(r)
-	if err != nil {
-		panic(err)
+	if r.Problem == nil && r.Upload != nil {
+		return r.Upload.appendTo([]byte{asBytes})
 	}
-	return b
+	return appendJSON(nil, r)
 }
 
 // Join introduces a node at its start. The first Join bootstraps the cluster: it fixes what all nodes must

@@ -2,7 +2,6 @@ package catalog
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"math/bits"
 	"time"
@@ -23,7 +22,7 @@ type Retention struct {
 
 // finishedKept is the Retention of a shard. With Step the clock of one node that is far ahead makes no
 // answer older than Time before some 3,600 more commands; a shard with fewer than one a second keeps its
-// answers longer. User is room for some 5,000 uploads, or 15,000 deletes.
+// answers longer. User is room for some 10,000 uploads, or 15,000 deletes.
 var finishedKept = Retention{Time: time.Hour, Step: time.Second, User: 4 << 20, Total: 16 << 20}
 
 // finishedRowBytes is what an answer counts beside its value and twice its user's name: keys and rows.
@@ -35,35 +34,35 @@ const expiredPerAnswer = 4
 
 // finishedQueue is the order of all answers of a shard, oldest first, and its clock.
 type finishedQueue struct {
-	First uint64 `json:"first"` // rows before it are gone
-	Next  uint64 `json:"next"`
-	Bytes int64  `json:"bytes"`
-	Clock int64  `json:"clock"` // ms since 1970
+	First uint64 // rows before it are gone
+	Next  uint64
+	Bytes int64
+	Clock int64 // ms since 1970
 	// Floor is the newest entry of the log that ended an upload, or took a copy back, and is forgotten.
-	Floor uint64 `json:"floor,omitempty"`
+	Floor uint64
 }
 
 // userQueue is the order of one user's answers.
 type userQueue struct {
-	First uint64 `json:"first"`
-	Next  uint64 `json:"next"`
-	Bytes int64  `json:"bytes"`
-	Class int    `json:"class"` // where it stands in heavyTable
+	First uint64
+	Next  uint64
+	Bytes int64
+	Class int // where it stands in heavyTable
 }
 
 // orderRow is a place in the order of all: whose answer it is, and which of that user's.
 type orderRow struct {
-	User string `json:"user"`
-	Seq  uint64 `json:"seq"`
-	At   int64  `json:"at"` // on the shard's clock
+	User string
+	Seq  uint64
+	At   int64 // on the shard's clock
 }
 
 // userRow is a place in a user's order.
 type userRow struct {
-	Answer []byte `json:"answer"` // its key, in uploadTable, deletedTable or abortTable
-	Order  uint64 `json:"order"`  // its place in the order of all
-	Bytes  int64  `json:"bytes"`
-	Index  uint64 `json:"index"` // of the entry of the log that it answers
+	Answer []byte // its key, in uploadTable, deletedTable or abortTable
+	Order  uint64 // its place in the order of all
+	Bytes  int64
+	Index  uint64 // of the entry of the log that it answers
 }
 
 // forgotten returns the newest entry of the log that ended an upload, or took a copy back, and is forgotten:
@@ -109,10 +108,8 @@ func (f *finished) tick(created time.Time) {
 func (t *txn) keep(user string, created time.Time, key []byte, answer func(seq uint64) any) error {
 	return t.changeFinished(user, func(f *finished, u *userQueue) error {
 		f.tick(created)
-		value, err := json.Marshal(answer(u.Next))
-		if err == nil {
-			err = t.tx.Set(key, value)
-		}
+		value := encode(answer(u.Next))
+		err := t.tx.Set(key, value)
 		if err == nil {
 			err = f.add(user, u, key, int64(len(value)))
 		}
@@ -128,9 +125,9 @@ func (f *finished) add(user string, u *userQueue, key []byte, bytes int64) error
 	row := userRow{
 		Answer: key, Order: f.queue.Next, Bytes: bytes + int64(2*len(user)) + finishedRowBytes, Index: f.index,
 	}
-	err := f.put(seqKey(row.Order), orderRow{user, u.Next, f.queue.Clock})
+	err := f.put(seqKey(row.Order), &orderRow{user, u.Next, f.queue.Clock})
 	if err == nil {
-		err = f.put(userSeqKey(user, u.Next), row)
+		err = f.put(userSeqKey(user, u.Next), &row)
 	}
 	f.queue.Next++
 	u.Next++
@@ -154,7 +151,7 @@ func (t *txn) changeFinished(
 		}
 	}
 	if err == nil {
-		err = f.put([]byte{queueKey}, f.queue)
+		err = f.put([]byte{queueKey}, &f.queue)
 	}
 	return err
 }

@@ -116,11 +116,14 @@ func userKeyKey(user string, id uint32) []byte {
 	return binary.BigEndian.AppendUint32(ofUser(userKeyTable, user), id)
 }
 
-// get reads the JSON value of key into v and reports whether there was one.
+// get reads the value of key into v, a row or else what is kept as JSON, and reports whether there was one.
 func get(r Reader, key []byte, v any) (bool, error) {
 	b, err := r.Get(key)
 	if err != nil || b == nil {
 		return false, err
+	}
+	if v, ok := v.(row); ok {
+		return true, decodeRow(key, b, v)
 	}
 	if err := json.Unmarshal(b, v); err != nil {
 		return false, fmt.Errorf("catalog: value of key %q: %w", key, err)
@@ -128,7 +131,7 @@ func get(r Reader, key []byte, v any) (bool, error) {
 	return true, nil
 }
 
-// find returns the JSON value of key, nil when there is none.
+// find returns the value of key, nil when there is none.
 func find[T any](r Reader, key []byte) (*T, error) {
 	v := new(T)
 	if ok, err := get(r, key, v); !ok {

@@ -176,10 +176,13 @@ func (t *txn) store(rec *image.Record) error {
 		err = t.tx.Set(idKey(imageTable, rec.ID), nameKey(rec.User, rec.Name))
 	}
 	if err == nil {
-		err = t.count(+1, rec)
+		err = t.updateTotals(func(s *Totals) {
+			s.count(rec, +1)
+			s.Assign(rec.Replicas(), rec.Bytes)
+		})
 	}
 	if err == nil {
-		err = t.updateTotals(func(s *Totals) { s.Assign(rec.Replicas(), rec.Bytes) })
+		err = t.countCopies(+1, []*image.Record{rec})
 	}
 	return err
 }
