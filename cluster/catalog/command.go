@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/pack"
 )
 
 // commandVersion leads every encoded command, commitVersion a Commit, which is not JSON. A node refuses
@@ -86,15 +87,15 @@ func (c Command) Encode() []byte {
 	if c.Commit != nil {
 		return c.Commit.appendTo([]byte{commitVersion})
 	}
-	return appendJSON([]byte{commandVersion}, c)
+	return append([]byte{commandVersion}, pack.JSON(c)...) // see TestEveryCommandEncodes
 }
 
 func decode(b []byte) (Command, error) {
 	var c Command
 	if len(b) > 0 && b[0] == commitVersion {
 		c.Commit = &Commit{}
-		d := recordReader{b: b[1:]}
-		if c.Commit.readFrom(&d); d.bad || len(d.b) > 0 {
+		d := pack.Read(b[1:])
+		if c.Commit.readFrom(d); !d.Done() {
 			return Command{}, image.Errorf(image.KindInvalid, "malformed command: no commit")
 		}
 		return c, nil
@@ -126,10 +127,10 @@ type Result struct {
 // DecodeResult reads what Apply answered.
 func DecodeResult(b []byte) (Result, error) {
 	var r Result
-	d := recordReader{b: b}
-	if d.isBytes() {
+	d := pack.Read(b)
+	if d.Begins(asBytes) {
 		r.Upload = &Upload{}
-		if r.Upload.readFrom(&d); d.bad {
+		if r.Upload.readFrom(d); !d.Done() {
 			return r, image.Errorf(image.KindInternal, "malformed result of a commit")
 		}
 		return r, nil
@@ -152,7 +153,7 @@ func (r Result) encode() []byte {
 	if r.Problem == nil && r.Upload != nil {
 		return r.Upload.appendTo([]byte{asBytes})
 	}
-	return appendJSON(nil, r)
+	return pack.JSON(r)
 }
 
 // Join introduces a node at its start. The first Join bootstraps the cluster: it fixes what all nodes must

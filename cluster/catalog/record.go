@@ -7,9 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/pack"
 )
 
 // A record is in the table r under its user and name, as bytes: most of what a shard has are records, and a
@@ -51,63 +51,39 @@ var errRecord = errors.New("not a record of this version")
 // DecodeRecord is the inverse of EncodeRecord. The key is the record's in the table r.
 func DecodeRecord(key, value []byte) (*image.Record, error) {
 	user, name, ok := bytes.Cut(key[1:], []byte{0})
-	d := recordReader{b: value, bad: !ok}
-	rec := &image.Record{User: string(user), Name: string(name)}
-	if v := d.bytes(1); v[0] != recordVersion {
-		d.bad = true
+	d := pack.Read(value)
+	if !ok {
+		d.Fail()
 	}
-	copy(rec.ID[:], d.bytes(len(rec.ID)))
-	copy(rec.Check.MAC[:], d.bytes(len(rec.Check.MAC)))
-	rec.Bytes = int64(d.number())
-	rec.Check.Key = uint32(d.number())
-	rec.Owner = image.NodeID(d.number())
-	rec.Shard = d.number()
-	rec.Wanted = int(d.number())
-	rec.Version = d.number()
-	rec.Recopied = d.number()
-	rec.Created = time.Unix(int64(d.number()), int64(d.number())).UTC()
-	rec.Copies = make([]image.Copy, min(d.number(), image.NodesMax))
+	rec := &image.Record{User: string(user), Name: string(name)}
+	if v := d.Bytes(1); v[0] != recordVersion {
+		d.Fail()
+	}
+	copy(rec.ID[:], d.Bytes(len(rec.ID)))
+	copy(rec.Check.MAC[:], d.Bytes(len(rec.Check.MAC)))
+	rec.Bytes = int64(d.Number())
+	rec.Check.Key = uint32(d.Number())
+	rec.Owner = image.NodeID(d.Number())
+	rec.Shard = d.Number()
+	rec.Wanted = int(d.Number())
+	rec.Version = d.Number()
+	rec.Recopied = d.Number()
+	rec.Created = d.Time()
+	rec.Copies = make([]image.Copy, min(d.Number(), image.NodesMax))
 	for i := range rec.Copies {
 		c := &rec.Copies[i]
-		c.Node, c.Key = image.NodeID(d.number()), uint32(d.number())
-		copy(c.Attempt[:], d.bytes(len(c.Attempt)))
+		c.Node, c.Key = image.NodeID(d.Number()), uint32(d.Number())
+		copy(c.Attempt[:], d.Bytes(len(c.Attempt)))
 	}
-	rec.Type = string(d.bytes(int(min(d.number(), uint64(len(value))))))
-	if len(d.b) > 0 {
+	rec.Type = d.Text()
+	if d.Len() > 0 {
 		rec.Sealed = &image.SealedDigest{}
-		copy(rec.Sealed[:], d.bytes(len(rec.Sealed)))
+		copy(rec.Sealed[:], d.Bytes(len(rec.Sealed)))
 	}
-	if d.bad || len(d.b) > 0 {
+	if !d.Done() {
 		return nil, fmt.Errorf("catalog: value of key %q: %w", key, errRecord)
 	}
 	return rec, nil
-}
-
-// recordReader takes a value apart.
-type recordReader struct {
-	b   []byte
-	bad bool // it ended too early
-}
-
-func (d *recordReader) number() uint64 {
-	v, n := binary.Uvarint(d.b)
-	if n <= 0 {
-		d.b, d.bad = nil, true
-		return 0
-	}
-	d.b = d.b[n:]
-	return v
-}
-
-// bytes returns the next n bytes, zeros where there are fewer.
-func (d *recordReader) bytes(n int) []byte {
-	if len(d.b) < n {
-		d.b, d.bad = nil, true
-		return make([]byte, n)
-	}
-	b := d.b[:n]
-	d.b = d.b[n:]
-	return b
 }
 
 func (t *txn) putRecord(rec *image.Record) error {
