@@ -304,11 +304,11 @@ func (s *Starter) replaced() error {
 // Superseded asks the peers whether this node was removed, or replaced by another data directory, and returns
 // the error to end with. It does so only when the node is leaving, or when led is false: it sees no leader of
 // the system shard. Both commit after, or as, this node's replica leaves that shard, so its own log may never
-// have them.
+// have them. Where it does, a peer has to know as much: while a node catches up, it sees members of long ago.
 func (s *Starter) Superseded(ctx context.Context, led bool) error {
 	m := s.Membership()
 	me := m.Member(s.Self.ID)
-	if me == nil || me.State != catalog.MemberLeaving && led {
+	if m.Version == 0 || me != nil && me.State != catalog.MemberLeaving && led {
 		return nil
 	}
 	heard, err := s.Handshake(ctx)
@@ -318,7 +318,7 @@ func (s *Starter) Superseded(ctx context.Context, led bool) error {
 	for _, h := range heard {
 		i := slices.IndexFunc(h.Members, func(x catalog.Member) bool { return x.ID == s.Self.ID })
 		switch {
-		case h.MembersVersion <= m.Version:
+		case h.MembersVersion < m.Version, h.MembersVersion == m.Version && me != nil:
 		case i < 0:
 			return Removed(s.Self.ID)
 		case h.Members[i].Incarnation != "" && h.Members[i].Incarnation != s.dir.Identity().Incarnation:

@@ -423,6 +423,7 @@ func TestSuperseded(t *testing.T) {
 func TestRemoved(t *testing.T) {
 	active := catalog.Member{ID: 2, State: catalog.MemberActive}
 	leaving := catalog.Member{ID: 2, State: catalog.MemberLeaving}
+	other := catalog.Member{ID: 1, State: catalog.MemberActive}
 	for name, c := range map[string]struct {
 		me      catalog.Member
 		led     bool
@@ -433,6 +434,9 @@ func TestRemoved(t *testing.T) {
 		"active, no leader":     {active, false, 5, true},
 		"leaving":               {leaving, true, 5, true},
 		"a peer that lags":      {leaving, true, 3, false},
+		// This node's replica had applied its removal when it ended, and cannot join the shard any more.
+		"its own log has it, and a peer's": {other, true, 4, true},
+		"only its own log has it":          {other, true, 3, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t)
