@@ -45,14 +45,19 @@ func (n *Node) Inventory() (string, error) {
 				var line map[string]any
 				switch table := string(k[:1]); table {
 				case "r", "u": // the tables of package catalog
+					var entry any
 					if table == "r" {
-						var rec *image.Record
-						if rec, bad = catalog.DecodeRecord(k, v); bad != nil {
-							return false
-						}
-						v, _ = json.Marshal(rec)
+						entry, bad = catalog.DecodeRecord(k, v)
+					} else {
+						entry, bad = catalog.GetUpload(r, image.ID(k[1:]))
 					}
-					if bad = json.Unmarshal(v, &line); bad != nil {
+					if bad == nil {
+						v, bad = json.Marshal(entry)
+					}
+					if bad == nil {
+						bad = json.Unmarshal(v, &line)
+					}
+					if bad != nil {
 						return false
 					}
 					line["table"] = map[string]string{"r": "record", "u": "upload"}[table]
