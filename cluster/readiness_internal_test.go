@@ -63,7 +63,7 @@ func awaitStart(t *testing.T) {
 	expectRefused("", 0)
 	time.AfterFunc(cfg.Raft.RTT/2, func() { n.ready.Store(true) })
 	election := time.Duration(cfg.Raft.ElectionRTT) * cfg.Raft.RTT
-	leaderless := expectRefused("a.png", electionsAwaited*election+cfg.Raft.RTT)
+	leaderless := expectRefused("a.png", electionsAwaited*election+n.retry)
 	if leaderless.Error() == starting.Error() {
 		t.Errorf("a node that has become ready answers %v", leaderless)
 	}

@@ -263,7 +263,7 @@ func (s *Set) Messages(to image.NodeID) (messages <-chan []byte, release func())
 type silence struct{ ticks atomic.Int32 }
 
 // silenceTicks of silence are too many.
-const silenceTicks = 10
+const silenceTicks = 5
 
 // watch calls end when it was silent for too long, and returns then or when ctx ends.
 func (s *silence) watch(ctx context.Context, tick <-chan time.Time, end func()) {
