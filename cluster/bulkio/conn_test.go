@@ -23,19 +23,26 @@ const (
 	soon    = 10 * time.Second // a test fails
 )
 
-// plainPair returns both ends of a TCP connection, the second as a server has it.
-func plainPair(t *testing.T) (client *net.TCPConn, server *Conn) {
+// tcpPair returns both ends of a TCP connection.
+func tcpPair(t *testing.T) (dialed *net.TCPConn, accepted net.Conn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	defer l.Close()
-	dialed, err := net.Dial("tcp", l.Addr().String())
+	conn, err := net.Dial("tcp", l.Addr().String())
 	must(t, err)
-	accepted, err := l.Accept()
+	accepted, err = l.Accept()
 	must(t, err)
-	t.Cleanup(func() { dialed.Close(); accepted.Close() })
+	t.Cleanup(func() { conn.Close(); accepted.Close() })
+	return conn.(*net.TCPConn), accepted
+}
+
+// plainPair returns both ends of a TCP connection, the second as a server has it.
+func plainPair(t *testing.T) (client *net.TCPConn, server *Conn) {
+	t.Helper()
+	client, accepted := tcpPair(t)
 	must(t, accepted.SetReadDeadline(time.Now().Add(soon)))
-	return dialed.(*net.TCPConn), NewConn(accepted)
+	return client, NewConn(accepted)
 }
 
 // hurry has the next read of a body wait as for one that comes very fast in small pieces.

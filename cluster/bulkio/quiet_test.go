@@ -18,14 +18,7 @@ const quietPiece = 32 << 10 // quietBytesMax, but where races are looked for
 // quietPair returns both ends of a TCP connection.
 func quietPair(t *testing.T) (a, b net.Conn) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	dialed, err := net.Dial("tcp", l.Addr().String())
-	must(t, err)
-	accepted, err := l.Accept()
-	must(t, err)
-	t.Cleanup(func() { dialed.Close(); accepted.Close() })
+	dialed, accepted := tcpPair(t)
 	a, b = NewQuietConn(dialed), NewQuietConn(accepted)
 	if _, ok := a.(*quietConn); !ok {
 		t.Fatalf("a TCP connection becomes a %T", a)

@@ -36,15 +36,8 @@ func pair(t *testing.T) (client *TLS, server *tls.Conn, under *counted) {
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"node"}}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	must(t, err)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	dialed, err := net.Dial("tcp", l.Addr().String())
-	must(t, err)
-	accepted, err := l.Accept()
-	must(t, err)
-	under = &counted{TCPConn: dialed.(*net.TCPConn)}
-	t.Cleanup(func() { dialed.Close(); accepted.Close() })
+	dialed, accepted := tcpPair(t)
+	under = &counted{TCPConn: dialed}
 	client = Client(under, &tls.Config{InsecureSkipVerify: true, DynamicRecordSizingDisabled: true})
 	server = tls.Server(NewSecureConn(accepted), &tls.Config{
 		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},

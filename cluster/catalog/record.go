@@ -3,7 +3,6 @@ package catalog
 import (
 	"bytes"
 	"cmp"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -27,19 +26,13 @@ func EncodeRecord(rec *image.Record) []byte {
 	b = append(b, recordVersion)
 	b = append(b, rec.ID[:]...)
 	b = append(b, rec.Check.MAC[:]...)
-	for _, n := range []uint64{
-		uint64(rec.Bytes), uint64(rec.Check.Key), uint64(rec.Owner), rec.Shard, uint64(rec.Wanted), rec.Version,
-		rec.Recopied, uint64(rec.Created.Unix()), uint64(rec.Created.Nanosecond()), uint64(len(rec.Copies)),
-	} {
-		b = binary.AppendUvarint(b, n)
-	}
+	b = pack.Numbers(b, uint64(rec.Bytes), uint64(rec.Check.Key), uint64(rec.Owner), rec.Shard,
+		uint64(rec.Wanted), rec.Version, rec.Recopied)
+	b = pack.Numbers(pack.Time(b, rec.Created), uint64(len(rec.Copies)))
 	for _, c := range rec.Copies {
-		b = binary.AppendUvarint(b, uint64(c.Node))
-		b = binary.AppendUvarint(b, uint64(c.Key))
-		b = append(b, c.Attempt[:]...)
+		b = append(pack.Numbers(b, uint64(c.Node), uint64(c.Key)), c.Attempt[:]...)
 	}
-	b = binary.AppendUvarint(b, uint64(len(rec.Type)))
-	b = append(b, rec.Type...)
+	b = pack.Text(b, rec.Type)
 	if rec.Sealed != nil {
 		b = append(b, rec.Sealed[:]...)
 	}

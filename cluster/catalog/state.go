@@ -44,6 +44,9 @@ func (u *Upload) Refused() bool {
 	return u.State == Failed && (u.Problem.Code == image.KindExists || u.Problem.Code == image.KindChanged)
 }
 
+// Final reports whether what became of the upload stays so: it has a record, or has failed for good.
+func (u *Upload) Final() bool { return u.State == Committed || u.Refused() }
+
 // Load is an amount of work: images and their plaintext bytes.
 type Load struct {
 	Images int64 `json:"images"`

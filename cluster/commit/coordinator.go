@@ -77,7 +77,7 @@ func (c *Coordinator) Heard(v View, r Report) []Action {
 		return []Action{Tell{r.Node, Decision{ID: id, Problem: &p}}}
 	}
 	if known != nil {
-		if known.State == catalog.Committed || known.Refused() {
+		if known.Final() {
 			return nil // the node learns it from the log
 		}
 		if r.Copy != nil && r.Index < known.Index {
@@ -143,11 +143,16 @@ func (c *Coordinator) Heard(v View, r Report) []Action {
 		u.drop(r.Node, image.Errorf(image.KindAborted, "node %d gave upload %s up", r.Node, id))
 	case r.Copy != nil:
 		u.out = slices.DeleteFunc(u.out, func(n image.NodeID) bool { return n == r.Node }) // it was slow
-		if r.Waits && u.decision.Standby == 0 {                                            // who would say it
-			u.replaceSlow(v, c.times)
+		// Where no node stands by, which would complain, one that has stored its copy does.
+		if r.Waits && u.decision.Standby == 0 {
+			if n := u.slow(v, c.times); n != 0 && u.replaceable(v, n) {
+				u.dropSlow(n)
+			}
 		}
 	case r.Waits && !slices.Contains(u.decision.Storing, r.Node) && !slices.Contains(u.out, r.Node):
-		u.dropSlow(v, c.times) // r.Node takes its place
+		if n := u.slow(v, c.times); n != 0 {
+			u.dropSlow(n) // r.Node takes its place
+		}
 	}
 	actions := c.decide(v, u)
 	isNew := r.Round == u.decision.Round && r.Change == u.decision.Change
@@ -196,7 +201,7 @@ func (c *Coordinator) Ended(ended *catalog.Upload) {
 // ends reports whether what the log says ends an upload of this round too: an End that came late, of an
 // earlier try, does not.
 func ends(u *catalog.Upload, round uint64) bool {
-	return u.State == catalog.Committed || u.Refused() || u.Round == round
+	return u.Final() || u.Round == round
 }
 
 // Proposed takes the answer to a Propose. With an error it is not known what became of the command.
@@ -283,25 +288,16 @@ func (u *deciding) slow(v View, t Times) image.NodeID {
 	return 0
 }
 
-// dropSlow takes the upload away from a storing node that is slow, for a node that has had all bytes for long
-// enough.
-func (u *deciding) dropSlow(v View, t Times) {
-	if n := u.slow(v, t); n != 0 {
-		u.drop(n, image.Errorf(image.KindAborted, "node %d did not store upload %s in time", n, u.req.ID))
-	}
+// dropSlow takes the upload away from a node that is slow.
+func (u *deciding) dropSlow(n image.NodeID) {
+	u.drop(n, image.Errorf(image.KindAborted, "node %d did not store upload %s in time", n, u.req.ID))
 }
 
-// replaceSlow is dropSlow where no node stands by: there has to be another one to send the bytes to.
-func (u *deciding) replaceSlow(v View, t Times) {
-	slow := u.slow(v, t)
-	if slow == 0 {
-		return
-	}
-	keep := slices.DeleteFunc(slices.Clone(u.decision.Storing), func(n image.NodeID) bool { return n == slow })
-	_, storing, err := v.Place(u.req, keep, append(slices.Clone(u.out), slow))
-	if err == nil && storing >= len(u.decision.Storing) {
-		u.dropSlow(v, t)
-	}
+// replaceable reports whether there is another node for a storing one, to send the bytes to.
+func (u *deciding) replaceable(v View, n image.NodeID) bool {
+	keep := slices.DeleteFunc(slices.Clone(u.decision.Storing), func(o image.NodeID) bool { return o == n })
+	_, storing, err := v.Place(u.req, keep, append(slices.Clone(u.out), n))
+	return err == nil && storing >= len(u.decision.Storing)
 }
 
 // decide brings the decision in line with who is there, and proposes the commit when all have stored.

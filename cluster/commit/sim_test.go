@@ -669,7 +669,7 @@ func (s *simulation) busy(id image.ID) bool {
 // begin gives a node the header of an upload, from its client or from a node that relays it.
 func (n *simNode) begin(c *simClient, source *simPart) {
 	u, _ := catalog.GetUpload(n.db, c.req.ID)
-	if u != nil && (u.State == catalog.Committed || u.Refused()) {
+	if u != nil && u.Final() {
 		if source == nil {
 			c.answered(u)
 		}

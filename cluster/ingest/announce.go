@@ -24,7 +24,7 @@ func (s *Service) Announce(req image.Request, out []image.NodeID) ([]image.NodeI
 	switch {
 	case err != nil:
 		return nil, err
-	case known == nil, known.State == catalog.Failed && !known.Refused():
+	case known == nil, !known.Final():
 	case known.User != req.User || known.Name != req.Name:
 		return nil, catalog.Conflict(req.ID)
 	case known.Refused():

@@ -27,14 +27,11 @@ func (f *fleet) announced(req image.Request, body []byte, to ...image.NodeID) []
 	return f.broadcastTo(req, body, to...)
 }
 
-// beginAnnounced sends an upload to its two nodes, and returns when they have all bytes and none has stored
-// its copy. release lets them store.
-func (f *fleet) beginAnnounced(req image.Request, body []byte) (answers <-chan []answer, release func()) {
-	release = f.stalled(1, 2, 3)
+// beginAnnounced sends an upload to its two nodes, and returns what gives the answers.
+func (f *fleet) beginAnnounced(req image.Request, body []byte) <-chan []answer {
 	done := make(chan []answer)
 	go func() { done <- f.announced(req, body, 1, 2) }()
-	synctest.Wait()
-	return done, release
+	return done
 }
 
 // TestAnnounced: whichever node is asked and leads, an upload goes to two nodes alone, of which the first
@@ -68,50 +65,14 @@ func TestAnnounced(t *testing.T) {
 	}
 }
 
-// TestAnnouncedNodeDies kills the owner, the replica or the third node, the leader or another one, before any
-// copy is durable: the third node gets the bytes from the one that is left, not from the client.
-func TestAnnouncedNodeDies(t *testing.T) {
-	each(t, func(t *testing.T, leader, victim image.NodeID) {
-		f := newFleet(t, nil)
-		f.lead(leader)
-		body := randomBytes(1 << 20)
-		req := f.named(body, 1, 2)
-		done, release := f.beginAnnounced(req, body)
-		began := time.Now()
-		f.kill(victim)
-		synctest.Wait()
-		release()
-		rec := f.expectRecord(<-done, victim)
-		expectCopiesWithout(t, victim, rec)
-		f.expectStored(rec, body)
-		f.expectEntries("commit")
-		if took := time.Since(began); took > time.Second {
-			t.Errorf("taken over after %v", took)
-		}
-		f.expectNothingLeft()
-	})
-}
+// TestAnnouncedNodeDies is TestNodeDiesBeforeStored of an announced upload: the third node gets the bytes
+// from the one that is left, not from the client.
+func TestAnnouncedNodeDies(t *testing.T) { nodeDiesBeforeStored(t, (*fleet).beginAnnounced) }
 
-// TestAnnouncedSlowDisk: one of the two nodes has all bytes and does not store them.
+// TestAnnouncedSlowDisk is TestSlowDiskLosesItsPart of an announced upload.
 func TestAnnouncedSlowDisk(t *testing.T) {
-	each(t, func(t *testing.T, leader, slow image.NodeID) {
-		if slow == 3 {
-			return // it is asked for nothing
-		}
-		f := newFleet(t, nil)
-		f.lead(leader)
-		body := randomBytes(1 << 20)
-		release := f.stalled(slow)
-		began := time.Now()
-		rec := f.expectRecord(f.announced(f.named(body, 1, 2), body, 1, 2))
-		if took := time.Since(began); took > f.nodes[1].TakeoverTimeout+time.Second {
-			t.Errorf("committed after %v", took)
-		}
-		expectCopiesWithout(t, slow, rec)
-		release()
-		f.expectStored(rec, body)
-		f.expectEntries("commit")
-		f.expectNothingLeft()
+	slowDiskLosesItsPart(t, func(f *fleet, req image.Request, body []byte) []answer {
+		return f.announced(req, body, 1, 2)
 	})
 }
 

@@ -31,7 +31,7 @@ func (s *Service) Receive(ctx context.Context, req image.Request, body io.Reader
 		old.giveUp(old.spool.failed())
 	}
 	known, err := s.lookup(u.shard, req.ID)
-	done := known != nil && (known.State == catalog.Committed || known.Refused())
+	done := known != nil && known.Final()
 	if err != nil || done {
 		u.filling.Done()
 		u.close()

@@ -321,7 +321,7 @@ func (s *Service) told(from image.NodeID, shard uint64, d commit.Decision) {
 	s.placer.heard(shard, d)
 	// It may have ended before that: looked up afterwards, in case it does meanwhile.
 	known, err := s.lookup(shard, d.ID)
-	if err != nil || known != nil && (known.State == catalog.Committed || known.Refused()) {
+	if err != nil || known != nil && known.Final() {
 		s.placer.landed(d.ID)
 	}
 }

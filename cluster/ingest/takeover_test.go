@@ -67,14 +67,19 @@ func (f *fleet) expectFrom(rec *image.Record, first image.NodeID) {
 
 // TestNodeDiesBeforeStored kills the owner, the replica and the standby, the leader or another node, once all
 // bytes are there and before any copy is durable.
-func TestNodeDiesBeforeStored(t *testing.T) {
+func TestNodeDiesBeforeStored(t *testing.T) { nodeDiesBeforeStored(t, (*fleet).begin) }
+
+// nodeDiesBeforeStored sends an upload for the nodes 1 and 2 by begin.
+func nodeDiesBeforeStored(
+	t *testing.T, begin func(f *fleet, req image.Request, body []byte) <-chan []answer,
+) {
 	each(t, func(t *testing.T, leader, victim image.NodeID) {
 		f := newFleet(t, nil)
 		f.lead(leader)
 		body := randomBytes(1 << 20)
 		release := f.stalled(1, 2, 3)
 		req := f.named(body, 1, 2)
-		done := f.begin(req, body)
+		done := begin(f, req, body)
 		synctest.Wait()
 		began := time.Now()
 		f.kill(victim)
@@ -149,6 +154,15 @@ func TestNodeIsPaused(t *testing.T) {
 
 // TestSlowDiskLosesItsPart: the owner, or the replica, has all bytes and does not store them.
 func TestSlowDiskLosesItsPart(t *testing.T) {
+	slowDiskLosesItsPart(t, func(f *fleet, req image.Request, body []byte) []answer {
+		return f.broadcast(req, body, nil)
+	})
+}
+
+// slowDiskLosesItsPart sends an upload for the nodes 1 and 2 by send.
+func slowDiskLosesItsPart(
+	t *testing.T, send func(f *fleet, req image.Request, body []byte) []answer,
+) {
 	each(t, func(t *testing.T, leader, slow image.NodeID) {
 		f := newFleet(t, nil)
 		f.lead(leader)
@@ -156,7 +170,7 @@ func TestSlowDiskLosesItsPart(t *testing.T) {
 		release := f.stalled(slow)
 		req := f.named(body, 1, 2)
 		began := time.Now()
-		rec := f.expectRecord(f.broadcast(req, body, nil))
+		rec := f.expectRecord(send(f, req, body))
 		took := time.Since(began)
 		expectCopiesWithout(t, slow, rec)
 		if slow == 3 && took > 0 || took > f.nodes[1].TakeoverTimeout+time.Second {

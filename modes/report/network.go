@@ -7,9 +7,6 @@ import (
 	"imgcluster/modes/term"
 )
 
-// broadcastNodesMax is the number of nodes that a broadcast reaches: those of one shard.
-const broadcastNodesMax = 3
-
 // network requires that the client did not send much more than each image once to every receiver, but for
 // what the cluster asked for again.
 func (j *judgement) network() (Status, string) {
@@ -66,7 +63,8 @@ type wire struct {
 }
 
 func (l log) wire(nodes int) (w wire) {
-	w.known = receivers(&l.Run, l.Run.Delivery, nodes) > 0 || l.Run.Delivery == runlog.DeliveryAuto
+	w.known = l.Run.Delivery == runlog.DeliveryAuto ||
+		runlog.Receivers(l.Run.Delivery, nodes, l.Run.Replicas) > 0
 	for i := range l.Uploads {
 		u := &l.Uploads[i]
 		if u.Attempts > 1 {
@@ -76,7 +74,7 @@ func (l log) wire(nodes int) (w wire) {
 		if delivery == runlog.DeliveryAuto {
 			delivery = u.By.String()
 		}
-		need := float64(u.Bytes) * float64(receivers(&l.Run, delivery, nodes))
+		need := float64(u.Bytes) * float64(runlog.Receivers(delivery, nodes, l.Run.Replicas))
 		if !u.Counted || need == 0 || u.OK && u.Sent == 0 {
 			w.unknown++
 			continue
@@ -87,17 +85,4 @@ func (l log) wire(nodes int) (w wire) {
 		w.again += max(float64(u.Sent-u.Again)-need, 0)
 	}
 	return w
-}
-
-// receivers returns how many nodes get an image from the client, 0 when unknown.
-func receivers(r *runlog.Run, delivery string, nodes int) int {
-	switch delivery {
-	case runlog.DeliveryBroadcast:
-		return min(nodes, broadcastNodesMax)
-	case runlog.DeliveryAnnounce:
-		return min(nodes, r.Replicas)
-	case runlog.DeliveryRelay:
-		return 1
-	}
-	return 0
 }

@@ -29,7 +29,7 @@ const (
 
 	// hashShardNodesMax is the largest cluster in which the hash alone makes the first choices. In larger ones
 	// they also depend on which nodes have the shard.
-	hashShardNodesMax = broadcastNodesMax
+	hashShardNodesMax = runlog.BroadcastNodesMax
 )
 
 // productionScale requires images of the sizes that the system is meant for. A run that was made with other

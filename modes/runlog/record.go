@@ -41,6 +41,22 @@ const (
 	DeliveryAuto      = "auto"
 )
 
+// BroadcastNodesMax is the number of nodes that a broadcast reaches: those of one shard.
+const BroadcastNodesMax = 3
+
+// Receivers returns how many nodes get an image from the client by a delivery, 0 when that is unknown.
+func Receivers(delivery string, nodes, replicas int) int {
+	switch delivery {
+	case DeliveryBroadcast:
+		return min(nodes, BroadcastNodesMax)
+	case DeliveryAnnounce:
+		return min(nodes, replicas)
+	case DeliveryRelay:
+		return 1
+	}
+	return 0
+}
+
 // The kinds of events that a report acts on; it lists others as information. NodeDown, Kill, Pause and Stop
 // are faults.
 const (

@@ -4,9 +4,8 @@ import (
 	"fmt"
 	"time"
 
-	"imgcluster/cluster/client"
-	"imgcluster/cluster/placement"
 	"imgcluster/config"
+	"imgcluster/modes/runlog"
 	"imgcluster/modes/stress/load"
 )
 
@@ -67,12 +66,11 @@ func (o *Options) needs(cfg *config.Config, run *load.Options) Needs {
 		n.Uploads = left
 	}
 	nodes := int64(len(cfg.Cluster.Nodes))
-	switch n.Sent = n.Bytes; client.Delivery(o.Delivery) {
-	case client.Broadcast, client.Auto: // at most
-		n.Sent *= min(nodes, placement.ShardNodes)
-	case client.Announce:
-		n.Sent *= min(nodes, int64(n.Copies))
+	delivery := o.Delivery
+	if delivery == runlog.DeliveryAuto { // at most
+		delivery = runlog.DeliveryBroadcast
 	}
+	n.Sent = n.Bytes * int64(runlog.Receivers(delivery, int(nodes), n.Copies))
 	n.Stored = n.Bytes * min(int64(n.Copies), nodes)
 	n.PerNode = n.Stored / nodes
 	n.LeastS = float64(n.Bytes) / fastBytesPerSecond
