@@ -3,6 +3,7 @@ package client
 import (
 	"encoding/json"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strings"
@@ -225,6 +226,53 @@ func TestAuto(t *testing.T) {
 	}
 }
 
+// TestAutoByLink: on a link that is what limits, Auto chooses Announce, also by images of different sizes and
+// many at once, of which the last have the link to themselves.
+func TestAutoByLink(t *testing.T) {
+	const (
+		step = 20 * time.Millisecond
+		link = 12.5e6 // bytes/s
+	)
+	copies := map[Delivery]float64{Announce: 2, Broadcast: 3}
+	decided := 0
+	for seed := range uint64(100) {
+		count := 28 // some of which are decided by
+		if seed%2 == 0 {
+			count = 40
+		}
+		synctest.Test(t, func(t *testing.T) {
+			dice := rand.New(rand.NewPCG(seed, 0))
+			c := &Client{o: Options{Delivery: Auto}}
+			left := map[*put]float64{} // bytes that the link has to carry yet
+			for begun := 0; begun < count || len(left) > 0; time.Sleep(step) {
+				for ; begun < count && len(left) < 8; begun++ {
+					p := &put{up: Upload{Size: 5e6 + dice.Int64N(20e6)}, attempts: 1}
+					p.delivery = c.choose(p)
+					left[p] = float64(p.up.Size) * copies[p.delivery]
+				}
+				streams := 0.0
+				for p := range left {
+					streams += copies[p.delivery]
+				}
+				for p := range left {
+					if left[p] -= link * step.Seconds() * copies[p.delivery] / streams; left[p] > 0 {
+						continue
+					}
+					delete(left, p)
+					if choice := c.measure(p, true); choice != nil {
+						if decided++; choice.Delivery != Announce {
+							t.Errorf("seed %d: %v", seed, choice)
+						}
+					}
+				}
+			}
+		})
+	}
+	if decided < 50 {
+		t.Errorf("decided in %d of 100 runs", decided)
+	}
+}
+
 // TestAutoOverlap: an image that was on its way beside one of the other delivery does not count.
 func TestAutoOverlap(t *testing.T) {
 	c := &Client{o: Options{Delivery: Auto}}
@@ -243,7 +291,7 @@ func TestAutoOverlap(t *testing.T) {
 	}
 	c.measure(first, true)
 	c.measure(last, true)
-	announced, sent := len(c.auto.tries[triesAnnounce].rates), len(c.auto.tries[triesBroadcast].rates)
+	announced, sent := len(c.auto.rates[Announce]), len(c.auto.rates[Broadcast])
 	if announced != trialImages || sent != 0 {
 		t.Errorf("%d and %d images count", announced, sent)
 	}

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"sync"
@@ -13,12 +14,15 @@ const (
 	// trialGain is how many times as fast Announce has to be for Auto to go on with it: it saves the client's
 	// link a third, and costs a question before each image.
 	trialGain = 1.15
+	// trialSpread is how many times as many may be at once beside an image of one delivery as beside those of
+	// the other: they share the link, and the last ones of a run have it to themselves.
+	trialSpread = 1.25
 )
 
 // Choice is what Auto has decided by the first images.
 type Choice struct {
 	Delivery Delivery
-	// The median rates of an upload by each, bytes/s, among as many others at once as there were.
+	// The median rates of an upload by each, bytes/s, among as many others at once.
 	Announce, Broadcast float64
 }
 
@@ -29,20 +33,32 @@ func (c Choice) String() string {
 }
 
 // trial measures the deliveries of the first images. An image counts when none of the other delivery was on
-// its way beside it: they would share the link.
+// its way beside it, and as many of its own as with the other: they share the link.
 type trial struct {
 	mu     sync.Mutex
 	choice *Choice // nil: not decided
-	tries  [2]tried
+	flying map[*put]*tried
+	rates  map[Delivery][]float64 // bytes/s
+	least  float64                // of Announce: how many were at once, and the most
+	most   float64
+	flown  float64 // seconds that images were on their way, until at
+	at     time.Time
 }
 
-// tried is what is known of one delivery.
+// tried is an image that is on its way.
 type tried struct {
-	flying map[*put]bool // whether it was alone with its kind so far
-	rates  []float64     // bytes/s
+	delivery Delivery
+	began    time.Time
+	flown    float64 // of trial, then
+	alone    bool    // with its kind, so far
 }
 
-const triesAnnounce, triesBroadcast = 0, 1
+// advance brings flown up to now. The caller holds mu.
+func (t *trial) advance() {
+	now := time.Now()
+	t.flown += float64(len(t.flying)) * now.Sub(t.at).Seconds()
+	t.at = now
+}
 
 // choose returns the delivery of an upload that begins.
 func (c *Client) choose(p *put) Delivery {
@@ -55,49 +71,49 @@ func (c *Client) choose(p *put) Delivery {
 	if t.choice != nil {
 		return t.choice.Delivery
 	}
-	which := triesAnnounce
-	if len(t.tries[triesAnnounce].rates) >= trialImages {
-		which = triesBroadcast
+	if t.flying == nil {
+		t.flying, t.rates = map[*put]*tried{}, map[Delivery][]float64{}
 	}
-	other := t.tries[1-which].flying
-	for x := range other {
-		other[x] = false
+	t.advance()
+	mine := &tried{delivery: Announce, began: t.at, flown: t.flown, alone: true}
+	if len(t.rates[Announce]) >= trialImages {
+		mine.delivery = Broadcast
 	}
-	mine := &t.tries[which]
-	if mine.flying == nil {
-		mine.flying = map[*put]bool{}
+	for _, other := range t.flying {
+		if other.delivery != mine.delivery {
+			other.alone, mine.alone = false, false
+		}
 	}
-	mine.flying[p] = len(other) == 0
-	p.began = time.Now()
-	if which == triesBroadcast {
-		return Broadcast
-	}
-	return Announce
+	t.flying[p] = mine
+	return mine.delivery
 }
 
 // measure takes an upload that has ended at all nodes, and returns what is decided when it decides, else nil.
 func (c *Client) measure(p *put, ok bool) *Choice {
-	if c.o.Delivery != Auto {
-		return nil
-	}
 	t := &c.auto
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	which := triesAnnounce
-	if p.delivery == Broadcast {
-		which = triesBroadcast
-	}
-	mine := &t.tries[which]
-	alone, trying := mine.flying[p]
-	delete(mine.flying, p)
-	if t.choice != nil || !trying || !alone || !ok || p.attempts > 1 {
+	mine := t.flying[p]
+	if mine == nil {
 		return nil
 	}
-	mine.rates = append(mine.rates, float64(p.up.Size)/time.Since(p.began).Seconds())
-	if len(t.tries[triesBroadcast].rates) < trialImages {
+	t.advance()
+	delete(t.flying, p)
+	if t.choice != nil || !mine.alone || !ok || p.attempts > 1 {
 		return nil
 	}
-	choice := Choice{Broadcast, median(t.tries[triesAnnounce].rates), median(t.tries[triesBroadcast].rates)}
+	took := max(t.at.Sub(mine.began), time.Microsecond).Seconds()
+	switch atOnce := (t.flown - mine.flown) / took; {
+	case mine.delivery == Announce:
+		t.least, t.most = min(cmp.Or(t.least, atOnce), atOnce), max(t.most, atOnce)
+	case atOnce < t.least/trialSpread, atOnce > t.most*trialSpread:
+		return nil
+	}
+	t.rates[mine.delivery] = append(t.rates[mine.delivery], float64(p.up.Size)/took)
+	if len(t.rates[Broadcast]) < trialImages {
+		return nil
+	}
+	choice := Choice{Broadcast, median(t.rates[Announce]), median(t.rates[Broadcast])}
 	if choice.Announce >= trialGain*choice.Broadcast {
 		choice.Delivery = Announce
 	}

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
@@ -109,7 +108,6 @@ type put struct {
 	header   http.Header // of the upload
 	asking   http.Header // of its announcement
 	delivery Delivery
-	began    time.Time // where the delivery is tried
 	chosen   *Choice
 	attempts int
 	sent     atomic.Int64 // bytes
