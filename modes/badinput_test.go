@@ -91,7 +91,7 @@ func TestBadInput(t *testing.T) {
 		{"stress --count -3", 2, "a run of -3 uploads"},
 		{"stress --concurrency 0", 2, "--concurrency between 1 and 1024"},
 		{"stress --profile huge", 2, "use one of demo, extreme, quick"},
-		{"stress --delivery pigeon", 2, "use broadcast or relay"},
+		{"stress --delivery pigeon", 2, "use broadcast, announce, relay or auto"},
 		{"stress --user a/b", 2, "contains a slash"},
 		{"stress --log missing/log.jsonl", 2, "the log missing/log.jsonl: no such file or directory"},
 		{"stress --log folder", 2, "name a file that can be written with --log"},

@@ -218,11 +218,13 @@ func TestStillTrying(t *testing.T) {
 		case <-answer:
 		case <-r.Context().Done(): // the test has failed
 		}
-		switch r.URL.Path {
-		case "/v1/members":
+		switch {
+		case r.URL.Path == "/v1/members":
 			f.writeMembers(w)
-		case "/v1/images/default":
+		case r.URL.Path == "/v1/images/default":
 			json.NewEncoder(w).Encode(wire.List{})
+		case r.Method == http.MethodPost:
+			json.NewEncoder(w).Encode(wire.Announcement{Nodes: []image.NodeID{1, 2}})
 		default:
 			json.NewEncoder(w).Encode(image.Receipt{Bytes: r.ContentLength, Committed: true})
 		}
