@@ -57,6 +57,12 @@ type Layout struct {
 	New     []Replica `json:"new,omitempty"`
 }
 
+// Equal reports whether two layouts are the same, o nil for none.
+func (l *Layout) Equal(o *Layout) bool {
+	return o != nil && l.Version == o.Version && slices.Equal(l.Nodes, o.Nodes) &&
+		slices.Equal(l.Next, o.Next) && slices.Equal(l.Old, o.Old) && slices.Equal(l.New, o.New)
+}
+
 // NodesOf lists the nodes of some replicas.
 func NodesOf(replicas []Replica) []image.NodeID {
 	ids := make([]image.NodeID, len(replicas))

@@ -165,14 +165,15 @@ func (r *Reconciler) do(
 	return fmt.Errorf("no step is called %q", s.Op)
 }
 
-// isNewest refuses a layout that is no longer the shard's: this node may not have heard of the newest yet.
+// isNewest refuses a layout that is not the shard's: this node may not have heard of the newest yet, or believe
+// in one that never was.
 func (r *Reconciler) isNewest(ctx context.Context, shard uint64, l *catalog.Layout) error {
 	now, err := r.o.System.Newest(ctx)
 	if err != nil {
 		return err
 	}
-	if now.Shards[shard] == nil || now.Shards[shard].Version != l.Version {
-		return image.Errorf(image.KindStale, "the layout of shard %d is not that of version %d any more",
+	if !l.Equal(now.Shards[shard]) {
+		return image.Errorf(image.KindStale, "the layout of shard %d is not this one, of version %d",
 			shard, l.Version)
 	}
 	return nil

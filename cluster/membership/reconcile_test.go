@@ -121,7 +121,8 @@ func TestMove(t *testing.T) {
 	}
 }
 
-// TestStale: nothing is changed by a layout that is no longer the newest, nor where another node leads.
+// TestStale: nothing is changed by a layout that is no longer the newest, or never was one, nor where another
+// node leads.
 func TestStale(t *testing.T) {
 	f := &fakes{group: on(1, 2, 3), leads: true, serving: []image.NodeID{1, 2, 3}}
 	f.know(&catalog.Layout{Version: 1, Nodes: on(1, 2, 3), Next: on(1, 2, 4)})
@@ -129,6 +130,8 @@ func TestStale(t *testing.T) {
 		Version: 2, Shards: map[uint64]*catalog.Layout{shard: {Version: 2, Nodes: on(1, 2, 3)}},
 	}
 	r := f.reconciler()
+	r.Reconcile(t.Context())
+	f.newest.Shards[shard].Version = 1 // of the same version
 	r.Reconcile(t.Context())
 	f.newest = f.m
 	f.leads = false
