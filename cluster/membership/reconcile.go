@@ -165,8 +165,8 @@ func (r *Reconciler) do(
 	return fmt.Errorf("no step is called %q", s.Op)
 }
 
-// isNewest refuses a layout that is not the shard's: this node may not have heard of the newest yet, or believe
-// in one that never was.
+// isNewest refuses a layout that is not the shard's: this node may not have heard of the newest yet, or
+// believe in one that never was.
 func (r *Reconciler) isNewest(ctx context.Context, shard uint64, l *catalog.Layout) error {
 	now, err := r.o.System.Newest(ctx)
 	if err != nil {
