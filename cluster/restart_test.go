@@ -127,6 +127,9 @@ func testGracefulShutdown(t *testing.T, c *clustertest.Cluster) {
 		}
 		return writing == 2*len(names)
 	})
+	if len(c.Files(t, 3, ".tmp")) == 0 {
+		t.Error("the node that is to shut down stores none of them")
+	}
 	stopped := make(chan struct{})
 	go func() {
 		c.Stop(3)
@@ -145,16 +148,13 @@ func testGracefulShutdown(t *testing.T, c *clustertest.Cluster) {
 		t.Errorf("node 1 answers %d %s", other.Status, other.Body)
 	}
 	c.ExpectImage(t, "alice", "1.png", other.Body, 3)
-	copies := 0
 	for i, name := range names {
 		conns[i].Send(body[100_000:])
-		if rec := clustertest.Receipt(t, conns[i].Answer()); slices.Contains(rec.Replicas, 3) {
-			copies++
+		// A shard that has got another leader meanwhile may have its copies from nodes that go on.
+		if rec := clustertest.Receipt(t, conns[i].Answer()); len(rec.Replicas) != 2 {
+			t.Errorf("%s is on %v", name, rec.Replicas)
 		}
 		c.ExpectImage(t, "alice", name, body, 1, 2)
-	}
-	if copies == 0 {
-		t.Error("the node that is shutting down has stored no copies")
 	}
 	<-stopped
 	c.Start(3)
