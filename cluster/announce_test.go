@@ -140,3 +140,32 @@ func TestAnnouncedAgain(t *testing.T) {
 	c.Start(owner)
 	f.expectAll(t)
 }
+
+// TestRefusedWhileOnItsWay: an announcement that is refused ends earlier tries under the same ID too. They
+// are not stored after their client was told that they are not, though the name is free again by then.
+func TestRefusedWhileOnItsWay(t *testing.T) {
+	c := clustertest.Start(t, clustertest.Options{})
+	path := clustertest.Path("alice", "taken.png")
+	c.Put(t, 1, "alice", "taken.png", clustertest.Image(1, 1000), nil)
+	body := clustertest.Image(2, 200_000)
+	fields := http.Header{wire.UploadField: {image.NewID().String()}, "If-None-Match": {"*"}}
+	conn := c.Dial(t, 1)
+	conn.Send(fmt.Sprintf("PUT %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n%s: %s\r\n"+
+		"If-None-Match: *\r\n\r\n", path, len(body), wire.UploadField, fields.Get(wire.UploadField)),
+		body[:100_000])
+	clustertest.Poll(t, "the first try is on its way", func() bool { return c.Status(1).Nodes[0].Uploads > 0 })
+	query := wire.AnnounceQuery{Bytes: int64(len(body))}.Values().Encode()
+	refused := c.Do(http.MethodPost, 2, path+"?"+query, nil, fields)
+	clustertest.ExpectProblem(t, refused, image.KindExists)
+	if r := c.Do(http.MethodDelete, 3, path, nil, nil); r.Status != http.StatusNoContent {
+		t.Fatalf("%d %s", r.Status, r.Body)
+	}
+	again := c.Do(http.MethodPost, 2, path+"?"+query, nil, fields)
+	clustertest.ExpectProblem(t, again, image.KindExists)
+	conn.Send(body[100_000:])
+	clustertest.ExpectProblem(t, conn.Answer(), image.KindExists)
+	if r := c.Do(http.MethodGet, 3, path, nil, nil); r.Status != http.StatusNotFound {
+		t.Errorf("the refused image is there: %d", r.Status)
+	}
+	c.ExpectSettled(t)
+}

@@ -56,23 +56,39 @@ func (m images) Put(ctx context.Context, req image.Request, body io.Reader) (rec
 	return m.Reveal(ctx, rec)
 }
 
-// Announce implements api.Images. What is certain to be refused is refused before the bytes are sent.
+// Announce implements api.Images. What is certain to be refused is refused before the bytes are sent, by the
+// log: an earlier try under the same ID may be on its way, and must not be stored after its client was told
+// that it is not.
 func (m images) Announce(
 	ctx context.Context, req image.Request, without []image.NodeID,
 ) ([]image.NodeID, error) {
 	if !req.If.IsZero() {
 		rec, err := m.Record(ctx, req.User, req.Name)
-		switch {
-		case image.KindOf(err) == image.KindNotFound:
-			err = req.If.Check(nil)
-		case err == nil && rec.ID != req.ID: // else it is the upload that asks again
-			err = req.If.Check(rec)
+		if image.KindOf(err) == image.KindNotFound {
+			rec, err = nil, nil
+		}
+		own := rec != nil && rec.ID == req.ID // it is the upload that asks again
+		if err == nil && !own && req.If.Check(rec) != nil {
+			err = m.refuse(ctx, req)
 		}
 		if err != nil {
 			return nil, err
 		}
 	}
 	return m.ingest.Announce(req, without)
+}
+
+// refuse ends an upload whose conditions do not hold, and returns the error of that; nil when they have come
+// to hold meanwhile.
+func (m images) refuse(ctx context.Context, req image.Request) (err error) {
+	if req.If, err = m.accounts.keyring.sealConditions(ctx, req.User, req.If); err != nil {
+		return err
+	}
+	_, err = m.log.Do(ctx, m.ShardOf(req.User, req.Name), catalog.Command{End: &catalog.End{
+		ID: req.ID, User: req.User, Name: req.Name, If: req.If,
+		Created: time.Now().UTC().Truncate(time.Millisecond),
+	}})
+	return err
 }
 
 // Delete implements api.Images. The files go once the log has it.
