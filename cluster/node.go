@@ -33,6 +33,7 @@ import (
 	"imgcluster/cluster/read"
 	"imgcluster/cluster/repair"
 	"imgcluster/cluster/store"
+	"imgcluster/cluster/watch"
 	"imgcluster/cluster/wire"
 	"imgcluster/config"
 )
@@ -81,7 +82,11 @@ type Node struct {
 	reporter   *reporter
 	metrics    *metrics
 	imageLog   *imageLog
+	watch      *watch.Hub
 	handler    *api.Handler
+
+	runs           api.Runs
+	uploads, reads watch.Rates // those that this node owned and served
 
 	leaderChanges atomic.Int64 // counts changes of leaders
 	failed        chan error
@@ -92,9 +97,9 @@ type Node struct {
 
 // Start starts the node with this ID. It returns once the API answers. The node is ready for images later,
 // when it has reached a majority of the nodes. The error is a *bootstrap.RefusedError, or a typed one of
-// config, crypto or store, when the node may not run like this.
+// config, crypto or store, when the node may not run like this. runs are for the dashboard.
 func Start(
-	ctx context.Context, cfg *config.Config, id image.NodeID, version string, logger *zap.Logger,
+	ctx context.Context, cfg *config.Config, id image.NodeID, version string, logger *zap.Logger, runs api.Runs,
 ) (*Node, error) {
 	self, err := cfg.Node(id)
 	if err != nil {
@@ -105,6 +110,7 @@ func Start(
 		self:    self,
 		version: version,
 		logger:  logger,
+		runs:    runs,
 		began:   time.Now(),
 		log:     &shardLogs{},
 		shards:  dataShards(cfg.Cluster.DataShards),
@@ -218,6 +224,7 @@ func (n *Node) assemble() (err error) {
 	n.disk.store, n.disk.dir, n.disk.repair, n.disk.changed = n.store, n.dir, n.repair, n.peersChanged
 	n.wg.Go(func() { n.disk.watchRoom(n.ctx, n.cfg.Timeouts.PeerInterval) })
 	n.reporter = n.newReporter()
+	n.watch = watch.New(n.reporter.Cluster)
 	n.metrics = (&metrics{
 		self:    n.self.ID,
 		cluster: n.reporter.Cluster,
@@ -269,6 +276,7 @@ func (n *Node) startRaft(ctx context.Context) error {
 	n.wg.Go(func() { n.master.run(n.ctx) })
 	n.wg.Go(func() { n.view.watchRaft(n.ctx) })
 	n.wg.Go(func() { returnMemory(n.ctx) })
+	n.wg.Go(func() { n.watch.Run(n.ctx) })
 	return nil
 }
 
@@ -352,6 +360,9 @@ func (n *Node) applied(shard, index uint64, events []catalog.Event) {
 		}
 		if e.Rewrap != nil {
 			n.repair.Kick()
+		}
+		if user := e.ImagesOf(); user != "" {
+			n.watch.Changed(user)
 		}
 	}
 	if shard != systemShard {

@@ -16,6 +16,8 @@ import (
 	"imgcluster/cluster/read"
 	"imgcluster/cluster/repair"
 	"imgcluster/cluster/store"
+	"imgcluster/cluster/thumbnail"
+	"imgcluster/cluster/ui"
 	"imgcluster/config"
 	"imgcluster/crypto"
 )
@@ -56,23 +58,26 @@ func (n *Node) ingestOptions() ingest.Options {
 	c := n.cfg
 	first, further := crypto.PlainSegments(segmentBytes, ingest.ChunkBytes/segmentBytes)
 	return ingest.Options{
-		Node:            n.self.ID,
-		Log:             n.log,
-		Store:           n.encryptedStore(),
-		Sealer:          n.keys,
-		Peers:           n.peers,
-		OpenCopy:        n.openCopy,
-		Mail:            n.mail,
-		Logger:          n.logger.Named("ingest"),
-		Shards:          n.serving.data,
-		Serves:          n.serving.has,
-		ShardOf:         n.shards.of,
-		ShardNodes:      n.view.nodesOf,
-		Live:            n.view.live,
-		Room:            n.peers.Room,
-		UpToDate:        n.view.liveOn,
-		Up:              n.peers.Up,
-		Owned:           n.imageLog.add,
+		Node:       n.self.ID,
+		Log:        n.log,
+		Store:      n.encryptedStore(),
+		Sealer:     n.keys,
+		Peers:      n.peers,
+		OpenCopy:   n.openCopy,
+		Mail:       n.mail,
+		Logger:     n.logger.Named("ingest"),
+		Shards:     n.serving.data,
+		Serves:     n.serving.has,
+		ShardOf:    n.shards.of,
+		ShardNodes: n.view.nodesOf,
+		Live:       n.view.live,
+		Room:       n.peers.Room,
+		UpToDate:   n.view.liveOn,
+		Up:         n.peers.Up,
+		Owned: func(o ingest.Owned) {
+			n.uploads.Add(o.Bytes, o.Took)
+			n.imageLog.add(o)
+		},
 		ReceivedBy:      n.peers.Receives,
 		Replicas:        c.Cluster.Replicas,
 		MinReplicas:     c.Cluster.MinReplicas,
@@ -241,6 +246,12 @@ func (n *Node) apiOptions() api.Options {
 		Peers:       peerAPI{n.starter, n.reporter, held, admission, n.peers},
 		Accounts:    n.accounts,
 		Keys:        keys{n.master, &rewraps{n.log, n.peers, held, n.master.timeout}, n.keys},
+		Sessions:    n.accounts.access,
+		Watch:       n.watch,
+		UI:          ui.New(),
+		Runs:        n.runs,
+		Thumbnails:  thumbnail.NewMaker(),
+		Served:      n.reads.Add,
 		Logger:      n.logger.Named("api"),
 		Forward:     n.peers.Transport(),
 		ImageBytes:  int64(n.cfg.Limits.ImageBytes),
@@ -285,6 +296,8 @@ func (n *Node) newReporter() *reporter {
 		repair:    n.repair,
 		disk:      n.disk,
 		identity:  n.dir.Identity,
+		uploads:   &n.uploads,
+		reads:     &n.reads,
 		traffic:   func() (rx, tx int64) { return n.handler.Traffic() },
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"imgcluster/cluster/repair"
 	"imgcluster/cluster/sample"
 	"imgcluster/cluster/store"
+	"imgcluster/cluster/watch"
 	"imgcluster/cluster/wire"
 	"imgcluster/config"
 )
@@ -38,6 +39,8 @@ type reporter struct {
 	repair    *repair.Service
 	disk      *disk
 	identity  func() store.Identity
+	uploads   *watch.Rates // that this node owns
+	reads     *watch.Rates
 	traffic   func() (rx, tx int64) // bytes of the API
 }
 
@@ -62,7 +65,7 @@ func (p *reporter) Status() wire.NodeStatus {
 	read, written, busy := p.device.Counters()
 	files, fileBytes := p.store.Usage()
 	rss, cpu := hostinfo.Process()
-	return wire.NodeStatus{
+	status := wire.NodeStatus{
 		ID:      p.self.ID,
 		API:     p.self.APIAddr(),
 		State:   state,
@@ -94,6 +97,12 @@ func (p *reporter) Status() wire.NodeStatus {
 		Incarnation:    p.identity().Incarnation,
 		MasterKeys:     &keys,
 	}
+	now := time.Now()
+	status.UploadsTotal, status.UploadBytesTotal = p.uploads.Totals()
+	status.UploadP50S, status.UploadP99S = p.uploads.Quantiles(now)
+	status.ReadsTotal, status.ReadBytesTotal = p.reads.Totals()
+	status.ReadP50S, status.ReadP99S = p.reads.Quantiles(now)
+	return status
 }
 
 // Info implements api.Node.
@@ -151,6 +160,7 @@ func (p *reporter) Cluster() wire.ClusterStatus {
 		s.Nodes = append(s.Nodes, st)
 	}
 	slices.SortFunc(s.Nodes, func(a, b wire.NodeStatus) int { return int(a.ID) - int(b.ID) })
+	s.Judge()
 	return s
 }
 

@@ -81,7 +81,7 @@ func runServer(ctx context.Context, e *env, id int, replace bool) error {
 		return err
 	}
 	cluster.LimitMemory(cfg)
-	node, err := cluster.Start(ctx, cfg, image.NodeID(id), version(), logger)
+	node, err := cluster.Start(ctx, cfg, image.NodeID(id), version(), logger, newRuns(ctx, e, cfg))
 	if err != nil {
 		return err
 	}
@@ -115,14 +115,18 @@ func (e *env) startLocal(ctx context.Context, cfg *config.Config) (*local.Cluste
 // localOptions returns options that give each node process the configuration of this command.
 func (e *env) localOptions(cfg *config.Config, program string) local.Options {
 	args := func(id int) []string {
-		args := []string{"server", "--id", strconv.Itoa(id)}
-		if e.path != "" {
-			args = append(args, "--config", e.path)
-		}
-		for _, s := range e.set {
-			args = append(args, "--set", s)
-		}
-		return args
+		return append([]string{"server", "--id", strconv.Itoa(id)}, e.configArgs()...)
 	}
 	return local.Options{Config: cfg, Program: program, Args: args, Same: e.sameConfig()}
+}
+
+// configArgs are the flags that give another process the configuration of this one.
+func (e *env) configArgs() (args []string) {
+	if e.path != "" {
+		args = append(args, "--config", e.path)
+	}
+	for _, s := range e.set {
+		args = append(args, "--set", s)
+	}
+	return args
 }

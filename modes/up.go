@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"imgcluster/cluster/printable"
+	"imgcluster/cluster/wire"
 	"imgcluster/modes/local"
 )
 
@@ -54,7 +55,8 @@ func runUp(ctx context.Context, e *env) error {
 	} else {
 		fmt.Fprintf(out, "Store    curl -T photo.png %s/v1/images/alice/photo.png\n", nodes[0].API)
 	}
-	fmt.Fprintf(out, "Look     imgcluster status%s\nTest     imgcluster stress%s\nStop     Ctrl-C\n", same, same)
+	fmt.Fprintf(out, "Look     %s%s, or imgcluster status%s\nTest     imgcluster stress%s\nStop     Ctrl-C\n",
+		nodes[0].API, wire.UIPath, same, same)
 	if err = e.out.failure(); err == nil {
 		err = e.watchNodes(ctx, l)
 	}

@@ -82,6 +82,8 @@ type masterSealer struct {
 	sealer *crypto.Sealer
 	head   []byte // of what it seals: version and master key
 	proof  []byte // key of the proofs in IDs
+	// session is the key of the sessions' cookies.
+	session []byte
 }
 
 // NewSealer returns the sealer of the master keys that are good: the first one seals, all open. The error is
@@ -108,6 +110,9 @@ func newMasterSealer(master *crypto.MasterKey) (*masterSealer, error) {
 	}
 	if err == nil {
 		s.proof, err = master.Derive(purposeID, 32)
+	}
+	if err == nil {
+		s.session, err = master.Derive(purposeSession, 32)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("derive the keys of access keys: %w", err)

@@ -10,7 +10,9 @@ import (
 	"log"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,6 +22,7 @@ import (
 	"imgcluster/cluster/access"
 	"imgcluster/cluster/connlimit"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/thumbnail"
 	"imgcluster/cluster/wire"
 )
 
@@ -102,12 +105,19 @@ type Keys interface {
 
 // Options bounds and wires a Handler. All fields are needed.
 type Options struct {
-	ID          image.NodeID
-	Images      Images
-	Node        Node
-	Peers       Peers
-	Accounts    Accounts
-	Keys        Keys
+	ID         image.NodeID
+	Images     Images
+	Node       Node
+	Peers      Peers
+	Accounts   Accounts
+	Keys       Keys
+	Sessions   Sessions
+	Watch      Watch
+	Thumbnails *thumbnail.Maker
+	Runs       Runs         // nil: there are none
+	UI         http.Handler // the pages under wire.UIPath
+	// Served is called for each image or part of one that was sent to a client, with its bytes.
+	Served      func(bytes int64, took time.Duration)
 	Logger      *zap.Logger
 	Forward     http.RoundTripper // to other nodes, by wire.NodeHost
 	ImageBytes  int64             // largest body
@@ -146,6 +156,8 @@ type Handler struct {
 
 	lists, shardLists        *gate
 	reads, uploads, forwards *gate
+	watchers, thumbnails     *gate
+	reports                  *gate
 
 	streamsMu sync.Mutex
 	streams   map[netip.Prefix]int // status streams by address
@@ -163,6 +175,11 @@ func New(o Options) *Handler {
 	h.lists = newGate(bounds{what: "lists", all: listsMax, perKey: listsMax / 2, wait: listWait})
 	h.shardLists = newGate(bounds{
 		what: "lists for other nodes", all: listsMax, perKey: listsMax, wait: listWait,
+	})
+	h.watchers = newGate(bounds{what: "event streams", all: eventsMax, perKey: eventsMax / 2, wait: 0})
+	h.reports = newGate(bounds{what: "reports", all: reportsMax, perKey: reportsMax, wait: reportWait})
+	h.thumbnails = newGate(bounds{
+		what: "thumbnails", all: thumbnailsMax, perKey: keyThumbnailsMax, wait: thumbnailWait,
 	})
 	h.reads = newGate(bounds{
 		what: "reads", all: o.Reads, allSetting: " (limits.reads)", wait: readWait,
@@ -269,6 +286,9 @@ func (h *Handler) withPace(w http.ResponseWriter, r *http.Request, serve http.Ha
 	serve(w, r)
 }
 
+// ui serves the pages of the dashboard. They hold nothing secret: what they show, they ask the API for.
+func (h *Handler) ui(w http.ResponseWriter, r *http.Request) { h.UI.ServeHTTP(w, r) }
+
 // extend gives the client BodyIdle from now to take what is written. Every request and every part of
 // an answer that had to be waited for does so, for a deadline outlasts the request that set it.
 func (h *Handler) extend(w http.ResponseWriter) {
@@ -284,6 +304,11 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 		panic(http.ErrAbortHandler) // the client left; to return would be a success without a body
 	}
 	p, text := wire.Problem(w.Header(), err)
+	if mode := r.Header.Get("Sec-Fetch-Mode"); mode != "" && mode != "navigate" {
+		// A browser would ask for a name and a password by itself; the page has a form for the key.
+		w.Header()["Www-Authenticate"] = slices.DeleteFunc(w.Header()["Www-Authenticate"],
+			func(s string) bool { return strings.HasPrefix(s, "Basic") })
+	}
 	if p.Status >= 500 && p.Status != http.StatusServiceUnavailable {
 		h.Logger.Error("request failed", zap.String("method", r.Method), zap.String("path", r.URL.Path),
 			zap.Error(err))

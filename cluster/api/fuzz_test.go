@@ -86,6 +86,7 @@ func FuzzRequest(f *testing.F) {
 	}
 	var who access.Principal
 	h, node := guarded(&who)
+	h.cancel() // streams end
 	n := &users{touched: node}
 	h.Images, h.Node, h.Peers, h.Accounts = n, n, n, n
 	f.Fuzz(func(t *testing.T, sender byte, text []byte) {
@@ -111,11 +112,12 @@ func FuzzRequest(f *testing.F) {
 		if (who == access.Principal{}) && node.calls.Load() > 0 {
 			t.Fatalf("a stranger has the node do something: %q", text)
 		}
-		probe := r.URL.Path == wire.LivePath || r.URL.Path == wire.ReadyPath
+		open := slices.Contains([]string{wire.LivePath, wire.ReadyPath, wire.SessionPath, "/"}, r.URL.Path) ||
+			strings.HasPrefix(r.URL.Path+"/", wire.UIPath)
 		switch refused := w.Code == http.StatusUnauthorized || w.Code == http.StatusForbidden; {
 		case w.Code < 200 || w.Code > 599:
 			t.Fatalf("status %d", w.Code)
-		case (who == access.Principal{}) && !refused && !probe:
+		case (who == access.Principal{}) && !refused && !open:
 			t.Fatalf("a stranger is answered with %d: %q", w.Code, text)
 		case w.Code == http.StatusInternalServerError && node.calls.Load() == 0:
 			t.Fatalf("the handler failed by itself: %s", w.Body)

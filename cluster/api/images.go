@@ -1,12 +1,16 @@
 package api
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
+	"time"
 
 	"imgcluster/cluster/connlimit"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/thumbnail"
 	"imgcluster/cluster/wire"
 )
 
@@ -33,7 +37,11 @@ func (h *Handler) images(w http.ResponseWriter, r *http.Request, rest string) {
 		return
 	case r.Method == http.MethodGet:
 		paced, _ := w.(connlimit.Mover)
-		leave, err := h.reads.enter(r.Context(), holder(r, user), 0, paced)
+		at := h.reads
+		if r.URL.Query().Get("form") == string(wire.FormThumbnail) {
+			at = h.thumbnails
+		}
+		leave, err := at.enter(r.Context(), holder(r, user), 0, paced)
 		if err != nil {
 			h.fail(w, r, err)
 			return
@@ -183,7 +191,7 @@ func (h *Handler) checkLength(bytes int64) error {
 const replacedMax = 4
 
 func (h *Handler) get(w http.ResponseWriter, r *http.Request, user, name string, cond image.Conditions) {
-	encrypted, err := wire.ParseForm(r.URL.Query())
+	form, edge, err := wire.ParseForm(r.URL.Query(), thumbnail.EdgeDefault, thumbnail.EdgeMax)
 	if err != nil {
 		h.fail(w, r, err)
 		return
@@ -196,7 +204,12 @@ func (h *Handler) get(w http.ResponseWriter, r *http.Request, user, name string,
 		if err != nil {
 			break
 		}
-		if err = h.send(w, r, rec, encrypted, cond); err == nil {
+		if form == wire.FormThumbnail {
+			err = h.sendThumbnail(w, r, rec, edge, cond)
+		} else {
+			err = h.send(w, r, rec, form, cond)
+		}
+		if err == nil {
 			return
 		}
 		// The copies may be gone because the record is: then the answer is the newer one.
@@ -211,13 +224,18 @@ func (h *Handler) get(w http.ResponseWriter, r *http.Request, user, name string,
 
 // send answers with a record's image. Its error means that nothing was sent.
 func (h *Handler) send(
-	w http.ResponseWriter, r *http.Request, rec *image.Record, encrypted bool, cond image.Conditions,
+	w http.ResponseWriter, r *http.Request, rec *image.Record, form wire.Form, cond image.Conditions,
 ) error {
+	began := time.Now()
 	header := http.Header{}
 	wire.SetRecord(header, rec)
-	if !encrypted {
+	if form == wire.FormPlain {
 		protect(header, rec.MediaType(), rec.Name)
-		return h.serve(w, r, h.Images.Open(r.Context(), rec), cond, rec.Tags(), header)
+		sent, err := h.serve(w, r, h.Images.Open(r.Context(), rec), cond, rec.Tags(), header)
+		if sent > 0 {
+			h.Served(sent, time.Since(began))
+		}
+		return err
 	}
 	c, from, err := h.Images.OpenEncrypted(r.Context(), rec)
 	if err != nil {
@@ -227,7 +245,47 @@ func (h *Handler) send(
 	tag := fmt.Sprintf(`"%s-encrypted-%s"`, rec.ID, from.Attempt)
 	protect(header, image.DefaultMediaType, rec.Name+".img")
 	header.Set("ETag", tag)
-	return h.serve(w, r, c, cond, []string{tag}, header)
+	_, err = h.serve(w, r, c, cond, []string{tag}, header)
+	return err
+}
+
+// Thumbnails at once, and how long one waits for a place. Few are made at once, see package thumbnail.
+const (
+	thumbnailsMax    = 64
+	keyThumbnailsMax = 16
+	thumbnailWait    = 10 * time.Second
+)
+
+// sendThumbnail answers with a small picture of a record's image. Its error means that nothing was sent.
+func (h *Handler) sendThumbnail(
+	w http.ResponseWriter, r *http.Request, rec *image.Record, edge int, cond image.Conditions,
+) error {
+	tags := []string{fmt.Sprintf(`"%s-thumbnail-%d"`, rec.ID, edge)}
+	header := http.Header{}
+	protect(header, "image/jpeg", rec.Name+".jpg")
+	if cond.Excluded(tags) {
+		header.Set("ETag", tags[0])
+		header.Del("Content-Type") // of a body that is not sent
+		maps.Copy(w.Header(), header)
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	c := h.Images.Open(r.Context(), rec)
+	defer c.Close()
+	text, err := h.Thumbnails.Make(r.Context(), c, edge)
+	if errors.Is(err, thumbnail.ErrNone) {
+		h.fail(w, r, image.Errorf(image.KindMedia, "%s: %w", rec.Name, err).
+			WithHint("ask for the image itself"))
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	header.Set("ETag", tags[0])
+	maps.Copy(w.Header(), header)
+	h.extend(w)
+	w.Write(text)
+	return nil
 }
 
 func (h *Handler) delete(w http.ResponseWriter, r *http.Request, user, name string, cond image.Conditions) {

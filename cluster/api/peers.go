@@ -132,7 +132,7 @@ func (h *Handler) copy(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	header := http.Header{"Content-Type": {image.DefaultMediaType}}
-	if err := h.serve(w, r, c, image.Conditions{}, nil, header); err != nil {
+	if _, err := h.serve(w, r, c, image.Conditions{}, nil, header); err != nil {
 		h.fail(w, r, err)
 	}
 }

@@ -121,24 +121,24 @@ func cmpNumbers(a, b string) int {
 func (h *Handler) serve(
 	w http.ResponseWriter, r *http.Request, c wire.Content, cond image.Conditions, tags []string,
 	header http.Header,
-) error {
+) (sent int64, err error) {
 	defer c.Close()
-	if err := cond.Required(tags); err != nil {
+	if err = cond.Required(tags); err != nil {
 		h.fail(w, r, err)
-		return nil
+		return 0, nil
 	}
 	if cond.Excluded(tags) {
 		maps.Copy(w.Header(), header)
 		w.Header().Del("Content-Type") // of a body that is not sent
 		w.WriteHeader(http.StatusNotModified)
-		return nil
+		return 0, nil
 	}
 	size := c.Size()
 	ranges, err := rangesOf(r, tags, size)
 	if err != nil {
 		w.Header().Set("Content-Range", fmt.Sprintf("bytes */%d", size))
 		h.fail(w, r, err)
-		return nil
+		return 0, nil
 	}
 	a := answer{
 		header: header, size: size, status: http.StatusOK, length: size, parts: []byteRange{{0, size}},
@@ -149,18 +149,18 @@ func (h *Handler) serve(
 	out := &countedWriter{ResponseWriter: w, count: &h.tx}
 	if r.Method == http.MethodHead {
 		a.begin(out)
-		return nil
+		return 0, nil
 	}
 	c.Section(a.parts[0].off, a.parts[0].n)
 	first := bufio.NewReader(c)
 	if _, err := first.Peek(1); err != nil && err != io.EOF {
-		return err
+		return 0, err
 	}
 	a.begin(out)
 	if a.write(out, first, c) != nil {
 		panic(http.ErrAbortHandler)
 	}
-	return nil
+	return a.length, nil
 }
 
 // answer is the form that content is sent in.

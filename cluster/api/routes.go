@@ -70,6 +70,16 @@ var routes = []route{
 	{http.MethodGet, wire.MembersPath, admins, (*Handler).members},
 	{http.MethodPost, wire.MembersPath, admins, (*Handler).changeMember},
 	{http.MethodPost, wire.VerifyPath, admins, (*Handler).verify},
+	{http.MethodGet, wire.EventsPath, holders, (*Handler).events},
+	{http.MethodGet, wire.HistoryPath, admins, (*Handler).history},
+	{http.MethodGet, wire.SessionPath, holders, (*Handler).session},
+	{http.MethodPost, wire.SessionPath, anyone, (*Handler).login},
+	{http.MethodDelete, wire.SessionPath, anyone, (*Handler).logout},
+	{http.MethodPost, wire.ReportPath, admins, (*Handler).report},
+	{http.MethodGet, wire.RunsPath, admins, (*Handler).run},
+	{http.MethodPost, wire.RunsPath, admins, (*Handler).startRun},
+	{http.MethodGet, wire.RunReport, admins, (*Handler).runReport},
+	{http.MethodGet, wire.UIPath, anyone, (*Handler).ui},
 
 	{http.MethodGet, wire.KeysPath, owners, (*Handler).listKeys},
 	{http.MethodPost, wire.KeysPath, admins, (*Handler).addKey},
@@ -188,6 +198,10 @@ func (h *Handler) admit(w http.ResponseWriter, r *http.Request, may who, user st
 
 // notFound answers a path that nothing is at.
 func (h *Handler) notFound(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodGet && r.URL.Path == "/" && strings.Contains(r.Header.Get("Accept"), "text/html") {
+		http.Redirect(w, r, wire.UIPath, http.StatusSeeOther) // somebody typed the address into a browser
+		return
+	}
 	if r = h.admit(w, r, holders, ""); r == nil {
 		return
 	}

@@ -16,6 +16,7 @@ import (
 
 	"imgcluster/cluster/access"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/watch"
 	"imgcluster/cluster/wire"
 )
 
@@ -129,6 +130,22 @@ func (n *touched) UserKeys(context.Context, string, int) (wire.UserKeyList, erro
 	return wire.UserKeyList{}, n.touch()
 }
 
+func (n *touched) Watch(bool, string) *watch.Watcher { n.touch(); return &watch.Watcher{} }
+func (n *touched) Leave(*watch.Watcher)              { n.touch() }
+func (n *touched) History() wire.History             { n.touch(); return wire.History{} }
+
+func (n *touched) Report(context.Context, io.Reader) ([]byte, error) { return nil, n.touch() }
+
+func (n *touched) Start(string) error { return n.touch() }
+func (n *touched) State() wire.Run    { n.touch(); return wire.Run{} }
+func (n *touched) Page() []byte       { n.touch(); return []byte("page") }
+
+func (n *touched) NewSession(
+	context.Context, string, string, time.Time,
+) (*http.Cookie, access.Principal, error) {
+	return nil, access.Principal{}, n.touch()
+}
+
 // unreadBody is a body that must not be read.
 type unreadBody struct{ read atomic.Bool }
 
@@ -156,11 +173,21 @@ var senders = map[string]access.Principal{
 
 // allowed says who may use each route, apart from the table that is tested.
 var allowed = map[string][]string{
-	"GET /livez":   clients,
-	"GET /readyz":  clients,
-	"GET /metrics": {"metrics", "metrics of", "admin", "admin of", "certificate"},
-	"GET /v1/cluster": append(
-		[]string{"read", "write", "metrics", "metrics of", "other read", "other write"}, administrators...),
+	"GET /livez":          clients,
+	"GET /readyz":         clients,
+	"GET /metrics":        {"metrics", "metrics of", "admin", "admin of", "certificate"},
+	"GET /v1/cluster":     keyHolders,
+	"GET /v1/events":      keyHolders,
+	"GET /v1/session":     keyHolders,
+	"POST /v1/session":    clients,
+	"DELETE /v1/session":  clients,
+	"GET /ui/":            clients,
+	"GET /v1/history":     administrators,
+	"POST /v1/report":     administrators,
+	"GET /v1/runs":        administrators,
+	"POST /v1/runs":       administrators,
+	"GET /v1/runs/report": administrators,
+
 	"GET /v1/node":     administrators,
 	"GET /v1/members":  administrators,
 	"POST /v1/members": administrators,
@@ -198,6 +225,10 @@ var allowed = map[string][]string{
 
 var administrators = []string{"admin", "admin of", "certificate"}
 
+// keyHolders are those whose role says anything.
+var keyHolders = append(
+	[]string{"read", "write", "metrics", "metrics of", "other read", "other write"}, administrators...)
+
 // clients are all senders but nodes, who have a port of their own.
 var clients = slices.DeleteFunc(slices.Collect(maps.Keys(senders)),
 	func(sender string) bool { return sender == "node" })
@@ -205,7 +236,9 @@ var clients = slices.DeleteFunc(slices.Collect(maps.Keys(senders)),
 func guarded(who *access.Principal) (*Handler, *touched) {
 	n := &touched{}
 	return New(Options{
-		ID: 1, Images: n, Node: n, Peers: n, Accounts: n, Keys: n, Logger: zap.NewNop(), ImageBytes: 1 << 20,
+		ID: 1, Images: n, Node: n, Peers: n, Accounts: n, Keys: n, Watch: n, Runs: n, Sessions: n,
+		UI:     http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}),
+		Served: func(int64, time.Duration) {}, Logger: zap.NewNop(), ImageBytes: 1 << 20,
 		ListPage: 10, BodyIdle: time.Second, Reads: 1, KeyReads: 1, Uploads: 1, KeyUploads: 1, Streams: 1,
 		StatusEvery:  time.Hour,
 		HostAllowed:  func(string) bool { return true },
@@ -312,10 +345,12 @@ func TestNoOtherRoutes(t *testing.T) {
 		for _, method := range []string{
 			"GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT", "get", "BREW",
 		} {
-			if path == wire.LivePath || path == wire.ReadyPath {
-				if method == http.MethodGet || method == http.MethodHead {
-					continue
-				}
+			may := allowed[method+" "+path]
+			if method == http.MethodHead {
+				may = allowed["GET "+path]
+			}
+			if slices.Contains(may, "stranger") {
+				continue
 			}
 			r := httptest.NewRequest("GET", "/", nil)
 			r.Method, r.URL.Path, r.URL.RawPath = method, path, ""
@@ -374,7 +409,7 @@ func TestCredentialsThatAreNotGood(t *testing.T) {
 	for _, one := range routes {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest(one.method, sample.Replace(one.path), nil))
-		if want := one.who == anyone; (w.Code == http.StatusOK) != want ||
+		if want := one.who == anyone; (w.Code != http.StatusUnauthorized) != want ||
 			!want && (w.Code != http.StatusUnauthorized || !strings.Contains(w.Body.String(), "renew it")) {
 			t.Errorf("%s %s: %d %s", one.method, one.path, w.Code, w.Body)
 		}

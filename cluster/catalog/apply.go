@@ -24,6 +24,17 @@ type Event struct {
 	Purge            *Purge     // in a data shard: no copy that this user's uploads have by now will be named
 }
 
+// ImagesOf returns the user whose images the event has changed; empty when it has changed none.
+func (e Event) ImagesOf() string {
+	switch {
+	case e.Upload != nil && e.Upload.State == Committed:
+		return e.Upload.User
+	case e.Removed != nil:
+		return e.Removed.User
+	}
+	return ""
+}
+
 // Apply executes one command of a shard's log on tx. index is the command's place in the log.
 // result answers the proposer (DecodeResult). An error means that tx failed, not the command: the
 // node must not go on.

@@ -249,7 +249,7 @@ func (c *Cluster) TryStart(cfg *config.Config, id image.NodeID) error {
 	if c.log != nil {
 		log = zap.New(c.log).With(zap.Uint32("node", uint32(id)))
 	}
-	n, err := cluster.Start(ctx, cfg, id, "test", log)
+	n, err := cluster.Start(ctx, cfg, id, "test", log, nil)
 	if err != nil {
 		return err
 	}

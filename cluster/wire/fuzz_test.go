@@ -41,8 +41,9 @@ func FuzzQueries(f *testing.F) {
 		if q, err := ParseShards(v); !refused(err) && len(q.Shards) > ShardsMax {
 			t.Fatalf("%q: %+v", query, q)
 		}
-		if _, err := ParseForm(v); refused(err) == (v.Get("form") == "" || v.Get("form") == "encrypted") {
-			t.Fatalf("%q: %v", query, err)
+		if form, edge, err := ParseForm(v, 200, 300); !refused(err) &&
+			(form == FormThumbnail) != (edge >= 1 && edge <= 300) {
+			t.Fatalf("%q: %q, %d, %v", query, form, edge, err)
 		}
 		if user, name, err := ParseName(v); !refused(err) &&
 			(image.CheckUser(user) != nil || image.CheckName(name) != nil) {

@@ -21,6 +21,13 @@ const (
 	LivePath    = "/livez"
 	ReadyPath   = "/readyz"
 	MetricsPath = "/metrics"
+	EventsPath  = "/v1/events"
+	HistoryPath = "/v1/history"
+	SessionPath = "/v1/session"
+	ReportPath  = "/v1/report"
+	RunsPath    = "/v1/runs"
+	RunReport   = "/v1/runs/report"
+	UIPath      = "/ui/"
 
 	// Patterns of http.ServeMux for what is under the paths of keys, users and images.
 	KeyPattern     = KeysPath + "/{id}"

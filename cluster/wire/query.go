@@ -10,17 +10,39 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// EncryptedForm is the query that asks for an image as it is stored.
-const EncryptedForm = "form=encrypted"
+// Form is what of an image is asked for.
+type Form string
 
-// ParseForm reports whether an image is asked for as it is stored.
-func ParseForm(v url.Values) (encrypted bool, err error) {
-	form := v.Get("form")
-	if form != "" && form != "encrypted" {
-		return false, image.Errorf(image.KindInvalid, "form=%.40q", form).
-			WithHint("leave form out, or ask for form=encrypted")
+// The forms of an image.
+const (
+	FormPlain     Form = ""
+	FormEncrypted Form = "encrypted" // one of its copies, as it is stored
+	FormThumbnail Form = "thumbnail" // a small picture of it
+)
+
+// EncryptedForm is the query that asks for an image as it is stored.
+const EncryptedForm = "form=" + string(FormEncrypted)
+
+// ParseForm returns what of an image is asked for, and of a thumbnail how many pixels it may be wide and high
+// at most, edge when the query does not say.
+func ParseForm(v url.Values, edge, edgeMax int) (form Form, pixels int, err error) {
+	form, pixels = Form(v.Get("form")), edge
+	switch form {
+	case FormPlain, FormEncrypted:
+		return form, 0, nil
+	case FormThumbnail:
+	default:
+		return "", 0, image.Errorf(image.KindInvalid, "form=%.40q", string(form)).
+			WithHint("leave form out, or ask for form=encrypted or form=thumbnail")
 	}
-	return form != "", nil
+	if s := v.Get("size"); s != "" {
+		pixels, err = strconv.Atoi(s)
+		if err != nil || pixels < 1 || pixels > edgeMax {
+			return "", 0, image.Errorf(image.KindInvalid, "size=%.40q", s).
+				WithHint(fmt.Sprintf("give the longest edge in pixels, 1 to %d", edgeMax))
+		}
+	}
+	return form, pixels, nil
 }
 
 // ListQuery narrows a list: names with Prefix, in byte order behind After, at most Limit of them (0: as many

@@ -52,11 +52,17 @@ func TestQueries(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if encrypted, err := ParseForm(form); err != nil || !encrypted {
-		t.Errorf("%v, %v", encrypted, err)
+	if got, _, err := ParseForm(form, 200, 300); err != nil || got != FormEncrypted {
+		t.Errorf("%v, %v", got, err)
 	}
-	if encrypted, err := ParseForm(nil); err != nil || encrypted {
-		t.Errorf("by default %v, %v", encrypted, err)
+	if got, _, err := ParseForm(nil, 200, 300); err != nil || got != FormPlain {
+		t.Errorf("by default %v, %v", got, err)
+	}
+	for size, want := range map[string]int{"": 200, "1": 1, "300": 300} {
+		v := url.Values{"form": {"thumbnail"}, "size": {size}}
+		if got, edge, err := ParseForm(v, 200, 300); err != nil || got != FormThumbnail || edge != want {
+			t.Errorf("%v: %v, %d, %v", v, got, edge, err)
+		}
 	}
 }
 
@@ -64,7 +70,7 @@ func TestBadQueries(t *testing.T) {
 	list := func(v url.Values) error { _, err := ParseList(v, 100); return err }
 	shards := func(v url.Values) error { _, err := ParseShards(v); return err }
 	verify := func(v url.Values) error { _, err := ParseVerify(v); return err }
-	form := func(v url.Values) error { _, err := ParseForm(v); return err }
+	form := func(v url.Values) error { _, _, err := ParseForm(v, 200, 300); return err }
 	name := func(v url.Values) error { _, _, err := ParseName(v); return err }
 	for _, x := range []struct {
 		text string
@@ -81,6 +87,9 @@ func TestBadQueries(t *testing.T) {
 		{"sample=NaN", verify},
 		{"sample=1.1", verify},
 		{"repair=maybe", verify},
+		{"form=thumbnail&size=0", form},
+		{"form=thumbnail&size=301", form},
+		{"form=thumbnail&size=x", form},
 		{"form=plain", form},
 		{"user=alice", name},
 		{"name=a.png", name},

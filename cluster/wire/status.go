@@ -64,6 +64,17 @@ type NodeStatus struct {
 	Uploads        int     `json:"uploads"`              // in progress
 	UptimeS        float64 `json:"uptime_s"`
 
+	// Uploads that the node became the owner of, and images that it sent to clients, since it was started;
+	// and how long those of some seconds that have just passed took, 0 when there were none.
+	UploadsTotal     int64   `json:"uploads_total"`
+	UploadBytesTotal int64   `json:"upload_bytes_total"`
+	ReadsTotal       int64   `json:"reads_total"`
+	ReadBytesTotal   int64   `json:"read_bytes_total"`
+	UploadP50S       float64 `json:"upload_p50_s,omitempty"`
+	UploadP99S       float64 `json:"upload_p99_s,omitempty"`
+	ReadP50S         float64 `json:"read_p50_s,omitempty"`
+	ReadP99S         float64 `json:"read_p99_s,omitempty"`
+
 	// MissingCopies are on the node by the catalog but not on its disk, as after a change of disks.
 	MissingCopies int64 `json:"missing_copies,omitempty"`
 
@@ -105,6 +116,19 @@ var NodeFigures = append(slices.Clone(sample.Nodes), sample.Figures{
 	{Name: "uploads", Metric: "uploads_in_progress", Help: "Uploads in progress on this node."},
 	{Name: "uptime_s", Counter: true, Help: "Time since the node's process started."},
 	{
+		Name: "uploads_total", Metric: "uploads_total", Counter: true,
+		Help: "Uploads committed with this node as their owner.",
+	},
+	{
+		Name: "upload_bytes_total", Metric: "upload_bytes_total", Counter: true,
+		Help: "Plaintext bytes of these.",
+	},
+	{Name: "reads_total", Metric: "reads_total", Counter: true, Help: "Images that this node sent to clients."},
+	{
+		Name: "read_bytes_total", Metric: "read_bytes_total", Counter: true,
+		Help: "Plaintext bytes of these, as sent.",
+	},
+	{
 		Name: "missing_copies", Metric: "missing_copies",
 		Help: "Copies that are on this node by the catalog but not on its disk.",
 	},
@@ -141,6 +165,8 @@ type ShardStatus struct {
 type ClusterStatus struct {
 	Name            string        `json:"name"`
 	Ready           bool          `json:"ready"`
+	Health          Health        `json:"health"`             // see Judge
+	Warnings        []string      `json:"warnings,omitempty"` // what it comes from, in words
 	Replicas        int           `json:"replicas"`
 	Images          int64         `json:"images"`
 	Bytes           int64         `json:"bytes"`
@@ -157,7 +183,7 @@ type ClusterStatus struct {
 // the shards are.
 func (s ClusterStatus) Outline() ClusterStatus {
 	o := ClusterStatus{
-		Name: s.Name, Ready: s.Ready, Replicas: s.Replicas, Shards: s.Shards,
+		Name: s.Name, Ready: s.Ready, Health: s.Health, Replicas: s.Replicas, Shards: s.Shards,
 		Insecure: s.Insecure, Limited: true,
 		Nodes: make([]NodeStatus, len(s.Nodes)),
 	}

@@ -1,86 +1,33 @@
 package render
 
 import (
-	"context"
 	_ "embed"
 	"fmt"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
-	"github.com/chromedp/cdproto/cdp"
-	"github.com/chromedp/cdproto/emulation"
-	cdplog "github.com/chromedp/cdproto/log"
-	"github.com/chromedp/cdproto/network"
-	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
+	"imgcluster/cluster/clustertest/browser"
 	"imgcluster/cluster/sample"
 	"imgcluster/modes/runlog"
 	"imgcluster/modes/runlog/logtest"
 )
-
-// browserTimeout is far more than a browser needs, so that only one that hangs is given up.
-const browserTimeout = 5 * time.Minute
 
 // seen.js looks at a page and returns what is wrong with it.
 //
 //go:embed testdata/seen.js
 var seenScript string
 
-// openBrowser starts a browser, or skips the test.
-func openBrowser(t *testing.T) context.Context {
-	t.Helper()
-	var path string
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "chrome"} {
-		if found, err := exec.LookPath(name); err == nil {
-			path = found
-			break
-		}
-	}
-	if path == "" {
-		t.Skip("no browser: install chromium to look at the page")
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), browserTimeout)
-	t.Cleanup(cancel)
-	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox,
-		chromedp.WSURLReadTimeout(browserTimeout))
-	ctx, cancel = chromedp.NewExecAllocator(ctx, opts...)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewContext(ctx)
-	t.Cleanup(cancel)
-	return ctx
-}
-
 // TestPageInABrowser opens the pages of several runs in a real browser, light and dark, wide and narrow.
 func TestPageInABrowser(t *testing.T) {
-	ctx := openBrowser(t)
-	var mu sync.Mutex
-	var complaints []string
-	complain := func(format string, args ...any) {
-		mu.Lock()
-		defer mu.Unlock()
-		complaints = append(complaints, fmt.Sprintf(format, args...))
-	}
+	ctx := browser.Open(t)
 	own := ""
-	err := chromedp.Listen(ctx, func(ev any) {
-		switch ev := ev.(type) {
-		case *runtime.EventExceptionThrown:
-			complain("script: %v", ev.ExceptionDetails)
-		case *runtime.EventConsoleAPICalled:
-			complain("console: %s", ev.Type)
-		case *cdplog.EventEntryAdded:
-			complain("log: %s: %s", ev.Entry.Level, ev.Entry.Text)
-		case *network.EventRequestWillBeSent:
-			if u := ev.Request.URL; u != own && !strings.HasPrefix(u, "data:") {
-				complain("a request leaves the page: %s", u)
-			}
-		}
+	complaints, err := browser.Listen(ctx, func(u string) bool {
+		return u == own || strings.HasPrefix(u, "data:")
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -109,7 +56,7 @@ func TestPageInABrowser(t *testing.T) {
 		}
 		for _, scheme := range []string{"light", "dark"} {
 			for _, width := range []int64{1280, 800, 390, 320} {
-				if err := chromedp.Do(ctx, prefer(scheme), chromedp.EmulateViewport(width, 900)); err != nil {
+				if err := chromedp.Do(ctx, browser.Prefer(scheme), chromedp.EmulateViewport(width, 900)); err != nil {
 					t.Fatal(err)
 				}
 				wrong, err := chromedp.Run(ctx, chromedp.Evaluate[[]string](fmt.Sprintf("(%s)(%q)", seenScript, scheme)))
@@ -122,21 +69,9 @@ func TestPageInABrowser(t *testing.T) {
 			}
 		}
 	}
-	mu.Lock()
-	defer mu.Unlock()
-	for _, c := range complaints {
+	for _, c := range complaints.Take() {
 		t.Error(c)
 	}
-}
-
-// prefer sets the reader's colour scheme.
-func prefer(scheme string) chromedp.Action[chromedp.Void] {
-	return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
-		_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
-		})
-		return err
-	})
 }
 
 // manyNodes is a run of more nodes than a chart has lines for.

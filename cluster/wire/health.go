@@ -1,0 +1,77 @@
+package wire
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Health is the state of a cluster in one word.
+type Health string
+
+// The states of a cluster.
+const (
+	Healthy     Health = "healthy"
+	Degraded    Health = "degraded"    // it serves all images; something is to be done, or is being done
+	Unavailable Health = "unavailable" // some images can be neither stored nor read
+)
+
+// shardsNamedMax bounds how many shards a warning names.
+const shardsNamedMax = 5
+
+// Judge sets Health, and the Warnings that it comes from, by the rest of the status.
+func (s *ClusterStatus) Judge() {
+	s.Health, s.Warnings = Healthy, nil
+	warn := func(to Health, format string, args ...any) {
+		if to == Unavailable || s.Health == Healthy {
+			s.Health = to
+		}
+		s.Warnings = append(s.Warnings, fmt.Sprintf(format, args...))
+	}
+	var leaderless []uint64
+	for _, shard := range s.Shards {
+		if shard.Leader == 0 {
+			leaderless = append(leaderless, shard.ID)
+		}
+	}
+	switch n := len(leaderless); {
+	case n > shardsNamedMax:
+		warn(Unavailable, "%d of %d shards have no leader", n, len(s.Shards))
+	case n > 0:
+		warn(Unavailable, "shards without a leader: %v", leaderless)
+	}
+	var versions []string
+	for _, n := range s.Nodes {
+		if n.Version != "" && !slices.Contains(versions, n.Version) {
+			versions = append(versions, n.Version)
+		}
+		switch {
+		case n.State == NodeDown:
+			warn(Degraded, "node %d is down", n.ID)
+			continue
+		case n.State == NodeDraining:
+			warn(Degraded, "node %d is draining", n.ID)
+		case !n.Ready:
+			warn(Degraded, "node %d is starting", n.ID)
+		}
+		switch {
+		case n.Problem != "":
+			warn(Degraded, "node %d stores nothing: %s", n.ID, n.Problem)
+		case n.DiskLacks == LacksInodes:
+			warn(Degraded, "node %d has no free inodes and is given no more images", n.ID)
+		case n.DiskFull:
+			warn(Degraded, "the disk of node %d is full and it is given no more images", n.ID)
+		}
+		if n.MissingCopies > 0 {
+			warn(Degraded, "node %d misses %d copies, which are being restored", n.ID, n.MissingCopies)
+		}
+	}
+	if s.UnderReplicated > 0 {
+		warn(Degraded, "%d images have fewer than %d copies", s.UnderReplicated, s.Replicas)
+	}
+	if len(versions) > 1 {
+		warn(Degraded, "nodes run different versions: %v", versions)
+	}
+	if s.Insecure {
+		warn(s.Health, "plain HTTP without access keys, on addresses that other hosts reach (security.insecure)")
+	}
+}
