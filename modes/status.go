@@ -4,12 +4,16 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"imgcluster/cluster/client"
+	"imgcluster/cluster/image"
 	"imgcluster/cluster/printable"
 	"imgcluster/cluster/wait"
 	"imgcluster/cluster/wire"
@@ -147,5 +151,29 @@ func writeStatus(w io.Writer, s wire.ClusterStatus) error {
 			fmt.Fprintln(w, n.Problem)
 		}
 	}
-	return nil
+	_, err := fmt.Fprintln(w, maintenance(s))
+	return err
+}
+
+// maintenance returns which nodes may be stopped now, one at a time, and why others should not be.
+func maintenance(s wire.ClusterStatus) string {
+	nodes := map[string][]image.NodeID{} // by why they should not be
+	for _, n := range s.Nodes {
+		if n.State != wire.NodeDown {
+			nodes[n.KeepUp] = append(nodes[n.KeepUp], n.ID)
+		}
+	}
+	free := nodes[""]
+	delete(nodes, "")
+	if len(nodes) == 0 {
+		return "any one node may be stopped"
+	}
+	var text []string
+	if len(free) > 0 {
+		text = append(text, "may be stopped, one at a time: "+term.List(free))
+	}
+	for _, why := range slices.Sorted(maps.Keys(nodes)) {
+		text = append(text, fmt.Sprintf("keep up %s: %s", term.List(nodes[why]), why))
+	}
+	return strings.Join(text, "\n")
 }

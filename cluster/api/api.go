@@ -376,9 +376,13 @@ func (h *Handler) livez(w http.ResponseWriter, _ *http.Request) {
 	io.WriteString(w, "ok\n")
 }
 
-// readyz says why the node is not ready to who has a key: the reason may name files.
+// readyz says why the node is not ready to who has a key: the reason may name files. With `maintenance` it is
+// whether the node may be stopped now.
 func (h *Handler) readyz(w http.ResponseWriter, r *http.Request) {
 	err := h.Node.Ready()
+	if _, asked := r.URL.Query()["maintenance"]; err == nil && asked {
+		err = h.mayStop()
+	}
 	if err == nil {
 		io.WriteString(w, "ok\n")
 		return
@@ -388,6 +392,18 @@ func (h *Handler) readyz(w http.ResponseWriter, r *http.Request) {
 			WithHint("ask with an access key for the reason, or look into the node's log")
 	}
 	h.fail(w, r, err)
+}
+
+// mayStop returns why this node should not be stopped now, nil when it may be.
+func (h *Handler) mayStop() error {
+	for _, n := range h.Node.Cluster().Nodes {
+		if n.ID == h.ID && n.KeepUp != "" {
+			return image.Errorf(image.KindNoQuorum, "node %d should not be stopped now: %s", h.ID, n.KeepUp).
+				WithHint("wait until the other nodes are up and have all copies; see imgcluster status").
+				WithRetry(time.Second)
+		}
+	}
+	return nil
 }
 
 func (h *Handler) metrics(w http.ResponseWriter, _ *http.Request) {

@@ -3,6 +3,8 @@ package wire
 import (
 	"fmt"
 	"slices"
+
+	"imgcluster/cluster/image"
 )
 
 // Health is the state of a cluster in one word.
@@ -18,8 +20,11 @@ const (
 // shardsNamedMax bounds how many shards a warning names.
 const shardsNamedMax = 5
 
-// Judge sets Health, and the Warnings that it comes from, by the rest of the status.
+// Judge sets Health, the Warnings that it comes from, and KeepUp of the nodes, by the rest of the status.
 func (s *ClusterStatus) Judge() {
+	for i := range s.Nodes {
+		s.Nodes[i].KeepUp = s.keepUp(s.Nodes[i])
+	}
 	s.Health, s.Warnings = Healthy, nil
 	warn := func(to Health, format string, args ...any) {
 		if to == Unavailable || s.Health == Healthy {
@@ -74,4 +79,36 @@ func (s *ClusterStatus) Judge() {
 	if s.Insecure {
 		warn(s.Health, "plain HTTP without access keys, on addresses that other hosts reach (security.insecure)")
 	}
+}
+
+// keepUp returns why a node should not be stopped now: without it a shard would have no majority, or an image
+// no copy. Empty when it may be, as when it is down.
+func (s *ClusterStatus) keepUp(n NodeStatus) string {
+	if n.State == NodeDown {
+		return ""
+	}
+	others := map[image.NodeID]bool{} // that would be left
+	for _, x := range s.Nodes {
+		others[x.ID] = x.ID != n.ID && x.State != NodeDown && x.Ready
+	}
+	for _, shard := range s.Shards {
+		left := 0
+		for _, id := range shard.Nodes {
+			if others[id] {
+				left++
+			}
+		}
+		if slices.Contains(shard.Nodes, n.ID) && left <= len(shard.Nodes)/2 {
+			return fmt.Sprintf("shard %d would have no majority", shard.ID)
+		}
+	}
+	switch {
+	case n.StoredImages == 0 && n.Files == 0:
+		return ""
+	case s.Replicas < 2:
+		return "its images have no other copy (cluster.replicas)"
+	case s.UnderReplicated > 0:
+		return fmt.Sprintf("%d images have fewer than %d copies", s.UnderReplicated, s.Replicas)
+	}
+	return ""
 }

@@ -50,6 +50,7 @@ type NodeStatus struct {
 	State    NodeState    `json:"state"`
 	Ready    bool         `json:"ready"`
 	Problem  string       `json:"problem,omitempty"` // why it stores nothing for now, in words
+	KeepUp   string       `json:"keep_up,omitempty"` // why it should not be stopped now, in words
 	Version  string       `json:"version,omitempty"`
 	LeaderOf int          `json:"leader_of"` // data and system shards led
 	sample.Node

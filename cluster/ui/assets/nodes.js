@@ -23,7 +23,8 @@ async function show() {
     const kind = !m.up ? 'bad' : m.state === 'active' ? 'good' : 'warn';
     return el('tr', {id: `node-${m.id}`, class: color(m.id)},
       el('td', {}, `Node ${m.id}`, m.id === session.node && el('small', {}, ' (this one)')),
-      el('td', {}, el('span', {class: `pill ${kind}`}, m.up ? m.state === 'active' ? 'up' : m.state : 'down'), el('div', {class: 'soft'}, waits(m))),
+      el('td', {}, el('span', {class: `pill ${kind}`}, m.up ? m.state === 'active' ? 'up' : m.state : 'down'), el('div', {class: 'soft'}, waits(m)),
+        m.up && el('div', {class: 'soft'}, s.keep_up ? `Keep it up: ${s.keep_up}.` : 'May be stopped now.')),
       el('td', {class: 'mono'}, m.api, el('br'), el('small', {}, `Raft ${m.raft}`)),
       el('td', {class: 'n'}, count(m.images)), el('td', {class: 'n'}, m.shards), el('td', {class: 'n'}, m.leads),
       el('td', {class: 'n'}, s.disk_free_bytes ? size(s.disk_free_bytes) : '—'),
