@@ -41,6 +41,9 @@ export const path = (...parts) => parts.map(encodeURIComponent).join('/');
 export const imagePath = (user, name) =>
   `${api}/images/${encodeURIComponent(user)}/${name.split('/').map(encodeURIComponent).join('/')}`;
 
+// quote writes a word as a shell takes it.
+export const quote = s => /^[\w./@:+-]+$/.test(s) ? s : `'${s.replaceAll("'", "'\\''")}'`;
+
 // el makes an element. Text is never taken for markup.
 export function el(tag, attributes = {}, ...children) {
   const e = document.createElement(tag);

@@ -1,4 +1,4 @@
-import {start, call, api, el, main, listen, admin, writes, session, size, count, list, when, ask, toast, complain, problemOf, Problem, imagePath} from './app.js';
+import {start, call, api, el, main, listen, admin, writes, session, size, count, list, when, ask, toast, complain, Problem, imagePath, quote} from './app.js';
 
 const pageSize = 60;
 const uploadsAtOnce = 3;
@@ -27,7 +27,7 @@ function tile(image) {
   const img = el('img', {alt: '', 'data-src': `${imagePath(user, image.name)}?form=thumbnail&v=${image.version}`, width: 256, height: 256,
     onerror: () => box.replaceChildren(kindOf(image))});
   box.append(img);
-  const item = el('li', {'data-name': image.name},
+  const item = el('li', {'data-name': image.name, 'data-version': image.version},
     el('button', {onclick: () => detail(image), 'aria-label': `${image.name}, ${size(image.bytes)}`},
       box, el('span', {class: 'name', title: image.name}, image.name, el('small', {}, `${size(image.bytes)} · node ${image.owner}`))));
   sight.observe(box);
@@ -35,6 +35,16 @@ function tile(image) {
 }
 
 const kindOf = image => (image.type || '').split('/').pop().split(';')[0] || 'no preview';
+
+// showPlace says how many images are shown, and whether there are more.
+function showPlace(n, after) {
+  shown = n;
+  next = after || null;
+  more.hidden = !next;
+  empty.hidden = shown > 0;
+  empty.textContent = prefix ? `No image of ${user} begins with “${prefix}”.` : `${user} has no images yet.`;
+  summary.textContent = shown ? `${count(shown)} ${shown === 1 ? 'image' : 'images'}${next ? ' shown, and there are more' : ''}` : '';
+}
 
 // load shows the next page of the list, or with anew the first one again.
 async function load(anew) {
@@ -52,12 +62,7 @@ async function load(anew) {
       shown = 0;
     }
     wall.append(...page.images.map(tile));
-    shown += page.images.length;
-    next = page.next || null;
-    more.hidden = !next;
-    empty.hidden = shown > 0;
-    empty.textContent = prefix ? `No image of ${user} begins with “${prefix}”.` : `${user} has no images yet.`;
-    summary.textContent = shown ? `${count(shown)} ${shown === 1 ? 'image' : 'images'}${next ? ' shown, and there are more' : ''}` : '';
+    showPlace(shown + page.images.length, page.next);
   } catch (err) {
     if (mine === loading) complain(err);
   } finally {
@@ -73,16 +78,8 @@ async function refresh() {
   const page = await call('GET', `${api}/images/${encodeURIComponent(user)}?${query}`).catch(complain);
   if (!page || mine !== loading) return;
   const old = new Map([...wall.children].map(e => [e.dataset.name + e.dataset.version, e]));
-  wall.replaceChildren(...page.images.map(image => {
-    const item = old.get(image.name + image.version) || tile(image);
-    item.dataset.version = image.version;
-    return item;
-  }));
-  shown = page.images.length;
-  next = page.next || null;
-  more.hidden = !next;
-  empty.hidden = shown > 0;
-  summary.textContent = shown ? `${count(shown)} ${shown === 1 ? 'image' : 'images'}${next ? ' shown, and there are more' : ''}` : '';
+  wall.replaceChildren(...page.images.map(image => old.get(image.name + image.version) || tile(image)));
+  showPlace(page.images.length, page.next);
 }
 
 async function detail(image) {
@@ -115,8 +112,6 @@ async function remove(image, dialog) {
     complain(err);
   }
 }
-
-const quote = s => /^[\w./@:+-]+$/.test(s) ? s : `'${s.replaceAll("'", "'\\''")}'`;
 
 // Uploads: a few at a time, each with its progress and what the node says of it.
 let running = 0;

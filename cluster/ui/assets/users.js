@@ -1,7 +1,6 @@
-import {start, call, api, path, el, table, main, listen, admin, session, when, ask, toast, complain, list} from './app.js';
+import {start, call, api, path, el, table, main, listen, admin, session, when, ask, toast, complain, list, quote} from './app.js';
 
 const roles = {read: 'read: looks at the user’s images', write: 'write: stores and deletes them too', metrics: 'metrics: reads figures', admin: 'admin: everything'};
-const quote = s => /^[\w./@:+-]+$/.test(s) ? s : `'${s.replaceAll("'", "'\\''")}'`;
 
 const users = el('tbody'), keys = el('tbody'), removals = el('div');
 
