@@ -272,6 +272,8 @@ const (
 // withPace holds the bodies of a request and its answer to their pace.
 func (h *Handler) withPace(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
 	w.Header().Set(wire.NodeField, strconv.Itoa(int(h.ID)))
+	r.Header.Set(wire.RequestField, wire.RequestID(r.Header)) // as it is passed on
+	w.Header().Set(wire.RequestField, r.Header.Get(wire.RequestField))
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	answer := h.paced(w, r)
 	connlimit.Moves(r.Context(), answer)
@@ -311,7 +313,7 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	if p.Status >= 500 && p.Status != http.StatusServiceUnavailable {
 		h.Logger.Error("request failed", zap.String("method", r.Method), zap.String("path", r.URL.Path),
-			zap.Error(err))
+			zap.String("request", r.Header.Get(wire.RequestField)), zap.Error(err))
 	}
 	rest := replyEarly(w, r)
 	h.extend(w)

@@ -45,6 +45,9 @@ func (h *Handler) events(w http.ResponseWriter, r *http.Request) {
 	defer h.Watch.Leave(watcher)
 	w.Header().Set("Content-Type", wire.EventsType)
 	w.Header().Set("Cache-Control", "no-store")
+	if r.Method == http.MethodHead { // its answer ends here
+		return
+	}
 	out := eventStream{h: h, w: w}
 	out.write([]byte(eventsRetry))
 	check := time.NewTicker(eventsPace)

@@ -387,7 +387,7 @@ func TestReadThatFailsAtOnceIsAnError(t *testing.T) {
 // expectErrorHeaders checks that an error has no header of what it was asked for.
 func expectErrorHeaders(t *testing.T, header http.Header, more ...string) {
 	t.Helper()
-	known := append(more, "Content-Type", "Content-Length", "Date", "Imgcluster-Node",
+	known := append(more, "Content-Type", "Content-Length", "Date", "Imgcluster-Node", "X-Request-Id",
 		"X-Content-Type-Options")
 	for k := range header {
 		if !slices.Contains(known, k) {
@@ -544,4 +544,24 @@ func TestStalledClientIsDisconnected(t *testing.T) {
 	defer conn.Close()
 	fmt.Fprint(conn, "GET /v1/images/alice/a.png HTTP/1.1\r\nHost: x\r\n\r\n")
 	poll.Until(t, time.Minute, "the node to disconnect a client that takes nothing", c.closed.Load)
+}
+
+// TestRequestIDs: an answer and its problem have the request's ID, the client's own where that can be logged.
+func TestRequestIDs(t *testing.T) {
+	who := access.Principal{}
+	h, _ := guarded(&who)
+	for _, sent := range []string{"mine-1", "not one", ""} {
+		r := httptest.NewRequest(http.MethodGet, "/v1/images/alice/a.png", nil)
+		r.Header.Set(wire.RequestField, sent)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		got := w.Header().Get(wire.RequestField)
+		var p image.Problem
+		if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || p.Instance != "urn:imgcluster:request:"+got {
+			t.Errorf("%q: the answer has %q, its problem %q", sent, got, p.Instance)
+		}
+		if (got == sent) != (sent == "mine-1") || got == "" {
+			t.Errorf("%q became %q", sent, got)
+		}
+	}
 }

@@ -384,6 +384,7 @@ func TestOthersImages(t *testing.T) {
 		for _, method := range []string{"GET", "HEAD", "PUT", "DELETE"} {
 			r := httptest.NewRequest(method, wire.ImagesPath+path, nil)
 			r.Header.Set("If-Match", "*")
+			r.Header.Set(wire.RequestField, "the-same")
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, r)
 			answers[strings.ReplaceAll(w.Body.String(), path, "PATH")]++

@@ -169,6 +169,8 @@ type Problem struct {
 	Code       Kind   `json:"code"`
 	Hint       string `json:"hint,omitempty"`
 	RetryAfter int    `json:"retry_after_s,omitempty"`
+	// Instance names the request that is answered with it; empty in the log.
+	Instance string `json:"instance,omitempty"`
 }
 
 // AsProblem returns the document that a client gets of err. Errors of other types are KindInternal,

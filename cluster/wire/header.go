@@ -102,6 +102,25 @@ func Announced(h http.Header) bool { return h.Get(announcedField) == "true" }
 // Relayed reports whether another node, which has had the upload assigned, relays it.
 func Relayed(h http.Header) bool { return h.Get(relayedField) == "true" }
 
+// RequestField has the ID of a request: the client's, or the node's that was asked first. The answer, what is
+// logged of the request and the request as other nodes get it have the same.
+const RequestField = "X-Request-Id"
+
+const (
+	requestIDMax   = 64 // bytes
+	requestIDChars = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_."
+)
+
+// RequestID returns the ID that a request has, or a new one where it has none that can be logged.
+func RequestID(h http.Header) string {
+	id := h.Get(RequestField)
+	odd := func(c rune) bool { return !strings.ContainsRune(requestIDChars, c) }
+	if id == "" || len(id) > requestIDMax || strings.ContainsFunc(id, odd) {
+		return image.NewID().String()
+	}
+	return id
+}
+
 // StripNode removes what only nodes may say of a request.
 func StripNode(h http.Header) {
 	h.Del(relayedField)

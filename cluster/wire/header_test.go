@@ -149,3 +149,20 @@ func TestRecordHeader(t *testing.T) {
 		t.Errorf("nothing to read became %+v in shard %d", got, shard)
 	}
 }
+
+func TestRequestID(t *testing.T) {
+	long := strings.Repeat("x", requestIDMax+1)
+	for _, good := range []string{"a", "0190b6a0-7c1e-7cc0-a1f4-5d6e7f8091a2", long[1:]} {
+		if got := RequestID(http.Header{RequestField: {good}}); got != good {
+			t.Errorf("%q became %q", good, got)
+		}
+	}
+	seen := map[string]bool{}
+	for _, bad := range []string{"", "two words", "line\nbreak", "ä", "<b>", long} {
+		got := RequestID(http.Header{RequestField: {bad}})
+		if _, err := image.ParseID(got); err != nil || seen[got] {
+			t.Errorf("%q became %q", bad, got)
+		}
+		seen[got] = true
+	}
+}

@@ -20,8 +20,11 @@ const (
 // problemBytesMax bounds the problem that is read of an answer.
 const problemBytesMax = 64 << 10
 
+// requestInstance begins the name of a request in a problem; its ID follows.
+const requestInstance = "urn:imgcluster:request:"
+
 // Problem sets the header of an answer that reports err, and returns its body. What may succeed a little
-// later has a Retry-After.
+// later has a Retry-After. Where the header has the request's ID, the problem has it too.
 func Problem(h http.Header, err error) (p image.Problem, body []byte) {
 	p = image.AsProblem(err)
 	if p.RetryAfter == 0 && p.Code.Temporary() {
@@ -32,6 +35,9 @@ func Problem(h http.Header, err error) (p image.Problem, body []byte) {
 	}
 	if p.Code == image.KindUnauthorized {
 		h["Www-Authenticate"] = []string{`Bearer realm="imgcluster"`, `Basic realm="imgcluster", charset="UTF-8"`}
+	}
+	if id := h.Get(RequestField); id != "" {
+		p.Instance = requestInstance + id
 	}
 	body, _ = json.Marshal(p) // cannot fail: texts and numbers
 	body = append(body, '\n')
