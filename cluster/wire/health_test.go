@@ -59,17 +59,25 @@ func TestKeepUp(t *testing.T) {
 		want   [3]string // part of the reason, by node
 	}{
 		"all are up": {func(*ClusterStatus) {}, [3]string{}},
-		"one is down": {func(s *ClusterStatus) { s.Nodes[2].State = NodeDown },
-			[3]string{"shard 1 would have no majority", "shard 1 would have no majority", ""}},
-		"one starts": {func(s *ClusterStatus) { s.Nodes[2].Ready = false },
-			[3]string{"shard 1 would have no majority", "shard 1 would have no majority", ""}},
-		"copies are missing": {func(s *ClusterStatus) { s.UnderReplicated = 3 },
-			[3]string{"3 images have", "3 images have", "3 images have"}},
+		"one is down": {
+			func(s *ClusterStatus) { s.Nodes[2].State = NodeDown },
+			[3]string{"shard 1 would have no majority", "shard 1 would have no majority", ""},
+		},
+		"one starts": {
+			func(s *ClusterStatus) { s.Nodes[2].Ready = false },
+			[3]string{"shard 1 would have no majority", "shard 1 would have no majority", ""},
+		},
+		"copies are missing": {
+			func(s *ClusterStatus) { s.UnderReplicated = 3 },
+			[3]string{"3 images have", "3 images have", "3 images have"},
+		},
 		"on two of them": {func(s *ClusterStatus) {
 			s.UnderReplicated, s.Nodes[1].StoredImages, s.Nodes[1].Files = 3, 0, 0
 		}, [3]string{"3 images have", "", "3 images have"}},
-		"one copy of each": {func(s *ClusterStatus) { s.Replicas = 1 },
-			[3]string{"cluster.replicas", "cluster.replicas", "cluster.replicas"}},
+		"one copy of each": {
+			func(s *ClusterStatus) { s.Replicas = 1 },
+			[3]string{"cluster.replicas", "cluster.replicas", "cluster.replicas"},
+		},
 		"another shard's node is down": {func(s *ClusterStatus) {
 			s.Nodes = append(s.Nodes, NodeStatus{ID: 4, State: NodeDown})
 			s.Shards[1].Nodes = []image.NodeID{2, 3, 4}
