@@ -97,6 +97,7 @@ func TestHub(t *testing.T) {
 		h := New(func() wire.ClusterStatus { asked++; return two(int64(asked), true) })
 		go h.Run(t.Context())
 		time.Sleep(10*SampleEvery + SampleEvery/2)
+		synctest.Wait()
 		if asked != 11 {
 			t.Errorf("asked %d times in 10 samples with nobody watching", asked)
 		}
@@ -124,8 +125,12 @@ func TestHub(t *testing.T) {
 		for range slow.Events() { // it is closed
 			waiting++
 		}
-		if waiting != queueMax || len(h.watchers) != 1 {
-			t.Errorf("%d events waited for a watcher, and %d watchers are left", waiting, len(h.watchers))
+		synctest.Wait()
+		h.mu.Lock()
+		left := len(h.watchers)
+		h.mu.Unlock()
+		if waiting != queueMax || left != 1 {
+			t.Errorf("%d events waited for a watcher, and %d watchers are left", waiting, left)
 		}
 		time.Sleep(2 * historyMax * SampleEvery)
 		all := h.History()
