@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"image"
+	"iter"
 )
 
 // exif is what is used of a photograph's metadata (CIPA DC-008, "Exif 2.32", and TIFF 6.0).
@@ -17,6 +18,7 @@ const (
 	markerSOI  = 0xd8
 	markerSOS  = 0xda
 	markerAPP1 = 0xe1
+	markerSOF2 = 0xc2
 
 	tagOrientation   = 0x0112
 	tagPreviewOffset = 0x0201
@@ -69,24 +71,42 @@ func parseEXIF(head []byte) (x exif) {
 	return x
 }
 
+// segments yields the markers of a JPEG's beginning, up to its first scan, with what follows each. What is
+// cut off is left out.
+func segments(head []byte) iter.Seq2[byte, []byte] {
+	return func(yield func(byte, []byte) bool) {
+		if len(head) < 4 || head[0] != 0xff || head[1] != markerSOI {
+			return
+		}
+		for at := 2; at+4 <= len(head) && head[at] == 0xff; {
+			marker, length := head[at+1], int(binary.BigEndian.Uint16(head[at+2:]))
+			body := head[at+4:]
+			if marker == markerSOS || length < 2 || !yield(marker, body[:min(length-2, len(body))]) {
+				return
+			}
+			at += 2 + length
+		}
+	}
+}
+
 // findEXIF returns the TIFF structure of a JPEG's metadata, nil when there is none.
 func findEXIF(head []byte) []byte {
-	if len(head) < 4 || head[0] != 0xff || head[1] != markerSOI {
-		return nil
-	}
-	for at := 2; at+4 <= len(head) && head[at] == 0xff; {
-		marker, length := head[at+1], int(binary.BigEndian.Uint16(head[at+2:]))
-		body := at + 4
-		end := at + 2 + length
-		if marker == markerSOS || length < 2 || end > len(head) {
-			return nil
-		}
-		if tiff, ok := bytes.CutPrefix(head[body:end], []byte("Exif\x00\x00")); ok && marker == markerAPP1 {
+	for marker, body := range segments(head) {
+		if tiff, ok := bytes.CutPrefix(body, []byte("Exif\x00\x00")); ok && marker == markerAPP1 {
 			return tiff
 		}
-		at = end
 	}
 	return nil
+}
+
+// progressive reports whether a JPEG comes in several scans.
+func progressive(head []byte) bool {
+	for marker := range segments(head) {
+		if marker == markerSOF2 {
+			return true
+		}
+	}
+	return false
 }
 
 // directory reads the directories of a TIFF structure.

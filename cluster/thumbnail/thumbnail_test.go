@@ -242,6 +242,20 @@ func TestNoThumbnail(t *testing.T) {
 	}
 }
 
+// TestLargePhotographs: one of 24 megapixels has a thumbnail, unless it is progressive and would take too
+// much.
+func TestLargePhotographs(t *testing.T) {
+	text := encoded(t, func(b *bytes.Buffer) error { return jpeg.Encode(b, quarters(6000, 4000), nil) })
+	if m := makeThumbnail(t, text, 256); m.Bounds().Size() != image.Pt(256, 170) || letters(m) != "rgbk" {
+		t.Errorf("%v, %s", m.Bounds(), letters(m))
+	}
+	sof := bytes.Index(text, []byte{0xff, 0xc0})
+	text[sof+1] = markerSOF2
+	if _, err := NewMaker().Make(t.Context(), newSource(text), 256); !errors.Is(err, ErrNone) {
+		t.Errorf("a progressive one: %v", err)
+	}
+}
+
 // FuzzEXIF: whatever a file says of itself, nothing outside it is read.
 func FuzzEXIF(f *testing.F) {
 	text := encoded(f, func(b *bytes.Buffer) error { return jpeg.Encode(b, quarters(200, 160), nil) })
