@@ -37,8 +37,7 @@ func (a *authenticator) authenticate(r *http.Request) (access.Principal, error) 
 		return access.Principal{}, err
 	}
 	if !ok {
-		p, _, err := a.keys.CheckSession(r, time.Now())
-		return p, err
+		return a.keys.CheckSession(r, time.Now())
 	}
 	return a.keys.Check(r.Context(), id, secret, time.Now())
 }

@@ -134,12 +134,7 @@ func (s *runs) run(profile string) ([]byte, error) {
 		text := said.String()
 		return nil, fmt.Errorf("%w: %s", err, strings.TrimSpace(text[:min(len(text), problemBytes)]))
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	log, err := runlog.Read(f)
+	log, err := s.e.readLog(path)
 	if err != nil {
 		return nil, err
 	}

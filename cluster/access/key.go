@@ -150,10 +150,13 @@ func (s *Sealer) newID() string {
 	return idPrefix + idEncoding.EncodeToString(append(raw, s.must()[0].proofOf(raw)...))
 }
 
-func (s *masterSealer) proofOf(drawn []byte) []byte {
-	mac := hmac.New(sha256.New, s.proof)
-	mac.Write(drawn)
-	return mac.Sum(nil)[:idProof]
+func (s *masterSealer) proofOf(drawn []byte) []byte { return macOf(s.proof, drawn)[:idProof] }
+
+// macOf returns the HMAC-SHA-256 of data.
+func macOf(key, data []byte) []byte {
+	mac := hmac.New(sha256.New, key)
+	mac.Write(data)
+	return mac.Sum(nil)
 }
 
 // AnyID says that the cluster had another master key before: keys that were made then have IDs that prove

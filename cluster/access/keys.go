@@ -114,13 +114,18 @@ func (k *Keys) Check(ctx context.Context, id, secret string, now time.Time) (Pri
 			WithHint("use a key that imgcluster key list has, with the secret that was shown when it was made; " +
 				"an administrator makes a new one with imgcluster key add"))
 	}
-	if !key.Expires.IsZero() && !now.Before(key.Expires) {
+	if expired(key, now) {
 		return Principal{}, ReasonExpired.refuse(image.Errorf(image.KindUnauthorized,
 			"access key %s expired at %s; this node's clock says %s", id,
 			key.Expires.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339)).
 			WithHint("ask an administrator for a new one: imgcluster key add"))
 	}
 	return Principal{Key: id, User: key.User, Role: key.Role}, nil
+}
+
+// expired reports whether an access key's time is over.
+func expired(k *catalog.AccessKey, now time.Time) bool {
+	return !k.Expires.IsZero() && !now.Before(k.Expires)
 }
 
 // lookUp returns an access key, nil when there is none. One that this node does not know is searched for in

@@ -3,7 +3,6 @@ package access
 import (
 	"context"
 	"crypto/hmac"
-	"crypto/sha256"
 	"encoding/base64"
 	"net/http"
 	"strconv"
@@ -51,16 +50,16 @@ func SessionOf(value string, keep time.Duration) *http.Cookie {
 	return c
 }
 
-// CheckSession returns whose session a request's cookie is; ok is false when it has none. The error is
+// CheckSession returns whose session a request's cookie is, the zero Principal when it has none. The error is
 // KindUnauthorized for one that is over or of another cluster, or that of looking the key up.
-func (k *Keys) CheckSession(r *http.Request, now time.Time) (p Principal, ok bool, err error) {
+func (k *Keys) CheckSession(r *http.Request, now time.Time) (Principal, error) {
 	c, err := r.Cookie(SessionCookie)
 	if err != nil {
-		return Principal{}, false, nil
+		return Principal{}, nil
 	}
 	cut := strings.LastIndexByte(c.Value, '.')
 	if cut < 0 || len(c.Value) > sessionMax {
-		return Principal{}, true, errSession(ReasonMalformed)
+		return Principal{}, errSession(ReasonMalformed)
 	}
 	text := c.Value[:cut]
 	mac, _ := base64.RawURLEncoding.DecodeString(c.Value[cut+1:])
@@ -72,20 +71,20 @@ func (k *Keys) CheckSession(r *http.Request, now time.Time) (p Principal, ok boo
 	until, err := strconv.ParseInt(end, 10, 64)
 	switch {
 	case !good || err != nil:
-		return Principal{}, true, errSession(ReasonUnknown)
+		return Principal{}, errSession(ReasonUnknown)
 	case now.Unix() >= until:
-		return Principal{}, true, errSession(ReasonExpired)
+		return Principal{}, errSession(ReasonExpired)
 	}
 	key, _, err := k.lookUp(r.Context(), id)
 	switch {
 	case err != nil:
-		return Principal{}, true, err
+		return Principal{}, err
 	case key == nil:
-		return Principal{}, true, errSession(ReasonRemoved)
-	case !key.Expires.IsZero() && !now.Before(key.Expires):
-		return Principal{}, true, errSession(ReasonExpired)
+		return Principal{}, errSession(ReasonRemoved)
+	case expired(key, now):
+		return Principal{}, errSession(ReasonExpired)
 	}
-	return Principal{Key: id, User: key.User, Role: key.Role}, true, nil
+	return Principal{Key: id, User: key.User, Role: key.Role}, nil
 }
 
 func errSession(why Reason) error {
@@ -93,8 +92,4 @@ func errSession(why Reason) error {
 		WithHint("log in again with an access key"))
 }
 
-func (s *masterSealer) sessionMAC(text string) []byte {
-	mac := hmac.New(sha256.New, s.session)
-	mac.Write([]byte(text))
-	return mac.Sum(nil)
-}
+func (s *masterSealer) sessionMAC(text string) []byte { return macOf(s.session, []byte(text)) }

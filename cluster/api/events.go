@@ -48,8 +48,8 @@ func (h *Handler) events(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodHead { // its answer ends here
 		return
 	}
-	out := eventStream{h: h, w: w}
-	out.write([]byte(eventsRetry))
+	out := stream{h: h, w: w}
+	out.send([]byte(eventsRetry))
 	check := time.NewTicker(eventsPace)
 	defer check.Stop()
 	for out.err == nil {
@@ -58,7 +58,7 @@ func (h *Handler) events(w http.ResponseWriter, r *http.Request) {
 			if !ok { // too slow
 				return
 			}
-			out.write(text)
+			out.send(text)
 		case <-check.C: // its key may have been removed
 			if again, err := h.Authenticate(r); err != nil || again != p {
 				return
@@ -71,16 +71,29 @@ func (h *Handler) events(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// eventStream writes until it fails.
-type eventStream struct {
+// stream is an answer that is sent as it is made, until that fails. It is for one goroutine.
+type stream struct {
 	h   *Handler
 	w   http.ResponseWriter
 	err error
 }
 
-func (s *eventStream) write(text []byte) {
-	s.h.extend(s.w)
-	if _, s.err = s.w.Write(text); s.err == nil {
+// Write implements io.Writer.
+func (s *stream) Write(p []byte) (n int, err error) {
+	if s.err == nil {
+		s.h.extend(s.w)
+		n, s.err = s.w.Write(p)
+	}
+	return n, s.err
+}
+
+func (s *stream) flush() {
+	if s.err == nil {
 		s.err = http.NewResponseController(s.w).Flush()
 	}
+}
+
+func (s *stream) send(p []byte) {
+	s.Write(p)
+	s.flush()
 }

@@ -263,11 +263,9 @@ func (h *Handler) sendThumbnail(
 	tags := []string{fmt.Sprintf(`"%s-thumbnail-%d"`, rec.ID, edge)}
 	header := http.Header{}
 	protect(header, "image/jpeg", rec.Name+".jpg")
+	header.Set("ETag", tags[0])
 	if cond.Excluded(tags) {
-		header.Set("ETag", tags[0])
-		header.Del("Content-Type") // of a body that is not sent
-		maps.Copy(w.Header(), header)
-		w.WriteHeader(http.StatusNotModified)
+		notModified(w, header)
 		return nil
 	}
 	c := h.Images.Open(r.Context(), rec)
@@ -281,7 +279,6 @@ func (h *Handler) sendThumbnail(
 	if err != nil {
 		return err
 	}
-	header.Set("ETag", tags[0])
 	maps.Copy(w.Header(), header)
 	h.extend(w)
 	w.Write(text)

@@ -61,7 +61,7 @@ func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
 	defer unsubscribe()
 	ticker := time.NewTicker(h.StatusEvery)
 	defer ticker.Stop()
-	s := statusStream{h: h, w: w, enc: json.NewEncoder(w)}
+	s := statusStream{stream: stream{h: h, w: w}}
 	for last := h.shutdown.Err() != nil; s.err == nil && !last; {
 		last = h.shutdown.Err() != nil // then this is the last line of the stream
 		changed := *h.changed.Load()   // before the status is taken
@@ -86,24 +86,12 @@ func (h *Handler) status(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// statusStream writes the lines of a status stream until it fails.
-type statusStream struct {
-	h   *Handler
-	w   http.ResponseWriter
-	enc *json.Encoder
-	err error
-}
+// statusStream writes the lines of a status stream.
+type statusStream struct{ stream }
 
 func (s *statusStream) write(l wire.StatusLine) {
-	if s.err == nil {
-		s.h.extend(s.w)
-		s.err = s.enc.Encode(l)
-	}
-}
-
-func (s *statusStream) flush() {
-	if s.err == nil {
-		s.err = http.NewResponseController(s.w).Flush()
+	if err := json.NewEncoder(&s.stream).Encode(l); s.err == nil {
+		s.err = err
 	}
 }
 

@@ -128,9 +128,7 @@ func (h *Handler) serve(
 		return 0, nil
 	}
 	if cond.Excluded(tags) {
-		maps.Copy(w.Header(), header)
-		w.Header().Del("Content-Type") // of a body that is not sent
-		w.WriteHeader(http.StatusNotModified)
+		notModified(w, header)
 		return 0, nil
 	}
 	size := c.Size()
@@ -161,6 +159,13 @@ func (h *Handler) serve(
 		panic(http.ErrAbortHandler)
 	}
 	return a.length, nil
+}
+
+// notModified answers that the client has what it asks for.
+func notModified(w http.ResponseWriter, header http.Header) {
+	maps.Copy(w.Header(), header)
+	w.Header().Del("Content-Type") // of a body that is not sent
+	w.WriteHeader(http.StatusNotModified)
 }
 
 // answer is the form that content is sent in.

@@ -22,11 +22,16 @@ func (h *Handler) session(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Handler) sessionOf(p access.Principal) wire.Session {
-	info := h.Node.Info()
-	return wire.Session{
-		Key: p.Key, User: p.User, Role: p.Role, Open: p.Open, Node: h.ID,
-		Name: h.Node.Cluster().Name, Version: info.Version,
+	status := h.Node.Cluster()
+	s := wire.Session{
+		Key: p.Key, User: p.User, Role: p.Role, Open: p.Open, Node: h.ID, Name: status.Name,
 	}
+	for _, n := range status.Nodes {
+		if n.ID == h.ID {
+			s.Version = n.Version
+		}
+	}
+	return s
 }
 
 // login begins a session of a browser. It is for HTTPS alone: where there is none, nobody needs a key.

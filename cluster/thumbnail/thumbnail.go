@@ -90,7 +90,7 @@ func (m *Maker) of(ctx context.Context, r io.Reader, edge int, o orientation) (t
 		return nil, fmt.Errorf("%w: %w", ErrNone, err)
 	}
 	need := decodedBytes(config, format == "jpeg" && progressive(first.Bytes()))
-	if config.Width <= 0 || config.Height <= 0 || need > memoryMax {
+	if need > memoryMax {
 		return nil, fmt.Errorf("%w: %d x %d pixels are too many", ErrNone, config.Width, config.Height)
 	}
 	if err := m.memory.Acquire(ctx, need); err != nil {

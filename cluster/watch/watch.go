@@ -23,8 +23,8 @@ const (
 	historyMax  = 360
 	// queueMax is how many events wait for one watcher. A slower one is dropped, and has to come again.
 	queueMax = 16
-	// usersMax bounds the users whose images are said to have changed at once. Of more, nothing is said: it is
-	// a page's own clock then that shows the change.
+	// usersMax bounds the users whose images are said to have changed at once. Of more, nothing is said until
+	// theirs change again.
 	usersMax = 1000
 )
 

@@ -64,6 +64,36 @@ export function fill(e, ...children) {
   if (next.innerHTML !== e.innerHTML.replace(/ data-column="[^"]*"/g, '')) e.replaceChildren(...next.childNodes);
 }
 
+// all returns the items of all pages of a list, up to 10,000, and hands the first page to first.
+export async function all(url, field, first = () => {}) {
+  const items = [];
+  for (let after = ''; items.length < 10000;) {
+    const page = await call('GET', `${url}?limit=1000${after ? `&after=${encodeURIComponent(after)}` : ''}`);
+    if (!after) first(page);
+    items.push(...page[field]);
+    if (!(after = page.next)) break;
+  }
+  return items;
+}
+
+// dropArea makes a place for files to be dropped on, or chosen by a button; take gets them. input has the
+// attributes of the file input, label its name.
+export function dropArea({text, button, label, input, take}) {
+  const files = el('input', {type: 'file', class: 'hidden', ...input, onchange: () => { take([...files.files]); files.value = ''; }});
+  const area = el('div', {class: 'drop'}, el('p', {}, ...text, el('button', {onclick: () => files.click()}, button), files,
+    el('label', {class: 'hidden', for: input.id}, label)));
+  for (const name of ['dragenter', 'dragover']) {
+    area.addEventListener(name, e => { e.preventDefault(); area.classList.add('over'); });
+  }
+  area.addEventListener('dragleave', () => area.classList.remove('over'));
+  area.addEventListener('drop', e => {
+    e.preventDefault();
+    area.classList.remove('over');
+    take([...e.dataTransfer.files]);
+  });
+  return area;
+}
+
 // table makes a table; rows is its body. On a phone each cell is a line of its own, with its column's name.
 export function table(columns, rows) {
   const name = () => {

@@ -1,4 +1,4 @@
-import {start, call, api, el, main, listen, admin, writes, session, size, count, list, when, ask, toast, complain, Problem, imagePath, quote} from './app.js';
+import {start, call, all, api, dropArea, el, main, listen, admin, writes, session, size, count, list, when, ask, toast, complain, Problem, imagePath, quote} from './app.js';
 
 const pageSize = 60;
 const uploadsAtOnce = 3;
@@ -162,22 +162,6 @@ function upload({file, bar, note}) {
   });
 }
 
-function dropArea() {
-  const input = el('input', {type: 'file', multiple: true, class: 'hidden', id: 'files', onchange: () => { add(input.files); input.value = ''; }});
-  const area = el('div', {class: 'drop'}, el('p', {}, 'Drop images here, or ', el('button', {onclick: () => input.click()}, 'choose files'), input,
-    el('label', {class: 'hidden', for: 'files'}, 'Images to upload')));
-  for (const name of ['dragenter', 'dragover']) {
-    area.addEventListener(name, e => { e.preventDefault(); area.classList.add('over'); });
-  }
-  area.addEventListener('dragleave', () => area.classList.remove('over'));
-  area.addEventListener('drop', e => {
-    e.preventDefault();
-    area.classList.remove('over');
-    add(e.dataTransfer.files);
-  });
-  return area;
-}
-
 // choose shows the images of a user.
 function choose(name) {
   user = name;
@@ -196,7 +180,9 @@ function choose(name) {
   load(true);
 }
 
-const drop = dropArea();
+const drop = dropArea({
+  text: ['Drop images here, or '], button: 'choose files', label: 'Images to upload', input: {multiple: true, id: 'files'}, take: add,
+});
 
 start(async () => {
   const query = new URLSearchParams(location.search);
@@ -208,13 +194,9 @@ start(async () => {
   const bar = el('form', {class: 'toolbar', onsubmit: e => e.preventDefault()});
   let names = [session.user];
   if (admin()) {
-    names = [];
-    for (let after = ''; names.length < 10000;) {
-      const page = await call('GET', `${api}/users?limit=1000${after ? `&after=${encodeURIComponent(after)}` : ''}`).catch(complain);
-      if (!page) return;
-      names.push(...page.users.map(u => u.name));
-      if (!(after = page.next)) break;
-    }
+    const users = await all(`${api}/users`, 'users').catch(complain);
+    if (!users) return;
+    names = users.map(u => u.name);
   }
   const first = query.get('user') || names[0] || '';
   if (first && !names.includes(first)) names.unshift(first);

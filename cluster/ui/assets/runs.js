@@ -1,4 +1,4 @@
-import {start, call, api, el, main, listen, admin, ask, complain, problemBox, toast} from './app.js';
+import {start, call, api, dropArea, el, main, listen, admin, ask, complain, problemBox, toast} from './app.js';
 
 const frame = el('iframe', {name: 'report', title: 'The report of the run', hidden: true});
 const said = el('div', {'aria-live': 'polite'});
@@ -53,15 +53,9 @@ async function follow() {
 }
 
 start(async () => {
-  const input = el('input', {type: 'file', class: 'hidden', id: 'log', accept: '.jsonl,.json,.log,.1', onchange: () => input.files[0] && show(input.files[0])});
-  const drop = el('div', {class: 'drop'}, el('p', {}, 'Drop the log of a run here (', el('code', {}, 'log.jsonl'), '), or ',
-    el('button', {onclick: () => input.click()}, 'choose one'), input, el('label', {class: 'hidden', for: 'log'}, 'Log of a run')));
-  for (const name of ['dragenter', 'dragover']) drop.addEventListener(name, e => { e.preventDefault(); drop.classList.add('over'); });
-  drop.addEventListener('dragleave', () => drop.classList.remove('over'));
-  drop.addEventListener('drop', e => {
-    e.preventDefault();
-    drop.classList.remove('over');
-    if (e.dataTransfer.files[0]) show(e.dataTransfer.files[0]);
+  const drop = dropArea({
+    text: ['Drop the log of a run here (', el('code', {}, 'log.jsonl'), '), or '], button: 'choose one', label: 'Log of a run',
+    input: {id: 'log', accept: '.jsonl,.json,.log,.1'}, take: files => files[0] && show(files[0]),
   });
   main.append(drop);
   listen({});

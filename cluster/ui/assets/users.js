@@ -1,22 +1,11 @@
-import {start, call, api, path, el, table, main, listen, admin, session, when, ask, toast, complain, list, quote} from './app.js';
+import {start, call, all, api, path, el, table, main, listen, admin, session, when, ask, toast, complain, list, quote} from './app.js';
 
 const roles = {read: 'read: looks at the user’s images', write: 'write: stores and deletes them too', metrics: 'metrics: reads figures', admin: 'admin: everything'};
 
 const users = el('tbody'), keys = el('tbody'), removals = el('div');
 
-async function all(url, field) {
-  const items = [];
-  for (let after = ''; items.length < 10000;) {
-    const page = await call('GET', `${url}?limit=1000${after ? `&after=${encodeURIComponent(after)}` : ''}`);
-    items.push(...page[field]);
-    if (field === 'users' && !after) showRemovals(page.removals || []);
-    if (!(after = page.next)) break;
-  }
-  return items;
-}
-
 async function showUsers() {
-  const items = await all(`${api}/users`, 'users');
+  const items = await all(`${api}/users`, 'users', page => showRemovals(page.removals || []));
   users.replaceChildren(...items.map(u => el('tr', {},
     el('td', {}, el('a', {href: `images?user=${encodeURIComponent(u.name)}`}, u.name)), el('td', {}, when(u.created)),
     el('td', {class: 'acts'}, el('button', {class: 'danger', 'aria-label': `Remove user ${u.name}`, onclick: () => removeUser(u)}, 'Remove…')))));
