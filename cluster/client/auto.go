@@ -1,63 +1,71 @@
 package client
 
 import (
-	"cmp"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 )
 
 const (
+	// trialSkipped end first of each delivery and do not count: connections are made and become fast, and some
+	// were beside images of the other delivery.
+	trialSkipped = 8
 	// trialImages are measured of each delivery before Auto decides.
-	trialImages = 4
+	trialImages = 16
 	// trialGain is how many times as fast Announce has to be for Auto to go on with it: it saves the client's
 	// link a third, and costs a question before each image.
 	trialGain = 1.15
-	// trialSpread is how many times as many may be at once beside an image of one delivery as beside those of
-	// the other: they share the link, and the last ones of a run have it to themselves.
-	trialSpread = 1.25
+	// trialSpread is how many times as many images may be at once in the mean by one delivery as by the other:
+	// else they say nothing of each other, and Broadcast is measured again.
+	trialSpread = 1.5
 )
 
 // Choice is what Auto has decided by the first images.
 type Choice struct {
 	Delivery Delivery
-	// The median rates of an upload by each, bytes/s, among as many others at once.
+	// How many bytes/s all images had together by each. A link gives its streams very unequal parts, so that
+	// the rates of single images say little.
 	Announce, Broadcast float64
 }
 
 func (c Choice) String() string {
 	const mega = 1e6
-	return fmt.Sprintf("%s from here on: the first images went at %.1f MB/s each by announce, %.1f by broadcast",
+	return fmt.Sprintf(
+		"%s from here on: the first images went at %.1f MB/s together by announce, %.1f by broadcast",
 		c.Delivery, c.Announce/mega, c.Broadcast/mega)
 }
 
-// trial measures the deliveries of the first images. An image counts when none of the other delivery was on
-// its way beside it, and as many of its own as with the other: they share the link.
+// trial measures how fast the first images end: some by Announce, then some by Broadcast.
 type trial struct {
-	mu     sync.Mutex
-	choice *Choice // nil: not decided
-	flying map[*put]*tried
-	rates  map[Delivery][]float64 // bytes/s
-	least  float64                // of Announce: how many were at once, and the most
-	most   float64
-	flown  float64 // seconds that images were on their way, until at
-	at     time.Time
+	mu       sync.Mutex
+	choice   *Choice // nil: not decided
+	flying   map[*put]Delivery
+	at       time.Time // of the last change of flying
+	now      window
+	announce *window // nil: not measured
 }
 
-// tried is an image that is on its way.
-type tried struct {
-	delivery Delivery
-	began    time.Time
-	flown    float64 // of trial, then
-	alone    bool    // with its kind, so far
+// window is what ended by one delivery since some time at which something was on its way.
+type window struct {
+	skipped, images           int
+	bytes, busy, imageSeconds float64 // busy: seconds in which something was on its way
 }
 
-// advance brings flown up to now. The caller holds mu.
+// rate returns bytes/s.
+func (w *window) rate() float64 { return w.bytes / w.busy }
+
+// atOnce returns how many images were on their way in the mean.
+func (w *window) atOnce() float64 { return w.imageSeconds / w.busy }
+
+// advance brings the window up to now. The caller holds mu.
 func (t *trial) advance() {
-	now := time.Now()
-	t.flown += float64(len(t.flying)) * now.Sub(t.at).Seconds()
-	t.at = now
+	at := time.Now()
+	if n := len(t.flying); n > 0 {
+		took := max(at.Sub(t.at), time.Nanosecond).Seconds()
+		t.now.busy += took
+		t.now.imageSeconds += took * float64(n)
+	}
+	t.at = at
 }
 
 // choose returns the delivery of an upload that begins.
@@ -72,20 +80,19 @@ func (c *Client) choose(p *put) Delivery {
 		return t.choice.Delivery
 	}
 	if t.flying == nil {
-		t.flying, t.rates = map[*put]*tried{}, map[Delivery][]float64{}
+		t.flying = map[*put]Delivery{}
 	}
 	t.advance()
-	mine := &tried{delivery: Announce, began: t.at, flown: t.flown, alone: true}
-	if len(t.rates[Announce]) >= trialImages {
-		mine.delivery = Broadcast
+	t.flying[p] = t.delivery()
+	return t.flying[p]
+}
+
+// delivery returns that which is measured. The caller holds mu.
+func (t *trial) delivery() Delivery {
+	if t.announce == nil {
+		return Announce
 	}
-	for _, other := range t.flying {
-		if other.delivery != mine.delivery {
-			other.alone, mine.alone = false, false
-		}
-	}
-	t.flying[p] = mine
-	return mine.delivery
+	return Broadcast
 }
 
 // measure takes an upload that has ended at all nodes, and returns what is decided when it decides, else nil.
@@ -93,36 +100,42 @@ func (c *Client) measure(p *put, ok bool) *Choice {
 	t := &c.auto
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	mine := t.flying[p]
-	if mine == nil {
+	delivery, flew := t.flying[p]
+	if !flew {
 		return nil
 	}
 	t.advance()
 	delete(t.flying, p)
-	if t.choice != nil || !mine.alone || !ok || p.attempts > 1 {
-		return nil
+	switch {
+	case t.choice != nil:
+	case delivery != t.delivery(), !ok, p.attempts > 1:
+		t.now = window{}
+	case t.now.skipped < trialSkipped:
+		t.now = window{skipped: t.now.skipped + 1}
+	default:
+		t.now.images++
+		t.now.bytes += float64(p.up.Size)
+		if t.now.images == trialImages {
+			return t.decide()
+		}
 	}
-	took := max(t.at.Sub(mine.began), time.Microsecond).Seconds()
-	switch atOnce := (t.flown - mine.flown) / took; {
-	case mine.delivery == Announce:
-		t.least, t.most = min(cmp.Or(t.least, atOnce), atOnce), max(t.most, atOnce)
-	case atOnce < t.least/trialSpread, atOnce > t.most*trialSpread:
-		return nil
-	}
-	t.rates[mine.delivery] = append(t.rates[mine.delivery], float64(p.up.Size)/took)
-	if len(t.rates[Broadcast]) < trialImages {
-		return nil
-	}
-	choice := Choice{Broadcast, median(t.rates[Announce]), median(t.rates[Broadcast])}
-	if choice.Announce >= trialGain*choice.Broadcast {
-		choice.Delivery = Announce
-	}
-	t.choice = &choice
-	return t.choice
+	return nil
 }
 
-// median returns the middle of some values, of which there are any.
-func median(values []float64) float64 {
-	sorted := slices.Sorted(slices.Values(values))
-	return sorted[len(sorted)/2]
+// decide ends the window. The caller holds mu.
+func (t *trial) decide() *Choice {
+	ended := t.now
+	t.now = window{}
+	if t.announce == nil {
+		t.announce = &ended
+		return nil
+	}
+	if spread := ended.atOnce() / t.announce.atOnce(); spread > trialSpread || spread < 1/trialSpread {
+		return nil
+	}
+	t.choice = &Choice{Broadcast, t.announce.rate(), ended.rate()}
+	if t.choice.Announce >= trialGain*t.choice.Broadcast {
+		t.choice.Delivery = Announce
+	}
+	return t.choice
 }
