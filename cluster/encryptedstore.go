@@ -2,10 +2,12 @@ package cluster
 
 import (
 	"context"
+	"time"
 
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/ingest"
 	"imgcluster/cluster/store"
+	"imgcluster/cluster/trace"
 	"imgcluster/crypto"
 )
 
@@ -47,10 +49,14 @@ func (v encryptedStore) create(
 		Length:      size,
 		SegmentSize: segmentBytes,
 	}
+	began := time.Now()
 	file, err := v.Store.Create(f, (&crypto.Header{HeaderFields: fields}).FileLen())
 	if err != nil {
 		return nil, err
 	}
+	request := trace.From(ctx)
+	request.Since(trace.Write, began)
+	file.Trace(request)
 	enc, err := crypto.NewEncryptWriter(file, key, fields)
 	if err != nil {
 		file.Abort()

@@ -107,6 +107,7 @@ func (o ownedLine) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	zap.Uint32s("live", numbers(o.live)).AddTo(e)
 	e.AddFloat64("took_s", o.Took.Round(time.Millisecond).Seconds())
 	e.AddString("delivery", o.delivery())
+	o.Trace.Field().AddTo(e)
 	if o.From != 0 {
 		e.AddUint32("taken_over_from", uint32(o.From))
 	}

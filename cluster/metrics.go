@@ -3,6 +3,7 @@ package cluster
 import (
 	"io"
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -13,6 +14,7 @@ import (
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/repair"
 	"imgcluster/cluster/sample"
+	"imgcluster/cluster/trace"
 	"imgcluster/cluster/wire"
 )
 
@@ -25,6 +27,8 @@ type metrics struct {
 	refused  func(access.Reason) int64
 	logger   *zap.Logger
 	registry *prometheus.Registry
+	whole    map[trace.Op]prometheus.Histogram
+	steps    map[trace.Op]*prometheus.HistogramVec // by the label "step"
 }
 
 // register makes the registry; the other fields are set.
@@ -32,7 +36,36 @@ func (m *metrics) register() *metrics {
 	m.registry = prometheus.NewRegistry()
 	m.registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), m)
+	m.whole, m.steps = map[trace.Op]prometheus.Histogram{}, map[trace.Op]*prometheus.HistogramVec{}
+	for _, op := range trace.Ops {
+		name := "imgcluster_" + string(op)
+		m.whole[op] = prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: name + "_seconds", Buckets: stepBuckets,
+			Help: "From its header to its answer, on this node, of what succeeded.",
+		})
+		m.steps[op] = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: name + "_step_seconds", Buckets: stepBuckets,
+			Help: "Parts of that time. Some steps go on at the same time.",
+		}, []string{"step"})
+		for _, s := range op.Steps() {
+			m.steps[op].WithLabelValues(s.String()) // it is there before the first
+		}
+		m.registry.MustRegister(m.whole[op], m.steps[op])
+	}
 	return m
+}
+
+// stepBuckets are the bounds of the histograms: 1 ms to 65 s, each twice the one before.
+var stepBuckets = prometheus.ExponentialBuckets(0.001, 2, 17)
+
+// observe counts an upload or a read that has succeeded.
+func (m *metrics) observe(op trace.Op, r *trace.Request) {
+	m.whole[op].Observe(time.Since(r.Began).Seconds())
+	for _, s := range op.Steps() {
+		if took := r.Took(s); took > 0 {
+			m.steps[op].WithLabelValues(s.String()).Observe(took.Seconds())
+		}
+	}
 }
 
 // Figures that are in no status as numbers.

@@ -33,6 +33,7 @@ import (
 	"imgcluster/cluster/read"
 	"imgcluster/cluster/repair"
 	"imgcluster/cluster/store"
+	"imgcluster/cluster/trace"
 	"imgcluster/cluster/watch"
 	"imgcluster/cluster/wire"
 	"imgcluster/config"
@@ -82,6 +83,7 @@ type Node struct {
 	reporter   *reporter
 	metrics    *metrics
 	imageLog   *imageLog
+	slow       *slowLog
 	watch      *watch.Hub
 	handler    *api.Handler
 
@@ -127,6 +129,7 @@ func Start(
 		perSecond: cfg.Log.ImagesPerSecond,
 		cluster:   func() wire.ClusterStatus { return n.reporter.Cluster() },
 	})
+	n.slow = newSlowLog(cfg.Log.Slow, logger)
 	n.ctx, n.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if err := n.start(ctx); err != nil {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Timeouts.Shutdown)
@@ -368,6 +371,17 @@ func (n *Node) applied(shard, index uint64, events []catalog.Event) {
 	if shard != systemShard {
 		n.ingest.Applied(shard, index, events)
 	}
+}
+
+// ended takes an upload or a read that has ended on this node.
+func (n *Node) ended(op trace.Op, r *trace.Request, o api.Outcome) {
+	if o.Err == nil {
+		n.metrics.observe(op, r)
+	}
+	if op == trace.Read && o.Err == nil {
+		n.reads.Add(o.Bytes, time.Since(r.Began))
+	}
+	n.slow.add(op, r, o)
 }
 
 // restored reloads what this node keeps of a shard whose state came as a snapshot.

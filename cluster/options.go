@@ -251,7 +251,7 @@ func (n *Node) apiOptions() api.Options {
 		UI:          ui.New(),
 		Runs:        n.runs,
 		Thumbnails:  thumbnail.NewMaker(),
-		Served:      n.reads.Add,
+		Ended:       n.ended,
 		Logger:      n.logger.Named("api"),
 		Forward:     n.peers.Transport(),
 		ImageBytes:  int64(n.cfg.Limits.ImageBytes),

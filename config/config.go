@@ -195,6 +195,8 @@ type Log struct {
 	Level  string `yaml:"level" default:"info" oneof:"debug,info,warn,error" help:"least severity that is logged: debug, info, warn or error"`
 	Format string `yaml:"format" default:"console" oneof:"console,json" help:"form of a log line: console or json"`
 
+	Slow time.Duration `yaml:"slow" default:"10s" min:"0s" help:"uploads and reads that take this long are logged with where their time went, a few a second; 0: none"`
+
 	ImagesPerSecond int `yaml:"images_per_second" default:"20" min:"0" max:"1000000" help:"lines a second about images that the node has become the owner of, the others are counted; 0: none, nor its share of them"`
 }
 

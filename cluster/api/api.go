@@ -23,6 +23,7 @@ import (
 	"imgcluster/cluster/connlimit"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/thumbnail"
+	"imgcluster/cluster/trace"
 	"imgcluster/cluster/wire"
 )
 
@@ -116,8 +117,8 @@ type Options struct {
 	Thumbnails *thumbnail.Maker
 	Runs       Runs         // nil: there are none
 	UI         http.Handler // the pages under wire.UIPath
-	// Served is called for each image or part of one that was sent to a client, with its bytes.
-	Served      func(bytes int64, took time.Duration)
+	// Ended is called for each image that was to be taken, and for each one or part of one that was sent.
+	Ended       func(trace.Op, *trace.Request, Outcome)
 	Logger      *zap.Logger
 	Forward     http.RoundTripper // to other nodes, by wire.NodeHost
 	ImageBytes  int64             // largest body
@@ -140,6 +141,13 @@ type Options struct {
 	Authenticate func(r *http.Request) (access.Principal, error)
 	// HostAllowed reports whether a name, in lower case, is one that this node is reached by.
 	HostAllowed func(host string) bool
+}
+
+// Outcome is what became of an upload or a read.
+type Outcome struct {
+	User, Name string
+	Bytes      int64
+	Err        error
 }
 
 // Handler serves the HTTP API.
@@ -272,8 +280,10 @@ const (
 // withPace holds the bodies of a request and its answer to their pace.
 func (h *Handler) withPace(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
 	w.Header().Set(wire.NodeField, strconv.Itoa(int(h.ID)))
-	r.Header.Set(wire.RequestField, wire.RequestID(r.Header)) // as it is passed on
-	w.Header().Set(wire.RequestField, r.Header.Get(wire.RequestField))
+	request := trace.New(wire.RequestID(r.Header))
+	r = r.WithContext(trace.With(r.Context(), request))
+	r.Header.Set(wire.RequestField, request.ID) // as it is passed on
+	w.Header().Set(wire.RequestField, request.ID)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	answer := h.paced(w, r)
 	connlimit.Moves(r.Context(), answer)
@@ -313,7 +323,7 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	if p.Status >= 500 && p.Status != http.StatusServiceUnavailable {
 		h.Logger.Error("request failed", zap.String("method", r.Method), zap.String("path", r.URL.Path),
-			zap.String("request", r.Header.Get(wire.RequestField)), zap.Error(err))
+			trace.From(r.Context()).Field(), zap.Error(err))
 	}
 	rest := replyEarly(w, r)
 	h.extend(w)

@@ -5,16 +5,20 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
-// countedWriter counts the bytes of a body on its way out.
+// countedWriter counts the bytes of a body on its way out, and measures how long that takes.
 type countedWriter struct {
 	http.ResponseWriter
 	count *atomic.Int64
+	took  time.Duration
 }
 
 func (c *countedWriter) Write(p []byte) (int, error) {
+	began := time.Now()
 	n, err := c.ResponseWriter.Write(p)
+	c.took += time.Since(began)
 	c.count.Add(int64(n))
 	return n, err
 }

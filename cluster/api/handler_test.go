@@ -25,6 +25,7 @@ import (
 	"imgcluster/cluster/access"
 	"imgcluster/cluster/clustertest/poll"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/trace"
 	"imgcluster/cluster/wire"
 	"imgcluster/crypto"
 )
@@ -241,8 +242,8 @@ func serve(t *testing.T, s *shelf) (*Handler, *httptest.Server) {
 func serveOn(t *testing.T, i Images, n Node) (*Handler, *httptest.Server) {
 	t.Helper()
 	h := New(Options{
-		Served: func(int64, time.Duration) {},
-		ID:     1, Images: i, Node: n, Peers: peers{}, Logger: zap.NewNop(), Forward: http.DefaultTransport,
+		Ended: func(trace.Op, *trace.Request, Outcome) {},
+		ID:    1, Images: i, Node: n, Peers: peers{}, Logger: zap.NewNop(), Forward: http.DefaultTransport,
 		ImageBytes: 1 << 20, ListPage: 10, BodyIdle: 10 * time.Second, Reads: 8, KeyReads: 8, Uploads: 8,
 		KeyUploads: 8, Streams: 4,
 		StatusEvery:  time.Millisecond,

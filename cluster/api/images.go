@@ -11,6 +11,7 @@ import (
 	"imgcluster/cluster/connlimit"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/thumbnail"
+	"imgcluster/cluster/trace"
 	"imgcluster/cluster/wire"
 )
 
@@ -41,7 +42,9 @@ func (h *Handler) images(w http.ResponseWriter, r *http.Request, rest string) {
 		if r.URL.Query().Get("form") == string(wire.FormThumbnail) {
 			at = h.thumbnails
 		}
+		began := time.Now()
 		leave, err := at.enter(r.Context(), holder(r, user), 0, paced)
+		trace.From(r.Context()).Since(trace.Wait, began)
 		if err != nil {
 			h.fail(w, r, err)
 			return
@@ -89,9 +92,11 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request, user, name string,
 	}
 	rec, err := h.Images.Put(r.Context(), req, body)
 	leave()
+	request := trace.From(r.Context())
 	if err != nil {
 		if r.Header.Set(wire.UploadField, req.ID.String()); body.read.Load() ||
 			!h.forwardMisplaced(w, r, user, name, err) {
+			h.Ended(trace.Upload, request, Outcome{user, name, req.Size, err})
 			h.fail(w, r, err)
 		}
 		return
@@ -101,7 +106,10 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request, user, name string,
 		status = http.StatusCreated
 	}
 	wire.SetRecord(w.Header(), rec)
+	began := time.Now()
 	h.writeJSON(w, status, rec.Receipt())
+	request.Since(trace.Answer, began)
+	h.Ended(trace.Upload, request, Outcome{user, name, req.Size, nil})
 }
 
 // announce answers which nodes an upload is to be sent to.
@@ -136,14 +144,18 @@ func (h *Handler) announce(
 // enterUpload waits for an upload's first bytes, then for a place, which leave gives back. Where another node
 // sends the upload, that one has waited for the bytes.
 func (h *Handler) enterUpload(r *http.Request, g *gate, user string, b *body) (leave func(), err error) {
+	request := trace.From(r.Context())
 	if !wire.FromNode(r) {
+		began := time.Now()
 		over := connlimit.Waits(r.Context(), b)
 		err := b.await(min(r.ContentLength, h.FirstBytes))
 		over()
+		request.Since(trace.Receive, began)
 		if err != nil {
 			return nil, err
 		}
 	}
+	defer request.Since(trace.Wait, time.Now())
 	return g.enter(r.Context(), holder(r, user), r.ContentLength, b)
 }
 
@@ -196,7 +208,9 @@ func (h *Handler) get(w http.ResponseWriter, r *http.Request, user, name string,
 		h.fail(w, r, err)
 		return
 	}
+	began := time.Now()
 	rec, err := h.Images.Record(r.Context(), user, name)
+	trace.From(r.Context()).Since(trace.Log, began)
 	if err != nil && h.forwardMisplaced(w, r, user, name, err) {
 		return
 	}
@@ -226,14 +240,13 @@ func (h *Handler) get(w http.ResponseWriter, r *http.Request, user, name string,
 func (h *Handler) send(
 	w http.ResponseWriter, r *http.Request, rec *image.Record, form wire.Form, cond image.Conditions,
 ) error {
-	began := time.Now()
 	header := http.Header{}
 	wire.SetRecord(header, rec)
 	if form == wire.FormPlain {
 		protect(header, rec.MediaType(), rec.Name)
 		sent, err := h.serve(w, r, h.Images.Open(r.Context(), rec), cond, rec.Tags(), header)
-		if sent > 0 {
-			h.Served(sent, time.Since(began))
+		if sent > 0 || err != nil {
+			h.Ended(trace.Read, trace.From(r.Context()), Outcome{rec.User, rec.Name, sent, err})
 		}
 		return err
 	}

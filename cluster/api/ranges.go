@@ -11,8 +11,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/trace"
 	"imgcluster/cluster/wire"
 )
 
@@ -149,6 +151,11 @@ func (h *Handler) serve(
 		a.begin(out)
 		return 0, nil
 	}
+	request, began := trace.From(r.Context()), time.Now()
+	defer func() {
+		request.Add(trace.Answer, out.took)
+		request.Add(trace.Open, time.Since(began)-out.took)
+	}()
 	c.Section(a.parts[0].off, a.parts[0].n)
 	first := bufio.NewReader(c)
 	if _, err := first.Peek(1); err != nil && err != io.EOF {

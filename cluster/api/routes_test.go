@@ -16,6 +16,7 @@ import (
 
 	"imgcluster/cluster/access"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/trace"
 	"imgcluster/cluster/watch"
 	"imgcluster/cluster/wire"
 )
@@ -237,8 +238,8 @@ func guarded(who *access.Principal) (*Handler, *touched) {
 	n := &touched{}
 	return New(Options{
 		ID: 1, Images: n, Node: n, Peers: n, Accounts: n, Keys: n, Watch: n, Runs: n, Sessions: n,
-		UI:     http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}),
-		Served: func(int64, time.Duration) {}, Logger: zap.NewNop(), ImageBytes: 1 << 20,
+		UI:    http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}),
+		Ended: func(trace.Op, *trace.Request, Outcome) {}, Logger: zap.NewNop(), ImageBytes: 1 << 20,
 		ListPage: 10, BodyIdle: time.Second, Reads: 1, KeyReads: 1, Uploads: 1, KeyUploads: 1, Streams: 1,
 		StatusEvery:  time.Hour,
 		HostAllowed:  func(string) bool { return true },

@@ -10,6 +10,7 @@ import (
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/commit"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/trace"
 )
 
 // Receive takes one upload from its header, of which the API has checked all but that the image is not empty,
@@ -20,7 +21,7 @@ func (s *Service) Receive(ctx context.Context, req image.Request, body io.Reader
 		return nil, image.Errorf(image.KindInvalid, "the image is empty").
 			WithHint("send the image's bytes as the body")
 	}
-	u, old, err := s.register(req)
+	u, old, err := s.register(req, trace.From(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -43,16 +44,26 @@ func (s *Service) Receive(ctx context.Context, req image.Request, body io.Reader
 		return s.replay(ctx, req, body)
 	}
 	s.wg.Go(func() { s.run(u) })
+	began := time.Now()
 	err = u.spool.fill(body)
 	u.filling.Done()
 	if err == errSpoolClosed { // all is decided before all came
 		err = s.readOn(u, body)
 	}
+	u.trace.Since(trace.Receive, began)
 	if err != nil {
 		u.step(func(m commit.Moment) []commit.Action { return u.cannotStore(m, err) })
 		return nil, err
 	}
-	return s.wait(ctx, u)
+	received := time.Now()
+	rec, err := s.wait(ctx, u)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if received.Before(u.stored) {
+		received = u.stored
+	}
+	u.trace.Since(trace.Log, received)
+	return rec, err
 }
 
 // readOn reads what comes after an upload was committed, so that the connection stays usable. One that
@@ -66,7 +77,7 @@ func (s *Service) readOn(u *upload, body io.Reader) error {
 
 // register makes the upload on this node; nil when its ID is already in progress here. A failed attempt that
 // is still being cleaned up does not count: it is old.
-func (s *Service) register(req image.Request) (u, old *upload, err error) {
+func (s *Service) register(req image.Request, t *trace.Request) (u, old *upload, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || s.draining() && s.uploads[req.ID] == nil {
@@ -85,7 +96,7 @@ func (s *Service) register(req image.Request) (u, old *upload, err error) {
 			"node %d has %d uploads in progress, its limit", s.Node, s.UploadsMax).
 			WithHint("send fewer at once").WithRetry(time.Second)
 	}
-	u = newUpload(s, req)
+	u = newUpload(s, req, t)
 	s.uploads[req.ID] = u
 	s.running++
 	return u, old, nil

@@ -37,7 +37,7 @@ func (u *upload) dropSenders(d commit.Decision) {
 // caller holds mu.
 func (u *upload) startPassing(p commit.Pass) {
 	u.s.Logger.Info("copy sent on to a node that takes an upload over",
-		zap.Stringer("upload", u.req.ID), zap.Uint32("to", uint32(p.To)))
+		zap.Stringer("upload", u.req.ID), u.trace.Field(), zap.Uint32("to", uint32(p.To)))
 	u.startSending(p.To, p.Storing, u.fromCopy)
 }
 

@@ -21,6 +21,7 @@ import (
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/commit"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/trace"
 	"imgcluster/cluster/wait"
 )
 
@@ -78,6 +79,7 @@ type Peers interface {
 // Owned is an upload that has committed with this node as its owner.
 type Owned struct {
 	*image.Record
+	Trace     *trace.Request
 	Announced bool          // its client asked where to send it, and sent it there
 	Relayed   bool          // by a node; else its client sent it to all
 	From      image.NodeID  // the first owner, whom it was taken over from; 0: this node was the first

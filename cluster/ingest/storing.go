@@ -5,10 +5,12 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
+	"time"
 
 	"imgcluster/cluster/commit"
 	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/trace"
 )
 
 // startStoring stores this node's copy. The caller holds mu.
@@ -35,6 +37,7 @@ func (u *upload) startStoring() {
 			case err != nil:
 				return u.cannotStore(m, err)
 			}
+			u.stored = m.Now
 			return u.part.Stored(m, c)
 		})
 		switch {
@@ -72,7 +75,11 @@ func (u *upload) store(ctx context.Context, cur *cursor, file image.FileID) (c c
 	if digest {
 		dst = io.MultiWriter(w, check, sum)
 	}
-	if _, err := cur.WriteTo(dst); err != nil {
+	timed := &timedWriter{w: dst}
+	written := u.trace.Took(trace.Write)
+	_, err = cur.WriteTo(timed)
+	u.trace.Add(trace.Seal, timed.took-(u.trace.Took(trace.Write)-written))
+	if err != nil {
 		return c, err
 	}
 	c.Check = check.Sum()
@@ -87,6 +94,19 @@ func (u *upload) store(ctx context.Context, cur *cursor, file image.FileID) (c c
 	}
 	c.Copy = image.Copy{Node: s.Node, Attempt: file.Attempt, Key: w.UserKey()}
 	return c, nil
+}
+
+// timedWriter measures how long its writes take.
+type timedWriter struct {
+	w    io.Writer
+	took time.Duration
+}
+
+// Write implements io.Writer.
+func (t *timedWriter) Write(p []byte) (int, error) {
+	began := time.Now()
+	defer func() { t.took += time.Since(began) }()
+	return t.w.Write(p)
 }
 
 // sealDigest compares the digest of the body with what the client says, and seals it. It is in no error,

@@ -14,12 +14,14 @@ import (
 	"imgcluster/cluster/commit"
 	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/trace"
 )
 
 // upload is one upload on this node.
 type upload struct {
 	s       *Service
 	req     image.Request
+	trace   *trace.Request
 	shard   uint64
 	began   time.Time
 	spool   *spool
@@ -40,6 +42,7 @@ type upload struct {
 	end     *commit.Finish // nil before
 	closed  bool           // nothing more is begun
 	attempt *attempt       // that is being stored, or was
+	stored  time.Time      // when that was durable
 	senders map[image.NodeID]context.CancelCauseFunc
 }
 
@@ -55,15 +58,15 @@ var (
 	errDecided = errors.New("the upload was decided")
 )
 
-func newUpload(s *Service, req image.Request) *upload {
+func newUpload(s *Service, req image.Request, t *trace.Request) *upload {
 	u := &upload{
-		s: s, req: req, shard: s.ShardOf(req.User, req.Name), began: time.Now(),
+		s: s, req: req, trace: t, shard: s.ShardOf(req.User, req.Name), began: time.Now(),
 		spool:   newSpool(s.arena, s.pieces, req.Size),
 		done:    make(chan struct{}),
 		senders: map[image.NodeID]context.CancelCauseFunc{},
 	}
 	u.part = commit.NewParticipant(s.Node, rand.Uint64(), u.shard, req, s.times())
-	u.ctx, u.cancel = context.WithCancelCause(s.ctx)
+	u.ctx, u.cancel = context.WithCancelCause(trace.With(s.ctx, t))
 	u.filling.Add(1)
 	return u
 }
@@ -108,7 +111,8 @@ func (u *upload) do(action commit.Action) {
 			ctx, cancel := context.WithTimeout(s.ctx, s.UploadTimeout)
 			defer cancel()
 			if _, err := s.Log.Propose(ctx, u.shard, a.Command); err != nil {
-				s.Logger.Warn("a copy is not taken back yet", zap.Stringer("upload", a.ID), zap.Error(err))
+				s.Logger.Warn("a copy is not taken back yet", zap.Stringer("upload", a.ID), u.trace.Field(),
+					zap.Error(err))
 			}
 		})
 	case commit.Finish:
@@ -195,7 +199,7 @@ func (u *upload) idle() time.Duration {
 // owned describes an upload that has committed with this node as its owner.
 func (u *upload) owned(rec *image.Record) Owned {
 	o := Owned{
-		Record: rec, Announced: u.req.Announced, Took: time.Since(u.began),
+		Record: rec, Trace: u.trace, Announced: u.req.Announced, Took: time.Since(u.began),
 		Relayed: !u.req.Announced && (u.req.Relayed || u.relays()),
 	}
 	u.mu.Lock()

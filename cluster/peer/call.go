@@ -14,6 +14,7 @@ import (
 	"imgcluster/cluster/access"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/peerconn"
+	"imgcluster/cluster/trace"
 	"imgcluster/cluster/wire"
 )
 
@@ -82,14 +83,18 @@ func (t refuseRedirects) RoundTrip(req *http.Request) (*http.Response, error) {
 // Transport is how to forward a client's request to a peer, whose wire.NodeHost is the URL's host.
 func (s *Set) Transport() http.RoundTripper { return s.http.Transport }
 
-// request returns a request to a peer.
+// request returns a request to a peer. What it is for has its ID.
 func (s *Set) request(
 	ctx context.Context, id image.NodeID, method, path string, body io.Reader,
 ) (*http.Request, error) {
 	if s.Address(id) == "" {
 		return nil, notMember(id)
 	}
-	return http.NewRequestWithContext(ctx, method, "https://"+wire.NodeHost(id)+path, body)
+	req, err := http.NewRequestWithContext(ctx, method, "https://"+wire.NodeHost(id)+path, body)
+	if r := trace.From(ctx); r != nil && err == nil {
+		req.Header.Set(wire.RequestField, r.ID)
+	}
+	return req, err
 }
 
 func (s *Set) get(ctx context.Context, id image.NodeID, path, byteRange string) (*http.Response, error) {

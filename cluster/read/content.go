@@ -11,6 +11,7 @@ import (
 
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/oserr"
+	"imgcluster/cluster/trace"
 	"imgcluster/cluster/wire"
 	"imgcluster/crypto"
 )
@@ -161,7 +162,7 @@ func (p *plaintext) next(err error) error {
 	}
 	c := p.copies[0]
 	p.m.Logger.Error("copy of an image is unreadable", zap.String("user", p.rec.User),
-		zap.Stringer("image", p.rec.ID),
+		zap.Stringer("image", p.rec.ID), trace.From(p.ctx).Field(),
 		zap.Uint32("of_node", uint32(c.Node)), zap.Int64("offset", p.off), zap.Error(err))
 	if doubtful(err) {
 		p.m.Suspect(p.rec, c.Node)

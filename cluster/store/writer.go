@@ -5,12 +5,14 @@ import (
 	"io/fs"
 	"runtime"
 	"sync"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"imgcluster/cluster/failpoint"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/trace"
 )
 
 const (
@@ -65,6 +67,7 @@ type Writer struct {
 	err   error
 
 	failures int64 // Store.failures at Create
+	trace    *trace.Request
 }
 
 var errEnded = image.Errorf(image.KindInternal, "the image file was already committed or aborted")
@@ -107,6 +110,9 @@ func (s *Store) Create(id image.FileID, size int64) (*Writer, error) {
 	}
 	return w, nil
 }
+
+// Trace has the request that the file is for know what writing it takes. nil is none.
+func (w *Writer) Trace(r *trace.Request) { w.trace = r }
 
 // reserve reserves the name of a file that there must not be for one Writer.
 func (s *Store) reserve(id image.FileID) error {
@@ -174,7 +180,7 @@ func (w *Writer) putHeld(p []byte) (n int, err error) {
 		if at+c < directBytes {
 			continue
 		}
-		if err := w.f.write((*w.buf)[:directBytes]); err != nil {
+		if err := w.write((*w.buf)[:directBytes]); err != nil {
 			return n, err
 		}
 		copy(*w.buf, (*w.buf)[directBytes:at+c])
@@ -182,8 +188,14 @@ func (w *Writer) putHeld(p []byte) (n int, err error) {
 	return n, nil
 }
 
+// write writes at the end of the file.
+func (w *Writer) write(p []byte) error {
+	defer w.trace.Since(trace.Write, time.Now())
+	return w.f.write(p)
+}
+
 func (w *Writer) putBuffered(p []byte) (int, error) {
-	if err := w.f.write(p); err != nil {
+	if err := w.write(p); err != nil {
 		return 0, err
 	}
 	w.taken += int64(len(p))
@@ -230,20 +242,27 @@ func (w *Writer) Commit() error {
 	}
 	steps := []struct {
 		op   string
+		is   trace.Step
 		do   func() error
 		done string // its failpoint
 	}{
-		{"write", w.flush, "store/written"},
-		{"fsync", w.sync, "store/synced"},
-		{"close", w.close, "store/closed"},
-		{"rename", w.publish, "store/renamed"},
-		{opSyncDir, func() error { return w.s.syncFolder(folderNumber(w.id.Image)) }, "store/committed"},
+		{"write", trace.Write, w.flush, "store/written"},
+		{"fsync", trace.Fsync, w.sync, "store/synced"},
+		{"close", trace.Fsync, w.close, "store/closed"},
+		{"rename", trace.Fsync, w.publish, "store/renamed"},
+		{
+			opSyncDir, trace.Fsync, func() error { return w.s.syncFolder(folderNumber(w.id.Image)) },
+			"store/committed",
+		},
 	}
 	for _, step := range steps {
 		if w.err != nil {
 			return w.err
 		}
-		if err := step.do(); err != nil {
+		began := time.Now()
+		err := step.do()
+		w.trace.Since(step.is, began)
+		if err != nil {
 			w.err = w.s.fault(step.op, w.id.String(), err)
 		}
 		failpoint.Here(step.done)
