@@ -43,7 +43,7 @@ import (
 type Node struct {
 	cfg     *config.Config
 	self    config.Node
-	version string
+	process Process
 	logger  *zap.Logger
 	began   time.Time
 	shards  shardIDs
@@ -87,7 +87,6 @@ type Node struct {
 	watch      *watch.Hub
 	handler    *api.Handler
 
-	runs           api.Runs
 	uploads, reads watch.Rates // those that this node owned and served
 
 	leaderChanges atomic.Int64 // counts changes of leaders
@@ -97,12 +96,19 @@ type Node struct {
 	wg            sync.WaitGroup
 }
 
+// Process is what a node gets from its process.
+type Process struct {
+	Version string
+	Logger  *zap.Logger
+	Level   zap.AtomicLevel // of Logger
+	Runs    api.Runs        // for the dashboard; nil: there are none
+}
+
 // Start starts the node with this ID. It returns once the API answers. The node is ready for images later,
 // when it has reached a majority of the nodes. The error is a *bootstrap.RefusedError, or a typed one of
-// config, crypto or store, when the node may not run like this. runs are for the dashboard.
-func Start(
-	ctx context.Context, cfg *config.Config, id image.NodeID, version string, logger *zap.Logger, runs api.Runs,
-) (*Node, error) {
+// config, crypto or store, when the node may not run like this.
+func Start(ctx context.Context, cfg *config.Config, id image.NodeID, process Process) (*Node, error) {
+	logger := process.Logger
 	self, err := cfg.Node(id)
 	if err != nil {
 		return nil, err
@@ -110,9 +116,8 @@ func Start(
 	n := &Node{
 		cfg:     cfg,
 		self:    self,
-		version: version,
+		process: process,
 		logger:  logger,
-		runs:    runs,
 		began:   time.Now(),
 		log:     &shardLogs{},
 		shards:  dataShards(cfg.Cluster.DataShards),

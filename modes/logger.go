@@ -15,12 +15,12 @@ import (
 )
 
 // newLogger returns the logger of a node's process, which writes to w. On a terminal a line has neither
-// the node nor the date.
-func newLogger(cfg *config.Config, id image.NodeID, w io.Writer) (*zap.Logger, error) {
+// the node nor the date. The level may be changed while it is used.
+func newLogger(cfg *config.Config, id image.NodeID, w io.Writer) (*zap.Logger, zap.AtomicLevel, error) {
 	terminal := term.Is(fileOf(w))
-	level, err := zapcore.ParseLevel(cfg.Log.Level)
+	level, err := zap.ParseAtomicLevel(cfg.Log.Level)
 	if err != nil {
-		return nil, usagef("use debug, info, warn or error", "log level: %v", err)
+		return nil, level, usagef("use debug, info, warn or error", "log level: %v", err)
 	}
 	w = printable.Writer(w)
 	enc := zap.NewProductionEncoderConfig()
@@ -39,7 +39,7 @@ func newLogger(cfg *config.Config, id image.NodeID, w io.Writer) (*zap.Logger, e
 		}
 		encoder = console{zapcore.NewConsoleEncoder(enc)}
 	}
-	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), level)).With(node), nil
+	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), level)).With(node), level, nil
 }
 
 // console writes an entry whose only field is an inline object with a String method as that string.

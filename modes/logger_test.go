@@ -41,7 +41,7 @@ func TestLogLines(t *testing.T) {
 		var out bytes.Buffer
 		cfg := config.Default()
 		cfg.Log.Format = format
-		l, err := newLogger(cfg, 2, &out)
+		l, _, err := newLogger(cfg, 2, &out)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -63,7 +63,7 @@ func TestLogLines(t *testing.T) {
 // TestLogOnATerminal: a line has neither the node nor the date.
 func TestLogOnATerminal(t *testing.T) {
 	user, program := terminal(t)
-	l, err := newLogger(config.Default(), 2, program)
+	l, _, err := newLogger(config.Default(), 2, program)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,5 +124,32 @@ func TestNodeIsLoggedOnce(t *testing.T) {
 				t.Errorf("%s: %s...)", file, found)
 			}
 		}
+	}
+}
+
+// TestLogLevelOfRunningNodes changes what nodes log while they run.
+func TestLogLevelOfRunningNodes(t *testing.T) {
+	l := up(t)
+	t.Chdir(l.dir)
+	expect := func(status int, want string, args ...string) {
+		t.Helper()
+		p := program(t, l.dir, append([]string{"log-level"}, args...)...)
+		out, err := p.CombinedOutput()
+		if p.ProcessState.ExitCode() != status || !strings.Contains(string(out), want) {
+			t.Errorf("log-level %q: %v\n%s, want %d and %q", args, err, out, status, want)
+		}
+	}
+	expect(0, "node 1  info\nnode 2  info\nnode 3  info\n")
+	expect(0, "node 2  debug\n", "debug", "--node", "2")
+	expect(0, "node 1  info\nnode 2  debug\nnode 3  info\n")
+	expect(0, `{"node":2,"level":"debug"}`, "--json", "--node", "2")
+	expect(2, "use one of debug, info, warn, error", "loud")
+	expect(2, "not a member", "--node", "7")
+	l.kill(1)
+	expect(1, "node 2  warn\nnode 3  warn\n", "warn")
+	l.interrupt(t)
+	log := string(read(t, filepath.Join(l.dir, "imgcluster-data", "node2.log")))
+	if !strings.Contains(log, " DEBUG ") || strings.Count(log, "log level changed") != 2 {
+		t.Errorf("node 2 logs\n%s", log)
 	}
 }

@@ -67,7 +67,7 @@ func runServer(ctx context.Context, e *env, id int, replace bool) error {
 	if id <= 0 || id > nodeIDMax {
 		return usagef("add --id with one of the configuration's node IDs: "+nodeIDs(cfg), "which node is this?")
 	}
-	logger, err := newLogger(cfg, image.NodeID(id), e.err)
+	logger, level, err := newLogger(cfg, image.NodeID(id), e.err)
 	if err != nil {
 		return err
 	}
@@ -81,7 +81,9 @@ func runServer(ctx context.Context, e *env, id int, replace bool) error {
 		return err
 	}
 	cluster.LimitMemory(cfg)
-	node, err := cluster.Start(ctx, cfg, image.NodeID(id), version(), logger, newRuns(ctx, e, cfg))
+	node, err := cluster.Start(ctx, cfg, image.NodeID(id), cluster.Process{
+		Version: version(), Logger: logger, Level: level, Runs: newRuns(ctx, e, cfg),
+	})
 	if err != nil {
 		return err
 	}

@@ -120,6 +120,7 @@ type Options struct {
 	// Ended is called for each image that was to be taken, and for each one or part of one that was sent.
 	Ended       func(trace.Op, *trace.Request, Outcome)
 	Logger      *zap.Logger
+	Level       zap.AtomicLevel   // of Logger
 	Forward     http.RoundTripper // to other nodes, by wire.NodeHost
 	ImageBytes  int64             // largest body
 	ListPage    int               // largest page of a list

@@ -243,7 +243,8 @@ func serveOn(t *testing.T, i Images, n Node) (*Handler, *httptest.Server) {
 	t.Helper()
 	h := New(Options{
 		Ended: func(trace.Op, *trace.Request, Outcome) {},
-		ID:    1, Images: i, Node: n, Peers: peers{}, Logger: zap.NewNop(), Forward: http.DefaultTransport,
+		ID:    1, Images: i, Node: n, Peers: peers{}, Logger: zap.NewNop(),
+		Level: zap.NewAtomicLevel(), Forward: http.DefaultTransport,
 		ImageBytes: 1 << 20, ListPage: 10, BodyIdle: 10 * time.Second, Reads: 8, KeyReads: 8, Uploads: 8,
 		KeyUploads: 8, Streams: 4,
 		StatusEvery:  time.Millisecond,

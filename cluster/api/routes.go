@@ -79,6 +79,8 @@ var routes = []route{
 	{http.MethodGet, wire.RunsPath, admins, (*Handler).run},
 	{http.MethodPost, wire.RunsPath, admins, (*Handler).startRun},
 	{http.MethodGet, wire.RunReport, admins, (*Handler).runReport},
+	{http.MethodGet, wire.LogPath, admins, (*Handler).logLevel},
+	{http.MethodPut, wire.LogPath, admins, (*Handler).setLogLevel},
 	{http.MethodGet, wire.UIPath, anyone, (*Handler).ui},
 
 	{http.MethodGet, wire.KeysPath, owners, (*Handler).listKeys},

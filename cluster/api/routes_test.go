@@ -188,6 +188,8 @@ var allowed = map[string][]string{
 	"GET /v1/runs":        administrators,
 	"POST /v1/runs":       administrators,
 	"GET /v1/runs/report": administrators,
+	"GET /v1/log-level":   administrators,
+	"PUT /v1/log-level":   administrators,
 
 	"GET /v1/node":     administrators,
 	"GET /v1/members":  administrators,
@@ -239,7 +241,8 @@ func guarded(who *access.Principal) (*Handler, *touched) {
 	return New(Options{
 		ID: 1, Images: n, Node: n, Peers: n, Accounts: n, Keys: n, Watch: n, Runs: n, Sessions: n,
 		UI:    http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}),
-		Ended: func(trace.Op, *trace.Request, Outcome) {}, Logger: zap.NewNop(), ImageBytes: 1 << 20,
+		Ended: func(trace.Op, *trace.Request, Outcome) {}, Logger: zap.NewNop(),
+		Level: zap.NewAtomicLevel(), ImageBytes: 1 << 20,
 		ListPage: 10, BodyIdle: time.Second, Reads: 1, KeyReads: 1, Uploads: 1, KeyUploads: 1, Streams: 1,
 		StatusEvery:  time.Hour,
 		HostAllowed:  func(string) bool { return true },

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"slices"
@@ -124,5 +125,29 @@ func (c *Client) document(ctx context.Context, n Node, path string, v any) *fail
 	if err := r.decode(v); err != nil {
 		return &failure{node: n, status: http.StatusBadGateway, err: err}
 	}
+	return nil
+}
+
+// LogLevel returns what a node logs.
+func (c *Client) LogLevel(ctx context.Context, n Node) (level wire.LogLevel, err error) {
+	if f := c.document(ctx, n, wire.LogPath, &level); f != nil {
+		err, _ = c.summarize([]failure{*f})
+	}
+	return level, err
+}
+
+// SetLogLevel changes what a node logs until it is started again: to one of wire.LogLevels.
+func (c *Client) SetLogLevel(ctx context.Context, n Node, level string) error {
+	body, err := json.Marshal(wire.LogLevel{Level: level})
+	if err != nil {
+		return err
+	}
+	header := http.Header{"Content-Type": {wire.DocumentType}}
+	r, f := c.askNode(ctx, n, http.MethodPut, wire.LogPath, header, body)
+	if f != nil {
+		err, _ = c.summarize([]failure{*f})
+		return err
+	}
+	r.close()
 	return nil
 }

@@ -241,6 +241,11 @@ func (c *Cluster) host(id image.NodeID) netip.Addr {
 // Node returns a node that runs in this process.
 func (c *Cluster) Node(id image.NodeID) *cluster.Node { return c.nodes[id] }
 
+// Process returns what the process of a test gives a node. The level is that of no logger.
+func Process(log *zap.Logger) cluster.Process {
+	return cluster.Process{Version: "test", Logger: log, Level: zap.NewAtomicLevel()}
+}
+
 // TryStart starts a node in this process, and returns the error when it does not start.
 func (c *Cluster) TryStart(cfg *config.Config, id image.NodeID) error {
 	ctx, cancel := context.WithTimeout(context.Background(), Deadline)
@@ -249,7 +254,7 @@ func (c *Cluster) TryStart(cfg *config.Config, id image.NodeID) error {
 	if c.log != nil {
 		log = zap.New(c.log).With(zap.Uint32("node", uint32(id)))
 	}
-	n, err := cluster.Start(ctx, cfg, id, "test", log, nil)
+	n, err := cluster.Start(ctx, cfg, id, Process(log))
 	if err != nil {
 		return err
 	}

@@ -81,7 +81,7 @@ func serve(text, path string) error {
 		stop()
 	}()
 	out := os.NewFile(answersFD, "answers")
-	node, err := cluster.Start(ctx, cfg, image.NodeID(id), "test", logger(image.NodeID(id)), nil)
+	node, err := cluster.Start(ctx, cfg, image.NodeID(id), Process(logger(image.NodeID(id))))
 	if err != nil {
 		return errors.Join(err, json.NewEncoder(out).Encode(refusalOf(err)))
 	}

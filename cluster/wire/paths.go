@@ -27,6 +27,7 @@ const (
 	ReportPath  = "/v1/report"
 	RunsPath    = "/v1/runs"
 	RunReport   = "/v1/runs/report"
+	LogPath     = "/v1/log-level"
 	UIPath      = "/ui/"
 
 	// Patterns of http.ServeMux for what is under the paths of keys, users and images.
