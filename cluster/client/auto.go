@@ -18,6 +18,9 @@ const (
 	// trialSpread is how many times as many images may be at once in the mean by one delivery as by the other:
 	// else they say nothing of each other, and Broadcast is measured again.
 	trialSpread = 1.5
+	// trialRounds are measured before Auto decides for Broadcast. Announce has to win one: on a slow link
+	// a wrong choice costs half as much again, on a fast one next to nothing.
+	trialRounds = 2
 )
 
 // Choice is what Auto has decided by the first images.
@@ -43,6 +46,7 @@ type trial struct {
 	at       time.Time // of the last change of flying
 	now      window
 	announce *window // nil: not measured
+	rounds   int     // in which Announce did not win
 }
 
 // window is what ended by one delivery since some time at which something was on its way.
@@ -133,9 +137,13 @@ func (t *trial) decide() *Choice {
 	if spread := ended.atOnce() / t.announce.atOnce(); spread > trialSpread || spread < 1/trialSpread {
 		return nil
 	}
-	t.choice = &Choice{Broadcast, t.announce.rate(), ended.rate()}
-	if t.choice.Announce >= trialGain*t.choice.Broadcast {
-		t.choice.Delivery = Announce
+	choice := Choice{Broadcast, t.announce.rate(), ended.rate()}
+	if choice.Announce >= trialGain*choice.Broadcast {
+		choice.Delivery = Announce
+	} else if t.rounds++; t.rounds < trialRounds {
+		t.announce = nil
+		return nil
 	}
+	t.choice = &choice
 	return t.choice
 }
