@@ -26,7 +26,7 @@ func (n *Node) clientTLS() (*tls.Config, error) {
 		if err != nil {
 			return nil, err
 		}
-		serve = files.Get
+		serve, n.certificate = files.Get, files
 	}
 	config := n.authority.ClientServer(serve)
 	// Images are large: small records, with which TLS begins, would only cost time.

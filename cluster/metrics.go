@@ -75,6 +75,10 @@ var (
 		Metric: "disk_failed",
 		Help:   "1 when this node stores nothing because its disk failed.",
 	}
+	metricCertificate = sample.Figure{
+		Metric: "certificate_expires_timestamp_seconds",
+		Help:   "When this node's certificate of tls.cert_file ends, Unix time; 0: it has none.",
+	}
 )
 
 var metricRefused = prometheus.NewDesc("imgcluster_requests_refused_total",
@@ -103,6 +107,7 @@ func (m *metrics) Collect(c chan<- prometheus.Metric) {
 		own := n.ID == m.self
 		if own {
 			send(c, metricDiskFailed, bit(n.Problem != ""), 0)
+			send(c, metricCertificate, max(float64(n.CertificateUntil.Unix()), 0), 0)
 		}
 		values := wire.NodeFigures.Values(n)
 		for i, f := range wire.NodeFigures {

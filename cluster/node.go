@@ -49,7 +49,8 @@ type Node struct {
 	shards  shardIDs
 	master  *masterKeys
 	// authority signs the certificates of nodes and administrators.
-	authority *access.Authority
+	authority   *access.Authority
+	certificate *access.Files // the operator's, for clients; nil: there is none
 
 	// What it holds open.
 	dir      *store.DataDir

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"imgcluster/cluster/access"
 	"imgcluster/cluster/catalog"
 	"imgcluster/cluster/hostinfo"
 	"imgcluster/cluster/image"
@@ -39,9 +40,11 @@ type reporter struct {
 	repair    *repair.Service
 	disk      *disk
 	identity  func() store.Identity
-	uploads   *watch.Rates // that this node owns
-	reads     *watch.Rates
-	traffic   func() (rx, tx int64) // bytes of the API
+	// certificate is the operator's; nil: there is none.
+	certificate *access.Files
+	uploads     *watch.Rates // that this node owns
+	reads       *watch.Rates
+	traffic     func() (rx, tx int64) // bytes of the API
 }
 
 // Status implements api.Peers: this node's figures, without what all nodes know from the catalog.
@@ -97,7 +100,11 @@ func (p *reporter) Status() wire.NodeStatus {
 		Incarnation:    p.identity().Incarnation,
 		MasterKeys:     &keys,
 	}
+	if p.certificate != nil {
+		status.CertificateUntil = p.certificate.Leaf().NotAfter
+	}
 	now := time.Now()
+	status.Time = now
 	status.UploadsTotal, status.UploadBytesTotal = p.uploads.Totals()
 	status.UploadP50S, status.UploadP99S = p.uploads.Quantiles(now)
 	status.ReadsTotal, status.ReadBytesTotal = p.reads.Totals()
@@ -147,7 +154,7 @@ func (p *reporter) Cluster() wire.ClusterStatus {
 			st.State = wire.NodeDraining
 		}
 		st.Serves, st.Leads, st.Receiving = nil, nil, nil
-		st.Incarnation, st.MasterKeys = "", nil
+		st.Incarnation, st.MasterKeys, st.Time = "", nil, time.Time{}
 		if t := sums.Nodes[m]; t != nil && st.State == wire.NodeDown {
 			s.UnderReplicated = min(s.Images, s.UnderReplicated+t.Stored.Images)
 		}
@@ -160,7 +167,7 @@ func (p *reporter) Cluster() wire.ClusterStatus {
 		s.Nodes = append(s.Nodes, st)
 	}
 	slices.SortFunc(s.Nodes, func(a, b wire.NodeStatus) int { return int(a.ID) - int(b.ID) })
-	s.Judge()
+	s.Judge(time.Now())
 	return s
 }
 

@@ -139,7 +139,11 @@ func TestOwnCertificate(t *testing.T) {
 	if serves(first) {
 		t.Error("the first certificate is still served")
 	}
-	c.ExpectImage(t, "alice", "a.png", body, 1) // on the kept connection
+	c.ExpectImage(t, "alice", "a.png", body, 1)        // on the kept connection
+	warned := strings.Join(c.Status(1).Warnings, "; ") // it is good for an hour
+	if !strings.Contains(warned, "the certificate of node 1 ends in 1 hours (tls.cert_file)") {
+		t.Errorf("warns of %q", warned)
+	}
 }
 
 // TestOwnCertificateRefused: a node with a certificate that it cannot use does not start, and leaves nothing.

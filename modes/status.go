@@ -133,9 +133,6 @@ func writeStatus(w io.Writer, s wire.ClusterStatus) error {
 	}
 	fmt.Fprintf(w, "%s, %s, %s each, %d under-replicated\n", term.Plural(s.Images, "image"), term.Bytes(s.Bytes),
 		term.Plural(s.Replicas, "copy"), s.UnderReplicated)
-	if s.Insecure {
-		fmt.Fprintln(w, "INSECURE: no TLS, no access keys, open to all who reach it (security.insecure)")
-	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "node\tstate\tAPI\tleads\towns\t\tstores\tmemory\tfree")
 	for _, n := range s.Nodes {
@@ -146,10 +143,8 @@ func writeStatus(w io.Writer, s wire.ClusterStatus) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	for _, n := range s.Nodes {
-		if n.State == wire.NodeUp && n.Problem != "" {
-			fmt.Fprintln(w, n.Problem)
-		}
+	for _, warning := range s.Warnings {
+		fmt.Fprintln(w, "warning: "+warning)
 	}
 	_, err := fmt.Fprintln(w, maintenance(s))
 	return err

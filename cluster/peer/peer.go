@@ -221,6 +221,8 @@ func (s *Set) follow(ctx context.Context, id image.NodeID) error {
 		}
 		quiet.ticks.Store(0)
 		if line.Status != nil {
+			off := time.Since(line.Status.Time).Round(time.Millisecond) // by the wall clock
+			line.Status.ClockOffS = max(off, -off).Seconds()
 			s.set(id, func(p *peerState) { p.up, p.status = true, *line.Status }, nil)
 		}
 		if line.Message != nil {

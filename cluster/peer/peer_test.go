@@ -283,16 +283,25 @@ func TestStream(t *testing.T) {
 	upload := image.NewID()
 	first := wire.NodeStatus{
 		ID: 2, State: wire.NodeUp, Serves: []uint64{1, 3}, Incarnation: "i", Receiving: []image.ID{upload},
+		Time: time.Now().Add(-time.Minute),
 	}
 	expect("up", first, both, both, both)
 	if !slices.Equal(p.Serves(2, "i"), []uint64{1, 3}) || p.Serves(2, "j") != nil ||
 		!p.Receives(2, upload) || p.Receives(2, image.NewID()) {
 		t.Errorf("serves %v, receives %v", p.Serves(2, "i"), p.Receives(2, upload))
 	}
+	if off := p.Status(2).ClockOffS; off < 60 || off > 90 {
+		t.Errorf("its clock is a minute behind, and said to be %v s off", off)
+	}
 	if m := <-heard; m != `2"heard"` {
 		t.Errorf("message %s", m)
 	}
-	expect("full", wire.NodeStatus{ID: 2, State: wire.NodeUp, DiskFull: true}, both, both, alone)
+	expect("full", wire.NodeStatus{
+		ID: 2, State: wire.NodeUp, DiskFull: true, Time: time.Now().Add(time.Hour),
+	}, both, both, alone)
+	if off := p.Status(2).ClockOffS; off < 3500 || off > 3600 {
+		t.Errorf("its clock is an hour ahead, and said to be %v s off", off)
+	}
 	degraded := wire.NodeStatus{ID: 2, State: wire.NodeUp, Problem: "its disk failed"}
 	expect("degraded", degraded, both, alone, alone)
 	expect("recovered", wire.NodeStatus{ID: 2, State: wire.NodeUp}, both, both, both)

@@ -3,6 +3,7 @@ package wire
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"imgcluster/cluster/image"
 )
@@ -20,8 +21,16 @@ const (
 // shardsNamedMax bounds how many shards a warning names.
 const shardsNamedMax = 5
 
+const (
+	// clockOffMax is how far clocks may be apart, in seconds: certificates, access keys and sessions end by
+	// them.
+	clockOffMax = 5
+	// certificateSoon is how long before its end a certificate is warned of.
+	certificateSoon = 14 * 24 * time.Hour
+)
+
 // Judge sets Health, the Warnings that it comes from, and KeepUp of the nodes, by the rest of the status.
-func (s *ClusterStatus) Judge() {
+func (s *ClusterStatus) Judge(now time.Time) {
 	for i := range s.Nodes {
 		s.Nodes[i].KeepUp = s.keepUp(s.Nodes[i])
 	}
@@ -65,6 +74,17 @@ func (s *ClusterStatus) Judge() {
 			warn(Degraded, "node %d has no free inodes and is given no more images", n.ID)
 		case n.DiskFull:
 			warn(Degraded, "the disk of node %d is full and it is given no more images", n.ID)
+		}
+		if n.ClockOffS > clockOffMax {
+			warn(Degraded, "the clock of node %d is off by %.0f s from that of the node that says so",
+				n.ID, n.ClockOffS)
+		}
+		switch left := n.CertificateUntil.Sub(now); {
+		case n.CertificateUntil.IsZero():
+		case left <= 0:
+			warn(Degraded, "the certificate of node %d has expired, and clients refuse it (tls.cert_file)", n.ID)
+		case left < certificateSoon:
+			warn(Degraded, "the certificate of node %d ends in %.0f hours (tls.cert_file)", n.ID, left.Hours())
 		}
 		if n.MissingCopies > 0 {
 			warn(Degraded, "node %d misses %d copies, which are being restored", n.ID, n.MissingCopies)

@@ -3,6 +3,7 @@ package wire
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"imgcluster/cluster/image"
 )
@@ -21,6 +22,7 @@ func healthy() *ClusterStatus {
 }
 
 func TestHealth(t *testing.T) {
+	now := time.Now()
 	for name, c := range map[string]struct {
 		change func(*ClusterStatus)
 		want   Health
@@ -36,6 +38,15 @@ func TestHealth(t *testing.T) {
 		"copies":      {func(s *ClusterStatus) { s.UnderReplicated = 4 }, Degraded, "4 images have fewer than 2"},
 		"missing":     {func(s *ClusterStatus) { s.Nodes[1].MissingCopies = 4 }, Degraded, "2 misses 4 copies"},
 		"versions":    {func(s *ClusterStatus) { s.Nodes[1].Version = "v2" }, Degraded, "[v1 v2]"},
+		"clock":       {func(s *ClusterStatus) { s.Nodes[1].ClockOffS = 60 }, Degraded, "node 2 is off by 60 s"},
+		"clocks":      {func(s *ClusterStatus) { s.Nodes[1].ClockOffS = 1 }, Healthy, ""},
+		"expired": {func(s *ClusterStatus) {
+			s.Nodes[1].CertificateUntil = now.Add(-time.Second)
+		}, Degraded, "certificate of node 2 has expired"},
+		"expires": {func(s *ClusterStatus) {
+			s.Nodes[1].CertificateUntil = now.Add(3 * time.Hour)
+		}, Degraded, "certificate of node 2 ends in 3 hours"},
+		"certificate": {func(s *ClusterStatus) { s.Nodes[1].CertificateUntil = now.AddDate(1, 0, 0) }, Healthy, ""},
 		"insecure":    {func(s *ClusterStatus) { s.Insecure = true }, Healthy, "security.insecure"},
 		"all at once": {func(s *ClusterStatus) {
 			s.Nodes[0].State, s.Shards[0].Leader = NodeDown, 0
@@ -43,7 +54,7 @@ func TestHealth(t *testing.T) {
 	} {
 		s := healthy()
 		c.change(s)
-		s.Judge()
+		s.Judge(now)
 		if text := strings.Join(s.Warnings, "; "); s.Health != c.want || !strings.Contains(text, c.says) ||
 			(c.says == "") != (text == "") {
 			t.Errorf("%s: %s: %s", name, s.Health, text)
@@ -85,7 +96,7 @@ func TestKeepUp(t *testing.T) {
 	} {
 		s := healthy()
 		c.change(s)
-		s.Judge()
+		s.Judge(time.Now())
 		for i, want := range c.want {
 			if got := s.Nodes[i].KeepUp; !strings.Contains(got, want) || (got == "") != (want == "") {
 				t.Errorf("%s: node %d: %q, want %q", name, i+1, got, want)

@@ -76,6 +76,14 @@ type NodeStatus struct {
 	ReadP50S         float64 `json:"read_p50_s,omitempty"`
 	ReadP99S         float64 `json:"read_p99_s,omitempty"`
 
+	// CertificateUntil is when the operator's certificate of the node ends; zero: it has none.
+	CertificateUntil time.Time `json:"certificate_until,omitzero"`
+	// ClockOffS is how far the node's clock is from that of the node that is asked, in seconds, either way: as
+	// far as its messages tell, which are on their way for a while.
+	ClockOffS float64 `json:"clock_off_s,omitempty"`
+	// Time is when the node sent its status, by its clock. Only nodes send it.
+	Time time.Time `json:"time,omitzero"`
+
 	// MissingCopies are on the node by the catalog but not on its disk, as after a change of disks.
 	MissingCopies int64 `json:"missing_copies,omitempty"`
 
@@ -128,6 +136,10 @@ var NodeFigures = append(slices.Clone(sample.Nodes), sample.Figures{
 	{
 		Name: "read_bytes_total", Metric: "read_bytes_total", Counter: true,
 		Help: "Plaintext bytes of these, as sent.",
+	},
+	{
+		Name: "clock_off_s", Metric: "clock_off_seconds", ByNode: true,
+		Help: "How far a node's clock is from this node's, either way.",
 	},
 	{
 		Name: "missing_copies", Metric: "missing_copies",
