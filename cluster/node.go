@@ -34,6 +34,7 @@ import (
 	"imgcluster/cluster/repair"
 	"imgcluster/cluster/store"
 	"imgcluster/cluster/trace"
+	"imgcluster/cluster/tracing"
 	"imgcluster/cluster/watch"
 	"imgcluster/cluster/wire"
 	"imgcluster/config"
@@ -85,6 +86,7 @@ type Node struct {
 	metrics    *metrics
 	imageLog   *imageLog
 	slow       *slowLog
+	tracing    *tracing.Exporter // nil: there is none
 	watch      *watch.Hub
 	handler    *api.Handler
 
@@ -186,6 +188,9 @@ func (n *Node) start(ctx context.Context) error {
 	}
 	if err := n.assemble(); err != nil {
 		return err
+	}
+	if n.cfg.Tracing.Endpoint != config.NoEndpoint {
+		n.tracing = tracing.New(n.tracingOptions())
 	}
 	n.serve()
 	// The handshake comes before Raft: a node of another cluster, or with an emptied disk, must not take
@@ -529,6 +534,7 @@ func (n *Node) Close(ctx context.Context) error {
 	if n.ingest != nil {
 		errs = append(errs, n.ingest.Close())
 	}
+	n.tracing.Close(ctx)
 	n.imageLog.logDropped()
 	if n.repair != nil {
 		n.repair.Close()

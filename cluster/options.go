@@ -17,6 +17,7 @@ import (
 	"imgcluster/cluster/repair"
 	"imgcluster/cluster/store"
 	"imgcluster/cluster/thumbnail"
+	"imgcluster/cluster/tracing"
 	"imgcluster/cluster/ui"
 	"imgcluster/config"
 	"imgcluster/crypto"
@@ -235,6 +236,17 @@ func (p peerAPI) Messages(to image.NodeID) (messages <-chan []byte, release func
 	return p.mail.Messages(to)
 }
 
+func (n *Node) tracingOptions() tracing.Options {
+	return tracing.Options{
+		Endpoint: n.cfg.Tracing.Endpoint,
+		Sample:   n.cfg.Tracing.Sample.Float(),
+		Cluster:  n.cfg.Cluster.Name,
+		Node:     uint32(n.self.ID),
+		Version:  n.process.Version,
+		Logger:   n.logger.Named("tracing"),
+	}
+}
+
 func (n *Node) apiOptions() api.Options {
 	held := &holdings{n.self.ID, n.shards, n.images, n.log, n.serving, n.repair}
 	admission := &admission{n.groups, n.view, n.cfg.Timeouts.Proposal / 2}
@@ -254,6 +266,7 @@ func (n *Node) apiOptions() api.Options {
 		Ended:       n.ended,
 		Logger:      n.logger.Named("api"),
 		Level:       n.process.Level,
+		Tracer:      n.tracing.Tracer(),
 		Forward:     n.peers.Transport(),
 		ImageBytes:  int64(n.cfg.Limits.ImageBytes),
 		ListPage:    n.cfg.Limits.ListPage,

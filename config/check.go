@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net"
+	"net/url"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -37,6 +38,7 @@ func (c *Config) check(col *collector) {
 	k.raft()
 	k.keyFiles()
 	k.security()
+	k.tracing()
 }
 
 type checker struct {
@@ -226,6 +228,21 @@ func (k checker) security() {
 		k.report(faultf("give both files, or neither",
 			"tls.cert_file is %s and tls.key_file is %s", plain(t.CertFile), plain(t.KeyFile)),
 			"tls.cert_file", "tls.key_file")
+	}
+}
+
+// tracing checks the URL of the collector.
+func (k checker) tracing() {
+	const key = "tracing.endpoint"
+	endpoint := k.cfg.Tracing.Endpoint
+	if endpoint == NoEndpoint {
+		return
+	}
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil ||
+		u.RawQuery != "" || u.Fragment != "" {
+		k.report(faultf("write a URL such as http://127.0.0.1:4318, or none",
+			"%s is not the URL of a collector", plain(endpoint)), key)
 	}
 }
 

@@ -34,6 +34,7 @@ type Config struct {
 	TLS      TLS      `yaml:"tls"`
 	Report   Report   `yaml:"report"`
 	Log      Log      `yaml:"log"`
+	Tracing  Tracing  `yaml:"tracing"`
 
 	File   string           `yaml:"-"` // the file that was read; empty when there was none
 	places map[string]place // where each setting that is no default was set
@@ -199,6 +200,15 @@ type Log struct {
 
 	ImagesPerSecond int `yaml:"images_per_second" default:"20" min:"0" max:"1000000" help:"lines a second about images that the node has become the owner of, the others are counted; 0: none, nor its share of them"`
 }
+
+// Tracing says which requests a collector of OpenTelemetry traces is shown.
+type Tracing struct {
+	Endpoint string  `yaml:"endpoint" default:"none" help:"URL of a collector that takes OpenTelemetry traces by OTLP over HTTP, such as http://127.0.0.1:4318; none: nothing is traced"`
+	Sample   Decimal `yaml:"sample" default:"1" min:"0" max:"1" help:"share of the requests for images that are traced, by their trace IDs, the same on every node"`
+}
+
+// NoEndpoint is the value of tracing.endpoint that stands for none.
+const NoEndpoint = "none"
 
 // APIAddr is where the node serves HTTP, as host:port.
 func (n Node) APIAddr() string { return net.JoinHostPort(n.Host, strconv.Itoa(n.APIPort)) }

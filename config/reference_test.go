@@ -52,6 +52,7 @@ var sectionAbout = map[string]string{
 	"tls":      "A certificate of your own for the API. May differ from node to node.",
 	"report":   "What the checks of a stress run ask for. Each is an option of `stress` and `report` too.",
 	"log":      "What a node logs, and in which form.",
+	"tracing":  "Traces for a collector of OpenTelemetry. May differ from node to node.",
 }
 
 // reference returns REFERENCE.md.

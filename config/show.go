@@ -40,7 +40,7 @@ func (c *Config) Shared() map[string]string {
 	shared := map[string]string{}
 	for _, s := range c.Settings() {
 		switch section, _, _ := strings.Cut(s.Key, "."); section {
-		case "node", "client", "tls", "log":
+		case "node", "client", "tls", "log", "tracing":
 		default:
 			shared[s.Key] = s.Value
 		}

@@ -121,6 +121,7 @@ type Options struct {
 	Ended       func(trace.Op, *trace.Request, Outcome)
 	Logger      *zap.Logger
 	Level       zap.AtomicLevel   // of Logger
+	Tracer      trace.Tracer      // of what is asked of images; nil: there is none
 	Forward     http.RoundTripper // to other nodes, by wire.NodeHost
 	ImageBytes  int64             // largest body
 	ListPage    int               // largest page of a list
@@ -317,6 +318,7 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 		panic(http.ErrAbortHandler) // the client left; to return would be a success without a body
 	}
 	p, text := wire.Problem(w.Header(), err)
+	trace.From(r.Context()).Fail(string(p.Code))
 	if mode := r.Header.Get("Sec-Fetch-Mode"); mode != "" && mode != "navigate" {
 		// A browser would ask for a name and a password by itself; the page has a form for the key.
 		w.Header()["Www-Authenticate"] = slices.DeleteFunc(w.Header()["Www-Authenticate"],

@@ -15,6 +15,14 @@ import (
 	"imgcluster/cluster/wire"
 )
 
+// pattern is the path of an image or of a list, for spans, which name neither users nor images.
+func pattern(one bool) string {
+	if one {
+		return wire.ImagePattern
+	}
+	return wire.ListPattern
+}
+
 // images routes what is under /v1/images/: rest is the escaped "user/name" or "user".
 func (h *Handler) images(w http.ResponseWriter, r *http.Request, rest string) {
 	user, name, one, err := wire.ParseImagePath(rest)
@@ -29,6 +37,9 @@ func (h *Handler) images(w http.ResponseWriter, r *http.Request, rest string) {
 	if r = h.admit(w, r, may.who, user); r == nil {
 		return
 	}
+	request := trace.From(r.Context())
+	request.Start(h.Tracer, r.Method+" "+pattern(one), r.Header)
+	defer request.End()
 	switch {
 	case err != nil:
 		h.fail(w, r, err)

@@ -93,6 +93,7 @@ func (s *Set) request(
 	req, err := http.NewRequestWithContext(ctx, method, "https://"+wire.NodeHost(id)+path, body)
 	if r := trace.From(ctx); r != nil && err == nil {
 		req.Header.Set(wire.RequestField, r.ID)
+		r.Inject(req.Header)
 	}
 	return req, err
 }

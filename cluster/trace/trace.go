@@ -4,6 +4,7 @@ package trace
 
 import (
 	"context"
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -58,11 +59,24 @@ func (s Step) String() string { return names[s] }
 type Request struct {
 	ID    string
 	Began time.Time
-	took  [steps]atomic.Int64 // ns
+	steps [steps]step
+	span  *span // nil: nobody is shown it
 }
 
+// step is how long a step took, and its beginning and end, counted from that of the request.
+type step struct{ took, first, last atomic.Int64 } // ns
+
+// notBegun is the beginning of a step before it.
+const notBegun = math.MaxInt64
+
 // New returns the Request that begins now.
-func New(id string) *Request { return &Request{ID: id, Began: time.Now()} }
+func New(id string) *Request {
+	r := &Request{ID: id, Began: time.Now()}
+	for s := range r.steps {
+		r.steps[s].first.Store(notBegun)
+	}
+	return r
+}
 
 type key struct{}
 
@@ -75,11 +89,20 @@ func From(ctx context.Context) *Request {
 	return r
 }
 
-// Add takes note of a step, or of a part of it.
+// Add takes note of a step, or of a part of it, that has just ended.
 func (r *Request) Add(s Step, took time.Duration) {
-	if r != nil {
-		r.took[s].Add(int64(took))
+	if r == nil {
+		return
 	}
+	x, now := &r.steps[s], time.Since(r.Began)
+	x.took.Add(int64(took))
+	for first := int64(now - took); ; {
+		known := x.first.Load()
+		if first >= known || x.first.CompareAndSwap(known, first) {
+			break
+		}
+	}
+	x.last.Store(int64(now)) // the latest
 }
 
 // Since is Add of the time since then.
@@ -90,7 +113,7 @@ func (r *Request) Took(s Step) time.Duration {
 	if r == nil {
 		return 0
 	}
-	return time.Duration(r.took[s].Load())
+	return time.Duration(r.steps[s].took.Load())
 }
 
 // Field returns the request's ID for a log line; nothing when there is no request.
