@@ -12,6 +12,7 @@ import (
 	"image/png"
 	"os"
 	"path/filepath"
+	"runtime/metrics"
 	"testing"
 
 	"golang.org/x/image/bmp"
@@ -264,6 +265,50 @@ func FuzzEXIF(f *testing.F) {
 	f.Fuzz(func(t *testing.T, head []byte) {
 		if x := parseEXIF(head); len(x.preview) > len(head) {
 			t.Error("a preview of more bytes than the file has")
+		}
+	})
+}
+
+// decodedSlack is what making a thumbnail takes beside the decoded image: what decoders and JPEG buffer.
+const decodedSlack = 64 << 20
+
+// FuzzMake: whatever a file is, there is a thumbnail of it or there is none, and it is made in bounded
+// memory.
+func FuzzMake(f *testing.F) {
+	m := quarters(24, 16)
+	for _, text := range [][]byte{
+		encoded(f, func(b *bytes.Buffer) error { return png.Encode(b, m) }),
+		encoded(f, func(b *bytes.Buffer) error { return jpeg.Encode(b, m, nil) }),
+		encoded(f, func(b *bytes.Buffer) error { return gif.Encode(b, m, nil) }),
+		encoded(f, func(b *bytes.Buffer) error { return bmp.Encode(b, m) }),
+		encoded(f, func(b *bytes.Buffer) error { return tiff.Encode(b, m, nil) }),
+		encoded(f, func(b *bytes.Buffer) error {
+			return tiff.Encode(b, m, &tiff.Options{Compression: tiff.Deflate, Predictor: true})
+		}),
+		[]byte("RIFF\x1a\x00\x00\x00WEBPVP8L\x0d\x00\x00\x00" +
+			"\x2f\x00\x00\x00\x10\x07\x10\x11\x11\x88\x88\xfe\x07\x00"),
+	} {
+		f.Add(text)
+		f.Add(text[:len(text)/2])
+	}
+	allocated := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		metrics.Read(allocated)
+		before := allocated[0].Value.Uint64()
+		small, err := NewMaker().Make(t.Context(), newSource(text), EdgeDefault)
+		metrics.Read(allocated)
+		if more := allocated[0].Value.Uint64() - before; more > memoryMax+decodedSlack {
+			t.Errorf("%d bytes of memory for a file of %d", more, len(text))
+		}
+		if err != nil {
+			if !errors.Is(err, ErrNone) {
+				t.Error(err)
+			}
+			return
+		}
+		c, err := jpeg.DecodeConfig(bytes.NewReader(small))
+		if err != nil || c.Width < 1 || c.Height < 1 || max(c.Width, c.Height) > EdgeDefault {
+			t.Errorf("%d x %d, %v", c.Width, c.Height, err)
 		}
 	})
 }
