@@ -32,19 +32,48 @@ func TestDocumentedCommands(t *testing.T) {
 	for path, text := range documents(t) {
 		for _, m := range line.FindAllStringSubmatch(text, -1) {
 			command, _, _ := strings.Cut(m[1], "|")
-			root := newRoot(&env{})
-			root.SetOut(io.Discard)
-			cmd, args, err := root.Find(strings.Fields(strings.ReplaceAll(command, "--id N", "--id 1")))
-			if err == nil {
-				err = cmd.ParseFlags(args)
-			}
-			if err != nil || cmd == root {
-				t.Errorf("%s: imgcluster %s: %v", path, m[1], err)
-			}
+			expectCommand(t, path, strings.ReplaceAll(command, "--id N", "--id 1"))
 			count++
 		}
 	}
 	if count < 40 {
+		t.Errorf("only %d command lines", count)
+	}
+}
+
+// expectCommand checks that there is a command with the options of a line.
+func expectCommand(t *testing.T, path, line string) {
+	t.Helper()
+	root := newRoot(&env{})
+	root.SetOut(io.Discard)
+	cmd, args, err := root.Find(strings.Fields(line))
+	if err == nil {
+		err = cmd.ParseFlags(args)
+	}
+	if err != nil || cmd == root {
+		t.Errorf("%s: imgcluster %s: %v", path, line, err)
+	}
+}
+
+// The command lines that the dashboard shows beside its buttons name commands and options that there are.
+func TestDashboardCommands(t *testing.T) {
+	scripts, err := filepath.Glob("../cluster/ui/assets/*.js")
+	must(t, err)
+	value := regexp.MustCompile(`\$\{[^{}]*\}`) // innermost first
+	port := regexp.MustCompile(`\b[NP]\b`)
+	line := regexp.MustCompile("['`]imgcluster ([a-z][^'`]*)")
+	count := 0
+	for _, path := range scripts {
+		text := string(read(t, path))
+		for value.MatchString(text) {
+			text = value.ReplaceAllLiteralString(text, "1")
+		}
+		for _, m := range line.FindAllStringSubmatch(text, -1) {
+			expectCommand(t, path, port.ReplaceAllString(m[1], "1"))
+			count++
+		}
+	}
+	if count < 15 {
 		t.Errorf("only %d command lines", count)
 	}
 }

@@ -58,10 +58,22 @@ export function el(tag, attributes = {}, ...children) {
 }
 
 // fill gives an element new children, and leaves it alone when they say what the old ones did: a reader
-// is not interrupted, and the focus stays.
+// is not interrupted. The focus stays where it was, by number.
 export function fill(e, ...children) {
   const next = el('div', {}, ...children);
-  if (next.innerHTML !== e.innerHTML.replace(/ data-column="[^"]*"/g, '')) e.replaceChildren(...next.childNodes);
+  if (next.innerHTML !== e.innerHTML.replace(/ data-column="[^"]*"/g, '')) keepFocus(e, () => e.replaceChildren(...next.childNodes));
+}
+
+// keepFocus changes what is in an element. When the focus was in it and would be lost, it goes to what is at
+// the same place now, else to the last.
+export function keepFocus(e, change) {
+  const all = () => [...e.querySelectorAll('a, button, input, select')];
+  const focused = document.activeElement;
+  const at = all().indexOf(focused);
+  change();
+  if (at < 0 || focused.isConnected && focused === document.activeElement) return;
+  const now = all();
+  (focused.isConnected ? focused : now[at] || now.at(-1) || main).focus();
 }
 
 // all returns the items of all pages of a list, up to 10,000, and hands the first page to first.
@@ -125,20 +137,36 @@ export const problemBox = err => el('div', {class: 'error', role: 'alert'}, err.
 
 const capital = s => s.charAt(0).toUpperCase() + s.slice(1);
 
-// ask shows a question and resolves to what was answered: true, or the values of its inputs; null when it
-// was cancelled. extra are elements between the text and the buttons.
-export function ask({title, text, action, danger, extra = [], command}) {
+// ask shows a question and resolves to what was answered: the values of its inputs; null when it was
+// cancelled. extra are elements between the text and the buttons. act does what was asked for, with the values;
+// while it fails, the question stays and says why.
+export function ask({title, text, action, danger, extra = [], command, act = () => {}}) {
   return new Promise(resolve => {
-    const form = el('form', {method: 'dialog'},
-      el('h2', {id: 'dialog-title'}, title),
+    const said = el('div');
+    const go = action && el('button', {value: 'ok', class: danger ? 'main danger' : 'main'}, action);
+    const form = el('form', {onsubmit: async event => {
+      event.preventDefault();
+      if (!go || form.ariaBusy) return;
+      form.ariaBusy = 'true';
+      try {
+        await act(Object.fromEntries(new FormData(form)));
+        d.close('ok');
+      } catch (err) {
+        if (err.status === 401) d.close();
+        else said.replaceChildren(problemBox(err));
+      } finally {
+        form.ariaBusy = null;
+      }
+    }},
+      el('h2', {}, title),
       text && el('p', {}, text), ...extra,
       command && el('p', {class: 'command'}, 'The same by hand: ', el('code', {}, command)),
-      el('div', {class: 'acts'},
-        el('button', {value: 'cancel', formnovalidate: true}, action ? 'Cancel' : 'Close'),
-        action && el('button', {value: 'ok', class: danger ? 'main danger' : 'main'}, action)));
-    const d = el('dialog', {'aria-labelledby': 'dialog-title'}, form);
+      said,
+      el('div', {class: 'acts'}, el('button', {type: 'button', onclick: () => d.close()}, action ? 'Cancel' : 'Close'), go));
+    const d = el('dialog', {'aria-label': title}, form);
     d.addEventListener('close', () => {
       d.remove();
+      if (document.activeElement === document.body) main.focus(); // what had the focus is gone
       resolve(d.returnValue === 'ok' ? Object.fromEntries(new FormData(form)) : null);
     });
     document.body.append(d);
@@ -238,6 +266,9 @@ export function listen(handlers, user = '') {
   let stream, seen = Date.now();
   const open = () => {
     stream = new EventSource(`${api}/events${user ? `?user=${encodeURIComponent(user)}` : ''}`);
+    stream.onerror = () => {
+      if (stream.readyState === EventSource.CLOSED) call('GET', `${api}/session`).catch(() => {}); // has it ended?
+    };
     for (const name of new Set(['cluster', ...Object.keys(handlers)])) {
       stream.addEventListener(name, event => {
         seen = Date.now();
@@ -255,7 +286,6 @@ export function listen(handlers, user = '') {
     if (stream.readyState === EventSource.CLOSED) {
       stream.close();
       open();
-      call('GET', `${api}/session`).catch(() => {});
     }
   }, 2000);
   const close = () => { clearInterval(watch); stream.close(); };

@@ -1,9 +1,9 @@
-import {start, call, all, api, dropArea, el, main, listen, admin, writes, session, size, count, list, when, ask, toast, complain, Problem, imagePath, quote} from './app.js';
+import {start, call, all, api, dropArea, el, keepFocus, main, listen, admin, writes, session, size, count, list, when, ask, toast, complain, Problem, imagePath, quote} from './app.js';
 
 const pageSize = 60;
 const uploadsAtOnce = 3;
 
-let user = '', prefix = '', next = null, shown = 0, closeStream = null, loading = 0;
+let user = '', prefix = '', next = null, shown = 0, closeStream = null, loading = 0, inLoad = false;
 
 const wall = el('ul', {class: 'wall'});
 const summary = el('p', {class: 'soft', role: 'status'});
@@ -48,12 +48,13 @@ function showPlace(n, after) {
 
 // load shows the next page of the list, or with anew the first one again.
 async function load(anew) {
+  if (!anew && inLoad) return;
   const mine = ++loading;
+  inLoad = true;
   if (anew) next = '';
   const query = new URLSearchParams({limit: pageSize});
   if (prefix) query.set('prefix', prefix);
   if (next) query.set('after', next);
-  more.disabled = true;
   try {
     const page = await call('GET', `${api}/images/${encodeURIComponent(user)}?${query}`);
     if (mine !== loading) return;
@@ -66,20 +67,33 @@ async function load(anew) {
   } catch (err) {
     if (mine === loading) complain(err);
   } finally {
-    more.disabled = false;
+    if (mine === loading) inLoad = false;
   }
 }
 
 // refresh shows what has changed on the pages that are shown, and leaves the rest of the wall as it is.
 async function refresh() {
   const mine = loading;
-  const query = new URLSearchParams({limit: Math.min(1000, Math.max(pageSize, shown + 1))});
-  if (prefix) query.set('prefix', prefix);
-  const page = await call('GET', `${api}/images/${encodeURIComponent(user)}?${query}`).catch(complain);
-  if (!page || mine !== loading) return;
-  const old = new Map([...wall.children].map(e => [e.dataset.name + e.dataset.version, e]));
-  wall.replaceChildren(...page.images.map(image => old.get(image.name + image.version) || tile(image)));
-  showPlace(page.images.length, page.next);
+  const images = [];
+  let after = '';
+  for (const wanted = Math.max(pageSize, shown + 1); images.length < wanted;) {
+    const query = new URLSearchParams({limit: Math.min(1000, wanted - images.length)});
+    if (prefix) query.set('prefix', prefix);
+    if (after) query.set('after', after);
+    const page = await call('GET', `${api}/images/${encodeURIComponent(user)}?${query}`).catch(complain);
+    if (!page || mine !== loading) return;
+    images.push(...page.images);
+    if (!(after = page.next)) break;
+  }
+  const key = e => e.dataset.name + e.dataset.version;
+  const old = new Map([...wall.children].map(e => [key(e), e]));
+  const all = images.map(image => old.get(image.name + image.version) || tile(image));
+  keepFocus(wall, () => {
+    const kept = new Set(all);
+    for (const e of old.values()) if (!kept.has(e)) e.remove();
+    all.forEach((e, i) => { if (wall.children[i] !== e) wall.insertBefore(e, wall.children[i] || null); });
+  });
+  showPlace(images.length, after);
 }
 
 async function detail(image) {
@@ -101,16 +115,11 @@ async function detail(image) {
 
 async function remove(image, dialog) {
   const sure = await ask({title: `Delete ${image.name}?`, text: 'All copies of it are removed. There is no way back.', action: 'Delete', danger: true,
-    command: `imgcluster rm ${quote(`${user}/${image.name}`)}`});
+    command: `imgcluster rm ${quote(`${user}/${image.name}`)}`, act: () => call('DELETE', imagePath(user, image.name))});
   if (!sure) return;
-  try {
-    await call('DELETE', imagePath(user, image.name));
-    dialog.close();
-    toast(`${image.name} is deleted.`);
-    await refresh();
-  } catch (err) {
-    complain(err);
-  }
+  dialog.close();
+  toast(`${image.name} is deleted.`);
+  await refresh();
 }
 
 // Uploads: a few at a time, each with its progress and what the node says of it.

@@ -8,7 +8,8 @@
     const wide = all("body *").filter((e) => e.getBoundingClientRect().right > page.clientWidth + 1 && !e.closest(".table, nav, .hidden"));
     wrong.push(`${page.scrollWidth} pixels of ${page.clientWidth}, by ${wide.slice(0, 3).map((e) => e.outerHTML.slice(0, 90))}`);
   }
-  if (all("h1").length !== 1) wrong.push(`${all("h1").length} h1`);
+  const heads = all("h1").filter((e) => !e.closest("[hidden]"));
+  if (heads.length !== 1) wrong.push(`${heads.length} h1`);
   const ids = all("[id]").map((e) => e.id);
   for (const id of ids) if (ids.indexOf(id) !== ids.lastIndexOf(id)) wrong.push(`two of ${id}`);
   for (const e of all("input, select, progress")) if (!e.closest("label") && !e.ariaLabel && !document.querySelector(`label[for="${e.id}"]`)) wrong.push(`no label: ${e.outerHTML.slice(0, 80)}`);
