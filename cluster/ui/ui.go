@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 
+	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
 )
 
@@ -96,7 +97,10 @@ func (h *Handler) add(name string, text []byte, kind string) {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f, ok := h.files[strings.TrimPrefix(r.URL.Path, wire.UIPath)]
 	if !ok {
-		http.NotFound(w, r)
+		p, text := wire.Problem(w.Header(), image.Errorf(image.KindNotFound,
+			"the dashboard has no page %.80q", r.URL.Path).WithHint("begin at "+wire.UIPath))
+		w.WriteHeader(p.Status)
+		w.Write(text)
 		return
 	}
 	header := w.Header()

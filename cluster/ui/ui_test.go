@@ -1,12 +1,14 @@
 package ui
 
 import (
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
 	"strings"
 	"testing"
 
+	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
 )
 
@@ -64,8 +66,10 @@ func TestPages(t *testing.T) {
 			t.Errorf("%s takes %d bytes", p.Title, size)
 		}
 	}
-	if w := get(h, wire.UIPath+"nothing.js", http.Header{}); w.Code != http.StatusNotFound {
-		t.Errorf("what is not there: %d", w.Code)
+	nothing := get(h, wire.UIPath+"nothing.js", http.Header{}).Result()
+	if err := wire.ReadProblem(nothing); nothing.StatusCode != http.StatusNotFound ||
+		!errors.Is(err, image.Errorf(image.KindNotFound, "")) || err.Hint() == "" {
+		t.Errorf("what is not there: %d, %v", nothing.StatusCode, err)
 	}
 	w := get(h, wire.UIPath, http.Header{})
 	same := http.Header{"If-None-Match": {w.Header().Get("ETag")}}
