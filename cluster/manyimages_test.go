@@ -46,9 +46,10 @@ func ordinary(cfg *config.Config) {
 	cfg.Raft, cfg.Timeouts, cfg.Repair = def.Raft, def.Timeouts, def.Repair
 }
 
-// patient has proposals wait for commands that take long.
+// patient has proposals wait for commands that take long. One that is lost while the nodes start is made
+// again before the test gives them up.
 func patient(cfg *config.Config) {
-	cfg.Timeouts.ProposalAttempt, cfg.Timeouts.Proposal = time.Minute, time.Minute
+	cfg.Timeouts.ProposalAttempt, cfg.Timeouts.Proposal = 10*time.Second, time.Minute
 }
 
 // manyRSSMax is the memory of a node, whatever the number of its images.

@@ -17,6 +17,8 @@ import (
 
 	"golang.org/x/image/bmp"
 	"golang.org/x/image/tiff"
+
+	"imgcluster/cluster/clustertest/camera"
 )
 
 // source is an image in memory, which counts what is read of it.
@@ -142,39 +144,15 @@ func TestPhotographs(t *testing.T) {
 	}
 }
 
-// withEXIF puts an orientation and a preview into a JPEG.
-func withEXIF(text []byte, o orientation, preview []byte, order binary.ByteOrder) []byte {
-	var b bytes.Buffer
-	put := func(values ...any) {
-		for _, v := range values {
-			binary.Write(&b, order, v)
-		}
-	}
-	head := "II*\x00"
-	if order == binary.BigEndian {
-		head = "MM\x00*"
-	}
-	b.WriteString(head)
-	put(uint32(8), uint16(1))
-	put(uint16(tagOrientation), uint16(typeShort), uint32(1), uint16(o), uint16(0), uint32(26))
-	put(uint16(2))
-	put(uint16(tagPreviewOffset), uint16(typeLong), uint32(1), uint32(56))
-	put(uint16(tagPreviewLength), uint16(typeLong), uint32(1), uint32(len(preview)), uint32(0))
-	b.Write(preview)
-	body := append([]byte("Exif\x00\x00"), b.Bytes()...)
-	segment := binary.BigEndian.AppendUint16([]byte{0xff, markerAPP1}, uint16(len(body)+2))
-	return append(append(append([]byte{}, text[:2]...), append(segment, body...)...), text[2:]...)
-}
-
 func TestOrientation(t *testing.T) {
 	text := encoded(t, func(b *bytes.Buffer) error { return jpeg.Encode(b, quarters(640, 320), nil) })
 	// As the image is to be seen, from Exif 2.32, figure 2: the first row and column lie at ...
-	for o, want := range map[orientation]string{
+	for o, want := range map[uint16]string{
 		0: "rgbk", 1: "rgbk", 2: "grkb", 3: "kbgr", 4: "bkrg", 5: "rbgk", 6: "brkg", 7: "kgbr", 8: "gkrb",
 		9: "rgbk",
 	} {
 		for _, order := range []binary.ByteOrder{binary.LittleEndian, binary.BigEndian} {
-			small := makeThumbnail(t, withEXIF(text, o, nil, order), 128)
+			small := makeThumbnail(t, camera.WithEXIF(text, o, nil, order), 128)
 			size := image.Pt(128, 64)
 			if o >= 5 && o <= 8 {
 				size = image.Pt(64, 128)
@@ -204,7 +182,7 @@ func TestPreview(t *testing.T) {
 		"damaged":        {preview[:len(preview)/2], 256, false},
 		"large is asked": {preview, 1024, false},
 	} {
-		src := newSource(withEXIF(photo, 1, c.preview, binary.LittleEndian))
+		src := newSource(camera.WithEXIF(photo, 1, c.preview, binary.LittleEndian))
 		text, err := NewMaker().Make(t.Context(), src, c.edge)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
@@ -260,8 +238,8 @@ func TestLargePhotographs(t *testing.T) {
 // FuzzEXIF: whatever a file says of itself, nothing outside it is read.
 func FuzzEXIF(f *testing.F) {
 	text := encoded(f, func(b *bytes.Buffer) error { return jpeg.Encode(b, quarters(200, 160), nil) })
-	f.Add(withEXIF(text, 6, text, binary.LittleEndian))
-	f.Add(withEXIF(text[:4], 6, text, binary.BigEndian))
+	f.Add(camera.WithEXIF(text, 6, text, binary.LittleEndian))
+	f.Add(camera.WithEXIF(text[:4], 6, text, binary.BigEndian))
 	f.Fuzz(func(t *testing.T, head []byte) {
 		if x := parseEXIF(head); len(x.preview) > len(head) {
 			t.Error("a preview of more bytes than the file has")
@@ -317,7 +295,7 @@ func BenchmarkMake(b *testing.B) {
 	photo := encoded(b, func(w *bytes.Buffer) error { return jpeg.Encode(w, quarters(6000, 4000), nil) })
 	preview := encoded(b, func(w *bytes.Buffer) error { return jpeg.Encode(w, quarters(320, 240), nil) })
 	for name, text := range map[string][]byte{
-		"24 megapixels": photo, "preview": withEXIF(photo, 6, preview, binary.LittleEndian),
+		"24 megapixels": photo, "preview": camera.WithEXIF(photo, 6, preview, binary.LittleEndian),
 	} {
 		b.Run(name, func(b *testing.B) {
 			m := NewMaker()

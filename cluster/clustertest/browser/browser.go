@@ -95,3 +95,16 @@ func Prefer(scheme string) chromedp.Action[chromedp.Void] {
 		return err
 	})
 }
+
+// Cold has the browser load all of every page again, and nothing whose address matches a URL pattern.
+func Cold(but string) chromedp.Action[chromedp.Void] {
+	return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		_, err := cdp.Call(ctx, t, network.SetCacheDisabled, network.SetCacheDisabledParams{CacheDisabled: true})
+		if err == nil {
+			_, err = cdp.Call(ctx, t, network.SetBlockedURLs, network.SetBlockedURLsParams{
+				URLPatterns: []*network.BlockPattern{{URLPattern: but, Block: true}},
+			})
+		}
+		return err
+	})
+}
