@@ -113,6 +113,7 @@ func (p *pages) upload() {
 	took := other.Await("the new image", `
 		[...document.querySelectorAll(".wall li")].some(e => e.dataset.name === "new <b>one.png")`)
 	p.T.Logf("on the other node's page %v later", took.Round(time.Millisecond))
+	p.Look("images-uploaded")
 	p.Quiet("415")
 }
 
@@ -123,9 +124,12 @@ func (p *pages) keyboard() {
 	p.TabTo("the first image", `f.closest(".wall") && f.ariaLabel.startsWith("holiday/0.png")`)
 	p.Press(kb.Enter)
 	p.Await("its detail", "document.querySelector('dialog[open] .detail') !== null")
+	p.Await("its picture", "document.querySelector('dialog img').complete")
+	p.Look("images-detail")
 	p.TabTo("delete", `f.textContent.startsWith("Delete")`)
 	p.Press(kb.Enter)
 	p.Await("the question", "document.querySelectorAll('dialog[open]').length === 2")
+	p.Look("images-delete")
 	p.TabTo("the answer", `f.textContent === "Delete"`)
 	p.Press(kb.Enter)
 	p.AwaitText("#toasts", "is deleted")
@@ -133,7 +137,11 @@ func (p *pages) keyboard() {
 	if gone.Status != http.StatusNotFound {
 		p.T.Errorf("the image is still there: %d", gone.Status)
 	}
-	p.Await("the focus", "document.querySelectorAll('dialog[open]').length === 0")
+	p.Await("the focus", `document.querySelectorAll("dialog[open]").length === 0 &&
+		document.activeElement.closest(".wall") !== null`) // on the next image
+	p.Type("Name", "holidays")
+	p.AwaitText(".empty", "No image of alice begins with")
+	p.Look("images-none")
 	p.Quiet("415")
 }
 
@@ -144,6 +152,7 @@ func (p *pages) killedNode() {
 	p.c.Kill(3)
 	red := p.Await("node 3 is down", "document.querySelector('#node-3 .pill.bad') !== null")
 	p.AwaitText(".health", "node 3 is down")
+	p.Look("overview-degraded")
 	p.c.Start(3)
 	green := p.Await("node 3 is up", "document.querySelector('#node-3 .pill.good') !== null")
 	p.T.Logf("red after %v, green %v after its start", red.Round(time.Millisecond),
@@ -177,6 +186,7 @@ func TestLogin(t *testing.T) {
 	}
 	logIn(strings.Repeat("x", len(key.Secret)))
 	p.AwaitText("#login .error", "not known")
+	p.Look("login-error")
 	browser.Eval[bool](p.Page, "document.querySelector('#login form').reset() || true")
 	browser.Eval[bool](p.Page, "document.querySelector('#login input[name=id]').focus() || true")
 	logIn(key.Secret)

@@ -9,10 +9,10 @@ import (
 // WithEXIF puts what a camera says of an image into a JPEG: how it lies, and a preview, which may be nil.
 func WithEXIF(text []byte, orientation uint16, preview []byte, order binary.ByteOrder) []byte {
 	const (
-		app1               = 0xffe1
-		tagOrientation     = 0x0112
-		tagPreviewOffset   = 0x0201
-		tagPreviewLength   = 0x0202
+		app1                = 0xffe1
+		tagOrientation      = 0x0112
+		tagPreviewOffset    = 0x0201
+		tagPreviewLength    = 0x0202
 		typeShort, typeLong = uint16(3), uint16(4)
 	)
 	var b bytes.Buffer

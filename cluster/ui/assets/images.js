@@ -29,7 +29,7 @@ function tile(image) {
   box.append(img);
   const item = el('li', {'data-name': image.name, 'data-version': image.version},
     el('button', {onclick: () => detail(image), 'aria-label': `${image.name}, ${size(image.bytes)}`},
-      box, el('span', {class: 'name', title: image.name}, image.name, el('small', {}, `${size(image.bytes)} · node ${image.owner}`))));
+      box, el('span', {class: 'name', title: image.name}, image.name, el('small', {}, `${size(image.bytes)} · node\u00a0${image.owner}`))));
   sight.observe(box);
   return item;
 }

@@ -27,7 +27,7 @@ function showCluster(c) {
   }
   fill(cards, c.nodes.map(n => nodeCard(n, c)));
   fill(shards, c.shards.map(s => el('li', {class: s.leader ? color(s.leader) : ''},
-    el('b', {}, s.id === 1 ? 'system' : `shard ${s.id}`), s.leader ? `node ${s.leader}` : 'no leader')));
+    el('b', {}, s.id === 1 ? 'system' : `shard\u00a0${s.id}`), s.leader ? `node ${s.leader}` : 'no leader')));
 }
 
 const condition = n => n.state === 'down' ? ['down', 'bad'] : n.problem ? ['disk failed', 'bad'] : n.disk_full ? ['disk full', 'warn'] :
@@ -58,7 +58,7 @@ function nodeCard(n, c) {
 // Charts of the last hour: one line a node, or one for the cluster.
 const plots = [
   {title: 'Uploads', unit: v => `${v < 10 ? v.toFixed(1) : Math.round(v)} /s`, sum: n => n.uploads_per_s},
-  {title: 'Bytes stored and read', unit: v => `${size(Math.round(v))}/s`, lines: [['stored', s => total(s, n => n.upload_bytes_per_s)], ['read', s => total(s, n => n.read_bytes_per_s)]]},
+  {title: 'Bytes stored and read', least: 1000, unit: v => `${size(Math.round(v))}/s`, lines: [['stored', s => total(s, n => n.upload_bytes_per_s)], ['read', s => total(s, n => n.read_bytes_per_s)]]},
   {title: 'Upload, 99th percentile', unit: v => seconds(v), node: n => n.upload_p99_s},
   {title: 'Processors in use', unit: v => v.toFixed(2), node: n => n.cpu},
   {title: 'Memory', unit: v => size(Math.round(v)), node: n => n.rss_bytes},
@@ -95,7 +95,7 @@ function drawCharts() {
     const axis = {values: (_, all) => all.map(t => new Date(t * 1000).toLocaleTimeString([], {hour: '2-digit', minute: '2-digit'})), stroke: css('--soft'), grid: {stroke: css('--rule'), width: 1}, ticks: {stroke: css('--rule'), width: 1}, font: '12px system-ui'};
     drawn.push(new uPlot({
       width: Math.max(200, box.clientWidth), height: 190, legend: {show: false}, cursor: {y: false, drag: {setScale: false}},
-      scales: {x: {range: (_, low, high) => [Math.min(low, high - 600), high]}, y: {range: (_, low, high) => plot.range || [0, (high || 1) * 1.12]}},
+      scales: {x: {range: lastHour}, y: {range: (_, low, high) => plot.range || [0, (Math.max(high, plot.least || 0) || 1) * 1.12]}},
       axes: [{...axis, space: 70, size: 34}, {...axis, size: 74, space: 34, values: (_, all) => all.map(plot.unit)}],
       series: [{}, ...lines.map(([name], i) => ({label: name, stroke: css(`--s${i % 8}`), width: 1.6, points: {show: false}, spanGaps: false}))],
       hooks: {setCursor: [u => {
@@ -107,6 +107,12 @@ function drawCharts() {
       }]},
     }, dataOf(lines), box));
   }
+}
+
+// lastHour returns the time of the samples, of ten minutes at least.
+function lastHour() {
+  const last = samples.at(-1)?.t ?? Date.now() / 1000;
+  return [Math.min(samples[0]?.t ?? last, last - 600), last];
 }
 
 const dataOf = lines => [samples.map(s => s.t), ...lines.map(([, of]) => samples.map(of))];
