@@ -113,8 +113,14 @@ func (p *pages) upload() {
 	took := other.Await("the new image", `
 		[...document.querySelectorAll(".wall li")].some(e => e.dataset.name === "new <b>one.png")`)
 	p.T.Logf("on the other node's page %v later", took.Round(time.Millisecond))
+	large := filepath.Join(p.T.TempDir(), "large.png")
+	if err := os.WriteFile(large, make([]byte, 9<<20), 0o600); err != nil {
+		p.T.Fatal(err)
+	}
+	p.Do(chromedp.SetUploadFiles("#files", []string{large}))
+	p.AwaitText(".uploads .error", "Send a smaller image")
 	p.Look("images-uploaded")
-	p.Quiet("415")
+	p.Quiet("415", "413")
 }
 
 // keyboard deletes an image without a mouse.

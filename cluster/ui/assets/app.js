@@ -129,9 +129,11 @@ export function toast(text, bad = false) {
 
 export function complain(err) {
   if (err.status === 401) return;
-  toast(err.hint ? `${err.message}. ${capital(err.hint)}.` : err.message, true);
+  toast(inWords(err), true);
   if (!(err instanceof Problem)) console.error(err);
 }
+
+export const inWords = err => err.hint ? `${err.message}. ${capital(err.hint)}.` : err.message;
 
 export const problemBox = err => el('div', {class: 'error', role: 'alert'}, err.message, err.hint && el('small', {}, capital(err.hint)));
 

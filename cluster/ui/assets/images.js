@@ -1,4 +1,4 @@
-import {start, call, all, api, dropArea, el, keepFocus, main, listen, admin, writes, session, size, count, list, when, ask, toast, complain, Problem, imagePath, quote} from './app.js';
+import {start, call, all, api, dropArea, el, keepFocus, main, listen, admin, writes, session, size, count, list, when, ask, toast, complain, inWords, Problem, imagePath, quote} from './app.js';
 
 const pageSize = 60;
 const uploadsAtOnce = 3;
@@ -165,7 +165,7 @@ function upload({file, bar, note}) {
     const failed = err => {
       bar.remove();
       note.className = 'error';
-      note.textContent = `${err.message}${err.hint ? `. ${err.hint}` : ''}`;
+      note.textContent = inWords(err);
     };
     request.send(file);
   });
