@@ -138,7 +138,7 @@ func TestFirstPut(t *testing.T) {
 	}
 	e = m.try(hostC, "imgcluster status")
 	e.expectOut(t, 0, "imgcluster is ready")
-	if strings.Contains(e.out, "warning") {
+	if strings.Contains(e.out, "plain HTTP") {
 		t.Errorf("%v", e)
 	}
 	m.try(hostB, "imgcluster get alice/photo.jpg -o copy.jpg && cmp copy.jpg ../"+hostA+"/photo.jpg").
