@@ -17,6 +17,7 @@ import (
 	"imgcluster/cluster/repair"
 	"imgcluster/cluster/store"
 	"imgcluster/cluster/thumbnail"
+	"imgcluster/cluster/trace"
 	"imgcluster/cluster/tracing"
 	"imgcluster/cluster/ui"
 	"imgcluster/config"
@@ -236,6 +237,14 @@ func (p peerAPI) Messages(to image.NodeID) (messages <-chan []byte, release func
 	return p.mail.Messages(to)
 }
 
+// tracer returns what takes the spans of requests, nil when they are not traced.
+func (n *Node) tracer() trace.Tracer {
+	if n.tracing == nil {
+		return nil
+	}
+	return n.tracing
+}
+
 func (n *Node) tracingOptions() tracing.Options {
 	return tracing.Options{
 		Endpoint: n.cfg.Tracing.Endpoint,
@@ -266,7 +275,7 @@ func (n *Node) apiOptions() api.Options {
 		Ended:       n.ended,
 		Logger:      n.logger.Named("api"),
 		Level:       n.process.Level,
-		Tracer:      n.tracing.Tracer(),
+		Tracer:      n.tracer(),
 		Forward:     n.peers.Transport(),
 		ImageBytes:  int64(n.cfg.Limits.ImageBytes),
 		ListPage:    n.cfg.Limits.ListPage,

@@ -60,7 +60,7 @@ type Request struct {
 	ID    string
 	Began time.Time
 	steps [steps]step
-	span  *span // nil: nobody is shown it
+	span  *traced // nil: nobody is shown it
 }
 
 // step is how long a step took, and its beginning and end, counted from that of the request.

@@ -4,12 +4,10 @@ package tracing
 
 import (
 	"context"
-	"sync/atomic"
+	"encoding/binary"
+	"math"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/sdk/resource"
-	sdk "go.opentelemetry.io/otel/sdk/trace"
 	"go.uber.org/zap"
 
 	"imgcluster/cluster/trace"
@@ -33,58 +31,97 @@ type Options struct {
 	Logger   *zap.Logger
 }
 
-// Exporter sends spans. Close it.
-type Exporter struct{ provider *sdk.TracerProvider }
+// Exporter sends spans: it implements trace.Tracer. Close it.
+type Exporter struct {
+	o      Options
+	to     *collector
+	queue  chan trace.Span
+	stop   chan struct{}
+	ended  chan struct{}
+	cancel context.CancelFunc // ends what is being sent
+	failed bool               // the collector took nothing last time
+}
 
 // New returns an Exporter. It does not connect yet.
 func New(o Options) *Exporter {
-	to := &logged{SpanExporter: newExporter(o.Endpoint), logger: o.Logger}
-	return &Exporter{sdk.NewTracerProvider(
-		sdk.WithBatcher(to, sdk.WithMaxQueueSize(queueMax), sdk.WithMaxExportBatchSize(batchMax),
-			sdk.WithBatchTimeout(batchEvery), sdk.WithExportTimeout(sendTimeout)),
-		// By the trace's ID, so that all nodes send the same ones, whatever a client wants.
-		sdk.WithSampler(sdk.TraceIDRatioBased(o.Sample)),
-		sdk.WithResource(resource.NewSchemaless(
-			attribute.String("service.name", "imgcluster"),
-			attribute.String("service.namespace", o.Cluster),
-			attribute.Int64("service.instance.id", int64(o.Node)),
-			attribute.String("service.version", o.Version),
-		)),
-	)}
+	ctx, cancel := context.WithCancel(context.Background())
+	e := &Exporter{
+		o: o, to: newCollector(o), queue: make(chan trace.Span, queueMax),
+		stop: make(chan struct{}), ended: make(chan struct{}), cancel: cancel,
+	}
+	go e.run(ctx)
+	return e
 }
 
-// Tracer returns what makes spans. That of a nil Exporter is nil.
-func (e *Exporter) Tracer() trace.Tracer {
-	if e == nil {
-		return nil
+// Samples implements trace.Tracer: by the trace's ID, so that all nodes want the same ones, whatever a client
+// says.
+func (e *Exporter) Samples(id [16]byte) bool {
+	return float64(binary.BigEndian.Uint64(id[8:])>>1) < e.o.Sample*math.MaxInt64
+}
+
+// Take implements trace.Tracer.
+func (e *Exporter) Take(spans []trace.Span) {
+	for _, s := range spans {
+		select {
+		case e.queue <- s:
+		default:
+		}
 	}
-	return e.provider.Tracer("imgcluster")
+}
+
+// run sends what has come, every batchEvery or when there is enough for a batch.
+func (e *Exporter) run(ctx context.Context) {
+	defer close(e.ended)
+	ticker := time.NewTicker(batchEvery)
+	defer ticker.Stop()
+	var batch []trace.Span
+	for {
+		stopped := false
+		select {
+		case s := <-e.queue:
+			if batch = append(batch, s); len(batch) < batchMax {
+				continue
+			}
+		case <-ticker.C:
+		case <-e.stop:
+			stopped = true
+		}
+		for stopped && len(e.queue) > 0 && len(batch) < batchMax {
+			batch = append(batch, <-e.queue)
+		}
+		if len(batch) > 0 && ctx.Err() == nil {
+			e.send(ctx, batch)
+			batch = batch[:0]
+		}
+		if stopped && (len(e.queue) == 0 || ctx.Err() != nil) {
+			return
+		}
+	}
+}
+
+// send sends a batch, and logs when the collector begins to take spans, and when it ends.
+func (e *Exporter) send(ctx context.Context, batch []trace.Span) {
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
+	err := e.to.send(ctx, batch)
+	switch {
+	case err != nil && !e.failed:
+		e.o.Logger.Warn("the collector takes no traces, which are dropped", zap.Error(err),
+			zap.String("hint", "check tracing.endpoint"))
+	case err == nil && e.failed:
+		e.o.Logger.Info("the collector takes traces again")
+	}
+	e.failed = err != nil
 }
 
 // Close sends what is left, until ctx is done. A nil Exporter has nothing left.
 func (e *Exporter) Close(ctx context.Context) {
-	if e != nil {
-		_ = e.provider.Shutdown(ctx) // logged has logged it
+	if e == nil {
+		return
 	}
-}
-
-// logged logs when the collector begins to take spans, and when it ends.
-type logged struct {
-	sdk.SpanExporter
-	logger *zap.Logger
-	failed atomic.Bool
-}
-
-// ExportSpans implements sdktrace.SpanExporter.
-func (l *logged) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error {
-	err := l.SpanExporter.ExportSpans(ctx, spans)
-	if failed := err != nil; failed != l.failed.Swap(failed) {
-		if failed {
-			l.logger.Warn("the collector takes no traces, which are dropped", zap.Error(err),
-				zap.String("hint", "check tracing.endpoint"))
-		} else {
-			l.logger.Info("the collector takes traces again")
-		}
-	}
-	return nil
+	close(e.stop)
+	defer context.AfterFunc(ctx, e.cancel)()
+	<-e.ended
+	e.cancel()
+	e.to.client.CloseIdleConnections()
 }
