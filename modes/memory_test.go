@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -134,11 +136,16 @@ func demoConfigured(tb testing.TB, dir string, set ...string) (*env, *config.Con
 	return e, cfg
 }
 
-// startDemo starts three nodes as processes, until the test ends.
+// startDemo starts three nodes of the program as users have it, which takes less memory than one with tests,
+// until the test ends.
 func startDemo(t *testing.T, set ...string) (*config.Config, *local.Cluster) {
 	t.Helper()
 	e, cfg := demoConfigured(t, t.TempDir(), set...)
-	l, err := e.startLocal(t.Context(), cfg)
+	binary := filepath.Join(t.TempDir(), "imgcluster")
+	if out, err := exec.Command("go", "build", "-o", binary, "..").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	l, err := local.Start(t.Context(), e.localOptions(cfg, binary))
 	if err != nil {
 		t.Fatal(err)
 	}
