@@ -9,7 +9,7 @@ RACE_SKIP = TestModel|TestCrash|TestHistories|TestNetwork|TestPowerCuts|TestLayo
 RACE_SKIP := $(RACE_SKIP)|TestLostDisk|TestManyImages|TestInodesFull|TestRestartsSendNothingTwice|TestStrangers
 RACE_SKIP := $(RACE_SKIP)|TestSimulation
 
-.PHONY: build static test readme race lint format bench networks extreme powercuts histories crash flips wipes damage slow scale bugs fuzz strangers simulate balance clean
+.PHONY: build static deb test readme race lint format bench networks extreme powercuts histories crash flips wipes damage slow scale bugs fuzz strangers simulate balance clean
 
 build: ## the binary
 	go build -o imgcluster .
@@ -30,6 +30,9 @@ lint:
 
 static: ## without a C compiler
 	CGO_ENABLED=0 go build -o imgcluster .
+
+deb: static ## a Debian package, in this folder
+	testdata/deploy/deb.sh ./imgcluster .
 
 format:
 	go tool gofumpt -w .

@@ -1,6 +1,7 @@
 package cluster_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
 	"os"
@@ -21,6 +22,40 @@ var (
 	metricName = regexp.MustCompile(`\b(?:imgcluster|process)_[a-z0-9_]+`)
 	metricLine = regexp.MustCompile(`(?m)^([a-z0-9_]+)[{ ]`)
 )
+
+// TestUnit: systemd knows every line of the unit.
+func TestUnit(t *testing.T) {
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip("no systemd-analyze")
+	}
+	unit := filepath.Join(deployFiles, "imgcluster.service")
+	text, err := os.ReadFile(unit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// That the program and the user are there is not asked for.
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	here := filepath.Join(t.TempDir(), "imgcluster.service")
+	for old, now := range map[string]string{
+		"/usr/bin/imgcluster": program, "User=imgcluster": "User=root", "Group=imgcluster": "Group=root",
+	} {
+		if !bytes.Contains(text, []byte(old)) {
+			t.Errorf("the unit has no %s", old)
+		}
+		text = bytes.ReplaceAll(text, []byte(old), []byte(now))
+	}
+	if err := os.WriteFile(here, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(analyze, "verify", "--man=no", here).CombinedOutput()
+	if err != nil || len(bytes.TrimSpace(out)) > 0 {
+		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+	}
+}
 
 // TestDeployFiles: the alert rules and the Grafana dashboard name metrics that a node has, and the rules do
 // what their tests say.

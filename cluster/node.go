@@ -147,6 +147,13 @@ func Start(ctx context.Context, cfg *config.Config, id image.NodeID, process Pro
 	return n, nil
 }
 
+// Reload has the node read what may change while it runs: the operator's certificate.
+func (n *Node) Reload() {
+	if n.certificate != nil {
+		n.certificate.Reload()
+	}
+}
+
 // Failed returns a channel of the error that ends the node.
 func (n *Node) Failed() <-chan error { return n.failed }
 

@@ -284,7 +284,7 @@ func (l *upCluster) testNamesShown(t *testing.T) {
 	}
 }
 
-// testHangUp sends SIGHUP to a node, which ignores it, to a stress, which ends with its report, and to
+// testHangUp sends SIGHUP to a node, which goes on, to a stress, which ends with its report, and to
 // up, which ends with all nodes.
 func (l *upCluster) testHangUp(t *testing.T) {
 	if signal.Ignored(syscall.SIGHUP) {
@@ -293,7 +293,7 @@ func (l *upCluster) testHangUp(t *testing.T) {
 	must(t, syscall.Kill(l.pids[1], syscall.SIGHUP))
 	eventually(t, "a line in the node's log, with its number once", func() bool {
 		log := read(t, filepath.Join(l.dir, "imgcluster-data/node1.log"))
-		return bytes.Contains(log, []byte("SIGHUP is ignored; SIGTERM stops the node {\"node\": 1}\n"))
+		return bytes.Contains(log, []byte("reloaded {\"node\": 1, \"level\": \"info\", \"after_restart\": []}\n"))
 	})
 	if e := l.do(t, "status"); e.status != 0 || strings.Contains(e.out, "down") {
 		t.Error(e)

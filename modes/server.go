@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"sync/atomic"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"imgcluster/cluster"
 	"imgcluster/cluster/image"
@@ -27,7 +30,8 @@ func newServer(e *env) *cobra.Command {
 		Long: `Run one node until SIGINT or SIGTERM: the one with this ID, or without --id the
 one whose host is an address of this machine. The first signal hands the node's
 leaders over and lets running uploads end, the second stops it at once. SIGHUP
-is ignored.
+has it read log.level and the certificate of tls.cert_file again. It tells
+systemd when it serves, reloads and stops (Type=notify).
 
 A node whose data directory is empty, an older copy or damaged is refused, since
 what it once acknowledged is not there. With --replace it is rebuilt from its
@@ -73,7 +77,8 @@ func runServer(ctx context.Context, e *env, id int, replace bool) error {
 	}
 	defer logger.Sync()
 	// A SIGHUP from a closed terminal or a rotation of logs is not meant to stop the node.
-	e.hangup.set(func() { logger.Info("SIGHUP is ignored; SIGTERM stops the node") })
+	r := &reloader{e: e, cfg: cfg, level: level, logger: logger}
+	e.hangup.set(r.reload)
 	for _, w := range cfg.Warnings() {
 		logger.Warn(w.String(), zap.String("hint", w.Hint))
 	}
@@ -87,14 +92,67 @@ func runServer(ctx context.Context, e *env, id int, replace bool) error {
 	if err != nil {
 		return err
 	}
+	r.node.Store(node)
+	tellSystemd(logger, daemon.SdNotifyReady)
 	select {
 	case <-ctx.Done():
 		logger.Info("stopping")
 	case err = <-node.Failed():
 	}
+	tellSystemd(logger, daemon.SdNotifyStopping)
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Timeouts.Shutdown)
 	defer cancel()
 	return errors.Join(err, node.Close(stopping))
+}
+
+// tellSystemd tells the service manager that started the process of a change, if one did.
+func tellSystemd(logger *zap.Logger, state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		logger.Warn("systemd is not told", zap.String("state", state), zap.Error(err))
+	}
+}
+
+// reloader has a running node take what may change while it runs.
+type reloader struct {
+	e      *env
+	cfg    *config.Config // that the node was started with
+	level  zap.AtomicLevel
+	node   atomic.Pointer[cluster.Node] // nil while it starts
+	logger *zap.Logger
+}
+
+// reload reads the configuration again. One that is wrong changes nothing.
+func (r *reloader) reload() {
+	tellSystemd(r.logger, daemon.SdNotifyReloading+"\n"+daemon.SdNotifyMonotonicUsec())
+	defer tellSystemd(r.logger, daemon.SdNotifyReady)
+	var level zapcore.Level
+	cfg, err := r.e.settings()
+	if err == nil {
+		level, err = zapcore.ParseLevel(cfg.Log.Level)
+	}
+	if err != nil {
+		r.logger.Error("the changed configuration is not used: the one before it is", zap.Error(err))
+		return
+	}
+	r.level.SetLevel(level)
+	if n := r.node.Load(); n != nil {
+		n.Reload()
+	}
+	r.logger.Info("reloaded", zap.Stringer("level", level), zap.Strings("after_restart", r.changed(cfg)))
+}
+
+// changed returns the settings of a configuration that take effect when the node is started again.
+func (r *reloader) changed(cfg *config.Config) (keys []string) {
+	old := map[string]string{}
+	for _, s := range r.cfg.Settings() {
+		old[s.Key] = s.Value
+	}
+	for _, s := range cfg.Settings() {
+		if s.Value != old[s.Key] && s.Key != "log.level" {
+			keys = append(keys, s.Key)
+		}
+	}
+	return keys
 }
 
 func nodeIDs(cfg *config.Config) string {

@@ -58,6 +58,14 @@ func (f *Files) Get() (*tls.Certificate, error) {
 	return f.current.Load(), nil
 }
 
+// Reload looks at the files now.
+func (f *Files) Reload() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.checked = time.Now()
+	f.reload()
+}
+
 // Leaf returns the certificate without its chain.
 func (f *Files) Leaf() *x509.Certificate { return f.current.Load().Leaf }
 
