@@ -127,7 +127,7 @@ func (s *Service) replay(ctx context.Context, req image.Request, body io.Reader)
 		return nil, err
 	}
 	if n, err := io.Copy(check, io.LimitReader(body, req.Size)); err != nil || n < req.Size {
-		return nil, incomplete(n, req.Size, errors.Join(err, io.ErrUnexpectedEOF))
+		return nil, incomplete(req.Relayed, n, req.Size, errors.Join(err, io.ErrUnexpectedEOF))
 	}
 	s.mu.Lock()
 	u := s.uploads[req.ID]

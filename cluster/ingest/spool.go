@@ -45,7 +45,9 @@ type spool struct {
 	arena  *arena
 	pieces pieces
 	size   int64 // bytes
-	began  time.Time
+	// relayed: another node sends the body, not a client.
+	relayed bool
+	began   time.Time
 
 	mu        sync.Mutex
 	wake      *sync.Cond
@@ -97,7 +99,7 @@ func (s *spool) fill(body io.Reader) error {
 			err = nil
 		}
 		if err != nil {
-			s.err = incomplete(s.filled, s.size, err)
+			s.err = incomplete(s.relayed, s.filled, s.size, err)
 		}
 		if err = s.err; err == nil && s.closed && s.filled < s.size {
 			err = errSpoolClosed
@@ -123,16 +125,22 @@ func (s *spool) fill(body io.Reader) error {
 func (s *spool) drain(body io.Reader) error {
 	n, err := io.Copy(io.Discard, io.LimitReader(body, s.size-s.filled))
 	if err != nil || n < s.size-s.filled {
-		return incomplete(s.filled+n, s.size, cmp.Or(err, io.ErrUnexpectedEOF))
+		return incomplete(s.relayed, s.filled+n, s.size, cmp.Or(err, io.ErrUnexpectedEOF))
 	}
 	return nil
 }
 
-func incomplete(got, want int64, cause error) error {
+// incomplete is the error of a body that ended early. That one does between nodes is no mistake of the
+// client, who may send it again at once.
+func incomplete(relayed bool, got, want int64, cause error) error {
 	slow := (*image.Error)(nil)
 	if errors.As(cause, &slow) && (slow.Kind == image.KindTooSlow || slow.Kind == image.KindOverload) {
 		return image.Errorf(slow.Kind, "the body was cut after %d of %d bytes: %w", got, want, cause).
 			WithHint(slow.Hint()).WithRetry(slow.RetryAfter)
+	}
+	if relayed {
+		return image.Errorf(image.KindAborted, "the body from another node ended after %d of %d bytes: %w", got,
+			want, cause).WithHint("send the image again, with the same Idempotency-Key")
 	}
 	return image.Errorf(image.KindIncomplete, "the body ended after %d of %d bytes: %w", got, want, cause).
 		WithHint("send the image again, with the same Idempotency-Key")

@@ -65,6 +65,7 @@ func newUpload(s *Service, req image.Request, t *trace.Request) *upload {
 		done:    make(chan struct{}),
 		senders: map[image.NodeID]context.CancelCauseFunc{},
 	}
+	u.spool.relayed = req.Relayed
 	u.part = commit.NewParticipant(s.Node, rand.Uint64(), u.shard, req, s.times())
 	u.ctx, u.cancel = context.WithCancelCause(trace.With(s.ctx, t))
 	u.filling.Add(1)
