@@ -42,9 +42,7 @@ func newImageLog(o imageLogOptions) *imageLog {
 	if o.perSecond == 0 {
 		l.logger = zap.NewNop()
 	}
-	l.lines = l.logger.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
-		return zapcore.NewSamplerWithOptions(core, time.Second, o.perSecond, 0, zapcore.SamplerHook(l.sampled))
-	}))
+	l.lines = atMost(o.perSecond, l.logger, zapcore.SamplerHook(l.sampled))
 	return l
 }
 

@@ -395,9 +395,9 @@ func (n *Node) applied(shard, index uint64, events []catalog.Event) {
 func (n *Node) ended(op trace.Op, r *trace.Request, o api.Outcome) {
 	if o.Err == nil {
 		n.metrics.observe(op, r)
-	}
-	if op == trace.Read && o.Err == nil {
-		n.reads.Add(o.Bytes, time.Since(r.Began))
+		if op == trace.Read {
+			n.reads.Add(o.Bytes, time.Since(r.Began))
+		}
 	}
 	n.slow.add(op, r, o)
 }

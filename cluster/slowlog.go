@@ -20,9 +20,14 @@ type slowLog struct {
 }
 
 func newSlowLog(than time.Duration, logger *zap.Logger) *slowLog {
-	return &slowLog{than, logger.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
-		return zapcore.NewSamplerWithOptions(core, time.Second, slowPerSecond, 0)
-	}))}
+	return &slowLog{than, atMost(slowPerSecond, logger)}
+}
+
+// atMost returns a logger of so many lines a second of each message.
+func atMost(perSecond int, logger *zap.Logger, more ...zapcore.SamplerOption) *zap.Logger {
+	return logger.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(core, time.Second, perSecond, 0, more...)
+	}))
 }
 
 func (l *slowLog) add(op trace.Op, r *trace.Request, o api.Outcome) {

@@ -40,19 +40,11 @@ func runLogLevel(ctx context.Context, e *env, nodes []int, to string) error {
 	if to != "" && !slices.Contains(wire.LogLevels, to) {
 		return usagef("use one of "+strings.Join(wire.LogLevels, ", "), "there is no log level %q", to)
 	}
-	cfg, c, err := e.connect()
+	c, asked, err := e.membersOf(ctx, nodes)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	members, err := c.Members(ctx)
-	if err != nil {
-		return err
-	}
-	asked, err := verifyFlags{nodes: nodes}.choose(e, cfg, members)
-	if err != nil {
-		return err
-	}
 	var failed []error
 	for _, n := range asked {
 		level, err := levelOf(ctx, c, n, to)
@@ -75,12 +67,10 @@ func runLogLevel(ctx context.Context, e *env, nodes []int, to string) error {
 }
 
 func levelOf(ctx context.Context, c *client.Client, n client.Node, to string) (wire.LogLevel, error) {
-	if to != "" {
-		if err := c.SetLogLevel(ctx, n, to); err != nil {
-			return wire.LogLevel{}, err
-		}
+	if to == "" {
+		return c.LogLevel(ctx, n)
 	}
-	return c.LogLevel(ctx, n)
+	return c.SetLogLevel(ctx, n, to)
 }
 
 func (e *env) showLevel(id image.NodeID, level wire.LogLevel) error {

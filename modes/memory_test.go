@@ -8,8 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -141,11 +139,7 @@ func demoConfigured(tb testing.TB, dir string, set ...string) (*env, *config.Con
 func startDemo(t *testing.T, set ...string) (*config.Config, *local.Cluster) {
 	t.Helper()
 	e, cfg := demoConfigured(t, t.TempDir(), set...)
-	binary := filepath.Join(t.TempDir(), "imgcluster")
-	if out, err := exec.Command("go", "build", "-o", binary, "..").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	l, err := local.Start(t.Context(), e.localOptions(cfg, binary))
+	l, err := local.Start(t.Context(), e.localOptions(cfg, built(t)))
 	if err != nil {
 		t.Fatal(err)
 	}

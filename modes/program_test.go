@@ -69,6 +69,18 @@ func program(t *testing.T, dir string, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// built builds the program as users have it, and returns its path.
+func built(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "imgcluster")
+	cmd := exec.Command("go", "build", "-o", binary, "..")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return binary
+}
+
 // ended is a command that has ended.
 type ended struct {
 	line     string

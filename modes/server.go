@@ -11,7 +11,6 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
 	"imgcluster/cluster"
 	"imgcluster/cluster/image"
@@ -125,20 +124,18 @@ type reloader struct {
 func (r *reloader) reload() {
 	tellSystemd(r.logger, daemon.SdNotifyReloading+"\n"+daemon.SdNotifyMonotonicUsec())
 	defer tellSystemd(r.logger, daemon.SdNotifyReady)
-	var level zapcore.Level
 	cfg, err := r.e.settings()
 	if err == nil {
-		level, err = zapcore.ParseLevel(cfg.Log.Level)
+		err = r.level.UnmarshalText([]byte(cfg.Log.Level))
 	}
 	if err != nil {
 		r.logger.Error("the changed configuration is not used: the one before it is", zap.Error(err))
 		return
 	}
-	r.level.SetLevel(level)
 	if n := r.node.Load(); n != nil {
 		n.Reload()
 	}
-	r.logger.Info("reloaded", zap.Stringer("level", level), zap.Strings("after_restart", r.changed(cfg)))
+	r.logger.Info("reloaded", zap.Stringer("level", r.level), zap.Strings("after_restart", r.changed(cfg)))
 }
 
 // changed returns the settings of a configuration that take effect when the node is started again.

@@ -75,8 +75,7 @@ func TestDebianPackage(t *testing.T) {
 		}
 		return strings.TrimSpace(string(out))
 	}
-	binary := filepath.Join(dir, "imgcluster")
-	run("CGO_ENABLED=0", "go", "build", "-o", binary, "..")
+	binary := built(t)
 	made := [2]string{}
 	for i := range made {
 		made[i] = run("COMPRESS=none", "../testdata/deploy/deb.sh", binary, filepath.Join(dir, strconv.Itoa(i)))

@@ -66,19 +66,11 @@ func runVerify(ctx context.Context, e *env, f verifyFlags) error {
 	if err != nil {
 		return err
 	}
-	cfg, c, err := e.connect()
+	c, nodes, err := e.membersOf(ctx, f.nodes)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	members, err := c.Members(ctx)
-	if err != nil {
-		return err
-	}
-	nodes, err := f.choose(e, cfg, members)
-	if err != nil {
-		return err
-	}
 	v := newVerification(e, nodes)
 	var all sync.WaitGroup
 	for _, n := range nodes {
@@ -96,27 +88,44 @@ func runVerify(ctx context.Context, e *env, f verifyFlags) error {
 	return v.outcome(len(nodes), f.repair, e.sameConfig())
 }
 
-// choose returns the members to ask, by ID. A node of the configuration that is not a member is reported
-// and left out.
-func (f verifyFlags) choose(
-	e *env, cfg *config.Config, members []wire.Member,
+// membersOf connects to the cluster, and returns the members to ask: all, or those with these IDs. A node of
+// the configuration that is not a member is reported and left out. Close the client.
+func (e *env) membersOf(ctx context.Context, ids []int) (c *client.Client, nodes []client.Node, err error) {
+	cfg, c, err := e.connect()
+	if err != nil {
+		return nil, nil, err
+	}
+	members, err := c.Members(ctx)
+	if err == nil {
+		nodes, err = e.choose(cfg, members, ids)
+	}
+	if err != nil {
+		c.Close()
+		return nil, nil, err
+	}
+	return c, nodes, nil
+}
+
+// choose is membersOf without the client.
+func (e *env) choose(
+	cfg *config.Config, members []wire.Member, ids []int,
 ) (nodes []client.Node, err error) {
 	isMember := func(id image.NodeID) bool {
 		return slices.ContainsFunc(members, func(m wire.Member) bool { return m.ID == id })
 	}
-	for _, id := range f.nodes {
+	for _, id := range ids {
 		if id < 1 || id > nodeIDMax || !isMember(image.NodeID(id)) {
 			return nil, usagef("see the members with: imgcluster member list"+e.sameConfig(),
 				"node %d is not a member of the cluster", id)
 		}
 	}
 	for _, n := range cfg.Cluster.Nodes {
-		if len(f.nodes) == 0 && !isMember(n.ID) {
+		if len(ids) == 0 && !isMember(n.ID) {
 			e.say("%s", client.NotMember(n.ID))
 		}
 	}
 	for _, m := range members {
-		if len(f.nodes) == 0 || slices.Contains(f.nodes, int(m.ID)) {
+		if len(ids) == 0 || slices.Contains(ids, int(m.ID)) {
 			nodes = append(nodes, client.Node{ID: m.ID, Addr: m.API})
 		}
 	}

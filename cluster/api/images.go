@@ -15,20 +15,12 @@ import (
 	"imgcluster/cluster/wire"
 )
 
-// pattern is the path of an image or of a list, for spans, which name neither users nor images.
-func pattern(one bool) string {
-	if one {
-		return wire.ImagePattern
-	}
-	return wire.ListPattern
-}
-
 // images routes what is under /v1/images/: rest is the escaped "user/name" or "user".
 func (h *Handler) images(w http.ResponseWriter, r *http.Request, rest string) {
 	user, name, one, err := wire.ParseImagePath(rest)
-	by, allow := listRoutes, listMethods
+	by, allow, path := listRoutes, listMethods, wire.ListPattern
 	if one {
-		by, allow = imageRoutes, imageMethods
+		by, allow, path = imageRoutes, imageMethods, wire.ImagePattern
 	}
 	may, known := by[r.Method]
 	if err != nil || !known {
@@ -38,7 +30,7 @@ func (h *Handler) images(w http.ResponseWriter, r *http.Request, rest string) {
 		return
 	}
 	request := trace.From(r.Context())
-	request.Start(h.Tracer, r.Method+" "+pattern(one), r.Header)
+	request.Start(h.Tracer, r.Method+" "+path, r.Header) // which names neither user nor image
 	defer request.End()
 	switch {
 	case err != nil:
@@ -55,7 +47,7 @@ func (h *Handler) images(w http.ResponseWriter, r *http.Request, rest string) {
 		}
 		began := time.Now()
 		leave, err := at.enter(r.Context(), holder(r, user), 0, paced)
-		trace.From(r.Context()).Since(trace.Wait, began)
+		request.Since(trace.Wait, began)
 		if err != nil {
 			h.fail(w, r, err)
 			return

@@ -118,7 +118,14 @@ func (c *Client) nodeDocument(ctx context.Context, id image.NodeID, path string,
 }
 
 func (c *Client) document(ctx context.Context, n Node, path string, v any) *failure {
-	r, f := c.askNode(ctx, n, http.MethodGet, path, nil, nil)
+	return c.askDocument(ctx, n, http.MethodGet, path, nil, nil, v)
+}
+
+// askDocument asks one node, without trying again, and decodes its answer into v.
+func (c *Client) askDocument(
+	ctx context.Context, n Node, method, path string, header http.Header, body []byte, v any,
+) *failure {
+	r, f := c.askNode(ctx, n, method, path, header, body)
 	if f != nil {
 		return f
 	}
@@ -136,18 +143,16 @@ func (c *Client) LogLevel(ctx context.Context, n Node) (level wire.LogLevel, err
 	return level, err
 }
 
-// SetLogLevel changes what a node logs until it is started again: to one of wire.LogLevels.
-func (c *Client) SetLogLevel(ctx context.Context, n Node, level string) error {
-	body, err := json.Marshal(wire.LogLevel{Level: level})
+// SetLogLevel changes what a node logs until it is started again: to one of wire.LogLevels. It returns what
+// the node logs then.
+func (c *Client) SetLogLevel(ctx context.Context, n Node, to string) (level wire.LogLevel, err error) {
+	body, err := json.Marshal(wire.LogLevel{Level: to})
 	if err != nil {
-		return err
+		return level, err
 	}
 	header := http.Header{"Content-Type": {wire.DocumentType}}
-	r, f := c.askNode(ctx, n, http.MethodPut, wire.LogPath, header, body)
-	if f != nil {
+	if f := c.askDocument(ctx, n, http.MethodPut, wire.LogPath, header, body, &level); f != nil {
 		err, _ = c.summarize([]failure{*f})
-		return err
 	}
-	r.close()
-	return nil
+	return level, err
 }
