@@ -122,8 +122,11 @@ type reloader struct {
 
 // reload reads the configuration again. One that is wrong changes nothing.
 func (r *reloader) reload() {
-	tellSystemd(r.logger, daemon.SdNotifyReloading+"\n"+daemon.SdNotifyMonotonicUsec())
-	defer tellSystemd(r.logger, daemon.SdNotifyReady)
+	n := r.node.Load()
+	if n != nil { // else ready would be said too early
+		tellSystemd(r.logger, daemon.SdNotifyReloading+"\n"+daemon.SdNotifyMonotonicUsec())
+		defer tellSystemd(r.logger, daemon.SdNotifyReady)
+	}
 	cfg, err := r.e.settings()
 	if err == nil {
 		err = r.level.UnmarshalText([]byte(cfg.Log.Level))
@@ -132,7 +135,7 @@ func (r *reloader) reload() {
 		r.logger.Error("the changed configuration is not used: the one before it is", zap.Error(err))
 		return
 	}
-	if n := r.node.Load(); n != nil {
+	if n != nil {
 		n.Reload()
 	}
 	r.logger.Info("reloaded", zap.Stringer("level", r.level), zap.Strings("after_restart", r.changed(cfg)))
