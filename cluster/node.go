@@ -519,7 +519,13 @@ func (n *Node) join() {
 		n.wg.Go(func() { n.removals.run(n.ctx) })
 		n.wg.Go(func() { n.disk.recover(n.ctx) })
 		n.logger.Info("ready", zap.Duration("after", time.Since(n.began).Round(time.Millisecond)))
-		(&sweeper{n.references, n.store, n.cfg.Timeouts.Sweep, n.ingest.Leftover(), n.logger}).run(n.ctx)
+		(&sweeper{
+			references: n.references,
+			store:      n.store,
+			every:      n.cfg.Timeouts.Sweep,
+			leftover:   n.ingest.Leftover(),
+			logger:     n.logger,
+		}).run(n.ctx)
 	}
 }
 

@@ -22,7 +22,7 @@ type references struct {
 // of an upload that an earlier process of this node had, no record will name it, since this node serves the
 // shard only once its Restart is in the log.
 func (u *references) wanted(f image.FileID) (bool, error) {
-	if u.pins.has(f) || u.uploads(f) { // asked first: the log names the file before these let go of it
+	if u.inUse(f) { // asked first: the log names the file before these let go of it
 		return true, nil
 	}
 	if !u.serving.has(f.Shard) {
@@ -40,6 +40,10 @@ func (u *references) wanted(f image.FileID) (bool, error) {
 	})
 	return keep || err != nil, err
 }
+
+// inUse reports whether an upload or a repair of this process may need a file. That of an upload counts for
+// all files of its image here, also for those of earlier processes.
+func (u *references) inUse(f image.FileID) bool { return u.pins.has(f) || u.uploads(f) }
 
 // pins are the files that repairs need before the catalog names them. They are safe for concurrent use.
 type pins struct {

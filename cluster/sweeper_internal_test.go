@@ -1,0 +1,72 @@
+package cluster
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+
+	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/image"
+	"imgcluster/cluster/store"
+)
+
+// TestSweepOfFilesInUse: an upload that is sent again after a crash has files from before it spared. They
+// go soon after it has ended, not with the next sweep.
+func TestSweepOfFilesInUse(t *testing.T) {
+	s, err := store.Open(t.TempDir(), store.Options{OnFailed: func(error) {}, OnUnknown: func(string) {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	write := func() image.FileID {
+		f := image.FileID{Image: image.NewID(), Shard: 2, Attempt: image.NewAttempt()}
+		w, err := s.Create(f, 3)
+		if err == nil {
+			defer w.Abort()
+			if _, err = w.Write([]byte("abc")); err == nil {
+				err = w.Commit()
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	old, used := write(), write()
+	there := func() (files int64) { files, _ = s.Usage(); return files }
+	inUse := true
+	sweep := &sweeper{
+		references: &references{
+			self: 1, log: &shardLogs{}, serving: newServing(func() {}),
+			membership: func() *catalog.Membership { return &catalog.Membership{} },
+			uploads:    func(f image.FileID) bool { return inUse && f == used },
+		},
+		store: s, every: time.Hour, logger: zap.NewNop(),
+	}
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			sweep.run(ctx)
+			close(ended)
+		}()
+		time.Sleep(3 * sweepRetry)
+		if f, err := s.Open(old); err == nil {
+			f.Close()
+			t.Error("a file without a use is there")
+		}
+		if there() != 1 {
+			t.Errorf("%d files while one is in use", there())
+		}
+		inUse = false
+		time.Sleep(2 * sweepRetry)
+		if there() != 0 {
+			t.Errorf("%d files after the upload has ended", there())
+		}
+		cancel()
+		<-ended
+	})
+}
