@@ -34,7 +34,7 @@ func TestDiskFails(t *testing.T) {
 	if len(files) == 0 {
 		t.Fatal("node 2 has no image")
 	}
-	flipByte(t, files[0], 5000) // nobody has read it since
+	clustertest.FlipByte(t, files[0], 5000) // nobody has read it since
 	unix.Sync()
 	if err := disk.Cut(); err != nil {
 		t.Fatal(err)
@@ -67,7 +67,7 @@ func TestDiskFails(t *testing.T) {
 	}
 	f.expectAll(t)
 	t.Run("Restarted", func(t *testing.T) { // the next process does not trust what is there either
-		flipByte(t, c.Files(t, 2, ".img")[0], 5000)
+		clustertest.FlipByte(t, c.Files(t, 2, ".img")[0], 5000)
 		unix.Sync()
 		if err := disk.Cut(); err != nil {
 			t.Fatal(err)

@@ -73,7 +73,7 @@ func testRepairOnRead(t *testing.T, c *clustertest.Cluster) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		flipByte(t, files[0], int64(len(before)/2))
+		clustertest.FlipByte(t, files[0], int64(len(before)/2))
 		c.ExpectImage(t, "alice", s.name, s.body, id) // from the damaged segment on, from elsewhere
 		clustertest.Poll(t, "the damaged copy to be replaced", func() bool {
 			bad, _ := c.Verify(t, id, false)
@@ -103,7 +103,7 @@ func testVerify(t *testing.T, c *clustertest.Cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	flipByte(t, path(0), 3)
+	clustertest.FlipByte(t, path(0), 3)
 	err = errors.Join(os.Truncate(path(1), 100_000), os.WriteFile(path(3), swapped, 0o600), os.Remove(path(2)))
 	if err != nil {
 		t.Fatal(err)
@@ -191,7 +191,7 @@ func TestCatchUp(t *testing.T) {
 	if len(files) != len(all) {
 		t.Fatalf("node 3 has the files %v", files)
 	}
-	flipByte(t, files[0], 5000)
+	clustertest.FlipByte(t, files[0], 5000)
 	clustertest.Poll(t, "the scrub to replace the damaged copy", func() bool {
 		bad, _ := c.Verify(t, 3, false)
 		return len(bad) == 0

@@ -182,7 +182,7 @@ func testDamage(
 	}
 	h, raw := clustertest.Header(t, files[0])
 	at := []int64{100, int64(len(raw)) + crypto.StreamHeaderBytes + 5, h.FileLen() - 1}[where]
-	flipByte(t, files[0], at)
+	clustertest.FlipByte(t, files[0], at)
 	// With the other copy damaged too there is nothing to return: an error, or a cut connection.
 	var others []string
 	for _, n := range rec.Replicas {
@@ -191,7 +191,7 @@ func testDamage(
 		}
 	}
 	for _, other := range others {
-		flipByte(t, other, at)
+		clustertest.FlipByte(t, other, at)
 	}
 	for _, n := range c.IDs() {
 		r := c.Do(http.MethodGet, n, clustertest.Path("alice", name), nil, nil)
@@ -204,7 +204,7 @@ func testDamage(
 		}
 	}
 	for _, other := range others {
-		flipByte(t, other, at)
+		clustertest.FlipByte(t, other, at)
 	}
 	// With one good copy reads succeed, and the bad one is replaced.
 	c.ExpectImage(t, "alice", name, body, c.IDs()...)
@@ -218,22 +218,6 @@ func testDamage(
 		return len(bad) == 0
 	})
 	c.ExpectImage(t, "alice", name, body, c.IDs()...)
-}
-
-// flipByte changes a byte of a file, or puts it back.
-func flipByte(t *testing.T, path string, at int64) {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b[at] ^= 0xff
-	if err := os.Chmod(path, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // testNoQuorum leaves one node of three.

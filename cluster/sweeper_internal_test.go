@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -37,12 +38,13 @@ func TestSweepOfFilesInUse(t *testing.T) {
 	}
 	old, used := write(), write()
 	there := func() (files int64) { files, _ = s.Usage(); return files }
-	inUse := true
+	var inUse atomic.Bool
+	inUse.Store(true)
 	sweep := &sweeper{
 		references: &references{
 			self: 1, log: &shardLogs{}, serving: newServing(func() {}),
 			membership: func() *catalog.Membership { return &catalog.Membership{} },
-			uploads:    func(f image.FileID) bool { return inUse && f == used },
+			uploads:    func(f image.FileID) bool { return inUse.Load() && f == used },
 		},
 		store: s, every: time.Hour, logger: zap.NewNop(),
 	}
@@ -53,7 +55,7 @@ func TestSweepOfFilesInUse(t *testing.T) {
 			sweep.run(ctx)
 			close(ended)
 		}()
-		time.Sleep(3 * sweepRetry)
+		time.Sleep(3*sweepRetry + time.Second)
 		if f, err := s.Open(old); err == nil {
 			f.Close()
 			t.Error("a file without a use is there")
@@ -61,7 +63,7 @@ func TestSweepOfFilesInUse(t *testing.T) {
 		if there() != 1 {
 			t.Errorf("%d files while one is in use", there())
 		}
-		inUse = false
+		inUse.Store(false)
 		time.Sleep(2 * sweepRetry)
 		if there() != 0 {
 			t.Errorf("%d files after the upload has ended", there())

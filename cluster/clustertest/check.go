@@ -57,6 +57,22 @@ func (c *Cluster) Files(t testing.TB, id image.NodeID, suffix string) []string {
 	return files
 }
 
+// FlipByte changes a byte of a file, or puts it back.
+func FlipByte(t testing.TB, path string, at int64) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[at] ^= 0xff
+	if err := os.Chmod(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // FilesOf returns the paths of a node's files of one upload.
 func (c *Cluster) FilesOf(t testing.TB, id image.NodeID, upload image.ID) []string {
 	t.Helper()

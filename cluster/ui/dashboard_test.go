@@ -1,4 +1,4 @@
-package cluster_test
+package ui_test
 
 import (
 	"bytes"
