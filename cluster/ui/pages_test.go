@@ -4,7 +4,9 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net/http"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp/kb"
 
@@ -12,6 +14,7 @@ import (
 	"imgcluster/cluster/clustertest"
 	"imgcluster/cluster/clustertest/browser"
 	"imgcluster/cluster/image"
+	"imgcluster/cluster/placement"
 	"imgcluster/cluster/wire"
 )
 
@@ -209,4 +212,31 @@ func (p *pages) change(id image.NodeID, button, command string) {
 	p.Press(kb.Enter)
 	p.Await(command, fmt.Sprintf("document.querySelector('dialog[open] code')?.textContent === %q", command))
 	p.Click(button)
+}
+
+// TestImagesOfFiveNodes: the page of a node shows new images of a shard that the node does not hold.
+func TestImagesOfFiveNodes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a browser")
+	}
+	c := clustertest.Start(t, clustertest.Options{Nodes: 5})
+	data := c.Status(1).Shards[1:] // the first one is the system shard
+	name := ""
+	for i := 0; name == "" && i < 1000; i++ {
+		n := fmt.Sprintf("%d.png", i)
+		if !slices.Contains(data[placement.Shard("alice", n, len(data))].Nodes, 1) {
+			name = n
+		}
+	}
+	if name == "" {
+		t.Fatalf("node 1 holds all shards: %v", data)
+	}
+	c.Put(t, 1, "alice", "first.png", picture(t, 0), nil)
+	p := openPages(t, c)
+	p.open(1, "images?user=alice")
+	p.Await("the wall", "document.querySelectorAll('.wall li').length === 1")
+	c.Put(t, 2, "alice", name, picture(t, 1), nil)
+	took := p.Await(name, "document.querySelectorAll('.wall li').length === 2")
+	t.Logf("%s is there %v later", name, took.Round(time.Millisecond))
+	p.Quiet()
 }

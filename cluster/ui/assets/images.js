@@ -2,6 +2,7 @@ import {start, call, all, api, dropArea, el, keepFocus, main, listen, admin, wri
 
 const pageSize = 60;
 const uploadsAtOnce = 3;
+const unheardEvery = 10_000; // how often, in ms, the list is asked for where a node does not hear of all changes
 
 let user = '', prefix = '', next = null, shown = 0, closeStream = null, loading = 0, inLoad = false;
 
@@ -181,10 +182,16 @@ function choose(name) {
   drop.hidden = !writes(user);
   command.replaceChildren('The same by hand: ', el('code', {}, `imgcluster ls ${quote(user)}`), ', ', el('code', {}, `imgcluster put FILE... --user ${quote(user)}`));
   closeStream?.();
-  let due = null;
-  closeStream = listen({images: () => {
+  let due = null, fresh = Date.now();
+  const later = () => {
     clearTimeout(due);
+    fresh = Date.now();
     due = setTimeout(refresh, 150);
+  };
+  closeStream = listen({images: later, cluster: s => {
+    // What is in a shard that this node does not hold, it does not hear of.
+    const hears = s.shards.every(shard => shard.nodes.includes(session.node));
+    if (!hears && !document.hidden && Date.now() - fresh > unheardEvery) later();
   }}, user);
   load(true);
 }
