@@ -19,8 +19,9 @@ func fileKeys(t *testing.T, c *clustertest.Cluster) map[uint32]int {
 	keys := map[uint32]int{}
 	for _, id := range c.IDs() {
 		for _, path := range c.Files(t, id, ".img") {
-			h, _ := clustertest.Header(t, path)
-			keys[h.UserKey]++
+			if h, _ := clustertest.Header(t, path); h != nil {
+				keys[h.UserKey]++
+			}
 		}
 	}
 	return keys
