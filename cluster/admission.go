@@ -130,6 +130,10 @@ func (a *admission) Join(ctx context.Context, from image.NodeID, theirs []byte) 
 		return nil, image.Errorf(image.KindForbidden, "node %d asks to be admitted as node %d", from, r.Node).
 			WithHint("each node speaks for itself only")
 	}
+	if r.Restored > 0 {
+		return nil, image.Errorf(image.KindForbidden, "node %d was restored from a backup, and this one runs",
+			from).WithHint("a restored node is the first to start; the others follow with empty data directories")
+	}
 	m, err := a.check(ctx, &r.Join)
 	if err != nil {
 		return nil, err

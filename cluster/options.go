@@ -215,6 +215,7 @@ type clientAPI struct {
 	*admin
 	*disk
 	*metrics
+	*backups
 }
 
 // uploadsHeld returns how many uploads a node has memory and files for: some more than the API takes at once,
@@ -227,6 +228,7 @@ type peerAPI struct {
 	*reporter
 	*holdings
 	*admission
+	*backups
 	mail interface { // of all that a peer.Set has
 		Messages(to image.NodeID) (messages <-chan []byte, release func())
 	}
@@ -259,12 +261,16 @@ func (n *Node) tracingOptions() tracing.Options {
 func (n *Node) apiOptions() api.Options {
 	held := &holdings{n.self.ID, n.shards, n.images, n.log, n.serving, n.repair}
 	admission := &admission{n.groups, n.view, n.cfg.Timeouts.Proposal / 2}
+	backups := &backups{
+		self: n.self.ID, cluster: n.cfg.Cluster.Name, version: n.process.Version, shards: n.shards,
+		log: n.log, view: n.view, peers: n.peers, ring: n.master.ring,
+	}
 	admin := &admin{n.cfg, n.log, n.view, n.peers, n.reporter}
 	return api.Options{
 		ID:          n.self.ID,
 		Images:      images{n.images, n.ingest, n.log, n.accounts},
-		Node:        clientAPI{n.readiness, n.reporter, n.router, admin, n.disk, n.metrics},
-		Peers:       peerAPI{n.starter, n.reporter, held, admission, n.peers},
+		Node:        clientAPI{n.readiness, n.reporter, n.router, admin, n.disk, n.metrics, backups},
+		Peers:       peerAPI{n.starter, n.reporter, held, admission, backups, n.peers},
 		Accounts:    n.accounts,
 		Keys:        keys{n.master, &rewraps{n.log, n.peers, held, n.master.timeout}, n.keys},
 		Sessions:    n.accounts.access,

@@ -102,7 +102,7 @@ func (r *replicas) proposeJoin(ctx context.Context) error {
 				return bootstrap.Refuse(image.HintOf(err), "%v", err)
 			}
 			r.view.update(result.Members) // from now on another incarnation than this node's is a later one
-			return nil
+			return r.starter.Introduced()
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()

@@ -64,11 +64,8 @@ func runServer(ctx context.Context, e *env, id int, replace bool) error {
 	if replace {
 		cfg.Local.LostData = config.LostDataReplace
 	}
-	if id == idUnknown {
-		id = int(ownNode(ctx, cfg))
-	}
-	if id <= 0 || id > nodeIDMax {
-		return usagef("add --id with one of the configuration's node IDs: "+nodeIDs(cfg), "which node is this?")
+	if id, err = e.ownID(ctx, cfg, id); err != nil {
+		return err
 	}
 	logger, level, err := newLogger(cfg, image.NodeID(id), e.err)
 	if err != nil {
@@ -102,6 +99,17 @@ func runServer(ctx context.Context, e *env, id int, replace bool) error {
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Timeouts.Shutdown)
 	defer cancel()
 	return errors.Join(err, node.Close(stopping))
+}
+
+// ownID returns the ID of the node to run: the one that was given, or of the node on this machine.
+func (e *env) ownID(ctx context.Context, cfg *config.Config, given int) (int, error) {
+	if given == idUnknown {
+		given = int(ownNode(ctx, cfg))
+	}
+	if given <= 0 || given > nodeIDMax {
+		return 0, usagef("add --id with one of the configuration's node IDs: "+nodeIDs(cfg), "which node is this?")
+	}
+	return given, nil
 }
 
 // tellSystemd tells the service manager that started the process of a change, if one did.

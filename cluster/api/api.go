@@ -66,6 +66,8 @@ type Node interface {
 	Verify(ctx context.Context, sample float64, fix bool,
 		report func(wire.VerifyLine) error) (wire.VerifySummary, error)
 	WriteMetrics(w io.Writer)
+	// WriteBackup writes a backup of the catalog, sealed.
+	WriteBackup(ctx context.Context, w io.Writer) error
 }
 
 // Peers is what other nodes ask for. from is the node that asks, by its certificate.
@@ -85,6 +87,8 @@ type Peers interface {
 	Suspect(user, name string) error
 	// ListShards is Images.List of some shards, which this node must hold.
 	ListShards(ctx context.Context, shards []uint64, user, prefix, after string, limit int) (wire.List, error)
+	// OpenShard returns what writes the state of a shard, and reports whether it may lack the newest changes.
+	OpenShard(ctx context.Context, shard uint64) (write func(io.Writer) error, behind bool, err error)
 	// OldCopies counts the copies under older keys in some shards, which this node must hold.
 	OldCopies(ctx context.Context, q wire.OldCopiesQuery) (wire.OldCopies, error)
 }
@@ -167,7 +171,7 @@ type Handler struct {
 	lists, shardLists        *gate
 	reads, uploads, forwards *gate
 	watchers, thumbnails     *gate
-	reports                  *gate
+	reports, backups         *gate
 
 	streamsMu sync.Mutex
 	streams   map[netip.Prefix]int // status streams by address
@@ -188,6 +192,7 @@ func New(o Options) *Handler {
 	})
 	h.watchers = newGate(bounds{what: "event streams", all: eventsMax, perKey: eventsMax / 2, wait: 0})
 	h.reports = newGate(bounds{what: "reports", all: reportsMax, perKey: reportsMax, wait: reportWait})
+	h.backups = newGate(bounds{what: "backups", all: 1, perKey: 1, wait: 0})
 	h.thumbnails = newGate(bounds{
 		what: "thumbnails", all: thumbnailsMax, perKey: keyThumbnailsMax, wait: thumbnailWait,
 	})

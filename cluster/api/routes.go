@@ -81,6 +81,7 @@ var routes = []route{
 	{http.MethodGet, wire.RunReport, admins, (*Handler).runReport},
 	{http.MethodGet, wire.LogPath, admins, (*Handler).logLevel},
 	{http.MethodPut, wire.LogPath, admins, (*Handler).setLogLevel},
+	{http.MethodGet, wire.BackupPath, admins, (*Handler).backup},
 	{http.MethodGet, wire.UIPath, anyone, (*Handler).ui},
 
 	{http.MethodGet, wire.KeysPath, owners, (*Handler).listKeys},
@@ -111,6 +112,7 @@ var routes = []route{
 	{http.MethodGet, wire.CopyPattern, nodes, (*Handler).copy},
 	{http.MethodGet, wire.ShardListPath, nodes, (*Handler).listShards},
 	{http.MethodGet, wire.OldCopiesPath, nodes, (*Handler).oldCopies},
+	{http.MethodGet, wire.ShardPattern, nodes, (*Handler).shard},
 }
 
 // Routes calls yield with the method and the path, a pattern of http.ServeMux, of every route of both ports.

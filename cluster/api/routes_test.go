@@ -63,6 +63,11 @@ func (n *touched) Route(string, string) (image.NodeID, bool)   { n.touch(); retu
 func (n *touched) Members(context.Context) ([]wire.Member, error)        { return nil, n.touch() }
 func (n *touched) ChangeMember(context.Context, wire.MemberChange) error { return n.touch() }
 func (n *touched) WriteMetrics(io.Writer)                                { n.touch() }
+func (n *touched) WriteBackup(context.Context, io.Writer) error          { return n.touch() }
+
+func (n *touched) OpenShard(context.Context, uint64) (func(io.Writer) error, bool, error) {
+	return nil, false, n.touch()
+}
 
 func (n *touched) Hello(context.Context, image.NodeID, []byte) ([]byte, error) { return nil, n.touch() }
 
@@ -188,6 +193,7 @@ var allowed = map[string][]string{
 	"GET /v1/runs":        administrators,
 	"POST /v1/runs":       administrators,
 	"GET /v1/runs/report": administrators,
+	"GET /v1/backup":      administrators,
 	"GET /v1/log-level":   administrators,
 	"PUT /v1/log-level":   administrators,
 
@@ -224,6 +230,7 @@ var allowed = map[string][]string{
 	"GET /internal/v1/copies/{file}":     {"node"},
 	"GET /internal/v1/images":            {"node"},
 	"GET /internal/v1/old-copies":        {"node"},
+	"GET /internal/v1/shards/{shard}":    {"node"},
 }
 
 var administrators = []string{"admin", "admin of", "certificate"}
@@ -252,7 +259,7 @@ func guarded(who *access.Principal) (*Handler, *touched) {
 
 // sample is a path of a route, about the images of alice.
 var sample = strings.NewReplacer("{user}", "alice", "{name...}", "a/b.png", "{id}", keyID,
-	"{file}", keyID+"-2-a0000000000000000000000000000001")
+	"{file}", keyID+"-2-a0000000000000000000000000000001", "{shard}", "2")
 
 // serveOrAbort serves a request, which may end without an answer when its time is over.
 func serveOrAbort(h *Handler, w http.ResponseWriter, r *http.Request) {

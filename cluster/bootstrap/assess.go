@@ -31,6 +31,7 @@ func assess(self config.Node, dir directory, peers []Hello) (finding, error) {
 	own := dir.identity
 	p := finding{cluster: own.ClusterID} // for a joining node, what it was claimed for
 	known := membersIn(own)
+	otherHistory := false
 	var me *catalog.Member // this node as the cluster last knew it
 	newest := uint64(0)
 	for _, h := range peers {
@@ -47,6 +48,7 @@ func assess(self config.Node, dir directory, peers []Hello) (finding, error) {
 		if me == nil || x.Starts > me.Starts || me.Incarnation == "" {
 			me = x
 		}
+		otherHistory = own.Joined && h.ClusterID != "" && h.ClusterID != own.ClusterID
 		p.cluster, known = h.ClusterID, h.Members
 	}
 	p.admit = !own.Joined && known != nil
@@ -54,6 +56,9 @@ func assess(self config.Node, dir directory, peers []Hello) (finding, error) {
 	case dir.exists && !dir.claimed: // its identity is not known yet: Start decides, after the claim
 	case dir.exists && own.Joined && dir.noRaft:
 		p.lost = fmt.Errorf("data directory %s %w", dir.path, ErrLostRaft)
+	case otherHistory:
+		p.lost = fmt.Errorf("the other nodes run the cluster as it was %w: data directory %s is not of it",
+			ErrOtherHistory, dir.path)
 	case me == nil || me.Incarnation == "":
 	case !dir.exists || me.Incarnation != own.Incarnation:
 		p.lost = fmt.Errorf("the cluster knows node %d with %w than %s", self.ID, ErrOtherDirectory, dir.path)

@@ -27,7 +27,7 @@ func says(version uint64, members ...catalog.Member) Hello {
 // used is the directory of a node that has run, as incarnation i1, three times.
 func used(change func(*directory)) directory {
 	d := directory{path: "/data", exists: true, claimed: true, identity: store.Identity{
-		ClusterID: "c0", Incarnation: "i1", Starts: 3, Joined: true,
+		ClusterID: "c1", Incarnation: "i1", Starts: 3, Joined: true,
 	}}
 	if change != nil {
 		change(&d)
@@ -55,7 +55,7 @@ func TestAssess(t *testing.T) {
 		"new to a cluster": {
 			dir: empty, peers: []Hello{says(4, member2("", 0))}, cluster: "c1", admit: true,
 		},
-		"starts again alone": {dir: used(nil), cluster: "c0"},
+		"starts again alone": {dir: used(nil), cluster: "c1"},
 		"starts again": {
 			dir: used(nil), peers: []Hello{says(4, member2("i1", 3))}, cluster: "c1",
 		},
@@ -64,7 +64,7 @@ func TestAssess(t *testing.T) {
 				d.identity.Joined = false
 				d.identity.Members = kept
 			}),
-			cluster: "c0", admit: true,
+			cluster: "c1", admit: true,
 		},
 		"lost the whole directory": {
 			dir: empty, peers: []Hello{says(4, member2("i1", 3))}, cluster: "c1", admit: true,
@@ -77,15 +77,19 @@ func TestAssess(t *testing.T) {
 		"has an older copy": {
 			dir: used(nil), peers: []Hello{says(4, member2("i1", 5))}, cluster: "c1", lost: ErrOlderCopy,
 		},
+		"is of before a backup was restored": {
+			dir:   used(func(d *directory) { d.identity.ClusterID = "c0" }),
+			peers: []Hello{says(4, member2("", 0))}, cluster: "c1", lost: ErrOtherHistory,
+		},
 		"lost its log and its catalog": {
-			dir: used(func(d *directory) { d.noRaft = true }), cluster: "c0", lost: ErrLostRaft,
+			dir: used(func(d *directory) { d.noRaft = true }), cluster: "c1", lost: ErrLostRaft,
 		},
 		"never joined, so it lost nothing": {
 			dir: used(func(d *directory) {
 				d.noRaft = true
 				d.identity.Joined = false
 			}),
-			cluster: "c0",
+			cluster: "c1",
 		},
 		"a peer that lags says nothing": {
 			dir: used(nil), cluster: "c1",

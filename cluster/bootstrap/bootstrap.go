@@ -77,6 +77,10 @@ func (s *Starter) Claim(heard []Hello) (*store.DataDir, error) {
 		Node:      s.Self.ID,
 		KeyID:     keys[0],
 	}, keys[1:]...)
+	if err == nil && s.dir.Identity().Restoring {
+		err = Refuse("restore it again, from the same backup or another one: imgcluster restore",
+			"data directory %s is %w", s.path(), ErrHalfRestored)
+	}
 	return s.dir, err
 }
 
@@ -129,8 +133,8 @@ func exists(path string) bool {
 // Claimed reports whether a node has run in a data directory before: then it has its store's node.json.
 func Claimed(dir string) bool { return exists(filepath.Join(dir, "node.json")) }
 
-// raftFolders are what consensus keeps in the data directory: two folders and a file.
-var raftFolders = []string{"raft", "catalog", witness.FileName}
+// RaftFolders are what consensus keeps in the data directory: two folders and a file.
+var RaftFolders = []string{"raft", "catalog", witness.FileName}
 
 func (s *Starter) start(ctx context.Context, heard []Hello, p finding) (*catalog.Membership, error) {
 	s.lost = p.lost != nil
@@ -140,13 +144,13 @@ func (s *Starter) start(ctx context.Context, heard []Hello, p finding) (*catalog
 			return nil, err
 		}
 		s.Logger.Warn("the node is rebuilt from its peers", zap.String("cause", p.lost.Error()))
-		if err := s.dir.NewIncarnation(raftFolders...); err != nil {
+		if err := s.dir.NewIncarnation(RaftFolders...); err != nil {
 			return nil, err
 		}
 	}
 	err := s.dir.Update(func(id *store.Identity) {
 		id.Starts++
-		id.ClusterID = cmp.Or(id.ClusterID, p.cluster, s.Config.Agreement().Fingerprint())
+		id.ClusterID = cmp.Or(p.cluster, id.ClusterID, s.Config.Agreement().Fingerprint())
 	})
 	if err != nil {
 		return nil, err
@@ -179,8 +183,16 @@ func (s *Starter) Introduce() catalog.Join {
 	j := s.Initial
 	keys := s.KeyIDs()
 	j.Node, j.KeyID, j.Keys = s.Self.ID, keys[0], keys
-	j.Incarnation, j.Starts, j.Run = id.Incarnation, id.Starts, s.run
+	j.Incarnation, j.Starts, j.Run, j.Restored = id.Incarnation, id.Starts, s.run, id.Restored
 	return j
+}
+
+// Introduced notes that the system shard has this node's introduction.
+func (s *Starter) Introduced() error {
+	if s.dir.Identity().Restored == 0 {
+		return nil
+	}
+	return s.dir.Update(func(id *store.Identity) { id.Restored = 0 })
 }
 
 // JoinRequest is what a node asks for before it takes part in Raft: to be admitted, or, with Ask, whether it

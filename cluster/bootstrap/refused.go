@@ -13,6 +13,8 @@ var (
 	ErrRemoved        = errors.New("was removed from the cluster")
 	ErrLostRaft       = errors.New("has lost its Raft log and its catalog")
 	ErrOtherDirectory = errors.New("another data directory")
+	ErrOtherHistory   = errors.New("before a backup was restored, or after")
+	ErrHalfRestored   = errors.New("not restored to its end")
 	ErrOlderCopy      = errors.New("an older copy")
 	ErrCopy           = errors.New("a copy")
 	ErrPeerLostData   = errors.New("a new data directory, without what it has acknowledged") // a peer's

@@ -172,6 +172,9 @@ type Join struct {
 	Run         string `json:"run"`
 	// Replace says that the node has lost what another incarnation of it had.
 	Replace bool `json:"replace,omitempty"`
+	// Restored says that the node was restored from a backup and is alone in the groups of all shards, by
+	// replicas with this number. It counts once: the number is higher than any that the backup has.
+	Restored uint32 `json:"restored,omitempty"`
 }
 
 // AddMember takes in a new node, which holds nothing until it starts.

@@ -57,6 +57,9 @@ func (t *txn) join(j *Join) (Result, error) {
 		if s.Members == nil {
 			*s = *InitialMembership(t.shard, j)
 		}
+		if err := s.restore(t.shard, j); err != nil {
+			return err
+		}
 		replaces, err := s.checkJoin(j)
 		if err != nil {
 			return err
@@ -210,6 +213,31 @@ func (s *Membership) replace(id image.NodeID) {
 			l.Old = append(l.Old, Replica{Node: id, Number: s.Replicas})
 		}
 	}
+}
+
+// restore gives all shards to a node that was restored from a backup, and has them move to where they belong.
+// The other members' data directories count for nothing any more: they come back with empty ones, or as nodes
+// that have lost what they had.
+func (s *Membership) restore(system uint64, j *Join) error {
+	if j.Restored <= s.Replicas { // an ordinary start, or again
+		return nil
+	}
+	if s.Member(j.Node) == nil {
+		return errNoMember(j.Node)
+	}
+	s.Replicas = j.Restored
+	for i := range s.Members {
+		x := &s.Members[i]
+		x.Incarnation, x.Starts, x.Run = "", 0, ""
+		if x.ID == j.Node {
+			x.State = MemberActive
+		}
+	}
+	for _, l := range s.Shards {
+		*l = Layout{Version: l.Version + 1, Nodes: []Replica{{Node: j.Node, Number: j.Restored}}}
+	}
+	s.relayout(system)
+	return nil
 }
 
 func (t *txn) addMember(a *AddMember) (Result, error) {

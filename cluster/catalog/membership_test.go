@@ -311,3 +311,38 @@ func TestNoStepLosesAShard(t *testing.T) {
 		}
 	})
 }
+
+// TestRestoredNode: the others' replicas and data directories are forgotten once, and the shards move to
+// where they belong when those have joined again.
+func TestRestoredNode(t *testing.T) {
+	s := newSystem(t, 3)
+	before := s.members()
+	number := before.Replicas + 1
+	restored := func() Result {
+		return s.do(Command{Join: &Join{
+			Node: 2, Cluster: "a", KeyID: "k", Shards: s.data, Incarnation: "new", Starts: 1, Run: "r",
+			Members: before.Members, Restored: number,
+		}})
+	}
+	s.expectKind(restored(), "")
+	m := s.members()
+	alone := []Replica{{Node: 2, Number: number}}
+	for shard, l := range m.Shards {
+		if !slices.Equal(l.Nodes, alone) || !slices.Contains(l.Next, alone[0]) || len(l.Next) != 3 {
+			t.Errorf("shard %d: %+v", shard, l)
+		}
+		for _, r := range l.Next {
+			if r.Number < number {
+				t.Errorf("shard %d moves to a replica of before: %+v", shard, l.Next)
+			}
+		}
+	}
+	if m.Member(2).Incarnation != "new" || m.Member(1).Incarnation != "" || m.Member(3).Incarnation != "" {
+		t.Errorf("the members are %+v", m.Members)
+	}
+	s.expectKind(s.join(1, 3, "i", 5, "r", false), "")
+	s.expectKind(restored(), "") // again, since its node did not hear the answer
+	if now := s.members(); now.Replicas != m.Replicas || now.Member(1).Incarnation == "" {
+		t.Errorf("a second time: %+v", now)
+	}
+}

@@ -120,46 +120,54 @@ func (c *Consensus) start(ctx context.Context) (err error) {
 
 // newHost starts dragonboat, which panics on some failures instead of returning them.
 func (c *Consensus) newHost(dir string) (err error) {
-	logDB := config.GetTinyMemLogDBConfig()
-	logDB.Shards = logShards
 	factory := raftnet.Factory{Options: raftnet.Options{
 		Port: c.opts.Port, Credentials: c.opts.Credentials, Cluster: groups{c}, Logger: c.log,
 	}}
-	var logErr error
+	logs := logDBs{w: c.witness, sealer: c.opts.Disk, dir: c.opts.Dir, compactions: &c.compactions}
+	c.host, err = startHost(dir, &c.opts, &logs, &factory, (*listener)(c))
+	c.transport = factory.Transport
+	return err
+}
+
+// startHost starts a host of dragonboat.
+func startHost(
+	dir string, o *Options, logs *logDBs, transport config.TransportFactory, l *listener,
+) (host *dragonboat.NodeHost, err error) {
+	logDB := config.GetTinyMemLogDBConfig()
+	logDB.Shards = logShards
 	defer func() {
-		if logErr != nil {
-			err = logErr // dragonboat may panic on its way out, or return nothing
+		if logs.failed != nil {
+			err = logs.failed // dragonboat may panic on its way out, or return nothing
 		}
 	}()
 	defer recovered(&err)
-	c.host, err = dragonboat.NewNodeHost(config.NodeHostConfig{
-		DeploymentID:        c.opts.DeploymentID,
+	host, err = dragonboat.NewNodeHost(config.NodeHostConfig{
+		DeploymentID:        o.DeploymentID,
 		NodeHostDir:         dir,
-		RTTMillisecond:      uint64(c.opts.RTT.Milliseconds()),
-		RaftAddress:         c.opts.RaftAddress,
-		ListenAddress:       c.opts.Listen,
+		RTTMillisecond:      uint64(o.RTT.Milliseconds()),
+		RaftAddress:         o.RaftAddress,
+		ListenAddress:       o.Listen,
 		EnableMetrics:       true,
-		RaftEventListener:   (*listener)(c),
-		SystemEventListener: (*listener)(c),
+		RaftEventListener:   l,
+		SystemEventListener: l,
 		MaxSendQueueSize:    peerQueueBytes,
 		MaxReceiveQueueSize: peerQueueBytes,
 		// MutualTLS is not set, for it does nothing here: only the library's own transport reads it. raftnet is
 		// given connections that are mutual TLS already, and looks at each message besides.
 		Expert: config.ExpertConfig{
 			LogDB:            logDB,
-			LogDBFactory:     logDBs{c.witness, c.opts.Disk, c.opts.Dir, &c.compactions, &logErr},
-			TransportFactory: &factory,
+			LogDBFactory:     logs,
+			TransportFactory: transport,
 			Engine: config.EngineConfig{
 				ExecShards: execShards, CommitShards: otherShards, ApplyShards: otherShards,
 				SnapshotShards: otherShards, CloseShards: otherShards,
 			},
 		},
 	})
-	if err == nil && c.host == nil { // it swallows the panics of its own checks, which are texts
+	if err == nil && host == nil { // it swallows the panics of its own checks, which are texts
 		err = damaged(fmt.Errorf("a file in %s does not pass its checksum", dir))
 	}
-	c.transport = factory.Transport
-	return err
+	return host, err
 }
 
 // recovered turns a panic of dragonboat into an error. It panics when what it reads does not pass its

@@ -22,17 +22,19 @@ type logDBs struct {
 	dir    string // the data directory
 
 	compactions *compactions
-	failed      *error // why there is none
+
+	made   *logDB // the last one
+	failed error  // why there is none
 }
 
 // Name implements config.LogDBFactory: that of dragonboat's own, which it compares at each start.
-func (logDBs) Name() string { return "sharded-pebble" }
+func (*logDBs) Name() string { return "sharded-pebble" }
 
 // Create implements config.LogDBFactory.
-func (f logDBs) Create(
+func (f *logDBs) Create(
 	c config.NodeHostConfig, cb config.LogDBCallback, dirs, low []string,
 ) (made raftio.ILogDB, err error) {
-	defer func() { *f.failed = err }()
+	defer func() { f.failed = err }()
 	defer recovered(&err)
 	db, err := newDefaultLogDB(c, cb, dirs, low)
 	if err != nil {
@@ -43,6 +45,7 @@ func (f logDBs) Create(
 		// Left open, it would keep the log from being opened again in this process.
 		return nil, errors.Join(damaged(err), db.Close())
 	}
+	f.made = l
 	return l, nil
 }
 

@@ -238,6 +238,18 @@ func (s *Set) ListImages(
 	return resp.Body, nil
 }
 
+// OpenShard opens the state of a shard on a peer, and reports whether that may lack the newest changes. The
+// caller closes it.
+func (s *Set) OpenShard(
+	ctx context.Context, node image.NodeID, shard uint64,
+) (state io.ReadCloser, behind bool, err error) {
+	resp, err := s.get(ctx, node, wire.ShardPath(shard), "")
+	if err != nil {
+		return nil, false, err
+	}
+	return resp.Body, resp.Header.Get(wire.BehindField) != "", nil
+}
+
 // OldCopies asks a peer for the copies under older keys in some shards, by node.
 func (s *Set) OldCopies(
 	ctx context.Context, node image.NodeID, q wire.OldCopiesQuery,

@@ -54,6 +54,10 @@ type Identity struct {
 	Starts uint64 `json:"starts"`
 	// Joined means that the node has taken part in Raft. Without its log it must not take part again.
 	Joined bool `json:"joined,omitempty"`
+	// Restored is the number of the node's replicas of all shards since it was restored from a backup, until the
+	// cluster knows of it. While Restoring it is not complete, and the node must not start.
+	Restored  uint32 `json:"restored,omitempty"`
+	Restoring bool   `json:"restoring,omitempty"`
 	// Unverified means that the disk failed and that what it stores has not been verified since.
 	Unverified bool `json:"unverified,omitempty"`
 	// DiskKey seals the Raft log and the catalog; it is wrapped by the master key, during a change of that by
@@ -139,6 +143,7 @@ func (d *DataDir) NewIncarnation(folders ...string) error {
 		id.Incarnation = newIncarnation()
 		id.Starts = 0
 		id.Joined = false
+		id.Restored = 0
 		id.Members = nil
 	})
 	if err != nil {

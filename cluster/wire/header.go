@@ -102,6 +102,9 @@ func Announced(h http.Header) bool { return h.Get(announcedField) == "true" }
 // Relayed reports whether another node, which has had the upload assigned, relays it.
 func Relayed(h http.Header) bool { return h.Get(relayedField) == "true" }
 
+// BehindField is set where the state of a shard may lack the newest changes.
+const BehindField = "Imgcluster-Behind"
+
 // RequestField has the ID of a request: the client's, or the node's that was asked first. The answer, what is
 // logged of the request and the request as other nodes get it have the same.
 const RequestField = "X-Request-Id"

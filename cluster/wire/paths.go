@@ -28,6 +28,7 @@ const (
 	RunsPath    = "/v1/runs"
 	RunReport   = "/v1/runs/report"
 	LogPath     = "/v1/log-level"
+	BackupPath  = "/v1/backup"
 	UIPath      = "/ui/"
 
 	// Patterns of http.ServeMux for what is under the paths of keys, users and images.
@@ -48,9 +49,14 @@ const (
 	SuspectPath   = "/internal/v1/suspect"
 	ShardListPath = "/internal/v1/images"
 	OldCopiesPath = "/internal/v1/old-copies"
+	ShardPattern  = shardsPath + "{shard}" // of http.ServeMux; see ShardPath
+	shardsPath    = "/internal/v1/shards/"
 	CopyPattern   = copiesPath + "{file}" // of http.ServeMux; see CopyPath
 	copiesPath    = "/internal/v1/copies/"
 )
+
+// BackupType is the media type of a backup.
+const BackupType = "application/vnd.imgcluster.backup"
 
 // nodeHost begins the host in the URL of a request to another node. Nodes are not called by address: which
 // one answers is what counts.
@@ -106,6 +112,18 @@ func ParseImagePath(rest string) (user, name string, one bool, err error) {
 		err = image.CheckName(name)
 	}
 	return user, name, one, err
+}
+
+// ShardPath returns the path of the state of a shard.
+func ShardPath(shard uint64) string { return shardsPath + strconv.FormatUint(shard, 10) }
+
+// ParseShardPath reads the path of a request that matched ShardPattern.
+func ParseShardPath(r *http.Request) (uint64, error) {
+	shard, err := strconv.ParseUint(r.PathValue("shard"), 10, 64)
+	if err != nil {
+		return 0, image.Errorf(image.KindInvalid, "%.40q is not the number of a shard", r.PathValue("shard"))
+	}
+	return shard, nil
 }
 
 // CopyPath returns the path of a node's file of a copy.

@@ -54,7 +54,7 @@ async function addUser(event) {
 
 async function removeUser(u) {
   const sure = await ask({title: `Remove user ${u.name}?`, danger: true, action: 'Remove', command: `imgcluster user rm ${quote(u.name)}`,
-    text: 'Their keys are destroyed, and with them everything of theirs becomes unreadable, copies and backups included. There is no way back.',
+    text: 'Their keys are destroyed, and with them everything of theirs becomes unreadable, copies of it included. Only a backup of the catalog from before still has the keys. There is no way back.',
     extra: [el('label', {}, `To go on, type the name: ${u.name}`, el('input', {name: 'name', required: true, autocomplete: 'off', pattern: u.name.replace(/[\\^$.*+?()[\]{}|/-]/g, '\\$&')}))],
     act: () => call('DELETE', `${api}/users/${path(u.name)}`)});
   if (sure) await told(`User ${u.name} is removed.`);
