@@ -83,6 +83,7 @@ var routes = []route{
 	{http.MethodPut, wire.LogPath, admins, (*Handler).setLogLevel},
 	{http.MethodGet, wire.BackupPath, admins, (*Handler).backup},
 	{http.MethodGet, wire.UIPath, anyone, (*Handler).ui},
+	{http.MethodGet, wire.OpenAPIPath, anyone, (*Handler).openAPI},
 
 	{http.MethodGet, wire.KeysPath, owners, (*Handler).listKeys},
 	{http.MethodPost, wire.KeysPath, admins, (*Handler).addKey},

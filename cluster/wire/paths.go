@@ -30,6 +30,7 @@ const (
 	LogPath     = "/v1/log-level"
 	BackupPath  = "/v1/backup"
 	UIPath      = "/ui/"
+	OpenAPIPath = "/v1/openapi.yaml"
 
 	// Patterns of http.ServeMux for what is under the paths of keys, users and images.
 	KeyPattern     = KeysPath + "/{id}"
