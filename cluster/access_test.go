@@ -155,13 +155,15 @@ func TestRemovalGoesOn(t *testing.T) {
 // keyed sends requests with an access key and no certificate.
 type keyed struct {
 	c    *clustertest.Cluster
+	tls  *tls.Config
 	http *http.Client
 }
 
 func newKeyed(t *testing.T, c *clustertest.Cluster) keyed {
 	t.Helper()
 	roots := c.HTTP.Transport.(*http.Transport).TLSClientConfig.RootCAs
-	k := keyed{c, &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}}
+	secure := &tls.Config{RootCAs: roots}
+	k := keyed{c, secure, &http.Client{Transport: &http.Transport{TLSClientConfig: secure}}}
 	t.Cleanup(k.http.CloseIdleConnections)
 	return k
 }
@@ -206,6 +208,7 @@ func TestAccessKeys(t *testing.T) {
 	c := clustertest.Start(t, clustertest.Options{Nodes: 4, Secured: true, Log: core})
 	admin := c.Client(t, client.Broadcast)
 	k := newKeyed(t, c)
+	k.http.Transport = loadOpenAPI(t).Transport(t, k.http.Transport)
 	var secrets []string
 	add := func(user string, role image.Role, expires time.Time) wire.NewKey {
 		t.Helper()
@@ -329,7 +332,7 @@ func TestAccessKeys(t *testing.T) {
 
 // testKeyedClient uploads and reads with the Go client, which has a key and no certificate.
 func testKeyedClient(t *testing.T, k keyed, key wire.NewKey, body []byte) {
-	o := client.Options{Delivery: client.Broadcast, TLS: k.http.Transport.(*http.Transport).TLSClientConfig}
+	o := client.Options{Delivery: client.Broadcast, TLS: k.tls}
 	for _, n := range k.c.Config.Cluster.Nodes {
 		o.Nodes = append(o.Nodes, client.Node{ID: n.ID, Addr: n.APIAddr()})
 	}
@@ -480,9 +483,9 @@ func testRefusedAreCounted(
 	if err != nil {
 		t.Fatal(err)
 	}
-	roots := k.http.Transport.(*http.Transport).TLSClientConfig.RootCAs
+	roots := k.tls.RootCAs
 	secure := access.Client(roots, a.Admin())
-	other := keyed{k.c, &http.Client{Transport: &http.Transport{TLSClientConfig: secure}}}
+	other := keyed{k.c, secure, &http.Client{Transport: &http.Transport{TLSClientConfig: secure}}}
 	defer other.http.CloseIdleConnections()
 	r := other.do("", http.MethodGet, id, "/v1/cluster", nil)
 	clustertest.ExpectProblem(t, r, image.KindUnauthorized)

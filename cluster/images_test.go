@@ -38,6 +38,7 @@ func TestServing(t *testing.T) {
 		cfg.Timeouts.BodyIdle = 2 * time.Second
 		cfg.Local.HostNames = "images.example, Alias.example"
 	}})
+	checkTraffic(t, c)
 	t.Run("PutAndGet", func(t *testing.T) { testPutAndGet(t, c) })
 	t.Run("Names", func(t *testing.T) { testNames(t, c) })
 	t.Run("Range", func(t *testing.T) { testRange(t, c) })

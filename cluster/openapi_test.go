@@ -28,6 +28,23 @@ type traffic struct {
 	sender keyed // without a certificate
 }
 
+func loadOpenAPI(t *testing.T) *apicheck.Document {
+	t.Helper()
+	d, err := apicheck.Load(api.OpenAPI)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// checkTraffic has what c.HTTP sends checked.
+func checkTraffic(t *testing.T, c *clustertest.Cluster) *traffic {
+	t.Helper()
+	d := loadOpenAPI(t)
+	c.HTTP.Transport = d.Transport(t, c.HTTP.Transport)
+	return &traffic{t: t, c: c, d: d}
+}
+
 // headerOf makes a header of pairs of field and value.
 func headerOf(pairs ...string) http.Header {
 	h := http.Header{}
@@ -72,16 +89,13 @@ func TestOpenAPI(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a cluster")
 	}
-	d, err := apicheck.Load(api.OpenAPI)
-	if err != nil {
-		t.Fatal(err)
-	}
 	c := clustertest.Start(t, clustertest.Options{Secured: true, Change: func(c *config.Config) {
 		c.Limits.ImageBytes = 1 << 20
 	}})
-	x := &traffic{t, c, d, newKeyed(t, c)}
-	x.sender.http.Transport = d.Transport(t, x.sender.http.Transport)
-	c.HTTP.Transport = d.Transport(t, c.HTTP.Transport)
+	sender := newKeyed(t, c)
+	x := checkTraffic(t, c)
+	x.sender = sender
+	x.sender.http.Transport = x.d.Transport(t, sender.http.Transport)
 	x.uploads()
 	x.reads()
 	x.lists()
@@ -92,11 +106,11 @@ func TestOpenAPI(t *testing.T) {
 	x.events()
 	x.rotation()
 	x.withoutQuorum()
-	for path, item := range d.Doc().Paths.Map() {
+	for path, item := range x.d.Doc().Paths.Map() {
 		for method, op := range item.Operations() {
 			ofRuns := slices.Contains(op.Tags, "runs") // the nodes of tests have none: TestOpenAPIRuns
 			if !ofRuns && !slices.ContainsFunc([]int{200, 201, 202, 204}, func(status int) bool {
-				return d.Answered(op.OperationID, status)
+				return x.d.Answered(op.OperationID, status)
 			}) {
 				t.Errorf("%s %s was never answered as it was asked for", method, path)
 			}
@@ -405,4 +419,25 @@ func (x *traffic) withoutQuorum() {
 	x.c.Start(1) // it has seen no other node
 	x.ask(200, "GET", wire.ClusterPath, "")
 	x.ask(503, "GET", wire.MembersPath, "")
+}
+
+// TestOpenAPIOfStartingNode asks a node of a new cluster that is alone.
+func TestOpenAPIOfStartingNode(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a node")
+	}
+	c := clustertest.New(t, clustertest.Options{})
+	x := checkTraffic(t, c)
+	c.Start(1)
+	x.ask(200, "GET", wire.ClusterPath, "")
+	x.ask(200, "GET", wire.NodePath, "")
+	x.ask(200, "GET", wire.HistoryPath, "")
+	x.ask(200, "GET", wire.SessionPath, "")
+	x.ask(503, "GET", wire.ReadyPath, "")
+	x.ask(503, "GET", wire.MembersPath, "")
+	x.ask(503, "GET", wire.UsersPath, "")
+	x.ask(503, "GET", wire.MasterKeyPath, "")
+	x.ask(503, "GET", "/v1/images/alice", "")
+	x.document(400, "POST", wire.SessionPath, `{"id":"x","secret":"x"}`) // nobody is asked for a key
+	x.ask(503, "PUT", "/v1/images/alice/a.png", "image")
 }
