@@ -344,6 +344,8 @@ func (x *traffic) administration() {
 	x.document(404, "POST", wire.MembersPath, `{"op":"drain","id":9}`)
 	x.document(400, "POST", wire.MembersPath, `{"op":"add","id":4,"api":"x","raft":"y"}`)
 	x.document(400, "POST", wire.MembersPath, `{"op":"other","id":1}`)
+	x.ask(200, "GET", wire.BackupPath, "")
+	x.ask(200, "HEAD", wire.BackupPath, "")
 	x.document(200, "PUT", wire.LogPath, `{"level":"info"}`)
 	x.document(400, "PUT", wire.LogPath, `{"level":"other"}`)
 	r := x.ask(200, "POST", wire.VerifyPath+"?sample=1&repair=false", "")

@@ -179,23 +179,6 @@ var senders = map[string]access.Principal{
 
 // allowed says who may use each route, apart from the table that is tested.
 var allowed = map[string][]string{
-	"GET /livez":          clients,
-	"GET /readyz":         clients,
-	"GET /metrics":        {"metrics", "metrics of", "admin", "admin of", "certificate"},
-	"GET /v1/cluster":     keyHolders,
-	"GET /v1/events":      keyHolders,
-	"GET /v1/session":     keyHolders,
-	"POST /v1/session":    clients,
-	"DELETE /v1/session":  clients,
-	"GET /ui/":            clients,
-	"GET /v1/history":     administrators,
-	"POST /v1/report":     administrators,
-	"GET /v1/runs":        administrators,
-	"POST /v1/runs":       administrators,
-	"GET /v1/runs/report": administrators,
-	"GET /v1/backup":      administrators,
-	"GET /v1/log-level":   administrators,
-	"PUT /v1/log-level":   administrators,
 	"GET /livez":           clients,
 	"GET /readyz":          clients,
 	"GET /metrics":         {"metrics", "metrics of", "admin", "admin of", "certificate"},
@@ -211,6 +194,7 @@ var allowed = map[string][]string{
 	"GET /v1/runs":         administrators,
 	"POST /v1/runs":        administrators,
 	"GET /v1/runs/report":  administrators,
+	"GET /v1/backup":       administrators,
 	"GET /v1/log-level":    administrators,
 	"PUT /v1/log-level":    administrators,
 
