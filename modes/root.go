@@ -169,7 +169,8 @@ failure too; when its reader ends early, as with | head, nothing is said.`,
 	addGroup(root, "run", "Run a cluster:", newDemo(e), newUp(e), newServer(e), newInit(e), newStatus(e),
 		newVerify(e), newMember(e), newUser(e), newKey(e), newKeys(e), newLogLevel(e), newConfig(e),
 		newBackup(e), newRestore(e))
-	addGroup(root, "use", "Use it:", newPut(e), newGet(e), newLs(e), newRm(e), newStat(e), newDecrypt(e))
+	addGroup(root, "use", "Use it:", newPut(e), newGet(e), newLs(e), newRm(e), newStat(e), newExport(e),
+		newImport(e), newDecrypt(e))
 	addGroup(root, "test", "Test it:", newGenerate(e), newStress(e), newReport(e), newClean(e))
 	addGroup(root, "more", "More:", newVersion(e))
 	return root

@@ -103,17 +103,24 @@ func (c *Client) NodeInfo(ctx context.Context, id image.NodeID) (info wire.NodeI
 
 // nodeDocument asks one node, without trying again.
 func (c *Client) nodeDocument(ctx context.Context, id image.NodeID, path string, v any) error {
-	for _, n := range c.knownNodes() {
-		if n.ID != id {
-			continue
-		}
-		if f := c.document(ctx, n, path, v); f != nil {
-			err, _ := c.summarize([]failure{*f})
-			return err
-		}
-		return nil
+	n, err := c.node(id)
+	if err != nil {
+		return err
 	}
-	return image.Errorf(image.KindInvalid, "unknown node ID %d", id).
+	if f := c.document(ctx, n, path, v); f != nil {
+		err, _ = c.summarize([]failure{*f})
+	}
+	return err
+}
+
+// node returns a node that the client was given, or that Cluster returned.
+func (c *Client) node(id image.NodeID) (Node, error) {
+	for _, n := range c.knownNodes() {
+		if n.ID == id {
+			return n, nil
+		}
+	}
+	return Node{}, image.Errorf(image.KindInvalid, "unknown node ID %d", id).
 		WithHint("the client knows the nodes " + c.allNodes.broadcast)
 }
 

@@ -24,6 +24,7 @@ type Upload struct {
 	ID          image.ID      // the upload ID; zero: a new one
 	IfNoneMatch bool          // refuse with image.KindExists when the name is taken
 	Digest      *image.Digest // the nodes compare it with what arrives; may be nil
+	Type        string        // Content-Type; empty: that of the name
 }
 
 // Result is the outcome of an upload. It is valid for a failed one too, without Receipt and Node.
@@ -149,6 +150,9 @@ func (p *put) prepare(ctx context.Context) error {
 	p.header = http.Header{}
 	req.Digest, req.Announced = up.Digest, p.delivery == Announce
 	wire.SetUpload(p.header, req)
+	if up.Type != "" {
+		p.header.Set("Content-Type", up.Type)
+	}
 	p.detached = context.WithoutCancel(ctx)
 	return nil
 }

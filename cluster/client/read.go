@@ -42,6 +42,29 @@ func (c *Client) Get(ctx context.Context, user, name string, encrypted bool) (*O
 	if err != nil {
 		return nil, err
 	}
+	return c.object(user, name, r)
+}
+
+// GetFrom opens an image at one node, which the client was given or Cluster returned, without trying again.
+func (c *Client) GetFrom(ctx context.Context, id image.NodeID, user, name string) (*Object, error) {
+	path, err := imagePath(user, name)
+	if err != nil {
+		return nil, err
+	}
+	n, err := c.node(id)
+	if err != nil {
+		return nil, err
+	}
+	r, f := c.askNode(ctx, n, http.MethodGet, path, nil, nil)
+	if f != nil {
+		err, _ = c.summarize([]failure{*f})
+		return nil, err
+	}
+	return c.object(user, name, r)
+}
+
+// object is the image in an answer.
+func (c *Client) object(user, name string, r *reply) (*Object, error) {
 	obj := &Object{Info: info(user, name, r.resp), Size: r.resp.ContentLength, Node: r.node.ID}
 	if obj.Size < 0 {
 		r.close()
