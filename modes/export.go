@@ -30,15 +30,15 @@ func newExport(e *env) *cobra.Command {
 name, and compare each with the SHA-256 that the cluster has of it. Without
 --user, which is for administrators, each user's images are in DIR/USER.
 
-The folder is empty or not there, or has an export of the same cluster and user:
-then only what is not in it as the cluster has it is read, whether it was stopped
-or the cluster has changed. Files that differ from their images are replaced,
-those of images that are gone are named and left.
+The folder is empty or not there, or has an export of the same cluster and user,
+complete or not: then only images that are not in it as the cluster has them are
+read. Files that differ from their images are replaced, those of images that are
+gone are named and left.
 
 imgcluster-export.jsonl has a line for each image, with size, SHA-256 and type,
 and imgcluster-export.sha256 is for sha256sum -c. Images whose names cannot be
-paths, such as "a" beside "a/b", are in imgcluster-export-names, under names that
-the first of these files has. The files are not encrypted.
+paths, such as "a" beside "a/b", are in imgcluster-export-names; the first of
+these files says which is which. The files are not encrypted.
 
 Exit status 1 when an image could not be exported; the others are.`,
 		Example: "  imgcluster export --user alice alice-images\n" +

@@ -87,7 +87,9 @@ func (m *moving) event(ev exchange.Event) {
 // outcome prints the sum and returns the error of the command.
 func (m *moving) outcome(ctx context.Context, err error) error {
 	m.progress.end()
-	m.sum()
+	if err == nil || m.done.Of+m.done.Failed > 0 {
+		m.sum()
+	}
 	switch {
 	case m.written != nil:
 		return m.written

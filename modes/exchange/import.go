@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
+	"unicode/utf8"
 
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
@@ -76,11 +78,16 @@ func (m *Import) Incomplete() (dirs []string) {
 // list asks the cluster what it has of the names.
 func (m *Import) list(ctx context.Context, files []*imported) error {
 	wanted := map[string]bool{}
+	prefix := files[0].name
 	for _, f := range files {
 		wanted[f.name] = true
+		for !strings.HasPrefix(f.name, prefix) {
+			_, last := utf8.DecodeLastRuneInString(prefix)
+			prefix = prefix[:len(prefix)-last]
+		}
 	}
 	m.there = map[string]wire.Info{}
-	for info, err := range m.Client.All(ctx, m.User, m.Prefix) {
+	for info, err := range m.Client.All(ctx, m.User, prefix) {
 		if err != nil {
 			return err
 		}
