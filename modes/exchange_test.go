@@ -16,6 +16,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -54,6 +55,7 @@ func TestExchange(t *testing.T) {
 	t.Run("refused folders", l.testExportRefused)
 	t.Run("any files", l.testImportFiles)
 	t.Run("another image", l.testImportOther)
+	t.Run("meanwhile", l.testImportMeanwhile)
 	t.Run("changed files", l.testImportChanged)
 	t.Run("stopped", l.testExchangeStopped)
 	t.Run("no room", l.testExportNoRoom)
@@ -292,6 +294,39 @@ func (l *upCluster) testImportOther(t *testing.T) {
 	}
 }
 
+// testImportMeanwhile: an image that gets its name after the import has listed what is there is kept.
+func (l *upCluster) testImportMeanwhile(t *testing.T) {
+	dir := t.TempDir()
+	for i, name := range []string{"a.jpg", "b.jpg", "c.jpg"} {
+		must(t, os.WriteFile(filepath.Join(dir, name), blob(uint64(i), 4001), 0o600))
+	}
+	other := blob(99, 4001)
+	meanwhile := sync.OnceFunc(func() {
+		l.store(t, "mia", "b.jpg", other, "")
+		l.store(t, "mia", "c.jpg", blob(2, 4001), "")
+	})
+	var failed []string
+	i := &exchange.Import{
+		Paths: []string{dir}, BytesMax: 1 << 20,
+		Move: exchange.Move{
+			Client: l.client(t), User: "mia", AtOnce: 1,
+			Event:    func(e exchange.Event) { failed = append(failed, e.Name+": "+e.Problem) },
+			Progress: func(exchange.Tally) { meanwhile() },
+		},
+	}
+	tally, err := i.Run(t.Context())
+	if err != nil || tally.Images != 1 || tally.Present != 1 ||
+		!slices.Equal(failed, []string{"b.jpg: another image has this name"}) {
+		t.Errorf("%+v, %q, %v", tally, failed, err)
+	}
+	obj, err := l.client(t).Get(t.Context(), "mia", "b.jpg", false)
+	must(t, err)
+	defer obj.Body.Close()
+	if got, err := io.ReadAll(obj.Body); err != nil || !bytes.Equal(got, other) {
+		t.Errorf("the image was replaced (%v)", err)
+	}
+}
+
 // testImportChanged: files that are not what the manifest says are named and left out.
 func (l *upCluster) testImportChanged(t *testing.T) {
 	for i := range 4 {
@@ -320,7 +355,7 @@ func (l *upCluster) testImportChanged(t *testing.T) {
 func (l *upCluster) testExchangeStopped(t *testing.T) {
 	const images, first = 20, 5
 	for i := range images {
-		l.store(t, "heidi", fmt.Sprintf("x/%02d.jpg", i), blob(uint64(i), 3000), "")
+		l.store(t, "heidi", fmt.Sprintf("x/%02d.jpg", i), blob(uint64(i), 3000+i), "") // half without a digest
 	}
 	dir := filepath.Join(l.dir, "heidi")
 	move := func(user string, cancel func()) exchange.Move {

@@ -3,6 +3,7 @@ package exchange
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -152,12 +153,10 @@ func (m *Import) store(ctx context.Context, f *imported) (sent bool, err error) 
 func (f *imported) read(file *os.File) (sum image.Digest, body func() io.Reader, err error) {
 	n := int64(0)
 	if f.bytes <= smallBytes {
-		data, err := io.ReadAll(io.LimitReader(file, smallBytes+1))
-		if err != nil {
-			return sum, nil, err
-		}
+		var data []byte
+		data, err = io.ReadAll(io.LimitReader(file, smallBytes+1))
 		n = int64(len(data))
-		sum, _, err = digest(io.Discard, bytes.NewReader(data))
+		sum = sha256.Sum256(data)
 		body = func() io.Reader { return bytes.NewReader(data) }
 	} else {
 		sum, n, err = digest(io.Discard, file)
