@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"imgcluster/cluster/oserr"
@@ -50,8 +49,7 @@ func masterKeysFromCommand(ctx context.Context, command string) ([]*MasterKey, e
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(variable string) bool {
 		return strings.HasPrefix(variable, secretEnvPrefix)
 	})
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	killWithChildren(cmd)
 	cmd.WaitDelay = keyCommandGrace
 	out := &boundedHead{max: keyFileBytesMax, full: cancel}
 	defer out.clear()

@@ -8,9 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
-
-	"golang.org/x/sys/unix"
 
 	"imgcluster/cluster/durable"
 	"imgcluster/cluster/oserr"
@@ -139,22 +136,6 @@ func checkMode(f *os.File, info fs.FileInfo, what, otherwise string) error {
 			info.Mode().Perm()),
 		hint: "chmod 400 " + printable.Argument(f.Name()) + otherwise,
 	}
-}
-
-// private reports whether a key file is its owner's alone. Of root's the group may read, as OpenSSL's keys in
-// PostgreSQL: that is how a container gets a secret that its user, who is not root, can read. For root
-// itself this holds only where nobody could have chosen another mode, on a read-only mount.
-func private(f *os.File, info fs.FileInfo) bool {
-	mode := info.Mode().Perm()
-	if mode&0o077 == 0 {
-		return true
-	}
-	owner, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || owner.Uid != 0 || mode&0o037 != 0 {
-		return false
-	}
-	var disk unix.Statfs_t
-	return os.Geteuid() != 0 || unix.Fstatfs(int(f.Fd()), &disk) == nil && disk.Flags&unix.ST_RDONLY != 0
 }
 
 func loadError(path string, err error) error {

@@ -1,3 +1,5 @@
+//go:build !windows
+
 package modes
 
 import (
@@ -13,9 +15,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"imgcluster/cluster/client"
+	"imgcluster/cluster/hostinfo"
 	"imgcluster/config"
 	"imgcluster/genimg"
 	"imgcluster/modes/stress"
@@ -166,14 +168,13 @@ func (e *env) demoConfig(dir string) (string, error) {
 
 // checkRoom refuses a disk that the demo would fill, as the preflight would do after the nodes are started.
 func checkRoom(dir string, need int64) error {
-	var disk unix.Statfs_t
-	if err := unix.Statfs(dir, &disk); err != nil {
+	disk, err := hostinfo.LimitsOf(dir)
+	if err != nil {
 		return fmt.Errorf("room for the demo: %w", err)
 	}
-	free := int64(disk.Bavail) * disk.Bsize
-	if free < need {
+	if disk.Bytes < need {
 		return usagef("name a folder on another disk with TMPDIR", "the demo needs %s of disk, and %s has %s",
-			term.Bytes(need), filepath.Dir(dir), term.Bytes(free))
+			term.Bytes(need), filepath.Dir(dir), term.Bytes(disk.Bytes))
 	}
 	return nil
 }

@@ -1,12 +1,16 @@
 package modes
 
 import (
+	"cmp"
+	"fmt"
 	"os"
 	"path/filepath"
 
-	"imgcluster/modes/stress"
-
 	"github.com/spf13/pflag"
+
+	"imgcluster/cluster/durable"
+	"imgcluster/cluster/oserr"
+	"imgcluster/modes/stress"
 )
 
 // used is a file that a command reads or writes: one named on the command line, or a standard stream.
@@ -139,6 +143,17 @@ func checkFileNames(f *pflag.FlagSet) error {
 		if flag != nil && flag.Changed && flag.Value.String() == "" {
 			hint := "leave out --" + name + ", or give it a name; a variable of the shell may be empty"
 			return usagef(hint, "--%s names nothing", name)
+		}
+	}
+	return nil
+}
+
+// writePublic makes a file with no secret in it. Its error, fs.ErrExist where there is a file, has a hint.
+func writePublic(path string, text []byte) error {
+	if err := durable.WriteNew(path, text, 0o644); err != nil {
+		return &hintedError{
+			fmt.Errorf("%s cannot be made: %w", path, oserr.NoPath(err)),
+			cmp.Or(oserr.Hint(err, path), "choose a folder that this user can write to"),
 		}
 	}
 	return nil

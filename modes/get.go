@@ -88,7 +88,11 @@ func (o outputOptions) destination(name string) (path string, direct bool, err e
 		return stdin, true, nil
 	}
 	if isFolder(path) || path == "" {
-		path = filepath.Join(path, filepath.Base(name))
+		base := name[strings.LastIndexByte(name, '/')+1:]
+		if !isFileName(base) {
+			return "", false, usagef("name a file with -o", "%q cannot be the name of a file here", base)
+		}
+		path = filepath.Join(path, base)
 	}
 	if info, err := os.Stat(path); err == nil && !info.IsDir() && !info.Mode().IsRegular() {
 		return path, true, nil

@@ -1,3 +1,5 @@
+//go:build !windows
+
 package modes
 
 import (
@@ -16,7 +18,6 @@ import (
 
 	"imgcluster/cluster/access"
 	"imgcluster/cluster/bootstrap"
-	"imgcluster/cluster/durable"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/oserr"
 	"imgcluster/cluster/printable"
@@ -242,17 +243,6 @@ func (n *newCluster) make() (err error) {
 			return err
 		}
 		n.made = append(n.made, n.path)
-	}
-	return nil
-}
-
-// writePublic makes a file with no secret in it. Its error, fs.ErrExist where there is a file, has a hint.
-func writePublic(path string, text []byte) error {
-	if err := durable.WriteNew(path, text, 0o644); err != nil {
-		return &hintedError{
-			fmt.Errorf("%s cannot be made: %w", path, oserr.NoPath(err)),
-			cmp.Or(oserr.Hint(err, path), "choose a folder that this user can write to"),
-		}
 	}
 	return nil
 }

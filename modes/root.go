@@ -15,7 +15,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"golang.org/x/sys/unix"
 
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/printable"
@@ -70,19 +69,6 @@ func Main(ctx context.Context, args []string, in io.Reader, out, errw io.Writer)
 		e.printError(errw, err)
 	}
 	return exitStatus(err)
-}
-
-// forbidCoreFiles keeps plaintext and keys out of core files. The limit alone would not do where the kernel
-// pipes these to a program (core(5)); a process that is not dumpable cannot be traced by other processes of
-// its user either.
-func forbidCoreFiles() error {
-	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
-		return fmt.Errorf("forbid core files: %w", err)
-	}
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("forbid core files: %w", err)
-	}
-	return nil
 }
 
 // hangup calls a function at every SIGHUP.
@@ -142,7 +128,7 @@ gives them back. It carries its own stress test and report.
 Exit status: 0 done, 1 failed, 2 usage or configuration, 3 no quorum or nobody
 answers, 99 the report's verdict is a failure, 130 stopped by Ctrl-C, but 1 of a
 stress, which reports on what it has done. Output that cannot be written is a
-failure too; when its reader ends early, as with | head, nothing is said.`,
+failure too; when its reader ends early, as with | head, nothing is said.` + nodesHere,
 		SilenceUsage: true, SilenceErrors: true,
 		Args: onlyCommands,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -166,9 +152,9 @@ failure too; when its reader ends early, as with | head, nothing is said.`,
 	f.BoolVar(&e.noColor, "no-color", false, "print no colours")
 	root.SetHelpCommandGroupID("more")
 	root.SetCompletionCommandGroupID("more")
-	addGroup(root, "run", "Run a cluster:", newDemo(e), newUp(e), newServer(e), newInit(e), newStatus(e),
+	addGroup(root, "run", "Run a cluster:", append(nodeCommands(e), newStatus(e),
 		newVerify(e), newMember(e), newUser(e), newKey(e), newKeys(e), newLogLevel(e), newConfig(e),
-		newBackup(e), newRestore(e))
+		newBackup(e), newRestore(e))...)
 	addGroup(root, "use", "Use it:", newPut(e), newGet(e), newLs(e), newRm(e), newStat(e), newExport(e),
 		newImport(e), newDecrypt(e))
 	addGroup(root, "test", "Test it:", newGenerate(e), newStress(e), newReport(e), newClean(e))

@@ -1,9 +1,12 @@
+//go:build !windows
+
 package modes
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"sync/atomic"
@@ -22,7 +25,7 @@ import (
 
 func newServer(e *env) *cobra.Command {
 	var id int
-	var replace bool
+	var replace, untilInputEnds bool
 	cmd := &cobra.Command{
 		Use:   "server [--id N]",
 		Short: "Run one node of the configuration",
@@ -41,16 +44,35 @@ other nodes, most of which must be up.`,
 			if !cmd.Flags().Changed("id") {
 				id = idUnknown
 			}
-			return runServer(cmd.Context(), e, id, replace)
+			ctx := cmd.Context()
+			if untilInputEnds {
+				ctx = e.untilInputEnds(ctx)
+			}
+			return runServer(ctx, e, id, replace)
 		},
 	}
 	cmd.Flags().IntVar(&id, "id", 0, "the node's ID in the configuration (default: of the node on this machine)")
 	cmd.Flags().BoolVar(&replace, "replace", false,
 		"replace what the data directory has lost by what the other nodes have")
+	cmd.Flags().BoolVar(&untilInputEnds, untilInput, false, "stop when standard input ends")
+	cmd.Flags().MarkHidden(untilInput) // for up and demo
 	config.AddFlag(cmd.Flags(), "node.data_dir", "data-dir")
 	config.AddFlag(cmd.Flags(), "node.listen", "listen")
 	config.AddFlag(cmd.Flags(), "log.level", "log-level")
 	return cmd
+}
+
+// untilInput is the flag of a server that ends with the process that started it.
+const untilInput = "until-input-ends"
+
+// untilInputEnds returns a context that ends with standard input too.
+func (e *env) untilInputEnds(ctx context.Context) context.Context {
+	ctx, end := context.WithCancel(ctx)
+	go func() {
+		defer end()
+		io.Copy(io.Discard, e.in)
+	}()
+	return ctx
 }
 
 // idUnknown stands for the node that is on this machine.
@@ -183,7 +205,11 @@ func (e *env) startLocal(ctx context.Context, cfg *config.Config) (*local.Cluste
 // localOptions returns options that give each node process the configuration of this command.
 func (e *env) localOptions(cfg *config.Config, program string) local.Options {
 	args := func(id int) []string {
-		return append([]string{"server", "--id", strconv.Itoa(id)}, e.configArgs()...)
+		args := []string{"server", "--id", strconv.Itoa(id)}
+		if local.UntilInputEnds {
+			args = append(args, "--"+untilInput)
+		}
+		return append(args, e.configArgs()...)
 	}
 	return local.Options{Config: cfg, Program: program, Args: args, Same: e.sameConfig()}
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"sync"
-	"syscall"
 
 	"imgcluster/cluster/oserr"
 	"imgcluster/cluster/printable"
@@ -77,7 +76,7 @@ func (o *output) join(err error) error {
 }
 
 // unread reports whether nothing failed but that the reader of the output was closed.
-func (o *outputError) unread() bool { return o.also == nil && errors.Is(o.write, syscall.EPIPE) }
+func (o *outputError) unread() bool { return o.also == nil && isClosedPipe(o.write) }
 
 // printJSON prints a value in one line, in which characters that are not printable are escaped.
 func (e *env) printJSON(v any) error { return json.NewEncoder(printable.Writer(e.out)).Encode(v) }

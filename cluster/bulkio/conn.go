@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Conn is a connection with few and large reads, and writes where they are asked for. Its Read is for one
@@ -56,8 +54,8 @@ const (
 	markBytesMin = 64 << 10
 	// markBytesMax bounds what a socket holds for that.
 	markBytesMax = 1 << 20
-	// heldBytesMax is how much of a body at most crypto/tls has already, in a record that is not whole, when it
-	// reads on.
+	// heldBytesMax is how much of a body at most crypto/tls has already, in a record that is not whole, when
+	// it reads on.
 	heldBytesMax = 2 * recordBytes
 )
 
@@ -88,66 +86,6 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return c.read(p)
 }
 
-// readExpected reads bytes of a body, of which so many are expected.
-func (c *Conn) readExpected(p []byte, expected int64) (int, error) {
-	within := time.Duration(c.within.Load())
-	c.flow.begin(time.Now())
-	room := len(p)
-	if c.secure {
-		room = bufferBytes
-	}
-	// The last read of a body waits for its end exactly; other marks stay the same for a while.
-	mark := int(min(int64(room), expected, markBytesMax, c.flow.in(within/2)&^(markBytesMin-1)))
-	if mark < markBytesMin || !c.flow.small() {
-		c.setMark(1)
-		n, err := c.read(p)
-		c.flow.bytes += int64(n + len(c.rest))
-		if !c.secure {
-			c.flow.try(n, room)
-		}
-		return n, err
-	}
-	c.startTimer(within)
-	defer c.low.Stop() // after the read, which so waits for no more than the timer lets it
-	c.await(mark)
-	c.more = true
-	n, err := c.read(p)
-	c.flow.bytes += int64(n + len(c.rest))
-	return n, err
-}
-
-// await waits until so many bytes have come, the other end has closed, the timer has lowered the mark and
-// something has come, or the deadline is over. Errors are left to the read.
-func (c *Conn) await(mark int) {
-	c.setMark(mark)
-	c.raw.Read(func(fd uintptr) bool {
-		ready, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-		return err != nil && err != unix.EINTR || ready > 0
-	})
-}
-
-func (c *Conn) startTimer(within time.Duration) {
-	if c.low == nil {
-		c.low = time.AfterFunc(within, func() { c.setMark(1) })
-		return
-	}
-	c.low.Reset(within)
-}
-
-// setMark sets how many bytes must have come before the kernel wakes Read. Where they have come it does so
-// now.
-func (c *Conn) setMark(n int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.mark == n {
-		return
-	}
-	c.mark = n
-	c.raw.Control(func(fd uintptr) {
-		unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, n)
-	})
-}
-
 // read reads what has come, or what comes first.
 func (c *Conn) read(p []byte) (int, error) {
 	if c.secure && c.more && c.raw != nil && len(p) < bufferBytes {
@@ -170,24 +108,6 @@ func (c *Conn) take(p []byte) int {
 	return n
 }
 
-// fetch reads what has come, without waiting: nobody holds a buffer for a sender that is slow. The end and
-// the errors are left to the next Read.
-func (c *Conn) fetch() {
-	buf := buffers.Get().(*[bufferBytes]byte)
-	n := 0
-	err := c.raw.Read(func(fd uintptr) bool {
-		n, _ = unix.Read(int(fd), buf[:])
-		return true
-	})
-	if err != nil || n <= 0 {
-		buffers.Put(buf)
-		c.more = false
-		return
-	}
-	c.buf, c.rest, c.more = buf, buf[:n], n == len(buf)
-	c.flow.try(n, len(buf))
-}
-
 // flow measures how a body comes.
 type flow struct {
 	since time.Time // when its bytes began to come; zero: there is none
@@ -200,8 +120,8 @@ type flow struct {
 const (
 	flowMin = 5 * time.Millisecond // for a measurement
 	flowMax = 50 * time.Millisecond
-	// tries is how many reads show whether they are small: a sender that is as fast as the reader, such as one
-	// on the same host, fills the socket meanwhile, and to wait would only cost time.
+	// tries is how many reads show whether they are small: a sender that is as fast as the reader, such as
+	// one on the same host, fills the socket meanwhile, and to wait would only cost time.
 	tries      = 4
 	smallBytes = 96 << 10
 )

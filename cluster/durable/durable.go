@@ -36,12 +36,3 @@ func MakeDir(dir string) error {
 	}
 	return nil
 }
-
-// SyncDir fsyncs dir, which makes the names in it durable.
-func SyncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}

@@ -108,16 +108,6 @@ func (f *File) Discard() {
 	os.Remove(f.Name())
 }
 
-// Resemble sets the mode of f to that of another file and, as far as this user may, its owner and group.
-func Resemble(f *os.File, other fs.FileInfo) error {
-	if st, ok := other.Sys().(*syscall.Stat_t); ok {
-		if f.Chown(int(st.Uid), int(st.Gid)) != nil {
-			f.Chown(-1, int(st.Gid)) // works for the groups of this user
-		}
-	}
-	return f.Chmod(other.Mode().Perm())
-}
-
 // WriteNew writes a file with this mode, which is durable when WriteNew returns nil. When the path exists it
 // changes nothing and returns fs.ErrExist.
 func WriteNew(path string, data []byte, mode fs.FileMode) error {

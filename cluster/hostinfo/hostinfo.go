@@ -1,12 +1,11 @@
-// Package hostinfo reads the figures of this host and process from /proc and /sys: those that free, df,
-// ulimit and iostat show. A figure that the system does not have is 0 or empty. Nodes report them in their
-// status, and commands check them before a run.
+// Package hostinfo reads the figures of this host and process from /proc and /sys, or from what macOS and
+// Windows have in their place: those that free, df, ulimit and iostat show. A figure that the system does not
+// have is 0 or empty: on macOS the speed of links and the counters of disks, on Windows these too. Nodes
+// report them in their status, and commands check them before a run.
 package hostinfo
 
 import (
-	"bufio"
 	"context"
-	"fmt"
 	"math"
 	"net"
 	"net/netip"
@@ -15,10 +14,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Host are the figures of a host as one process sees them. What is not known is 0 or empty.
@@ -39,26 +35,9 @@ func Read(dir string, host netip.Addr) Host {
 	h := Host{CPUs: runtime.GOMAXPROCS(0), LinkBytesPS: link(host)}
 	h.Host, _ = os.Hostname()
 	h.MemoryBytes, h.MemoryFree = memory()
-	var files unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil {
-		h.OpenFilesMax = int64(min(files.Cur, 1<<62))
-	}
+	h.OpenFilesMax = openFilesMax()
 	h.DiskID, h.DiskFree = disk(dir)
 	return h
-}
-
-// Process returns this process's resident memory in bytes, and the CPU time that it has used.
-func Process() (rss int64, cpu time.Duration) {
-	b, _ := os.ReadFile("/proc/self/statm") // in pages, such as "5120 2048 1024 1 0 512 0"
-	if fields := strings.Fields(string(b)); len(fields) > 1 {
-		pages, _ := strconv.ParseInt(fields[1], 10, 64)
-		rss = pages * int64(os.Getpagesize())
-	}
-	var use unix.Rusage
-	if unix.Getrusage(unix.RUSAGE_SELF, &use) == nil {
-		cpu = time.Duration(use.Utime.Nano() + use.Stime.Nano())
-	}
-	return rss, cpu
 }
 
 // Addresses returns the addresses that a host's name stands for here, none where it has no answer within
@@ -74,29 +53,6 @@ func Addresses(ctx context.Context, host string, timeout time.Duration) []netip.
 		return nil
 	}
 	return addrs
-}
-
-// memory returns the bytes of RAM, and those available without swapping.
-func memory() (total, free int64) {
-	f, err := os.Open("/proc/meminfo")
-	if err != nil {
-		return 0, 0
-	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		fields := strings.Fields(lines.Text()) // such as "MemTotal: 16384 kB"
-		if len(fields) < 2 {
-			continue
-		}
-		kB, _ := strconv.ParseInt(fields[1], 10, 64)
-		switch fields[0] {
-		case "MemTotal:":
-			total = kB << 10
-		case "MemAvailable:":
-			free = kB << 10
-		}
-	}
-	return total, free
 }
 
 // link returns the speed of the interface that has the address, in bytes a second each way.
@@ -123,47 +79,26 @@ func link(host netip.Addr) int64 {
 	return 0
 }
 
+// space is what a file system has: bytes free for this user, all its bytes, and free inodes or NoInodeLimit.
+type space struct{ free, total, inodes int64 }
+
 // disk returns a name for the file system of dir, the same for all processes that use it, and its free bytes.
 func disk(dir string) (id string, free int64) {
-	device, ok := device(dir)
-	if !ok {
-		return "", 0
-	}
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	device, err := device(dir)
 	if err != nil {
 		return "", 0
 	}
-	var fs unix.Statfs_t
-	if unix.Statfs(dir, &fs) == nil {
-		free = int64(fs.Bavail) * fs.Bsize
+	boot, err := boot()
+	if err != nil {
+		return "", 0
 	}
-	return strings.TrimSpace(string(boot)) + "/" + device, free
+	s, _ := spaceOf(dir) // zeros where that is not known
+	return boot + "/" + device, s.free
 }
 
 // NoInodeLimit is the number of free inodes of a file system that makes inodes on demand. Such a file system
 // reports a total of 0.
 const NoInodeLimit = math.MaxInt64
-
-// FreeInodes returns the number of free inodes of a file system.
-func FreeInodes(fs *unix.Statfs_t) int64 {
-	if fs.Files == 0 {
-		return NoInodeLimit
-	}
-	return int64(min(fs.Ffree, NoInodeLimit))
-}
-
-// device returns the number of the device of a folder, as in /sys/dev/block.
-func device(dir string) (string, bool) {
-	info, err := os.Stat(dir)
-	if err != nil {
-		return "", false
-	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return "", false
-	}
-	return fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev)), true
-}
 
 // Disk reads the counters of the block device under a folder.
 type Disk struct{ path string }
@@ -171,7 +106,7 @@ type Disk struct{ path string }
 // DiskOf returns the device under dir, which must exist. A file system without a device of its own has no
 // counters.
 func DiskOf(dir string) Disk {
-	if device, ok := device(dir); ok {
+	if device, err := device(dir); err == nil {
 		return Disk{filepath.Join("/sys/dev/block", device, "stat")}
 	}
 	return Disk{}

@@ -1,6 +1,7 @@
 package hostinfo
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
 	"math"
@@ -8,8 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // Unlimited is a limit that is not set.
@@ -31,14 +30,14 @@ type Limits struct {
 // exists.
 func LimitsOf(dir string) (Limits, error) {
 	l := Limits{
-		OpenFiles:    rlimit(unix.RLIMIT_NOFILE),
-		AddressSpace: rlimit(unix.RLIMIT_AS),
+		OpenFiles:    openFilesMax(),
+		AddressSpace: addressSpaceMax(),
 		Memory:       Unlimited,
 		MemoryFree:   Unlimited,
 	}
 	if total, free := memory(); total > 0 {
 		l.Memory = total
-		l.MemoryFree = free
+		l.MemoryFree = cmp.Or(free, Unlimited)
 	}
 	groups, err := os.ReadFile("/proc/self/cgroup")
 	if err == nil {
@@ -48,28 +47,19 @@ func LimitsOf(dir string) (Limits, error) {
 	if err != nil {
 		return l, err
 	}
-	var st unix.Statfs_t
-	err = unix.Statfs(path, &st)
+	s, err := spaceOf(path)
 	for errors.Is(err, fs.ErrNotExist) && path != filepath.Dir(path) {
 		path = filepath.Dir(path)
-		err = unix.Statfs(path, &st)
+		s, err = spaceOf(path)
 	}
 	if err != nil {
 		return l, &fs.PathError{Op: "statfs", Path: path, Err: err}
 	}
-	l.Bytes = int64(st.Bavail) * int64(st.Bsize)
-	l.BytesTotal = int64(st.Blocks) * int64(st.Bsize)
-	l.Inodes = FreeInodes(&st)
+	l.Bytes = s.free
+	l.BytesTotal = s.total
+	l.Inodes = s.inodes
 	l.Place = path
 	return l, nil
-}
-
-func rlimit(which int) int64 {
-	var r unix.Rlimit
-	if unix.Getrlimit(which, &r) != nil {
-		return Unlimited
-	}
-	return int64(min(r.Cur, Unlimited))
 }
 
 // groupMemory returns the smallest memory limit of a process's control groups and of those above them, in

@@ -42,7 +42,7 @@ func newArena(bytes int64, uploads int) (*arena, error) {
 	if err != nil {
 		return nil, fmt.Errorf("staging memory of %d bytes: %w", bytes, err)
 	}
-	if err := unix.Madvise(mem, unix.MADV_DONTDUMP); err != nil {
+	if err := keepOutOfCore(mem); err != nil {
 		return nil, fmt.Errorf("staging memory: keep out of core files: %w", err)
 	}
 	return &arena{mem: mem, hold: chunks - window}, nil

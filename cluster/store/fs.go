@@ -121,7 +121,7 @@ func (o *osFS) stat(name string) (int64, error) {
 func (o *osFS) create(name string, direct bool) (file, error) {
 	flags := unix.O_WRONLY | unix.O_CREAT | unix.O_TRUNC
 	if direct {
-		flags |= unix.O_DIRECT
+		flags |= directFlag
 	}
 	fd, err := o.openFile(name, flags)
 	if err != nil {
@@ -131,6 +131,9 @@ func (o *osFS) create(name string, direct bool) (file, error) {
 }
 
 func (o *osFS) canDirect(probe string) bool {
+	if directFlag == 0 {
+		return false
+	}
 	f, err := o.create(probe, true)
 	if err != nil {
 		return false
@@ -211,15 +214,6 @@ func (o *osFS) free() (freeSpace, error) {
 // osFile is the descriptor of a file of osFS.
 type osFile int
 
-// allocate reserves the file's blocks and sets its length, so that direct writes never extend it.
-func (o osFile) allocate(size int64) error {
-	err := restart(func() error { return unix.Fallocate(int(o), 0, 0, size) })
-	if errors.Is(err, unix.EOPNOTSUPP) {
-		return nil // Create has checked the free bytes
-	}
-	return err
-}
-
 func (o osFile) write(p []byte) error {
 	for len(p) > 0 {
 		n := 0
@@ -238,33 +232,7 @@ func (o osFile) write(p []byte) error {
 	return nil
 }
 
-func (o osFile) writeBack(off, n int64) error {
-	err := restart(func() error {
-		return unix.SyncFileRange(int(o), off, n, unix.SYNC_FILE_RANGE_WRITE)
-	})
-	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) {
-		return nil // it only starts early what the fsync waits for
-	}
-	return err
-}
-
-func (o osFile) endDirect() error {
-	flags, err := unix.FcntlInt(uintptr(o), unix.F_GETFL, 0)
-	if err != nil {
-		return err
-	}
-	_, err = unix.FcntlInt(uintptr(o), unix.F_SETFL, flags&^unix.O_DIRECT)
-	return err
-}
-
-func (o osFile) sync() error  { return restart(func() error { return unix.Fsync(int(o)) }) }
 func (o osFile) close() error { return unix.Close(int(o)) }
-
-// dropCache has the kernel drop a file's clean pages from its page cache: after a failed write they may
-// hold what the disk never got. Dirty pages stay.
-func dropCache(fd int) error {
-	return restart(func() error { return unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED) })
-}
 
 // restart repeats a system call that a signal interrupted.
 func restart(call func() error) error {

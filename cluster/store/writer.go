@@ -43,7 +43,7 @@ var directBuffers = sync.Pool{New: func() any {
 	}
 	skip := -uintptr(unsafe.Pointer(&mem[0])) % hugeBytes
 	page := mem[skip : skip+hugeBytes]
-	_ = unix.Madvise(page, unix.MADV_HUGEPAGE) // a kernel without them does as well
+	preferHuge(page)
 	b := page[: directBytes+beyondBytes : directBytes+beyondBytes]
 	if err == nil {
 		runtime.AddCleanup(&b, func(mem []byte) { _ = unix.Munmap(mem) }, mem)

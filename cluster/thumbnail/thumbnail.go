@@ -20,7 +20,6 @@ import (
 
 	"golang.org/x/image/draw"
 	"golang.org/x/sync/semaphore"
-	"golang.org/x/sys/unix"
 
 	_ "golang.org/x/image/bmp"
 	_ "golang.org/x/image/tiff"
@@ -137,7 +136,7 @@ func atLowestPriority(fn func()) {
 	go func() {
 		defer close(done)
 		runtime.LockOSThread() // and never unlocks: the thread ends
-		unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), 19)
+		lowerPriority()
 		fn()
 	}()
 	<-done

@@ -1,6 +1,5 @@
-// Package local supervises a cluster all of whose nodes are processes on this machine: it starts them,
-// waits until they are ready, makes them fail on purpose and restarts them (Cluster.Do), and stops them.
-// The process that started them can let another one do so through a socket (Listen, Connect).
+//go:build !windows
+
 package local
 
 import (

@@ -1,3 +1,5 @@
+//go:build !windows
+
 package local
 
 import (
@@ -7,50 +9,16 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
-	"time"
-
-	"golang.org/x/sys/unix"
-
-	"imgcluster/config"
 )
-
-// Limits of the protocol on the control socket of up. Whoever may open the socket (mode 0600) can make
-// the nodes fail. A session begins with a line "nodes 1 2 3" from up, or "error WHY". Then each line
-// "kill 2" (an Action and a node) is answered by "ok" or "error WHY". There is one session at a time.
-// However it ends, up continues the nodes that were paused in it and restarts those that were ended.
-const (
-	controlLineMax = 1024             // bytes
-	controlDial    = 2 * time.Second  // until the first line from up
-	controlAnswer  = 45 * time.Second // until an action is answered, which may wait for a node to end
-)
-
-// controlPath returns the path of the socket on which up listens with this configuration. The API port in it
-// keeps clusters apart that run at the same time.
-func controlPath(cfg *config.Config) string {
-	first := cfg.Cluster.Nodes[0]
-	return filepath.Join(filepath.Dir(cfg.DataDir(first.ID)), fmt.Sprintf("up-%d.sock", first.APIPort))
-}
-
-// shortPath returns a path by its folder's descriptor, since a socket's path has at most 107 bytes
-// (unix(7)). The caller closes the folder after the last use of the path.
-func shortPath(path string) (short string, folder *os.File, err error) {
-	folder, err = os.Open(filepath.Dir(path))
-	if err != nil {
-		return "", nil, err
-	}
-	return fmt.Sprintf("/proc/self/fd/%d/%s", folder.Fd(), filepath.Base(path)), folder, nil
-}
 
 // Control serves the control socket of a cluster.
 type Control struct {
 	cluster *Cluster
 	say     func(format string, args ...any)
-	folder  *os.File
+	done    func() // with the socket's path
 	socket  net.Listener
 	served  chan struct{} // closed when all sessions have ended
 	session sync.Mutex    // held by the one session
@@ -63,28 +31,23 @@ type Control struct {
 // nodes must be ready: then no other up runs them, and an existing socket is a leftover of one that has
 // ended.
 func Listen(ctx context.Context, cluster *Cluster, say func(format string, args ...any)) (*Control, error) {
-	path, folder, err := shortPath(controlPath(cluster.cfg))
+	path, done, err := shortPath(controlPath(cluster.cfg))
 	if err != nil {
 		return nil, err
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		folder.Close()
+		done()
 		return nil, err
 	}
-	private := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
-		// Before bind, so that it is never open to other users.
-		outer := c.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), 0o600) })
-		return errors.Join(outer, err)
-	}}
-	socket, err := private.Listen(ctx, "unix", path)
+	socket, err := listenPrivate(ctx, path)
 	if err != nil {
-		folder.Close()
+		done()
 		return nil, err
 	}
 	c := &Control{
 		cluster: cluster,
 		say:     say,
-		folder:  folder,
+		done:    done,
 		socket:  socket,
 		served:  make(chan struct{}),
 		conns:   map[net.Conn]bool{},
@@ -165,5 +128,5 @@ func (c *Control) Close() {
 	}
 	c.mu.Unlock()
 	<-c.served
-	c.folder.Close()
+	c.done()
 }

@@ -1,3 +1,5 @@
+//go:build !windows
+
 package local
 
 import (
@@ -6,19 +8,6 @@ import (
 	"fmt"
 	"syscall"
 	"time"
-)
-
-// Action is what can be done to a node's process.
-type Action string
-
-// The actions. Start waits until the process that was killed or stopped has ended, and so does Kill. The
-// others return at once.
-const (
-	ActionKill     Action = "kill"     // SIGKILL
-	ActionStop     Action = "stop"     // SIGTERM
-	ActionPause    Action = "pause"    // SIGSTOP
-	ActionContinue Action = "continue" // SIGCONT
-	ActionStart    Action = "start"
 )
 
 // Do takes an action on a node's process. A process that the cluster did not start is left alone.

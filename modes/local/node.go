@@ -1,3 +1,5 @@
+//go:build !windows
+
 package local
 
 import (
@@ -12,7 +14,6 @@ import (
 	"runtime"
 	"strings"
 	"sync/atomic"
-	"syscall"
 
 	"imgcluster/cluster/wait"
 )
@@ -58,12 +59,17 @@ func (n *Node) start(exe string, args []string) error {
 	n.cmd = exec.Command(exe, args...)
 	n.cmd.Stdout = log
 	n.cmd.Stderr = log
-	n.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	untie, err := tie(n.cmd)
+	if err != nil {
+		log.Close()
+		return fmt.Errorf("start node %d: %w", n.ID, err)
+	}
 	n.exited = make(chan struct{})
 	started := make(chan error)
 	go func() {
 		defer log.Close()
-		runtime.LockOSThread() // Pdeathsig is tied to the thread that forks
+		defer untie()
+		runtime.LockOSThread() // Linux ties the end of the process to the thread that forks
 		err := n.cmd.Start()
 		started <- err
 		if err == nil {

@@ -10,8 +10,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
 	"imgcluster/cluster/durable"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/oserr"
@@ -67,7 +65,7 @@ func (l *File) lock() error {
 	if l.keep > 0 {
 		hint = "wait until it has ended"
 	}
-	if err := unix.Flock(int(l.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+	if isLocked(l.File) {
 		return refusef(hint, "another stress is writing the log %s", l.path)
 	}
 	own, err := l.Stat()
@@ -137,12 +135,12 @@ func (l *File) Start() (older string, err error) {
 
 // replace renames the previous log, and continues with a new file.
 func (l *File) replace() error {
-	if err := os.Rename(l.path, l.older); err != nil {
-		return refusef("name another file with --log", "the previous log: %w", err)
-	}
 	old, err := l.Stat()
 	if err != nil {
 		return fmt.Errorf("the log: %w", err)
+	}
+	if err := renameOpen(l.File, l.path, l.older); err != nil {
+		return refusef("name another file with --log", "the previous log: %w", err)
 	}
 	f, err := os.OpenFile(l.path, os.O_CREATE|os.O_EXCL|os.O_RDWR, old.Mode().Perm())
 	if err == nil {
@@ -159,7 +157,7 @@ func (l *File) replace() error {
 // Discard leaves the file as it was found.
 func (l *File) Discard() error {
 	if l.fresh {
-		os.Remove(l.path) // if it fails, an empty file is left
+		return removeOpen(l.File, l.path)
 	}
 	return l.Close()
 }

@@ -45,8 +45,7 @@ func OpenScreen(tty *os.File, draw func(width, height int) []string) *Screen {
 		closing: make(chan struct{}),
 		drawn:   make(chan struct{}),
 	}
-	signal.Notify(s.signals, syscall.SIGWINCH, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT,
-		syscall.SIGTSTP, syscall.SIGCONT)
+	signal.Notify(s.signals, screenSignals...)
 	s.enter()
 	go s.loop()
 	return s
@@ -65,14 +64,9 @@ func (s *Screen) loop() {
 			return
 		case <-tick.C:
 		case sig := <-s.signals:
-			switch sig {
-			case syscall.SIGWINCH:
-			case syscall.SIGTSTP:
-				s.Leave()
-				syscall.Kill(os.Getpid(), syscall.SIGSTOP)
-			case syscall.SIGCONT:
-				s.enter()
-			case syscall.SIGINT, syscall.SIGTERM:
+			switch {
+			case s.paused(sig):
+			case sig == syscall.SIGINT || sig == syscall.SIGTERM:
 				// The first one drains the run, which is done elsewhere. The second ends the process.
 				if interrupted {
 					s.die(sig.(syscall.Signal))
@@ -91,7 +85,7 @@ func (s *Screen) loop() {
 func (s *Screen) die(sig syscall.Signal) {
 	s.Leave()
 	signal.Reset(sig)
-	syscall.Kill(os.Getpid(), sig)
+	dieOf(sig)
 }
 
 func (s *Screen) enter() {

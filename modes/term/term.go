@@ -21,10 +21,7 @@ const (
 func Is(f *os.File) bool { return f != nil && xterm.IsTerminal(int(f.Fd())) }
 
 // IsScreen reports whether f, which may be nil, is a terminal with colours and a cursor that can be moved.
-func IsScreen(f *os.File) bool {
-	kind := os.Getenv("TERM")
-	return kind != "" && kind != "dumb" && Is(f)
-}
+func IsScreen(f *os.File) bool { return Is(f) && showsColors(f) }
 
 // Size returns how many columns and lines a terminal has.
 func Size(f *os.File) (columns, lines int) {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/semaphore"
-	"golang.org/x/sys/unix"
 )
 
 // Memory is a worker's memory for an image. It is outside the Go heap, since the garbage collector would
@@ -65,11 +64,11 @@ func (m *Memory) fit(size int) error {
 		if size == len(m.mapped) {
 			return nil
 		}
-		return unix.Madvise(m.mapped[size:], unix.MADV_DONTNEED)
+		return giveBack(m.mapped[size:])
 	}
 	m.unmap()
 	var err error
-	m.mapped, err = unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	m.mapped, err = mapPages(size)
 	return err
 }
 
@@ -80,7 +79,7 @@ func (m *Memory) release() {
 
 func (m *Memory) unmap() {
 	if m.mapped != nil {
-		unix.Munmap(m.mapped) // cannot fail for a whole mapping
+		unmapPages(m.mapped) // cannot fail for a whole mapping
 	}
 	m.mapped = nil
 }

@@ -1,0 +1,5 @@
+package oserr
+
+import "syscall"
+
+func init() { known[syscall.EUCLEAN] = meaning{Broken, fsckHint} }

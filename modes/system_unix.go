@@ -1,0 +1,24 @@
+//go:build unix
+
+package modes
+
+import (
+	"errors"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// nodesHere is what the help says of nodes on this system.
+const nodesHere = ""
+
+// nodeCommands are the commands that run nodes, or prepare a machine for that.
+func nodeCommands(e *env) []*cobra.Command {
+	return []*cobra.Command{newDemo(e), newUp(e), newServer(e), newInit(e)}
+}
+
+// isClosedPipe reports whether a write failed because the reader has closed its end.
+func isClosedPipe(err error) bool { return errors.Is(err, syscall.EPIPE) }
+
+// isFileName reports whether the last part of an image's name can be that of a file.
+func isFileName(string) bool { return true }

@@ -1,0 +1,48 @@
+package modes
+
+import (
+	"errors"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/windows"
+)
+
+// nodesHere is what the help says of nodes on this system.
+const nodesHere = `
+
+Nodes run on Linux and macOS: the commands demo, up, server and init are there.`
+
+// nodeCommands refuse the commands that run nodes, or prepare a machine for that. A node keeps its
+// promises by what the file systems of Linux and macOS guarantee, and the master key by their file modes.
+func nodeCommands(*env) []*cobra.Command {
+	var commands []*cobra.Command
+	for _, name := range []string{"demo", "up", "server", "init"} {
+		commands = append(commands, &cobra.Command{
+			Use: name, Hidden: true, DisableFlagParsing: true,
+			RunE: func(*cobra.Command, []string) error {
+				return usagef("run imgcluster "+name+" on Linux or macOS; commands here reach its nodes by the "+
+					"same imgcluster.yaml", "%s is not there on Windows, where no node runs", name)
+			},
+		})
+	}
+	return commands
+}
+
+// forbidCoreFiles has nothing to do: Go ends a crash on Windows without a dump of the memory. Other processes
+// of this user may read that of this one.
+func forbidCoreFiles() error { return nil }
+
+// isClosedPipe reports whether a write failed because the reader has closed its end.
+func isClosedPipe(err error) bool {
+	return errors.Is(err, windows.ERROR_BROKEN_PIPE) || errors.Is(err, windows.ERROR_NO_DATA)
+}
+
+// isFileName reports whether the last part of an image's name can be that of a file. Windows would write
+// elsewhere than into a file of that name: to a device (NUL), a stream of another file (a colon), or a file
+// whose name lacks the dots and blanks at the end. Other characters it refuses.
+func isFileName(name string) bool {
+	return filepath.IsLocal(name) && strings.TrimRight(name, ". ") == name &&
+		!strings.ContainsAny(name, `<>"|?*\`)
+}
