@@ -375,7 +375,7 @@ func TestInputInterrupted(t *testing.T) {
 		_, err = writer.WriteString("x")
 		must(t, err)
 		eventually(t, "it is read", func() bool {
-			left, err := unix.IoctlGetInt(int(writer.Fd()), unix.TIOCINQ)
+			left, err := unix.IoctlGetInt(int(writer.Fd()), unreadBytes)
 			return err == nil && left == 0 || r.over()
 		})
 		if status := r.interrupt(t); status != exitCanceled {

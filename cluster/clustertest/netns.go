@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -189,29 +188,6 @@ func (n *Network) dialOwn(ctx context.Context, _, address string) (net.Conn, err
 		return nil, err
 	}
 	return n.DialFrom(ctx, to.Addr(), address)
-}
-
-// inside calls fn on a thread in the host's namespace: sockets that fn opens belong to the host.
-func (h *host) inside(fn func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		own, err := os.Open("/proc/thread-self/ns/net")
-		if err == nil {
-			defer own.Close()
-			err = unix.Setns(int(h.ns.Fd()), unix.CLONE_NEWNET)
-		}
-		if err != nil {
-			done <- fmt.Errorf("enter namespace %s: %w", h.name, err)
-			return // the locked thread ends with the goroutine
-		}
-		err = fn()
-		if unix.Setns(int(own.Fd()), unix.CLONE_NEWNET) == nil {
-			runtime.UnlockOSThread()
-		}
-		done <- err
-	}()
-	return <-done
 }
 
 func (n *Network) host(a netip.Addr) *host {

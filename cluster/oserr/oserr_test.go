@@ -27,7 +27,7 @@ func TestClasses(t *testing.T) {
 		{errors.New("panic: open /a: too many open files"), Scarce, "LimitNOFILE="},
 		{errors.New("open /a: too many open files in system"), Scarce, "fs.file-max"},
 		{&fs.PathError{Op: "read", Path: "/a/b", Err: syscall.EIO}, Broken, "the disk under /a/b"},
-		{syscall.EUCLEAN, Broken, "fsck on the disk under /dir"},
+		{syscall.EBADMSG, Broken, "fsck on the disk under /dir"},
 		{syscall.EROFS, Fixed, "mount /dir read-write"},
 		{syscall.EDQUOT, Full, "quota"},
 		{&os.LinkError{Op: "rename", Old: "x", New: "y", Err: syscall.EFBIG}, Full, "ulimit -f"},

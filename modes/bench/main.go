@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command bench measures imgcluster side by side with what a machine and its network allow: a bare broadcast
 // to processes that discard the images or only write them, and a bare file server. It builds the program,
 // runs every cell (one kind of load on one kind of target) for some seconds in turn, several rounds of all,
