@@ -9,7 +9,7 @@ RACE_SKIP = TestModel|TestCrash|TestHistories|TestNetwork|TestPowerCuts|TestLayo
 RACE_SKIP := $(RACE_SKIP)|TestLostDisk|TestManyImages|TestInodesFull|TestRestartsSendNothingTwice|TestStrangers
 RACE_SKIP := $(RACE_SKIP)|TestSimulation
 
-.PHONY: build static deb test readme race lint format bench networks extreme powercuts histories crash flips wipes damage slow scale bugs fuzz strangers simulate balance clean
+.PHONY: build static cross cross-all deb test readme race lint format bench networks extreme powercuts histories crash flips wipes damage slow scale bugs fuzz strangers simulate balance clean
 
 build: ## the binary
 	go build -o imgcluster .
@@ -30,6 +30,23 @@ lint:
 
 static: ## without a C compiler
 	CGO_ENABLED=0 go build -o imgcluster .
+
+# Where people work beside Linux: the program for macOS, the commands of clients for Windows. Vet compiles the
+# tests too. Of modes, whose tests start nodes, Windows vets the program's files. No file here is of one
+# architecture, so CI compiles for one of each system; cross-all builds for the others too.
+CLIENT = GOOS=windows GOARCH=amd64 go
+cross cross-all: export CGO_ENABLED = 0
+cross: ## for other systems than this one
+	GOOS=darwin GOARCH=arm64 go build -o /dev/null .
+	GOOS=darwin GOARCH=arm64 go vet ./...
+	$(CLIENT) build -o /dev/null .
+	$(CLIENT) vet $$($(CLIENT) list -deps . | grep '^imgcluster' | grep -v '^imgcluster/modes$$')
+	$(CLIENT) vet $$($(CLIENT) list -f '{{range .GoFiles}}modes/{{.}} {{end}}' ./modes)
+
+cross-all: cross
+	GOOS=linux GOARCH=arm64 go build -o /dev/null .
+	GOOS=darwin GOARCH=amd64 go build -o /dev/null .
+	GOOS=windows GOARCH=arm64 go build -o /dev/null .
 
 deb: static ## a Debian package, in this folder
 	testdata/deploy/deb.sh ./imgcluster .

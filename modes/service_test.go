@@ -2,6 +2,7 @@ package modes
 
 import (
 	"bytes"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -13,6 +14,18 @@ import (
 	"testing"
 	"time"
 )
+
+// TestUntilInputEnds: a server that is tied to its standard input stops with that, and not before.
+func TestUntilInputEnds(t *testing.T) {
+	read, held := io.Pipe()
+	e := &env{in: &input{ctx: t.Context(), r: read}}
+	ctx := e.untilInputEnds(t.Context())
+	if _, err := held.Write([]byte("x")); err != nil || ctx.Err() != nil {
+		t.Fatalf("it ends with the first byte: %v, %v", err, ctx.Err())
+	}
+	must(t, held.Close())
+	<-ctx.Done()
+}
 
 // TestService runs a node as systemd does: it says when it serves, reloads and stops. On SIGHUP it takes the
 // log level of its configuration, and of one that is wrong nothing.

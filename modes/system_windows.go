@@ -12,13 +12,14 @@ import (
 // nodesHere is what the help says of nodes on this system.
 const nodesHere = `
 
-Nodes run on Linux and macOS: the commands demo, up, server and init are there.`
+Nodes run on Linux and macOS: the commands demo, up, server, init, backup and
+restore are there.`
 
 // nodeCommands refuse the commands that run nodes, or prepare a machine for that. A node keeps its
 // promises by what the file systems of Linux and macOS guarantee, and the master key by their file modes.
 func nodeCommands(*env) []*cobra.Command {
 	var commands []*cobra.Command
-	for _, name := range []string{"demo", "up", "server", "init"} {
+	for _, name := range []string{"demo", "up", "server", "init", "backup", "restore"} {
 		commands = append(commands, &cobra.Command{
 			Use: name, Hidden: true, DisableFlagParsing: true,
 			RunE: func(*cobra.Command, []string) error {

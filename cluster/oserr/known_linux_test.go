@@ -6,7 +6,8 @@ import (
 )
 
 func TestInconsistentFileSystem(t *testing.T) {
-	if ClassOf(syscall.EUCLEAN) != Broken || Hint(syscall.EUCLEAN, "/dir") != Hint(syscall.EBADMSG, "/dir") {
-		t.Errorf("EUCLEAN has the class %d and the hint %q", ClassOf(syscall.EUCLEAN), Hint(syscall.EUCLEAN, "/dir"))
+	class, hint := ClassOf(syscall.EUCLEAN), Hint(syscall.EUCLEAN, "/dir")
+	if class != Broken || hint != Hint(syscall.EBADMSG, "/dir") {
+		t.Errorf("EUCLEAN has the class %d and the hint %q", class, hint)
 	}
 }

@@ -1,3 +1,5 @@
+//go:build unix
+
 package local
 
 import (
@@ -169,6 +171,45 @@ func TestSession(t *testing.T) {
 	control.Close()
 	_, err = Connect(t.Context(), c.cfg, " --same")
 	expectRefusal(t, err, "imgcluster up --same")
+}
+
+// TestLinkedPath: a socket in a folder with a long path can be listened on and reached by links, of which
+// nothing is left.
+func TestLinkedPath(t *testing.T) {
+	links := t.TempDir()
+	t.Setenv("TMPDIR", links)
+	folder := filepath.Join(t.TempDir(), strings.Repeat("long", 30))
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(folder, "up.sock")
+	here, done, err := linkedPath(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", here)
+	if err != nil {
+		t.Fatalf("%s: %v", here, err)
+	}
+	there, doneToo, err := linkedPath(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("unix", there)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(conn.Close(), l.Close()); err != nil {
+		t.Error(err)
+	}
+	done()
+	doneToo()
+	if left, err := os.ReadDir(links); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	if _, err := os.Stat(folder); err != nil {
+		t.Errorf("the folder went with its link: %v", err)
+	}
 }
 
 // The error of a node that ends at once has the last error of its log. The other nodes are stopped.

@@ -289,6 +289,10 @@ func (f *found) checkMemory() Check {
 	c := Check{Name: "memory", State: CheckOK}
 	for _, boot := range order {
 		m := machines[boot]
+		if m.free == 0 {
+			c.add(CheckWarn, "", "%s: needs %s, how much is free is not known", m.name, term.Bytes(m.need))
+			continue
+		}
 		text := fmt.Sprintf("%s: needs %s, %s free", m.name, term.Bytes(m.need), term.Bytes(m.free))
 		if m.free >= m.need {
 			c.add(CheckOK, "", "%s", text)

@@ -175,6 +175,11 @@ func TestPreflight(t *testing.T) {
 			"memory", CheckFail,
 			[]string{"this machine", "268 MB", "210 MB"},
 		},
+		"memory of a system that does not tell": {
+			func(f *found) { f.client.MemoryFree = 0 },
+			"memory", CheckWarn,
+			[]string{"this machine", "not known"},
+		},
 		"memory of nodes": {
 			func(f *found) { f.nodes[2].info.Machine.MemoryFree = 300 << 20 },
 			"memory", CheckFail,
