@@ -12,19 +12,19 @@ import (
 // nodesHere is what the help says of nodes on this system.
 const nodesHere = `
 
-Nodes run on Linux and macOS: the commands demo, up, server, init, backup and
-restore are there.`
+Nodes run on Linux and macOS: the commands demo, up, server, init, backup,
+restore, export and import are there.`
 
 // nodeCommands refuse the commands that run nodes, or prepare a machine for that. A node keeps its
 // promises by what the file systems of Linux and macOS guarantee, and the master key by their file modes.
 func nodeCommands(*env) []*cobra.Command {
 	var commands []*cobra.Command
-	for _, name := range []string{"demo", "up", "server", "init", "backup", "restore"} {
+	for _, name := range []string{"demo", "up", "server", "init", "backup", "restore", "export", "import"} {
 		commands = append(commands, &cobra.Command{
 			Use: name, Hidden: true, DisableFlagParsing: true,
 			RunE: func(*cobra.Command, []string) error {
 				return usagef("run imgcluster "+name+" on Linux or macOS; commands here reach its nodes by the "+
-					"same imgcluster.yaml", "%s is not there on Windows, where no node runs", name)
+					"same imgcluster.yaml", "%s is not there on Windows", name)
 			},
 		})
 	}
@@ -47,3 +47,7 @@ func isFileName(name string) bool {
 	return filepath.IsLocal(name) && strings.TrimRight(name, ". ") == name &&
 		!strings.ContainsAny(name, `<>"|?*\`)
 }
+
+// folderCommands are none: export and import are among those that nodeCommands refuses, since they need file
+// names and flags that Windows does not have.
+func folderCommands(*env) []*cobra.Command { return nil }
