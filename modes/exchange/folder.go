@@ -264,7 +264,7 @@ func (f *folder) free() (bytes int64, ok bool) {
 	if unix.Fstatfs(int(f.lock.Fd()), &st) != nil || st.Blocks == 0 {
 		return 0, false
 	}
-	return int64(st.Bavail) * st.Bsize, true
+	return int64(st.Bavail) * int64(st.Bsize), true
 }
 
 // size returns the size of a regular file, -1 where there is none.
