@@ -29,6 +29,15 @@ func openPorts(
 	return api, peers, nil
 }
 
+// TryPorts opens a node's ports and closes them again. Its error is why a node could not.
+func TryPorts(ctx context.Context, cfg *config.Config, self config.Node) error {
+	api, peers, err := openPorts(ctx, cfg, self)
+	if err != nil {
+		return err
+	}
+	return errors.Join(api.Close(), peers.Close())
+}
+
 func listenError(cfg *config.Config, self config.Node, what, setting string, err error) error {
 	hint := cfg.Listener(setting).Hint(err)
 	if hint == "" {

@@ -59,14 +59,31 @@ func preflight(cfg *config.Config, self image.NodeID, logger *zap.Logger) error 
 	return lacking(cfg, self, have, !bootstrap.Claimed(dir))
 }
 
-// lacking compares what a node needs with what it has. It names all that is too little.
-func lacking(cfg *config.Config, id image.NodeID, have hostinfo.Limits, first bool) error {
-	var reasons, hints []string
-	lacks := func(has, need int64, form, hint string, args ...any) {
-		if has < need {
-			reasons = append(reasons, fmt.Sprintf(form, has, need))
-			hints = append(hints, fmt.Sprintf(hint, args...))
-		}
+// Need is something of its machine that a node needs.
+type Need struct {
+	What        string // in a word or two
+	Has, Wanted int64  // files, bytes or inodes
+	Reason      string // what is too little, in words that say both
+	Hint        string // what to do where it is
+}
+
+// Lacks reports whether there is too little of it.
+func (n Need) Lacks() bool { return n.Has < n.Wanted }
+
+// Needs returns what a node needs of this machine, and what it has of that.
+func Needs(cfg *config.Config, id image.NodeID) ([]Need, error) {
+	dir := cfg.DataDir(id)
+	have, err := hostinfo.LimitsOf(dir)
+	if err != nil {
+		return nil, bootstrap.Refuse(oserr.Hint(err, dir), "data directory %s: %v", dir, err)
+	}
+	return needs(cfg, id, have, !bootstrap.Claimed(dir)), nil
+}
+
+// needs compares what a node needs with what it has.
+func needs(cfg *config.Config, id image.NodeID, have hostinfo.Limits, first bool) (all []Need) {
+	add := func(what string, has, wanted int64, form, hint string, args ...any) {
+		all = append(all, Need{what, has, wanted, fmt.Sprintf(form, has, wanted), fmt.Sprintf(hint, args...)})
 	}
 	files := filesNeeded(cfg)
 	fewer := ""
@@ -74,14 +91,15 @@ func lacking(cfg *config.Config, id image.NodeID, have hostinfo.Limits, first bo
 	if less >= connectionsMin {
 		fewer = fmt.Sprintf(", or lower limits.connections to %d", less)
 	}
-	lacks(have.OpenFiles, files, "it may have %d open files and needs %d",
+	add("open files", have.OpenFiles, files, "it may have %d open files and needs %d",
 		"raise the hard limit of open files to %d (ulimit -Hn, LimitNOFILE= of systemd, "+
 			"--ulimit nofile= of Docker)%s", files, fewer)
 	memory := int64(cfg.Limits.MemoryBytes)
-	lacks(have.Memory, memory, "it may have %d bytes of memory and needs %d (limits.memory_bytes)",
+	add("memory", have.Memory, memory, "it may have %d bytes of memory and needs %d (limits.memory_bytes)",
 		"raise the memory limit of its control group (MemoryMax= of systemd, --memory of Docker), "+
 			"or lower limits.memory_bytes and limits.staging_bytes")
-	lacks(have.AddressSpace, addressSpace+memory, "it may have %d bytes of address space and needs %d",
+	add("address space", have.AddressSpace, addressSpace+memory,
+		"it may have %d bytes of address space and needs %d",
 		"raise ulimit -v or leave it out (LimitAS=infinity of systemd): it does not limit memory in use")
 	inodes, bytes := int64(startInodes), int64(startBytes)
 	if first {
@@ -93,9 +111,21 @@ func lacking(cfg *config.Config, id image.NodeID, have hostinfo.Limits, first bo
 		room += fmt.Sprintf(" (of the node's own files only those in %s and in %s may go)",
 			filepath.Join(dir, "quarantine"), filepath.Join(dir, "images", "tmp"))
 	}
-	lacks(have.Bytes, bytes, "the disk has %d free bytes and a start needs %d", "%s", room)
-	lacks(have.Inodes, inodes, "the file system has %d free inodes and a start needs %d",
+	add("room", have.Bytes, bytes, "the disk has %d free bytes and a start needs %d", "%s", room)
+	add("inodes", have.Inodes, inodes, "the file system has %d free inodes and a start needs %d",
 		"%s: remove files, or give it more inodes (mkfs -N)", room)
+	return all
+}
+
+// lacking names all that is too little of what a node needs.
+func lacking(cfg *config.Config, id image.NodeID, have hostinfo.Limits, first bool) error {
+	var reasons, hints []string
+	for _, n := range needs(cfg, id, have, first) {
+		if n.Lacks() {
+			reasons = append(reasons, n.Reason)
+			hints = append(hints, n.Hint)
+		}
+	}
 	if reasons == nil {
 		return nil
 	}

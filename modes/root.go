@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"imgcluster/cluster/client"
+	"imgcluster/cluster/image"
 	"imgcluster/cluster/printable"
 	"imgcluster/config"
 	"imgcluster/crypto"
@@ -152,8 +153,8 @@ failure too; when its reader ends early, as with | head, nothing is said.` + nod
 	f.BoolVar(&e.noColor, "no-color", false, "print no colours")
 	root.SetHelpCommandGroupID("more")
 	root.SetCompletionCommandGroupID("more")
-	addGroup(root, "run", "Run a cluster:", append(nodeCommands(e), newStatus(e),
-		newVerify(e), newMember(e), newUser(e), newKey(e), newKeys(e), newLogLevel(e), newConfig(e))...)
+	addGroup(root, "run", "Run a cluster:", append(nodeCommands(e), newStatus(e), newVerify(e), newMember(e),
+		newUser(e), newKey(e), newKeys(e), newLogLevel(e), newConfig(e), newBackup(e))...)
 	addGroup(root, "use", "Use it:", append(folderCommands(e), newPut(e), newGet(e), newLs(e), newRm(e),
 		newStat(e), newDecrypt(e))...)
 	addGroup(root, "test", "Test it:", newGenerate(e), newStress(e), newReport(e), newClean(e))
@@ -286,4 +287,12 @@ func (e *env) say(format string, args ...any) {
 // color reports whether output to w is coloured.
 func (e *env) color(w io.Writer) bool {
 	return !e.noColor && os.Getenv("NO_COLOR") == "" && term.IsScreen(fileOf(w))
+}
+
+func nodeIDs(cfg *config.Config) string {
+	var ids []image.NodeID
+	for _, n := range cfg.Cluster.Nodes {
+		ids = append(ids, n.ID)
+	}
+	return term.List(ids)
 }

@@ -20,7 +20,6 @@ import (
 	"imgcluster/config"
 	"imgcluster/crypto"
 	"imgcluster/modes/local"
-	"imgcluster/modes/term"
 )
 
 func newServer(e *env) *cobra.Command {
@@ -183,14 +182,6 @@ func (r *reloader) changed(cfg *config.Config) (keys []string) {
 		}
 	}
 	return keys
-}
-
-func nodeIDs(cfg *config.Config) string {
-	var ids []image.NodeID
-	for _, n := range cfg.Cluster.Nodes {
-		ids = append(ids, n.ID)
-	}
-	return term.List(ids)
 }
 
 // startLocal starts all nodes of the configuration as processes of this program.

@@ -14,7 +14,7 @@ const nodesHere = ""
 
 // nodeCommands are the commands that run nodes, or prepare a machine for that.
 func nodeCommands(e *env) []*cobra.Command {
-	return []*cobra.Command{newDemo(e), newUp(e), newServer(e), newInit(e), newBackup(e), newRestore(e)}
+	return []*cobra.Command{newDemo(e), newUp(e), newServer(e), newInit(e), newRestore(e), newDoctor(e)}
 }
 
 // isClosedPipe reports whether a write failed because the reader has closed its end.

@@ -12,14 +12,14 @@ import (
 // nodesHere is what the help says of nodes on this system.
 const nodesHere = `
 
-Nodes run on Linux and macOS: the commands demo, up, server, init, backup,
-restore, export and import are there.`
+Nodes run on Linux and macOS: the commands demo, up, server, init, restore,
+doctor, export and import are there.`
 
 // nodeCommands refuse the commands that run nodes, or prepare a machine for that. A node keeps its
 // promises by what the file systems of Linux and macOS guarantee, and the master key by their file modes.
 func nodeCommands(*env) []*cobra.Command {
 	var commands []*cobra.Command
-	for _, name := range []string{"demo", "up", "server", "init", "backup", "restore", "export", "import"} {
+	for _, name := range []string{"demo", "up", "server", "init", "restore", "doctor", "export", "import"} {
 		commands = append(commands, &cobra.Command{
 			Use: name, Hidden: true, DisableFlagParsing: true,
 			RunE: func(*cobra.Command, []string) error {

@@ -268,6 +268,17 @@ func takeLock(root *os.Root, dir string) (*os.File, error) {
 	return nil, err
 }
 
+// InUse reports whether a process has claimed a data directory. It changes nothing.
+func InUse(dir string) bool {
+	f, err := os.Open(filepath.Join(dir, lockName))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	err = restart(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) })
+	return errors.Is(err, syscall.EWOULDBLOCK)
+}
+
 func writePID(f *os.File) error {
 	if err := f.Truncate(0); err != nil {
 		return err
