@@ -33,7 +33,9 @@ const (
 	// memoryMax bounds the bytes of all images that are decoded at once, and with it an image: 50 megapixels
 	// of a PNG, 67 of a photograph, 13 of a progressive one.
 	memoryMax = 192 << 20
-	// workersMax is how many images are decoded at once.
+	// workersMax is how many images are decoded at once, if there are more processors than that; else one less
+	// than there are, and at least one. Their threads are the last that the kernel runs, and while one waits for
+	// that, Go runs nothing else on its processor: one must always be left for the rest of the node.
 	workersMax = 2
 	// headBytes is how much is read to look for a preview.
 	headBytes = 128 << 10
@@ -60,7 +62,8 @@ type Maker struct {
 
 // NewMaker returns a Maker.
 func NewMaker() *Maker {
-	return &Maker{memory: semaphore.NewWeighted(memoryMax), workers: semaphore.NewWeighted(workersMax)}
+	workers := max(1, min(workersMax, runtime.GOMAXPROCS(0)-1))
+	return &Maker{memory: semaphore.NewWeighted(memoryMax), workers: semaphore.NewWeighted(int64(workers))}
 }
 
 // Make returns a JPEG that is upright and at most edge pixels wide and high. It waits for its turn until ctx
