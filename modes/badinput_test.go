@@ -46,7 +46,7 @@ func TestBadInput(t *testing.T) {
 		said   string
 	}{
 		{"frobnicate", 2, `unknown command "frobnicate"`},
-		{"statsu", 2, "did you mean status"},
+		{"statsu", 2, "did you mean stat or status"},
 		{"config frobnicate", 2, `unknown command "config frobnicate"`},
 		{"ls --frobnicate", 2, "unknown flag: --frobnicate"},
 		{"ls --frobnicate", 2, "see imgcluster ls --help"},

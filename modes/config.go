@@ -29,15 +29,17 @@ func newConfig(e *env) *cobra.Command {
 environment or flag, each outweighed by the next. A setting such as
 cluster.replicas is IMGCLUSTER_CLUSTER_REPLICAS in the environment and --set
 cluster.replicas=1 as a flag.`,
-		Args: args(0, 0),
-		RunE: func(*cobra.Command, []string) error { return runConfigShow(e, verbose) },
+		Example: "  imgcluster config show\n  imgcluster config show --verbose --config other.yaml",
+		Args:    args(0, 0),
+		RunE:    func(*cobra.Command, []string) error { return runConfigShow(e, verbose) },
 	}
 	show.Flags().BoolVar(&verbose, "verbose", false, "say what each setting means, too")
 	cmd.AddCommand(show, &cobra.Command{
-		Use:   "validate",
-		Short: "Check the configuration and list everything that is wrong with it",
-		Args:  args(0, 0),
-		RunE:  func(*cobra.Command, []string) error { return runConfigValidate(e) },
+		Use:     "validate",
+		Short:   "Check the configuration and list everything that is wrong with it",
+		Example: "  imgcluster config validate\n  imgcluster config validate --json",
+		Args:    args(0, 0),
+		RunE:    func(*cobra.Command, []string) error { return runConfigValidate(e) },
 	})
 	return cmd
 }

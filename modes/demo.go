@@ -39,7 +39,8 @@ func newDemo(e *env) *cobra.Command {
 on them, read one back, print the report, and delete everything again. With
 --chaos, nodes are killed, paused and restarted meanwhile, and all images are
 read back.`,
-		Args: args(0, 0),
+		Example: "  imgcluster demo\n  imgcluster demo --chaos",
+		Args:    args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.Count < 1 {
 				return usagef("give --count a number from 1, or leave it out", "a demo of %d uploads", o.Count)

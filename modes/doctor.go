@@ -37,9 +37,7 @@ reached, run the same version, and have the same time. What is wrong or slow is
 said with what to do.
 
 It changes nothing, and writes up to 64 MiB into the data directory's folder,
-which it removes again. It may be run beside a node that runs.
-
-Exit status 1 when a node would not start here, or not work.`,
+which it removes again. It may be run beside a node that runs.`,
 		Example: "  imgcluster doctor\n  imgcluster doctor --id 2 --json",
 		Args:    args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {

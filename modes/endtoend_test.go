@@ -29,6 +29,7 @@ func TestCluster(t *testing.T) {
 	}{
 		{"status", testStatus},
 		{"images", testImages},
+		{"completion", testCompletion},
 		{"users and access keys", testAccounts},
 		{"verify", testVerify},
 		{"refusals", testRefusals},

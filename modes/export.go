@@ -40,9 +40,7 @@ gone are named and left.
 imgcluster-export.jsonl has a line for each image, with size, SHA-256 and type,
 and imgcluster-export.sha256 is for sha256sum -c. Images whose names cannot be
 paths, such as "a" beside "a/b", are in imgcluster-export-names; the first of
-these files says which is which. The files are not encrypted.
-
-Exit status 1 when an image could not be exported; the others are.`,
+these files says which is which. The files are not encrypted.`,
 		Example: "  imgcluster export --user alice alice-images\n" +
 			"  imgcluster export /mnt/disk/everything",
 		Args: args(1, 1),

@@ -42,10 +42,11 @@ func (o *outputOptions) addFlags(flags *pflag.FlagSet, usage string) {
 func newGet(e *env) *cobra.Command {
 	o := getOptions{}
 	cmd := &cobra.Command{
-		Use:     "get USER/NAME",
-		Short:   "Read an image back",
-		Example: "  imgcluster get alice/photo.png\n  imgcluster get alice/photo.png -o - | display",
-		Args:    args(1, 1),
+		Use:               "get USER/NAME",
+		Short:             "Read an image back",
+		Example:           "  imgcluster get alice/photo.png\n  imgcluster get alice/photo.png -o - | display",
+		Args:              args(1, 1),
+		ValidArgsFunction: first(e.completeImage),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.image = args[0]
 			return runGet(cmd.Context(), e, o)

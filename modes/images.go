@@ -20,8 +20,9 @@ func newLs(e *env) *cobra.Command {
 		Long: `List a user's images, a line each with the name at its end. On a terminal,
 invisible characters of names are written out, such as \u202e; elsewhere names
 are as they are. With --json each line is a JSON object.`,
-		Example: "  imgcluster ls alice\n  imgcluster ls alice/holiday/ --json",
-		Args:    args(0, 1),
+		Example:           "  imgcluster ls alice\n  imgcluster ls alice/holiday/ --json",
+		Args:              args(0, 1),
+		ValidArgsFunction: first(e.completeList),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runLs(cmd.Context(), e, append(args, defaultUser)[0])
 		},
@@ -76,9 +77,11 @@ func runLs(ctx context.Context, e *env, what string) error {
 
 func newRm(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use:   "rm USER/NAME...",
-		Short: "Delete images",
-		Args:  args(1, anyNumber),
+		Use:               "rm USER/NAME...",
+		Short:             "Delete images",
+		Example:           "  imgcluster rm alice/photo.png\n  imgcluster rm alice/a.png alice/b.png",
+		Args:              args(1, anyNumber),
+		ValidArgsFunction: e.completeImage,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runRm(cmd.Context(), e, args)
 		},
@@ -108,9 +111,11 @@ func runRm(ctx context.Context, e *env, names []string) error {
 
 func newStat(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use:   "stat USER/NAME",
-		Short: "Show what is recorded of an image",
-		Args:  args(1, 1),
+		Use:               "stat USER/NAME",
+		Short:             "Show what is recorded of an image",
+		Example:           "  imgcluster stat alice/photo.png\n  imgcluster stat alice/photo.png --json",
+		Args:              args(1, 1),
+		ValidArgsFunction: first(e.completeImage),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runStat(cmd.Context(), e, args[0])
 		},

@@ -44,9 +44,7 @@ without --replace.
 
 In a folder made by export, names and types are those of its manifest, and a
 file whose SHA-256 is another one is refused. Without --user each image gets its
-own user.
-
-Exit status 1 when an image could not be imported; the others are.`,
+own user.`,
 		Example: "  imgcluster import --user alice holiday/\n" +
 			"  imgcluster import --user alice --prefix 2026/ /mnt/camera\n" +
 			"  imgcluster import /mnt/disk/everything",

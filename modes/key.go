@@ -141,7 +141,8 @@ func newKeyList(e *env) *cobra.Command {
 		Short: "List access keys",
 		Long: `List access keys, without their secrets: all of them for an administrator, else
 those of the user whose key the command has.`,
-		Args: args(0, 0),
+		Example: "  imgcluster key list\n  imgcluster key list --user alice",
+		Args:    args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runKeyList(cmd.Context(), e, user)
 		},
@@ -190,7 +191,9 @@ func newKeyRm(e *env) *cobra.Command {
 		Short: "Remove access keys",
 		Long: `Remove access keys. Each node refuses a removed key from the moment that it has
 applied the removal; a request that was let in before goes on to its end.`,
-		Args: args(1, anyNumber),
+		Example:           "  imgcluster key rm ICAAAAAAAAAAAAAAAAAA",
+		Args:              args(1, anyNumber),
+		ValidArgsFunction: e.completeKey,
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			return runKeyRm(cmd.Context(), e, ids)
 		},

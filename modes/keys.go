@@ -36,9 +36,10 @@ func newKeys(e *env) *cobra.Command {
 
 func newKeysStatus(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use:   "status",
-		Short: "Show the master key's ID, and how far a change of it is",
-		Args:  args(0, 0),
+		Use:     "status",
+		Short:   "Show the master key's ID, and how far a change of it is",
+		Example: "  imgcluster keys status",
+		Args:    args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, c, err := e.connect()
 			if err != nil {
@@ -103,7 +104,8 @@ func newKeysRotate(e *env) *cobra.Command {
 Each is refused until it can be done, with what is missing; keys status shows it
 too. With --user, a user's new images are encrypted with a newer key; keys
 rewrap encrypts those that are stored with it.`,
-		Args: args(0, 0),
+		Example: "  imgcluster keys rotate --user alice\n  imgcluster keys rotate --prepare",
+		Args:    args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runKeysRotate(cmd.Context(), e, o)
 		},

@@ -21,9 +21,7 @@ func newLogLevel(e *env) *cobra.Command {
 		Short: "Show or change what running nodes log",
 		Long: `Show what the members of the cluster log, or have them log from this severity
 on: debug, info, warn or error. A node that is started again logs as its setting
-log.level says.
-
-Exit status 1 when a node could not be asked.`,
+log.level says.`,
 		Example:   "  imgcluster log-level\n  imgcluster log-level debug --node 2\n  imgcluster log-level info",
 		Args:      args(0, 1),
 		ValidArgs: wire.LogLevels,

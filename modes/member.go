@@ -34,9 +34,10 @@ func newMember(e *env) *cobra.Command {
 
 func newMemberList(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use:   "list",
-		Short: "List the members and what they hold",
-		Args:  args(0, 0),
+		Use:     "list",
+		Short:   "List the members and what they hold",
+		Example: "  imgcluster member list",
+		Args:    args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, c, err := e.connect()
 			if err != nil {
@@ -108,7 +109,9 @@ func newMemberDrain(e *env) *cobra.Command {
 		Short: "Take leaders, work and copies away from a node",
 		Long: `Take a node's leaders and all new work away, then its copies, and wait until it
 has none. It goes on answering requests. With --undo it takes on work again.`,
-		Args: args(1, 1),
+		Example:           "  imgcluster member drain 3\n  imgcluster member drain 3 --undo",
+		Args:              args(1, 1),
+		ValidArgsFunction: first(e.completeNode),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			change, err := memberChange(wire.MemberDrain, ids[0])
 			if err != nil {
@@ -137,7 +140,9 @@ func newMemberRemove(e *env) *cobra.Command {
 		Long: `Take a node out of the cluster for good, dead or alive, and wait until it is
 out: the copies that it has are made on others first, from it or from the nodes
 that have the other copies. Its ID cannot be used again.`,
-		Args: args(1, 1),
+		Example:           "  imgcluster member remove 3",
+		Args:              args(1, 1),
+		ValidArgsFunction: first(e.completeNode),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			change, err := memberChange(wire.MemberRemove, ids[0])
 			if err != nil {

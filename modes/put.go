@@ -46,8 +46,7 @@ func newPut(e *env) *cobra.Command {
 		Short: "Store images",
 		Long: `Store image files of any format under their base names. "-" reads one image from
 standard input and needs --name, as a pipe does. All files are checked before
-the first is sent; those that cannot be read or stored are named and left out,
-and the exit status is 1.`,
+the first is sent; those that cannot be read or stored are named and left out.`,
 		Example: "  imgcluster put --user alice holiday/*.jpg\n" +
 			"  camera | imgcluster put --user alice --name gate/now.jpg -",
 		Args: args(1, anyNumber),

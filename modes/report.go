@@ -33,8 +33,7 @@ func newReport(e *env) *cobra.Command {
 		Long: `Judge the logs of stress runs, - for standard input, also in gzip: as text, or
 with --json, --csv or --markdown. --html writes a page with charts beside that.
 --compare sets the figures beside those of another log and says which
-differences exceed noise. Exit status 99 when a check or an upload failed, or
-when the log does not have all that was planned, to its end.`,
+differences exceed noise.`,
 		Example: "  imgcluster report log.jsonl\n  imgcluster report log.jsonl --html report.html\n" +
 			"  imgcluster report today.jsonl --compare yesterday.jsonl",
 		Args: args(1, anyNumber),

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -123,13 +122,9 @@ func newRoot(e *env) *cobra.Command {
 gives each to one node by a balanced hash to encrypt, stores them durably, and
 gives them back. It carries its own stress test and report.
 
-  imgcluster demo      see all of it in a minute, in a temporary folder
-  imgcluster up        three nodes on this machine, until Ctrl-C
-
-Exit status: 0 done, 1 failed, 2 usage or configuration, 3 no quorum or nobody
-answers, 99 the report's verdict is a failure, 130 stopped by Ctrl-C, but 1 of a
-stress, which reports on what it has done. Output that cannot be written is a
-failure too; when its reader ends early, as with | head, nothing is said.` + nodesHere,
+Output that cannot be written is a failure; when its reader ends early, as with
+| head, nothing is said.` + nodesHere,
+		Example:      examplesHere + "  imgcluster put --user alice photo.png\n  imgcluster ls alice",
 		SilenceUsage: true, SilenceErrors: true,
 		Args: onlyCommands,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -142,8 +137,7 @@ failure too; when its reader ends early, as with | head, nothing is said.` + nod
 	root.SetOut(e.out)
 	root.SetErr(e.err)
 	root.SetFlagErrorFunc(flagError)
-	wrapped := fmt.Sprintf(".FlagUsagesWrapped %d", term.Width)
-	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", wrapped))
+	setHelp(root)
 	f := root.PersistentFlags()
 	f.StringVar(&e.path, "config", os.Getenv(config.EnvConfig),
 		"configuration file (default imgcluster.yaml, else three nodes on loopback)")
@@ -152,13 +146,14 @@ failure too; when its reader ends early, as with | head, nothing is said.` + nod
 	f.BoolVar(&e.quiet, "quiet", false, "print no progress")
 	f.BoolVar(&e.noColor, "no-color", false, "print no colours")
 	root.SetHelpCommandGroupID("more")
-	root.SetCompletionCommandGroupID("more")
 	addGroup(root, "run", "Run a cluster:", append(nodeCommands(e), newStatus(e), newVerify(e), newMember(e),
 		newUser(e), newKey(e), newKeys(e), newLogLevel(e), newConfig(e), newBackup(e))...)
 	addGroup(root, "use", "Use it:", append(folderCommands(e), newPut(e), newGet(e), newLs(e), newRm(e),
 		newStat(e), newDecrypt(e))...)
 	addGroup(root, "test", "Test it:", newGenerate(e), newStress(e), newReport(e), newClean(e))
-	addGroup(root, "more", "More:", newVersion(e))
+	addGroup(root, "more", "More:", newVersion(e), newMan(e), newCompletion(e))
+	addHelp(root)
+	completeAll(e, root)
 	return root
 }
 

@@ -38,7 +38,8 @@ A node whose data directory is empty, an older copy or damaged is refused, since
 what it once acknowledged is not there. With --replace it is rebuilt from its
 peers: it joins as a new replica and copies its catalog and its images from the
 other nodes, most of which must be up.`,
-		Args: args(0, 0),
+		Example: "  imgcluster server\n  imgcluster server --id 1\n  imgcluster server --id 3 --replace",
+		Args:    args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !cmd.Flags().Changed("id") {
 				id = idUnknown

@@ -2,6 +2,7 @@ package modes
 
 import (
 	"bytes"
+	"compress/gzip"
 	"io"
 	"net"
 	"os"
@@ -71,7 +72,8 @@ func TestService(t *testing.T) {
 	}
 }
 
-// TestDebianPackage: the package has the program and its unit, and is the same made twice.
+// TestDebianPackage: the package has the program, its unit, manual pages and completions; made twice it is
+// the same.
 func TestDebianPackage(t *testing.T) {
 	dpkg, err := exec.LookPath("dpkg-deb")
 	if err != nil {
@@ -110,4 +112,29 @@ func TestDebianPackage(t *testing.T) {
 	if !bytes.Contains(read(t, unit), []byte("ExecStart=/usr/bin/imgcluster server ")) {
 		t.Error("its unit does not start its program")
 	}
+	share := filepath.Join(root, "usr/share")
+	for path, want := range map[string]string{
+		"man/man1/imgcluster-put.1.gz":              `imgcluster\-put \- Store images`,
+		"man/man5/imgcluster.yaml.5.gz":             "cluster.replicas",
+		"bash-completion/completions/imgcluster":    "complete -o default",
+		"zsh/vendor-completions/_imgcluster":        "#compdef imgcluster",
+		"fish/vendor_completions.d/imgcluster.fish": "complete -c imgcluster",
+	} {
+		text := read(t, filepath.Join(share, path))
+		if strings.HasSuffix(path, ".gz") {
+			text = unzip(t, text)
+		}
+		if !bytes.Contains(text, []byte(want)) {
+			t.Errorf("%s has no %q", path, want)
+		}
+	}
+}
+
+func unzip(t *testing.T, text []byte) []byte {
+	t.Helper()
+	r, err := gzip.NewReader(bytes.NewReader(text))
+	must(t, err)
+	plain, err := io.ReadAll(r)
+	must(t, err)
+	return plain
 }

@@ -23,11 +23,11 @@ import (
 func newStatus(e *env) *cobra.Command {
 	var watch bool
 	cmd := &cobra.Command{
-		Use:   "status",
-		Short: "Show the cluster's nodes, leaders and counts",
-		Long:  "Show the cluster's nodes, leaders and counts. Exit status 3 without a quorum.",
-		Args:  args(0, 0),
-		RunE:  func(cmd *cobra.Command, _ []string) error { return runStatus(cmd.Context(), e, watch) },
+		Use:     "status",
+		Short:   "Show the cluster's nodes, leaders and counts",
+		Example: "  imgcluster status\n  imgcluster status --watch",
+		Args:    args(0, 0),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return runStatus(cmd.Context(), e, watch) },
 	}
 	cmd.Flags().BoolVar(&watch, "watch", false, "show it again every second until Ctrl-C")
 	return cmd

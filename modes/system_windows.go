@@ -15,6 +15,9 @@ const nodesHere = `
 Nodes run on Linux and macOS: the commands demo, up, server, init, restore,
 doctor, export and import are there.`
 
+// examplesHere are none: those of other systems run nodes.
+const examplesHere = ""
+
 // nodeCommands refuse the commands that run nodes, or prepare a machine for that. A node keeps its
 // promises by what the file systems of Linux and macOS guarantee, and the master key by their file modes.
 func nodeCommands(*env) []*cobra.Command {

@@ -23,8 +23,9 @@ func newUp(e *env) *cobra.Command {
 configuration file, three nodes on 127.0.0.1:8001 to 8003, with their data and
 logs under ./imgcluster-data. The data stays; the next up goes on with it. While
 it runs, stress --chaos can kill, pause and restart these nodes.`,
-		Args: args(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error { return runUp(cmd.Context(), e) },
+		Example: "  imgcluster up\n  imgcluster up --config other.yaml",
+		Args:    args(0, 0),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return runUp(cmd.Context(), e) },
 	}
 }
 

@@ -37,7 +37,8 @@ func newUserAdd(e *env) *cobra.Command {
 		Short: "Add a user",
 		Long: `Add a user. There is no need to: an access key for a new user makes it, and so
 does the first image that an administrator stores for it.`,
-		Args: args(1, 1),
+		Example: "  imgcluster user add alice",
+		Args:    args(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runUserAdd(cmd.Context(), e, args[0])
 		},
@@ -66,10 +67,11 @@ func runUserAdd(ctx context.Context, e *env, name string) error {
 
 func newUserList(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use:   "list",
-		Short: "List the users, and removals that are not complete",
-		Args:  args(0, 0),
-		RunE:  func(cmd *cobra.Command, _ []string) error { return runUserList(cmd.Context(), e) },
+		Use:     "list",
+		Short:   "List the users, and removals that are not complete",
+		Example: "  imgcluster user list",
+		Args:    args(0, 0),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return runUserList(cmd.Context(), e) },
 	}
 }
 
@@ -123,7 +125,9 @@ user's key is destroyed at once: from then on no node can read the images. The
 files, and what the databases keep of the wrapped key and of records until they
 are compacted, are deleted after that, and the command waits for it. Who has an
 older copy of a node's disk and the master key can still read what is in it.`,
-		Args: args(1, 1),
+		Example:           "  imgcluster user rm alice",
+		Args:              args(1, 1),
+		ValidArgsFunction: first(e.completeUser),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runUserRm(cmd.Context(), e, args[0], o)
 		},

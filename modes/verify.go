@@ -34,9 +34,7 @@ func newVerify(e *env) *cobra.Command {
 		Long: `Have all members of the cluster, also those that the configuration does not
 list, read their copies of all images and authenticate every byte of them, and
 list those that are damaged or missing. With --repair they are replaced by good
-ones.
-
-Exit status 1 when a copy stays bad or a node could not be asked.`,
+ones.`,
 		Example: "  imgcluster verify\n  imgcluster verify --node 2 --repair\n  imgcluster verify --sample 5%",
 		Args:    args(0, 0),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runVerify(cmd.Context(), e, f) },

@@ -10,9 +10,10 @@ import (
 
 func newVersion(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
-		Args:  args(0, 0),
+		Use:     "version",
+		Short:   "Print the version",
+		Example: "  imgcluster version\n  imgcluster version --json",
+		Args:    args(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			if e.json {
 				return e.printJSON(map[string]string{"version": version(), "go": runtime.Version()})

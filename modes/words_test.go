@@ -103,7 +103,7 @@ func TestExitStatus(t *testing.T) {
 			image.Errorf(image.KindAborted, "x: %w", context.Canceled),
 		},
 	} {
-		if !strings.Contains(newRoot(&env{}).Long, fmt.Sprintf(" %d ", want)) {
+		if !strings.Contains(exitHelp(newRoot(&env{})), fmt.Sprintf(" %d ", want)) {
 			t.Errorf("the help does not list %d", want)
 		}
 		for _, err := range errs {

@@ -19,6 +19,18 @@ for text in README.md CHANGELOG.md cluster/OPERATIONS.md; do
 	install -m 644 "$here/../../$text" "$tree/usr/share/doc/imgcluster/"
 done
 mkdir -p "$tree/etc/imgcluster" "$tree/DEBIAN"
+man=$tree/usr/share/man
+mkdir -p "$man/man5"
+"$binary" man --quiet "$man/man1"
+mv "$man/man1/imgcluster.yaml.5" "$man/man5/"
+gzip -9 -n "$man"/man*/*
+complete() { # SHELL FILE
+	mkdir -p "$tree/usr/share/$(dirname "$2")"
+	"$binary" completion "$1" >"$tree/usr/share/$2"
+}
+complete bash bash-completion/completions/imgcluster
+complete zsh zsh/vendor-completions/_imgcluster
+complete fish fish/vendor_completions.d/imgcluster.fish
 
 cat >"$tree/DEBIAN/control" <<EOF
 Package: imgcluster
