@@ -17,6 +17,7 @@ import (
 	"imgcluster/cluster/printable"
 	"imgcluster/cluster/wait"
 	"imgcluster/cluster/wire"
+	"imgcluster/modes/stress"
 	"imgcluster/modes/term"
 )
 
@@ -62,7 +63,7 @@ func runStatus(ctx context.Context, e *env, watch bool) error {
 		}
 		if !watch {
 			if err == nil && !s.Ready {
-				err = client.NoLeader(s)
+				err = stress.NoLeader(s)
 			}
 			return err
 		}

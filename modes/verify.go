@@ -17,6 +17,7 @@ import (
 	"imgcluster/cluster/wire"
 	"imgcluster/config"
 
+	"imgcluster/modes/stress"
 	"imgcluster/modes/term"
 )
 
@@ -119,7 +120,7 @@ func (e *env) choose(
 	}
 	for _, n := range cfg.Cluster.Nodes {
 		if len(ids) == 0 && !isMember(n.ID) {
-			e.say("%s", client.NotMember(n.ID))
+			e.say("%s", stress.NotMember(n.ID))
 		}
 	}
 	for _, m := range members {

@@ -56,7 +56,7 @@ func TestStatusFits(t *testing.T) {
 
 func TestExitStatus(t *testing.T) {
 	nobody := new(client.Client).NobodyAnswers("x", errors.New("connection refused"))
-	noLeader := client.NoLeader(wire.ClusterStatus{})
+	noLeader := stress.NoLeader(wire.ClusterStatus{})
 	notFound := image.Errorf(image.KindNotFound, "x")
 	usage := usagef("", "x")
 	for want, errs := range map[int][]error{

@@ -32,13 +32,15 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	return r.decode(out)
 }
 
-// AddAccessKey makes an access key. Its secret is in the answer alone.
+// AddAccessKey makes an access key, and its user when there is none. Its secret is in the answer alone: when
+// that is lost, it is asked for again, and a key that nobody has stays until it is removed.
 func (c *Client) AddAccessKey(ctx context.Context, k wire.KeyRequest) (made wire.NewKey, err error) {
 	err = c.call(ctx, http.MethodPost, wire.KeysPath, k, &made)
 	return made, err
 }
 
-// RemoveAccessKey removes an access key.
+// RemoveAccessKey removes an access key: KindNotFound when there is none, which may
+// be the answer to the second try of a removal that was done.
 func (c *Client) RemoveAccessKey(ctx context.Context, id string) error {
 	return c.call(ctx, http.MethodDelete, wire.KeyPath(id), nil, nil)
 }

@@ -1,7 +1,36 @@
-// Package client is the cluster's HTTP client: it broadcasts an upload to all nodes and returns
-// with the first receipt, and it reads, lists and deletes through any node that answers.
-// Connections are kept alive; every wait, retry and answer is bounded. Failures are *image.Error
-// values, with the kind that the node answered.
+// Package client stores images on a cluster and reads, lists and deletes them, over HTTP. An upload goes at
+// once to all nodes that may store it, and ends with the first receipt; all else goes to any node that
+// answers:
+//
+//	c, err := client.New(client.Options{Nodes: []client.Node{{ID: 1, Addr: "10.40.45.206:8001"}}})
+//	defer c.Close()
+//	r, err := c.Put(ctx, client.Upload{User: "alice", Name: "a.png", Size: size, Body: open})
+//	<-r.Done // nothing reads the image any more
+//	obj, err := c.Get(ctx, "alice", "a.png", false)
+//	defer obj.Body.Close()
+//	for info, err := range c.All(ctx, "alice", "2026/") { ... }
+//	err = c.Delete(ctx, "alice", "a.png", "")
+//
+// Sizes are in bytes. User and image names are as image.CheckUser and image.CheckName want them. Where the
+// cluster uses TLS, [Options] needs TLS and an access key.
+//
+// # Errors
+//
+// A failure is an *image.Error: its kind, by image.KindOf, is what the node answered, image.HintOf says what
+// to do, and Temporary of the kind whether the same may succeed later. Two have a mark too, for errors.Is:
+// [ErrNobodyAnswers] and [ErrMistrusted]. When the context ends, its cause is in the error's chain.
+//
+// # Retries
+//
+// A request goes to each node in turn, and again, up to Options.Attempts times, when no node answers, or
+// what they answer is temporary: a connection that breaks, no quorum, overload (408, 429, most of 5xx).
+// Between two tries it waits up to BackoffMin, then twice as long and so on, up to BackoffMax, and at least
+// what the node asks for by Retry-After, 30 s at most. A refusal, a full disk and a node that is not trusted
+// are not tried again. An upload or a deletion is sent again under its ID, and so is done once. Methods that
+// are about one node, and Cluster, do not try again: their comments say so.
+//
+// Connections are kept alive, 64 to each node; every wait and answer is bounded. Options.Waiting hears of a
+// request that has no answer yet.
 package client
 
 import (
@@ -21,7 +50,7 @@ import (
 	"imgcluster/cluster/image"
 )
 
-// Node is one node's identity and the address of its API, host:port.
+// Node is one node: its ID in the cluster, and the address of its API, host:port.
 type Node struct {
 	ID   image.NodeID
 	Addr string
@@ -108,7 +137,8 @@ type Client struct {
 	cancel    context.CancelFunc
 }
 
-// New returns a client of the given nodes. It connects to none of them yet.
+// New returns a client of the given nodes. It connects to none of them yet. Without nodes, or with an unknown
+// delivery, the error is of image.KindInvalid.
 func New(o Options) (*Client, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
@@ -176,7 +206,7 @@ func (o *Options) validate() error {
 	return o.Delivery.Check()
 }
 
-// Check returns an error when there is no such delivery.
+// Check returns an error, of image.KindInvalid, when there is no such delivery.
 func (d Delivery) Check() error {
 	if slices.Contains(Deliveries, d) {
 		return nil

@@ -89,13 +89,13 @@ func (c *Client) knownNodes() []Node {
 }
 
 // NodeCluster returns the cluster's state as the given node sees it: one that the client was given, or
-// that Cluster returned.
+// that Cluster returned. It does not try again.
 func (c *Client) NodeCluster(ctx context.Context, id image.NodeID) (status wire.ClusterStatus, err error) {
 	err = c.nodeDocument(ctx, id, wire.ClusterPath, &status)
 	return status, err
 }
 
-// NodeInfo returns what the given node reports of itself alone.
+// NodeInfo returns what the given node reports of itself alone. It does not try again.
 func (c *Client) NodeInfo(ctx context.Context, id image.NodeID) (info wire.NodeInfo, err error) {
 	err = c.nodeDocument(ctx, id, wire.NodePath, &info)
 	return info, err
@@ -142,7 +142,7 @@ func (c *Client) askDocument(
 	return nil
 }
 
-// LogLevel returns what a node logs.
+// LogLevel returns what a node logs. It does not try again.
 func (c *Client) LogLevel(ctx context.Context, n Node) (level wire.LogLevel, err error) {
 	if f := c.document(ctx, n, wire.LogPath, &level); f != nil {
 		err, _ = c.summarize([]failure{*f})
@@ -151,7 +151,7 @@ func (c *Client) LogLevel(ctx context.Context, n Node) (level wire.LogLevel, err
 }
 
 // SetLogLevel changes what a node logs until it is started again: to one of wire.LogLevels. It returns what
-// the node logs then.
+// the node logs then. It does not try again.
 func (c *Client) SetLogLevel(ctx context.Context, n Node, to string) (level wire.LogLevel, err error) {
 	body, err := json.Marshal(wire.LogLevel{Level: to})
 	if err != nil {

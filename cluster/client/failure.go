@@ -104,15 +104,6 @@ func (c *Client) NobodyAnswers(detail string, causes ...error) error {
 	return e.WithHint(c.o.StartHint)
 }
 
-// NoLeader returns the error of a cluster that has no quorum, by its status.
-func NoLeader(s wire.ClusterStatus) error {
-	const hint = "wait for the election; if it does not end, start the nodes that are down, " +
-		"with: imgcluster server --id N"
-	shards := len(s.Shards)
-	return image.Errorf(image.KindNoQuorum, "%d of %d shards have no leader", shards-s.Leaders(), shards).
-		WithHint(hint)
-}
-
 // nobodyAnswers names the nodes in the order of their addresses: all such failures have one text.
 func (c *Client) nobodyAnswers(failures []failure) error {
 	failures = slices.SortedFunc(slices.Values(failures),

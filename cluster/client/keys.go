@@ -14,13 +14,15 @@ func (c *Client) MasterKey(ctx context.Context) (state wire.MasterKey, err error
 	return state, err
 }
 
-// ChangeMasterKey begins or ends a change of the master key. Repeating it does no harm.
+// ChangeMasterKey begins or ends a change of the master key: op is wire.MasterKeyRotate or MasterKeyFinish.
+// Repeating it does no harm. KindInvalid: it cannot be done yet, and the error says what is missing.
 func (c *Client) ChangeMasterKey(ctx context.Context, op string) (state wire.MasterKey, err error) {
 	err = c.call(ctx, http.MethodPost, wire.MasterKeyPath, wire.MasterKeyChange{Op: op}, &state)
 	return state, err
 }
 
-// RotateUserKey gives a user a newer key for new images, and returns it.
+// RotateUserKey gives a user a newer key for new images, and returns it. When an answer is lost, it gives one
+// more.
 func (c *Client) RotateUserKey(ctx context.Context, user string) (key wire.UserKey, err error) {
 	if err = image.CheckUser(user); err == nil {
 		err = c.call(ctx, http.MethodPost, wire.UserKeyPath(user), nil, &key)

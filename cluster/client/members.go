@@ -2,10 +2,8 @@ package client
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 
-	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
 )
 
@@ -21,10 +19,4 @@ func (c *Client) ChangeMember(ctx context.Context, change wire.MemberChange) ([]
 	var list wire.MemberList
 	err := c.call(ctx, http.MethodPost, wire.MembersPath, change, &list)
 	return list.Members, err
-}
-
-// NotMember returns what is wrong with a node of the configuration that is not a member, and the next step.
-func NotMember(id image.NodeID) string {
-	return fmt.Sprintf("node %d is not a member of the cluster: it was removed, or not added yet; "+
-		"take it out of the configuration, or add it with imgcluster member add", id)
 }

@@ -16,7 +16,7 @@ import (
 // Upload is one image to store.
 type Upload struct {
 	User, Name string
-	Size       int64
+	Size       int64 // bytes, at least 1
 	// Body returns a new reader of the whole image at each call; it is called for each node and each
 	// try, and the readers are read at the same time. One that is an io.Closer is closed. A
 	// *bytes.Reader is sent without a copy.
@@ -31,8 +31,8 @@ type Upload struct {
 type Result struct {
 	Receipt  image.Receipt
 	Node     image.NodeID // the node whose receipt came first
-	Attempts int
-	Delivery Delivery // by which it was sent, which Auto has chosen
+	Attempts int          // tries, 1 when the first did it; with Relay, requests
+	Delivery Delivery     // by which it was sent, which Auto has chosen
 	// Done is closed when nothing reads the bodies any more. That is after the receipt: the other
 	// nodes are still being sent the rest. Wait for it before reusing the image's memory, and before
 	// the process ends if the connections should not be cut.
@@ -68,10 +68,14 @@ func (r Result) AgainBytes() int64 {
 	return r.put.again.Load()
 }
 
-// Put stores an image and returns when it is durable and committed. Unreachable and failing nodes
-// do not matter while one node gives a receipt. When none does, Put tries again under the same
-// upload ID, unless a node refused the upload. Cancelling ctx ends the upload, which may still
+// Put stores an image, in place of one that has its name, and returns when it is durable and committed.
+// Unreachable and failing nodes do not matter while one node gives a receipt. When none does, Put tries again
+// under the same upload ID, unless a node refused the upload. Cancelling ctx ends the upload, which may still
 // become committed.
+//
+// Kinds of errors: KindInvalid (a name, an empty image, a body that cannot be read or is not of Size bytes),
+// KindExists with IfNoneMatch, KindDigest, KindTooLarge, KindUnauthorized, KindForbidden, KindConflict (the
+// ID with other bytes), KindDiskFull; after all tries KindNoQuorum, KindOverload and KindAborted.
 func (c *Client) Put(ctx context.Context, up Upload) (Result, error) {
 	p := &put{c: c, up: up}
 	p.wait = c.wait(&p.sent)

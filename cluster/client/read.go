@@ -13,7 +13,7 @@ import (
 	"imgcluster/cluster/wire"
 )
 
-// Info is one image by the headers that come with it.
+// Info is what is known of one image: its size in bytes, its nodes, its SHA-256 where it is recorded.
 type Info struct {
 	User string `json:"user"`
 	wire.Info
@@ -29,7 +29,9 @@ type Object struct {
 	Node image.NodeID // the node that sends it
 }
 
-// Get opens an image at the first node that can serve it; encrypted: the stored file instead.
+// Get opens an image at the first node that can serve it; encrypted: the stored file instead. The node has
+// authenticated every byte that it sends; what is cut short fails when it is read. The read does not go on at
+// another node then: call Get again. Kinds of errors: KindNotFound, KindDamaged when no good copy is reached.
 func (c *Client) Get(ctx context.Context, user, name string, encrypted bool) (*Object, error) {
 	path, err := imagePath(user, name)
 	if err != nil {
@@ -103,7 +105,7 @@ func (b *objectBody) Close() error {
 	return b.resp.Body.Close()
 }
 
-// Head returns what is known of an image, without its bytes.
+// Head returns what is known of an image, without its bytes: KindNotFound when there is none.
 func (c *Client) Head(ctx context.Context, user, name string) (Info, error) {
 	path, err := imagePath(user, name)
 	if err != nil {
@@ -128,7 +130,7 @@ func info(user, name string, resp *http.Response) Info {
 
 // Delete removes an image. It sends the request again when there is no answer, under the same ID: the
 // answer is that of the first that arrived. With a tag, an upload ID or a SHA-256, it removes only an image
-// that has it: KindChanged when another one has the name by now.
+// that has it: KindChanged when another one has the name by now. KindNotFound when there is none.
 func (c *Client) Delete(ctx context.Context, user, name, tag string) error {
 	path, err := imagePath(user, name)
 	if err != nil {
@@ -146,7 +148,8 @@ func (c *Client) Delete(ctx context.Context, user, name, tag string) error {
 	return nil
 }
 
-// List returns one page of a user's images.
+// List returns one page of a user's images, by name in byte order. The page after it begins after page.Next,
+// which is empty on the last. A user that is not there has no images.
 func (c *Client) List(ctx context.Context, user string, o wire.ListQuery) (wire.List, error) {
 	if err := image.CheckUser(user); err != nil {
 		return wire.List{}, err
@@ -160,8 +163,9 @@ func (c *Client) List(ctx context.Context, user string, o wire.ListQuery) (wire.
 	return list, err
 }
 
-// All yields all images of a user that have the prefix. It asks for each page while the one before is used.
-// It ends after an error.
+// All yields all images of a user whose names begin with the prefix, by name in byte order. It asks for each
+// page while the one before is used. It ends after an error. Images that are stored or deleted meanwhile may
+// or may not be among them.
 func (c *Client) All(ctx context.Context, user, prefix string) iter.Seq2[wire.Info, error] {
 	type answer struct {
 		page wire.List

@@ -108,7 +108,7 @@ func (f *found) checkNodes() Check {
 		}
 	}
 	for _, id := range f.notMembers {
-		c.add(CheckWarn, "", "%s", client.NotMember(id))
+		c.add(CheckWarn, "", "%s", NotMember(id))
 	}
 	for _, id := range f.unlisted {
 		c.add(CheckWarn, "", "node %d is a member of the cluster and not in the configuration here", id)

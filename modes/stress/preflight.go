@@ -107,7 +107,7 @@ func awaitQuorum(ctx context.Context, c *client.Client) (wire.ClusterStatus, err
 	case !answered:
 		return last, c.NobodyAnswers(fmt.Sprintf("no node answers within %s", preflightTimeout))
 	case !last.Ready:
-		return last, client.NoLeader(last)
+		return last, NoLeader(last)
 	}
 	return last, nil
 }
