@@ -31,6 +31,7 @@ type Choice struct {
 	Announce, Broadcast float64
 }
 
+// String says it for a person, with the rates in MB/s.
 func (c Choice) String() string {
 	const mega = 1e6
 	return fmt.Sprintf(
