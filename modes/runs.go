@@ -73,6 +73,9 @@ func (s *runs) Page() []byte {
 	return s.page
 }
 
+// ScriptHash implements api.Runs.
+func (*runs) ScriptHash() string { return render.ScriptHash() }
+
 // Start implements api.Runs.
 func (s *runs) Start(profile string) error {
 	s.mu.Lock()

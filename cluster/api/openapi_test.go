@@ -273,8 +273,9 @@ type someRuns struct{ state wire.Run }
 func (r *someRuns) Report(context.Context, io.Reader) ([]byte, error) {
 	return []byte("<p>report"), nil
 }
-func (r *someRuns) State() wire.Run { return r.state }
-func (r *someRuns) Page() []byte    { return []byte("<p>page") }
+func (r *someRuns) State() wire.Run  { return r.state }
+func (r *someRuns) Page() []byte     { return []byte("<p>page") }
+func (*someRuns) ScriptHash() string { return "sha256-x" }
 
 func (r *someRuns) Start(string) error {
 	if r.state.State == wire.RunRunning {

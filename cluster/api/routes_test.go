@@ -145,6 +145,7 @@ func (n *touched) Report(context.Context, io.Reader) ([]byte, error) { return ni
 func (n *touched) Start(string) error { return n.touch() }
 func (n *touched) State() wire.Run    { n.touch(); return wire.Run{} }
 func (n *touched) Page() []byte       { n.touch(); return []byte("page") }
+func (n *touched) ScriptHash() string { return "sha256-x" }
 
 func (n *touched) NewSession(
 	context.Context, string, string, time.Time,

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"time"
@@ -21,6 +22,8 @@ type Runs interface {
 	State() wire.Run
 	// Page returns the report of the run that was started last, nil before there is one.
 	Page() []byte
+	// ScriptHash returns the hash of the script in those pages, as a Content-Security-Policy names it.
+	ScriptHash() string
 }
 
 const (
@@ -32,9 +35,9 @@ const (
 )
 
 // reportPolicy is for the page of a report: it stands alone, with its own style and script in it, and is
-// locked away from the dashboard and from the API.
+// locked away from the dashboard and from the API. No other script runs in it than the one with that hash.
 const reportPolicy = "sandbox allow-scripts; default-src 'none'; style-src 'unsafe-inline'; " +
-	"script-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+	"script-src '%s'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 
 // report answers with the report of the log that a form has.
 func (h *Handler) report(w http.ResponseWriter, r *http.Request) {
@@ -82,7 +85,7 @@ func (h *Handler) readReport(w http.ResponseWriter, r *http.Request) (page []byt
 
 func (h *Handler) sendReport(w http.ResponseWriter, page []byte) {
 	header := w.Header()
-	header.Set("Content-Security-Policy", reportPolicy)
+	header.Set("Content-Security-Policy", fmt.Sprintf(reportPolicy, h.Runs.ScriptHash()))
 	header.Set("Content-Type", "text/html; charset=utf-8")
 	header.Set("Cache-Control", "no-store")
 	h.extend(w)

@@ -3,9 +3,9 @@ package render
 import (
 	_ "embed"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -22,7 +22,8 @@ import (
 //go:embed testdata/seen.js
 var seenScript string
 
-// TestPageInABrowser opens the pages of several runs in a real browser, light and dark, wide and narrow.
+// TestPageInABrowser opens the pages of several runs in a real browser, light and dark, wide and narrow, from a
+// server that lets no other script run than the page's own.
 func TestPageInABrowser(t *testing.T) {
 	ctx := browser.Open(t)
 	own := ""
@@ -32,7 +33,13 @@ func TestPageInABrowser(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
+	pages := map[string][]byte{} // by path
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Security-Policy",
+			"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src '"+ScriptHash()+"'")
+		w.Write(pages[r.URL.Path])
+	}))
+	defer server.Close()
 	for name, reports := range map[string]Reports{
 		"mixed":      {compute(t, logtest.Mixed()...)},
 		"failing":    {compute(t, logtest.Failing()...)},
@@ -46,11 +53,9 @@ func TestPageInABrowser(t *testing.T) {
 			named(t, "b/"+strings.Repeat("long", 30)+".jsonl", logtest.Mixed()),
 		},
 	} {
-		path := filepath.Join(dir, name+".html")
-		if err := os.WriteFile(path, written(t, reports.WriteHTML), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		own = (&url.URL{Scheme: "file", Path: path}).String()
+		path := "/" + url.PathEscape(name)
+		pages["/"+name] = written(t, reports.WriteHTML)
+		own = server.URL + path
 		if err := chromedp.Do(ctx, chromedp.Navigate(own)); err != nil {
 			t.Fatal(err)
 		}

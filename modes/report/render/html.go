@@ -1,7 +1,9 @@
 package render
 
 import (
+	"crypto/sha256"
 	"embed"
+	"encoding/base64"
 	"fmt"
 	"html/template"
 	"io"
@@ -32,6 +34,16 @@ var pageTemplate = template.Must(template.New("page.html").Funcs(template.FuncMa
 	},
 	"words": printable.Text,
 }).ParseFS(pageFiles, "page/page.html"))
+
+// ScriptHash returns the hash of the page's script, as a Content-Security-Policy names it.
+func ScriptHash() string {
+	b, err := pageFiles.ReadFile("page/page.js")
+	if err != nil {
+		panic(err) // it is in the program
+	}
+	sum := sha256.Sum256(b)
+	return "sha256-" + base64.StdEncoding.EncodeToString(sum[:])
+}
 
 // WriteHTML writes the reports as one page that needs no other file and no network. It is light or dark like
 // the reader's system, and can be printed.
