@@ -22,8 +22,8 @@ import (
 //go:embed testdata/seen.js
 var seenScript string
 
-// TestPageInABrowser opens the pages of several runs in a real browser, light and dark, wide and narrow, from a
-// server that lets no other script run than the page's own.
+// TestPageInABrowser opens the pages of several runs in a real browser, light and dark, wide and narrow, from
+// a server that lets no other script run than the page's own.
 func TestPageInABrowser(t *testing.T) {
 	ctx := browser.Open(t)
 	own := ""
