@@ -9,7 +9,7 @@ RACE_SKIP = TestModel|TestCrash|TestHistories|TestNetwork|TestPowerCuts|TestLayo
 RACE_SKIP := $(RACE_SKIP)|TestLostDisk|TestManyImages|TestInodesFull|TestRestartsSendNothingTwice|TestStrangers
 RACE_SKIP := $(RACE_SKIP)|TestSimulation
 
-.PHONY: build static cross cross-all deb test readme race lint format bench networks extreme powercuts histories crash flips wipes damage slow scale bugs fuzz strangers simulate balance clean
+.PHONY: build static cross cross-all deb release release-check test readme race lint format bench networks extreme powercuts histories crash flips wipes damage slow scale bugs fuzz strangers simulate balance clean
 
 build: ## the binary
 	go build -o imgcluster .
@@ -28,8 +28,8 @@ lint:
 	go tool staticcheck ./...
 	@dead=$$(go tool deadcode -test ./...); [ -z "$$dead" ] || { echo "$$dead"; exit 1; }
 
-static: ## without a C compiler
-	CGO_ENABLED=0 go build -o imgcluster .
+static: ## without a C compiler, as it is released
+	CGO_ENABLED=0 go build -trimpath -o imgcluster .
 
 # Where people work beside Linux: the program for macOS, the commands of clients for Windows. Vet compiles the
 # tests too. Of modes, whose tests start nodes, Windows vets the program's files. No file here is of one
@@ -50,6 +50,17 @@ cross-all: cross
 
 deb: static ## a Debian package, in this folder
 	testdata/deploy/deb.sh ./imgcluster .
+
+# What a release has, of the commit that is checked out: binaries, their bills of materials, the Debian package
+# and SHA256SUMS. See Releases in CONTRIBUTING.md.
+RELEASE = release
+release: ## into a new folder
+	testdata/deploy/release.sh $(RELEASE) $(PLATFORMS)
+
+# Twice the same bytes: make release-check PLATFORMS=linux/amd64 COMPRESS=none is fast; FRESH=1 compiles all of the
+# second again.
+release-check:
+	FRESH=$(FRESH) testdata/deploy/release-check.sh $(PLATFORMS)
 
 format:
 	go tool gofumpt -w .
@@ -145,4 +156,4 @@ bugs:
 	./testdata/bugs.sh
 
 clean:
-	rm -f imgcluster log.jsonl
+	rm -rf imgcluster log.jsonl release

@@ -73,7 +73,7 @@ func program(t *testing.T, dir string, args ...string) *exec.Cmd {
 func built(t *testing.T) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "imgcluster")
-	cmd := exec.Command("go", "build", "-o", binary, "..")
+	cmd := exec.Command("go", "build", "-trimpath", "-o", binary, "..")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

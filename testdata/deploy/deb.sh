@@ -40,7 +40,7 @@ Maintainer: imgcluster
 Depends: passwd
 Section: admin
 Priority: optional
-Installed-Size: $(du -sk "$tree/usr" | cut -f1)
+Installed-Size: $(find "$tree/usr" -type f -printf '%s\n' | awk '{ kib += int(($1 + 1023) / 1024) } END { print kib }')
 Description: encrypted, balanced store of large images on a small cluster
  One binary: the nodes, the commands that store and read, and a stress test
  with its report. The unit runs one node; make its configuration and the keys
@@ -70,5 +70,6 @@ EOF
 chmod 755 "$tree/DEBIAN/postinst" "$tree/DEBIAN/prerm"
 find "$tree" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 mkdir -p "$out"
-dpkg-deb --root-owner-group "-Z${COMPRESS:-xz}" --build "$tree" "$out" >/dev/null
+# How many threads compress is in the bytes.
+dpkg-deb --root-owner-group --threads-max=1 "-Z${COMPRESS:-xz}" --build "$tree" "$out" >/dev/null
 echo "$out/imgcluster_${version}_$arch.deb"
