@@ -147,8 +147,12 @@ func exportedKey(plain io.Reader, h *Header) (found Key, err error) {
 	for first := true; lines.Scan(); first = false {
 		var l exportLine
 		if err := json.Unmarshal(lines.Bytes(), &l); err != nil || first && l.Format != exportFormat {
+			hint := hintExport
+			if strings.HasPrefix(l.Format, strings.TrimSuffix(exportFormat, "1")) {
+				hint = hintNewer
+			}
 			return Key{}, &Error{
-				Kind: ErrFormat, Detail: "what the export holds is not " + exportFormat, hint: hintExport,
+				Kind: ErrFormat, Detail: "what the export holds is not " + exportFormat, hint: hint,
 			}
 		}
 		switch {

@@ -97,6 +97,7 @@ func TestExportRefused(t *testing.T) {
 		return out.Bytes()
 	}
 	head := fmt.Sprintf(`{"format":%q,"cluster":"photos"}`+"\n", exportFormat)
+	newer := strings.Replace(head, "-v1", "-v2", 1)
 	for name, c := range map[string]struct {
 		file     []byte
 		identity string
@@ -113,6 +114,7 @@ func TestExportRefused(t *testing.T) {
 		"extended":           {append(bytes.Clone(file), 'x'), secret, "alice", ErrAuth},
 		"no such user":       {file, secret, "carol", ErrNoUserKey},
 		"something else":     {encrypted("a letter\n"), secret, "alice", ErrFormat},
+		"newer":              {encrypted(newer), secret, "alice", ErrFormat},
 		"without its end":    {encrypted(head), secret, "alice", ErrAuth},
 		"with another count": {encrypted(head + `{"keys":3}` + "\n"), secret, "alice", ErrAuth},
 		"after its end":      {encrypted(head + `{"keys":0}` + "\n" + `{"keys":0}`), secret, "alice", ErrAuth},

@@ -182,6 +182,9 @@ func TestLoadMasterKeyRefuses(t *testing.T) {
 			if errors.As(err, &e); strings.Contains(e.Error()+e.Hint(), key[:8]) {
 				t.Errorf("the error shows the key: %v", e)
 			}
+			if name == "later version" && e.Hint() != hintNewer {
+				t.Errorf("the next step is %q", e.Hint())
+			}
 			if after := must[[]byte](t)(os.ReadFile(path)); string(after) != c.text {
 				t.Error("the file was changed")
 			}

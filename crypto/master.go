@@ -22,7 +22,8 @@ const (
 const (
 	masterIDBytes = 8
 	// keyLineMagic starts the line of a master key file that has the key.
-	keyLineMagic = "imgcluster-master-key-v1"
+	keyLineMagic  = keyLineFormat + "1"
+	keyLineFormat = "imgcluster-master-key-v"
 	// userWrapVersion is the first byte of a wrapped user key.
 	userWrapVersion = 1
 	userWrapBytes   = 1 + masterIDBytes + wrappedBytes
@@ -122,6 +123,12 @@ func parseLine(line []byte, from string) (*MasterKey, error) {
 	malformed := func(why string) error { return malformedKey(from, why) }
 	fields := bytes.Fields(line)
 	if string(fields[0]) != keyLineMagic {
+		if bytes.HasPrefix(fields[0], []byte(keyLineFormat)) {
+			return nil, &Error{
+				Kind: ErrKeyMalformed, Detail: "master key in " + from + ": its version is not that of " + keyLineMagic,
+				hint: hintNewer,
+			}
+		}
 		return nil, malformed("the line does not start with " + keyLineMagic)
 	}
 	if len(fields) != 3 {

@@ -39,6 +39,7 @@ func TestUnwrapUserKeyRefuses(t *testing.T) {
 		"cut":                {m, "alice", 4, wrapped[:len(wrapped)-1], ErrFormat},
 		"longer":             {m, "alice", 4, append(bytes.Clone(wrapped), 0), ErrFormat},
 		"empty":              {m, "alice", 4, nil, ErrFormat},
+		"newer":              {m, "alice", 4, append([]byte{userWrapVersion + 1}, wrapped[1:]...), ErrFormat},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := c.m.UnwrapUserKey(c.tenant, c.id, c.wrapped)

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"cmp"
+	"errors"
 
 	"imgcluster/cluster/image"
 )
@@ -36,8 +37,8 @@ func (e Event) ImagesOf() string {
 }
 
 // Apply executes one command of a shard's log on tx. index is the command's place in the log.
-// result answers the proposer (DecodeResult). An error means that tx failed, not the command: the
-// node must not go on.
+// result answers the proposer (DecodeResult). An error means that tx failed, not the command, or is ErrNewer:
+// the node must not go on.
 func Apply(tx Tx, shard, index uint64, command []byte) (result []byte, events []Event, err error) {
 	return ApplyKeeping(finishedKept, tx, shard, index, command)
 }
@@ -46,6 +47,9 @@ func Apply(tx Tx, shard, index uint64, command []byte) (result []byte, events []
 func ApplyKeeping(kept Retention, tx Tx, shard, index uint64, command []byte) ([]byte, []Event, error) {
 	m := txn{tx: tx, shard: shard, index: index, kept: kept}
 	c, err := decode(command)
+	if errors.Is(err, ErrNewer) {
+		return nil, nil, err
+	}
 	if err != nil {
 		return reject(err).encode(), nil, nil
 	}

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -274,6 +275,17 @@ func TestBadCommandsAreRejected(t *testing.T) {
 		}
 		if r, err := DecodeResult(b); err != nil || r.Err() == nil {
 			t.Errorf("command %q was accepted: %v", raw, err)
+		}
+	}
+}
+
+// TestNewerCommand: a command of a newer program is no rejection, after which this node would go on with
+// another state than the newer ones have.
+func TestNewerCommand(t *testing.T) {
+	db := memkv.KV{}
+	for _, raw := range []string{"\x03", "\x03{}", "\xff" + `{"delete":{}}`} {
+		if b, _, err := Apply(db, 2, 1, []byte(raw)); b != nil || !errors.Is(err, ErrNewer) || len(db) != 0 {
+			t.Errorf("command %q is answered with %q, %v", raw, b, err)
 		}
 	}
 }

@@ -10,18 +10,26 @@ package catalog
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"time"
 
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/pack"
 )
 
-// commandVersion leads every encoded command, commitVersion a Commit, which is not JSON. A node refuses
-// versions it does not know.
+// commandVersion leads every encoded command, commitVersion a Commit, which is not JSON. What an older program
+// does not know in full, be it one more field, has a version above newestVersion: that program must not go on
+// without it.
 const (
 	commandVersion = 1
 	commitVersion  = 2
+	newestVersion  = commitVersion
 )
+
+// ErrNewer is the error of a command of a newer version than this program knows. A node that rejected it, where
+// others execute it, would have another state than they from then on.
+var ErrNewer = errors.New("the log has a command of a newer imgcluster")
 
 // SystemShard is the Raft group of the cluster's own state; the other shards are data shards.
 const SystemShard = 1
@@ -99,6 +107,9 @@ func decode(b []byte) (Command, error) {
 			return Command{}, image.Errorf(image.KindInvalid, "malformed command: no commit")
 		}
 		return c, nil
+	}
+	if len(b) > 0 && b[0] > newestVersion {
+		return c, fmt.Errorf("%w: version %d, this program knows %d", ErrNewer, b[0], newestVersion)
 	}
 	if len(b) == 0 || b[0] != commandVersion {
 		return c, image.Errorf(image.KindInvalid, "command of an unknown version").

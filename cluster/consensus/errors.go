@@ -68,6 +68,9 @@ func witnessError(err error) error {
 		return image.Errorf(image.KindDamaged, "%v: %w", changed, ErrDamaged).WithHint(replaceHint)
 	case errors.As(err, &lost):
 		return errHalfLost(lost)
+	case errors.Is(err, witness.ErrFormat):
+		return image.Errorf(image.KindInvalid, "%w", err).
+			WithHint("start the version of imgcluster that wrote it, or a newer one")
 	}
 	return err
 }

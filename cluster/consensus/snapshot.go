@@ -13,6 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	sm "github.com/lni/dragonboat/v4/statemachine"
 
+	"imgcluster/cluster/image"
 	"imgcluster/cluster/wait"
 	"imgcluster/crypto"
 )
@@ -134,6 +135,10 @@ func parseSnapshot(
 	head := make([]byte, len(snapshotMagic)+8)
 	if _, err := io.ReadFull(h, head); err != nil {
 		return err
+	}
+	if v := len(snapshotMagic) - 1; string(head[:v]) == snapshotMagic[:v] && head[v] > snapshotMagic[v] {
+		return image.Errorf(image.KindInternal, "%w: it has the format %d, this program knows %d", errSnapshot,
+			head[v], snapshotMagic[v]).WithHint("start the newer imgcluster, which other nodes run, here too")
 	}
 	if want := binary.BigEndian.AppendUint64([]byte(snapshotMagic), shard); !bytes.Equal(head, want) {
 		return fmt.Errorf("%w: it begins with %q, not %q", errSnapshot, head, want)

@@ -2,6 +2,7 @@ package consensus
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"runtime/debug"
@@ -97,10 +98,16 @@ func (m *stateMachine) update(entries []sm.Entry, limit int) (int, error) {
 }
 
 // run calls Apply and reports whether it panicked. A panic that got through would come back at every
-// restart of every node.
+// restart of every node. That of a newer command is to: only a newer program can go on from there.
 func (m *stateMachine) run(t *tx, e *sm.Entry) (result []byte, events []catalog.Event, panicked bool) {
 	defer func() {
-		if p := recover(); p != nil {
+		p := recover()
+		if err, ok := p.(error); ok && errors.Is(err, catalog.ErrNewer) {
+			t.err = err
+			m.log.Error("this node stops before a command that it does not know: nothing of it is applied",
+				zap.Uint64("shard", m.shard), zap.Uint64("index", e.Index), zap.Error(err),
+				zap.String("hint", "start the newer version of imgcluster, which other nodes run, on this one"))
+		} else if p != nil {
 			panicked = true
 			m.log.Error("apply panicked: the command is answered as failed", zap.Uint64("shard", m.shard),
 				zap.Uint64("index", e.Index), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))

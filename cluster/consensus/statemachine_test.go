@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -16,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"imgcluster/cluster/catalog"
+	"imgcluster/cluster/image"
 )
 
 const dir = "catalog"
@@ -100,6 +102,49 @@ func states(t testing.TB, cmds []string) []map[string]string {
 		all = append(all, stateOf(t, m))
 	}
 	return all
+}
+
+// TestNewerCommand: a node stops before a command that only a newer program knows, with nothing of it or of the
+// commands before in its batch applied: that program applies them.
+func TestNewerCommand(t *testing.T) {
+	m, _ := openToy(t, vfs.NewMem(), 1)
+	update(t, m, entries(1, "set a 1"))
+	m.apply = func(tx catalog.Tx, index uint64, cmd []byte) ([]byte, []catalog.Event) {
+		if string(cmd) == "newer" {
+			panic(fmt.Errorf("of a test: %w", catalog.ErrNewer))
+		}
+		return toyApply(tx, index, cmd)
+	}
+	if _, err := m.Update(entries(2, "set b 2", "newer", "set c 3")); !errors.Is(err, catalog.ErrNewer) {
+		t.Fatalf("the node goes on: %v", err)
+	}
+	expectState(t, "before the newer command", stateOf(t, m), map[string]string{"a": "1"})
+	m.apply = toyApply
+	update(t, m, entries(2, "set b 2", "set d 4"))
+	expectState(t, "with the newer program", stateOf(t, m), map[string]string{"a": "1", "b": "2", "d": "4"})
+}
+
+// TestNewerSnapshot: the snapshot of a newer program is refused with what to start, and changes nothing.
+func TestNewerSnapshot(t *testing.T) {
+	newer := []byte(snapshotMagic + "\x00\x00\x00\x00\x00\x00\x00\x01")
+	newer[len(snapshotMagic)-1]++
+	m, _ := openToy(t, vfs.NewMem(), 1)
+	update(t, m, entries(1, "set a 1"))
+	err := m.RecoverFromSnapshot(bytes.NewReader(newer), nil)
+	if !errors.Is(err, errSnapshot) || !strings.Contains(image.HintOf(err), "newer") {
+		t.Errorf("it is refused with %v, hint %q", err, image.HintOf(err))
+	}
+	expectState(t, "after the refused snapshot", stateOf(t, m), map[string]string{"a": "1"})
+}
+
+// TestNewerDatabase: the data directory of a newer program is refused.
+func TestNewerDatabase(t *testing.T) {
+	have := identityOf(&Options{NodeID: 1})
+	newer := have
+	newer.Version++
+	if err := newer.differs(have); err == nil || !strings.Contains(image.HintOf(err), "version of the program") {
+		t.Errorf("it is refused with %v, hint %q", err, image.HintOf(err))
+	}
 }
 
 func TestUpdateInBatches(t *testing.T) {

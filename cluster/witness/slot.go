@@ -3,12 +3,14 @@ package witness
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"imgcluster/cluster/durable"
 )
@@ -28,8 +30,12 @@ const (
 	slotBytes     = 256 // within one sector: written whole or not at all
 	slotHeadBytes = 32
 	nameBytesMax  = slotBytes - slotHeadBytes
-	version       = "witness 1"
+	format        = "witness "
+	version       = format + "1"
 )
+
+// ErrFormat is the error of a witness of another version.
+var ErrFormat = errors.New("the witness has another format")
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -70,6 +76,8 @@ func readSlots(path string) (known map[string]mark, sealed bool, err error) {
 		name, m, ok := decodeSlot(b[i : i+slotBytes])
 		switch {
 		case !ok:
+		case i == 0 && strings.HasPrefix(name, format) && name != version:
+			return nil, false, fmt.Errorf("%w: %s is %q, this program knows %q", ErrFormat, path, name, version)
 		case i == 0:
 			sealed = name == version && m[0] == 1
 		default:

@@ -108,6 +108,20 @@ func mustWitness(t *testing.T, root string) *Witness {
 }
 
 // TestRemovedFiles removes files, and has them come again under the same name and under another.
+// TestNewerWitness: one of another version is refused and kept, since what it says is not known.
+func TestNewerWitness(t *testing.T) {
+	root := t.TempDir()
+	path := filepath.Join(root, FileName)
+	newer := encodeSlot("witness 2", mark{1})
+	must(t, os.WriteFile(path, newer, 0o600))
+	if _, err := Open(root); !errors.Is(err, ErrFormat) {
+		t.Errorf("it is refused with %v", err)
+	}
+	if b, err := os.ReadFile(path); err != nil || !bytes.Equal(b, newer) {
+		t.Errorf("it was changed: %v", err)
+	}
+}
+
 func TestRemovedFiles(t *testing.T) {
 	root := t.TempDir()
 	w := mustWitness(t, root)
