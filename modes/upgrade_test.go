@@ -25,8 +25,8 @@ import (
 	"imgcluster/config"
 )
 
-// TestUpgrade runs the program of the last release beside this one, in one cluster under load, and replaces it
-// node by node: forwards, and back, as the manual says it. Nothing that was acknowledged is lost, and no
+// TestUpgrade runs the program of the last release beside this one, in one cluster under load, and replaces
+// it node by node: forwards, and back, as the manual says it. Nothing that was acknowledged is lost, and no
 // client's call fails for good.
 func TestUpgrade(t *testing.T) {
 	before, after := builtBefore(t), built(t)
@@ -35,7 +35,8 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
-// builtBefore builds the program of the last tag before this commit; while there is none, of the commit before.
+// builtBefore builds the program of the last tag before this commit; while there is none, of the commit
+// before.
 func builtBefore(t *testing.T) string {
 	t.Helper()
 	git := func(args ...string) (string, error) {

@@ -18,17 +18,17 @@ import (
 	"imgcluster/cluster/pack"
 )
 
-// commandVersion leads every encoded command, commitVersion a Commit, which is not JSON. What an older program
-// does not know in full, be it one more field, has a version above newestVersion: that program must not go on
-// without it.
+// commandVersion leads every encoded command, commitVersion a Commit, which is not JSON. What an older
+// program does not know in full, be it one more field, has a version above newestVersion: that program must
+// not go on without it.
 const (
 	commandVersion = 1
 	commitVersion  = 2
 	newestVersion  = commitVersion
 )
 
-// ErrNewer is the error of a command of a newer version than this program knows. A node that rejected it, where
-// others execute it, would have another state than they from then on.
+// ErrNewer is the error of a command of a newer version than this program knows. A node that rejected it,
+// where others execute it, would have another state than they from then on.
 var ErrNewer = errors.New("the log has a command of a newer imgcluster")
 
 // SystemShard is the Raft group of the cluster's own state; the other shards are data shards.

@@ -16,8 +16,9 @@ import (
 var update = flag.Bool("update", false, "write the golden files again")
 
 // TestFormats compares what nodes write into the log and the catalog with testdata/formats.txt. What differs
-// from the last release there is not known to its program, and needs a higher newestVersion or recordVersion: see
-// Versions and upgrades in CONTRIBUTING.md. go test ./cluster/catalog -run TestFormats -update remakes the file.
+// from the last release there is not known to its program, and needs a higher newestVersion or recordVersion:
+// see Versions and upgrades in CONTRIBUTING.md. go test ./cluster/catalog -run TestFormats -update remakes
+// the file.
 func TestFormats(t *testing.T) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Commands of the log up to version %d, records of version %d; see TestFormats.\n",

@@ -104,8 +104,8 @@ func states(t testing.TB, cmds []string) []map[string]string {
 	return all
 }
 
-// TestNewerCommand: a node stops before a command that only a newer program knows, with nothing of it or of the
-// commands before in its batch applied: that program applies them.
+// TestNewerCommand: a node stops before a command that only a newer program knows, with nothing of it or of
+// the commands before in its batch applied: that program applies them.
 func TestNewerCommand(t *testing.T) {
 	m, _ := openToy(t, vfs.NewMem(), 1)
 	update(t, m, entries(1, "set a 1"))
