@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"errors"
 	"bytes"
 	"reflect"
 	"testing"
@@ -50,6 +51,10 @@ func TestRecordValue(t *testing.T) {
 		got, err := DecodeRecord(key, b)
 		if err != nil || !reflect.DeepEqual(got, rec) {
 			t.Fatalf("%+v, %v, want %+v", got, err, rec)
+		}
+		newer := append([]byte{recordVersion + 1}, b[1:]...)
+		if _, err := DecodeRecord(key, newer); !errors.Is(err, errRecord) {
+			t.Fatalf("a record of the next version is read, %v", err)
 		}
 		whole := len(b)
 		if rec.Sealed != nil {
