@@ -2,6 +2,7 @@ package modes
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"imgcluster/cluster/image"
 	"imgcluster/cluster/wire"
 )
 
@@ -142,5 +144,16 @@ func TestCredentials(t *testing.T) {
 				t.Errorf("without the chmod: %s", b.String())
 			}
 		})
+	}
+}
+
+// TestCredentialsOfNewerProgram: a setting that this program does not know is refused by what the file may
+// have.
+func TestCredentialsOfNewerProgram(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "credentials.yaml")
+	must(t, os.WriteFile(path, []byte("access_key: A\nsecret_key: B\nversion: 2\n"), 0o600))
+	_, err := readCredentials(path)
+	if image.HintOf(err) == "" || !strings.Contains(fmt.Sprint(err), "is not the YAML of an access key") {
+		t.Errorf("it is refused with %v", err)
 	}
 }

@@ -1,8 +1,8 @@
 package catalog
 
 import (
-	"errors"
 	"bytes"
+	"errors"
 	"reflect"
 	"testing"
 	"time"
