@@ -2,6 +2,7 @@ package backup
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"io"
 	"strings"
@@ -107,15 +108,15 @@ func TestBackup(t *testing.T) {
 func TestChangedBackup(t *testing.T) {
 	s := sealer(t)
 	text := write(t, s, "first", "second")
-	for i := range text {
+	for i := range 2 * len(text) {
 		changed := bytes.Clone(text)
-		changed[i] ^= 1
+		changed[i/2] ^= 1 << (7 * (i % 2)) // the highest bit of a length says that a frame is the last
 		_, err := read(changed, s, nil)
 		if !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrNotBackup) && !errors.Is(err, ErrTruncated) {
-			t.Errorf("byte %d changed: %v", i, err)
+			t.Errorf("byte %d changed: %v", i/2, err)
 		}
-		if i > 0 && image.HintOf(err) == "" {
-			t.Errorf("byte %d changed: %v without a next step", i, err)
+		if image.HintOf(err) == "" {
+			t.Errorf("byte %d changed: %v without a next step", i/2, err)
 		}
 	}
 	for n := range text {
@@ -126,6 +127,11 @@ func TestChangedBackup(t *testing.T) {
 	}
 	if _, err := read(append(bytes.Clone(text), 0), s, nil); !errors.Is(err, ErrDamaged) {
 		t.Errorf("with something after its end: %v", err)
+	}
+	early := bytes.Clone(text[:len(text)-cutBytes(text)])
+	early[lastFrame(early)] |= 0x80
+	if _, err := read(early, s, nil); !errors.Is(err, ErrDamaged) {
+		t.Errorf("with an end before its end: %v", err)
 	}
 	other := write(t, s, "first", "second")
 	head := len(magic) + keyID + idBytes
@@ -143,6 +149,18 @@ func TestChangedBackup(t *testing.T) {
 		t.Errorf("of a newer format: %v", err)
 	}
 }
+
+// lastFrame returns where the last frame of a backup begins.
+func lastFrame(text []byte) (at int) {
+	for next := len(magic) + keyID + idBytes; next < len(text); {
+		at = next
+		next += 4 + int(binary.BigEndian.Uint32(text[at:])&^lastBit)
+	}
+	return at
+}
+
+// cutBytes returns how long the last frame of a backup is.
+func cutBytes(text []byte) int { return len(text) - lastFrame(text) }
 
 // FuzzReader: no file makes a Reader panic, or take more memory than a frame.
 func FuzzReader(f *testing.F) {
