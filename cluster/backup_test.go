@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -70,6 +71,17 @@ func TestRestoreOfOneNode(t *testing.T) {
 	r, missing, err := restore(t, &elsewhere, 3, old)
 	if err != nil || r.Images != 24 || len(missing) != 24 || r.Header.Node != 2 || len(r.Trailer.Behind) > 0 {
 		t.Errorf("the older backup, on a new machine: %+v, %v", r, err)
+	}
+	files := len(c.Files(t, 1, ".img"))
+	if _, _, err := restore(t, c.Config, 1, old); err != nil { // a mistake, which loses nothing
+		t.Fatal(err)
+	}
+	c.Start(1)
+	c.WaitReady(1)
+	time.Sleep(time.Second) // the first sweep is over, or this proves less
+	c.Stop(1)
+	if now := len(c.Files(t, 1, ".img")); now != files {
+		t.Errorf("%d of %d files are left when an older backup was restored", now, files)
 	}
 	r, missing, err = restore(t, c.Config, 1, newest)
 	if err != nil || r.Images != int64(len(images)) || int(r.Missing) != len(missing) ||

@@ -524,6 +524,7 @@ func (n *Node) join() {
 			store:      n.store,
 			every:      n.cfg.Timeouts.Sweep,
 			leftover:   n.ingest.Leftover(),
+			restored:   n.dir.Identity().RestoredAt,
 			logger:     n.logger,
 		}).run(n.ctx)
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -182,6 +183,7 @@ func take(dir *store.DataDir, path, made string, id store.Identity) error {
 	return dir.Update(func(now *store.Identity) {
 		now.Restoring = false
 		now.Joined = true
+		now.RestoredAt = time.Now().UTC()
 		now.ClusterID, now.Restored, now.DiskKey, now.Members = id.ClusterID, id.Restored, id.DiskKey, id.Members
 	})
 }

@@ -18,12 +18,26 @@ type sweeper struct {
 	every      time.Duration
 	leftover   <-chan struct{} // some are known to be left
 	logger     *zap.Logger
+	restored   time.Time      // store.Identity.RestoredAt
 	spared     []image.FileID // that were in use during the last sweep, and have not been looked at since
 }
 
 // sweepRetry is the pause after a sweep that failed, as one does while a shard is not up to date here, and
 // before a look at the files that were in use during one.
 const sweepRetry = 10 * time.Second
+
+// restoredKeep is how long files without a record are kept that were there when this node, or its cluster,
+// was restored from a backup: with another backup they may have one again.
+const restoredKeep = 7 * 24 * time.Hour
+
+// kept reports whether a file is one of those.
+func (s *sweeper) kept(f image.FileID) bool {
+	if s.restored.IsZero() || time.Since(s.restored) >= restoredKeep {
+		return false
+	}
+	made, known := f.Image.Made()
+	return !known || made.Before(s.restored)
+}
 
 // run sweeps at once, at every interval, and when some files are known to be left, until ctx is done.
 func (s *sweeper) run(ctx context.Context) {
@@ -71,6 +85,9 @@ func (s *sweeper) settled(f image.FileID) bool {
 	if s.references.inUse(f) {
 		return false
 	}
+	if s.kept(f) {
+		return true
+	}
 	keep, err := s.references.wanted(f)
 	if err == nil && !keep {
 		err = s.store.Remove(f)
@@ -95,6 +112,9 @@ func (s *sweeper) sweep() (removed int, bytes int64, err error) {
 		}
 		if s.references.inUse(f) {
 			s.spared = append(s.spared, f)
+			return true, nil
+		}
+		if s.kept(f) {
 			return true, nil
 		}
 		return s.references.wanted(f)

@@ -72,3 +72,31 @@ func TestSweepOfFilesInUse(t *testing.T) {
 		<-ended
 	})
 }
+
+// TestFilesOfBeforeARestore: what was there when a node was restored is kept for a week, as an older backup
+// may not name it and a newer one does.
+func TestFilesOfBeforeARestore(t *testing.T) {
+	at := time.Now()
+	before := image.FileID{Image: image.NewID()}
+	other := image.FileID{Image: image.ID{1, 2, 3, 4, 5, 6, 0x40}} // a client's own, which has no time
+	s := &sweeper{}
+	if s.kept(before) {
+		t.Error("kept without a restore")
+	}
+	s.restored = at.Add(time.Second)
+	if !s.kept(before) || !s.kept(other) {
+		t.Error("what was there is not kept")
+	}
+	s.restored = at.Add(-time.Second)
+	if s.kept(before) {
+		t.Error("an upload of after it is kept")
+	}
+	s.restored = at.Add(time.Second - restoredKeep)
+	if !s.kept(other) {
+		t.Error("not kept to the end of its time")
+	}
+	s.restored = at.Add(-restoredKeep)
+	if s.kept(other) {
+		t.Error("kept for ever")
+	}
+}

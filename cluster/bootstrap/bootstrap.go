@@ -150,6 +150,9 @@ func (s *Starter) start(ctx context.Context, heard []Hello, p finding) (*catalog
 	}
 	err := s.dir.Update(func(id *store.Identity) {
 		id.Starts++
+		if s.lost && p.cluster != "" && p.cluster != id.ClusterID {
+			id.RestoredAt = time.Now().UTC()
+		}
 		id.ClusterID = cmp.Or(p.cluster, id.ClusterID, s.Config.Agreement().Fingerprint())
 	})
 	if err != nil {

@@ -58,6 +58,9 @@ type Identity struct {
 	// cluster knows of it. While Restoring it is not complete, and the node must not start.
 	Restored  uint32 `json:"restored,omitempty"`
 	Restoring bool   `json:"restoring,omitempty"`
+	// RestoredAt is when it was restored, or came as it was to a cluster that had been; zero: never. What the
+	// catalog does not name of before may be named by another backup.
+	RestoredAt time.Time `json:"restored_at,omitzero"`
 	// Unverified means that the disk failed and that what it stores has not been verified since.
 	Unverified bool `json:"unverified,omitempty"`
 	// DiskKey seals the Raft log and the catalog; it is wrapped by the master key, during a change of that by
