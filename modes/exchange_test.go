@@ -271,7 +271,9 @@ func (l *upCluster) testImportFiles(t *testing.T) {
 	}
 	l.expectEnd(t, exitFailed, exchange.Tally{Images: 2, Present: 4, Skipped: 4, Failed: 2},
 		"import", "--user", "dave", "--any-file", "mixed")
-	l.expectEnd(t, 0, exchange.Tally{Images: 1}, "import", "--user", "erin", "mixed/notes.txt") // it is named
+	l.do(t, "import", "--user", "erin", "mixed/notes.txt").
+		expectRefused(t, exitUsage, "is no image", "--any-file")
+	l.expectEnd(t, 0, exchange.Tally{Images: 1}, "import", "--user", "erin", "--any-file", "mixed/notes.txt")
 	l.do(t, "import", "--user", "erin", "mixed/a.JPG", "mixed", "mixed/sub").
 		expectRefused(t, exitUsage, `would both be stored as "a.JPG"`, "--prefix")
 	l.do(t, "import", "--user", "erin", "--prefix", "/x", "mixed").

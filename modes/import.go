@@ -34,9 +34,9 @@ func newImport(e *env) *cobra.Command {
 		Use:   "import [--user USER] PATH...",
 		Short: "Store all images in folders",
 		Long: `Store all images in folders under their paths there, and single files under
-their base names. In a folder, a file is an image by its name's ending or by its
-first bytes. Others are named and skipped, as are symbolic links; hidden files
-are left out.
+their base names. A file is an image by its name's ending or by its first bytes.
+Others are named and skipped, as are symbolic links in folders; hidden files are
+left out.
 
 What the cluster has already, by its SHA-256, is not sent: an import that was
 stopped goes on where it was. Another image of the same name is never replaced

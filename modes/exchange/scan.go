@@ -110,7 +110,7 @@ func distinct(files []*imported) error {
 	return nil
 }
 
-// scanFile is scan of one file, which is taken whatever it is.
+// scanFile is scan of one file. One that is no image is refused.
 func (m *Import) scanFile(at string) ([]*imported, error) {
 	real, err := filepath.EvalSymlinks(at)
 	if err != nil {
@@ -121,6 +121,9 @@ func (m *Import) scanFile(at string) ([]*imported, error) {
 		return nil, err
 	}
 	f := &imported{source: s, file: filepath.Base(real), name: m.Prefix + filepath.Base(at)}
+	if !m.AnyFile && !f.isImage() {
+		return nil, refusef("--any-file stores files of all kinds", "%s %s", at, noImage)
+	}
 	return m.check(nil, f), nil
 }
 
@@ -182,10 +185,12 @@ func (m *Import) skips(f *imported, d fs.DirEntry) string {
 	case !d.Type().IsRegular():
 		return "it is no regular file"
 	case f.listed == nil && !m.AnyFile && !f.isImage():
-		return "it is no image, by its name and its first bytes"
+		return "it " + noImage
 	}
 	return ""
 }
+
+const noImage = "is no image, by its name and its first bytes"
 
 // isImage reports whether a file is an image by its name, or else by its first bytes.
 func (f *imported) isImage() bool {
