@@ -18,6 +18,7 @@ import (
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/oserr"
 	"imgcluster/cluster/printable"
+	"imgcluster/modes/exchange"
 	"imgcluster/modes/term"
 )
 
@@ -90,7 +91,7 @@ func (o outputOptions) destination(name string) (path string, direct bool, err e
 	}
 	if isFolder(path) || path == "" {
 		base := name[strings.LastIndexByte(name, '/')+1:]
-		if !isFileName(base) {
+		if !exchange.IsPart(base) {
 			return "", false, usagef("name a file with -o", "%q cannot be the name of a file here", base)
 		}
 		path = filepath.Join(path, base)

@@ -148,8 +148,8 @@ Output that cannot be written is a failure; when its reader ends early, as with
 	root.SetHelpCommandGroupID("more")
 	addGroup(root, "run", "Run a cluster:", append(nodeCommands(e), newStatus(e), newVerify(e), newMember(e),
 		newUser(e), newKey(e), newKeys(e), newLogLevel(e), newConfig(e), newBackup(e))...)
-	addGroup(root, "use", "Use it:", append(folderCommands(e), newPut(e), newGet(e), newLs(e), newRm(e),
-		newStat(e), newDecrypt(e))...)
+	addGroup(root, "use", "Use it:", newPut(e), newGet(e), newLs(e), newRm(e), newStat(e), newExport(e),
+		newImport(e), newDecrypt(e))
 	addGroup(root, "test", "Test it:", newGenerate(e), newStress(e), newReport(e), newClean(e))
 	addGroup(root, "more", "More:", newVersion(e), newMan(e), newCompletion(e))
 	addHelp(root)

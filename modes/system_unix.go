@@ -24,9 +24,3 @@ func nodeCommands(e *env) []*cobra.Command {
 
 // isClosedPipe reports whether a write failed because the reader has closed its end.
 func isClosedPipe(err error) bool { return errors.Is(err, syscall.EPIPE) }
-
-// isFileName reports whether the last part of an image's name can be that of a file.
-func isFileName(string) bool { return true }
-
-// folderCommands are the commands that copy many images to or from folders.
-func folderCommands(e *env) []*cobra.Command { return []*cobra.Command{newExport(e), newImport(e)} }

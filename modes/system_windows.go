@@ -2,8 +2,6 @@ package modes
 
 import (
 	"errors"
-	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/windows"
@@ -12,8 +10,8 @@ import (
 // nodesHere is what the help says of nodes on this system.
 const nodesHere = `
 
-Nodes run on Linux and macOS: the commands demo, up, server, init, restore,
-doctor, export and import are there.`
+Nodes run on Linux and macOS: the commands demo, up, server, init, restore and
+doctor are there.`
 
 // examplesHere are none: those of other systems run nodes.
 const examplesHere = ""
@@ -22,7 +20,7 @@ const examplesHere = ""
 // promises by what the file systems of Linux and macOS guarantee, and the master key by their file modes.
 func nodeCommands(*env) []*cobra.Command {
 	var commands []*cobra.Command
-	for _, name := range []string{"demo", "up", "server", "init", "restore", "doctor", "export", "import"} {
+	for _, name := range []string{"demo", "up", "server", "init", "restore", "doctor"} {
 		commands = append(commands, &cobra.Command{
 			Use: name, Hidden: true, DisableFlagParsing: true,
 			RunE: func(*cobra.Command, []string) error {
@@ -42,15 +40,3 @@ func forbidCoreFiles() error { return nil }
 func isClosedPipe(err error) bool {
 	return errors.Is(err, windows.ERROR_BROKEN_PIPE) || errors.Is(err, windows.ERROR_NO_DATA)
 }
-
-// isFileName reports whether the last part of an image's name can be that of a file. Windows would write
-// elsewhere than into a file of that name: to a device (NUL), a stream of another file (a colon), or a file
-// whose name lacks the dots and blanks at the end. Other characters it refuses.
-func isFileName(name string) bool {
-	return filepath.IsLocal(name) && strings.TrimRight(name, ". ") == name &&
-		!strings.ContainsAny(name, `<>"|?*\`)
-}
-
-// folderCommands are none: export and import are among those that nodeCommands refuses, since they need file
-// names and flags that Windows does not have.
-func folderCommands(*env) []*cobra.Command { return nil }

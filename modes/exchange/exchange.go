@@ -9,11 +9,10 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
-
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
 )
@@ -131,14 +130,8 @@ func ends(err error) bool {
 	case image.KindNoQuorum, image.KindUnauthorized, image.KindForbidden, image.KindDiskFull:
 		return true
 	}
-	for _, all := range []error{
-		client.ErrMistrusted, unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EIO, unix.EMFILE,
-	} {
-		if errors.Is(err, all) {
-			return true
-		}
-	}
-	return false
+	is := func(other error) bool { return errors.Is(err, other) }
+	return is(client.ErrMistrusted) || slices.ContainsFunc(lasting, is)
 }
 
 // isLocal reports whether an error is of a file here, not of the cluster.

@@ -13,8 +13,6 @@ import (
 	"slices"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
 	"imgcluster/cluster/client"
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/oserr"
@@ -131,7 +129,7 @@ func (x *Export) room(images []*exported) error {
 			needed += i.Bytes
 		}
 	}
-	if free, ok := x.folder.free(); ok && needed > free {
+	if free, ok := freeBytes(x.folder.lock); ok && needed > free {
 		return &advised{
 			fmt.Errorf("%s has room for %s, and the images need %s more",
 				x.Dir, term.Bytes(free), term.Bytes(needed)),
@@ -185,7 +183,7 @@ func (x *Export) present(i *exported) (*entry, error) {
 	if x.folder.size(i.file) != i.Bytes {
 		return nil, nil
 	}
-	file, err := x.folder.root.OpenFile(i.file, unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	file, err := x.folder.root.OpenFile(i.file, readFlags, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -265,9 +263,7 @@ func (x *Export) fetchOnce(ctx context.Context, i *exported) (*entry, image.Node
 
 // unfit reports whether a file system does not take a path, or something is in its way.
 func unfit(err error) bool {
-	return slices.ContainsFunc([]error{
-		unix.ENAMETOOLONG, unix.EINVAL, unix.EILSEQ, unix.ENOTDIR, unix.EISDIR, unix.EEXIST, unix.ENOTEMPTY,
-	}, func(no error) bool { return errors.Is(err, no) })
+	return slices.ContainsFunc(unfitting, func(no error) bool { return errors.Is(err, no) })
 }
 
 // open opens an image at a node that has a copy, where that answers: the nodes share the work, and send each

@@ -15,8 +15,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"imgcluster/cluster/durable"
 	"imgcluster/cluster/oserr"
 )
@@ -61,8 +59,7 @@ func (f *folder) take(cluster, user string) (err error) {
 	if f.lock, err = f.root.Open("."); err != nil {
 		return err
 	}
-	// On a file system without locks it is none.
-	if err := unix.Flock(int(f.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+	if isLocked(f.lock) {
 		return refusef("wait until it has ended", "another export into %s is running", dir)
 	}
 	f.old, err = readManifest(f.root)
@@ -192,7 +189,7 @@ func (f *folder) replace(name string, write func(io.Writer) error) error {
 		t.discard()
 		return err
 	}
-	return f.lock.Sync()
+	return syncFolder(f.lock)
 }
 
 // add records an image whose file is complete.
@@ -219,7 +216,7 @@ func (f *folder) flush() error {
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(d.Sync(), d.Close()); err != nil {
+		if err := errors.Join(syncFolder(d), d.Close()); err != nil {
 			return err
 		}
 	}
@@ -256,15 +253,6 @@ func (f *folder) close() {
 		}
 	}
 	f.root.Close()
-}
-
-// free returns how many bytes there is room for; ok is false where the file system does not say so.
-func (f *folder) free() (bytes int64, ok bool) {
-	var st unix.Statfs_t
-	if unix.Fstatfs(int(f.lock.Fd()), &st) != nil || st.Blocks == 0 {
-		return 0, false
-	}
-	return int64(st.Bavail) * int64(st.Bsize), true
 }
 
 // size returns the size of a regular file, -1 where there is none.

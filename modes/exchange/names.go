@@ -89,7 +89,7 @@ func (l *layout) fits(name string) bool {
 		return false
 	}
 	for part := range strings.SplitSeq(name, "/") {
-		if len(part) > partBytesMax {
+		if len(part) > partBytesMax || !IsPart(part) {
 			return false
 		}
 	}

@@ -13,8 +13,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"imgcluster/cluster/image"
 	"imgcluster/cluster/oserr"
 	"imgcluster/modes/term"
@@ -208,7 +206,7 @@ func (f *imported) isImage() bool {
 
 // open opens the file, which is no link.
 func (f *imported) open() (*os.File, error) {
-	return f.source.root.OpenFile(f.file, unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	return f.source.root.OpenFile(f.file, readFlags, 0)
 }
 
 // check appends a file that can be stored, and reports one that cannot.
